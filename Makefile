@@ -1,0 +1,29 @@
+PY := .venv/bin/python
+WHEELS := $(or $(PIP_FIND_LINKS),$(shell python3 -m pip config get global.find-links 2>/dev/null))
+export RAY_USAGE_STATS_ENABLED := 0
+export DO_NOT_TRACK := 1
+
+.PHONY: quickstart test test-fast lint clean
+
+quickstart: .venv/ready     ## the whole pipeline on this machine, end to end
+	.venv/bin/maskhand quickstart
+
+test: lint                  ## everything, at most 25 minutes on 2 cores
+	$(PY) -m pytest
+
+test-fast: .venv/ready      ## the inner loop, under 3 minutes
+	$(PY) -m pytest -m "not slow and not gpu"
+
+lint: .venv/ready
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+.venv/ready: pyproject.toml constraints.txt
+	python3 -m venv .venv
+	.venv/bin/pip install -q uv==0.13.9
+	.venv/bin/uv pip install --python $(PY) $(addprefix --find-links ,$(WHEELS)) -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv work

@@ -1,0 +1,95 @@
+"""What the models see and say: batched torch records, shape and frame beside each field.
+
+Crop coordinates: the square crop of side `crop_px` around the hand, divided by its side, minus one half, so that both
+axes run over -0.5..0.5 (HaMeR's convention). The network sees its central 3:4 columns (256 x 192 of 256 x 256).
+Left hands are mirrored when a batch is made, so every field below describes a right hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+class _Movable:
+    """Moves and slices every tensor field of a dataclass."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def __getitem__(self, index: slice | Tensor) -> Self:
+        return self._map(lambda t: t[index])
+
+    def _map(self, fn) -> Self:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return type(self)(**{k: fn(v) if isinstance(v, Tensor) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class HandBatch(_Movable):
+    """B hands, ready for the masked transformer. Absent labels are zeros with a zero flag beside them."""
+
+    image: Tensor
+    """(B, 3, H, W) float32, ImageNet-normalised RGB, W = 3/4 H."""
+    keypoints_2d: Tensor
+    """(B, 21, 3) float32, the 2D pose given to the network: x, y in crop coordinates, confidence; unseen = 0, 0, 0."""
+    joints_2d: Tensor
+    """(B, 21, 2) float32, annotated 2D joints in crop coordinates."""
+    joints_2d_conf: Tensor
+    """(B, 21) float32; 0 = not annotated."""
+    joints_3d_m: Tensor
+    """(B, 21, 3) float32, annotated joints relative to the wrist, camera axes, metres."""
+    joints_3d_valid: Tensor
+    """(B, 21) float32 in {0, 1}."""
+    rotmats: Tensor
+    """(B, 16, 3, 3) float32, MANO rotations, global orientation first."""
+    betas: Tensor
+    """(B, 10) float32."""
+    has_mano: Tensor
+    """(B,) float32 in {0, 1}."""
+    crop_from_image: Tensor
+    """(B, 2, 3) float64, affine map from pixels of the (mirrored, if left) source picture to pixels of the square crop."""
+    focal_crop: Tensor
+    """(B,) float32, focal length in units of the crop's side; 0 when the camera is unknown."""
+    is_left: Tensor
+    """(B,) bool: the source hand was a left hand."""
+    image_size_px: Tensor
+    """(B, 2) int64, width and height of the source picture."""
+    index: Tensor
+    """(B,) int64, position of the sample in its evaluation set; -1 marks padding and training samples."""
+
+
+@dataclass(frozen=True)
+class PoseTokens(_Movable):
+    """Decoded token strings."""
+
+    ids: Tensor
+    """(B, L) int64 in 0..codebook_size-1."""
+    confidence: Tensor
+    """(B, L) float32, probability of the chosen code when the token was fixed."""
+
+
+@dataclass(frozen=True)
+class HandPrediction(_Movable):
+    """B predicted right hands (mirror back with `evaluation` or `predict` for left ones)."""
+
+    rotmats: Tensor
+    """(B, 16, 3, 3) MANO rotations, global orientation first, camera axes."""
+    betas: Tensor
+    """(B, 10)."""
+    camera: Tensor
+    """(B, 3) HaMeR's crop camera: scale s, tx, ty (see hand.camera)."""
+    vertices_m: Tensor
+    """(B, 778, 3) model vertices before translation, camera axes, metres."""
+    joints_m: Tensor
+    """(B, 21, 3) joints before translation, OpenPose order."""
+    joints_2d: Tensor
+    """(B, 21, 2) projected joints in crop coordinates."""
+    tokens: PoseTokens
+    joint_confidence: Tensor
+    """(B, 16) mean confidence of the tokens of each MANO joint."""
+    score: Tensor
+    """(B,) mean log confidence over tokens; ranks hypotheses."""

@@ -1,0 +1,87 @@
+"""The conventions of the house, defined here and nowhere else: joint orders, fingertip vertices, axes, mirroring.
+
+Everything inside maskhand uses one convention, and adapters convert into it once:
+
+* joints: OpenPose-21 order (`OPENPOSE_21`); wrist first, then thumb, index, middle, ring, little, base to tip;
+* lengths: metres; images: pixels with the centre of the top-left pixel at (0, 0);
+* camera axes: OpenCV (x right, y down, z forward);
+* MANO pose: 16 absolute rotations (flat hand = zero), the first one the global orientation;
+* MANO translation: the vector added to the model's vertices after posing (smplx convention).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+
+Side = Literal["right", "left"]
+
+NUM_JOINTS: Final = 21
+NUM_MANO_JOINTS: Final = 16
+NUM_VERTICES: Final = 778
+NUM_FACES: Final = 1538
+NUM_BETAS: Final = 10
+
+OPENPOSE_21: Final = (
+    "wrist",
+    *(f"{finger}_{part}" for finger, parts in (
+        ("thumb", ("cmc", "mcp", "ip", "tip")),
+        ("index", ("mcp", "pip", "dip", "tip")),
+        ("middle", ("mcp", "pip", "dip", "tip")),
+        ("ring", ("mcp", "pip", "dip", "tip")),
+        ("little", ("mcp", "pip", "dip", "tip")),
+    ) for part in parts),
+)  # fmt: skip
+
+MANO_16: Final = (
+    "wrist",
+    *(f"{finger}{k}" for finger in ("index", "middle", "little", "ring", "thumb") for k in (1, 2, 3)),
+)
+
+BONES: Final = tuple(
+    (0 if k == 0 else 1 + 4 * finger + k - 1, 1 + 4 * finger + k) for finger in range(5) for k in range(4)
+)
+"""(parent, child) pairs of OpenPose-21 joints: the 20 bones of the hand skeleton."""
+
+MANO_16_PARENTS: Final = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
+
+FINGERTIP_VERTICES: Final[dict[str, tuple[int, int, int, int, int]]] = {
+    "smplx": (744, 320, 443, 554, 671),
+    "freihand": (744, 320, 443, 555, 672),
+    "ho3d": (744, 333, 444, 555, 672),
+    "manopth": (745, 317, 444, 556, 673),
+    "manopth_left": (745, 317, 445, 556, 673),
+}
+"""Vertex ids of the tips (thumb, index, middle, ring, little); data sets disagree by a few millimetres."""
+
+OPENPOSE_FROM_MANO_AND_TIPS: Final = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
+"""`openpose = mano21[OPENPOSE_FROM_MANO_AND_TIPS]`, where mano21 is MANO's 16 joints followed by the five tips."""
+
+OPENPOSE_FROM_INTERHAND: Final = (20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16)
+"""Per hand of InterHand2.6M: each finger tip to base, thumb first, the wrist last."""
+
+JOINT_ORDERS: Final[dict[str, tuple[int, ...]]] = {
+    "openpose21": tuple(range(NUM_JOINTS)),
+    "mano16_tips": OPENPOSE_FROM_MANO_AND_TIPS,
+    "interhand21": OPENPOSE_FROM_INTERHAND,
+}
+"""`openpose = joints[JOINT_ORDERS[card.joint_order]]`."""
+
+AXES_TO_OPENCV: Final[dict[str, tuple[float, float, float]]] = {
+    "opencv": (1.0, 1.0, 1.0),
+    "opengl": (1.0, -1.0, -1.0),
+}
+"""Diagonal of the matrix that takes a data set's camera axes to OpenCV's."""
+
+MIRROR_AXIS_ANGLE: Final = np.array([1.0, -1.0, -1.0])
+"""A rotation mirrored in the plane x = 0: its axis-angle keeps x and negates y and z."""
+
+MIRROR_POINT: Final = np.array([-1.0, 1.0, 1.0])
+"""A point mirrored in the plane x = 0."""
+
+
+def openpose_joint_of_mano_joint() -> tuple[int, ...]:
+    """For each of MANO's 16 joints, the OpenPose-21 joint at the same place."""
+    position = {source: target for target, source in enumerate(OPENPOSE_FROM_MANO_AND_TIPS)}
+    return tuple(position[j] for j in range(NUM_MANO_JOINTS))
