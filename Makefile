@@ -26,4 +26,4 @@ lint: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv work
+	rm -rf .venv workspace

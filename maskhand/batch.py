@@ -51,7 +51,7 @@ class HandBatch(_Movable):
     has_mano: Tensor
     """(B,) float32 in {0, 1}."""
     crop_from_image: Tensor
-    """(B, 2, 3) float64, affine map from pixels of the (mirrored, if left) source picture to pixels of the square crop."""
+    """(B, 2, 3) float64, affine: pixels of the (mirrored, if left) source picture -> pixels of the square crop."""
     focal_crop: Tensor
     """(B,) float32, focal length in units of the crop's side; 0 when the camera is unknown."""
     is_left: Tensor

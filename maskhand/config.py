@@ -1,4 +1,4 @@
-"""One configuration system: a recipe is a commented YAML file, read into frozen records, overridden by `key.path=value`.
+"""One configuration system: a recipe is a commented YAML file, read into frozen records, overridden by `key=value`.
 
 A recipe may name another one as its `base`; then it holds only what differs. Unknown keys are errors that name the
 nearest known key. The same override syntax serves the command line and the flows.

@@ -1,0 +1,1 @@
+"""Raw published layouts -> HandSample, one short module per layout; no torch."""

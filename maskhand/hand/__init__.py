@@ -1,0 +1,1 @@
+"""The hand model: MANO files, the batched layer, rotations, cameras, meshes."""

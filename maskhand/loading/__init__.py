@@ -1,0 +1,1 @@
+"""Shards -> HandBatch: mixture, crop, augmentation, collation."""

@@ -1,0 +1,1 @@
+"""Byte-reproducible WebDataset shards: plan, write, verify, read."""

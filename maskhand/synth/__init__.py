@@ -1,0 +1,1 @@
+"""The embedded default: pose prior, renderer and tiny data sets in the official layouts."""

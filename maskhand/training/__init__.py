@@ -1,0 +1,1 @@
+"""The tokenizer and transformer loops, their losses, engine and checkpoints."""

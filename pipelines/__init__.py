@@ -1,0 +1,1 @@
+"""Prefect flows: each a page of tasks that call one library function."""
