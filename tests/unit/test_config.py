@@ -1,0 +1,60 @@
+"""Recipes: strict keys, nearest-key hints, bases, overrides and digests."""
+
+import pytest
+import yaml
+
+from maskhand.config import RECIPES, ConfigError, load_recipe, parse_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_loads_and_survives_a_round_trip(name: str) -> None:
+    recipe = load_recipe(name)
+    assert parse_recipe(recipe.model_dump(mode="json")) == recipe
+
+
+def test_every_key_of_the_tiny_recipe_is_written_down() -> None:
+    """The tiny recipe is the reference a reader copies from, so it holds every key there is."""
+    values = yaml.safe_load((RECIPES / "tiny.yaml").read_text())
+    full = load_recipe("tiny").model_dump(mode="json")
+
+    def keys(node: object, prefix: str = "") -> set[str]:
+        if not isinstance(node, dict) or prefix in ("data.train.", "model.backbone.kwargs."):
+            return {prefix}
+        return {k for name, value in node.items() for k in keys(value, f"{prefix}{name}.")}
+
+    assert keys(values) == keys(full)
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("training.optm.steps=3", "did you mean 'optim'"),
+        ("training.optim.stps=3", "did you mean 'steps'"),
+        ("model.dim=wide", "valid integer"),
+        ("model.dim", "key.path=value"),
+    ],
+)
+def test_a_wrong_override_is_a_sentence(override: str, hint: str) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        load_recipe("tiny", [override])
+
+
+def test_an_override_changes_the_value_and_the_digest() -> None:
+    plain, changed = load_recipe("tiny"), load_recipe("tiny", ["training.optim.steps=7", "sampler.top_k=5"])
+    assert (changed.training.optim.steps, changed.sampler.top_k) == (7, 5)
+    assert plain.digest() != changed.digest()
+    assert plain.digest() == load_recipe("tiny").digest()
+
+
+def test_a_recipe_with_a_base_holds_only_what_differs(tmp_path) -> None:
+    path = tmp_path / "wide.yaml"
+    path.write_text("base: tiny\nname: wide\nmodel: {dim: 128}\n")
+    recipe, base = load_recipe(path), load_recipe("tiny")
+    assert recipe.model.dim == 128
+    assert recipe.model.heads == base.model.heads
+    assert recipe.tokenizer == base.tokenizer
+
+
+def test_a_missing_recipe_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="tiny"):
+        load_recipe("tinny")
