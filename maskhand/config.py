@@ -47,6 +47,7 @@ class KeypointConfig(_Frozen):
     noise: float = 0.01
     drop_joint: float = 0.1
     drop_pose: float = 0.1
+    swap_fingers: float = 0.05
 
 
 class DataConfig(_Frozen):
@@ -59,6 +60,7 @@ class DataConfig(_Frozen):
     augment: AugmentConfig = AugmentConfig()
     shuffle_buffer: int = 1000
     loader_workers: int = 0
+    streams: int = Field(default=8, ge=1)
 
 
 class TokenizerConfig(_Frozen):
@@ -116,6 +118,7 @@ class ModelConfig(_Frozen):
     heads: int = 8
     dropout: float = 0.1
     feature_scales: tuple[int, ...] = (1, 4)
+    pyramid_depthwise: bool = False
     head_dim: int = 512
     head_depth: int = 2
     pose2d_tokens: Literal[0, 1, 21] = 1

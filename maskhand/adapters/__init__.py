@@ -1,1 +1,28 @@
-"""Raw published layouts -> HandSample, one short module per layout; no torch."""
+"""Raw published layouts -> `HandSample`, one short module per layout.
+
+An adapter is chosen by the `layout` of a dataset's card and asks the card for every fact (joint order, units, axes,
+MANO convention, pictures per annotation); it never looks at the dataset's name. Its work is in two halves:
+
+* `plan()` runs once, in the driver: it reads the annotation files and names every hand of the split;
+* `read(item)` runs in many processes: it reads one picture and converts one annotation into the house's conventions. It
+  raises `SampleError` with a countable reason, so that one bad file costs one sample and never its neighbours.
+"""
+
+from __future__ import annotations
+
+from maskhand.adapters.base import Adapter, Item, RawDataError, RawPlan
+from maskhand.adapters.freihand import FreiHandLayout
+from maskhand.adapters.interhand26m import InterHandLayout
+from maskhand.catalog import CatalogError, DatasetSpec
+
+LAYOUTS: dict[str, type[Adapter]] = {"freihand": FreiHandLayout, "interhand26m": InterHandLayout}
+
+__all__ = ["LAYOUTS", "Adapter", "Item", "RawDataError", "RawPlan", "open_adapter"]
+
+
+def open_adapter(spec: DatasetSpec, raw_dir: str, split: str) -> Adapter:
+    """The adapter for a card's layout over one split; CatalogError for an unknown layout or split."""
+    spec.check_split(split)
+    if spec.layout not in LAYOUTS:
+        raise CatalogError(f"{spec.name}: no adapter reads the layout {spec.layout!r}; known: {', '.join(LAYOUTS)}")
+    return LAYOUTS[spec.layout](spec, str(raw_dir), split)

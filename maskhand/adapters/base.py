@@ -1,0 +1,152 @@
+"""What every layout adapter offers, and the few careful readers they share."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from maskhand import storage
+from maskhand.catalog import DatasetSpec
+from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS
+from maskhand.sample import HandSample, SampleError
+
+Array = np.ndarray
+
+
+class RawDataError(ValueError):
+    """Raw files that cannot be used as a whole (missing, cut, another layout); the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One hand to be read: small, picklable, and all that `Adapter.read` needs beside the picture."""
+
+    key: str
+    """Letters, digits, `-` and `_`; unique in the dataset."""
+    image_uri: str
+    annotation: Mapping[str, Any]
+    """The layout's own numbers for this hand, unconverted and unchecked."""
+    origin: Mapping[str, Any]
+    """The dataset's own ids, enough to find the annotation again."""
+
+
+@dataclass(frozen=True)
+class RawPlan:
+    """Every hand of one split, in the official order; lives in the driver only."""
+
+    keys: Sequence[str]
+    item: Callable[[int], Item]
+    """Position -> item; built when asked for, since a split may hold millions."""
+    source_digest: str
+    """Hex digest that changes with the annotation files, the pictures (spot check) and the conversion."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what was left out, for the manifest."""
+
+
+class Adapter(Protocol):
+    """Reads one split of one published layout."""
+
+    def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None: ...
+
+    def plan(self) -> RawPlan:
+        """Read the annotation files; RawDataError when they are missing, cut or of another layout."""
+
+    def read(self, item: Item) -> HandSample:
+        """One validated sample; SampleError with a countable reason when it must not enter a shard."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    data: bytes
+    format: str
+    size_px: tuple[int, int]
+
+
+def read_picture(key: str, uri: str) -> Picture:
+    """Read and fully decode one picture; its bytes are kept as published."""
+    try:
+        data = storage.read_bytes(uri)
+    except storage.MissingFileError:
+        raise SampleError("missing_image", f"{key}: {uri} does not exist") from None
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            # Decoding everything is the only way to notice a file that was cut or damaged in the middle.
+            image.load()
+            return Picture(data, {"JPEG": "jpg", "PNG": "png"}[str(image.format)], image.size)
+    except UnidentifiedImageError:
+        raise SampleError("bad_image", f"{key}: {uri} is neither a JPEG nor a PNG file") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SampleError("cut_image", f"{key}: {uri} cannot be decoded to its end ({error}); copy it again") from None
+
+
+def numbers(key: str, name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """A float64 array of exactly this shape; SampleError (`wrong_shape`, `not_finite`) otherwise."""
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise SampleError("wrong_shape", f"{key}: {name} is not a table of numbers of shape {shape}") from None
+    if array.shape != shape:
+        raise SampleError("wrong_shape", f"{key}: {name} has shape {array.shape}, expected {shape}")
+    if not np.isfinite(array).all():
+        raise SampleError("not_finite", f"{key}: {name} holds NaN or infinity")
+    return array
+
+
+def axes_to_opencv(spec: DatasetSpec) -> Array:
+    """(3,) factors that take the dataset's camera axes to OpenCV's."""
+    return np.array(AXES_TO_OPENCV[spec.axes])
+
+
+def joint_order(spec: DatasetSpec) -> Array:
+    """(21,) `openpose = joints[joint_order(spec)]`."""
+    return np.array(JOINT_ORDERS[spec.joint_order])
+
+
+def box_around(points_px: Array) -> Array:
+    """(N, 2) pixels -> (4,) float32 x0, y0, x1, y1: the tight box; cropping adds its own margin."""
+    return np.concatenate([points_px.min(0), points_px.max(0)]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class JsonFile:
+    value: Any
+    sha256: str
+
+
+def read_json(uri: str) -> JsonFile:
+    """Parse an annotation file; RawDataError when it is cut or not JSON."""
+    data = storage.read_bytes(uri)
+    try:
+        return JsonFile(json.loads(data), hashlib.sha256(data).hexdigest())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RawDataError(
+            f"{uri}: not valid JSON ({error}); the file holds {len(data)} bytes and was probably cut, copy it again"
+        ) from None
+
+
+def first_existing(uris: Sequence[str], what: str) -> str:
+    """The first of several places where the layout may keep a file; RawDataError that names the first place."""
+    for uri in uris:
+        if storage.exists(uri):
+            return uri
+    raise RawDataError(f"{uris[0]}: {what} not found; see how_to_get in the dataset's card for the folder's layout")
+
+
+def spot_check(uris: Sequence[str], count: int = 16) -> str:
+    """Hex digest over `count` pictures spread evenly over the split: notices pictures that were made anew."""
+    digest = hashlib.sha256()
+    for position in np.linspace(0, len(uris) - 1, min(count, len(uris))).astype(int):
+        uri = uris[position]
+        digest.update(storage.read_bytes(uri) if storage.exists(uri) else b"missing")
+    return digest.hexdigest()
+
+
+def combined_digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

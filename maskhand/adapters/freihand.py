@@ -1,0 +1,156 @@
+"""FreiHAND's published layout (v2), read with or without the separately released evaluation labels.
+
+Facts: FORMATS section 2; lmb-freiburg/freihand README.md, utils/fh_utils.py, utils/model.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from maskhand import storage
+from maskhand.adapters.base import (
+    Item,
+    JsonFile,
+    RawDataError,
+    RawPlan,
+    axes_to_opencv,
+    box_around,
+    combined_digest,
+    first_existing,
+    joint_order,
+    numbers,
+    read_json,
+    read_picture,
+    spot_check,
+)
+from maskhand.adapters.mano_pose import mano_reader
+from maskhand.catalog import CatalogError, DatasetSpec
+from maskhand.sample import Camera, HandPose, HandSample
+
+VERSION = 1
+"""Raise it when the conversion changes, so that shards are built anew."""
+
+_LABELS = {"training": ("xyz", "mano"), "evaluation": ("xyz", "mano", "verts")}
+"""Optional label files that are read beside K; training meshes are left out, MANO parameters give them."""
+
+
+class FreiHandLayout:
+    """`<split>/rgb/%08d.jpg` with lists `<split>_K.json`, `<split>_xyz.json`, ... of unique annotations."""
+
+    def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
+        if spec.handedness == "both" or split not in _LABELS:
+            raise CatalogError(
+                f"{spec.name}: the layout freihand has splits training and evaluation and one handedness, "
+                f"the card says {split!r} and {spec.handedness!r}"
+            )
+        self.spec, self.split = spec, split
+        self.side = spec.handedness
+        nested = storage.join(raw_dir, "FreiHAND_pub_v2")
+        self.root = nested if storage.exists(storage.join(nested, f"{split}_K.json")) else raw_dir
+        parent = self.root.rsplit("/", 1)[0] if "/" in self.root else "."
+        self.label_folders = (self.root, *(storage.join(f, "FreiHAND_pub_v2_eval") for f in (self.root, parent)))
+        self.mano, self.notes = mano_reader(spec)
+
+    def plan(self) -> RawPlan:
+        files = self._label_files()
+        lists = {name: self._entries(name, file) for name, file in files.items()}
+        unique = len(lists["K"])
+        for name, entries in lists.items():
+            if len(entries) != unique:
+                raise RawDataError(
+                    f"{self.split}_{name}.json under {self.root} has {len(entries)} entries, {self.split}_K.json has "
+                    f"{unique}; the files belong to different versions or one of them is incomplete"
+                )
+        count = unique * self.spec.images_per_annotation.get(self.split, 1)
+
+        def item(position: int) -> Item:
+            annotation = {name: entries[position % unique] for name, entries in lists.items()}
+            return Item(self._key(position), self._image(position), annotation, {"index": position})
+
+        absent = [name for name in _LABELS[self.split] if name not in lists]
+        notes = self.notes + tuple(f"{self.split}_{name}.json is absent: samples have no such label" for name in absent)
+        digest = combined_digest(
+            f"freihand layout {VERSION}",
+            self.mano.digest() if self.mano and "mano" in lists else "no mano",
+            *(f"{name} {file.sha256}" for name, file in sorted(files.items())),
+            spot_check([self._image(i) for i in range(count)]),
+        )
+        return RawPlan([self._key(i) for i in range(count)], item, digest, notes)
+
+    def read(self, item: Item) -> HandSample:
+        key, given = item.key, item.annotation
+        picture = read_picture(key, item.image_uri)
+        camera = Camera(numbers(key, "K", given["K"], (3, 3)))
+        scale = self.spec.metres_per_unit * axes_to_opencv(self.spec)
+        joints = joints_2d = vertices = None
+        box = np.array([0, 0, *picture.size_px], dtype=np.float32)  # pictures are crops around the hand
+        if "xyz" in given:
+            joints = numbers(key, "xyz", given["xyz"], (21, 3))[joint_order(self.spec)] * scale
+            joints_2d = camera.project(joints)
+            box = box_around(joints_2d)
+        if "verts" in given:
+            vertices = numbers(key, "verts", given["verts"], (778, 3)) * scale
+        sample = HandSample(
+            key=key,
+            dataset=self.spec.name,
+            image=picture.data,
+            image_format=picture.format,
+            image_size_px=picture.size_px,
+            side=self.side,  # type: ignore[arg-type]
+            box_xyxy_px=box,
+            camera=camera,
+            joints_2d_px=_float32(joints_2d),
+            joints_2d_conf=None if joints is None else np.ones(21, np.float32),
+            joints_cam_m=_float32(joints),
+            joints_3d_valid=None if joints is None else np.ones(21, bool),
+            vertices_cam_m=_float32(vertices),
+            mano=self._pose(key, given, joints),
+            origin=dict(item.origin),
+        )
+        sample.validate()
+        return sample
+
+    def _pose(self, key: str, given: Mapping[str, Any], joints_cam_m: np.ndarray | None) -> HandPose | None:
+        """48 pose, 10 betas, 2 uv_root, 1 scale; the root they encode is joint 9, which is annotated as well."""
+        if self.mano is None or joints_cam_m is None or "mano" not in given:
+            return None
+        theta = numbers(key, "mano", given["mano"], (1, 61))[0]
+        return self.mano.canonical(
+            theta[:48],
+            theta[48:58],
+            self.side,  # type: ignore[arg-type]
+            camera_from_stored=np.diag(axes_to_opencv(self.spec)),
+            middle_mcp_cam_m=joints_cam_m[9],
+        )
+
+    def _label_files(self) -> dict[str, JsonFile]:
+        files = {"K": read_json(first_existing(self._places("K"), "camera matrices"))}
+        for name in _LABELS[self.split]:
+            for uri in self._places(name):
+                if storage.exists(uri):
+                    files[name] = read_json(uri)
+                    break
+        return files
+
+    def _places(self, name: str) -> list[str]:
+        return [storage.join(folder, f"{self.split}_{name}.json") for folder in self.label_folders]
+
+    def _entries(self, name: str, file: JsonFile) -> Sequence[Any]:
+        if not isinstance(file.value, list) or not file.value:
+            raise RawDataError(
+                f"{self.split}_{name}.json under {self.root}: expected a list with an entry per annotation"
+            )
+        return file.value
+
+    def _key(self, position: int) -> str:
+        return f"{self.split}-{position:08d}"
+
+    def _image(self, position: int) -> str:
+        return storage.join(self.root, self.split, "rgb", f"{position:08d}.jpg")
+
+
+def _float32(values: np.ndarray | None) -> np.ndarray | None:
+    return None if values is None else values.astype(np.float32)

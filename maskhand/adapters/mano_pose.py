@@ -1,0 +1,103 @@
+"""Stored MANO parameters -> the one canonical form (`HandPose`): absolute axis-angle, metres, OpenCV camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from maskhand.catalog import DatasetSpec, ManoConvention
+from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT, Side
+from maskhand.hand.model_file import OPEN_HAND_FOLDER, HandModel, default_hand_path, load_hand_model
+from maskhand.sample import HandPose
+
+Array = np.ndarray
+
+_MIDDLE_MCP = 4
+"""MANO's joint index of OpenPose joint 9; its parent is the wrist."""
+
+
+@dataclass(frozen=True)
+class ManoReader:
+    """Converts parameters stored under a card's convention. Small and picklable; model files load on first use."""
+
+    convention: ManoConvention
+    right_path: str
+    left_path: str
+
+    def canonical(
+        self,
+        stored_pose: Array,
+        betas: Array,
+        side: Side,
+        *,
+        camera_from_stored: Array,
+        origin_stored_m: Array | None = None,
+        transl_m: Array | None = None,
+        middle_mcp_cam_m: Array | None = None,
+    ) -> HandPose | None:
+        """Absolute pose in camera axes; None where the stored shape cannot be expressed with the house's model.
+
+        stored_pose: (3 + n,) global orientation, then finger parameters. camera_from_stored: (3, 3) rotation from the
+        stored frame to OpenCV axes; origin_stored_m: (3,) the camera's place in the stored frame. The translation comes
+        from `transl_m` (3,) or, when only joints place the mesh, from the annotated joint 9 `middle_mcp_cam_m` (3,).
+        A left hand stays a left hand: its parameters are those of the mirror image of the right-hand model.
+        """
+        if side == "left" and not self.convention.left_shapedirs_fixed:
+            return None
+        rest = rest_joints(_model(self.right_path), betas)
+        if side == "left":
+            rest = rest * MIRROR_POINT
+        rotation = Rotation.from_matrix(camera_from_stored) * Rotation.from_rotvec(stored_pose[:3])
+        if transl_m is not None:
+            # x_cam = C (R (x - J0) + J0 + t - c) = CR (x - J0) + J0 + t', solved for t'.
+            origin = np.zeros(3) if origin_stored_m is None else origin_stored_m
+            transl = camera_from_stored @ (rest[0] + transl_m - origin) - rest[0]
+        else:
+            assert middle_mcp_cam_m is not None, "either a translation or joint 9 places the mesh"
+            transl = middle_mcp_cam_m - (rest[0] + rotation.apply(rest[_MIDDLE_MCP] - rest[0]))
+        pose = np.concatenate([rotation.as_rotvec()[None], self._fingers(stored_pose[3:], side)])
+        return HandPose(pose.astype(np.float32), betas.astype(np.float32), transl.astype(np.float32))
+
+    def _fingers(self, stored: Array, side: Side) -> Array:
+        """(n,) stored finger parameters -> (15, 3) absolute axis-angle."""
+        if self.convention.pose == "pca":
+            # The signs of principal components differ between the two official files, so each hand needs its own.
+            stored = (
+                stored @ _model(self.left_path if side == "left" else self.right_path).hands_components[: len(stored)]
+            )
+        fingers = stored.reshape(15, 3)
+        if self.convention.flat_hand_mean:
+            return fingers
+        mean = _model(self.right_path).hands_mean_aa
+        return fingers + (mean * MIRROR_AXIS_ANGLE if side == "left" else mean)
+
+    def digest(self) -> str:
+        return _model(self.right_path).digest
+
+
+def mano_reader(spec: DatasetSpec) -> tuple[ManoReader | None, tuple[str, ...]]:
+    """The reader for a card, or None and a sentence when the hand model in use does not fit the card."""
+    if spec.mano is None:
+        return None, ()
+    right = default_hand_path("right")
+    if spec.mano.model == "mano" and right.parent == OPEN_HAND_FOLDER:
+        note = (
+            f"{spec.name}: its MANO parameters refer to the licensed model's mean pose and shapes and were left out; "
+            "set MASKHAND_MANO_DIR to the folder with MANO_RIGHT.pkl and MANO_LEFT.pkl and build again to include them"
+        )
+        return None, (note,)
+    return ManoReader(spec.mano, str(right), str(default_hand_path("left"))), ()
+
+
+def rest_joints(model: HandModel, betas: Array) -> Array:
+    """(16, 3) joints of the shaped, unposed hand: `J_regressor (template + shapedirs betas)`."""
+    joints_from_betas = np.einsum("jv,vck->jck", model.j_regressor, model.shapedirs)
+    return model.j_regressor @ model.v_template_m + joints_from_betas @ betas
+
+
+@lru_cache(maxsize=4)
+def _model(path: str) -> HandModel:
+    return load_hand_model(path)

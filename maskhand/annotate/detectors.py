@@ -1,0 +1,126 @@
+"""What a 2D keypoint detector promises, and how to get one by name.
+
+A detector is given pictures and one hand box per picture, always in the picture's own pixels and never mirrored: a left
+hand is shown to it as a left hand. It may be told which side each hand is; it must work without. What it returns is in
+OpenPose-21 order (`maskhand.conventions.OPENPOSE_21`).
+
+Detectors place joints by their own habit. The embedded one puts the wrist and the knuckles (MCPs) 10-17 % of the hand's
+length closer to the arm than FreiHAND's annotation does; the numbers are passed on as they are, and sidecars name the
+detector and its version so that nobody mixes two habits unknowingly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from maskhand.conventions import NUM_JOINTS, Side
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The keypoints of N hands."""
+
+    keypoints_px: Array
+    """(N, 21, 2) float32, OpenPose order, pixels of the picture (centre of the top-left pixel = 0, 0)."""
+    confidence: Array
+    """(N, 21) float32 in 0..1; 0 = not found."""
+    presence: Array
+    """(N,) float32 in 0..1, how sure the detector is that the box holds a hand."""
+    right_probability: Array
+    """(N,) float32 in 0..1, how much it looks like a right hand; 0.5 where the detector cannot say."""
+
+    def __len__(self) -> int:
+        return len(self.presence)
+
+    @staticmethod
+    def stack(rows: Sequence[Detections]) -> Detections:
+        """One record of all the hands of several; the empty one when there are none."""
+        if not rows:
+            return Detections(
+                np.zeros((0, NUM_JOINTS, 2), np.float32),
+                np.zeros((0, NUM_JOINTS), np.float32),
+                np.zeros(0, np.float32),
+                np.zeros(0, np.float32),
+            )
+        fields = ("keypoints_px", "confidence", "presence", "right_probability")
+        return Detections(*(np.concatenate([getattr(r, f) for r in rows]).astype(np.float32) for f in fields))
+
+
+@dataclass(frozen=True)
+class HandBox:
+    """A hand found in a full photo."""
+
+    box_xyxy_px: Array
+    """(4,) float32, tight around the hand's keypoints, as the boxes of annotated hands are."""
+    side: Side
+    score: float
+    """0..1, presence of a hand in the box."""
+    keypoints_px: Array
+    """(21, 2) float32, OpenPose order, as seen while the box was verified."""
+
+
+class KeypointDetector(Protocol):
+    """Finds the 21 keypoints of the hand in each box."""
+
+    name: str
+    """Stable word used in sidecar names: `keypoints.<name>`."""
+    version: str
+    """Changes whenever the answers may change: the digest of the weights and the revision of the procedure."""
+
+    def detect(
+        self, images: Sequence[Array], boxes_xyxy_px: Array, sides: Sequence[Side | None] | None = None
+    ) -> Detections:
+        """Keypoints of one hand per picture.
+
+        images: N pictures (H, W, 3) uint8 RGB, any sizes; boxes_xyxy_px: (N, 4) pixels; sides: what is known about each
+        hand, or None. Raises ValueError when the shapes do not fit.
+        """
+        ...
+
+
+def check_inputs(images: Sequence[Array], boxes_xyxy_px: Array, sides: Sequence[Side | None] | None) -> None:
+    """Raise ValueError, naming what does not fit, unless there is one box (and side) per picture."""
+    boxes = np.asarray(boxes_xyxy_px)
+    if boxes.shape != (len(images), 4):
+        raise ValueError(f"boxes_xyxy_px has shape {boxes.shape}, expected ({len(images)}, 4): one box per picture")
+    if sides is not None and len(sides) != len(images):
+        raise ValueError(f"sides has {len(sides)} entries, expected {len(images)}: one per picture")
+    for k, image in enumerate(images):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"picture {k} is {image.dtype} of shape {image.shape}, expected uint8 (H, W, 3) RGB")
+    bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] - boxes[:, :2] < 2).any(axis=1)
+    if bad.any():
+        k = int(np.flatnonzero(bad)[0])
+        raise ValueError(f"box {k} is {boxes[k].tolist()}, expected finite x0, y0, x1, y1 at least 2 pixels apart")
+
+
+def _litert(assets: Path) -> KeypointDetector:
+    from maskhand.annotate.litert import LitertHand
+
+    return LitertHand(assets)
+
+
+def _openpose(assets: Path) -> KeypointDetector:
+    from maskhand.annotate.openpose import OpenPoseHand
+
+    return OpenPoseHand.from_assets(assets)
+
+
+DETECTORS: dict[str, Callable[[Path], KeypointDetector]] = {"litert-hand": _litert, "openpose-hand": _openpose}
+
+
+def load_detector(name: str, assets: str | Path) -> KeypointDetector:
+    """The detector of that name, its model files taken from (or fetched into) the assets folder.
+
+    Raises ValueError for an unknown name and `maskhand.assets.AssetError` when a model file cannot be had.
+    """
+    if name not in DETECTORS:
+        raise ValueError(f"unknown keypoint detector {name!r}; known detectors: {', '.join(sorted(DETECTORS))}")
+    return DETECTORS[name](Path(assets))

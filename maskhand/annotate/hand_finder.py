@@ -1,0 +1,203 @@
+"""Find the hands of a full photo: palm detection (Apache-2.0 SSD, 2 MB) at several scales, each palm verified twice.
+
+Palms are searched in the whole picture and in overlapping half-size tiles, then in smaller tiles when that found
+nothing. A palm gives position, size and rotation; the landmark model then looks at it twice, as in `litert`. What is
+not a hand fails there: its presence is low or the two looks disagree. The side comes from the landmark model.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from maskhand.annotate.detectors import Array, HandBox
+from maskhand.annotate.litert import (
+    AGREEMENT,
+    SECOND_VIEW,
+    LandmarkNet,
+    Look,
+    box_overlap,
+    points_box,
+    square_affine,
+    turned_extent,
+    upright_angle,
+)
+from maskhand.assets import hand_models
+
+PALM_INPUT_PX = 192
+GRIDS = ((24, 2), (12, 6))
+"""(cells per side, anchors per cell) of the model's two feature maps: 24*24*2 + 12*12*6 = 2016 anchors."""
+PALM_KEYPOINTS = 7
+PALM_WRIST, PALM_MIDDLE = 0, 2
+PALM_SCORE = 0.5
+HAND_FROM_PALM = 2.6
+"""Side of the region around the hand in palm sides; its centre lies half a palm towards the fingers (MediaPipe)."""
+HAND_SHIFT = 0.5
+HAND_SCORE = 0.5
+BOX_MARGIN = 1.1
+"""The reported box over the tight box of the keypoints, so that it encloses the skin around them."""
+SAME_PALM, SAME_HAND = 0.3, 0.4
+"""Overlaps (intersection over union) above which two finds are one."""
+
+
+@dataclass(frozen=True)
+class Palm:
+    """A palm in the picture's pixels."""
+
+    box_xyxy_px: Array
+    angle_rad: float
+    """How far the hand is turned clockwise from fingers-up."""
+    score: float
+
+
+class PalmNet:
+    """The palm detection model on one square region."""
+
+    def __init__(self, model: Path, threads: int = 1) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._net = Interpreter(str(model), num_threads=threads)
+        self._net.allocate_tensors()
+        self._input = self._net.get_input_details()[0]["index"]
+        outputs = {d["name"]: d["index"] for d in self._net.get_output_details()}
+        self._boxes, self._scores = outputs["Identity"], outputs["Identity_1"]
+        self._anchors = anchors()
+
+    def palms(self, image: Array, center_px: Array, side_px: float) -> list[Palm]:
+        """Palms in the square of that side; parts of it outside the picture are black."""
+        region_from_image = square_affine(center_px, side_px, 0.0, PALM_INPUT_PX)
+        region = cv2.warpAffine(image, region_from_image, (PALM_INPUT_PX, PALM_INPUT_PX))
+        self._net.set_tensor(self._input, region[None].astype(np.float32) / np.float32(255))
+        self._net.invoke()
+        logits = self._net.get_tensor(self._scores)[0, :, 0].clip(-100, 100).astype(np.float64)
+        scores = 1 / (1 + np.exp(-logits))
+        kept = scores > PALM_SCORE
+        values = self._net.get_tensor(self._boxes)[0, kept].reshape(-1, 2 + PALM_KEYPOINTS, 2) / PALM_INPUT_PX
+        origin = np.asarray(center_px) - side_px / 2
+        points = (values[:, 2:] + self._anchors[kept, None]) * side_px + origin
+        centers = (values[:, 0] + self._anchors[kept]) * side_px + origin
+        halves = values[:, 1] * side_px / 2
+        found = []
+        for center, half, keypoints, score in zip(centers, halves, points, scores[kept], strict=True):
+            x, y = keypoints[PALM_MIDDLE] - keypoints[PALM_WRIST]
+            angle = math.atan2(y, x) + math.pi / 2
+            found.append(Palm(np.concatenate([center - half, center + half]), angle, float(score)))
+        return found
+
+
+class HandFinder:
+    """Finds hands in photos; holds both models."""
+
+    def __init__(self, assets: str | Path) -> None:
+        """Takes the models from the assets folder, fetching them when missing; raises AssetError."""
+        models = hand_models(assets)
+        self._palm_net, self._landmark_net = PalmNet(models.palm), LandmarkNet(models.landmark)
+
+    def find(self, image: Array, max_hands: int = 10) -> list[HandBox]:
+        """The hands of a picture (H, W, 3) uint8 RGB, best first; empty when there is none."""
+        height, width = image.shape[:2]
+        for divisions in ((1, 2), (3, 4)):
+            palms: list[Palm] = []
+            for division in divisions:
+                # Shrinking once per scale, with area averaging, keeps small palms from aliasing away.
+                side = max(width, height) / division
+                factor = min(1.0, PALM_INPUT_PX / side)
+                small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+                for center in _tile_centers(width, height, side):
+                    palms += [_scaled(p, factor) for p in self._palm_net.palms(small, center * factor, side * factor)]
+            hands = self._verified(image, _distinct_palms(palms))
+            if hands:
+                return hands[:max_hands]
+        return []
+
+    def _verified(self, image: Array, palms: list[Palm]) -> list[HandBox]:
+        found = [hand for palm in palms if (hand := self._verify(image, palm)) is not None]
+        hands: list[HandBox] = []
+        for hand in sorted(found, key=lambda h: -h.score):
+            if all(box_overlap(hand.box_xyxy_px, other.box_xyxy_px) < SAME_HAND for other in hands):
+                hands.append(hand)
+        return hands
+
+    def _verify(self, image: Array, palm: Palm) -> HandBox | None:
+        box = palm.box_xyxy_px
+        side = float((box[2:] - box[:2]).max())
+        towards_fingers = np.array([math.sin(palm.angle_rad), -math.cos(palm.angle_rad)])
+        center = (box[:2] + box[2:]) / 2 + HAND_SHIFT * side * towards_fingers
+        first = self._landmark_net.look(image, center, HAND_FROM_PALM * side, palm.angle_rad)
+        if first.presence < HAND_SCORE:
+            return None
+        angle = upright_angle(first.keypoints_px)
+        center, extent = turned_extent(first.keypoints_px, angle)
+        second = self._landmark_net.look(image, center, SECOND_VIEW * extent, angle)
+        return _hand(first, second, extent)
+
+
+def _hand(first: Look, second: Look, extent: float) -> HandBox | None:
+    distance = float(np.linalg.norm(first.keypoints_px - second.keypoints_px, axis=1).mean()) / extent
+    score = math.sqrt(first.presence * second.presence) * math.exp(-distance / AGREEMENT)
+    if score < HAND_SCORE:
+        return None
+    keypoints = (first.keypoints_px + second.keypoints_px) / 2
+    tight = points_box(keypoints)
+    center, half = (tight[:2] + tight[2:]) / 2, (tight[2:] - tight[:2]) / 2 * BOX_MARGIN
+    right = (first.right_probability + second.right_probability) / 2
+    return HandBox(
+        np.concatenate([center - half, center + half]).astype(np.float32),
+        "right" if right > 0.5 else "left",
+        score,
+        keypoints.astype(np.float32),
+    )
+
+
+def find_hands(image: Array, assets: str | Path) -> list[HandBox]:
+    """The hands of a photo (H, W, 3) uint8 RGB, best first. Raises AssetError when the models cannot be had."""
+    return _finder(str(assets)).find(image)
+
+
+@functools.lru_cache(maxsize=1)
+def _finder(assets: str) -> HandFinder:
+    return HandFinder(assets)
+
+
+def anchors() -> Array:
+    """(2016, 2) centres of the SSD anchors in shares of the region, in the order of the model's outputs."""
+    centers = []
+    for cells, repeats in GRIDS:
+        line = (np.arange(cells) + 0.5) / cells
+        y, x = np.meshgrid(line, line, indexing="ij")
+        centers.append(np.repeat(np.stack([x.ravel(), y.ravel()], axis=1), repeats, axis=0))
+    return np.concatenate(centers)
+
+
+def _tile_centers(width: int, height: int, side: float) -> Iterator[Array]:
+    """Centres of squares of that side that cover the picture, neighbours overlapping by half or more."""
+    axes = []
+    for length in (width, height):
+        if side >= length:
+            axes.append(np.array([(length - 1) / 2]))
+        else:
+            steps = math.ceil((length - side) / (side / 2)) + 1
+            axes.append(np.linspace(side / 2, length - side / 2, steps) - 0.5)
+    for y in axes[1]:
+        for x in axes[0]:
+            yield np.array([x, y])
+
+
+def _scaled(palm: Palm, factor: float) -> Palm:
+    """A palm of the shrunk picture in pixels of the picture."""
+    return Palm((palm.box_xyxy_px + 0.5) / factor - 0.5, palm.angle_rad, palm.score)
+
+
+def _distinct_palms(palms: list[Palm]) -> list[Palm]:
+    """Best first, one of each group of overlapping palms."""
+    kept: list[Palm] = []
+    for palm in sorted(palms, key=lambda p: -p.score):
+        if all(box_overlap(palm.box_xyxy_px, other.box_xyxy_px) < SAME_PALM for other in kept):
+            kept.append(palm)
+    return kept

@@ -1,0 +1,206 @@
+"""The embedded keypoint detector: the open hand landmark model (Apache-2.0, 5 MB) on LiteRT, made robust to rotation.
+
+The model wants one roughly upright hand in a square picture; a box alone does not say which way up the hand is. So a
+hand is looked at in pairs: a first look at an assumed rotation tells where wrist and middle knuckle are, a second look
+is turned upright by them and re-centred. Both looks must agree, fill the box they were asked about and show the side
+that is known; if they do, two runs are enough, else the next assumed rotation is tried and the best pair wins.
+
+Measured on 72 hands (six annotated InterHand2.6M hands, four of them interacting, mirrored and turned by random
+angles; error as a share of the joints' longer side, misses count): PCK@.1/.2 = .75/.91 with 6 runs on average, against
+.72/.91 for the best of 8 single looks; one run takes 7 ms on one core.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from maskhand.annotate.detectors import Array, Detections, check_inputs
+from maskhand.assets import LANDMARK_MODEL, hand_models
+from maskhand.conventions import NUM_JOINTS, Side
+
+INPUT_PX = 224
+WRIST, MIDDLE_MCP = 0, 9
+
+FIRST_VIEW = 2.0
+"""Side of the first look in longer sides of the box, which is tight around the joints: the model expects air around the
+hand (measured: 1.3 loses a tenth of PCK@.1 against 2)."""
+SECOND_VIEW = 1.7
+"""Side of the second look in longer sides of the first look's landmarks."""
+TURNS = (0.0, math.pi, math.pi / 2, -math.pi / 2, math.pi / 4, -3 * math.pi / 4, 3 * math.pi / 4, -math.pi / 4)
+"""Assumed rotations in the order they are tried."""
+ACCEPT = 0.35
+"""A pair of looks with this quality ends the search; higher costs runs and gains nothing measurable."""
+HOPELESS = 0.05
+"""A first look below this quality earns no second one."""
+AGREEMENT = 0.1
+"""Scale of disagreement between two looks, in longer sides of the box."""
+REVISION = "1"
+"""Raise whenever the procedure above changes: cached keypoints name it."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the model said about one crop."""
+
+    keypoints_px: Array
+    """(21, 2) float64, pixels of the picture."""
+    presence: float
+    right_probability: float
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two looks at the same hand, joined."""
+
+    keypoints_px: Array
+    confidence: Array
+    presence: float
+    right_probability: float
+    quality: float
+
+
+class LandmarkNet:
+    """The landmark model: a square region of a picture, at any rotation, to 21 points."""
+
+    def __init__(self, model: Path, threads: int = 1) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._net = Interpreter(str(model), num_threads=threads)
+        self._net.allocate_tensors()
+        self._input = self._net.get_input_details()[0]["index"]
+        outputs = {d["name"]: d["index"] for d in self._net.get_output_details()}
+        self._points, self._presence, self._right = (outputs[n] for n in ("Identity", "Identity_1", "Identity_2"))
+
+    def look(self, image: Array, center_px: Array, side_px: float, angle_rad: float) -> Look:
+        """Look at the square of that side around `center_px`, turned clockwise by `angle_rad`."""
+        crop_from_image = square_affine(center_px, side_px, angle_rad, INPUT_PX)
+        shrink = min(1.0, 2 * INPUT_PX / side_px)
+        if shrink < 1:
+            image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+            crop = cv2.warpAffine(image, _after_resize(crop_from_image, shrink), (INPUT_PX, INPUT_PX))
+        else:
+            crop = cv2.warpAffine(image, crop_from_image, (INPUT_PX, INPUT_PX))
+        self._net.set_tensor(self._input, crop[None].astype(np.float32) / np.float32(255))
+        self._net.invoke()
+        points = self._net.get_tensor(self._points).reshape(NUM_JOINTS, 3)[:, :2].astype(np.float64)
+        image_from_crop = cv2.invertAffineTransform(crop_from_image)
+        return Look(
+            points @ image_from_crop[:, :2].T + image_from_crop[:, 2],
+            float(self._net.get_tensor(self._presence)[0, 0]),
+            float(self._net.get_tensor(self._right)[0, 0]),
+        )
+
+
+class LitertHand:
+    """`KeypointDetector` over the landmark model."""
+
+    name = "litert-hand"
+    version = f"{LANDMARK_MODEL.sha256[:12]}-{REVISION}"
+
+    def __init__(self, assets: str | Path, threads: int = 1) -> None:
+        """Takes the model from the assets folder, fetching it when missing; raises AssetError."""
+        self.net = LandmarkNet(hand_models(assets).landmark, threads)
+
+    def detect(
+        self, images: Sequence[Array], boxes_xyxy_px: Array, sides: Sequence[Side | None] | None = None
+    ) -> Detections:
+        """See `KeypointDetector.detect`. A joint's confidence: how sure the model is of the hand, times how well its
+        two looks agree about the joint."""
+        check_inputs(images, boxes_xyxy_px, sides)
+        known = sides if sides is not None else [None] * len(images)
+        return Detections.stack([self._one(*row) for row in zip(images, boxes_xyxy_px, known, strict=True)])
+
+    def _one(self, image: Array, box_px: Array, side: Side | None) -> Detections:
+        best: _Pair | None = None
+        for pair in self._pairs(image, np.asarray(box_px, np.float64), side):
+            if best is None or pair.quality > best.quality:
+                best = pair
+            if best.quality > ACCEPT:
+                break
+        assert best is not None
+        return Detections(
+            best.keypoints_px[None].astype(np.float32),
+            best.confidence[None].astype(np.float32),
+            np.array([best.presence], np.float32),
+            np.array([best.right_probability], np.float32),
+        )
+
+    def _pairs(self, image: Array, box_px: Array, side: Side | None) -> Iterator[_Pair]:
+        center, extent = (box_px[:2] + box_px[2:]) / 2, float((box_px[2:] - box_px[:2]).max())
+        for turn in TURNS:
+            first = self.net.look(image, center, FIRST_VIEW * extent, turn)
+            quality = look_quality(first, box_px, side)
+            if quality < HOPELESS:
+                yield _Pair(first.keypoints_px, np.zeros(NUM_JOINTS), first.presence, first.right_probability, 0.0)
+                continue
+            angle = upright_angle(first.keypoints_px)
+            found_center, found_extent = turned_extent(first.keypoints_px, angle)
+            # Half way between what was asked about and what was found: a bad first look cannot run away with the crop.
+            view = (SECOND_VIEW * found_extent + FIRST_VIEW * extent) / 2
+            second = self.net.look(image, (found_center + center) / 2, view, angle)
+            yield _join(first, second, quality, look_quality(second, box_px, side), extent)
+
+
+def _join(first: Look, second: Look, first_quality: float, second_quality: float, extent: float) -> _Pair:
+    distance = np.linalg.norm(first.keypoints_px - second.keypoints_px, axis=1) / extent
+    presence = math.sqrt(first.presence * second.presence)
+    return _Pair(
+        (first.keypoints_px + second.keypoints_px) / 2,
+        presence * np.exp(-distance / AGREEMENT),
+        presence,
+        (first.right_probability + second.right_probability) / 2,
+        math.sqrt(first_quality * second_quality) * math.exp(-float(distance.mean()) / AGREEMENT),
+    )
+
+
+def look_quality(look: Look, box_px: Array, side: Side | None) -> float:
+    """0..1: a hand is there, of the known side, and fills the box that was asked about."""
+    right = look.right_probability
+    as_known = 1.0 if side is None else 0.1 + 0.9 * (right if side == "right" else 1 - right)
+    return look.presence * as_known * box_overlap(points_box(look.keypoints_px), box_px)
+
+
+def points_box(points_px: Array) -> Array:
+    """(N, 2) points -> (4,) tight box."""
+    return np.concatenate([points_px.min(0), points_px.max(0)])
+
+
+def box_overlap(a_xyxy: Array, b_xyxy: Array) -> float:
+    """Intersection over union of two boxes."""
+    inside = np.clip(np.minimum(a_xyxy[2:], b_xyxy[2:]) - np.maximum(a_xyxy[:2], b_xyxy[:2]), 0, None).prod()
+    union = (a_xyxy[2:] - a_xyxy[:2]).prod() + (b_xyxy[2:] - b_xyxy[:2]).prod() - inside
+    return float(inside / union) if union > 0 else 0.0
+
+
+def upright_angle(keypoints_px: Array) -> float:
+    """How far (radians, clockwise in the picture) the hand is turned from fingers-up, by wrist and middle knuckle."""
+    x, y = keypoints_px[MIDDLE_MCP] - keypoints_px[WRIST]
+    return math.atan2(y, x) + math.pi / 2
+
+
+def turned_extent(points_px: Array, angle_rad: float) -> tuple[Array, float]:
+    """Centre (2,) and longer side of the tight box of the points whose axes are turned by `angle_rad`."""
+    c, s = math.cos(angle_rad), math.sin(angle_rad)
+    upright_from_image = np.array([[c, s], [-s, c]])
+    box = points_box(points_px @ upright_from_image.T)
+    return upright_from_image.T @ ((box[:2] + box[2:]) / 2), float((box[2:] - box[:2]).max())
+
+
+def square_affine(center_px: Array, side_px: float, angle_rad: float, out_px: int) -> Array:
+    """(2, 3) affine: picture -> square crop of `out_px`, the picture's square being turned clockwise by `angle_rad`."""
+    scale = out_px / side_px
+    c, s = math.cos(angle_rad) * scale, math.sin(angle_rad) * scale
+    linear = np.array([[c, s], [-s, c]])
+    return np.hstack([linear, ((out_px - 1) / 2 - linear @ np.asarray(center_px))[:, None]])
+
+
+def _after_resize(crop_from_image: Array, factor: float) -> Array:
+    """The same crop taken from the picture resized by `factor` (cv2's pixel centres: x' = (x + 1/2) f - 1/2)."""
+    image_from_small = np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5], [0, 0, 1]])
+    return crop_from_image @ image_from_small

@@ -1,0 +1,146 @@
+"""MANO targets of every hand of a shard set, as the sidecar part `mano`: one convention, checked against the joints.
+
+Canonical form: right-hand parameters (a left hand is stored as the right hand in the mirror: axis-angle (x, -y, -z),
+translation (-x, y, z), with `mirrored` set), absolute axis-angle (flat hand = 0), metres, OpenCV camera axes.
+
+Every target is posed with the hand model in use and its 21 joints, with the fingertip vertices of the data set's card,
+are compared with the annotated ones; a target that does not fit is rejected, not repaired.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from maskhand.catalog import load_spec
+from maskhand.conventions import FINGERTIP_VERTICES, MIRROR_AXIS_ANGLE, MIRROR_POINT, NUM_JOINTS
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.sample import HandPose, HandSample, SampleError
+from maskhand.shards.build import Mapper, OnShard, serial_map
+from maskhand.shards.layout import IMAGES, MANO
+from maskhand.shards.manifest import Manifest, read_manifest
+from maskhand.shards.reader import ShardSample
+from maskhand.shards.sidecar import Annotator, build_sidecar
+
+Array = np.ndarray
+Entry = dict[str, Array] | SampleError
+
+MAX_RESIDUAL_MM = 10.0
+"""Default limit of the mean joint distance. Data sets whose joints were made with MANO stay below 1; fits to
+independent joints (InterHand2.6M) are a few millimetres off where they are good and up to 42 where they are not."""
+TIPS = [4, 8, 12, 16, 20]
+VERSION = "1"
+
+
+@dataclass(frozen=True)
+class AnnotateMano:
+    """Makes the targets of one shard; picklable, loads the hand model once per process."""
+
+    hand_path: str
+    tips: str | None
+    """Whose fingertip vertices the annotated tips are, a key of `FINGERTIP_VERTICES`; None: tips are not compared."""
+    max_residual_mm: float
+
+    def __call__(self, samples: list[ShardSample]) -> list[Entry]:
+        """Per sample `pose_aa` (16, 3), `betas` (10,), `transl_cam_m` (3,), `residual_mm` (), `mirrored` (), `source`.
+
+        `residual_mm` is the mean distance of the valid annotated joints, NaN where there is none to compare with.
+        """
+        hands = [row.sample for row in samples]
+        poses = {k: right_hand_form(h) for k, h in enumerate(hands) if h.mano is not None}
+        residuals = dict(zip(poses, self._residuals_mm(hands, poses), strict=True))
+        return [self._entry(h, poses.get(k), residuals.get(k, np.nan)) for k, h in enumerate(hands)]
+
+    def _entry(self, hand: HandSample, pose: HandPose | None, residual_mm: float) -> Entry:
+        if pose is None:
+            return SampleError("no_mano", f"{hand.key}: no MANO parameters are annotated")
+        if residual_mm > self.max_residual_mm:
+            return SampleError(
+                "residual_too_large",
+                f"{hand.key}: posed joints are {residual_mm:.1f} mm from the annotated ones on average, "
+                f"the limit is {self.max_residual_mm:g} mm",
+            )
+        return {
+            "pose_aa": pose.pose_aa,
+            "betas": pose.betas,
+            "transl_cam_m": pose.transl_cam_m,
+            "residual_mm": np.array(residual_mm, np.float32),
+            "mirrored": np.array(hand.side == "left"),
+            "source": np.array("annotated"),
+        }
+
+    def _residuals_mm(self, hands: Sequence[HandSample], poses: dict[int, HandPose]) -> list[float]:
+        if not poses:
+            return []
+        layer = _layer(self.hand_path, self.tips or "smplx")
+        pose, betas, transl = (
+            torch.from_numpy(np.stack([getattr(p, name) for p in poses.values()]).astype(np.float32))
+            for name in ("pose_aa", "betas", "transl_cam_m")
+        )
+        with torch.inference_mode():
+            posed = layer.from_axis_angle(pose, betas, transl).joints_m.double().numpy()
+        annotated, valid = zip(*(self._annotated(hands[k]) for k in poses), strict=True)
+        distance_mm = 1000 * np.linalg.norm(posed - np.stack(annotated), axis=2)
+        counts = np.sum(valid, axis=1)
+        sums = np.sum(distance_mm * np.stack(valid), axis=1)
+        return [float(s / n) if n else float("nan") for s, n in zip(sums, counts, strict=True)]
+
+    def _annotated(self, hand: HandSample) -> tuple[Array, Array]:
+        """(21, 3) annotated joints in right-hand form and (21,) which of them can be compared."""
+        if hand.joints_cam_m is None:
+            return np.zeros((NUM_JOINTS, 3)), np.zeros(NUM_JOINTS, bool)
+        valid = np.ones(NUM_JOINTS, bool) if hand.joints_3d_valid is None else hand.joints_3d_valid.astype(bool)
+        if self.tips is None:
+            valid = valid & ~np.isin(np.arange(NUM_JOINTS), TIPS)
+        joints = hand.joints_cam_m.astype(np.float64)
+        return (joints * MIRROR_POINT if hand.side == "left" else joints), valid
+
+
+def right_hand_form(hand: HandSample) -> HandPose:
+    """The sample's MANO parameters as those of a right hand: a left hand is seen in the mirror x = 0."""
+    assert hand.mano is not None
+    if hand.side == "right":
+        return hand.mano
+    return HandPose(
+        (hand.mano.pose_aa * MIRROR_AXIS_ANGLE).astype(np.float32),
+        hand.mano.betas,
+        (hand.mano.transl_cam_m * MIRROR_POINT).astype(np.float32),
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _layer(hand_path: str, tips: str) -> ManoLayer:
+    return ManoLayer(load_hand_model(hand_path), tips)
+
+
+def annotate_mano(
+    set_uri: str,
+    *,
+    hand_path: str | Path | None = None,
+    max_residual_mm: float = MAX_RESIDUAL_MM,
+    mapper: Mapper = serial_map,
+    rebuild: bool = False,
+    on_shard: OnShard | None = None,
+) -> Manifest:
+    """Make the `mano` part of a set; shards that are finished are kept.
+
+    hand_path: right-hand model file to check against (default: `default_hand_path`). Samples without parameters and
+    those beyond `max_residual_mm` are rejected and counted (`no_mano`, `residual_too_large`). Raises ShardError when
+    the part was made with another model or limit (`rebuild=True` replaces it).
+    """
+    path = str(default_hand_path("right") if hand_path is None else hand_path)
+    tips = load_spec(read_manifest(set_uri, IMAGES).dataset).fingertip_vertices
+    settings = {
+        "hand_model": load_hand_model(path).digest,
+        "fingertip_vertices": None if tips is None else list(FINGERTIP_VERTICES[tips]),
+        "max_residual_mm": max_residual_mm,
+    }
+    annotate = AnnotateMano(path, tips, max_residual_mm)
+    annotator = Annotator("mano-targets", VERSION, settings)
+    return build_sidecar(set_uri, MANO, annotator, annotate, mapper=mapper, rebuild=rebuild, on_shard=on_shard)

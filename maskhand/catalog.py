@@ -1,0 +1,157 @@
+"""The catalogue: one card per dataset (`datasets/<name>/card.yaml`), read into a frozen `DatasetSpec`.
+
+A card states facts as data: licence, splits with official counts, joint order, units, axes, MANO convention. Code asks
+the card, never the dataset's name. The catalogue is the repository's folder `datasets/`, or `$MASKHAND_CATALOG`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from maskhand.conventions import AXES_TO_OPENCV, FINGERTIP_VERTICES, JOINT_ORDERS
+
+
+class CatalogError(ValueError):
+    """A card that is missing or cannot be used; the message names the file, the key and what to do."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Licence(_Frozen):
+    """Under which terms the pictures and labels may be used."""
+
+    name: str
+    commercial_use: bool
+    redistribution: bool
+    note: str = ""
+
+
+class ManoConvention(_Frozen):
+    """How the data set stores MANO parameters; METHOD and FORMATS 1.4 explain why each of these differs."""
+
+    pose: Literal["axis_angle", "pca"]
+    flat_hand_mean: bool
+    """False: stored finger rotations are relative to the model's mean pose `hands_mean`."""
+    frame: Literal["camera", "world"]
+    translation: Literal["metric", "from_joints"]
+    """metric: a vector in metres is stored; from_joints: the annotated joints place the mesh."""
+    model: Literal["mano", "any"]
+    """mano: only the licensed model has the mean pose these parameters refer to; any: made with the model in use."""
+    left_shapedirs_fixed: bool = True
+    """Was the official left model's wrong sign in the first shape axis corrected before fitting?"""
+
+
+class DatasetSpec(_Frozen):
+    """What one dataset's card says."""
+
+    name: str
+    title: str
+    layout: str
+    """Name of the adapter that reads the published files, see `maskhand.adapters`."""
+    open: bool = False
+    """True: no licence to accept, the project makes or ships it."""
+    licence: Licence
+    how_to_get: str
+    splits: dict[str, int | None]
+    """Split -> number of pictures its makers state; None: decided by whoever makes it."""
+    images_per_annotation: dict[str, int] = Field(default_factory=dict)
+    """Split -> pictures that share one annotation (picture i has annotation i modulo their number); 1 if absent."""
+    joint_order: str
+    """A key of `conventions.JOINT_ORDERS`."""
+    fingertip_vertices: str | None
+    """A key of `conventions.FINGERTIP_VERTICES`; None: the tips are not model vertices."""
+    units: Literal["m", "cm", "mm"]
+    axes: str
+    """A key of `conventions.AXES_TO_OPENCV`."""
+    mano: ManoConvention | None
+    handedness: Literal["right", "left", "both"]
+    shard_size: int = Field(gt=0, le=10_000)
+    """Samples per tar."""
+    errata: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @property
+    def metres_per_unit(self) -> float:
+        return {"m": 1.0, "cm": 0.01, "mm": 0.001}[self.units]
+
+    def digest(self) -> str:
+        """12 hex digits over every fact that decides a sample's content (no prose); part of every shard plan."""
+        prose = {"title", "licence", "how_to_get", "errata", "sources"}
+        text = json.dumps(self.model_dump(mode="json", exclude=prose), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def check_split(self, split: str) -> None:
+        if split not in self.splits:
+            raise CatalogError(f"{self.name} has no split {split!r}; its splits are {', '.join(self.splits)}")
+
+
+def catalogue_dir() -> Path:
+    """`$MASKHAND_CATALOG`, else the repository's `datasets/`; CatalogError when neither is a folder."""
+    given = os.environ.get("MASKHAND_CATALOG")
+    folder = Path(given) if given else Path(__file__).resolve().parent.parent / "datasets"
+    if not folder.is_dir():
+        raise CatalogError(f"{folder}: there is no catalogue here; set MASKHAND_CATALOG to the repository's datasets/")
+    return folder
+
+
+def names() -> list[str]:
+    """Every dataset with a card."""
+    return sorted(card.parent.name for card in catalogue_dir().glob("*/card.yaml"))
+
+
+def load_spec(name: str) -> DatasetSpec:
+    """Read the card of a dataset; CatalogError when it is unknown or its card does not fit."""
+    path = catalogue_dir() / name / "card.yaml"
+    if not path.is_file():
+        raise CatalogError(f"unknown dataset {name!r}; {_nearest(name, names())}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise CatalogError(f"{path}: not valid YAML ({error})") from None
+    if not isinstance(values, dict):
+        raise CatalogError(f"{path}: expected a mapping of keys, found {type(values).__name__}")
+    try:
+        spec = DatasetSpec.model_validate(values)
+    except ValidationError as error:
+        raise CatalogError(f"{path}: " + "; ".join(_sentence(e) for e in error.errors())) from None
+    _check_words(path, spec)
+    return spec
+
+
+def _check_words(path: Path, spec: DatasetSpec) -> None:
+    if spec.name != path.parent.name:
+        raise CatalogError(f"{path}: name is {spec.name!r}, expected its folder's name {path.parent.name!r}")
+    for key, value, known in (
+        ("joint_order", spec.joint_order, JOINT_ORDERS),
+        ("axes", spec.axes, AXES_TO_OPENCV),
+        ("fingertip_vertices", spec.fingertip_vertices, FINGERTIP_VERTICES),
+    ):
+        if value is not None and value not in known:
+            raise CatalogError(f"{path}: {key} is {value!r}; {_nearest(value, list(known))}")
+    for split in spec.images_per_annotation:
+        if split not in spec.splits:
+            raise CatalogError(f"{path}: images_per_annotation.{split}: {_nearest(split, list(spec.splits))}")
+
+
+def _sentence(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{key}: {error['msg']}"
+    parts: dict[tuple[str, ...], type[BaseModel]] = {("licence",): Licence, ("mano",): ManoConvention}
+    known = parts.get(tuple(error["loc"][:-1]), DatasetSpec)
+    return f"{key}: unknown key; {_nearest(str(error['loc'][-1]), list(known.model_fields))}"
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

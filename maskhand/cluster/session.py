@@ -1,0 +1,60 @@
+"""Ray, on this machine or on the cluster named by `RAY_ADDRESS`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+LOCAL_CPUS = max(os.cpu_count() or 1, 4)
+"""Logical CPUs of a local session. Ray counts them, it does not pin them; with only two of them, two training workers
+and a data task wait for each other for ever."""
+
+_OBJECT_STORE_BYTES = 512 * 1024**2
+
+
+def ensure_ray() -> bool:
+    """Connect this process to Ray unless it is already; True when this call started or joined a session.
+
+    With `RAY_ADDRESS` set it joins that cluster. Otherwise it starts a small private session on the loopback interface,
+    without dashboard or usage statistics.
+    """
+    # Ray reads these when it is imported or started; whoever set them already is right.
+    for name, value in {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        "RAY_DEDUP_LOGS": "1",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        return False
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=True, logging_level=logging.WARNING)
+        return True
+    ray.init(
+        num_cpus=LOCAL_CPUS,
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.2",  # Ray ignores 127.0.0.1 and would bind to an outside interface
+    )
+    return True
+
+
+@contextlib.contextmanager
+def ray_session() -> Iterator[None]:
+    """A Ray session for a block; one that was there before is used and left running."""
+    import ray
+
+    started = ensure_ray()
+    try:
+        yield
+    finally:
+        if started:
+            ray.shutdown()

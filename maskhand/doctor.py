@@ -1,0 +1,168 @@
+"""Is this machine ready? Each check looks at one thing and says what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from maskhand.workspace import Workspace
+
+State = Literal["ok", "warn", "fail"]
+
+NEEDED_GIB = {"memory": (4.0, 12.0), "disk": (3.0, 15.0)}
+"""Below the first the quickstart fails, below the second it may."""
+
+BREAKING: tuple[tuple[str, tuple[int, int], str], ...] = (
+    ("fastapi", (0, 151), "the Prefect server does not start with it"),
+    ("sqlalchemy", (2, 1), "the Prefect server never creates a scheduled run with it"),
+)
+"""(package, first version that breaks, how): conflicts that no installer sees."""
+
+PARTS = ("torch", "torchvision", "ray", "deepspeed", "prefect", "mlflow", "webdataset", "timm", "ai-edge-litert")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `maskhand doctor`."""
+
+    state: State
+    what: str
+    found: str
+    advice: str = ""
+    """What to do; empty when nothing has to be done."""
+
+
+def examine(workspace: Workspace) -> list[Finding]:
+    """Every check, in the order in which a user would mend things."""
+    checks: tuple[Callable[[Workspace], Iterator[Finding]], ...] = (
+        _python, _packages, _machine, _accelerator, _ray, _prefect, _mlflow, _storage, _hand_model, _detector,
+    )  # fmt: skip
+    return [finding for check in checks for finding in check(workspace)]
+
+
+def _python(_: Workspace) -> Iterator[Finding]:
+    good = sys.version_info >= (3, 11)
+    yield Finding(
+        "ok" if good else "fail", "Python", platform.python_version(), "" if good else "install 3.11 or later"
+    )
+
+
+def _packages(_: Workspace) -> Iterator[Finding]:
+    for name in PARTS:
+        try:
+            yield Finding("ok", name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding("fail", name, "not installed", "run `make quickstart`, or install with constraints.txt")
+    for name, breaks_at, how in BREAKING:
+        version = metadata.version(name)
+        good = tuple(int(part) for part in version.split(".")[:2]) < breaks_at
+        limit = ".".join(map(str, breaks_at))
+        yield Finding("ok" if good else "fail", name, version, "" if good else f"{how}: install {name}<{limit}")
+
+
+def _machine(workspace: Workspace) -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield Finding("ok" if cores >= 2 else "warn", "CPU cores", str(cores), "" if cores >= 2 else "two are the least")
+    folder = next(p for p in (workspace.root, *workspace.root.parents) if p.exists())
+    amounts = {"memory": _memory_bytes(), "disk": shutil.disk_usage(folder).free}
+    for name, amount in amounts.items():
+        gib, (least, wished) = amount / 2**30, NEEDED_GIB[name]
+        state: State = "fail" if gib < least else "warn" if gib < wished else "ok"
+        where = f" free at {folder}" if name == "disk" else ""
+        yield Finding(state, name, f"{gib:.1f} GiB{where}", "" if state == "ok" else f"{wished:g} GiB are comfortable")
+
+
+def _memory_bytes() -> int:
+    """What this process may use: the machine's memory or a smaller limit of its container."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return total if text == "max" else min(total, int(text))
+
+
+def _accelerator(_: Workspace) -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        yield Finding("ok", "CUDA", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}")
+    else:
+        yield Finding("ok", "CUDA", "none", "the tiny recipe needs none; --set engine.use_gpu=true where there is one")
+
+
+def _ray(workspace: Workspace) -> Iterator[Finding]:
+    from maskhand.cluster.session import ray_session
+
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        with ray_session():
+            yield Finding("ok", "Ray", f"cluster at {address}" if address else "local session starts")
+    except Exception as error:
+        advice = "check RAY_ADDRESS" if address else "free some memory, or look into /tmp/ray/session_latest/logs"
+        yield Finding("fail", "Ray", f"{type(error).__name__}: {str(error)[:120]}", advice)
+
+
+def _prefect(workspace: Workspace) -> Iterator[Finding]:
+    url = os.environ.get("PREFECT_API_URL")
+    if url is None:
+        yield Finding("ok", "Prefect", f"embedded server, database in {workspace.prefect_home}")
+        return
+    good = _answers(f"{url}/health")
+    advice = "" if good else "start that server, or unset PREFECT_API_URL for the embedded one"
+    yield Finding("ok" if good else "fail", "Prefect", url, advice)
+
+
+def _mlflow(workspace: Workspace) -> Iterator[Finding]:
+    uri = workspace.mlflow_uri
+    good = not uri.startswith("http") or _answers(f"{uri}/health")
+    advice = "" if good else "start that server, or unset MLFLOW_TRACKING_URI for a database in the workspace"
+    yield Finding("ok" if good else "fail", "MLflow", uri, advice)
+
+
+def _answers(url: str) -> bool:
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def _storage(workspace: Workspace) -> Iterator[Finding]:
+    from maskhand import storage
+
+    uri = storage.join(workspace.shards_uri, ".doctor")
+    try:
+        storage.write_bytes_atomic(uri, b"doctor")
+        storage.delete(uri)
+    except OSError as error:
+        yield Finding("fail", "shards", str(error), "check MASKHAND_SHARDS, AWS_ENDPOINT_URL and the credentials")
+    else:
+        yield Finding("ok", "shards", f"{workspace.shards_uri} can be written")
+
+
+def _hand_model(_: Workspace) -> Iterator[Finding]:
+    from maskhand.hand.model_file import default_hand_path, load_hand_model
+
+    try:
+        path = default_hand_path()
+        yield Finding("ok", "hand model", f"{path} ({load_hand_model(path).digest})")
+    except (ValueError, OSError) as error:
+        yield Finding(
+            "fail", "hand model", str(error), "unset MASKHAND_MANO_DIR to use the open hand, or mend the path"
+        )
+
+
+def _detector(workspace: Workspace) -> Iterator[Finding]:
+    from maskhand.assets import list_assets
+
+    asset = next(a for a in list_assets(workspace.assets) if a.name == "hand landmark models")
+    advice = "" if asset.present else asset.how_to_get
+    yield Finding("ok" if asset.present else "warn", asset.name, asset.where, advice)

@@ -1,0 +1,192 @@
+"""Files of an evaluation: table, numbers, a row per sample, and a contact sheet of its best, median and worst hands."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from maskhand import storage
+from maskhand.batch import HandBatch, HandPrediction
+from maskhand.config import Recipe
+from maskhand.conventions import MANO_16, MIRROR_POINT
+from maskhand.evaluation.result import EvaluationResult
+from maskhand.hand.camera import FOCAL, crop_camera_translation
+from maskhand.hand.layer import ManoLayer
+from maskhand.loading.collate import make_batch
+from maskhand.loading.crop import compose, crop_encoded, mirror_affine
+from maskhand.loading.labels import stack_labels
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.sampling import predict
+from maskhand.render import FINGER_RGB, GROUND_TRUTH_RGB, bar_tile, contact_sheet, draw_keypoints, overlay_mesh
+from maskhand.shards.layout import MANO, keypoint_part
+from maskhand.shards.manifest import find_manifest
+from maskhand.shards.reader import ShardSample, ShardSet
+
+Array = np.ndarray
+
+_COLUMNS = ("picture", "given 2D pose", "prediction", "ground truth", "confidence")
+# MANO's joints by finger, thumb first, as the keypoints are coloured.
+_BAR_ORDER = (0, 13, 14, 15, 1, 2, 3, 4, 5, 6, 10, 11, 12, 7, 8, 9)
+_GREY = (140, 146, 154)
+
+
+def write_report(result: EvaluationResult, folder_uri: str, sheet_png: bytes | None = None) -> dict[str, str]:
+    """Write table.md, samples.parquet, sheet.png and, last, result.json; returns their URIs by file name."""
+    parquet = io.BytesIO()
+    result.per_sample.to_parquet(parquet, index=False)
+    files = {"table.md": result.to_markdown().encode(), "samples.parquet": parquet.getvalue()}
+    if sheet_png is not None:
+        files["sheet.png"] = sheet_png
+    files["result.json"] = result.to_json()
+    uris = {name: storage.join(folder_uri, name) for name in files}
+    for name, data in files.items():
+        storage.write_bytes_atomic(uris[name], data)
+    return uris
+
+
+def evaluation_sheet(
+    bundle: ModelBundle, result: EvaluationResult, recipe: Recipe | None = None, each: int = 3, tile_px: int = 224
+) -> bytes:
+    """A PNG with the `each` best, median and worst hands by PA-MPJPE (PA-MPVPE where a set has no joints)."""
+    settings = recipe or bundle.recipe
+    table = result.per_sample[result.per_sample.predictor == result.best.name]
+    metric = "pa_mpjpe_mm" if table.pa_mpjpe_mm.notna().any() else "pa_mpvpe_mm"
+    table = table[table[metric].notna()].sort_values([metric, "index"])
+    places = _places(len(table), each)
+    chosen = table.iloc[[place for _, place in places]]
+    rows = _read(result.set_uri, settings, chosen["index"].tolist())
+    hands = _batch(rows, settings)
+    device = next(bundle.model.parameters()).device
+    sampler = settings.sampler.model_copy(update={"iterations": result.best.iterations})
+    generator = torch.Generator(device).manual_seed(settings.seed)
+    prediction = predict(bundle.model, hands.to(device), sampler, generator).to("cpu")
+    pictures, captions = [], []
+    for k, (row, (group, _), numbers) in enumerate(zip(rows, places, chosen.itertuples(), strict=True)):
+        view = _View(row, hands.crop_from_image[k].numpy(), settings.data.crop_px, tile_px)
+        truth = view.truth(bundle.model.mano, hands, k)
+        pictures.append(
+            [
+                view.shown(view.picture),
+                view.shown(view.keypoints(hands.keypoints_2d[k].numpy())),
+                view.shown(view.prediction(prediction, k, bundle.model.mano)),
+                view.shown(view.picture if truth is None else truth),
+                _confidence_tile(prediction.joint_confidence[k].numpy(), tile_px),
+            ]
+        )
+        captions.append(
+            [
+                f"{group}\n{row.sample.key}",
+                f"mean confidence {float(hands.keypoints_2d[k, :, 2].mean()):.2f}",
+                f"PA-MPJPE {numbers.pa_mpjpe_mm:.1f} mm\nPA-MPVPE {numbers.pa_mpvpe_mm:.1f} mm",
+                "" if truth is not None else "no mesh with a camera",
+                f"mean {prediction.joint_confidence[k].mean():.2f}, score {prediction.score[k]:.2f}",
+            ]
+        )
+    title = f"{result.best.name}, {' / '.join(result.set_uri.rstrip('/').split('/')[-2:])}"
+    return contact_sheet(pictures, captions, _COLUMNS, title, tile_px)
+
+
+def _places(count: int, each: int) -> list[tuple[str, int]]:
+    """Positions in a table sorted by error, with the name of their group; no position twice."""
+    middle = max(0, count // 2 - each // 2)
+    groups = {"best": range(each), "median": range(middle, middle + each), "worst": range(count - each, count)}
+    places: dict[int, str] = {}
+    for name, positions in groups.items():
+        for position in positions:
+            if 0 <= position < count:
+                places.setdefault(position, name)
+    return [(name, position) for position, name in sorted(places.items())]
+
+
+def _read(set_uri: str, recipe: Recipe, indices: Sequence[int]) -> list[ShardSample]:
+    parts = (keypoint_part(recipe.data.keypoints.detector), MANO)
+    shard_set = ShardSet.open(set_uri, [part for part in parts if find_manifest(set_uri, part) is not None])
+    ends = np.cumsum(shard_set.shard_counts)
+    shard_of = {index: int(np.searchsorted(ends, index, side="right")) for index in indices}
+    loaded = {shard: shard_set.load(shard) for shard in sorted(set(shard_of.values()))}
+    return [loaded[shard_of[i]].sample(i - loaded[shard_of[i]].first_index) for i in indices]
+
+
+def _batch(rows: Sequence[ShardSample], recipe: Recipe) -> HandBatch:
+    data = recipe.data
+    part = keypoint_part(data.keypoints.detector)
+    return make_batch(
+        stack_labels(
+            [r.sample for r in rows],
+            [r.sidecars.get(part) for r in rows],
+            [r.sidecars.get(MANO) for r in rows],
+        ),
+        [r.sample.image for r in rows],
+        crop_px=data.crop_px,
+        box_scale=data.box_scale,
+        keypoints=data.keypoints.eval_source,
+        index=np.array([r.index for r in rows]),
+    )
+
+
+@dataclass(frozen=True)
+class _View:
+    """One hand's square crop at the tile's resolution; mirrored like the batch, shown as it was."""
+
+    row: ShardSample
+    crop_from_image: Array
+    crop_px: int
+    tile_px: int
+
+    @property
+    def tile_from_image(self) -> Array:
+        """(2, 3), from the (mirrored) picture."""
+        return self.crop_from_image * (self.tile_px / self.crop_px)
+
+    @property
+    def mirrored(self) -> bool:
+        return self.row.sample.side == "left"
+
+    @property
+    def picture(self) -> Array:
+        affine = self.tile_from_image[None]
+        if self.mirrored:
+            affine = compose(affine, mirror_affine(np.array([self.row.sample.image_size_px[0]])))
+        return np.ascontiguousarray(crop_encoded(self.row.sample.image, affine[0], self.tile_px))
+
+    def shown(self, tile: Array) -> Array:
+        return tile[:, ::-1] if self.mirrored else tile
+
+    def keypoints(self, pose: Array) -> Array:
+        return draw_keypoints(self.picture, (pose[:, :2] + 0.5) * self.tile_px, pose[:, 2])
+
+    def prediction(self, prediction: HandPrediction, k: int, mano: ManoLayer) -> Array:
+        vertices = prediction.vertices_m[k] + crop_camera_translation(prediction.camera[k : k + 1])[0]
+        if not bool(vertices.isfinite().all()) or float(vertices[:, 2].min()) <= 0:
+            return self.picture
+        focal, centre = FOCAL * self.tile_px, self.tile_px / 2
+        K_px = np.array([[focal, 0, centre], [0, focal, centre], [0, 0, 1]])
+        return overlay_mesh(self.picture, vertices.numpy(), mano.faces.cpu().numpy(), K_px)
+
+    def truth(self, mano: ManoLayer, hands: HandBatch, k: int) -> Array | None:
+        """The annotated mesh seen by the annotated camera; None without one."""
+        sample, target = self.row.sample, self.row.sidecars.get(MANO)
+        if sample.camera is None:
+            return None
+        if sample.vertices_cam_m is not None:
+            vertices = sample.vertices_cam_m * (MIRROR_POINT if self.mirrored else 1.0)
+        elif target is not None:
+            device = mano.weights.device
+            mesh = mano(hands.rotmats[k : k + 1].to(device), hands.betas[k : k + 1].to(device))
+            vertices = mesh.vertices_m[0].cpu().numpy() + target["transl_cam_m"]
+        else:
+            return None
+        K_px = np.array(sample.camera.K_px, np.float64)
+        if self.mirrored:
+            K_px[0, 2] = sample.image_size_px[0] - 1 - K_px[0, 2]
+        tile_from_image = np.vstack([self.tile_from_image, [0, 0, 1]])
+        return overlay_mesh(self.picture, vertices, mano.faces.cpu().numpy(), tile_from_image @ K_px, GROUND_TRUTH_RGB)
+
+
+def _confidence_tile(confidence: Array, tile_px: int) -> Array:
+    colors = [_GREY, *(FINGER_RGB[k // 3] for k in range(15))]
+    return bar_tile(confidence[list(_BAR_ORDER)], [MANO_16[j] for j in _BAR_ORDER], colors, tile_px)

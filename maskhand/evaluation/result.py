@@ -1,0 +1,124 @@
+"""What an evaluation found: a table for people, numbers for machines, a row per sample for everyone who doubts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+MAIN_COLUMNS: Mapping[str, str] = {
+    "pa_mpjpe_mm": "PA-MPJPE mm",
+    "pa_mpvpe_mm": "PA-MPVPE mm",
+    "pa_f5": "F@5",
+    "pa_f15": "F@15",
+    "pa_auc_joints": "AUC_J",
+    "pa_auc_vertices": "AUC_V",
+    "mpjpe_mm": "MPJPE mm",
+    "mpvpe_mm": "MPVPE mm",
+}
+"""The columns of the table, as hand papers print them: F and AUC after alignment, MPJPE relative to the wrist."""
+
+MEAN_POSE = "mean pose"
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """One predictor on one set."""
+
+    name: str
+    """`T=5`, `mean pose`."""
+    iterations: int | None
+    """Sampling iterations; None for a predictor without any."""
+    metrics: Mapping[str, float]
+    """See `SampleErrors.summary`; for models also `score_rank_correlation`, Spearman's between score and -PA-MPJPE."""
+    failed: int
+    """Predictions that were not finite numbers; they are scored as a hand shrunk to a point."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """One model on one set."""
+
+    set_uri: str
+    data_digest: str
+    """Digest of the set's images."""
+    model_digest: str
+    count: int
+    """Samples, each evaluated exactly once."""
+    with_joints: int
+    """Samples with annotated 3D joints."""
+    with_mesh: int
+    """Samples with an annotated mesh, as vertices or as MANO parameters."""
+    rows: tuple[EvaluationRow, ...]
+    per_sample: pd.DataFrame
+    """One row per sample and predictor: predictor, index, key, side, score, mean_confidence, errors in millimetres."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Detector, box scale and whatever else was fixed."""
+
+    @property
+    def baseline(self) -> EvaluationRow | None:
+        return next((row for row in self.rows if row.name == MEAN_POSE), None)
+
+    @property
+    def best(self) -> EvaluationRow:
+        """The model's row with the most iterations: the one that counts."""
+        return max((row for row in self.rows if row.iterations is not None), key=lambda row: row.iterations or 0)
+
+    def gain_over_baseline(self, metric: str = "pa_mpjpe_mm") -> float | None:
+        """How much smaller the model's error is than the mean pose's, as a share of it; None without a baseline."""
+        return None if self.baseline is None else 1 - self.best.metrics[metric] / self.baseline.metrics[metric]
+
+    def to_markdown(self) -> str:
+        """The table, with what one must know to read it."""
+        lines = [
+            "| predictor | " + " | ".join(MAIN_COLUMNS.values()) + " |",
+            "|---|" + "---:|" * len(MAIN_COLUMNS),
+            *("| " + " | ".join([row.name, *self.cells(row)]) + " |" for row in self.rows),
+            "",
+            f"{self.count} samples of `{self.set_uri}` (data {self.data_digest}, model {self.model_digest}); "
+            f"{self.with_joints} with joints, {self.with_mesh} with a mesh.",
+            "PA, F and AUC: after Procrustes alignment (FreiHAND's evaluator). MPJPE, MPVPE: relative to the wrist.",
+        ]
+        gain = self.gain_over_baseline()
+        if gain is not None:
+            lines.append(f"PA-MPJPE of {self.best.name} is {100 * gain:.1f} % below the mean pose's.")
+        failed = {row.name: row.failed for row in self.rows if row.failed}
+        if failed:
+            lines.append("Failed predictions: " + ", ".join(f"{name} {count}" for name, count in failed.items()) + ".")
+        return "\n".join(lines) + "\n"
+
+    def cells(self, row: EvaluationRow) -> list[str]:
+        """The numbers of a table row, as text; a dash where the set has no such ground truth."""
+        return [_cell(name, row.metrics[name]) for name in MAIN_COLUMNS]
+
+    def to_json(self) -> bytes:
+        """Every number; NaN becomes null."""
+        values = {
+            "set": self.set_uri,
+            "data_digest": self.data_digest,
+            "model_digest": self.model_digest,
+            "count": self.count,
+            "with_joints": self.with_joints,
+            "with_mesh": self.with_mesh,
+            "gain_over_mean_pose": self.gain_over_baseline(),
+            "facts": dict(self.facts),
+            "rows": [
+                {
+                    "name": row.name,
+                    "iterations": row.iterations,
+                    "failed": row.failed,
+                    "metrics": {k: None if v != v else v for k, v in row.metrics.items()},
+                }
+                for row in self.rows
+            ],
+        }
+        return (json.dumps(values, indent=1) + "\n").encode()
+
+
+def _cell(name: str, value: float) -> str:
+    if value != value:
+        return "–"
+    return f"{value:.2f}" if name.endswith("_mm") else f"{value:.3f}"

@@ -1,0 +1,53 @@
+"""HaMeR's crop camera (s, tx, ty) and its way to a full-image camera.
+
+Lengths in the crop are measured in crop sides, so focal lengths are too: HaMeR's 5000 px on a 256 px crop is
+`FOCAL` = 5000 / 256 whatever the crop's resolution. Crop coordinates run over -0.5..0.5 (see `batch`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+FOCAL: Final = 5000 / 256
+"""Focal length of the crop camera in crop sides."""
+
+
+def crop_camera_translation(camera: Tensor, focal: float | Tensor = FOCAL) -> Tensor:
+    """Where the hand stands before the crop camera.
+
+    camera (B, 3): s, tx, ty; s is the weak-perspective scale (crop half-sides per metre). Returns (B, 3) metres:
+    [tx, ty, 2 f / (s + 1e-9)] (HaMeR `hamer.py` with f / 256 = focal).
+    """
+    scale, tx, ty = camera.unbind(-1)
+    return torch.stack([tx, ty, 2 * focal / (scale + 1e-9)], dim=-1)
+
+
+def project_crop(points_m: Tensor, camera: Tensor, focal: float | Tensor = FOCAL) -> Tensor:
+    """(B, N, 3) points before translation, metres, and (B, 3) crop camera -> (B, N, 2) crop coordinates."""
+    translated = points_m + crop_camera_translation(camera, focal)[:, None]
+    if isinstance(focal, Tensor):
+        focal = focal[:, None, None]
+    return focal * translated[..., :2] / translated[..., 2:]
+
+
+def crop_camera_to_full(
+    camera: Tensor, crop_from_image: Tensor, crop_px: int, focal_px: Tensor, principal_px: Tensor
+) -> Tensor:
+    """Translation (B, 3), metres, that places the hand before the camera of the whole picture.
+
+    camera (B, 3) crop camera; crop_from_image (B, 2, 3) upright affine from picture to crop pixels; focal_px (B,) and
+    principal_px (B, 2) of the picture (HaMeR takes its centre). The hand keeps its size and place in the picture
+    (HaMeR `cam_crop_to_full`); a longer focal length puts it proportionally further away.
+    """
+    affine = crop_from_image.to(camera.dtype)
+    box_side_px = crop_px / affine[:, :, :2].det().abs().sqrt()
+    half_crop = torch.full_like(affine[:, :, 2], crop_px / 2)
+    centre_px = torch.linalg.solve(affine[:, :, :2], half_crop - affine[:, :, 2])
+    scale, tx, ty = camera.unbind(-1)
+    pixels_per_metre_doubled = box_side_px * scale + 1e-9
+    shift = 2 * (centre_px - principal_px.to(camera.dtype)) / pixels_per_metre_doubled[:, None]
+    depth = 2 * focal_px.to(camera.dtype) / pixels_per_metre_doubled
+    return torch.stack([tx + shift[:, 0], ty + shift[:, 1], depth], dim=-1)

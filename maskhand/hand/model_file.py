@@ -1,0 +1,267 @@
+"""Read a hand model from MANO's own pickle format without trusting the pickle and without chumpy.
+
+MANO_RIGHT.pkl was written by Python 2 with chumpy expressions inside (`shapedirs` is a `chumpy.reordering.Select` over
+a `chumpy.ch.Ch`). chumpy no longer installs and a pickle can run any code, so the file is read by an unpickler that
+knows numpy arrays, scipy's sparse matrices and chumpy values, and refuses every other global before calling anything.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import hashlib
+import io
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from maskhand.conventions import (
+    FINGERTIP_VERTICES,
+    MANO_16_PARENTS,
+    NUM_BETAS,
+    NUM_FACES,
+    NUM_MANO_JOINTS,
+    NUM_VERTICES,
+    Side,
+)
+
+Array = np.ndarray
+
+MANO_DIR_VARIABLE = "MASKHAND_MANO_DIR"
+OPEN_HAND_FOLDER = Path(__file__).parent / "open_hand"
+
+
+class HandModelError(ValueError):
+    """A hand model file that cannot be used; the message names the file, the field and what was expected."""
+
+
+class UnsafePickleError(ValueError):
+    """A pickle that asks for something other than arrays. Nothing of it was executed."""
+
+
+@dataclass(frozen=True)
+class HandModel:
+    """A MANO-form hand: template, blend shapes and skinning. Rest frame of MANO, metres, float64."""
+
+    side: Side
+    v_template_m: Array
+    """(778, 3) mean shape, flat hand."""
+    faces: Array
+    """(1538, 3) int64, outward winding."""
+    weights: Array
+    """(778, 16) skinning weights, rows sum to one."""
+    j_regressor: Array
+    """(16, 778) dense: joints = j_regressor @ vertices of the rest pose."""
+    parents: Array
+    """(16,) int64, -1 for the wrist."""
+    shapedirs: Array
+    """(778, 3, 10) metres per unit of beta."""
+    posedirs: Array
+    """(778, 3, 135) metres per unit of (R - I), row-major, joints 1..15."""
+    hands_mean_aa: Array
+    """(15, 3) MANO's mean pose; absolute pose = stored pose + this where a data set has flat_hand_mean=False."""
+    hands_components: Array
+    """(45, 45) rows are MANO's pose principal components, over axis-angle relative to the mean pose."""
+    digest: str
+    """First 12 hex digits of the file's sha256."""
+
+
+def load_hand_model(path: str | Path) -> HandModel:
+    """Read and check a hand model pickle (licensed MANO, the open hand, or any file in the same form).
+
+    Raises FileNotFoundError, UnsafePickleError for a pickle that holds anything but arrays, and HandModelError when a
+    field is missing, has another shape or makes no sense.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such hand model file; see `maskhand assets` for where to get one")
+    data = path.read_bytes()
+    fields = _read_fields(data, path)
+    v_template = _array(fields, "v_template", (NUM_VERTICES, 3), path)
+    model = HandModel(
+        side=_side(v_template, path),
+        v_template_m=v_template,
+        faces=_array(fields, "f", (NUM_FACES, 3), path, np.int64),
+        weights=_array(fields, "weights", (NUM_VERTICES, NUM_MANO_JOINTS), path),
+        j_regressor=_array(fields, "J_regressor", (NUM_MANO_JOINTS, NUM_VERTICES), path),
+        parents=_parents(fields, path),
+        shapedirs=_array(fields, "shapedirs", (NUM_VERTICES, 3, NUM_BETAS), path),
+        posedirs=_array(fields, "posedirs", (NUM_VERTICES, 3, 9 * (NUM_MANO_JOINTS - 1)), path),
+        hands_mean_aa=_array(fields, "hands_mean", (45,), path).reshape(15, 3),
+        hands_components=_array(fields, "hands_components", (45, 45), path),
+        digest=hashlib.sha256(data).hexdigest()[:12],
+    )
+    if not np.allclose(model.weights.sum(1), 1.0, atol=1e-3):
+        raise HandModelError(f"{path}: the rows of 'weights' do not sum to one")
+    if model.faces.min() < 0 or model.faces.max() >= NUM_VERTICES:
+        raise HandModelError(f"{path}: 'f' names vertices outside 0..{NUM_VERTICES - 1}")
+    return model
+
+
+def default_hand_path(side: Side = "right") -> Path:
+    """`$MASKHAND_MANO_DIR/MANO_RIGHT.pkl` when that variable is set, else the open hand shipped with maskhand."""
+    folder = os.environ.get(MANO_DIR_VARIABLE)
+    if not folder:
+        return OPEN_HAND_FOLDER / f"OPEN_HAND_{side.upper()}.pkl"
+    path = Path(folder) / f"MANO_{side.upper()}.pkl"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: not found; ${MANO_DIR_VARIABLE} must name the folder with MANO_RIGHT.pkl and MANO_LEFT.pkl "
+            "(unset it to use the open hand)"
+        )
+    return path
+
+
+class _PickledRecord:
+    """What an instance of a foreign class becomes: its attributes and nothing else."""
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise pickle.UnpicklingError(f"expected a dictionary of attributes, found {type(state).__name__}")
+        self.__dict__.update(state)
+
+
+class _ChumpyValue(_PickledRecord):
+    """A `chumpy.ch.Ch` (its array is `x`) or another node whose result was kept as `r`."""
+
+    def value(self) -> Any:
+        for name in ("x", "r"):
+            if name in self.__dict__:
+                return _plain(self.__dict__[name])
+        raise ValueError("a chumpy expression without a stored array; load and re-save it as numpy arrays once")
+
+
+class _ChumpySelect(_ChumpyValue):
+    """`chumpy.reordering.Select`: entries `idxs` of the flattened `a`, in shape `preferred_shape`."""
+
+    def value(self) -> Any:
+        state = self.__dict__
+        if "a" not in state or "idxs" not in state:
+            return super().value()
+        chosen = np.asarray(_plain(state["a"])).ravel()[np.asarray(_plain(state["idxs"]))]
+        shape = state.get("preferred_shape")
+        return chosen if shape is None else chosen.reshape(shape)
+
+
+class _SparseMatrix(_PickledRecord):
+    """A scipy sparse matrix of any scipy version, rebuilt from its three arrays."""
+
+    rebuild: Any = None
+
+    def value(self) -> Array:
+        state = self.__dict__
+        shape = state.get("_shape", state.get("shape"))
+        return self.rebuild((state["data"], state["indices"], state["indptr"]), shape=shape).toarray()
+
+
+class _CscMatrix(_SparseMatrix):
+    rebuild = staticmethod(scipy.sparse.csc_matrix)
+
+
+class _CsrMatrix(_SparseMatrix):
+    rebuild = staticmethod(scipy.sparse.csr_matrix)
+
+
+def _allowed_globals() -> dict[tuple[str, str], Any]:
+    """Every global that may be named, under its old and new module paths."""
+    multiarray = np._core.multiarray  # type: ignore[attr-defined]
+    numeric = np._core.numeric  # type: ignore[attr-defined]
+    allowed: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+    for core in ("numpy.core", "numpy._core"):
+        allowed[f"{core}.multiarray", "_reconstruct"] = multiarray._reconstruct
+        allowed[f"{core}.multiarray", "scalar"] = multiarray.scalar
+        allowed[f"{core}.numeric", "_frombuffer"] = numeric._frombuffer
+    for prefix in ("scipy.sparse.", "scipy.sparse._"):
+        for kind, record in (("csc", _CscMatrix), ("csr", _CsrMatrix)):
+            for suffix in ("matrix", "array"):
+                allowed[f"{prefix}{kind}", f"{kind}_{suffix}"] = record
+    for module in ("copy_reg", "copyreg"):
+        allowed[module, "_reconstructor"] = copyreg._reconstructor  # type: ignore[attr-defined]
+    for module in ("__builtin__", "builtins"):
+        allowed[module, "object"] = object
+        allowed[module, "set"] = set
+    allowed["_codecs", "encode"] = _encode_latin1
+    return allowed
+
+
+def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
+    """How Python 3 writes bytes into old pickle protocols; no other codec is needed."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"unexpected codec {encoding!r}")
+    return text.encode("latin1")
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Reads arrays, sparse matrices and chumpy values; refuses any other global with UnsafePickleError."""
+
+    _ALLOWED = _allowed_globals()
+
+    def __init__(self, data: bytes, path: Path) -> None:
+        # latin1 is the one codec that keeps the raw bytes of Python 2's strings, in which its arrays are stored.
+        super().__init__(io.BytesIO(data), encoding="latin1")
+        self._path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self._ALLOWED:
+            return self._ALLOWED[module, name]
+        if module == "chumpy" or module.startswith("chumpy."):
+            return _ChumpySelect if name == "Select" else _ChumpyValue
+        raise UnsafePickleError(
+            f"{self._path}: refused, the pickle asks for {module}.{name}; a hand model holds only numpy arrays, scipy "
+            "sparse matrices and chumpy values. Nothing was executed; get the file from its official source"
+        )
+
+
+def _read_fields(data: bytes, path: Path) -> Mapping[str, Any]:
+    try:
+        fields = RestrictedUnpickler(data, path).load()
+    except UnsafePickleError:
+        raise
+    except Exception as error:
+        raise HandModelError(f"{path}: not a readable hand model pickle ({type(error).__name__}: {error})") from None
+    if not isinstance(fields, dict):
+        raise HandModelError(f"{path}: expected a dictionary of fields, found {type(fields).__name__}")
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    return value.value() if isinstance(value, _ChumpyValue | _SparseMatrix) else value
+
+
+def _array(fields: Mapping[str, Any], name: str, shape: tuple[int, ...], path: Path, dtype: type = np.float64) -> Array:
+    if name not in fields:
+        raise HandModelError(f"{path}: field {name!r} is missing; a MANO model has it with shape {shape}")
+    try:
+        value: Array = np.array(_plain(fields[name]), dtype=dtype)
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise HandModelError(f"{path}: field {name!r} is not an array ({error})") from None
+    if name == "shapedirs" and value.ndim == 3 and value.shape[2] > shape[2]:
+        value = value[..., : shape[2]]
+    if value.shape != shape:
+        raise HandModelError(f"{path}: field {name!r} has shape {value.shape}, expected {shape}")
+    if not np.isfinite(value).all():
+        raise HandModelError(f"{path}: field {name!r} holds NaN or infinity")
+    return value
+
+
+def _parents(fields: Mapping[str, Any], path: Path) -> Array:
+    parents = _array(fields, "kintree_table", (2, NUM_MANO_JOINTS), path, np.int64)[0]
+    parents[0] = -1  # stored as 2 ** 32 - 1
+    if tuple(parents) != MANO_16_PARENTS:
+        raise HandModelError(f"{path}: 'kintree_table' gives parents {parents.tolist()}, expected {MANO_16_PARENTS}")
+    return parents
+
+
+def _side(v_template_m: Array, path: Path) -> Side:
+    """In MANO's rest frame the fingers of a right hand point along -x, those of a left hand along +x."""
+    tips = v_template_m[list(FINGERTIP_VERTICES["smplx"][1:])]
+    side: Side = "right" if tips[:, 0].mean() < v_template_m[:, 0].mean() else "left"
+    other = "LEFT" if side == "right" else "RIGHT"
+    if other in path.stem.upper():
+        raise HandModelError(f"{path}: the name says {other.lower()}, but the mesh is a {side} hand; was it renamed?")
+    return side

@@ -1,0 +1,137 @@
+"""Random numbers of training: what is done to each crop and to each given 2D pose.
+
+Every sample of a training run has a global index (step x batch + slot). All its random numbers are a pure function of
+the seed and that index, so they do not depend on workers, ranks or where a run was resumed. They are drawn as one row
+of uniforms per sample; everything after that is vectorised over the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from maskhand.config import AugmentConfig, KeypointConfig
+from maskhand.conventions import NUM_JOINTS
+
+Array = np.ndarray
+
+ERASE_AREA = (0.02, 0.33)
+"""Area of an erased rectangle as a share of the crop (METHOD 3.5)."""
+ERASE_ASPECT = (0.3, 1 / 0.3)
+
+
+@dataclass(frozen=True)
+class ImageAugmentation:
+    """What happens to B crops."""
+
+    scale: Array
+    """(B,) factor on the side of the crop's square."""
+    rotation_rad: Array
+    """(B,) clockwise rotation of the picture."""
+    shift: Array
+    """(B, 2) of the square's centre, in its unscaled sides."""
+    gain: Array
+    """(B, 3) factor on R, G, B."""
+    erase_xyxy: Array
+    """(B, 4) rectangle in shares of the crop, 0..1; all zero = nothing erased."""
+    erase_rgb: Array
+    """(B, 3) 0..255, its colour."""
+
+    @staticmethod
+    def none(batch: int) -> ImageAugmentation:
+        """The augmentation that changes nothing."""
+        one, zero = np.ones, np.zeros
+        return ImageAugmentation(
+            one(batch), zero(batch), zero((batch, 2)), one((batch, 3)), zero((batch, 4)), zero((batch, 3))
+        )
+
+
+@dataclass(frozen=True)
+class KeypointDisturbance:
+    """What happens to the 2D poses given to the network for B samples."""
+
+    use_detected: Array
+    """(B,) bool: take the detector's pose rather than the annotated one."""
+    noise: Array
+    """(B, 21, 2) added to annotated keypoints, in crop sides."""
+    order: Array
+    """(B, 21) int64: annotated keypoint k is taken from joint order[k] (two fingers may be confused)."""
+    hidden: Array
+    """(B, 21) bool: joints the network does not get to see."""
+
+
+class Draws:
+    """One row of uniform numbers per sample, handed out column by column."""
+
+    def __init__(self, seed: int, indices: Array, columns: int, stream: int) -> None:
+        """`stream` separates independent uses of the same seed and index."""
+        raw = [np.random.Philox(key=[seed * 16 + stream, int(i)]).random_raw(columns) for i in indices]
+        # 53 random bits, never exactly 0 or 1, so that ndtri stays finite.
+        self._uniform = ((np.asarray(raw, np.uint64) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        self._next = 0
+
+    def uniform(self, low: float = 0.0, high: float = 1.0, columns: int = 1) -> Array:
+        """(B, columns) in low..high."""
+        taken = self._uniform[:, self._next : self._next + columns]
+        self._next += columns
+        if taken.shape[1] != columns:
+            raise ValueError(f"only {self._uniform.shape[1]} numbers per sample were drawn")
+        return low + (high - low) * taken
+
+    def normal(self, clip: float = np.inf, columns: int = 1) -> Array:
+        """(B, columns) standard normal numbers, clipped."""
+        return np.clip(ndtri(self.uniform(columns=columns)), -clip, clip)
+
+
+IMAGE_STREAM, KEYPOINT_STREAM, POSE_STREAM = range(3)
+
+
+def draw_image_augmentation(config: AugmentConfig, seed: int, indices: Array) -> ImageAugmentation:
+    """HaMeR's `do_augmentation` with the recipe's numbers, plus random erasing, for the samples of global `indices`."""
+    draws = Draws(seed, indices, 16, IMAGE_STREAM)
+    scale = 1 + config.scale * draws.normal(clip=1)[:, 0]
+    turned = draws.uniform()[:, 0] < config.rotation_probability
+    rotation = np.deg2rad(config.rotation_deg) * draws.normal(clip=2)[:, 0] * turned
+    shift = config.translation * draws.normal(clip=1, columns=2)
+    gain = draws.uniform(1 - config.color_gain, 1 + config.color_gain, columns=3)
+    erased = draws.uniform() < config.erase_probability
+    area = draws.uniform(*ERASE_AREA)
+    aspect = np.exp(draws.uniform(*np.log(ERASE_ASPECT)))
+    size = np.minimum(np.concatenate([np.sqrt(area * aspect), np.sqrt(area / aspect)], axis=1), 1.0)
+    corner = draws.uniform(columns=2) * (1 - size)
+    rectangle = np.concatenate([corner, corner + size], axis=1) * erased
+    return ImageAugmentation(scale, rotation, shift, gain, rectangle, draws.uniform(0, 255, columns=3))
+
+
+def draw_keypoint_disturbance(config: KeypointConfig, seed: int, indices: Array) -> KeypointDisturbance:
+    """Noise, confused fingers and dropped joints of the recipe, for the samples of global `indices`."""
+    draws = Draws(seed, indices, 5 + 3 * NUM_JOINTS, KEYPOINT_STREAM)
+    share_detected = {"detected": 1.0, "annotated": 0.0, "mixed": 0.5}[config.train_source]
+    use_detected = draws.uniform()[:, 0] < share_detected
+    hidden = draws.uniform() < config.drop_pose
+    swapped = draws.uniform()[:, 0] < config.swap_fingers
+    order = _swap_two_fingers(swapped, draws.uniform()[:, 0], draws.uniform()[:, 0])
+    noise = config.noise * draws.normal(columns=2 * NUM_JOINTS).reshape(-1, NUM_JOINTS, 2)
+    hidden = hidden | (draws.uniform(columns=NUM_JOINTS) < config.drop_joint)
+    return KeypointDisturbance(use_detected, noise, order, hidden)
+
+
+def _swap_two_fingers(swapped: Array, first: Array, second: Array) -> Array:
+    """(B,) flags and uniforms -> (B, 21) joint orders in which two different fingers have changed places."""
+    a = (first * 5).astype(np.int64)
+    b = (a + 1 + (second * 4).astype(np.int64)) % 5
+    fingers = np.tile(np.arange(5), (len(swapped), 1))
+    rows = np.flatnonzero(swapped)
+    fingers[rows, a[rows]], fingers[rows, b[rows]] = b[rows], a[rows]
+    order = np.zeros((len(swapped), NUM_JOINTS), np.int64)
+    order[:, 1:] = (1 + 4 * fingers[:, :, None] + np.arange(4)).reshape(-1, NUM_JOINTS - 1)
+    return order
+
+
+def erase(crops: Array, augmentation: ImageAugmentation) -> None:
+    """Paint the erased rectangles into (B, S, S, 3) uint8 crops, in place."""
+    corners = np.round(augmentation.erase_xyxy * crops.shape[1]).astype(int)
+    for crop, (x0, y0, x1, y1), colour in zip(crops, corners, augmentation.erase_rgb, strict=True):
+        crop[y0:y1, x0:x1] = colour.astype(np.uint8)

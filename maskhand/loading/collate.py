@@ -1,0 +1,141 @@
+"""Labels and crops -> HandBatch: the one place where the fields of a batch are computed.
+
+Everything here is vectorised over the batch; the only work per sample is cutting its crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskhand.batch import HandBatch
+from maskhand.hand.rotations import axis_angle_to_matrix
+from maskhand.loading.augment import ImageAugmentation, KeypointDisturbance, erase
+from maskhand.loading.crop import (
+    NETWORK_ASPECT,
+    apply_affine,
+    box_center_px,
+    compose,
+    crop_affine,
+    crop_encoded,
+    crop_side_px,
+    cut_crop,
+)
+from maskhand.loading.labels import Labels
+
+Array = np.ndarray
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def place_crops(labels: Labels, box_scale: float, crop_px: int, augmentation: ImageAugmentation) -> Array:
+    """(B, 2, 3) float64 affines from the (mirrored) pictures to the crops."""
+    side = crop_side_px(labels.box_xyxy_px, box_scale)
+    center = box_center_px(labels.box_xyxy_px) + augmentation.shift * side[:, None]
+    return crop_affine(center, side * augmentation.scale, augmentation.rotation_rad, crop_px)
+
+
+def cut_crops(pictures: Sequence[bytes | Array], labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
+    """(B, S, S, 3) uint8 RGB crops out of encoded files or decoded RGB pictures, neither mirrored."""
+    affines = compose(crop_from_image, labels.mirrored_from_image)
+    crops = np.empty((len(pictures), crop_px, crop_px, 3), np.uint8)
+    for k, picture in enumerate(pictures):
+        cut = crop_encoded if isinstance(picture, bytes) else cut_crop
+        crops[k] = cut(picture, affines[k], crop_px)  # type: ignore[arg-type]
+    return crops
+
+
+def given_pose(labels: Labels, crop_from_image: Array, crop_px: int, source: KeypointDisturbance | str) -> Array:
+    """(B, 21, 3) the 2D pose the network is given: crop coordinates and confidence; unseen joints are 0, 0, 0.
+
+    source: `detected`, `annotated` or `none` for evaluation, or the disturbance drawn for training. There a missing
+    detection falls back to the annotation.
+    """
+    detected = to_crop(labels.detected_px, crop_from_image, crop_px)
+    annotated = to_crop(labels.joints_2d_px, crop_from_image, crop_px)
+    if isinstance(source, KeypointDisturbance):
+        annotated = np.take_along_axis(annotated, source.order[..., None], axis=1) + source.noise
+        annotated_conf = np.take_along_axis(labels.joints_2d_conf, source.order, axis=1)
+        use_detected = source.use_detected & labels.detected_conf.any(axis=1)
+        pose = np.where(use_detected[:, None, None], detected, annotated)
+        confidence = np.where(use_detected[:, None], labels.detected_conf, annotated_conf) * ~source.hidden
+    elif source == "none":
+        pose, confidence = np.zeros_like(annotated), np.zeros_like(labels.joints_2d_conf)
+    elif source == "detected":
+        pose, confidence = detected, labels.detected_conf
+    else:
+        pose, confidence = annotated, labels.joints_2d_conf
+    return np.concatenate([pose * (confidence > 0)[..., None], confidence[..., None]], axis=2)
+
+
+def to_crop(points_px: Array, crop_from_image: Array, crop_px: int) -> Array:
+    """(B, K, 2) pixels of the (mirrored) pictures -> crop coordinates, -0.5..0.5 inside the crop."""
+    return apply_affine(crop_from_image, points_px) / crop_px - 0.5
+
+
+def normalise(crops: Array, gain: Array) -> Tensor:
+    """(B, S, S, 3) uint8 and (B, 3) colour gains -> (B, 3, S, 3/4 S) float32, ImageNet-normalised central columns."""
+    crop_px = crops.shape[1]
+    margin = round(crop_px * (1 - NETWORK_ASPECT) / 2)
+    seen = crops[:, :, margin : crop_px - margin].transpose(0, 3, 1, 2)
+    # One table per sample and channel instead of arithmetic per pixel: a pixel has only 256 values.
+    levels = np.minimum(np.arange(256, dtype=np.float32) * gain[..., None].astype(np.float32), 255.0) / 255.0
+    table = (levels - IMAGENET_MEAN[:, None]) / IMAGENET_STD[:, None]
+    image = np.empty(seen.shape, np.float32)
+    for row, pixels, values in zip(image, seen, table, strict=True):
+        for channel in range(3):
+            np.take(values[channel], pixels[channel], out=row[channel])
+    return torch.from_numpy(image)
+
+
+def make_batch(
+    labels: Labels,
+    pictures: Sequence[bytes | Array],
+    *,
+    crop_px: int,
+    box_scale: float,
+    keypoints: KeypointDisturbance | str,
+    augmentation: ImageAugmentation | None = None,
+    index: Array | None = None,
+) -> HandBatch:
+    """Crop, augment and convert B hands. `keypoints` as in `given_pose`; `index` (B,) places in an evaluation set."""
+    batch = len(pictures)
+    change = ImageAugmentation.none(batch) if augmentation is None else augmentation
+    crop_from_image = place_crops(labels, box_scale, crop_px, change)
+    crops = cut_crops(pictures, labels, crop_from_image, crop_px)
+    erase(crops, change)
+    turn = _about_optical_axis(change.rotation_rad)
+    rotmats = axis_angle_to_matrix(torch.from_numpy(labels.pose_aa))
+    rotmats[:, 0] = torch.from_numpy(turn) @ rotmats[:, 0]
+    side_px = crop_px * np.abs(np.linalg.det(crop_from_image[:, :, :2])) ** -0.5
+    joints_2d = to_crop(labels.joints_2d_px, crop_from_image, crop_px) * (labels.joints_2d_conf > 0)[..., None]
+    return HandBatch(
+        image=normalise(crops, change.gain),
+        keypoints_2d=_float(given_pose(labels, crop_from_image, crop_px, keypoints)),
+        joints_2d=_float(joints_2d),
+        joints_2d_conf=_float(labels.joints_2d_conf),
+        joints_3d_m=_float(labels.joints_3d_m @ turn.transpose(0, 2, 1)),
+        joints_3d_valid=_float(labels.joints_3d_valid),
+        rotmats=rotmats.float(),
+        betas=_float(labels.betas),
+        has_mano=_float(labels.has_mano),
+        crop_from_image=torch.from_numpy(crop_from_image),
+        focal_crop=_float(labels.focal_px / side_px),
+        is_left=torch.from_numpy(labels.is_left),
+        image_size_px=torch.from_numpy(labels.size_px),
+        index=torch.full((batch,), -1) if index is None else torch.from_numpy(np.asarray(index, np.int64)),
+    )
+
+
+def _about_optical_axis(angle_rad: Array) -> Array:
+    """(B,) -> (B, 3, 3): what a clockwise turn of the picture is in camera axes (x right, y down)."""
+    c, s, zero, one = np.cos(angle_rad), np.sin(angle_rad), np.zeros_like(angle_rad), np.ones_like(angle_rad)
+    return np.stack([c, -s, zero, s, c, zero, zero, zero, one], axis=-1).reshape(-1, 3, 3)
+
+
+def _float(values: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))

@@ -1,0 +1,186 @@
+"""Batches of the masked transformer: for training (infinite, seeded, resumable) and for evaluation (each sample once).
+
+A training batch is a pure function of the recipe, the shards, the seed, the step, the rank and the world size, and the
+union of the ranks' rows is the same global batch whatever the world size: row j of rank r is slot r + j * world. So a
+run resumes exactly at any step, reads nothing before it, and sees the same data on any number of workers.
+
+How: a global batch is fed from a fixed number of streams (`data.streams`), slot i from stream i % streams. A rank reads
+the streams of its slots and no others, so each shard is fetched by one rank only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from maskhand.batch import HandBatch
+from maskhand.config import KeypointConfig, Recipe
+from maskhand.loading.augment import draw_image_augmentation, draw_keypoint_disturbance
+from maskhand.loading.collate import make_batch
+from maskhand.loading.labels import Sidecar, stack_labels
+from maskhand.shards.layout import MANO, keypoint_part
+from maskhand.shards.manifest import find_manifest
+from maskhand.shards.mixture import TrainingStream
+from maskhand.shards.reader import ShardSample, ShardSet
+
+
+def train_batches(
+    recipe: Recipe, shards_uri: str, *, rank: int = 0, world: int = 1, start_step: int = 0, seed: int | None = None
+) -> Iterator[HandBatch]:
+    """Endless batches of one rank, from the batch of global step `start_step` on.
+
+    shards_uri: where the sets named in `recipe.data.train` live. Rows: `recipe.training.optim.batch // world`.
+    Raises ValueError when the batch does not divide and ShardError when a set or sidecar is missing.
+    """
+    job = _TrainingBatches(recipe, shards_uri, rank, world, recipe.seed if seed is None else seed)
+    job.streams()
+    workers = recipe.data.loader_workers
+    if workers == 0:
+        return job.batches(start_step, 1)
+    dataset = _StepsOfWorker(job, start_step)
+    # Each worker makes every n-th step; the loader takes them in turn, so the order is that of the steps.
+    return iter(
+        torch.utils.data.DataLoader(
+            dataset, batch_size=None, num_workers=workers, multiprocessing_context="spawn", prefetch_factor=4
+        )
+    )
+
+
+def rows_per_rank(batch: int, world: int) -> int:
+    """Share of the global batch of each rank; ValueError when it does not divide."""
+    if batch % world:
+        raise ValueError(f"optim.batch={batch} does not divide over {world} workers; choose a multiple of {world}")
+    return batch // world
+
+
+@dataclass(frozen=True)
+class _TrainingBatches:
+    """Makes the batch of any step."""
+
+    recipe: Recipe
+    shards_uri: str
+    rank: int
+    world: int
+    seed: int
+
+    def streams(self) -> int:
+        """How many streams feed a global batch; decided by the recipe alone, never by the number of workers."""
+        batch, wanted = self.recipe.training.optim.batch, self.recipe.data.streams
+        rows_per_rank(batch, self.world)
+        streams = math.gcd(batch, wanted)
+        if streams % self.world:
+            raise ValueError(
+                f"data.streams={wanted} and optim.batch={batch} make {streams} streams, which do not divide over "
+                f"{self.world} workers; choose values of both that are multiples of {self.world}"
+            )
+        return streams
+
+    def batches(self, first_step: int, stride: int) -> Iterator[HandBatch]:
+        """The batches of steps first_step, first_step + stride, ..."""
+        data, batch, streams = self.recipe.data, self.recipe.training.optim.batch, self.streams()
+        sidecars = (*_keypoint_sidecar(data.keypoints.train_source, data.keypoints), MANO)
+        sets = {f"{self.shards_uri.rstrip('/')}/{name}": weight for name, weight in data.train.items()}
+        rows_per_step = batch // streams
+        readers = [
+            _every_nth_run(
+                TrainingStream(sets, sidecars, self.seed, rank=stream, world=streams),
+                start=first_step * rows_per_step,
+                run=rows_per_step,
+                stride=stride,
+            )
+            for stream in range(self.rank, streams, self.world)
+        ]
+        for step in itertools.count(first_step, stride):
+            slots = np.arange(self.rank, batch, self.world)
+            # Slots of this rank visit its streams in turn, since `world` divides their number.
+            rows = [next(readers[k % len(readers)]) for k in range(len(slots))]
+            yield self._batch(rows, step * batch + slots)
+
+    def _batch(self, rows: Sequence[ShardSample], indices: np.ndarray) -> HandBatch:
+        data = self.recipe.data
+        return make_batch(
+            stack_labels([r.sample for r in rows], _entries(rows, data.keypoints), _mano(rows)),
+            [r.sample.image for r in rows],
+            crop_px=data.crop_px,
+            box_scale=data.box_scale,
+            keypoints=draw_keypoint_disturbance(data.keypoints, self.seed, indices),
+            augmentation=draw_image_augmentation(data.augment, self.seed, indices),
+        )
+
+
+def _every_nth_run(stream: TrainingStream, *, start: int, run: int, stride: int) -> Iterator[ShardSample]:
+    """Elements of a stream from `start` on: `run` of them, then (stride - 1) * run left out, and so on."""
+    for position, element in enumerate(stream.iterate(start)):
+        if position // run % stride == 0:
+            yield element
+
+
+class _StepsOfWorker(torch.utils.data.IterableDataset):
+    """Gives loader process w of n the steps start + w, start + w + n, ..."""
+
+    def __init__(self, job: _TrainingBatches, start_step: int) -> None:
+        self.job, self.start_step = job, start_step
+
+    def __iter__(self) -> Iterator[HandBatch]:
+        torch.set_num_threads(1)
+        info = torch.utils.data.get_worker_info()
+        first, stride = (0, 1) if info is None else (info.id, info.num_workers)
+        return self.job.batches(self.start_step + first, stride)
+
+
+def eval_batches(
+    recipe: Recipe, set_uri: str, *, rank: int = 0, world: int = 1, batch: int | None = None
+) -> Iterator[HandBatch]:
+    """The samples of an evaluation set, unaugmented, each once over all ranks; see `eval_samples`."""
+    return (rows for rows, _ in eval_samples(recipe, set_uri, rank=rank, world=world, batch=batch))
+
+
+def eval_samples(
+    recipe: Recipe, set_uri: str, *, rank: int = 0, world: int = 1, batch: int | None = None
+) -> Iterator[tuple[HandBatch, tuple[ShardSample, ...]]]:
+    """Batches of an evaluation set with the samples they were made of.
+
+    Every batch has `batch` rows (default: the recipe's) and every rank yields equally many; rows of padding repeat a
+    sample and have index -1. The tuple holds the samples of the leading rows, those that are not padding.
+    """
+    data, size = recipe.data, recipe.evaluate.batch if batch is None else batch
+    source = data.keypoints.eval_source
+    mano = (MANO,) if find_manifest(set_uri, MANO) is not None else ()
+    shard_set = ShardSet.open(set_uri, (*_keypoint_sidecar(source, data.keypoints), *mano))
+    if len(shard_set) == 0:
+        return
+    batches = math.ceil(math.ceil(len(shard_set) / world) / size)
+    rows = shard_set.evaluation(rank, world)
+    filler = shard_set.read_shard(0)[0]
+    for _ in range(batches):
+        samples = tuple(itertools.islice(rows, size))
+        padded = samples + (filler,) * (size - len(samples))
+        index = np.array([s.index for s in samples] + [-1] * (size - len(samples)))
+        yield (
+            make_batch(
+                stack_labels([s.sample for s in padded], _entries(padded, data.keypoints), _mano(padded)),
+                [s.sample.image for s in padded],
+                crop_px=data.crop_px,
+                box_scale=data.box_scale,
+                keypoints=source,
+                index=index,
+            ),
+            samples,
+        )
+
+
+def _keypoint_sidecar(source: str, config: KeypointConfig) -> tuple[str, ...]:
+    return (keypoint_part(config.detector),) if source in ("detected", "mixed") else ()
+
+
+def _entries(rows: Sequence[ShardSample], config: KeypointConfig) -> list[Sidecar]:
+    return [r.sidecars.get(keypoint_part(config.detector)) for r in rows]
+
+
+def _mano(rows: Sequence[ShardSample]) -> list[Sidecar]:
+    return [r.sidecars.get(MANO) for r in rows]

@@ -1,0 +1,61 @@
+"""Hands found in one photo -> HandBatch, by the same path that training and evaluation take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from maskhand.batch import HandBatch
+from maskhand.config import DataConfig
+from maskhand.conventions import Side
+from maskhand.loading.collate import make_batch
+from maskhand.loading.labels import stack_labels
+from maskhand.sample import Camera, HandSample
+
+Array = np.ndarray
+
+
+def photo_batch(
+    image_rgb: Array,
+    boxes_xyxy_px: Array,
+    sides: Sequence[Side],
+    config: DataConfig,
+    *,
+    keypoints_px: Array | None = None,
+    confidence: Array | None = None,
+    K_px: Array | None = None,
+) -> HandBatch:
+    """One row per hand of a photo.
+
+    image_rgb: (H, W, 3) uint8; boxes_xyxy_px: (N, 4); sides: N; keypoints_px (N, 21, 2) with confidence (N, 21): the
+    detector's 2D poses, left hands as seen; without them the network gets no 2D pose. K_px (3, 3): camera, if known.
+    `index` counts the hands. Left hands come out mirrored, as everywhere (`HandBatch`).
+    """
+    height, width = image_rgb.shape[:2]
+    samples = [
+        HandSample(
+            key=f"hand-{k}",
+            dataset="photo",
+            image=b"",
+            image_format="png",
+            image_size_px=(width, height),
+            side=side,
+            box_xyxy_px=np.asarray(box, np.float32),
+            camera=None if K_px is None else Camera(np.asarray(K_px, np.float64)),
+        )
+        for k, (box, side) in enumerate(zip(boxes_xyxy_px, sides, strict=True))
+    ]
+    detections: list[dict[str, Array] | None] = [None] * len(samples)
+    if keypoints_px is not None and confidence is not None:
+        detections = [
+            {"keypoints_px": points, "confidence": conf} for points, conf in zip(keypoints_px, confidence, strict=True)
+        ]
+    return make_batch(
+        stack_labels(samples, detections, [None] * len(samples)),
+        [image_rgb] * len(samples),
+        crop_px=config.crop_px,
+        box_scale=config.box_scale,
+        keypoints="detected",
+        index=np.arange(len(samples)),
+    )

@@ -1,0 +1,124 @@
+"""Batches of hand poses for the tokenizer: no pictures, only MANO targets and pose-only files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskhand import storage
+from maskhand.config import Recipe
+from maskhand.conventions import NUM_BETAS
+from maskhand.hand.rotations import axis_angle_to_matrix
+from maskhand.loading.augment import POSE_STREAM, Draws
+from maskhand.loading.loader import rows_per_rank
+from maskhand.shards.codec import decode_arrays
+from maskhand.shards.layout import MANO
+from maskhand.shards.manifest import read_manifest
+from maskhand.shards.reader import read_tar
+
+Array = np.ndarray
+
+MOCAP_SHARE = 0.5
+"""Share of the drawn poses that comes from pose-only files when there are any."""
+
+
+@dataclass(frozen=True)
+class PosePool:
+    """Poses of one source, in right-hand canonical form."""
+
+    pose_aa: Array
+    """(N, 16, 3) float32."""
+    betas: Array
+    """(N, 10) float32."""
+
+    def __len__(self) -> int:
+        return len(self.pose_aa)
+
+
+def pose_batches(
+    recipe: Recipe,
+    shards_uri: str,
+    *,
+    mocap: Sequence[str] = (),
+    rank: int = 0,
+    world: int = 1,
+    start_step: int = 0,
+    seed: int | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless (rotmats (B, 16, 3, 3), betas (B, 10)) float32 of one rank, from global step `start_step` on.
+
+    Poses come from the `mano` sidecars of the training sets, by the recipe's weights, and half of them from the `mocap`
+    files (npz with hand_pose (N, 48) absolute axis-angle and betas (N, 10), as HaMeR's freihand_mocap.npz) if any are
+    given. They are not rotated. B = `recipe.tokenizer_training.optim.batch // world`; row j of rank r is row
+    r + j * world of a global batch that does not depend on the world size.
+    """
+    batch = recipe.tokenizer_training.optim.batch
+    rows_per_rank(batch, world)
+    names, weights = list(recipe.data.train), np.array(list(recipe.data.train.values()), np.float64)
+    pools = [read_mano_poses(f"{shards_uri.rstrip('/')}/{name}") for name in names]
+    shares = weights / weights.sum()
+    if mocap:
+        pools.append(join_pools([read_mocap(uri) for uri in mocap]))
+        shares = np.append(shares * (1 - MOCAP_SHARE), MOCAP_SHARE)
+    for name, pool in zip([*names, *mocap[:1]], pools, strict=True):
+        if len(pool) == 0:
+            raise ValueError(f"{name} holds no MANO pose; the tokenizer cannot learn from it")
+    return _draw(pools, shares, batch, range(rank, batch, world), start_step, recipe.seed if seed is None else seed)
+
+
+def _draw(
+    pools: Sequence[PosePool], shares: Array, batch: int, slots: range, step: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    everything = join_pools(pools)
+    sizes = np.array([len(p) for p in pools])
+    firsts = np.cumsum(sizes) - sizes
+    edges = np.cumsum(shares) / np.sum(shares)
+    while True:
+        # All rows of the global batch are drawn at once; a rank keeps its own.
+        uniform = Draws(seed, np.array([step]), 2 * batch, POSE_STREAM).uniform(columns=2 * batch).reshape(2, batch)
+        source, place = uniform[:, slots.start :: slots.step]
+        pool = np.searchsorted(edges, source, side="right")
+        rows = firsts[pool] + (place * sizes[pool]).astype(np.int64)
+        yield axis_angle_to_matrix(torch.from_numpy(everything.pose_aa[rows])), torch.from_numpy(everything.betas[rows])
+        step += 1
+
+
+def read_mano_poses(set_uri: str) -> PosePool:
+    """All poses of a set's `mano` sidecar, in shard order; the pictures are not read. ShardError when it is missing."""
+    poses, betas = [], []
+    for entry in read_manifest(set_uri, MANO).shards:
+        for _, members in read_tar(storage.join(set_uri, MANO), entry):
+            arrays = decode_arrays(members["npz"])
+            poses.append(arrays["pose_aa"])
+            betas.append(arrays["betas"])
+    return _pool(poses, betas)
+
+
+def read_mocap(uri: str) -> PosePool:
+    """A pose-only file; ValueError when its arrays do not fit."""
+    with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as file:
+        missing = {"hand_pose", "betas"} - set(file.files)
+        if missing:
+            raise ValueError(
+                f"{uri}: array {sorted(missing)[0]!r} is missing; expected hand_pose (N, 48), betas (N, 10)"
+            )
+        pose, betas = file["hand_pose"], file["betas"]
+    if pose.ndim != 2 or pose.shape[1] != 48 or betas.shape != (len(pose), NUM_BETAS):
+        raise ValueError(f"{uri}: hand_pose {pose.shape}, betas {betas.shape}; expected (N, 48) and (N, 10)")
+    return _pool(list(pose), list(betas))
+
+
+def join_pools(pools: Sequence[PosePool]) -> PosePool:
+    """One pool of all poses, in order."""
+    return PosePool(np.concatenate([p.pose_aa for p in pools]), np.concatenate([p.betas for p in pools]))
+
+
+def _pool(poses: list[Array], betas: list[Array]) -> PosePool:
+    return PosePool(
+        np.asarray(poses, np.float32).reshape(-1, 16, 3), np.asarray(betas, np.float32).reshape(-1, NUM_BETAS)
+    )

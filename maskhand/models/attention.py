@@ -1,0 +1,34 @@
+"""Multi-head attention over a few tokens, through PyTorch's fused kernel."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Queries (B, K, dim) look at `source` (B, N, source_dim): self-attention when both are the same."""
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0, source_dim: int | None = None) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"attention width {dim} is not a multiple of its {heads} heads; change dim or heads")
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(source_dim or dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, queries: Tensor, source: Tensor) -> Tensor:
+        q = self._split(self.query(queries))
+        k, v = self.key_value(source).chunk(2, dim=-1)
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, self._split(k), self._split(v), dropout_p=dropout)
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def feed_forward(dim: int, hidden: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim))

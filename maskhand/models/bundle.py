@@ -1,0 +1,123 @@
+"""A trained model as one folder: what evaluation, prediction and the model registry load.
+
+    model.pt      state dict of MaskedTransformer, tokenizer included, the hand model never
+    recipe.json   the whole recipe
+    bundle.json   format, hand model digest, sha256 of model.pt, free metadata; written last
+
+The hand model stays out because its licence may forbid copying it; its digest is kept, so that a model is not silently
+run with another hand than it was trained with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from maskhand.config import ConfigError, Recipe, parse_recipe
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.models.masked_transformer import MaskedTransformer, build_model
+from maskhand.models.vq_mano import VQMano
+
+FORMAT = 1
+
+
+class BundleError(ValueError):
+    """A folder that is not a usable model; the message names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    model: MaskedTransformer
+    """In evaluation mode."""
+    recipe: Recipe
+    metadata: Mapping[str, Any]
+    """What the training run wanted to remember: step, metrics, data digests."""
+    hand_digest: str
+    digest: str
+    """First 12 hex digits of the weights' sha256."""
+
+    @classmethod
+    def save(cls, directory: str | Path, model: MaskedTransformer, recipe: Recipe, metadata: Mapping[str, Any]) -> Self:
+        """Write `directory` in one move; an older bundle there is replaced. `metadata` must be plain JSON values."""
+        target = Path(directory)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        weights = {k: v.detach().cpu() for k, v in model.state_dict().items() if not k.startswith("mano.")}
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            torch.save(weights, staging / "model.pt")
+            (staging / "recipe.json").write_text(json.dumps(recipe.model_dump(mode="json"), indent=1))
+            sha256 = _sha256(staging / "model.pt")
+            about = {"format": FORMAT, "hand_digest": model.mano.digest, "sha256": sha256, "metadata": dict(metadata)}
+            (staging / "bundle.json").write_text(json.dumps(about, indent=1, sort_keys=True))
+            if target.exists():
+                shutil.rmtree(target)
+            staging.rename(target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return cls(model, recipe, dict(metadata), model.mano.digest, sha256[:12])
+
+    @classmethod
+    def load(
+        cls, directory: str | Path, hand_model_path: str | Path | None = None, device: torch.device | str = "cpu"
+    ) -> Self:
+        """Read a bundle. `hand_model_path`: the hand it was trained with, default the configured right hand.
+
+        Raises BundleError when a file is missing or damaged, or the hand model is another one.
+        """
+        folder = Path(directory)
+        about = _read_json(folder, "bundle.json")
+        if about.get("format") != FORMAT:
+            raise BundleError(
+                f"{folder / 'bundle.json'}: format is {about.get('format')!r}, this version reads {FORMAT}"
+            )
+        try:
+            recipe = parse_recipe(_read_json(folder, "recipe.json"), source=str(folder / "recipe.json"))
+        except ConfigError as error:
+            raise BundleError(f"{error}; the bundle was written by another version, export it again") from None
+        if _sha256(folder / "model.pt") != about["sha256"]:
+            raise BundleError(
+                f"{folder / 'model.pt'}: its sha256 is not the recorded one; copy or export the bundle again"
+            )
+
+        hand_path = Path(hand_model_path) if hand_model_path is not None else default_hand_path("right")
+        hand = load_hand_model(hand_path)
+        if hand.digest != about["hand_digest"]:
+            raise BundleError(
+                f"{folder}: trained with hand model {about['hand_digest']}, but {hand_path.name} is {hand.digest}; "
+                "point MASKHAND_MANO_DIR to the hand it was trained with, or unset it for the open hand"
+            )
+        model = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer(hand), pretrained_backbone=False)
+        weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise BundleError(
+                f"{folder / 'model.pt'}: weights do not fit recipe.json ({error}); export it again"
+            ) from None
+        return cls(model.to(device).eval(), recipe, about["metadata"], about["hand_digest"], about["sha256"][:12])
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        return json.loads((folder / name).read_text())
+    except FileNotFoundError:
+        raise BundleError(f"{folder}: no {name}; a model bundle has bundle.json, recipe.json and model.pt") from None
+    except json.JSONDecodeError as error:
+        raise BundleError(f"{folder / name}: not valid JSON ({error}); copy or export the bundle again") from None
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise BundleError(f"{path.parent}: no {path.name}; copy or export the bundle again") from None

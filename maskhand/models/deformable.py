@@ -1,0 +1,79 @@
+"""Multi-scale deformable cross-attention in plain PyTorch (paper section 3.2.2; Deformable DETR's `ms_deform_attn`).
+
+    out(q) = W_out  concat_heads  sum over levels l and points k of  A[l, k] * (W x_l)(p + offset[l, k])
+
+The values W x_l depend on the picture only: `project` makes them once, `forward` reads them in every iteration. Several
+token strings may read one picture's values (hypotheses); nothing is copied for that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def crop_to_map(points: Tensor) -> Tensor:
+    """(..., 2) crop coordinates, -0.5..0.5 over the square crop -> 0..1 over the feature maps.
+
+    The network sees the central 3:4 columns of the crop, so x spreads by 4/3.
+    """
+    return points * points.new_tensor([4 / 3, 1.0]) + 0.5
+
+
+class DeformableCrossAttention(nn.Module):
+    def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
+        super().__init__()
+        self.heads, self.levels, self.points = heads, levels, points
+        self.value = nn.Conv2d(dim, dim, 1)
+        self.level_embedding = nn.Parameter(torch.randn(levels, dim) * 0.02)
+        self.offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.weights = nn.Linear(dim, heads * levels * points)
+        self.out = nn.Linear(dim, dim)
+        self._start()
+
+    def _start(self) -> None:
+        """Deformable DETR: head h looks in direction 2 pi h / heads, point k at k + 1 cells; equal weights."""
+        angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        directions = directions / directions.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1, self.points + 1)
+        ring = directions[:, None, None, :] * steps[None, None, :, None]
+        nn.init.zeros_(self.offsets.weight)
+        self.offsets.bias.data.copy_(ring.expand(-1, self.levels, -1, -1).flatten())
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+
+    def project(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Maps (B, dim, h, w) of all levels -> values (B * heads, dim / heads, h, w)."""
+        values = (self.value(m + e[:, None, None]) for m, e in zip(maps, self.level_embedding, strict=True))
+        return tuple(v.unflatten(1, (self.heads, -1)).flatten(0, 1).contiguous() for v in values)
+
+    def forward(self, queries: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
+        """queries (B * H, K, dim), sample-major; reference (B * H or 1, K, 2) in 0..1 over the map, x first."""
+        pictures = values[0].shape[0] // self.heads
+        rows, tokens, _ = queries.shape
+        shape = (self.heads, self.levels, self.points)
+        offsets = self.offsets(queries).unflatten(-1, (*shape, 2))
+        weights = self.weights(queries).unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, shape[1:])
+        sizes = offsets.new_tensor([[v.shape[3], v.shape[2]] for v in values])
+        places = reference[:, :, None, None, None] + offsets / sizes[:, None]
+        # (rows, tokens, heads, levels, points, ...) -> (pictures * heads, hypotheses * tokens, levels, points, ...)
+        places = self._by_picture(2 * places - 1, pictures)
+        weights = self._by_picture(weights, pictures)
+        sampled = [
+            F.grid_sample(value, places[:, :, level], mode="bilinear", padding_mode="zeros", align_corners=False)
+            for level, value in enumerate(values)
+        ]
+        # each (pictures * heads, dim / heads, hypotheses * tokens, points)
+        levels = [(s * weights[:, None, :, level]).sum(-1) for level, s in enumerate(sampled)]
+        total = torch.stack(levels).sum(0)
+        merged = total.unflatten(0, (pictures, self.heads)).permute(0, 3, 1, 2)
+        return self.out(merged.reshape(rows, tokens, -1))
+
+    def _by_picture(self, x: Tensor, pictures: int) -> Tensor:
+        grouped = x.reshape(pictures, -1, *x.shape[2:])
+        return grouped.transpose(1, 2).flatten(0, 1)

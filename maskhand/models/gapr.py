@@ -1,0 +1,67 @@
+"""Graph-based anatomical pose refinement: pose tokens and 2D pose tokens refine each other (paper section 3.2.2).
+
+Per block, on K = 2D tokens + pose tokens:
+    X = Q + W (A LN(Q))                                learnable adjacency A, K x K, rows sum to one
+    Y = X + MHA(LN(X)) + Conv1x1(LN(X))                equation (1)
+    figure:   X + SE(LN(Y))                            the authors' figure 4 adds the graph's output
+    equation: SE(LN(Y))                                equation (2) as printed; no way around the gate
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from maskhand.models.attention import Attention
+
+
+class GaprBlock(nn.Module):
+    """(B, K, dim) -> (B, K, dim)."""
+
+    def __init__(
+        self,
+        tokens: int,
+        dim: int,
+        heads: int,
+        se_ratio: int,
+        residual: Literal["figure", "equation"],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        # Rows start near the identity (softmax of 4 against zeros), so that a token first hears itself.
+        self.adjacency_logits = nn.Parameter(4.0 * torch.eye(tokens))
+        self.graph_norm = nn.LayerNorm(dim)
+        self.graph = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, heads, dropout)
+        self.pointwise = nn.Linear(dim, dim)  # a 1x1 convolution over tokens
+        self.gate_norm = nn.LayerNorm(dim)
+        self.squeeze_excite = SqueezeExcite(dim, se_ratio)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, q: Tensor) -> Tensor:
+        x = q + self.graph(self.adjacency() @ self.graph_norm(q))
+        normed = self.norm(x)
+        y = x + self.dropout(self.attention(normed, normed) + self.pointwise(normed))
+        gated = self.squeeze_excite(self.gate_norm(y))
+        return x + gated if self.residual == "figure" else gated
+
+    def adjacency(self) -> Tensor:
+        """(K, K) learned, rows sum to one."""
+        return self.adjacency_logits.softmax(-1)
+
+
+class SqueezeExcite(nn.Module):
+    """Channels scaled by a gate that sees their mean over tokens (Hu et al. 2018)."""
+
+    def __init__(self, dim: int, ratio: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.Linear(dim, max(dim // ratio, 4)), nn.ReLU(), nn.Linear(max(dim // ratio, 4), dim), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x.mean(dim=1, keepdim=True))

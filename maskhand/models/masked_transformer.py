@@ -1,0 +1,175 @@
+"""The context-guided masked transformer (paper section 3.2): which codes does this picture's hand consist of?
+
+`encode_image` does everything that depends on the picture alone, once: encoder, pyramid, shape and camera, 2D pose
+tokens and the values of the deformable attention. `logits` does the rest, once per sampling iteration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from maskhand.config import ModelConfig, Recipe
+from maskhand.hand.layer import ManoLayer
+from maskhand.models.backbone import ImageEncoder
+from maskhand.models.gapr import GaprBlock
+from maskhand.models.pose_graph import PoseGraph
+from maskhand.models.pyramid import FeaturePyramid
+from maskhand.models.shape_camera_head import ShapeCameraHead
+from maskhand.models.synthesizer import ReferencePoints, SynthesizerLayer
+from maskhand.models.vq_mano import VQMano
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the model knows about B pictures before any pose token."""
+
+    values: tuple[tuple[Tensor, ...], ...]
+    """[layer][level] (B * heads, dim / heads, h, w): values of the deformable attention."""
+    pose_tokens: Tensor
+    """(B, P, dim) tokens of the 2D pose; P = 0, 1 or 21."""
+    keypoints_2d: Tensor
+    """(B, 21, 3) the 2D pose itself, as in HandBatch."""
+    betas: Tensor
+    """(B, 10)."""
+    camera: Tensor
+    """(B, 3) crop camera."""
+
+
+@dataclass(frozen=True)
+class TransformerOutput:
+    logits: Tensor
+    """(B, L, V)."""
+    betas: Tensor
+    """(B, 10)."""
+    camera: Tensor
+    """(B, 3) crop camera."""
+
+
+class MaskedTransformer(nn.Module):
+    """Holds the frozen tokenizer, and the hand model (whose buffers are not part of the state dict)."""
+
+    def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer.freeze()
+        self.mano = mano
+        self.num_tokens = tokenizer.num_tokens
+        self.mask_id = tokenizer.codebook_size
+        dim, levels = cfg.dim, len(cfg.feature_scales)
+
+        self.encoder = ImageEncoder(cfg.backbone, crop_px)
+        self.pyramid = FeaturePyramid(self.encoder.channels, dim, cfg.feature_scales, cfg.pyramid_depthwise)
+        self.shape_camera = ShapeCameraHead(self.encoder.channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout)
+        self.pose_graph = PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, dim) if cfg.pose2d_tokens else None
+
+        self.embed = TokenEmbedding(tokenizer, dim, from_codebook=cfg.token_embed == "codebook")
+        count = cfg.pose2d_tokens + self.num_tokens
+        self.gapr = nn.ModuleList(
+            GaprBlock(count, dim, cfg.heads, cfg.gapr_se_ratio, cfg.gapr_residual, cfg.dropout)
+            for _ in range(cfg.gapr_blocks)
+        )
+        self.reference = ReferencePoints(cfg.ref_points, cfg.pose2d_tokens, self.num_tokens, dim)
+        self.synthesizer = nn.ModuleList(
+            SynthesizerLayer(dim, cfg.heads, levels, cfg.synth_points, cfg.synth_ffn, cfg.dropout)
+            for _ in range(cfg.synth_layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.to_logits = nn.Linear(dim, tokenizer.codebook_size)
+
+    def forward(
+        self,
+        image: Tensor,
+        keypoints_2d: Tensor,
+        ids: Tensor,
+        drop_image: Tensor | None = None,
+        drop_pose: Tensor | None = None,
+    ) -> TransformerOutput:
+        """One training pass; arguments as in `encode_image` and `logits`."""
+        context = self.encode_image(image, keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
+        return TransformerOutput(self.logits(ids, context), context.betas, context.camera)
+
+    def encode_image(
+        self,
+        image: Tensor,
+        keypoints_2d: Tensor,
+        *,
+        drop_image: Tensor | None = None,
+        drop_pose: Tensor | None = None,
+    ) -> Context:
+        """image (B, 3, H, 3/4 H), keypoints_2d (B, 21, 3), both as in HandBatch.
+
+        drop_image (B,) bool: the picture's features become zero (the paper's unconditional mode, supplement G).
+        drop_pose (B,) bool: the 2D pose counts as unseen.
+        """
+        tokens = self.encoder(image)
+        if drop_image is not None:
+            tokens = tokens.masked_fill(drop_image[:, None, None, None], 0.0)
+        if drop_pose is not None:
+            keypoints_2d = keypoints_2d.masked_fill(drop_pose[:, None, None], 0.0)
+        maps = self.pyramid(tokens)
+        betas, camera = self.shape_camera(tokens)
+        if self.pose_graph is None:
+            pose_tokens = tokens.new_zeros(len(tokens), 0, self.norm.normalized_shape[0])
+        else:
+            pose_tokens = self.pose_graph(keypoints_2d)
+        values = tuple(cast(SynthesizerLayer, layer).cross.project(maps) for layer in self.synthesizer)
+        return Context(values, pose_tokens, keypoints_2d, betas, camera)
+
+    def logits(self, ids: Tensor, context: Context) -> Tensor:
+        """ids (B * H, L) int64 with `mask_id` for [MASK], the H strings of a picture together -> (B * H, L, V)."""
+        pictures = len(context.pose_tokens)
+        pose_tokens = context.pose_tokens.repeat_interleave(len(ids) // pictures, dim=0)
+        x = torch.cat([pose_tokens, self.embed(ids, self.tokenizer.codebook)], dim=1)
+        for block in self.gapr:
+            x = block(x)
+        reference = self.reference(x, context.keypoints_2d)
+        for layer, values in zip(self.synthesizer, context.values, strict=True):
+            x = layer(x, reference, values)
+        return self.to_logits(self.norm(x[:, pose_tokens.shape[1] :]))
+
+    def parameter_groups(self, lr: float, lr_backbone: float | None, weight_decay: float) -> list[dict[str, Any]]:
+        """Trainable parameters for an optimiser: the encoder at its own rate, decay on matrices only."""
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                is_backbone, is_matrix = name.startswith("encoder."), parameter.ndim > 1
+                groups.setdefault((is_backbone, is_matrix), []).append(parameter)
+        rates = {True: lr if lr_backbone is None else lr_backbone, False: lr}
+        return [
+            {"params": parameters, "lr": rates[is_backbone], "weight_decay": weight_decay if is_matrix else 0.0}
+            for (is_backbone, is_matrix), parameters in groups.items()
+        ]
+
+
+class TokenEmbedding(nn.Module):
+    """Ids (B, L) with [MASK] = V -> (B, L, dim), positions included.
+
+    From the codebook: a linear map of the code vectors ties the embedding to the geometry the codes stand for.
+    """
+
+    def __init__(self, tokenizer: VQMano, dim: int, from_codebook: bool) -> None:
+        super().__init__()
+        size, code_dim = tokenizer.codebook.shape
+        self.codes: nn.Module = (
+            nn.Sequential(nn.Linear(code_dim, dim), nn.LayerNorm(dim)) if from_codebook else nn.Embedding(size, dim)
+        )
+        self.mask = nn.Parameter(torch.randn(1, dim))
+        self.position = nn.Parameter(torch.randn(tokenizer.num_tokens, dim) * 0.02)
+
+    def forward(self, ids: Tensor, codebook: Tensor) -> Tensor:
+        codes = self.codes.weight if isinstance(self.codes, nn.Embedding) else self.codes(codebook)
+        return torch.cat([codes, self.mask])[ids] + self.position
+
+
+def build_model(
+    recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, *, pretrained_backbone: bool = True
+) -> MaskedTransformer:
+    """The recipe's model with fresh weights; the backbone's pretrained ones when the recipe names a checkpoint."""
+    model = MaskedTransformer(recipe.model, tokenizer, mano, recipe.data.crop_px)
+    checkpoint = recipe.model.backbone.checkpoint
+    if pretrained_backbone and checkpoint is not None:
+        model.encoder.load_pretrained(checkpoint)
+    return model

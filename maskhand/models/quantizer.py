@@ -1,0 +1,124 @@
+"""The codebook of VQ-MANO: nearest code, straight-through, EMA updates, periodic resets (paper section 3.1).
+
+The codebook is a buffer moved by statistics, not by gradients (T2M-GPT's QuantizeEMAReset). Statistics are summed over
+all ranks and everything drawn at random is drawn on rank 0 and broadcast, so that every rank holds the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+VECTORS_OF_REFERENCE = 32768
+"""`reset_below` is a count per this many assigned vectors (512 poses of 64 tokens): the same for any batch."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    vectors: Tensor
+    """(B, L, C) code vectors; the gradient passes straight through to the input."""
+    ids: Tensor
+    """(B, L) int64."""
+    commitment: Tensor
+    """() mean squared distance of the inputs to their (fixed) codes."""
+    perplexity: Tensor
+    """() exp(entropy) of the code usage in this batch over all ranks: 1..codebook_size."""
+    dead_share: Tensor
+    """() share of codes that the running statistics call unused."""
+
+
+class Quantizer(nn.Module):
+    codebook: Tensor
+    ema_count: Tensor
+    ema_sum: Tensor
+    updates: Tensor
+
+    def __init__(self, size: int, dim: int, decay: float, reset_every: int, reset_below: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.reset_every = reset_every
+        self.reset_below = reset_below
+        self.register_buffer("codebook", torch.zeros(size, dim))
+        self.register_buffer("ema_count", torch.ones(size))
+        self.register_buffer("ema_sum", torch.zeros(size, dim))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """(..., C) -> (...) int64: index of the nearest code, in fp32 (half precision confuses near neighbours)."""
+        with torch.autocast(z.device.type, enabled=False):
+            z, codebook = z.detach().float(), self.codebook.float()
+            # |z - c|^2 without |z|^2, which is the same for every code
+            return (codebook.square().sum(1) - 2 * z @ codebook.T).argmin(-1)
+
+    def forward(self, z: Tensor) -> Quantized:
+        """z (B, L, C). In training mode the codebook moves, after it has answered."""
+        if self.training and int(self.updates) == 0:
+            self._start_from(z)
+        ids = self.nearest(z)
+        codes = self.codebook[ids]
+        commitment = (z.float() - codes).square().mean()
+        counts = torch.zeros_like(self.ema_count).index_add_(
+            0, ids.flatten(), torch.ones_like(ids.flatten(), dtype=torch.float32)
+        )
+        counts = _sum_over_ranks(counts)
+        if self.training:
+            self._update(z, ids, counts)
+        share = counts / counts.sum()
+        perplexity = torch.exp(-(share * share.clamp_min(1e-10).log()).sum())
+        dead = (self.ema_count < self._threshold(counts)).float().mean()
+        return Quantized(z + (codes - z).detach(), ids, commitment, perplexity, dead)
+
+    def _threshold(self, counts: Tensor) -> Tensor:
+        return self.reset_below * counts.sum() / VECTORS_OF_REFERENCE
+
+    @torch.no_grad()
+    def _start_from(self, z: Tensor) -> None:
+        self.codebook.copy_(self._draw(z))
+        self.ema_sum.copy_(self.codebook)
+
+    @torch.no_grad()
+    def _update(self, z: Tensor, ids: Tensor, counts: Tensor) -> None:
+        vectors = z.detach().float().flatten(0, -2)
+        sums = torch.zeros_like(self.ema_sum).index_add_(0, ids.flatten(), vectors)
+        self.ema_count.lerp_(counts, 1 - self.decay)
+        self.ema_sum.lerp_(_sum_over_ranks(sums), 1 - self.decay)
+        self.updates += 1
+        if self.reset_every and int(self.updates) % self.reset_every == 0:
+            dead = self.ema_count < self._threshold(counts)
+            # Count 1 and sum = vector: the newcomer moves to its first followers at once instead of
+            # dragging the old code's statistics along.
+            self.ema_sum.copy_(torch.where(dead[:, None], self._draw(z), self.ema_sum))
+            self.ema_count.masked_fill_(dead, 1.0)
+        # A code without followers keeps its place: sum and count decay alike, and the floor avoids 0 / 0.
+        alive = self.ema_count > 1e-6
+        self.codebook.copy_(
+            torch.where(alive[:, None], self.ema_sum / self.ema_count.clamp_min(1e-6)[:, None], self.codebook)
+        )
+
+    def _draw(self, z: Tensor) -> Tensor:
+        """As many vectors as codes, drawn from the batch, the same on every rank. Seeded by the number of updates."""
+        vectors = z.detach().float().flatten(0, -2)
+        generator = torch.Generator().manual_seed(int(self.updates))
+        size = len(self.codebook)
+        order = torch.randperm(len(vectors), generator=generator)
+        repeats = -(-size // len(vectors))
+        drawn = vectors[order.repeat(repeats)[:size].to(vectors.device)]
+        if repeats > 1:  # copies must differ, or only one of them would ever be chosen
+            spread = vectors.std(0).nan_to_num(0.0) * 0.01 + 1e-6
+            drawn = drawn + spread * torch.randn(drawn.shape, generator=generator).to(drawn.device)
+        drawn = drawn.contiguous()
+        if _world() > 1:
+            distributed.broadcast(drawn, src=0)
+        return drawn
+
+
+def _world() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _sum_over_ranks(x: Tensor) -> Tensor:
+    if _world() > 1:
+        distributed.all_reduce(x)
+    return x

@@ -1,0 +1,151 @@
+"""Confidence-guided sampling: fill a masked token string in a few steps, the surest tokens first (paper section 3.4).
+
+The schedule is a list of Python integers and everything else stays on the device, so that no iteration waits for it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from maskhand.batch import HandBatch, HandPrediction, PoseTokens
+from maskhand.config import SamplerConfig
+from maskhand.conventions import NUM_MANO_JOINTS
+from maskhand.hand.camera import project_crop
+from maskhand.models.masked_transformer import Context, MaskedTransformer
+from maskhand.models.vq_mano import joint_of_token
+
+
+def schedule(length: int, iterations: int) -> list[int]:
+    """How many tokens are masked again after each of the iterations: ceil(cos(pi/2 t/T) L); zero after the last.
+
+    >>> schedule(64, 5), schedule(64, 3), schedule(64, 1)
+    ([61, 52, 38, 20, 0], [56, 32, 0], [0])
+    """
+    if iterations < 1:
+        raise ValueError(f"sampler.iterations is {iterations}; at least 1 iteration is needed")
+    # In floats cos(pi/2) is 6e-17 and cos(pi/3) a hair above one half: without the 1e-9 both would round up.
+    return [math.ceil(math.cos(math.pi / 2 * t / iterations) * length - 1e-9) for t in range(1, iterations + 1)]
+
+
+@torch.inference_mode()
+def predict(
+    model: MaskedTransformer,
+    batch: HandBatch,
+    cfg: SamplerConfig,
+    generator: torch.Generator | None = None,
+    hypotheses: int = 1,
+) -> HandPrediction:
+    """Encode the batch's pictures and sample; see `sample`."""
+    return sample(model, model.encode_image(batch.image, batch.keypoints_2d), cfg, generator, hypotheses)
+
+
+@torch.inference_mode()
+def sample(
+    model: MaskedTransformer,
+    context: Context,
+    cfg: SamplerConfig,
+    generator: torch.Generator | None = None,
+    hypotheses: int = 1,
+) -> HandPrediction:
+    """Decode hands for encoded pictures.
+
+    Returns B * hypotheses rows, the hypotheses of one picture together, the best score first. `temperature` 0 takes the
+    most probable code (then all hypotheses are equal); above 0, codes are drawn with `generator`, which must live on
+    the model's device. Confidence is always the probability under the unfiltered softmax.
+    """
+    tokens, codes = _fill(model, context, cfg, generator, hypotheses)
+    score = tokens.confidence.clamp_min(1e-12).log().mean(1)
+    pictures = len(context.betas)
+    best = score.view(pictures, hypotheses).argsort(dim=1, descending=True, stable=True)
+    rows = (best + hypotheses * torch.arange(pictures, device=best.device)[:, None]).flatten()
+    betas, camera = (x.repeat_interleave(hypotheses, 0) for x in (context.betas.float(), context.camera.float()))
+    rotmats = model.tokenizer.decode_soft(codes[rows])
+    mesh = model.mano(rotmats, betas)
+    confidence = tokens.confidence[rows]
+    return HandPrediction(
+        rotmats=rotmats,
+        betas=betas,
+        camera=camera,
+        vertices_m=mesh.vertices_m,
+        joints_m=mesh.joints_m,
+        joints_2d=project_crop(mesh.joints_m, camera),
+        tokens=PoseTokens(tokens.ids[rows], confidence),
+        joint_confidence=confidence @ joint_from_tokens(confidence.shape[1]).to(confidence),
+        score=score[rows],
+    )
+
+
+def joint_from_tokens(num_tokens: int) -> Tensor:
+    """(L, 16) weights, columns sum to one: a joint's confidence is the mean over its tokens.
+
+    With fewer tokens than joints, a joint takes the token whose span it falls into.
+    """
+    joint = joint_of_token(num_tokens)
+    if num_tokens < NUM_MANO_JOINTS:
+        return torch.eye(num_tokens)[torch.arange(NUM_MANO_JOINTS) * num_tokens // NUM_MANO_JOINTS].T
+    member = (joint[:, None] == torch.arange(NUM_MANO_JOINTS)).float()
+    return member / member.sum(0)
+
+
+def _fill(
+    model: MaskedTransformer, context: Context, cfg: SamplerConfig, generator: torch.Generator | None, hypotheses: int
+) -> tuple[PoseTokens, Tensor]:
+    """Token strings (B * H, L) and the code vectors (B * H, L, C) to decode."""
+    pictures, length = len(context.betas), model.num_tokens
+    rows, device = pictures * hypotheses, context.betas.device
+    codebook = model.tokenizer.codebook
+    ids = torch.full((rows, length), model.mask_id, device=device)
+    confidence = torch.zeros(rows, length, device=device)
+    masked = torch.ones(rows, length, dtype=torch.bool, device=device)
+    all_masked = True
+    for remasked in schedule(length, cfg.iterations):
+        if remasked == length:
+            continue  # would keep none of its tokens: the next iteration starts from the same string
+        if all_masked:
+            # every hypothesis of a picture starts from the same string: compute its logits once
+            logits = model.logits(ids[::hypotheses], context).float().repeat_interleave(hypotheses, 0)
+        else:
+            logits = model.logits(ids, context).float()
+        probability = logits.softmax(-1)
+        chosen = _choose(logits, cfg, generator)
+        chance = probability.gather(-1, chosen[..., None]).squeeze(-1)
+        ids = torch.where(masked, chosen, ids)
+        confidence = torch.where(masked, chance, confidence)
+        if remasked == 0:
+            break
+        rank = confidence if cfg.remask_kept else confidence.masked_fill(~masked, torch.inf)
+        order = rank.argsort(dim=1, stable=True)
+        masked = torch.zeros_like(masked).scatter_(1, order[:, :remasked], True)
+        ids = ids.masked_fill(masked, model.mask_id)
+        all_masked = False
+    codes = codebook[ids]
+    if cfg.decode == "expectation":  # of the last pass, for the tokens it predicted
+        codes = torch.where(masked[..., None], probability @ codebook, codes)
+    return PoseTokens(ids, confidence), codes
+
+
+def _choose(logits: Tensor, cfg: SamplerConfig, generator: torch.Generator | None) -> Tensor:
+    """(B, L, V) -> (B, L): the most probable code, or one drawn from the tempered, filtered distribution."""
+    if cfg.temperature == 0:
+        return logits.argmax(-1)
+    logits = filter_logits(logits / cfg.temperature, cfg.top_k, cfg.top_p)
+    # Gumbel's trick draws from a softmax without building a distribution (and without its host sync on a GPU).
+    uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
+    gumbel = -(-uniform.clamp(1e-20, 1 - 1e-7).log()).log()
+    return (logits + gumbel).argmax(-1)
+
+
+def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """Minus infinity outside the `top_k` largest, and outside the smallest set whose probability reaches `top_p`."""
+    if top_k is not None and top_k < logits.shape[-1]:
+        smallest = logits.topk(top_k, -1).values[..., -1:]
+        logits = logits.masked_fill(logits < smallest, -torch.inf)
+    if top_p is not None and top_p < 1:
+        ordered, order = logits.sort(-1, descending=True)
+        share = ordered.softmax(-1)
+        beyond = share.cumsum(-1) - share >= top_p  # the code that crosses the line still belongs
+        logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+    return logits

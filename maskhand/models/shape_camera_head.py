@@ -1,0 +1,60 @@
+"""Shape and camera from the encoder's low-resolution map, once per picture (paper section 3.2.1, x-attention head).
+
+Two learned queries, one for the shape and one for the camera, look at the raw tokens through a small pre-norm decoder
+and say by how much the hand differs from the mean hand in the middle of the crop (HaMeR's `mano_head.py`, one step).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from maskhand.conventions import NUM_BETAS
+from maskhand.models.attention import Attention, feed_forward
+
+MEAN_SCALE = 12.0
+"""Crop half-sides per metre at which a mean hand (joints over about 14 cm) fills a crop of 1.2 times its box."""
+
+
+class ShapeCameraHead(nn.Module):
+    """Tokens (B, C, h, w) -> betas (B, 10) and crop camera (B, 3): s, tx, ty (see `hand.camera`)."""
+
+    def __init__(self, channels: int, dim: int, depth: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(2, dim) * 0.02)
+        self.norm_source = nn.LayerNorm(channels)
+        self.layers = nn.ModuleList(_DecoderLayer(dim, heads, channels, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        self.to_betas = nn.Linear(dim, NUM_BETAS)
+        self.to_camera = nn.Linear(dim, 3)
+        for readout in (self.to_betas, self.to_camera):  # begin at the mean hand (HaMeR: gain 0.01)
+            nn.init.xavier_uniform_(readout.weight, gain=0.01)
+            nn.init.zeros_(readout.bias)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        source = self.norm_source(tokens.flatten(2).transpose(1, 2))
+        x = self.queries.expand(len(tokens), -1, -1)
+        for layer in self.layers:
+            x = layer(x, source)
+        shape, camera = self.norm(x).unbind(1)
+        delta = self.to_camera(camera)
+        # An exponential keeps the scale, and so the depth, positive; the shift is in decimetres so that the three
+        # numbers have like sizes and one learning rate serves them.
+        camera = torch.cat([MEAN_SCALE * delta[:, :1].exp(), 0.1 * delta[:, 1:]], dim=1)
+        return self.to_betas(shape), camera
+
+
+class _DecoderLayer(nn.Module):
+    def __init__(self, dim: int, heads: int, source_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.own = Attention(dim, heads, dropout)
+        self.cross = Attention(dim, heads, dropout, source_dim=source_dim)
+        self.ffn = feed_forward(dim, 2 * dim, dropout)
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        own, cross, ffn = self.norms
+        normed = own(x)
+        x = x + self.own(normed, normed)
+        x = x + self.cross(cross(x), source)
+        return x + self.ffn(ffn(x))

@@ -1,0 +1,79 @@
+"""Context-infused masked synthesizer: tokens attend to each other and to the picture (paper section 3.2.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from maskhand.conventions import openpose_joint_of_mano_joint
+from maskhand.models.attention import Attention, feed_forward
+from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
+from maskhand.models.vq_mano import joint_of_token
+
+
+class SynthesizerLayer(nn.Module):
+    """Self-attention, deformable cross-attention, feed-forward; each on normalised input, added to the stream."""
+
+    def __init__(self, dim: int, heads: int, levels: int, points: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.own = Attention(dim, heads, dropout)
+        self.cross = DeformableCrossAttention(dim, heads, levels, points)
+        self.ffn = feed_forward(dim, hidden, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
+        own, cross, ffn = self.norms
+        normed = own(x)
+        x = x + self.dropout(self.own(normed, normed))
+        x = x + self.dropout(self.cross(cross(x), reference, values))
+        return x + self.dropout(self.ffn(ffn(x)))
+
+
+class ReferencePoints(nn.Module):
+    """Where each token looks first, (rows or 1, K, 2) in 0..1 over the feature map.
+
+    learned: a constant per token, the same for every picture (what the authors' figure 17 shows; one-stage Deformable
+    DETR), beginning on an even grid over the central 80 %. query: a linear map of the token's content. pose2d: the
+    detected place of the token's joint, or the learned constant where that joint was not seen. Tokens of the 2D pose
+    begin in the centre, or at their joint.
+    """
+
+    joints: Tensor
+
+    def __init__(self, kind: Literal["learned", "query", "pose2d"], pose_tokens: int, tokens: int, dim: int) -> None:
+        super().__init__()
+        self.kind = kind
+        grid = torch.cat([torch.full((pose_tokens, 2), 0.5), _even_grid(tokens)])
+        self.logits = nn.Parameter(torch.logit(grid))
+        own_joint = torch.tensor(openpose_joint_of_mano_joint())[joint_of_token(tokens)]
+        keypoint_joint = torch.arange(pose_tokens) if pose_tokens > 1 else torch.full((pose_tokens,), -1)
+        self.register_buffer("joints", torch.cat([keypoint_joint, own_joint]), persistent=False)
+        if kind == "query":
+            self.from_query = nn.Linear(dim, 2)
+            nn.init.zeros_(self.from_query.weight)
+            nn.init.zeros_(self.from_query.bias)
+
+    def forward(self, queries: Tensor, keypoints: Tensor) -> Tensor:
+        """queries (B * H, K, dim); keypoints (B, 21, 3) as in HandBatch."""
+        if self.kind == "query":
+            return torch.sigmoid(self.logits + self.from_query(queries))
+        learned = torch.sigmoid(self.logits)[None]
+        if self.kind == "learned":
+            return learned
+        own = keypoints[:, self.joints.clamp_min(0)]
+        known = (own[..., 2:] > 0) & (self.joints >= 0)[:, None]
+        reference = torch.where(known, crop_to_map(own[..., :2]), learned)
+        return reference.repeat_interleave(len(queries) // len(keypoints), dim=0)
+
+
+def _even_grid(count: int) -> Tensor:
+    """(count, 2) points, row by row, on the smallest square grid that holds them, over the central 80 %."""
+    side = math.ceil(math.sqrt(count))
+    index = torch.arange(count)
+    cells = torch.stack([index % side, index // side], dim=-1)
+    return 0.1 + 0.8 * (cells + 0.5) / side

@@ -1,0 +1,37 @@
+"""Lets timm import where torchvision's compiled operators do not load.
+
+torchvision has no CPU build in the package index: beside a CPU torch its `_C.so` looks for CUDA libraries and fails to
+load. Importing torchvision (and so timm) then stops with "operator torchvision::nms does not exist", although the
+models need none of those operators. Naming the two operators that torchvision attaches fake kernels to is enough.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+_SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_named: list[torch.library.Library] = []  # a Library's definitions vanish with the object, so it is kept here
+
+
+def prepare_torchvision() -> bool:
+    """Make `import torchvision` and `import timm` work; call it before either. True when the compiled operators loaded.
+
+    Idempotent. Raises ImportError when torchvision is not installed.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        raise ImportError("torchvision is not installed; install the project's requirements (constraints.txt)")
+    if _named:
+        return False
+    try:
+        torch.ops.load_library(str(Path(spec.origin).with_name("_C.so")))
+    except OSError:
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(name + _SIGNATURE)
+        _named.append(library)
+        return False
+    return True

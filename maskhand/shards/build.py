@@ -1,0 +1,193 @@
+"""Build the images of a shard set, shard by shard, resumable; and the loop that sidecars share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from maskhand import storage
+from maskhand.adapters import Adapter, Item, open_adapter
+from maskhand.catalog import DatasetSpec
+from maskhand.sample import SampleError
+from maskhand.shards.codec import Members, encode_sample
+from maskhand.shards.layout import FORMAT_VERSION, IMAGES, ShardError, manifest_uri, tar_uri
+from maskhand.shards.manifest import Manifest, ShardRecord, entries_and_rejects, find_manifest, read_record
+from maskhand.shards.plan import make_plan
+from maskhand.shards.writer import write_shard
+
+T = TypeVar("T")
+R = TypeVar("R")
+OnShard = Callable[[ShardRecord], None]
+
+_WAVE = 128
+"""Shards handed to the mapper at once: bounds how much annotation waits in the driver."""
+
+
+class Mapper(Protocol):
+    """Applies a picklable function to picklable items, anywhere; results in the items' order."""
+
+    def __call__(
+        self, fn: Callable[[T], R], items: Sequence[T], *, on_done: Callable[[R], None] | None = None
+    ) -> list[R]: ...
+
+
+def serial_map(fn: Callable[[T], R], items: Sequence[T], *, on_done: Callable[[R], None] | None = None) -> list[R]:
+    """The mapper without any parallelism."""
+    results = []
+    for item in items:
+        results.append(fn(item))
+        if on_done:
+            on_done(results[-1])
+    return results
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One shard to write."""
+
+    part_uri: str
+    name: str
+    plan_digest: str
+    adapter: Adapter
+    items: tuple[Item, ...]
+
+
+def build_shards(
+    spec: DatasetSpec,
+    raw_dir: str,
+    split: str,
+    set_uri: str,
+    *,
+    mapper: Mapper = serial_map,
+    seed: int = 0,
+    rebuild: bool = False,
+    on_shard: OnShard | None = None,
+) -> Manifest:
+    """Turn a raw split into shards at `set_uri`/images; finished shards of the same plan are kept.
+
+    Same card, raw data and seed give the same bytes, whatever the mapper and however often the run was interrupted.
+    Raises ShardError when the folder holds shards of another plan (`rebuild=True` replaces them), RawDataError when the
+    raw files cannot be used. Bad samples are left out and counted by reason in the manifest.
+    """
+    adapter = open_adapter(spec, str(raw_dir), split)
+    raw = adapter.plan()
+    plan = make_plan(spec, split, raw, seed)
+    part_uri = storage.join(set_uri, IMAGES)
+
+    def task(index: int) -> ImageTask:
+        items = tuple(raw.item(int(position)) for position in plan.shards[index])
+        return ImageTask(part_uri, plan.names()[index], plan.digest, adapter, items)
+
+    def finish(records: list[ShardRecord]) -> Manifest:
+        entries, rejects = entries_and_rejects(records)
+        return Manifest(
+            part=IMAGES,
+            dataset=spec.name,
+            split=split,
+            format_version=FORMAT_VERSION,
+            plan_digest=plan.digest,
+            planned=len(raw.keys),
+            count=sum(entry.count for entry in entries),
+            rejects=rejects,
+            shards=entries,
+            official_count=spec.splits[split],
+            notes=raw.notes,
+        )
+
+    return build_part(
+        set_uri,
+        IMAGES,
+        plan.digest,
+        plan.names(),
+        task,
+        write_image_shard,
+        finish,
+        mapper=mapper,
+        rebuild=rebuild,
+        on_shard=on_shard,
+    )
+
+
+def write_image_shard(task: ImageTask) -> ShardRecord:
+    """Read, validate and write the samples of one shard (runs in a worker)."""
+
+    def outcomes() -> Iterator[tuple[str, Members | SampleError]]:
+        for item in task.items:
+            try:
+                yield item.key, encode_sample(task.adapter.read(item))
+            except SampleError as error:
+                yield item.key, error
+
+    return write_shard(task.part_uri, task.name, task.plan_digest, outcomes())
+
+
+def build_part(
+    set_uri: str,
+    part: str,
+    plan_digest: str,
+    names: Sequence[str],
+    task: Callable[[int], Any],
+    write: Callable[[Any], ShardRecord],
+    finish: Callable[[list[ShardRecord]], Manifest],
+    *,
+    mapper: Mapper,
+    rebuild: bool,
+    on_shard: OnShard | None,
+) -> Manifest:
+    """Write the shards that are not finished yet, then the manifest. One builder per part at a time."""
+    part_uri = storage.join(set_uri, part)
+    records: dict[str, ShardRecord] = {}
+    if rebuild:
+        _clear(part_uri)
+    else:
+        done = find_manifest(set_uri, part)
+        if done is not None:
+            _check_plan(part_uri, done.plan_digest, plan_digest)
+        records = _finished(part_uri, plan_digest, names)
+        if done is not None and len(records) == len(names):
+            return done
+    storage.clean_partial(part_uri)
+    storage.delete(manifest_uri(part_uri))
+    for record in records.values():
+        if on_shard:
+            on_shard(record)
+    missing = [index for index, name in enumerate(names) if name not in records]
+    for start in range(0, len(missing), _WAVE):
+        tasks = [task(index) for index in missing[start : start + _WAVE]]
+        for record in mapper(write, tasks, on_done=on_shard):
+            records[record.name] = record
+    manifest = finish([records[name] for name in names])
+    storage.write_bytes_atomic(manifest_uri(part_uri), manifest.to_json())
+    return manifest
+
+
+def _finished(part_uri: str, plan_digest: str, names: Sequence[str]) -> dict[str, ShardRecord]:
+    """Records whose tar is still there with the recorded size. Contents are `verify`'s business."""
+    found: dict[str, ShardRecord] = {}
+    planned = set(names)
+    for uri in storage.list_uris(part_uri):
+        name = uri.rsplit("/", 1)[-1].removesuffix(".json")
+        if not uri.endswith(".json") or uri == manifest_uri(part_uri):
+            continue
+        record = read_record(part_uri, name)
+        _check_plan(part_uri, record.plan_digest, plan_digest)
+        if name in planned and storage.size(tar_uri(part_uri, name)) == record.bytes:
+            found[name] = record
+    return found
+
+
+def _check_plan(part_uri: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise ShardError(
+            f"{part_uri} holds shards of another plan ({found}, now {expected}): the card, the raw data, the seed, the "
+            "annotator or the code's version changed since. Build with --rebuild to replace them, or name another place"
+        )
+
+
+def _clear(part_uri: str) -> None:
+    """Manifest and records first, so that a killed rebuild never leaves tars that look finished."""
+    storage.delete(manifest_uri(part_uri))
+    uris = storage.list_uris(part_uri)
+    for uri in [u for u in uris if u.endswith(".json")] + [u for u in uris if not u.endswith(".json")]:
+        storage.delete(uri)

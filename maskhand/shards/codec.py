@@ -1,0 +1,111 @@
+"""A sample <-> the members of a tar: `{key}.jpg|png` as published, `{key}.json` facts, `{key}.npz` labels."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.writer import TarWriter
+
+from maskhand.sample import Camera, HandPose, HandSample
+from maskhand.shards.layout import ShardError
+
+Members = dict[str, bytes]
+"""Extension -> content, for one key."""
+
+_ARRAYS = ("joints_2d_px", "joints_2d_conf", "joints_cam_m", "joints_3d_valid", "vertices_cam_m")
+_MANO = ("pose_aa", "betas", "transl_cam_m")
+
+
+@dataclass(frozen=True)
+class Tar:
+    """A finished tar in memory."""
+
+    data: bytes
+    count: int
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def encode_tar(samples: Iterable[tuple[str, Members]]) -> Tar:
+    """A plain POSIX tar whose bytes depend on the members alone: fixed time, owner and mode, members in given order."""
+    buffer = io.BytesIO()
+    count = 0
+    with TarWriter(buffer, user="", group="", mode=0o444, mtime=0, encoder=False) as writer:
+        for key, members in samples:
+            writer.write({"__key__": key, **members})
+            count += 1
+    return Tar(buffer.getvalue(), count)
+
+
+def decode_tar(stream: IO[bytes], uri: str) -> Iterator[tuple[str, Members]]:
+    """Keys and members in the tar's order. A tar cut inside a member raises ShardError; one cut between two members
+    ends silently, which is why every reader compares counts with the manifest."""
+    try:
+        for group in group_by_keys(tar_file_expander([{"url": uri, "stream": stream}])):
+            yield group["__key__"], {name: data for name, data in group.items() if not name.startswith("__")}
+    except Exception as error:
+        raise ShardError(f"{uri}: not a whole tar ({error}); delete it and build this part again") from error
+
+
+def encode_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """An npz file whose bytes depend on the arrays alone (numpy gives its entries a fixed date)."""
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.hasobject:
+            raise ShardError(f"array {name!r} holds Python objects; only numbers, flags and text are stored")
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: np.asarray(arrays[name]) for name in sorted(arrays)})  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def decode_arrays(data: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def encode_sample(sample: HandSample) -> Members:
+    facts: dict[str, Any] = {
+        "dataset": sample.dataset,
+        "side": sample.side,
+        "image_size_px": list(sample.image_size_px),
+        "box_xyxy_px": [float(v) for v in sample.box_xyxy_px],
+        "K_px": None if sample.camera is None else sample.camera.K_px.tolist(),
+        "origin": sample.origin,
+    }
+    arrays = {name: getattr(sample, name) for name in _ARRAYS if getattr(sample, name) is not None}
+    if sample.mano is not None:
+        arrays |= {f"mano_{name}": getattr(sample.mano, name) for name in _MANO}
+    return {
+        sample.image_format: sample.image,
+        "json": json.dumps(facts, sort_keys=True, separators=(",", ":")).encode(),
+        "npz": encode_arrays(arrays),
+    }
+
+
+def decode_sample(key: str, members: Members) -> HandSample:
+    """Exactly the sample that was encoded; ShardError when a member is missing."""
+    image_format = next((name for name in ("jpg", "png") if name in members), None)
+    if image_format is None or "json" not in members or "npz" not in members:
+        raise ShardError(f"sample {key}: found members {sorted(members)}, expected a picture, json and npz")
+    facts, arrays = json.loads(members["json"]), decode_arrays(members["npz"])
+    return HandSample(
+        key=key,
+        dataset=facts["dataset"],
+        image=members[image_format],
+        image_format=image_format,
+        image_size_px=(facts["image_size_px"][0], facts["image_size_px"][1]),
+        side=facts["side"],
+        box_xyxy_px=np.array(facts["box_xyxy_px"], dtype=np.float32),
+        camera=None if facts["K_px"] is None else Camera(np.array(facts["K_px"])),
+        mano=HandPose(*(arrays[f"mano_{name}"] for name in _MANO)) if "mano_pose_aa" in arrays else None,
+        origin=facts["origin"],
+        **{name: arrays.get(name) for name in _ARRAYS},  # type: ignore[arg-type]
+    )

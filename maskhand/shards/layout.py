@@ -1,0 +1,41 @@
+"""Names of the files of a shard set, and the error of this package."""
+
+from __future__ import annotations
+
+from maskhand import storage
+
+FORMAT_VERSION = 1
+"""Raise it when the content of shards changes, so that they are built anew."""
+
+IMAGES = "images"
+"""The part that holds pictures and labels; every other part is a sidecar of it."""
+
+MANO = "mano"
+"""The sidecar part with MANO targets."""
+
+MANIFEST = "manifest.json"
+
+
+class ShardError(ValueError):
+    """A shard set that is missing, incomplete, altered or made from something else; the message says what to do."""
+
+
+def keypoint_part(detector: str) -> str:
+    """Name of the sidecar part that holds a detector's 2D keypoints."""
+    return f"keypoints.{detector}"
+
+
+def shard_name(index: int) -> str:
+    return f"{index:06d}"
+
+
+def tar_uri(part_uri: str, name: str) -> str:
+    return storage.join(part_uri, f"{name}.tar")
+
+
+def record_uri(part_uri: str, name: str) -> str:
+    return storage.join(part_uri, f"{name}.json")
+
+
+def manifest_uri(part_uri: str) -> str:
+    return storage.join(part_uri, MANIFEST)

@@ -1,0 +1,133 @@
+"""What is said about a shard (its record) and about a part (its manifest), as JSON files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from maskhand import storage
+from maskhand.shards.layout import ShardError, manifest_uri, record_uri
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A hand that did not enter the shard."""
+
+    key: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """Written beside a tar once it is in place: the tar is complete if and only if its record exists."""
+
+    name: str
+    """Six digits; the tar is `{name}.tar`."""
+    plan_digest: str
+    planned: int
+    count: int
+    """Samples in the tar; planned minus rejects."""
+    bytes: int
+    sha256: str
+    rejects: tuple[Reject, ...] = ()
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A shard as the manifest lists it."""
+
+    name: str
+    count: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about one part of a shard set; written last."""
+
+    part: str
+    """`images`, `mano`, `keypoints.<detector>`."""
+    dataset: str
+    split: str
+    format_version: int
+    plan_digest: str
+    """Changes with everything that decides the content."""
+    planned: int
+    count: int
+    """Samples in all tars."""
+    rejects: dict[str, int]
+    """Reason -> number; the records beside the tars name each one."""
+    shards: tuple[ShardEntry, ...]
+    official_count: int | None = None
+    """Pictures that the dataset's makers state for this split; None where nobody states any."""
+    notes: tuple[str, ...] = ()
+    annotator: dict[str, Any] | None = None
+    """Sidecars: name, version and settings of what made them."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Sidecars: part -> digest of the manifests they were made from, `images` among them."""
+
+    @property
+    def digest(self) -> str:
+        """The data digest: 12 hex digits over names, order and checksums of the tars. Equal digests, equal bytes."""
+        text = json.dumps([[s.name, s.count, s.sha256] for s in self.shards])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_json(self) -> bytes:
+        return _to_json(asdict(self) | {"digest": self.digest})
+
+
+def record_to_json(record: ShardRecord) -> bytes:
+    return _to_json(asdict(record))
+
+
+def read_record(part_uri: str, name: str) -> ShardRecord:
+    """The record of a finished shard; MissingFileError when it was not finished, ShardError when it is unreadable."""
+    uri = record_uri(part_uri, name)
+    try:
+        values = json.loads(storage.read_bytes(uri))
+        return ShardRecord(**values | {"rejects": tuple(Reject(**r) for r in values["rejects"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ShardError(f"{uri}: not a shard record ({error}); delete it and build again") from None
+
+
+def read_manifest(set_uri: str, part: str) -> Manifest:
+    """ShardError when the part is missing, unfinished or its manifest unreadable."""
+    manifest = find_manifest(set_uri, part)
+    if manifest is None:
+        raise ShardError(
+            f"{storage.join(set_uri, part)}: no {part} shards here, or their building did not end; build them"
+        )
+    return manifest
+
+
+def find_manifest(set_uri: str, part: str) -> Manifest | None:
+    """Like read_manifest, but None when there is no manifest yet."""
+    uri = manifest_uri(storage.join(set_uri, part))
+    try:
+        values = json.loads(storage.read_bytes(uri))
+        digest = values.pop("digest")
+        shards = tuple(ShardEntry(**entry) for entry in values.pop("shards"))
+        manifest = Manifest(**values | {"shards": shards, "notes": tuple(values["notes"])})
+    except storage.MissingFileError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ShardError(f"{uri}: not a manifest of this version ({error}); build the part again") from None
+    if manifest.digest != digest or manifest.count != sum(entry.count for entry in shards):
+        raise ShardError(f"{uri}: its digest or its count does not fit its list of shards; it was edited or damaged")
+    return manifest
+
+
+def entries_and_rejects(records: list[ShardRecord]) -> tuple[tuple[ShardEntry, ...], dict[str, int]]:
+    """What a manifest keeps of the records."""
+    entries = tuple(ShardEntry(r.name, r.count, r.bytes, r.sha256) for r in records)
+    reasons = Counter(reject.reason for record in records for reject in record.rejects)
+    return entries, dict(sorted(reasons.items()))
+
+
+def _to_json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()

@@ -1,0 +1,161 @@
+"""Training order: an endless weighted mixture of shard sets in which element k is a pure function of the seed.
+
+The global stream is woven from a fixed number of *lanes*: its element k is element k // lanes of lane k % lanes. Rank
+r of w ranks takes the elements r, r + w, r + 2w, ..., hence whole lanes (w must divide the number of lanes). So the
+global order does not depend on the number of ranks, and yet a rank fetches only the shards of its own lanes.
+
+Each lane visits the shards of a set one after the other. Visit g of a set over all lanes reads shard
+`permutation(epoch)[g % shards]`, epoch = g // shards; lane l makes the visits l, l + lanes, l + 2 lanes, ... Lanes
+share the epochs without overlap for any number of shards and never run dry. Inside a visit the samples have an order of
+their own. Shards are random samples of their split (see plan) and neighbours in the stream come from different lanes,
+so this is as good as a global shuffle, while every visit fetches its shard once.
+
+Which set an element comes from is drawn by weight from a counter-based generator. To start anywhere therefore needs
+only counting: no state is saved, and no data before the start is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from maskhand.shards.layout import ShardError
+from maskhand.shards.reader import LoadedShard, ShardSample, ShardSet
+
+LANES = 16
+"""Shards of a set that are read side by side, over all ranks. Part of the order."""
+
+_DRAWS = 4096
+"""Choices of a set that are drawn together; part of the order."""
+
+_FETCH_AHEAD = 64
+"""The next shard of a lane is fetched when this many samples of the current one are left."""
+
+
+@dataclass(frozen=True)
+class SetOrder:
+    """The order in which one lane sees one set. Knows counts, reads no data."""
+
+    shard_counts: tuple[int, ...]
+    name: str
+    seed: int
+    lane: int
+    lanes: int
+
+    def shard(self, visit: int) -> int:
+        """The shard of this lane's visit."""
+        epoch, place = divmod(visit * self.lanes + self.lane, len(self.shard_counts))
+        return int(_epoch_order(self.name, self.seed, epoch, len(self.shard_counts))[place])
+
+    def samples(self, visit: int) -> np.ndarray:
+        """(count,) order of the samples within this lane's visit."""
+        overall = visit * self.lanes + self.lane
+        return _generator("samples", self.name, self.seed, overall).permutation(self.shard_counts[self.shard(visit)])
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """Position in this lane's stream of the set -> (visit, samples of that visit that come before)."""
+        visit = 0
+        while position >= (count := self.shard_counts[self.shard(visit)]):
+            position -= count
+            visit += 1
+        return visit, position
+
+
+@dataclass(frozen=True)
+class TrainingStream:
+    """One rank's part of the endless stream over a weighted mixture of sets."""
+
+    weights: Mapping[str, float]
+    """Set URI -> weight; they need not sum to one."""
+    sidecars: Sequence[str] = ()
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+    lanes: int = LANES
+    sets: tuple[ShardSet, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.weights or min(self.weights.values()) <= 0:
+            raise ValueError(f"the mixture {dict(self.weights)} needs at least one set, and weights above zero")
+        if not 0 <= self.rank < self.world or self.lanes % self.world:
+            raise ValueError(
+                f"rank {self.rank} of {self.world} readers: the number of readers (ranks x loader workers) must divide "
+                f"the {self.lanes} lanes of the stream, and the rank must be below it"
+            )
+        sets = tuple(ShardSet.open(uri, self.sidecars) for uri in self.weights)
+        for shard_set in sets:
+            if len(shard_set) == 0:
+                raise ShardError(f"{shard_set.uri} holds no sample; it cannot be trained on")
+        object.__setattr__(self, "sets", sets)
+
+    def iterate(self, start: int = 0) -> Iterator[ShardSample]:
+        """Elements start, start + 1, ... of this rank: the global elements rank + world * start, and so on."""
+        own = range(self.rank, self.lanes, self.world)
+        with ThreadPoolExecutor(max_workers=2) as fetcher:
+            lanes = [self._lane(lane, -(-(start - turn) // len(own)), fetcher) for turn, lane in enumerate(own)]
+            turn = start % len(own)
+            while True:
+                yield next(lanes[turn])
+                turn = (turn + 1) % len(own)
+
+    def _lane(self, lane: int, start: int, fetcher: ThreadPoolExecutor) -> Iterator[ShardSample]:
+        choices = _choices(list(self.weights.values()), self.seed, lane)
+        block, inside = divmod(start, _DRAWS)
+        before = np.bincount(choices(block)[:inside], minlength=len(self.sets))
+        for number in range(block):
+            before += np.bincount(choices(number), minlength=len(self.sets))
+        streams = [
+            _visits(shard_set, self._order(shard_set, lane), int(position), fetcher)
+            for shard_set, position in zip(self.sets, before, strict=True)
+        ]
+        while True:
+            for choice in choices(block)[inside:]:
+                yield next(streams[choice])
+            block, inside = block + 1, 0
+
+    def _order(self, shard_set: ShardSet, lane: int) -> SetOrder:
+        # The order must not depend on where the shards are stored, so it is seeded by what they hold.
+        name = f"{shard_set.manifest.dataset}/{shard_set.manifest.split}"
+        return SetOrder(tuple(shard_set.shard_counts.tolist()), name, self.seed, lane, self.lanes)
+
+
+def _visits(shard_set: ShardSet, order: SetOrder, position: int, fetcher: ThreadPoolExecutor) -> Iterator[ShardSample]:
+    """One lane's endless stream over one set; the next shard is fetched while the last samples are consumed."""
+    visit, skipped = order.locate(position)
+    coming: Future[LoadedShard] | None = None
+    while True:
+        loaded = coming.result() if coming else shard_set.load(order.shard(visit))
+        coming = None
+        places = order.samples(visit)[skipped:]
+        for number, place in enumerate(places):
+            if coming is None and len(places) - number <= _FETCH_AHEAD:
+                coming = fetcher.submit(shard_set.load, order.shard(visit + 1))
+            yield loaded.sample(int(place))
+        visit, skipped = visit + 1, 0
+
+
+def _choices(weights: Sequence[float], seed: int, lane: int) -> Callable[[int], np.ndarray]:
+    """Block number -> (_DRAWS,) indices of sets, drawn by weight."""
+    edges = np.cumsum(np.asarray(weights, dtype=np.float64))
+    edges /= edges[-1]
+
+    def block(number: int) -> np.ndarray:
+        uniform = _generator("sets", seed, lane, number).random(_DRAWS)
+        return np.searchsorted(edges, uniform, side="right")
+
+    return block
+
+
+@lru_cache(maxsize=64)
+def _epoch_order(name: str, seed: int, epoch: int, shards: int) -> np.ndarray:
+    return _generator("shards", name, seed, epoch).permutation(shards)
+
+
+def _generator(*seeds: str | int) -> np.random.Generator:
+    digest = hashlib.sha256(repr(seeds).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))

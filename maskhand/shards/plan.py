@@ -1,0 +1,50 @@
+"""Which hand goes into which shard: a pure function of the card, the raw labels, the code's version and a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskhand.adapters import RawPlan
+from maskhand.catalog import DatasetSpec
+from maskhand.shards.layout import FORMAT_VERSION, ShardError, shard_name
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """The assignment of one split."""
+
+    digest: str
+    """12 hex digits; shards of different plans are never mixed."""
+    shards: tuple[np.ndarray, ...]
+    """Per shard the positions in the raw split, int64, in tar order."""
+
+    def names(self) -> list[str]:
+        return [shard_name(i) for i in range(len(self.shards))]
+
+
+def make_plan(spec: DatasetSpec, split: str, raw: RawPlan, seed: int) -> ShardPlan:
+    """Shuffle the split once and cut it into near-equal shards of at most `spec.shard_size`.
+
+    Each shard is then a random sample of the split, so that reading shard after shard is already well mixed. Near-equal
+    means that no shard is a small remainder, which some ranks would finish early.
+    """
+    _check_keys(spec, raw)
+    text = "\n".join([spec.digest(), split, raw.source_digest, str(FORMAT_VERSION), str(seed), *raw.keys])
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    # The order depends on the seed and the number of hands only: two releases of labels keep the same assignment.
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(raw.keys))
+    shards = np.array_split(order, -(-len(order) // spec.shard_size))
+    return ShardPlan(digest[:12], tuple(shards))
+
+
+def _check_keys(spec: DatasetSpec, raw: RawPlan) -> None:
+    if not raw.keys:
+        raise ShardError(f"{spec.name}: the raw split holds no hand")
+    if len(set(raw.keys)) != len(raw.keys):
+        raise ShardError(f"{spec.name}: the adapter gave the same key twice; keys must be unique in a dataset")
+    bad = next((key for key in raw.keys if not all(c.isalnum() or c in "-_" for c in key)), None)
+    if bad is not None:
+        raise ShardError(f"{spec.name}: key {bad!r} must hold letters, digits, '-' and '_' only; a dot would split it")

@@ -1,0 +1,144 @@
+"""Read a shard set with its sidecars: whole shards in memory, samples by position, each exactly once in evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskhand import storage
+from maskhand.sample import HandSample
+from maskhand.shards.codec import Members, decode_arrays, decode_sample, decode_tar
+from maskhand.shards.layout import IMAGES, ShardError, tar_uri
+from maskhand.shards.manifest import Manifest, ShardEntry, read_manifest
+
+
+@dataclass(frozen=True)
+class ShardSample:
+    """A sample and what its sidecars say about it."""
+
+    sample: HandSample
+    index: int
+    """Position in the set, 0..len-1, shard after shard."""
+    sidecars: Mapping[str, Mapping[str, np.ndarray] | None]
+    """Part -> its arrays; None where the annotator rejected this sample."""
+
+
+@dataclass(frozen=True)
+class LoadedShard:
+    """One shard's encoded members in memory; samples are decoded when asked for."""
+
+    first_index: int
+    images: Sequence[tuple[str, Members]]
+    sidecars: Mapping[str, Mapping[str, Members]]
+    """Part -> key -> members."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sample(self, position: int) -> ShardSample:
+        key, members = self.images[position]
+        found = {part: entries.get(key) for part, entries in self.sidecars.items()}
+        return ShardSample(
+            decode_sample(key, members),
+            self.first_index + position,
+            {part: None if entry is None else decode_arrays(entry["npz"]) for part, entry in found.items()},
+        )
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """An opened set: its manifests are read and known to belong together."""
+
+    uri: str
+    manifest: Manifest
+    sidecar_manifests: Mapping[str, Manifest]
+
+    @classmethod
+    def open(cls, set_uri: str, sidecars: Sequence[str] = ()) -> ShardSet:
+        """Raises ShardError when a part is missing, unfinished, or was made from other images."""
+        manifest = read_manifest(set_uri, IMAGES)
+        sides = {part: read_manifest(set_uri, part) for part in sidecars}
+        for part, side in sides.items():
+            check_sidecar(set_uri, manifest, part, side)
+        return cls(str(set_uri), manifest, sides)
+
+    def __len__(self) -> int:
+        return self.manifest.count
+
+    @property
+    def shard_counts(self) -> np.ndarray:
+        """(number of shards,) int64 samples per shard."""
+        return np.array([entry.count for entry in self.manifest.shards], dtype=np.int64)
+
+    def load(self, shard: int) -> LoadedShard:
+        """Fetch one shard and its sidecars; ShardError when a tar is missing, cut, altered or has another count."""
+        images = read_tar(storage.join(self.uri, IMAGES), self.manifest.shards[shard])
+        sides = {
+            part: dict(read_tar(storage.join(self.uri, part), manifest.shards[shard]))
+            for part, manifest in self.sidecar_manifests.items()
+        }
+        return LoadedShard(int(self.shard_counts[:shard].sum()), images, sides)
+
+    def read_shard(self, shard: int) -> list[ShardSample]:
+        loaded = self.load(shard)
+        return [loaded.sample(position) for position in range(len(loaded))]
+
+    def evaluation(self, rank: int = 0, world: int = 1) -> Iterator[ShardSample]:
+        """This rank's contiguous slice of the sample indices; all ranks together give each sample exactly once."""
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} is not in 0..{world - 1}")
+        start, stop = rank * len(self) // world, (rank + 1) * len(self) // world
+        first = 0
+        for shard, count in enumerate(self.shard_counts):
+            begin, end = max(start - first, 0), min(stop - first, int(count))
+            if begin < end:
+                loaded = self.load(shard)
+                for position in range(begin, end):
+                    yield loaded.sample(position)
+            first += int(count)
+
+
+def iterate_samples(set_uri: str, sidecars: Sequence[str] = (), rank: int = 0, world: int = 1) -> Iterator[ShardSample]:
+    """Every sample of a set once, in index order, split over ranks by contiguous slices."""
+    return ShardSet.open(set_uri, sidecars).evaluation(rank, world)
+
+
+def read_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
+    """A tar's keys and members, checked against its manifest entry (length, sha256, number of samples)."""
+    uri = tar_uri(part_uri, entry.name)
+    try:
+        data = storage.read_bytes(uri)
+    except storage.MissingFileError:
+        raise ShardError(f"{uri}: the manifest lists this tar but it is not there; build this part again") from None
+    return check_tar(uri, data, entry)
+
+
+def check_tar(uri: str, data: bytes, entry: ShardEntry) -> list[tuple[str, Members]]:
+    """Decode a tar's bytes; ShardError when they are not what the manifest entry says."""
+    if len(data) != entry.bytes:
+        raise ShardError(
+            f"{uri}: {len(data)} bytes, the manifest says {entry.bytes}; the tar was cut or replaced. "
+            "Delete it and build this part again"
+        )
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise ShardError(
+            f"{uri}: its sha256 is not the manifest's, it was altered. Delete it and build this part again"
+        )
+    samples = list(decode_tar(io.BytesIO(data), uri))
+    if len(samples) != entry.count:
+        raise ShardError(f"{uri}: {len(samples)} samples, the manifest says {entry.count}; build this part again")
+    return samples
+
+
+def check_sidecar(set_uri: str, images: Manifest, part: str, sidecar: Manifest) -> None:
+    """ShardError when a sidecar was made from other images than those that are here now."""
+    made_from = sidecar.inputs.get(IMAGES)
+    if made_from != images.digest:
+        raise ShardError(
+            f"{storage.join(set_uri, part)} was made from images {made_from}, here are images {images.digest}; "
+            f"annotate again (with --rebuild)"
+        )

@@ -1,0 +1,171 @@
+"""The data steps: synthetic pictures, image shards, sidecars, and their verification."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskhand import storage
+from maskhand.progress import Progress
+from maskhand.steps.receipt import Receipt
+from maskhand.workspace import Workspace
+
+if TYPE_CHECKING:
+    from maskhand.config import Recipe
+    from maskhand.shards.manifest import Manifest
+
+IMAGES = "images"
+MANO = "mano"
+PICTURES = (".jpg", ".jpeg", ".png")
+RAW_DEPTH = 3
+"""How many folders deep the annotation files of a published data set may lie."""
+MOCAP = "mocap.npz"
+"""Poses without pictures, beside the files of a raw data set."""
+
+
+def shard(
+    workspace: Workspace, dataset: str, split: str, raw: str | None, progress: Progress, rebuild: bool = False
+) -> Receipt:
+    """Published files of one split -> image shards. `raw` is their folder, else WORKSPACE/raw/DATASET.
+
+    `rebuild` replaces shards made from another card, raw data or code; without it they are an error.
+    """
+    from maskhand.catalog import load_spec
+    from maskhand.cluster.map import map_shards
+    from maskhand.cluster.session import ray_session
+    from maskhand.shards.build import build_shards
+
+    set_uri = workspace.shard_set(f"{dataset}/{split}")
+    folder = raw_folder(workspace, dataset, raw)
+    build = partial(
+        build_shards, load_spec(dataset), folder, split, set_uri, mapper=map_shards, on_shard=_count(progress)
+    )
+    with ray_session():
+        manifest = _replacing(build, rebuild)
+    return _receipt(set_uri, IMAGES, manifest)
+
+
+def annotate_keypoints(
+    workspace: Workspace, name: str, detector: str, progress: Progress, rebuild: bool = False
+) -> Receipt:
+    """Sidecar shards `keypoints.<detector>` of the shard set `name`."""
+    from maskhand.annotate.keypoints import annotate_keypoints as annotate
+    from maskhand.cluster.map import map_shards
+    from maskhand.cluster.session import ray_session
+
+    set_uri = workspace.shard_set(name)
+    build = partial(annotate, set_uri, detector, workspace.assets, mapper=map_shards, on_shard=_count(progress))
+    with ray_session():
+        manifest = _replacing(build, rebuild)
+    return _receipt(set_uri, f"keypoints.{detector}", manifest)
+
+
+def annotate_mano(workspace: Workspace, name: str, progress: Progress, rebuild: bool = False) -> Receipt:
+    """Sidecar shards `mano` of the shard set `name`: canonical MANO targets, checked against the joints."""
+    from maskhand.annotate.mano_targets import annotate_mano as annotate
+    from maskhand.cluster.map import map_shards
+    from maskhand.cluster.session import ray_session
+
+    set_uri = workspace.shard_set(name)
+    with ray_session():
+        manifest = _replacing(partial(annotate, set_uri, mapper=map_shards, on_shard=_count(progress)), rebuild)
+    return _receipt(set_uri, MANO, manifest)
+
+
+def raw_folder(workspace: Workspace, dataset: str, raw: str | None) -> str:
+    """Where the published files of a data set are: `raw`, else WORKSPACE/raw/DATASET."""
+    return raw or str(workspace.raw / dataset)
+
+
+def raw_fingerprint(folder: str) -> str:
+    """12 hex digits that change when published files do: name, size and time of every one but the pictures."""
+    root, facts = Path(folder), []
+    for depth in range(RAW_DEPTH):
+        for path in root.glob("*/" * depth + "*.*"):
+            if path.suffix.lower() not in PICTURES and path.is_file():
+                about = path.stat()
+                facts.append(f"{path.relative_to(root)} {about.st_size} {about.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
+
+
+def verify(workspace: Workspace, name_or_uri: str) -> list[str]:
+    """What is wrong with a shard set and its sidecars, a sentence each; empty when they are whole."""
+    from maskhand.shards.verify import verify as problems
+
+    return [p.message for p in problems(_set_uri(workspace, name_or_uri))]
+
+
+def data_digest(workspace: Workspace, name: str) -> str:
+    """Digest of the pictures and annotations of a shard set (12 hex digits)."""
+    from maskhand.shards.manifest import read_manifest
+
+    return read_manifest(workspace.shard_set(name), IMAGES).digest()
+
+
+def training_digests(workspace: Workspace, recipe: str, overrides: Sequence[str]) -> dict[str, str]:
+    """Everything outside the recipe that decides the outcome of its trainings: name -> digest (12 hex digits)."""
+    from maskhand.config import load_recipe
+    from maskhand.hand.model_file import default_hand_path, load_hand_model
+    from maskhand.shards.manifest import read_manifest
+
+    wanted = load_recipe(recipe, overrides)
+    digests = {
+        f"{name}/{part}": read_manifest(workspace.shard_set(name), part).digest()
+        for name in wanted.data.train
+        for part in (IMAGES, MANO, f"keypoints.{wanted.data.keypoints.detector}")
+    }
+    digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, wanted))}
+    return digests | {"hand_model": load_hand_model(default_hand_path()).digest}
+
+
+def mocap_files(workspace: Workspace, recipe: Recipe) -> tuple[str, ...]:
+    """The pose-only files beside the raw data sets of a recipe that wants them."""
+    datasets = sorted({name.partition("/")[0] for name in recipe.data.train}) if recipe.data.mocap else []
+    paths = [workspace.raw / dataset / MOCAP for dataset in datasets]
+    return tuple(str(path) for path in paths if path.is_file())
+
+
+def _receipt(set_uri: str, part: str, manifest: Manifest) -> Receipt:
+    rejected = sum(manifest.rejects.values())
+    return Receipt.of(
+        storage.join(set_uri, part, "manifest.json"),
+        samples=manifest.count,
+        rejected=rejected,
+        data_digest=manifest.digest(),
+    )
+
+
+def _replacing(build: Callable[..., Manifest], rebuild: bool) -> Manifest:
+    """Keep finished shards; where they do not fit (other card, data, annotator), replace them only when told to."""
+    from maskhand.shards.layout import ShardError
+
+    try:
+        return build(rebuild=False)
+    except ShardError:
+        if not rebuild:
+            raise
+    return build(rebuild=True)
+
+
+def _count(progress: Progress) -> Callable[[object], None]:
+    """A callback for one finished shard after the other; how many there will be is the builder's secret."""
+    finished = 0
+
+    def on_shard(_record: object) -> None:
+        nonlocal finished
+        finished += 1
+        progress(finished, 0, f"{finished} shards")
+
+    return on_shard
+
+
+def _set_uri(workspace: Workspace, name_or_uri: str) -> str:
+    is_uri = "://" in name_or_uri or Path(name_or_uri).is_dir()
+    return name_or_uri if is_uri else workspace.shard_set(name_or_uri)
+
+
+def _sha256_12(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]

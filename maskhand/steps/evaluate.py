@@ -1,0 +1,118 @@
+"""The steps after training: measure a model, register it and let the gate decide about its alias."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskhand import storage
+from maskhand.progress import Progress
+from maskhand.steps.receipt import Receipt
+from maskhand.workspace import Workspace
+
+if TYPE_CHECKING:
+    from maskhand.conventions import Side
+
+SUMMARY = "evaluation.json"
+"""Written last into the folder of an evaluation: the model and, per set, `result.json` with its neighbours."""
+
+COLUMNS = {
+    "pa_mpjpe_mm": "PA-MPJPE mm",
+    "pa_mpvpe_mm": "PA-MPVPE mm",
+    "pa_f5": "F@5",
+    "pa_f15": "F@15",
+    "pa_auc_joints": "AUC",
+}
+
+
+def model_folder(workspace: Workspace, model: str) -> str:
+    """The exported folder of a model: a path as it is, `models:/NAME@ALIAS` fetched from the registry."""
+    if not model.startswith("models:/"):
+        return model
+    from maskhand.tracking import Tracker
+
+    return str(Tracker.of(workspace).bundle_folder(model))
+
+
+def model_digest(workspace: Workspace, model: str) -> str:
+    """Digest of the file that names a model's weights; an alias may mean another model tomorrow."""
+    from maskhand.steps.train import BUNDLE_FILE
+
+    return Receipt.of(storage.join(model_folder(workspace, model), BUNDLE_FILE)).digest
+
+
+def evaluate(workspace: Workspace, model: str, sets: Sequence[str], progress: Progress) -> Receipt:
+    """Measure `model` on shard sets (none: its recipe's) beside the mean pose of its training sets.
+
+    The receipt names `evaluation.json`; beside it each set has result.json, table.md, samples.parquet and sheet.png.
+    """
+    from maskhand.catalog import load_spec
+    from maskhand.evaluation import runner
+    from maskhand.evaluation.mean_pose import mean_pose_of_sets
+    from maskhand.evaluation.report import evaluation_sheet, write_report
+    from maskhand.models.bundle import ModelBundle
+
+    bundle = ModelBundle.load(model_folder(workspace, model))
+    train = {workspace.shard_set(name): weight for name, weight in bundle.recipe.data.train.items()}
+    baseline = mean_pose_of_sets(train)
+    folder = storage.join(workspace.reports, f"evaluation-{bundle.recipe.name}-{bundle.digest}")
+    found: dict[str, Any] = {}
+    for name in sets or bundle.recipe.data.evaluate:
+        tips = load_spec(name.partition("/")[0]).fingertip_vertices
+        result = runner.evaluate(bundle, workspace.shard_set(name), baseline=baseline, tips=tips, progress=progress)
+        files = write_report(result, storage.join(folder, name), evaluation_sheet(bundle, result))
+        found[name] = json.loads(result.to_json()) | {"files": files}
+    summary = {"model": model, "model_digest": bundle.digest, "sets": found}
+    uri = storage.join(folder, SUMMARY)
+    storage.write_bytes_atomic(uri, (json.dumps(summary, indent=1) + "\n").encode())
+    first = next(iter(found.values()))
+    gain = {"gain_over_mean_pose": round(first["gain_over_mean_pose"], 4)}
+    return Receipt.of(uri, samples=sum(s["count"] for s in found.values()), **gain)
+
+
+def table(receipt: Receipt) -> tuple[list[str], list[list[str]]]:
+    """(columns, rows) of an evaluation, for people: a row per set and predictor."""
+    rows = [
+        [name, row["name"], *(_cell(row["metrics"][metric]) for metric in COLUMNS)]
+        for name, result in _read(receipt)["sets"].items()
+        for row in result["rows"]
+    ]
+    return ["set", "predictor", *COLUMNS.values()], rows
+
+
+def sheets(receipt: Receipt) -> dict[str, str]:
+    """URIs of an evaluation's contact sheets, by set."""
+    return {name: result["files"]["sheet.png"] for name, result in _read(receipt)["sets"].items()}
+
+
+def as_data_url(png_uri: str) -> str:
+    """A picture inside its own address, for pages that cannot reach our files."""
+    return "data:image/png;base64," + base64.b64encode(storage.read_bytes(png_uri)).decode()
+
+
+def predict(
+    workspace: Workspace,
+    photo: Path,
+    out: Path,
+    model: str,
+    box_xyxy_px: tuple[float, float, float, float] | None,
+    side: Side | None,
+    focal_px: float | None,
+) -> list[Path]:
+    """The hands of a photo as overlay, meshes and JSON in folder `out`; returns the files (see `predict_photo`)."""
+    from maskhand.models.bundle import ModelBundle
+    from maskhand.predict import predict_photo
+
+    bundle = ModelBundle.load(model_folder(workspace, model))
+    return predict_photo(photo, bundle, out, box_xyxy_px, side, focal_px=focal_px, assets=workspace.assets)
+
+
+def _read(receipt: Receipt) -> dict[str, Any]:
+    return json.loads(storage.read_bytes(receipt.uri))
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,102 @@
+"""The training steps: one tracked run each, on Ray workers, continued or found again when it is asked for twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskhand.progress import Progress
+from maskhand.steps.data import mocap_files, training_digests
+from maskhand.steps.receipt import Receipt
+from maskhand.workspace import Workspace
+
+if TYPE_CHECKING:
+    from maskhand.config import Recipe
+
+TOKENIZER_FILE = "tokenizer.json"
+BUNDLE_FILE = "bundle.json"
+
+
+def train_tokenizer(
+    workspace: Workspace, recipe: str, overrides: Sequence[str], label: str, progress: Progress
+) -> Receipt:
+    """VQ-MANO on the recipe's shard sets and pose files. The receipt names `tokenizer.json` of the exported folder."""
+    from maskhand.config import load_recipe
+    from maskhand.training import tokenizer_loop
+
+    wanted = load_recipe(recipe, overrides)
+    inputs = _inputs(workspace, recipe, overrides, label)
+    job = tokenizer_loop.TokenizerJob(wanted, workspace.shards_uri, mocap_files(workspace, wanted))
+    steps = wanted.tokenizer_training.optim.steps
+    return _train("tokenizer", tokenizer_loop.run, job, wanted, inputs, steps, TOKENIZER_FILE, workspace, progress)
+
+
+def train_transformer(
+    workspace: Workspace, recipe: str, overrides: Sequence[str], tokenizer: str, label: str, progress: Progress
+) -> Receipt:
+    """The masked transformer on the frozen VQ-MANO in folder `tokenizer`. The receipt names the exported bundle."""
+    from maskhand.config import load_recipe
+    from maskhand.training import transformer_loop
+
+    wanted = load_recipe(recipe, overrides)
+    marker = Path(tokenizer) / TOKENIZER_FILE
+    inputs = _inputs(workspace, recipe, overrides, label) | {"tokenizer": Receipt.of(str(marker)).digest}
+    job = transformer_loop.TransformerJob(wanted, workspace.shards_uri, tokenizer)
+    steps = wanted.training.optim.steps
+    return _train("transformer", transformer_loop.run, job, wanted, inputs, steps, BUNDLE_FILE, workspace, progress)
+
+
+def _inputs(workspace: Workspace, recipe: str, overrides: Sequence[str], label: str) -> dict[str, str]:
+    return training_digests(workspace, recipe, overrides) | ({"label": label} if label else {})
+
+
+def _train(
+    kind: Any,
+    loop: Callable[[Any, Any], None],
+    job: Any,
+    recipe: Recipe,
+    inputs: Mapping[str, str],
+    steps: int,
+    marker: str,
+    workspace: Workspace,
+    progress: Progress,
+) -> Receipt:
+    """Fit under one tracked run: an earlier run of the same identity is continued, a finished one is returned."""
+    from maskhand.cluster.session import ray_session
+    from maskhand.cluster.train import fit
+    from maskhand.tracking import RunReporter, Tracker
+    from maskhand.training.checkpoint import run_identity
+
+    identity = run_identity(kind, recipe, inputs)
+    name = f"{kind}-{recipe.name}-{identity}"
+    tracker = Tracker.of(workspace)
+    run_id = tracker.find_run(kind, identity) or tracker.start_run(
+        kind, recipe, {"identity": identity, **inputs}, _lineage(workspace, recipe, inputs), run_name=name
+    )
+    try:
+        with ray_session():
+            done = fit(
+                loop,
+                job,
+                name=name,
+                identity=identity,
+                storage_path=workspace.runs,
+                engine=recipe.engine,
+                reporter=RunReporter(tracker.uri, run_id),
+                on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
+            )
+    except BaseException:
+        tracker.end_run(run_id, status="FAILED")
+        raise
+    progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
+    if not done.reused:
+        tracker.log_history(run_id, done.run_dir / "metrics.jsonl")
+        tracker.end_run(run_id)
+    return Receipt.of(str(done.export_dir / marker), run_id=run_id, steps=done.steps, restarts=done.restarts)
+
+
+def _words(metrics: Mapping[str, float]) -> str:
+    return "  ".join(
+        f"{name.removeprefix('train/')} {metrics[name]:.4g}" for name in list(metrics)[:2] if name.startswith("train/")
+    )

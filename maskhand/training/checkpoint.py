@@ -1,0 +1,116 @@
+"""What a run leaves behind: checkpoints in a plain folder, the exported tokenizer, and the identity that ties them to inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from maskhand.config import Recipe, TokenizerConfig
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.models.vq_mano import VQMano
+
+EXPORT = "export"
+"""Folder inside the last checkpoint that holds what the run was for."""
+
+Kind = Literal["tokenizer", "transformer"]
+
+_SECTIONS: dict[Kind, tuple[str, ...]] = {
+    "tokenizer": ("seed", "data", "tokenizer", "tokenizer_training", "engine"),
+    "transformer": ("seed", "data", "tokenizer", "model", "training", "engine"),
+}
+
+
+class TokenizerFileError(ValueError):
+    """An exported tokenizer that cannot be read; the message names the file."""
+
+
+def run_identity(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
+    """12 hex digits over everything that decides a training's outcome.
+
+    The recipe's sections that matter for this kind (not, say, the sampler's), and `inputs`: a digest by name for the shard
+    sets, the hand model and, for the transformer, the tokenizer.
+    """
+    values = recipe.model_dump(mode="json")
+    facts = {"kind": kind, "recipe": {name: values[name] for name in _SECTIONS[kind]}, "inputs": dict(inputs)}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load_mano(path: str | None) -> ManoLayer:
+    """The right-hand layer of the model file at `path`; None: the configured one, or the open hand."""
+    return ManoLayer(load_hand_model(path or default_hand_path("right")))
+
+
+class DirectoryStore:
+    """Checkpoints of a single process, a folder each under `root`; the two newest are kept."""
+
+    def __init__(self, root: str | Path) -> None:
+        self._root = Path(root)
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._root, prefix=".part-") as part:
+            write(Path(part) / "content")
+            final = self._root / f"step-{step:09d}"
+            shutil.rmtree(final, ignore_errors=True)
+            (Path(part) / "content").rename(final)
+        for old in self._steps()[:-2]:
+            shutil.rmtree(old)
+
+    @contextmanager
+    def latest(self) -> Iterator[Path | None]:
+        steps = self._steps()
+        yield steps[-1] if steps else None
+
+    def _steps(self) -> list[Path]:
+        return sorted(self._root.glob("step-*"))
+
+
+def save_tokenizer(folder: str | Path, weights: Mapping[str, Any], recipe: Recipe, metadata: Mapping[str, Any]) -> None:
+    """Write `tokenizer.pt` (the state dict) and, last, `tokenizer.json` (its settings, the file's sha256, `metadata`)."""
+    import torch
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(weights), folder / "tokenizer.pt")
+    digest = hashlib.sha256((folder / "tokenizer.pt").read_bytes()).hexdigest()
+    record = {
+        "tokenizer": recipe.tokenizer.model_dump(mode="json"),
+        "sha256": digest,
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest(),
+        **metadata,
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+
+def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) -> VQMano:
+    """The frozen tokenizer exported to `folder`.
+
+    Raises TokenizerFileError when files are missing or damaged, or when its settings are not the `expected` ones.
+    """
+    import torch
+
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / "tokenizer.json").read_text())
+        data = (folder / "tokenizer.pt").read_bytes()
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise TokenizerFileError(f"{folder}: no exported tokenizer here ({error}); train one first") from None
+    if hashlib.sha256(data).hexdigest() != record["sha256"]:
+        raise TokenizerFileError(f"{folder / 'tokenizer.pt'}: its sha256 is not the one in tokenizer.json; train it again")
+    config = TokenizerConfig.model_validate(record["tokenizer"])
+    if expected is not None and config != expected:
+        different = [name for name in TokenizerConfig.model_fields if getattr(config, name) != getattr(expected, name)]
+        raise TokenizerFileError(
+            f"{folder}: this tokenizer was trained with other settings of {', '.join(different)}; train one with this recipe"
+        )
+    tokenizer = VQMano(config)
+    tokenizer.load_state_dict(torch.load(folder / "tokenizer.pt", map_location="cpu", weights_only=True))
+    return tokenizer.freeze()

@@ -1,0 +1,169 @@
+"""The one place that knows DeepSpeed: a model, its optimiser and its ranks behind five verbs.
+
+    engine = start_engine(objective, optim, config)
+    stats = engine.step(*inputs)        # forward, backward, clipped and sharded AdamW update
+    engine.save(folder); engine.load(folder)
+    engine.mean(values)                 # over ranks
+    engine.full_state_dict()            # fp32 weights, gathered from all ranks
+
+The objective is a module whose `forward(*inputs)` returns `(loss, stats)`: everything that touches weights happens inside
+this one call, as ZeRO stage 3 and mixed precision require. With bf16 the weights stay fp32 and the operations of the
+forward pass are cast (torch autocast), so that the exported weights are the trained ones at full precision.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskhand.config import EngineConfig, OptimConfig
+
+TAG = "checkpoint"
+
+
+def start_engine(
+    objective: nn.Module, parameter_groups: list[dict[str, Any]], optim: OptimConfig, config: EngineConfig
+) -> Engine:
+    """Build a DeepSpeed engine over all ranks of the process group (or a group of one when there is none).
+
+    Ranks call this together, with identically initialised objectives. `parameter_groups` are AdamW's (params, lr,
+    weight_decay); what is in none of them is not trained. Raises ValueError when the batch does not divide over ranks.
+    """
+    cuda = config.use_gpu and torch.cuda.is_available()
+    if config.use_gpu and not cuda:
+        raise RuntimeError("engine.use_gpu is true but torch finds no CUDA device; set engine.use_gpu=false to train on CPU")
+    deepspeed = _import_deepspeed(cuda)
+    _join_process_group(deepspeed, cuda)
+    wrapped, *_ = deepspeed.initialize(
+        model=objective,
+        model_parameters=parameter_groups,
+        config=_deepspeed_config(optim, config),
+        dist_init_required=False,
+    )
+    return Engine(wrapped, optim)
+
+
+class Engine:
+    """A model in training; see `start_engine`."""
+
+    def __init__(self, wrapped: Any, optim: OptimConfig) -> None:
+        self._wrapped = wrapped
+        self._optim = optim
+        self._base_lr = [group["lr"] for group in wrapped.optimizer.param_groups]
+        self.device: torch.device = wrapped.device
+        self.rank: int = torch.distributed.get_rank()
+        self.world: int = torch.distributed.get_world_size()
+
+    @property
+    def objective(self) -> nn.Module:
+        return self._wrapped.module
+
+    def step(self, step: int, *inputs: Any) -> dict[str, Tensor]:
+        """One update at `step` (0-based, decides the learning rate); returns the detached stats of this rank plus the loss."""
+        factor = learning_rate_factor(step, self._optim)
+        for group, base in zip(self._wrapped.optimizer.param_groups, self._base_lr, strict=True):
+            group["lr"] = base * factor
+        loss, stats = self._wrapped(*inputs)
+        self._wrapped.backward(loss)
+        self._wrapped.step()
+        return {"loss": loss.detach(), **{name: value.detach() for name, value in stats.items()}}
+
+    def lr(self) -> float:
+        """Learning rate of the first parameter group in the last step."""
+        return float(self._wrapped.optimizer.param_groups[0]["lr"])
+
+    def grad_norm(self) -> float:
+        """Global gradient norm of the last step, before clipping."""
+        return float(self._wrapped.get_global_grad_norm() or 0.0)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over ranks; every rank must call it."""
+        if self.world == 1:
+            return values
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total / self.world
+
+    def save(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """Write this rank's part of a checkpoint; every rank must call it, each may use its own folder (merge them to load)."""
+        self._wrapped.save_checkpoint(str(folder), tag=TAG, client_state=dict(state))
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        """Read a merged checkpoint and return the `state` it was saved with. Needs the same number of ranks and ZeRO stage."""
+        loaded, state = self._wrapped.load_checkpoint(str(folder), tag=TAG)
+        if loaded is None:
+            raise FileNotFoundError(f"{folder}: no DeepSpeed checkpoint {TAG!r} in this folder; delete the run's folder to start anew")
+        return state
+
+    def full_state_dict(self) -> dict[str, Tensor] | None:
+        """The objective's weights and buffers on the CPU, fp32, gathered over ranks; None except on rank 0. All ranks must call it."""
+        if self._wrapped.zero_optimization_stage() == 3:
+            gathered = self._wrapped._zero3_consolidated_16bit_state_dict()
+        else:
+            gathered = self.objective.state_dict()
+        if self.rank != 0:
+            return None
+        return {name: value.detach().cpu().clone().contiguous() for name, value in gathered.items()}
+
+
+def learning_rate_factor(step: int, optim: OptimConfig) -> float:
+    """Share of the base learning rate at a 0-based step: linear warm-up, then constant or a half cosine down to 1 %."""
+    if step < optim.warmup_steps:
+        return (step + 1) / optim.warmup_steps
+    if optim.schedule == "constant":
+        return 1.0
+    done = (step - optim.warmup_steps) / max(1, optim.steps - optim.warmup_steps)
+    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+def _deepspeed_config(optim: OptimConfig, config: EngineConfig) -> dict[str, Any]:
+    world = torch.distributed.get_world_size()
+    if optim.batch % world:
+        raise ValueError(f"optim.batch={optim.batch} does not divide over engine.workers={world}; choose a multiple")
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": optim.batch // world,
+        "gradient_accumulation_steps": 1,
+        "optimizer": {"type": "AdamW", "params": {"lr": optim.lr, "weight_decay": 0.0, "torch_adam": True}},
+        "zero_optimization": {"stage": config.zero_stage},
+        "gradient_clipping": optim.clip or 0.0,
+        "steps_per_print": 10**9,
+    }
+    if config.precision == "bf16":
+        settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    return settings
+
+
+def _import_deepspeed(cuda: bool) -> Any:
+    if not cuda:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # DeepSpeed still calls collectives by the names torch is about to rename: one warning a step otherwise.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    if not cuda:
+        # Its shared-memory all-reduce would be compiled now (36 s, needs a compiler) and gloo serves as well.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _join_process_group(deepspeed: Any, cuda: bool) -> None:
+    """Reuse the launcher's process group, or make a group of one without opening a port."""
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        os.environ.setdefault(name, value)
+    backend = "nccl" if cuda else "gloo"
+    if not torch.distributed.is_initialized():
+        if int(os.environ["WORLD_SIZE"]) > 1:
+            torch.distributed.init_process_group(backend)
+        else:
+            torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)

@@ -1,0 +1,83 @@
+"""What happens between two steps of a training loop: means for the curves, checkpoints, resuming. The same for both loops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from maskhand.config import OptimConfig
+from maskhand.training.checkpoint import EXPORT
+from maskhand.training.engine import Engine
+from maskhand.training.worker import Worker
+
+
+class Journal:
+    """Keeps a run's books. `export(folder)` is called on all ranks at the end, inside the last checkpoint.
+
+    Everything that a resumed run needs and the engine does not hold is kept here: the step, the running means and the last
+    reported metrics. There is no generator state to keep, for all randomness is a function of seed, step and slot.
+    """
+
+    def __init__(self, engine: Engine, worker: Worker, optim: OptimConfig, export: Callable[[Path], None]) -> None:
+        self._engine, self._worker, self._optim, self._export = engine, worker, optim, export
+        self._names: list[str] = []
+        self._sums = torch.zeros(0)
+        self._count = 0
+        self._reported_at_s, self._reported_step = time.monotonic(), 0
+        self.metrics: dict[str, float] = {}
+        """The last report."""
+
+    def resume(self) -> int:
+        """Load the newest checkpoint, if any; returns the number of steps done."""
+        with self._worker.store.latest() as folder:
+            state = {} if folder is None else self._engine.load(folder)
+        self._names, self._count = state.get("names", []), state.get("count", 0)
+        self._sums = torch.tensor(state.get("sums", []), dtype=torch.float64, device=self._engine.device)
+        self.metrics = state.get("metrics", {})
+        self._reported_at_s, self._reported_step = time.monotonic(), state.get("step", 0)
+        return self._reported_step
+
+    def after_step(self, done: int, stats: Mapping[str, Tensor]) -> None:
+        """Book step number `done` (1-based): add its stats (0-d tensors), report and save when it is time."""
+        self._names = list(stats)
+        values = torch.stack([value.double() for value in stats.values()])
+        self._sums = values if self._count == 0 else self._sums + values
+        self._count += 1
+        last = done == self._optim.steps
+        if last or done % self._optim.log_every == 0:
+            self._report(done)
+        if last or done % self._optim.checkpoint_every == 0:
+            self._save(done, last)
+
+    def _report(self, done: int) -> None:
+        means = (self._engine.mean(self._sums) / self._count).tolist()
+        now_s = time.monotonic()
+        samples = (done - self._reported_step) * self._optim.batch
+        self.metrics = {f"train/{name}": value for name, value in zip(self._names, means, strict=True)} | {
+            "train/lr": self._engine.lr(),
+            "train/grad_norm": self._engine.grad_norm(),
+            "train/samples_per_s": samples / max(1e-9, now_s - self._reported_at_s),
+        }
+        self._count, self._reported_at_s, self._reported_step = 0, now_s, done
+        if self._worker.rank == 0:
+            self._worker.report(done, self.metrics)
+
+    def _save(self, done: int, last: bool) -> None:
+        state = {
+            "step": done,
+            "names": self._names,
+            "sums": self._engine.mean(self._sums).tolist(),
+            "count": self._count,
+            "metrics": self.metrics,
+        }
+
+        def write(folder: Path) -> None:
+            self._engine.save(folder, state)
+            if last:
+                self._export(folder / EXPORT)
+
+        self._worker.store.save(done, write)

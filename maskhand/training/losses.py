@@ -1,0 +1,151 @@
+"""Losses of both stages (paper sections 3.1 and 3.3; weights and reductions: METHOD 1.4 and 1.13).
+
+Reductions never depend on how a batch is cut: every term is a sum over samples divided by the number of samples B of
+this rank, *not* by the number of samples that carry the label. The mean over ranks of equal B is then exactly the value
+of one process with the whole batch, and so is the gradient. The price: a batch with few labels weighs them less.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskhand.batch import HandBatch
+from maskhand.config import LossConfig, MaskingConfig, TokenizerLossConfig
+from maskhand.conventions import NUM_BETAS
+from maskhand.hand.camera import project_crop
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.rotations import matrix_to_axis_angle
+from maskhand.models.masked_transformer import TransformerOutput
+from maskhand.models.vq_mano import VQMano, VQManoOutput
+from maskhand.training.masking import CorruptedTokens
+
+_UNITS_PER_METRE = {"m": 1.0, "dm": 10.0, "mm": 1000.0}
+
+
+class _Scalars:
+    def scalars(self) -> dict[str, Tensor]:
+        """Every term, detached; turn them into floats only when they are logged (each does wait for the device)."""
+        return {f.name: getattr(self, f.name).detach() for f in fields(self)}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class TokenizerLosses(_Scalars):
+    """All () and unweighted, but `total`."""
+
+    total: Tensor
+    theta: Tensor
+    """Mean L1 of rotation matrices, or of axis-angle with `rot_repr: aa`."""
+    vertices: Tensor
+    """Mean L1 of wrist-relative vertices of the mean shape, in `mano_loss_unit`."""
+    joints: Tensor
+    commitment: Tensor
+
+
+def tokenizer_losses(
+    output: VQManoOutput, rotmats: Tensor, mano: ManoLayer, cfg: TokenizerLossConfig
+) -> TokenizerLosses:
+    """rotmats (B, 16, 3, 3): the poses that were encoded. The shape is the mean one: tokens know only poses."""
+    mean_shape = rotmats.new_zeros(len(rotmats), NUM_BETAS)
+    with torch.no_grad():
+        target = mano(rotmats, mean_shape)
+    mesh = mano(output.rotmats, mean_shape)
+    scale = _UNITS_PER_METRE[cfg.mano_loss_unit]
+    wrist, target_wrist = mesh.joints_m[:, :1], target.joints_m[:, :1]
+    vertices = scale * F.l1_loss(mesh.vertices_m - wrist, target.vertices_m - target_wrist)
+    joints = scale * F.l1_loss(mesh.joints_m - wrist, target.joints_m - target_wrist)
+    if output.pose.shape[-1] == 3:
+        theta = F.l1_loss(output.pose, nearest_axis_angle(matrix_to_axis_angle(rotmats), output.pose.detach()))
+    else:
+        theta = F.l1_loss(output.rotmats, rotmats)
+    reconstruction = cfg.theta * theta + cfg.vertices * vertices + cfg.joints * joints
+    total = cfg.recon * reconstruction + cfg.commitment * output.commitment
+    return TokenizerLosses(total, theta, vertices, joints, output.commitment)
+
+
+def nearest_axis_angle(target: Tensor, towards: Tensor) -> Tensor:
+    """Of the two vectors of length below 2 pi that mean the rotation `target` (..., 3), the one nearer to `towards`.
+
+    Without this the loss would average the two branches at angle pi, which rotated hands reach all the time.
+    """
+    angle = target.norm(dim=-1, keepdim=True)
+    other = target * (1 - 2 * math.pi / angle.clamp_min(1e-6))
+    is_nearer = (other - towards).square().sum(-1, keepdim=True) < (target - towards).square().sum(-1, keepdim=True)
+    return torch.where(is_nearer & (angle > 1e-6), other, target)
+
+
+@dataclass(frozen=True)
+class TransformerLosses(_Scalars):
+    """All () and unweighted, but `total`."""
+
+    total: Tensor
+    mask: Tensor
+    """Cross-entropy per token, nats."""
+    theta: Tensor
+    """Squared error of rotation matrices, summed over joints."""
+    beta: Tensor
+    """Squared error of betas, summed."""
+    joints_3d: Tensor
+    """L1 of wrist-relative joints, metres, summed over joints and axes."""
+    joints_2d: Tensor
+    """L1 of projected joints, crop sides, weighted by confidence, summed over joints and axes."""
+    token_accuracy: Tensor
+    """Share of masked tokens whose most probable code is the true one, over samples with MANO labels."""
+
+
+def transformer_losses(
+    output: TransformerOutput,
+    batch: HandBatch,
+    corrupted: CorruptedTokens,
+    tokenizer: VQMano,
+    mano: ManoLayer,
+    cfg: LossConfig,
+    masking: MaskingConfig,
+) -> TransformerLosses:
+    """The paper's total loss: cross-entropy, MANO parameters, 3D and 2D joints through the expected code vectors.
+
+    Samples without MANO labels contribute to the joint terms only. MANO and joint terms are sums per hand (HaMeR),
+    times `batch_ref`: weights mean what they meant for HaMeR's sums over 48 samples, at any batch size.
+    """
+    logits = output.logits.float()
+    cross_entropy, accuracy = _token_terms(logits, batch.has_mano, corrupted, masking)
+
+    rotmats = tokenizer.decode_soft(expected_codes(logits, tokenizer.codebook))
+    betas, camera = output.betas.float(), output.camera.float()
+    joints = mano(rotmats, betas).joints_m
+
+    theta = (rotmats - batch.rotmats).square().flatten(1).sum(1) * batch.has_mano
+    beta = (betas - batch.betas).square().sum(1) * batch.has_mano
+    off_3d = (joints - joints[:, :1]) - (batch.joints_3d_m - batch.joints_3d_m[:, :1])
+    # relative to the wrist: without an annotated wrist no joint is known
+    valid = batch.joints_3d_valid * batch.joints_3d_valid[:, :1]
+    joints_3d = (off_3d.abs().sum(-1) * valid).sum(1)
+    off_2d = project_crop(joints, camera) - batch.joints_2d
+    joints_2d = (off_2d.abs().sum(-1) * batch.joints_2d_conf).sum(1)
+
+    theta, beta, joints_3d, joints_2d = (term.mean() for term in (theta, beta, joints_3d, joints_2d))
+    geometry = cfg.theta * theta + cfg.beta * beta + cfg.joints_3d * joints_3d + cfg.joints_2d * joints_2d
+    total = cfg.mask * cross_entropy + cfg.batch_ref * geometry
+    return TransformerLosses(total, cross_entropy, theta, beta, joints_3d, joints_2d, accuracy)
+
+
+def expected_codes(logits: Tensor, codebook: Tensor) -> Tensor:
+    """(B, L, V) -> (B, L, C): the mean code vector under the predicted distribution, in fp32 (paper section 3.3)."""
+    return logits.float().softmax(-1) @ codebook.float()
+
+
+def _token_terms(
+    logits: Tensor, has_mano: Tensor, corrupted: CorruptedTokens, masking: MaskingConfig
+) -> tuple[Tensor, Tensor]:
+    target = corrupted.target_ids
+    per_token = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+    masked = corrupted.masked.float()
+    weight = torch.ones_like(masked) if masking.ce_positions == "all" else masked
+    per_sample = (per_token * weight).sum(1) / weight.sum(1)
+    counted = masked * has_mano[:, None]
+    right = (logits.argmax(-1) == target).float() * counted
+    return (per_sample * has_mano).mean(), right.sum() / counted.sum().clamp_min(1)

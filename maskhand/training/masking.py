@@ -1,0 +1,80 @@
+"""Which tokens a training sample hides (paper section 3.3; METHOD 1.12).
+
+Every draw is a hash of (seed, step, place in the global batch, counter): the same sample gets the same mask whatever
+the number of ranks, their batch sizes, the device, or how often the run was interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from maskhand.config import MaskingConfig
+
+
+@dataclass(frozen=True)
+class CorruptedTokens:
+    ids: Tensor
+    """(B, L) int64, what the model sees; [MASK] is `codebook_size`."""
+    target_ids: Tensor
+    """(B, L) int64, what it should say."""
+    masked: Tensor
+    """(B, L) bool, where [MASK] stands."""
+    drop_image: Tensor
+    """(B,) bool, whose picture is hidden."""
+
+
+def corrupt_tokens(
+    ids: Tensor, has_mano: Tensor, cfg: MaskingConfig, codebook_size: int, *, seed: int, step: int, slots: Tensor
+) -> CorruptedTokens:
+    """ids (B, L) true tokens; has_mano (B,), 0 where they mean nothing: those samples are wholly masked.
+
+    slots (B,) int64: each sample's place in the global batch, over all ranks.
+    """
+    length = ids.shape[1]
+    draws = uniform(seed, step, slots.to(ids.device), 2 + 3 * length)
+    tau, image = draws[:, 0], draws[:, 1]
+    order, corruption, code = draws[:, 2:].unflatten(1, (3, length)).unbind(1)
+
+    count = mask_count(tau, length, cfg)
+    count = torch.where(has_mano > 0, count, length)
+    masked = order.argsort(1).argsort(1) < count[:, None]
+    random_ids = (code * codebook_size).long()
+    seen = torch.where(corruption < cfg.random_token_rate, random_ids, ids)
+    return CorruptedTokens(seen.masked_fill(masked, codebook_size), ids, masked, image < cfg.drop_image)
+
+
+def mask_count(tau: Tensor, length: int, cfg: MaskingConfig) -> Tensor:
+    """Uniform draws (B,) in [0, 1) -> number of masked tokens (B,), at least one.
+
+    capped: ceil(L cos(pi/2 tau tau_max)), so L at 0 and, for tau_max 0.7, at least 45.4 %. ratio: ceil(L tau tau_max).
+    """
+    tau = tau.double() * cfg.tau_max
+    ratio = torch.cos(math.pi / 2 * tau) if cfg.tau_reading == "capped" else tau
+    return (ratio * length - 1e-9).ceil().long().clamp(1, length)
+
+
+def uniform(seed: int, step: int, slots: Tensor, count: int) -> Tensor:
+    """(B, count) float64 in [0, 1), a pure function of its arguments (splitmix64 of a chain of counters)."""
+    state = _mix(_mix(_mix(torch.tensor(seed, device=slots.device)) + step) + slots)
+    bits = _mix(state[:, None] + torch.arange(count, device=slots.device) * _GOLDEN)
+    return _shift(bits, 11).double() / 2**53
+
+
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as a signed 64-bit integer; multiplication wraps alike
+
+
+def _mix(x: Tensor) -> Tensor:
+    """splitmix64's finaliser on int64 (Steele et al. 2014): every input bit flips about half of the output bits."""
+    x = x + _GOLDEN
+    x = (x ^ _shift(x, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
+    x = (x ^ _shift(x, 27)) * (0x94D049BB133111EB - 2**64)
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical shift right; torch's own copies the sign bit."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

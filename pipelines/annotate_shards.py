@@ -1,0 +1,45 @@
+"""Flow `annotate-shards`: sidecar shards with 2D keypoints and MANO targets, keyed like the pictures."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from maskhand.steps import data
+from maskhand.steps.receipt import Receipt
+from pipelines.runtime import workspace_for
+from pipelines.step import done, slug, step, table, told
+
+
+@step("annotate-keypoints")
+def keypoints(workspace: str, name: str, data_digest: str, detector: str, rebuild: bool) -> Receipt:
+    with told(f"keypoints {name}", slug("progress-keypoints", name)) as progress:
+        return data.annotate_keypoints(workspace_for(workspace), name, detector, progress, rebuild)
+
+
+@step("annotate-mano")
+def mano(workspace: str, name: str, data_digest: str, rebuild: bool) -> Receipt:
+    with told(f"mano {name}", slug("progress-mano", name)) as progress:
+        return data.annotate_mano(workspace_for(workspace), name, progress, rebuild)
+
+
+@flow(name="annotate-shards")
+def annotate_shards(
+    sets: list[str] = ["freihand_synth/training", "freihand_synth/evaluation"],  # noqa: B006
+    detector: str = "litert-hand",
+    rebuild: bool = False,
+    workspace: str | None = None,
+) -> list[Receipt]:
+    """Annotate shard sets.
+
+    sets: shard sets such as freihand/training; detector: litert-hand or openpose-hand; rebuild: replace
+    what another detector version or other data has made; workspace: else `$MASKHAND_WORKSPACE`.
+    """
+    home = workspace_for(workspace)
+    root = str(home.root)
+    receipts = []
+    for name in sets:
+        digest = data.data_digest(home, name)
+        receipts.append(done(keypoints, root, name, digest, detector, rebuild))
+        receipts.append(done(mano, root, name, digest, rebuild))
+    table("sidecar-sets", [{"manifest": r.uri, **r.numbers} for r in receipts], "sidecar shards and their counts")
+    return receipts

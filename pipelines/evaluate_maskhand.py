@@ -1,0 +1,43 @@
+"""Flow `evaluate-maskhand`: a model on held-out shard sets, beside the mean pose. Weekly, and after a registration."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.artifacts import create_image_artifact
+
+from maskhand.steps import evaluate
+from maskhand.steps.receipt import Receipt
+from pipelines.runtime import workspace_for
+from pipelines.step import done, slug, step, table, told
+
+
+@step("evaluate")
+def measure(workspace: str, model: str, model_digest: str, sets: list[str]) -> Receipt:
+    with told("evaluate", "progress-evaluate") as progress:
+        return evaluate.evaluate(workspace_for(workspace), model, sets, progress)
+
+
+@flow(name="evaluate-maskhand")
+def evaluate_maskhand(
+    model: str = "models:/maskhand@challenger",
+    sets: list[str] = [],  # noqa: B006
+    workspace: str | None = None,
+) -> Receipt:
+    """Measure a model and let the gate decide about its alias.
+
+    model: an exported folder or models:/NAME@ALIAS; sets: held-out shard sets (else the recipe's); workspace: else
+    `$MASKHAND_WORKSPACE`.
+    """
+    home = workspace_for(workspace)
+    digest = evaluate.model_digest(home, model)
+    receipt = done(measure, str(home.root), model, digest, sets)
+    show(receipt)
+    return receipt
+
+
+def show(receipt: Receipt) -> None:
+    """Keep the table and the contact sheets on the server; called by every flow that measures."""
+    columns, rows = evaluate.table(receipt)
+    table("evaluation", [dict(zip(columns, row, strict=True)) for row in rows], "errors beside the mean pose's")
+    for name, sheet in evaluate.sheets(receipt).items():
+        create_image_artifact(evaluate.as_data_url(sheet), key=slug("contact-sheet", name), description=sheet)

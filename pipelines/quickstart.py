@@ -1,0 +1,106 @@
+"""Flow `quickstart`: every real part, small, on this machine; from nothing to an evaluated, registered model.
+
+It calls the other flows with small numbers. Finished stages are found and kept, so that running it again continues.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect import flow
+
+from maskhand.config import load_recipe
+from maskhand.progress import print_table
+from maskhand.steps import data, evaluate
+from maskhand.steps.receipt import Receipt
+from maskhand.workspace import Workspace
+from pipelines.annotate_shards import annotate_shards
+from pipelines.runtime import workspace_for
+from pipelines.shard_datasets import shard_datasets
+from pipelines.step import done, step, table, told
+from pipelines.train_maskhand import train_maskhand
+from pipelines.train_vq_mano import train_vq_mano
+
+DATASET = "freihand_synth"
+
+
+@step("synthesise")
+def synthesise(
+    workspace: str, hands: int, versions: int, evaluation_hands: int, mocap_poses: int, seed: int
+) -> Receipt:
+    with told("render hands", "progress-synthesise") as progress:
+        home = workspace_for(workspace)
+        return data.synthesise(home, hands, versions, evaluation_hands, mocap_poses, seed, progress)
+
+
+@flow(name="quickstart")
+def quickstart(
+    hands: int = 700,
+    versions: int = 4,
+    evaluation_hands: int = 200,
+    mocap_poses: int = 20000,
+    seed: int = 0,
+    recipe: str = "tiny",
+    overrides: list[str] = [],  # noqa: B006
+    workspace: str | None = None,
+) -> dict[str, Receipt]:
+    """Render hands, shard, annotate, train both stages, measure, register, and show.
+
+    hands, versions, evaluation_hands, mocap_poses, seed: the size of the synthetic data; recipe, overrides: of the two
+    trainings; workspace: else `$MASKHAND_WORKSPACE`, else ./workspace.
+    """
+    home = workspace_for(workspace)
+    root = str(home.root)
+    clock = _Stages()
+    with clock.stage("synthetic pictures"):
+        done(synthesise, root, hands, versions, evaluation_hands, mocap_poses, seed)
+    with clock.stage("shards"):
+        # Another size or seed is other data under the same name: what the earlier one made is replaced.
+        shard_datasets([DATASET], rebuild=True, workspace=root)
+    with clock.stage("keypoints and MANO targets"):
+        detector = load_recipe(recipe, overrides).data.keypoints.detector
+        annotate_shards([f"{DATASET}/training", f"{DATASET}/evaluation"], detector, True, root)
+    with clock.stage("train VQ-MANO"):
+        tokenizer = train_vq_mano(recipe, overrides, workspace=root)
+    with clock.stage("train, measure and register the masked transformer"):
+        trained = train_maskhand(recipe, overrides, tokenizer.folder, workspace=root)
+    table("quickstart-stages", [{"stage": name, "seconds": round(s, 1)} for name, s in clock.seconds], "stages")
+    _show(home, clock, trained)
+    return {"tokenizer": tokenizer, **trained}
+
+
+class _Stages:
+    def __init__(self) -> None:
+        self.seconds: list[tuple[str, float]] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started_s = time.monotonic()
+        print(f"[{len(self.seconds) + 1}] {name}", flush=True)
+        yield
+        self.seconds.append((name, time.monotonic() - started_s))
+
+
+def _show(home: Workspace, clock: _Stages, trained: dict[str, Receipt]) -> None:
+    total_s = sum(seconds for _, seconds in clock.seconds)
+    print_table(
+        "stages", ("stage", "seconds"), [(n, f"{s:.1f}") for n, s in clock.seconds] + [("total", f"{total_s:.1f}")]
+    )
+    print_table("held-out hands", *evaluate.table(trained["evaluation"]))
+    registered, commands = trained["registered"].numbers, Path(sys.executable).parent
+    print_table(
+        "where to look",
+        ("what", "where"),
+        [
+            ("contact sheet", "\n".join(evaluate.sheets(trained["evaluation"]).values())),
+            ("metrics", trained["evaluation"].uri),
+            ("model", f"{registered['model']} ({registered['aliases']}): {registered['reason']}"),
+            ("predict from a photo", f"{commands}/maskhand predict PHOTO --out out -w {home.root}"),
+            ("MLflow pages", f"{commands}/mlflow server --backend-store-uri {home.mlflow_uri} --host 127.0.0.1"),
+            ("Prefect pages", f"{commands}/maskhand serve -w {home.root}   then http://127.0.0.1:4200"),
+        ],
+    )

@@ -1,0 +1,66 @@
+"""The environment of the flows, settled before Prefect is imported: which server, where its files are, how loud it is.
+
+Prefect reads its settings once, on import. So this module must not import Prefect, and `prepare` comes first.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from maskhand.workspace import Workspace
+
+HOST = "127.0.0.1"
+"""Every server this project starts listens here only."""
+
+PORT = 4200
+
+
+def settings(workspace: Workspace, debug: bool = False) -> dict[str, str]:
+    """The environment variables the flows run with; a variable that the user has set wins over all of them.
+
+    With `PREFECT_API_URL` set, that server is used; without, Prefect starts its own for the length of the run and
+    keeps its database in the workspace, where `maskhand serve` finds the runs again.
+    """
+    return {
+        "MASKHAND_WORKSPACE": str(workspace.root),
+        "PREFECT_HOME": str(workspace.prefect_home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # Everything is still written to the server; the console belongs to our own progress and one-sentence errors.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG" if debug else "CRITICAL",
+        "PREFECT_LOGGING_SERVER_LEVEL": "INFO" if debug else "CRITICAL",
+        # A corporate proxy must not be asked for the way to this machine itself.
+        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
+    }
+
+
+def prepare(workspace: Workspace, debug: bool = False) -> None:
+    """Set the environment of this process and of everything it starts; call before anything imports Prefect."""
+    if "prefect" in sys.modules:
+        raise RuntimeError("pipelines.runtime.prepare() came after `import prefect`; call it first")
+    for name, value in settings(workspace, debug).items():
+        if name == "NO_PROXY":
+            os.environ[name] = value
+        else:
+            os.environ.setdefault(name, value)
+    workspace.prefect_home.mkdir(parents=True, exist_ok=True)
+
+
+def workspace_for(parameter: str | None) -> Workspace:
+    """The workspace of a flow run: the flow's parameter, else `$MASKHAND_WORKSPACE`, else `./workspace`.
+
+    A worker starts runs in a temporary folder, where `./workspace` would vanish; there one of the first two must be
+    set, and a ValueError says so.
+    """
+    if parameter:
+        os.environ["MASKHAND_WORKSPACE"] = parameter
+    elif not os.environ.get("MASKHAND_WORKSPACE") and os.environ.get("PREFECT__FLOW_RUN_ID"):
+        raise ValueError(
+            "no workspace: start the worker with MASKHAND_WORKSPACE set to an absolute folder, "
+            "or give the run the parameter `workspace`"
+        )
+    return Workspace.default()

@@ -1,0 +1,174 @@
+"""The Prefect server and worker of this machine, and the short words for its deployments.
+
+Prefect is spoken to through its own command line, in subprocesses with the environment of `pipelines.runtime`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from maskhand.workspace import Workspace
+from pipelines.runtime import HOST, PORT, settings
+
+POOL = "maskhand"
+PREFECT_FILE = Path(__file__).parent.parent / "prefect.yaml"
+START_S = 90.0
+STOP_S = 30.0
+
+
+class ServerError(RuntimeError):
+    """The Prefect server or worker did not do what was asked; the message says what to do."""
+
+
+def run_deployment(workspace: Workspace, name: str, parameters: Sequence[str], watch: bool) -> int:
+    """`train-maskhand` -> `prefect deployment run train-maskhand/train-maskhand`. Returns its exit code."""
+    environment = {**os.environ, **_settings(workspace), "PREFECT_API_URL": _running_server()}
+    deployment = name if "/" in name else f"{name}/{name}"
+    options = [word for parameter in parameters for word in ("--param", parameter)]
+    command = ["deployment", "run", deployment, *options, *(["--watch"] if watch else [])]
+    return subprocess.run(_prefect(*command), env=environment, check=False).returncode
+
+
+def deploy(workspace: Workspace) -> int:
+    """Create the work pool and all deployments of prefect.yaml. Returns Prefect's exit code.
+
+    The server is the one at `PREFECT_API_URL`, else a running `maskhand serve`, else the workspace's own database,
+    which `maskhand serve` opens later.
+    """
+    environment = {**os.environ, **_settings(workspace)}
+    try:
+        return _deploy({**environment, "PREFECT_API_URL": _running_server()})
+    except ServerError:
+        if "PREFECT_API_URL" in os.environ:
+            raise
+    with server(workspace, _free_port(), workspace.prefect_home / "server.log") as url:
+        return _deploy({**environment, "PREFECT_API_URL": url})
+
+
+def serve(workspace: Workspace, port: int = PORT) -> int:
+    """Server, deployments and worker of this workspace until Ctrl-C, then 0; ServerError when the worker dies."""
+    log = workspace.prefect_home / "server.log"
+    # Also when started with `&`, where a shell lets its children ignore Ctrl-C's signal, which stops the worker.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
+    with server(workspace, port, log) as url:
+        environment = {**os.environ, **_settings(workspace), "PREFECT_API_URL": url}
+        if code := _deploy(environment):
+            return code
+        try:
+            with worker(environment) as process:
+                print(f"Prefect: http://{HOST}:{port} (log: {log}); Ctrl-C ends it", flush=True)
+                process.wait()
+        except KeyboardInterrupt:
+            return 0
+    raise ServerError(f"the Prefect worker ended by itself with exit code {process.returncode}")
+
+
+@contextmanager
+def server(workspace: Workspace, port: int, log: Path) -> Iterator[str]:
+    """A Prefect server on 127.0.0.1 whose database lies in the workspace; yields its API URL."""
+    url = f"http://{HOST}:{port}/api"
+    if _answers(url):
+        raise ServerError(f"port {port} is taken by another Prefect server; choose another one with --port")
+    environment = {**os.environ, **_settings(workspace), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
+    environment.pop("PREFECT_API_URL", None)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = _start(_prefect("server", "start", "--host", HOST, "--port", str(port)), environment, output)
+        try:
+            deadline_s = time.monotonic() + START_S
+            while not _answers(url):
+                if process.poll() is not None or time.monotonic() > deadline_s:
+                    raise ServerError(f"the Prefect server did not start; its log is {log}")
+                time.sleep(0.3)
+            yield url
+        finally:
+            _stop(process, signal.SIGTERM)
+
+
+@contextmanager
+def worker(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process worker of the pool. It is stopped with SIGINT, so that its runs end before it and before the server."""
+    process = _start(_prefect("worker", "start", "--pool", POOL), environment, None)
+    try:
+        yield process
+    finally:
+        _stop(process, signal.SIGINT)
+
+
+def _deploy(environment: Mapping[str, str]) -> int:
+    steps = (
+        ("work-pool", "create", POOL, "--type", "process", "--overwrite"),
+        ("deploy", "--all", "--prefect-file", str(PREFECT_FILE)),
+    )
+    for step in steps:
+        run = subprocess.run(_prefect(*step), env=dict(environment), capture_output=True, text=True, check=False)
+        if run.returncode:
+            print(run.stdout, run.stderr, file=sys.stderr)
+            return run.returncode
+    print(f"deployed every flow of {PREFECT_FILE.name} to the work pool {POOL!r}")
+    return 0
+
+
+def _running_server() -> str:
+    """URL of the server to talk to; ServerError when there is none."""
+    url = os.environ.get("PREFECT_API_URL") or f"http://{HOST}:{PORT}/api"
+    if not _answers(url):
+        raise ServerError(
+            f"no Prefect server answers at {url}; start `maskhand serve` in another terminal, or set PREFECT_API_URL"
+        )
+    return url
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def _settings(workspace: Workspace) -> dict[str, str]:
+    # What the user has set wins, as in `runtime.prepare`.
+    return {name: value for name, value in settings(workspace).items() if name not in os.environ}
+
+
+def _prefect(*words: str) -> list[str]:
+    return [sys.executable, "-m", "prefect", "--no-prompt", *words]
+
+
+def _start(command: list[str], environment: Mapping[str, str], output) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C reaches us alone, and we stop the worker before its server.
+    return subprocess.Popen(
+        command,
+        env=dict(environment),
+        stdout=output,
+        stderr=subprocess.STDOUT if output else None,
+        start_new_session=True,
+    )
+
+
+def _stop(process: subprocess.Popen[bytes], with_signal: signal.Signals) -> None:
+    if process.poll() is not None:
+        return
+    process.send_signal(with_signal)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

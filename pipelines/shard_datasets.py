@@ -1,0 +1,39 @@
+"""Flow `shard-datasets`: published files of a data set -> shard sets with manifests."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from maskhand.catalog import load_spec
+from maskhand.steps import data
+from maskhand.steps.receipt import Receipt
+from pipelines.runtime import workspace_for
+from pipelines.step import done, slug, step, table, told
+
+
+@step("shard")
+def shard(workspace: str, dataset: str, split: str, raw: str, raw_fingerprint: str, rebuild: bool) -> Receipt:
+    with told(f"shard {dataset}/{split}", slug("progress-shard", dataset, split)) as progress:
+        return data.shard(workspace_for(workspace), dataset, split, raw, progress, rebuild)
+
+
+@flow(name="shard-datasets")
+def shard_datasets(
+    datasets: list[str] = ["freihand_synth"],  # noqa: B006
+    raw: str | None = None,
+    rebuild: bool = False,
+    workspace: str | None = None,
+) -> list[Receipt]:
+    """Shard every split of data sets of the catalogue.
+
+    datasets: folders of datasets/; raw: the published files (else WORKSPACE/raw/NAME, for each data set);
+    rebuild: replace shards that another card, raw data or code has made; workspace: else `$MASKHAND_WORKSPACE`.
+    """
+    home = workspace_for(workspace)
+    receipts = []
+    for name in datasets:
+        folder = data.raw_folder(home, name, raw)
+        made_from = data.raw_fingerprint(folder)
+        receipts += [done(shard, str(home.root), name, s, folder, made_from, rebuild) for s in load_spec(name).splits]
+    table("shard-sets", [{"manifest": r.uri, **r.numbers} for r in receipts], "shard sets, their counts and digests")
+    return receipts

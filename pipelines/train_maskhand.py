@@ -1,0 +1,66 @@
+"""Flow `train-maskhand`: the masked transformer, measured and registered."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
+
+from maskhand.steps import data, evaluate, train
+from maskhand.steps.receipt import Receipt
+from pipelines.evaluate_maskhand import measure, show
+from pipelines.runtime import workspace_for
+from pipelines.step import done, step, told
+from pipelines.train_vq_mano import train_vq_mano
+
+REGISTERED = "maskhand.model.registered"
+"""The event that makes the server evaluate a new model (prefect.yaml)."""
+
+
+@step("train-transformer")
+def transformer(
+    workspace: str, recipe: str, overrides: list[str], digests: dict[str, str], tokenizer: str, label: str
+) -> Receipt:
+    with told("train masked transformer", "progress-train-maskhand") as progress:
+        return train.train_transformer(workspace_for(workspace), recipe, overrides, tokenizer, label, progress)
+
+
+@step("register")
+def register(workspace: str, model: str, evaluation: str, run_id: str) -> Receipt:
+    return evaluate.register(workspace_for(workspace), model, evaluation, run_id)
+
+
+@flow(name="train-maskhand")
+def train_maskhand(
+    recipe: str = "tiny",
+    overrides: list[str] = [],  # noqa: B006
+    tokenizer: str | None = None,
+    label: str = "",
+    workspace: str | None = None,
+) -> dict[str, Receipt]:
+    """Train the masked transformer, measure it on the recipe's held-out sets, register it and move its alias.
+
+    recipe: a shipped recipe or a YAML file; overrides: such as training.optim.steps=200; tokenizer: folder of a trained
+    VQ-MANO (else `train-vq-mano` makes or finds the recipe's own); label: sets apart another training of the same
+    settings; workspace: else `$MASKHAND_WORKSPACE`.
+    """
+    home = workspace_for(workspace)
+    root = str(home.root)
+    folder = tokenizer or train_vq_mano(recipe, overrides, label, root).folder
+    digests = data.training_digests(home, recipe, overrides)
+    model = done(transformer, root, recipe, overrides, digests, folder, label)
+    measured = done(measure, root, model.folder, model.digest, [])
+    show(measured)
+    registered = done(register, root, model.folder, measured.uri, str(model.numbers["run_id"]))
+    emit_event(
+        REGISTERED,
+        resource={"prefect.resource.id": "maskhand.model", "prefect.resource.name": "maskhand"},
+        payload={"model": registered.numbers["model"], "workspace": root},
+    )
+    create_markdown_artifact(_summary(model, measured, registered), key="model-registered")
+    return {"model": model, "evaluation": measured, "registered": registered}
+
+
+def _summary(model: Receipt, measured: Receipt, registered: Receipt) -> str:
+    facts = {"weights": model.uri, "evaluation": measured.uri, **registered.numbers}
+    return f"# {registered.numbers['model']}\n\n" + "\n".join(f"* **{name}**: {value}" for name, value in facts.items())

@@ -1,0 +1,35 @@
+"""Flow `train-vq-mano`: the pose tokenizer."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from maskhand.steps import data, train
+from maskhand.steps.receipt import Receipt
+from pipelines.runtime import workspace_for
+from pipelines.step import done, step, table, told
+
+
+@step("train-tokenizer")
+def tokenizer(workspace: str, recipe: str, overrides: list[str], digests: dict[str, str], label: str) -> Receipt:
+    with told("train VQ-MANO", "progress-train-vq-mano") as progress:
+        return train.train_tokenizer(workspace_for(workspace), recipe, overrides, label, progress)
+
+
+@flow(name="train-vq-mano")
+def train_vq_mano(
+    recipe: str = "tiny",
+    overrides: list[str] = [],  # noqa: B006
+    label: str = "",
+    workspace: str | None = None,
+) -> Receipt:
+    """Train VQ-MANO on the recipe's shard sets.
+
+    recipe: a shipped recipe or a YAML file; overrides: such as tokenizer_training.optim.steps=200; label: sets apart
+    another training of the same settings; workspace: else `$MASKHAND_WORKSPACE`.
+    """
+    home = workspace_for(workspace)
+    digests = data.training_digests(home, recipe, overrides)
+    receipt = done(tokenizer, str(home.root), recipe, overrides, digests, label)
+    table("vq-mano", [{"tokenizer": receipt.uri, **receipt.numbers}], "trained pose tokenizers")
+    return receipt

@@ -1,0 +1,163 @@
+"""The arrows of the house: who may import whom, read from the syntax trees, inner imports included."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+ONLY_IN = {
+    "ray": ("maskhand/cluster/",),
+    "deepspeed": ("maskhand/training/engine.py",),
+    "mlflow": ("maskhand/tracking.py", "maskhand/serving.py"),
+    "prefect": ("pipelines/",),
+    "webdataset": ("maskhand/shards/",),
+    "boto3": ("maskhand/storage.py",),
+    "botocore": ("maskhand/storage.py",),
+    "smplx": ("maskhand/hand/",),
+    "typer": ("maskhand/cli.py",),
+    "rich": ("maskhand/cli.py", "maskhand/progress.py"),
+    "pipelines": ("pipelines/", "maskhand/cli.py"),
+}
+"""Outside tool -> the places that may know it."""
+
+TOP = ("cli", "steps", "doctor")
+"""May use everything below; nothing below may use them."""
+
+MAY_USE = {
+    "conventions": (),
+    "sample": ("conventions",),
+    "progress": (),
+    "batch": ("conventions",),
+    "config": (),
+    "workspace": (),
+    "storage": (),
+    "assets": (),
+    "catalog": ("conventions",),
+    "hand": ("conventions", "sample"),
+    "adapters": ("sample", "conventions", "catalog", "storage", "hand.model_file"),  # numpy only: MANO's mean pose
+    "shards": ("sample", "conventions", "catalog", "adapters", "storage", "config"),
+    "synth": ("shards", "hand", "sample", "conventions", "catalog", "storage", "config"),
+    "annotate": ("shards", "hand", "sample", "conventions", "catalog", "storage", "assets", "models.torchvision_shim"),
+    "loading": ("shards", "batch", "hand", "config", "sample", "conventions", "storage"),
+    "models": ("hand", "batch", "config", "conventions", "storage"),
+    "training": ("models", "hand", "loading", "batch", "config", "conventions", "storage", "shards"),
+    "evaluation": (
+        "models",
+        "hand",
+        "loading",
+        "shards",
+        "batch",
+        "config",
+        "conventions",
+        "sample",
+        "storage",
+        "render",
+    ),
+    "render": ("conventions", "hand", "sample", "batch"),
+    "predict": (
+        "models",
+        "hand",
+        "loading",
+        "annotate",
+        "batch",
+        "config",
+        "conventions",
+        "sample",
+        "render",
+        "assets",
+    ),
+    "tracking": ("config", "workspace", "storage", "serving"),
+    "serving": ("predict", "models", "batch", "conventions", "hand", "annotate", "assets"),
+    "cluster": ("training", "annotate", "shards", "config", "storage"),
+}
+"""Room of maskhand -> rooms it may use besides itself and `progress`, which is a callback's type."""
+
+NUMPY_ONLY = ("maskhand/sample.py", "maskhand/conventions.py")
+NO_TORCH = ("maskhand/adapters/", "maskhand/shards/", "maskhand/catalog.py", "maskhand/storage.py", "maskhand/steps/")
+
+
+def _files() -> list[Path]:
+    return sorted(p for folder in ("maskhand", "pipelines") for p in (ROOT / folder).rglob("*.py"))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, full dotted name) of every import of a file; `from a import b` gives `a.b`. Type-only ones count."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(ROOT).with_suffix("").parts[: -node.level] if node.level else ()
+            base = ".".join([*package, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def _place(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def outside_tool_errors(path: Path) -> list[str]:
+    return [
+        f"{_place(path)}:{line} imports {name.split('.')[0]}, which only {', '.join(ONLY_IN[name.split('.')[0]])} may"
+        for line, name in _imports(path)
+        if name.split(".")[0] in ONLY_IN and not _place(path).startswith(ONLY_IN[name.split(".")[0]])
+    ]
+
+
+def arrow_errors(path: Path) -> list[str]:
+    place = _place(path)
+    if not place.startswith("maskhand/"):
+        return []
+    room = place.removeprefix("maskhand/").split("/")[0].removesuffix(".py")
+    if room == "__init__" or room in TOP:
+        return []
+    allowed = (room, "progress", *MAY_USE[room])
+    errors = []
+    for line, name in _imports(path):
+        first, _, inner = name.partition(".")
+        if first != "maskhand" or inner == "" or inner.split(".")[0] == "__version__":
+            continue
+        if not any(inner == room_ or inner.startswith(room_ + ".") for room_ in allowed):
+            errors.append(f"{place}:{line} imports {name}; {room} may use {', '.join(MAY_USE[room]) or 'nothing'}")
+    return errors
+
+
+@pytest.mark.parametrize("path", _files(), ids=_place)
+def test_imports_follow_the_arrows(path: Path) -> None:
+    assert outside_tool_errors(path) + arrow_errors(path) == []
+
+
+def test_every_room_has_its_arrows() -> None:
+    rooms = {p.relative_to(ROOT / "maskhand").parts[0].removesuffix(".py") for p in _files() if "maskhand" in p.parts}
+    rooms = {r for r in rooms if r not in ("__init__", "__main__")}
+    assert rooms - set(TOP) - set(MAY_USE) == set(), "a new room: give it its arrows here and in docs/architecture.md"
+
+
+def test_the_records_need_only_numpy() -> None:
+    for place in NUMPY_ONLY:
+        names = {name.split(".")[0] for _, name in _imports(ROOT / place)}
+        assert names <= {"__future__", "dataclasses", "typing", "numpy", "maskhand"}, place
+
+
+def test_data_rooms_do_without_torch() -> None:
+    wrong = [
+        f"{_place(path)}:{line}"
+        for path in _files()
+        if _place(path).startswith(NO_TORCH)
+        for line, name in _imports(path)
+        if name.split(".")[0] in ("torch", "torchvision", "timm")
+    ]
+    assert wrong == []
+
+
+def test_the_walk_sees_a_violation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    bad = tmp_path / "maskhand" / "adapters" / "bad.py"
+    bad.parent.mkdir(parents=True)
+    bad.write_text("def f():\n    import ray.data\n    from maskhand import models\n    from ..training import loop\n")
+    assert [e.split(" ")[2].rstrip(",;") for e in outside_tool_errors(bad)] == ["ray"]
+    assert [e.split(" ")[2].rstrip(",;") for e in arrow_errors(bad)] == ["maskhand.models", "maskhand.training.loop"]

@@ -1,0 +1,403 @@
+"""Crops, augmentation and batches: geometry is consistent, order is a pure function of seed and step."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hand_sets import make_samples, write_set
+
+from maskhand.annotate.mano_targets import AnnotateMano, annotate_mano
+from maskhand.batch import HandBatch
+from maskhand.config import Recipe, load_recipe
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.model_file import default_hand_path
+from maskhand.loading.augment import ImageAugmentation, draw_image_augmentation, draw_keypoint_disturbance
+from maskhand.loading.collate import given_pose, make_batch, normalise
+from maskhand.loading.crop import crop_encoded, crop_side_px, cut_crop
+from maskhand.loading.labels import stack_labels
+from maskhand.loading.loader import eval_batches, eval_samples, train_batches
+from maskhand.loading.photo import photo_batch
+from maskhand.loading.poses import pose_batches
+from maskhand.sample import HandSample
+from maskhand.shards.reader import ShardSample
+
+CROP = 128
+
+
+def tiny(*overrides: str) -> Recipe:
+    return load_recipe(
+        "tiny", ["data.keypoints.train_source=annotated", "data.keypoints.eval_source=annotated", *overrides]
+    )
+
+
+def batch_of(samples: list[HandSample], augmentation: ImageAugmentation | None = None, **kwargs) -> HandBatch:
+    rows = [ShardSample(s, k, {}) for k, s in enumerate(samples)]
+    mano = AnnotateMano(str(default_hand_path("right")), "smplx", 10.0)(rows)
+    labels = stack_labels(samples, [None] * len(samples), mano)
+    settings = {"crop_px": CROP, "box_scale": 1.2, "keypoints": "annotated"} | kwargs
+    return make_batch(labels, [s.image for s in samples], augmentation=augmentation, **settings)
+
+
+def same(a: HandBatch, b: HandBatch, tolerance: float | None = None) -> bool:
+    def equal(x: torch.Tensor, y: torch.Tensor) -> bool:
+        if tolerance is None or not x.is_floating_point():
+            return torch.equal(x, y)
+        return x.shape == y.shape and torch.allclose(x, y, atol=tolerance)
+
+    return all(equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+
+
+def interleave(parts: list[HandBatch]) -> HandBatch:
+    """The global batch of which part r holds rows r::world."""
+    merged = {
+        f.name: torch.stack([getattr(p, f.name) for p in parts], 1).flatten(0, 1) for f in dataclasses.fields(parts[0])
+    }
+    return HandBatch(**merged)
+
+
+def take(batches, count: int) -> list[HandBatch]:
+    return list(itertools.islice(batches, count))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shards")
+    uri = str(root / "dots" / "training")
+    write_set(uri, make_samples(26, size=(96, 80), sides=("right", "left")), shard_size=3)
+    annotate_mano(uri)
+    return root
+
+
+@pytest.fixture
+def recipe():
+    return tiny("data.train={dots/training: 1.0}", "training.optim.batch=8", "data.crop_px=64", "evaluate.batch=4")
+
+
+# ---------------------------------------------------------------------------------------------------- geometry
+
+
+def test_crop_square_grows_to_the_aspect_of_the_network():
+    boxes = np.array([[0, 0, 30, 90], [0, 0, 90, 30], [10, 20, 70, 100]], np.float32)
+    np.testing.assert_allclose(crop_side_px(boxes, 1.5), [135, 180, 120])
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_projected_3d_equals_2d_and_posed_mano_equals_3d_after_any_augmentation(side):
+    samples = make_samples(4, sides=(side,), seed=3)
+    # A turn of the picture is a turn about the optical axis only if the square is centred on the principal point.
+    centred = []
+    for sample in samples:
+        width = sample.image_size_px[0]
+        cx, cy = sample.camera.K_px[:2, 2]
+        half = 70.0
+        box = np.array([cx - half, cy - half, cx + half, cy + half], np.float32)
+        centred.append(dataclasses.replace(sample, box_xyxy_px=box))
+        assert 0 < cx < width
+    change = dataclasses.replace(
+        ImageAugmentation.none(4),
+        rotation_rad=np.array([0.0, 0.5, -1.0, 3.0]),
+        scale=np.array([1.0, 1.3, 0.7, 0.9]),
+    )
+    batch = batch_of(centred, change)
+    mesh = ManoLayer.from_default()(batch.rotmats, batch.betas)
+    relative = mesh.joints_m - mesh.joints_m[:, :1]
+    assert torch.allclose(relative, batch.joints_3d_m, atol=2e-5)
+
+    wrists = np.stack([s.joints_cam_m[0] for s in centred]) * ([-1, 1, 1] if side == "left" else [1, 1, 1])
+    turn = np.stack([cv2.Rodrigues(np.array([0, 0, a]))[0] for a in change.rotation_rad])
+    points = batch.joints_3d_m.double() + torch.from_numpy((turn @ wrists[:, :, None])[..., 0])[:, None]
+    projected = batch.focal_crop.double()[:, None, None] * points[..., :2] / points[..., 2:]
+    assert torch.allclose(projected, batch.joints_2d.double(), atol=1e-4)
+
+
+def test_picture_and_joints_move_together():
+    """A white dot painted at a joint is found where the batch says the joint is."""
+    for side, seed in (("right", 0), ("left", 1)):
+        (sample,) = make_samples(1, sides=(side,), seed=seed)
+        image = np.zeros((160, 200, 3), np.uint8)
+        target = sample.joints_2d_px[9]
+        cv2.circle(image, np.round(target).astype(int).tolist(), 5, (255, 255, 255), -1, cv2.LINE_AA)
+        sample = dataclasses.replace(sample, image=cv2.imencode(".png", image)[1].tobytes())
+        change = dataclasses.replace(
+            ImageAugmentation.none(1),
+            rotation_rad=np.array([0.6]),
+            scale=np.array([1.2]),
+            shift=np.array([[0.05, -0.1]]),
+        )
+        batch = batch_of([sample], change, crop_px=256)
+        bright = batch.image[0, 0] - batch.image[0, 0].min()
+        ys, xs = torch.meshgrid(torch.arange(256.0), torch.arange(32, 224.0), indexing="ij")
+        found = torch.stack([(bright * xs).sum(), (bright * ys).sum()]) / bright.sum() / 256 - 0.5
+        assert torch.allclose(found, batch.joints_2d[0, 9], atol=0.01)
+
+
+def test_a_left_hand_gives_the_batch_of_the_right_hand_in_the_mirrored_picture():
+    (left,) = make_samples(1, sides=("left",))
+    width = left.image_size_px[0]
+    flipped = cv2.imdecode(np.frombuffer(left.image, np.uint8), cv2.IMREAD_COLOR)[:, ::-1]
+    joints = left.joints_2d_px * [-1, 1] + [width - 1, 0]
+    K = left.camera.K_px.copy()
+    K[0, 2] = width - 1 - K[0, 2]
+    mirror_aa, mirror = np.float32([1, -1, -1]), np.float32([-1, 1, 1])
+    x0, y0, x1, y1 = left.box_xyxy_px
+    right = dataclasses.replace(
+        left,
+        side="right",
+        image=cv2.imencode(".png", flipped)[1].tobytes(),
+        joints_2d_px=joints.astype(np.float32),
+        joints_cam_m=left.joints_cam_m * mirror,
+        vertices_cam_m=left.vertices_cam_m * mirror,
+        box_xyxy_px=np.float32([width - 1 - x1, y0, width - 1 - x0, y1]),
+        camera=dataclasses.replace(left.camera, K_px=K),
+        mano=dataclasses.replace(
+            left.mano, pose_aa=left.mano.pose_aa * mirror_aa, transl_cam_m=left.mano.transl_cam_m * mirror
+        ),
+    )
+    a, b = batch_of([left]), batch_of([right])
+    assert a.is_left.item() and not b.is_left.item()
+    # Bilinear weights are quantised by OpenCV, so a mirrored warp differs by a grey level here and there.
+    assert (a.image - b.image).abs().max() < 0.05
+    assert same(dataclasses.replace(a, image=b.image, is_left=b.is_left), b, tolerance=1e-5)
+    back = torch.linalg.inv(torch.cat([a.crop_from_image[0], torch.tensor([[0.0, 0, 1]])]).double())
+    pixels = torch.cat([(a.joints_2d[0].double() + 0.5) * CROP, torch.ones(21, 1, dtype=torch.float64)], 1) @ back.T
+    np.testing.assert_allclose((width - 1) - pixels[:, 0].numpy(), left.joints_2d_px[:, 0], atol=0.01)
+
+
+def test_shrinking_does_not_alias():
+    """Fine stripes become their mean grey, in decoded pictures and in JPEGs decoded at reduced size."""
+    stripes = np.zeros((800, 800, 3), np.uint8)
+    stripes[:, ::2] = 255
+    affine = np.array([[0.13, 0, 4.0], [0, 0.13, 4.0]])
+    inner = cut_crop(stripes, affine, 100)[20:80, 20:80]
+    assert abs(inner.mean() - 127.5) < 2 and inner.std() < 4
+    jpeg = cv2.imencode(".jpg", stripes)[1].tobytes()
+    inner = crop_encoded(jpeg, affine, 100)[20:80, 20:80]
+    assert abs(inner.astype(float).mean() - 127.5) < 3 and inner.std() < 4
+
+
+def test_reduced_decoding_keeps_positions():
+    image = np.zeros((640, 800, 3), np.uint8)
+    cv2.circle(image, (503, 217), 40, (40, 160, 240), -1)
+    affine = np.array([[0.11, 0.03, 3.0], [-0.03, 0.11, 40.0]])
+    centre = affine @ [503, 217, 1]
+    crop = crop_encoded(cv2.imencode(".jpg", image)[1].tobytes(), affine, 100).astype(float)
+    weight = crop[..., 0]
+    ys, xs = np.mgrid[:100, :100]
+    np.testing.assert_allclose(
+        [(weight * xs).sum() / weight.sum(), (weight * ys).sum() / weight.sum()], centre, atol=0.15
+    )
+    assert np.round(crop[int(centre[1]), int(centre[0])]).tolist() == pytest.approx([240, 160, 40], abs=4)
+
+
+def test_normalisation_is_imagenets_on_the_central_columns():
+    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    gain = np.array([[1, 1, 1], [0.8, 1.2, 1.0]])
+    scaled = np.minimum(crops * gain[:, None, None], 255) / 255
+    expected = (scaled - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    image = normalise(crops, gain)
+    assert image.shape == (2, 3, 64, 48) and image.dtype == torch.float32
+    np.testing.assert_allclose(image.numpy(), expected[:, :, 8:56].transpose(0, 3, 1, 2), atol=1e-5)
+
+
+def test_an_image_that_cannot_be_decoded_is_an_error():
+    with pytest.raises(ValueError, match="decoded"):
+        crop_encoded(b"\xff\xd8 no picture", np.eye(2, 3), 32)
+
+
+# ------------------------------------------------------------------------------------------- absent labels, 2D pose
+
+
+def test_absent_labels_are_zero_with_zero_flags():
+    (sample,) = make_samples(1)
+    bare = dataclasses.replace(
+        sample, camera=None, joints_2d_px=None, joints_2d_conf=None, joints_cam_m=None, joints_3d_valid=None, mano=None
+    )
+    labels = stack_labels([bare], [None], [None])
+    batch = make_batch(labels, [bare.image], crop_px=CROP, box_scale=1.2, keypoints="annotated")
+    for name in (
+        "keypoints_2d",
+        "joints_2d",
+        "joints_2d_conf",
+        "joints_3d_m",
+        "joints_3d_valid",
+        "betas",
+        "focal_crop",
+    ):
+        assert not getattr(batch, name).any(), name
+    assert batch.has_mano.item() == 0
+    assert torch.equal(batch.rotmats, torch.eye(3).expand(1, 16, 3, 3))
+
+
+def test_without_a_wrist_no_joint_is_valid_in_3d():
+    (sample,) = make_samples(1)
+    valid = np.ones(21, bool)
+    valid[0] = False
+    batch = batch_of([dataclasses.replace(sample, joints_3d_valid=valid)])
+    assert not batch.joints_3d_valid.any() and not batch.joints_3d_m.any()
+
+
+def test_given_pose_by_source():
+    samples = make_samples(2, sides=("right", "left"))
+    keypoints = [{"keypoints_px": samples[0].joints_2d_px + 3, "confidence": np.linspace(0, 1, 21)}, None]
+    labels = stack_labels(samples, keypoints, [None, None])
+    affine = np.tile(np.array([[0.5, 0, 0], [0, 0.5, 0.0]]), (2, 1, 1))
+    detected = given_pose(labels, affine, CROP, "detected")
+    annotated = given_pose(labels, affine, CROP, "annotated")
+    np.testing.assert_allclose(detected[0, 1:, :2] - annotated[0, 1:, :2], 3 * 0.5 / CROP, atol=1e-6)
+    np.testing.assert_allclose(detected[0, :, 2], np.linspace(0, 1, 21))
+    assert not detected[0, 0].any() and not detected[1].any(), "unseen joints are 0, 0, 0"
+    assert not given_pose(labels, affine, CROP, "none").any()
+
+    config = tiny("data.keypoints.train_source=detected", "data.keypoints.drop_pose=0", "data.keypoints.drop_joint=0")
+    disturbance = draw_keypoint_disturbance(config.data.keypoints, 0, np.arange(2))
+    training = given_pose(labels, affine, CROP, dataclasses.replace(disturbance, noise=disturbance.noise * 0))
+    np.testing.assert_allclose(training[0], detected[0])
+    np.testing.assert_allclose(np.sort(training[1, :, 0]), np.sort(annotated[1, :, 0]))
+
+
+def test_drawn_numbers_follow_the_recipe():
+    config = tiny("data.keypoints.train_source=mixed").data
+    change = draw_image_augmentation(config.augment, 5, np.arange(4000))
+    assert change.scale.min() >= 0.7 and change.scale.max() <= 1.3
+    assert np.mean(change.rotation_rad != 0) == pytest.approx(0.6, abs=0.03)
+    assert np.abs(change.rotation_rad).max() == pytest.approx(np.deg2rad(60), abs=0.02)
+    assert np.abs(change.shift).max() <= 0.02 and 0.8 <= change.gain.min() <= change.gain.max() <= 1.2
+    area = np.prod(change.erase_xyxy[:, 2:] - change.erase_xyxy[:, :2], axis=1)
+    assert np.mean(area > 0) == pytest.approx(0.3, abs=0.03) and area.max() <= 0.33 + 1e-9
+    assert change.erase_xyxy.min() >= 0 and change.erase_xyxy.max() <= 1 + 1e-9
+
+    disturbance = draw_keypoint_disturbance(config.keypoints, 5, np.arange(4000))
+    assert disturbance.use_detected.mean() == pytest.approx(0.5, abs=0.03)
+    assert disturbance.noise.std() == pytest.approx(0.01, rel=0.02)
+    assert disturbance.hidden.all(axis=1).mean() == pytest.approx(0.1, abs=0.02)
+    seen = ~disturbance.hidden.all(axis=1)
+    assert disturbance.hidden[seen].mean() == pytest.approx(0.1, abs=0.01)
+    swapped = (disturbance.order != np.arange(21)).any(axis=1)
+    assert swapped.mean() == pytest.approx(0.05, abs=0.015)
+    assert (np.sort(disturbance.order, axis=1) == np.arange(21)).all() and (disturbance.order[:, 0] == 0).all()
+    assert set((disturbance.order[swapped] != np.arange(21)).sum(axis=1)) == {8}
+
+
+def test_numbers_of_a_sample_do_not_depend_on_its_batch():
+    config = tiny().data
+    whole = draw_image_augmentation(config.augment, 1, np.arange(10))
+    part = draw_image_augmentation(config.augment, 1, np.array([7, 3]))
+    for field in dataclasses.fields(whole):
+        np.testing.assert_array_equal(getattr(part, field.name), getattr(whole, field.name)[[7, 3]])
+    other = draw_image_augmentation(config.augment, 2, np.arange(10))
+    assert not np.array_equal(other.scale, whole.scale)
+
+
+# ---------------------------------------------------------------------------------------------------- batches
+
+
+def test_batches_do_not_depend_on_the_world_size(shards, recipe):
+    alone = take(train_batches(recipe, str(shards)), 5)
+    for world in (2, 4):
+        ranks = [take(train_batches(recipe, str(shards), rank=r, world=world), 5) for r in range(world)]
+        for step, expected in enumerate(alone):
+            assert same(interleave([r[step] for r in ranks]), expected), (world, step)
+
+
+def test_training_resumes_exactly_at_any_step(shards, recipe):
+    batches = take(train_batches(recipe, str(shards)), 9)
+    for start in (1, 4, 8):
+        assert same(take(train_batches(recipe, str(shards), start_step=start), 1)[0], batches[start])
+    assert not same(batches[0], batches[1])
+    assert not same(take(train_batches(recipe, str(shards), seed=1), 1)[0], batches[0])
+
+
+def test_a_training_batch_has_the_documented_fields(shards, recipe):
+    batch = take(train_batches(recipe, str(shards)), 1)[0]
+    assert batch.image.shape == (8, 3, 64, 48) and batch.image.dtype == torch.float32
+    assert batch.crop_from_image.dtype == torch.float64 and batch.is_left.dtype == torch.bool
+    assert batch.keypoints_2d.shape == (8, 21, 3) and (batch.index == -1).all()
+    assert batch.has_mano.all() and batch.image_size_px.tolist() == [[96, 80]] * 8
+    assert torch.allclose(torch.linalg.det(batch.rotmats), torch.ones(8, 16), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_loader_processes_change_nothing(shards, recipe):
+    expected = take(train_batches(recipe, str(shards), start_step=2), 5)
+    parallel = recipe.model_copy(update={"data": recipe.data.model_copy(update={"loader_workers": 2})})
+    for got, wanted in zip(take(train_batches(parallel, str(shards), start_step=2), 5), expected, strict=True):
+        assert same(got, wanted)
+
+
+def test_batches_and_streams_must_divide(shards, recipe):
+    with pytest.raises(ValueError, match="multiple of 3"):
+        next(train_batches(recipe, str(shards), world=3))
+    odd = tiny("data.train={dots/training: 1.0}", "training.optim.batch=12", "data.streams=3")
+    with pytest.raises(ValueError, match=r"data\.streams=3"):
+        next(train_batches(odd, str(shards), world=2))
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_evaluation_gives_each_sample_once_and_pads(shards, recipe, world):
+    uri = str(shards / "dots" / "training")
+    ranks = [list(eval_batches(recipe, uri, rank=r, world=world)) for r in range(world)]
+    assert len({len(batches) for batches in ranks}) == 1, "every rank makes equally many collective calls"
+    assert all(len(b.index) == 4 for batches in ranks for b in batches)
+    index = torch.cat([b.index for batches in ranks for b in batches])
+    assert sorted(index[index >= 0].tolist()) == list(range(26))
+
+
+def test_evaluation_rows_are_their_samples(shards, recipe):
+    for batch, samples in eval_samples(recipe, str(shards / "dots" / "training")):
+        assert batch.index[: len(samples)].tolist() == [s.index for s in samples]
+        assert batch.is_left[: len(samples)].tolist() == [s.sample.side == "left" for s in samples]
+        assert torch.equal(batch.keypoints_2d[..., :2], batch.joints_2d)
+
+
+def test_a_photo_takes_the_same_path(shards, recipe):
+    uri = str(shards / "dots" / "training")
+    batch, samples = next(eval_samples(recipe, uri))
+    for row in (0, 1):
+        sample = samples[row].sample
+        image = cv2.cvtColor(cv2.imdecode(np.frombuffer(sample.image, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        photo = photo_batch(
+            image,
+            sample.box_xyxy_px[None],
+            [sample.side],
+            recipe.data,
+            keypoints_px=sample.joints_2d_px[None],
+            confidence=np.ones((1, 21)),
+            K_px=sample.camera.K_px,
+        )
+        for name in ("image", "keypoints_2d", "crop_from_image", "focal_crop", "is_left"):
+            assert torch.allclose(getattr(photo, name)[0].double(), getattr(batch, name)[row].double()), name
+
+
+# ---------------------------------------------------------------------------------------------------- poses
+
+
+def test_pose_batches_share_rows_over_ranks_and_resume(shards, tmp_path):
+    rng = np.random.default_rng(0)
+    mocap = tmp_path / "mocap.npz"
+    np.savez(mocap, hand_pose=rng.normal(0, 0.4, (50, 48)), betas=np.full((50, 10), 7.0))
+    recipe = tiny("data.train={dots/training: 1.0}", "tokenizer_training.optim.batch=64")
+    alone = take(pose_batches(recipe, str(shards), mocap=[str(mocap)]), 3)
+    ranks = [take(pose_batches(recipe, str(shards), mocap=[str(mocap)], rank=r, world=2), 3) for r in range(2)]
+    for step, (rotmats, betas) in enumerate(alone):
+        assert rotmats.shape == (64, 16, 3, 3) and rotmats.dtype == torch.float32
+        for whole, field in ((rotmats, 0), (betas, 1)):
+            assert torch.equal(torch.stack([r[step][field] for r in ranks], 1).flatten(0, 1), whole)
+    resumed = next(pose_batches(recipe, str(shards), mocap=[str(mocap)], start_step=2))
+    assert torch.equal(resumed[0], alone[2][0])
+    from_mocap = torch.cat([b[:, 0] == 7.0 for _, b in alone]).float().mean()
+    assert 0.35 < from_mocap < 0.65
+    without = torch.cat([b for _, b in take(pose_batches(recipe, str(shards)), 3)])
+    assert not (without == 7.0).any()
+
+
+def test_a_pose_file_of_another_layout_is_named(shards, tmp_path):
+    wrong = tmp_path / "wrong.npz"
+    np.savez(wrong, hand_pose=np.zeros((4, 45)), betas=np.zeros((4, 10)))
+    recipe = tiny("data.train={dots/training: 1.0}")
+    with pytest.raises(ValueError, match=r"wrong\.npz.*\(4, 45\)"):
+        next(pose_batches(recipe, str(shards), mocap=[str(wrong)]))

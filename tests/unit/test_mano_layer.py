@@ -1,0 +1,114 @@
+"""The MANO layer against smplx, against closed forms, and by finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import smplx
+import torch
+from hand_models import random_model
+from smplx.utils import Struct
+from smplx.vertex_ids import vertex_ids as VERTEX_IDS
+
+from maskhand.conventions import OPENPOSE_FROM_MANO_AND_TIPS
+from maskhand.hand import rotations
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.model_file import HandModel, default_hand_path, load_hand_model
+
+
+@pytest.fixture(scope="module", params=["random", "open_hand"])
+def model(request) -> HandModel:
+    return random_model() if request.param == "random" else load_hand_model(default_hand_path("right"))
+
+
+def smplx_struct(model: HandModel) -> Struct:
+    return Struct(
+        v_template=model.v_template_m,
+        f=model.faces,
+        weights=model.weights,
+        J_regressor=model.j_regressor,
+        kintree_table=np.stack([np.where(model.parents < 0, 2**32 - 1, model.parents), np.arange(16)]),
+        shapedirs=model.shapedirs,
+        posedirs=model.posedirs,
+        hands_mean=model.hands_mean_aa.ravel(),
+        hands_components=model.hands_components,
+    )
+
+
+def random_inputs(n: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    pose = 0.7 * torch.randn(n, 16, 3, generator=generator, dtype=dtype)
+    betas = torch.randn(n, 10, generator=generator, dtype=dtype)
+    return pose, betas, torch.randn(n, 3, generator=generator, dtype=dtype)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_equals_smplx_with_axis_angle_tips_and_translation(model):
+    pose, betas, transl = random_inputs(32)
+    reference = smplx.MANO(
+        "", data_struct=smplx_struct(model), is_rhand=True, use_pca=False, flat_hand_mean=True, batch_size=32
+    )
+    out = reference(betas=betas, global_orient=pose[:, 0], hand_pose=pose[:, 1:].flatten(1), transl=transl)
+    mesh = ManoLayer(model).from_axis_angle(pose, betas, transl)
+    assert (mesh.vertices_m - out.vertices).abs().max() < 1e-6
+    # As HaMeR's wrapper of smplx does: 16 joints, then smplx's tips, put into OpenPose order.
+    tips = out.vertices[:, list(VERTEX_IDS["mano"].values())]
+    joints21 = torch.cat([out.joints[:, :16], tips], dim=1)[:, list(OPENPOSE_FROM_MANO_AND_TIPS)]
+    assert (mesh.joints_m - joints21).abs().max() < 1e-6
+    assert (mesh.joints16_m - out.joints[:, :16]).abs().max() < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_equals_smplx_with_rotation_matrices(model):
+    pose, betas, _ = random_inputs(8)
+    rotmats = rotations.axis_angle_to_matrix(pose)
+    reference = smplx.MANOLayer("", data_struct=smplx_struct(model), is_rhand=True)
+    out = reference(betas=betas, global_orient=rotmats[:, :1], hand_pose=rotmats[:, 1:])
+    layer = ManoLayer(model)
+    for mesh in (layer(rotmats, betas), layer.from_rot6d(rotations.matrix_to_rot6d(rotmats), betas)):
+        assert (mesh.vertices_m - out.vertices).abs().max() < 1e-6
+
+
+def test_gradients_agree_with_finite_differences():
+    layer = ManoLayer(random_model()).double()
+    pose, betas, transl = (t.requires_grad_() for t in random_inputs(2, torch.float64))
+    some = torch.arange(0, 778, 97)
+
+    def points(pose, betas, transl):
+        mesh = layer.from_axis_angle(pose, betas, transl)
+        return mesh.vertices_m[:, some], mesh.joints_m
+
+    assert torch.autograd.gradcheck(points, (pose, betas, transl))
+
+
+def test_flat_pose_is_the_template_and_global_rotation_turns_about_the_wrist():
+    model = random_model()
+    layer = ManoLayer(model).double()
+    flat = torch.eye(3, dtype=torch.float64).repeat(1, 16, 1, 1)
+    zero = torch.zeros(1, 10, dtype=torch.float64)
+    rest = layer(flat, zero)
+    # Buffers are float32, so the template comes back to float32 precision.
+    np.testing.assert_allclose(rest.vertices_m[0], model.v_template_m, atol=1e-7)
+    turn = rotations.random_rotations(1, torch.Generator().manual_seed(0), dtype=torch.float64)
+    turned = layer(torch.cat([turn[:, None], flat[:, 1:]], dim=1), zero)
+    wrist = rest.joints_m[:, :1]
+    torch.testing.assert_close(turned.vertices_m, (rest.vertices_m - wrist) @ turn.mT + wrist)
+
+
+def test_tips_follow_the_data_set():
+    model = random_model()
+    flat, zero = torch.eye(3).repeat(1, 16, 1, 1), torch.zeros(1, 10)
+    freihand = ManoLayer(model, tips="freihand")(flat, zero)
+    torch.testing.assert_close(freihand.joints_m[0, [4, 16, 20]], freihand.vertices_m[0, [744, 555, 672]])
+    with pytest.raises(ValueError, match=r"expected one of smplx, freihand"):
+        ManoLayer(model, tips="mine")
+
+
+def test_mirrored_model_and_pose_give_the_mirrored_hand():
+    """A left hand is the right model mirrored in x, with axis-angle (x, -y, -z)."""
+    right = load_hand_model(default_hand_path("right"))
+    left = load_hand_model(default_hand_path("left"))
+    pose, betas, _ = random_inputs(4)
+    here = ManoLayer(right).from_axis_angle(pose, betas).vertices_m
+    there = ManoLayer(left).from_axis_angle(rotations.mirror_axis_angle(pose), betas).vertices_m
+    torch.testing.assert_close(there, here * torch.tensor([-1.0, 1.0, 1.0]), atol=1e-6, rtol=0)

@@ -1,0 +1,187 @@
+"""Hand model files: MANO's pickles read without chumpy, anything else refused without running it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hand_models import random_fields
+
+from maskhand.hand.model_file import (
+    MANO_DIR_VARIABLE,
+    HandModelError,
+    UnsafePickleError,
+    default_hand_path,
+    load_hand_model,
+)
+
+
+@pytest.fixture
+def chumpy_like(monkeypatch):
+    """Classes that pickle under chumpy's names, registered only while a test writes its file."""
+    ch, reordering = types.ModuleType("chumpy.ch"), types.ModuleType("chumpy.reordering")
+    for module, name in ((ch, "Ch"), (reordering, "Select")):
+        setattr(module, name, type(name, (), {"__module__": module.__name__, "__qualname__": name}))
+    monkeypatch.setitem(sys.modules, "chumpy", types.ModuleType("chumpy"))
+    monkeypatch.setitem(sys.modules, "chumpy.ch", ch)
+    monkeypatch.setitem(sys.modules, "chumpy.reordering", reordering)
+    return ch.Ch, reordering.Select
+
+
+def write(path: Path, value: object, protocol: int = 2) -> Path:
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    return path
+
+
+def assert_same(model, fields) -> None:
+    np.testing.assert_array_equal(model.v_template_m, fields["v_template"])
+    np.testing.assert_array_equal(model.faces, fields["f"])
+    np.testing.assert_array_equal(model.j_regressor, fields["J_regressor"])
+    np.testing.assert_array_equal(model.shapedirs, fields["shapedirs"])
+    np.testing.assert_array_equal(model.posedirs, fields["posedirs"])
+    np.testing.assert_array_equal(model.hands_mean_aa.ravel(), fields["hands_mean"])
+    assert model.parents[0] == -1 and model.side == "right"
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_plain_numpy_in_every_protocol(tmp_path, protocol):
+    fields = random_fields()
+    stored = fields | {"J_regressor": scipy.sparse.csc_matrix(fields["J_regressor"])}
+    assert_same(load_hand_model(write(tmp_path / "MANO_RIGHT.pkl", stored, protocol)), fields)
+
+
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_chumpy_expressions_are_read_without_chumpy(tmp_path, chumpy_like, monkeypatch, protocol):
+    fields = random_fields()
+    make_ch, make_select = chumpy_like
+    every_direction, v_template, shapedirs = make_ch(), make_ch(), make_select()
+    padded = np.concatenate([fields["shapedirs"], np.ones((778, 3, 10))], axis=2)
+    every_direction.__dict__.update(x=padded, _dirty_vars=set())
+    v_template.__dict__.update(x=fields["v_template"])
+    idxs = np.arange(padded.size).reshape(padded.shape)[:, :, :10].ravel()
+    shapedirs.__dict__.update(a=every_direction, idxs=idxs, preferred_shape=(778, 3, 10))
+    stored = fields | {
+        "v_template": v_template,
+        "shapedirs": shapedirs,
+        "J_regressor": scipy.sparse.csc_matrix(fields["J_regressor"]),
+    }
+    path = write(tmp_path / "MANO_RIGHT.pkl", stored, protocol)
+    for name in ("chumpy", "chumpy.ch", "chumpy.reordering"):
+        monkeypatch.delitem(sys.modules, name)
+
+    assert importlib.util.find_spec("chumpy") is None
+    assert b"chumpy.reordering" in path.read_bytes()
+    assert_same(load_hand_model(path), fields)
+
+
+def test_a_python_2_pickle(tmp_path):
+    """Python 2 says copy_reg, __builtin__, numpy.core and scipy.sparse.csc."""
+    fields = random_fields()
+    stored = fields | {"J_regressor": scipy.sparse.csc_matrix(fields["J_regressor"])}
+    data = pickle.dumps(stored, protocol=0)
+    for new, old in (
+        (b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"),
+        (b"cscipy.sparse._csc\n", b"cscipy.sparse.csc\n"),
+    ):
+        assert new in data
+        data = data.replace(new, old)
+    assert b"ccopy_reg\n_reconstructor\n" in data and b"c__builtin__\nobject\n" in data
+    path = tmp_path / "MANO_RIGHT.pkl"
+    path.write_bytes(data)
+    assert_same(load_hand_model(path), fields)
+
+
+def test_python_2_string_buffers(tmp_path):
+    """Arrays of Python 2 lie in the pickle as latin-1 `str`, here written by hand, opcode by opcode."""
+    values = np.array([[1.5, -2.25], [1e-300, 3.0]])
+    raw = values.tobytes()
+    data = (
+        b"\x80\x02}U\x0av_template"
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x02K\x02\x86cnumpy\ndtype\nU\x02f8K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        b"\x89T" + len(raw).to_bytes(4, "little") + raw + b"tbs."
+    )
+    path = tmp_path / "MANO_RIGHT.pkl"
+    path.write_bytes(data)
+    with pytest.raises(HandModelError, match=r"'v_template' has shape \(2, 2\), expected \(778, 3\)"):
+        load_hand_model(path)
+
+
+class Attack:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_malicious_pickle_executes_nothing(tmp_path, protocol):
+    witness = tmp_path / "witness"
+    attacks = {
+        "system": Attack(os.system, f"touch {witness}"),
+        "eval": Attack(eval, f"open({str(witness)!r}, 'w')"),
+        "getattr": Attack(getattr, "", "join"),
+        "__import__": Attack(__import__, "os"),
+    }
+    for name, attack in attacks.items():
+        path = write(tmp_path / "MANO_RIGHT.pkl", random_fields() | {"v_template": attack}, protocol)
+        with pytest.raises(UnsafePickleError, match=rf"MANO_RIGHT.pkl: refused, the pickle asks for \w+\.{name}"):
+            load_hand_model(path)
+        assert not witness.exists()
+    pickle.loads(pickle.dumps(attacks["system"]))
+    assert witness.exists(), "the attack itself must be a real one"
+
+
+def test_dotted_names_do_not_reach_through_allowed_modules(tmp_path):
+    """Protocol 4 resolves dotted names; `numpy.ndarray.__init__.__globals__` and the like must not pass."""
+    path = tmp_path / "MANO_RIGHT.pkl"
+    path.write_bytes(b"\x80\x04\x8c\x05numpy\x8c\x11ndarray.__class__\x93.")
+    with pytest.raises(UnsafePickleError, match=r"numpy\.ndarray\.__class__"):
+        load_hand_model(path)
+
+
+def test_errors_name_file_and_field(tmp_path):
+    fields = random_fields()
+    path = tmp_path / "hand.pkl"
+    with pytest.raises(FileNotFoundError, match=r"hand\.pkl"):
+        load_hand_model(path)
+    path.write_bytes(b"not a pickle")
+    with pytest.raises(HandModelError, match=r"hand\.pkl: not a readable hand model"):
+        load_hand_model(path)
+    without = {k: v for k, v in fields.items() if k != "posedirs"}
+    with pytest.raises(HandModelError, match="'posedirs' is missing"):
+        load_hand_model(write(path, without))
+    with pytest.raises(HandModelError, match=r"'f' has shape \(3, 3\), expected \(1538, 3\)"):
+        load_hand_model(write(path, fields | {"f": np.zeros((3, 3))}))
+    with pytest.raises(HandModelError, match="'weights' holds NaN"):
+        load_hand_model(write(path, fields | {"weights": np.full((778, 16), np.nan)}))
+    with pytest.raises(HandModelError, match="name says left, but the mesh is a right hand"):
+        load_hand_model(write(tmp_path / "MANO_LEFT.pkl", fields))
+
+
+def test_side_and_digest_come_from_the_content(tmp_path):
+    fields = random_fields()
+    mirrored = fields | {"v_template": fields["v_template"] * [-1.0, 1.0, 1.0]}
+    left = load_hand_model(write(tmp_path / "a.pkl", mirrored))
+    right = load_hand_model(write(tmp_path / "b.pkl", fields))
+    again = load_hand_model(write(tmp_path / "c.pkl", fields))
+    assert (left.side, right.side) == ("left", "right")
+    assert right.digest == again.digest != left.digest and len(right.digest) == 12
+
+
+def test_default_path(tmp_path, monkeypatch):
+    monkeypatch.delenv(MANO_DIR_VARIABLE, raising=False)
+    assert default_hand_path("left").name == "OPEN_HAND_LEFT.pkl"
+    monkeypatch.setenv(MANO_DIR_VARIABLE, str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"MANO_RIGHT\.pkl: not found; \$MASKHAND_MANO_DIR"):
+        default_hand_path()
+    (tmp_path / "MANO_RIGHT.pkl").touch()
+    assert default_hand_path() == tmp_path / "MANO_RIGHT.pkl"
