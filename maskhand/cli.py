@@ -77,8 +77,7 @@ def _examples(*lines: str) -> str:
     )
 )
 def quickstart(
-    hands: Annotated[int, typer.Option(help="Synthetic training hands.", min=8)] = 700,
-    versions: Annotated[int, typer.Option(help="Pictures of each training hand.", min=1, max=4)] = 4,
+    hands: Annotated[int, typer.Option(help="Synthetic training hands, four pictures of each.", min=8)] = 700,
     evaluation_hands: Annotated[int, typer.Option(help="Synthetic evaluation hands.", min=8)] = 200,
     mocap_poses: Annotated[int, typer.Option(help="Poses without pictures, for the tokenizer.", min=1)] = 20000,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic data.")] = 0,
@@ -90,23 +89,23 @@ def quickstart(
     _prepare()
     from pipelines.quickstart import quickstart as flow
 
-    flow(hands, versions, evaluation_hands, mocap_poses, seed, recipe, set_, str(_workspace().root))
+    flow(hands, evaluation_hands, mocap_poses, seed, recipe, set_, str(_workspace().root))
 
 
-@app.command(epilog=_examples("synth", "synth --hands 50 --versions 1 --evaluation-hands 10 --seed 7"))
+@app.command(epilog=_examples("synth", "synth --hands 50 --evaluation-hands 10 --seed 7"))
 def synth(
-    hands: Annotated[int, typer.Option(help="Training hands.", min=1)] = 700,
-    versions: Annotated[int, typer.Option(help="Pictures of each training hand.", min=1, max=4)] = 4,
+    hands: Annotated[int, typer.Option(help="Training hands, four pictures of each.", min=1)] = 700,
     evaluation_hands: Annotated[int, typer.Option(help="Evaluation hands.", min=1)] = 200,
     mocap_poses: Annotated[int, typer.Option(help="Poses without pictures.", min=1)] = 20000,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Render a synthetic data set in FreiHAND's official layout into WORKSPACE/raw/freihand_synth."""
     from maskhand.steps import data
 
     with _progress("render hands") as progress:
-        receipt = data.synthesise(_workspace(), hands, versions, evaluation_hands, mocap_poses, seed, progress)
+        receipt = data.synthesise(_workspace(), hands, evaluation_hands, mocap_poses, seed, progress, rebuild)
     _say(receipt)
 
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from maskhand.steps.data import available_cores
 from maskhand.workspace import Workspace
 
 State = Literal["ok", "warn", "fail"]
@@ -68,7 +69,7 @@ def _packages(_: Workspace) -> Iterator[Finding]:
 
 
 def _machine(workspace: Workspace) -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     yield Finding("ok" if cores >= 2 else "warn", "CPU cores", str(cores), "" if cores >= 2 else "two are the least")
     folder = next(p for p in (workspace.root, *workspace.root.parents) if p.exists())
     amounts = {"memory": _memory_bytes(), "disk": shutil.disk_usage(folder).free}

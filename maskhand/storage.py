@@ -196,6 +196,7 @@ class _RangedObject(io.RawIOBase):
                 continue
             view[: len(piece)] = piece
             self._position += len(piece)
+            self._failures = 0
             return len(piece)
         return 0
 

@@ -25,22 +25,17 @@ from pipelines.step import done, step, table, told
 from pipelines.train_maskhand import train_maskhand
 from pipelines.train_vq_mano import train_vq_mano
 
-DATASET = "freihand_synth"
-
 
 @step("synthesise")
-def synthesise(
-    workspace: str, hands: int, versions: int, evaluation_hands: int, mocap_poses: int, seed: int
-) -> Receipt:
+def synthesise(workspace: str, hands: int, evaluation_hands: int, mocap_poses: int, seed: int) -> Receipt:
     with told("render hands", "progress-synthesise") as progress:
         home = workspace_for(workspace)
-        return data.synthesise(home, hands, versions, evaluation_hands, mocap_poses, seed, progress)
+        return data.synthesise(home, hands, evaluation_hands, mocap_poses, seed, progress, rebuild=True)
 
 
 @flow(name="quickstart")
 def quickstart(
     hands: int = 700,
-    versions: int = 4,
     evaluation_hands: int = 200,
     mocap_poses: int = 20000,
     seed: int = 0,
@@ -50,20 +45,20 @@ def quickstart(
 ) -> dict[str, Receipt]:
     """Render hands, shard, annotate, train both stages, measure, register, and show.
 
-    hands, versions, evaluation_hands, mocap_poses, seed: the size of the synthetic data; recipe, overrides: of the two
-    trainings; workspace: else `$MASKHAND_WORKSPACE`, else ./workspace.
+    hands (four pictures of each), evaluation_hands, mocap_poses, seed: the size of the synthetic data; recipe,
+    overrides: of the two trainings; workspace: else `$MASKHAND_WORKSPACE`, else ./workspace.
     """
     home = workspace_for(workspace)
     root = str(home.root)
     clock = _Stages()
     with clock.stage("synthetic pictures"):
-        done(synthesise, root, hands, versions, evaluation_hands, mocap_poses, seed)
+        done(synthesise, root, hands, evaluation_hands, mocap_poses, seed)
     with clock.stage("shards"):
         # Another size or seed is other data under the same name: what the earlier one made is replaced.
-        shard_datasets([DATASET], rebuild=True, workspace=root)
+        shard_datasets([data.SYNTHETIC], rebuild=True, workspace=root)
     with clock.stage("keypoints and MANO targets"):
         detector = load_recipe(recipe, overrides).data.keypoints.detector
-        annotate_shards([f"{DATASET}/training", f"{DATASET}/evaluation"], detector, True, root)
+        annotate_shards([f"{data.SYNTHETIC}/training", f"{data.SYNTHETIC}/evaluation"], detector, True, root)
     with clock.stage("train VQ-MANO"):
         tokenizer = train_vq_mano(recipe, overrides, workspace=root)
     with clock.stage("train, measure and register the masked transformer"):

@@ -37,6 +37,8 @@ VERSION = 1
 _FIRST_JOINT: dict[Side, int] = {"right": 0, "left": 21}
 _SIDES: dict[str, tuple[Side, ...]] = {"right": ("right",), "left": ("left",), "interacting": ("right", "left")}
 _FILES = {"data": "pictures and boxes", "camera": "cameras", "joint_3d": "joints"}
+_IMAGE_KEYS = {"file_name", "width", "height", "capture", "seq_name", "camera", "frame_idx"}
+_ANNOTATION_KEYS = {"id", "joint_valid", "hand_type_valid"}
 
 
 class InterHandLayout:
@@ -47,13 +49,13 @@ class InterHandLayout:
         self.mano, self.notes = mano_reader(spec)
 
     def plan(self) -> RawPlan:
-        files = {kind: read_json(first_existing(self._places(kind), what)) for kind, what in _FILES.items()}
+        places = {kind: first_existing(self._places(kind), what) for kind, what in _FILES.items()}
+        files = {kind: read_json(uri) for kind, uri in places.items()}
         mano = next((read_json(uri) for uri in self._places("MANO_NeuralAnnot") if storage.exists(uri)), None)
         images, hands = self._hands(files["data"])
-        folder = storage.join(self.root, "images", self.split)
         # In the official tree file_name is a path below images/<split>; small excerpts keep base names beside labels.
-        flat = not storage.exists(storage.join(folder, images[hands[0][0]["image_id"]]["file_name"]))
-        folder = self.root if flat else folder
+        official = places["data"] == self._places("data")[0]
+        folder = storage.join(self.root, "images", self.split) if official else self.root
         cameras, joints = files["camera"].value, files["joint_3d"].value
         fits = mano.value if mano and self.mano else {}
 
@@ -173,6 +175,10 @@ class InterHandLayout:
             images = {image["id"]: image for image in data.value["images"]}
             hands = [(a, side) for a in data.value["annotations"] for side in _SIDES[a["hand_type"]]]
             orphan = next((a["id"] for a, _ in hands if a["image_id"] not in images), None)
+            for entry, needed in ((data.value["images"], _IMAGE_KEYS), (data.value["annotations"], _ANNOTATION_KEYS)):
+                for record in entry:
+                    if absent := needed - record.keys():
+                        raise KeyError(min(absent))
         except (KeyError, TypeError) as error:
             raise RawDataError(f"{name}: not InterHand2.6M's structure ({type(error).__name__}: {error})") from None
         if orphan is not None or not hands:
@@ -181,7 +187,7 @@ class InterHandLayout:
         return images, hands
 
     def _places(self, kind: str) -> list[str]:
-        official = f"InterHand2.6M_{self.split}_{kind}.json"
+        name = f"InterHand2.6M_{self.split}_{kind}.json"
         flat = f"{self.split}_interhand2.6m_{kind}.json"
-        folder = storage.join(self.root, "annotations", self.split)
-        return [storage.join(folder, official), storage.join(self.root, official), storage.join(self.root, flat)]
+        official = storage.join(self.root, "annotations", self.split, name)
+        return [official, storage.join(self.root, name), storage.join(self.root, flat)]

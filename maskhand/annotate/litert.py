@@ -55,14 +55,17 @@ class Look:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """Two looks at the same hand, joined."""
 
     keypoints_px: Array
+    """(21, 2) mean of both."""
     confidence: Array
+    """(21,) how well they agree about each joint, times presence."""
     presence: float
     right_probability: float
     quality: float
+    """0..1: both see a hand of the known side, agree, and fill the box that was asked about."""
 
 
 class LandmarkNet:
@@ -116,14 +119,19 @@ class LitertHand:
         known = sides if sides is not None else [None] * len(images)
         return Detections.stack([self._one(*row) for row in zip(images, boxes_xyxy_px, known, strict=True)])
 
-    def _one(self, image: Array, box_px: Array, side: Side | None) -> Detections:
-        best: _Pair | None = None
+    def best_pair(self, image: Array, box_px: Array, side: Side | None) -> Pair:
+        """The first pair of looks that is good enough, else the best of all assumed rotations."""
+        best: Pair | None = None
         for pair in self._pairs(image, np.asarray(box_px, np.float64), side):
             if best is None or pair.quality > best.quality:
                 best = pair
             if best.quality > ACCEPT:
                 break
         assert best is not None
+        return best
+
+    def _one(self, image: Array, box_px: Array, side: Side | None) -> Detections:
+        best = self.best_pair(image, box_px, side)
         return Detections(
             best.keypoints_px[None].astype(np.float32),
             best.confidence[None].astype(np.float32),
@@ -131,13 +139,13 @@ class LitertHand:
             np.array([best.right_probability], np.float32),
         )
 
-    def _pairs(self, image: Array, box_px: Array, side: Side | None) -> Iterator[_Pair]:
+    def _pairs(self, image: Array, box_px: Array, side: Side | None) -> Iterator[Pair]:
         center, extent = (box_px[:2] + box_px[2:]) / 2, float((box_px[2:] - box_px[:2]).max())
         for turn in TURNS:
             first = self.net.look(image, center, FIRST_VIEW * extent, turn)
             quality = look_quality(first, box_px, side)
             if quality < HOPELESS:
-                yield _Pair(first.keypoints_px, np.zeros(NUM_JOINTS), first.presence, first.right_probability, 0.0)
+                yield Pair(first.keypoints_px, np.zeros(NUM_JOINTS), first.presence, first.right_probability, 0.0)
                 continue
             angle = upright_angle(first.keypoints_px)
             found_center, found_extent = turned_extent(first.keypoints_px, angle)
@@ -147,10 +155,10 @@ class LitertHand:
             yield _join(first, second, quality, look_quality(second, box_px, side), extent)
 
 
-def _join(first: Look, second: Look, first_quality: float, second_quality: float, extent: float) -> _Pair:
+def _join(first: Look, second: Look, first_quality: float, second_quality: float, extent: float) -> Pair:
     distance = np.linalg.norm(first.keypoints_px - second.keypoints_px, axis=1) / extent
     presence = math.sqrt(first.presence * second.presence)
-    return _Pair(
+    return Pair(
         (first.keypoints_px + second.keypoints_px) / 2,
         presence * np.exp(-distance / AGREEMENT),
         presence,

@@ -56,6 +56,7 @@ class FitResult:
     """What the loop exported: the tokenizer's files, or a model bundle."""
     metrics: dict[str, float]
     """The last reported metrics."""
+    steps: int
     restarts: int
     """How often the workers were started again, after one was lost or by another call."""
     seconds: float
@@ -220,7 +221,11 @@ def _finish(run_dir: Path, checkpoint: Checkpoint, metrics: Mapping[str, float])
     shutil.rmtree(run_dir / EXPORT, ignore_errors=True)
     fresh.rename(run_dir / EXPORT)
     starts = (run_dir / STARTS).read_text().splitlines()
-    finished = {"metrics": dict(metrics), "restarts": len(starts) - 1}
+    finished = {
+        "steps": int(read_metrics(run_dir)[-1]["step"]),
+        "metrics": dict(metrics),
+        "restarts": len(starts) - 1,
+    }
     _write_json(run_dir / "finished.json", finished)
     return finished
 
@@ -292,6 +297,7 @@ def _result(run_dir: Path, finished: Mapping[str, Any], started_s: float, *, reu
         run_dir=run_dir,
         export_dir=run_dir / EXPORT,
         metrics=finished["metrics"],
+        steps=finished["steps"],
         restarts=finished["restarts"],
         seconds=time.monotonic() - started_s,
         reused=reused,

@@ -86,8 +86,7 @@ def evaluation_sheet(
                 f"mean {prediction.joint_confidence[k].mean():.2f}, score {prediction.score[k]:.2f}",
             ]
         )
-    title = f"{result.best.name}, {' / '.join(result.set_uri.rstrip('/').split('/')[-2:])}"
-    return contact_sheet(pictures, captions, _COLUMNS, title, tile_px)
+    return contact_sheet(pictures, captions, _COLUMNS, f"{result.set_name}, {result.best.name}", tile_px)
 
 
 def _places(count: int, each: int) -> list[tuple[str, int]]:

@@ -59,6 +59,11 @@ class EvaluationResult:
     """Detector, box scale and whatever else was fixed."""
 
     @property
+    def set_name(self) -> str:
+        """`freihand_synth/evaluation`: the set without where it is stored."""
+        return "/".join(self.set_uri.rstrip("/").split("/")[-2:])
+
+    @property
     def baseline(self) -> EvaluationRow | None:
         return next((row for row in self.rows if row.name == MEAN_POSE), None)
 
@@ -78,7 +83,7 @@ class EvaluationResult:
             "|---|" + "---:|" * len(MAIN_COLUMNS),
             *("| " + " | ".join([row.name, *self.cells(row)]) + " |" for row in self.rows),
             "",
-            f"{self.count} samples of `{self.set_uri}` (data {self.data_digest}, model {self.model_digest}); "
+            f"{self.count} samples of {self.set_name} (data {self.data_digest}, model {self.model_digest}); "
             f"{self.with_joints} with joints, {self.with_mesh} with a mesh.",
             "PA, F and AUC: after Procrustes alignment (FreiHAND's evaluator). MPJPE, MPVPE: relative to the wrist.",
         ]

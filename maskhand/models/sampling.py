@@ -30,7 +30,7 @@ def schedule(length: int, iterations: int) -> list[int]:
     return [math.ceil(math.cos(math.pi / 2 * t / iterations) * length - 1e-9) for t in range(1, iterations + 1)]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(
     model: MaskedTransformer,
     batch: HandBatch,
@@ -42,7 +42,7 @@ def predict(
     return sample(model, model.encode_image(batch.image, batch.keypoints_2d), cfg, generator, hypotheses)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     model: MaskedTransformer,
     context: Context,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from maskhand.config import Recipe
     from maskhand.shards.manifest import Manifest
 
+SYNTHETIC = "freihand_synth"
+"""The data set of the catalogue that this machine renders itself."""
 IMAGES = "images"
 MANO = "mano"
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -24,6 +28,47 @@ RAW_DEPTH = 3
 """How many folders deep the annotation files of a published data set may lie."""
 MOCAP = "mocap.npz"
 """Poses without pictures, beside the files of a raw data set."""
+
+
+def synthesise(
+    workspace: Workspace,
+    hands: int,
+    evaluation_hands: int,
+    mocap_poses: int,
+    seed: int,
+    progress: Progress,
+    rebuild: bool = False,
+) -> Receipt:
+    """Render the synthetic data set into WORKSPACE/raw/freihand_synth, four pictures of each training hand.
+
+    `rebuild` replaces one that was asked for with other numbers; without it that is an error.
+    """
+    from maskhand.synth.freihand_layout import SynthError, write_freihand_synth
+
+    folder = workspace.raw / SYNTHETIC
+    write = partial(
+        write_freihand_synth,
+        folder,
+        train=hands,
+        evaluation=evaluation_hands,
+        mocap=mocap_poses,
+        seed=seed,
+        workers=available_cores(),
+        progress=lambda done, total: progress(done, total, f"{done} hands"),
+    )
+    try:
+        write()
+    except SynthError:
+        if not rebuild:
+            raise
+        shutil.rmtree(folder)
+        write()
+    return Receipt.of(str(folder / "synth.json"), hands=hands, evaluation_hands=evaluation_hands, seed=seed)
+
+
+def available_cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shard(
@@ -102,7 +147,7 @@ def data_digest(workspace: Workspace, name: str) -> str:
     """Digest of the pictures and annotations of a shard set (12 hex digits)."""
     from maskhand.shards.manifest import read_manifest
 
-    return read_manifest(workspace.shard_set(name), IMAGES).digest()
+    return read_manifest(workspace.shard_set(name), IMAGES).digest
 
 
 def training_digests(workspace: Workspace, recipe: str, overrides: Sequence[str]) -> dict[str, str]:
@@ -113,7 +158,7 @@ def training_digests(workspace: Workspace, recipe: str, overrides: Sequence[str]
 
     wanted = load_recipe(recipe, overrides)
     digests = {
-        f"{name}/{part}": read_manifest(workspace.shard_set(name), part).digest()
+        f"{name}/{part}": read_manifest(workspace.shard_set(name), part).digest
         for name in wanted.data.train
         for part in (IMAGES, MANO, f"keypoints.{wanted.data.keypoints.detector}")
     }
@@ -134,7 +179,7 @@ def _receipt(set_uri: str, part: str, manifest: Manifest) -> Receipt:
         storage.join(set_uri, part, "manifest.json"),
         samples=manifest.count,
         rejected=rejected,
-        data_digest=manifest.digest(),
+        data_digest=manifest.digest,
     )
 
 

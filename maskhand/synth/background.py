@@ -22,8 +22,7 @@ def make_background(rng: np.random.Generator, size_px: tuple[int, int], kind: st
     painter = {"backdrop": _backdrop, "room": _room, "texture": _texture, "patches": _patches, "cloth": _cloth}[kind]
     picture = np.clip(painter(rng, size_px), 0, 255).astype(np.uint8)
     if kind != "backdrop":
-        picture = np.ascontiguousarray(picture)
-        for _ in range(rng.integers(0, 7)):
+        for _ in range(rng.integers(0, 6)):
             _thing(rng, picture)
         blur = rng.choice([0.0, 0.8, 1.6, 3.0, 5.0])
         if blur:
@@ -31,10 +30,10 @@ def make_background(rng: np.random.Generator, size_px: tuple[int, int], kind: st
     return _light_falloff(rng, picture)
 
 
-def _colour(rng: np.random.Generator, saturation: float = 0.5) -> Float:
+def _colour(rng: np.random.Generator, saturation: float) -> Float:
     """(3,) 0..255; most things in the world are greyish."""
     hue, value = rng.uniform(0, 180), rng.uniform(25, 245)
-    s = 255 * saturation * rng.beta(0.8, 1.6)
+    s = 255 * saturation * rng.beta(0.7, 2.0)
     pixel = np.array([[[hue, s, value]]]).astype(np.uint8)
     return cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
 
@@ -80,7 +79,7 @@ def _room(rng: np.random.Generator, size_px: tuple[int, int]) -> Float:
     picture = np.ascontiguousarray(np.clip(_mix(wall, table, below), 0, 255))
     for _ in range(rng.integers(0, 5)):
         _frame(rng, picture)
-    for _ in range(rng.integers(0, 5)):
+    for _ in range(rng.integers(0, 4)):
         _bar(rng, picture)
     return picture
 
@@ -148,7 +147,7 @@ def _frame(rng: np.random.Generator, picture: Float) -> None:
     corners = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]]) + rng.normal(0, 4, (4, 2))
     fill = _colour(rng, 0.6)
     cv2.fillPoly(picture, [corners.astype(np.int32)], _tuple(fill), cv2.LINE_AA)
-    cv2.polylines(picture, [corners.astype(np.int32)], True, _tuple(fill * rng.uniform(0.3, 0.8)), int(rng.integers(1, 5)), cv2.LINE_AA)
+    cv2.polylines(picture, [corners.astype(np.int32)], True, _tuple(fill * rng.uniform(0.5, 0.95)), int(rng.integers(1, 4)), cv2.LINE_AA)
 
 
 def _bar(rng: np.random.Generator, picture: Float) -> None:
@@ -165,19 +164,32 @@ def _bar(rng: np.random.Generator, picture: Float) -> None:
 
 
 def _thing(rng: np.random.Generator, picture: Picture) -> None:
-    """A roundish or boxy object with a lit and a dark side."""
+    """A round or boxy object with a lit and a dark side and a soft shadow under it."""
     height, width = picture.shape[:2]
-    centre = (int(rng.uniform(0, width)), int(rng.uniform(0, height)))
-    a, b = (int(v) for v in rng.uniform(0.04, 0.22, 2) * width)
-    turn, colour = rng.uniform(0, 180), _colour(rng, 0.9)
-    for share, brightness in ((1.0, 0.65), (0.8, 0.9), (0.5, 1.1)):
-        tone = _tuple(np.clip(colour * brightness, 0, 255))
-        at = (centre[0] - int((1 - share) * a * 0.4), centre[1] - int((1 - share) * b * 0.4))
-        if a % 2:
-            cv2.ellipse(picture, at, (max(int(a * share), 1), max(int(b * share), 1)), turn, 0, 360, tone, -1, cv2.LINE_AA)
-        else:
-            box = cv2.boxPoints((at, (2 * a * share, 2 * b * share), turn)).astype(np.int32)
-            cv2.fillPoly(picture, [box], tone, cv2.LINE_AA)
+    middle, half = rng.uniform(0, 1, 2) * [width, height], rng.uniform(0.04, 0.24, 2) * width
+    reach = int(1.5 * half.max()) + 2
+    x0, y0 = np.maximum(middle - reach, 0).astype(int)
+    x1, y1 = np.minimum(middle + reach, [width, height]).astype(int)
+    turn, towards = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
+    colour, boxy = _colour(rng, 0.8), rng.random() < 0.5
+    ys, xs = np.mgrid[y0:y1, x0:x1].astype(np.float32)
+    xs, ys = xs - middle[0], ys - middle[1]
+    u = (np.cos(turn) * xs + np.sin(turn) * ys) / half[0]
+    v = (np.cos(turn) * ys - np.sin(turn) * xs) / half[1]
+    slope = np.cos(towards) * u + np.sin(towards) * v
+    if boxy:
+        distance = np.maximum(np.abs(u), np.abs(v))
+        # two faces meet in an edge
+        shade = np.where(u > rng.uniform(-0.6, 0.8), 0.7, 1.0) + 0.12 * slope
+    else:
+        distance = np.hypot(u, v)
+        shade = 0.55 + 0.45 * np.sqrt(np.clip(1 - distance**2, 0, 1)) + 0.3 * slope
+    patch = picture[y0:y1, x0:x1].astype(np.float32)
+    shadow = np.clip(1.5 - np.maximum(distance, 1), 0, 0.5) * rng.uniform(0, 1.1)
+    patch *= (1 - shadow)[..., None]
+    inside = np.clip((1 - distance) * half.min() + 0.5, 0, 1)
+    patch = _mix(patch, np.clip(colour * shade[..., None], 0, 255), inside)
+    picture[y0:y1, x0:x1] = patch.astype(np.uint8)
 
 
 def _light_falloff(rng: np.random.Generator, picture: Picture) -> Picture:

@@ -47,7 +47,7 @@ def sample_grade(rng: np.random.Generator) -> Grade:
         blur_px=float(rng.uniform(0.35, 0.95)),
         motion_px=float(rng.uniform(2, 5)) if rng.random() < 0.06 else 0.0,
         motion_rad=float(rng.uniform(0, np.pi)),
-        noise=float(rng.uniform(0.004, 0.022)),
+        noise=float(rng.uniform(0.003, 0.016)),
         vignette=float(rng.uniform(0, 0.25)),
         jpeg_quality=int(rng.integers(82, 97)),
     )

@@ -27,7 +27,8 @@ _PALM = np.array(
 HELD_SHARE = 0.33
 HIDER_SHARE = 0.07
 SLEEVE_SHARE = 0.4
-MIN_HELD_M, MAX_HELD_M = 0.004, 0.045
+HELD_TRIES = 8
+MIN_HELD_M, MAX_HELD_M = 0.005, 0.040
 
 
 def sample_skin(rng: np.random.Generator) -> Skin:
@@ -97,30 +98,36 @@ def sample_solids(vertices_m: Double, joints_m: Double, hand_axes: Double, rng: 
 
 
 def _held(vertices_m: Double, joints_m: Double, hand_axes: Double, rng: np.random.Generator) -> Solid | None:
-    """As large as fits between fingers and palm without entering the skin; None when nothing fits."""
+    """The largest of a few that fit between fingers and palm without entering the skin; None when nothing fits."""
     kind = str(rng.choice(["cylinder", "cone", "box", "ellipsoid"], p=[0.42, 0.13, 0.25, 0.2]))
-    if rng.random() < 0.3:  # between thumb and index
-        centre = (joints_m[4] + joints_m[8]) / 2
-        axis = rng.standard_normal(3)
-    else:
-        tips, knuckles = joints_m[[8, 12, 16]].mean(0), joints_m[[5, 9, 13]].mean(0)
-        centre = 0.5 * (tips + knuckles) - rng.uniform(0.0, 0.03) * hand_axes[:, 1]
-        axis = hand_axes[:, 2] + rng.normal(0, 0.25, 3)
-    frame = _frame_about(_unit64(axis), rng)
-    shape = np.array([1.0, rng.uniform(0.5, 1.0) if kind == "box" else 1.0, rng.uniform(1.2, 4.0)])
+    shape = np.array([1.0, rng.uniform(0.5, 1.0) if kind == "box" else 1.0, rng.uniform(1.5, 4.5)])
     if kind == "ellipsoid":
         shape[2] = rng.uniform(0.8, 1.6)
-    local = np.abs((vertices_m - centre) @ frame) / shape
-    # size at which each vertex would lie on the solid's surface
-    if kind == "box":
-        reach = local.max(1)
-    elif kind == "ellipsoid":
-        reach = np.linalg.norm(local, axis=1)
-    else:
-        reach = np.maximum(np.hypot(local[:, 0], local[:, 1]), local[:, 2])
-    size = min(float(np.quantile(reach, 0.004)), MAX_HELD_M)
-    if size < MIN_HELD_M:
+    tips, knuckles = joints_m[[8, 12, 16]].mean(0), joints_m[[5, 9, 13]].mean(0)
+    pinched = rng.random() < 0.3
+    best: tuple[float, Double, Double] | None = None
+    for _ in range(HELD_TRIES):
+        if pinched:  # between thumb and index
+            centre, axis = (joints_m[4] + joints_m[8]) / 2 + rng.normal(0, 0.004, 3), rng.standard_normal(3)
+        else:
+            share = rng.uniform(0.3, 0.7)
+            centre = share * tips + (1 - share) * knuckles - rng.uniform(0.0, 0.045) * hand_axes[:, 1]
+            axis = hand_axes[:, 2] + rng.normal(0, 0.25, 3)
+        frame = _frame_about(_unit64(axis), rng)
+        local = np.abs((vertices_m - centre) @ frame) / shape
+        # size at which each vertex would lie on the solid's surface
+        if kind == "box":
+            reach = local.max(1)
+        elif kind == "ellipsoid":
+            reach = np.linalg.norm(local, axis=1)
+        else:
+            reach = np.maximum(np.hypot(local[:, 0], local[:, 1]), local[:, 2])
+        size = min(float(np.quantile(reach, 0.008)), MAX_HELD_M)
+        if best is None or size > best[0]:
+            best = (size, centre, frame)
+    if best is None or best[0] < MIN_HELD_M:
         return None
+    size, centre, frame = best
     return make_solid(kind, centre, frame, size * shape, _finish(rng))
 
 

@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from maskhand.conventions import MANO_16, NUM_MANO_JOINTS
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
+from maskhand.synth.collisions import overlap_m
 
 Array = NDArray[np.float64]
 
@@ -34,6 +35,10 @@ DIP_OF_PIP = 2 / 3
 DIP_SLACK_DEG = (-28.0, 32.0)
 # shares of the mixture: blend of two shapes, one shape per finger, common curl, uniform within limits
 MIXTURE = (0.45, 0.22, 0.18, 0.15)
+# soft fingers that press on each other flatten by a few millimetres
+MAX_OVERLAP_M = 0.0036
+# drawn at once when a few poses are missing
+REDRAW = 4
 
 
 @dataclass(frozen=True)
@@ -130,10 +135,21 @@ def respect_limits(angles_deg: Array) -> Array:
 
 
 def sample_poses(rng: np.random.Generator, count: int) -> Array:
-    """(count, 16, 3) angles in degrees within the limits, drawn from the mixture."""
+    """(count, 16, 3) angles in degrees within the limits, drawn from the mixture.
+
+    Poses in which fingers pass through each other or the palm are drawn again within their part of the mixture.
+    """
     kind = rng.choice(len(MIXTURE), count, p=MIXTURE)
-    candidates = np.stack([_blend(rng, count), _per_finger(rng, count), _curl(rng, count), _uniform(rng, count)])
-    return respect_limits(candidates[kind, np.arange(count)])
+    poses = np.zeros((count, NUM_MANO_JOINTS, 3))
+    for part, draw in enumerate((_blend, _per_finger, _curl, _uniform)):
+        wanted = np.flatnonzero(kind == part)
+        while len(wanted):
+            candidates = respect_limits(draw(rng, max(len(wanted), REDRAW)))
+            rotations = Rotation.from_rotvec(to_axis_angle(candidates).reshape(-1, 3)).as_matrix()
+            free = candidates[overlap_m(rotations.reshape(-1, NUM_MANO_JOINTS, 3, 3)) < MAX_OVERLAP_M][: len(wanted)]
+            poses[wanted[: len(free)]] = free
+            wanted = wanted[len(free) :]
+    return poses
 
 
 def _blend(rng: np.random.Generator, count: int) -> Array:

@@ -18,7 +18,7 @@ Array = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 FOREARM_RINGS = 12
-FOREARM_LENGTH_M = 0.30
+FOREARM_LENGTH_M = 0.45
 # the wrist bends over this length instead of at one ring, so that the skin does not crease like a pipe
 WRIST_BEND_LENGTH_M = 0.035
 PAINT_SEED = 2

@@ -114,6 +114,7 @@ class _Objective(nn.Module):
         output = self.tokenizer(rotmats)
         losses = tokenizer_losses(output, rotmats, self.mano, self._losses)
         stats = losses.scalars() | {"perplexity": output.perplexity, "dead_share": output.dead_share}
+        del stats["total"]  # the engine reports it as the loss
         return losses.total, stats
 
 

@@ -108,4 +108,6 @@ class _Objective(nn.Module):
             losses = transformer_losses(
                 output, batch, corrupted, model.tokenizer, model.mano, settings.losses, settings.masking
             )
-        return losses.total, losses.scalars()
+        stats = losses.scalars()
+        del stats["total"]  # the engine reports it as the loss
+        return losses.total, stats

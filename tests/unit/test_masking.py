@@ -93,7 +93,7 @@ def test_uniform_is_splitmix64_and_uniform() -> None:
         x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & bits
         return x ^ (x >> 31)
 
-    assert mix(1234567 - 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) == 6457827717110365317, "published test vector"
+    assert mix(1234567) == 6457827717110365317, "published test vector"
     wrap = (1 << 64) - 1
     state = mix((mix((mix(7) + 11) & wrap) + 13) & wrap)
     expected = [(mix((state + k * 0x9E3779B97F4A7C15) & wrap) >> 11) / 2**53 for k in range(5)]

@@ -1,6 +1,6 @@
 """Build the open hand: `python -m maskhand.hand.open_hand.build --out maskhand/hand/open_hand/`.
 
-Needs the `open-hand` extra (Anny). Two runs write the same bytes. PROVENANCE.md tells the recipe and its numbers.
+Needs the `open-hand` extra (Anny). Two runs write the same bytes. The recipe and its numbers: PROVENANCE.md.
 """
 
 from __future__ import annotations
@@ -124,11 +124,11 @@ def anatomy(bones: skeleton.Skeleton) -> dict[str, object]:
     }
     return {
         "hand": "right",
-        "frame": "rest frame of OPEN_HAND_RIGHT.pkl (MANO's): fingers to -x, back of the hand to +y, thumb to +z",
-        "mirror": "for the left hand negate x of each axis and negate the angle: (x, -y, -z) with the same angle",
+        "frame": "MANO's rest frame of the right hand: fingers to -x, back of the hand to +y, thumb to +z",
+        "mirror": "an axis (x, y, z) of the right hand is (x, -y, -z) on the left, with the same angle",
         "order": "R = R(abduction) R(flexion) R(twist), each about its rest-frame axis",
         "flexion": "positive curls toward the pad; fingers nearly +z, thumb oblique",
-        "abduction": "positive turns index..little toward the thumb (+z), and the thumb out of the palm's plane (-y)",
+        "abduction": "positive turns index to little toward the thumb (+z), and the thumb out of the palm (-y)",
         "twist": "positive is right-handed about the bone, from the joint toward the tip",
         "joints": joints,
     }

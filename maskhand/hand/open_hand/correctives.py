@@ -1,8 +1,8 @@
 """Pose correctives that keep a bent knuckle's palm side from passing through itself.
 
-Linear blend skinning folds the flesh inside a bend through the flesh opposite. Each joint gets one displacement
-field, driven by 1 - cos(flexion): nothing near the flat hand, full at a right angle. It is fitted so that skin that
-starts on one side of a joint stays on its side of the plane that bisects the bend.
+Linear blend skinning folds the flesh inside a bend through the flesh opposite. Each joint gets one
+displacement field, driven by 1 - cos(flexion): nothing near the flat hand, full at a right angle. It is fitted
+so that skin that starts on one side of a joint stays on its side of the plane that bisects the bend.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 # A little squared edge length keeps flat regions evenly meshed, so that the palm bends as well as it stands.
-LENGTH_PENALTY = 3e-4
+LENGTH_PENALTY = 1e-4
 # A collapse may not turn a neighbouring triangle by more than this (cosine), nor make a sliver (shape in 0..1).
 MIN_NORMAL_COSINE = 0.3
 MIN_SHAPE = 0.15

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 FINGERS = ("index", "middle", "little", "ring", "thumb")
 PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 
-# Distance of each finger's three joints from its tip, distal first, for the mean adult (hand length 187 mm).
+# Distance of each finger's three joints from its tip, distal first, for the mean adult (hand length 185 mm).
 # They follow the phalanx lengths of Buryanov and Kotiuk (2010), scaled by 1.07 to this hand's length; the two
 # distal joints are then drawn half-way to the creases modelled in the surface, so that skin folds where it should.
 JOINT_FROM_TIP_MM = {

@@ -1,0 +1,74 @@
+"""A registered model in use: MLflow runs this file ("model from code"), pictures go in and hands come out.
+
+    model = mlflow.pyfunc.load_model("models:/maskhand@champion")
+    model.predict(Path("photo.jpg").read_bytes())                # a DataFrame, a row per hand
+    model.predict({"image": ["a.jpg", "b.png"]}, params={"vertices": True})
+
+Needs nothing from the workspace but the keypoint detector's files, which are fetched into `$MASKHAND_WORKSPACE/assets`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+
+class HandPredictor(mlflow.pyfunc.PythonModel):
+    """Column `image`: an encoded picture (bytes, or base64 text), the path of one, or (H, W, 3) uint8 RGB.
+
+    Rows: `input` (position of the picture), `hand` (0 = best detection), side, box_xyxy_px (4), pose_aa (16 x 3 absolute MANO
+    axis-angle, global orientation first), betas (10), transl_cam_m (3), joints_cam_m (21 x 3, OpenPose order), joints_px
+    (21 x 2), joint_confidence (16), score; with the parameter `vertices` also vertices_cam_m (778 x 3).
+    """
+
+    def load_context(self, context: Any) -> None:
+        from maskhand.models.bundle import ModelBundle
+
+        self._bundle = ModelBundle.load(context.artifacts["bundle"])
+
+    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        from maskhand.predict import predict_hands
+
+        images = model_input["image"] if isinstance(model_input, pd.DataFrame | dict) else model_input
+        rows = []
+        for position, image in enumerate(images):
+            for rank, hand in enumerate(predict_hands(_decoded(image, position), self._bundle)):
+                row: dict[str, Any] = {"input": position, "hand": rank, "side": hand.side}
+                for name in _ARRAYS + (("vertices_cam_m",) if (params or {}).get("vertices") else ()):
+                    row[name] = np.asarray(getattr(hand, name), np.float64).tolist()
+                rows.append(row | {"score": hand.score})
+        return pd.DataFrame(rows, columns=None if rows else ["input", "hand", "side", *_ARRAYS, "score"])
+
+
+_ARRAYS = ("box_xyxy_px", "pose_aa", "betas", "transl_cam_m", "joints_cam_m", "joints_px", "joint_confidence")
+
+
+def _decoded(image: Any, position: int) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of one cell; ValueError names its position."""
+    import cv2
+
+    if isinstance(image, np.ndarray | list):
+        pixels = np.asarray(image)
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.min() < 0 or pixels.max() > 255:
+            raise ValueError(f"image {position}: an array must be (H, W, 3) RGB in 0..255, this one is {pixels.shape}")
+        return np.ascontiguousarray(pixels.astype(np.uint8))
+    if isinstance(image, str) and len(image) < 4096 and Path(image).is_file():
+        image = Path(image).read_bytes()
+    elif isinstance(image, str):
+        try:
+            image = base64.b64decode(image, validate=True)
+        except binascii.Error:
+            raise ValueError(f"image {position}: {image[:80]!r} is neither a file nor base64") from None
+    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) if image else None
+    if pixels is None:
+        raise ValueError(f"image {position}: not a picture that can be decoded; give JPEG or PNG")
+    return np.ascontiguousarray(pixels[:, :, ::-1])
+
+
+mlflow.models.set_model(HandPredictor())

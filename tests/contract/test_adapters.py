@@ -1,0 +1,233 @@
+"""One contract for every dataset of the catalogue: a card and a layout writer are all that a new one brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from published_layouts import WRITERS, Fixture
+from published_layouts.hands import edit_json, licensed_folder, pose_hand
+
+from maskhand import catalog
+from maskhand.adapters import LAYOUTS, Adapter, RawDataError, open_adapter
+from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
+from maskhand.sample import HandSample, SampleError
+
+SPLITS = [(name, split) for name in catalog.names() for split in catalog.load_spec(name).splits]
+
+
+@pytest.fixture(autouse=True)
+def _licensed_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKHAND_MANO_DIR", str(licensed_folder(tmp_path / "mano")))
+
+
+def _write(folder: Path, name: str, split: str, **how) -> tuple[Fixture, Adapter]:
+    spec = catalog.load_spec(name)
+    fixture = WRITERS[spec.layout](folder / "raw", spec, split, 3, **how)
+    return fixture, open_adapter(spec, str(fixture.raw_dir), split)
+
+
+def _read_all(adapter: Adapter) -> dict[str, HandSample | SampleError]:
+    plan = adapter.plan()
+    found: dict[str, HandSample | SampleError] = {}
+    for position, key in enumerate(plan.keys):
+        try:
+            found[key] = adapter.read(plan.item(position))
+        except SampleError as error:
+            found[key] = error
+    return found
+
+
+def _reasons(found: dict[str, HandSample | SampleError]) -> dict[str, str]:
+    return {key: sample.reason for key, sample in found.items() if isinstance(sample, SampleError)}
+
+
+def test_every_card_has_an_adapter_and_a_fixture() -> None:
+    layouts = {catalog.load_spec(name).layout for name in catalog.names()}
+    assert layouts <= set(LAYOUTS)
+    assert layouts <= set(WRITERS)
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_reads_every_hand_as_it_was_made(tmp_path: Path, name: str, split: str) -> None:
+    fixture, adapter = _write(tmp_path, name, split)
+    found = _read_all(adapter)
+    assert list(found) == list(fixture.truths), "keys, in the official order"
+    for key, truth in fixture.truths.items():
+        sample = found[key]
+        assert isinstance(sample, HandSample), sample
+        assert (sample.dataset, sample.side) == (name, truth.side)
+        assert sample.image == truth.image_path.read_bytes(), "pictures are copied byte for byte"
+        assert sample.camera is not None and sample.joints_cam_m is not None
+        np.testing.assert_allclose(sample.camera.K_px, truth.K_px, atol=1e-9)
+        np.testing.assert_array_equal(sample.joints_3d_valid, truth.valid)
+        np.testing.assert_allclose(sample.joints_cam_m[truth.valid], truth.joints_cam_m[truth.valid], atol=1e-6)
+        uvw = truth.joints_cam_m @ truth.K_px.T
+        joints_px = (uvw[:, :2] / uvw[:, 2:])[truth.valid]
+        np.testing.assert_allclose(sample.joints_2d_px[truth.valid], joints_px, atol=1e-3)
+        np.testing.assert_allclose(sample.box_xyxy_px, [*joints_px.min(0), *joints_px.max(0)], atol=1e-3)
+        if sample.vertices_cam_m is not None:
+            np.testing.assert_allclose(sample.vertices_cam_m, truth.vertices_cam_m, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_mano_parameters_give_back_the_mesh(tmp_path: Path, name: str, split: str) -> None:
+    fixture, adapter = _write(tmp_path, name, split)
+    for key, sample in _read_all(adapter).items():
+        assert isinstance(sample, HandSample) and sample.mano is not None
+        pose, betas, transl = sample.mano.pose_aa, sample.mano.betas, sample.mano.transl_cam_m
+        truth = fixture.truths[key]
+        # A left hand's parameters are those of the mirrored right-hand model, so mirroring them makes a right hand.
+        mirror = truth.side == "left"
+        mesh = pose_hand(
+            "right",
+            (pose * MIRROR_AXIS_ANGLE if mirror else pose)[0],
+            (pose * MIRROR_AXIS_ANGLE if mirror else pose)[1:],
+            betas,
+            transl * MIRROR_POINT if mirror else transl,
+        )
+        vertices = mesh.vertices_m * MIRROR_POINT if mirror else mesh.vertices_m
+        np.testing.assert_allclose(vertices, truth.vertices_cam_m, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_bad_files_cost_only_their_own_samples(tmp_path: Path, name: str) -> None:
+    split = next(iter(catalog.load_spec(name).splits))
+    fixture, adapter = _write(tmp_path, name, split)
+    paths = list(dict.fromkeys(truth.image_path for truth in fixture.truths.values()))
+    whole = paths[1].read_bytes()
+    paths[0].unlink()
+    paths[1].write_bytes(whole[: len(whole) // 2])
+    paths[2].write_bytes(b"<html>not found</html>")
+    expected = dict(zip(paths[:3], ("missing_image", "cut_image", "bad_image"), strict=True))
+    assert _reasons(_read_all(adapter)) == {
+        key: expected[truth.image_path] for key, truth in fixture.truths.items() if truth.image_path in expected
+    }
+
+
+@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize(
+    ("value", "reason"), [([[float("nan")] * 3] * 21, "not_finite"), ([[0.1, 0.2]] * 7, "wrong_shape")]
+)
+def test_bad_labels_cost_only_their_own_samples(tmp_path: Path, name: str, value: list, reason: str) -> None:
+    split = next(iter(catalog.load_spec(name).splits))
+    fixture, adapter = _write(tmp_path, name, split)
+    last = len(fixture.truths) - 1
+    rows = 42 if catalog.load_spec(name).handedness == "both" else 21
+    fixture.damage_joints(last, value * (rows // 21) if reason == "not_finite" else value)
+    touched = [t.joints_cam_m.tolist() == list(fixture.truths.values())[last].joints_cam_m.tolist()
+               for t in fixture.truths.values()]  # fmt: skip
+    reasons = _reasons(_read_all(adapter))
+    assert reasons == {key: reason for key, hit in zip(fixture.truths, touched, strict=True) if hit}
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_a_cut_label_file_is_one_sentence(tmp_path: Path, name: str) -> None:
+    split = next(iter(catalog.load_spec(name).splits))
+    fixture, adapter = _write(tmp_path, name, split)
+    data = fixture.joints_file.read_bytes()
+    fixture.joints_file.write_bytes(data[: len(data) // 2])
+    with pytest.raises(RawDataError, match=r"not valid JSON.*probably cut, copy it again") as error:
+        adapter.plan()
+    assert str(fixture.joints_file) in str(error.value)
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_an_empty_folder_is_one_sentence(tmp_path: Path, name: str) -> None:
+    spec = catalog.load_spec(name)
+    with pytest.raises(RawDataError, match=r"not found; see how_to_get"):
+        open_adapter(spec, str(tmp_path), next(iter(spec.splits))).plan()
+    with pytest.raises(catalog.CatalogError, match="has no split 'holdout'"):
+        open_adapter(spec, str(tmp_path), "holdout")
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_the_source_digest_follows_labels_and_pictures(tmp_path: Path, name: str) -> None:
+    split = next(iter(catalog.load_spec(name).splits))
+    fixture, adapter = _write(tmp_path, name, split)
+    before = adapter.plan().source_digest
+    assert adapter.plan().source_digest == before
+    path = next(iter(fixture.truths.values())).image_path
+    picture = path.read_bytes()
+    path.write_bytes(picture + b"\0")
+    assert adapter.plan().source_digest != before
+    path.write_bytes(picture)
+    fixture.damage_joints(0, [[0.0, 0.0, 1.0]] * 21)
+    assert adapter.plan().source_digest != before
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_parameters_of_the_licensed_model_need_it(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASKHAND_MANO_DIR")
+    _, adapter = _write(tmp_path, name, next(iter(catalog.load_spec(name).splits)))
+    samples = _read_all(adapter).values()
+    convention = catalog.load_spec(name).mano
+    assert convention is not None
+    made_with_any = convention.model == "any"
+    assert all(isinstance(s, HandSample) and (s.mano is not None) == made_with_any for s in samples)
+    assert any("MASKHAND_MANO_DIR" in note for note in adapter.plan().notes) != made_with_any
+
+
+@pytest.mark.parametrize("how", [{"labels": "separate", "nested": True}, {"labels": "separate"}, {"labels": "beside"}])
+def test_freihand_evaluation_labels_in_either_release(tmp_path: Path, how: dict) -> None:
+    fixture, adapter = _write(tmp_path, "freihand", "evaluation", **how)
+    for key, sample in _read_all(adapter).items():
+        assert isinstance(sample, HandSample) and sample.vertices_cam_m is not None
+        np.testing.assert_allclose(sample.joints_cam_m, fixture.truths[key].joints_cam_m, atol=1e-6)
+
+
+def test_freihand_evaluation_without_labels_keeps_pictures_and_cameras(tmp_path: Path) -> None:
+    _, adapter = _write(tmp_path, "freihand", "evaluation", labels="none")
+    assert any("evaluation_xyz.json is absent" in note for note in adapter.plan().notes)
+    for sample in _read_all(adapter).values():
+        assert isinstance(sample, HandSample) and sample.camera is not None
+        assert (sample.joints_cam_m, sample.joints_2d_px, sample.vertices_cam_m, sample.mano) == (None,) * 4
+        assert sample.box_xyxy_px.tolist() == [0, 0, 224, 224]
+
+
+def test_freihand_training_has_four_pictures_per_annotation(tmp_path: Path) -> None:
+    fixture, adapter = _write(tmp_path, "freihand", "training")
+    assert len(adapter.plan().keys) == 4 * 3
+    found = _read_all(adapter)
+    first, fourth = found["training-00000001"], found["training-00000010"]
+    assert isinstance(first, HandSample) and isinstance(fourth, HandSample)
+    np.testing.assert_array_equal(first.joints_cam_m, fourth.joints_cam_m)
+    assert first.image != fourth.image
+    edit_json(fixture.raw_dir / "training_mano.json", lambda entries: entries.pop())
+    with pytest.raises(RawDataError, match=r"training_mano.json .* has 2 entries, training_K.json has 3"):
+        adapter.plan()
+
+
+def test_interhand_reads_flat_excerpts_and_drops_hands_without_wrist(tmp_path: Path) -> None:
+    fixture, adapter = _write(tmp_path, "interhand26m", "test", flat=True)
+    whole = _read_all(adapter)
+    assert _reasons(whole) == {} and list(whole) == list(fixture.truths)
+
+    def hide_left_wrist(data: dict) -> None:
+        data["annotations"][0]["joint_valid"][41] = [0]
+
+    edit_json(fixture.raw_dir / "test_interhand2.6m_data.json", hide_left_wrist)
+    assert _reasons(_read_all(adapter)) == {"test-00000050-l": "wrist_not_annotated"}
+
+    edit_json(fixture.raw_dir / "test_interhand2.6m_camera.json", lambda cameras: cameras["1"]["focal"].clear())
+    assert _reasons(_read_all(adapter)) == {
+        "test-00000050-l": "wrist_not_annotated",
+        "test-00000057-r": "no_camera",
+    }
+
+
+def test_units_and_axes_come_from_the_card(tmp_path: Path) -> None:
+    """The same files under another card: millimetres and OpenGL axes."""
+    fixture, _ = _write(tmp_path, "freihand_synth", "evaluation")
+    spec = replace_facts("freihand_synth", units="mm", axes="opengl", mano=None)
+    sample = _read_all(open_adapter(spec, str(fixture.raw_dir), "evaluation"))["evaluation-00000000"]
+    truth = fixture.truths["evaluation-00000000"]
+    flipped = truth.joints_cam_m * [0.001, -0.001, -0.001]
+    # Behind the camera such a hand projects upside down; what matters here is the conversion of the numbers.
+    joints = sample.joints_cam_m if isinstance(sample, HandSample) else None
+    np.testing.assert_allclose(joints, flipped, atol=1e-9)
+
+
+def replace_facts(name: str, **facts) -> catalog.DatasetSpec:
+    return catalog.load_spec(name).model_copy(update=facts)

@@ -1,0 +1,76 @@
+"""The mapper of the cluster: Ray Data over shards, in its own processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from published_layouts import WRITERS
+
+from maskhand.catalog import load_spec
+from maskhand.cluster.map import map_shards
+from maskhand.cluster.session import ensure_ray, ray_session
+from maskhand.sample import SampleError
+from maskhand.shards.build import build_shards
+from maskhand.shards.reader import ShardSample, iterate_samples
+from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.verify import verify
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray() -> Iterator[None]:
+    with ray_session():
+        yield
+
+
+def test_results_keep_the_order_and_errors_arrive_as_raised() -> None:
+    def square_elsewhere(x: int) -> tuple[int, int]:
+        return x * x, os.getpid()
+
+    def refuse(x: int) -> int:
+        raise SampleError("odd", f"{x} is refused")
+
+    seen: list[tuple[int, int]] = []
+    results = map_shards(square_elsewhere, list(range(9)), concurrency=2, on_done=seen.append)
+    assert [square for square, _ in results] == [x * x for x in range(9)]
+    assert sorted(seen) == sorted(results)
+    assert os.getpid() not in {pid for _, pid in results}
+    assert map_shards(square_elsewhere, []) == []
+    with pytest.raises(SampleError, match="7 is refused") as error:
+        map_shards(refuse, [7])
+    assert error.value.reason == "odd"
+
+
+def test_an_open_session_is_joined_and_left_running() -> None:
+    import ray
+
+    assert not ensure_ray()
+    with ray_session():
+        pass
+    assert ray.is_initialized()
+    assert ray.cluster_resources()["CPU"] >= 4
+
+
+def test_shards_and_sidecars_are_the_same_with_one_and_two_workers(tmp_path: Path) -> None:
+    def centre(samples: list[ShardSample]) -> list[dict[str, np.ndarray]]:
+        return [{"centre_px": s.sample.box_xyxy_px.reshape(2, 2).mean(0)} for s in samples]
+
+    spec = load_spec("freihand_synth").model_copy(update={"shard_size": 5})
+    raw = WRITERS["freihand"](tmp_path / "raw", spec, "training", 6)
+    for workers in (1, 2):
+        uri, mapper = str(tmp_path / f"workers{workers}"), partial(map_shards, concurrency=workers)
+        build_shards(spec, str(raw.raw_dir), "training", uri, mapper=mapper)
+        build_sidecar(uri, "keypoints.centre", Annotator("centre", "1"), centre, mapper=mapper)
+        assert verify(uri, mapper=mapper) == []
+        assert sum(1 for _ in iterate_samples(uri, ["keypoints.centre"])) == 24
+    one, two = (
+        {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        for folder in (tmp_path / "workers1", tmp_path / "workers2")
+    )
+    assert one == two

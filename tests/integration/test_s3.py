@@ -1,0 +1,86 @@
+"""Shards behind `s3://`, against a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from published_layouts import WRITERS
+from s3_server import S3Server, s3_server
+
+from maskhand import storage
+from maskhand.catalog import load_spec
+from maskhand.shards.build import build_shards
+from maskhand.shards.mixture import TrainingStream
+from maskhand.shards.reader import iterate_samples
+from maskhand.shards.verify import verify
+from maskhand.storage import MissingFileError, StorageError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _environment(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+def test_the_storage_functions(server: S3Server, tmp_path: Path) -> None:
+    folder = f"s3://{server.bucket}/storage"
+    big = bytes(range(256)) * 4 * 12_000  # 12 MB: goes up in parts
+    (tmp_path / "big").write_bytes(big)
+    storage.put_file(tmp_path / "big", storage.join(folder, "big"))
+    storage.write_bytes_atomic(storage.join(folder, "sub", "small"), b"small")
+    assert storage.list_uris(folder) == [f"{folder}/big", f"{folder}/sub/small"]
+    assert storage.list_uris(f"s3://{server.bucket}/stor") == [], "a prefix is a folder, not a beginning of a name"
+    assert storage.read_bytes(f"{folder}/big") == big
+    assert storage.size(f"{folder}/big") == len(big)
+    assert storage.sha256(f"{folder}/big") == storage.sha256(tmp_path / "big")
+    storage.get_file(f"{folder}/sub/small", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"small"
+    storage.delete(f"{folder}/sub/small")
+    assert not storage.exists(f"{folder}/sub/small")
+
+
+def test_errors_are_sentences(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingFileError, match="there is no such file"):
+        storage.read_bytes(f"s3://{server.bucket}/nothing")
+    with pytest.raises(StorageError, match="the bucket does not exist"):
+        storage.read_bytes("s3://no-such-bucket/x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    storage._client.cache_clear()
+    with pytest.raises(StorageError, match="refused"):
+        storage.write_bytes_atomic(f"s3://{server.bucket}/x", b"")
+    storage._client.cache_clear()
+
+
+def test_shards_are_the_same_as_in_a_folder(server: S3Server, tmp_path: Path) -> None:
+    spec = load_spec("freihand_synth").model_copy(update={"shard_size": 6})
+    raw = WRITERS["freihand"](tmp_path / "raw", spec, "training", 5)
+    remote, local = f"s3://{server.bucket}/freihand_synth/training", str(tmp_path / "local")
+    manifest = build_shards(spec, str(raw.raw_dir), "training", remote)
+    assert manifest == build_shards(spec, str(raw.raw_dir), "training", local)
+    names = [uri.removeprefix(remote) for uri in storage.list_uris(remote)]
+    assert names == [uri.removeprefix(local) for uri in storage.list_uris(local)]
+    assert all(storage.read_bytes(remote + name) == storage.read_bytes(local + name) for name in names)
+    assert verify(remote) == []
+    assert len(list(iterate_samples(remote))) == manifest.count == 20
+    order = [s.sample.key for s in islice(TrainingStream({remote: 1.0}).iterate(7), 30)]
+    assert order == [s.sample.key for s in islice(TrainingStream({local: 1.0}).iterate(7), 30)]
+
+    tar = f"{remote}/images/000001.tar"
+    whole = storage.read_bytes(tar)
+    storage.write_bytes_atomic(tar, whole[:-1024])
+    assert [(p.kind, p.uri) for p in verify(remote)] == [("truncated", tar)]
+    storage.delete(tar)
+    assert [(p.kind, p.uri) for p in verify(remote)] == [("missing", tar)]
+    assert build_shards(spec, str(raw.raw_dir), "training", remote) == manifest
+    assert storage.read_bytes(tar) == whole

@@ -1,0 +1,50 @@
+"""Kill the shard build wherever it is; the resumed build ends with the bytes of an uninterrupted one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from published_layouts import WRITERS
+
+from maskhand.catalog import load_spec
+from maskhand.shards.verify import verify
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = Path(__file__).with_name("build_shards_slowly.py")
+
+
+def _start(raw: Path, folder: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, str(PROGRAM), str(raw), str(folder)])
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_killed_builds_resume_to_identical_bytes(tmp_path: Path) -> None:
+    raw = WRITERS["freihand"](tmp_path / "raw", load_spec("freihand_synth"), "training", 20).raw_dir
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert _start(raw, whole).wait(timeout=120) == 0
+
+    reached = []
+    for wanted in (3, 9, 15):  # of 20 shards
+        process = _start(raw, resumed)
+        deadline = time.monotonic() + 120
+        while len(list(resumed.glob("images/0*.tar"))) < wanted and process.poll() is None:
+            assert time.monotonic() < deadline, "the build makes no progress"
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -9, "the build must be killed, not finished"
+        assert not (resumed / "images" / "manifest.json").exists()
+        reached.append(len(list(resumed.glob("images/0*.json"))))
+    assert 0 < reached[0] < reached[1] < reached[2] < 20, "every run continues where the last one was killed"
+    assert [p.kind for p in verify(str(resumed))] == ["unfinished"]
+
+    assert _start(raw, resumed).wait(timeout=120) == 0
+    assert _bytes(resumed) == _bytes(whole)
+    assert verify(str(resumed)) == []

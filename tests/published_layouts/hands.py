@@ -1,0 +1,136 @@
+"""Random hands posed by smplx, and what a reader of a layout must find again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import smplx
+import torch
+
+from maskhand.hand.model_file import OPEN_HAND_FOLDER, HandModel, load_hand_model
+
+TIPS = {"thumb": 744, "index": 320, "middle": 443, "ring": 554, "little": 671}
+_MANO_NAMES = ["wrist"] + [
+    f"{finger}_{k}" for finger in ("index", "middle", "little", "ring", "thumb") for k in range(3)
+]
+JOINT_NAMES = ["wrist"] + [f"{f}_{k}" for f in ("thumb", "index", "middle", "ring", "little") for k in range(4)]
+"""OpenPose order, base to tip; `finger_3` is the tip."""
+
+
+@dataclass(frozen=True)
+class PosedHand:
+    """A hand in the frame it was posed in, metres."""
+
+    side: str
+    global_aa: np.ndarray
+    fingers_aa: np.ndarray
+    """(15, 3) absolute."""
+    betas: np.ndarray
+    transl_m: np.ndarray
+    vertices_m: np.ndarray
+    joints_m: np.ndarray
+    """(21, 3) in the order of JOINT_NAMES."""
+
+    def named(self) -> dict[str, np.ndarray]:
+        return dict(zip(JOINT_NAMES, self.joints_m, strict=True))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the adapter must read for one key."""
+
+    side: str
+    K_px: np.ndarray
+    joints_cam_m: np.ndarray
+    """(21, 3) OpenPose order."""
+    valid: np.ndarray
+    vertices_cam_m: np.ndarray
+    image_path: Path
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """A written dataset."""
+
+    raw_dir: Path
+    truths: dict[str, Truth]
+    """Key that the adapter must give -> truth, in the official order."""
+    joints_file: Path
+    damage_joints: Callable[[int, Any], None]
+    """Overwrite the joints of the hand at this position in the joints file."""
+
+
+@lru_cache(maxsize=2)
+def model(side: str) -> HandModel:
+    return load_hand_model(OPEN_HAND_FOLDER / f"OPEN_HAND_{side.upper()}.pkl")
+
+
+@lru_cache(maxsize=2)
+def _smplx_mano(side: str) -> smplx.MANO:
+    hand = model(side)
+    fields = {
+        "v_template": hand.v_template_m,
+        "f": hand.faces.astype(np.uint32),
+        "weights": hand.weights,
+        "J_regressor": hand.j_regressor,
+        "kintree_table": np.stack([hand.parents, np.arange(16)]),
+        "shapedirs": hand.shapedirs,
+        "posedirs": hand.posedirs,
+        "hands_mean": hand.hands_mean_aa.reshape(45),
+        "hands_components": hand.hands_components,
+    }
+    return smplx.MANO(
+        "",
+        data_struct=smplx.utils.Struct(**fields),
+        is_rhand=side == "right",
+        use_pca=False,
+        flat_hand_mean=True,
+        dtype=torch.float64,
+    )
+
+
+def pose_hand(
+    side: str, global_aa: np.ndarray, fingers_aa: np.ndarray, betas: np.ndarray, transl_m: np.ndarray
+) -> PosedHand:
+    """Absolute axis-angle -> mesh and joints by smplx.MANO with flat_hand_mean=True."""
+    as_row = lambda values: torch.from_numpy(np.asarray(values, np.float64).reshape(1, -1))  # noqa: E731
+    with torch.no_grad():
+        out = _smplx_mano(side)(
+            betas=as_row(betas), global_orient=as_row(global_aa), hand_pose=as_row(fingers_aa), transl=as_row(transl_m)
+        )
+    vertices = out.vertices[0].numpy()
+    by_name = dict(zip(_MANO_NAMES, out.joints[0].numpy(), strict=True))
+    by_name |= {f"{finger}_3": vertices[vertex] for finger, vertex in TIPS.items()}
+    joints = np.stack([by_name[name] for name in JOINT_NAMES])
+    return PosedHand(side, global_aa, fingers_aa.reshape(15, 3), betas, transl_m, vertices, joints)
+
+
+def random_hand(rng: np.random.Generator, side: str, transl_m: np.ndarray) -> PosedHand:
+    return pose_hand(side, rng.normal(0, 1, 3), rng.normal(0, 0.3, 45), rng.normal(0, 0.7, 10), transl_m)
+
+
+def write_picture(path: Path, rng: np.random.Generator, size_px: tuple[int, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), rng.integers(0, 255, (size_px[1], size_px[0], 3), dtype=np.uint8))
+
+
+def licensed_folder(folder: Path) -> Path:
+    """A folder as $MASKHAND_MANO_DIR expects it; the open hand stands in for the licensed files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for side in ("RIGHT", "LEFT"):
+        shutil.copy(OPEN_HAND_FOLDER / f"OPEN_HAND_{side}.pkl", folder / f"MANO_{side}.pkl")
+    return folder
+
+
+def edit_json(path: Path, change: Callable[[Any], None]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))

@@ -1,0 +1,88 @@
+"""The cards say what FORMATS says, and a wrong card is a sentence."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from maskhand import catalog
+from maskhand.catalog import CatalogError, load_spec
+
+
+@pytest.fixture
+def own_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "datasets"
+    shutil.copytree(catalog.catalogue_dir(), folder)
+    monkeypatch.setenv("MASKHAND_CATALOG", str(folder))
+    return folder
+
+
+def _edit(folder: Path, **changes) -> None:
+    path = folder / "freihand" / "card.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+
+
+def test_official_counts() -> None:
+    assert load_spec("freihand").splits == {"training": 4 * 32560, "evaluation": 3960}
+    interhand = load_spec("interhand26m").splits
+    assert sum(n for n in interhand.values() if n) == 2_590_347
+    assert load_spec("freihand_synth").splits == {"training": None, "evaluation": None}
+
+
+def test_only_our_own_data_is_open_and_closed_ones_say_how_to_get_them() -> None:
+    specs = [load_spec(name) for name in catalog.names()]
+    assert [spec.name for spec in specs if spec.open] == ["freihand_synth"]
+    assert all(len(spec.how_to_get) > 60 and spec.licence.name for spec in specs)
+
+
+def test_the_synthetic_set_shares_the_layout_of_the_real_one() -> None:
+    real, ours = load_spec("freihand"), load_spec("freihand_synth")
+    facts = ("layout", "images_per_annotation", "joint_order", "units", "axes", "handedness")
+    assert all(getattr(real, fact) == getattr(ours, fact) for fact in facts)
+
+
+def test_cards_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        load_spec("freihand").units = "mm"  # type: ignore[misc]
+
+
+def test_the_digest_follows_facts_and_ignores_prose(own_catalogue: Path) -> None:
+    before = load_spec("freihand").digest()
+    _edit(own_catalogue, errata=["a new remark"], how_to_get="elsewhere")
+    assert load_spec("freihand").digest() == before
+    _edit(own_catalogue, units="mm")
+    assert load_spec("freihand").digest() != before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shardsize": 10}, r"card.yaml: shardsize: unknown key; did you mean 'shard_size'\?"),
+        ({"licence": {"nam": "x"}}, r"licence.nam: unknown key; did you mean 'name'\?"),
+        ({"joint_order": "openpose"}, r"joint_order is 'openpose'; did you mean 'openpose21'\?"),
+        ({"axes": "unity"}, r"axes is 'unity'; known: opencv, opengl"),
+        ({"units": "inch"}, r"units: Input should be 'm', 'cm' or 'mm'"),
+        ({"images_per_annotation": {"train": 4}}, r"images_per_annotation.train: did you mean 'training'\?"),
+        ({"name": "freihand2"}, r"name is 'freihand2', expected its folder's name 'freihand'"),
+        ({"shard_size": 0}, r"shard_size: Input should be greater than 0"),
+    ],
+)
+def test_a_wrong_card_is_a_sentence(own_catalogue: Path, changes: dict, message: str) -> None:
+    _edit(own_catalogue, **changes)
+    with pytest.raises(CatalogError, match=message):
+        load_spec("freihand")
+
+
+def test_unknown_dataset_and_broken_yaml(own_catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CatalogError, match=r"unknown dataset 'frehand'; did you mean 'freihand'\?"):
+        load_spec("frehand")
+    (own_catalogue / "freihand" / "card.yaml").write_text("a: [1")
+    with pytest.raises(CatalogError, match=r"card.yaml: not valid YAML"):
+        load_spec("freihand")
+    monkeypatch.setenv("MASKHAND_CATALOG", str(own_catalogue / "gone"))
+    with pytest.raises(CatalogError, match="there is no catalogue here; set MASKHAND_CATALOG"):
+        catalog.names()

@@ -1,0 +1,315 @@
+"""The evaluation runner with predictors whose answers are known, and its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hand_sets import make_samples, write_set
+from scipy.linalg import orthogonal_procrustes
+from scipy.spatial.transform import Rotation
+
+from maskhand.annotate.mano_targets import annotate_mano
+from maskhand.batch import HandBatch, HandPrediction, PoseTokens
+from maskhand.config import load_recipe
+from maskhand.evaluation import runner
+from maskhand.evaluation.mean_pose import MeanPose, mean_pose_of_sets, nearest_rotation
+from maskhand.evaluation.report import evaluation_sheet, write_report
+from maskhand.evaluation.runner import EvaluationError, evaluate
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.rotations import axis_angle_to_matrix
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.masked_transformer import build_model
+from maskhand.models.vq_mano import VQMano
+from maskhand.shards.layout import ShardError
+
+COUNT = 11
+RECIPE = load_recipe(
+    "tiny",
+    [
+        "data.keypoints.eval_source=annotated",
+        "data.crop_px=64",
+        "model.backbone.kwargs={embed_dim: 48, depth: 1, num_heads: 3}",
+        "evaluate.batch=4",
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def mano() -> ManoLayer:
+    return ManoLayer.from_default()
+
+
+@pytest.fixture(scope="module")
+def set_uri(tmp_path_factory) -> str:
+    """Eleven hands, left and right, in shards of four."""
+    uri = str(tmp_path_factory.mktemp("shards") / "freihand_synth" / "evaluation")
+    write_set(uri, make_samples(COUNT, sides=("right", "left")))
+    annotate_mano(uri)
+    return uri
+
+
+class Oracle:
+    """Stands in for a model: answers with the MANO targets of the batch, as the test changes them."""
+
+    def __init__(self, monkeypatch, mano: ManoLayer) -> None:
+        self.mano, self.encoded, self.decoded = mano, [], []
+        self.answer = lambda prediction, hands: prediction
+        self.hands: HandBatch | None = None
+        real = runner.eval_samples
+
+        def remembered(*args, **kwargs):
+            for hands, rows in real(*args, **kwargs):
+                self.hands = hands[: len(rows)]
+                yield hands, rows
+
+        monkeypatch.setattr(runner, "eval_samples", remembered)
+        monkeypatch.setattr(runner, "sample", self.sample)
+
+    def parameters(self):
+        yield torch.zeros(1)
+
+    def encode_image(self, image, keypoints_2d):
+        self.encoded.append(len(image))
+        return "context"
+
+    def sample(self, model, context, sampler, generator):
+        assert context == "context"
+        self.decoded.append(sampler.iterations)
+        mesh = self.mano(self.hands.rotmats, self.hands.betas)
+        rows = len(mesh.vertices_m)
+        prediction = HandPrediction(
+            rotmats=self.hands.rotmats,
+            betas=self.hands.betas,
+            camera=torch.ones(rows, 3),
+            vertices_m=mesh.vertices_m,
+            joints_m=mesh.joints_m,
+            joints_2d=torch.zeros(rows, 21, 2),
+            tokens=PoseTokens(torch.zeros(rows, 16, dtype=torch.int64), torch.ones(rows, 16)),
+            joint_confidence=torch.ones(rows, 16),
+            score=-self.hands.index.float(),
+        )
+        return self.answer(prediction, self.hands)
+
+    def bundle(self) -> ModelBundle:
+        return ModelBundle(self, RECIPE, {}, "hand", "oracle")
+
+
+@pytest.fixture
+def oracle(monkeypatch, mano) -> Oracle:
+    return Oracle(monkeypatch, mano)
+
+
+def test_a_perfect_model_has_no_error_on_either_side(oracle, set_uri):
+    result = evaluate(oracle.bundle(), set_uri)
+    assert [row.name for row in result.rows] == ["T=1", "T=3", "T=5"]
+    for row in result.rows:
+        for name in ("mpjpe_mm", "pa_mpjpe_mm", "mpvpe_mm", "pa_mpvpe_mm"):
+            assert row.metrics[name] < 1e-3
+        assert row.metrics["f5"] == row.metrics["pa_f15"] == 1.0
+        assert row.failed == 0
+    assert result.best.iterations == 5 and result.baseline is None
+    assert set(result.per_sample.side) == {"left", "right"}
+
+
+def test_pictures_are_encoded_once_and_every_sample_counts_once(oracle, set_uri):
+    result = evaluate(oracle.bundle(), set_uri, iterations=(1, 3, 5))
+    assert oracle.encoded == [4, 4, 3]  # padding is not evaluated
+    assert oracle.decoded == [1, 3, 5] * 3
+    assert result.count == result.with_joints == result.with_mesh == COUNT
+    assert result.per_sample.groupby("predictor").key.nunique().tolist() == [COUNT] * 3
+    assert len(result.per_sample) == 3 * COUNT
+
+
+def test_a_sample_seen_twice_is_an_error(oracle, set_uri, monkeypatch):
+    remembered = runner.eval_samples
+
+    def twice(*args, **kwargs):
+        batches = list(remembered(*args, **kwargs))
+        for batch in [*batches[:-1], batches[0]]:
+            oracle.hands = batch[0]
+            yield batch
+
+    monkeypatch.setattr(runner, "eval_samples", twice)
+    with pytest.raises(EvaluationError, match="not each of 11 exactly once"):
+        evaluate(oracle.bundle(), set_uri)
+
+
+def plain_pa_mm(points: np.ndarray, target: np.ndarray) -> float:
+    a, b = target - target.mean(0), points - points.mean(0)
+    rotation, scale = orthogonal_procrustes(b, a)
+    return 1e3 * float(np.linalg.norm(b @ rotation * scale / (b**2).sum() - a, axis=1).mean())
+
+
+def test_the_mean_pose_stands_in_the_same_table(oracle, set_uri, mano):
+    mean = mean_pose_of_sets({set_uri: 1.0})
+    assert mean.count == COUNT
+    result = evaluate(oracle.bundle(), set_uri, baseline=mean)
+    mesh = mano(torch.tensor(mean.rotmats).float()[None], torch.tensor(mean.betas).float()[None])
+    samples = make_samples(COUNT, sides=("right", "left"))
+    # Alignment may reflect, so left hands need no mirroring here.
+    joints = [plain_pa_mm(mesh.joints_m[0].double().numpy(), s.joints_cam_m.astype(np.float64)) for s in samples]
+    vertices = [plain_pa_mm(mesh.vertices_m[0].double().numpy(), s.vertices_cam_m.astype(np.float64)) for s in samples]
+    assert result.baseline.metrics["pa_mpjpe_mm"] == pytest.approx(np.mean(joints), abs=1e-3)
+    assert result.baseline.metrics["pa_mpvpe_mm"] == pytest.approx(np.mean(vertices), abs=1e-3)
+    table = result.per_sample[result.per_sample.predictor == "mean pose"].set_index("key").pa_mpjpe_mm
+    for sample, expected in zip(samples, joints, strict=True):
+        assert table[sample.key] == pytest.approx(expected, abs=1e-3)
+    assert result.gain_over_baseline() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_global_orientation_of_the_mean_pose_does_not_matter(oracle, set_uri):
+    mean = mean_pose_of_sets({set_uri: 1.0})
+    turned = dataclasses.replace(mean, rotmats=np.concatenate([np.eye(3)[None], mean.rotmats[1:]]))
+    here, there = (evaluate(oracle.bundle(), set_uri, baseline=m).baseline.metrics for m in (mean, turned))
+    assert here["pa_mpvpe_mm"] == pytest.approx(there["pa_mpvpe_mm"], abs=1e-4)
+    assert here["mpjpe_mm"] != pytest.approx(there["mpjpe_mm"], abs=0.1)
+
+
+def test_left_hands_score_like_their_mirror_images(oracle, tmp_path):
+    mean = MeanPose(np.tile(np.eye(3), (16, 1, 1)), np.zeros(10), 1)
+    results = []
+    for side in ("right", "left"):
+        uri = str(tmp_path / side)
+        write_set(uri, make_samples(4, sides=(side,)))
+        annotate_mano(uri)
+        results.append(evaluate(oracle.bundle(), uri, baseline=mean).baseline.metrics)
+    assert results[0] == pytest.approx(results[1], abs=1e-3)
+
+
+def test_failed_predictions_are_counted_and_scored_as_a_point(oracle, set_uri):
+    def break_one(prediction, hands):
+        vertices = prediction.vertices_m.clone()
+        vertices[hands.index == 5, 100] = torch.nan
+        return dataclasses.replace(prediction, vertices_m=vertices)
+
+    oracle.answer = break_one
+    result = evaluate(oracle.bundle(), set_uri, iterations=(1,))
+    assert result.best.failed == 1
+    table = result.per_sample.set_index("index")
+    truth = next(s for s in make_samples(COUNT, sides=("right", "left")) if s.key == table.key[5]).joints_cam_m
+    spread = 1e3 * np.linalg.norm(truth - truth.mean(0), axis=1).mean()
+    assert table.pa_mpjpe_mm[5] == pytest.approx(spread, abs=1e-3)
+    assert table.pa_mpjpe_mm.drop(5).max() < 1e-3
+    assert "T=1 1" in result.to_markdown()
+
+
+def test_without_annotated_vertices_the_mano_target_is_the_truth(oracle, tmp_path):
+    samples = [dataclasses.replace(s, vertices_cam_m=None) for s in make_samples(3, sides=("right", "left"))]
+    samples.append(dataclasses.replace(samples[0], key="bare", mano=None))
+    uri = str(tmp_path / "set")
+    write_set(uri, samples)
+    annotate_mano(uri)
+    result = evaluate(oracle.bundle(), uri, iterations=(1,))
+    assert (result.with_joints, result.with_mesh) == (4, 3)
+    assert result.best.metrics["pa_mpvpe_mm"] < 1e-3
+    assert result.per_sample.set_index("key").mpvpe_mm.isna().to_dict()["bare"]
+
+
+def test_a_set_without_truth_is_refused(oracle, tmp_path):
+    bare = [
+        dataclasses.replace(s, vertices_cam_m=None, mano=None, joints_cam_m=None, joints_3d_valid=None)
+        for s in make_samples(2)
+    ]
+    write_set(str(tmp_path / "set"), bare)
+    with pytest.raises(EvaluationError, match="no sample has 3D joints or a mesh"):
+        evaluate(oracle.bundle(), str(tmp_path / "set"))
+
+
+def test_the_data_sets_own_fingertips_are_compared(oracle, set_uri):
+    """The oracle's joints are right for smplx's tips; FreiHAND's ring and little tips lie elsewhere on the mesh."""
+    here = evaluate(oracle.bundle(), set_uri, iterations=(1,)).best.metrics["mpjpe_mm"]
+    there = evaluate(oracle.bundle(), set_uri, iterations=(1,), tips="freihand").best.metrics["mpjpe_mm"]
+    assert here < 1e-3 < 0.05 < there
+
+
+def test_confidence_is_related_to_error(oracle, set_uri):
+    def worse_with_index(prediction, hands):
+        generator = torch.Generator().manual_seed(int(hands.index[0]))
+        noise = torch.randn(prediction.vertices_m.shape, generator=generator)
+        moved = prediction.vertices_m + 2e-3 * (1 + hands.index[:, None, None]) * noise
+        joints = prediction.joints_m + 2e-3 * (1 + hands.index[:, None, None]) * noise[:, :21]
+        return dataclasses.replace(prediction, vertices_m=moved, joints_m=joints)
+
+    oracle.answer = worse_with_index  # and the oracle's score falls with the index
+    assert evaluate(oracle.bundle(), set_uri, iterations=(1,)).best.metrics["score_rank_correlation"] > 0.9
+
+
+def test_mean_of_rotations_is_found_again():
+    centre = Rotation.random(16, random_state=0)
+    spread = Rotation.from_rotvec(np.random.default_rng(1).normal(0, 0.3, (4000, 16, 3)).reshape(-1, 3)).as_matrix()
+    samples = centre.as_matrix() @ spread.reshape(4000, 16, 3, 3)
+    mean = nearest_rotation(samples.mean(0))
+    np.testing.assert_allclose(mean @ mean.transpose(0, 2, 1), np.tile(np.eye(3), (16, 1, 1)), atol=1e-12)
+    assert np.rad2deg((centre.inv() * Rotation.from_matrix(mean)).magnitude()).max() < 2
+    reflected = np.diag([1.0, 1.0, -0.1])
+    np.testing.assert_allclose(np.linalg.det(nearest_rotation(reflected)), 1.0)
+
+
+def test_mean_pose_weighs_sets_as_the_recipe_does(tmp_path):
+    uris = []
+    for n, count in enumerate((2, 5)):
+        uris.append(str(tmp_path / f"set{n}"))
+        write_set(uris[-1], make_samples(count, seed=n))
+        annotate_mano(uris[-1])
+    pairs = [make_samples(count, seed=n) for n, count in enumerate((2, 5))]
+    betas = [np.mean([s.mano.betas for s in samples], axis=0) for samples in pairs]
+    matrices = [axis_angle_to_matrix(torch.tensor(np.stack([s.mano.pose_aa for s in p]))).mean(0) for p in pairs]
+    mean = mean_pose_of_sets({uris[0]: 3.0, uris[1]: 1.0})
+    np.testing.assert_allclose(mean.betas, 0.75 * betas[0] + 0.25 * betas[1], atol=1e-6)
+    expected = nearest_rotation((0.75 * matrices[0] + 0.25 * matrices[1]).double().numpy())
+    np.testing.assert_allclose(mean.rotmats, expected, atol=1e-5)
+    with pytest.raises(ShardError):
+        mean_pose_of_sets({str(tmp_path / "nowhere"): 1.0})
+
+
+def test_report_files(oracle, set_uri, tmp_path):
+    result = evaluate(oracle.bundle(), set_uri, baseline=mean_pose_of_sets({set_uri: 1.0}))
+    uris = write_report(result, str(tmp_path / "report"))
+    assert list(uris) == ["table.md", "samples.parquet", "result.json"]
+    table = (tmp_path / "report" / "table.md").read_text()
+    assert table.splitlines()[0].startswith("| predictor | PA-MPJPE mm | PA-MPVPE mm | F@5 |")
+    assert "| T=5 | 0.00 |" in table and "| mean pose | " in table and "100.0 % below the mean pose's" in table
+    values = json.loads((tmp_path / "report" / "result.json").read_text())
+    assert [row["name"] for row in values["rows"]] == ["T=1", "T=3", "T=5", "mean pose"]
+    assert values["rows"][0]["metrics"]["pa_f5"] == 1.0 and values["count"] == COUNT
+    pd.testing.assert_frame_equal(pd.read_parquet(uris["samples.parquet"]), result.per_sample)
+
+
+def test_missing_numbers_are_dashes_and_nulls(oracle, tmp_path):
+    samples = [dataclasses.replace(s, vertices_cam_m=None, mano=None) for s in make_samples(2)]
+    write_set(str(tmp_path / "set"), samples)
+    result = evaluate(oracle.bundle(), str(tmp_path / "set"), iterations=(1,))
+    assert math.isnan(result.best.metrics["pa_mpvpe_mm"])
+    assert "| – |" in result.to_markdown()
+    assert json.loads(result.to_json())["rows"][0]["metrics"]["pa_f5"] is None
+
+
+@pytest.fixture(scope="module")
+def small_bundle(tmp_path_factory, mano) -> ModelBundle:
+    """A real model, untrained."""
+    torch.manual_seed(0)
+    model = build_model(RECIPE, VQMano(RECIPE.tokenizer), mano)
+    return ModelBundle.save(tmp_path_factory.mktemp("model") / "bundle", model.eval(), RECIPE, {})
+
+
+def test_a_real_model_is_evaluated_deterministically_and_drawn(small_bundle, set_uri):
+    result = evaluate(small_bundle, set_uri, baseline=mean_pose_of_sets({set_uri: 1.0}))
+    again = evaluate(small_bundle, set_uri, baseline=mean_pose_of_sets({set_uri: 1.0}))
+    assert result.to_json() == again.to_json()
+    other_batches = evaluate(small_bundle, set_uri, batch=3)
+    assert other_batches.best.metrics["pa_mpjpe_mm"] == pytest.approx(result.best.metrics["pa_mpjpe_mm"], abs=0.05)
+    assert result.best.metrics["pa_mpjpe_mm"] > 1
+    sheet = evaluation_sheet(small_bundle, result, each=2, tile_px=64)
+    picture = cv2.imdecode(np.frombuffer(sheet, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape[0] > 6 * 64 and picture.shape[1] > 5 * 64
+    # The ground truth column shows a mesh: it differs from the picture's own column.
+    gap = 6
+    columns = [picture[:, gap + c * (64 + gap) : gap + c * (64 + gap) + 64] for c in range(5)]
+    assert np.abs(columns[0].astype(int) - columns[3]).mean() > 3

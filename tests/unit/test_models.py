@@ -1,0 +1,315 @@
+"""The parts of the masked transformer against naive versions, and what the whole promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from model_parts import CROP_PX, random_batch, small_model, small_recipe
+
+from maskhand.config import BackboneConfig
+from maskhand.conventions import BONES, OPENPOSE_21
+from maskhand.models.backbone import BackboneError, ImageEncoder
+from maskhand.models.bundle import BundleError, ModelBundle
+from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
+from maskhand.models.gapr import GaprBlock
+from maskhand.models.pose_graph import PoseGraph, skeleton_adjacency
+from maskhand.models.pyramid import FeaturePyramid
+from maskhand.models.shape_camera_head import MEAN_SCALE
+from maskhand.models.synthesizer import ReferencePoints
+
+
+def naive_bilinear(value: torch.Tensor, x: float, y: float) -> torch.Tensor:
+    """value (C, h, w) at coordinates in cells; cell centres at half-integers (align_corners=False), zero outside."""
+    column, row = x - 0.5, y - 0.5
+    total = torch.zeros(value.shape[0])
+    for r in (int(row // 1), int(row // 1) + 1):
+        for c in (int(column // 1), int(column // 1) + 1):
+            if 0 <= r < value.shape[1] and 0 <= c < value.shape[2]:
+                total += value[:, r, c] * (1 - abs(row - r)) * (1 - abs(column - c))
+    return total
+
+
+def test_deformable_attention_equals_a_loop() -> None:
+    torch.manual_seed(0)
+    batch, tokens, heads, points, dim = 2, 3, 2, 2, 8
+    layer = DeformableCrossAttention(dim, heads, levels=2, points=points)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    maps = [torch.randn(batch, dim, 4, 3), torch.randn(batch, dim, 16, 12)]
+    queries, reference = torch.randn(batch, tokens, dim), torch.rand(batch, tokens, 2)
+    fast = layer(queries, reference, layer.project(maps))
+
+    offsets = layer.offsets(queries).view(batch, tokens, heads, 2, points, 2)
+    weights = layer.weights(queries).view(batch, tokens, heads, -1).softmax(-1).view(batch, tokens, heads, 2, points)
+    for b in range(batch):
+        for q in range(tokens):
+            parts = []
+            for h in range(heads):
+                total = torch.zeros(dim // heads)
+                for level, feature in enumerate(maps):
+                    value = layer.value(feature[b : b + 1] + layer.level_embedding[level][:, None, None])[0]
+                    height, width = value.shape[1:]
+                    own = value[h * dim // heads : (h + 1) * dim // heads]
+                    for k in range(points):
+                        # offsets are in cells: x is divided by the width, y by the height
+                        x = reference[b, q, 0] * width + offsets[b, q, h, level, k, 0]
+                        y = reference[b, q, 1] * height + offsets[b, q, h, level, k, 1]
+                        total += weights[b, q, h, level, k] * naive_bilinear(own, x.item(), y.item())
+                parts.append(total)
+            assert torch.allclose(fast[b, q], layer.out(torch.cat(parts)), atol=1e-5)
+
+
+def test_deformable_attention_starts_on_rings() -> None:
+    layer = DeformableCrossAttention(8, 4, levels=1, points=3)
+    offsets = layer.offsets.bias.view(4, 1, 3, 2)
+    assert torch.allclose(offsets[0, 0], torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]), atol=1e-6)
+    assert torch.allclose(offsets[1, 0], torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]]), atol=1e-6)
+
+
+def test_crop_corners_map_to_the_cut_picture() -> None:
+    # the network sees columns 1/8 .. 7/8 of the square crop
+    points = torch.tensor([[0.0, 0.0], [-0.375, -0.5], [0.375, 0.5]])
+    assert torch.allclose(crop_to_map(points), torch.tensor([[0.5, 0.5], [0.0, 0.0], [1.0, 1.0]]))
+
+
+def test_skeleton_adjacency_is_the_normalised_tree() -> None:
+    adjacency = skeleton_adjacency()
+    degree = torch.ones(21)
+    for a, b in BONES:
+        degree[a] += 1
+        degree[b] += 1
+    assert torch.equal(adjacency, adjacency.T)
+    assert (adjacency > 0).sum() == 21 + 2 * 20
+    wrist, index_base = OPENPOSE_21.index("wrist"), OPENPOSE_21.index("index_mcp")
+    assert adjacency[wrist, index_base].item() == pytest.approx((degree[wrist] * degree[index_base]).item() ** -0.5)
+    assert degree[wrist] == 6
+
+
+@pytest.mark.parametrize("tokens", [1, 21])
+def test_pose_graph_knows_joints_apart(tokens: int) -> None:
+    torch.manual_seed(0)
+    graph = PoseGraph(tokens, 8, 16)
+    keypoints = torch.cat([torch.rand(1, 21, 2) - 0.5, torch.ones(1, 21, 1)], dim=-1)
+    swapped = keypoints.clone()
+    swapped[:, [4, 20]] = keypoints[:, [20, 4]]  # thumb tip and little tip
+    assert graph(keypoints).shape == (1, tokens, 16)
+    assert not torch.allclose(graph(keypoints).mean(1), graph(swapped).mean(1), atol=1e-4)
+
+
+def test_pose_graph_ignores_what_was_not_seen() -> None:
+    graph = PoseGraph(1, 8, 16)
+    keypoints = torch.rand(2, 21, 3) + 0.1
+    keypoints[:, 7, 2] = 0.0
+    other = keypoints.clone()
+    other[:, 7, :2] = 9.0
+    assert torch.equal(graph(keypoints), graph(other))
+    nothing = torch.rand(2, 21, 3) * torch.tensor([1.0, 1.0, 0.0])
+    assert torch.equal(graph(nothing), graph.no_pose.expand(2, 1, 16))
+
+
+def test_gapr_adjacency_starts_near_the_identity_and_learns() -> None:
+    block = GaprBlock(5, 16, 2, 4, "figure", 0.0)
+    adjacency = block.adjacency()
+    assert torch.allclose(adjacency.sum(1), torch.ones(5))
+    assert torch.allclose(adjacency.diagonal(), torch.full((5,), torch.e**4 / (torch.e**4 + 4)))
+    block(torch.randn(2, 5, 16)).square().mean().backward()
+    assert block.adjacency_logits.grad.abs().sum() > 0
+
+
+def test_gapr_residual_is_the_difference_between_figure_and_equation() -> None:
+    torch.manual_seed(0)
+    figure, equation = (GaprBlock(5, 16, 2, 4, kind, 0.0) for kind in ("figure", "equation"))
+    equation.load_state_dict(figure.state_dict())
+    q = torch.randn(2, 5, 16)
+    graph_output = q + figure.graph(figure.adjacency() @ figure.graph_norm(q))
+    assert torch.allclose(figure(q) - equation(q), graph_output, atol=1e-6)
+
+
+@pytest.mark.parametrize("scales", [(1,), (1, 4), (1, 2, 4, 8, 16)])
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_pyramid_scales_are_linear(scales: tuple[int, ...], depthwise: bool) -> None:
+    maps = FeaturePyramid(24, 16, scales, depthwise)(torch.randn(2, 24, 4, 3))
+    assert [tuple(m.shape) for m in maps] == [(2, 16, 4 * s, 3 * s) for s in scales]
+
+
+def test_pyramid_names_an_unknown_scale() -> None:
+    with pytest.raises(ValueError, match=r"feature_scales is \[1, 3\]"):
+        FeaturePyramid(24, 16, (1, 3), False)
+
+
+def test_reference_points_follow_their_kind() -> None:
+    queries = torch.randn(4, 17, 16)
+    keypoints = torch.cat([torch.rand(2, 21, 2) - 0.5, torch.ones(2, 21, 1)], dim=-1)
+    learned = ReferencePoints("learned", 1, 16, 16)(queries, keypoints)
+    assert learned.shape == (1, 17, 2)
+    assert torch.allclose(learned[0, 0], torch.tensor([0.5, 0.5]))
+    assert learned.min() >= 0.1
+    assert learned.max() <= 0.9
+    assert torch.allclose(ReferencePoints("query", 1, 16, 16)(queries, keypoints), learned.expand(4, -1, -1))
+    keypoints[1, OPENPOSE_21.index("wrist"), 2] = 0.0
+    places = ReferencePoints("pose2d", 1, 16, 16)(queries, keypoints)
+    # MANO's joint 1 is the index finger's base; two token strings per picture
+    assert torch.allclose(places[1, 2], crop_to_map(keypoints[0, OPENPOSE_21.index("index_mcp"), :2]))
+    assert torch.allclose(places[2, 1], learned[0, 1]), "an unseen joint falls back to the learned place"
+    own = ReferencePoints("pose2d", 21, 16, 16)(torch.randn(2, 37, 16), keypoints)
+    assert torch.allclose(own[0, :21], crop_to_map(keypoints[0, :, :2]))
+
+
+def test_encoder_gives_the_grid_and_checkpointing_changes_nothing() -> None:
+    kwargs = {"embed_dim": 24, "depth": 2, "num_heads": 3}
+    torch.manual_seed(0)
+    plain = ImageEncoder(BackboneConfig(name="vit_tiny_patch16_224", kwargs=kwargs), 128)
+    saving = ImageEncoder(BackboneConfig(name="vit_tiny_patch16_224", kwargs=kwargs, gradient_checkpointing=True), 128)
+    saving.load_state_dict(plain.state_dict())
+    image = torch.randn(2, 3, 128, 96)
+    assert plain(image).shape == (2, 24, 8, 6)
+    gradients = []
+    for encoder in (plain, saving):
+        encoder(image).square().mean().backward()
+        gradients.append(encoder.vit.patch_embed.proj.weight.grad)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-7)
+
+
+def test_vitpose_weights_load_under_their_own_names(tmp_path: Path) -> None:
+    config = BackboneConfig(name="vit_tiny_patch16_224", kwargs={"embed_dim": 24, "depth": 1, "num_heads": 3})
+    source, target = ImageEncoder(config, 128), ImageEncoder(config, 128)
+    weights = {}
+    for name, value in source.vit.state_dict().items():
+        name = name.replace("norm.", "last_norm.") if name.startswith("norm.") else name
+        value = torch.cat([torch.ones(1, 1, 24), value - 1], dim=1) if name == "pos_embed" else value
+        weights[f"backbone.{name}"] = value
+    torch.save({"state_dict": {**weights, "keypoint_head.weight": torch.ones(1)}}, tmp_path / "vitpose.pth")
+    target.load_pretrained(tmp_path / "vitpose.pth")
+    image = torch.randn(1, 3, 128, 96)
+    assert torch.allclose(source(image), target(image), atol=1e-5)
+
+    other = ImageEncoder(config.model_copy(update={"kwargs": {"embed_dim": 48, "depth": 1, "num_heads": 3}}), 128)
+    with pytest.raises(BackboneError, match="another shape"):
+        other.load_pretrained(tmp_path / "vitpose.pth")
+    with pytest.raises(BackboneError, match="no file"):
+        target.load_pretrained(tmp_path / "missing.pth")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pose2d_tokens": 0},
+        {"pose2d_tokens": 21, "ref_points": "pose2d"},
+        {"gapr_residual": "equation", "token_embed": "table", "ref_points": "query"},
+        {"gapr_blocks": 0, "feature_scales": (1,)},
+    ],
+)
+def test_every_trainable_weight_gets_a_gradient(changes: dict) -> None:
+    model = small_model(small_recipe(tokens=32, **changes)).train()
+    batch = random_batch(3)
+    ids = torch.randint(model.mask_id + 1, (3, 32))
+    drop = torch.tensor([False, True, False])
+    output = model(batch.image, batch.keypoints_2d, ids, drop, ~drop)
+    assert output.logits.shape == (3, 32, 20)
+    (output.logits.square().mean() + output.betas.square().mean() + output.camera.square().mean()).backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without
+    frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
+    assert frozen and all(n.startswith("tokenizer.") for n in frozen)
+
+
+def test_a_fresh_model_says_the_mean_hand_in_the_middle() -> None:
+    model = small_model()
+    batch = random_batch(4)
+    context = model.encode_image(batch.image, batch.keypoints_2d)
+    assert context.betas.abs().max() < 0.2
+    assert torch.allclose(context.camera[:, 0], torch.full((4,), MEAN_SCALE), rtol=0.1)
+    assert context.camera[:, 1:].abs().max() < 0.02
+
+
+def test_dropped_image_and_pose_leave_no_trace() -> None:
+    model = small_model()
+    ids = torch.full((2, 16), model.mask_id)
+    drop = torch.ones(2, dtype=torch.bool)
+    outputs = []
+    for seed in (0, 1):
+        batch = random_batch(2, seed)
+        context = model.encode_image(batch.image, batch.keypoints_2d, drop_image=drop, drop_pose=drop)
+        outputs.append((model.logits(ids, context), context.betas, context.camera))
+    for first, second in zip(*outputs, strict=True):
+        assert torch.equal(first, second)
+
+
+def test_hypotheses_share_one_encoding() -> None:
+    for changes in ({}, {"ref_points": "pose2d"}, {"ref_points": "query", "pose2d_tokens": 21}):
+        model = small_model(small_recipe(**changes))
+        batch = random_batch(2)
+        ids = torch.randint(model.mask_id + 1, (6, 16))
+        together = model.logits(ids, model.encode_image(batch.image, batch.keypoints_2d))
+        for row in range(6):
+            picture = row // 3
+            one = batch[slice(picture, picture + 1)]
+            alone = model.logits(ids[row : row + 1], model.encode_image(one.image, one.keypoints_2d))
+            assert torch.allclose(together[row : row + 1], alone, atol=1e-5)
+
+
+def test_parameter_groups_hold_every_trainable_weight_once() -> None:
+    model = small_model()
+    groups = model.parameter_groups(1e-3, 1e-4, 0.05)
+    held = [id(p) for group in groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    for group in groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+    backbone = {id(p) for p in model.encoder.parameters()}
+    assert all((id(p) in backbone) == (g["lr"] == 1e-4) for g in groups for p in g["params"])
+
+
+def test_bundle_round_trip_without_the_hand_model(tmp_path: Path) -> None:
+    recipe = small_recipe()
+    model = small_model(recipe)
+    saved = ModelBundle.save(tmp_path / "bundle", model, recipe, {"step": 7})
+    ModelBundle.save(tmp_path / "bundle", model, recipe, {"step": 8})  # replaces
+    loaded = ModelBundle.load(tmp_path / "bundle")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle"]
+    assert (loaded.recipe, loaded.metadata, loaded.hand_digest) == (recipe, {"step": 8}, model.mano.digest)
+    assert loaded.digest == saved.digest and not loaded.model.training
+    weights = torch.load(tmp_path / "bundle" / "model.pt", weights_only=True)
+    assert not [name for name in weights if name.startswith("mano.")]
+    assert not [name for name, value in weights.items() if 778 in value.shape]
+    batch = random_batch(2)
+    ids = torch.full((2, 16), model.mask_id)
+    before, after = (m.logits(ids, m.encode_image(batch.image, batch.keypoints_2d)) for m in (model, loaded.model))
+    assert torch.equal(before, after)
+
+
+def test_bundle_refuses_damage_and_other_hands(tmp_path: Path) -> None:
+    recipe, folder = small_recipe(), tmp_path / "bundle"
+    model = small_model(recipe)
+    with pytest.raises(BundleError, match=r"no bundle\.json"):
+        ModelBundle.load(folder)
+    ModelBundle.save(folder, model, recipe, {})
+    data = bytearray((folder / "model.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "model.pt").write_bytes(data)
+    with pytest.raises(BundleError, match="sha256"):
+        ModelBundle.load(folder)
+    model.mano.digest = "0123456789ab"
+    ModelBundle.save(folder, model, recipe, {})
+    with pytest.raises(BundleError, match="trained with hand model 0123456789ab"):
+        ModelBundle.load(folder)
+
+
+def test_crop_must_fit_patches() -> None:
+    with pytest.raises(BackboneError, match="crop_px is 100"):
+        ImageEncoder(BackboneConfig(name="vit_tiny_patch16_224"), 100)
+    assert CROP_PX % 64 == 0
+
+
+def test_batch_rows_do_not_influence_each_other() -> None:
+    model = small_model()
+    batch = random_batch(3)
+    ids = torch.randint(model.mask_id, (3, 16))
+    output = model(batch.image, batch.keypoints_2d, ids)
+    changed = replace(batch, image=torch.cat([batch.image[:1], -batch.image[1:]]))
+    other = model(changed.image, changed.keypoints_2d, ids)
+    assert torch.allclose(output.logits[0], other.logits[0], atol=1e-5)
+    assert not torch.allclose(output.logits[1], other.logits[1], atol=1e-3)

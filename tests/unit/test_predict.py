@@ -1,0 +1,190 @@
+"""From a photo to placed hands and files, with a detector that knows the answer and an untrained model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from maskhand import predict as subject
+from maskhand.annotate.detectors import Detections, HandBox
+from maskhand.config import load_recipe
+from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
+from maskhand.hand.camera import FOCAL
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.loading.crop import box_center_px, crop_side_px
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.masked_transformer import build_model
+from maskhand.models.vq_mano import VQMano
+from maskhand.predict import PredictError, predict_hands, predict_photo
+
+RECIPE = load_recipe("tiny", ["data.crop_px=64", "model.backbone.kwargs={embed_dim: 48, depth: 1, num_heads: 3}"])
+SIZE = (150, 240)
+BOX = (60.0, 30.0, 130.0, 120.0)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> ModelBundle:
+    torch.manual_seed(0)
+    model = build_model(RECIPE, VQMano(RECIPE.tokenizer), ManoLayer.from_default())
+    # Fresh weights answer every picture alike; larger read-outs make the answer depend on it.
+    with torch.no_grad():
+        for parameter in model.shape_camera.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape)
+    return ModelBundle.save(tmp_path_factory.mktemp("model") / "bundle", model.eval(), RECIPE, {})
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return cv2.GaussianBlur(rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8), (0, 0), 5)
+
+
+POINTS = np.random.default_rng(1).uniform((60, 30), (130, 120), (21, 2)).astype(np.float32)
+
+
+class FakeDetector:
+    """Sees the same 21 points in every box; `mirrored` where the photo is."""
+
+    def __init__(self, mirrored: bool = False, right: float = 0.9) -> None:
+        self.points = POINTS * (-1, 1) + (SIZE[1] - 1, 0) if mirrored else POINTS
+        self.right = right
+
+    def detect(self, images, boxes, sides=None) -> Detections:
+        n = len(images)
+        confidence = np.tile(np.linspace(0.1, 1, 21, dtype=np.float32), (n, 1))
+        return Detections(
+            np.tile(self.points.astype(np.float32), (n, 1, 1)),
+            confidence,
+            np.ones(n, np.float32),
+            np.full(n, self.right, np.float32),
+        )
+
+
+@pytest.fixture
+def use_detector(monkeypatch):
+    def use(detector: FakeDetector, hands: list[HandBox] | None = None) -> None:
+        monkeypatch.setattr(subject, "load_detector", lambda name, assets: detector)
+        monkeypatch.setattr(subject, "find_hands", lambda image, assets: hands or [])
+
+    return use
+
+
+def test_a_hand_keeps_its_place_in_the_photo(bundle, photo, use_detector):
+    """The model's origin projects where the crop camera saw it, at the size it had there."""
+    use_detector(FakeDetector())
+    hand = predict_hands(photo, bundle, [BOX])[0]
+    assert hand.side == "right" and hand.K_px[0, 0] == FOCAL * SIZE[1]
+    side_px, center = crop_side_px(np.array(BOX), RECIPE.data.box_scale), box_center_px(np.array(BOX))
+    scale, tx, ty = hand.crop_camera
+    expected = center + side_px * scale * np.array([tx, ty]) / 2
+    origin = hand.K_px @ hand.transl_cam_m
+    np.testing.assert_allclose(origin[:2] / origin[2], expected, atol=1e-3)
+    pixels_per_metre = hand.K_px[0, 0] / hand.transl_cam_m[2]
+    assert pixels_per_metre == pytest.approx(side_px * scale / 2, rel=1e-4)
+    projected = hand.joints_cam_m @ hand.K_px.T
+    np.testing.assert_allclose(hand.joints_px, projected[:, :2] / projected[:, 2:], atol=1e-6)
+
+
+def test_parameters_reproduce_the_mesh_for_both_sides(bundle, photo, use_detector):
+    for side in ("right", "left"):
+        use_detector(FakeDetector())
+        hand = predict_hands(photo, bundle, [BOX], side)[0]
+        layer = ManoLayer(load_hand_model(default_hand_path(side)))
+        to_torch = lambda a: torch.tensor(np.asarray(a)[None], dtype=torch.float32)  # noqa: E731
+        mesh = layer.from_axis_angle(to_torch(hand.pose_aa), to_torch(hand.betas), to_torch(hand.transl_cam_m))
+        np.testing.assert_allclose(mesh.vertices_m[0], hand.vertices_cam_m, atol=2e-5)
+        np.testing.assert_allclose(mesh.joints_m[0], hand.joints_cam_m, atol=2e-5)
+        volume = trimesh.Trimesh(hand.vertices_cam_m, hand.faces, process=False).volume
+        assert volume > 0, "the faces must look outwards on either side"
+
+
+def test_the_mirrored_photo_gives_the_mirrored_hand(bundle, photo, use_detector):
+    use_detector(FakeDetector())
+    right = predict_hands(photo, bundle, [BOX], "right", focal_px=300.0)[0]
+    use_detector(FakeDetector(mirrored=True))
+    x0, y0, x1, y1 = BOX
+    mirrored_box = (SIZE[1] - 1 - x1, y0, SIZE[1] - 1 - x0, y1)
+    left = predict_hands(photo[:, ::-1].copy(), bundle, [mirrored_box], "left", focal_px=300.0)[0]
+    np.testing.assert_allclose(left.vertices_cam_m, right.vertices_cam_m * MIRROR_POINT, atol=1e-4)
+    np.testing.assert_allclose(left.joints_px, right.joints_px * (-1, 1) + (SIZE[1] - 1, 0), atol=0.05)
+    np.testing.assert_allclose(left.pose_aa, right.pose_aa * MIRROR_AXIS_ANGLE, atol=1e-4)
+    np.testing.assert_allclose(left.transl_cam_m, right.transl_cam_m * MIRROR_POINT, atol=1e-4)
+
+
+def test_the_side_is_taken_from_the_detector_unless_given(bundle, photo, use_detector):
+    for right_probability, side in ((0.9, "right"), (0.2, "left")):
+        use_detector(FakeDetector(right=right_probability))
+        assert predict_hands(photo, bundle, [BOX])[0].side == side
+        assert predict_hands(photo, bundle, [BOX], "right")[0].side == "right"
+
+
+def test_depth_is_proportional_to_the_given_focal_length(bundle, photo, use_detector):
+    use_detector(FakeDetector())
+    near, far = (predict_hands(photo, bundle, [BOX], focal_px=f)[0] for f in (500.0, 1000.0))
+    assert far.transl_cam_m[2] == pytest.approx(2 * near.transl_cam_m[2])
+    np.testing.assert_allclose(far.vertices_cam_m - far.transl_cam_m, near.vertices_cam_m - near.transl_cam_m)
+
+
+def write_png(path: Path, image: np.ndarray) -> Path:
+    cv2.imwrite(str(path), image[:, :, ::-1])
+    return path
+
+
+def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):
+    boxes = (np.array(BOX, np.float32), np.array((130, 20, 220, 110), np.float32))
+    hands = [HandBox(box, side, 0.9, POINTS) for box, side in zip(boxes, ("right", "left"), strict=True)]
+    use_detector(FakeDetector(), hands)
+    paths = predict_photo(write_png(tmp_path / "two.png", photo), bundle, tmp_path / "out")
+    names = [path.name for path in paths]
+    assert names == ["two_overlay.png", "two_hand0.obj", "two_hand1.obj", "two.glb", "two.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names)
+    assert cv2.imread(str(paths[0])).shape == photo.shape
+    facts = json.loads(paths[-1].read_text())
+    assert [hand["side"] for hand in facts["hands"]] == ["right", "left"]
+    scene = trimesh.load(paths[3])
+    assert len(scene.geometry) == 2
+    for hand, path in zip(facts["hands"], paths[1:3], strict=True):
+        mesh = trimesh.load(path, process=False)
+        assert mesh.vertices.shape == (778, 3) and mesh.faces.shape == (1538, 3) and mesh.volume > 0
+        mano = hand["mano"]
+        assert np.shape(mano["hand_pose"]) == (15, 3) and np.shape(mano["betas"]) == (10,)
+        assert np.shape(hand["joints_cam_m"]) == (21, 3) and len(hand["joint_confidence"]) == 16
+        assert hand["camera"]["crop_is_mirrored"] == (hand["side"] == "left")
+        K, points = np.array(hand["camera"]["K_px"]), np.array(hand["joints_cam_m"])
+        projected = points @ K.T
+        np.testing.assert_allclose(projected[:, :2] / projected[:, 2:], hand["joints_px"], atol=0.02)
+
+
+def test_errors_are_sentences(bundle, photo, use_detector, tmp_path):
+    use_detector(FakeDetector())
+    good = write_png(tmp_path / "photo.png", photo)
+    with pytest.raises(PredictError, match=r"photo\.png: no hand found; give its box"):
+        predict_photo(good, bundle, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(PredictError, match=r"nowhere\.jpg: cannot be read"):
+        predict_photo(tmp_path / "nowhere.jpg", bundle, tmp_path / "out")
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "empty.jpg").touch()
+    for name in ("text.jpg", "empty.jpg"):
+        with pytest.raises(PredictError, match="not a picture that can be decoded"):
+            predict_photo(tmp_path / name, bundle, tmp_path / "out")
+    for box in ((100, 30, 60, 120), (0, 0, 1, 1), (500, 500, 600, 600), (0, 0, float("nan"), 9)):
+        with pytest.raises(PredictError, match="expected x0,y0,x1,y1"):
+            predict_photo(good, bundle, tmp_path / "out", box=box)
+    for focal in (0.0, -5.0, float("inf")):
+        with pytest.raises(PredictError, match="focal length"):
+            predict_photo(good, bundle, tmp_path / "out", box=BOX, focal_px=focal)
+
+
+def test_a_damaged_model_says_so(bundle, photo, use_detector, monkeypatch):
+    use_detector(FakeDetector())
+    monkeypatch.setattr(bundle.model.norm.weight, "data", bundle.model.norm.weight.data * float("nan"))
+    with pytest.raises(PredictError, match="not finite; train or export it again"):
+        predict_hands(photo, bundle, [BOX])

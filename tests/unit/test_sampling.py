@@ -1,0 +1,187 @@
+"""Confidence-guided sampling: the schedule, what stays fixed, what is counted, and draws that follow the softmax."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from model_parts import random_batch, small_model, small_recipe
+
+from maskhand.config import SamplerConfig
+from maskhand.models.sampling import filter_logits, joint_from_tokens, predict, sample, schedule
+from maskhand.models.vq_mano import joint_of_token
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = small_model(small_recipe(tokens=32))
+    torch.nn.init.normal_(model.to_logits.weight, std=1.0)  # opinions strong enough to differ
+    return model
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return random_batch(3)
+
+
+@pytest.mark.parametrize(
+    ("length", "iterations", "expected"),
+    [
+        (64, 5, [61, 52, 38, 20, 0]),
+        (64, 3, [56, 32, 0]),
+        (64, 1, [0]),
+        (96, 5, [92, 78, 57, 30, 0]),
+        (16, 5, [16, 13, 10, 5, 0]),
+    ],
+)
+def test_schedule(length: int, iterations: int, expected: list[int]) -> None:
+    assert schedule(length, iterations) == expected
+
+
+def test_schedule_needs_an_iteration() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        schedule(64, 0)
+
+
+class Spy:
+    """Counts calls and keeps the token strings that `logits` is asked about."""
+
+    def __init__(self, model, monkeypatch) -> None:
+        self.encoded = 0
+        self.asked: list[torch.Tensor] = []
+        encoder, logits = model.encoder.forward, model.logits
+
+        def counted(image):
+            self.encoded += 1
+            return encoder(image)
+
+        def recorded(ids, context):
+            self.asked.append(ids.clone())
+            return logits(ids, context)
+
+        monkeypatch.setattr(model.encoder, "forward", counted)
+        monkeypatch.setattr(model, "logits", recorded)
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 5])
+def test_the_picture_is_encoded_once_for_any_number_of_iterations(model, batch, monkeypatch, iterations: int) -> None:
+    spy = Spy(model, monkeypatch)
+    predict(model, batch, SamplerConfig(iterations=iterations))
+    assert spy.encoded == 1
+    assert len(spy.asked) == iterations
+    masked = [(ids == model.mask_id).sum(1).unique().tolist() for ids in spy.asked]
+    assert masked == [[n] for n in [32, *schedule(32, iterations)[:-1]]]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_kept_tokens_never_change(model, batch, monkeypatch, temperature: float) -> None:
+    spy = Spy(model, monkeypatch)
+    cfg = SamplerConfig(iterations=5, temperature=temperature)
+    final = predict(model, batch, cfg, torch.Generator().manual_seed(0)).tokens.ids
+    for ids in spy.asked:
+        kept = ids != model.mask_id
+        assert torch.equal(ids[kept], final[kept])
+
+
+@pytest.mark.parametrize("remask_kept", [False, True])
+def test_surer_newcomers_displace_kept_tokens_only_when_asked(model, batch, monkeypatch, remask_kept: bool) -> None:
+    asked = []
+
+    def surer_every_time(ids, context):
+        asked.append(ids != model.mask_id)
+        logits = torch.zeros(len(ids), 32, 20)
+        logits[..., 0] = len(asked) + torch.linspace(0, 0.1, 32)
+        return logits
+
+    monkeypatch.setattr(model, "logits", surer_every_time)
+    predict(model, batch, SamplerConfig(iterations=3, remask_kept=remask_kept))
+    first, second = asked[1], asked[2]
+    assert (first.sum(1) == 32 - 28).all() and (second.sum(1) == 32 - 16).all()
+    assert (first & second).any() != remask_kept
+
+
+def test_first_iteration_keeps_the_most_confident(model, batch, monkeypatch) -> None:
+    spy = Spy(model, monkeypatch)
+    predict(model, batch, SamplerConfig(iterations=3))
+    context = model.encode_image(batch.image, batch.keypoints_2d)
+    probability, best = model.logits(torch.full((3, 32), model.mask_id), context).softmax(-1).max(-1)
+    keep = 32 - schedule(32, 3)[0]
+    for row in range(3):
+        surest = probability[row].topk(keep).indices
+        expected = torch.full((32,), model.mask_id)
+        expected[surest] = best[row, surest]
+        assert torch.equal(spy.asked[1][row], expected)
+
+
+def test_one_greedy_iteration_in_closed_form(model, batch) -> None:
+    hands = {
+        decode: predict(model, batch, SamplerConfig(iterations=1, decode=decode)) for decode in ("expectation", "codes")
+    }
+    context = model.encode_image(batch.image, batch.keypoints_2d)
+    probability = model.logits(torch.full((3, 32), model.mask_id), context).softmax(-1)
+    confidence, ids = probability.max(-1)
+    hand = hands["codes"]
+    assert torch.equal(hand.tokens.ids, ids)
+    assert torch.allclose(hand.tokens.confidence, confidence)
+    assert torch.allclose(hand.score, confidence.log().mean(1))
+    assert torch.allclose(hand.rotmats, model.tokenizer.decode_codes(ids), atol=1e-6)
+    soft = model.tokenizer.decode_soft(probability @ model.tokenizer.codebook)
+    assert torch.allclose(hands["expectation"].rotmats, soft, atol=1e-6)
+    mesh = model.mano(hand.rotmats, hand.betas)
+    assert torch.allclose(hand.joints_m, mesh.joints_m)
+    by_joint = torch.stack([confidence[:, joint_of_token(32) == j].mean(1) for j in range(16)], dim=1)
+    assert torch.allclose(hand.joint_confidence, by_joint)
+
+
+def test_an_iteration_that_keeps_nothing_is_not_run(monkeypatch) -> None:
+    small = small_model()
+    spy = Spy(small, monkeypatch)
+    predict(small, random_batch(1), SamplerConfig(iterations=5))
+    assert len(spy.asked) == 4, "schedule(16, 5) begins with 16"
+
+
+@pytest.mark.parametrize("tokens", [8, 16, 32, 96])
+def test_joint_confidence_is_a_mean(tokens: int) -> None:
+    weights = joint_from_tokens(tokens)
+    assert weights.shape == (tokens, 16)
+    assert torch.allclose(weights.sum(0), torch.ones(16))
+
+
+def test_hypotheses_are_sorted_varied_and_reproducible(model, batch) -> None:
+    cfg = SamplerConfig(iterations=3, temperature=1.0)
+    first, again = (predict(model, batch, cfg, torch.Generator().manual_seed(4), hypotheses=8) for _ in range(2))
+    assert first.rotmats.shape == (24, 16, 3, 3)
+    scores = first.score.view(3, 8)
+    assert (scores[:, 1:] <= scores[:, :-1]).all()
+    assert len({tuple(row) for row in first.tokens.ids[:8].tolist()}) > 1
+    assert torch.equal(first.tokens.ids, again.tokens.ids)
+    assert torch.allclose(first.score, first.tokens.confidence.log().mean(1))
+
+
+def test_hypotheses_compute_the_first_logits_once_per_picture(model, batch, monkeypatch) -> None:
+    spy = Spy(model, monkeypatch)
+    cfg = SamplerConfig(iterations=3, temperature=1.0)
+    context = model.encode_image(batch.image, batch.keypoints_2d)
+    sample(model, context, cfg, torch.Generator().manual_seed(0), hypotheses=8)
+    assert [len(ids) for ids in spy.asked] == [3, 24, 24]
+
+
+def test_draws_follow_the_tempered_softmax(model) -> None:
+    one = random_batch(1)
+    context = model.encode_image(one.image, one.keypoints_2d)
+    logits = model.logits(torch.full((1, 32), model.mask_id), context)
+    cfg = SamplerConfig(iterations=1, temperature=2.0)
+    drawn = sample(model, context, cfg, torch.Generator().manual_seed(0), hypotheses=4000)
+    frequency = torch.nn.functional.one_hot(drawn.tokens.ids, 20).float().mean(0)
+    assert (frequency - (logits[0] / 2).softmax(-1)).abs().max().item() < 0.04
+    plain = logits[0].softmax(-1).detach()
+    expected = plain.gather(1, drawn.tokens.ids[:5].T).T
+    assert torch.allclose(drawn.tokens.confidence[:5], expected, atol=1e-5), "confidence is untempered"
+
+
+def test_top_k_and_top_p_keep_the_right_codes() -> None:
+    logits = torch.tensor([0.5, 0.25, 0.15, 0.07, 0.03]).log()[[3, 0, 4, 1, 2]]
+    assert filter_logits(logits, 2, None).isfinite().tolist() == [False, True, False, True, False]
+    assert filter_logits(logits, None, 0.7).isfinite().tolist() == [False, True, False, True, False]
+    assert filter_logits(logits, None, 0.8).isfinite().tolist() == [False, True, False, True, True]
+    assert filter_logits(logits, None, 1e-6).isfinite().tolist() == [False, True, False, False, False]
+    assert torch.equal(filter_logits(logits, 5, 1.0), logits)

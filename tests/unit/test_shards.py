@@ -1,0 +1,342 @@
+"""Shard sets: reproducible bytes, resumption, verification, reading exactly once, the training order."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import webdataset
+from published_layouts import WRITERS, Fixture
+
+from maskhand import storage
+from maskhand.adapters import open_adapter
+from maskhand.catalog import DatasetSpec, load_spec
+from maskhand.sample import HandSample, SampleError
+from maskhand.shards.build import build_shards
+from maskhand.shards.codec import decode_sample, encode_arrays, encode_sample
+from maskhand.shards.layout import ShardError
+from maskhand.shards.manifest import Manifest, read_manifest
+from maskhand.shards.mixture import LANES, TrainingStream
+from maskhand.shards.plan import make_plan
+from maskhand.shards.reader import ShardSample, ShardSet, iterate_samples
+from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.verify import verify
+
+SPEC = load_spec("freihand_synth").model_copy(update={"shard_size": 5, "mano": None, "images_per_annotation": {}})
+COUNT = 23
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Fixture:
+    """23 hands; the picture of hand 7 is cut and that of hand 11 is missing."""
+    fixture = WRITERS["freihand"](tmp_path_factory.mktemp("raw"), SPEC, "training", COUNT)
+    paths = [truth.image_path for truth in fixture.truths.values()]
+    paths[7].write_bytes(paths[7].read_bytes()[:-500])
+    paths[11].unlink()
+    return fixture
+
+
+def _build(raw: Fixture, folder: Path, spec: DatasetSpec = SPEC, **how: Any) -> Manifest:
+    return build_shards(spec, str(raw.raw_dir), "training", str(folder), **how)
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def two_workers(fn: Callable, items: Sequence, *, on_done: Callable | None = None) -> list:
+    """Last item first, two at a time. Processes take part in tests/integration/test_ray_map.py."""
+    with ThreadPoolExecutor(2) as pool:
+        coming = {
+            position: pool.submit(fn, pickle.loads(pickle.dumps(items[position]))) for position in _backwards(items)
+        }
+        for done in as_completed(coming.values()):
+            if on_done:
+                on_done(done.result())
+        return [coming[position].result() for position in range(len(items))]
+
+
+def _backwards(items: Sequence) -> range:
+    return range(len(items) - 1, -1, -1)
+
+
+def annotate(samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleError]:
+    """Mean joint of every sample; hands with an odd official index have none."""
+    return [
+        SampleError("odd", "an odd index")
+        if s.sample.origin["index"] % 2
+        else {"mean_cam_m": s.sample.joints_cam_m.mean(0)}  # type: ignore[union-attr]
+        for s in samples
+    ]
+
+
+def test_a_sample_survives_the_tar_exactly(raw: Fixture) -> None:
+    adapter = open_adapter(
+        SPEC.model_copy(update={"mano": load_spec("freihand_synth").mano}), str(raw.raw_dir), "training"
+    )
+    sample = adapter.read(adapter.plan().item(0))
+    bare = replace(sample, camera=None, joints_2d_px=None, joints_2d_conf=None, joints_cam_m=None, joints_3d_valid=None)
+    for original in (sample, replace(bare, mano=None)):
+        again = decode_sample(original.key, encode_sample(original))
+        assert _plain(again) == _plain(original)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return (value.dtype.str, value.tolist())
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value
+
+
+def test_bytes_do_not_depend_on_workers_or_place(raw: Fixture, tmp_path: Path) -> None:
+    done: list[str] = []
+    one = _build(raw, tmp_path / "one")
+    two = _build(raw, tmp_path / "two", mapper=two_workers, on_shard=lambda record: done.append(record.name))
+    assert one == two
+    assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
+    assert sorted(done) == [entry.name for entry in one.shards]
+    assert _build(raw, tmp_path / "three", seed=1).digest != one.digest
+
+
+def test_rejects_are_counted_by_reason_and_neighbours_stay(raw: Fixture, tmp_path: Path) -> None:
+    manifest = _build(raw, tmp_path)
+    assert (manifest.planned, manifest.count) == (COUNT, COUNT - 2)
+    assert manifest.rejects == {"cut_image": 1, "missing_image": 1}
+    keys = {s.sample.key for s in iterate_samples(str(tmp_path))}
+    assert keys == set(raw.truths) - {"training-00000007", "training-00000011"}
+    records = [json.loads(p.read_text()) for p in (tmp_path / "images").glob("0*.json")]
+    rejected = {r["key"]: r["reason"] for record in records for r in record["rejects"]}
+    assert rejected == {"training-00000007": "cut_image", "training-00000011": "missing_image"}
+
+
+def test_plain_webdataset_reads_the_tars(raw: Fixture, tmp_path: Path) -> None:
+    manifest = _build(raw, tmp_path)
+    urls = [str(tmp_path / "images" / f"{entry.name}.tar") for entry in manifest.shards]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [s["__key__"] for s in samples] == [s.sample.key for s in iterate_samples(str(tmp_path))]
+    assert all(s["jpg"] == raw.truths[s["__key__"]].image_path.read_bytes() for s in samples)
+
+
+def test_resumption_gives_the_same_bytes(raw: Fixture, tmp_path: Path) -> None:
+    _build(raw, tmp_path)
+    whole = _bytes(tmp_path)
+    for victims in (
+        ["manifest.json"],
+        ["manifest.json", "000001.json"],
+        ["000003.tar"],
+        ["manifest.json", "000000.tar"],
+    ):
+        for name in victims:
+            (tmp_path / "images" / name).unlink()
+        (tmp_path / "images" / ".000001.tar.dead.partial").write_bytes(b"a killed write")
+        written: list[str] = []
+        _build(raw, tmp_path, on_shard=lambda record, seen=written: seen.append(record.name))
+        rewritten = [v.split(".")[0] for v in victims if not v.startswith("manifest")]
+        assert written[len(written) - len(rewritten) :] == rewritten, "kept shards are reported first"
+        assert len(written) == 5
+        assert _bytes(tmp_path) == whole
+    untouched = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.tar")}
+    _build(raw, tmp_path)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.tar")} == untouched, "a finished build writes nothing"
+
+
+def test_shards_of_another_plan_are_never_mixed(raw: Fixture, tmp_path: Path) -> None:
+    _build(raw, tmp_path)
+    for changed in ({"seed": 5}, {"spec": SPEC.model_copy(update={"units": "cm"})}):
+        with pytest.raises(ShardError, match=r"holds shards of another plan .* Build with --rebuild"):
+            _build(raw, tmp_path, **changed)
+    (tmp_path / "images" / "manifest.json").unlink()
+    with pytest.raises(ShardError, match="another plan"):
+        _build(raw, tmp_path, seed=5)
+    rebuilt = _build(raw, tmp_path, SPEC.model_copy(update={"shard_size": 12}), rebuild=True)
+    assert len(rebuilt.shards) == 2 and verify(str(tmp_path)) == []
+
+
+def test_the_plan_is_pure_and_shuffled(raw: Fixture) -> None:
+    raw_plan = open_adapter(SPEC, str(raw.raw_dir), "training").plan()
+    plan = make_plan(SPEC, "training", raw_plan, seed=0)
+    again = make_plan(SPEC, "training", raw_plan, seed=0)
+    order = np.concatenate(plan.shards)
+    assert plan.digest == again.digest and order.tolist() == np.concatenate(again.shards).tolist()
+    assert sorted(order.tolist()) == list(range(COUNT)) and order.tolist() != list(range(COUNT))
+    assert [len(s) for s in plan.shards] == [5, 5, 5, 4, 4]
+    with pytest.raises(ShardError, match=r"key 'a\.b' must hold letters"):
+        make_plan(SPEC, "training", replace(raw_plan, keys=["a.b"]), seed=0)
+    with pytest.raises(ShardError, match="same key twice"):
+        make_plan(SPEC, "training", replace(raw_plan, keys=["a", "a"]), seed=0)
+
+
+def _damage(folder: Path, name: str, how: str) -> None:
+    path = folder / "images" / name
+    data = path.read_bytes()
+    if how == "cut at a member":  # readers of tars take this for the end of the file
+        path.write_bytes(data[: 512 + 512 * -(-int(data[124:135], 8) // 512)])
+    elif how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "altered":
+        path.write_bytes(data[:3000] + bytes([data[3000] ^ 1]) + data[3001:])
+    elif how == "lost":
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "kind"),
+    [
+        ("000002.tar", "cut", "truncated"),
+        ("000002.tar", "cut at a member", "truncated"),
+        ("000002.tar", "altered", "altered"),
+        ("000002.tar", "lost", "missing"),
+        ("000002.json", "lost", "missing"),
+        ("manifest.json", "lost", "unfinished"),
+        ("manifest.json", "cut", "unfinished"),
+    ],
+)
+def test_verify_finds_damage(raw: Fixture, tmp_path: Path, name: str, how: str, kind: str) -> None:
+    _build(raw, tmp_path)
+    assert verify(str(tmp_path)) == []
+    _damage(tmp_path, name, how)
+    (problem,) = verify(str(tmp_path))
+    assert (problem.kind, problem.uri) == (kind, str(tmp_path / "images" / name))
+    if name.endswith("tar") or name.startswith("manifest"):
+        with pytest.raises(ShardError):
+            list(iterate_samples(str(tmp_path)))
+
+
+def test_verify_finds_foreign_files_and_edited_manifests(raw: Fixture, tmp_path: Path) -> None:
+    assert [p.kind for p in verify(str(tmp_path))] == ["missing"]
+    manifest = _build(raw, tmp_path)
+    extra = tmp_path / "images" / "000009.tar"
+    extra.write_bytes((tmp_path / "images" / "000000.tar").read_bytes())
+    assert [(p.kind, p.uri) for p in verify(str(tmp_path))] == [("extra", str(extra))]
+    extra.unlink()
+    text = json.loads((tmp_path / "images" / "manifest.json").read_text())
+    text["count"] -= 1
+    (tmp_path / "images" / "manifest.json").write_text(json.dumps(text))
+    assert [p.kind for p in verify(str(tmp_path))] == ["unfinished"]
+    assert manifest.official_count is None
+
+
+def test_sidecars_join_by_key_and_belong_to_their_images(raw: Fixture, tmp_path: Path) -> None:
+    _build(raw, tmp_path)
+    images = _bytes(tmp_path)
+    annotator = Annotator("mean", "1")
+    side = build_sidecar(str(tmp_path), "keypoints.mean", annotator, annotate, mapper=two_workers)
+    assert {k: v for k, v in _bytes(tmp_path).items() if k in images} == images, "image tars are never rewritten"
+    assert side.rejects == {"odd": 9} and side.count == 12  # of 0..22, and 7 and 11 are no samples
+    assert side.annotator == {"name": "mean", "version": "1", "settings": {}}
+    found = list(iterate_samples(str(tmp_path), ["keypoints.mean"]))
+    for s in found:
+        entry = s.sidecars["keypoints.mean"]
+        assert (entry is None) == bool(s.sample.origin["index"] % 2)
+        if entry is not None:
+            np.testing.assert_array_equal(entry["mean_cam_m"], s.sample.joints_cam_m.mean(0))  # type: ignore[union-attr]
+    assert verify(str(tmp_path)) == []
+    assert build_sidecar(str(tmp_path), "keypoints.mean", annotator, _must_not_run) == side
+    with pytest.raises(ShardError, match="another plan"):
+        build_sidecar(str(tmp_path), "keypoints.mean", Annotator("mean", "2"), annotate)
+
+    _build(raw, tmp_path, seed=3, rebuild=True)
+    with pytest.raises(ShardError, match=r"was made from images .* annotate again"):
+        ShardSet.open(str(tmp_path), ["keypoints.mean"])
+    assert [(p.kind, Path(p.uri).name) for p in verify(str(tmp_path))] == [("foreign", "keypoints.mean")]
+    with pytest.raises(ShardError, match=r"mano: no mano shards here"):
+        ShardSet.open(str(tmp_path), ["mano"])
+
+
+def _must_not_run(samples: list[ShardSample]) -> list[SampleError]:
+    raise AssertionError("a finished sidecar is not annotated again")
+
+
+def test_arrays_of_objects_are_refused() -> None:
+    with pytest.raises(ShardError, match="'x' holds Python objects"):
+        encode_arrays({"x": np.array([{}, None])})
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 40])
+def test_evaluation_gives_every_sample_once(raw: Fixture, tmp_path: Path, world: int) -> None:
+    manifest = _build(raw, tmp_path)
+    seen = [s for rank in range(world) for s in iterate_samples(str(tmp_path), rank=rank, world=world)]
+    assert [s.index for s in seen] == list(range(manifest.count))
+    assert len({s.sample.key for s in seen}) == manifest.count
+    by_index = {s.index: s.sample.key for s in iterate_samples(str(tmp_path))}
+    assert all(by_index[s.index] == s.sample.key for s in seen)
+
+
+@pytest.fixture(scope="module")
+def two_sets(raw: Fixture, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    folder = tmp_path_factory.mktemp("sets")
+    other = SPEC.model_copy(update={"name": "other", "shard_size": 50})
+    _build(raw, folder / "a")
+    _build(raw, folder / "b", other)
+    return {str(folder / "a"): 3.0, str(folder / "b"): 1.0}
+
+
+def _ids(samples: Iterable[ShardSample]) -> list[tuple[str, str]]:
+    return [(s.sample.dataset, s.sample.key) for s in samples]
+
+
+def test_the_global_training_order_does_not_depend_on_the_ranks(two_sets: dict[str, float]) -> None:
+    whole = _ids(islice(TrainingStream(two_sets, seed=4).iterate(), 320))
+    for world in (2, 4, LANES):
+        for rank in (0, world - 1):
+            own = _ids(islice(TrainingStream(two_sets, seed=4, rank=rank, world=world).iterate(), 320 // world))
+            assert own == whole[rank::world]
+    assert _ids(islice(TrainingStream(two_sets, seed=5).iterate(), 320)) != whole
+    with pytest.raises(ValueError, match="must divide the 16 lanes"):
+        TrainingStream(two_sets, world=3)
+
+
+@pytest.mark.parametrize("start", [1, 17, 250, 70_000])
+def test_training_resumes_anywhere(two_sets: dict[str, float], start: int) -> None:
+    stream = TrainingStream(two_sets, seed=1, rank=1, world=2)
+    if start < 1000:
+        assert _ids(islice(stream.iterate(start), 40)) == _ids(islice(stream.iterate(), start, start + 40))
+    else:  # too far to walk: two resumptions must agree where they overlap
+        assert _ids(islice(stream.iterate(start), 10, 40)) == _ids(islice(stream.iterate(start + 10), 30))
+
+
+def test_a_set_is_seen_evenly_and_sets_by_weight(raw: Fixture, two_sets: dict[str, float]) -> None:
+    first = next(iter(two_sets))
+    count = read_manifest(first, "images").count
+    seen = Counter(s.index for s in islice(TrainingStream({first: 1.0}).iterate(), 40 * count))
+    # Lanes are at most one shard visit apart, so a sample's count differs by a few from 40.
+    assert set(seen) == set(range(count)) and max(abs(n - 40) for n in seen.values()) <= 5
+    sets = Counter(dataset for dataset, _ in _ids(islice(TrainingStream(two_sets).iterate(), 1600)))
+    assert sets[SPEC.name] / 1600 == pytest.approx(0.75, abs=0.03)
+
+
+def test_training_refuses_what_cannot_be_trained_on(raw: Fixture, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="weights above zero"):
+        TrainingStream({"x": 0.0})
+    broken = WRITERS["freihand"](tmp_path / "raw", SPEC, "training", 2)
+    for truth in broken.truths.values():
+        truth.image_path.unlink()
+    manifest = _build(broken, tmp_path / "set")
+    assert manifest.count == 0 and verify(str(tmp_path / "set")) == []
+    with pytest.raises(ShardError, match="holds no sample"):
+        TrainingStream({str(tmp_path / "set"): 1.0})
+
+
+def test_a_set_reads_the_same_after_it_moved(raw: Fixture, tmp_path: Path) -> None:
+    _build(raw, tmp_path / "here")
+    before = _ids(islice(TrainingStream({str(tmp_path / "here"): 1.0}).iterate(), 60))
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert _ids(islice(TrainingStream({storage.join(tmp_path, "there"): 1.0}).iterate(), 60)) == before
+
+
+def test_samples_arrive_whole(raw: Fixture, tmp_path: Path) -> None:
+    _build(raw, tmp_path)
+    for s in iterate_samples(str(tmp_path)):
+        assert isinstance(s.sample, HandSample)
+        s.sample.validate()
+        np.testing.assert_allclose(s.sample.joints_cam_m, raw.truths[s.sample.key].joints_cam_m, atol=1e-6)

@@ -1,0 +1,144 @@
+"""Local files and the S3 reader's recovery, against a fake store that breaks connections."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskhand import storage
+from maskhand.storage import MissingFileError, StorageError
+
+
+def test_write_read_list_delete(tmp_path: Path) -> None:
+    uri = storage.join(tmp_path, "a", "b.bin")
+    assert not storage.exists(uri) and storage.size(uri) is None
+    storage.write_bytes_atomic(uri, b"one")
+    storage.write_bytes_atomic(uri, b"second")
+    assert storage.read_bytes(uri) == b"second"
+    assert storage.size(uri) == 6
+    assert storage.sha256(uri) == hashlib.sha256(b"second").hexdigest()
+    storage.put_file(uri, storage.join(tmp_path, "a", "c", "d.bin"))
+    storage.get_file(uri, tmp_path / "copy.bin")
+    assert storage.list_uris(tmp_path) == [str(tmp_path / p) for p in ("a/b.bin", "a/c/d.bin", "copy.bin")]
+    storage.delete(uri)
+    storage.delete(uri)
+    assert not storage.exists(uri)
+    assert storage.list_uris(tmp_path / "nowhere") == []
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = str(tmp_path / "file")
+    storage.write_bytes_atomic(uri, b"old")
+
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"file: no space left on device"):
+        storage.write_bytes_atomic(uri, b"new")
+    assert storage.read_bytes(uri) == b"old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_unfinished_writes_are_not_listed_and_can_be_cleaned(tmp_path: Path) -> None:
+    (tmp_path / ".x.tar.0123.partial").write_bytes(b"half")
+    (tmp_path / "x.tar").write_bytes(b"whole")
+    assert storage.list_uris(tmp_path) == [str(tmp_path / "x.tar")]
+    storage.clean_partial(tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.tar"]
+
+
+def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"nothing\.tar: there is no such file"):
+        storage.read_bytes(tmp_path / "nothing.tar")
+
+
+class FlakyStore:
+    """Serves one object; every connection breaks after `piece` bytes, by an error or by an early end."""
+
+    def __init__(self, data: bytes, piece: int, silent: bool) -> None:
+        self.data, self.piece, self.silent = data, piece, silent
+        self.version = "v1"
+        self.ranges: list[str | None] = []
+
+    def get_object(self, Bucket: str, Key: str, Range: str | None = None, IfMatch: str | None = None) -> dict[str, Any]:
+        self.ranges.append(Range)
+        if IfMatch not in (None, self.version):
+            from botocore.exceptions import ClientError
+
+            raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "GetObject")
+        start = int(Range.removeprefix("bytes=").rstrip("-")) if Range else 0
+        body = _BrokenBody(self.data[start : start + self.piece], self.silent)
+        return {"ContentLength": len(self.data) - start, "ETag": self.version, "Body": body}
+
+
+class _BrokenBody(io.BytesIO):
+    def __init__(self, data: bytes, silent: bool) -> None:
+        super().__init__(data)
+        self._silent = silent
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if not data and not self._silent:
+            raise ConnectionResetError("connection reset by peer")
+        return data
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage.time, "sleep", lambda _seconds: None)
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["error", "early end"])
+def test_a_broken_s3_stream_continues_where_it_stopped(
+    silent: bool, monkeypatch: pytest.MonkeyPatch, no_waiting: None
+) -> None:
+    store = FlakyStore(bytes(range(256)) * 40, piece=4000, silent=silent)
+    monkeypatch.setattr(storage, "_s3", lambda: store)
+    assert storage.read_bytes("s3://bucket/key") == store.data
+    assert store.ranges == [None, "bytes=4000-", "bytes=8000-"]
+
+
+def test_a_dead_s3_stream_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch, no_waiting: None) -> None:
+    store = FlakyStore(b"x" * 100, piece=0, silent=False)
+    monkeypatch.setattr(storage, "_s3", lambda: store)
+    with pytest.raises(StorageError, match=r"s3://b/k: reading broke off 6 times, last at byte 0 of 100"):
+        storage.read_bytes("s3://b/k")
+
+
+def test_an_object_replaced_while_being_read_is_not_mixed(monkeypatch: pytest.MonkeyPatch, no_waiting: None) -> None:
+    store = FlakyStore(b"a" * 100, piece=60, silent=False)
+    monkeypatch.setattr(storage, "_s3", lambda: store)
+    stream = storage.open_stream("s3://b/k")
+    store.version = "v2"
+    with pytest.raises(StorageError, match="was replaced while it was being read"):
+        stream.read()
+
+
+def test_progress_forgives_earlier_failures(monkeypatch: pytest.MonkeyPatch, no_waiting: None) -> None:
+    store = FlakyStore(bytes(1000), piece=10, silent=False)
+    monkeypatch.setattr(storage, "_s3", lambda: store)
+    assert len(storage.read_bytes("s3://b/k")) == 1000
+
+
+def test_no_store_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_MAX_ATTEMPTS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    storage._client.cache_clear()
+    client = storage._s3()
+    monkeypatch.setattr(client, "head_object", lambda **_: _raise_no_endpoint())
+    with pytest.raises(StorageError, match=r"the store at http://127.0.0.1:9 does not answer; check AWS_ENDPOINT_URL"):
+        storage.exists("s3://bucket/key")
+    assert client.meta.endpoint_url == "http://127.0.0.1:9"
+
+
+def _raise_no_endpoint() -> None:
+    from botocore.exceptions import EndpointConnectionError
+
+    raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")

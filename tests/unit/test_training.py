@@ -1,0 +1,184 @@
+"""The training loops in one process: they learn, resume exactly, and leave frozen what is frozen."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from training_fakes import batches, new_tokenizer, poses, small_recipe
+
+from maskhand.config import OptimConfig
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.rotations import geodesic_rad
+from maskhand.models.bundle import ModelBundle
+from maskhand.training import tokenizer_loop, transformer_loop
+from maskhand.training.checkpoint import DirectoryStore, TokenizerFileError, load_tokenizer, run_identity
+from maskhand.training.engine import learning_rate_factor
+from maskhand.training.worker import Worker
+
+Curve = dict[int, dict[str, float]]
+
+
+class _Killed(Exception):
+    pass
+
+
+def _worker(folder: Path, curve: Curve, die_after: int | None = None) -> Worker:
+    def report(step: int, metrics: Mapping[str, float]) -> None:
+        curve[step] = dict(metrics)
+        if die_after is not None and step >= die_after:
+            raise _Killed
+
+    return Worker(0, 1, report, DirectoryStore(folder))
+
+
+def _train(kind: str, recipe, folder: Path, die_after: int | None = None) -> Curve:
+    curve: Curve = {}
+    worker = _worker(folder, curve, die_after)
+    mano = ManoLayer.from_default()
+    if kind == "tokenizer":
+        tokenizer_loop.train(recipe, mano, poses(recipe), worker)
+    else:
+        transformer_loop.train(recipe, new_tokenizer(recipe), mano, batches(recipe), worker)
+    return curve
+
+
+def _untimed(curve: Curve) -> Curve:
+    return {step: {k: v for k, v in row.items() if k != "train/samples_per_s"} for step, row in curve.items()}
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "transformer"])
+def test_the_loss_falls_and_all_metrics_are_reported(kind: str, tmp_path: Path) -> None:
+    section = "tokenizer_training" if kind == "tokenizer" else "training"
+    recipe = small_recipe(f"{section}.optim.steps=60", f"{section}.optim.log_every=10")
+    curve = _train(kind, recipe, tmp_path)
+    assert sorted(curve) == [10, 20, 30, 40, 50, 60]
+    first, last = curve[10], curve[60]
+    if kind == "tokenizer":
+        assert last["train/loss"] < 0.8 * first["train/loss"]
+    else:  # pictures of noise: the projected pose can be learnt, the untrained tokenizer's codes hardly
+        assert last["train/loss"] < 0.95 * first["train/loss"] and last["train/joints_2d"] < 0.8 * first["train/joints_2d"]
+    assert {"train/lr", "train/grad_norm", "train/samples_per_s", "train/loss"} <= curve[60].keys()
+    assert curve[60]["train/grad_norm"] > 0
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "transformer"])
+def test_a_killed_run_resumes_to_the_same_losses_and_weights(kind: str, tmp_path: Path) -> None:
+    # log_every 5 with checkpoints every 4 steps: a checkpoint falls between two reports and must carry half a mean
+    section = "tokenizer_training" if kind == "tokenizer" else "training"
+    recipe = small_recipe(f"{section}.optim.log_every=5")
+    whole = _train(kind, recipe, tmp_path / "whole")
+    with pytest.raises(_Killed):
+        _train(kind, recipe, tmp_path / "cut", die_after=10)
+    resumed = _train(kind, recipe, tmp_path / "cut")
+    assert sorted(resumed) == [10, 12]
+    expected = _untimed(whole)
+    assert _untimed(resumed) == {step: expected[step] for step in resumed}
+    name = "tokenizer.pt" if kind == "tokenizer" else "model.pt"
+    ours, theirs = (
+        torch.load(tmp_path / run / "step-000000012" / "export" / name, weights_only=True) for run in ("whole", "cut")
+    )
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_the_tokenizer_stays_as_it_was_while_the_transformer_trains(tmp_path: Path) -> None:
+    recipe = small_recipe()
+    tokenizer = new_tokenizer(recipe)
+    before = copy.deepcopy(tokenizer.state_dict())
+    transformer_loop.train(recipe, tokenizer, ManoLayer.from_default(), batches(recipe), _worker(tmp_path, {}))
+    after = tokenizer.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    bundle = ModelBundle.load(tmp_path / "step-000000012" / "export")
+    exported = bundle.model.tokenizer.state_dict()
+    assert all(torch.equal(before[key], exported[key]) for key in before)
+    assert bundle.metadata["steps"] == 12
+    assert not any(parameter.requires_grad for parameter in tokenizer.parameters())
+
+
+def test_the_exported_tokenizer_is_the_trained_one_and_damage_is_found(tmp_path: Path) -> None:
+    recipe = small_recipe("tokenizer_training.optim.steps=40")
+    _train("tokenizer", recipe, tmp_path)
+    folder = tmp_path / "step-000000040" / "export"
+    tokenizer = load_tokenizer(folder, expected=recipe.tokenizer)
+    states = torch.load(folder.parent / "checkpoint" / "mp_rank_00_model_states.pt", weights_only=False)
+    for name, weight in tokenizer.state_dict().items():
+        assert torch.equal(weight, states["module"][f"tokenizer.{name}"]), name
+    rotmats, _ = next(poses(recipe)(0))
+    assert len(tokenizer.encode(rotmats).unique()) > 1
+    assert not tokenizer.training and not any(p.requires_grad for p in tokenizer.parameters())
+
+    with pytest.raises(TokenizerFileError, match="width"):
+        load_tokenizer(folder, expected=recipe.tokenizer.model_copy(update={"width": 99}))
+    weights = folder / "tokenizer.pt"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0\0")
+    with pytest.raises(TokenizerFileError, match=r"tokenizer\.pt.*sha256"):
+        load_tokenizer(folder)
+    with pytest.raises(TokenizerFileError, match="train one first"):
+        load_tokenizer(tmp_path / "nowhere")
+
+
+def test_hands_are_turned_as_a_whole_and_by_their_place_in_the_global_batch() -> None:
+    recipe = small_recipe()
+    settings = recipe.tokenizer_training
+    rotmats, _ = next(poses(small_recipe("tokenizer_training.optim.batch=64"))(0))
+    slots = torch.arange(64)
+    turned = tokenizer_loop.turn_hands(rotmats, slots, 64, settings, seed=3, step=5)
+    assert torch.equal(turned[:, 1:], rotmats[:, 1:]), "fingers do not move"
+    assert torch.allclose(turned.det(), torch.ones(64, 16), atol=1e-5)
+
+    half = tokenizer_loop.turn_hands(rotmats[1::2], slots[1::2], 64, settings, seed=3, step=5)
+    assert torch.equal(half, turned[1::2])
+    assert not torch.equal(tokenizer_loop.turn_hands(rotmats, slots, 64, settings, seed=3, step=6), turned)
+
+    in_plane = settings.model_copy(update={"random_rotation": 0.0})
+    turn = tokenizer_loop.turn_hands(rotmats, slots, 64, in_plane, seed=3, step=5)[:, 0] @ rotmats[:, 0].mT
+    assert torch.allclose(turn[:, 2], torch.tensor([0.0, 0.0, 1.0]).expand(64, 3), atol=1e-5), "about the viewing axis"
+    angle_deg = geodesic_rad(turn, torch.eye(3)).rad2deg()
+    assert angle_deg.max() <= 60.01 and angle_deg.max() > 45
+
+    anywhere = settings.model_copy(update={"random_rotation": 1.0})
+    turn = tokenizer_loop.turn_hands(rotmats, slots, 64, anywhere, seed=3, step=5)[:, 0] @ rotmats[:, 0].mT
+    assert geodesic_rad(turn, torch.eye(3)).rad2deg().median() > 100, "a uniform rotation turns by 126.5 degrees on average"
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    optim = OptimConfig(steps=100, batch=1, lr=1.0, warmup_steps=10, schedule="cosine")
+    factors = [learning_rate_factor(step, optim) for step in range(100)]
+    assert factors[:10] == pytest.approx([k / 10 for k in range(1, 11)])
+    assert factors[10] == 1.0 and factors[55] == pytest.approx(0.505) and factors[99] == pytest.approx(0.01, abs=1e-3)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    constant = optim.model_copy(update={"schedule": "constant"})
+    assert [learning_rate_factor(step, constant) for step in (9, 10, 99)] == [1.0, 1.0, 1.0]
+
+
+def test_run_identity_knows_what_decides_a_training() -> None:
+    recipe, inputs = small_recipe(), {"freihand_synth/training": "aaa"}
+    identity = run_identity("transformer", recipe, inputs)
+    assert identity == run_identity("transformer", small_recipe("sampler.iterations=9", "evaluate.batch=3"), inputs)
+    assert identity != run_identity("transformer", small_recipe("model.dim=32"), inputs)
+    assert identity != run_identity("transformer", recipe, {"freihand_synth/training": "bbb"})
+    assert identity != run_identity("tokenizer", recipe, inputs)
+    assert run_identity("tokenizer", recipe, inputs) == run_identity("tokenizer", small_recipe("model.dim=32"), inputs)
+
+
+def test_a_checkpoint_that_fails_half_way_leaves_the_older_one(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+
+    def good(step: int):
+        return lambda folder: (folder.mkdir(), (folder / "step.json").write_text(json.dumps(step)))
+
+    def bad(folder: Path) -> None:
+        good(9)(folder)
+        raise OSError("disk full")
+
+    for step in (4, 8, 12):
+        store.save(step, good(step))
+    with pytest.raises(OSError):
+        store.save(16, bad)
+    with store.latest() as folder:
+        assert folder is not None and json.loads((folder / "step.json").read_text()) == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000008", "step-000000012"]

@@ -1,0 +1,102 @@
+"""Hands in memory for the training loops: the same rows of the global batch whatever the number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from maskhand.batch import HandBatch
+from maskhand.config import Recipe, load_recipe
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.rotations import axis_angle_to_matrix
+from maskhand.models.vq_mano import VQMano
+
+SMALL = (
+    "data.crop_px=64",
+    "tokenizer.codebook_size=32",
+    "tokenizer.code_dim=8",
+    "tokenizer.width=16",
+    "tokenizer.depth=1",
+    "model.backbone.kwargs={embed_dim: 24, depth: 1, num_heads: 3}",
+    "model.dim=16",
+    "model.heads=2",
+    "model.head_dim=16",
+    "model.synth_layers=1",
+    "model.synth_ffn=32",
+    "model.pose2d_width=16",
+    "tokenizer_training.optim={steps: 12, batch: 16, lr: 3.0e-3, log_every: 2, checkpoint_every: 4}",
+    "training.optim={steps: 12, batch: 8, lr: 2.0e-3, weight_decay: 1.0e-4, log_every: 2, checkpoint_every: 4}",
+    "engine.workers=1",
+)
+
+
+def small_recipe(*overrides: str) -> Recipe:
+    """Every part of the method, a few hundred times smaller than `tiny`."""
+    return load_recipe("tiny", [*SMALL, *overrides])
+
+
+def new_tokenizer(recipe: Recipe) -> VQMano:
+    """An untrained, frozen tokenizer whose codes are spread over its encoder's outputs."""
+    torch.manual_seed(0)
+    tokenizer = VQMano(recipe.tokenizer)
+    tokenizer(_rotmats(64, step=0))
+    return tokenizer.freeze()
+
+
+def poses(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
+    """A `PoseStream`: global batch of a step = f(step), of which this rank takes rank :: world."""
+
+    def stream(first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        batch, step = recipe.tokenizer_training.optim.batch, first_step
+        while True:
+            yield _rotmats(batch, step)[rank::world], torch.zeros(batch, 10)[rank::world]
+            step += 1
+
+    return stream
+
+
+def batches(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int], Iterator[HandBatch]]:
+    """A `BatchStream` of hands whose pictures are noise and whose 2D pose is their projection."""
+    mano = ManoLayer.from_default()
+
+    def stream(first_step: int) -> Iterator[HandBatch]:
+        step = first_step
+        while True:
+            yield hand_batch(recipe, mano, recipe.training.optim.batch, step)[slice(rank, None, world)]
+            step += 1
+
+    return stream
+
+
+def hand_batch(recipe: Recipe, mano: ManoLayer, size: int, step: int) -> HandBatch:
+    generator = torch.Generator().manual_seed(1000 + step)
+    rotmats = _rotmats(size, step)
+    betas = torch.randn(size, 10, generator=generator) * 0.3
+    joints_m = mano(rotmats, betas).joints_m
+    joints_m = joints_m - joints_m[:, :1]
+    joints_2d = joints_m[..., :2] * 3.0
+    side = recipe.data.crop_px
+    return HandBatch(
+        image=torch.randn(size, 3, side, side * 3 // 4, generator=generator),
+        keypoints_2d=torch.cat((joints_2d, torch.ones(size, 21, 1)), -1),
+        joints_2d=joints_2d,
+        joints_2d_conf=torch.ones(size, 21),
+        joints_3d_m=joints_m,
+        joints_3d_valid=torch.ones(size, 21),
+        rotmats=rotmats,
+        betas=betas,
+        has_mano=torch.ones(size),
+        crop_from_image=torch.eye(3, dtype=torch.float64)[:2].repeat(size, 1, 1),
+        focal_crop=torch.zeros(size),
+        is_left=torch.zeros(size, dtype=torch.bool),
+        image_size_px=torch.full((size, 2), side),
+        index=torch.full((size,), -1),
+    )
+
+
+def _rotmats(size: int, step: int) -> Tensor:
+    generator = torch.Generator().manual_seed(step)
+    curl = torch.rand(size, 1, 1, generator=generator) * torch.tensor([0.0, 0.0, 1.2])
+    return axis_angle_to_matrix(curl + 0.2 * torch.randn(size, 16, 3, generator=generator))
