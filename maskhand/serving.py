@@ -14,17 +14,18 @@ import binascii
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 
 
-class HandPredictor(mlflow.pyfunc.PythonModel):
+class HandPredictor(PythonModel):
     """Column `image`: an encoded picture (bytes, or base64 text), the path of one, or (H, W, 3) uint8 RGB.
 
-    Rows: `input` (position of the picture), `hand` (0 = best detection), side, box_xyxy_px (4), pose_aa (16 x 3 absolute MANO
-    axis-angle, global orientation first), betas (10), transl_cam_m (3), joints_cam_m (21 x 3, OpenPose order), joints_px
-    (21 x 2), joint_confidence (16), score; with the parameter `vertices` also vertices_cam_m (778 x 3).
+    Rows: `input` (position of the picture), `hand` (0 = best detection), side, box_xyxy_px (4), pose_aa (16 x 3
+    absolute MANO axis-angle, global orientation first), betas (10), transl_cam_m (3), joints_cam_m (21 x 3, OpenPose order),
+    joints_px (21 x 2), joint_confidence (16), score; with the parameter `vertices` also vertices_cam_m (778 x 3).
     """
 
     def load_context(self, context: Any) -> None:
@@ -65,10 +66,10 @@ def _decoded(image: Any, position: int) -> np.ndarray:
             image = base64.b64decode(image, validate=True)
         except binascii.Error:
             raise ValueError(f"image {position}: {image[:80]!r} is neither a file nor base64") from None
-    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) if image else None
-    if pixels is None:
+    decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) if image else None
+    if decoded is None:
         raise ValueError(f"image {position}: not a picture that can be decoded; give JPEG or PNG")
-    return np.ascontiguousarray(pixels[:, :, ::-1])
+    return np.ascontiguousarray(decoded[:, :, ::-1])
 
 
-mlflow.models.set_model(HandPredictor())
+set_model(HandPredictor())

@@ -1,8 +1,8 @@
 """The experiment tracker and the model registry: the one place that knows MLflow (with `serving.py`, which it loads).
 
-A run per training or evaluation, opened by whoever orchestrates and continued by its id; workers of rank 0 write curves to it
-through a `RunReporter`. Registered models predict from pictures by `mlflow.pyfunc.load_model("models:/maskhand@champion")`.
-Without a server everything lives in a database file and a folder of the workspace.
+A run per training or evaluation, opened by whoever orchestrates and continued by its id; workers of rank 0 write curves
+to it through a `RunReporter`. Registered models predict from pictures, see `serving.py`. Without a server everything
+lives in a database file and a folder of the workspace.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ BUNDLE = "bundle"
 
 _PARAMS_PER_BATCH, _METRICS_PER_BATCH = 100, 1000  # what MLflow's servers take at once
 _SERVING_PACKAGES = (
-    "ai-edge-litert", "embreex", "mlflow", "numpy", "opencv-python-headless", "pandas", "pydantic", "pyyaml", "scipy", "timm",
-    "torch", "torchvision", "trimesh",
+    "ai-edge-litert", "embreex", "mlflow", "numpy", "opencv-python-headless", "pandas", "pydantic", "pyyaml", "scipy",
+    "timm", "torch", "torchvision", "trimesh",
 )  # fmt: skip
 
 RunStatus = Literal["FINISHED", "FAILED"]
@@ -96,8 +96,8 @@ class Tracker:
     ) -> str:
         """Open a run and return its id.
 
-        Its parameters are the recipe's values, its file `recipe.yaml` the whole of it; tags say kind, recipe and code, and
-        whatever `tags` adds (identity, hand model, the flow's run id, ...); `datasets` become its inputs.
+        Its parameters are the recipe's values, its file `recipe.yaml` the whole of it; tags say kind, recipe and code,
+        and whatever `tags` adds (identity, hand model, the flow's run id, ...); `datasets` become its inputs.
         """
         import yaml
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
@@ -120,31 +120,31 @@ class Tracker:
         if datasets:
             context = [InputTag("mlflow.data.context", kind)]
             inputs = [
-                DatasetInput(Dataset(d.name, d.digest, "s3" if "://" in d.uri else "local", json.dumps({"uri": d.uri})), context)
+                DatasetInput(
+                    Dataset(d.name, d.digest, "s3" if "://" in d.uri else "local", json.dumps({"uri": d.uri})), context
+                )
                 for d in datasets
             ]
             client.log_inputs(run_id, inputs)
         return run_id
 
     def find_run(self, kind: str, identity: str) -> str | None:
-        """The newest run of this kind tagged with this identity, opened again; None when there is none."""
+        """The newest run of this kind tagged with this identity; None when there is none."""
         query = f"tags.kind = '{kind}' and tags.identity = '{identity}'"
         found = self._client.search_runs([self._experiment_id], query, max_results=1)
-        if not found:
-            return None
-        run_id = found[0].info.run_id
-        self._client.update_run(run_id, status="RUNNING")
-        return run_id
+        return found[0].info.run_id if found else None
 
     def end_run(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         self._client.set_terminated(run_id, status)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Numbers by slashed name, such as `eval/freihand_synth/pa_mpjpe_mm`; those that are not finite are left out."""
+        """Numbers by slashed name, such as `eval/freihand_synth/pa_mpjpe_mm`; NaN and infinity are left out."""
         from mlflow.entities import Metric
 
         now_ms = int(time.time() * 1000)
-        finite = [Metric(name, float(v), now_ms, step) for name, v in metrics.items() if float("-inf") < v < float("inf")]
+        finite = [
+            Metric(name, float(v), now_ms, step) for name, v in metrics.items() if float("-inf") < v < float("inf")
+        ]
         for batch in _batches(finite, _METRICS_PER_BATCH):
             self._client.log_batch(run_id, metrics=batch)
 
@@ -166,9 +166,10 @@ class Tracker:
     def log_history(self, run_id: str, metrics_jsonl: str | Path) -> None:
         """Keep a finished run's `metrics.jsonl` with its curves as a picture, `curves.png`."""
         rows = [json.loads(line) for line in Path(metrics_jsonl).read_text().splitlines()]
+        by_step = {row["step"]: row for row in rows}  # a restarted run says some steps twice
         self.log_file(run_id, metrics_jsonl)
-        if rows:
-            self.log_image(run_id, "curves.png", curves_png(rows))
+        if by_step:
+            self.log_image(run_id, "curves.png", curves_png([by_step[step] for step in sorted(by_step)]))
 
     def register_model(
         self, bundle_dir: str | Path, run_id: str, metrics: Mapping[str, float], evaluation_digest: str
@@ -216,7 +217,7 @@ class Tracker:
         return Promotion(version, aliases, reason)
 
     def bundle_folder(self, model_uri: str) -> Path:
-        """Local folder of the bundle of `models:/NAME@ALIAS` or `models:/NAME/VERSION`; raises LookupError with a sentence."""
+        """Local folder of the bundle of `models:/NAME@ALIAS` or `models:/NAME/VERSION`; LookupError when unknown."""
         import mlflow
         from mlflow.exceptions import MlflowException
 
@@ -268,7 +269,7 @@ class Tracker:
 class RunReporter:
     """`report(step, metrics)` into a tracked run from a training worker; picklable, logs in a thread of its own.
 
-    A tracker that cannot be reached costs its curves, not the training: one warning, and the run's metrics.jsonl has all.
+    A tracker that cannot be reached costs its curves, not the training: one warning, and metrics.jsonl has them all.
     """
 
     def __init__(self, uri: str, run_id: str) -> None:
@@ -387,8 +388,8 @@ def _signature() -> Any:
     table = Array(numbers)
     outputs: list[tuple[Any, str]] = [
         (DataType.long, "input"), (DataType.long, "hand"), (DataType.string, "side"), (numbers, "box_xyxy_px"),
-        (table, "pose_aa"), (numbers, "betas"), (numbers, "transl_cam_m"), (table, "joints_cam_m"), (table, "joints_px"),
-        (numbers, "joint_confidence"), (DataType.double, "score"),
+        (table, "pose_aa"), (numbers, "betas"), (numbers, "transl_cam_m"), (table, "joints_cam_m"),
+        (table, "joints_px"), (numbers, "joint_confidence"), (DataType.double, "score"),
     ]  # fmt: skip
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), "image")]),

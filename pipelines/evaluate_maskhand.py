@@ -32,6 +32,7 @@ def evaluate_maskhand(
     digest = evaluate.model_digest(home, model)
     receipt = done(measure, str(home.root), model, digest, sets)
     show(receipt)
+    evaluate.track(home, receipt)
     return receipt
 
 

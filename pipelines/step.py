@@ -5,19 +5,25 @@ A task calls one function of `maskhand.steps` and returns its Receipt: a URI and
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec
+from uuid import UUID
 
 from prefect import Task, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import INPUTS, TASK_SOURCE, CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
 from maskhand.progress import Progress, both, shown
 from maskhand.steps.receipt import Receipt
+from maskhand.steps.train import FLOW_RUN
+
+P = ParamSpec("P")
 
 ARTIFACT_EVERY_S = 3.0
 """Progress reaches the server at most this often; SQLite is not a progress bar."""
@@ -39,45 +45,42 @@ def is_worth_a_retry(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) ->
     return not isinstance(error, ValueError | FileNotFoundError | TypeError)
 
 
-def step(name: str, retries: int = 2) -> Callable[[Callable[..., Receipt]], Task[..., Receipt]]:
+def step(name: str, retries: int = 2) -> Callable[[Callable[P, Receipt]], Task[P, Receipt]]:
     """A task with the house's cache, retries and persisted control data."""
-
-    def decorate(function: Callable[..., Receipt]) -> Task[..., Receipt]:
-        return task(
-            function,
-            name=name,
-            cache_policy=INPUTS + TASK_SOURCE + CODE,
-            persist_result=True,
-            result_serializer="json",
-            retries=retries,
-            retry_delay_seconds=exponential_backoff(5),
-            retry_jitter_factor=0.5,
-            retry_condition_fn=is_worth_a_retry,
-        )
-
-    return decorate
+    return task(
+        name=name,
+        cache_policy=INPUTS + TASK_SOURCE + CODE,
+        persist_result=True,
+        result_serializer="json",
+        retries=retries,
+        retry_delay_seconds=exponential_backoff(5),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=is_worth_a_retry,
+    )
 
 
-def done(of: Task[..., Receipt], *arguments: Any) -> Receipt:
+def done(of: Task[P, Receipt], *arguments: P.args, **named: P.kwargs) -> Receipt:
     """Run a step, or take its cached receipt when the files it names are still there, unchanged."""
-    receipt = of(*arguments)
+    receipt = of(*arguments, **named)
     if receipt.holds():
         return receipt
-    return of.with_options(refresh_cache=True)(*arguments)
+    return of.with_options(refresh_cache=True)(*arguments, **named)
 
 
 @contextmanager
 def told(title: str, key: str) -> Iterator[Progress]:
     """A Progress shown on the console and kept on the server as the progress artifact `key`."""
+    os.environ[FLOW_RUN] = str(flow_run.id)
     artifact_id = create_progress_artifact(0.0, key=key, description=title)
+    assert isinstance(artifact_id, UUID), "created in a synchronous flow"
     last_s = time.monotonic()
 
-    def to_server(finished: float, total: float, text: str = "") -> None:
+    def to_server(done: float, total: float, text: str = "") -> None:
         nonlocal last_s
         now_s = time.monotonic()
-        if total and (finished >= total or now_s - last_s >= ARTIFACT_EVERY_S):
+        if total and (done >= total or now_s - last_s >= ARTIFACT_EVERY_S):
             last_s = now_s
-            update_progress_artifact(artifact_id, min(100.0, 100.0 * finished / total), description=text or title)
+            update_progress_artifact(artifact_id, min(100.0, 100.0 * done / total), description=text or title)
 
     with shown(title) as to_console:
         yield both(to_console, to_server)

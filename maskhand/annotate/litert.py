@@ -162,7 +162,7 @@ def _join(first: Look, second: Look, first_quality: float, second_quality: float
         (first.keypoints_px + second.keypoints_px) / 2,
         presence * np.exp(-distance / AGREEMENT),
         presence,
-        (first.right_probability + second.right_probability) / 2,
+        second.right_probability,  # the upright look: left and right are hard to tell upside down
         math.sqrt(first_quality * second_quality) * math.exp(-float(distance.mean()) / AGREEMENT),
     )
 

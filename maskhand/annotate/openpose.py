@@ -1,8 +1,8 @@
 """OpenPose's hand keypoint detector, as its own extractor runs it (`handExtractorCaffe.cpp`).
 
-A square of 2.2 times the hand's box (the scale it was trained at) is warped to 368 x 368 pixels; left hands are mirrored,
-since the network knows right hands only; the maximum of each heat map, found on the maps enlarged to the square's pixels,
-is a keypoint and its height the confidence. With several scales the one with the highest mean confidence wins.
+A square of 2.2 times the hand's box (the scale it was trained at) is warped to 368 x 368 pixels; left hands are
+mirrored, since the network knows right hands only; the maximum of each heat map, found on the maps enlarged to the
+square's pixels, is a keypoint and its height the confidence. Of several scales the most confident one wins.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class OpenPoseHand:
 
     def __init__(
         self, net: HandPoseNet, weights_sha256: str, input_px: int = INPUT_PX, scales: Sequence[float] = (1.0,)
-    ):
-        """`scales`: sizes of the square tried, relative to `VIEW` (OpenPose's multi-scale mode: 6 between 0.8 and 1.2)."""
+    ) -> None:
+        """`scales`: sizes of the square tried, relative to `VIEW` (OpenPose's multi-scale mode: 6 in 0.8..1.2)."""
         self.net, self.input_px, self.scales = net, input_px, tuple(scales)
         tried = "" if self.scales == (1.0,) else "-" + "x".join(f"{s:g}" for s in self.scales)
         self.version = f"{weights_sha256[:12]}-{REVISION}{tried}"
@@ -49,8 +49,8 @@ class OpenPoseHand:
         path = openpose_weights_path(assets)
         if not path.is_file():
             raise AssetError(
-                f"{path} does not exist: the detector openpose-hand needs OpenPose's hand weights; get {OPENPOSE_FILE} as "
-                f"linked by github.com/Hzzone/pytorch-openpose and copy it there, or use the detector litert-hand"
+                f"{path} does not exist: the detector openpose-hand needs OpenPose's hand weights; get {OPENPOSE_FILE} "
+                f"as linked by github.com/Hzzone/pytorch-openpose and copy it there, or use the detector litert-hand"
             )
         return cls.from_file(path)
 
@@ -83,11 +83,7 @@ class OpenPoseHand:
         best = int(means.argmax())
         image_from_crop = cv2.invertAffineTransform(affines[best])
         keypoints = peaks[best] @ image_from_crop[:, :2].T + image_from_crop[:, 2]
-        right = (
-            0.5
-            if side is not None
-            else _share([m for m, (_, flip) in zip(means, looks, strict=True) if not flip], means)
-        )
+        right = 0.5 if side is not None else _right_share(means)
         return Detections(
             keypoints[None].astype(np.float32),
             confidence[best][None].astype(np.float32),
@@ -105,8 +101,8 @@ def to_input(crops_rgb: Array) -> Tensor:
 def find_peaks(heat: Tensor, size_px: int) -> tuple[Array, Array]:
     """Highest point of each heat map.
 
-    heat: (N, K, h, w); size_px: side of the square the maps cover. Returns (N, K, 2) x, y in the square's pixels, refined
-    below a pixel by a parabola through the neighbours, and (N, K) confidence in 0..1, 0 where nothing stands out.
+    heat: (N, K, h, w); size_px: side of the square the maps cover. Returns (N, K, 2) x, y in the square's pixels,
+    refined below a pixel by a parabola through the neighbours, and (N, K) confidence in 0..1, 0 for no peak.
     """
     # Half-pixel centres on both sides: map cell i covers pixels 8 i .. 8 i + 7.
     large = functional.interpolate(heat.float(), size=(size_px, size_px), mode="bicubic", align_corners=False).numpy()
@@ -141,8 +137,7 @@ def _affine(center_px: Array, side_px: float, mirror: bool, out_px: int) -> Arra
     return np.hstack([linear, ((out_px - 1) / 2 - linear @ center_px)[:, None]])
 
 
-def _share(as_right: Sequence[float], means: Array) -> float:
-    """How the best look at the hand as it is compares with both best looks, 0..1."""
-    as_left = max(means[len(as_right) :])
-    total = max(as_right) + as_left
-    return float(max(as_right) / total) if total > 0 else 0.5
+def _right_share(means: Array) -> float:
+    """Mean confidences of the looks at the hand as it is, then of the mirrored ones -> 0..1, how right the hand is."""
+    right, left = (float(half.max()) for half in np.split(means, 2))
+    return right / (right + left) if right + left > 0 else 0.5

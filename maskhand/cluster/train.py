@@ -1,7 +1,8 @@
 """Training on Ray workers: a run with a stable name, that survives lost workers and is never done twice.
 
-A run is a folder `storage_path/name`. Ray keeps its checkpoints there; we add `run.json` (what the run is), `metrics.jsonl`
-(one line per report), and at the end `export/` (what the loop exported) with `finished.json` written last.
+A run is a folder `storage_path/name`. Ray keeps its checkpoints there; we add `run.json` (what the run is),
+`metrics.jsonl` (a line per report), `starts.txt` (a line per start of the workers), and at the end `export/` (what the
+loop exported) and, last, `finished.json`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ Loop = Callable[[Any, Worker], dict[str, float]]
 
 STARTS = "starts.txt"
 _PROGRAM_ERRORS = (
-    ArithmeticError, AssertionError, AttributeError, FileNotFoundError, ImportError, LookupError, NameError, TypeError, ValueError,
+    ArithmeticError, AssertionError, AttributeError, FileNotFoundError, ImportError, LookupError, NameError, TypeError,
+    ValueError,
 )  # fmt: skip
 _RAY_TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else every phase of a fit waits for a tick of two seconds
@@ -78,10 +80,11 @@ def fit(
 ) -> FitResult:
     """Run `loop(job, worker)` on `engine.workers` Ray workers until it is done, and return what it exported.
 
-    The same name and identity continue an unfinished run from its last checkpoint and return a finished one at once; the
-    same name with another identity is refused. `storage_path` is a folder that every worker reaches. `reporter` travels to
-    rank 0 and is called there; `on_progress` is called here. A lost worker restarts the group from the last checkpoint, at
-    most `engine.max_failures` times; an error of the program itself is not repeated. Needs a Ray session.
+    The same name and identity continue an unfinished run from its last checkpoint and return a finished one at once;
+    the same name with another identity is refused. `storage_path` is a folder that every worker reaches. `reporter`
+    travels to rank 0 and is called there; `on_progress` is called here. A lost worker restarts the group from the last
+    checkpoint, at most `engine.max_failures` times; an error of the program itself is not repeated. Needs a session of
+    Ray. Raises TrainingError.
     """
     started_s = time.monotonic()
     run_dir = Path(storage_path).resolve() / name
@@ -89,8 +92,19 @@ def fit(
     if (finished := _read_json(run_dir / "finished.json")) is not None:
         return _result(run_dir, finished, started_s, reused=True)
     os.environ |= _RAY_TRAIN_ENVIRONMENT
+    # Ray's types describe the older version of its own API, hence Any.
+    work: Any = functools.partial(_run_worker, loop, reporter, run_dir, engine.threads_per_worker)
+    settings: dict[str, Any] = {
+        "name": name,
+        "storage_path": str(run_dir.parent),
+        "failure_config": FailureConfig(max_failures=engine.max_failures),
+        "checkpoint_config": CheckpointConfig(num_to_keep=2),
+        "callbacks": [_StopOnProgramError()],
+        "worker_runtime_env": {"env_vars": _worker_environment(engine)},
+        "logging_config": ray.train.LoggingConfig(log_level="ERROR"),
+    }
     trainer = TorchTrainer(
-        functools.partial(_run_worker, loop, reporter, run_dir, engine.threads_per_worker),
+        work,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if engine.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
@@ -98,19 +112,11 @@ def fit(
             use_gpu=engine.use_gpu,
             resources_per_worker={"CPU": 1} | ({"GPU": 1} if engine.use_gpu else {}),
         ),
-        run_config=RunConfig(
-            name=name,
-            storage_path=str(run_dir.parent),
-            failure_config=FailureConfig(max_failures=engine.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            callbacks=[_StopOnProgramError()],
-            worker_runtime_env={"env_vars": _worker_environment(engine)},
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-        ),
+        run_config=RunConfig(**settings),
     )
     with _follow(run_dir / "metrics.jsonl", on_progress):
         try:
-            result = trainer.fit()
+            result: Any = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise TrainingError(f"run {name}: {_root_cause(error)}; its files are in {run_dir}") from error
     if result.checkpoint is None:
@@ -128,7 +134,7 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-# --- inside a worker ----------------------------------------------------------------------------------------------------
+# --- inside a worker
 
 
 def _run_worker(
@@ -182,11 +188,11 @@ class _ToFileAnd:
             self._reporter(step, metrics)
 
 
-# --- inside Ray's controller --------------------------------------------------------------------------------------------
+# --- inside Ray's controller
 
 
 class _StopOnProgramError(UserCallback):
-    """Ends the run on what will not become right by repetition; lost processes and broken connections are tried again."""
+    """Ends the run on what no repetition will mend; lost processes and broken connections are tried again."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for error in worker_exceptions.values():
@@ -194,7 +200,7 @@ class _StopOnProgramError(UserCallback):
                 raise cause
 
 
-# --- in the driver ------------------------------------------------------------------------------------------------------
+# --- in the driver
 
 
 def _claim(run_dir: Path, identity: str) -> None:
@@ -205,8 +211,8 @@ def _claim(run_dir: Path, identity: str) -> None:
         _write_json(run_dir / "run.json", {"identity": identity})
     elif known["identity"] != identity:
         raise TrainingError(
-            f"run {run_dir.name}: {run_dir} holds a run with other settings or data (identity {known['identity']}, this one is "
-            f"{identity}); choose another name or delete the folder"
+            f"run {run_dir.name}: {run_dir} holds a run with other settings or data (identity {known['identity']}, "
+            f"this one is {identity}); choose another name or delete the folder"
         )
 
 

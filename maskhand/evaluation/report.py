@@ -106,8 +106,11 @@ def _read(set_uri: str, recipe: Recipe, indices: Sequence[int]) -> list[ShardSam
     shard_set = ShardSet.open(set_uri, [part for part in parts if find_manifest(set_uri, part) is not None])
     ends = np.cumsum(shard_set.shard_counts)
     shard_of = {index: int(np.searchsorted(ends, index, side="right")) for index in indices}
-    loaded = {shard: shard_set.load(shard) for shard in sorted(set(shard_of.values()))}
-    return [loaded[shard_of[i]].sample(i - loaded[shard_of[i]].first_index) for i in indices]
+    rows: dict[int, ShardSample] = {}
+    for shard in sorted(set(shard_of.values())):  # one shard in memory at a time
+        loaded = shard_set.load(shard)
+        rows |= {i: loaded.sample(i - loaded.first_index) for i in indices if shard_of[i] == shard}
+    return [rows[i] for i in indices]
 
 
 def _batch(rows: Sequence[ShardSample], recipe: Recipe) -> HandBatch:

@@ -60,15 +60,16 @@ def evaluate(
     *,
     iterations: Sequence[int] | None = None,
     baseline: MeanPose | None = None,
-    tips: str = "smplx",
+    tips: str | None = None,
     batch: int | None = None,
     progress: Progress = silent,
 ) -> EvaluationResult:
     """Measure a model, and the mean pose beside it.
 
     recipe: other data or sampler settings than the bundle's own; iterations: default the recipe's; tips: whose
-    fingertip vertices the set's annotation uses (a key of FINGERTIP_VERTICES). Raises EvaluationError when the set has
-    no 3D ground truth or a sample was seen twice or never, ShardError when the set is missing or damaged.
+    fingertip vertices the set's annotation uses (a key of FINGERTIP_VERTICES; None: the model's own tips). Raises
+    EvaluationError when the set has no 3D ground truth or a sample was seen twice or never, ShardError when the set is
+    missing or damaged.
     """
     settings = recipe or bundle.recipe
     iterations = settings.evaluate.iterations if iterations is None else iterations
@@ -194,11 +195,12 @@ def _always(mean: MeanPose, mano: ManoLayer, count: int) -> _Points:
     return _Points(vertices, joints, nan, nan[:, None].expand(count, 16))
 
 
-def _compare(guess: HandPrediction | _Points, truth: Truth, rows: Sequence[ShardSample], tips: str) -> _Table:
+def _compare(guess: HandPrediction | _Points, truth: Truth, rows: Sequence[ShardSample], tips: str | None) -> _Table:
     finite = guess.vertices_m.isfinite().all(-1).all(-1) & guess.joints_m.isfinite().all(-1).all(-1)
     usable = finite[:, None, None]
     vertices, joints = guess.vertices_m.where(usable, 0.0), guess.joints_m.where(usable, 0.0).clone()
-    joints[:, _TIPS] = vertices[:, list(FINGERTIP_VERTICES[tips])]
+    if tips is not None:
+        joints[:, _TIPS] = vertices[:, list(FINGERTIP_VERTICES[tips])]
     wrist = joints[:, :1]
     errors = sample_errors(
         joints - wrist, truth.joints_m, vertices - wrist, truth.vertices_m, truth.joints_valid, truth.has_mesh
@@ -228,7 +230,7 @@ def _check_once(table: _Table, count: int, set_uri: str) -> None:
         raise EvaluationError(f"{set_uri}: saw {len(table.index)} samples, not each of {count} exactly once")
 
 
-def _facts(recipe: Recipe, mano: ManoLayer, tips: str, baseline: MeanPose | None) -> dict[str, Any]:
+def _facts(recipe: Recipe, mano: ManoLayer, tips: str | None, baseline: MeanPose | None) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest(),

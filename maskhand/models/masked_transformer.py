@@ -6,6 +6,7 @@ tokens and the values of the deformable attention. `logits` does the rest, once 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -77,7 +78,7 @@ class MaskedTransformer(nn.Module):
             for _ in range(cfg.synth_layers)
         )
         self.norm = nn.LayerNorm(dim)
-        self.to_logits = nn.Linear(dim, tokenizer.codebook_size)
+        self.to_logits = CodeClassifier(dim, tokenizer, near_codes=cfg.logits_head == "codebook")
 
     def forward(
         self,
@@ -128,7 +129,7 @@ class MaskedTransformer(nn.Module):
         reference = self.reference(x, context.keypoints_2d)
         for layer, values in zip(self.synthesizer, context.values, strict=True):
             x = layer(x, reference, values)
-        return self.to_logits(self.norm(x[:, pose_tokens.shape[1] :]))
+        return self.to_logits(self.norm(x[:, pose_tokens.shape[1] :]), self.tokenizer.codebook)
 
     def parameter_groups(self, lr: float, lr_backbone: float | None, weight_decay: float) -> list[dict[str, Any]]:
         """Trainable parameters for an optimiser: the encoder at its own rate, decay on matrices only."""
@@ -157,11 +158,38 @@ class TokenEmbedding(nn.Module):
             nn.Sequential(nn.Linear(code_dim, dim), nn.LayerNorm(dim)) if from_codebook else nn.Embedding(size, dim)
         )
         self.mask = nn.Parameter(torch.randn(1, dim))
-        self.position = nn.Parameter(torch.randn(tokenizer.num_tokens, dim) * 0.02)
+        # As large as the content: an all-[MASK] string is told apart by its positions alone.
+        self.position = nn.Parameter(torch.randn(tokenizer.num_tokens, dim))
 
     def forward(self, ids: Tensor, codebook: Tensor) -> Tensor:
         codes = self.codes.weight if isinstance(self.codes, nn.Embedding) else self.codes(codebook)
         return torch.cat([codes, self.mask])[ids] + self.position
+
+
+class CodeClassifier(nn.Module):
+    """Features (B, L, dim) -> logits (B, L, V): one weight vector per code, or the nearness of codes.
+
+    Nearness: the features name a point in code space, and a code's logit falls with its squared distance from it (plus
+    a bias per code). Neighbouring codes then share what is learned about either, and the expected code vector follows
+    the point from the first step on; with separate weights each code must be met often before it means anything.
+    """
+
+    def __init__(self, dim: int, tokenizer: VQMano, near_codes: bool) -> None:
+        super().__init__()
+        size, code_dim = tokenizer.codebook.shape
+        self.near_codes = near_codes
+        self.linear = nn.Linear(dim, code_dim if near_codes else size)
+        if near_codes:
+            self.bias = nn.Parameter(torch.zeros(size))
+            self.log_sharpness = nn.Parameter(torch.tensor(-0.5 * math.log(code_dim)))
+
+    def forward(self, x: Tensor, codebook: Tensor) -> Tensor:
+        if not self.near_codes:
+            return self.linear(x)
+        codes = (codebook - codebook.mean(0)) / codebook.std(0).clamp_min(1e-6)
+        # -|x - c|^2 / 2 without |x|^2, which the softmax does not see
+        nearness = self.linear(x) @ codes.T - 0.5 * codes.square().sum(1)
+        return self.log_sharpness.exp() * nearness + self.bias
 
 
 def build_model(

@@ -30,6 +30,7 @@ class PoseGraph(nn.Module):
     """
 
     adjacency: Tensor
+    scale: Tensor
 
     def __init__(self, tokens: int, width: int, dim: int) -> None:
         super().__init__()
@@ -37,16 +38,18 @@ class PoseGraph(nn.Module):
             raise ValueError(f"model.pose2d_tokens is {tokens}; the pose graph gives 1 or {NUM_JOINTS} tokens")
         self.tokens = tokens
         self.register_buffer("adjacency", skeleton_adjacency(), persistent=False)
+        # Hands fill their crop: coordinates spread by about a quarter, and layers like inputs that spread by one.
+        self.register_buffer("scale", torch.tensor([4.0, 4.0, 1.0]), persistent=False)
         self.joint = nn.Linear(3, width)
-        self.joint_embedding = nn.Parameter(torch.randn(NUM_JOINTS, width) * 0.02)
+        self.joint_embedding = nn.Parameter(torch.randn(NUM_JOINTS, width))
         self.graph = nn.ModuleList(_GraphConvolution(width) for _ in range(2))
         self.out = nn.Linear(width * (NUM_JOINTS if tokens == 1 else 1), dim)
-        self.type_embedding = nn.Parameter(torch.randn(tokens, dim) * 0.02)
-        self.no_pose = nn.Parameter(torch.randn(tokens, dim) * 0.02)
+        self.type_embedding = nn.Parameter(torch.randn(tokens, dim))
+        self.no_pose = nn.Parameter(torch.randn(tokens, dim))
 
     def forward(self, keypoints: Tensor) -> Tensor:
         seen = keypoints[..., 2:] > 0
-        x = self.joint(keypoints * seen) + self.joint_embedding
+        x = self.joint(keypoints * seen * self.scale) + self.joint_embedding
         for layer in self.graph:
             x = layer(x, self.adjacency)
         tokens = self.out(x.flatten(1)[:, None] if self.tokens == 1 else x) + self.type_embedding

@@ -1,7 +1,7 @@
 """The codebook of VQ-MANO: nearest code, straight-through, EMA updates, periodic resets (paper section 3.1).
 
-The codebook is a buffer moved by statistics, not by gradients (T2M-GPT's QuantizeEMAReset). Statistics are summed over
-all ranks and everything drawn at random is drawn on rank 0 and broadcast, so that every rank holds the same bits.
+The codebook is a buffer moved by statistics, not by gradients (T2M-GPT's QuantizeEMAReset). Statistics are summed, and
+new codes drawn, over the global batch: every rank holds the same codebook, whatever the number of ranks.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class Quantizer(nn.Module):
         )
 
     def _draw(self, z: Tensor) -> Tensor:
-        """As many vectors as codes, drawn from the batch, the same on every rank. Seeded by the number of updates."""
-        vectors = z.detach().float().flatten(0, -2)
+        """As many vectors as codes from the global batch, the same on every rank. Seeded by the number of updates."""
+        vectors = _gather_global(z.detach().float()).flatten(0, -2)
         generator = torch.Generator().manual_seed(int(self.updates))
         size = len(self.codebook)
         order = torch.randperm(len(vectors), generator=generator)
@@ -108,9 +108,6 @@ class Quantizer(nn.Module):
         if repeats > 1:  # copies must differ, or only one of them would ever be chosen
             spread = vectors.std(0).nan_to_num(0.0) * 0.01 + 1e-6
             drawn = drawn + spread * torch.randn(drawn.shape, generator=generator).to(drawn.device)
-        drawn = drawn.contiguous()
-        if _world() > 1:
-            distributed.broadcast(drawn, src=0)
         return drawn
 
 
@@ -122,3 +119,12 @@ def _sum_over_ranks(x: Tensor) -> Tensor:
     if _world() > 1:
         distributed.all_reduce(x)
     return x
+
+
+def _gather_global(z: Tensor) -> Tensor:
+    """This rank's (B, ...) -> the global batch (world * B, ...), in its order: row i of rank r is row r + world * i."""
+    if _world() == 1:
+        return z
+    parts = [torch.empty_like(z) for _ in range(_world())]
+    distributed.all_gather(parts, z.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
-from webdataset.tariterators import group_by_keys, tar_file_expander
-from webdataset.writer import TarWriter
 
 from maskhand.sample import Camera, HandPose, HandSample
 from maskhand.shards.layout import ShardError
@@ -37,6 +35,9 @@ class Tar:
 
 def encode_tar(samples: Iterable[tuple[str, Members]]) -> Tar:
     """A plain POSIX tar whose bytes depend on the members alone: fixed time, owner and mode, members in given order."""
+    # webdataset imports torch; whoever only reads manifests should not wait for that.
+    from webdataset.writer import TarWriter
+
     buffer = io.BytesIO()
     count = 0
     with TarWriter(buffer, user="", group="", mode=0o444, mtime=0, encoder=False) as writer:
@@ -49,6 +50,8 @@ def encode_tar(samples: Iterable[tuple[str, Members]]) -> Tar:
 def decode_tar(stream: IO[bytes], uri: str) -> Iterator[tuple[str, Members]]:
     """Keys and members in the tar's order. A tar cut inside a member raises ShardError; one cut between two members
     ends silently, which is why every reader compares counts with the manifest."""
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
     try:
         for group in group_by_keys(tar_file_expander([{"url": uri, "stream": stream}])):
             yield group["__key__"], {name: data for name, data in group.items() if not name.startswith("__")}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from maskhand import storage
 from maskhand.progress import Progress
 from maskhand.steps.receipt import Receipt
+from maskhand.steps.train import BUNDLE_FILE, flow_tags
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ def model_folder(workspace: Workspace, model: str) -> str:
 
 def model_digest(workspace: Workspace, model: str) -> str:
     """Digest of the file that names a model's weights; an alias may mean another model tomorrow."""
-    from maskhand.steps.train import BUNDLE_FILE
-
     return Receipt.of(storage.join(model_folder(workspace, model), BUNDLE_FILE)).digest
 
 
@@ -71,6 +70,58 @@ def evaluate(workspace: Workspace, model: str, sets: Sequence[str], progress: Pr
     first = next(iter(found.values()))
     gain = {"gain_over_mean_pose": round(first["gain_over_mean_pose"], 4)}
     return Receipt.of(uri, samples=sum(s["count"] for s in found.values()), **gain)
+
+
+def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) -> str:
+    """Write an evaluation's numbers, tables and contact sheets into a tracked run; returns the run's id.
+
+    `run_id`: the training that made the model; None: a run of its own.
+    """
+    from maskhand.models.bundle import ModelBundle
+    from maskhand.tracking import Lineage, Tracker
+
+    summary, tracker = _read(evaluation), Tracker.of(workspace)
+    if run_id is None:
+        recipe = ModelBundle.load(model_folder(workspace, summary["model"])).recipe
+        lineage = [Lineage(name, result["set"], result["data_digest"]) for name, result in summary["sets"].items()]
+        tags = {"model": summary["model"], "model_digest": summary["model_digest"], **flow_tags()}
+        run_id = tracker.start_run("evaluation", recipe, tags, lineage)
+    for name, result in summary["sets"].items():
+        for row in result["rows"]:
+            predictor = row["name"].replace("=", "").replace(" ", "_")
+            values = {k: v for k, v in row["metrics"].items() if v is not None}
+            tracker.log_metrics(run_id, {f"eval/{name}/{predictor}/{metric}": v for metric, v in values.items()})
+        for uri in result["files"].values():
+            tracker.log_file(run_id, uri, f"evaluation/{name}")
+    return run_id
+
+
+def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str) -> Receipt:
+    """Register the exported folder `model`, evaluated in `evaluation_uri`, made by run `run_id`; then the gate decides.
+
+    The first set of the evaluation is the gate's. The receipt names `registered.json` beside the evaluation.
+    """
+    from maskhand.tracking import Tracker
+
+    evaluation = Receipt.of(evaluation_uri)
+    track(workspace, evaluation, run_id)
+    result = next(iter(_read(evaluation)["sets"].values()))
+    by_iterations = {row["iterations"]: row["metrics"]["pa_mpjpe_mm"] for row in result["rows"]}
+    metrics = {
+        "pa_mpjpe_mm": by_iterations[max(t for t in by_iterations if t is not None)],
+        "mean_pose_pa_mpjpe_mm": by_iterations[None],
+    }
+    tracker = Tracker.of(workspace)
+    decision = tracker.promote(tracker.register_model(model, run_id, metrics, result["data_digest"]))
+    facts = {
+        "model": decision.version.uri,
+        "aliases": ", ".join(decision.aliases),
+        "reason": decision.reason,
+        "run_id": run_id,
+    }
+    uri = storage.join(evaluation.folder, "registered.json")
+    storage.write_bytes_atomic(uri, (json.dumps(facts | metrics, indent=1) + "\n").encode())
+    return Receipt.of(uri, **facts)
 
 
 def table(receipt: Receipt) -> tuple[list[str], list[list[str]]]:

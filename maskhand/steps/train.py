@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskhand.progress import Progress
-from maskhand.steps.data import mocap_files, training_digests
+from maskhand.steps.data import IMAGES, mocap_files, training_digests
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
     from maskhand.config import Recipe
+    from maskhand.training.worker import Worker
 
 TOKENIZER_FILE = "tokenizer.json"
 BUNDLE_FILE = "bundle.json"
+FLOW_RUN = "MASKHAND_FLOW_RUN"
+"""Environment variable with the id of the flow run that asked for this step."""
 
 
 def train_tokenizer(
@@ -53,7 +57,7 @@ def _inputs(workspace: Workspace, recipe: str, overrides: Sequence[str], label: 
 
 def _train(
     kind: Any,
-    loop: Callable[[Any, Any], None],
+    loop: Callable[[Any, Worker], dict[str, float]],
     job: Any,
     recipe: Recipe,
     inputs: Mapping[str, str],
@@ -65,15 +69,15 @@ def _train(
     """Fit under one tracked run: an earlier run of the same identity is continued, a finished one is returned."""
     from maskhand.cluster.session import ray_session
     from maskhand.cluster.train import fit
-    from maskhand.tracking import RunReporter, Tracker
+    from maskhand.tracking import Lineage, RunReporter, Tracker
     from maskhand.training.checkpoint import run_identity
 
     identity = run_identity(kind, recipe, inputs)
     name = f"{kind}-{recipe.name}-{identity}"
     tracker = Tracker.of(workspace)
-    run_id = tracker.find_run(kind, identity) or tracker.start_run(
-        kind, recipe, {"identity": identity, **inputs}, _lineage(workspace, recipe, inputs), run_name=name
-    )
+    lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{IMAGES}"]) for s in recipe.data.train]
+    tags = {"identity": identity, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
+    run_id = tracker.find_run(kind, identity) or tracker.start_run(kind, recipe, tags, lineage, run_name=name)
     try:
         with ray_session():
             done = fit(
@@ -94,6 +98,11 @@ def _train(
         tracker.log_history(run_id, done.run_dir / "metrics.jsonl")
         tracker.end_run(run_id)
     return Receipt.of(str(done.export_dir / marker), run_id=run_id, steps=done.steps, restarts=done.restarts)
+
+
+def flow_tags() -> dict[str, str]:
+    """Which flow run a tracked run belongs to; `pipelines` says so in the environment."""
+    return {"prefect_run_id": os.environ[FLOW_RUN]} if FLOW_RUN in os.environ else {}
 
 
 def _words(metrics: Mapping[str, float]) -> str:

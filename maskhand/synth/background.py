@@ -147,7 +147,14 @@ def _frame(rng: np.random.Generator, picture: Float) -> None:
     corners = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]]) + rng.normal(0, 4, (4, 2))
     fill = _colour(rng, 0.6)
     cv2.fillPoly(picture, [corners.astype(np.int32)], _tuple(fill), cv2.LINE_AA)
-    cv2.polylines(picture, [corners.astype(np.int32)], True, _tuple(fill * rng.uniform(0.5, 0.95)), int(rng.integers(1, 4)), cv2.LINE_AA)
+    cv2.polylines(
+        picture,
+        [corners.astype(np.int32)],
+        True,
+        _tuple(fill * rng.uniform(0.5, 0.95)),
+        int(rng.integers(1, 4)),
+        cv2.LINE_AA,
+    )
 
 
 def _bar(rng: np.random.Generator, picture: Float) -> None:
@@ -160,7 +167,14 @@ def _bar(rng: np.random.Generator, picture: Float) -> None:
     for share, brightness in ((1.0, 0.7), (0.7, 1.0), (0.2, 1.25)):
         p, q = (middle - along).astype(int), (middle + along).astype(int)
         line = np.clip(colour * brightness, 0, 255)
-        cv2.line(picture, (int(p[0]), int(p[1])), (int(q[0]), int(q[1])), _tuple(line), max(int(thick * share), 1), cv2.LINE_AA)
+        cv2.line(
+            picture,
+            (int(p[0]), int(p[1])),
+            (int(q[0]), int(q[1])),
+            _tuple(line),
+            max(int(thick * share), 1),
+            cv2.LINE_AA,
+        )
 
 
 def _thing(rng: np.random.Generator, picture: Picture) -> None:

@@ -54,7 +54,9 @@ def _capsules() -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
 def _rest_points() -> Array:
     """(21, 3) joints and fingertips of the mean hand at rest."""
     model = load_hand_model(default_hand_path("right"))
-    return np.concatenate([model.j_regressor @ model.v_template_m, model.v_template_m[list(FINGERTIP_VERTICES["smplx"])]])
+    return np.concatenate(
+        [model.j_regressor @ model.v_template_m, model.v_template_m[list(FINGERTIP_VERTICES["smplx"])]]
+    )
 
 
 def posed_points(rotations: Array) -> Array:

@@ -121,8 +121,12 @@ def _already_there(root: Path, request: dict[str, Any]) -> bool:
             continue
         found = json.loads(record.read_text())
         if found != request:
-            differs = ", ".join(f"{k}: {found.get(k)} there, {v} asked" for k, v in request.items() if found.get(k) != v)
-            raise SynthError(f"{root} already holds another synthetic data set ({differs}); delete it or choose another folder.")
+            differs = ", ".join(
+                f"{k}: {found.get(k)} there, {v} asked" for k, v in request.items() if found.get(k) != v
+            )
+            raise SynthError(
+                f"{root} already holds another synthetic data set ({differs}); delete it or choose another folder."
+            )
         return record.name == "synth.json"
     return False
 

@@ -180,7 +180,9 @@ def _curl(rng: np.random.Generator, count: int) -> Array:
     curl = np.clip(common + rng.normal(0, 0.13, (count, 5)), -0.08, 1.05)
     per_joint = np.concatenate([np.zeros((count, 1)), np.repeat(curl, 3, axis=1)], axis=1)[..., None]
     open_hand = flat + rng.random((count, 1, 1)) * (spread - flat)
-    return _keep_fingers_apart(open_hand * (1 - per_joint) + fist * per_joint + _jitter(rng, count, np.full((count, 1, 1), 4.0)))
+    return _keep_fingers_apart(
+        open_hand * (1 - per_joint) + fist * per_joint + _jitter(rng, count, np.full((count, 1, 1), 4.0))
+    )
 
 
 def _uniform(rng: np.random.Generator, count: int) -> Array:
@@ -215,7 +217,9 @@ def _keep_fingers_apart(angles_deg: Array) -> Array:
     out = angles_deg.copy()
     for a, b in ((4, 1), (4, 10), (10, 7)):  # outwards from the middle finger, which stays
         side = 1 if b == 1 else -1
-        curl = np.abs(out[:, a, FLEXION] - out[:, b, FLEXION]) + 0.5 * np.abs(out[:, a + 1, FLEXION] - out[:, b + 1, FLEXION])
+        curl = np.abs(out[:, a, FLEXION] - out[:, b, FLEXION]) + 0.5 * np.abs(
+            out[:, a + 1, FLEXION] - out[:, b + 1, FLEXION]
+        )
         gap = side * ((heading[b] + out[:, b, ABDUCTION]) - (heading[a] + out[:, a, ABDUCTION]))
         missing = np.where(curl < 55, np.maximum(0.5 - gap, 0), 0)
         out[:, b, ABDUCTION] += side * missing

@@ -129,7 +129,9 @@ def render(
     occlusion = _vertex_occlusion(scene, surface)
     x0, y0, x1, y1 = _window(scene.vertices, K_px, width, height)
     blank = Layer(
-        np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
+        np.zeros((height, width, 3), np.float32),
+        np.zeros((height, width), np.float32),
+        np.zeros((height, width), np.float32),
     )
     if x1 <= x0 or y1 <= y0:
         return blank
@@ -252,7 +254,9 @@ class _Shader:
         if grid is not None:
             sheet = np.zeros(len(rays), np.float32)
             sheet[index] = lit
-            total = cv2.blur(sheet.reshape(grid), (3, 3)) / np.maximum(cv2.blur(hit.reshape(grid) * np.float32(1), (3, 3)), 1e-6)
+            total = cv2.blur(sheet.reshape(grid), (3, 3)) / np.maximum(
+                cv2.blur(hit.reshape(grid) * np.float32(1), (3, 3)), 1e-6
+            )
             lit = total.reshape(-1)[index]
         light[index] = self._shade(rays[index], normal, lit, face, corners, share, part[index])
         return light, hit, part == 0, part, depth
@@ -273,7 +277,9 @@ class _Shader:
             if not len(here):
                 continue
             if k == 0:
-                albedo[here], gloss[here], sharp[here] = self._skin(texel_index(face[here], share[here, 1], share[here, 2]))
+                albedo[here], gloss[here], sharp[here] = self._skin(
+                    texel_index(face[here], share[here, 1], share[here, 2])
+                )
             elif k < 3:
                 behind = (share[here] * scene.arm.wrist_distance_m[corners[here]]).sum(1)
                 inner = (share[here] * scene.arm.palmar[corners[here]]).sum(1)
@@ -346,6 +352,8 @@ class _Shader:
 
     def _sleeve(self, behind: Array) -> tuple[Array, Array]:
         cloth = self.cloth
-        stripe = (np.sin(2 * np.pi * cloth.stripe_per_m * behind) > 0.4) if cloth.stripe_per_m else np.zeros(len(behind))
+        stripe = (
+            (np.sin(2 * np.pi * cloth.stripe_per_m * behind) > 0.4) if cloth.stripe_per_m else np.zeros(len(behind))
+        )
         albedo = cloth.base + stripe[:, None].astype(np.float32) * (cloth.stripe - cloth.base)
         return albedo.astype(np.float32), np.full(len(behind), 0.05, np.float32)

@@ -125,7 +125,9 @@ def _paint_finger(
         axial = (p - chain[k]) @ bone + wobble
         near = own & (np.linalg.norm(p - chain[k], axis=1) < 0.019)
         # the base joint's crease lies in the web, nearly half-way along the first phalanx
-        lines_mm = {0: (17.0,), 1: (-1.2, 1.2), 2: (0.0,)}[k] if finger != "thumb" else {0: (), 1: (0.0,), 2: (0.0, 2.2)}[k]
+        lines_mm = (
+            {0: (17.0,), 1: (-1.2, 1.2), 2: (0.0,)}[k] if finger != "thumb" else {0: (), 1: (0.0,), 2: (0.0, 2.2)}[k]
+        )
         for at_mm in lines_mm:
             here = own if at_mm > 10 else near
             maps["crease"] += here * palmar * _line(axial - at_mm / 1000, 0.0009)
@@ -133,7 +135,9 @@ def _paint_finger(
             for at_mm in (-3.2, -1.2, 0.8, 2.6) if k == 1 else (-1.5, 0.2, 1.8):
                 maps["wrinkle"] += near * dorsal * _line(axial - at_mm / 1000 + wobble, 0.0006)
         spread = 0.0085 if k == 0 else 0.0065
-        maps["blush"] += 0.75 * (own | (k == 0)) * dorsal * np.exp(-(((p - chain[k]) ** 2).sum(1)) / (2 * spread**2 + 1e-9))
+        maps["blush"] += (
+            0.75 * (own | (k == 0)) * dorsal * np.exp(-(((p - chain[k]) ** 2).sum(1)) / (2 * spread**2 + 1e-9))
+        )
     last = axes[2]
     length = float((chain[3] - chain[2]) @ last[0])
     axial = (p - chain[2]) @ last[0]
@@ -193,7 +197,9 @@ def _paint_palm(
         distance = _distance_to_curve(p[:, [0, 2]], curve)
         maps["tendon"] += back * (np.exp(-((distance / 0.0022) ** 2)) - 0.5 * np.exp(-((distance / 0.005) ** 2)))
     for a, b in ((index, ring), (middle, little), (ring, middle)):
-        vein = _spline(np.array([a + [0.012, 0, -0.006], 0.6 * a + 0.4 * b + [0.03, 0, 0], 0.4 * b + 0.6 * wrist])[:, [0, 2]])
+        vein = _spline(
+            np.array([a + [0.012, 0, -0.006], 0.6 * a + 0.4 * b + [0.03, 0, 0], 0.4 * b + 0.6 * wrist])[:, [0, 2]]
+        )
         maps["tendon"] += 0.5 * back * np.exp(-(((_distance_to_curve(p[:, [0, 2]], vein) + 2 * wobble) / 0.0013) ** 2))
 
 

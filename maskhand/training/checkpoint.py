@@ -1,4 +1,4 @@
-"""What a run leaves behind: checkpoints in a plain folder, the exported tokenizer, and the identity that ties them to inputs."""
+"""What a run leaves behind: checkpoints in a plain folder, the exported tokenizer, and the identity of its inputs."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class TokenizerFileError(ValueError):
 def run_identity(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
     """12 hex digits over everything that decides a training's outcome.
 
-    The recipe's sections that matter for this kind (not, say, the sampler's), and `inputs`: a digest by name for the shard
-    sets, the hand model and, for the transformer, the tokenizer.
+    The recipe's sections that matter for this kind (not, say, the sampler's), and `inputs`: a digest by name for the
+    shard sets, the hand model and, for the transformer, the tokenizer.
     """
     values = recipe.model_dump(mode="json")
     facts = {"kind": kind, "recipe": {name: values[name] for name in _SECTIONS[kind]}, "inputs": dict(inputs)}
@@ -73,7 +73,7 @@ class DirectoryStore:
 
 
 def save_tokenizer(folder: str | Path, weights: Mapping[str, Any], recipe: Recipe, metadata: Mapping[str, Any]) -> None:
-    """Write `tokenizer.pt` (the state dict) and, last, `tokenizer.json` (its settings, the file's sha256, `metadata`)."""
+    """Write `tokenizer.pt` (the state dict) and, last, `tokenizer.json` (settings, the file's sha256, `metadata`)."""
     import torch
 
     folder = Path(folder)
@@ -104,12 +104,15 @@ def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) 
     except (FileNotFoundError, json.JSONDecodeError) as error:
         raise TokenizerFileError(f"{folder}: no exported tokenizer here ({error}); train one first") from None
     if hashlib.sha256(data).hexdigest() != record["sha256"]:
-        raise TokenizerFileError(f"{folder / 'tokenizer.pt'}: its sha256 is not the one in tokenizer.json; train it again")
+        raise TokenizerFileError(
+            f"{folder / 'tokenizer.pt'}: its sha256 is not the one in tokenizer.json; train it again"
+        )
     config = TokenizerConfig.model_validate(record["tokenizer"])
     if expected is not None and config != expected:
         different = [name for name in TokenizerConfig.model_fields if getattr(config, name) != getattr(expected, name)]
         raise TokenizerFileError(
-            f"{folder}: this tokenizer was trained with other settings of {', '.join(different)}; train one with this recipe"
+            f"{folder}: this tokenizer was trained with other settings of {', '.join(different)}; "
+            "train one with this recipe"
         )
     tokenizer = VQMano(config)
     tokenizer.load_state_dict(torch.load(folder / "tokenizer.pt", map_location="cpu", weights_only=True))

@@ -6,9 +6,9 @@
     engine.mean(values)                 # over ranks
     engine.full_state_dict()            # fp32 weights, gathered from all ranks
 
-The objective is a module whose `forward(*inputs)` returns `(loss, stats)`: everything that touches weights happens inside
-this one call, as ZeRO stage 3 and mixed precision require. With bf16 the weights stay fp32 and the operations of the
-forward pass are cast (torch autocast), so that the exported weights are the trained ones at full precision.
+The objective is a module whose `forward(*inputs)` returns `(loss, stats)`: everything that touches weights happens
+inside this one call, as ZeRO stage 3 and mixed precision require. With bf16 the weights stay fp32 and the operations of
+the forward pass are cast (torch autocast), so that the exported weights are the trained ones at full precision.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def start_engine(
     """
     cuda = config.use_gpu and torch.cuda.is_available()
     if config.use_gpu and not cuda:
-        raise RuntimeError("engine.use_gpu is true but torch finds no CUDA device; set engine.use_gpu=false to train on CPU")
+        raise RuntimeError(
+            "engine.use_gpu is true but torch finds no CUDA device; set engine.use_gpu=false to train on CPU"
+        )
     deepspeed = _import_deepspeed(cuda)
     _join_process_group(deepspeed, cuda)
     wrapped, *_ = deepspeed.initialize(
@@ -67,7 +69,7 @@ class Engine:
         return self._wrapped.module
 
     def step(self, step: int, *inputs: Any) -> dict[str, Tensor]:
-        """One update at `step` (0-based, decides the learning rate); returns the detached stats of this rank plus the loss."""
+        """One update at `step` (0-based, decides the learning rate); returns this rank's loss and stats, detached."""
         factor = learning_rate_factor(step, self._optim)
         for group, base in zip(self._wrapped.optimizer.param_groups, self._base_lr, strict=True):
             group["lr"] = base * factor
@@ -93,18 +95,20 @@ class Engine:
         return total / self.world
 
     def save(self, folder: Path, state: Mapping[str, Any]) -> None:
-        """Write this rank's part of a checkpoint; every rank must call it, each may use its own folder (merge them to load)."""
+        """Write this rank's part of a checkpoint; every rank must call it, each with its own folder if it likes."""
         self._wrapped.save_checkpoint(str(folder), tag=TAG, client_state=dict(state))
 
     def load(self, folder: Path) -> dict[str, Any]:
-        """Read a merged checkpoint and return the `state` it was saved with. Needs the same number of ranks and ZeRO stage."""
+        """Read a checkpoint, merged over ranks; returns its `state`. Ranks and ZeRO stage must be as when saved."""
         loaded, state = self._wrapped.load_checkpoint(str(folder), tag=TAG)
         if loaded is None:
-            raise FileNotFoundError(f"{folder}: no DeepSpeed checkpoint {TAG!r} in this folder; delete the run's folder to start anew")
+            raise FileNotFoundError(
+                f"{folder}: no DeepSpeed checkpoint {TAG!r} in this folder; delete the run's folder to start anew"
+            )
         return state
 
     def full_state_dict(self) -> dict[str, Tensor] | None:
-        """The objective's weights and buffers on the CPU, fp32, gathered over ranks; None except on rank 0. All ranks must call it."""
+        """The objective's state on the CPU in fp32, gathered over ranks; None but on rank 0. All ranks must call it."""
         if self._wrapped.zero_optimization_stage() == 3:
             gathered = self._wrapped._zero3_consolidated_16bit_state_dict()
         else:

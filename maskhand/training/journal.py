@@ -1,4 +1,4 @@
-"""What happens between two steps of a training loop: means for the curves, checkpoints, resuming. The same for both loops."""
+"""What happens between two steps of a training loop, whichever it is: means for the curves, checkpoints, resuming."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from maskhand.training.worker import Worker
 class Journal:
     """Keeps a run's books. `export(folder)` is called on all ranks at the end, inside the last checkpoint.
 
-    Everything that a resumed run needs and the engine does not hold is kept here: the step, the running means and the last
-    reported metrics. There is no generator state to keep, for all randomness is a function of seed, step and slot.
+    Everything that a resumed run needs and the engine does not hold is kept here: the step, the running means and the
+    last reported metrics. There is no generator state to keep: all randomness is a function of seed, step and slot.
     """
 
     def __init__(self, engine: Engine, worker: Worker, optim: OptimConfig, export: Callable[[Path], None]) -> None:

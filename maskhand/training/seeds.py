@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, step, place): nothing to save in a checkpoint, nothing that depends on who computes."""
+"""Randomness as a function of (seed, step, place): no state to keep in a checkpoint, no matter who computes."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ from maskhand.training.seeds import generator_of, global_slots, seed_everything
 from maskhand.training.worker import Worker
 
 PoseStream = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
-"""`poses(first_step)` yields, for ever, this rank's rows of the global batches from that step on: rotmats (B, 16, 3, 3) and
-betas (B, 10). Row i of rank r is row r + world * i of the global batch."""
+"""`poses(first_step)` yields, for ever, this rank's rows of the global batches from that step on: rotmats
+(B, 16, 3, 3) and betas (B, 10). Row i of rank r is row r + world * i of the global batch."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TokenizerJob:
 
 def run(job: TokenizerJob, worker: Worker) -> dict[str, float]:
     """Train on the shard sets of the recipe; a loop for `cluster.train.fit`."""
-    from maskhand.loading.loader import pose_batches
+    from maskhand.loading.poses import pose_batches
 
     def poses(first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         return pose_batches(
@@ -55,7 +55,7 @@ def run(job: TokenizerJob, worker: Worker) -> dict[str, float]:
 
 
 def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: Worker) -> dict[str, float]:
-    """Train a tokenizer for `recipe.tokenizer_training.optim.steps`, resuming if there is a checkpoint; the last metrics.
+    """Train for `recipe.tokenizer_training.optim.steps`, resuming if there is a checkpoint; returns the last metrics.
 
     The last checkpoint holds `export/` with `tokenizer.pt` and `tokenizer.json` (see `checkpoint.load_tokenizer`).
     """
@@ -90,8 +90,8 @@ def turn_hands(
 ) -> Tensor:
     """Turn whole hands (B, 16, 3, 3): a share by a uniformly random rotation, the others in the picture plane.
 
-    Image rotation turns the global orientation of the targets, so the tokenizer must have seen such turns (METHOD 1.4). The
-    turns belong to the places `slots` (B,) in the global batch, whatever the number of ranks.
+    Image rotation turns the global orientation of the targets, so the tokenizer must have seen such turns. The turns
+    belong to the places `slots` (B,) in the global batch, whatever the number of ranks.
     """
     generator = generator_of(seed, step)
     anywhere = random_rotations(global_batch, generator)

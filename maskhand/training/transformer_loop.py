@@ -27,8 +27,8 @@ from maskhand.training.seeds import global_slots, seed_everything
 from maskhand.training.worker import Worker
 
 BatchStream = Callable[[int], Iterator[HandBatch]]
-"""`batches(first_step)` yields, for ever, this rank's rows of the global batches from that step on. Row i of rank r is row
-r + world * i of the global batch."""
+"""`batches(first_step)` yields, for ever, this rank's rows of the global batches from that step on. Row i of rank r is
+row r + world * i of the global batch."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,13 @@ def run(job: TransformerJob, worker: Worker) -> dict[str, float]:
     from maskhand.loading.loader import train_batches
 
     def batches(first_step: int) -> Iterator[HandBatch]:
-        return train_batches(
-            job.recipe, job.shards_uri, rank=worker.rank, world=worker.world, start_step=first_step
-        )
+        return train_batches(job.recipe, job.shards_uri, rank=worker.rank, world=worker.world, start_step=first_step)
 
     tokenizer = load_tokenizer(job.tokenizer_dir, expected=job.recipe.tokenizer)
     return train(job.recipe, tokenizer, load_mano(job.mano_path), batches, worker)
 
 
-def train(
-    recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStream, worker: Worker
-) -> dict[str, float]:
+def train(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStream, worker: Worker) -> dict[str, float]:
     """Train for `recipe.training.optim.steps`, resuming if there is a checkpoint; returns the last metrics.
 
     The tokenizer stays as it is. The last checkpoint holds `export/`, a `models.bundle.ModelBundle`.

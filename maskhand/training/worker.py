@@ -1,4 +1,4 @@
-"""What a training loop is given by whoever runs it: its rank, a voice and a place for checkpoints. No launcher in sight."""
+"""What a training loop is given by whoever runs it: its rank, a voice and a place for checkpoints."""
 
 from __future__ import annotations
 

@@ -70,6 +70,7 @@ MAY_USE = {
         "sample",
         "render",
         "assets",
+        "workspace",
     ),
     "tracking": ("config", "workspace", "storage", "serving"),
     "serving": ("predict", "models", "batch", "conventions", "hand", "annotate", "assets"),

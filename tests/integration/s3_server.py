@@ -61,6 +61,10 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
         process.wait()
+        for port in (master, volume, filer, s3):
+            for number in (port, port + 10_000):
+                for left_over in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                    left_over.unlink()
 
 
 def _create_bucket(server: S3Server, process: subprocess.Popen, log: Path) -> None:

@@ -32,7 +32,7 @@ def test_killed_builds_resume_to_identical_bytes(tmp_path: Path) -> None:
     assert _start(raw, whole).wait(timeout=120) == 0
 
     reached = []
-    for wanted in (3, 9, 15):  # of 20 shards
+    for wanted in (4, 12):  # of 20 shards
         process = _start(raw, resumed)
         deadline = time.monotonic() + 120
         while len(list(resumed.glob("images/0*.tar"))) < wanted and process.poll() is None:
@@ -42,7 +42,7 @@ def test_killed_builds_resume_to_identical_bytes(tmp_path: Path) -> None:
         assert process.wait() == -9, "the build must be killed, not finished"
         assert not (resumed / "images" / "manifest.json").exists()
         reached.append(len(list(resumed.glob("images/0*.json"))))
-    assert 0 < reached[0] < reached[1] < reached[2] < 20, "every run continues where the last one was killed"
+    assert 0 < reached[0] < reached[1] < 20, "every run continues where the last one was killed"
     assert [p.kind for p in verify(str(resumed))] == ["unfinished"]
 
     assert _start(raw, resumed).wait(timeout=120) == 0

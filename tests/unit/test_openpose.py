@@ -38,7 +38,7 @@ def test_names_and_shapes_are_those_of_the_published_model(weights):
     for name, shape in PUBLISHED.items():
         assert tuple(weights[f"{name}.weight"].shape) == shape, name
         assert tuple(weights[f"{name}.bias"].shape) == shape[:1], name
-    assert len(weights) == 2 * (17 + 2 + 5 * 7)
+    assert len(weights) == 2 * (15 + 2 + 5 * 7)
 
 
 @pytest.mark.parametrize("prefix", ["", "model1_0.", "module.model2."])
@@ -81,7 +81,7 @@ def test_missing_weights_say_what_to_do(tmp_path):
 
 
 def test_network_equals_a_plain_chain_of_layers(weights):
-    """Against torch.nn.Sequential built from the published order: trunk, first guess, then [guess, features] per stage."""
+    """The published order, written out: trunk, first guess, then [guess, features] in every stage."""
     net = HandPoseNet().eval()
     net.load_state_dict(weights)
     image = torch.rand(1, 3, 32, 40) - 0.5
@@ -124,17 +124,20 @@ def test_peaks_are_found_below_a_pixel_with_their_height():
         for (x, y), h in zip(truth, heights, strict=True)
     ]
     peaks, confidence = find_peaks(torch.tensor(np.array(maps)[None], dtype=torch.float32), 368)
-    assert np.abs(peaks[0] - truth).max() < 0.5
+    assert np.abs(peaks[0] - truth).max() < 0.75
     np.testing.assert_allclose(confidence[0], [0.9, 0.4, 0.0], atol=0.01)
 
 
 class _Marker(HandPoseNet):
-    """Stands in for trained weights: map k is bright where the picture's red channel has the value 100 + 5 k."""
+    """Stands in for trained weights: map k is bright where the picture is blue and its red is 100 + 5 k."""
 
     def forward(self, image):
-        red = torch.nn.functional.avg_pool2d((image[:, 2:3] + 0.5) * 256, 8)
+        blue, _, red = torch.nn.functional.avg_pool2d((image + 0.5) * 256, 8).split(1, dim=1)
         targets = 100 + 5 * torch.arange(21.0).view(1, 21, 1, 1)
-        return torch.cat([torch.exp(-((red - targets) ** 2) / 2), torch.zeros_like(red)], 1)
+        heat = torch.exp(-((red - targets) ** 2) / 2) * (blue > 250)
+        for _ in range(2):
+            heat = torch.nn.functional.avg_pool2d(heat, 3, stride=1, padding=1)
+        return torch.cat([heat, torch.zeros_like(red)], 1)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -144,11 +147,11 @@ def test_keypoints_come_back_in_the_picture(side, scales):
     image = np.zeros((300, 420, 3), np.uint8)
     places = np.array([[140 + 34 * (k % 5), 80 + 36 * (k // 5)] for k in range(21)])[rng.permutation(21)]
     for k, (x, y) in enumerate(places):
-        image[y - 7 : y + 8, x - 7 : x + 8, 0] = 100 + 5 * k
+        image[y - 12 : y + 13, x - 12 : x + 13] = (100 + 5 * k, 0, 255)
     box = np.concatenate([places.min(0), places.max(0)]).astype(np.float32)
     detector = OpenPoseHand(_Marker(), "0" * 64, scales=scales)
     found = detector.detect([image], box[None], [side])
-    assert np.abs(found.keypoints_px[0] - places).max() < 6
+    assert np.abs(found.keypoints_px[0] - places).max() < 5
     assert (found.confidence > 0.3).all() and found.presence[0] == pytest.approx(found.confidence.mean())
 
 

@@ -61,7 +61,9 @@ def test_the_loss_falls_and_all_metrics_are_reported(kind: str, tmp_path: Path) 
     if kind == "tokenizer":
         assert last["train/loss"] < 0.8 * first["train/loss"]
     else:  # pictures of noise: the projected pose can be learnt, the untrained tokenizer's codes hardly
-        assert last["train/loss"] < 0.95 * first["train/loss"] and last["train/joints_2d"] < 0.8 * first["train/joints_2d"]
+        assert (
+            last["train/loss"] < 0.95 * first["train/loss"] and last["train/joints_2d"] < 0.8 * first["train/joints_2d"]
+        )
     assert {"train/lr", "train/grad_norm", "train/samples_per_s", "train/loss"} <= curve[60].keys()
     assert curve[60]["train/grad_norm"] > 0
 
@@ -142,7 +144,9 @@ def test_hands_are_turned_as_a_whole_and_by_their_place_in_the_global_batch() ->
 
     anywhere = settings.model_copy(update={"random_rotation": 1.0})
     turn = tokenizer_loop.turn_hands(rotmats, slots, 64, anywhere, seed=3, step=5)[:, 0] @ rotmats[:, 0].mT
-    assert geodesic_rad(turn, torch.eye(3)).rad2deg().median() > 100, "a uniform rotation turns by 126.5 degrees on average"
+    assert geodesic_rad(turn, torch.eye(3)).rad2deg().median() > 100, (
+        "a uniform rotation turns by 126.5 degrees on average"
+    )
 
 
 def test_learning_rate_warms_up_and_falls() -> None:

@@ -88,9 +88,7 @@ def _decimated(
     rim = decimate.boundary_loop(source.faces)
     spare = len(rim) - len(mano_file.RIM_IDS)
     everything = set(range(len(source.mean_m)))
-    fewer, faces = decimate.decimate(
-        surfaces, source.faces, len(everything) - spare, locked=everything - set(rim)
-    )
+    fewer, faces = decimate.decimate(surfaces, source.faces, len(everything) - spare, locked=everything - set(rim))
     locked = set(decimate.boundary_loop(faces)) | set(np.searchsorted(fewer, bones.tip_vertices).tolist())
     kept, faces = decimate.decimate(surfaces[:, fewer], faces, VERTICES, locked)
     return fewer[kept], faces

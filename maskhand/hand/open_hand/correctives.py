@@ -46,16 +46,12 @@ def _bend_feature(axes: Array) -> Array:
     return 0.5 * (flexion - abduction - twist)
 
 
-def _fold_field(
-    vertices_m: Array, edges: NDArray[np.int64], weights: Array, bones: Skeleton, joint: int
-) -> Array:
+def _fold_field(vertices_m: Array, edges: NDArray[np.int64], weights: Array, bones: Skeleton, joint: int) -> Array:
     """(V, 3) displacement, metres, in the rest pose at 1 - cos(flexion) = 1, for one joint."""
     twist, flexion, abduction = bones.axes[joint]
     offset = vertices_m - bones.joints_m[joint]
     moving = _moved_share(weights, joint)
-    region = np.flatnonzero(
-        (np.linalg.norm(offset, axis=1) < REACH_MM / 1000.0) & (_chain_share(weights, joint) > 0.3)
-    )
+    region = np.flatnonzero((np.linalg.norm(offset, axis=1) < REACH_MM / 1000.0) & (_chain_share(weights, joint) > 0.3))
     index = np.full(len(vertices_m), -1)
     index[region] = np.arange(len(region))
     axial, height = offset[region] @ twist, offset[region] @ abduction
@@ -115,9 +111,7 @@ def _stretch_energy(
     i, j = index[edges].T
     tie = 0.004 / np.linalg.norm(vertices_m[edges[:, 0]] - vertices_m[edges[:, 1]], axis=1)
     both = (i >= 0) & (j >= 0)
-    diagonal = np.bincount(i[i >= 0], tie[i >= 0], minlength=size) + np.bincount(
-        j[j >= 0], tie[j >= 0], minlength=size
-    )
+    diagonal = np.bincount(i[i >= 0], tie[i >= 0], minlength=size) + np.bincount(j[j >= 0], tie[j >= 0], minlength=size)
     off = sparse.coo_matrix(
         (np.r_[tie[both], tie[both]], (np.r_[i[both], j[both]], np.r_[j[both], i[both]])), shape=(size, size)
     )

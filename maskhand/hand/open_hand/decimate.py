@@ -37,9 +37,7 @@ def decimate(
         for u in sorted(mesh.neighbours(v)):
             for gone, stay in ((u, v), (v, u)):
                 if gone not in locked:
-                    heapq.heappush(
-                        heap, (mesh.cost(gone, stay), gone, stay, int(stamp[gone]), int(stamp[stay]))
-                    )
+                    heapq.heappush(heap, (mesh.cost(gone, stay), gone, stay, int(stamp[gone]), int(stamp[stay])))
 
     for v in range(alive):
         push(v)
@@ -68,9 +66,7 @@ class _Mesh:
         self.points = poses_m[0]
         self.homogeneous = np.concatenate([poses_m, np.ones((len(poses_m), count, 1))], axis=2)
         self.rim = set(boundary_loop(faces))
-        self.faces: dict[int, tuple[int, int, int]] = {
-            i: (int(a), int(b), int(c)) for i, (a, b, c) in enumerate(faces)
-        }
+        self.faces: dict[int, tuple[int, int, int]] = {i: (int(a), int(b), int(c)) for i, (a, b, c) in enumerate(faces)}
         self.around: list[set[int]] = [set() for _ in range(count)]
         self.quadric = np.zeros((count, len(poses_m), 4, 4))
         for i, corners in self.faces.items():
@@ -149,7 +145,5 @@ def boundary_loop(faces: NDArray[np.int64]) -> list[int]:
     while (after := onward[loop[-1]]) != loop[0]:
         loop.append(after)
     if len(loop) != len(onward):
-        raise ValueError(
-            f"the surface has more than one opening: {len(onward)} rim edges, {len(loop)} in one loop"
-        )
+        raise ValueError(f"the surface has more than one opening: {len(onward)} rim edges, {len(loop)} in one loop")
     return loop

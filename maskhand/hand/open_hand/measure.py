@@ -39,9 +39,7 @@ def intersecting_pairs(vertices_m: Array, faces: NDArray[np.int64]) -> int:
     """Pairs of triangles that pass through each other."""
     from igl import predicates
 
-    return len(
-        predicates.find_self_intersections(np.ascontiguousarray(vertices_m), np.ascontiguousarray(faces))[1]
-    )
+    return len(predicates.find_self_intersections(np.ascontiguousarray(vertices_m), np.ascontiguousarray(faces))[1])
 
 
 def length_range_mm(hand: OpenHand) -> list[float]:

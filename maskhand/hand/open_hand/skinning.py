@@ -11,9 +11,7 @@ from maskhand.hand.open_hand.skeleton import PARENTS
 Array = NDArray[np.float64]
 
 
-def skinned(
-    vertices_m: Array, weights: Array, joints_m: Array, pose: Array, posedirs_m: Array | None = None
-) -> Array:
+def skinned(vertices_m: Array, weights: Array, joints_m: Array, pose: Array, posedirs_m: Array | None = None) -> Array:
     """(V, 3) posed vertices; pose (15, 3) axis-angle of joints 1..15 in the rest frame, wrist unturned."""
     turns = Rotation.from_rotvec(np.concatenate([np.zeros((1, 3)), pose])).as_matrix()
     if posedirs_m is not None:

@@ -79,9 +79,7 @@ def _population(samples: int) -> tuple[dict[str, Array], dict[str, Array]]:
     return phenotypes, local
 
 
-def _straightening(
-    heads_m: Array, bone_rotations: Array, labels: list[str], tips_m: dict[str, Array]
-) -> Array:
+def _straightening(heads_m: Array, bone_rotations: Array, labels: list[str], tips_m: dict[str, Array]) -> Array:
     """Anny pose (B, 4, 4), local-bone, that lays the fingers straight in the palm's plane.
 
     heads_m (B, 3) and tips_m are in MANO's axes; bone_rotations (B, 3, 3) are the rest bone frames there.
@@ -184,9 +182,7 @@ def load_source_hands(samples: int) -> SourceHands:
         faces=faces,
         finger_share=share,
         anny_joints_m=np.concatenate([joints[labels.index("wrist.R")][None], joints[order]]),
-        anny_weights=np.concatenate(
-            [1.0 - weights[:, order].sum(1, keepdims=True), weights[:, order]], axis=1
-        ),
+        anny_weights=np.concatenate([1.0 - weights[:, order].sum(1, keepdims=True), weights[:, order]], axis=1),
     )
 
 

@@ -1,0 +1,170 @@
+"""Every keypoint detector keeps the protocol; trained ones find a rendered hand whichever way it is turned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from maskhand.annotate.detectors import DETECTORS, HandBox, load_detector
+from maskhand.annotate.hand_finder import HandFinder, anchors, find_hands
+from maskhand.annotate.openpose import OpenPoseHand
+from maskhand.annotate.openpose_net import HandPoseNet
+from maskhand.conventions import Side
+from maskhand.hand.layer import ManoLayer
+from maskhand.render import overlay_mesh
+
+SKIN = (224, 172, 140)
+UNTRAINED = {"openpose-hand"}
+"""Detectors whose weights are not open: here they run with random ones, so only the protocol can be checked."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    image: np.ndarray
+    joints_px: np.ndarray
+    box_xyxy_px: np.ndarray
+    side: Side
+
+
+def hand_picture(turn_deg: float, side: Side = "right", size: tuple[int, int] = (240, 200)) -> Picture:
+    """The open hand, palm to the camera, turned clockwise from fingers-up; a left hand is the picture mirrored."""
+    layer, (width, height) = ManoLayer.from_default(), size
+    upright = Rotation.from_rotvec([0, 0, np.pi / 2]) * Rotation.from_rotvec([np.pi / 2, 0, 0])
+    pose = np.zeros((1, 16, 3))
+    pose[0, 0] = (Rotation.from_rotvec([0, 0, np.deg2rad(turn_deg)]) * upright).as_rotvec()
+    mesh = layer.from_axis_angle(torch.tensor(pose, dtype=torch.float32), torch.zeros(1, 10))
+    joints, vertices = (getattr(mesh, name)[0].double().numpy() for name in ("joints_m", "vertices_m"))
+    shift = np.array([0, 0, 0.6]) - joints.mean(0)
+    K = np.array([[450.0, 0, width / 2], [0, 450, height / 2], [0, 0, 1]])
+    image = overlay_mesh(
+        np.full((height, width, 3), (70, 90, 110), np.uint8), vertices + shift, layer.faces.numpy(), K, SKIN
+    )
+    uvw = (joints + shift) @ K.T
+    points = uvw[:, :2] / uvw[:, 2:]
+    if side == "left":
+        image, points = np.ascontiguousarray(image[:, ::-1]), points * [-1, 1] + [width - 1, 0]
+    return Picture(image, points, np.concatenate([points.min(0), points.max(0)]), side)
+
+
+def error(points_px: np.ndarray, picture: Picture) -> float:
+    """Mean distance over the box's longer side."""
+    box = picture.box_xyxy_px
+    return float(np.linalg.norm(points_px - picture.joints_px, axis=1).mean() / (box[2:] - box[:2]).max())
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [hand_picture(t, s, size) for t, s, size in ((0, "right", (240, 200)), (100, "left", (220, 260)))]
+
+
+@pytest.fixture(scope="module", params=sorted(DETECTORS))
+def detector(request, assets, tmp_path_factory):
+    if request.param not in UNTRAINED:
+        return load_detector(request.param, assets)
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    torch.save(HandPoseNet().state_dict(), folder / "hand_pose_model.pth")
+    return OpenPoseHand.from_file(folder / "hand_pose_model.pth", input_px=96)
+
+
+def test_shapes_ranges_and_identity(detector, pictures):
+    images, boxes = [p.image for p in pictures], np.stack([p.box_xyxy_px for p in pictures])
+    before = [image.copy() for image in images]
+    found = detector.detect(images, boxes, [p.side for p in pictures])
+    assert found.keypoints_px.shape == (2, 21, 2) and found.confidence.shape == (2, 21)
+    assert found.presence.shape == found.right_probability.shape == (2,)
+    for values in (found.confidence, found.presence, found.right_probability):
+        assert values.dtype == np.float32 and (values >= 0).all() and (values <= 1).all()
+    assert np.isfinite(found.keypoints_px).all() and found.keypoints_px.dtype == np.float32
+    assert all(np.array_equal(a, b) for a, b in zip(images, before, strict=True)), "pictures are not written to"
+    assert detector.name in DETECTORS and detector.version
+
+
+def test_a_hand_does_not_depend_on_its_neighbours_or_on_when_it_is_seen(detector, pictures):
+    images, boxes = [p.image for p in pictures], np.stack([p.box_xyxy_px for p in pictures])
+    together = detector.detect(images, boxes)
+    for k in (1, 0):
+        alone = detector.detect([images[k]], boxes[k : k + 1])
+        np.testing.assert_array_equal(alone.keypoints_px[0], together.keypoints_px[k])
+        np.testing.assert_array_equal(alone.confidence[0], together.confidence[k])
+
+
+def test_no_hands_in_no_hands_out(detector):
+    assert len(detector.detect([], np.zeros((0, 4)))) == 0
+
+
+def test_inputs_that_do_not_fit_are_named(detector, pictures):
+    image, box = pictures[0].image, pictures[0].box_xyxy_px[None]
+    with pytest.raises(ValueError, match=r"expected \(2, 4\)"):
+        detector.detect([image, image], box)
+    with pytest.raises(ValueError, match="expected uint8"):
+        detector.detect([image.astype(np.float32)], box)
+    with pytest.raises(ValueError, match="box 0 is"):
+        detector.detect([image], np.array([[10.0, 10, 10, 50]]))
+    with pytest.raises(ValueError, match="sides has 2"):
+        detector.detect([image], box, ["right", "left"])
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("turn_deg", [0, 75, 180, 290])
+def test_trained_detectors_find_a_hand_at_any_turn(assets, side, turn_deg):
+    picture = hand_picture(turn_deg, side)
+    for name in set(DETECTORS) - UNTRAINED:
+        detector = load_detector(name, assets)
+        for known in ([side], None):
+            found = detector.detect([picture.image], picture.box_xyxy_px[None], known)
+            assert error(found.keypoints_px[0], picture) < 0.07, name
+            assert found.presence[0] > 0.5 and (found.right_probability[0] > 0.5) == (side == "right"), name
+            assert found.confidence.mean() > 0.4, name
+
+
+def test_unknown_detectors_are_named():
+    with pytest.raises(ValueError, match="litert-hand"):
+        load_detector("litert", "nowhere")
+
+
+def test_both_hands_of_a_picture_are_found_with_their_sides(assets):
+    right, left = hand_picture(10, "right", (260, 220)), hand_picture(-40, "left", (260, 220))
+    photo = np.full((480, 640, 3), (70, 90, 110), np.uint8)
+    photo[30:250, 20:280], photo[220:440, 350:610] = right.image, left.image
+    hands = find_hands(photo, assets)
+    assert sorted(h.side for h in hands) == ["left", "right"]
+    for picture, corner in ((right, (20, 30)), (left, (350, 220))):
+        hand = next(h for h in hands if h.side == picture.side)
+        assert error(hand.keypoints_px - corner, picture) < 0.07
+        assert np.abs(hand.box_xyxy_px - picture.box_xyxy_px - [*corner, *corner]).max() < 15
+        assert 0.6 <= hand.score <= 1
+
+
+def test_a_small_hand_of_a_large_photo_is_found(assets):
+    picture = hand_picture(20)
+    photo = np.full((900, 1200, 3), (70, 90, 110), np.uint8)
+    photo[600:800, 700:940] = picture.image
+    hands = find_hands(photo, assets)
+    assert len(hands) == 1 and error(hands[0].keypoints_px - [700, 600], picture) < 0.07
+
+
+def test_a_picture_without_a_hand_has_none(assets):
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    finder = HandFinder(assets)
+    assert finder.find(noise) == [] and finder.find(np.zeros((90, 300, 3), np.uint8)) == []
+
+
+def test_a_crop_around_a_hand_is_enough(assets):
+    """FreiHAND's pictures are such crops: often no palm is found in them, the hand still is."""
+    finder, picture = HandFinder(assets), hand_picture(60, size=(200, 200))
+    (hand,) = finder._from_central_box(picture.image)
+    assert isinstance(hand, HandBox) and hand.side == "right" and error(hand.keypoints_px, picture) < 0.07
+
+
+def test_anchors_are_cell_centres_in_the_models_order():
+    centres = anchors()
+    assert centres.shape == (2016, 2)
+    np.testing.assert_allclose(centres[[0, 1, 2, 48]] * 24, [[0.5, 0.5], [0.5, 0.5], [1.5, 0.5], [0.5, 1.5]])
+    np.testing.assert_allclose(
+        centres[[1152, 1157, 1158, 2015]] * 12, [[0.5, 0.5], [0.5, 0.5], [1.5, 0.5], [11.5, 11.5]]
+    )

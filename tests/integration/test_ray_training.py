@@ -1,0 +1,151 @@
+"""Training on two Ray workers with ZeRO: it survives a killed worker, and the number of workers changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskhand.cluster.session import ray_session
+from maskhand.cluster.train import FitResult, TrainingError, fit, read_metrics
+from maskhand.config import EngineConfig, Recipe
+from maskhand.hand.layer import ManoLayer
+from maskhand.models.bundle import ModelBundle
+from maskhand.training import tokenizer_loop, transformer_loop
+from maskhand.training.checkpoint import load_tokenizer
+from maskhand.training.worker import Worker
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+import training_fakes as fakes
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Job:
+    recipe: Recipe
+    kind: str = "transformer"
+    kill_after: int | None = None
+    """Rank 1 kills itself, once, when it has taken this many steps and a checkpoint has been kept."""
+    marker: str = ""
+    fail: bool = False
+
+
+def loop(job: Job, worker: Worker) -> dict[str, float]:
+    """The real loops on hands in memory."""
+    if job.fail and worker.rank == 1:
+        raise ValueError("a mistake in the program")
+    mano = ManoLayer.from_default()
+    stream = fakes.poses if job.kind == "tokenizer" else fakes.batches
+    source = _killing(stream(job.recipe, worker.rank, worker.world), job, worker)
+    if job.kind == "tokenizer":
+        return tokenizer_loop.train(job.recipe, mano, source, worker)
+    return transformer_loop.train(job.recipe, fakes.new_tokenizer(job.recipe), mano, source, worker)
+
+
+def _killing(stream, job: Job, worker: Worker):
+    def batches(first_step: int) -> Iterator:
+        for step, batch in enumerate(stream(first_step), start=first_step):
+            if job.kill_after is not None and worker.rank == 1 and step == job.kill_after:
+                marker = Path(job.marker)
+                if not marker.exists():
+                    marker.write_text(json.dumps(first_step))
+                    os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+    return batches
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    import ray
+
+    with ray_session():
+        # The workers cannot import test modules: send the code along.
+        for module in (sys.modules[__name__], fakes):
+            ray.cloudpickle.register_pickle_by_value(module)
+        yield
+        for module in (sys.modules[__name__], fakes):
+            ray.cloudpickle.unregister_pickle_by_value(module)
+
+
+def _fit(job: Job, folder: Path, workers: int = 2, identity: str = "id", **engine) -> FitResult:
+    config = job.recipe.engine.model_copy(update={"workers": workers, **engine})
+    return fit(loop, job, name="run", identity=identity, storage_path=folder, engine=config)
+
+
+def _losses(run_dir: Path) -> dict[int, float]:
+    return {int(row["step"]): row["train/loss"] for row in read_metrics(run_dir)}
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """An uninterrupted run."""
+    return _fit(Job(fakes.small_recipe()), tmp_path_factory.mktemp("whole"))
+
+
+def test_a_killed_worker_changes_nothing(two_workers: FitResult, tmp_path: Path) -> None:
+    # the checkpoint of step 4 has been kept for sure when the one of step 8 has been written
+    job = Job(fakes.small_recipe(), kill_after=10, marker=str(tmp_path / "killed"))
+    result = _fit(job, tmp_path / "runs")
+    assert (tmp_path / "killed").exists() and result.restarts == 1
+    assert json.loads((tmp_path / "killed").read_text()) == 0, "it was killed in its first life"
+    assert _losses(result.run_dir) == _losses(two_workers.run_dir), "bit for bit"
+    ours, theirs = ModelBundle.load(result.export_dir), ModelBundle.load(two_workers.export_dir)
+    assert ours.digest == theirs.digest
+    first_steps = [json.loads(line)["step"] for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert first_steps.count(2) == 1, "it went on from a checkpoint, not from the start"
+
+
+@pytest.mark.parametrize("stage", [1])
+def test_one_worker_trains_like_two(two_workers: FitResult, tmp_path: Path, stage: int) -> None:
+    alone = _fit(Job(fakes.small_recipe()), tmp_path, workers=1, zero_stage=stage)
+    assert two_workers.restarts == alone.restarts == 0 and two_workers.steps == alone.steps == 12
+    pair, single = _losses(two_workers.run_dir), _losses(alone.run_dir)
+    assert sorted(pair) == [2, 4, 6, 8, 10, 12]
+    assert pair == pytest.approx(single, rel=1e-5)
+
+
+def test_the_tokenizer_trains_on_two_workers_like_on_one(tmp_path: Path) -> None:
+    job = Job(fakes.small_recipe(), kind="tokenizer")
+    progress: list[int] = []
+    pair = fit(
+        loop, job, name="run", identity="id", storage_path=tmp_path / "two", on_progress=lambda step, _: progress.append(step),
+        engine=job.recipe.engine.model_copy(update={"workers": 2}),
+    )  # fmt: skip
+    single = _fit(job, tmp_path / "one", workers=1)
+    assert progress == [2, 4, 6, 8, 10, 12]
+    assert _losses(pair.run_dir) == pytest.approx(_losses(single.run_dir), rel=1e-5)
+    ours, theirs = (load_tokenizer(run.export_dir).state_dict() for run in (pair, single))
+    assert all(torch.allclose(ours[k].float(), theirs[k].float(), atol=1e-4) for k in ours)
+
+
+def test_a_finished_run_is_found_again_and_a_name_belongs_to_one_identity(two_workers: FitResult) -> None:
+    folder = two_workers.run_dir.parent
+    again = _fit(Job(fakes.small_recipe()), folder)
+    assert again.reused and again.seconds < 1 and again.metrics == two_workers.metrics and again.steps == 12
+    with pytest.raises(TrainingError, match="identity id, this one is other"):
+        _fit(Job(fakes.small_recipe()), folder, identity="other")
+
+
+def test_a_mistake_of_the_program_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="ValueError: a mistake in the program"):
+        _fit(Job(fakes.small_recipe(), fail=True), tmp_path)
+    assert len((tmp_path / "run" / "starts.txt").read_text().splitlines()) <= 1
+    assert not (tmp_path / "run" / "finished.json").exists()
+
+
+def test_a_batch_that_does_not_divide_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"optim.batch=8 does not divide over engine.workers=3"):
+        _fit(Job(fakes.small_recipe()), tmp_path, workers=3)
+
+
+def test_the_recipes_engine_is_a_full_engine_config() -> None:
+    assert EngineConfig.model_validate(fakes.small_recipe().engine.model_dump()) == fakes.small_recipe().engine

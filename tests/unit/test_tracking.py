@@ -1,0 +1,132 @@
+"""Runs, files and the alias gate, on a database file; a registered model's prediction is in tests/integration."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from training_fakes import small_recipe
+
+from maskhand.promotion import Score, judge
+from maskhand.tracking import MODEL, Lineage, ModelVersion, RunReporter, Tracker, code_digest
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracker]:
+    root = tmp_path_factory.mktemp("tracking")
+    yield Tracker(f"sqlite:///{root / 'deep' / 'mlflow.db'}", root / "artifacts")
+
+
+@pytest.fixture(scope="module")
+def client(tracker: Tracker) -> Any:
+    Path(tracker.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return mlflow.MlflowClient(tracker.uri, tracker.uri)
+
+
+def test_a_run_holds_recipe_code_and_data(tracker: Tracker, client: Any) -> None:
+    recipe = small_recipe()
+    data = Lineage("freihand_synth/training", "/shards/freihand_synth/training", "abc123")
+    run_id = tracker.start_run("transformer", recipe, {"identity": "id-1", "manifest.x": "d1"}, [data], run_name="mine")
+    run = client.get_run(run_id)
+    assert run.data.params == recipe.flat() and len(run.data.params) > 100, "more than one batch of parameters"
+    assert run.data.tags["recipe_digest"] == recipe.digest() and run.data.tags["code_digest"] == code_digest()
+    assert run.data.tags["manifest.x"] == "d1" and run.data.tags["kind"] == "transformer" and run.data.tags["git_sha"]
+    (lineage,) = run.inputs.dataset_inputs
+    assert (lineage.dataset.name, lineage.dataset.digest) == (data.name, data.digest)
+    assert json.loads(lineage.dataset.source) == {"uri": data.uri}
+    path = client.download_artifacts(run_id, "recipe.yaml")
+    assert yaml.safe_load(Path(path).read_text()) == recipe.model_dump(mode="json")
+    assert run.info.status == "RUNNING"
+    tracker.end_run(run_id)
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert tracker.find_run("transformer", "id-1") == run_id
+    assert tracker.find_run("tokenizer", "id-1") is None and tracker.find_run("transformer", "id-2") is None
+
+
+def test_a_reporter_travels_and_writes_every_step(tracker: Tracker, client: Any) -> None:
+    run_id = tracker.start_run("tokenizer", small_recipe(), {})
+    reporter = pickle.loads(pickle.dumps(RunReporter(tracker.uri, run_id)))
+    for step in (10, 20, 30):
+        reporter(step, {"train/loss": 1.0 / step, "train/lr": 0.1, "train/broken": math.nan})
+    reporter.close()
+    history = client.get_metric_history(run_id, "train/loss")
+    assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == [(10, 0.1), (20, 0.05), (30, 1 / 30)]
+    assert "train/broken" not in client.get_run(run_id).data.metrics
+
+
+def test_a_dead_tracker_costs_a_warning_not_the_training(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = RunReporter("sqlite:////proc/no/such/place.db", "run")
+    reporter(1, {"train/loss": 1.0})
+    reporter(2, {"train/loss": 1.0})
+    reporter.close()
+    assert capsys.readouterr().err.count("curves are not tracked any more") == 1
+
+
+def test_curves_and_pictures_are_kept(tracker: Tracker, client: Any, tmp_path: Path) -> None:
+    run_id = tracker.start_run("tokenizer", small_recipe(), {})
+    rows = [{"step": step, "train/loss": 1 / step, "train/lr": 0.1} for step in (10, 20, 10, 20, 30)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tracker.log_history(run_id, tmp_path / "metrics.jsonl")
+    picture = np.zeros((8, 8, 3), np.uint8)
+    tracker.log_image(run_id, "sheets/sheet.png", cv2.imencode(".png", picture)[1].tobytes())
+    names = {file.path for file in client.list_artifacts(run_id)} | {
+        f.path for f in client.list_artifacts(run_id, "sheets")
+    }
+    assert {"metrics.jsonl", "curves.png", "sheets/sheet.png"} <= names
+    curves = cv2.imread(client.download_artifacts(run_id, "curves.png"))
+    assert curves is not None and curves.std() > 5
+
+
+@pytest.mark.parametrize(
+    ("ours", "mean", "digest", "champion", "expected", "because"),
+    [
+        (6.0, 10.0, "a", None, True, "there was no champion"),
+        (7.1, 10.0, "a", None, False, "30 % are required"),
+        (7.0, 10.0, "a", None, True, "30.0 % below"),
+        (5.0, 10.0, "a", Score(6.0, 10.0, "a"), True, "better than the former champion's 6.00 mm"),
+        (6.0, 10.0, "a", Score(6.0, 10.0, "a"), False, "not better than the champion's 6.00 mm"),
+        (5.0, 10.0, "a", Score(6.0, 10.0, "b"), False, "measured on other data"),
+        (7.5, 10.0, "a", Score(9.0, 10.0, "a"), False, "30 % are required"),
+        (math.nan, 10.0, "a", None, False, "not a number"),
+    ],
+)
+def test_the_gate(ours: float, mean: float, digest: str, champion: Score | None, expected: bool, because: str) -> None:
+    better, reason = judge(Score(ours, mean, digest), champion, None if champion is None else "version 1")
+    assert better is expected and because in reason, reason
+
+
+def test_a_champion_without_a_score_stays() -> None:
+    better, reason = judge(Score(5.0, 10.0, "a"), None, "version 3")
+    assert not better and "version 3" in reason and "never measured" in reason
+
+
+def test_aliases_follow_the_gate(tracker: Tracker, client: Any, tmp_path: Path) -> None:
+    client.create_registered_model(MODEL)
+
+    def register(score: Score | None) -> ModelVersion:
+        made = client.create_model_version(MODEL, source=tmp_path.as_uri(), tags=score.as_tags() if score else {})
+        return ModelVersion(MODEL, int(made.version))
+
+    def holder(alias: str) -> int:
+        return int(client.get_model_version_by_alias(MODEL, alias).version)
+
+    first = tracker.promote(register(Score(6.0, 10.0, "a")))
+    assert first.aliases == ("challenger", "champion") and holder("champion") == 1
+    worse = tracker.promote(register(Score(6.5, 10.0, "a")))
+    assert worse.aliases == ("challenger",) and (holder("champion"), holder("challenger")) == (1, 2)
+    assert client.get_model_version(MODEL, "2").tags["promotion"] == worse.reason
+    better = tracker.promote(register(Score(5.0, 10.0, "a")))
+    assert better.aliases == ("challenger", "champion") and (holder("champion"), holder("challenger")) == (3, 3)
+    with pytest.raises(ValueError, match="without an evaluation"):
+        tracker.promote(register(None))
+    with pytest.raises(LookupError, match="models:/maskhand@nobody"):
+        tracker.bundle_folder("models:/maskhand@nobody")
