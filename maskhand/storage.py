@@ -43,6 +43,11 @@ def join(uri: str | Path, *parts: str) -> str:
     return "/".join([str(uri).rstrip("/"), *(part.strip("/") for part in parts)])
 
 
+def absolute(uri: str | Path) -> str:
+    """The same place under a name that holds in every process of the machine; without a slash at the end."""
+    return str(uri).rstrip("/") if is_remote(uri) else str(Path(uri).expanduser().absolute())
+
+
 def exists(uri: str | Path) -> bool:
     """Is there a file (not a folder) at this URI?"""
     return size(uri) is not None
@@ -120,13 +125,19 @@ def get_file(uri: str | Path, local_path: str | Path) -> None:
 
 def list_uris(prefix: str | Path) -> list[str]:
     """Every file below a folder, sorted; files of unfinished writes are left out. A missing folder is empty."""
+    return sorted(list_sizes(prefix))
+
+
+def list_sizes(prefix: str | Path) -> dict[str, int]:
+    """The same files with their bytes; one request for a thousand objects instead of one each."""
     if not is_remote(prefix):
-        root = Path(prefix)
-        return sorted(str(p) for p in root.rglob("*") if p.is_file() and not p.name.endswith(_TEMPORARY))
+        files = (p for p in Path(prefix).rglob("*") if not p.name.endswith(_TEMPORARY) and p.is_file())
+        return {str(p): p.stat().st_size for p in files}
     bucket, key = _bucket_key(join(prefix, ""))
     with _sentences(prefix):
         pages = _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-        return sorted(f"s3://{bucket}/{entry['Key']}" for page in pages for entry in page.get("Contents", ()))
+        entries = [entry for page in pages for entry in page.get("Contents", ())]
+    return {f"s3://{bucket}/{entry['Key']}": int(entry["Size"]) for entry in entries}
 
 
 def delete(uri: str | Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from maskhand.cluster.session import ray_session
 from maskhand.config import load_recipe
 from maskhand.progress import print_table
 from maskhand.steps import data, evaluate
@@ -51,18 +52,20 @@ def quickstart(
     home = workspace_for(workspace)
     root = str(home.root)
     clock = _Stages()
-    with clock.stage("synthetic pictures"):
-        done(synthesise, root, hands, evaluation_hands, mocap_poses, seed)
-    with clock.stage("shards"):
-        # Another size or seed is other data under the same name: what the earlier one made is replaced.
-        shard_datasets([data.SYNTHETIC], rebuild=True, workspace=root)
-    with clock.stage("keypoints and MANO targets"):
-        detector = load_recipe(recipe, overrides).data.keypoints.detector
-        annotate_shards([f"{data.SYNTHETIC}/training", f"{data.SYNTHETIC}/evaluation"], detector, True, root)
-    with clock.stage("train VQ-MANO"):
-        tokenizer = train_vq_mano(recipe, overrides, workspace=root)
-    with clock.stage("train, measure and register the masked transformer"):
-        trained = train_maskhand(recipe, overrides, tokenizer.folder, workspace=root)
+    # One Ray session for all stages: each start and stop would cost seconds.
+    with ray_session():
+        with clock.stage("synthetic pictures"):
+            done(synthesise, root, hands, evaluation_hands, mocap_poses, seed)
+        with clock.stage("shards"):
+            # Another size or seed is other data under the same name: what the earlier one made is replaced.
+            shard_datasets([data.SYNTHETIC], rebuild=True, workspace=root)
+        with clock.stage("keypoints and MANO targets"):
+            detector = load_recipe(recipe, overrides).data.keypoints.detector
+            annotate_shards([f"{data.SYNTHETIC}/training", f"{data.SYNTHETIC}/evaluation"], detector, True, root)
+        with clock.stage("train VQ-MANO"):
+            tokenizer = train_vq_mano(recipe, overrides, workspace=root)
+        with clock.stage("train, measure and register the masked transformer"):
+            trained = train_maskhand(recipe, overrides, tokenizer.folder, workspace=root)
     table("quickstart-stages", [{"stage": name, "seconds": round(s, 1)} for name, s in clock.seconds], "stages")
     _show(home, clock, trained)
     return {"tokenizer": tokenizer, **trained}

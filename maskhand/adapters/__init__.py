@@ -10,6 +10,7 @@ MANO convention, pictures per annotation); it never looks at the dataset's name.
 
 from __future__ import annotations
 
+from maskhand import storage
 from maskhand.adapters.base import Adapter, Item, RawDataError, RawPlan
 from maskhand.adapters.freihand import FreiHandLayout
 from maskhand.adapters.interhand26m import InterHandLayout
@@ -17,7 +18,7 @@ from maskhand.catalog import CatalogError, DatasetSpec
 
 LAYOUTS: dict[str, type[Adapter]] = {"freihand": FreiHandLayout, "interhand26m": InterHandLayout}
 
-__all__ = ["LAYOUTS", "Adapter", "Item", "RawDataError", "RawPlan", "open_adapter"]
+__all__ = ["LAYOUTS", "Adapter", "Item", "RawDataError", "RawPlan", "open_adapter", "present_splits"]
 
 
 def open_adapter(spec: DatasetSpec, raw_dir: str, split: str) -> Adapter:
@@ -25,4 +26,13 @@ def open_adapter(spec: DatasetSpec, raw_dir: str, split: str) -> Adapter:
     spec.check_split(split)
     if spec.layout not in LAYOUTS:
         raise CatalogError(f"{spec.name}: no adapter reads the layout {spec.layout!r}; known: {', '.join(LAYOUTS)}")
-    return LAYOUTS[spec.layout](spec, str(raw_dir), split)
+    return LAYOUTS[spec.layout](spec, storage.absolute(raw_dir), split)
+
+
+def present_splits(spec: DatasetSpec, raw_dir: str) -> list[str]:
+    """The splits of a card whose annotation files are in this folder; RawDataError when there is none."""
+    found = [split for split in spec.splits if open_adapter(spec, raw_dir, split).present()]
+    if not found:
+        splits = ", ".join(spec.splits)
+        raise RawDataError(f"{raw_dir}: none of {spec.name}'s splits ({splits}) is here. {spec.how_to_get}")
+    return found

@@ -55,6 +55,9 @@ class Adapter(Protocol):
 
     def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None: ...
 
+    def present(self) -> bool:
+        """Are this split's annotation files there at all?"""
+
     def plan(self) -> RawPlan:
         """Read the annotation files; RawDataError when they are missing, cut or of another layout."""
 
@@ -129,6 +132,10 @@ def read_json(uri: str) -> JsonFile:
         raise RawDataError(
             f"{uri}: not valid JSON ({error}); the file holds {len(data)} bytes and was probably cut, copy it again"
         ) from None
+
+
+def any_exists(uris: Sequence[str]) -> bool:
+    return any(storage.exists(uri) for uri in uris)
 
 
 def first_existing(uris: Sequence[str], what: str) -> str:

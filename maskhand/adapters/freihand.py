@@ -16,6 +16,7 @@ from maskhand.adapters.base import (
     JsonFile,
     RawDataError,
     RawPlan,
+    any_exists,
     axes_to_opencv,
     box_around,
     combined_digest,
@@ -53,6 +54,9 @@ class FreiHandLayout:
         parent = self.root.rsplit("/", 1)[0] if "/" in self.root else "."
         self.label_folders = (self.root, *(storage.join(f, "FreiHAND_pub_v2_eval") for f in (self.root, parent)))
         self.mano, self.notes = mano_reader(spec)
+
+    def present(self) -> bool:
+        return any_exists(self._places("K"))
 
     def plan(self) -> RawPlan:
         files = self._label_files()

@@ -16,6 +16,7 @@ from maskhand.adapters.base import (
     JsonFile,
     RawDataError,
     RawPlan,
+    any_exists,
     axes_to_opencv,
     box_around,
     combined_digest,
@@ -47,6 +48,9 @@ class InterHandLayout:
     def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
         self.spec, self.root, self.split = spec, raw_dir, split
         self.mano, self.notes = mano_reader(spec)
+
+    def present(self) -> bool:
+        return any_exists(self._places("data"))
 
     def plan(self) -> RawPlan:
         places = {kind: first_existing(self._places(kind), what) for kind, what in _FILES.items()}

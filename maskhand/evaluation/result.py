@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,8 +74,14 @@ class EvaluationResult:
         return max((row for row in self.rows if row.iterations is not None), key=lambda row: row.iterations or 0)
 
     def gain_over_baseline(self, metric: str = "pa_mpjpe_mm") -> float | None:
-        """How much smaller the model's error is than the mean pose's, as a share of it; None without a baseline."""
-        return None if self.baseline is None else 1 - self.best.metrics[metric] / self.baseline.metrics[metric]
+        """How much smaller the model's error is than the mean pose's, as a share of it.
+
+        None without a baseline, or where the set has no ground truth for the metric.
+        """
+        if self.baseline is None:
+            return None
+        gain = 1 - self.best.metrics[metric] / self.baseline.metrics[metric]
+        return gain if math.isfinite(gain) else None
 
     def to_markdown(self) -> str:
         """The table, with what one must know to read it."""
@@ -89,7 +96,8 @@ class EvaluationResult:
         ]
         gain = self.gain_over_baseline()
         if gain is not None:
-            lines.append(f"PA-MPJPE of {self.best.name} is {100 * gain:.1f} % below the mean pose's.")
+            side = "below" if gain >= 0 else "above"
+            lines.append(f"PA-MPJPE of {self.best.name} is {100 * abs(gain):.1f} % {side} the mean pose's.")
         failed = {row.name: row.failed for row in self.rows if row.failed}
         if failed:
             lines.append("Failed predictions: " + ", ".join(f"{name} {count}" for name, count in failed.items()) + ".")

@@ -28,7 +28,7 @@ class DeformableCrossAttention(nn.Module):
     def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
         super().__init__()
         self.heads, self.levels, self.points = heads, levels, points
-        self.value = nn.Conv2d(dim, dim, 1)
+        self.value = nn.Linear(dim, dim)
         self.level_embedding = nn.Parameter(torch.randn(levels, dim) * 0.02)
         self.offsets = nn.Linear(dim, heads * levels * points * 2)
         self.weights = nn.Linear(dim, heads * levels * points)
@@ -49,8 +49,14 @@ class DeformableCrossAttention(nn.Module):
 
     def project(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (B, dim, h, w) of all levels -> values (B * heads, dim / heads, h, w)."""
-        values = (self.value(m + e[:, None, None]) for m, e in zip(maps, self.level_embedding, strict=True))
-        return tuple(v.unflatten(1, (self.heads, -1)).flatten(0, 1).contiguous() for v in values)
+        # W (x + e) = W x + W e: the level's embedding costs nothing per position
+        biases = self.value(self.level_embedding)
+        values = []
+        for feature, bias in zip(maps, biases, strict=True):
+            value = F.linear(feature.permute(0, 2, 3, 1), self.value.weight, bias)
+            heads = value.unflatten(-1, (self.heads, -1)).permute(0, 3, 4, 1, 2)
+            values.append(heads.flatten(0, 1).contiguous())
+        return tuple(values)
 
     def forward(self, queries: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
         """queries (B * H, K, dim), sample-major; reference (B * H or 1, K, 2) in 0..1 over the map, x first."""

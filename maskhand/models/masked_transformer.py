@@ -36,8 +36,8 @@ class Context:
     """(B, 21, 3) the 2D pose itself, as in HandBatch."""
     betas: Tensor
     """(B, 10)."""
-    camera: Tensor
-    """(B, 3) crop camera."""
+    placement: Tensor
+    """(B, 3) scale, and the place of the hand's middle in the crop; `place_camera` makes the crop camera of it."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class TransformerOutput:
     """(B, L, V)."""
     betas: Tensor
     """(B, 10)."""
-    camera: Tensor
-    """(B, 3) crop camera."""
+    placement: Tensor
+    """(B, 3) scale, and the place of the hand's middle in the crop; `place_camera` makes the crop camera of it."""
 
 
 class MaskedTransformer(nn.Module):
@@ -90,7 +90,7 @@ class MaskedTransformer(nn.Module):
     ) -> TransformerOutput:
         """One training pass; arguments as in `encode_image` and `logits`."""
         context = self.encode_image(image, keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
-        return TransformerOutput(self.logits(ids, context), context.betas, context.camera)
+        return TransformerOutput(self.logits(ids, context), context.betas, context.placement)
 
     def encode_image(
         self,
@@ -111,13 +111,13 @@ class MaskedTransformer(nn.Module):
         if drop_pose is not None:
             keypoints_2d = keypoints_2d.masked_fill(drop_pose[:, None, None], 0.0)
         maps = self.pyramid(tokens)
-        betas, camera = self.shape_camera(tokens)
+        betas, placement = self.shape_camera(tokens)
         if self.pose_graph is None:
             pose_tokens = tokens.new_zeros(len(tokens), 0, self.norm.normalized_shape[0])
         else:
             pose_tokens = self.pose_graph(keypoints_2d)
         values = tuple(cast(SynthesizerLayer, layer).cross.project(maps) for layer in self.synthesizer)
-        return Context(values, pose_tokens, keypoints_2d, betas, camera)
+        return Context(values, pose_tokens, keypoints_2d, betas, placement)
 
     def logits(self, ids: Tensor, context: Context) -> Tensor:
         """ids (B * H, L) int64 with `mask_id` for [MASK], the H strings of a picture together -> (B * H, L, V)."""

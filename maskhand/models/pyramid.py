@@ -2,7 +2,7 @@
 
 A scale of 4 is four times the encoder's resolution along each axis (64 x 48 from 16 x 12), as in detectron2's
 `modeling/backbone/vit.py`, extended to 8 and 16 by the same doubling. Transposed convolutions halve the channels at
-each doubling (not below 64, so that high maps keep enough to say); then 1x1 and 3x3 convolutions with layer norm.
+each doubling (not below 32, so that high maps keep enough to say); then 1x1 and 3x3 convolutions with layer norm.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SCALES = (1, 2, 4, 8, 16)
-MIN_CHANNELS = 64
+MIN_CHANNELS = 32
 
 
 class MapNorm(nn.LayerNorm):

@@ -15,6 +15,7 @@ from maskhand.config import SamplerConfig
 from maskhand.conventions import NUM_MANO_JOINTS
 from maskhand.hand.camera import project_crop
 from maskhand.models.masked_transformer import Context, MaskedTransformer
+from maskhand.models.shape_camera_head import place_camera
 from maskhand.models.vq_mano import joint_of_token
 
 
@@ -61,9 +62,10 @@ def sample(
     pictures = len(context.betas)
     best = score.view(pictures, hypotheses).argsort(dim=1, descending=True, stable=True)
     rows = (best + hypotheses * torch.arange(pictures, device=best.device)[:, None]).flatten()
-    betas, camera = (x.repeat_interleave(hypotheses, 0) for x in (context.betas.float(), context.camera.float()))
+    betas, placement = (x.float().repeat_interleave(hypotheses, 0) for x in (context.betas, context.placement))
     rotmats = model.tokenizer.decode_soft(codes[rows])
     mesh = model.mano(rotmats, betas)
+    camera = place_camera(placement, mesh.joints_m)
     confidence = tokens.confidence[rows]
     return HandPrediction(
         rotmats=rotmats,

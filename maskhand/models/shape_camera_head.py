@@ -2,6 +2,11 @@
 
 Two learned queries, one for the shape and one for the camera, look at the raw tokens through a small pre-norm decoder
 and say by how much the hand differs from the mean hand in the middle of the crop (HaMeR's `mano_head.py`, one step).
+
+The head does not know the pose yet, and MANO's origin is near the wrist: with the same picture place, HaMeR's tx, ty
+differ by a hand's length between a hand that points up and one that points down. So the head says where the *middle of
+the joints* is in the crop (nearly its centre, as crops are cut around hands), and `place_camera` turns this into
+HaMeR's camera once the joints are known.
 """
 
 from __future__ import annotations
@@ -17,7 +22,8 @@ MEAN_SCALE = 12.0
 
 
 class ShapeCameraHead(nn.Module):
-    """Tokens (B, C, h, w) -> betas (B, 10) and crop camera (B, 3): s, tx, ty (see `hand.camera`)."""
+    """Tokens (B, C, h, w) -> betas (B, 10) and placement (B, 3): HaMeR's scale s, and x, y of the hand's middle in
+    crop coordinates."""
 
     def __init__(self, channels: int, dim: int, depth: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -38,10 +44,19 @@ class ShapeCameraHead(nn.Module):
             x = layer(x, source)
         shape, camera = self.norm(x).unbind(1)
         delta = self.to_camera(camera)
-        # An exponential keeps the scale, and so the depth, positive; the shift is in decimetres so that the three
-        # numbers have like sizes and one learning rate serves them.
-        camera = torch.cat([MEAN_SCALE * delta[:, :1].exp(), 0.1 * delta[:, 1:]], dim=1)
-        return self.to_betas(shape), camera
+        # an exponential keeps the scale, and so the depth, positive
+        placement = torch.cat([MEAN_SCALE * delta[:, :1].exp(), delta[:, 1:]], dim=1)
+        return self.to_betas(shape), placement
+
+
+def place_camera(placement: Tensor, joints_m: Tensor) -> Tensor:
+    """The crop camera (B, 3) of `hand.camera` (s, tx, ty) that puts the middle of joints (B, 21, 3) at its placement.
+
+    Exact for joints at one depth; the hand's own depth (a few cm of some 3 m) moves the middle by about a percent.
+    """
+    scale, place = placement[:, :1], placement[:, 1:]
+    metres_per_crop = 2 / scale
+    return torch.cat([scale, place * metres_per_crop - joints_m.mean(dim=1)[:, :2]], dim=1)
 
 
 class _DecoderLayer(nn.Module):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from maskhand import storage
@@ -11,7 +13,7 @@ from maskhand.adapters import Adapter, Item, open_adapter
 from maskhand.catalog import DatasetSpec
 from maskhand.sample import SampleError
 from maskhand.shards.codec import Members, encode_sample
-from maskhand.shards.layout import FORMAT_VERSION, IMAGES, ShardError, manifest_uri, tar_uri
+from maskhand.shards.layout import FORMAT_VERSION, IMAGES, ShardError, manifest_uri, record_uri, tar_uri
 from maskhand.shards.manifest import Manifest, ShardRecord, entries_and_rejects, find_manifest, read_record
 from maskhand.shards.plan import make_plan
 from maskhand.shards.writer import write_shard
@@ -70,9 +72,10 @@ def build_shards(
     Raises ShardError when the folder holds shards of another plan (`rebuild=True` replaces them), RawDataError when the
     raw files cannot be used. Bad samples are left out and counted by reason in the manifest.
     """
-    adapter = open_adapter(spec, str(raw_dir), split)
+    adapter = open_adapter(spec, raw_dir, split)
     raw = adapter.plan()
     plan = make_plan(spec, split, raw, seed)
+    set_uri = storage.absolute(set_uri)
     part_uri = storage.join(set_uri, IMAGES)
 
     def task(index: int) -> ImageTask:
@@ -164,17 +167,15 @@ def build_part(
 
 def _finished(part_uri: str, plan_digest: str, names: Sequence[str]) -> dict[str, ShardRecord]:
     """Records whose tar is still there with the recorded size. Contents are `verify`'s business."""
-    found: dict[str, ShardRecord] = {}
-    planned = set(names)
-    for uri in storage.list_uris(part_uri):
-        name = uri.rsplit("/", 1)[-1].removesuffix(".json")
-        if not uri.endswith(".json") or uri == manifest_uri(part_uri):
-            continue
-        record = read_record(part_uri, name)
+    sizes = storage.list_sizes(part_uri)
+    recorded = [uri.rsplit("/", 1)[-1].removesuffix(".json") for uri in sizes if uri.endswith(".json")]
+    recorded = sorted(name for name in recorded if record_uri(part_uri, name) != manifest_uri(part_uri))
+    with ThreadPoolExecutor(16) as pool:
+        records = list(pool.map(partial(read_record, part_uri), recorded))
+    for record in records:
         _check_plan(part_uri, record.plan_digest, plan_digest)
-        if name in planned and storage.size(tar_uri(part_uri, name)) == record.bytes:
-            found[name] = record
-    return found
+    here = {record.name: record for record in records if sizes.get(tar_uri(part_uri, record.name)) == record.bytes}
+    return {name: here[name] for name in names if name in here}
 
 
 def _check_plan(part_uri: str, found: str, expected: str) -> None:

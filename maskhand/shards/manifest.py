@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maskhand import storage
-from maskhand.shards.layout import ShardError, manifest_uri, record_uri
+from maskhand.shards.layout import FORMAT_VERSION, ShardError, manifest_uri, record_uri
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,15 @@ def find_manifest(set_uri: str, part: str) -> Manifest | None:
     uri = manifest_uri(storage.join(set_uri, part))
     try:
         values = json.loads(storage.read_bytes(uri))
-        digest = values.pop("digest")
+        version, digest = values["format_version"], values.pop("digest")
         shards = tuple(ShardEntry(**entry) for entry in values.pop("shards"))
         manifest = Manifest(**values | {"shards": shards, "notes": tuple(values["notes"])})
     except storage.MissingFileError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ShardError(f"{uri}: not a manifest of this version ({error}); build the part again") from None
+    if version != FORMAT_VERSION:
+        raise ShardError(f"{uri}: written in format {version}, this version reads {FORMAT_VERSION}; use --rebuild")
     if manifest.digest != digest or manifest.count != sum(entry.count for entry in shards):
         raise ShardError(f"{uri}: its digest or its count does not fit its list of shards; it was edited or damaged")
     return manifest

@@ -62,6 +62,7 @@ def build_sidecar(
     """
     if part == IMAGES or "/" in part:
         raise ShardError(f"{part!r} cannot be the name of a sidecar")
+    set_uri = storage.absolute(set_uri)
     images = ShardSet.open(set_uri, inputs)
     made_from = {IMAGES: images.manifest.digest, **{p: m.digest for p, m in images.sidecar_manifests.items()}}
     text = json.dumps([FORMAT_VERSION, part, made_from, asdict(annotator)], sort_keys=True)

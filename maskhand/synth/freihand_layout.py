@@ -82,17 +82,17 @@ def write_freihand_synth(
 ) -> Path:
     """Write the data set below `root` and return `root`.
 
-    The bytes depend on the counts, the seed and the hand model only, not on `workers`. An interrupted call is resumed by
-    repeating it; a finished one returns at once. Raises SynthError when the folder holds a data set made otherwise.
+    The bytes depend on the counts, the seed and the hand model only, not on `workers`. An interrupted call is resumed
+    by repeating it; a finished one returns at once. Raises SynthError when the folder holds another data set.
     """
     hand_path = default_hand_path("right")
     request = {
         "format": FORMAT_VERSION, "train": train, "evaluation": evaluation, "mocap": mocap, "seed": seed,
         "hand_model": load_hand_model(hand_path).digest,
     }  # fmt: skip
-    for name in ("train", "evaluation", "mocap"):
-        if int(request[name]) < 0:
-            raise SynthError(f"{name}={request[name]}: the number of hands cannot be negative.")
+    for name, count in (("train", train), ("evaluation", evaluation), ("mocap", mocap)):
+        if count < 0:
+            raise SynthError(f"{name}={count}: the number of hands cannot be negative.")
     if _already_there(root, request):
         return root
     (root / PARTS).mkdir(parents=True, exist_ok=True)
@@ -210,7 +210,7 @@ def annotation(labels: HandLabels, hands_mean_aa: NDArray[np.float64]) -> dict[s
     }
 
 
-def _rounded(values: NDArray[np.float64] | np.float64) -> Any:
+def _rounded(values: NDArray[np.floating] | np.floating) -> Any:
     """Lists of numbers with a tenth of a micrometre; a full double says nothing more and takes twice the space."""
     return np.round(values, 7).tolist()
 

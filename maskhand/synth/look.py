@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from maskhand.synth.film import srgb_to_linear
-from maskhand.synth.renderer import Cloth, Light, Skin
+from maskhand.synth.shading import Cloth, Light, Skin
 from maskhand.synth.skin import NOISE_FIELDS
 from maskhand.synth.solids import Finish, Solid, make_solid
 from maskhand.synth.surface import FOREARM_LENGTH_M, Arm

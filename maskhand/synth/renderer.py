@@ -1,6 +1,6 @@
-"""Hand, forearm and objects to light: embree rays for visibility, shadows and occlusion, numpy for shading.
+"""Hand, forearm and objects to a layer of light: one ray per pixel, four more where an outline crosses the pixel.
 
-All light is linear RGB until `film.py` develops it. One primary ray per pixel; pixels on an outline get four more.
+Visibility is embree's (`raycast.py`), colour is numpy's (`shading.py`); `film.py` develops the layer into a photograph.
 """
 
 from __future__ import annotations
@@ -8,76 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from embreex import rtcore_scene
-from embreex.mesh_construction import TriangleMesh
 from numpy.typing import NDArray
 
-from maskhand.synth.skin import SkinMaps, smooth_step, texel_index
-from maskhand.synth.solids import Solid, colours
+from maskhand.synth.raycast import Scene, vertex_occlusion
+from maskhand.synth.shading import Cloth, Light, Shader, Skin
+from maskhand.synth.skin import SkinMaps
+from maskhand.synth.solids import Solid
 from maskhand.synth.surface import ArmMesh, HandSurface
 
 Array = NDArray[np.float32]
 
-SHADOW_RAYS = 4
-OCCLUSION_RAYS = 64
-OCCLUSION_RANGE_M = 0.07
-# red light travels furthest inside skin, so it wraps furthest around a curve (linear RGB)
-SKIN_WRAP = np.array([0.42, 0.24, 0.16], np.float32)
-OBJECT_WRAP = np.array([0.08, 0.08, 0.08], np.float32)
 EDGE_DEPTH_STEP_M = 0.004
-RAY_OFFSET_M = 0.0012
-
-
-@dataclass(frozen=True)
-class Skin:
-    """Albedo of one person's skin, linear RGB."""
-
-    back: Array
-    """(3,) back of the hand."""
-    palm: Array
-    """(3,)"""
-    blush: Array
-    """(3,) factor where blood shows fully."""
-    nail: Array
-    """(3,)"""
-    mottle: Array
-    """(NOISE_FIELDS,) amplitude of each noise field on brightness."""
-    mottle_red: Array
-    """(NOISE_FIELDS,) amplitude on redness."""
-    relief: float
-    """Strength of creases, wrinkles and tendons, around one."""
-    gloss: float
-    """Strength of the highlight, 0..1."""
-
-
-@dataclass(frozen=True)
-class Light:
-    """Key light and surroundings, camera axes, linear RGB."""
-
-    to_key: Array
-    """(3,) unit vector to the key light."""
-    key: Array
-    """(3,)"""
-    softness: float
-    """Radius of the key light, as the tangent of its half angle."""
-    up: Array
-    """(3,) unit vector to the sky."""
-    sky: Array
-    """(3,)"""
-    ground: Array
-    """(3,)"""
-
-
-@dataclass(frozen=True)
-class Cloth:
-    base: Array
-    """(3,) linear RGB."""
-    stripe: Array
-    """(3,)"""
-    stripe_per_m: float
-    """0 for none."""
+# a turned grid: near-vertical and near-horizontal outlines meet four different levels
+SUBPIXELS = np.array([(-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125)], np.float32)
 
 
 @dataclass(frozen=True)
@@ -92,33 +36,6 @@ class Layer:
     """(H, W) share covered by the visible hand (without forearm, sleeve or objects)."""
 
 
-class Scene:
-    """Triangles of arm and solids behind one embree scene."""
-
-    def __init__(self, arm: ArmMesh, solids: Sequence[Solid]) -> None:
-        self.arm, self.solids = arm, solids
-        parts = [(arm.vertices_m, arm.normals, arm.faces)] + [(s.vertices_m, s.normals, s.faces) for s in solids]
-        starts = np.cumsum([0] + [len(v) for v, _, _ in parts[:-1]])
-        self.vertices = np.concatenate([v for v, _, _ in parts]).astype(np.float32)
-        self.normals = np.concatenate([n for _, n, _ in parts]).astype(np.float32)
-        self.faces = np.concatenate([f + s for (_, _, f), s in zip(parts, starts, strict=True)])
-        # 0 hand, 1 bare forearm, 2 sleeve, 3.. solids
-        counts = [arm.hand_faces, arm.sleeve_face - arm.hand_faces, len(arm.faces) - arm.sleeve_face]
-        counts += [len(s.faces) for s in solids]
-        self.part = np.repeat(np.arange(len(counts)), counts).astype(np.int16)
-        self._embree = rtcore_scene.EmbreeScene()
-        self._mesh = TriangleMesh(self._embree, self.vertices[self.faces])
-
-    def first_hit(self, directions: Array) -> dict[str, NDArray]:
-        """Rays from the camera: primID (-1: none), u, v, tfar."""
-        return self._embree.run(np.zeros_like(directions), directions, output=1)
-
-    def blocked(self, origins: Array, directions: Array, reach_m: float) -> NDArray[np.bool_]:
-        """(N,) whether something lies within reach."""
-        reach = np.full(len(origins), reach_m, np.float32)
-        return self._embree.run(origins, directions, reach, query="OCCLUDED") != -1
-
-
 def render(
     surface: HandSurface, arm: ArmMesh, solids: Sequence[Solid], maps: SkinMaps, skin: Skin, cloth: Cloth,
     light: Light, K_px: NDArray[np.float64], size_px: tuple[int, int], rng: np.random.Generator,
@@ -126,7 +43,7 @@ def render(
     """Render one hand seen by K_px (3, 3) into size_px (width, height); pixel centres are whole numbers."""
     width, height = size_px
     scene = Scene(arm, solids)
-    occlusion = _vertex_occlusion(scene, surface)
+    occlusion = vertex_occlusion(scene, surface)
     x0, y0, x1, y1 = _window(scene.vertices, K_px, width, height)
     blank = Layer(
         np.zeros((height, width, 3), np.float32),
@@ -136,7 +53,7 @@ def render(
     if x1 <= x0 or y1 <= y0:
         return blank
     xs, ys = np.meshgrid(np.arange(x0, x1), np.arange(y0, y1))
-    shade = _Shader(scene, occlusion, maps, skin, cloth, light, rng)
+    shade = Shader(scene, occlusion, maps, skin, cloth, light, rng)
     rows, cols = xs.shape
     colour, covered, is_hand, part, depth = shade(_rays(xs, ys, K_px), (rows, cols))
     light_px = colour.reshape(rows, cols, 3)
@@ -146,9 +63,8 @@ def render(
     edge = _edges(part.reshape(rows, cols), depth.reshape(rows, cols))
     ey, ex = np.nonzero(edge)
     if len(ey):
-        offsets = np.array([(-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375, 0.125)], np.float32)
-        sub_x = (xs[ey, ex][:, None] + offsets[:, 0]).reshape(-1)
-        sub_y = (ys[ey, ex][:, None] + offsets[:, 1]).reshape(-1)
+        sub_x = (xs[ey, ex][:, None] + SUBPIXELS[:, 0]).reshape(-1)
+        sub_y = (ys[ey, ex][:, None] + SUBPIXELS[:, 1]).reshape(-1)
         colour, covered, is_hand, _, _ = shade(_rays(sub_x, sub_y, K_px))
         light_px[ey, ex] = colour.reshape(-1, 4, 3).mean(1)
         alpha[ey, ex] = covered.reshape(-1, 4).mean(1)
@@ -189,171 +105,3 @@ def _edges(part: NDArray, depth: Array) -> NDArray[np.bool_]:
         edge[before] |= jump
         edge[after] |= jump
     return edge
-
-
-def _sphere(count: int) -> Array:
-    """(count, 3) evenly spread directions (Fibonacci lattice)."""
-    k = np.arange(count) + 0.5
-    z = 1 - 2 * k / count
-    angle = np.pi * (1 + 5**0.5) * k
-    r = np.sqrt(1 - z * z)
-    return np.stack([r * np.cos(angle), r * np.sin(angle), z], 1).astype(np.float32)
-
-
-_DIRECTIONS = _sphere(OCCLUSION_RAYS)
-
-
-def _vertex_occlusion(scene: Scene, surface: HandSurface) -> Array:
-    """(V,) share of the sky each vertex sees, cosine weighted; measured on the 778 vertices, smoothed to the rest."""
-    coarse = surface.smooth.shape[1]
-    points, normals = scene.vertices[:coarse], scene.normals[:coarse]
-    cosine = np.maximum(normals @ _DIRECTIONS.T, 0)
-    vertex, ray = np.nonzero(cosine > 0.05)
-    origins = points[vertex] + RAY_OFFSET_M * normals[vertex]
-    hit = scene.blocked(origins, _DIRECTIONS[ray], OCCLUSION_RANGE_M)
-    weight = cosine[vertex, ray]
-    seen = np.bincount(vertex, weight * ~hit, coarse) / np.bincount(vertex, weight, coarse).clip(1e-6)
-    full = np.ones(len(scene.vertices), np.float32)
-    full[: surface.smooth.shape[0]] = surface.smooth @ seen.astype(np.float32)
-    return full
-
-
-class _Shader:
-    """Light leaving the first surface along rays from the camera."""
-
-    def __init__(
-        self, scene: Scene, occlusion: Array, maps: SkinMaps, skin: Skin, cloth: Cloth, light: Light,
-        rng: np.random.Generator,
-    ) -> None:  # fmt: skip
-        self.scene, self.occlusion, self.maps = scene, occlusion, maps
-        self.skin, self.cloth, self.light, self.rng = skin, cloth, light, rng
-
-    def __call__(
-        self, rays: Array, grid: tuple[int, int] | None = None
-    ) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int16], Array]:
-        """rays (N, 3) -> light (N, 3), covered (N,), is hand (N,), part (N,) (-1: none), depth (N,).
-
-        When the rays are a grid of pixels (rows, columns), shadows are smoothed over it.
-        """
-        scene = self.scene
-        found = scene.first_hit(rays)
-        hit = found["primID"] >= 0
-        index = np.flatnonzero(hit)
-        face = found["primID"][index].astype(np.int64)
-        u, v = found["u"][index], found["v"][index]
-        depth = np.zeros(len(rays), np.float32)
-        depth[index] = found["tfar"][index]
-        part = np.full(len(rays), -1, np.int16)
-        part[index] = scene.part[face]
-        light = np.zeros((len(rays), 3), np.float32)
-        share = np.stack([1 - u - v, u, v], 1)
-        corners = scene.faces[face]
-        normal = np.einsum("nk,nkc->nc", share, scene.normals[corners])
-        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-8)
-        lit = self._key_visibility(rays[index] * depth[index, None], normal)
-        if grid is not None:
-            sheet = np.zeros(len(rays), np.float32)
-            sheet[index] = lit
-            total = cv2.blur(sheet.reshape(grid), (3, 3)) / np.maximum(
-                cv2.blur(hit.reshape(grid) * np.float32(1), (3, 3)), 1e-6
-            )
-            lit = total.reshape(-1)[index]
-        light[index] = self._shade(rays[index], normal, lit, face, corners, share, part[index])
-        return light, hit, part == 0, part, depth
-
-    def _shade(
-        self, rays: Array, normal: Array, lit: Array, face: NDArray[np.int64], corners: NDArray[np.int64], share: Array,
-        part: NDArray[np.int16],
-    ) -> Array:  # fmt: skip
-        scene, light = self.scene, self.light
-        view = -rays / np.linalg.norm(rays, axis=1, keepdims=True)
-        open_sky = (share * self.occlusion[corners]).sum(1)
-
-        albedo = np.empty((len(face), 3), np.float32)
-        gloss = np.empty(len(face), np.float32)
-        sharp = np.full(len(face), 22.0, np.float32)
-        for k in range(3 + len(scene.solids)):
-            here = np.flatnonzero(part == k)
-            if not len(here):
-                continue
-            if k == 0:
-                albedo[here], gloss[here], sharp[here] = self._skin(
-                    texel_index(face[here], share[here, 1], share[here, 2])
-                )
-            elif k < 3:
-                behind = (share[here] * scene.arm.wrist_distance_m[corners[here]]).sum(1)
-                inner = (share[here] * scene.arm.palmar[corners[here]]).sum(1)
-                noise = np.einsum("nk,nkf->nf", share[here], scene.arm.noise[corners[here]])
-                albedo[here], gloss[here] = self._forearm(inner, behind, noise) if k == 1 else self._sleeve(behind)
-            else:
-                solid = scene.solids[k - 3]
-                start = len(scene.vertices) - sum(len(s.vertices_m) for s in scene.solids[k - 3 :])
-                local = np.einsum("nk,nkc->nc", share[here], solid.local[corners[here] - start])
-                albedo[here] = colours(solid.finish, local)
-                gloss[here], sharp[here] = solid.finish.gloss, 45.0
-
-        is_skin = (part <= 1)[:, None]
-        n_dot_l = (normal @ light.to_key)[:, None]
-        wrap = np.where(is_skin, SKIN_WRAP, OBJECT_WRAP)
-        diffuse = np.clip((n_dot_l + wrap) / (1 + wrap), 0, 1) / (1 + wrap)
-        # a soft shadow edge on skin is red for the same reason
-        shadow = np.where(is_skin, lit[:, None] ** np.array([0.7, 1.0, 1.15], np.float32), lit[:, None])
-        # facing away from the key nothing arrives except what wraps, whatever the shadow rays said
-        light_in = diffuse * shadow * light.key
-        height = (0.5 + 0.5 * (normal @ light.up))[:, None]
-        ambient = light.ground + (light.sky - light.ground) * height
-        # light that enters a cleft bounces between its skin walls and comes out coloured by them
-        cleft = open_sky[:, None] / (1 - albedo * (1 - open_sky[:, None]) * 0.8)
-        out = albedo * (light_in + ambient * cleft)
-
-        half = light.to_key + view
-        half /= np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-6)
-        peak = np.clip((normal * half).sum(1), 0, 1) ** sharp * (sharp + 8) / 30
-        facing = np.clip((normal * view).sum(1), 0, 1)
-        fresnel = 0.04 + 0.96 * (1 - facing) ** 5
-        shine = gloss * (0.05 * peak * lit * np.clip(n_dot_l[:, 0] * 4, 0, 1))
-        rim = gloss * 0.35 * fresnel * open_sky
-        return out + shine[:, None] * light.key + rim[:, None] * ambient
-
-    def _key_visibility(self, point: Array, normal: Array) -> Array:
-        """(N,) share of the key light that is seen; the light is a disk, sampled at random points."""
-        light = self.light
-        origin = np.repeat(point + RAY_OFFSET_M * normal, SHADOW_RAYS, axis=0)
-        jitter = self.rng.standard_normal((len(origin), 3), dtype=np.float32)
-        to_light = light.to_key + light.softness * 0.5 * jitter
-        return 1 - self.scene.blocked(origin, to_light, 10.0).reshape(-1, SHADOW_RAYS).mean(1, dtype=np.float32)
-
-    def _skin(self, texel: NDArray[np.int64]) -> tuple[Array, Array, Array]:
-        """Albedo (N, 3), gloss (N,), sharpness (N,)."""
-        maps, skin = self.maps, self.skin
-        palmar = maps.palmar[texel][:, None]
-        nail = maps.nail[texel]
-        albedo = skin.back + (skin.palm - skin.back) * palmar
-        blush = maps.blush[texel] * (0.55 + 0.45 * palmar[:, 0]) + maps.noise[texel] @ skin.mottle_red
-        albedo = self._tinted(albedo, blush)
-        grain = maps.noise[texel] @ skin.mottle
-        folds = 0.36 * maps.crease[texel] + 0.20 * maps.wrinkle[texel] - 0.05 * maps.tendon[texel]
-        albedo = albedo * np.clip(1 + grain - skin.relief * folds, 0.2, 1.6)[:, None]
-        albedo += nail[:, None] * (skin.nail - albedo)
-        albedo += (0.65 * maps.nail_free[texel])[:, None] * (np.float32(0.72) - albedo)
-        albedo *= (1 - 0.35 * np.clip(maps.nail_edge[texel], 0, 1))[:, None]
-        return albedo, skin.gloss * (1 + 2.2 * nail), 22 + 50 * nail
-
-    def _forearm(self, palmar: Array, behind: Array, noise: Array) -> tuple[Array, Array]:
-        """The inner side stays somewhat paler up the arm; palmar (N,) as in `ArmMesh`."""
-        skin = self.skin
-        inner = smooth_step(palmar, -0.25, 0.45) * (0.45 + 0.55 * np.exp(-behind / 0.04))
-        albedo = skin.back + (skin.palm - skin.back) * inner[:, None]
-        albedo = self._tinted(albedo, noise @ skin.mottle_red[:2]) * (1 + noise @ skin.mottle[:2])[:, None]
-        return albedo.astype(np.float32), np.full(len(behind), skin.gloss, np.float32)
-
-    def _tinted(self, albedo: Array, blush: Array) -> Array:
-        return albedo * (1 + np.clip(blush, -0.25, 1.3)[:, None] * (self.skin.blush - 1))
-
-    def _sleeve(self, behind: Array) -> tuple[Array, Array]:
-        cloth = self.cloth
-        stripe = (
-            (np.sin(2 * np.pi * cloth.stripe_per_m * behind) > 0.4) if cloth.stripe_per_m else np.zeros(len(behind))
-        )
-        albedo = cloth.base + stripe[:, None].astype(np.float32) * (cloth.stripe - cloth.base)
-        return albedo.astype(np.float32), np.full(len(behind), 0.05, np.float32)

@@ -7,6 +7,7 @@ creases and nails in a 224-pixel picture without a texture atlas, and the same f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ def texel_grid() -> tuple[NDArray[np.int64], Array]:
     inside = i + j <= n
     lookup = np.zeros((n + 1, n + 1), np.int64)
     lookup[inside] = np.arange(inside.sum())
-    return lookup, np.stack([i[inside], j[inside]], 1).astype(np.float32) / n
+    return lookup, (np.stack([i[inside], j[inside]], 1) / n).astype(np.float32)
 
 
 _LOOKUP, _GRID_UV = texel_grid()
@@ -169,14 +170,15 @@ def _paint_palm(
     index, middle, little, ring, thumb = (joints[j] for j in (1, 4, 7, 10, 13))
     thumb_mcp, wrist = joints[14], joints[0]
     palm = palm_weight * palmar * smooth_step(-facing, 0.15, 0.6)
-    radial = index + 0.30 * (wrist - index) + np.array([0, 0, 0.012])
+    elbow, radial = np.array([0.001, 0, 0]), np.array([0, 0, 0.001])  # steps of a millimetre
+    beside = 0.7 * index + 0.3 * wrist + 12 * radial
     curves = {
-        "life": [radial, 0.62 * middle + 0.38 * wrist + [0, 0, 0.013], 0.40 * middle + 0.60 * wrist + [0, 0, 0.005],
-                 0.16 * middle + 0.84 * wrist + [0, 0, 0.008]],
-        "head": [radial, 0.70 * middle + 0.30 * wrist + [0, 0, 0.004], 0.62 * ring + 0.38 * wrist,
-                 0.50 * little + 0.50 * wrist],
-        "heart": [0.5 * (index + middle) - [0.004, 0, 0], middle + [0.012, 0, 0], ring + [0.016, 0, 0],
-                 little + [0.018, 0, -0.010]],
+        "life": [beside, 0.62 * middle + 0.38 * wrist + 13 * radial, 0.4 * middle + 0.6 * wrist + 5 * radial,
+                 0.16 * middle + 0.84 * wrist + 8 * radial],
+        "head": [beside, 0.7 * middle + 0.3 * wrist + 4 * radial, 0.62 * ring + 0.38 * wrist,
+                 0.5 * little + 0.5 * wrist],
+        "heart": [0.5 * (index + middle) - 4 * elbow, middle + 12 * elbow, ring + 16 * elbow,
+                  little + 18 * elbow - 10 * radial],
     }  # fmt: skip
     for points in curves.values():
         distance = _distance_to_curve(p[:, [0, 2]], _spline(np.array(points)[:, [0, 2]])) + wobble
@@ -198,7 +200,7 @@ def _paint_palm(
         maps["tendon"] += back * (np.exp(-((distance / 0.0022) ** 2)) - 0.5 * np.exp(-((distance / 0.005) ** 2)))
     for a, b in ((index, ring), (middle, little), (ring, middle)):
         vein = _spline(
-            np.array([a + [0.012, 0, -0.006], 0.6 * a + 0.4 * b + [0.03, 0, 0], 0.4 * b + 0.6 * wrist])[:, [0, 2]]
+            np.array([a + 12 * elbow - 6 * radial, 0.6 * a + 0.4 * b + 30 * elbow, 0.4 * b + 0.6 * wrist])[:, [0, 2]]
         )
         maps["tendon"] += 0.5 * back * np.exp(-(((_distance_to_curve(p[:, [0, 2]], vein) + 2 * wobble) / 0.0013) ** 2))
 
@@ -225,7 +227,7 @@ def _spline(points: NDArray[np.float64], steps: int = 10) -> NDArray[np.float64]
 def _distance_to_curve(p: Array, curve: NDArray[np.float64]) -> Array:
     """(T,) distance of (T, 2) points from a polyline (P, 2)."""
     best = np.full(len(p), np.inf, np.float32)
-    for a, b in zip(curve, curve[1:], strict=False):
+    for a, b in pairwise(curve):
         along = (b - a).astype(np.float32)
         t = np.clip(((p - a) @ along) / (along @ along + 1e-12), 0, 1)
         gap = p - a.astype(np.float32) - t[:, None] * along

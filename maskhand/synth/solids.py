@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Double = NDArray[np.float64]
 
 SEGMENTS = 28
 KINDS = ("cylinder", "cone", "box", "ellipsoid")
@@ -42,7 +43,7 @@ class Solid:
     finish: Finish
 
 
-def make_solid(kind: str, centre_m: Array, frame: Array, half_m: Array, finish: Finish) -> Solid:
+def make_solid(kind: str, centre_m: Double, frame: Double, half_m: Double, finish: Finish) -> Solid:
     """A solid of half sizes half_m (3,) along the columns of frame (3, 3); its axis is the last column."""
     if kind not in KINDS:
         raise ValueError(f"Unknown solid {kind!r}; expected one of {', '.join(KINDS)}.")
@@ -78,11 +79,13 @@ def colours(finish: Finish, local: Array) -> Array:
     return (finish.base + share[:, None].astype(np.float32) * (finish.second - finish.base)).astype(np.float32)
 
 
-def _lathe(taper: bool) -> tuple[Array, Array, NDArray[np.int64]]:
+def _lathe(taper: bool) -> tuple[Double, Double, NDArray[np.int64]]:
     angle = np.linspace(0, 2 * np.pi, SEGMENTS, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1)
     low, high = (0.72, 1.0) if taper else (1.0, 1.0)
-    points, normals, faces = [], [], []
+    points: list[NDArray] = []
+    normals: list[NDArray] = []
+    faces: list[NDArray] = []
     for z, radius in ((-1.0, low), (1.0, high)):
         points.append(np.column_stack([radius * circle, np.full(SEGMENTS, z)]))
         normals.append(np.column_stack([circle, np.full(SEGMENTS, (low - high) / 2)]))
@@ -99,8 +102,10 @@ def _lathe(taper: bool) -> tuple[Array, Array, NDArray[np.int64]]:
     return np.concatenate(points), np.concatenate(normals), np.concatenate(faces)
 
 
-def _box() -> tuple[Array, Array, NDArray[np.int64]]:
-    points, normals, faces = [], [], []
+def _box() -> tuple[Double, Double, NDArray[np.int64]]:
+    points: list[NDArray] = []
+    normals: list[NDArray] = []
+    faces: list[NDArray] = []
     for axis in range(3):
         for sign in (-1.0, 1.0):
             corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], float)
@@ -114,7 +119,7 @@ def _box() -> tuple[Array, Array, NDArray[np.int64]]:
     return np.concatenate(points), np.concatenate(normals), np.concatenate(faces)
 
 
-def _ellipsoid() -> tuple[Array, Array, NDArray[np.int64]]:
+def _ellipsoid() -> tuple[Double, Double, NDArray[np.int64]]:
     rows = SEGMENTS // 2
     polar, angle = np.meshgrid(
         np.linspace(0, np.pi, rows + 1), np.linspace(0, 2 * np.pi, SEGMENTS, endpoint=False), indexing="ij"

@@ -69,7 +69,7 @@ def fit_view(points_m: Array, rng: np.random.Generator) -> View:
     shift = np.zeros(2)
     # perspective makes near parts larger; a few rounds settle size and position to a fraction of a pixel
     for _ in range(4):
-        at = points + [*shift, depth]
+        at = points + np.array([*shift, depth])
         uv = focal * at[:, :2] / at[:, 2:] + PRINCIPAL_PX
         low, high = uv.min(0), uv.max(0)
         depth *= max((high - low).max() / wanted_px, 0.3)

@@ -21,6 +21,7 @@ from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.models.masked_transformer import TransformerOutput
+from maskhand.models.shape_camera_head import place_camera
 from maskhand.models.vq_mano import VQMano, VQManoOutput
 from maskhand.training.masking import CorruptedTokens
 
@@ -115,8 +116,9 @@ def transformer_losses(
     cross_entropy, accuracy = _token_terms(logits, batch.has_mano, corrupted, masking)
 
     rotmats = tokenizer.decode_soft(expected_codes(logits, tokenizer.codebook))
-    betas, camera = output.betas.float(), output.camera.float()
+    betas = output.betas.float()
     joints = mano(rotmats, betas).joints_m
+    camera = place_camera(output.placement.float(), joints)
 
     theta = (rotmats - batch.rotmats).square().flatten(1).sum(1) * batch.has_mano
     beta = (betas - batch.betas).square().sum(1) * batch.has_mano

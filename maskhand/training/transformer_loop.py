@@ -100,7 +100,7 @@ class _Objective(nn.Module):
         )
         output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
         with torch.autocast(batch.image.device.type, enabled=False):  # code expectation, hand and losses in fp32
-            output = TransformerOutput(output.logits.float(), output.betas.float(), output.camera.float())
+            output = TransformerOutput(output.logits.float(), output.betas.float(), output.placement.float())
             losses = transformer_losses(
                 output, batch, corrupted, model.tokenizer, model.mano, settings.losses, settings.masking
             )

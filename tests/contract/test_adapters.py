@@ -10,7 +10,7 @@ from published_layouts import WRITERS, Fixture
 from published_layouts.hands import edit_json, licensed_folder, pose_hand
 
 from maskhand import catalog
-from maskhand.adapters import LAYOUTS, Adapter, RawDataError, open_adapter
+from maskhand.adapters import LAYOUTS, Adapter, RawDataError, open_adapter, present_splits
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
 from maskhand.sample import HandSample, SampleError
 
@@ -140,6 +140,14 @@ def test_an_empty_folder_is_one_sentence(tmp_path: Path, name: str) -> None:
         open_adapter(spec, str(tmp_path), next(iter(spec.splits))).plan()
     with pytest.raises(catalog.CatalogError, match="has no split 'holdout'"):
         open_adapter(spec, str(tmp_path), "holdout")
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_the_splits_that_are_there_are_found(tmp_path: Path, name: str, split: str) -> None:
+    with pytest.raises(RawDataError, match="none of .* splits"):
+        present_splits(catalog.load_spec(name), str(tmp_path / "raw"))
+    fixture, _ = _write(tmp_path, name, split)
+    assert present_splits(catalog.load_spec(name), str(fixture.raw_dir)) == [split]
 
 
 @pytest.mark.parametrize("name", catalog.names())

@@ -285,8 +285,10 @@ def test_report_files(oracle, set_uri, tmp_path):
 def test_missing_numbers_are_dashes_and_nulls(oracle, tmp_path):
     samples = [dataclasses.replace(s, vertices_cam_m=None, mano=None) for s in make_samples(2)]
     write_set(str(tmp_path / "set"), samples)
-    result = evaluate(oracle.bundle(), str(tmp_path / "set"), iterations=(1,))
+    mean = MeanPose(np.tile(np.eye(3), (16, 1, 1)), np.zeros(10), 1)
+    result = evaluate(oracle.bundle(), str(tmp_path / "set"), iterations=(1,), baseline=mean)
     assert math.isnan(result.best.metrics["pa_mpvpe_mm"])
+    assert result.gain_over_baseline("pa_mpvpe_mm") is None and "NaN" not in result.to_json().decode()
     assert "| – |" in result.to_markdown()
     assert json.loads(result.to_json())["rows"][0]["metrics"]["pa_f5"] is None
 
@@ -305,7 +307,7 @@ def test_a_real_model_is_evaluated_deterministically_and_drawn(small_bundle, set
     assert result.to_json() == again.to_json()
     other_batches = evaluate(small_bundle, set_uri, batch=3)
     assert other_batches.best.metrics["pa_mpjpe_mm"] == pytest.approx(result.best.metrics["pa_mpjpe_mm"], abs=0.05)
-    assert result.best.metrics["pa_mpjpe_mm"] > 1
+    assert result.gain_over_baseline() < 0 and "% above the mean pose's" in result.to_markdown()
     sheet = evaluation_sheet(small_bundle, result, each=2, tile_px=64)
     picture = cv2.imdecode(np.frombuffer(sheet, np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape[0] > 6 * 64 and picture.shape[1] > 5 * 64

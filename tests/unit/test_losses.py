@@ -12,6 +12,7 @@ from maskhand.batch import HandBatch
 from maskhand.config import LossConfig, MaskingConfig
 from maskhand.hand.camera import project_crop
 from maskhand.models.masked_transformer import TransformerOutput
+from maskhand.models.shape_camera_head import place_camera
 from maskhand.training.losses import TransformerLosses, expected_codes, transformer_losses
 from maskhand.training.masking import CorruptedTokens, corrupt_tokens
 
@@ -28,8 +29,8 @@ def corrupted(model, batch: HandBatch, slots: torch.Tensor | None = None) -> Cor
 
 
 def random_output(model, count: int) -> TransformerOutput:
-    camera = torch.cat([10 + torch.rand(count, 1), 0.02 * torch.randn(count, 2)], dim=1)
-    values = torch.randn(count, 16, 20), torch.randn(count, 10), camera
+    placement = torch.cat([10 + torch.rand(count, 1), 0.1 * torch.randn(count, 2)], dim=1)
+    values = torch.randn(count, 16, 20), torch.randn(count, 10), placement
     return TransformerOutput(*(v.requires_grad_() for v in values))
 
 
@@ -59,7 +60,7 @@ def test_terms_against_plain_loops(model) -> None:
     mean_codes = expected_codes(output.logits, model.tokenizer.codebook)
     rotmats = model.tokenizer.decode_soft(mean_codes)
     joints = model.mano(rotmats, output.betas).joints_m
-    projected = project_crop(joints, output.camera)
+    projected = project_crop(joints, place_camera(output.placement, joints))
     sums = dict.fromkeys(("mask", "theta", "beta", "joints_3d", "joints_2d"), 0.0)
     for b in range(3):
         log_p = output.logits[b].log_softmax(-1)
@@ -96,7 +97,7 @@ def test_without_mano_only_the_joints_pull(model) -> None:
     output = random_output(model, 2)
     judge(model, output, batch, mask=0.0, theta=0.0, beta=0.0, joints_3d=0.0).total.backward()
     assert output.logits.grad[0].abs().sum() > 0, "2D joints reach the logits through the expectation"
-    assert output.camera.grad[0].abs().sum() > 0
+    assert output.placement.grad[0].abs().sum() > 0
 
 
 def test_unannotated_joints_and_wrist_pull_nowhere(model) -> None:
@@ -129,7 +130,7 @@ def test_mean_over_ranks_is_the_loss_of_one_process(model, ce: str) -> None:
     parts = []
     for rank in range(2):
         rows = torch.arange(rank, 8, 2)
-        part = TransformerOutput(output.logits[rows], output.betas[rows], output.camera[rows])
+        part = TransformerOutput(output.logits[rows], output.betas[rows], output.placement[rows])
         parts.append(judge(model, part, batch[rows], corrupted(model, batch[rows], rows), ce=ce).total)
     mean = sum(parts) / 2
     assert mean.item() == pytest.approx(whole.total.item(), rel=1e-5)
@@ -143,8 +144,8 @@ def test_token_accuracy_looks_at_masked_labelled_tokens(model) -> None:
     right = torch.nn.functional.one_hot(tokens.target_ids, 20).float()
     right[1] = 0.0  # the unlabelled sample is not asked
     right[0][~tokens.masked[0]] = 0.0  # nor is a visible token
-    camera = torch.tensor([[10.0, 0.0, 0.0]]).expand(2, 3)
-    output = TransformerOutput(right * 9, torch.zeros(2, 10), camera)
+    placement = torch.tensor([[10.0, 0.0, 0.0]]).expand(2, 3)
+    output = TransformerOutput(right * 9, torch.zeros(2, 10), placement)
     assert judge(model, output, batch, tokens).token_accuracy.item() == 1.0
     assert set(judge(model, output, batch, tokens).scalars()) == {
         "total", "mask", "theta", "beta", "joints_3d", "joints_2d", "token_accuracy",

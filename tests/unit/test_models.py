@@ -11,13 +11,14 @@ from model_parts import CROP_PX, random_batch, small_model, small_recipe
 
 from maskhand.config import BackboneConfig
 from maskhand.conventions import BONES, OPENPOSE_21
+from maskhand.hand.camera import project_crop
 from maskhand.models.backbone import BackboneError, ImageEncoder
 from maskhand.models.bundle import BundleError, ModelBundle
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
 from maskhand.models.gapr import GaprBlock
 from maskhand.models.pose_graph import PoseGraph, skeleton_adjacency
 from maskhand.models.pyramid import FeaturePyramid
-from maskhand.models.shape_camera_head import MEAN_SCALE
+from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
 from maskhand.models.synthesizer import ReferencePoints
 
 
@@ -50,7 +51,7 @@ def test_deformable_attention_equals_a_loop() -> None:
             for h in range(heads):
                 total = torch.zeros(dim // heads)
                 for level, feature in enumerate(maps):
-                    value = layer.value(feature[b : b + 1] + layer.level_embedding[level][:, None, None])[0]
+                    value = layer.value(feature[b].permute(1, 2, 0) + layer.level_embedding[level]).permute(2, 0, 1)
                     height, width = value.shape[1:]
                     own = value[h * dim // heads : (h + 1) * dim // heads]
                     for k in range(points):
@@ -200,7 +201,7 @@ def test_vitpose_weights_load_under_their_own_names(tmp_path: Path) -> None:
         {"pose2d_tokens": 0},
         {"pose2d_tokens": 21, "ref_points": "pose2d"},
         {"gapr_residual": "equation", "token_embed": "table", "ref_points": "query"},
-        {"gapr_blocks": 0, "feature_scales": (1,)},
+        {"gapr_blocks": 0, "feature_scales": (1,), "logits_head": "codebook"},
     ],
 )
 def test_every_trainable_weight_gets_a_gradient(changes: dict) -> None:
@@ -210,7 +211,7 @@ def test_every_trainable_weight_gets_a_gradient(changes: dict) -> None:
     drop = torch.tensor([False, True, False])
     output = model(batch.image, batch.keypoints_2d, ids, drop, ~drop)
     assert output.logits.shape == (3, 32, 20)
-    (output.logits.square().mean() + output.betas.square().mean() + output.camera.square().mean()).backward()
+    (output.logits.square().mean() + output.betas.square().mean() + output.placement.square().mean()).backward()
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
     frozen = [n for n, p in model.named_parameters() if not p.requires_grad]
@@ -222,8 +223,19 @@ def test_a_fresh_model_says_the_mean_hand_in_the_middle() -> None:
     batch = random_batch(4)
     context = model.encode_image(batch.image, batch.keypoints_2d)
     assert context.betas.abs().max() < 0.2
-    assert torch.allclose(context.camera[:, 0], torch.full((4,), MEAN_SCALE), rtol=0.1)
-    assert context.camera[:, 1:].abs().max() < 0.02
+    assert torch.allclose(context.placement[:, 0], torch.full((4,), MEAN_SCALE), rtol=0.1)
+    assert context.placement[:, 1:].abs().max() < 0.2
+
+
+def test_placed_camera_projects_the_middle_of_the_hand_to_its_place() -> None:
+    placement = torch.tensor([[9.0, 0.1, -0.2], [14.0, 0.0, 0.05]])
+    joints_m = 0.05 * torch.randn(2, 21, 3) + torch.tensor([0.1, -0.05, 0.0])
+    flat = joints_m * torch.tensor([1.0, 1.0, 0.0])
+    camera = place_camera(placement, flat)
+    assert torch.allclose(project_crop(flat, camera).mean(1), placement[:, 1:], atol=1e-4)
+    assert torch.equal(camera[:, 0], placement[:, 0])
+    deep = project_crop(joints_m, place_camera(placement, joints_m)).mean(1)
+    assert (deep - placement[:, 1:]).abs().max() < 0.02
 
 
 def test_dropped_image_and_pose_leave_no_trace() -> None:
@@ -234,7 +246,7 @@ def test_dropped_image_and_pose_leave_no_trace() -> None:
     for seed in (0, 1):
         batch = random_batch(2, seed)
         context = model.encode_image(batch.image, batch.keypoints_2d, drop_image=drop, drop_pose=drop)
-        outputs.append((model.logits(ids, context), context.betas, context.camera))
+        outputs.append((model.logits(ids, context), context.betas, context.placement))
     for first, second in zip(*outputs, strict=True):
         assert torch.equal(first, second)
 

@@ -14,7 +14,7 @@ from maskhand.models.vq_mano import joint_of_token
 @pytest.fixture(scope="module")
 def model():
     model = small_model(small_recipe(tokens=32))
-    torch.nn.init.normal_(model.to_logits.weight, std=1.0)  # opinions strong enough to differ
+    torch.nn.init.normal_(model.to_logits.linear.weight, std=1.0)  # opinions strong enough to differ
     return model
 
 

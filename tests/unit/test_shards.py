@@ -220,9 +220,10 @@ def test_verify_finds_foreign_files_and_edited_manifests(raw: Fixture, tmp_path:
     assert [(p.kind, p.uri) for p in verify(str(tmp_path))] == [("extra", str(extra))]
     extra.unlink()
     text = json.loads((tmp_path / "images" / "manifest.json").read_text())
-    text["count"] -= 1
-    (tmp_path / "images" / "manifest.json").write_text(json.dumps(text))
-    assert [p.kind for p in verify(str(tmp_path))] == ["unfinished"]
+    for change, message in (({"count": 1}, "edited or damaged"), ({"format_version": 0}, "written in format 0")):
+        (tmp_path / "images" / "manifest.json").write_text(json.dumps(text | change))
+        (problem,) = verify(str(tmp_path))
+        assert problem.kind == "unfinished" and message in problem.message
     assert manifest.official_count is None
 
 

@@ -1,4 +1,4 @@
-"""The synthetic FreiHAND: official layout, labels that agree with each other and with the pictures, repeatable bytes."""
+"""The synthetic FreiHAND: official layout, labels that agree with each other and the pictures, repeatable bytes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_labels_land_on_the_mask(root: Path) -> None:
         points = [(p[:, :2] / p[:, 2:]) for p in (verts[i] @ K[i].T, xyz[i] @ K[i].T)]
         drawn = np.zeros(mask.shape, np.uint8)
         for u, v in points[0]:
-            cv2.circle(drawn, (int(round(u)), int(round(v))), 7, 1, -1)
+            cv2.circle(drawn, (round(u), round(v)), 7, 1, -1)
         # every visible bit of hand lies under projected vertices; joints lie on it unless something hides them
         assert drawn[mask].mean() > 0.99
         near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8))

@@ -38,11 +38,13 @@ def small_recipe(*overrides: str) -> Recipe:
 
 
 def new_tokenizer(recipe: Recipe) -> VQMano:
-    """An untrained, frozen tokenizer whose codes are spread over its encoder's outputs."""
+    """An untrained, frozen tokenizer whose codes are outputs of its encoder; the same for any number of ranks."""
     torch.manual_seed(0)
-    tokenizer = VQMano(recipe.tokenizer)
-    tokenizer(_rotmats(64, step=0))
-    return tokenizer.freeze()
+    tokenizer = VQMano(recipe.tokenizer).freeze()
+    with torch.no_grad():
+        outputs = tokenizer._embed(_rotmats(64, step=0)).flatten(0, 1)
+    tokenizer.codebook.copy_(outputs[:: len(outputs) // tokenizer.codebook_size][: tokenizer.codebook_size])
+    return tokenizer
 
 
 def poses(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
