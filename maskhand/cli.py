@@ -369,9 +369,14 @@ def _say(receipt: Receipt) -> None:
 
 
 def _prepare() -> None:
+    import warnings
+
     from pipelines import runtime
 
-    runtime.prepare(_workspace(), debug=bool(os.environ.get("MASKHAND_DEBUG")))
+    debug = bool(os.environ.get("MASKHAND_DEBUG"))
+    if not debug:
+        warnings.simplefilter("ignore")  # other people's deprecations are nothing a user can act on
+    runtime.prepare(_workspace(), debug)
 
 
 def _numbers(text: str | None) -> tuple[float, float, float, float] | None:

@@ -58,9 +58,7 @@ class DataConfig(_Frozen):
     box_scale: float = 1.2
     keypoints: KeypointConfig
     augment: AugmentConfig = AugmentConfig()
-    shuffle_buffer: int = 1000
     loader_workers: int = 0
-    streams: int = Field(default=8, ge=1)
 
 
 class TokenizerConfig(_Frozen):

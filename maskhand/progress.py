@@ -98,12 +98,24 @@ def print_table(
     from rich.text import Text
 
     styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-    console = Console(file=stream or sys.stdout)
-    # Without a terminal rich assumes 80 columns and folds paths in the middle; a log line may be as long as it likes.
-    width = None if console.is_terminal else 160
+    stream = stream or sys.stdout
+    # Without a terminal rich assumes 80 columns; a log line may be longer.
+    console = Console(file=stream, width=None if stream.isatty() else 140)
     table = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell), style=styles.get(str(cell), "")) for cell in row))
-    console.print(table, width=width)
+    console.print(table)
+
+
+def print_facts(title: str, facts: Sequence[tuple[str, str]], stream: IO[str] | None = None) -> None:
+    """Print names and values line by line, never folded: paths and commands stay whole, to be copied."""
+    width = max(len(name) for name, _ in facts)
+    print(
+        title,
+        *(f"  {name:<{width}}  {value}" for name, value in facts),
+        sep="\n",
+        file=stream or sys.stdout,
+        flush=True,
+    )

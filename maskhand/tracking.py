@@ -358,6 +358,7 @@ class _DefaultStore:
 
     def __enter__(self) -> None:
         mlflow = _import_mlflow(self._uri)
+        self._environment = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
         self._before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
         mlflow.set_tracking_uri(self._uri)
         mlflow.set_registry_uri(self._uri)
@@ -367,6 +368,12 @@ class _DefaultStore:
 
         mlflow.set_tracking_uri(self._before[0])
         mlflow.set_registry_uri(self._before[1])
+        # Setting a store writes it into the environment too, where `Workspace.mlflow_uri` would take it for the user's.
+        for name, value in self._environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _import_mlflow(uri: str) -> Any:

@@ -15,12 +15,12 @@ from prefect import flow
 
 from maskhand.cluster.session import ray_session
 from maskhand.config import load_recipe
-from maskhand.progress import print_table
+from maskhand.progress import print_facts, print_table
 from maskhand.steps import data, evaluate
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 from pipelines.annotate_shards import annotate_shards
-from pipelines.runtime import workspace_for
+from pipelines.runtime import HOST, PORT, workspace_for
 from pipelines.shard_datasets import shard_datasets
 from pipelines.step import done, step, table, told
 from pipelines.train_maskhand import train_maskhand
@@ -51,6 +51,7 @@ def quickstart(
     """
     home = workspace_for(workspace)
     root = str(home.root)
+    wanted = load_recipe(recipe, overrides)  # a mistyped override must not cost the minutes before training
     clock = _Stages()
     # One Ray session for all stages: each start and stop would cost seconds.
     with ray_session():
@@ -60,8 +61,8 @@ def quickstart(
             # Another size or seed is other data under the same name: what the earlier one made is replaced.
             shard_datasets([data.SYNTHETIC], rebuild=True, workspace=root)
         with clock.stage("keypoints and MANO targets"):
-            detector = load_recipe(recipe, overrides).data.keypoints.detector
-            annotate_shards([f"{data.SYNTHETIC}/training", f"{data.SYNTHETIC}/evaluation"], detector, True, root)
+            sets = [f"{data.SYNTHETIC}/training", f"{data.SYNTHETIC}/evaluation"]
+            annotate_shards(sets, wanted.data.keypoints.detector, True, root)
         with clock.stage("train VQ-MANO"):
             tokenizer = train_vq_mano(recipe, overrides, workspace=root)
         with clock.stage("train, measure and register the masked transformer"):
@@ -90,15 +91,17 @@ def _show(home: Workspace, clock: _Stages, trained: dict[str, Receipt]) -> None:
     )
     print_table("held-out hands", *evaluate.table(trained["evaluation"]))
     registered, commands = trained["registered"].numbers, Path(sys.executable).parent
-    print_table(
+    sheets = evaluate.sheets(trained["evaluation"])
+    print_facts(
         "where to look",
-        ("what", "where"),
         [
-            ("contact sheet", "\n".join(evaluate.sheets(trained["evaluation"]).values())),
+            *((f"contact sheet of {name}", uri) for name, uri in sheets.items()),
             ("metrics", trained["evaluation"].uri),
-            ("model", f"{registered['model']} ({registered['aliases']}): {registered['reason']}"),
+            ("registered model", f"{registered['model']}, {registered['aliases']}. {registered['reason']}"),
             ("predict from a photo", f"{commands}/maskhand predict PHOTO --out out -w {home.root}"),
-            ("MLflow pages", f"{commands}/mlflow server --backend-store-uri {home.mlflow_uri} --host 127.0.0.1"),
-            ("Prefect pages", f"{commands}/maskhand serve -w {home.root}   then http://127.0.0.1:4200"),
+            ("MLflow pages", f"{commands}/mlflow server --host {HOST} --backend-store-uri {home.mlflow_uri}"),
+            ("", f"then http://{HOST}:5000"),
+            ("Prefect pages", f"{commands}/maskhand serve -w {home.root}"),
+            ("", f"then http://{HOST}:{PORT}"),
         ],
     )

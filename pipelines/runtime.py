@@ -30,6 +30,7 @@ def settings(workspace: Workspace, debug: bool = False) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "MLFLOW_LOGGING_LEVEL": "INFO" if debug else "ERROR",
         # Everything is still written to the server; the console belongs to our own progress and one-sentence errors.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG" if debug else "CRITICAL",
         "PREFECT_LOGGING_SERVER_LEVEL": "INFO" if debug else "CRITICAL",

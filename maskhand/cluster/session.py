@@ -20,21 +20,13 @@ def ensure_ray() -> bool:
     With `RAY_ADDRESS` set it joins that cluster. Otherwise it starts a small private session on the loopback interface,
     without dashboard or usage statistics.
     """
-    # Ray reads these when it is imported or started; whoever set them already is right.
-    for name, value in {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-        "RAY_DEDUP_LOGS": "1",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    }.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():
         return False
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=True, logging_level=logging.WARNING)
+        ray.init(logging_level=logging.WARNING)
         return True
     ray.init(
         num_cpus=LOCAL_CPUS,
@@ -50,11 +42,11 @@ def ensure_ray() -> bool:
 @contextlib.contextmanager
 def ray_session() -> Iterator[None]:
     """A Ray session for a block; one that was there before is used and left running."""
-    import ray
-
     started = ensure_ray()
     try:
         yield
     finally:
         if started:
+            import ray
+
             ray.shutdown()

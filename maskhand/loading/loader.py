@@ -3,9 +3,6 @@
 A training batch is a pure function of the recipe, the shards, the seed, the step, the rank and the world size, and the
 union of the ranks' rows is the same global batch whatever the world size: row j of rank r is slot r + j * world. So a
 run resumes exactly at any step, reads nothing before it, and sees the same data on any number of workers.
-
-How: a global batch is fed from a fixed number of streams (`data.streams`), slot i from stream i % streams. A rank reads
-the streams of its slots and no others, so each shard is fetched by one rank only.
 """
 
 from __future__ import annotations
@@ -38,7 +35,7 @@ def train_batches(
     Raises ValueError when the batch does not divide and ShardError when a set or sidecar is missing.
     """
     job = _TrainingBatches(recipe, shards_uri, rank, world, recipe.seed if seed is None else seed)
-    job.streams()
+    rows_per_rank(recipe.training.optim.batch, world)
     workers = recipe.data.loader_workers
     if workers == 0:
         return job.batches(start_step, 1)
@@ -68,38 +65,18 @@ class _TrainingBatches:
     world: int
     seed: int
 
-    def streams(self) -> int:
-        """How many streams feed a global batch; decided by the recipe alone, never by the number of workers."""
-        batch, wanted = self.recipe.training.optim.batch, self.recipe.data.streams
-        rows_per_rank(batch, self.world)
-        streams = math.gcd(batch, wanted)
-        if streams % self.world:
-            raise ValueError(
-                f"data.streams={wanted} and optim.batch={batch} make {streams} streams, which do not divide over "
-                f"{self.world} workers; choose values of both that are multiples of {self.world}"
-            )
-        return streams
-
     def batches(self, first_step: int, stride: int) -> Iterator[HandBatch]:
         """The batches of steps first_step, first_step + stride, ..."""
-        data, batch, streams = self.recipe.data, self.recipe.training.optim.batch, self.streams()
+        data, batch = self.recipe.data, self.recipe.training.optim.batch
+        rows = rows_per_rank(batch, self.world)
         sidecars = (*_keypoint_sidecar(data.keypoints.train_source, data.keypoints), MANO)
         sets = {f"{self.shards_uri.rstrip('/')}/{name}": weight for name, weight in data.train.items()}
-        rows_per_step = batch // streams
-        readers = [
-            _every_nth_run(
-                TrainingStream(sets, sidecars, self.seed, rank=stream, world=streams),
-                start=first_step * rows_per_step,
-                run=rows_per_step,
-                stride=stride,
-            )
-            for stream in range(self.rank, streams, self.world)
-        ]
+        stream = TrainingStream(sets, sidecars, self.seed, self.rank, self.world)
+        elements = stream.iterate(first_step * rows, run=rows, stride=stride)
+        # The stream gives rank r the global elements r, r + world, ...: exactly its slots of every batch.
+        slots = np.arange(self.rank, batch, self.world)
         for step in itertools.count(first_step, stride):
-            slots = np.arange(self.rank, batch, self.world)
-            # Slots of this rank visit its streams in turn, since `world` divides their number.
-            rows = [next(readers[k % len(readers)]) for k in range(len(slots))]
-            yield self._batch(rows, step * batch + slots)
+            yield self._batch(list(itertools.islice(elements, rows)), step * batch + slots)
 
     def _batch(self, rows: Sequence[ShardSample], indices: np.ndarray) -> HandBatch:
         data = self.recipe.data
@@ -111,13 +88,6 @@ class _TrainingBatches:
             keypoints=draw_keypoint_disturbance(data.keypoints, self.seed, indices),
             augmentation=draw_image_augmentation(data.augment, self.seed, indices),
         )
-
-
-def _every_nth_run(stream: TrainingStream, *, start: int, run: int, stride: int) -> Iterator[ShardSample]:
-    """Elements of a stream from `start` on: `run` of them, then (stride - 1) * run left out, and so on."""
-    for position, element in enumerate(stream.iterate(start)):
-        if position // run % stride == 0:
-            yield element
 
 
 class _StepsOfWorker(torch.utils.data.IterableDataset):

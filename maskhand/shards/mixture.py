@@ -20,12 +20,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 
 import numpy as np
 
 from maskhand.shards.layout import ShardError
-from maskhand.shards.reader import LoadedShard, ShardSample, ShardSet
+from maskhand.shards.reader import ShardSample, ShardSet
 
 LANES = 16
 """Shards of a set that are read side by side, over all ranks. Part of the order."""
@@ -35,6 +35,14 @@ _DRAWS = 4096
 
 _FETCH_AHEAD = 64
 """The next shard of a lane is fetched when this many samples of the current one are left."""
+
+_KEEP_BYTES = 256 * 2**20
+"""A set whose tars hold at most this much is fetched and decoded once per process, a larger one at every visit."""
+
+Element = Callable[[], ShardSample]
+"""A sample that is decoded when it is asked for."""
+OpenShard = Callable[[int], Callable[[int], ShardSample]]
+"""Shard -> position -> sample."""
 
 
 @dataclass(frozen=True)
@@ -93,25 +101,34 @@ class TrainingStream:
                 raise ShardError(f"{shard_set.uri} holds no sample; it cannot be trained on")
         object.__setattr__(self, "sets", sets)
 
-    def iterate(self, start: int = 0) -> Iterator[ShardSample]:
-        """Elements start, start + 1, ... of this rank: the global elements rank + world * start, and so on."""
-        own = range(self.rank, self.lanes, self.world)
-        with ThreadPoolExecutor(max_workers=2) as fetcher:
-            lanes = [self._lane(lane, -(-(start - turn) // len(own)), fetcher) for turn, lane in enumerate(own)]
-            turn = start % len(own)
-            while True:
-                yield next(lanes[turn])
-                turn = (turn + 1) % len(own)
+    def iterate(self, start: int = 0, run: int = 1, stride: int = 1) -> Iterator[ShardSample]:
+        """Elements start, start + 1, ... of this rank: the global elements rank + world * start, and so on.
 
-    def _lane(self, lane: int, start: int, fetcher: ThreadPoolExecutor) -> Iterator[ShardSample]:
+        With `stride` above one, `run` elements are yielded, the next (stride - 1) * run left out undecoded, and so on:
+        the part of one of `stride` loader processes that make whole batches of `run` elements in turn.
+        """
+        own = range(self.rank, self.lanes, self.world)
+        shards = [_opener(shard_set) for shard_set in self.sets]
+        with ThreadPoolExecutor(max_workers=2) as fetcher:
+            lanes = [self._lane(lane, -(-(start - turn) // len(own)), shards, fetcher) for turn, lane in enumerate(own)]
+            position = 0
+            while True:
+                element = next(lanes[(start + position) % len(own)])
+                if position // run % stride == 0:
+                    yield element()
+                position += 1
+
+    def _lane(
+        self, lane: int, start: int, shards: Sequence[OpenShard], fetcher: ThreadPoolExecutor
+    ) -> Iterator[Element]:
         choices = _choices(list(self.weights.values()), self.seed, lane)
         block, inside = divmod(start, _DRAWS)
         before = np.bincount(choices(block)[:inside], minlength=len(self.sets))
         for number in range(block):
             before += np.bincount(choices(number), minlength=len(self.sets))
         streams = [
-            _visits(shard_set, self._order(shard_set, lane), int(position), fetcher)
-            for shard_set, position in zip(self.sets, before, strict=True)
+            _visits(open_shard, self._order(shard_set, lane), int(position), fetcher)
+            for shard_set, open_shard, position in zip(self.sets, shards, before, strict=True)
         ]
         while True:
             for choice in choices(block)[inside:]:
@@ -124,18 +141,25 @@ class TrainingStream:
         return SetOrder(tuple(shard_set.shard_counts.tolist()), name, self.seed, lane, self.lanes)
 
 
-def _visits(shard_set: ShardSet, order: SetOrder, position: int, fetcher: ThreadPoolExecutor) -> Iterator[ShardSample]:
+def _opener(shard_set: ShardSet) -> OpenShard:
+    manifests = (shard_set.manifest, *shard_set.sidecar_manifests.values())
+    if sum(entry.bytes for manifest in manifests for entry in manifest.shards) > _KEEP_BYTES:
+        return lambda shard: shard_set.load(shard).sample
+    return cache(lambda shard: cache(shard_set.load(shard).sample))
+
+
+def _visits(open_shard: OpenShard, order: SetOrder, position: int, fetcher: ThreadPoolExecutor) -> Iterator[Element]:
     """One lane's endless stream over one set; the next shard is fetched while the last samples are consumed."""
     visit, skipped = order.locate(position)
-    coming: Future[LoadedShard] | None = None
+    coming: Future[Callable[[int], ShardSample]] | None = None
     while True:
-        loaded = coming.result() if coming else shard_set.load(order.shard(visit))
+        sample = coming.result() if coming else open_shard(order.shard(visit))
         coming = None
         places = order.samples(visit)[skipped:]
         for number, place in enumerate(places):
             if coming is None and len(places) - number <= _FETCH_AHEAD:
-                coming = fetcher.submit(shard_set.load, order.shard(visit + 1))
-            yield loaded.sample(int(place))
+                coming = fetcher.submit(open_shard, order.shard(visit + 1))
+            yield partial(sample, int(place))
         visit, skipped = visit + 1, 0
 
 

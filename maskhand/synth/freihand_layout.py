@@ -17,8 +17,9 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def _run(chunks: list[_Chunk], workers: int, progress: Progress | None) -> None:
         return
     # spawn: a forked copy of a process that runs torch threads can hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
         pending: dict[Future[None], _Chunk] = {pool.submit(_render_chunk, c): c for c in missing}
         try:
             while pending:
@@ -163,16 +164,25 @@ def _run(chunks: list[_Chunk], workers: int, progress: Progress | None) -> None:
             raise
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-
-
 def _render_chunk(chunk: _Chunk) -> None:
     """Write the pictures of some hands, then their labels as one part file."""
     studio = open_studio(chunk.hand_path)
-    rows = [_write_hand(studio, chunk, index) for index in range(chunk.start, chunk.stop)]
+    with _one_thread():
+        rows = [_write_hand(studio, chunk, index) for index in range(chunk.start, chunk.stop)]
     _write_atomic(chunk.part, json.dumps(rows).encode())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread per process: sums in the same order everywhere, and no contention between workers."""
+    torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(cv2_threads)
 
 
 def _write_hand(studio: Studio, chunk: _Chunk, index: int) -> dict[str, Any]:

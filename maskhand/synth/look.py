@@ -46,7 +46,7 @@ def sample_skin(rng: np.random.Generator) -> Skin:
         blush=np.array([1 + 0.03 * redness, 1 - 0.22 * redness, 1 - 0.22 * redness], np.float32),
         nail=(0.75 * palm + 0.25 * srgb_to_linear((222, 172, 160))) * np.float32(rng.uniform(0.95, 1.2)),
         mottle=(rng.uniform(0.01, 0.035, NOISE_FIELDS) * rng.choice([-1, 1], NOISE_FIELDS)).astype(np.float32),
-        mottle_red=(rng.uniform(0.02, 0.13, NOISE_FIELDS) * rng.choice([-1, 1], NOISE_FIELDS)).astype(np.float32),
+        mottle_red=(rng.uniform(0.02, 0.10, NOISE_FIELDS) * rng.choice([-1, 1], NOISE_FIELDS)).astype(np.float32),
         relief=float(rng.uniform(0.4, 1.25)),
         gloss=float(rng.uniform(0.15, 0.8)),
     )

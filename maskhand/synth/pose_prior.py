@@ -2,7 +2,8 @@
 
 Angles are degrees in an array (..., 16, 3): joints in MANO's order, columns flexion, abduction, twist about the
 anatomical axes of `hand/open_hand/anatomy.json`. Row 0 (the wrist) is always zero; global orientation is sampled in
-`view.py`. The named shapes and limits are data, in `hand_shapes.yaml`.
+`view.py`. The named shapes and limits are data, in `hand_shapes.yaml`. The axes were measured on the open hand; MANO's
+own template rests in the same flat pose and frame, so they serve a licensed model file as well.
 """
 
 from __future__ import annotations

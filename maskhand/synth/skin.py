@@ -20,6 +20,7 @@ Array = NDArray[np.float32]
 TEXELS_PER_EDGE = 4
 NOISE_FIELDS = 6
 PAINT_SEED = 1
+CURVE_REACH_M = 0.015
 
 # MANO's finger order, first joint of each; FINGERTIP_VERTICES counts from the thumb
 _FIRST_JOINT = {"thumb": 13, "index": 1, "middle": 4, "ring": 10, "little": 7}
@@ -170,15 +171,15 @@ def _paint_palm(
     index, middle, little, ring, thumb = (joints[j] for j in (1, 4, 7, 10, 13))
     thumb_mcp, wrist = joints[14], joints[0]
     palm = palm_weight * palmar * smooth_step(-facing, 0.15, 0.6)
-    elbow, radial = np.array([0.001, 0, 0]), np.array([0, 0, 0.001])  # steps of a millimetre
-    beside = 0.7 * index + 0.3 * wrist + 12 * radial
+    mm_back, mm_radial = np.array([0.001, 0, 0]), np.array([0, 0, 0.001])  # steps to the elbow, to the thumb
+    beside = 0.7 * index + 0.3 * wrist + 12 * mm_radial
     curves = {
-        "life": [beside, 0.62 * middle + 0.38 * wrist + 13 * radial, 0.4 * middle + 0.6 * wrist + 5 * radial,
-                 0.16 * middle + 0.84 * wrist + 8 * radial],
-        "head": [beside, 0.7 * middle + 0.3 * wrist + 4 * radial, 0.62 * ring + 0.38 * wrist,
+        "life": [beside, 0.62 * middle + 0.38 * wrist + 13 * mm_radial, 0.4 * middle + 0.6 * wrist + 5 * mm_radial,
+                 0.16 * middle + 0.84 * wrist + 8 * mm_radial],
+        "head": [beside, 0.7 * middle + 0.3 * wrist + 4 * mm_radial, 0.62 * ring + 0.38 * wrist,
                  0.5 * little + 0.5 * wrist],
-        "heart": [0.5 * (index + middle) - 4 * elbow, middle + 12 * elbow, ring + 16 * elbow,
-                  little + 18 * elbow - 10 * radial],
+        "heart": [0.5 * (index + middle) - 4 * mm_back, middle + 12 * mm_back, ring + 16 * mm_back,
+                  little + 18 * mm_back - 10 * mm_radial],
     }  # fmt: skip
     for points in curves.values():
         distance = _distance_to_curve(p[:, [0, 2]], _spline(np.array(points)[:, [0, 2]])) + wobble
@@ -195,12 +196,14 @@ def _paint_palm(
         maps["blush"] += strength * palm * away * np.exp(-distance2 / (2 * radius**2))
     back = palm_weight * smooth_step(facing, 0.3, 0.8)
     for knuckle in (index, middle, ring, little):
-        curve = np.linspace(knuckle[[0, 2]], 0.75 * wrist[[0, 2]] + 0.25 * middle[[0, 2]], 12)
+        curve = np.stack([knuckle, 0.75 * wrist + 0.25 * middle])[:, [0, 2]]
         distance = _distance_to_curve(p[:, [0, 2]], curve)
         maps["tendon"] += back * (np.exp(-((distance / 0.0022) ** 2)) - 0.5 * np.exp(-((distance / 0.005) ** 2)))
     for a, b in ((index, ring), (middle, little), (ring, middle)):
         vein = _spline(
-            np.array([a + 12 * elbow - 6 * radial, 0.6 * a + 0.4 * b + 30 * elbow, 0.4 * b + 0.6 * wrist])[:, [0, 2]]
+            np.array([a + 12 * mm_back - 6 * mm_radial, 0.6 * a + 0.4 * b + 30 * mm_back, 0.4 * b + 0.6 * wrist])[
+                :, [0, 2]
+            ]
         )
         maps["tendon"] += 0.5 * back * np.exp(-(((_distance_to_curve(p[:, [0, 2]], vein) + 2 * wobble) / 0.0013) ** 2))
 
@@ -225,14 +228,17 @@ def _spline(points: NDArray[np.float64], steps: int = 10) -> NDArray[np.float64]
 
 
 def _distance_to_curve(p: Array, curve: NDArray[np.float64]) -> Array:
-    """(T,) distance of (T, 2) points from a polyline (P, 2)."""
-    best = np.full(len(p), np.inf, np.float32)
-    for a, b in pairwise(curve):
-        along = (b - a).astype(np.float32)
-        t = np.clip(((p - a) @ along) / (along @ along + 1e-12), 0, 1)
-        gap = p - a.astype(np.float32) - t[:, None] * along
+    """(T,) distance of (T, 2) points from a polyline (P, 2); infinite where it is too far to matter."""
+    near = np.flatnonzero(((p > curve.min(0) - CURVE_REACH_M) & (p < curve.max(0) + CURVE_REACH_M)).all(1))
+    best = np.full(len(near), np.inf, np.float32)
+    for a, b in pairwise(curve.astype(np.float32)):
+        along = b - a
+        t = np.clip(((p[near] - a) @ along) / (along @ along + 1e-12), 0, 1)
+        gap = p[near] - a - t[:, None] * along
         np.minimum(best, (gap**2).sum(1), out=best)
-    return np.sqrt(best)
+    distance = np.full(len(p), np.inf, np.float32)
+    distance[near] = np.sqrt(best)
+    return distance
 
 
 def _value_noise(p: Array, rng: np.random.Generator) -> Array:

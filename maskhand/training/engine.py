@@ -16,8 +16,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +153,27 @@ def _import_deepspeed(cuda: bool) -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # DeepSpeed still calls collectives by the names torch is about to rename: one warning a step otherwise.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
-    import deepspeed
+    with _without("mlflow"):  # its autotuner would load all of it, a second or two in every worker
+        import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if not cuda:
         # Its shared-memory all-reduce would be compiled now (36 s, needs a compiler) and gloo serves as well.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+@contextmanager
+def _without(package: str) -> Iterator[None]:
+    """Let imports of an optional package fail for a block, unless it is loaded already."""
+    absent = package not in sys.modules
+    if absent:
+        sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[package]
 
 
 def _join_process_group(deepspeed: Any, cuda: bool) -> None:

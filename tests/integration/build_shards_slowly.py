@@ -1,17 +1,19 @@
-"""A program that builds shards with a pause after each one, for tests that kill it: RAW_DIR SET_URI."""
+"""A program that builds shards with a pause after each one, for a test that kills it: RAW_DIR SET_URI."""
 
 from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 from maskhand.catalog import load_spec
 from maskhand.shards.build import build_shards
 
-build_shards(
-    load_spec("freihand_synth").model_copy(update={"shard_size": 4}),
-    sys.argv[1],
-    "training",
-    sys.argv[2],
-    on_shard=lambda _record: time.sleep(0.05),
-)
+
+def build(raw_dir: Path, set_uri: Path, pause_s: float) -> None:
+    spec = load_spec("freihand_synth").model_copy(update={"shard_size": 4})
+    build_shards(spec, str(raw_dir), "training", str(set_uri), on_shard=lambda _record: time.sleep(pause_s))
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]), Path(sys.argv[2]), pause_s=0.1)

@@ -15,11 +15,11 @@ import torch
 
 from maskhand.cluster.session import ray_session
 from maskhand.cluster.train import FitResult, TrainingError, fit, read_metrics
-from maskhand.config import EngineConfig, Recipe
+from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.bundle import ModelBundle
 from maskhand.training import tokenizer_loop, transformer_loop
-from maskhand.training.checkpoint import load_tokenizer
+from maskhand.training.checkpoint import DirectoryStore, load_tokenizer
 from maskhand.training.worker import Worker
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
@@ -76,9 +76,9 @@ def session() -> Iterator[None]:
             ray.cloudpickle.unregister_pickle_by_value(module)
 
 
-def _fit(job: Job, folder: Path, workers: int = 2, identity: str = "id", **engine) -> FitResult:
-    config = job.recipe.engine.model_copy(update={"workers": workers, **engine})
-    return fit(loop, job, name="run", identity=identity, storage_path=folder, engine=config)
+def _fit(job: Job, folder: Path, identity: str = "id", on_progress=None) -> FitResult:
+    engine = job.recipe.engine.model_copy(update={"workers": 2})
+    return fit(loop, job, name="run", identity=identity, storage_path=folder, engine=engine, on_progress=on_progress)
 
 
 def _losses(run_dir: Path) -> dict[int, float]:
@@ -104,27 +104,30 @@ def test_a_killed_worker_changes_nothing(two_workers: FitResult, tmp_path: Path)
     assert first_steps.count(2) == 1, "it went on from a checkpoint, not from the start"
 
 
-@pytest.mark.parametrize("stage", [1])
-def test_one_worker_trains_like_two(two_workers: FitResult, tmp_path: Path, stage: int) -> None:
-    alone = _fit(Job(fakes.small_recipe()), tmp_path, workers=1, zero_stage=stage)
-    assert two_workers.restarts == alone.restarts == 0 and two_workers.steps == alone.steps == 12
-    pair, single = _losses(two_workers.run_dir), _losses(alone.run_dir)
-    assert sorted(pair) == [2, 4, 6, 8, 10, 12]
-    assert pair == pytest.approx(single, rel=1e-5)
+def _alone(job: Job, folder: Path) -> tuple[dict[int, float], Path]:
+    """The same training in this process, without Ray: losses by step and the exported folder."""
+    losses: dict[int, float] = {}
+    worker = Worker(0, 1, lambda step, row: losses.update({step: row["train/loss"]}), DirectoryStore(folder))
+    loop(job, worker)
+    return losses, folder / "step-000000012" / "export"
 
 
-def test_the_tokenizer_trains_on_two_workers_like_on_one(tmp_path: Path) -> None:
+def test_two_workers_train_like_one_process(two_workers: FitResult, tmp_path: Path) -> None:
+    alone, _ = _alone(Job(fakes.small_recipe()), tmp_path)
+    assert two_workers.restarts == 0 and two_workers.steps == 12
+    assert sorted(alone) == [2, 4, 6, 8, 10, 12]
+    assert _losses(two_workers.run_dir) == pytest.approx(alone, rel=1e-5)
+
+
+def test_the_tokenizer_trains_on_two_workers_like_in_one_process(tmp_path: Path) -> None:
     job = Job(fakes.small_recipe(), kind="tokenizer")
     progress: list[int] = []
-    pair = fit(
-        loop, job, name="run", identity="id", storage_path=tmp_path / "two", on_progress=lambda step, _: progress.append(step),
-        engine=job.recipe.engine.model_copy(update={"workers": 2}),
-    )  # fmt: skip
-    single = _fit(job, tmp_path / "one", workers=1)
+    pair = _fit(job, tmp_path / "two", on_progress=lambda step, _: progress.append(step))
+    alone, export = _alone(job, tmp_path / "alone")
     assert progress == [2, 4, 6, 8, 10, 12]
-    assert _losses(pair.run_dir) == pytest.approx(_losses(single.run_dir), rel=1e-5)
-    ours, theirs = (load_tokenizer(run.export_dir).state_dict() for run in (pair, single))
-    assert all(torch.allclose(ours[k].float(), theirs[k].float(), atol=1e-4) for k in ours)
+    assert _losses(pair.run_dir) == pytest.approx(alone, rel=1e-5)
+    ours, theirs = load_tokenizer(pair.export_dir).state_dict(), load_tokenizer(export).state_dict()
+    assert all(torch.allclose(ours[name].float(), theirs[name].float(), atol=1e-4) for name in ours)
 
 
 def test_a_finished_run_is_found_again_and_a_name_belongs_to_one_identity(two_workers: FitResult) -> None:
@@ -140,12 +143,3 @@ def test_a_mistake_of_the_program_is_told_at_once(tmp_path: Path) -> None:
         _fit(Job(fakes.small_recipe(), fail=True), tmp_path)
     assert len((tmp_path / "run" / "starts.txt").read_text().splitlines()) <= 1
     assert not (tmp_path / "run" / "finished.json").exists()
-
-
-def test_a_batch_that_does_not_divide_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"optim.batch=8 does not divide over engine.workers=3"):
-        _fit(Job(fakes.small_recipe()), tmp_path, workers=3)
-
-
-def test_the_recipes_engine_is_a_full_engine_config() -> None:
-    assert EngineConfig.model_validate(fakes.small_recipe().engine.model_dump()) == fakes.small_recipe().engine

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from build_shards_slowly import build
 from published_layouts import WRITERS
 
 from maskhand.catalog import load_spec
@@ -18,10 +19,6 @@ pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).with_name("build_shards_slowly.py")
 
 
-def _start(raw: Path, folder: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, str(PROGRAM), str(raw), str(folder)])
-
-
 def _bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -29,15 +26,15 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 def test_killed_builds_resume_to_identical_bytes(tmp_path: Path) -> None:
     raw = WRITERS["freihand"](tmp_path / "raw", load_spec("freihand_synth"), "training", 20).raw_dir
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    assert _start(raw, whole).wait(timeout=120) == 0
+    build(raw, whole, pause_s=0)
 
     reached = []
     for wanted in (4, 12):  # of 20 shards
-        process = _start(raw, resumed)
+        process = subprocess.Popen([sys.executable, str(PROGRAM), str(raw), str(resumed)])
         deadline = time.monotonic() + 120
         while len(list(resumed.glob("images/0*.tar"))) < wanted and process.poll() is None:
             assert time.monotonic() < deadline, "the build makes no progress"
-            time.sleep(0.005)
+            time.sleep(0.01)
         process.kill()
         assert process.wait() == -9, "the build must be killed, not finished"
         assert not (resumed / "images" / "manifest.json").exists()
@@ -45,6 +42,6 @@ def test_killed_builds_resume_to_identical_bytes(tmp_path: Path) -> None:
     assert 0 < reached[0] < reached[1] < 20, "every run continues where the last one was killed"
     assert [p.kind for p in verify(str(resumed))] == ["unfinished"]
 
-    assert _start(raw, resumed).wait(timeout=120) == 0
+    build(raw, resumed, pause_s=0)
     assert _bytes(resumed) == _bytes(whole)
     assert verify(str(resumed)) == []
