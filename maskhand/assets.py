@@ -196,7 +196,7 @@ def _openpose(folder: Path) -> Asset:
         str(path),
         "OpenPose's hand network as keypoint detector (openpose-hand), the one the paper uses",
         "OpenPose licence, non-commercial research",
-        f"get {OPENPOSE_FILE} as linked by github.com/Hzzone/pytorch-openpose and copy it there",
+        f"get {OPENPOSE_FILE} as linked by github.com/Hzzone/pytorch-openpose and copy it to {path}",
     )
 
 
@@ -208,7 +208,7 @@ def _vitpose(folder: Path) -> Asset:
         str(path),
         "initial weights of the full-size image encoder",
         "Apache-2.0 (ViTPose)",
-        "see github.com/ViTAE-Transformer/ViTPose (whole-body, huge), copy it there and set model.backbone.checkpoint",
+        f"see github.com/ViTAE-Transformer/ViTPose (huge); copy it to {path}; set model.backbone.checkpoint",
     )
 
 
@@ -220,7 +220,7 @@ def _hamer(folder: Path) -> Asset:
         str(path),
         "initial weights of the full-size image encoder, already trained on hands",
         "MIT (code); trained on research data sets and MANO",
-        "see github.com/geopavlakos/hamer, copy it there and set model.backbone.checkpoint",
+        f"see github.com/geopavlakos/hamer; copy it to {path}; set model.backbone.checkpoint",
     )
 
 

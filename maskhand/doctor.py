@@ -26,6 +26,8 @@ BREAKING: tuple[tuple[str, tuple[int, int], str], ...] = (
 )
 """(package, first version that breaks, how): conflicts that no installer sees."""
 
+INSTALL = "run `make quickstart`, or install with constraints.txt"
+
 PARTS = ("torch", "torchvision", "ray", "deepspeed", "prefect", "mlflow", "webdataset", "timm", "ai-edge-litert")
 
 
@@ -45,7 +47,13 @@ def examine(workspace: Workspace) -> list[Finding]:
     checks: tuple[Callable[[Workspace], Iterator[Finding]], ...] = (
         _python, _packages, _machine, _accelerator, _ray, _prefect, _mlflow, _storage, _hand_model, _detector,
     )  # fmt: skip
-    return [finding for check in checks for finding in check(workspace)]
+    findings: list[Finding] = []
+    for check in checks:
+        try:
+            findings.extend(check(workspace))
+        except ImportError as error:  # a broken installation must not hide the other answers
+            findings.append(Finding("fail", str(error.name), f"cannot be imported: {error}", INSTALL))
+    return findings
 
 
 def _python(_: Workspace) -> Iterator[Finding]:
@@ -60,7 +68,7 @@ def _packages(_: Workspace) -> Iterator[Finding]:
         try:
             yield Finding("ok", name, metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield Finding("fail", name, "not installed", "run `make quickstart`, or install with constraints.txt")
+            yield Finding("fail", name, "not installed", INSTALL)
     for name, breaks_at, how in BREAKING:
         version = metadata.version(name)
         good = tuple(int(part) for part in version.split(".")[:2]) < breaks_at

@@ -1,8 +1,8 @@
 """A registered model in use: MLflow runs this file ("model from code"), pictures go in and hands come out.
 
     model = mlflow.pyfunc.load_model("models:/maskhand@champion")
-    model.predict(Path("photo.jpg").read_bytes())                # a DataFrame, a row per hand
-    model.predict({"image": ["a.jpg", "b.png"]}, params={"vertices": True})
+    model.predict({"image": Path("photo.jpg").read_bytes()})     # a DataFrame, a row per hand
+    model.predict(pandas.DataFrame({"image": ["a.jpg", "b.png"]}), params={"vertices": True})
 
 Needs nothing from the workspace but the keypoint detector's files, which are fetched into `$MASKHAND_WORKSPACE/assets`.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
+warnings.filterwarnings("ignore", message=".*Add type hints to the `predict`")  # the signature says more than hints can
+
 
 class HandPredictor(PythonModel):
     """Column `image`: an encoded picture (bytes, or base64 text), the path of one, or (H, W, 3) uint8 RGB.
 
     Rows: `input` (position of the picture), `hand` (0 = best detection), side, box_xyxy_px (4), pose_aa (16 x 3
-    absolute MANO axis-angle, global orientation first), betas (10), transl_cam_m (3), joints_cam_m (21 x 3, OpenPose order),
-    joints_px (21 x 2), joint_confidence (16), score; with the parameter `vertices` also vertices_cam_m (778 x 3).
+    absolute MANO axis-angle, global orientation first), betas (10), transl_cam_m (3), joints_cam_m (21 x 3, OpenPose
+    order), joints_px (21 x 2), joint_confidence (16), score; with the parameter `vertices` also vertices_cam_m
+    (778 x 3).
     """
 
     def load_context(self, context: Any) -> None:
@@ -33,12 +37,11 @@ class HandPredictor(PythonModel):
 
         self._bundle = ModelBundle.load(context.artifacts["bundle"])
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, context, model_input, params=None):  # MLflow reads type hints here as a schema
         from maskhand.predict import predict_hands
 
-        images = model_input["image"] if isinstance(model_input, pd.DataFrame | dict) else model_input
         rows = []
-        for position, image in enumerate(images):
+        for position, image in enumerate(model_input["image"]):
             for rank, hand in enumerate(predict_hands(_decoded(image, position), self._bundle)):
                 row: dict[str, Any] = {"input": position, "hand": rank, "side": hand.side}
                 for name in _ARRAYS + (("vertices_cam_m",) if (params or {}).get("vertices") else ()):

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -183,7 +184,8 @@ class Tracker:
 
         score = Score(metrics["pa_mpjpe_mm"], metrics["mean_pose_pa_mpjpe_mm"], evaluation_digest)
         package = Path(__file__).parent
-        with self._as_default(), mlflow.start_run(run_id=run_id):
+        with self._as_default(), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*input example")  # the signature is written, not guessed
             logged = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(package / "serving.py"),

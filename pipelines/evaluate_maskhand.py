@@ -12,7 +12,7 @@ from pipelines.step import done, slug, step, table, told
 
 
 @step("evaluate")
-def measure(workspace: str, model: str, model_digest: str, sets: list[str]) -> Receipt:
+def measure(workspace: str, model: str, digests: dict[str, str], sets: list[str]) -> Receipt:
     with told("evaluate", "progress-evaluate") as progress:
         return evaluate.evaluate(workspace_for(workspace), model, sets, progress)
 
@@ -29,8 +29,7 @@ def evaluate_maskhand(
     `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
-    digest = evaluate.model_digest(home, model)
-    receipt = done(measure, str(home.root), model, digest, sets)
+    receipt = done(measure, str(home.root), model, evaluate.input_digests(home, model, sets), sets)
     show(receipt)
     evaluate.track(home, receipt)
     return receipt

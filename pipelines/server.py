@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from maskhand.workspace import Workspace
 from pipelines.runtime import HOST, PORT, settings
@@ -29,13 +30,19 @@ class ServerError(RuntimeError):
     """The Prefect server or worker did not do what was asked; the message says what to do."""
 
 
+def environment(workspace: Workspace, api_url: str | None = None) -> dict[str, str]:
+    """The variables of a Prefect process: ours, what the user has set, and the server at `api_url` (None: its own)."""
+    variables = {**settings(workspace), **os.environ}
+    variables.pop("PREFECT_API_URL", None)
+    return variables if api_url is None else variables | {"PREFECT_API_URL": api_url}
+
+
 def run_deployment(workspace: Workspace, name: str, parameters: Sequence[str], watch: bool) -> int:
     """`train-maskhand` -> `prefect deployment run train-maskhand/train-maskhand`. Returns its exit code."""
-    environment = {**os.environ, **_settings(workspace), "PREFECT_API_URL": _running_server()}
     deployment = name if "/" in name else f"{name}/{name}"
     options = [word for parameter in parameters for word in ("--param", parameter)]
     command = ["deployment", "run", deployment, *options, *(["--watch"] if watch else [])]
-    return subprocess.run(_prefect(*command), env=environment, check=False).returncode
+    return subprocess.run(_prefect(*command), env=environment(workspace, _running_server()), check=False).returncode
 
 
 def deploy(workspace: Workspace) -> int:
@@ -44,14 +51,13 @@ def deploy(workspace: Workspace) -> int:
     The server is the one at `PREFECT_API_URL`, else a running `maskhand serve`, else the workspace's own database,
     which `maskhand serve` opens later.
     """
-    environment = {**os.environ, **_settings(workspace)}
     try:
-        return _deploy({**environment, "PREFECT_API_URL": _running_server()})
+        return _deploy(environment(workspace, _running_server()))
     except ServerError:
         if "PREFECT_API_URL" in os.environ:
             raise
     with server(workspace, _free_port(), workspace.prefect_home / "server.log") as url:
-        return _deploy({**environment, "PREFECT_API_URL": url})
+        return _deploy(environment(workspace, url))
 
 
 def serve(workspace: Workspace, port: int = PORT) -> int:
@@ -61,11 +67,10 @@ def serve(workspace: Workspace, port: int = PORT) -> int:
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     with server(workspace, port, log) as url:
-        environment = {**os.environ, **_settings(workspace), "PREFECT_API_URL": url}
-        if code := _deploy(environment):
+        if code := _deploy(environment(workspace, url)):
             return code
         try:
-            with worker(environment) as process:
+            with worker(environment(workspace, url)) as process:
                 print(f"Prefect: http://{HOST}:{port} (log: {log}); Ctrl-C ends it", flush=True)
                 process.wait()
         except KeyboardInterrupt:
@@ -79,11 +84,10 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[str]:
     url = f"http://{HOST}:{port}/api"
     if _answers(url):
         raise ServerError(f"port {port} is taken by another Prefect server; choose another one with --port")
-    environment = {**os.environ, **_settings(workspace), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
-    environment.pop("PREFECT_API_URL", None)
+    own = environment(workspace) | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        process = _start(_prefect("server", "start", "--host", HOST, "--port", str(port)), environment, output)
+        process = _start(_prefect("server", "start", "--host", HOST, "--port", str(port)), own, output)
         try:
             deadline_s = time.monotonic() + START_S
             while not _answers(url):
@@ -96,22 +100,22 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[str]:
 
 
 @contextmanager
-def worker(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def worker(variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A process worker of the pool. It is stopped with SIGINT, so that its runs end before it and before the server."""
-    process = _start(_prefect("worker", "start", "--pool", POOL), environment, None)
+    process = _start(_prefect("worker", "start", "--pool", POOL), variables, None)
     try:
         yield process
     finally:
         _stop(process, signal.SIGINT)
 
 
-def _deploy(environment: Mapping[str, str]) -> int:
+def _deploy(variables: Mapping[str, str]) -> int:
     steps = (
         ("work-pool", "create", POOL, "--type", "process", "--overwrite"),
         ("deploy", "--all", "--prefect-file", str(PREFECT_FILE)),
     )
     for step in steps:
-        run = subprocess.run(_prefect(*step), env=dict(environment), capture_output=True, text=True, check=False)
+        run = subprocess.run(_prefect(*step), env=dict(variables), capture_output=True, text=True, check=False)
         if run.returncode:
             print(run.stdout, run.stderr, file=sys.stderr)
             return run.returncode
@@ -143,20 +147,15 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _settings(workspace: Workspace) -> dict[str, str]:
-    # What the user has set wins, as in `runtime.prepare`.
-    return {name: value for name, value in settings(workspace).items() if name not in os.environ}
-
-
 def _prefect(*words: str) -> list[str]:
     return [sys.executable, "-m", "prefect", "--no-prompt", *words]
 
 
-def _start(command: list[str], environment: Mapping[str, str], output) -> subprocess.Popen[bytes]:
+def _start(command: list[str], variables: Mapping[str, str], output: IO[bytes] | None) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches us alone, and we stop the worker before its server.
     return subprocess.Popen(
         command,
-        env=dict(environment),
+        env=dict(variables),
         stdout=output,
         stderr=subprocess.STDOUT if output else None,
         start_new_session=True,

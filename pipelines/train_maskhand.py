@@ -26,7 +26,7 @@ def transformer(
 
 
 @step("register")
-def register(workspace: str, model: str, evaluation: str, run_id: str) -> Receipt:
+def register(workspace: str, model: str, evaluation: str, evaluation_digest: str, run_id: str) -> Receipt:
     return evaluate.register(workspace_for(workspace), model, evaluation, run_id)
 
 
@@ -49,9 +49,9 @@ def train_maskhand(
     folder = tokenizer or train_vq_mano(recipe, overrides, label, root).folder
     digests = data.training_digests(home, recipe, overrides)
     model = done(transformer, root, recipe, overrides, digests, folder, label)
-    measured = done(measure, root, model.folder, model.digest, [])
+    measured = done(measure, root, model.folder, evaluate.input_digests(home, model.folder, []), [])
     show(measured)
-    registered = done(register, root, model.folder, measured.uri, str(model.numbers["run_id"]))
+    registered = done(register, root, model.folder, measured.uri, measured.digest, str(model.numbers["run_id"]))
     emit_event(
         REGISTERED,
         resource={"prefect.resource.id": "maskhand.model", "prefect.resource.name": "maskhand"},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -34,10 +35,6 @@ Loop = Callable[[Any, Worker], dict[str, float]]
 """`loop(job, worker)` trains and returns the last metrics; its last checkpoint holds a folder `export/`."""
 
 STARTS = "starts.txt"
-_PROGRAM_ERRORS = (
-    ArithmeticError, AssertionError, AttributeError, FileNotFoundError, ImportError, LookupError, NameError, TypeError,
-    ValueError,
-)  # fmt: skip
 _RAY_TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else every phase of a fit waits for a tick of two seconds
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less; a preempted worker is a lost worker like any other
@@ -196,8 +193,17 @@ class _StopOnProgramError(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for error in worker_exceptions.values():
-            if isinstance(cause := _unwrapped(error), _PROGRAM_ERRORS):
+            if not _may_heal(cause := _unwrapped(error)):
                 raise cause
+
+
+def _may_heal(cause: BaseException) -> bool:
+    """A lost process (Ray's own errors), its echo in the other ranks' collectives, or storage that failed once."""
+    if isinstance(cause, RuntimeError) and not isinstance(cause, ray.exceptions.RayError):
+        return re.search("gloo|nccl|connection|socket|timed out", str(cause), re.IGNORECASE) is not None
+    if isinstance(cause, OSError):
+        return not isinstance(cause, FileNotFoundError)
+    return type(cause).__module__.partition(".")[0] == "ray"
 
 
 # --- in the driver

@@ -14,15 +14,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from maskhand.conventions import openpose_joint_of_mano_joint
 from maskhand.models.attention import Attention
+from maskhand.models.pose_graph import skeleton_adjacency
+from maskhand.models.vq_mano import joint_of_token
 
 
 class GaprBlock(nn.Module):
-    """(B, K, dim) -> (B, K, dim)."""
+    """(B, K, dim) -> (B, K, dim). `neighbours` (K, K) bool: whom each token hears at first, see `first_neighbours`."""
 
     def __init__(
         self,
-        tokens: int,
+        neighbours: Tensor,
         dim: int,
         heads: int,
         se_ratio: int,
@@ -31,8 +34,8 @@ class GaprBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.residual = residual
-        # Rows start near the identity (softmax of 4 against zeros), so that a token first hears itself.
-        self.adjacency_logits = nn.Parameter(4.0 * torch.eye(tokens))
+        # Rows start as the mean over the neighbours (softmax of 4 against zeros), and are free from then on.
+        self.adjacency_logits = nn.Parameter(4.0 * neighbours.float())
         self.graph_norm = nn.LayerNorm(dim)
         self.graph = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
@@ -52,6 +55,21 @@ class GaprBlock(nn.Module):
     def adjacency(self) -> Tensor:
         """(K, K) learned, rows sum to one."""
         return self.adjacency_logits.softmax(-1)
+
+
+def first_neighbours(pose_tokens: int, tokens: int) -> Tensor:
+    """(K, K) bool, K = 2D tokens + pose tokens: everyone hears itself, and pose tokens hear the 2D pose of their joint.
+
+    A single 2D token speaks for all joints; of 21, a pose token hears its own and those of the bones that meet there.
+    Without this start a pose token would hear the 2D pose as one voice among K, and learn from it late.
+    """
+    neighbours = torch.eye(pose_tokens + tokens, dtype=torch.bool)
+    if pose_tokens == 1:
+        neighbours[1:, 0] = True
+    elif pose_tokens:
+        own_joint = torch.tensor(openpose_joint_of_mano_joint())[joint_of_token(tokens)]
+        neighbours[pose_tokens:, :pose_tokens] = skeleton_adjacency()[own_joint] > 0
+    return neighbours
 
 
 class SqueezeExcite(nn.Module):

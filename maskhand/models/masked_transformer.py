@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from maskhand.config import ModelConfig, Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import ImageEncoder
-from maskhand.models.gapr import GaprBlock
+from maskhand.models.gapr import GaprBlock, first_neighbours
 from maskhand.models.pose_graph import PoseGraph
 from maskhand.models.pyramid import FeaturePyramid
 from maskhand.models.shape_camera_head import ShapeCameraHead
@@ -67,9 +67,9 @@ class MaskedTransformer(nn.Module):
         self.pose_graph = PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, dim) if cfg.pose2d_tokens else None
 
         self.embed = TokenEmbedding(tokenizer, dim, from_codebook=cfg.token_embed == "codebook")
-        count = cfg.pose2d_tokens + self.num_tokens
+        neighbours = first_neighbours(cfg.pose2d_tokens, self.num_tokens)
         self.gapr = nn.ModuleList(
-            GaprBlock(count, dim, cfg.heads, cfg.gapr_se_ratio, cfg.gapr_residual, cfg.dropout)
+            GaprBlock(neighbours, dim, cfg.heads, cfg.gapr_se_ratio, cfg.gapr_residual, cfg.dropout)
             for _ in range(cfg.gapr_blocks)
         )
         self.reference = ReferencePoints(cfg.ref_points, cfg.pose2d_tokens, self.num_tokens, dim)

@@ -1,8 +1,8 @@
 """The 2D pose as context tokens: a graph network over the hand's skeleton (paper section 3.2.2).
 
 Graph convolutions share their weights over joints, so a plain mean over joints could not tell a thumb from a wrist.
-Every joint therefore gets a learned embedding, and the single token of the paper's figure is a linear map of all joints
-side by side (each joint its own weights), not a mean.
+Every joint therefore gets a learned embedding, and the single token of the paper's figure is a small network of all
+joints side by side (each joint its own weights), not a mean.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class PoseGraph(nn.Module):
         self.joint = nn.Linear(3, width)
         self.joint_embedding = nn.Parameter(torch.randn(NUM_JOINTS, width))
         self.graph = nn.ModuleList(_GraphConvolution(width) for _ in range(2))
-        self.out = nn.Linear(width * (NUM_JOINTS if tokens == 1 else 1), dim)
+        self.out: nn.Module = nn.Linear(width, dim)
+        if tokens == 1:
+            self.out = nn.Sequential(nn.Linear(width * NUM_JOINTS, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.type_embedding = nn.Parameter(torch.randn(tokens, dim))
         self.no_pose = nn.Parameter(torch.randn(tokens, dim))
 

@@ -163,7 +163,15 @@ def training_digests(workspace: Workspace, recipe: str, overrides: Sequence[str]
         for part in (IMAGES, MANO, f"keypoints.{wanted.data.keypoints.detector}")
     }
     digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, wanted))}
-    return digests | {"hand_model": load_hand_model(default_hand_path()).digest}
+    return digests | {"hand_model": load_hand_model(default_hand_path()).digest, "models": _models_digest()}
+
+
+def _models_digest() -> str:
+    """Of the networks' source: weights of other networks cannot be resumed. Other code may change under a run."""
+    digest = hashlib.sha256()
+    for path in sorted((Path(__file__).parents[1] / "models").glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def mocap_files(workspace: Workspace, recipe: Recipe) -> tuple[str, ...]:

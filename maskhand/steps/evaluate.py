@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskhand import storage
+from maskhand.config import parse_recipe
 from maskhand.progress import Progress
+from maskhand.steps.data import IMAGES, MANO
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.train import BUNDLE_FILE, flow_tags
 from maskhand.workspace import Workspace
@@ -38,9 +40,18 @@ def model_folder(workspace: Workspace, model: str) -> str:
     return str(Tracker.of(workspace).bundle_folder(model))
 
 
-def model_digest(workspace: Workspace, model: str) -> str:
-    """Digest of the file that names a model's weights; an alias may mean another model tomorrow."""
-    return Receipt.of(storage.join(model_folder(workspace, model), BUNDLE_FILE)).digest
+def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict[str, str]:
+    """Everything that decides an evaluation: the model's weights (an alias may mean others tomorrow) and the data."""
+    from maskhand.shards.manifest import find_manifest
+
+    folder = model_folder(workspace, model)
+    recipe = parse_recipe(json.loads(storage.read_bytes(storage.join(folder, "recipe.json"))), f"{folder}/recipe.json")
+    parts = [(name, MANO) for name in recipe.data.train]  # the mean pose
+    for name in sets or recipe.data.evaluate:
+        parts += [(name, part) for part in (IMAGES, MANO, f"keypoints.{recipe.data.keypoints.detector}")]
+    found = {f"{name}/{part}": find_manifest(workspace.shard_set(name), part) for name, part in parts}
+    digests = {name: manifest.digest for name, manifest in found.items() if manifest is not None}
+    return digests | {"model": Receipt.of(storage.join(folder, BUNDLE_FILE)).digest}
 
 
 def evaluate(workspace: Workspace, model: str, sets: Sequence[str], progress: Progress) -> Receipt:
@@ -104,6 +115,12 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
     from maskhand.tracking import Tracker
 
     evaluation = Receipt.of(evaluation_uri)
+    uri = storage.join(evaluation.folder, "registered.json")
+    asked = {"evaluation_digest": evaluation.digest, "run_id": run_id}
+    if storage.exists(uri):
+        facts = json.loads(storage.read_bytes(uri))
+        if asked.items() <= facts.items():
+            return Receipt.of(uri, **facts)  # the same model, measured alike, needs no second version
     track(workspace, evaluation, run_id)
     result = next(iter(_read(evaluation)["sets"].values()))
     by_iterations = {row["iterations"]: row["metrics"]["pa_mpjpe_mm"] for row in result["rows"]}
@@ -117,10 +134,10 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
         "model": decision.version.uri,
         "aliases": ", ".join(decision.aliases),
         "reason": decision.reason,
-        "run_id": run_id,
+        **metrics,
+        **asked,
     }
-    uri = storage.join(evaluation.folder, "registered.json")
-    storage.write_bytes_atomic(uri, (json.dumps(facts | metrics, indent=1) + "\n").encode())
+    storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
     return Receipt.of(uri, **facts)
 
 

@@ -22,7 +22,7 @@ def make_background(rng: np.random.Generator, size_px: tuple[int, int], kind: st
     painter = {"backdrop": _backdrop, "room": _room, "texture": _texture, "patches": _patches, "cloth": _cloth}[kind]
     picture = np.clip(painter(rng, size_px), 0, 255).astype(np.uint8)
     if kind != "backdrop":
-        for _ in range(rng.integers(0, 6)):
+        for _ in range(rng.integers(0, 5)):
             _thing(rng, picture)
         blur = rng.choice([0.0, 0.8, 1.6, 3.0, 5.0])
         if blur:

@@ -45,6 +45,7 @@ from maskhand.synth.scene import (
 from maskhand.synth.view import sample_betas
 
 FORMAT_VERSION = 1
+"""Raise it when the pictures or labels of a seed change."""
 VERSIONS = ("gs", "hom", "sample", "auto")
 # FreiHAND was recorded before a green screen; its first version is the recording itself
 VERSION_BACKGROUNDS: tuple[str | None, ...] = ("backdrop", None, None, None)

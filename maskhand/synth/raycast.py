@@ -35,7 +35,7 @@ class Scene:
         counts += [len(s.faces) for s in solids]
         self.part = np.repeat(np.arange(len(counts)), counts).astype(np.int16)
         self._embree = rtcore_scene.EmbreeScene()
-        self._mesh = TriangleMesh(self._embree, self.vertices[self.faces])
+        self._mesh = TriangleMesh(self._embree, self.vertices, self.faces.astype(np.int32))
 
     def first_hit(self, directions: Array) -> dict[str, NDArray]:
         """Rays from the camera: primID (-1: none), u, v, tfar."""

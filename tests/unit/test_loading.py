@@ -24,6 +24,7 @@ from maskhand.loading.loader import eval_batches, eval_samples, train_batches
 from maskhand.loading.photo import photo_batch
 from maskhand.loading.poses import pose_batches
 from maskhand.sample import HandSample
+from maskhand.shards.mixture import TrainingStream
 from maskhand.shards.reader import ShardSample
 
 CROP = 128
@@ -180,16 +181,20 @@ def test_shrinking_does_not_alias():
     assert abs(inner.astype(float).mean() - 127.5) < 3 and inner.std() < 4
 
 
-def test_reduced_decoding_keeps_positions():
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("scale", [0.11, 0.2, 0.4])
+def test_shrinking_keeps_positions_and_colours(suffix, scale):
+    """JPEGs decoded at 1/8, 1/4 and 1/2 size, and pictures smoothed around the crop only."""
     image = np.zeros((640, 800, 3), np.uint8)
     cv2.circle(image, (503, 217), 40, (40, 160, 240), -1)
-    affine = np.array([[0.11, 0.03, 3.0], [-0.03, 0.11, 40.0]])
-    centre = affine @ [503, 217, 1]
-    crop = crop_encoded(cv2.imencode(".jpg", image)[1].tobytes(), affine, 100).astype(float)
+    turned = np.array([[scale, scale / 4], [-scale / 4, scale]])
+    affine = np.hstack([turned, np.array([[52.0], [47.0]]) - turned @ [[503.0], [217.0]]])
+    crop = crop_encoded(cv2.imencode(suffix, image)[1].tobytes(), affine, 100).astype(float)
+    centre = np.array([52.0, 47.0])
     weight = crop[..., 0]
     ys, xs = np.mgrid[:100, :100]
     np.testing.assert_allclose(
-        [(weight * xs).sum() / weight.sum(), (weight * ys).sum() / weight.sum()], centre, atol=0.15
+        [(weight * xs).sum() / weight.sum(), (weight * ys).sum() / weight.sum()], centre, atol=0.03
     )
     assert np.round(crop[int(centre[1]), int(centre[0])]).tolist() == pytest.approx([240, 160, 40], abs=4)
 
@@ -327,6 +332,21 @@ def test_loader_processes_change_nothing(shards, recipe):
     parallel = recipe.model_copy(update={"data": recipe.data.model_copy(update={"loader_workers": 2})})
     for got, wanted in zip(take(train_batches(parallel, str(shards), start_step=2), 5), expected, strict=True):
         assert same(got, wanted)
+
+
+def test_the_stream_of_a_loader_process_is_every_nth_run_of_the_whole(shards):
+    stream = TrainingStream({str(shards / "dots" / "training"): 1.0}, ("mano",), rank=1, world=2)
+    whole = [s.sample.key for s in itertools.islice(stream.iterate(5), 30)]
+    for worker in range(3):
+        part = [s.sample.key for s in itertools.islice(stream.iterate(5 + worker * 2, run=2, stride=3), 10)]
+        assert part == [key for k, key in enumerate(whole) if k // 2 % 3 == worker]
+
+
+def test_a_set_too_large_to_keep_gives_the_same_stream(shards, monkeypatch):
+    stream = TrainingStream({str(shards / "dots" / "training"): 1.0}, ("mano",))
+    kept = [s.sample.key for s in itertools.islice(stream.iterate(), 60)]
+    monkeypatch.setattr("maskhand.shards.mixture._KEEP_BYTES", 0)
+    assert [s.sample.key for s in itertools.islice(stream.iterate(), 60)] == kept
 
 
 def test_the_batch_must_divide_over_the_workers(shards, recipe):

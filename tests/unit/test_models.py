@@ -15,7 +15,7 @@ from maskhand.hand.camera import project_crop
 from maskhand.models.backbone import BackboneError, ImageEncoder
 from maskhand.models.bundle import BundleError, ModelBundle
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
-from maskhand.models.gapr import GaprBlock
+from maskhand.models.gapr import GaprBlock, first_neighbours
 from maskhand.models.pose_graph import PoseGraph, skeleton_adjacency
 from maskhand.models.pyramid import FeaturePyramid
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
@@ -111,18 +111,33 @@ def test_pose_graph_ignores_what_was_not_seen() -> None:
     assert torch.equal(graph(nothing), graph.no_pose.expand(2, 1, 16))
 
 
-def test_gapr_adjacency_starts_near_the_identity_and_learns() -> None:
-    block = GaprBlock(5, 16, 2, 4, "figure", 0.0)
+def test_gapr_adjacency_starts_at_its_neighbours_and_learns() -> None:
+    neighbours = torch.eye(5, dtype=torch.bool)
+    neighbours[3, 0] = True
+    block = GaprBlock(neighbours, 16, 2, 4, "figure", 0.0)
     adjacency = block.adjacency()
+    e = torch.e**4
     assert torch.allclose(adjacency.sum(1), torch.ones(5))
-    assert torch.allclose(adjacency.diagonal(), torch.full((5,), torch.e**4 / (torch.e**4 + 4)))
+    assert adjacency[2, 2].item() == pytest.approx(e / (e + 4), rel=1e-5)
+    assert adjacency[3, 0].item() == adjacency[3, 3].item() == pytest.approx(e / (2 * e + 3), rel=1e-5)
     block(torch.randn(2, 5, 16)).square().mean().backward()
     assert block.adjacency_logits.grad.abs().sum() > 0
 
 
+def test_pose_tokens_first_hear_the_2d_pose_of_their_joint() -> None:
+    assert torch.equal(first_neighbours(0, 16), torch.eye(16, dtype=torch.bool))
+    one = first_neighbours(1, 32)
+    assert one[1:, 0].all() and not one[0, 1:].any()
+    assert one[1:, 1:].sum() == 32
+    many = first_neighbours(21, 32)
+    # MANO's joint 1, tokens 2 and 3, is the index finger's base
+    heard = {OPENPOSE_21[j] for j in many[21 + 2, :21].nonzero().flatten().tolist()}
+    assert heard == {"wrist", "index_mcp", "index_pip"}
+
+
 def test_gapr_residual_is_the_difference_between_figure_and_equation() -> None:
     torch.manual_seed(0)
-    figure, equation = (GaprBlock(5, 16, 2, 4, kind, 0.0) for kind in ("figure", "equation"))
+    figure, equation = (GaprBlock(torch.eye(5), 16, 2, 4, kind, 0.0) for kind in ("figure", "equation"))
     equation.load_state_dict(figure.state_dict())
     q = torch.randn(2, 5, 16)
     graph_output = q + figure.graph(figure.adjacency() @ figure.graph_norm(q))

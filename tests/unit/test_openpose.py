@@ -155,6 +155,30 @@ def test_keypoints_come_back_in_the_picture(side, scales):
     assert (found.confidence > 0.3).all() and found.presence[0] == pytest.approx(found.confidence.mean())
 
 
+class _Recorder(HandPoseNet):
+    """Keeps the pictures it is shown."""
+
+    def forward(self, image):
+        self.seen = image
+        return torch.rand(len(image), 22, image.shape[2] // 8, image.shape[3] // 8, generator=torch.manual_seed(0))
+
+
+def test_a_left_hand_is_shown_as_the_right_hand_in_the_mirror():
+    image = np.random.default_rng(0).integers(0, 256, (120, 150, 3), dtype=np.uint8)
+    box = np.array([[30.0, 20.0, 90.0, 100.0]])
+    mirrored_box = 149 - box[:, [2, 1, 0, 3]]
+    mirrored_box[:, [1, 3]] = box[:, [1, 3]]
+    net = _Recorder()
+    detector = OpenPoseHand(net, "0" * 64, input_px=96)
+    left = detector.detect([image], box, ["left"])
+    shown = net.seen
+    right = detector.detect([image[:, ::-1].copy()], mirrored_box, ["right"])
+    assert torch.allclose(net.seen, shown, atol=2 / 256)
+    np.testing.assert_allclose(left.keypoints_px * [-1, 1] + [149, 0], right.keypoints_px, atol=0.05)
+    detector.detect([image], box)
+    assert net.seen.shape[0] == 2 and torch.allclose(net.seen[1:], shown, atol=1e-6), "unknown side: both looks"
+
+
 def test_version_names_weights_and_scales():
     single, multi = OpenPoseHand(_Marker(), "ab" * 32), OpenPoseHand(_Marker(), "ab" * 32, scales=(0.8, 1.2))
     assert single.version == "abababababab-1" and multi.version == "abababababab-1-0.8x1.2"

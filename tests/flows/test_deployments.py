@@ -1,0 +1,128 @@
+"""prefect.yaml on a real server: schedules make runs, a worker executes a training, its event starts an evaluation."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskhand.workspace import Workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+TINY = [
+    "engine.workers=1",
+    "tokenizer_training.optim.steps=2",
+    "tokenizer_training.optim.batch=8",
+    "tokenizer_training.optim.warmup_steps=1",
+    "tokenizer_training.optim.log_every=1",
+    "training.optim.steps=2",
+    "training.optim.batch=4",
+    "training.optim.warmup_steps=1",
+    "training.optim.log_every=1",
+    "evaluate.iterations=[1]",
+]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Workspace:
+    """Shards of a few synthetic hands, with sidecars."""
+    from maskhand.annotate.keypoints import annotate_keypoints
+    from maskhand.annotate.mano_targets import annotate_mano
+    from maskhand.catalog import load_spec
+    from maskhand.shards.build import build_shards
+    from maskhand.synth.freihand_layout import write_freihand_synth
+
+    root = tmp_path_factory.mktemp("workspace")
+    home = Workspace(root, str(root / "shards"))
+    write_freihand_synth(home.raw / "freihand_synth", train=4, evaluation=3, mocap=20, seed=1, workers=1)
+    for split in ("training", "evaluation"):
+        set_uri = home.shard_set(f"freihand_synth/{split}")
+        build_shards(load_spec("freihand_synth"), str(home.raw / "freihand_synth"), split, set_uri)
+        annotate_keypoints(set_uri, "litert-hand", assets)
+        annotate_mano(set_uri)
+    return home
+
+
+@pytest.fixture(scope="module")
+def api(workspace: Workspace) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
+    """A server with all deployments and a worker; yields a function that asks its API."""
+    from pipelines import server
+
+    with socket.socket() as probe:
+        probe.bind((server.HOST, 0))
+        port = probe.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "MASKHAND_SHARDS"):
+            patch.delenv(name, raising=False)
+        patch.setenv("MASKHAND_WORKSPACE", str(workspace.root))
+        with server.server(workspace, port, workspace.root / "server.log") as url:
+            patch.setenv("PREFECT_API_URL", url)
+            assert server.deploy(workspace) == 0
+            with server.worker(server.environment(workspace, url)):
+
+                def ask(path: str, body: dict[str, Any]) -> Any:
+                    request = urllib.request.Request(
+                        url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+                    )
+                    with urllib.request.urlopen(request, timeout=30) as answer:
+                        return json.load(answer)
+
+                yield ask
+
+
+def runs_of(api: Callable[[str, dict[str, Any]], Any], deployment: str, *states: str) -> list[dict[str, Any]]:
+    body = {
+        "deployments": {"name": {"any_": [deployment]}},
+        "flow_runs": {"state": {"type": {"any_": list(states)}}},
+    }
+    return api("/flow_runs/filter", body)
+
+
+def wait_for(found: Callable[[], list[dict[str, Any]]], seconds: float) -> list[dict[str, Any]]:
+    deadline = time.monotonic() + seconds
+    while not (rows := found()) and time.monotonic() < deadline:
+        time.sleep(1)
+    return rows
+
+
+def test_every_deployment_is_there(api: Callable[[str, dict[str, Any]], Any]) -> None:
+    names = {d["name"]: d for d in api("/deployments/filter", {})}
+    assert set(names) == {"shard-datasets", "annotate-shards", "train-vq-mano", "train-maskhand", "evaluate-maskhand"}
+    assert names["train-maskhand"]["global_concurrency_limit"]["limit"] == 1
+    assert names["train-maskhand"]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+
+
+def test_the_weekly_evaluation_really_is_scheduled(api: Callable[[str, dict[str, Any]], Any]) -> None:
+    scheduled = wait_for(lambda: runs_of(api, "evaluate-maskhand", "SCHEDULED"), 90)
+    assert scheduled, "no run was scheduled: the sign of an SQLAlchemy that Prefect does not work with"
+    assert scheduled[0]["auto_scheduled"]
+
+
+def test_a_training_is_executed_and_its_model_evaluated(
+    api: Callable[[str, dict[str, Any]], Any], workspace: Workspace
+) -> None:
+    from pipelines import server
+
+    parameters = [f"overrides={json.dumps(TINY)}", "recipe=tiny"]
+    assert server.run_deployment(workspace, "train-maskhand", parameters, watch=True) == 0
+    (run,) = runs_of(api, "train-maskhand", "COMPLETED")
+    assert run["parameters"]["overrides"] == TINY
+    (bundle,) = workspace.runs.glob("transformer-tiny-*/export/bundle.json")
+    assert json.loads(bundle.read_text())["sha256"]
+
+    started = wait_for(lambda: runs_of(api, "evaluate-maskhand", "COMPLETED", "FAILED", "CRASHED"), 300)
+    assert [r["state"]["type"] for r in started] == ["COMPLETED"], "the event maskhand.model.registered starts it"
+    assert started[0]["parameters"]["model"] == "models:/maskhand/1"
+
+
+def test_a_mistyped_parameter_is_refused(api: Callable[[str, dict[str, Any]], Any], workspace: Workspace) -> None:
+    from pipelines import server
+
+    assert server.run_deployment(workspace, "train-maskhand", ["recipie=tiny"], watch=False) != 0

@@ -1,0 +1,151 @@
+"""What the flows add to the steps: order, caching, retries, control data, artifacts and the event. Steps are faked."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskhand.steps.receipt import Receipt
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("harness")]
+
+
+class FakeSteps:
+    """Steps that write one small file each and count how often they ran."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.ran, self.order = root, Counter[str](), list[str]()
+
+    def make(self, name: str, **numbers: float | int | str) -> Callable[..., Receipt]:
+        def run(_workspace: Any, *arguments: Any) -> Receipt:
+            self.ran[name] += 1
+            self.order.append(name)
+            report = arguments[-1]
+            if callable(report):
+                report(1, 1, name)
+            path = self.root / name / "done.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps([self.ran[name], *(str(a) for a in arguments if not callable(a))]))
+            return Receipt.of(str(path), **numbers)
+
+        return run
+
+
+@pytest.fixture
+def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
+    from maskhand.steps import data, evaluate, train
+
+    fake = FakeSteps(tmp_path / "results")
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(b"\x89PNG")
+    monkeypatch.setattr(data, "training_digests", lambda *_: {"set/images": "d1"})
+    monkeypatch.setattr(
+        evaluate, "input_digests", lambda _, model, __: {"model": Receipt.of(f"{model}/done.json").digest}
+    )
+    monkeypatch.setattr(train, "train_tokenizer", fake.make("tokenizer", run_id="r1", steps=3))
+    monkeypatch.setattr(train, "train_transformer", fake.make("transformer", run_id="r2", steps=3))
+    monkeypatch.setattr(evaluate, "evaluate", fake.make("evaluate", samples=4))
+    monkeypatch.setattr(evaluate, "table", lambda _: (["set", "PA-MPJPE mm"], [["x", "1.0"]]))
+    monkeypatch.setattr(evaluate, "sheets", lambda _: {"freihand_synth/evaluation": str(sheet)})
+    registered = fake.make("register", model="models:/maskhand/7", aliases="challenger", reason="because", run_id="r2")
+    monkeypatch.setattr(evaluate, "register", registered)
+    return fake
+
+
+def run(workspace: Path, **parameters: Any) -> dict[str, Receipt]:
+    from pipelines.train_maskhand import train_maskhand
+
+    return train_maskhand(workspace=str(workspace), **parameters)
+
+
+def test_the_order_of_the_steps_and_a_rerun_that_computes_nothing(steps: FakeSteps, tmp_path: Path) -> None:
+    first = run(tmp_path)
+    assert steps.order == ["tokenizer", "transformer", "evaluate", "register"]
+    again = run(tmp_path)
+    assert again == first
+    assert set(steps.ran.values()) == {1}
+    run(tmp_path, overrides=["training.optim.steps=9"])
+    assert steps.ran == {"tokenizer": 2, "transformer": 2, "evaluate": 2, "register": 2}
+
+
+def test_a_receipt_of_files_that_are_gone_is_not_believed(steps: FakeSteps, tmp_path: Path) -> None:
+    first = run(tmp_path)
+    Path(first["model"].uri).unlink()
+    again = run(tmp_path)
+    assert again["model"].holds()
+    assert steps.ran == {"tokenizer": 1, "transformer": 2, "evaluate": 1, "register": 1}
+
+
+def test_persisted_results_are_control_data(steps: FakeSteps, tmp_path: Path) -> None:
+    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
+
+    receipts = run(tmp_path)
+    stored = [json.loads(p.read_text()) for p in Path(PREFECT_LOCAL_STORAGE_PATH.value()).iterdir() if p.is_file()]
+    results = [json.loads(record["result"]) for record in stored]
+    mine = [r for r in results if r["data"]["uri"].startswith(str(tmp_path))]
+    assert {r["data"]["uri"] for r in mine} >= {receipts["model"].uri, receipts["evaluation"].uri}
+    assert all(set(r["data"]) == {"uri", "digest", "numbers"} and len(json.dumps(r)) < 2000 for r in mine)
+
+
+def test_artifacts_have_stable_keys_and_the_event_names_the_model(
+    steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.artifacts import Artifact
+
+    from pipelines import train_maskhand
+
+    events: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(train_maskhand, "emit_event", lambda name, **about: events.append((name, about["payload"])))
+    run(tmp_path)
+    payload = {"model": "models:/maskhand/7", "workspace": str(tmp_path)}
+    assert events == [("maskhand.model.registered", payload)]
+    kinds = {
+        "vq-mano": "table",
+        "evaluation": "table",
+        "contact-sheet-freihand-synth-evaluation": "image",
+        "model-registered": "markdown",
+        "progress-train-maskhand": "progress",
+    }
+    for key, kind in kinds.items():
+        artifact = Artifact.get(key)
+        assert artifact is not None and artifact.type == kind, key
+    assert float(Artifact.get("progress-train-maskhand").data) == 100.0
+
+
+@pytest.mark.parametrize(("error", "attempts"), [(ValueError("wrong recipe"), 1), (ConnectionError("lost"), 3)])
+def test_only_what_may_pass_is_tried_again(error: Exception, attempts: int, tmp_path: Path) -> None:
+    from prefect import flow
+
+    from pipelines.step import step
+
+    tried: list[int] = []
+
+    @step("fails")
+    def fails(text: str) -> Receipt:
+        tried.append(1)
+        raise error
+
+    @flow
+    def trying() -> None:
+        fails.with_options(retry_delay_seconds=0)(str(tmp_path))
+
+    with pytest.raises(type(error), match=str(error)):
+        trying()
+    assert len(tried) == attempts
+
+
+def test_every_flow_takes_its_workspace_from_the_environment_or_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.runtime import workspace_for
+
+    monkeypatch.delenv("MASKHAND_WORKSPACE", raising=False)
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "x")
+    with pytest.raises(ValueError, match="MASKHAND_WORKSPACE"):
+        workspace_for(None)
+    monkeypatch.setenv("MASKHAND_WORKSPACE", "/somewhere")
+    assert str(workspace_for(None).root) == "/somewhere"
+    assert str(workspace_for("/elsewhere").root) == "/elsewhere"
