@@ -103,22 +103,23 @@ def synth(
     _say(receipt)
 
 
-@app.command(epilog=_examples("shard freihand --raw ~/FreiHAND_pub_v2", "shard interhand26m --raw DIR --split train"))
+@app.command(epilog=_examples("shard freihand --raw ~/FreiHAND_pub_v2", "shard interhand26m --raw DIR --split val"))
 def shard(
     name: Annotated[str, typer.Argument(help="A data set of the catalogue: a folder in datasets/.")],
     raw: Annotated[
         Path | None,
         typer.Option(help="Folder of the published files [default: WORKSPACE/raw/NAME].", show_default=False),
     ] = None,
-    split: Annotated[list[str], typer.Option(help="Only these splits [default: all].", show_default=False)] = [],  # noqa: B006
+    split: Annotated[
+        list[str], typer.Option(help="Only these splits [default: those that are there].", show_default=False)
+    ] = [],  # noqa: B006
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Raw published files -> validated samples -> byte-reproducible WebDataset tars with a manifest."""
-    from maskhand.catalog import load_spec
     from maskhand.steps import data
 
-    for one in split or list(load_spec(name).splits):
+    for one in split or data.splits(_workspace(), name, str(raw) if raw else None):
         with _progress(f"shard {name}/{one}") as progress:
             receipt = data.shard(_workspace(), name, one, str(raw) if raw else None, progress, rebuild)
         _say(receipt)
@@ -347,7 +348,7 @@ def sentence(error: BaseException) -> str:
         return sentence(cause)
     text = " ".join(str(error).split())
     ours = type(error).__module__.split(".")[0] in ("maskhand", "pipelines")
-    if text and (ours or isinstance(error, ValueError | OSError)):
+    if text and (ours or isinstance(error, ValueError | OSError) or type(error) is LookupError):
         return text
     return f"{type(error).__name__}: {text}; run again with {DEBUG} for the traceback"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from prefect import flow
 
-from maskhand.catalog import load_spec
 from maskhand.steps import data
 from maskhand.steps.receipt import Receipt
 from pipelines.runtime import workspace_for
@@ -24,7 +23,7 @@ def shard_datasets(
     rebuild: bool = False,
     workspace: str | None = None,
 ) -> list[Receipt]:
-    """Shard every split of data sets of the catalogue.
+    """Shard data sets of the catalogue, every split whose files are there.
 
     datasets: folders of datasets/; raw: the published files (else WORKSPACE/raw/NAME, for each data set);
     rebuild: replace shards that another card, raw data or code has made; workspace: else `$MASKHAND_WORKSPACE`.
@@ -34,6 +33,8 @@ def shard_datasets(
     for name in datasets:
         folder = data.raw_folder(home, name, raw)
         made_from = data.raw_fingerprint(folder)
-        receipts += [done(shard, str(home.root), name, s, folder, made_from, rebuild) for s in load_spec(name).splits]
+        receipts += [
+            done(shard, str(home.root), name, s, folder, made_from, rebuild) for s in data.splits(home, name, raw)
+        ]
     table("shard-sets", [{"manifest": r.uri, **r.numbers} for r in receipts], "shard sets, their counts and digests")
     return receipts

@@ -169,27 +169,30 @@ class TokenEmbedding(nn.Module):
 class CodeClassifier(nn.Module):
     """Features (B, L, dim) -> logits (B, L, V): one weight vector per code, or the nearness of codes.
 
-    Nearness: the features name a point in code space, and a code's logit falls with its squared distance from it (plus
-    a bias per code). Neighbouring codes then share what is learned about either, and the expected code vector follows
-    the point from the first step on; with separate weights each code must be met often before it means anything.
+    Nearness: the features name a point in code space and how sure they are of it, and a code's logit falls with its
+    squared distance from the point (plus a bias per code). Neighbouring codes then share what is learned about either,
+    and the expected code vector follows the point from the first step on; with separate weights each code must be met
+    often before it means anything. How sure differs by token: codes of orientations lie far apart, those of fingers
+    close together.
     """
 
     def __init__(self, dim: int, tokenizer: VQMano, near_codes: bool) -> None:
         super().__init__()
         size, code_dim = tokenizer.codebook.shape
         self.near_codes = near_codes
-        self.linear = nn.Linear(dim, code_dim if near_codes else size)
+        self.linear = nn.Linear(dim, code_dim + 1 if near_codes else size)
         if near_codes:
             self.bias = nn.Parameter(torch.zeros(size))
-            self.log_sharpness = nn.Parameter(torch.tensor(-0.5 * math.log(code_dim)))
+            nn.init.constant_(self.linear.bias[-1:], -0.5 * math.log(code_dim))
 
     def forward(self, x: Tensor, codebook: Tensor) -> Tensor:
         if not self.near_codes:
             return self.linear(x)
         codes = (codebook - codebook.mean(0)) / codebook.std(0).clamp_min(1e-6)
+        point, log_sharpness = self.linear(x).split([codes.shape[1], 1], dim=-1)
         # -|x - c|^2 / 2 without |x|^2, which the softmax does not see
-        nearness = self.linear(x) @ codes.T - 0.5 * codes.square().sum(1)
-        return self.log_sharpness.exp() * nearness + self.bias
+        nearness = point @ codes.T - 0.5 * codes.square().sum(1)
+        return log_sharpness.clamp(max=5.0).exp() * nearness + self.bias
 
 
 def build_model(

@@ -2,7 +2,7 @@
 
 Graph convolutions share their weights over joints, so a plain mean over joints could not tell a thumb from a wrist.
 Every joint therefore gets a learned embedding, and the single token of the paper's figure is a small network of all
-joints side by side (each joint its own weights), not a mean.
+joints side by side (each joint its own weights), not a mean. With 21 tokens, each adds its own joint's features.
 """
 
 from __future__ import annotations
@@ -43,9 +43,8 @@ class PoseGraph(nn.Module):
         self.joint = nn.Linear(3, width)
         self.joint_embedding = nn.Parameter(torch.randn(NUM_JOINTS, width))
         self.graph = nn.ModuleList(_GraphConvolution(width) for _ in range(2))
-        self.out: nn.Module = nn.Linear(width, dim)
-        if tokens == 1:
-            self.out = nn.Sequential(nn.Linear(width * NUM_JOINTS, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.whole = nn.Sequential(nn.Linear(width * NUM_JOINTS, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.own = nn.Linear(width, dim) if tokens > 1 else None
         self.type_embedding = nn.Parameter(torch.randn(tokens, dim))
         self.no_pose = nn.Parameter(torch.randn(tokens, dim))
 
@@ -54,7 +53,9 @@ class PoseGraph(nn.Module):
         x = self.joint(keypoints * seen * self.scale) + self.joint_embedding
         for layer in self.graph:
             x = layer(x, self.adjacency)
-        tokens = self.out(x.flatten(1)[:, None] if self.tokens == 1 else x) + self.type_embedding
+        tokens = self.whole(x.flatten(1))[:, None] + self.type_embedding
+        if self.own is not None:
+            tokens = tokens + self.own(x)
         return torch.where(seen.any(dim=1, keepdim=True), tokens, self.no_pose)
 
 

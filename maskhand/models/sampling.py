@@ -56,6 +56,9 @@ def sample(
     Returns B * hypotheses rows, the hypotheses of one picture together, the best score first. `temperature` 0 takes the
     most probable code (then all hypotheses are equal); above 0, codes are drawn with `generator`, which must live on
     the model's device. Confidence is always the probability under the unfiltered softmax.
+
+    The hand is decoded from the chosen codes, or (`decode: expectation`, as in training) from the mean code vector
+    under the distribution by which each token was fixed.
     """
     tokens, codes = _fill(model, context, cfg, generator, hypotheses)
     score = tokens.confidence.clamp_min(1e-12).log().mean(1)
@@ -101,6 +104,7 @@ def _fill(
     codebook = model.tokenizer.codebook
     ids = torch.full((rows, length), model.mask_id, device=device)
     confidence = torch.zeros(rows, length, device=device)
+    codes = codebook.new_zeros(rows, length, codebook.shape[1])
     masked = torch.ones(rows, length, dtype=torch.bool, device=device)
     all_masked = True
     for remasked in schedule(length, cfg.iterations):
@@ -116,6 +120,8 @@ def _fill(
         chance = probability.gather(-1, chosen[..., None]).squeeze(-1)
         ids = torch.where(masked, chosen, ids)
         confidence = torch.where(masked, chance, confidence)
+        vectors = probability @ codebook if cfg.decode == "expectation" else codebook[chosen]
+        codes = torch.where(masked[..., None], vectors, codes)
         if remasked == 0:
             break
         rank = confidence if cfg.remask_kept else confidence.masked_fill(~masked, torch.inf)
@@ -123,9 +129,6 @@ def _fill(
         masked = torch.zeros_like(masked).scatter_(1, order[:, :remasked], True)
         ids = ids.masked_fill(masked, model.mask_id)
         all_masked = False
-    codes = codebook[ids]
-    if cfg.decode == "expectation":  # of the last pass, for the tokens it predicted
-        codes = torch.where(masked[..., None], probability @ codebook, codes)
     return PoseTokens(ids, confidence), codes
 
 

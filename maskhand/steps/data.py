@@ -120,6 +120,14 @@ def annotate_mano(workspace: Workspace, name: str, progress: Progress, rebuild: 
     return _receipt(set_uri, MANO, manifest)
 
 
+def splits(workspace: Workspace, dataset: str, raw: str | None) -> list[str]:
+    """The splits of a data set whose published files are there."""
+    from maskhand.adapters import present_splits
+    from maskhand.catalog import load_spec
+
+    return list(present_splits(load_spec(dataset), raw_folder(workspace, dataset, raw)))
+
+
 def raw_folder(workspace: Workspace, dataset: str, raw: str | None) -> str:
     """Where the published files of a data set are: `raw`, else WORKSPACE/raw/DATASET."""
     return raw or str(workspace.raw / dataset)

@@ -71,7 +71,7 @@ def evaluate(workspace: Workspace, model: str, sets: Sequence[str], progress: Pr
     folder = storage.join(workspace.reports, f"evaluation-{bundle.recipe.name}-{bundle.digest}")
     found: dict[str, Any] = {}
     for name in sets or bundle.recipe.data.evaluate:
-        tips = load_spec(name.partition("/")[0]).fingertip_vertices
+        tips = load_spec(name.partition("/")[0]).fingertip_vertices or "smplx"
         result = runner.evaluate(bundle, workspace.shard_set(name), baseline=baseline, tips=tips, progress=progress)
         files = write_report(result, storage.join(folder, name), evaluation_sheet(bundle, result))
         found[name] = json.loads(result.to_json()) | {"files": files}

@@ -37,12 +37,17 @@ def start_engine(
     """Build a DeepSpeed engine over all ranks of the process group (or a group of one when there is none).
 
     Ranks call this together, with identically initialised objectives. `parameter_groups` are AdamW's (params, lr,
-    weight_decay); what is in none of them is not trained. Raises ValueError when the batch does not divide over ranks.
+    weight_decay); what is in none of them is not trained. Raises ValueError when the batch does not divide over ranks
+    or a parameter has no dimension.
     """
     cuda = config.use_gpu and torch.cuda.is_available()
     if config.use_gpu and not cuda:
         raise RuntimeError(
             "engine.use_gpu is true but torch finds no CUDA device; set engine.use_gpu=false to train on CPU"
+        )
+    if scalars := [name for name, parameter in objective.named_parameters() if parameter.ndim == 0]:
+        raise ValueError(
+            f"parameters without a dimension cannot be shared over ranks, give them one: {', '.join(scalars)}"
         )
     deepspeed = _import_deepspeed(cuda)
     _join_process_group(deepspeed, cuda)
@@ -155,6 +160,8 @@ def _import_deepspeed(cuda: bool) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     with _without("mlflow"):  # its autotuner would load all of it, a second or two in every worker
         import deepspeed
+    with _without_compiler():  # ZeRO asks whether the optimizer is Muon, and Muon's functions want to be compiled
+        import deepspeed.runtime.zero.muon.muon_optimizer
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if not cuda:
@@ -174,6 +181,21 @@ def _without(package: str) -> Iterator[None]:
     finally:
         if absent:
             del sys.modules[package]
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Let `torch.compile` leave functions as they are for a block; loading the compiler takes every worker seconds."""
+    original = torch.compile
+
+    def leave(function: Any = None, **_: Any) -> Any:
+        return (lambda f: f) if function is None else function
+
+    torch.compile = leave  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.compile = original
 
 
 def _join_process_group(deepspeed: Any, cuda: bool) -> None:

@@ -72,7 +72,8 @@ MAY_USE = {
         "assets",
         "workspace",
     ),
-    "tracking": ("config", "workspace", "storage", "serving"),
+    "promotion": (),
+    "tracking": ("config", "workspace", "storage", "serving", "promotion"),
     "serving": ("predict", "models", "batch", "conventions", "hand", "annotate", "assets"),
     "cluster": ("training", "annotate", "shards", "config", "storage"),
 }

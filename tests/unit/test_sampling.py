@@ -132,6 +132,22 @@ def test_one_greedy_iteration_in_closed_form(model, batch) -> None:
     assert torch.allclose(hand.joint_confidence, by_joint)
 
 
+def test_expectation_is_taken_when_a_token_is_fixed(model, batch, monkeypatch) -> None:
+    context = model.encode_image(batch.image, batch.keypoints_2d)
+    answers, logits = [], model.logits
+
+    def recorded(ids, context):
+        answers.append((ids == model.mask_id, logits(ids, context)))
+        return answers[-1][1]
+
+    monkeypatch.setattr(model, "logits", recorded)
+    hand = sample(model, context, SamplerConfig(iterations=3, decode="expectation"))
+    codes = torch.zeros(3, 32, 6)
+    for masked, answer in answers:
+        codes[masked] = (answer.softmax(-1) @ model.tokenizer.codebook)[masked]
+    assert torch.allclose(hand.rotmats, model.tokenizer.decode_soft(codes), atol=1e-5)
+
+
 def test_an_iteration_that_keeps_nothing_is_not_run(monkeypatch) -> None:
     small = small_model()
     spy = Spy(small, monkeypatch)
