@@ -82,7 +82,7 @@ def test_arrays_have_manos_shapes(side: str) -> None:
 @pytest.mark.parametrize("side", ["RIGHT", "LEFT"])
 def test_surface_closes_with_manos_wrist_cap_and_faces_outward(side: str) -> None:
     hand = load(side)
-    cap = np.array(WRIST_CAP)[:, ::1 if side == "RIGHT" else -1]
+    cap = np.array(WRIST_CAP)[:, :: 1 if side == "RIGHT" else -1]
     open_mesh = trimesh.Trimesh(hand["v_template"], hand["f"].astype(int), process=False)
     closed = trimesh.Trimesh(hand["v_template"], np.vstack([hand["f"].astype(int), cap]), process=False)
     edges = np.sort(open_mesh.edges, axis=1)
