@@ -266,7 +266,14 @@ def test_given_pose_by_source():
 
 
 def test_drawn_numbers_follow_the_recipe():
-    config = tiny("data.keypoints.train_source=mixed").data
+    config = tiny(
+        "data.keypoints.train_source=mixed",
+        "data.keypoints.noise=0.01",
+        "data.keypoints.drop_joint=0.1",
+        "data.keypoints.drop_pose=0.1",
+        "data.augment.scale=0.3",
+        "data.augment.erase_probability=0.3",
+    ).data
     change = draw_image_augmentation(config.augment, 5, np.arange(4000))
     assert change.scale.min() >= 0.7 and change.scale.max() <= 1.3
     assert np.mean(change.rotation_rad != 0) == pytest.approx(0.6, abs=0.03)
