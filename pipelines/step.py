@@ -20,6 +20,7 @@ from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
 from maskhand.progress import Progress, both, shown
+from maskhand.provenance import code_digest
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.train import FLOW_RUN
 
@@ -30,8 +31,6 @@ ARTIFACT_EVERY_S = 3.0
 
 
 def _code_digest(_context: object, _inputs: object) -> str:
-    from maskhand.tracking import code_digest
-
     return code_digest()
 
 

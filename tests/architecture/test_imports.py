@@ -73,7 +73,8 @@ MAY_USE = {
         "workspace",
     ),
     "promotion": (),
-    "tracking": ("config", "workspace", "storage", "serving", "promotion"),
+    "provenance": (),
+    "tracking": ("config", "workspace", "storage", "serving", "promotion", "provenance"),
     "serving": ("predict", "models", "batch", "conventions", "hand", "annotate", "assets"),
     "cluster": ("training", "annotate", "shards", "config", "storage"),
 }

@@ -272,6 +272,8 @@ def test_drawn_numbers_follow_the_recipe():
         "data.keypoints.drop_joint=0.1",
         "data.keypoints.drop_pose=0.1",
         "data.augment.scale=0.3",
+        "data.augment.rotation_deg=30",
+        "data.augment.rotation_probability=0.6",
         "data.augment.erase_probability=0.3",
     ).data
     change = draw_image_augmentation(config.augment, 5, np.arange(4000))

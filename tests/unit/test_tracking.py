@@ -17,7 +17,8 @@ import yaml
 from training_fakes import small_recipe
 
 from maskhand.promotion import Score, judge
-from maskhand.tracking import MODEL, Lineage, ModelVersion, RunReporter, Tracker, code_digest
+from maskhand.provenance import code_digest
+from maskhand.tracking import MODEL, Lineage, ModelVersion, RunReporter, Tracker
 
 
 @pytest.fixture(scope="module")
