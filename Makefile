@@ -22,7 +22,7 @@ lint: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	python3 -m venv .venv
 	.venv/bin/pip install -q uv==0.13.9
-	.venv/bin/uv pip install --python $(PY) $(addprefix --find-links ,$(WHEELS)) -c constraints.txt -e '.[dev]'
+	.venv/bin/uv pip install --compile-bytecode --python $(PY) $(addprefix --find-links ,$(WHEELS)) -c constraints.txt -e '.[dev]'
 	touch $@
 
 clean:

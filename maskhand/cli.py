@@ -71,7 +71,7 @@ def _examples(*lines: str) -> str:
     )
 )
 def quickstart(
-    hands: Annotated[int, typer.Option(help="Synthetic training hands, four pictures of each.", min=8)] = 700,
+    hands: Annotated[int, typer.Option(help="Synthetic training hands.", min=8)] = 2000,
     evaluation_hands: Annotated[int, typer.Option(help="Synthetic evaluation hands.", min=8)] = 200,
     mocap_poses: Annotated[int, typer.Option(help="Poses without pictures, for the tokenizer.", min=1)] = 20000,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic data.")] = 0,
@@ -88,7 +88,7 @@ def quickstart(
 
 @app.command(epilog=_examples("synth", "synth --hands 50 --evaluation-hands 10 --seed 7"))
 def synth(
-    hands: Annotated[int, typer.Option(help="Training hands, four pictures of each.", min=1)] = 700,
+    hands: Annotated[int, typer.Option(help="Training hands.", min=1)] = 2000,
     evaluation_hands: Annotated[int, typer.Option(help="Evaluation hands.", min=1)] = 200,
     mocap_poses: Annotated[int, typer.Option(help="Poses without pictures.", min=1)] = 20000,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,

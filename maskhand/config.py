@@ -89,6 +89,7 @@ class OptimConfig(_Frozen):
     lr: float
     lr_backbone: float | None = None
     weight_decay: float = 0.0
+    beta2: float = Field(0.999, gt=0, lt=1)
     warmup_steps: int = 0
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float | None = 1.0

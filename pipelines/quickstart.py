@@ -36,7 +36,7 @@ def synthesise(workspace: str, hands: int, evaluation_hands: int, mocap_poses: i
 
 @flow(name="quickstart")
 def quickstart(
-    hands: int = 700,
+    hands: int = 2000,
     evaluation_hands: int = 200,
     mocap_poses: int = 20000,
     seed: int = 0,
@@ -46,7 +46,7 @@ def quickstart(
 ) -> dict[str, Receipt]:
     """Render hands, shard, annotate, train both stages, measure, register, and show.
 
-    hands (four pictures of each), evaluation_hands, mocap_poses, seed: the size of the synthetic data; recipe,
+    hands, evaluation_hands, mocap_poses, seed: the size of the synthetic data; recipe,
     overrides: of the two trainings; workspace: else `$MASKHAND_WORKSPACE`, else ./workspace.
     """
     home = workspace_for(workspace)

@@ -39,10 +39,12 @@ def synthesise(
     progress: Progress,
     rebuild: bool = False,
 ) -> Receipt:
-    """Render the synthetic data set into WORKSPACE/raw/freihand_synth, four pictures of each training hand.
+    """Render the synthetic data set into WORKSPACE/raw/freihand_synth.
 
-    `rebuild` replaces one that was asked for with other numbers; without it that is an error.
+    Each training hand gets as many pictures as the set's card says. `rebuild` replaces one that was asked for with
+    other numbers; without it that is an error.
     """
+    from maskhand.catalog import load_spec
     from maskhand.synth.freihand_layout import SynthError, write_freihand_synth
 
     folder = workspace.raw / SYNTHETIC
@@ -53,6 +55,7 @@ def synthesise(
         evaluation=evaluation_hands,
         mocap=mocap_poses,
         seed=seed,
+        versions=load_spec(SYNTHETIC).images_per_annotation.get("training", 1),
         workers=available_cores(),
         progress=lambda done, total: progress(done, total, f"{done} hands"),
     )

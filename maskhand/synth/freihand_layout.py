@@ -1,13 +1,13 @@
 """A synthetic data set in FreiHAND v2's published layout, so that one adapter reads both.
 
-    training/rgb/%08d.jpg    4 versions of each hand, at id + count * k: gs, hom, sample, auto
+    training/rgb/%08d.jpg    1 to 4 versions of each hand, at id + count * k
     training/mask/%08d.jpg   ids below count
     training_{K,mano,scale,verts,xyz}.json
     evaluation/rgb/%08d.jpg, evaluation_{K,mano,scale,verts,xyz}.json
     mocap.npz                hand_pose (N, 48) absolute axis-angle, betas (N, 10), without pictures
     synth.json               written last: what was asked for, and the hand model's digest
 
-The four versions show the same hand before different backgrounds, as FreiHAND's recolourings do.
+The versions show the same hand before different backgrounds, as FreiHAND's four recolourings do.
 """
 
 from __future__ import annotations
@@ -44,11 +44,10 @@ from maskhand.synth.scene import (
 )
 from maskhand.synth.view import sample_betas
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raise it when the pictures or labels of a seed change."""
-VERSIONS = ("gs", "hom", "sample", "auto")
-# FreiHAND was recorded before a green screen; its first version is the recording itself
-VERSION_BACKGROUNDS: tuple[str | None, ...] = ("backdrop", None, None, None)
+BACKGROUNDS: tuple[str | None, ...] = (None, "backdrop", None, None)
+"""Of the versions; FreiHAND was recorded before a green screen, so one of them is a plain backdrop."""
 FIELDS = ("K", "mano", "scale", "verts", "xyz")
 CHUNK = 20
 MOCAP_CHUNK = 1000
@@ -73,6 +72,7 @@ class _Chunk:
     """Unique hands of the whole split; the stride between versions."""
     seed: int
     hand_path: Path
+    versions: int
 
     @property
     def part(self) -> Path:
@@ -80,9 +80,17 @@ class _Chunk:
 
 
 def write_freihand_synth(
-    root: Path, *, train: int, evaluation: int, mocap: int, seed: int, workers: int, progress: Progress | None = None
+    root: Path,
+    *,
+    train: int,
+    evaluation: int,
+    mocap: int,
+    seed: int,
+    workers: int,
+    versions: int = 1,
+    progress: Progress | None = None,
 ) -> Path:
-    """Write the data set below `root` and return `root`.
+    """Write the data set below `root` and return `root`; `versions` pictures (1 to 4) of each training hand.
 
     The bytes depend on the counts, the seed and the hand model only, not on `workers`. An interrupted call is resumed
     by repeating it; a finished one returns at once. Raises SynthError when the folder holds another data set.
@@ -90,18 +98,20 @@ def write_freihand_synth(
     hand_path = default_hand_path("right")
     request = {
         "format": FORMAT_VERSION, "train": train, "evaluation": evaluation, "mocap": mocap, "seed": seed,
-        "hand_model": load_hand_model(hand_path).digest,
+        "versions": versions, "hand_model": load_hand_model(hand_path).digest,
     }  # fmt: skip
     for name, count in (("train", train), ("evaluation", evaluation), ("mocap", mocap)):
         if count < 0:
             raise SynthError(f"{name}={count}: the number of hands cannot be negative.")
+    if not 1 <= versions <= len(BACKGROUNDS):
+        raise SynthError(f"versions={versions}: there can be 1 to {len(BACKGROUNDS)} pictures of a hand.")
     if _already_there(root, request):
         return root
     (root / PARTS).mkdir(parents=True, exist_ok=True)
     _write_atomic(root / PARTS / "request.json", json.dumps(request).encode())
     splits = {"training": train, "evaluation": evaluation}
     chunks = [
-        _Chunk(root, split, start, min(start + CHUNK, count), count, seed, hand_path)
+        _Chunk(root, split, start, min(start + CHUNK, count), count, seed, hand_path, versions)
         for split, count in splits.items()
         for start in range(0, count, CHUNK)
     ]
@@ -187,12 +197,12 @@ def _one_thread() -> Iterator[None]:
 
 
 def _write_hand(studio: Studio, chunk: _Chunk, index: int) -> dict[str, Any]:
-    pose_rng, look_rng, *version_rngs = random_streams(chunk.seed, chunk.split, index, 2 + len(VERSIONS))
+    pose_rng, look_rng, *version_rngs = random_streams(chunk.seed, chunk.split, index, 2 + chunk.versions)
     labels = sample_labels(studio, pose_rng)
     foreground = render_foreground(studio, labels, look_rng)
     pictures = chunk.root / chunk.split / "rgb"
     if chunk.split == "training":
-        for k, (rng, kind) in enumerate(zip(version_rngs, VERSION_BACKGROUNDS, strict=True)):
+        for k, (rng, kind) in enumerate(zip(version_rngs, BACKGROUNDS, strict=False)):
             _write_atomic(pictures / f"{index + k * chunk.count:08d}.jpg", photograph(foreground, rng, kind))
         _write_atomic(chunk.root / "training" / "mask" / f"{index:08d}.jpg", mask_jpeg(foreground))
     else:

@@ -139,10 +139,11 @@ def _deepspeed_config(optim: OptimConfig, config: EngineConfig) -> dict[str, Any
     world = torch.distributed.get_world_size()
     if optim.batch % world:
         raise ValueError(f"optim.batch={optim.batch} does not divide over engine.workers={world}; choose a multiple")
+    adam = {"lr": optim.lr, "betas": [0.9, optim.beta2], "weight_decay": 0.0, "torch_adam": True}
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": optim.batch // world,
         "gradient_accumulation_steps": 1,
-        "optimizer": {"type": "AdamW", "params": {"lr": optim.lr, "weight_decay": 0.0, "torch_adam": True}},
+        "optimizer": {"type": "AdamW", "params": adam},
         "zero_optimization": {"stage": config.zero_stage},
         "gradient_clipping": optim.clip or 0.0,
         "steps_per_print": 10**9,

@@ -24,7 +24,7 @@ COUNTS = {"train": TRAIN, "evaluation": EVALUATION, "mocap": MOCAP}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_freihand_synth(tmp_path_factory.mktemp("freihand"), **COUNTS, seed=3, workers=1)
+    return write_freihand_synth(tmp_path_factory.mktemp("freihand"), **COUNTS, seed=3, versions=4, workers=1)
 
 
 def labels(root: Path, split: str, field: str) -> np.ndarray:
@@ -128,10 +128,10 @@ def test_mocap_is_haMeRs_file_and_shares_no_pose_with_the_pictures(root: Path) -
 
 def test_a_finished_set_is_left_alone_and_another_is_refused(root: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
-    write_freihand_synth(root, **COUNTS, seed=3, workers=1)
+    write_freihand_synth(root, **COUNTS, seed=3, versions=4, workers=1)
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
     with pytest.raises(SynthError, match="seed: 3 there, 4 asked"):
-        write_freihand_synth(root, **COUNTS, seed=4, workers=1)
+        write_freihand_synth(root, **COUNTS, seed=4, versions=4, workers=1)
 
 
 def test_interrupted_and_resumed_is_byte_identical(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,17 +144,17 @@ def test_interrupted_and_resumed_is_byte_identical(root: Path, tmp_path: Path, m
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_freihand_synth(tmp_path / "set", **COUNTS, seed=3, workers=1, progress=stop_after_two)
+        write_freihand_synth(tmp_path / "set", **COUNTS, seed=3, versions=4, workers=1, progress=stop_after_two)
     assert seen == [(2, TRAIN + EVALUATION), (4, TRAIN + EVALUATION)]
     assert not (tmp_path / "set" / "synth.json").exists()
-    write_freihand_synth(tmp_path / "set", **COUNTS, seed=3, workers=1)
+    write_freihand_synth(tmp_path / "set", **COUNTS, seed=3, versions=4, workers=1)
     assert digests(tmp_path / "set") == digests(root)
 
 
 @pytest.mark.slow
 def test_bytes_do_not_depend_on_workers(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freihand_layout, "CHUNK", 3)
-    write_freihand_synth(tmp_path / "set", **COUNTS, seed=3, workers=2)
+    write_freihand_synth(tmp_path / "set", **COUNTS, seed=3, versions=4, workers=2)
     assert digests(tmp_path / "set") == digests(root)
 
 
