@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
-
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict`")  # the signature says more than hints can
 
 
 class HandPredictor(PythonModel):
@@ -37,7 +34,7 @@ class HandPredictor(PythonModel):
 
         self._bundle = ModelBundle.load(context.artifacts["bundle"])
 
-    def predict(self, context, model_input, params=None):  # MLflow reads type hints here as a schema
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         from maskhand.predict import predict_hands
 
         rows = []

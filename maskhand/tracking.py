@@ -184,7 +184,7 @@ class Tracker:
         score = Score(metrics["pa_mpjpe_mm"], metrics["mean_pose_pa_mpjpe_mm"], evaluation_digest)
         package = Path(__file__).parent
         with self._as_default(), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*(input example|[Tt]ype hint)")  # the signature is written
+            warnings.filterwarnings("ignore", message=".*input example")  # the signature is written, not guessed
             logged = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(package / "serving.py"),
