@@ -3,7 +3,7 @@
 Planning reads a small YAML file per sequence and the calibration; the labels of a frame are read with its picture, in
 the worker, which also finds out whether there is a hand in it at all.
 
-Facts: FORMATS section 5; NVlabs/dex-ycb-toolkit README.md, dex_ycb_toolkit/dex_ycb.py, layers/mano_layer.py, hpe_eval.py.
+Facts: FORMATS section 5; NVlabs/dex-ycb-toolkit README.md, dex_ycb_toolkit/{dex_ycb,hpe_eval}.py, layers/mano_layer.py.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class DexYcbLayout:
             names = storage.list_folders(storage.join(self.root, folder))
             if self.selection.needs_every_sequence and len(names) != SEQUENCES_PER_SUBJECT:
                 raise RawDataError(
-                    f"{storage.join(self.root, folder)} holds {len(names)} sequences; {self.split} chooses sequences by "
+                    f"{storage.join(self.root, folder)} holds {len(names)} sequences; {self.split} chooses them by "
                     f"their place among all {SEQUENCES_PER_SUBJECT}, so unpack the whole subject or leave it out"
                 )
             for position, name in enumerate(names):
@@ -196,9 +196,7 @@ class DexYcbLayout:
                     shape = read_yaml(first_existing([self._betas_uri(calibration)], "the subject's hand shape"))
                     betas[calibration] = shape.value.get("betas")
                     digests.append(shape.sha256)
-                sequences.append(
-                    _Sequence(f"{folder}/{name}", subject + 1, position, frames, side, betas[calibration])
-                )
+                sequences.append(_Sequence(f"{folder}/{name}", subject + 1, position, frames, side, betas[calibration]))
         if not sequences:
             raise RawDataError(f"{self.root}: subjects of {self.split} not found; see how_to_get in the dataset's card")
         return sequences, digests
