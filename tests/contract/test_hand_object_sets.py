@@ -15,6 +15,7 @@ from published_layouts.hands import licensed_folder
 from maskhand import catalog
 from maskhand.adapters import RawDataError, open_adapter
 from maskhand.adapters.dexycb_splits import SELECTIONS, SERIALS
+from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.conventions import FINGERTIP_VERTICES
 from maskhand.sample import HandSample, SampleError
 from maskhand.shards.build import build_shards
@@ -59,6 +60,18 @@ def test_annotated_fingertips_are_the_vertices_that_the_card_names(tmp_path: Pat
         tips = FINGERTIP_VERTICES[str(spec.tips_of(sample.side))]
         assert sample.joints_cam_m is not None
         np.testing.assert_allclose(sample.joints_cam_m[TIPS], fixture.truths[key].vertices_cam_m[list(tips)], atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "split"), [("ho3d_v3", "train"), ("h2o3d", "train"), ("dexycb", "s1_test")])
+def test_posed_parameters_meet_the_annotated_joints(tmp_path: Path, name: str, split: str) -> None:
+    """Pose, shape, translation, joint order, axes and fingertips at once, through shards and the target annotator."""
+    fixture, shards = _write(tmp_path, name, split), str(tmp_path / "shards")
+    build_shards(catalog.load_spec(name), str(fixture.raw_dir), split, shards)
+    annotate_mano(shards)
+    rows = [row for row in iterate_samples(shards, ("mano",)) if row.sample.side == "right"]
+    targets = [row.sidecars["mano"] for row in rows]
+    assert len(targets) >= 7 and all(target is not None for target in targets)
+    assert all(str(target["source"]) == "annotated" and target["residual_mm"] < 0.01 for target in targets if target)
 
 
 @pytest.mark.parametrize("name", ["ho3d_v2", "ho3d_v3"])
@@ -166,6 +179,8 @@ def test_dexycb_notes_absent_subjects_and_refuses_incomplete_ones(tmp_path: Path
     spec = catalog.load_spec("dexycb")
     notes = open_adapter(spec, str(fixture.raw_dir), "s0_test").plan().notes
     assert any("subjects 04, 05, 06, 07, 08, 09, 10 of s0_test are not in" in note for note in notes)
+    origins = [s.origin for s in _samples(fixture, "dexycb", "s0_test").values()]
+    assert {origin["index"] for origin in origins} == {None}, "no official index can be known"
     sequence = next(p for p in sorted(fixture.raw_dir.glob("*-subject-03/*")) if not list(p.glob("*/*.npz")))
     (sequence / "meta.yml").unlink()
     sequence.rmdir()
