@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -66,16 +67,15 @@ class FrameIndex:
     """Counted from 1; the split has them, the folder does not."""
     yaml_sha256: list[str]
     """Of every YAML file that was read."""
-    rows: Array = field(init=False)
-    """(N, 3) int32: sequence, camera, frame."""
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def rows(self) -> Array:
+        """(N, 3) int32: sequence, camera, frame."""
         grids = [
             np.meshgrid(np.int32(s), np.arange(len(self.serials)), np.arange(sequence.frames), indexing="ij")
             for s, sequence in enumerate(self.sequences)
         ]
-        rows = np.concatenate([np.stack(grid, -1).reshape(-1, 3) for grid in grids]).astype(np.int32)
-        object.__setattr__(self, "rows", rows)
+        return np.concatenate([np.stack(grid, -1).reshape(-1, 3) for grid in grids]).astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -102,9 +102,9 @@ def read_index(root: str, selection: Selection) -> FrameIndex:
     cameras = [read_yaml(uri) for uri in uris]
     subjects = _subjects(root, selection)
     sha256 = [file.sha256 for file in cameras]
-    sequences = [
-        s for subject, folder in subjects.items() for s in _sequences(root, selection, subject, folder, sha256)
-    ]
+    sequences: list[Sequence] = []
+    for subject, folder in subjects.items():
+        sequences += _sequences(root, selection, subject, folder, sha256)
     if not any(sequence.frames for sequence in sequences):
         raise RawDataError(f"{root}: frames of this split's subjects not found; see how_to_get in the dataset's card")
     return FrameIndex(
