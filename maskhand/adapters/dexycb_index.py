@@ -92,7 +92,8 @@ class FrameIndex:
 
 
 def is_present(root: str, selection: Selection) -> bool:
-    return storage.exists(_intrinsics_uri(root, SERIALS[0])) and bool(_subjects(root, selection))
+    first = SERIALS[min(selection.cameras)]
+    return storage.exists(_intrinsics_uri(root, first)) and bool(_subjects(root, selection))
 
 
 def read_index(root: str, selection: Selection) -> FrameIndex:
