@@ -1,0 +1,141 @@
+"""DexYCB's published layout: subjects, sequences, eight cameras, a picture and an npz of labels per frame.
+
+The labels of a frame are read with its picture, in the worker, which also finds out whether there is a hand at all.
+
+Facts: FORMATS section 5; NVlabs/dex-ycb-toolkit README.md, dex_ycb_toolkit/{dex_ycb,hpe_eval}.py, layers/mano_layer.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maskhand import storage
+from maskhand.adapters.base import (
+    Item,
+    RawPlan,
+    axes_to_opencv,
+    box_around,
+    combined_digest,
+    joint_order,
+    numbers,
+    read_picture,
+    spot_check,
+)
+from maskhand.adapters.dexycb_index import Frame, is_present, read_index
+from maskhand.adapters.dexycb_splits import SELECTIONS
+from maskhand.adapters.label_files import field, read_npz_fields
+from maskhand.adapters.mano_pose import mano_reader
+from maskhand.catalog import CatalogError, DatasetSpec
+from maskhand.sample import Camera, HandPose, HandSample, SampleError
+
+VERSION = 1
+"""Raise it when the conversion changes, so that shards are built anew."""
+
+
+class DexYcbLayout:
+    """`YYYYMMDD-subject-NN/SEQUENCE/{meta.yml,SERIAL/{color_*.jpg,labels_*.npz}}` and `calibration/`."""
+
+    def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
+        if split not in SELECTIONS:
+            raise CatalogError(f"{spec.name}: the layout dexycb has splits {', '.join(SELECTIONS)}, not {split!r}")
+        self.spec, self.root, self.split = spec, raw_dir, split
+        self.selection = SELECTIONS[split]
+        self.mano, self.notes = mano_reader(spec)
+
+    def present(self) -> bool:
+        return is_present(self.root, self.selection)
+
+    def plan(self) -> RawPlan:
+        index = read_index(self.root, self.selection)
+        absent = ", ".join(f"{subject:02d}" for subject in index.absent_subjects)
+
+        def item(position: int) -> Item:
+            # Places after an absent subject are not those of the official list.
+            return self._item(index.frame(position), None if absent else position)
+
+        spots = np.linspace(0, len(index) - 1, min(16, len(index))).astype(int)
+        frames = [index.frame(int(position)) for position in spots]
+        digest = combined_digest(
+            f"dexycb layout {VERSION}",
+            self.mano.digest() if self.mano else "no mano",
+            *index.yaml_sha256,
+            spot_check([self._label(frame) for frame in frames]),
+            spot_check([self._picture(frame) for frame in frames]),
+        )
+        notes = self.notes + ((f"subjects {absent} of {self.split} are absent",) if absent else ())
+        return RawPlan([self._key(frame) for frame in index], item, digest, notes)
+
+    def read(self, item: Item) -> HandSample:
+        key, given = item.key, item.annotation
+        label = read_npz_fields(key, given["label"], ("joint_3d", "pose_m"))
+        stored = numbers(key, "joint_3d", field(key, label, "joint_3d"), (1, 21, 3))[0]
+        if (stored == -1).all():
+            raise SampleError("no_hand", f"{key}: no hand is in view (all joints are -1)")
+        picture = read_picture(key, item.image_uri)
+        camera = Camera(numbers(key, "intrinsics", given["K"], (3, 3)))
+        joints = stored[joint_order(self.spec)] * axes_to_opencv(self.spec) * self.spec.metres_per_unit
+        joints_2d = camera.project(joints)
+        sample = HandSample(
+            key=key,
+            dataset=self.spec.name,
+            image=picture.data,
+            image_format=picture.format,
+            image_size_px=picture.size_px,
+            side=given["side"],
+            box_xyxy_px=box_around(joints_2d),
+            camera=camera,
+            joints_2d_px=joints_2d.astype(np.float32),
+            joints_2d_conf=np.ones(21, np.float32),
+            joints_cam_m=joints.astype(np.float32),
+            joints_3d_valid=np.ones(21, bool),
+            mano=self._pose(key, label, given),
+            origin=dict(item.origin),
+        )
+        sample.validate()
+        return sample
+
+    def _pose(self, key: str, label: Mapping[str, Any], given: Mapping[str, Any]) -> HandPose | None:
+        """3 global rotation, 45 principal components, 3 translation; the shape belongs to the subject."""
+        if self.mano is None:
+            return None
+        stored = numbers(key, "pose_m", field(key, label, "pose_m"), (1, 51))[0]
+        if not stored.any():
+            return None
+        return self.mano.canonical(
+            stored[:48],
+            numbers(key, "betas", given["betas"], (10,)),
+            given["side"],
+            camera_from_stored=np.diag(axes_to_opencv(self.spec)),
+            transl_m=stored[48:],
+        )
+
+    def _item(self, frame: Frame, index: int | None) -> Item:
+        sequence = frame.sequence
+        annotation = {
+            "side": sequence.side,
+            "betas": sequence.betas,
+            "K": frame.K_px,
+            "label": self._label(frame),
+        }
+        origin = {
+            "index": index,
+            "subject": sequence.subject,
+            "sequence": sequence.name,
+            "sequence_place": sequence.place,
+            "camera": frame.serial,
+            "frame": frame.number,
+        }
+        return Item(self._key(frame), self._picture(frame), annotation, origin)
+
+    def _key(self, frame: Frame) -> str:
+        sequence = frame.sequence
+        return f"{self.split}-{sequence.subject:02d}-{sequence.name}-{frame.serial}-{frame.number:06d}"
+
+    def _picture(self, frame: Frame) -> str:
+        return storage.join(self.root, frame.folder, f"color_{frame.number:06d}.jpg")
+
+    def _label(self, frame: Frame) -> str:
+        return storage.join(self.root, frame.folder, f"labels_{frame.number:06d}.npz")
