@@ -90,7 +90,9 @@ def read_picture(key: str, uri: str) -> Picture:
 
 
 def numbers(key: str, name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """A float64 array of exactly this shape; SampleError (`wrong_shape`, `not_finite`) otherwise."""
+    """A float64 array of exactly this shape; SampleError (`missing_field`, `wrong_shape`, `not_finite`) otherwise."""
+    if value is None:
+        raise SampleError("missing_field", f"{key}: {name} is missing from its annotation, expected shape {shape}")
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
