@@ -42,7 +42,7 @@ class Rows:
 
     def _flush(self) -> None:
         try:
-            block = np.array(self._waiting, dtype=self.dtype)
+            block: np.ndarray = np.array(self._waiting, dtype=self.dtype)
             fits = block.shape[1:] == self.shape
         except (TypeError, ValueError, OverflowError):
             fits = False
@@ -53,7 +53,7 @@ class Rows:
 
     def _row(self, row: int, raw: Any) -> np.ndarray:
         try:
-            values = np.array(raw, dtype=self.dtype)
+            values: np.ndarray = np.array(raw, dtype=self.dtype)
         except (TypeError, ValueError, OverflowError):
             values = np.empty(0)
         if values.shape == self.shape:
