@@ -196,9 +196,7 @@ class DexYcbLayout:
                     shape = read_yaml(first_existing([self._betas_uri(calibration)], "the subject's hand shape"))
                     betas[calibration] = shape.value.get("betas")
                     digests.append(shape.sha256)
-                sequences.append(
-                    _Sequence(f"{folder}/{name}", subject + 1, position, frames, side, betas[calibration])
-                )
+                sequences.append(_Sequence(f"{folder}/{name}", subject + 1, position, frames, side, betas[calibration]))
         if not sequences:
             raise RawDataError(f"{self.root}: subjects of {self.split} not found; see how_to_get in the dataset's card")
         return sequences, digests

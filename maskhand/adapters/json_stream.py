@@ -1,7 +1,7 @@
 """Read annotation files of any size piece by piece: only the record at hand is in memory.
 
 The standard library's own scanner decodes the records. It is faster here than ijson, which needs a pass over the file
-for each of its parts, and it knows the `NaN` that Python writes, so that a bad number costs one sample and not the file.
+for each of its parts, and it knows the `NaN` that Python writes: a bad number costs one sample and not the file.
 """
 
 from __future__ import annotations

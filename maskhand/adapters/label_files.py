@@ -41,7 +41,16 @@ def read_npz_fields(key: str, uri: str, names: tuple[str, ...]) -> Mapping[str, 
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: file[name] for name in names if name in file.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        EOFError,
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise SampleError("bad_label", f"{key}: {uri} is not a whole npz file ({error}); copy it again") from None
 
 

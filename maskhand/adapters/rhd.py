@@ -110,9 +110,7 @@ def _annotations(data: bytes, uri: str) -> Mapping[int, Any]:
     except UnsafePickleError as error:
         raise RawDataError(str(error)) from None
     except UnreadablePickleError as error:
-        raise RawDataError(
-            f"{error}; the file holds {len(data)} bytes and was probably cut, copy it again"
-        ) from None
+        raise RawDataError(f"{error}; the file holds {len(data)} bytes and was probably cut, copy it again") from None
     if not isinstance(value, dict) or not value or not all(isinstance(name, int) for name in value):
         raise RawDataError(f"{uri}: expected a dictionary from picture number to annotation")
     return value

@@ -90,5 +90,5 @@ def test_another_structure_is_a_sentence(tmp_path: Path) -> None:
 def test_wrong_bytes_are_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_bytes(b'{"info": "\xff\xfe"}')
-    with pytest.raises(RawDataError, match="not valid JSON .*utf-8"):
+    with pytest.raises(RawDataError, match=r"not valid JSON .*utf-8"):
         _read(path)
