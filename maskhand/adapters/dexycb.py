@@ -3,7 +3,7 @@
 Planning reads a small YAML file per sequence and the calibration; the labels of a frame are read with its picture, in
 the worker, which also finds out whether there is a hand in it at all.
 
-Facts: FORMATS section 5; NVlabs/dex-ycb-toolkit README.md, dex_ycb_toolkit/dex_ycb.py, layers/mano_layer.py, hpe_eval.py.
+Facts: FORMATS section 5; NVlabs/dex-ycb-toolkit README.md, dex_ycb_toolkit/{dex_ycb,hpe_eval}.py, layers/mano_layer.py.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class DexYcbLayout:
             names = storage.list_folders(storage.join(self.root, folder))
             if self.selection.needs_every_sequence and len(names) != SEQUENCES_PER_SUBJECT:
                 raise RawDataError(
-                    f"{storage.join(self.root, folder)} holds {len(names)} sequences; {self.split} chooses sequences by "
+                    f"{storage.join(self.root, folder)} holds {len(names)} sequences; {self.split} chooses them by "
                     f"their place among all {SEQUENCES_PER_SUBJECT}, so unpack the whole subject or leave it out"
                 )
             for position, name in enumerate(names):

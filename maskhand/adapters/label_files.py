@@ -20,6 +20,9 @@ from maskhand.adapters.base import Array
 from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
 from maskhand.sample import SampleError
 
+_BROKEN_NPZ = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError)
+"""What numpy raises for a cut archive, for something else, and (the last two) for a bare array."""
+
 
 def read_pickled_fields(key: str, uri: str) -> Mapping[str, Any]:
     """The dictionary of a pickled label file."""
@@ -41,16 +44,7 @@ def read_npz_fields(key: str, uri: str, names: tuple[str, ...]) -> Mapping[str, 
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: file[name] for name in names if name in file.files}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        EOFError,
-        OSError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except _BROKEN_NPZ as error:
         raise SampleError("bad_label", f"{key}: {uri} is not a whole npz file ({error}); copy it again") from None
 
 
