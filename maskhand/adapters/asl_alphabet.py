@@ -61,8 +61,8 @@ class AslAlphabetLayout:
 
         keys = [f"{self.split}-{sign}{number:04d}" for sign, number, _ in hands]
         names = hashlib.sha256("\n".join(name for _, _, name in hands).encode()).hexdigest()
-        pictures = spot_check([uri(position) for position in range(len(hands))])
-        digest = combined_digest(f"asl alphabet layout {VERSION}", names, pictures)
+        look = spot_check([uri(position) for position in range(len(hands))])
+        digest = combined_digest(f"asl alphabet layout {VERSION}", names, look)
         empty = len(found) - len(hands)
         note = f"{empty} pictures of the class {WITHOUT_HAND!r} show no hand and were left out"
         return RawPlan(keys, item, digest, (note,) if empty else ())

@@ -59,12 +59,11 @@ class HIntLayout:
         hands = read_json_fields(key, item.annotation["label"])
         if not isinstance(hands, list) or len(hands) != 1 or not isinstance(hands[0], dict):
             raise SampleError("wrong_shape", f"{key}: expected a list with the fields of one hand")
-        exists, occluded = (
-            numbers(key, name, field(key, hands[0], name), (21,)) for name in ("existence", "occlusion")
+        shapes = {"existence": (21,), "occlusion": (21,), "keypoints": (21, 2), "bbox": (1, 4)}
+        exists, occluded, points, box = (
+            numbers(key, name, field(key, hands[0], name), shape) for name, shape in shapes.items()
         )
-        points = numbers(key, "keypoints", field(key, hands[0], "keypoints"), (21, 2))
-        box = numbers(key, "bbox", field(key, hands[0], "bbox"), (1, 4))[0]
         picture = read_picture(key, item.image_uri)
         # The published box is about 1.24 times the joints' box; it is kept, since some normalise errors by it.
-        origin = {**item.origin, "box_xyxy_px": box.tolist()}
+        origin = {**item.origin, "box_xyxy_px": box[0].tolist()}
         return hand_in_2d(self.spec, key, picture, side, points, (exists > 0).astype(float), origin, occluded)

@@ -67,7 +67,7 @@ def label_names(folder: str) -> dict[str, int]:
 
 
 def label_files_digest(folder: str, names: dict[str, int]) -> str:
-    """Changes with the names and sizes of all label files and with the content of 16 of them; one listing, few reads."""
+    """Changes with the names and sizes of all label files and the content of 16 of them: one listing, few reads."""
     text = "\n".join(f"{name} {size}" for name, size in names.items())
     return hashlib.sha256(f"{text}\n{spot_check(_uris(folder, names, 'json'))}".encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Pictures taken through a lens that bends straight lines (Brown's model, as OpenCV and the Panoptic Studio write it)."""
+"""Pictures taken through a lens that bends straight lines: Brown's model, in OpenCV's order of coefficients."""
 
 from __future__ import annotations
 

@@ -36,9 +36,7 @@ def checked_hands(text: str, name: str) -> frozenset[tuple[str, str, Side]]:
         if not words:
             continue
         if len(words) < 4 or words[3] not in verdicts or words[2] not in ("left", "righ", "right"):
-            raise RawDataError(
-                f"{name}, line {number}: expected 'sequence frame left|right True|False', found {line!r}"
-            )
+            raise RawDataError(f"{name}, line {number}: expected 'sequence frame left|righ True|False', found {line!r}")
         if not verdicts[words[3]]:
             side: Side = "left" if words[2] == "left" else "right"
             wrong.add((words[0], words[1], side))
@@ -77,7 +75,8 @@ def visible_views(
 
     def view(position: int) -> View:
         hand = view_hands[position]
-        return View(*owners[hand], camera=view_cameras[position], hand=hand)
+        sequence, frame, person, side = owners[hand]
+        return View(sequence, frame, person, side, view_cameras[position], hand)
 
     return Computed(len(view_hands), view), landmarks
 
