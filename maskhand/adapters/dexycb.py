@@ -76,6 +76,7 @@ class DexYcbLayout:
         places = [first_existing([self._intrinsics_uri(c)], "camera intrinsics") for c in cameras]
         intrinsics = [_intrinsics(read_yaml(uri), uri) for uri in places]
         subjects = self._subjects()
+        absent = sorted(self.selection.subjects - subjects.keys())
         sequences, yaml_digests = self._sequences(subjects)
         # The official order: sequence by sequence, in it camera by camera, in it frame by frame.
         rows = np.concatenate(
@@ -101,7 +102,8 @@ class DexYcbLayout:
                 "label": storage.join(folder, f"labels_{frame:06d}.npz"),
             }
             origin = {
-                "index": position,
+                # Places after an absent subject are not those of the official list.
+                "index": None if absent else position,
                 "subject": sequence.subject,
                 "sequence": sequence.folder.rpartition("/")[2],
                 "sequence_place": sequence.place,
@@ -121,7 +123,6 @@ class DexYcbLayout:
             spot_check([item.annotation["label"] for item in items]),
             spot_check([item.image_uri for item in items]),
         )
-        absent = sorted(self.selection.subjects - subjects.keys())
         note = f"subjects {', '.join(f'{s + 1:02d}' for s in absent)} of {self.split} are not in {self.root}"
         return RawPlan(keys, item, digest, self.notes + ((note,) if absent else ()))
 
@@ -186,7 +187,7 @@ class DexYcbLayout:
                     f"their place among all {SEQUENCES_PER_SUBJECT}, so unpack the whole subject or leave it out"
                 )
             for position, name in enumerate(names):
-                if position not in self.selection.sequences and self.selection.needs_every_sequence:
+                if position not in self.selection.sequences:
                     continue
                 uri = first_existing([storage.join(self.root, folder, name, "meta.yml")], "the sequence's description")
                 meta = read_yaml(uri)

@@ -64,7 +64,7 @@ class Ho3dLayout:
             )
         self.spec, self.root, self.split = spec, raw_dir, split
         self.hands = _HANDS[spec.handedness]
-        self.mano, self.notes = mano_reader(spec)
+        self.mano, self.notes = mano_reader(spec) if split == "train" else (None, ())
 
     def present(self) -> bool:
         return storage.exists(self._list_uri())
@@ -132,7 +132,9 @@ class Ho3dLayout:
         sample.validate()
         return sample
 
-    def _joints(self, key: str, annotation: Mapping[str, Any], label: Mapping[str, Any], side: Side) -> tuple:
+    def _joints(
+        self, key: str, annotation: Mapping[str, Any], label: Mapping[str, Any], side: Side
+    ) -> tuple[Array, Array]:
         """(21, 3) joints in the dataset's axes but OpenPose order, and (21,) which of them are known."""
         name = f"{self.hands[side]}Joints3D"
         stored = annotation["xyz"] if "xyz" in annotation else field(key, label, name)
@@ -150,7 +152,7 @@ class Ho3dLayout:
         return box_around(joints_2d_px)
 
     def _pose(self, key: str, label: Mapping[str, Any], side: Side) -> HandPose | None:
-        if self.mano is None or self.split == "evaluation":
+        if self.mano is None:
             return None
         pose, trans = f"{self.hands[side]}Pose", f"{self.hands[side]}Trans"
         return self.mano.canonical(

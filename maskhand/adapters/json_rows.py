@@ -20,6 +20,7 @@ from maskhand.adapters.base import RawDataError
 
 _PIECE = 4 << 20
 _BETWEEN_ROWS = " \t\r\n,"
+_AFTER_ROW = tuple(" \t\r\n,]")
 _CUT_NUMBER = 32
 """A parser that stops this close to the end of a piece may have met a number that continues in the next one."""
 
@@ -54,9 +55,11 @@ def _rows(uri: str, digest: Any) -> Iterator[Any]:
                     pass
                 return
             try:
-                row, position = decoder.raw_decode(text, position)
-                yield row
-                continue
+                row, end = decoder.raw_decode(text, position)
+                if text[end : end + 1] in _AFTER_ROW:  # else it may be a number that goes on
+                    yield row
+                    position = end
+                    continue
             except json.JSONDecodeError as error:
                 why = str(error)
                 if error.pos < len(text) - _CUT_NUMBER:

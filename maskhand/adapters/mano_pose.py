@@ -47,7 +47,7 @@ class ManoReader:
         """
         if side == "left" and not self.convention.left_shapedirs_fixed:
             return None
-        rest = rest_joints(_model(self.right_path), betas)
+        rest = rest_joints(self.right_path, betas)
         if side == "left":
             rest = rest * MIRROR_POINT
         rotation = Rotation.from_matrix(camera_from_stored) * Rotation.from_rotvec(stored_pose[:3])
@@ -92,10 +92,17 @@ def mano_reader(spec: DatasetSpec) -> tuple[ManoReader | None, tuple[str, ...]]:
     return ManoReader(spec.mano, str(right), str(default_hand_path("left"))), ()
 
 
-def rest_joints(model: HandModel, betas: Array) -> Array:
+def rest_joints(model_path: str, betas: Array) -> Array:
     """(16, 3) joints of the shaped, unposed hand: `J_regressor (template + shapedirs betas)`."""
-    joints_from_betas = np.einsum("jv,vck->jck", model.j_regressor, model.shapedirs)
-    return model.j_regressor @ model.v_template_m + joints_from_betas @ betas
+    mean, directions = _joint_shapes(model_path)
+    return mean + directions @ betas
+
+
+@lru_cache(maxsize=4)
+def _joint_shapes(model_path: str) -> tuple[Array, Array]:
+    """(16, 3) joints of the mean hand and (16, 3, 10) their directions; regressed once, not for every sample."""
+    model = _model(model_path)
+    return model.j_regressor @ model.v_template_m, np.einsum("jv,vck->jck", model.j_regressor, model.shapedirs)
 
 
 @lru_cache(maxsize=4)
