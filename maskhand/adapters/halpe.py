@@ -33,10 +33,14 @@ class HalpeLayout(CocoHandsLayout):
 
     def hands_of(self, annotation: Mapping[str, Any]) -> Iterator[PersonHand] | None:
         """Hands with any keypoint; there is no flag, and a hand that is not annotated is rows of zeros."""
-        try:
-            keypoints = np.asarray(annotation.get("keypoints"), dtype=np.float64).reshape(_KEYPOINTS, 3)
-        except (TypeError, ValueError):
+        raw = annotation.get("keypoints")
+        if not isinstance(raw, list) or not raw:
             return None
+        try:
+            keypoints = np.asarray(raw, dtype=np.float64).reshape(_KEYPOINTS, 3)
+        except (TypeError, ValueError):
+            # Nobody can tell which joints are gone, so both hands are planned for the reader to reject.
+            return (PersonHand(side, raw) for side in _FIRST_KEYPOINT)
         hands = ((side, keypoints[first : first + 21]) for side, first in _FIRST_KEYPOINT.items())
         # `not <= 0` keeps a hand whose flags are not numbers, for the reader to reject.
         return (PersonHand(side, points.ravel()) for side, points in hands if not (points[:, 2] <= 0).all())

@@ -32,7 +32,7 @@ def project(points_cam_m: Array, K_px: Array, lens: Array) -> Array:
 def local_pinhole(centre_cam_m: Array, K_px: Array, lens: Array) -> Camera:
     """A pinhole without skew that agrees with the bent picture at one point, and around it to first order on each axis.
 
-    A hand is small in such a picture, so that this camera holds for all of it within about a pixel, while no pinhole
+    A hand is small in such a picture, so that this camera holds for all of it within a pixel or two, while no pinhole
     holds for the whole picture.
     """
     step = 1e-4
