@@ -1,61 +1,38 @@
 """DexYCB's published layout: subjects, sequences, eight cameras, a picture and an npz of labels per frame.
 
-Planning reads a small YAML file per sequence and the calibration; the labels of a frame are read with its picture, in
-the worker, which also finds out whether there is a hand in it at all.
+The labels of a frame are read with its picture, in the worker, which also finds out whether there is a hand at all.
 
 Facts: FORMATS section 5; NVlabs/dex-ycb-toolkit README.md, dex_ycb_toolkit/{dex_ycb,hpe_eval}.py, layers/mano_layer.py.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from maskhand import storage
 from maskhand.adapters.base import (
-    Array,
     Item,
-    RawDataError,
     RawPlan,
     axes_to_opencv,
     box_around,
     combined_digest,
-    first_existing,
     joint_order,
     numbers,
     read_picture,
     spot_check,
 )
-from maskhand.adapters.dexycb_splits import SELECTIONS, SEQUENCES_PER_SUBJECT, SERIALS
+from maskhand.adapters.dexycb_index import Frame, is_present, read_index
+from maskhand.adapters.dexycb_splits import SELECTIONS
 from maskhand.adapters.label_files import field, read_npz_fields
 from maskhand.adapters.mano_pose import mano_reader
-from maskhand.adapters.yaml_files import YamlFile, read_yaml
 from maskhand.catalog import CatalogError, DatasetSpec
-from maskhand.conventions import Side
 from maskhand.sample import Camera, HandPose, HandSample, SampleError
 
 VERSION = 1
 """Raise it when the conversion changes, so that shards are built anew."""
-
-_SUBJECT = re.compile(r"\d{8}-subject-(\d{2})")
-_SIDES: tuple[Side, ...] = ("right", "left")
-
-
-@dataclass(frozen=True)
-class _Sequence:
-    folder: str
-    """`SUBJECT/SEQUENCE` below the dataset's folder."""
-    subject: int
-    """Counted from 1, as the folder's name does."""
-    place: int
-    """Among the sequences of its subject, counted from 0."""
-    frames: int
-    side: Side
-    betas: Any
 
 
 class DexYcbLayout:
@@ -69,62 +46,27 @@ class DexYcbLayout:
         self.mano, self.notes = mano_reader(spec)
 
     def present(self) -> bool:
-        return storage.exists(self._intrinsics_uri(0)) and bool(self._subjects())
+        return is_present(self.root, self.selection)
 
     def plan(self) -> RawPlan:
-        cameras = sorted(self.selection.cameras)
-        places = [first_existing([self._intrinsics_uri(c)], "camera intrinsics") for c in cameras]
-        intrinsics = [_intrinsics(read_yaml(uri), uri) for uri in places]
-        subjects = self._subjects()
-        absent = sorted(self.selection.subjects - subjects.keys())
-        sequences, yaml_digests = self._sequences(subjects)
-        # The official order: sequence by sequence, in it camera by camera, in it frame by frame.
-        rows = np.concatenate(
-            [
-                np.stack(np.meshgrid(s, np.arange(len(cameras)), np.arange(q.frames), indexing="ij"), -1).reshape(-1, 3)
-                for s, q in enumerate(sequences)
-            ]
-        )
-        if not len(rows):
-            raise RawDataError(f"{self.root}: the sequences of {self.split} have no frames; the dataset is incomplete")
-
-        def place(position: int) -> tuple[_Sequence, int, int, str]:
-            s, c, frame = (int(v) for v in rows[position])
-            folder = storage.join(self.root, sequences[s].folder, SERIALS[cameras[c]])
-            return sequences[s], c, frame, folder
+        index = read_index(self.root, self.selection)
+        absent = ", ".join(f"{subject:02d}" for subject in index.absent_subjects)
 
         def item(position: int) -> Item:
-            sequence, c, frame, folder = place(position)
-            annotation = {
-                "side": sequence.side,
-                "betas": sequence.betas,
-                "K": intrinsics[c][0],
-                "label": storage.join(folder, f"labels_{frame:06d}.npz"),
-            }
-            origin = {
-                # Places after an absent subject are not those of the official list.
-                "index": None if absent else position,
-                "subject": sequence.subject,
-                "sequence": sequence.folder.rpartition("/")[2],
-                "sequence_place": sequence.place,
-                "camera": SERIALS[cameras[c]],
-                "frame": frame,
-            }
-            return Item(keys[position], storage.join(folder, f"color_{frame:06d}.jpg"), annotation, origin)
+            # Places after an absent subject are not those of the official list.
+            return self._item(index.frame(position), None if absent else position)
 
-        keys = [_key(self.split, sequences[s], SERIALS[cameras[c]], frame) for s, c, frame in rows.tolist()]
-        spots = np.linspace(0, len(rows) - 1, min(16, len(rows))).astype(int)
-        items = [item(int(position)) for position in spots]
+        spots = np.linspace(0, len(index) - 1, min(16, len(index))).astype(int)
+        frames = [index.frame(int(position)) for position in spots]
         digest = combined_digest(
             f"dexycb layout {VERSION}",
             self.mano.digest() if self.mano else "no mano",
-            *(sha256 for _, sha256 in intrinsics),
-            *yaml_digests,
-            spot_check([item.annotation["label"] for item in items]),
-            spot_check([item.image_uri for item in items]),
+            *index.yaml_sha256,
+            spot_check([self._label(frame) for frame in frames]),
+            spot_check([self._picture(frame) for frame in frames]),
         )
-        note = f"subjects {', '.join(f'{s + 1:02d}' for s in absent)} of {self.split} are not in {self.root}"
-        return RawPlan(keys, item, digest, self.notes + ((note,) if absent else ()))
+        notes = self.notes + ((f"subjects {absent} of {self.split} are absent",) if absent else ())
+        return RawPlan([self._key(frame) for frame in index], item, digest, notes)
 
     def read(self, item: Item) -> HandSample:
         key, given = item.key, item.annotation
@@ -170,68 +112,30 @@ class DexYcbLayout:
             transl_m=stored[48:],
         )
 
-    def _subjects(self) -> dict[int, str]:
-        """Subjects of the split that are there, counted from 0 -> folder."""
-        matches = [m for name in storage.list_folders(self.root) if (m := _SUBJECT.fullmatch(name))]
-        found = {int(m[1]) - 1: m[0] for m in matches}
-        return {subject: found[subject] for subject in sorted(found) if subject in self.selection.subjects}
+    def _item(self, frame: Frame, index: int | None) -> Item:
+        sequence = frame.sequence
+        annotation = {
+            "side": sequence.side,
+            "betas": sequence.betas,
+            "K": frame.K_px,
+            "label": self._label(frame),
+        }
+        origin = {
+            "index": index,
+            "subject": sequence.subject,
+            "sequence": sequence.name,
+            "sequence_place": sequence.place,
+            "camera": frame.serial,
+            "frame": frame.number,
+        }
+        return Item(self._key(frame), self._picture(frame), annotation, origin)
 
-    def _sequences(self, subjects: Mapping[int, str]) -> tuple[list[_Sequence], list[str]]:
-        """The split's sequences in the official order, and the digests of the YAML files that describe them."""
-        sequences, betas, digests = [], {}, []
-        for subject, folder in subjects.items():
-            names = storage.list_folders(storage.join(self.root, folder))
-            if self.selection.needs_every_sequence and len(names) != SEQUENCES_PER_SUBJECT:
-                raise RawDataError(
-                    f"{storage.join(self.root, folder)} holds {len(names)} sequences; {self.split} chooses them by "
-                    f"their place among all {SEQUENCES_PER_SUBJECT}, so unpack the whole subject or leave it out"
-                )
-            for position, name in enumerate(names):
-                if position not in self.selection.sequences:
-                    continue
-                uri = first_existing([storage.join(self.root, folder, name, "meta.yml")], "the sequence's description")
-                meta = read_yaml(uri)
-                digests.append(meta.sha256)
-                frames, side, calibration = _description(meta, uri)
-                if calibration not in betas:
-                    shape = read_yaml(first_existing([self._betas_uri(calibration)], "the subject's hand shape"))
-                    betas[calibration] = shape.value.get("betas")
-                    digests.append(shape.sha256)
-                sequences.append(_Sequence(f"{folder}/{name}", subject + 1, position, frames, side, betas[calibration]))
-        if not sequences:
-            raise RawDataError(f"{self.root}: subjects of {self.split} not found; see how_to_get in the dataset's card")
-        return sequences, digests
+    def _key(self, frame: Frame) -> str:
+        sequence = frame.sequence
+        return f"{self.split}-{sequence.subject:02d}-{sequence.name}-{frame.serial}-{frame.number:06d}"
 
-    def _intrinsics_uri(self, camera: int) -> str:
-        return storage.join(self.root, "calibration", "intrinsics", f"{SERIALS[camera]}_640x480.yml")
+    def _picture(self, frame: Frame) -> str:
+        return storage.join(self.root, frame.folder, f"color_{frame.number:06d}.jpg")
 
-    def _betas_uri(self, calibration: str) -> str:
-        return storage.join(self.root, "calibration", f"mano_{calibration}", "mano.yml")
-
-
-def _key(split: str, sequence: _Sequence, serial: str, frame: int) -> str:
-    return f"{split}-{sequence.subject:02d}-{sequence.folder.rpartition('/')[2]}-{serial}-{frame:06d}"
-
-
-def _intrinsics(file: YamlFile, uri: str) -> tuple[Array, str]:
-    """(3, 3) of the colour camera, and the file's digest."""
-    try:
-        fx, fy, ppx, ppy = (float(file.value["color"][name]) for name in ("fx", "fy", "ppx", "ppy"))
-    except (KeyError, TypeError, ValueError) as error:
-        raise RawDataError(
-            f"{uri}: expected color: fx, fy, ppx, ppy as numbers ({type(error).__name__}: {error})"
-        ) from None
-    return np.array([[fx, 0, ppx], [0, fy, ppy], [0, 0, 1]]), file.sha256
-
-
-def _description(file: YamlFile, uri: str) -> tuple[int, Side, str]:
-    """Frames, side and hand calibration of a sequence."""
-    try:
-        frames, side, calibration = file.value["num_frames"], file.value["mano_sides"][0], file.value["mano_calib"][0]
-        if not isinstance(frames, int) or side not in _SIDES:
-            raise ValueError(f"num_frames is {frames!r}, mano_sides[0] is {side!r}")
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise RawDataError(
-            f"{uri}: expected num_frames, mano_sides and mano_calib ({type(error).__name__}: {error})"
-        ) from None
-    return frames, side, str(calibration)
+    def _label(self, frame: Frame) -> str:
+        return storage.join(self.root, frame.folder, f"labels_{frame.number:06d}.npz")

@@ -178,13 +178,13 @@ def test_dexycb_notes_absent_subjects_and_refuses_incomplete_ones(tmp_path: Path
     fixture = _write(tmp_path, "dexycb", "s0_test")
     spec = catalog.load_spec("dexycb")
     notes = open_adapter(spec, str(fixture.raw_dir), "s0_test").plan().notes
-    assert any("subjects 04, 05, 06, 07, 08, 09, 10 of s0_test are not in" in note for note in notes)
+    assert any("subjects 04, 05, 06, 07, 08, 09, 10 of s0_test are absent" in note for note in notes)
     origins = [s.origin for s in _samples(fixture, "dexycb", "s0_test").values()]
     assert {origin["index"] for origin in origins} == {None}, "no official index can be known"
     sequence = next(p for p in sorted(fixture.raw_dir.glob("*-subject-03/*")) if not list(p.glob("*/*.npz")))
     (sequence / "meta.yml").unlink()
     sequence.rmdir()
-    with pytest.raises(RawDataError, match=r"holds 99 sequences; s0_test chooses them by their place among all 100"):
+    with pytest.raises(RawDataError, match=r"holds 99 sequences; this split chooses them by their place among all 100"):
         open_adapter(spec, str(fixture.raw_dir), "s0_test").plan()
     assert len(open_adapter(spec, str(fixture.raw_dir), "s2_val").plan().keys) == 3, "cameras need no complete subject"
 
