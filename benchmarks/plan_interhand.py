@@ -63,7 +63,7 @@ def measure(folder: Path, how: str) -> None:
     from maskhand.shards.plan import make_plan
 
     spec = load_spec("interhand26m")
-    before, started = _peak_mb(), time.process_time()
+    before, started = peak_mb(), time.process_time()
     if how == "whole":
         kept = [json.loads(path.read_bytes()) for path in sorted((folder / "annotations" / "train").iterdir())]
         hands = 2 * len(kept[1]["annotations"])
@@ -71,11 +71,11 @@ def measure(folder: Path, how: str) -> None:
         raw = open_adapter(spec, str(folder), "train").plan()
         plan = make_plan(spec, "train", raw, seed=0)
         hands = sum(len(shard) for shard in plan.shards)
-    seconds, peak = time.process_time() - started, _peak_mb() - before
+    seconds, peak = time.process_time() - started, peak_mb() - before
     print(json.dumps({"hands": hands, "seconds": seconds, "peak_mb": peak}))
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
