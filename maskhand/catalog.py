@@ -66,15 +66,16 @@ class DatasetSpec(_Frozen):
     """Split -> number of pictures its makers state; None: decided by whoever makes it."""
     images_per_annotation: dict[str, int] = Field(default_factory=dict)
     """Split -> pictures that share one annotation (picture i has annotation i modulo their number); 1 if absent."""
-    joint_order: str
-    """A key of `conventions.JOINT_ORDERS`."""
+    joint_order: str | None
+    """A key of `conventions.JOINT_ORDERS`; None: no joints are annotated."""
     fingertip_vertices: str | None
     """A key of `conventions.FINGERTIP_VERTICES`; None: the tips are not model vertices."""
     fingertip_vertices_left: str | None = None
     """The same for left hands, where they differ from right ones."""
-    units: Literal["m", "cm", "mm"]
-    axes: str
-    """A key of `conventions.AXES_TO_OPENCV`."""
+    units: Literal["m", "cm", "mm"] | None
+    """None: nothing is annotated in 3D."""
+    axes: str | None
+    """A key of `conventions.AXES_TO_OPENCV`; None: nothing is annotated in 3D."""
     mano: ManoConvention | None
     handedness: Literal["right", "left", "both"]
     shard_size: int = Field(gt=0, le=10_000)
@@ -84,6 +85,8 @@ class DatasetSpec(_Frozen):
 
     @property
     def metres_per_unit(self) -> float:
+        if self.units is None:
+            raise CatalogError(f"{self.name}: the card has units: null, so nothing of it can be in metres")
         return {"m": 1.0, "cm": 0.01, "mm": 0.001}[self.units]
 
     def tips_of(self, side: Side) -> str | None:

@@ -69,6 +69,8 @@ class HandSample:
     """(21, 2) float32, OpenPose order."""
     joints_2d_conf: Array | None = None
     """(21,) float32 in 0..1; 0 where a joint is not annotated."""
+    joints_2d_occluded: Array | None = None
+    """(21,) bool, annotated although something hides it; None where the data set does not say."""
     joints_cam_m: Array | None = None
     """(21, 3) float32, OpenPose order, camera axes."""
     joints_3d_valid: Array | None = None
@@ -91,6 +93,7 @@ class HandSample:
             "camera.K_px": (self.camera.K_px if self.camera else None, (3, 3)),
             "joints_2d_px": (self.joints_2d_px, (NUM_JOINTS, 2)),
             "joints_2d_conf": (self.joints_2d_conf, (NUM_JOINTS,)),
+            "joints_2d_occluded": (self.joints_2d_occluded, (NUM_JOINTS,)),
             "joints_cam_m": (self.joints_cam_m, (NUM_JOINTS, 3)),
             "joints_3d_valid": (self.joints_3d_valid, (NUM_JOINTS,)),
             "vertices_cam_m": (self.vertices_cam_m, (NUM_VERTICES, 3)),

@@ -11,19 +11,33 @@ MANO convention, pictures per annotation); it never looks at the dataset's name.
 from __future__ import annotations
 
 from maskhand import storage
+from maskhand.adapters.asl_alphabet import AslAlphabetLayout
 from maskhand.adapters.base import Adapter, Item, RawDataError, RawPlan
+from maskhand.adapters.coco_wholebody import CocoWholeBodyLayout
 from maskhand.adapters.dexycb import DexYcbLayout
 from maskhand.adapters.freihand import FreiHandLayout
+from maskhand.adapters.halpe import HalpeLayout
+from maskhand.adapters.hand143 import Hand143Layout
+from maskhand.adapters.hand_labels import HandLabelsLayout
+from maskhand.adapters.hint import HIntLayout
 from maskhand.adapters.ho3d import Ho3dLayout
 from maskhand.adapters.interhand26m import InterHandLayout
+from maskhand.adapters.mtc import MtcLayout
 from maskhand.adapters.rhd import RhdLayout
 from maskhand.catalog import CatalogError, DatasetSpec
 
 LAYOUTS: dict[str, type[Adapter]] = {
+    "asl_alphabet": AslAlphabetLayout,
+    "coco_wholebody": CocoWholeBodyLayout,
     "dexycb": DexYcbLayout,
     "freihand": FreiHandLayout,
+    "halpe": HalpeLayout,
+    "hand143": Hand143Layout,
+    "hand_labels": HandLabelsLayout,
+    "hint": HIntLayout,
     "ho3d": Ho3dLayout,
     "interhand26m": InterHandLayout,
+    "mtc": MtcLayout,
     "rhd": RhdLayout,
 }
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from maskhand import storage
-from maskhand.catalog import DatasetSpec
+from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS
 from maskhand.sample import HandSample, SampleError
 
@@ -90,7 +90,9 @@ def read_picture(key: str, uri: str) -> Picture:
 
 
 def numbers(key: str, name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """A float64 array of exactly this shape; SampleError (`wrong_shape`, `not_finite`) otherwise."""
+    """A float64 array of exactly this shape; SampleError (`missing_field`, `wrong_shape`, `not_finite`) otherwise."""
+    if value is None:
+        raise SampleError("missing_field", f"{key}: {name} is missing from its annotation, expected shape {shape}")
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
@@ -104,11 +106,15 @@ def numbers(key: str, name: str, value: Any, shape: tuple[int, ...]) -> Array:
 
 def axes_to_opencv(spec: DatasetSpec) -> Array:
     """(3,) factors that take the dataset's camera axes to OpenCV's."""
+    if spec.axes is None:
+        raise CatalogError(f"{spec.name}: the card has axes: null, but its layout has labels in camera axes")
     return np.array(AXES_TO_OPENCV[spec.axes])
 
 
 def joint_order(spec: DatasetSpec) -> Array:
     """(21,) `openpose = joints[joint_order(spec)]`."""
+    if spec.joint_order is None:
+        raise CatalogError(f"{spec.name}: the card has joint_order: null, but its layout has joints")
     return np.array(JOINT_ORDERS[spec.joint_order])
 
 

@@ -13,8 +13,6 @@ import numpy as np
 from maskhand import storage
 from maskhand.adapters.base import (
     Item,
-    JsonFile,
-    RawDataError,
     RawPlan,
     any_exists,
     axes_to_opencv,
@@ -27,7 +25,9 @@ from maskhand.adapters.base import (
     read_picture,
     spot_check,
 )
+from maskhand.adapters.interhand26m_tables import FrameFits, FrameJoints, read_hands
 from maskhand.adapters.mano_pose import mano_reader
+from maskhand.adapters.tables import Computed
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import Side
 from maskhand.sample import Camera, HandPose, HandSample, SampleError
@@ -36,10 +36,7 @@ VERSION = 1
 """Raise it when the conversion changes, so that shards are built anew."""
 
 _FIRST_JOINT: dict[Side, int] = {"right": 0, "left": 21}
-_SIDES: dict[str, tuple[Side, ...]] = {"right": ("right",), "left": ("left",), "interacting": ("right", "left")}
 _FILES = {"data": "pictures and boxes", "camera": "cameras", "joint_3d": "joints"}
-_IMAGE_KEYS = {"file_name", "width", "height", "capture", "seq_name", "camera", "frame_idx"}
-_ANNOTATION_KEYS = {"id", "joint_valid", "hand_type_valid"}
 
 
 class InterHandLayout:
@@ -54,47 +51,59 @@ class InterHandLayout:
 
     def plan(self) -> RawPlan:
         places = {kind: first_existing(self._places(kind), what) for kind, what in _FILES.items()}
-        files = {kind: read_json(uri) for kind, uri in places.items()}
-        mano = next((read_json(uri) for uri in self._places("MANO_NeuralAnnot") if storage.exists(uri)), None)
-        images, hands = self._hands(files["data"])
+        hands, joints, cameras = (
+            read_hands(places["data"]),
+            FrameJoints(places["joint_3d"]),
+            read_json(places["camera"]),
+        )
+        fits_place = next((uri for uri in self._places("MANO_NeuralAnnot") if storage.exists(uri)), None)
+        fits = FrameFits(fits_place) if fits_place and self.mano else None
+        pictures, annotations = hands.pictures, hands.annotations
         # In the official tree file_name is a path below images/<split>; small excerpts keep base names beside labels.
         official = places["data"] == self._places("data")[0]
         folder = storage.join(self.root, "images", self.split) if official else self.root
-        cameras, joints = files["camera"].value, files["joint_3d"].value
-        fits = mano.value if mano and self.mano else {}
+
+        def rows(position: int) -> tuple[int, int]:
+            row = int(hands.annotation_rows[position])
+            return row, int(hands.picture_rows[row])
+
+        def key(position: int) -> str:
+            return f"{self.split}-{annotations.ids[rows(position)[0]]:08d}-{hands.side(position)[0]}"
+
+        def picture_uri(position: int) -> str:
+            return storage.join(folder, pictures.paths[rows(position)[1]])
 
         def item(position: int) -> Item:
-            annotation, side = hands[position]
-            image = images[annotation["image_id"]]
-            capture, frame, camera = str(image["capture"]), str(image["frame_idx"]), str(image["camera"])
+            row, image = rows(position)
+            capture, frame, camera = pictures.captures[image], pictures.frames[image], pictures.cameras[image]
+            side = hands.side(position)
             raw = {
                 "side": side,
-                "size": (image["width"], image["height"]),
-                "joint_valid": annotation["joint_valid"],
-                "camera": {name: views.get(camera) for name, views in cameras.get(capture, {}).items()},
-                "joints": joints.get(capture, {}).get(frame),
-                "mano": (fits.get(capture, {}).get(frame) or {}).get(side),
+                "size": pictures.sizes_px[image],
+                "joint_valid": annotations.joints_valid[row],
+                "camera": {name: views.get(camera) for name, views in cameras.value.get(capture, {}).items()},
+                "joints": joints.at(capture, frame),
+                "mano": fits.at(capture, frame, side) if fits else None,
             }
             origin = {
-                "annotation": annotation["id"],
-                "image": image["id"],
+                "annotation": annotations.ids[row],
+                "image": pictures.ids[image],
                 "capture": capture,
-                "sequence": image["seq_name"],
+                "sequence": pictures.sequences[image],
                 "camera": camera,
                 "frame": frame,
-                "hand_type": annotation["hand_type"],
-                "hand_type_valid": annotation["hand_type_valid"],
+                "hand_type": annotations.hand_types[row],
+                "hand_type_valid": annotations.hand_types_valid[row],
             }
-            return Item(keys[position], storage.join(folder, image["file_name"]), raw, origin)
+            return Item(key(position), picture_uri(position), raw, origin)
 
-        keys = [f"{self.split}-{annotation['id']:08d}-{side[0]}" for annotation, side in hands]
         digest = combined_digest(
             f"interhand layout {VERSION}",
-            f"mano {mano.sha256} {self.mano.digest()}" if mano and self.mano else "no mano",
-            *(f"{kind} {file.sha256}" for kind, file in files.items()),
-            spot_check([storage.join(folder, images[a["image_id"]]["file_name"]) for a, _ in hands]),
+            f"mano {fits.sha256} {self.mano.digest()}" if fits and self.mano else "no mano",
+            *(f"{kind} {sha}" for kind, sha in zip(_FILES, (hands.sha256, cameras.sha256, joints.sha256), strict=True)),
+            spot_check(Computed(len(hands), picture_uri)),
         )
-        return RawPlan(keys, item, digest, self.notes if mano else ())
+        return RawPlan(Computed(len(hands), key), item, digest, self.notes if fits_place else ())
 
     def read(self, item: Item) -> HandSample:
         key, raw, side = item.key, item.annotation, item.annotation["side"]
@@ -171,24 +180,6 @@ class InterHandLayout:
             origin_stored_m=position_m,
             transl_m=numbers(key, "MANO trans", raw["mano"]["trans"], (3,)),
         )
-
-    def _hands(self, data: JsonFile) -> tuple[dict[int, dict], list[tuple[dict, Side]]]:
-        """Images by id, and (annotation, side) of every hand in the file's order."""
-        name = f"{self.split} data.json under {self.root}"
-        try:
-            images = {image["id"]: image for image in data.value["images"]}
-            hands = [(a, side) for a in data.value["annotations"] for side in _SIDES[a["hand_type"]]]
-            orphan = next((a["id"] for a, _ in hands if a["image_id"] not in images), None)
-            for entry, needed in ((data.value["images"], _IMAGE_KEYS), (data.value["annotations"], _ANNOTATION_KEYS)):
-                for record in entry:
-                    if absent := needed - record.keys():
-                        raise KeyError(min(absent))
-        except (KeyError, TypeError) as error:
-            raise RawDataError(f"{name}: not InterHand2.6M's structure ({type(error).__name__}: {error})") from None
-        if orphan is not None or not hands:
-            detail = "no annotations" if not hands else f"annotation {orphan} names an image that is not listed"
-            raise RawDataError(f"{name}: {detail}; the file is incomplete")
-        return images, hands
 
     def _places(self, kind: str) -> list[str]:
         name = f"InterHand2.6M_{self.split}_{kind}.json"

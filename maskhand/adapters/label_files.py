@@ -8,6 +8,7 @@ A broken file costs its own sample only, so everything here raises SampleError:
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -63,3 +64,11 @@ def _read(key: str, uri: str) -> bytes:
         return storage.read_bytes(uri)
     except storage.MissingFileError:
         raise SampleError("missing_label", f"{key}: {uri} does not exist") from None
+
+
+def read_json_fields(key: str, uri: str) -> Any:
+    """The value of a JSON file that belongs to one sample."""
+    try:
+        return json.loads(_read(key, uri))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SampleError("bad_label", f"{key}: {uri} is not valid JSON ({error}); copy it again") from None

@@ -17,7 +17,14 @@ from maskhand.shards.layout import ShardError
 Members = dict[str, bytes]
 """Extension -> content, for one key."""
 
-_ARRAYS = ("joints_2d_px", "joints_2d_conf", "joints_cam_m", "joints_3d_valid", "vertices_cam_m")
+_ARRAYS = (
+    "joints_2d_px",
+    "joints_2d_conf",
+    "joints_2d_occluded",
+    "joints_cam_m",
+    "joints_3d_valid",
+    "vertices_cam_m",
+)
 _MANO = ("pose_aa", "betas", "transl_cam_m")
 
 

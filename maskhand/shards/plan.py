@@ -31,20 +31,27 @@ def make_plan(spec: DatasetSpec, split: str, raw: RawPlan, seed: int) -> ShardPl
     Each shard is then a random sample of the split, so that reading shard after shard is already well mixed. Near-equal
     means that no shard is a small remainder, which some ranks would finish early.
     """
-    _check_keys(spec, raw)
-    text = "\n".join([spec.digest(), split, raw.source_digest, str(FORMAT_VERSION), str(seed), *raw.keys])
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    # Ranked by a hash of seed and key, not by a random generator: the order is the same with every version of numpy.
-    order = np.argsort([hashlib.sha256(f"{seed}/{key}".encode()).hexdigest() for key in raw.keys])
-    shards = np.array_split(order, -(-len(order) // spec.shard_size))
-    return ShardPlan(digest[:12], tuple(shards))
-
-
-def _check_keys(spec: DatasetSpec, raw: RawPlan) -> None:
-    if not raw.keys:
+    if not len(raw.keys):
         raise ShardError(f"{spec.name}: the raw split holds no hand")
-    if len(set(raw.keys)) != len(raw.keys):
+    text = "\n".join([spec.digest(), split, raw.source_digest, str(FORMAT_VERSION), str(seed)])
+    digest = hashlib.sha256(text.encode())
+    # Ranked by a hash of seed and key, not by a random generator: the order is the same with every version of numpy.
+    ranks = bytearray()
+    # Keys of millions of hands are made one at a time and not kept: 32 bytes each are.
+    for key in raw.keys:
+        _check_key(spec, key)
+        digest.update(f"\n{key}".encode())
+        ranks += hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    words = np.frombuffer(ranks, dtype=">u8").reshape(-1, 4)
+    order = np.lexsort(words.T[::-1])
+    first = words[order, 0]
+    near = np.flatnonzero(first[1:] == first[:-1])
+    if (words[order[near]] == words[order[near + 1]]).all(axis=1).any():
         raise ShardError(f"{spec.name}: the adapter gave the same key twice; keys must be unique in a dataset")
-    bad = next((key for key in raw.keys if not all(c.isalnum() or c in "-_" for c in key)), None)
-    if bad is not None:
-        raise ShardError(f"{spec.name}: key {bad!r} must hold letters, digits, '-' and '_' only; a dot would split it")
+    shards = np.array_split(order, -(-len(order) // spec.shard_size))
+    return ShardPlan(digest.hexdigest()[:12], tuple(shards))
+
+
+def _check_key(spec: DatasetSpec, key: str) -> None:
+    if not all(c.isalnum() or c in "-_" for c in key):
+        raise ShardError(f"{spec.name}: key {key!r} must hold letters, digits, '-' and '_' only; a dot would split it")

@@ -8,14 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from published_layouts import dexycb, freihand, ho3d, interhand26m, rhd
+from published_layouts import (
+    asl_alphabet,
+    coco_wholebody,
+    dexycb,
+    freihand,
+    halpe,
+    hand143,
+    hand_labels,
+    hint,
+    ho3d,
+    interhand26m,
+    mtc,
+    rhd,
+)
 from published_layouts.hands import Fixture, Truth
 
 WRITERS: dict[str, Callable[..., Fixture]] = {
+    "asl_alphabet": asl_alphabet.write,
+    "coco_wholebody": coco_wholebody.write,
     "dexycb": dexycb.write,
     "freihand": freihand.write,
+    "halpe": halpe.write,
+    "hand143": hand143.write,
+    "hand_labels": hand_labels.write,
+    "hint": hint.write,
     "ho3d": ho3d.write,
     "interhand26m": interhand26m.write,
+    "mtc": mtc.write,
     "rhd": rhd.write,
 }
 

@@ -50,11 +50,13 @@ class Truth:
     """What the adapter must read for one key."""
 
     side: str
-    K_px: np.ndarray
-    joints_cam_m: np.ndarray
-    """(21, 3) OpenPose order."""
+    K_px: np.ndarray | None
+    """None: no camera is published, or none that holds for the whole picture."""
+    joints_cam_m: np.ndarray | None
+    """(21, 3) OpenPose order; None where only the picture is annotated."""
     valid: np.ndarray
-    vertices_cam_m: np.ndarray
+    """(21,) annotated joints."""
+    vertices_cam_m: np.ndarray | None
     image_path: Path
     visible: np.ndarray | None = None
     """(21,) what the 2D confidence says; the annotated joints where None."""
@@ -62,6 +64,26 @@ class Truth:
     """The published box; the one around the annotated joints where None."""
     mano: bool = True
     """Can the house's model express the stored parameters, if the data set has any?"""
+    joints_px: np.ndarray | None = None
+    """(21, 2) pixels where no K_px gives them."""
+    occluded: np.ndarray | None = None
+    """(21,) bool of joints_2d_occluded."""
+    label: Any = None
+    """Hands with an equal label share one entry of the joints file; hands with equal joints where None."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """Entries of `origin` that must be there."""
+
+    def points_px(self) -> np.ndarray | None:
+        """(21, 2), None where no joints are annotated."""
+        if self.joints_px is not None or self.joints_cam_m is None:
+            return self.joints_px
+        uvw = self.joints_cam_m @ self.K_px.T
+        return uvw[:, :2] / uvw[:, 2:]
+
+    def shares_label(self, other: Truth) -> bool:
+        if self.label is not None:
+            return self.label == other.label
+        return np.array_equal(self.joints_cam_m, other.joints_cam_m)
 
 
 @dataclass(frozen=True)
@@ -165,6 +187,15 @@ def licensed_folder(folder: Path) -> Path:
     for side in ("RIGHT", "LEFT"):
         shutil.copy(OPEN_HAND_FOLDER / f"OPEN_HAND_{side}.pkl", folder / f"MANO_{side}.pkl")
     return folder
+
+
+def seen_hand(rng: np.random.Generator, side: str, size_px: tuple[int, int]) -> np.ndarray:
+    """(21, 2) pixels, in the order of JOINT_NAMES, of a random hand well inside a picture, by a pinhole camera."""
+    width, height = size_px
+    depth = rng.uniform(0.6, 0.9)
+    place = np.array([rng.uniform(-0.25, 0.25) * width, rng.uniform(-0.25, 0.25) * height]) * depth / height
+    uvw = random_hand(rng, side, np.array([*place, depth])).joints_m
+    return height * uvw[:, :2] / uvw[:, 2:] + np.array([width, height]) / 2
 
 
 def edit_json(path: Path, change: Callable[[Any], None]) -> None:

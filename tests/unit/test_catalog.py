@@ -31,6 +31,11 @@ def test_official_counts() -> None:
     interhand = load_spec("interhand26m").splits
     assert sum(n for n in interhand.values() if n) == 2_590_347
     assert load_spec("freihand_synth").splits == {"training": None, "evaluation": None}
+    assert sum(n for n in load_spec("hand_labels_synth").splits.values() if n) == 14_261
+    assert load_spec("asl_alphabet").splits == {"train": 29 * 3000, "test": 28}
+    hint = load_spec("hint").splits
+    assert sum(n for split, n in hint.items() if split.startswith("TRAIN") and n) == 24_098
+    assert sum(n for split, n in hint.items() if split.endswith("seq") and n) == 2320 + 6953
 
 
 def test_only_our_own_data_is_open_and_closed_ones_say_how_to_get_them() -> None:
@@ -43,6 +48,14 @@ def test_the_synthetic_set_shares_the_layout_of_the_real_one() -> None:
     real, ours = load_spec("freihand"), load_spec("freihand_synth")
     facts = ("layout", "images_per_annotation", "joint_order", "units", "axes", "handedness")
     assert all(getattr(real, fact) == getattr(ours, fact) for fact in facts)
+
+
+def test_sets_without_3d_labels_say_so_and_have_no_metres() -> None:
+    for name in ("coco_wholebody", "halpe", "hint", "mpii_nzsl", "hand_labels_synth", "hand143_panopticdb"):
+        spec = load_spec(name)
+        assert (spec.units, spec.axes, spec.mano, spec.fingertip_vertices) == (None,) * 4
+        with pytest.raises(CatalogError, match="units: null"):
+            spec.metres_per_unit  # noqa: B018
 
 
 def test_cards_are_frozen() -> None:

@@ -1,0 +1,90 @@
+"""Kaggle's ASL alphabet: a folder of pictures per sign; nothing of the hand is annotated but the sign.
+
+Facts: FORMATS section 12. The box of such a hand is the whole picture, and the sign is kept in `origin`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import numpy as np
+
+from maskhand import storage
+from maskhand.adapters.base import Item, RawDataError, RawPlan, combined_digest, read_picture, spot_check
+from maskhand.catalog import CatalogError, DatasetSpec
+from maskhand.conventions import Side
+from maskhand.sample import HandSample
+
+VERSION = 1
+"""Raise it when the conversion changes, so that shards are built anew."""
+
+_NAMES = {
+    "train": re.compile(r"(?P<sign>[A-Z]|del|nothing|space)/(?P=sign)(?P<number>\d+)\.jpg"),
+    "test": re.compile(r"(?P<sign>[A-Z]|del|nothing|space)_test(?P<number>)\.jpg"),
+}
+WITHOUT_HAND = "nothing"
+"""The class that shows the background alone."""
+
+
+class AslAlphabetLayout:
+    """`asl_alphabet_<split>/asl_alphabet_<split>/...` as the archive makes it, or with fewer of these folders."""
+
+    side: Side
+
+    def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
+        if spec.handedness == "both" or split not in _NAMES:
+            raise CatalogError(
+                f"{spec.name}: the layout asl_alphabet has splits train and test and one handedness, "
+                f"the card says {split!r} and {spec.handedness!r}"
+            )
+        self.spec, self.split, self.side = spec, split, spec.handedness
+        own = f"asl_alphabet_{split}"
+        self.folders = [storage.join(raw_dir, own, own), storage.join(raw_dir, own)]
+
+    def present(self) -> bool:
+        return any(self._pictures(folder) for folder in self.folders)
+
+    def plan(self) -> RawPlan:
+        folder, found = next(
+            ((f, pictures) for f in self.folders if (pictures := self._pictures(f))), (self.folders[0], [])
+        )
+        hands = [entry for entry in found if entry[0] != WITHOUT_HAND]
+        if not hands:
+            raise RawDataError(f"{folder}: pictures not found; see how_to_get in the dataset's card")
+
+        def uri(position: int) -> str:
+            return storage.join(folder, hands[position][2])
+
+        def item(position: int) -> Item:
+            return Item(keys[position], uri(position), {}, {"sign": hands[position][0], "path": hands[position][2]})
+
+        keys = [f"{self.split}-{sign}{number:04d}" for sign, number, _ in hands]
+        names = hashlib.sha256("\n".join(name for _, _, name in hands).encode()).hexdigest()
+        look = spot_check([uri(position) for position in range(len(hands))])
+        digest = combined_digest(f"asl alphabet layout {VERSION}", names, look)
+        empty = len(found) - len(hands)
+        note = f"{empty} pictures of the class {WITHOUT_HAND!r} show no hand and were left out"
+        return RawPlan(keys, item, digest, (note,) if empty else ())
+
+    def read(self, item: Item) -> HandSample:
+        picture = read_picture(item.key, item.image_uri)
+        sample = HandSample(
+            key=item.key,
+            dataset=self.spec.name,
+            image=picture.data,
+            image_format=picture.format,
+            image_size_px=picture.size_px,
+            side=self.side,
+            box_xyxy_px=np.array([0, 0, *picture.size_px], dtype=np.float32),
+            origin=dict(item.origin),
+        )
+        sample.validate()
+        return sample
+
+    def _pictures(self, folder: str) -> list[tuple[str, int, str]]:
+        """(sign, number, path) by sign and number; the number is 0 in the test split."""
+        prefix = storage.join(folder, "")
+        names = (uri.removeprefix(prefix) for uri in storage.list_sizes(folder))
+        matches = ((name, _NAMES[self.split].fullmatch(name)) for name in names)
+        return sorted((m["sign"], int(m["number"] or 0), name) for name, m in matches if m)

@@ -1,0 +1,185 @@
+"""Whole-body annotations in COCO's form: the file is streamed, and each person's annotated hands become samples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from maskhand import storage
+from maskhand.adapters.base import (
+    Item,
+    RawDataError,
+    RawPlan,
+    any_exists,
+    combined_digest,
+    first_existing,
+    numbers,
+    read_picture,
+    spot_check,
+)
+from maskhand.adapters.json_stream import open_json
+from maskhand.adapters.keypoints_2d import hand_in_2d
+from maskhand.adapters.tables import Computed, Paths, Rows, Words, rows_of_ids
+from maskhand.catalog import DatasetSpec
+from maskhand.conventions import Side
+from maskhand.sample import HandSample, SampleError
+
+VERSION = 1
+"""Raise it when the conversion changes, so that shards are built anew."""
+
+
+@dataclass(frozen=True)
+class PersonHand:
+    """One hand of one person as the file has it."""
+
+    side: Side
+    """The person's own side."""
+    keypoints: Any
+    """(63,) x, y, v of 21 joints."""
+    box_xywh_px: Any = None
+
+
+@dataclass
+class _Table:
+    """Columns of the streamed file; `left_out` counts the persons whose annotation cannot be read at all."""
+
+    image_ids: array = field(default_factory=lambda: array("q"))
+    paths: Paths = field(default_factory=Paths)
+    sizes_px: Words = field(default_factory=Words)
+    annotation_ids: array = field(default_factory=lambda: array("q"))
+    image_of_hand: array = field(default_factory=lambda: array("q"))
+    sides: Words = field(default_factory=Words)
+    keypoints: Rows = field(default_factory=lambda: Rows((63,)))
+    boxes: Rows = field(default_factory=lambda: Rows((4,)))
+    areas: Rows = field(default_factory=lambda: Rows(()))
+    left_out: int = 0
+
+    def add_image(self, image: Mapping[str, Any]) -> None:
+        self.image_ids.append(image["id"])
+        self.paths.append(image["file_name"])
+        self.sizes_px.append((image["width"], image["height"]))
+
+    def add_hand(self, annotation: Mapping[str, Any], hand: PersonHand) -> None:
+        self.annotation_ids.append(annotation["id"])
+        self.image_of_hand.append(annotation["image_id"])
+        self.sides.append(hand.side)
+        self.keypoints.append(hand.keypoints)
+        self.boxes.append(hand.box_xywh_px)
+        self.areas.append(annotation.get("area"))
+
+
+class CocoHandsLayout(ABC):
+    """Reads one annotation file of a split. Layouts say where things lie and where a person's hands are."""
+
+    def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
+        self.spec, self.root, self.split = spec, raw_dir, split
+
+    @abstractmethod
+    def label_places(self) -> list[str]:
+        """Paths below the raw folder where the annotation file of the split may lie."""
+
+    @abstractmethod
+    def picture_folders(self) -> list[str]:
+        """Folders below the raw folder where the pictures of the split may lie."""
+
+    @abstractmethod
+    def hands_of(self, annotation: Mapping[str, Any]) -> Iterator[PersonHand] | None:
+        """A person's annotated hands; None where the annotation does not even have the fields."""
+
+    def present(self) -> bool:
+        return any_exists(self._places())
+
+    def plan(self) -> RawPlan:
+        place = first_existing(self._places(), "annotations")
+        table, sha256 = self._read(place)
+        image_rows = rows_of_ids(table.image_ids, table.image_of_hand)
+        if (image_rows < 0).any():
+            orphan = table.annotation_ids[int(np.argmax(image_rows < 0))]
+            raise RawDataError(
+                f"{place}: annotation {orphan} names an image that is not listed; the file is incomplete, copy it again"
+            )
+        count = len(image_rows)
+        folder = self._folder(table.paths[int(image_rows[0])])
+
+        def uri(position: int) -> str:
+            return storage.join(folder, table.paths[int(image_rows[position])])
+
+        def key(position: int) -> str:
+            return f"{self.split}-{table.annotation_ids[position]:010d}-{table.sides[position][0]}"
+
+        def item(position: int) -> Item:
+            row = int(image_rows[position])
+            raw = {
+                "side": table.sides[position],
+                "size": table.sizes_px[row],
+                "keypoints": table.keypoints[position],
+                "box": table.boxes[position],
+                "area": table.areas[position],
+            }
+            origin = {"annotation": table.annotation_ids[position], "image": table.image_ids[row]}
+            return Item(key(position), uri(position), raw, origin)
+
+        digest = combined_digest(f"coco hands layout {VERSION}", sha256, spot_check(Computed(count, uri)))
+        note = f"{table.left_out} annotations have no usable list of keypoints and were left out"
+        return RawPlan(Computed(count, key), item, digest, (note,) if table.left_out else ())
+
+    def read(self, item: Item) -> HandSample:
+        key, raw = item.key, item.annotation
+        points = numbers(key, "hand keypoints", raw["keypoints"], (63,)).reshape(21, 3)
+        picture = read_picture(key, item.image_uri)
+        if picture.size_px != tuple(raw["size"]):
+            raise SampleError(
+                "wrong_size", f"{key}: the picture is {picture.size_px}, its annotation says {raw['size']}"
+            )
+        # The official evaluations need the person's area and the hand's box, which nothing else of a sample tells.
+        extra = {"person_area_px": raw["area"], "box_xywh_px": raw["box"]}
+        origin = {**item.origin, **{k: np.asarray(v).tolist() for k, v in extra.items() if _is_finite(v)}}
+        # v may be a fraction; as a confidence it stays one, and 1 and 2 both mean annotated.
+        return hand_in_2d(self.spec, key, picture, raw["side"], points[:, :2], points[:, 2], origin)
+
+    def _read(self, place: str) -> tuple[_Table, str]:
+        table = _Table()
+        with open_json(place) as cursor:
+            for part in cursor.members():
+                if part not in ("images", "annotations"):
+                    cursor.value()
+                    continue
+                try:
+                    for record in cursor.values():
+                        self._add(table, part, record)
+                except (KeyError, TypeError, AttributeError, OverflowError) as error:
+                    detail = f"{part}: {type(error).__name__}: {error}"
+                    raise RawDataError(f"{place}: not COCO's structure ({detail})") from None
+        if not len(table.sides):
+            raise RawDataError(
+                f"{place}: no annotated hand; expected whole-body annotations, plain COCO keypoints have no hands"
+            )
+        return table, cursor.sha256
+
+    def _add(self, table: _Table, part: str, record: Mapping[str, Any]) -> None:
+        if part == "images":
+            table.add_image(record)
+            return
+        hands = self.hands_of(record)
+        if hands is None:
+            table.left_out += 1
+            return
+        for hand in hands:
+            table.add_hand(record, hand)
+
+    def _places(self) -> list[str]:
+        return [storage.join(self.root, place) for place in self.label_places()]
+
+    def _folder(self, picture: str) -> str:
+        """The first folder that holds this picture; the first one of all where none does."""
+        folders = [storage.join(self.root, folder) for folder in self.picture_folders()]
+        return next((f for f in folders if storage.exists(storage.join(f, picture))), folders[0])
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.floating | float | int) and bool(np.isfinite(value).all())

@@ -1,0 +1,86 @@
+"""CMU HandDB's layout of hand_labels and hand_labels_synth: a picture and a small JSON file per hand.
+
+Facts: FORMATS section 9; MengHao666/Minimal-Hand-pytorch datasets/hand_labels.py. The full picture is repeated for each
+of its hands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maskhand import storage
+from maskhand.adapters.base import Item, RawDataError, RawPlan, combined_digest, numbers, read_picture
+from maskhand.adapters.keypoints_2d import (
+    hand_in_2d,
+    key_of,
+    label_files_digest,
+    label_names,
+    pictures_digest,
+    side_of_suffix,
+)
+from maskhand.adapters.label_files import field, read_json_fields
+from maskhand.catalog import DatasetSpec
+from maskhand.conventions import Side
+from maskhand.sample import HandSample, SampleError
+
+VERSION = 1
+"""Raise it when the conversion changes, so that shards are built anew."""
+
+_KEPT = ("hand_box_center", "mpii_image", "mpii_annorect_idx")
+"""Fields that lead back to MPII's annotation, where they are present."""
+
+
+class HandLabelsLayout:
+    """`<split>/NAME.jpg` and `NAME.json`, perhaps below the folder that the archive makes."""
+
+    def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
+        self.spec, self.split = spec, split
+        self.folders = [
+            storage.join(raw_dir, *above, split) for above in ((), ("hand_labels",), ("hand_labels_synth",))
+        ]
+
+    def present(self) -> bool:
+        return any(label_names(folder) for folder in self.folders)
+
+    def plan(self) -> RawPlan:
+        folder, labels = next(((f, found) for f in self.folders if (found := label_names(f))), (self.folders[0], {}))
+        if not labels:
+            raise RawDataError(f"{folder}: annotations not found; see how_to_get in the dataset's card")
+        names = list(labels)
+
+        def item(position: int) -> Item:
+            name = names[position]
+            uri = storage.join(folder, name)
+            return Item(key_of(self.split, name), f"{uri}.jpg", {"name": name, "label": f"{uri}.json"}, {"name": name})
+
+        digest = combined_digest(
+            f"hand_labels layout {VERSION}", label_files_digest(folder, labels), pictures_digest(folder, labels)
+        )
+        return RawPlan([key_of(self.split, name) for name in names], item, digest)
+
+    def read(self, item: Item) -> HandSample:
+        key = item.key
+        fields = read_json_fields(key, item.annotation["label"])
+        if not isinstance(fields, dict):
+            raise SampleError("wrong_shape", f"{key}: the label file holds no dictionary of fields")
+        points = numbers(key, "hand_pts", field(key, fields, "hand_pts"), (21, 3))
+        side = self._side(key, item.annotation["name"], fields)
+        picture = read_picture(key, item.image_uri)
+        origin = {**item.origin, **{name: fields[name] for name in _KEPT if name in fields}}
+        # The third value is 1 for annotated joints; readers treat every other number as not annotated.
+        annotated = (points[:, 2] == 1).astype(np.float64)
+        return hand_in_2d(self.spec, key, picture, side, points[:, :2], annotated, origin)
+
+    def _side(self, key: str, name: str, fields: Mapping[str, Any]) -> Side:
+        """`is_left`, else the ending of the name; nothing is guessed."""
+        if fields.get("is_left") in (0, 1):
+            return "left" if fields["is_left"] else "right"
+        side = side_of_suffix(name)
+        if side is None:
+            raise SampleError(
+                "bad_side", f"{key}: expected is_left to be 0, 1, false or true, or a name that ends in _l or _r"
+            )
+        return side

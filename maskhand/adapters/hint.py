@@ -1,0 +1,69 @@
+"""HInt's published layout: a picture and a small JSON file per hand, each subset in a folder named like its split.
+
+Facts: FORMATS section 10; ddshan/hint README.md, prep_HInt/prep_ego4d.py, visualize_HInt/draw_hand.py.
+"""
+
+from __future__ import annotations
+
+from maskhand import storage
+from maskhand.adapters.base import Item, RawDataError, RawPlan, combined_digest, numbers, read_picture
+from maskhand.adapters.keypoints_2d import (
+    hand_in_2d,
+    key_of,
+    label_files_digest,
+    label_names,
+    pictures_digest,
+    side_of_suffix,
+)
+from maskhand.adapters.label_files import field, read_json_fields
+from maskhand.catalog import DatasetSpec
+from maskhand.sample import HandSample, SampleError
+
+VERSION = 1
+"""Raise it when the conversion changes, so that shards are built anew."""
+
+
+class HIntLayout:
+    """`<split>/NAME_{l,r}.jpg` and `.json`, perhaps below `HInt_annotation` or `HInt_annotation_partial`."""
+
+    def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
+        self.spec, self.split = spec, split
+        self.folders = [
+            storage.join(raw_dir, *above, split) for above in ((), ("HInt_annotation",), ("HInt_annotation_partial",))
+        ]
+
+    def present(self) -> bool:
+        return any(label_names(folder) for folder in self.folders)
+
+    def plan(self) -> RawPlan:
+        folder, labels = next(((f, found) for f in self.folders if (found := label_names(f))), (self.folders[0], {}))
+        if not labels:
+            raise RawDataError(f"{folder}: annotations not found; see how_to_get in the dataset's card")
+        names = list(labels)
+
+        def item(position: int) -> Item:
+            name = names[position]
+            uri = storage.join(folder, name)
+            return Item(key_of(self.split, name), f"{uri}.jpg", {"name": name, "label": f"{uri}.json"}, {"name": name})
+
+        digest = combined_digest(
+            f"hint layout {VERSION}", label_files_digest(folder, labels), pictures_digest(folder, labels)
+        )
+        return RawPlan([key_of(self.split, name) for name in names], item, digest)
+
+    def read(self, item: Item) -> HandSample:
+        key = item.key
+        side = side_of_suffix(item.annotation["name"])
+        if side is None:
+            raise SampleError("bad_side", f"{key}: the name ends neither in _l nor in _r, so the side is unknown")
+        hands = read_json_fields(key, item.annotation["label"])
+        if not isinstance(hands, list) or len(hands) != 1 or not isinstance(hands[0], dict):
+            raise SampleError("wrong_shape", f"{key}: expected a list with the fields of one hand")
+        shapes = {"existence": (21,), "occlusion": (21,), "keypoints": (21, 2), "bbox": (1, 4)}
+        exists, occluded, points, box = (
+            numbers(key, name, field(key, hands[0], name), shape) for name, shape in shapes.items()
+        )
+        picture = read_picture(key, item.image_uri)
+        # The published box is about 1.24 times the joints' box; it is kept, since some normalise errors by it.
+        origin = {**item.origin, "box_xyxy_px": box[0].tolist()}
+        return hand_in_2d(self.spec, key, picture, side, points, (exists > 0).astype(float), origin, occluded)

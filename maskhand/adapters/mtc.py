@@ -1,0 +1,150 @@
+"""Monocular Total Capture's layout (CMU Panoptic Studio, a4): 3D hands of people seen by up to 31 HD cameras.
+
+Every view in which a hand is fully visible becomes a sample. Facts: FORMATS section 7; MonocularTotalCapture
+POF/data/collect_a4.py (writes the pickles), POF/data/DomeReader.py (reads them, and whose rule for views is used here).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maskhand import storage
+from maskhand.adapters.base import (
+    Item,
+    RawDataError,
+    RawPlan,
+    any_exists,
+    axes_to_opencv,
+    box_around,
+    combined_digest,
+    first_existing,
+    joint_order,
+    numbers,
+    read_picture,
+    spot_check,
+)
+from maskhand.adapters.keypoints_2d import key_of
+from maskhand.adapters.label_files import field
+from maskhand.adapters.lens import local_pinhole, project
+from maskhand.adapters.mtc_tables import View, checked_hands, visible_views
+from maskhand.adapters.tables import Computed
+from maskhand.catalog import CatalogError, DatasetSpec
+from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
+from maskhand.sample import HandSample, SampleError
+
+VERSION = 1
+"""Raise it when the conversion changes, so that shards are built anew."""
+
+_PARTS = {"training": "training_data", "testing": "testing_data"}
+_LABELS = ("annotation.pkl", "a4_collected.pkl")
+_CAMERAS = ("camera_data.pkl", "camera_data_a4.pkl")
+_CHECKS = "a4_hands_annotated.txt"
+
+
+class MtcLayout:
+    """`annotation.pkl`, `camera_data.pkl` and `hdImgs/SEQ/FRAME/00_CC_FRAME.jpg`, perhaps below `a4_release`."""
+
+    def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
+        if split not in _PARTS:
+            raise CatalogError(f"{spec.name}: the layout mtc has splits {', '.join(_PARTS)}, the card says {split!r}")
+        self.spec, self.split = spec, split
+        self.roots = (raw_dir, storage.join(raw_dir, "a4_release"))
+
+    def present(self) -> bool:
+        return any_exists(self._places(_LABELS))
+
+    def plan(self) -> RawPlan:
+        labels, cameras = (
+            first_existing(self._places(_LABELS), "annotations"),
+            first_existing(self._places(_CAMERAS), "cameras"),
+        )
+        people, labels_sha = _read_pickle(labels)
+        sequences, cameras_sha = _read_pickle(cameras)
+        checks_uri = storage.join(labels.rpartition("/")[0], _CHECKS)
+        checks = storage.read_bytes(checks_uri) if storage.exists(checks_uri) else None
+        wrong = checked_hands(checks.decode(), checks_uri) if checks is not None else frozenset()
+        views, hands = visible_views(people, _PARTS[self.split], labels, wrong)
+        del people
+        pictures = storage.join(labels.rpartition("/")[0], "hdImgs")
+
+        def uri(position: int) -> str:
+            view = views[position]
+            return storage.join(pictures, view.sequence, view.frame, f"00_{view.camera:02d}_{view.frame}.jpg")
+
+        def key(position: int) -> str:
+            view = views[position]
+            name = f"{view.sequence}_{view.frame}_{view.camera:02d}_{view.person}"
+            return f"{key_of(self.split, name)}-{view.side[0]}"
+
+        def item(position: int) -> Item:
+            view: View = views[position]
+            camera = _member(_member(sequences, view.sequence), view.camera)
+            raw = {"side": view.side, "landmarks": hands[view.hand], "camera": camera}
+            origin = {"sequence": view.sequence, "frame": view.frame, "camera": view.camera, "person": view.person}
+            return Item(key(position), uri(position), raw, origin)
+
+        digest = combined_digest(
+            f"mtc layout {VERSION}",
+            labels_sha,
+            cameras_sha,
+            hashlib.sha256(checks or b"").hexdigest(),
+            spot_check(Computed(len(views), uri)),
+        )
+        note = f"{_CHECKS} is absent: hands that its makers marked as wrong are included"
+        return RawPlan(Computed(len(views), key), item, digest, () if checks is not None else (note,))
+
+    def read(self, item: Item) -> HandSample:
+        key, side, camera = item.key, item.annotation["side"], item.annotation["camera"]
+        if not isinstance(camera, Mapping):
+            raise SampleError("no_camera", f"{key}: the camera file has no entry for this sequence and camera")
+        K = numbers(key, "K", field(key, camera, "K"), (3, 3))
+        rotation = numbers(key, "R", field(key, camera, "R"), (3, 3))
+        translation = numbers(key, "t", np.ravel(field(key, camera, "t")), (3,))
+        lens = numbers(key, "distCoef", np.ravel(field(key, camera, "distCoef")), (5,))
+        stored = numbers(key, "landmarks", item.annotation["landmarks"], (63,)).reshape(21, 3)
+        joints = stored[joint_order(self.spec)] @ rotation.T + translation
+        joints = joints * axes_to_opencv(self.spec) * self.spec.metres_per_unit
+        if (joints[:, 2] <= 0).any():
+            raise SampleError("behind_camera", f"{key}: joints lie behind the camera; do the files belong together?")
+        joints_2d = project(joints, K, lens)
+        picture = read_picture(key, item.image_uri)
+        sample = HandSample(
+            key=key,
+            dataset=self.spec.name,
+            image=picture.data,
+            image_format=picture.format,
+            image_size_px=picture.size_px,
+            side=side,
+            box_xyxy_px=box_around(joints_2d),
+            # The published matrix leaves out the lens and misses hands near the border by tens of pixels.
+            camera=local_pinhole(joints.mean(axis=0), K, lens),
+            joints_2d_px=joints_2d.astype(np.float32),
+            joints_2d_conf=np.ones(21, np.float32),
+            joints_cam_m=joints.astype(np.float32),
+            joints_3d_valid=np.ones(21, bool),
+            origin=dict(item.origin),
+        )
+        sample.validate()
+        return sample
+
+    def _places(self, names: tuple[str, ...]) -> list[str]:
+        return [storage.join(root, name) for root in self.roots for name in names]
+
+
+def _read_pickle(uri: str) -> tuple[Any, str]:
+    """The value and the sha256 of a pickle that describes the whole set."""
+    data = storage.read_bytes(uri)
+    try:
+        return read_array_pickle(data, uri), hashlib.sha256(data).hexdigest()
+    except UnsafePickleError as error:
+        raise RawDataError(str(error)) from None
+    except UnreadablePickleError as error:
+        raise RawDataError(f"{error}; the file holds {len(data)} bytes and was probably cut, copy it again") from None
+
+
+def _member(mapping: Any, name: Any) -> Any:
+    return mapping.get(name) if isinstance(mapping, Mapping) else None
