@@ -18,12 +18,15 @@ Array = NDArray[np.float64]
 
 JOINT_NOISE_M = (0.0003, 0.004, 0.02)
 """Least, first assumed, largest standard deviation of a joint's coordinate."""
-KEYPOINT_NOISE = (0.002, 0.015, 0.06)
-"""The same of a keypoint's, in sides of the hand's box."""
+KEYPOINT_NOISE = (0.01, 0.015, 0.06)
+"""The same of a keypoint's, in sides of the hand's box. Clicked keypoints are no better than the least; trusting them
+more bends the shape to what perspective did."""
 CHUNK = 128
 """Hands solved together: their derivatives stay within the processor's cache."""
-STARTS_2D = 10
-COARSE_STEPS, FINE_STEPS, REFINEMENTS = 12, 20, 3
+FIRST_STEPS = 12
+STARTS_2D, FIRST_STEPS_2D = 16, 6
+"""Many short attempts find the hand in a picture more often than few long ones."""
+REFINEMENTS, STEPS = 3, 20
 
 
 @dataclass(frozen=True)
@@ -73,15 +76,15 @@ class ManoFitter:
 
     def _from_joints(self, seen: Observed) -> State:
         noise = _first_noise(seen)
-        state, _ = solve(self.skeleton, self.prior, seen, noise, self.starts.from_joints(seen), COARSE_STEPS)
+        state, _ = solve(self.skeleton, self.prior, seen, noise, self.starts.from_joints(seen), FIRST_STEPS)
         return self._refined(seen, state)
 
     def _from_keypoints(self, seen: Observed) -> State:
         noise = _first_noise(seen)
         first, *others = self.starts.from_keypoints(seen, STARTS_2D)
-        best, least = solve(self.skeleton, self.prior, seen, noise, first, COARSE_STEPS)
+        best, least = solve(self.skeleton, self.prior, seen, noise, first, FIRST_STEPS_2D)
         for start in others:
-            state, cost = solve(self.skeleton, self.prior, seen, noise, start, COARSE_STEPS)
+            state, cost = solve(self.skeleton, self.prior, seen, noise, start, FIRST_STEPS_2D)
             best, least = State.choose(cost < least, state, best), np.minimum(cost, least)
         return self._refined(seen, best)
 
@@ -89,7 +92,7 @@ class ManoFitter:
         """Solve again with the noise that the first fit left: exact joints deserve to be met exactly."""
         for _ in range(REFINEMENTS):
             noise = self._noise_left(seen, state)
-            state, _ = solve(self.skeleton, self.prior, seen, noise, state, FINE_STEPS)
+            state, _ = solve(self.skeleton, self.prior, seen, noise, state, STEPS)
         return state
 
     def _noise_left(self, seen: Observed, state: State) -> Noise:
