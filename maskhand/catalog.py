@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from maskhand.conventions import AXES_TO_OPENCV, FINGERTIP_VERTICES, JOINT_ORDERS
+from maskhand.conventions import AXES_TO_OPENCV, FINGERTIP_VERTICES, JOINT_ORDERS, Side
 
 
 class CatalogError(ValueError):
@@ -70,6 +70,8 @@ class DatasetSpec(_Frozen):
     """A key of `conventions.JOINT_ORDERS`."""
     fingertip_vertices: str | None
     """A key of `conventions.FINGERTIP_VERTICES`; None: the tips are not model vertices."""
+    fingertip_vertices_left: str | None = None
+    """The same for left hands, where they differ from right ones."""
     units: Literal["m", "cm", "mm"]
     axes: str
     """A key of `conventions.AXES_TO_OPENCV`."""
@@ -83,6 +85,10 @@ class DatasetSpec(_Frozen):
     @property
     def metres_per_unit(self) -> float:
         return {"m": 1.0, "cm": 0.01, "mm": 0.001}[self.units]
+
+    def tips_of(self, side: Side) -> str | None:
+        """Whose fingertip vertices the annotated tips of a hand are, a key of `FINGERTIP_VERTICES`."""
+        return (self.fingertip_vertices_left if side == "left" else None) or self.fingertip_vertices
 
     def digest(self) -> str:
         """12 hex digits over every fact that decides a sample's content (no prose); part of every shard plan."""
@@ -135,6 +141,7 @@ def _check_words(path: Path, spec: DatasetSpec) -> None:
         ("joint_order", spec.joint_order, JOINT_ORDERS),
         ("axes", spec.axes, AXES_TO_OPENCV),
         ("fingertip_vertices", spec.fingertip_vertices, FINGERTIP_VERTICES),
+        ("fingertip_vertices_left", spec.fingertip_vertices_left, FINGERTIP_VERTICES),
     ):
         if value is not None and value not in known:
             raise CatalogError(f"{path}: {key} is {value!r}; {_nearest(value, list(known))}")

@@ -61,10 +61,14 @@ OPENPOSE_FROM_MANO_AND_TIPS: Final = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 1
 OPENPOSE_FROM_INTERHAND: Final = (20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16)
 """Per hand of InterHand2.6M: each finger tip to base, thumb first, the wrist last."""
 
+OPENPOSE_FROM_RHD: Final = (0, 4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17)
+"""Per hand of RHD: the wrist first, then each finger tip to base, thumb first."""
+
 JOINT_ORDERS: Final[dict[str, tuple[int, ...]]] = {
     "openpose21": tuple(range(NUM_JOINTS)),
     "mano16_tips": OPENPOSE_FROM_MANO_AND_TIPS,
     "interhand21": OPENPOSE_FROM_INTERHAND,
+    "rhd21": OPENPOSE_FROM_RHD,
 }
 """`openpose = joints[JOINT_ORDERS[card.joint_order]]`."""
 

@@ -140,6 +140,18 @@ def list_sizes(prefix: str | Path) -> dict[str, int]:
     return {f"s3://{bucket}/{entry['Key']}": int(entry["Size"]) for entry in entries}
 
 
+def list_folders(prefix: str | Path) -> list[str]:
+    """Names of the folders directly in a folder, sorted, without walking into them. A missing folder has none."""
+    if not is_remote(prefix):
+        folder = Path(prefix)
+        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    bucket, key = _bucket_key(join(prefix, ""))
+    with _sentences(prefix):
+        pages = _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key, Delimiter="/")
+        found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ())]
+    return sorted(name.removeprefix(key).rstrip("/") for name in found)
+
+
 def delete(uri: str | Path) -> None:
     """Remove one file; nothing happens when there is none."""
     if not is_remote(uri):

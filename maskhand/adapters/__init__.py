@@ -12,11 +12,20 @@ from __future__ import annotations
 
 from maskhand import storage
 from maskhand.adapters.base import Adapter, Item, RawDataError, RawPlan
+from maskhand.adapters.dexycb import DexYcbLayout
 from maskhand.adapters.freihand import FreiHandLayout
+from maskhand.adapters.ho3d import Ho3dLayout
 from maskhand.adapters.interhand26m import InterHandLayout
+from maskhand.adapters.rhd import RhdLayout
 from maskhand.catalog import CatalogError, DatasetSpec
 
-LAYOUTS: dict[str, type[Adapter]] = {"freihand": FreiHandLayout, "interhand26m": InterHandLayout}
+LAYOUTS: dict[str, type[Adapter]] = {
+    "dexycb": DexYcbLayout,
+    "freihand": FreiHandLayout,
+    "ho3d": Ho3dLayout,
+    "interhand26m": InterHandLayout,
+    "rhd": RhdLayout,
+}
 
 __all__ = ["LAYOUTS", "Adapter", "Item", "RawDataError", "RawPlan", "open_adapter", "present_splits"]
 

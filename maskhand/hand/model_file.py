@@ -2,20 +2,19 @@
 
 MANO_RIGHT.pkl was written by Python 2 with chumpy expressions inside (`shapedirs` is a `chumpy.reordering.Select` over
 a `chumpy.ch.Ch`). chumpy no longer installs and a pickle can run any code, so the file is read by an unpickler that
-knows numpy arrays, scipy's sparse matrices and chumpy values, and refuses every other global before calling anything.
+knows numpy arrays, scipy's sparse matrices and chumpy values, and refuses every other global before calling anything
+(`maskhand.hand.array_pickle`).
 """
 
 from __future__ import annotations
 
-import copyreg
 import hashlib
-import io
 import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
@@ -29,6 +28,9 @@ from maskhand.conventions import (
     NUM_VERTICES,
     Side,
 )
+from maskhand.hand.array_pickle import ArrayUnpickler, UnreadablePickleError, UnsafePickleError, read_array_pickle
+
+__all__ = ["HandModel", "HandModelError", "UnsafePickleError", "default_hand_path", "load_hand_model"]
 
 Array = np.ndarray
 
@@ -38,10 +40,6 @@ OPEN_HAND_FOLDER = Path(__file__).parent / "open_hand"
 
 class HandModelError(ValueError):
     """A hand model file that cannot be used; the message names the file, the field and what was expected."""
-
-
-class UnsafePickleError(ValueError):
-    """A pickle that asks for something other than arrays. Nothing of it was executed."""
 
 
 @dataclass(frozen=True)
@@ -167,63 +165,32 @@ class _CsrMatrix(_SparseMatrix):
     rebuild = staticmethod(scipy.sparse.csr_matrix)
 
 
-def _allowed_globals() -> dict[tuple[str, str], Any]:
-    """Every global that may be named, under its old and new module paths."""
-    multiarray = np._core.multiarray  # type: ignore[attr-defined]
-    numeric = np._core.numeric  # type: ignore[attr-defined]
-    allowed: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
-    for core in ("numpy.core", "numpy._core"):
-        allowed[f"{core}.multiarray", "_reconstruct"] = multiarray._reconstruct
-        allowed[f"{core}.multiarray", "scalar"] = multiarray.scalar
-        allowed[f"{core}.numeric", "_frombuffer"] = numeric._frombuffer
-    for prefix in ("scipy.sparse.", "scipy.sparse._"):
-        for kind, record in (("csc", _CscMatrix), ("csr", _CsrMatrix)):
-            for suffix in ("matrix", "array"):
-                allowed[f"{prefix}{kind}", f"{kind}_{suffix}"] = record
-    for module in ("copy_reg", "copyreg"):
-        allowed[module, "_reconstructor"] = copyreg._reconstructor  # type: ignore[attr-defined]
-    for module in ("__builtin__", "builtins"):
-        allowed[module, "object"] = object
-        allowed[module, "set"] = set
-    allowed["_codecs", "encode"] = _encode_latin1
-    return allowed
+def _sparse_globals() -> dict[tuple[str, str], Any]:
+    return {
+        (f"{prefix}{kind}", f"{kind}_{suffix}"): record
+        for prefix in ("scipy.sparse.", "scipy.sparse._")
+        for kind, record in (("csc", _CscMatrix), ("csr", _CsrMatrix))
+        for suffix in ("matrix", "array")
+    }
 
 
-def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 3 writes bytes into old pickle protocols; no other codec is needed."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"unexpected codec {encoding!r}")
-    return text.encode("latin1")
+class ModelUnpickler(ArrayUnpickler):
+    """Also reads sparse matrices and chumpy values."""
 
-
-class RestrictedUnpickler(pickle.Unpickler):
-    """Reads arrays, sparse matrices and chumpy values; refuses any other global with UnsafePickleError."""
-
-    _ALLOWED = _allowed_globals()
-
-    def __init__(self, data: bytes, path: Path) -> None:
-        # latin1 is the one codec that keeps the raw bytes of Python 2's strings, in which its arrays are stored.
-        super().__init__(io.BytesIO(data), encoding="latin1")
-        self._path = path
+    ALLOWED: ClassVar[dict[tuple[str, str], Any]] = ArrayUnpickler.ALLOWED | _sparse_globals()
+    HOLDS: ClassVar[str] = "numpy arrays, scipy sparse matrices and chumpy values"
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._ALLOWED:
-            return self._ALLOWED[module, name]
         if module == "chumpy" or module.startswith("chumpy."):
             return _ChumpySelect if name == "Select" else _ChumpyValue
-        raise UnsafePickleError(
-            f"{self._path}: refused, the pickle asks for {module}.{name}; a hand model holds only numpy arrays, scipy "
-            "sparse matrices and chumpy values. Nothing was executed; get the file from its official source"
-        )
+        return super().find_class(module, name)
 
 
 def _read_fields(data: bytes, path: Path) -> Mapping[str, Any]:
     try:
-        fields = RestrictedUnpickler(data, path).load()
-    except UnsafePickleError:
-        raise
-    except Exception as error:
-        raise HandModelError(f"{path}: not a readable hand model pickle ({type(error).__name__}: {error})") from None
+        fields = read_array_pickle(data, str(path), ModelUnpickler)
+    except UnreadablePickleError as error:
+        raise HandModelError(f"{error}; expected a hand model in MANO's form") from None
     if not isinstance(fields, dict):
         raise HandModelError(f"{path}: expected a dictionary of fields, found {type(fields).__name__}")
     return fields

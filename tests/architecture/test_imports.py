@@ -39,7 +39,8 @@ MAY_USE = {
     "assets": (),
     "catalog": ("conventions",),
     "hand": ("conventions", "sample"),
-    "adapters": ("sample", "conventions", "catalog", "storage", "hand.model_file"),  # numpy only: MANO's mean pose
+    # numpy only: MANO's mean pose, and the unpickler
+    "adapters": ("sample", "conventions", "catalog", "storage", "hand.model_file", "hand.array_pickle"),
     "shards": ("sample", "conventions", "catalog", "adapters", "storage", "config"),
     "synth": ("shards", "hand", "sample", "conventions", "catalog", "storage", "config"),
     "annotate": ("shards", "hand", "sample", "conventions", "catalog", "storage", "assets", "models.torchvision_shim"),

@@ -41,6 +41,7 @@ def test_the_storage_functions(server: S3Server, tmp_path: Path) -> None:
     storage.write_bytes_atomic(storage.join(folder, "sub", "small"), b"small")
     assert storage.list_uris(folder) == [f"{folder}/big", f"{folder}/sub/small"]
     assert storage.list_uris(f"s3://{server.bucket}/stor") == [], "a prefix is a folder, not a beginning of a name"
+    assert storage.list_folders(folder) == ["sub"]
     assert storage.read_bytes(f"{folder}/big") == big
     assert storage.size(f"{folder}/big") == len(big)
     assert storage.sha256(f"{folder}/big") == storage.sha256(tmp_path / "big")

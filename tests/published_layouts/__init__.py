@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from published_layouts import freihand, interhand26m
+from published_layouts import dexycb, freihand, ho3d, interhand26m, rhd
 from published_layouts.hands import Fixture, Truth
 
-WRITERS: dict[str, Callable[..., Fixture]] = {"freihand": freihand.write, "interhand26m": interhand26m.write}
+WRITERS: dict[str, Callable[..., Fixture]] = {
+    "dexycb": dexycb.write,
+    "freihand": freihand.write,
+    "ho3d": ho3d.write,
+    "interhand26m": interhand26m.write,
+    "rhd": rhd.write,
+}
 
 __all__ = ["WRITERS", "Fixture", "Truth"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,10 @@ class PosedHand:
     joints_m: np.ndarray
     """(21, 3) in the order of JOINT_NAMES."""
 
-    def named(self) -> dict[str, np.ndarray]:
-        return dict(zip(JOINT_NAMES, self.joints_m, strict=True))
+    def named(self, tips: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
+        """Joints by name; `tips` are the vertices of another data set's fingertips."""
+        by_name = dict(zip(JOINT_NAMES, self.joints_m, strict=True))
+        return by_name | {f"{finger}_3": self.vertices_m[vertex] for finger, vertex in (tips or {}).items()}
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ class Truth:
     valid: np.ndarray
     vertices_cam_m: np.ndarray
     image_path: Path
+    visible: np.ndarray | None = None
+    """(21,) what the 2D confidence says; the annotated joints where None."""
+    box_xyxy_px: np.ndarray | None = None
+    """The published box; the one around the annotated joints where None."""
+    mano: bool = True
+    """Can the house's model express the stored parameters, if the data set has any?"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,12 @@ class Fixture:
     joints_file: Path
     damage_joints: Callable[[int, Any], None]
     """Overwrite the joints of the hand at this position in the joints file."""
+    rejects: dict[str, str] = field(default_factory=dict)
+    """Key -> reason, for hands that the raw split names and that must not become samples."""
+    file_per_sample: bool = False
+    """Is joints_file the label of one sample alone, so that damage to it costs only that sample?"""
+    other_splits: frozenset[str] = frozenset()
+    """Splits that the same files hold as well."""
 
 
 @lru_cache(maxsize=2)
@@ -73,8 +87,12 @@ def model(side: str) -> HandModel:
     return load_hand_model(OPEN_HAND_FOLDER / f"OPEN_HAND_{side.upper()}.pkl")
 
 
-@lru_cache(maxsize=2)
-def _smplx_mano(side: str) -> smplx.MANO:
+ShapeSigns = tuple[int, int, int]
+"""Signs of the x, y and z rows of the shape directions; left models of some data sets have wrong ones."""
+
+
+@lru_cache(maxsize=6)
+def _smplx_mano(side: str, shape_signs: ShapeSigns) -> smplx.MANO:
     hand = model(side)
     fields = {
         "v_template": hand.v_template_m,
@@ -82,7 +100,7 @@ def _smplx_mano(side: str) -> smplx.MANO:
         "weights": hand.weights,
         "J_regressor": hand.j_regressor,
         "kintree_table": np.stack([hand.parents, np.arange(16)]),
-        "shapedirs": hand.shapedirs,
+        "shapedirs": hand.shapedirs * np.array(shape_signs)[:, None],
         "posedirs": hand.posedirs,
         "hands_mean": hand.hands_mean_aa.reshape(45),
         "hands_components": hand.hands_components,
@@ -98,12 +116,17 @@ def _smplx_mano(side: str) -> smplx.MANO:
 
 
 def pose_hand(
-    side: str, global_aa: np.ndarray, fingers_aa: np.ndarray, betas: np.ndarray, transl_m: np.ndarray
+    side: str,
+    global_aa: np.ndarray,
+    fingers_aa: np.ndarray,
+    betas: np.ndarray,
+    transl_m: np.ndarray,
+    shape_signs: ShapeSigns = (1, 1, 1),
 ) -> PosedHand:
     """Absolute axis-angle -> mesh and joints by smplx.MANO with flat_hand_mean=True."""
     as_row = lambda values: torch.from_numpy(np.asarray(values, np.float64).reshape(1, -1))  # noqa: E731
     with torch.no_grad():
-        out = _smplx_mano(side)(
+        out = _smplx_mano(side, shape_signs)(
             betas=as_row(betas), global_orient=as_row(global_aa), hand_pose=as_row(fingers_aa), transl=as_row(transl_m)
         )
     vertices = out.vertices[0].numpy()
@@ -113,13 +136,27 @@ def pose_hand(
     return PosedHand(side, global_aa, fingers_aa.reshape(15, 3), betas, transl_m, vertices, joints)
 
 
-def random_hand(rng: np.random.Generator, side: str, transl_m: np.ndarray) -> PosedHand:
-    return pose_hand(side, rng.normal(0, 1, 3), rng.normal(0, 0.3, 45), rng.normal(0, 0.7, 10), transl_m)
+def random_hand(
+    rng: np.random.Generator, side: str, transl_m: np.ndarray, shape_signs: ShapeSigns = (1, 1, 1)
+) -> PosedHand:
+    return pose_hand(side, rng.normal(0, 1, 3), rng.normal(0, 0.3, 45), rng.normal(0, 0.7, 10), transl_m, shape_signs)
 
 
 def write_picture(path: Path, rng: np.random.Generator, size_px: tuple[int, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), rng.integers(0, 255, (size_px[1], size_px[0], 3), dtype=np.uint8))
+
+
+def write_large_picture(path: Path, index: int, size_px: tuple[int, int]) -> None:
+    """One of a few pictures, by the ending of its name; encoded once, since thousands of them are written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_encoded(index % 4, size_px, path.suffix))
+
+
+@lru_cache(maxsize=32)
+def _encoded(variant: int, size_px: tuple[int, int], suffix: str) -> bytes:
+    coarse = np.random.default_rng(variant).integers(0, 255, (size_px[1] // 8, size_px[0] // 8, 3), dtype=np.uint8)
+    return cv2.imencode(suffix, cv2.resize(coarse, size_px, interpolation=cv2.INTER_NEAREST))[1].tobytes()
 
 
 def licensed_folder(folder: Path) -> Path:

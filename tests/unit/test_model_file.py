@@ -154,7 +154,7 @@ def test_errors_name_file_and_field(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"hand\.pkl"):
         load_hand_model(path)
     path.write_bytes(b"not a pickle")
-    with pytest.raises(HandModelError, match=r"hand\.pkl: not a readable hand model"):
+    with pytest.raises(HandModelError, match=r"hand\.pkl: not a readable pickle"):
         load_hand_model(path)
     without = {k: v for k, v in fields.items() if k != "posedirs"}
     with pytest.raises(HandModelError, match="'posedirs' is missing"):

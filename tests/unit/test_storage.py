@@ -25,6 +25,7 @@ def test_write_read_list_delete(tmp_path: Path) -> None:
     storage.put_file(uri, storage.join(tmp_path, "a", "c", "d.bin"))
     storage.get_file(uri, tmp_path / "copy.bin")
     assert storage.list_uris(tmp_path) == [str(tmp_path / p) for p in ("a/b.bin", "a/c/d.bin", "copy.bin")]
+    assert storage.list_folders(tmp_path) == ["a"] and storage.list_folders(tmp_path / "nowhere") == []
     storage.delete(uri)
     storage.delete(uri)
     assert not storage.exists(uri)

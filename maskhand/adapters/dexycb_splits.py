@@ -1,0 +1,69 @@
+"""DexYCB's four split setups, each with train, val and test: unseen sequences, subjects, cameras, grasped objects.
+
+A split is a choice of subjects, cameras and sequences; a sequence is known by its place among the hundred of its
+subject, in the order of their names. Source: NVlabs/dex-ycb-toolkit dex_ycb_toolkit/dex_ycb.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+SEQUENCES_PER_SUBJECT = 100
+
+SERIALS = (
+    "836212060125",
+    "839512060362",
+    "840412060917",
+    "841412060263",
+    "932122060857",
+    "932122060861",
+    "932122061900",
+    "932122062010",
+)
+"""The eight cameras, in the order by which the splits count them."""
+
+_SUBJECTS = frozenset(range(10))
+_CAMERAS = frozenset(range(len(SERIALS)))
+_SEQUENCES = frozenset(range(SEQUENCES_PER_SUBJECT))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of the dataset a split is; all numbers count from 0."""
+
+    subjects: frozenset[int] = _SUBJECTS
+    cameras: frozenset[int] = _CAMERAS
+    sequences: frozenset[int] = _SEQUENCES
+
+    @property
+    def needs_every_sequence(self) -> bool:
+        """Is a sequence chosen by its place, so that a subject with missing sequences would be read wrongly?"""
+        return self.sequences != _SEQUENCES
+
+
+def _fifths(places: Iterable[int]) -> frozenset[int]:
+    """Every subject grasps each of 20 objects in five consecutive sequences: those at these places of the five."""
+    wanted = set(places)
+    return frozenset(s for s in _SEQUENCES if s % 5 in wanted)
+
+
+def _objects(objects: Iterable[int]) -> frozenset[int]:
+    wanted = set(objects)
+    return frozenset(s for s in _SEQUENCES if s // 5 in wanted)
+
+
+SELECTIONS: dict[str, Selection] = {
+    "s0_train": Selection(sequences=_fifths([0, 1, 2, 3])),
+    "s0_val": Selection(subjects=frozenset([0, 1]), sequences=_fifths([4])),
+    "s0_test": Selection(subjects=frozenset(range(2, 10)), sequences=_fifths([4])),
+    "s1_train": Selection(subjects=frozenset([0, 1, 2, 3, 4, 5, 9])),
+    "s1_val": Selection(subjects=frozenset([6])),
+    "s1_test": Selection(subjects=frozenset([7, 8])),
+    "s2_train": Selection(cameras=frozenset(range(6))),
+    "s2_val": Selection(cameras=frozenset([6])),
+    "s2_test": Selection(cameras=frozenset([7])),
+    "s3_train": Selection(sequences=_objects(set(range(20)) - {3, 7, 11, 15, 19})),
+    "s3_val": Selection(sequences=_objects([3, 19])),
+    "s3_test": Selection(sequences=_objects([7, 11, 15])),
+}

@@ -1,0 +1,65 @@
+"""Label files that hold one sample each (HO-3D's pickles, DexYCB's npz): read in the worker, rejected by reason.
+
+A broken file costs its own sample only, so everything here raises SampleError:
+`missing_label` (no such file), `bad_label` (cut, or not of its kind), `unsafe_pickle` (asks for more than arrays),
+`missing_field` (a key of the published structure is absent), `not_annotated` (the key is there and empty).
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maskhand import storage
+from maskhand.adapters.base import Array
+from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
+from maskhand.sample import SampleError
+
+_BROKEN_NPZ = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError)
+"""What numpy raises for a cut archive, for something else, and (the last two) for a bare array."""
+
+
+def read_pickled_fields(key: str, uri: str) -> Mapping[str, Any]:
+    """The dictionary of a pickled label file."""
+    data = _read(key, uri)
+    try:
+        fields = read_array_pickle(data, uri)
+    except UnsafePickleError as error:
+        raise SampleError("unsafe_pickle", f"{key}: {error}") from None
+    except UnreadablePickleError as error:
+        raise SampleError("bad_label", f"{key}: {error}; copy it again") from None
+    if not isinstance(fields, dict):
+        raise SampleError("bad_label", f"{key}: {uri} holds a {type(fields).__name__}, expected a dictionary of fields")
+    return fields
+
+
+def read_npz_fields(key: str, uri: str, names: tuple[str, ...]) -> Mapping[str, Array]:
+    """The named arrays of an npz file, those that it holds."""
+    data = _read(key, uri)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            return {name: file[name] for name in names if name in file.files}
+    except _BROKEN_NPZ as error:
+        raise SampleError("bad_label", f"{key}: {uri} is not a whole npz file ({error}); copy it again") from None
+
+
+def field(key: str, fields: Mapping[str, Any], name: str) -> Any:
+    """One field that the published structure has; SampleError when it is absent or empty."""
+    if name not in fields:
+        known = ", ".join(sorted(str(n) for n in fields)) or "nothing"
+        raise SampleError("missing_field", f"{key}: the label file has no {name!r}, it holds {known}")
+    if fields[name] is None:
+        raise SampleError("not_annotated", f"{key}: {name!r} is empty, so the hand is not annotated in this frame")
+    return fields[name]
+
+
+def _read(key: str, uri: str) -> bytes:
+    try:
+        return storage.read_bytes(uri)
+    except storage.MissingFileError:
+        raise SampleError("missing_label", f"{key}: {uri} does not exist") from None

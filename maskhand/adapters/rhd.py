@@ -1,0 +1,116 @@
+"""RHD's published layout (Rendered Hand Pose v2): one pickle of annotations per split, two hands in every picture.
+
+Facts: FORMATS section 6; lmb-freiburg/hand3d README.md, create_binary_db.py, data/BinaryDbReader.py, utils/general.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maskhand import storage
+from maskhand.adapters.base import (
+    Item,
+    RawDataError,
+    RawPlan,
+    axes_to_opencv,
+    box_around,
+    combined_digest,
+    first_existing,
+    joint_order,
+    numbers,
+    read_picture,
+    spot_check,
+)
+from maskhand.adapters.label_files import field
+from maskhand.catalog import DatasetSpec
+from maskhand.conventions import Side
+from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
+from maskhand.sample import Camera, HandSample, SampleError
+
+VERSION = 1
+"""Raise it when the conversion changes, so that shards are built anew."""
+
+_FIRST_JOINT: dict[Side, int] = {"left": 0, "right": 21}
+
+
+class RhdLayout:
+    """`<split>/anno_<split>.pickle` and `<split>/color/%05d.png`."""
+
+    def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
+        self.spec, self.root, self.split = spec, raw_dir, split
+
+    def present(self) -> bool:
+        return storage.exists(self._annotation_uri())
+
+    def plan(self) -> RawPlan:
+        uri = first_existing([self._annotation_uri()], "the annotations")
+        data = storage.read_bytes(uri)
+        annotations = _annotations(data, uri)
+        ids, sides = sorted(annotations), tuple(_FIRST_JOINT)
+
+        def item(position: int) -> Item:
+            image_id, side = ids[position // len(sides)], sides[position % len(sides)]
+            annotation = {"side": side, "fields": annotations[image_id]}
+            return Item(keys[position], self._image(image_id), annotation, {"image": image_id, "hand": side})
+
+        keys = [f"{self.split}-{image_id:05d}-{side[0]}" for image_id in ids for side in sides]
+        digest = combined_digest(
+            f"rhd layout {VERSION}",
+            hashlib.sha256(data).hexdigest(),
+            spot_check([self._image(image_id) for image_id in ids]),
+        )
+        return RawPlan(keys, item, digest)
+
+    def read(self, item: Item) -> HandSample:
+        key, side, fields = item.key, item.annotation["side"], item.annotation["fields"]
+        if not isinstance(fields, dict):
+            raise SampleError("wrong_shape", f"{key}: the annotation is a {type(fields).__name__}, expected fields")
+        own = slice(_FIRST_JOINT[side], _FIRST_JOINT[side] + 21)
+        order = joint_order(self.spec)
+        uv_vis = numbers(key, "uv_vis", field(key, fields, "uv_vis"), (42, 3))[own][order]
+        visible = uv_vis[:, 2] > 0
+        if not visible.any():
+            raise SampleError("not_visible", f"{key}: no joint of the {side} hand can be seen in the picture")
+        xyz = numbers(key, "xyz", field(key, fields, "xyz"), (42, 3))[own][order]
+        picture = read_picture(key, item.image_uri)
+        sample = HandSample(
+            key=key,
+            dataset=self.spec.name,
+            image=picture.data,
+            image_format=picture.format,
+            image_size_px=picture.size_px,
+            side=side,
+            # Hidden joints are as exact as visible ones, so the box holds the whole hand.
+            box_xyxy_px=box_around(uv_vis[:, :2]),
+            camera=Camera(numbers(key, "K", field(key, fields, "K"), (3, 3))),
+            joints_2d_px=uv_vis[:, :2].astype(np.float32),
+            joints_2d_conf=visible.astype(np.float32),
+            joints_cam_m=(xyz * axes_to_opencv(self.spec) * self.spec.metres_per_unit).astype(np.float32),
+            joints_3d_valid=np.ones(21, bool),
+            origin=dict(item.origin),
+        )
+        sample.validate()
+        return sample
+
+    def _annotation_uri(self) -> str:
+        return storage.join(self.root, self.split, f"anno_{self.split}.pickle")
+
+    def _image(self, image_id: int) -> str:
+        return storage.join(self.root, self.split, "color", f"{image_id:05d}.png")
+
+
+def _annotations(data: bytes, uri: str) -> Mapping[int, Any]:
+    """Picture's number -> fields."""
+    try:
+        value = read_array_pickle(data, uri)
+    except UnsafePickleError as error:
+        raise RawDataError(str(error)) from None
+    except UnreadablePickleError as error:
+        raise RawDataError(f"{error}; the file holds {len(data)} bytes and was probably cut, copy it again") from None
+    if not isinstance(value, dict) or not value or not all(isinstance(name, int) for name in value):
+        raise RawDataError(f"{uri}: expected a dictionary from picture number to annotation")
+    return value
