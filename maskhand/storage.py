@@ -74,6 +74,20 @@ def read_bytes(uri: str | Path) -> bytes:
         return stream.read()
 
 
+def read_range(uri: str | Path, offset: int, length: int) -> bytes:
+    """`length` bytes from `offset` on, fewer at the end of the file; MissingFileError when there is none."""
+    if length <= 0:
+        return b""
+    with _sentences(uri):
+        if not is_remote(uri):
+            with open(uri, "rb") as file:
+                file.seek(offset)
+                return file.read(length)
+        bucket, key = _bucket_key(uri)
+        answer = _s3().get_object(Bucket=bucket, Key=key, Range=f"bytes={offset}-{offset + length - 1}")
+        return bytes(answer["Body"].read())
+
+
 def open_stream(uri: str | Path) -> IO[bytes]:
     """A buffered binary stream; over S3 it re-opens at its position after a broken connection.
 

@@ -14,6 +14,8 @@ from maskhand import storage
 from maskhand.adapters.base import Adapter, Item, RawDataError, RawPlan
 from maskhand.adapters.dexycb import DexYcbLayout
 from maskhand.adapters.freihand import FreiHandLayout
+from maskhand.adapters.hamer_npz import HamerNpzLayout
+from maskhand.adapters.hamer_tars import HamerTarsLayout
 from maskhand.adapters.ho3d import Ho3dLayout
 from maskhand.adapters.interhand26m import InterHandLayout
 from maskhand.adapters.rhd import RhdLayout
@@ -22,6 +24,8 @@ from maskhand.catalog import CatalogError, DatasetSpec
 LAYOUTS: dict[str, type[Adapter]] = {
     "dexycb": DexYcbLayout,
     "freihand": FreiHandLayout,
+    "hamer_npz": HamerNpzLayout,
+    "hamer_tars": HamerTarsLayout,
     "ho3d": Ho3dLayout,
     "interhand26m": InterHandLayout,
     "rhd": RhdLayout,
