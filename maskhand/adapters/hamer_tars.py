@@ -148,7 +148,7 @@ class _Index:
     """Every hand of a folder of tars, compact: a split holds more than a million."""
 
     rows: np.ndarray
-    """(N, 7) int64: tar, picture in the tar, hand in the picture; offset and length of the picture, then of the labels."""
+    """(N, 7) int64: tar, picture in the tar, hand in it; offset and length of the picture, then of the labels."""
     members: Sequence[Sequence[str]]
     """Tar -> WebDataset key of every picture."""
 
