@@ -49,6 +49,8 @@ class AnnotateMano:
     tips: str | None
     """Whose fingertip vertices the annotated tips are, a key of `FINGERTIP_VERTICES`; None: tips are not compared."""
     max_residual_mm: float
+    tips_left: str | None = None
+    """The same for left hands, where they differ from right ones."""
 
     def __call__(self, samples: list[ShardSample]) -> list[Entry]:
         """Per sample the arrays of `_entry`, or why it has none, in order.
@@ -56,11 +58,21 @@ class AnnotateMano:
         Residuals are the mean distance of the valid annotated joints, NaN where there is none to compare with.
         """
         hands = [row.sample for row in samples]
+        entries: dict[int, Entry] = {}
+        for tips in dict.fromkeys(self._tips_of(hand) for hand in hands):
+            rows = [k for k, hand in enumerate(hands) if self._tips_of(hand) == tips]
+            entries |= zip(rows, self._entries([hands[k] for k in rows], tips), strict=True)
+        return [entries[k] for k in range(len(hands))]
+
+    def _tips_of(self, hand: HandSample) -> str | None:
+        return (self.tips_left if hand.side == "left" else None) or self.tips
+
+    def _entries(self, hands: Sequence[HandSample], tips: str | None) -> list[Entry]:
         poses = {k: right_hand_form(h) for k, h in enumerate(hands) if h.mano is not None}
-        residuals = dict(zip(poses, self._residuals_mm(hands, poses), strict=True))
+        residuals = dict(zip(poses, self._residuals_mm(hands, poses, tips), strict=True))
         entries = {k: self._annotated_entry(hands[k], poses[k], residuals[k]) for k in poses}
         missing = [k for k in range(len(hands)) if k not in poses]
-        fits = self._fits([hands[k] for k in missing])
+        fits = self._fits([hands[k] for k in missing], tips)
         entries |= {k: _fitted_entry(hands[k], fit) for k, fit in zip(missing, fits, strict=True)}
         return [entries[k] for k in range(len(hands))]
 
@@ -73,37 +85,38 @@ class AnnotateMano:
             )
         return _entry(hand, ManoTarget(pose, residual_mm, float("nan"), ok=True), "annotated")
 
-    def _fits(self, hands: Sequence[HandSample]) -> list[ManoTarget | None]:
+    def _fits(self, hands: Sequence[HandSample], tips: str | None) -> list[ManoTarget | None]:
         if not hands:
             return []
-        fitter = _fitter(self.hand_path, self.tips or "smplx")
-        return fit_hands(hands, fitter, tips_are_vertices=self.tips is not None, max_residual_mm=self.max_residual_mm)
+        fitter = _fitter(self.hand_path, tips or "smplx")
+        return fit_hands(hands, fitter, tips_are_vertices=tips is not None, max_residual_mm=self.max_residual_mm)
 
-    def _residuals_mm(self, hands: Sequence[HandSample], poses: dict[int, HandPose]) -> list[float]:
+    def _residuals_mm(self, hands: Sequence[HandSample], poses: dict[int, HandPose], tips: str | None) -> list[float]:
         if not poses:
             return []
-        layer = _layer(self.hand_path, self.tips or "smplx")
+        layer = _layer(self.hand_path, tips or "smplx")
         pose, betas, transl = (
             torch.from_numpy(np.stack([getattr(p, name) for p in poses.values()]).astype(np.float32))
             for name in ("pose_aa", "betas", "transl_cam_m")
         )
         with torch.inference_mode():
             posed = layer.from_axis_angle(pose, betas, transl).joints_m.double().numpy()
-        annotated, valid = zip(*(self._annotated(hands[k]) for k in poses), strict=True)
+        annotated, valid = zip(*(_annotated(hands[k], tips) for k in poses), strict=True)
         distance_mm = 1000 * np.linalg.norm(posed - np.stack(annotated), axis=2)
         counts = np.sum(valid, axis=1)
         sums = np.sum(distance_mm * np.stack(valid), axis=1)
         return [float(s / n) if n else float("nan") for s, n in zip(sums, counts, strict=True)]
 
-    def _annotated(self, hand: HandSample) -> tuple[Array, Array]:
-        """(21, 3) annotated joints in right-hand form and (21,) which of them can be compared."""
-        if hand.joints_cam_m is None:
-            return np.zeros((NUM_JOINTS, 3)), np.zeros(NUM_JOINTS, bool)
-        valid = np.ones(NUM_JOINTS, bool) if hand.joints_3d_valid is None else hand.joints_3d_valid.astype(bool)
-        if self.tips is None:
-            valid = valid & ~np.isin(np.arange(NUM_JOINTS), TIPS)
-        joints = hand.joints_cam_m.astype(np.float64)
-        return (joints * MIRROR_POINT if hand.side == "left" else joints), valid
+
+def _annotated(hand: HandSample, tips: str | None) -> tuple[Array, Array]:
+    """(21, 3) annotated joints in right-hand form and (21,) which of them can be compared."""
+    if hand.joints_cam_m is None:
+        return np.zeros((NUM_JOINTS, 3)), np.zeros(NUM_JOINTS, bool)
+    valid = np.ones(NUM_JOINTS, bool) if hand.joints_3d_valid is None else hand.joints_3d_valid.astype(bool)
+    if tips is None:
+        valid = valid & ~np.isin(np.arange(NUM_JOINTS), TIPS)
+    joints = hand.joints_cam_m.astype(np.float64)
+    return (joints * MIRROR_POINT if hand.side == "left" else joints), valid
 
 
 def _fitted_entry(hand: HandSample, fit: ManoTarget | None) -> Entry:
@@ -169,12 +182,13 @@ def annotate_mano(
     with another model or limit (`rebuild=True` replaces it).
     """
     path = str(default_hand_path("right") if hand_path is None else hand_path)
-    tips = load_spec(read_manifest(set_uri, IMAGES).dataset).fingertip_vertices
+    spec = load_spec(read_manifest(set_uri, IMAGES).dataset)
+    right, left = spec.tips_of("right"), spec.tips_of("left")
     settings = {
         "hand_model": load_hand_model(path).digest,
-        "fingertip_vertices": None if tips is None else list(FINGERTIP_VERTICES[tips]),
+        "fingertip_vertices": [None if tips is None else list(FINGERTIP_VERTICES[tips]) for tips in (right, left)],
         "max_residual_mm": max_residual_mm,
     }
-    annotate = AnnotateMano(path, tips, max_residual_mm)
+    annotate = AnnotateMano(path, right, max_residual_mm, left)
     annotator = Annotator("mano-targets", VERSION, settings)
     return build_sidecar(set_uri, MANO, annotator, annotate, mapper=mapper, rebuild=rebuild, on_shard=on_shard)

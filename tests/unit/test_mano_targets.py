@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hand_sets import make_samples, write_set
 from known_hands import known_hands, mesh
 
@@ -125,8 +126,6 @@ def test_targets_of_both_sides_reproduce_the_annotated_joints():
 
 
 def test_left_hand_is_stored_as_the_right_hand_in_the_mirror():
-    import torch
-
     (sample,) = make_samples(1, sides=("left",))
     pose = right_hand_form(sample)
     mesh = ManoLayer.from_default()(
@@ -159,6 +158,21 @@ def test_only_valid_joints_count_and_tips_only_when_they_are_vertices():
     valid = np.ones(21, bool)
     valid[[4, 8]] = False
     assert _annotate()(_rows([dataclasses.replace(moved, joints_3d_valid=valid)]))[0]["residual_mm"] < 0.01
+
+
+def test_left_hands_may_have_fingertips_of_their_own():
+    samples = make_samples(4, sides=("right", "left"))
+    other = ManoLayer.from_default(tips="ho3d")
+    tips = [4, 8, 12, 16, 20]
+    for sample in samples[1::2]:
+        pose = right_hand_form(sample)
+        joints = other.from_axis_angle(
+            *(torch.from_numpy(a[None]) for a in (pose.pose_aa, pose.betas, pose.transl_cam_m))
+        )
+        sample.joints_cam_m[tips] = joints.joints_m[0, tips].numpy() * MIRROR_POINT
+    both = AnnotateMano(str(default_hand_path("right")), "smplx", 10.0, "ho3d")(_rows(samples))
+    assert all(entry["residual_mm"] < 0.01 for entry in both)
+    assert [bool(entry["residual_mm"] < 0.01) for entry in _annotate()(_rows(samples))] == [True, False] * 2
 
 
 def test_part_counts_rejects_and_refuses_another_limit(tmp_path):

@@ -26,6 +26,8 @@ CHUNK = 128
 FIRST_STEPS = 12
 STARTS_2D, FIRST_STEPS_2D = 16, 6
 """Many short attempts find the hand in a picture more often than few long ones."""
+MORE_STARTS_2D, POOR_2D = 32, 0.018
+"""Further attempts for the hands whose mean distance is still above this share of the box."""
 REFINEMENTS, STEPS = 3, 20
 
 
@@ -80,10 +82,22 @@ class ManoFitter:
         return self._refined(seen, state)
 
     def _from_keypoints(self, seen: Observed) -> State:
+        starts = self.starts.from_keypoints(seen, STARTS_2D + MORE_STARTS_2D)
+        state = self._best_of(seen, starts[:STARTS_2D])
+        poor = np.flatnonzero(self._residuals(seen, state)[1] > POOR_2D * seen.hand_px)
+        if not len(poor):
+            return state
+        again = self._best_of(seen[poor], [start[poor] for start in starts[STARTS_2D:]])
+        nearer = self._residuals(seen[poor], again)[1] < self._residuals(seen[poor], state[poor])[1]
+        for name, value in vars(State.choose(nearer, again, state[poor])).items():
+            getattr(state, name)[poor] = value
+        return state
+
+    def _best_of(self, seen: Observed, starts: list[State]) -> State:
+        """The fit of least cost after a few steps from each start, refined."""
         noise = _first_noise(seen)
-        first, *others = self.starts.from_keypoints(seen, STARTS_2D)
-        best, least = solve(self.skeleton, self.prior, seen, noise, first, FIRST_STEPS_2D)
-        for start in others:
+        best, least = solve(self.skeleton, self.prior, seen, noise, starts[0], FIRST_STEPS_2D)
+        for start in starts[1:]:
             state, cost = solve(self.skeleton, self.prior, seen, noise, start, FIRST_STEPS_2D)
             best, least = State.choose(cost < least, state, best), np.minimum(cost, least)
         return self._refined(seen, best)
