@@ -51,6 +51,19 @@ class ManoConvention(_Frozen):
     """Was the official left model's wrong sign in the first shape axis corrected before fitting?"""
 
 
+class LabelFilters(_Frozen):
+    """Which published labels are too uncertain to learn from."""
+
+    min_keypoint_conf: float
+    """A keypoint with less confidence counts as not annotated."""
+    min_keypoints: int
+    """Hands with fewer annotated keypoints are left out."""
+    max_reprojection_loss: float
+    """Hands whose published fit reached this loss are left out."""
+    max_abs_beta: float
+    """MANO parameters with a larger shape coefficient are left out."""
+
+
 class DatasetSpec(_Frozen):
     """What one dataset's card says."""
 
@@ -78,6 +91,10 @@ class DatasetSpec(_Frozen):
     """A key of `conventions.AXES_TO_OPENCV`; None: nothing is annotated in 3D."""
     mano: ManoConvention | None
     handedness: Literal["right", "left", "both"]
+    filters: LabelFilters | None = None
+    """For sets that publish machine-made labels with their confidence."""
+    picture_folders: dict[str, str] = Field(default_factory=dict)
+    """Split -> folder of its pictures below the raw folder, where the labels do not say it."""
     shard_size: int = Field(gt=0, le=10_000)
     """Samples per tar."""
     errata: tuple[str, ...] = ()
@@ -157,7 +174,11 @@ def _sentence(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
         return f"{key}: {error['msg']}"
-    parts: dict[tuple[str, ...], type[BaseModel]] = {("licence",): Licence, ("mano",): ManoConvention}
+    parts: dict[tuple[str, ...], type[BaseModel]] = {
+        ("licence",): Licence,
+        ("mano",): ManoConvention,
+        ("filters",): LabelFilters,
+    }
     known = parts.get(tuple(error["loc"][:-1]), DatasetSpec)
     return f"{key}: unknown key; {_nearest(str(error['loc'][-1]), list(known.model_fields))}"
 

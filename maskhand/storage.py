@@ -74,6 +74,18 @@ def read_bytes(uri: str | Path) -> bytes:
         return stream.read()
 
 
+def read_range(uri: str | Path, offset: int, length: int) -> bytes:
+    """`length` bytes from `offset` on, fewer at the end of the file; MissingFileError when there is none."""
+    if length <= 0:
+        return b""
+    if is_remote(uri):
+        with io.BufferedReader(_RangedObject(str(uri), offset, length), buffer_size=_CHUNK) as stream:
+            return stream.read()
+    with _sentences(uri), open(uri, "rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
 def open_stream(uri: str | Path) -> IO[bytes]:
     """A buffered binary stream; over S3 it re-opens at its position after a broken connection.
 
@@ -191,16 +203,17 @@ def _local_replacement(path: Path) -> Iterator[IO[bytes]]:
 
 
 class _RangedObject(io.RawIOBase):
-    """An S3 object read once from front to back; a broken connection continues with a Range request."""
+    """An S3 object or a part of it, read once from front to back; broken connections continue with Range requests."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, offset: int = 0, length: int | None = None) -> None:
         self._uri = uri
         self._bucket, self._key = _bucket_key(uri)
-        self._position = 0
+        self._position = offset
         self._failures = 0
+        part = {} if length is None else {"Range": f"bytes={offset}-{offset + length - 1}"}
         with _sentences(uri):
-            answer = _s3().get_object(Bucket=self._bucket, Key=self._key)
-        self._length = int(answer["ContentLength"])
+            answer = _s3().get_object(Bucket=self._bucket, Key=self._key, **part)
+        self._length = offset + int(answer["ContentLength"])
         self._version = answer["ETag"]
         self._body: Any = answer["Body"]
 

@@ -16,6 +16,8 @@ from maskhand.adapters.base import Adapter, Item, RawDataError, RawPlan
 from maskhand.adapters.coco_wholebody import CocoWholeBodyLayout
 from maskhand.adapters.dexycb import DexYcbLayout
 from maskhand.adapters.freihand import FreiHandLayout
+from maskhand.adapters.hamer_npz import HamerNpzLayout
+from maskhand.adapters.hamer_tars import HamerTarsLayout
 from maskhand.adapters.halpe import HalpeLayout
 from maskhand.adapters.hand143 import Hand143Layout
 from maskhand.adapters.hand_labels import HandLabelsLayout
@@ -31,6 +33,8 @@ LAYOUTS: dict[str, type[Adapter]] = {
     "coco_wholebody": CocoWholeBodyLayout,
     "dexycb": DexYcbLayout,
     "freihand": FreiHandLayout,
+    "hamer_npz": HamerNpzLayout,
+    "hamer_tars": HamerTarsLayout,
     "halpe": HalpeLayout,
     "hand143": Hand143Layout,
     "hand_labels": HandLabelsLayout,

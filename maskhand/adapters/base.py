@@ -78,6 +78,11 @@ def read_picture(key: str, uri: str) -> Picture:
         data = storage.read_bytes(uri)
     except storage.MissingFileError:
         raise SampleError("missing_image", f"{key}: {uri} does not exist") from None
+    return decode_picture(key, uri, data)
+
+
+def decode_picture(key: str, uri: str, data: bytes) -> Picture:
+    """Fully decode a picture's bytes, which came from `uri`; SampleError (`bad_image`, `cut_image`)."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             # Decoding everything is the only way to notice a file that was cut or damaged in the middle.

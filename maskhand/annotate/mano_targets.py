@@ -1,10 +1,12 @@
-"""MANO targets of every hand of a shard set, as the sidecar part `mano`: one convention, checked against the joints.
+"""MANO targets of every hand of a shard set, as the sidecar part `mano`: annotated ones converted, missing ones fitted.
 
 Canonical form: right-hand parameters (a left hand is stored as the right hand in the mirror: axis-angle (x, -y, -z),
 translation (-x, y, z), with `mirrored` set), absolute axis-angle (flat hand = 0), metres, OpenCV camera axes.
 
-Every target is posed with the hand model in use and its 21 joints, with the fingertip vertices of the data set's card,
-are compared with the annotated ones; a target that does not fit is rejected, not repaired.
+Annotated parameters are posed with the hand model in use and their 21 joints, with the fingertip vertices of the data
+set's card, are compared with the annotated joints; parameters that do not fit are rejected, not repaired. Hands without
+parameters are fitted to their 3D joints or 2D keypoints (`annotate.fit`); a fit says how far off it is and if it is
+good.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from maskhand.annotate.fit.fitter import ManoFitter
+from maskhand.annotate.fit.hands import MIN_OBSERVED, TIPS, ManoTarget, fit_hands
 from maskhand.catalog import load_spec
 from maskhand.conventions import FINGERTIP_VERTICES, MIRROR_AXIS_ANGLE, MIRROR_POINT, NUM_JOINTS
 from maskhand.hand.layer import ManoLayer
@@ -34,8 +38,7 @@ Entry = dict[str, Array] | SampleError
 MAX_RESIDUAL_MM = 10.0
 """Default limit of the mean joint distance. Data sets whose joints were made with MANO stay below 1; fits to
 independent joints (InterHand2.6M) are a few millimetres off where they are good and up to 42 where they are not."""
-TIPS = [4, 8, 12, 16, 20]
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True)
@@ -46,60 +49,98 @@ class AnnotateMano:
     tips: str | None
     """Whose fingertip vertices the annotated tips are, a key of `FINGERTIP_VERTICES`; None: tips are not compared."""
     max_residual_mm: float
+    tips_left: str | None = None
+    """The same for left hands, where they differ from right ones."""
 
     def __call__(self, samples: list[ShardSample]) -> list[Entry]:
-        """Per sample `pose_aa` (16, 3), `betas` (10,), `transl_cam_m` (3,), `residual_mm` (), `mirrored` (), `source`.
+        """Per sample the arrays of `_entry`, or why it has none, in order.
 
-        `residual_mm` is the mean distance of the valid annotated joints, NaN where there is none to compare with.
+        Residuals are the mean distance of the valid annotated joints, NaN where there is none to compare with.
         """
         hands = [row.sample for row in samples]
-        poses = {k: right_hand_form(h) for k, h in enumerate(hands) if h.mano is not None}
-        residuals = dict(zip(poses, self._residuals_mm(hands, poses), strict=True))
-        return [self._entry(h, poses.get(k), residuals.get(k, np.nan)) for k, h in enumerate(hands)]
+        entries: dict[int, Entry] = {}
+        for tips in dict.fromkeys(self._tips_of(hand) for hand in hands):
+            rows = [k for k, hand in enumerate(hands) if self._tips_of(hand) == tips]
+            entries |= zip(rows, self._entries([hands[k] for k in rows], tips), strict=True)
+        return [entries[k] for k in range(len(hands))]
 
-    def _entry(self, hand: HandSample, pose: HandPose | None, residual_mm: float) -> Entry:
-        if pose is None:
-            return SampleError("no_mano", f"{hand.key}: no MANO parameters are annotated")
+    def _tips_of(self, hand: HandSample) -> str | None:
+        return (self.tips_left if hand.side == "left" else None) or self.tips
+
+    def _entries(self, hands: Sequence[HandSample], tips: str | None) -> list[Entry]:
+        poses = {k: right_hand_form(h) for k, h in enumerate(hands) if h.mano is not None}
+        residuals = dict(zip(poses, self._residuals_mm(hands, poses, tips), strict=True))
+        entries = {k: self._annotated_entry(hands[k], poses[k], residuals[k]) for k in poses}
+        missing = [k for k in range(len(hands)) if k not in poses]
+        fits = self._fits([hands[k] for k in missing], tips)
+        entries |= {k: _fitted_entry(hands[k], fit) for k, fit in zip(missing, fits, strict=True)}
+        return [entries[k] for k in range(len(hands))]
+
+    def _annotated_entry(self, hand: HandSample, pose: HandPose, residual_mm: float) -> Entry:
         if residual_mm > self.max_residual_mm:
             return SampleError(
                 "residual_too_large",
                 f"{hand.key}: posed joints are {residual_mm:.1f} mm from the annotated ones on average, "
                 f"the limit is {self.max_residual_mm:g} mm",
             )
-        return {
-            "pose_aa": pose.pose_aa,
-            "betas": pose.betas,
-            "transl_cam_m": pose.transl_cam_m,
-            "residual_mm": np.array(residual_mm, np.float32),
-            "mirrored": np.array(hand.side == "left"),
-            "source": np.array("annotated"),
-        }
+        return _entry(hand, ManoTarget(pose, residual_mm, float("nan"), ok=True), "annotated")
 
-    def _residuals_mm(self, hands: Sequence[HandSample], poses: dict[int, HandPose]) -> list[float]:
+    def _fits(self, hands: Sequence[HandSample], tips: str | None) -> list[ManoTarget | None]:
+        if not hands:
+            return []
+        fitter = _fitter(self.hand_path, tips or "smplx")
+        return fit_hands(hands, fitter, tips_are_vertices=tips is not None, max_residual_mm=self.max_residual_mm)
+
+    def _residuals_mm(self, hands: Sequence[HandSample], poses: dict[int, HandPose], tips: str | None) -> list[float]:
         if not poses:
             return []
-        layer = _layer(self.hand_path, self.tips or "smplx")
+        layer = _layer(self.hand_path, tips or "smplx")
         pose, betas, transl = (
             torch.from_numpy(np.stack([getattr(p, name) for p in poses.values()]).astype(np.float32))
             for name in ("pose_aa", "betas", "transl_cam_m")
         )
         with torch.inference_mode():
             posed = layer.from_axis_angle(pose, betas, transl).joints_m.double().numpy()
-        annotated, valid = zip(*(self._annotated(hands[k]) for k in poses), strict=True)
+        annotated, valid = zip(*(_annotated(hands[k], tips) for k in poses), strict=True)
         distance_mm = 1000 * np.linalg.norm(posed - np.stack(annotated), axis=2)
         counts = np.sum(valid, axis=1)
         sums = np.sum(distance_mm * np.stack(valid), axis=1)
         return [float(s / n) if n else float("nan") for s, n in zip(sums, counts, strict=True)]
 
-    def _annotated(self, hand: HandSample) -> tuple[Array, Array]:
-        """(21, 3) annotated joints in right-hand form and (21,) which of them can be compared."""
-        if hand.joints_cam_m is None:
-            return np.zeros((NUM_JOINTS, 3)), np.zeros(NUM_JOINTS, bool)
-        valid = np.ones(NUM_JOINTS, bool) if hand.joints_3d_valid is None else hand.joints_3d_valid.astype(bool)
-        if self.tips is None:
-            valid = valid & ~np.isin(np.arange(NUM_JOINTS), TIPS)
-        joints = hand.joints_cam_m.astype(np.float64)
-        return (joints * MIRROR_POINT if hand.side == "left" else joints), valid
+
+def _annotated(hand: HandSample, tips: str | None) -> tuple[Array, Array]:
+    """(21, 3) annotated joints in right-hand form and (21,) which of them can be compared."""
+    if hand.joints_cam_m is None:
+        return np.zeros((NUM_JOINTS, 3)), np.zeros(NUM_JOINTS, bool)
+    valid = np.ones(NUM_JOINTS, bool) if hand.joints_3d_valid is None else hand.joints_3d_valid.astype(bool)
+    if tips is None:
+        valid = valid & ~np.isin(np.arange(NUM_JOINTS), TIPS)
+    joints = hand.joints_cam_m.astype(np.float64)
+    return (joints * MIRROR_POINT if hand.side == "left" else joints), valid
+
+
+def _fitted_entry(hand: HandSample, fit: ManoTarget | None) -> Entry:
+    if fit is None:
+        return SampleError(
+            "no_mano",
+            f"{hand.key}: no MANO parameters and fewer than {MIN_OBSERVED} joints to fit them to are annotated",
+        )
+    return _entry(hand, fit, "fitted")
+
+
+def _entry(hand: HandSample, target: ManoTarget, source: str) -> Entry:
+    """`pose_aa` (16, 3), `betas` (10,), `transl_cam_m` (3,); scalars `residual_mm`, `residual_px`, `ok`, `mirrored`,
+    `source` (annotated or fitted)."""
+    return {
+        "pose_aa": target.pose.pose_aa,
+        "betas": target.pose.betas,
+        "transl_cam_m": target.pose.transl_cam_m,
+        "residual_mm": np.array(target.residual_mm, np.float32),
+        "residual_px": np.array(target.residual_px, np.float32),
+        "ok": np.array(target.ok),
+        "mirrored": np.array(hand.side == "left"),
+        "source": np.array(source),
+    }
 
 
 def right_hand_form(hand: HandSample) -> HandPose:
@@ -119,6 +160,11 @@ def _layer(hand_path: str, tips: str) -> ManoLayer:
     return ManoLayer(load_hand_model(hand_path), tips)
 
 
+@functools.lru_cache(maxsize=2)
+def _fitter(hand_path: str, tips: str) -> ManoFitter:
+    return ManoFitter(load_hand_model(hand_path), tips)
+
+
 def annotate_mano(
     set_uri: str,
     *,
@@ -130,17 +176,19 @@ def annotate_mano(
 ) -> Manifest:
     """Make the `mano` part of a set; shards that are finished are kept.
 
-    hand_path: right-hand model file to check against (default: `default_hand_path`). Samples without parameters and
-    those beyond `max_residual_mm` are rejected and counted (`no_mano`, `residual_too_large`). Raises ShardError when
-    the part was made with another model or limit (`rebuild=True` replaces it).
+    hand_path: right-hand model file to check against and to fit (default: `default_hand_path`). Annotated parameters
+    beyond `max_residual_mm` are rejected, and so are hands with neither parameters nor joints to fit them to
+    (`residual_too_large`, `no_mano`); fits beyond it are kept with `ok` false. Raises ShardError when the part was made
+    with another model or limit (`rebuild=True` replaces it).
     """
     path = str(default_hand_path("right") if hand_path is None else hand_path)
-    tips = load_spec(read_manifest(set_uri, IMAGES).dataset).fingertip_vertices
+    spec = load_spec(read_manifest(set_uri, IMAGES).dataset)
+    right, left = spec.tips_of("right"), spec.tips_of("left")
     settings = {
         "hand_model": load_hand_model(path).digest,
-        "fingertip_vertices": None if tips is None else list(FINGERTIP_VERTICES[tips]),
+        "fingertip_vertices": [None if tips is None else list(FINGERTIP_VERTICES[tips]) for tips in (right, left)],
         "max_residual_mm": max_residual_mm,
     }
-    annotate = AnnotateMano(path, tips, max_residual_mm)
+    annotate = AnnotateMano(path, right, max_residual_mm, left)
     annotator = Annotator("mano-targets", VERSION, settings)
     return build_sidecar(set_uri, MANO, annotator, annotate, mapper=mapper, rebuild=rebuild, on_shard=on_shard)

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from maskhand import storage
 from maskhand.conventions import NUM_BETAS, NUM_MANO_JOINTS
+from maskhand.loading.labels import good_target
 from maskhand.shards.codec import decode_arrays
 from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import read_manifest
@@ -60,7 +61,8 @@ def nearest_rotation(matrices: np.ndarray) -> np.ndarray:
 def _targets(set_uri: str) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     """Per shard: (N, 16, 3) axis-angle and (N, 10) betas."""
     for entry in read_manifest(set_uri, MANO).shards:
-        rows = [decode_arrays(members["npz"]) for _, members in read_tar(storage.join(set_uri, MANO), entry)]
+        targets = (decode_arrays(members["npz"]) for _, members in read_tar(storage.join(set_uri, MANO), entry))
+        rows = [row for row in map(good_target, targets) if row is not None]
         if rows:
             yield np.stack([row["pose_aa"] for row in rows]), np.stack([row["betas"] for row in rows])
 

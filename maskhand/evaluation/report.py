@@ -18,7 +18,7 @@ from maskhand.hand.camera import FOCAL, crop_camera_translation
 from maskhand.hand.layer import ManoLayer
 from maskhand.loading.collate import make_batch
 from maskhand.loading.crop import compose, crop_encoded, mirror_affine
-from maskhand.loading.labels import stack_labels
+from maskhand.loading.labels import annotated_target, stack_labels
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.sampling import predict
 from maskhand.render import FINGER_RGB, GROUND_TRUTH_RGB, bar_tile, contact_sheet, draw_keypoints, overlay_mesh
@@ -120,7 +120,7 @@ def _batch(rows: Sequence[ShardSample], recipe: Recipe) -> HandBatch:
         stack_labels(
             [r.sample for r in rows],
             [r.sidecars.get(part) for r in rows],
-            [r.sidecars.get(MANO) for r in rows],
+            [annotated_target(r.sidecars.get(MANO)) for r in rows],
         ),
         [r.sample.image for r in rows],
         crop_px=data.crop_px,
@@ -171,7 +171,7 @@ class _View:
 
     def truth(self, mano: ManoLayer, hands: HandBatch, k: int) -> Array | None:
         """The annotated mesh seen by the annotated camera; None without one."""
-        sample, target = self.row.sample, self.row.sidecars.get(MANO)
+        sample, target = self.row.sample, annotated_target(self.row.sidecars.get(MANO))
         if sample.camera is None:
             return None
         if sample.vertices_cam_m is not None:

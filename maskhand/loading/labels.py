@@ -94,6 +94,16 @@ def stack_labels(samples: Sequence[HandSample], keypoints: Sequence[Sidecar], ma
     )
 
 
+def good_target(entry: Sidecar) -> Sidecar:
+    """The entry of a `mano` sidecar to learn from: None in the place of a fit that its residual calls bad."""
+    return entry if entry is not None and bool(entry["ok"]) else None
+
+
+def annotated_target(entry: Sidecar) -> Sidecar:
+    """The entry of a `mano` sidecar to be measured against: None in the place of a fit of our own."""
+    return entry if entry is not None and str(entry["source"]) == "annotated" else None
+
+
 def _present(values) -> Array:
     return np.array([v is not None for v in values], np.float64)
 

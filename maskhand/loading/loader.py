@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from maskhand.batch import HandBatch
 from maskhand.config import KeypointConfig, Recipe
 from maskhand.loading.augment import draw_image_augmentation, draw_keypoint_disturbance
 from maskhand.loading.collate import make_batch
-from maskhand.loading.labels import Sidecar, stack_labels
+from maskhand.loading.labels import Sidecar, annotated_target, good_target, stack_labels
 from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest
 from maskhand.shards.mixture import TrainingStream
@@ -81,7 +81,7 @@ class _TrainingBatches:
     def _batch(self, rows: Sequence[ShardSample], indices: np.ndarray) -> HandBatch:
         data = self.recipe.data
         return make_batch(
-            stack_labels([r.sample for r in rows], _entries(rows, data.keypoints), _mano(rows)),
+            stack_labels([r.sample for r in rows], _entries(rows, data.keypoints), _mano(rows, good_target)),
             [r.sample.image for r in rows],
             crop_px=data.crop_px,
             box_scale=data.box_scale,
@@ -133,7 +133,11 @@ def eval_samples(
         index = np.array([s.index for s in samples] + [-1] * (size - len(samples)))
         yield (
             make_batch(
-                stack_labels([s.sample for s in padded], _entries(padded, data.keypoints), _mano(padded)),
+                stack_labels(
+                    [s.sample for s in padded],
+                    _entries(padded, data.keypoints),
+                    _mano(padded, annotated_target),
+                ),
                 [s.sample.image for s in padded],
                 crop_px=data.crop_px,
                 box_scale=data.box_scale,
@@ -152,5 +156,5 @@ def _entries(rows: Sequence[ShardSample], config: KeypointConfig) -> list[Sideca
     return [r.sidecars.get(keypoint_part(config.detector)) for r in rows]
 
 
-def _mano(rows: Sequence[ShardSample]) -> list[Sidecar]:
-    return [r.sidecars.get(MANO) for r in rows]
+def _mano(rows: Sequence[ShardSample], usable: Callable[[Sidecar], Sidecar]) -> list[Sidecar]:
+    return [usable(r.sidecars.get(MANO)) for r in rows]

@@ -15,6 +15,7 @@ from maskhand.config import Recipe
 from maskhand.conventions import NUM_BETAS
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.augment import POSE_STREAM, Draws
+from maskhand.loading.labels import good_target
 from maskhand.loading.loader import rows_per_rank
 from maskhand.shards.codec import decode_arrays
 from maskhand.shards.layout import MANO
@@ -89,13 +90,13 @@ def _draw(
 
 
 def read_mano_poses(set_uri: str) -> PosePool:
-    """All poses of a set's `mano` sidecar, in shard order; the pictures are not read. ShardError when it is missing."""
+    """All good poses of a set's `mano` sidecar, in shard order; no picture is read. ShardError when it is missing."""
     poses, betas = [], []
     for entry in read_manifest(set_uri, MANO).shards:
         for _, members in read_tar(storage.join(set_uri, MANO), entry):
-            arrays = decode_arrays(members["npz"])
-            poses.append(arrays["pose_aa"])
-            betas.append(arrays["betas"])
+            if target := good_target(decode_arrays(members["npz"])):
+                poses.append(target["pose_aa"])
+                betas.append(target["betas"])
     return _pool(poses, betas)
 
 

@@ -30,8 +30,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from maskhand.hand.anatomy import to_axis_angle
 from maskhand.hand.model_file import default_hand_path, load_hand_model
-from maskhand.synth.pose_prior import sample_poses, to_axis_angle
+from maskhand.synth.pose_prior import sample_poses
 from maskhand.synth.scene import (
     HandLabels,
     Studio,

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from maskhand.hand.anatomy import ABDUCTION, FLEXION, TWIST, anatomical_axes, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.synth.background import Picture, make_background
 from maskhand.synth.film import develop, encode_jpeg, meter, sample_grade
 from maskhand.synth.look import sample_arm, sample_light, sample_skin, sample_solids
-from maskhand.synth.pose_prior import ABDUCTION, FLEXION, TWIST, anatomical_axes, sample_poses, to_axis_angle
+from maskhand.synth.pose_prior import sample_poses
 from maskhand.synth.renderer import Layer, render
 from maskhand.synth.skin import SkinMaps, paint
 from maskhand.synth.surface import HandSurface

@@ -44,6 +44,7 @@ def test_the_storage_functions(server: S3Server, tmp_path: Path) -> None:
     assert storage.list_folders(folder) == ["sub"]
     assert storage.read_bytes(f"{folder}/big") == big
     assert storage.size(f"{folder}/big") == len(big)
+    assert storage.read_range(f"{folder}/big", 1000, 5_000_000) == big[1000:5_001_000]
     assert storage.sha256(f"{folder}/big") == storage.sha256(tmp_path / "big")
     storage.get_file(f"{folder}/sub/small", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"small"

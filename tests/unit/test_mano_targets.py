@@ -7,14 +7,20 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hand_sets import make_samples, write_set
+from known_hands import known_hands, mesh
 
 from maskhand.annotate.mano_targets import AnnotateMano, annotate_mano, right_hand_form
+from maskhand.config import load_recipe
 from maskhand.conventions import MIRROR_POINT
+from maskhand.evaluation.mean_pose import mean_pose_of_sets
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path
 from maskhand.hand.rotations import axis_angle_to_matrix
-from maskhand.sample import HandPose, SampleError
+from maskhand.loading.loader import eval_batches
+from maskhand.loading.poses import read_mano_poses
+from maskhand.sample import Camera, HandPose, SampleError
 from maskhand.shards.layout import ShardError
 from maskhand.shards.reader import ShardSample, ShardSet
 
@@ -27,6 +33,90 @@ def _annotate(tips="smplx", limit=10.0):
     return AnnotateMano(str(default_hand_path("right")), tips, limit)
 
 
+def _without_joints(sample):
+    """Neither MANO parameters nor enough joints to fit any."""
+    few = np.arange(21) < 7
+    return dataclasses.replace(sample, mano=None, joints_3d_valid=few, joints_2d_conf=few.astype(np.float32))
+
+
+def _possible_samples(count, sides, seed=0):
+    """Samples of hands that the fitter can find again, without their parameters; and those parameters' joints."""
+    truth = known_hands(count, seed)
+    samples = []
+    for k, sample in enumerate(make_samples(count, size=(224, 224), sides=sides)):
+        joints, pixels, K = truth.joints_m[k], truth.joints_px[k], truth.K_px[k]
+        if sample.side == "left":
+            joints, pixels, K = joints * MIRROR_POINT, pixels * [-1, 1] + [223, 0], K.copy()
+            K[0, 2] = 223 - K[0, 2]
+        changes = {
+            "joints_cam_m": joints.astype(np.float32),
+            "joints_2d_px": pixels.astype(np.float32),
+            "camera": Camera(K),
+            "mano": None,
+        }
+        samples.append(dataclasses.replace(sample, **changes))
+    return samples, truth
+
+
+def test_missing_targets_of_both_sides_are_fitted_to_the_joints():
+    samples, truth = _possible_samples(8, ("right", "left"))
+    entries = _annotate()(_rows(samples))
+    assert all(bool(e["ok"]) and str(e["source"]) == "fitted" and e["residual_mm"] < 1 for e in entries)
+    assert [bool(e["mirrored"]) for e in entries] == [s.side == "left" for s in samples]
+    _, vertices = mesh(*(np.stack([e[name] for e in entries]) for name in ("pose_aa", "betas", "transl_cam_m")))
+    assert 1000 * np.linalg.norm(vertices - truth.vertices_m, axis=2).mean() < 1, "right-hand form, as annotated ones"
+
+
+@pytest.mark.parametrize("camera", [True, False])
+def test_missing_targets_are_fitted_to_keypoints_where_there_is_no_3d(camera):
+    samples, _ = _possible_samples(6, ("right", "left"))
+    flat = [dataclasses.replace(s, joints_cam_m=None, joints_3d_valid=None) for s in samples]
+    entries = _annotate()(_rows(flat if camera else [dataclasses.replace(s, camera=None) for s in flat]))
+    for sample, entry in zip(samples, entries, strict=True):
+        assert bool(entry["ok"]) and entry["residual_px"] < 2 and np.isnan(entry["residual_mm"])
+        joints = mesh(*(entry[name][None] for name in ("pose_aa", "betas", "transl_cam_m")))[0][0]
+        if camera:
+            seen = joints * (MIRROR_POINT if sample.side == "left" else 1)
+            apart = np.linalg.norm(sample.camera.project(seen) - sample.joints_2d_px, axis=1).mean()
+            assert apart == pytest.approx(float(entry["residual_px"]), abs=0.05)
+
+
+def test_bad_fits_are_kept_but_flagged():
+    samples, _ = _possible_samples(4, ("right",))
+    samples = [
+        dataclasses.replace(samples[0], joints_cam_m=np.full((21, 3), 0.5, np.float32)),
+        dataclasses.replace(samples[1], joints_cam_m=samples[1].joints_cam_m[::-1].copy()),
+        dataclasses.replace(samples[2], joints_cam_m=None, joints_2d_px=np.full((21, 2), 50, np.float32)),
+        dataclasses.replace(samples[3], joints_cam_m=None, joints_2d_px=samples[3].joints_2d_px[::-1].copy()),
+    ]
+    entries = _annotate()(_rows(samples))
+    assert [bool(e["ok"]) for e in entries] == [False] * 4
+    assert all(np.isfinite(e["pose_aa"]).all() and np.isfinite(e["betas"]).all() for e in entries)
+
+
+def test_tips_that_are_no_vertices_only_guide_a_fit():
+    samples, _ = _possible_samples(3, ("right",))
+    moved = [dataclasses.replace(s, joints_cam_m=s.joints_cam_m.copy()) for s in samples]
+    for sample in moved:
+        sample.joints_cam_m[[4, 8, 12, 16, 20]] += np.float32([0.004, -0.004, 0.003])
+    strict = _annotate()(_rows(moved))
+    loose = _annotate(tips=None)(_rows(moved))
+    assert all(b["residual_mm"] < 0.6 * a["residual_mm"] for a, b in zip(strict, loose, strict=True))
+
+
+def test_only_good_fits_are_learned_from_and_only_annotations_measured_against(tmp_path):
+    samples, _ = _possible_samples(4, ("right",))
+    annotated = make_samples(1, size=(224, 224))[0]
+    bad = dataclasses.replace(samples[3], joints_cam_m=np.full((21, 3), 0.5, np.float32))
+    uri = str(tmp_path / "set")
+    write_set(uri, [*(dataclasses.replace(s, key=f"fit-{k}") for k, s in enumerate([*samples[:3], bad])), annotated])
+    assert annotate_mano(uri).count == 5
+    assert len(read_mano_poses(uri)) == 4
+    assert mean_pose_of_sets({uri: 1.0}).count == 4
+    batch = next(eval_batches(load_recipe("tiny", ["data.keypoints.eval_source=annotated"]), uri, batch=5))
+    assert batch.has_mano.tolist() == [0, 0, 0, 0, 1]
+
+
 def test_targets_of_both_sides_reproduce_the_annotated_joints():
     samples = make_samples(6, sides=("right", "left"))
     for sample, entry in zip(samples, _annotate()(_rows(samples)), strict=True):
@@ -36,8 +126,6 @@ def test_targets_of_both_sides_reproduce_the_annotated_joints():
 
 
 def test_left_hand_is_stored_as_the_right_hand_in_the_mirror():
-    import torch
-
     (sample,) = make_samples(1, sides=("left",))
     pose = right_hand_form(sample)
     mesh = ManoLayer.from_default()(
@@ -52,11 +140,11 @@ def test_left_hand_is_stored_as_the_right_hand_in_the_mirror():
 def test_a_target_that_does_not_fit_is_rejected_and_its_neighbours_stay():
     good, wrong, without = make_samples(3)
     off = HandPose(wrong.mano.pose_aa, wrong.mano.betas, wrong.mano.transl_cam_m + np.float32([0, 0, 0.012]))
-    rows = _rows([good, dataclasses.replace(wrong, mano=off), dataclasses.replace(without, mano=None)])
+    rows = _rows([good, dataclasses.replace(wrong, mano=off), _without_joints(without)])
     first, second, third = _annotate()(rows)
     assert first["residual_mm"] < 0.01
     assert isinstance(second, SampleError) and second.reason == "residual_too_large" and "12.0 mm" in str(second)
-    assert isinstance(third, SampleError) and third.reason == "no_mano"
+    assert isinstance(third, SampleError) and third.reason == "no_mano" and "fewer than 8 joints" in str(third)
     assert _annotate(limit=20.0)(rows)[1]["residual_mm"] == pytest.approx(12.0, abs=0.01)
 
 
@@ -72,9 +160,24 @@ def test_only_valid_joints_count_and_tips_only_when_they_are_vertices():
     assert _annotate()(_rows([dataclasses.replace(moved, joints_3d_valid=valid)]))[0]["residual_mm"] < 0.01
 
 
+def test_left_hands_may_have_fingertips_of_their_own():
+    samples = make_samples(4, sides=("right", "left"))
+    other = ManoLayer.from_default(tips="ho3d")
+    tips = [4, 8, 12, 16, 20]
+    for sample in samples[1::2]:
+        pose = right_hand_form(sample)
+        joints = other.from_axis_angle(
+            *(torch.from_numpy(a[None]) for a in (pose.pose_aa, pose.betas, pose.transl_cam_m))
+        )
+        sample.joints_cam_m[tips] = joints.joints_m[0, tips].numpy() * MIRROR_POINT
+    both = AnnotateMano(str(default_hand_path("right")), "smplx", 10.0, "ho3d")(_rows(samples))
+    assert all(entry["residual_mm"] < 0.01 for entry in both)
+    assert [bool(entry["residual_mm"] < 0.01) for entry in _annotate()(_rows(samples))] == [True, False] * 2
+
+
 def test_part_counts_rejects_and_refuses_another_limit(tmp_path):
     samples = make_samples(6)
-    samples[1] = dataclasses.replace(samples[1], mano=None)
+    samples[1] = _without_joints(samples[1])
     uri = str(tmp_path / "set")
     write_set(uri, samples)
     manifest = annotate_mano(uri)

@@ -8,9 +8,10 @@ import torch
 import yaml
 from scipy.spatial.transform import Rotation
 
+from maskhand.hand import anatomy
+from maskhand.hand.anatomy import ABDUCTION, DIP_OF_PIP, DIP_SLACK_DEG, FLEXION, pose_table, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.synth import collisions, pose_prior
-from maskhand.synth.pose_prior import ABDUCTION, DIP_OF_PIP, DIP_SLACK_DEG, FLEXION, pose_table, to_axis_angle
 
 FINGER_TIPS = {"thumb": 4, "index": 8, "middle": 12, "ring": 16, "little": 20}
 LONG = ("index", "middle", "ring", "little")
@@ -81,7 +82,7 @@ def test_same_seed_same_poses() -> None:
 def test_axis_angle_composes_twist_then_flexion_then_abduction() -> None:
     angles = np.zeros((16, 3))
     angles[13] = (20, 35, -15)
-    flexion, abduction, twist = np.deg2rad(angles[13])[:, None] * pose_prior.anatomical_axes()[13]
+    flexion, abduction, twist = np.deg2rad(angles[13])[:, None] * anatomy.anatomical_axes()[13]
     expected = (
         Rotation.from_rotvec(abduction) * Rotation.from_rotvec(flexion) * Rotation.from_rotvec(twist)
     ).as_rotvec()
@@ -163,7 +164,7 @@ def test_r_crosses_index_and_middle(layer: ManoLayer) -> None:
 
 
 def test_a_shape_outside_its_limits_is_refused(tmp_path) -> None:
-    raw = yaml.safe_load(pose_prior.TABLE.read_text())
+    raw = yaml.safe_load(anatomy.TABLE.read_text())
     raw["shapes"]["gesture"]["flat"]["index"][2] = 170
     path = tmp_path / "hand_shapes.yaml"
     path.write_text(yaml.safe_dump(raw))

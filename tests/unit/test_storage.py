@@ -21,6 +21,7 @@ def test_write_read_list_delete(tmp_path: Path) -> None:
     storage.write_bytes_atomic(uri, b"second")
     assert storage.read_bytes(uri) == b"second"
     assert storage.size(uri) == 6
+    assert [storage.read_range(uri, *r) for r in ((1, 3), (4, 99), (2, 0))] == [b"eco", b"nd", b""]
     assert storage.sha256(uri) == hashlib.sha256(b"second").hexdigest()
     storage.put_file(uri, storage.join(tmp_path, "a", "c", "d.bin"))
     storage.get_file(uri, tmp_path / "copy.bin")
@@ -73,9 +74,10 @@ class FlakyStore:
             from botocore.exceptions import ClientError
 
             raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "GetObject")
-        start = int(Range.removeprefix("bytes=").rstrip("-")) if Range else 0
-        body = _BrokenBody(self.data[start : start + self.piece], self.silent)
-        return {"ContentLength": len(self.data) - start, "ETag": self.version, "Body": body}
+        first, _, last = (Range or "bytes=0-").removeprefix("bytes=").partition("-")
+        start, stop = int(first), int(last) + 1 if last else len(self.data)
+        body = _BrokenBody(self.data[start : min(stop, start + self.piece)], self.silent)
+        return {"ContentLength": stop - start, "ETag": self.version, "Body": body}
 
 
 class _BrokenBody(io.BytesIO):
@@ -103,6 +105,15 @@ def test_a_broken_s3_stream_continues_where_it_stopped(
     monkeypatch.setattr(storage, "_s3", lambda: store)
     assert storage.read_bytes("s3://bucket/key") == store.data
     assert store.ranges == [None, "bytes=4000-", "bytes=8000-"]
+
+
+def test_a_broken_read_of_a_range_continues_and_ends_with_the_range(
+    monkeypatch: pytest.MonkeyPatch, no_waiting: None
+) -> None:
+    store = FlakyStore(bytes(range(256)) * 40, piece=4000, silent=False)
+    monkeypatch.setattr(storage, "_s3", lambda: store)
+    assert storage.read_range("s3://bucket/key", 100, 6000) == store.data[100:6100]
+    assert store.ranges == ["bytes=100-6099", "bytes=4100-"]
 
 
 def test_a_dead_s3_stream_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch, no_waiting: None) -> None:

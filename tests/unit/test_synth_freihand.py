@@ -14,8 +14,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from maskhand.conventions import FINGERTIP_VERTICES, OPENPOSE_FROM_MANO_AND_TIPS
+from maskhand.hand import anatomy
 from maskhand.hand.model_file import default_hand_path
-from maskhand.synth import freihand_layout, pose_prior
+from maskhand.synth import freihand_layout
 from maskhand.synth.freihand_layout import SynthError, write_freihand_synth
 
 TRAIN, EVALUATION, MOCAP = 6, 2, 30
@@ -79,10 +80,10 @@ def test_stored_poses_are_relative_to_the_mean_pose_and_anatomical(root: Path) -
     stored = labels(root, "training", "mano")[:, 0, 3:48]
     absolute = (stored + model.hand_mean.numpy()).reshape(TRAIN, 15, 3)
     # the middle joints are hinges about the flexion axis
-    flexion = pose_prior.anatomical_axes()[2, pose_prior.FLEXION]
+    flexion = anatomy.anatomical_axes()[2, anatomy.FLEXION]
     angle = absolute[:, 1] @ flexion
     np.testing.assert_allclose(absolute[:, 1], angle[:, None] * flexion, atol=1e-6)
-    low, high = np.deg2rad(pose_prior.pose_table().limits_deg[2, pose_prior.FLEXION])
+    low, high = np.deg2rad(anatomy.pose_table().limits_deg[2, anatomy.FLEXION])
     assert (angle >= low - 1e-6).all() and (angle <= high + 1e-6).all()
 
 

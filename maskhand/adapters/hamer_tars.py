@@ -1,0 +1,189 @@
+"""HaMeR's training tars: WebDataset tars of whole pictures with a pickled list of hands beside each.
+
+Facts: FORMATS section 11.1; geopavlakos/hamer hamer/datasets/image_dataset.py, hamer/configs/datasets_tar.yaml.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from maskhand import storage
+from maskhand.adapters.base import Item, RawDataError, RawPlan, box_around, combined_digest, decode_picture, numbers
+from maskhand.adapters.hamer_labels import HamerLabels, read_labels
+from maskhand.adapters.label_files import field
+from maskhand.adapters.mano_pose import mano_reader
+from maskhand.adapters.tar_index import NOWHERE, Span, index_tar
+from maskhand.catalog import CatalogError, DatasetSpec, LabelFilters
+from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
+from maskhand.sample import HandSample, SampleError
+
+VERSION = 1
+"""Raise it when the conversion changes, so that shards are built anew."""
+
+LABELS = "data.pyd"
+PICTURES = ("jpg", "jpeg", "png")
+PIXELS_PER_SCALE = 200.0
+_FIELDS = ("keypoints_2d", "keypoints_3d", "center", "scale", "right")
+_OPTIONAL = ("hand_pose", "betas", "has_hand_pose", "has_betas")
+_SPOT_CHECKS = 16
+
+
+class HamerTarsLayout:
+    """`<split>/*.tar` with `{key}.jpg` and `{key}.data.pyd`; the split is the name of HaMeR's tar folder."""
+
+    def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
+        if spec.filters is None:
+            raise CatalogError(f"{spec.name}: the layout hamer_tars needs the key filters in its card")
+        self.spec, self.split, self.filters = spec, split, spec.filters
+        places = ("hamer_training_data/dataset_tars", "dataset_tars", "")
+        self.folders = [storage.join(raw_dir, place, split) for place in places]
+        self.mano, self.notes = mano_reader(spec)
+
+    def present(self) -> bool:
+        return any(_tars(folder) for folder in self.folders)
+
+    def plan(self) -> RawPlan:
+        """Index every tar once; labels are counted, not converted."""
+        tars = next((found for folder in self.folders if (found := _tars(folder))), [])
+        if not tars:
+            raise RawDataError(f"{self.folders[0]}: tars not found; see how_to_get in the dataset's card")
+        index, labels_digest = _index(tars)
+
+        def item(position: int) -> Item:
+            tar, picture, hand, *spans = (int(v) for v in index.rows[position])
+            origin = {"tar": _stem(tars[tar]), "member": index.members[tar][picture], "hand": hand}
+            annotation = {"hand": hand, "picture": Span(*spans[:2]), "labels": Span(*spans[2:])}
+            return Item(keys[position], tars[tar], annotation, origin)
+
+        keys = [f"{self.split}-{_stem(tars[tar])}-{picture:06d}-{hand}" for tar, picture, hand in index.rows[:, :3]]
+        spots = np.linspace(0, len(keys) - 1, min(_SPOT_CHECKS, len(keys))).astype(int)
+        pictures = (_read_span(tars[index.rows[k, 0]], Span(*index.rows[k, 3:5].tolist())) for k in spots)
+        digest = combined_digest(
+            f"hamer tars layout {VERSION}",
+            self.mano.digest() if self.mano else "no mano",
+            labels_digest,
+            *(hashlib.sha256(data or b"missing").hexdigest() for data in pictures),
+        )
+        return RawPlan(keys, item, digest, self.notes)
+
+    def read(self, item: Item) -> HandSample:
+        key = item.key
+        labels = self._labels(item)
+        data = _read_span(item.image_uri, item.annotation["picture"])
+        if data is None:
+            raise SampleError("missing_image", f"{key}: {item.origin['member']} has no picture in {item.image_uri}")
+        picture = decode_picture(key, item.image_uri, data)
+        keypoints = labels.keypoints_2d
+        assert keypoints is not None, "a required field"
+        sample = HandSample(
+            key=key,
+            dataset=self.spec.name,
+            image=picture.data,
+            image_format=picture.format,
+            image_size_px=picture.size_px,
+            side=labels.side,
+            box_xyxy_px=box_around(keypoints[keypoints[:, 2] > 0, :2]),
+            mano=labels.mano(self.spec, self.mano),
+            origin=dict(item.origin) | {"box_xyxy_px": labels.box_xyxy_px.tolist()},
+            **labels.joints(self.spec),
+        )
+        sample.validate()
+        return sample
+
+    def _labels(self, item: Item) -> HamerLabels:
+        """The hand's labels after the card's filters; SampleError where those leave the hand out."""
+        key = item.key
+        data = _read_span(item.image_uri, item.annotation["labels"])
+        if data is None:
+            raise SampleError("missing_label", f"{key}: {item.origin['member']}.{LABELS} is not in {item.image_uri}")
+        name = f"{item.image_uri}: {item.origin['member']}.{LABELS}"
+        try:
+            hands = read_array_pickle(data, name)
+        except UnsafePickleError as error:
+            raise SampleError("unsafe_pickle", f"{key}: {error}") from None
+        except UnreadablePickleError as error:
+            raise SampleError("bad_label", f"{key}: {error}; copy the tar again") from None
+        if not isinstance(hands, list) or not isinstance(hands[item.annotation["hand"]], dict):
+            raise SampleError("bad_label", f"{key}: {name} is not a list of hands")
+        stored = hands[item.annotation["hand"]]
+        required = {required: field(key, stored, required) for required in _FIELDS}
+        labels = read_labels(key, {o: stored.get(o) for o in _OPTIONAL} | required, PIXELS_PER_SCALE)
+        return _filtered(key, labels, _reprojection_loss(key, stored), self.filters)
+
+
+def _filtered(key: str, labels: HamerLabels, loss: float | None, filters: LabelFilters) -> HamerLabels:
+    """HaMeR's filters, in its order: doubtful keypoints, strange shapes, few keypoints, bad fits."""
+    assert labels.keypoints_2d is not None, "a required field"
+    keypoints = labels.keypoints_2d.copy()
+    keypoints[keypoints[:, 2] < filters.min_keypoint_conf, 2] = 0
+    count = int((keypoints[:, 2] > 0).sum())
+    if count < filters.min_keypoints:
+        raise SampleError("few_keypoints", f"{key}: {count} keypoints are annotated, expected {filters.min_keypoints}")
+    if loss is not None and not loss < filters.max_reprojection_loss:
+        raise SampleError(
+            "bad_fit", f"{key}: reprojection loss {loss:g}, the limit is {filters.max_reprojection_loss:g}"
+        )
+    if labels.betas is not None and np.abs(labels.betas).max() > filters.max_abs_beta:
+        labels = replace(labels, pose=None, betas=None)
+    return replace(labels, keypoints_2d=keypoints)
+
+
+def _reprojection_loss(key: str, stored: dict[str, Any]) -> float | None:
+    """`extra_info["fitting_loss"]` is an array without dimensions around a dictionary; every part may be absent."""
+    extra = stored.get("extra_info")
+    losses = extra.get("fitting_loss") if isinstance(extra, dict) else None
+    losses = losses.item() if isinstance(losses, np.ndarray) and losses.ndim == 0 else losses
+    loss = losses.get("reprojection_loss") if isinstance(losses, dict) else None
+    return None if loss is None else float(numbers(key, "reprojection_loss", np.ravel(loss), (1,))[0])
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Every hand of a folder of tars, compact: a split holds more than a million."""
+
+    rows: np.ndarray
+    """(N, 7) int64: tar, picture in the tar, hand in it; offset and length of the picture, then of the labels."""
+    members: Sequence[Sequence[str]]
+    """Tar -> WebDataset key of every picture."""
+
+
+def _index(tars: Sequence[str]) -> tuple[_Index, str]:
+    """And a digest over all labels and the places of all pictures."""
+    rows, members, digest = array("q"), [list[str]() for _ in tars], hashlib.sha256()
+    for tar, uri in enumerate(tars):
+        for sample in index_tar(uri, read=(LABELS,)):
+            labels = sample.contents.get(LABELS, b"")
+            picture = next((sample.members[name] for name in PICTURES if name in sample.members), NOWHERE)
+            place = sample.members.get(LABELS, NOWHERE)
+            digest.update(f"{sample.key} {picture} {place}\n".encode() + labels)
+            for hand in range(_count_hands(labels)):
+                rows.extend((tar, len(members[tar]), hand, picture.offset, picture.length, place.offset, place.length))
+            members[tar].append(sample.key)
+    return _Index(np.array(rows, np.int64).reshape(-1, 7), members), digest.hexdigest()
+
+
+def _read_span(uri: str, span: Span) -> bytes | None:
+    return None if span == NOWHERE else storage.read_range(uri, span.offset, span.length)
+
+
+def _count_hands(labels: bytes) -> int:
+    """Hands of one picture; a label that cannot be read counts as one, which is rejected when it is read."""
+    try:
+        hands = read_array_pickle(labels, LABELS)
+    except (UnsafePickleError, UnreadablePickleError):
+        return 1
+    return len(hands) if isinstance(hands, list) else 1
+
+
+def _tars(folder: str) -> list[str]:
+    return [uri for uri in storage.list_uris(folder) if uri.endswith(".tar")]
+
+
+def _stem(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1].removesuffix(".tar")

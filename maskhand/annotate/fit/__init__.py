@@ -1,0 +1,1 @@
+"""Fit MANO to joints or keypoints, many hands at once."""

@@ -1,0 +1,145 @@
+"""Fit MANO to 3D joints, 2D keypoints, or both: start, solve, judge the noise, solve again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskhand.annotate.fit.observed import Noise, Observed, project
+from maskhand.annotate.fit.prior import pose_prior
+from maskhand.annotate.fit.skeleton import Skeleton, State
+from maskhand.annotate.fit.solve import solve
+from maskhand.annotate.fit.start import Starts
+from maskhand.hand.model_file import HandModel
+
+Array = NDArray[np.float64]
+
+JOINT_NOISE_M = (0.0003, 0.004, 0.02)
+"""Least, first assumed, largest standard deviation of a joint's coordinate."""
+KEYPOINT_NOISE = (0.01, 0.015, 0.06)
+"""The same of a keypoint's, in sides of the hand's box. Clicked keypoints are no better than the least; trusting them
+more bends the shape to what perspective did."""
+CHUNK = 128
+"""Hands solved together: their derivatives stay within the processor's cache."""
+FIRST_STEPS = 12
+STARTS_2D, FIRST_STEPS_2D = 16, 6
+"""Many short attempts find the hand in a picture more often than few long ones."""
+MORE_STARTS_2D, POOR_2D = 32, 0.018
+"""Further attempts for the hands whose mean distance is still above this share of the box."""
+REFINEMENTS, STEPS = 3, 20
+
+
+@dataclass(frozen=True)
+class Fits:
+    """B fitted right hands."""
+
+    pose_aa: Array
+    """(B, 16, 3) absolute axis-angle, radians, camera axes."""
+    betas: Array
+    """(B, 10)."""
+    transl_cam_m: Array
+    """(B, 3) as `ManoLayer` takes it."""
+    angles_deg: Array
+    """(B, 26) anatomical angles, within the joint limits."""
+    residual_mm: Array
+    """(B,) mean distance of the observed 3D joints; NaN where none was observed."""
+    residual_px: Array
+    """(B,) mean distance of the observed keypoints; NaN where none was observed."""
+    hand_px: Array
+    """(B,) longer side of the box around the observed keypoints."""
+
+
+class ManoFitter:
+    """Fits one hand model; the same hands in the same order give the same bytes."""
+
+    def __init__(self, model: HandModel, tips: str = "smplx") -> None:
+        """`tips`: which fingertip vertices the observed tips are, a key of `FINGERTIP_VERTICES`."""
+        self.skeleton, self.prior = Skeleton(model, tips), pose_prior()
+        self.starts = Starts(self.skeleton, self.prior)
+
+    def fit(self, observed: Observed) -> Fits:
+        """Every hand, whatever it shows: nonsense gives a finite fit with a large residual.
+
+        Hands with 3D joints start from those, the others from their keypoints.
+        """
+        seen = observed.in_mano_order()
+        in_3d = (seen.joint_weight > 0).any(1)
+        state = _blank(len(seen))
+        for chosen, solver in ((in_3d, self._from_joints), (~in_3d, self._from_keypoints)):
+            rows = np.flatnonzero(chosen)
+            for first in range(0, len(rows), CHUNK):
+                chunk = rows[first : first + CHUNK]
+                part = solver(seen[chunk])
+                for name, value in vars(part).items():
+                    getattr(state, name)[chunk] = value
+        return self._judged(seen, state)
+
+    def _from_joints(self, seen: Observed) -> State:
+        noise = _first_noise(seen)
+        state, _ = solve(self.skeleton, self.prior, seen, noise, self.starts.from_joints(seen), FIRST_STEPS)
+        return self._refined(seen, state)
+
+    def _from_keypoints(self, seen: Observed) -> State:
+        starts = self.starts.from_keypoints(seen, STARTS_2D + MORE_STARTS_2D)
+        state = self._best_of(seen, starts[:STARTS_2D])
+        poor = np.flatnonzero(self._residuals(seen, state)[1] > POOR_2D * seen.hand_px)
+        if not len(poor):
+            return state
+        again = self._best_of(seen[poor], [start[poor] for start in starts[STARTS_2D:]])
+        nearer = self._residuals(seen[poor], again)[1] < self._residuals(seen[poor], state[poor])[1]
+        for name, value in vars(State.choose(nearer, again, state[poor])).items():
+            getattr(state, name)[poor] = value
+        return state
+
+    def _best_of(self, seen: Observed, starts: list[State]) -> State:
+        """The fit of least cost after a few steps from each start, refined."""
+        noise = _first_noise(seen)
+        best, least = solve(self.skeleton, self.prior, seen, noise, starts[0], FIRST_STEPS_2D)
+        for start in starts[1:]:
+            state, cost = solve(self.skeleton, self.prior, seen, noise, start, FIRST_STEPS_2D)
+            best, least = State.choose(cost < least, state, best), np.minimum(cost, least)
+        return self._refined(seen, best)
+
+    def _refined(self, seen: Observed, state: State) -> State:
+        """Solve again with the noise that the first fit left: exact joints deserve to be met exactly."""
+        for _ in range(REFINEMENTS):
+            noise = self._noise_left(seen, state)
+            state, _ = solve(self.skeleton, self.prior, seen, noise, state, STEPS)
+        return state
+
+    def _noise_left(self, seen: Observed, state: State) -> Noise:
+        mm, px = self._residuals(seen, state)
+        # a mean distance of D in n dimensions is a standard deviation of about D / sqrt(n) in each
+        joint = np.clip(np.nan_to_num(mm / 1000) / np.sqrt(3), JOINT_NOISE_M[0], JOINT_NOISE_M[2])
+        side = np.clip(np.nan_to_num(px / seen.hand_px) / np.sqrt(2), KEYPOINT_NOISE[0], KEYPOINT_NOISE[2])
+        return Noise(joint, side * seen.hand_px)
+
+    def _residuals(self, seen: Observed, state: State) -> tuple[Array, Array]:
+        points = self.skeleton.points(state)
+        pixels, _ = project(points, seen.K_px)
+        return (
+            1000 * _mean_distance(points - seen.joints_m, seen.joint_weight),
+            _mean_distance(pixels - seen.keypoints_px, seen.keypoint_weight),
+        )
+
+    def _judged(self, seen: Observed, state: State) -> Fits:
+        pose_aa, transl = self.skeleton.mano_pose(state)
+        mm, px = self._residuals(seen, state)
+        return Fits(pose_aa, state.betas, transl, np.rad2deg(state.angles), mm, px, seen.hand_px)
+
+
+def _first_noise(seen: Observed) -> Noise:
+    return Noise(np.full(len(seen), JOINT_NOISE_M[1]), KEYPOINT_NOISE[1] * seen.hand_px)
+
+
+def _mean_distance(apart: Array, weight: Array) -> Array:
+    """(B, 21, n) and (B, 21) -> (B,) the weighted mean length; NaN without weight."""
+    total = weight.sum(1)
+    distance = (np.linalg.norm(apart, axis=2) * weight).sum(1)
+    return np.where(total > 0, distance / np.where(total > 0, total, 1.0), np.nan)
+
+
+def _blank(count: int) -> State:
+    return State(np.zeros((count, 3)), np.zeros((count, 3, 3)), np.zeros((count, 26)), np.zeros((count, 10)))

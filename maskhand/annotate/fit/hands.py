@@ -1,0 +1,107 @@
+"""Samples of a data set -> fitted MANO parameters in right-hand form, each with its residual and whether it is good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskhand.annotate.fit.fitter import Fits, ManoFitter
+from maskhand.annotate.fit.observed import Observed
+from maskhand.conventions import MIRROR_POINT, NUM_JOINTS
+from maskhand.hand.camera import FOCAL
+from maskhand.sample import HandPose, HandSample
+
+Array = NDArray[np.float64]
+
+MIN_OBSERVED = 8
+"""Fewer joints than this say too little about a hand; it is not fitted."""
+TIPS = (4, 8, 12, 16, 20)
+FOREIGN_TIP_WEIGHT = 0.1
+"""Of tips that are no vertices of the model: they bend the last joint, but a few millimetres beside it."""
+MAX_RESIDUAL_OF_HAND = 0.05
+"""A good 2D fit's mean distance, in sides of the keypoints' box (PCK's strictest threshold)."""
+MIN_HAND_PX = 10.0
+"""Smaller hands, or keypoints all in one place, show no pose."""
+MAX_BETA = 3.0
+"""A good fit's largest shape coefficient (HaMeR's limit); what was observed needs a stranger hand than that."""
+
+
+@dataclass(frozen=True)
+class ManoTarget:
+    """One hand's MANO parameters in right-hand form (a left hand is seen in the mirror)."""
+
+    pose: HandPose
+    residual_mm: float
+    """Mean distance to the annotated 3D joints; NaN where there is none or keypoints were fitted."""
+    residual_px: float
+    """Mean distance to the keypoints in the stored picture; NaN unless they were fitted."""
+    ok: bool
+    """Good enough to learn from."""
+
+
+def fit_hands(
+    hands: Sequence[HandSample], fitter: ManoFitter, *, tips_are_vertices: bool, max_residual_mm: float
+) -> list[ManoTarget | None]:
+    """Fit all hands together; None where fewer than MIN_OBSERVED joints are annotated.
+
+    A sample with enough 3D joints is fitted to those, another one to its keypoints, under HaMeR's focal length where
+    the camera is unknown: the depth of such a fit is that of a telephoto lens. `tips_are_vertices`: are the annotated
+    3D tips those of the fitter?
+    """
+    rows = [_observe(hand, tips_are_vertices) for hand in hands]
+    seen = [k for k, row in enumerate(rows) if row is not None]
+    if not seen:
+        return [None] * len(hands)
+    columns = zip(*(row for row in rows if row is not None), strict=True)
+    fits = fitter.fit(Observed(*(np.stack(column) for column in columns)))
+    answers: list[ManoTarget | None] = [None] * len(hands)
+    for place, k in enumerate(seen):
+        answers[k] = _target(fits, place, max_residual_mm)
+    return answers
+
+
+def _target(fits: Fits, k: int, max_residual_mm: float) -> ManoTarget:
+    mm, px, hand_px = float(fits.residual_mm[k]), float(fits.residual_px[k]), float(fits.hand_px[k])
+    pose = HandPose(*(v[k].astype(np.float32) for v in (fits.pose_aa, fits.betas, fits.transl_cam_m)))
+    finite = all(np.isfinite(v).all() for v in (pose.pose_aa, pose.betas, pose.transl_cam_m))
+    in_picture = np.isnan(px) or (hand_px >= MIN_HAND_PX and px <= MAX_RESIDUAL_OF_HAND * hand_px)
+    in_space = np.isnan(mm) or mm <= max_residual_mm
+    return ManoTarget(pose, mm, px, bool(finite and in_picture and in_space and np.abs(pose.betas).max() <= MAX_BETA))
+
+
+def _observe(hand: HandSample, tips_are_vertices: bool) -> tuple[Array, Array, Array, Array, Array] | None:
+    """One row of `Observed`, mirrored if it is a left hand."""
+    joints, weight_3d = np.zeros((NUM_JOINTS, 3)), np.zeros(NUM_JOINTS)
+    keypoints, weight_2d = np.zeros((NUM_JOINTS, 2)), np.zeros(NUM_JOINTS)
+    if hand.joints_cam_m is not None:
+        joints = hand.joints_cam_m.astype(np.float64)
+        weight_3d = np.ones(NUM_JOINTS) if hand.joints_3d_valid is None else hand.joints_3d_valid.astype(np.float64)
+    if hand.joints_2d_px is not None:
+        keypoints = hand.joints_2d_px.astype(np.float64)
+        weight_2d = np.ones(NUM_JOINTS) if hand.joints_2d_conf is None else hand.joints_2d_conf.astype(np.float64)
+    if (weight_3d > 0).sum() >= MIN_OBSERVED:
+        weight_2d = np.zeros(NUM_JOINTS)
+        if not tips_are_vertices:
+            weight_3d[list(TIPS)] *= FOREIGN_TIP_WEIGHT
+    elif (weight_2d > 0).sum() >= MIN_OBSERVED:
+        weight_3d = np.zeros(NUM_JOINTS)
+    else:
+        return None
+    K = _assumed_K(hand) if hand.camera is None else hand.camera.K_px.astype(np.float64)
+    if hand.side == "left":
+        last = hand.image_size_px[0] - 1
+        joints = joints * MIRROR_POINT
+        keypoints = keypoints * [-1, 1] + [last, 0]
+        # u -> last - u of u = (K X)_0 / (K X)_2, with X seen in the mirror as well
+        K = np.array([[-1, 0, last], [0, 1, 0], [0, 0, 1]]) @ K @ np.diag(MIRROR_POINT)
+    return joints, weight_3d, keypoints, weight_2d, K
+
+
+def _assumed_K(hand: HandSample) -> Array:
+    """HaMeR's camera: 5000 / 256 times the longer side, looking at the picture's centre."""
+    width, height = hand.image_size_px
+    focal = FOCAL * max(width, height)
+    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])

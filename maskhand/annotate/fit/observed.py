@@ -1,0 +1,122 @@
+"""What the fitter is given about B hands, and how far a state is from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskhand.annotate.fit.skeleton import NUM_PARAMETERS
+from maskhand.conventions import OPENPOSE_FROM_MANO_AND_TIPS
+
+Array = NDArray[np.float64]
+
+_FROM_OPENPOSE = np.argsort(OPENPOSE_FROM_MANO_AND_TIPS)
+MIN_DEPTH_M = 0.02
+"""Points nearer to the camera than this count as this far away, so that no division blows up."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Joints and keypoints of B right hands, OpenPose-21 order, camera axes."""
+
+    joints_m: Array
+    """(B, 21, 3)."""
+    joint_weight: Array
+    """(B, 21) 0 to 1; 0 = not observed in 3D, its numbers mean nothing."""
+    keypoints_px: Array
+    """(B, 21, 2)."""
+    keypoint_weight: Array
+    """(B, 21) 0 to 1; 0 = not observed in the picture."""
+    K_px: Array
+    """(B, 3, 3) intrinsics that `keypoints_px` were seen with."""
+
+    def __len__(self) -> int:
+        return len(self.joints_m)
+
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Observed:
+        return replace(self, **{name: value[rows] for name, value in vars(self).items()})
+
+    @staticmethod
+    def of_joints(joints_m: Array, weight: Array | None = None) -> Observed:
+        """3D joints (B, 21, 3) alone; all of them, or by weight (B, 21)."""
+        count = len(joints_m)
+        ones = np.ones((count, 21)) if weight is None else weight
+        any_K = np.tile(np.eye(3), (count, 1, 1))
+        return Observed(joints_m, ones, np.zeros((count, 21, 2)), np.zeros((count, 21)), any_K)
+
+    @staticmethod
+    def of_keypoints(keypoints_px: Array, K_px: Array, weight: Array | None = None) -> Observed:
+        """2D keypoints (B, 21, 2) alone, under cameras (B, 3, 3)."""
+        count = len(keypoints_px)
+        ones = np.ones((count, 21)) if weight is None else weight
+        return Observed(np.zeros((count, 21, 3)), np.zeros((count, 21)), keypoints_px, ones, K_px)
+
+    def in_mano_order(self) -> Observed:
+        """The same with MANO's 16 joints and the tips after them, zeros where nothing was observed."""
+        seen = {"joints_m": self.joint_weight, "keypoints_px": self.keypoint_weight}
+        clean = {name: np.where(weight[..., None] > 0, getattr(self, name), 0.0) for name, weight in seen.items()}
+        order = {name: value[:, _FROM_OPENPOSE] for name, value in (vars(self) | clean).items() if name != "K_px"}
+        return replace(self, **order)
+
+    @property
+    def hand_px(self) -> Array:
+        """(B,) longer side of the box around the keypoints; 1 where there are none."""
+        seen = self.keypoint_weight[..., None] > 0
+        low = np.where(seen, self.keypoints_px, np.inf).min(1)
+        high = np.where(seen, self.keypoints_px, -np.inf).max(1)
+        side = np.where(seen.any(1), high - low, 0.0).max(1, initial=0.0)
+        return np.maximum(side, 1.0)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviation of one coordinate of what was observed."""
+
+    joint_m: Array
+    """(B,)"""
+    keypoint_px: Array
+    """(B,)"""
+
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Noise:
+        return Noise(self.joint_m[rows], self.keypoint_px[rows])
+
+
+def project(points_m: Array, K_px: Array) -> tuple[Array, Array]:
+    """(B, N, 3) points under (B, 3, 3) cameras -> (B, N, 2) pixels and (B, N, 2, 3) their derivatives."""
+    uvw = points_m @ np.swapaxes(K_px, 1, 2)
+    depth = np.maximum(uvw[..., 2:], MIN_DEPTH_M)
+    pixels = uvw[..., :2] / depth
+    return pixels, (K_px[:, None, :2] - pixels[..., None] * K_px[:, None, 2:]) / depth[..., None]
+
+
+def misfit(points_m: Array, seen: Observed, noise: Noise) -> Array:
+    """(B,) half the sum of squared residuals, in standard deviations."""
+    total = 0.5 * (seen.joint_weight * ((points_m - seen.joints_m) ** 2).sum(2)).sum(1) / noise.joint_m**2
+    if seen.keypoint_weight.any():
+        pixels, _ = project(points_m, seen.K_px)
+        apart = ((pixels - seen.keypoints_px) ** 2).sum(2)
+        total = total + 0.5 * (seen.keypoint_weight * apart).sum(1) / noise.keypoint_px**2
+    return np.asarray(total)
+
+
+def normal_equations(points_m: Array, jacobian: Array, seen: Observed, noise: Noise) -> tuple[Array, Array]:
+    """Gauss-Newton's (B, 42, 42) matrix and (B, 42) gradient of `misfit`."""
+    batch = len(points_m)
+    matrix, gradient = np.zeros((batch, NUM_PARAMETERS, NUM_PARAMETERS)), np.zeros((batch, NUM_PARAMETERS))
+
+    def add(rows: Array, residual: Array, weight: Array) -> None:
+        root = np.sqrt(weight)[..., None]
+        flat = (rows * root[..., None]).reshape(batch, -1, NUM_PARAMETERS)
+        turned = np.swapaxes(flat, 1, 2)
+        matrix[...] += turned @ flat
+        gradient[...] += (turned @ (residual * root).reshape(batch, -1, 1))[..., 0]
+
+    if seen.joint_weight.any():
+        add(jacobian, points_m - seen.joints_m, seen.joint_weight / noise.joint_m[:, None] ** 2)
+    if seen.keypoint_weight.any():
+        pixels, by_point = project(points_m, seen.K_px)
+        weight = seen.keypoint_weight / noise.keypoint_px[:, None] ** 2
+        add(by_point @ jacobian, pixels - seen.keypoints_px, weight)
+    return matrix, gradient

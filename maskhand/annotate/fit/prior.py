@@ -1,0 +1,68 @@
+"""What is known about a hand before it is seen: joint limits that hold exactly, and a Gaussian over the poses within.
+
+The Gaussian is that of the named hand shapes (`hand/hand_shapes.yaml`), widened; no measured hand goes into it. Shape
+coefficients are standard normal, as a MANO-form model defines them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskhand.annotate.fit.skeleton import DOF_COLUMN, DOF_JOINT
+from maskhand.hand.anatomy import DIP_OF_PIP, DIP_SLACK_DEG, FLEXION, LONG_FINGERS, pose_table
+
+Array = NDArray[np.float64]
+
+WIDENING_DEG = 8.0
+"""Standard deviation added to every angle, since nobody forms a named shape exactly."""
+
+
+@dataclass(frozen=True)
+class PosePrior:
+    """Over the 26 angles of `skeleton.State`, radians."""
+
+    low: Array
+    """(26,)"""
+    high: Array
+    """(26,)"""
+    pip: NDArray[np.int64]
+    """(4,) places of the long fingers' PIP flexion."""
+    dip: NDArray[np.int64]
+    """(4,) and of the DIP flexion that follows it."""
+    mean: Array
+    """(26,)"""
+    precision: Array
+    """(26, 26) inverse covariance."""
+    shapes: Array
+    """(S, 26) the named shapes."""
+
+    def bounds(self, angles: Array) -> tuple[Array, Array]:
+        """(B, 26) lowest and highest angles; those of a DIP depend on its PIP."""
+        low, high = (np.broadcast_to(v, angles.shape).copy() for v in (self.low, self.high))
+        follow = DIP_OF_PIP * np.clip(angles[:, self.pip], self.low[self.pip], self.high[self.pip])
+        slack = np.deg2rad(DIP_SLACK_DEG)
+        low[:, self.dip] = np.maximum(low[:, self.dip], follow + slack[0])
+        high[:, self.dip] = np.minimum(high[:, self.dip], follow + slack[1])
+        return low, high
+
+    def within_limits(self, angles: Array) -> Array:
+        """(B, 26) the nearest angles that a hand can take."""
+        return np.clip(angles, *self.bounds(angles))
+
+
+@cache
+def pose_prior() -> PosePrior:
+    """The prior of `hand/hand_shapes.yaml`."""
+    table = pose_table()
+    low, high = np.deg2rad(table.limits_deg[DOF_JOINT, DOF_COLUMN]).T
+    shapes = np.deg2rad(table.angles_deg[:, DOF_JOINT, DOF_COLUMN])
+    # A prior as wide as the range of a stiff angle would let it rest on its limits.
+    widening = np.minimum(np.deg2rad(WIDENING_DEG), (high - low) / 4)
+    covariance = np.cov(shapes.T) + np.diag(widening**2)
+    place = {(int(j), int(c)): k for k, (j, c) in enumerate(zip(DOF_JOINT, DOF_COLUMN, strict=True))}
+    pip, dip = (np.array([place[first + k, FLEXION] for first in LONG_FINGERS]) for k in (1, 2))
+    return PosePrior(low, high, pip, dip, shapes.mean(0), np.linalg.inv(covariance), shapes)

@@ -1,0 +1,129 @@
+"""Where the solver starts: the named hand shapes, laid over what was observed.
+
+In 3D the palm gives the orientation in closed form, and every finger takes the named shape nearest to its joints. In a
+picture the same 21 points fit several hands, turned towards and away from the camera, so a bank of shapes seen from
+all sides is compared with the keypoints (each turned, moved and scaled in the plane in closed form) and the best of
+several viewing directions are followed up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from maskhand.annotate.fit.observed import Observed
+from maskhand.annotate.fit.prior import PosePrior
+from maskhand.annotate.fit.skeleton import DOF_JOINT, Skeleton, State
+from maskhand.conventions import NUM_BETAS
+
+Array = NDArray[np.float64]
+
+PALM = (0, 1, 4, 7, 10, 13)
+"""Wrist and the first joint of each finger, MANO's order: they keep their places whatever the fingers do."""
+FINGER_IN_PALM_FIT = 0.02
+"""Weight of the other points when the palm is aligned: they decide only where the palm does not."""
+VIEWS = 96
+_FINGER_POINTS = np.array([[1 + 3 * f, 2 + 3 * f, 3 + 3 * f, 16 + tip] for f, tip in enumerate((1, 2, 4, 3, 0))])
+_FINGER_OF_DOF = (DOF_JOINT - 1) // 3
+
+
+class Starts:
+    """The bank of starting hands of one hand model."""
+
+    def __init__(self, skeleton: Skeleton, prior: PosePrior) -> None:
+        count = len(prior.shapes)
+        unturned = np.tile(np.eye(3), (count, 1, 1))
+        still = State(np.zeros((count, 3)), unturned, prior.shapes, np.zeros((count, NUM_BETAS)))
+        self.shapes = prior.shapes
+        self.points_m = skeleton.points(still)
+        self.mean_m = self.points_m.mean(0)
+        # (V, 3, 3): a viewing direction each; the turn in the picture's plane is found in closed form
+        self.views = _views(VIEWS)
+        seen = np.einsum("vij,snj->vsni", self.views[:, :2], self.points_m)
+        self.flat = (seen[..., 0] + 1j * seen[..., 1]).reshape(VIEWS * count, -1)
+
+    def from_joints(self, seen: Observed) -> State:
+        """One start per hand from its 3D joints; `seen` is in MANO's order."""
+        weight = seen.joint_weight * FINGER_IN_PALM_FIT
+        weight[:, PALM] = seen.joint_weight[:, PALM]
+        turn, wrist = _align(self.mean_m, seen.joints_m, weight)
+        local = (seen.joints_m - wrist[:, None]) @ turn
+        angles = np.empty((len(local), len(DOF_JOINT)))
+        for finger, points in enumerate(_FINGER_POINTS):
+            apart = ((local[:, None, points] - self.points_m[None][:, :, points]) ** 2).sum(3)
+            nearest = (apart * seen.joint_weight[:, None, points]).sum(2).argmin(1)
+            own = finger == _FINGER_OF_DOF
+            angles[:, own] = self.shapes[nearest][:, own]
+        return State(wrist, turn, angles, np.zeros((len(local), NUM_BETAS)))
+
+    def from_keypoints(self, seen: Observed, count: int) -> list[State]:
+        """`count` starts per hand, best first, of different viewing directions; `seen` is in MANO's order."""
+        weight = seen.keypoint_weight / np.maximum(seen.keypoint_weight.sum(1, keepdims=True), 1e-9)
+        pixels = _normalised(seen)
+        target = pixels[..., 0] + 1j * pixels[..., 1]
+        middle = (weight * target).sum(1, keepdims=True)
+        target = target - middle
+        spread = weight @ (np.abs(self.flat) ** 2).T - np.abs(weight @ self.flat.T) ** 2
+        product = (weight * target) @ self.flat.conj().T  # centred already: the target's weighted mean is zero
+        # min over complex a of sum w |target - a (flat - mean)|^2 is the target's spread minus this
+        explained = np.abs(product) ** 2 / np.maximum(spread, 1e-12)
+        explained = explained.reshape(len(pixels), VIEWS, -1)
+        shape = explained.argmax(2)
+        views = np.argsort(-explained.max(2), axis=1, kind="stable")[:, :count]
+        rows = np.arange(len(pixels))
+        starts = []
+        for view in views.T:
+            entry = view * len(self.shapes) + shape[rows, view]
+            factor = product[rows, entry] / np.maximum(spread[rows, entry], 1e-12)
+            centre = middle[:, 0] - factor * (weight * self.flat[entry]).sum(1)
+            starts.append(self._placed(seen, view, shape[rows, view], factor, centre))
+        return starts
+
+    def _placed(
+        self, seen: Observed, view: NDArray[np.int64], shape: NDArray[np.int64], factor: Array, wrist: Array
+    ) -> State:
+        """Depth from the scale, under weak perspective; `wrist` is where it appears, over the normalised plane."""
+        scale = np.maximum(np.abs(factor), 1e-9)
+        roll = Rotation.from_rotvec(np.angle(factor)[:, None] * [0, 0, 1]).as_matrix()
+        depth = 1 / scale
+        at = np.stack([wrist.real * depth, wrist.imag * depth, depth], axis=1)
+        ray = np.stack([wrist.real, wrist.imag, np.ones(len(at))], axis=1)
+        lean = _rotation_between(np.array([0.0, 0.0, 1.0]), ray)
+        return State(at, lean @ roll @ self.views[view], self.shapes[shape], np.zeros((len(at), NUM_BETAS)))
+
+
+def _normalised(seen: Observed) -> Array:
+    """(B, 21, 2) keypoints on the plane at depth 1."""
+    rays = np.concatenate([seen.keypoints_px, np.ones((*seen.keypoints_px.shape[:2], 1))], axis=2)
+    on_plane = rays @ np.swapaxes(np.linalg.inv(seen.K_px), 1, 2)
+    return np.asarray(on_plane[..., :2] / on_plane[..., 2:])
+
+
+def _align(template: Array, target: Array, weight: Array) -> tuple[Array, Array]:
+    """Rotations (B, 3, 3) and wrist places (B, 3) that lay (21, 3) points over (B, 21, 3) (weighted Kabsch)."""
+    share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-9)
+    from_mean, to_mean = share @ template, (share[..., None] * target).sum(1)
+    covariance = np.swapaxes(target - to_mean[:, None], 1, 2) @ (share[..., None] * (template - from_mean[:, None]))
+    u, _, vt = np.linalg.svd(covariance)
+    u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
+    turn = u @ vt
+    return turn, to_mean + (turn @ (template[0] - from_mean)[..., None])[..., 0]
+
+
+def _views(count: int) -> Array:
+    """(count, 3, 3) rotations that bring evenly spread directions of the hand to the camera's axis."""
+    k = np.arange(count) + 0.5
+    height, around = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
+    radius = np.sqrt(1 - height**2)
+    directions = np.stack([radius * np.cos(around), radius * np.sin(around), height], axis=1)
+    return np.swapaxes(_rotation_between(np.array([0.0, 0.0, 1.0]), directions), 1, 2)
+
+
+def _rotation_between(axis: Array, directions: Array) -> Array:
+    """(N, 3, 3) the shortest rotations of a unit axis to each direction (N, 3)."""
+    unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    cross = np.cross(axis, unit)
+    sine, cosine = np.linalg.norm(cross, axis=1), unit @ axis
+    scale = np.where(sine > 1e-12, np.arctan2(sine, cosine) / np.maximum(sine, 1e-12), 0.0)
+    return np.asarray(Rotation.from_rotvec(cross * scale[:, None]).as_matrix())
