@@ -16,9 +16,9 @@ from maskhand.adapters.base import Adapter, Item, RawDataError, RawPlan
 from maskhand.adapters.coco_wholebody import CocoWholeBodyLayout
 from maskhand.adapters.dexycb import DexYcbLayout
 from maskhand.adapters.freihand import FreiHandLayout
+from maskhand.adapters.halpe import HalpeLayout
 from maskhand.adapters.hamer_npz import HamerNpzLayout
 from maskhand.adapters.hamer_tars import HamerTarsLayout
-from maskhand.adapters.halpe import HalpeLayout
 from maskhand.adapters.hand143 import Hand143Layout
 from maskhand.adapters.hand_labels import HandLabelsLayout
 from maskhand.adapters.hint import HIntLayout
