@@ -189,26 +189,6 @@ def test_encoder_gives_the_grid_and_checkpointing_changes_nothing() -> None:
     assert torch.allclose(gradients[0], gradients[1], atol=1e-7)
 
 
-def test_vitpose_weights_load_under_their_own_names(tmp_path: Path) -> None:
-    config = BackboneConfig(name="vit_tiny_patch16_224", kwargs={"embed_dim": 24, "depth": 1, "num_heads": 3})
-    source, target = ImageEncoder(config, 128), ImageEncoder(config, 128)
-    weights = {}
-    for name, value in source.vit.state_dict().items():
-        name = name.replace("norm.", "last_norm.") if name.startswith("norm.") else name
-        value = torch.cat([torch.ones(1, 1, 24), value - 1], dim=1) if name == "pos_embed" else value
-        weights[f"backbone.{name}"] = value
-    torch.save({"state_dict": {**weights, "keypoint_head.weight": torch.ones(1)}}, tmp_path / "vitpose.pth")
-    target.load_pretrained(tmp_path / "vitpose.pth")
-    image = torch.randn(1, 3, 128, 96)
-    assert torch.allclose(source(image), target(image), atol=1e-5)
-
-    other = ImageEncoder(config.model_copy(update={"kwargs": {"embed_dim": 48, "depth": 1, "num_heads": 3}}), 128)
-    with pytest.raises(BackboneError, match="another shape"):
-        other.load_pretrained(tmp_path / "vitpose.pth")
-    with pytest.raises(BackboneError, match="no file"):
-        target.load_pretrained(tmp_path / "missing.pth")
-
-
 @pytest.mark.parametrize(
     "changes",
     [
