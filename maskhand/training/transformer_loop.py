@@ -98,7 +98,8 @@ class _Objective(nn.Module):
 
     def forward(self, batch: HandBatch, slots: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         model, settings = self.model, self._recipe.training
-        ids = model.tokenizer.encode(batch.rotmats)
+        with torch.autocast(batch.image.device.type, enabled=False):  # as the tokenizer was trained
+            ids = model.tokenizer.encode(batch.rotmats)
         corrupted = corrupt_tokens(
             ids, batch.has_mano, settings.masking, model.mask_id, seed=self._recipe.seed, step=step, slots=slots
         )
