@@ -6,6 +6,7 @@ The schedule is a list of Python integers and everything else stays on the devic
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -19,6 +20,9 @@ from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context, HandNetwork
 from maskhand.models.shape_camera_head import place_camera
 from maskhand.models.vq_mano import joint_of_token
+
+STRINGS_AT_ONCE = 512
+"""Token strings decoded together; the logits of one of 64 tokens and 2048 codes are half a megabyte."""
 
 
 def schedule(length: int, iterations: int) -> list[int]:
@@ -93,7 +97,7 @@ def sample(
         tokens = PoseTokens(ids, torch.ones_like(ids, dtype=torch.float32))
     else:
         assert isinstance(model, MaskedTransformer)
-        tokens, codes = _fill(model, context, cfg, generator, hypotheses)
+        tokens, codes = _fill_in_parts(model, context, cfg, generator, hypotheses)
         pictures = len(context.betas)
         best = _score(tokens).view(pictures, hypotheses).argsort(dim=1, descending=True, stable=True)
         rows = (best + hypotheses * torch.arange(pictures, device=best.device)[:, None]).flatten()
@@ -128,6 +132,23 @@ def joint_from_tokens(num_tokens: int) -> Tensor:
         return torch.eye(num_tokens)[torch.arange(NUM_MANO_JOINTS) * num_tokens // NUM_MANO_JOINTS].T
     member = (joint[:, None] == torch.arange(NUM_MANO_JOINTS)).float()
     return member / member.sum(0)
+
+
+def _fill_in_parts(
+    model: MaskedTransformer, context: Context, cfg: SamplerConfig, generator: torch.Generator | None, hypotheses: int
+) -> tuple[PoseTokens, Tensor]:
+    """As `_fill`, so many hypotheses at a time that `STRINGS_AT_ONCE` bounds the memory."""
+    pictures = len(context.betas)
+    at_once = max(1, STRINGS_AT_ONCE // pictures)
+    counts = [min(at_once, hypotheses - start) for start in range(0, hypotheses, at_once)]
+    parts = [_fill(model, context, cfg, generator, count) for count in counts]
+
+    def join(tensors: Iterable[Tensor]) -> Tensor:
+        by_picture = [t.unflatten(0, (pictures, -1)) for t in tensors]
+        return torch.cat(by_picture, dim=1).flatten(0, 1)
+
+    ids, confidence = join(p.ids for p, _ in parts), join(p.confidence for p, _ in parts)
+    return PoseTokens(ids, confidence), join(codes for _, codes in parts)
 
 
 def _fill(
