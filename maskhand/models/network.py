@@ -79,13 +79,13 @@ class HandNetwork(nn.Module):
 
     def parameter_groups(self, lr: float, lr_backbone: float | None, weight_decay: float) -> list[dict[str, Any]]:
         """Trainable parameters for an optimiser: the encoder at its own rate, decay on matrices only."""
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                is_backbone, is_matrix = name.startswith("encoder."), parameter.ndim > 1
-                groups.setdefault((is_backbone, is_matrix), []).append(parameter)
-        rates = {True: lr if lr_backbone is None else lr_backbone, False: lr}
+                rate = lr_backbone if lr_backbone is not None and name.startswith("encoder.") else lr
+                decay = weight_decay if parameter.ndim > 1 else 0.0
+                groups.setdefault((rate, decay), []).append(parameter)
+        # As few groups as there are settings: the engine reduces and gathers each on its own.
         return [
-            {"params": parameters, "lr": rates[is_backbone], "weight_decay": weight_decay if is_matrix else 0.0}
-            for (is_backbone, is_matrix), parameters in groups.items()
+            {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()
         ]
