@@ -50,9 +50,9 @@ def main() -> None:
     parts = {"one iteration, batch 1": (iteration, model.logits, compiled_logits)}
     parts["MANO layer forward + backward, batch 48"] = (hand, mano, compiled_mano)
     for name, (run, eager, compiled) in parts.items():
-        start = time.process_time()
+        start = time.perf_counter()
         run(compiled)
-        compiling = time.process_time() - start
+        compiling = time.perf_counter() - start
         taken = seconds({"eager": lambda: run(eager), "compiled": lambda: run(compiled)}, repeats=15, warmup=3)  # noqa: B023
         print(
             f"{name}: eager {1e3 * taken['eager']:.2f} ms, compiled {1e3 * taken['compiled']:.2f} ms "

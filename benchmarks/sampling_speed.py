@@ -49,7 +49,8 @@ def main() -> None:
             sample(model, context, cfg, generator, hypotheses)
 
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    print(f"recipe {recipe.name}, {millions:.0f} M parameters, {precision}; {machine()}")
+    print(f"recipe {recipe.name}, {millions:.0f} M parameters, {precision}, batch 1; {machine()}")
+    print("from the crop and its keypoints to vertices; detector and cropping not included")
     candidates = {"encode": encode, "T=1": lambda: run(1), "T=3": lambda: run(3), "T=5": lambda: run(5)}
     taken = seconds(candidates, options.repeats)
     for name, value in taken.items():
