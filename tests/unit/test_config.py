@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from maskhand import catalog
 from maskhand.config import RECIPES, ConfigError, load_recipe, parse_recipe, recipe_names
 
 
@@ -10,6 +11,14 @@ from maskhand.config import RECIPES, ConfigError, load_recipe, parse_recipe, rec
 def test_every_recipe_loads_and_survives_a_round_trip(name: str) -> None:
     recipe = load_recipe(name)
     assert parse_recipe(recipe.model_dump(mode="json")) == recipe
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_sets_of_a_recipe_are_in_the_catalogue(name: str) -> None:
+    data = load_recipe(name).data
+    for shard_set in (*data.train, *data.pose_sets, *data.evaluate):
+        dataset, split = shard_set.split("/")
+        catalog.load_spec(dataset).check_split(split)
 
 
 @pytest.mark.parametrize("name", ["tiny", "base"])
