@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from maskhand.commands import score
+
 if TYPE_CHECKING:
     from maskhand.progress import Progress
     from maskhand.steps.receipt import Receipt
@@ -229,6 +231,9 @@ def evaluate(
         receipt = step.evaluate(_workspace(), model, on, progress)
     print_table("evaluation", *step.table(receipt))
     _say(receipt)
+
+
+app.command("score", epilog=_examples(*score.EXAMPLES))(score.score)
 
 
 @app.command(
