@@ -33,8 +33,8 @@ def score(
     found = score_files(benchmark, gt, pred)
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    counts = ", ".join(f"{name} {value:,}" for name, value in found.counts.items())
-    print_table(f"{benchmark}: {counts}", ("metric", "value"), found.table())
+    print_table(benchmark, ("metric", "value"), found.table())
+    typer.echo(", ".join(f"{name} {value:,}" for name, value in found.counts.items()))
     if json is not None:
         storage.write_bytes_atomic(json, found.to_json())
         typer.echo(str(json))

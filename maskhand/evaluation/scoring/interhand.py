@@ -134,7 +134,7 @@ def _hand_types(truth: Npz) -> Array:
         types = types.astype(str)
     unknown = types[~np.isin(types, HAND_TYPES)] if types.dtype.kind == "U" else types
     if len(unknown):
-        raise ScoreError(f"{truth.path}: hand_type holds {unknown[0]!r}, expected {', '.join(HAND_TYPES)}")
+        raise ScoreError(f"{truth.path}: hand_type holds {str(unknown[0])!r}, expected {', '.join(HAND_TYPES)}")
     return types
 
 

@@ -77,9 +77,9 @@ def _pieces(path: Path, field: str, sections: int) -> Iterator[tuple[int, list[A
         while block := stream.read(_BLOCK):
             text = carry + block
             marks, opening, after = _brackets(text, depth)
-            if not (started or text.lstrip().startswith(b"[")) or after.min(initial=0) < 0:
+            if not (started or text.lstrip()[:1] in b"[") or after.min(initial=0) < 0:
                 raise ScoreError(f"{path}: {field}: expected JSON lists of numbers, found {text.lstrip()[:20]!r}")
-            started = True
+            started = started or bool(text.strip())
             starts = marks[opening & (after == base + 1)]
             ends = marks[~opening & (after == base)] + 1
             section_ends = marks[~opening & (after == base - 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from numpy.lib import format as npy
 from maskhand.evaluation.scoring.scores import ScoreError
 
 Array = np.ndarray
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError)
 
 
 @dataclass(frozen=True)
@@ -76,15 +79,20 @@ class Npz:
             version = npy.read_magic(stream)
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read(stream)
-        except (ValueError, zipfile.BadZipFile) as error:
+        except ValueError as error:
             raise ScoreError(f"{self.path}: {field} is not a numpy array ({error})") from None
+        except _DAMAGE as error:
+            raise self._damaged(field, error) from None
         return tuple(shape), fortran, dtype
 
     def _exactly(self, stream: zipfile.ZipExtFile, field: str, size: int) -> bytes:
         try:
             data = stream.read(size)
-        except zipfile.BadZipFile as error:
-            raise ScoreError(f"{self.path}: {field} is damaged ({error}); write the file again") from None
+        except _DAMAGE as error:
+            raise self._damaged(field, error) from None
         if len(data) != size:
             raise ScoreError(f"{self.path}: {field} ends early; the file was cut short, write it again")
         return data
+
+    def _damaged(self, field: str, error: Exception) -> ScoreError:
+        return ScoreError(f"{self.path}: {field} is damaged ({error}); write the file again")
