@@ -7,13 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-EXAMPLES = (
-    "score freihand --gt FreiHAND_pub_v2_eval --pred pred.json",
-    "score dexycb --gt s0_test.npz --pred results.txt --json scores.json",
-    "score hint --gt hamer_evaluation_data/TEST_newdays_img --pred newdays.npz",
+from maskhand.commands.options import examples
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=examples(
+        "score freihand --gt FreiHAND_pub_v2_eval --pred pred.json",
+        "score dexycb --gt s0_test.npz --pred results.txt --json scores.json",
+        "score hint --gt hamer_evaluation_data/TEST_newdays_img --pred newdays.npz",
+    )
 )
-
-
 def score(
     benchmark: Annotated[
         Literal["freihand", "ho3d", "dexycb", "hint", "interhand"], typer.Argument(help="Whose evaluation.")

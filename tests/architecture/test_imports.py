@@ -21,7 +21,7 @@ ONLY_IN = {
     "smplx": (),  # tests check our layer against it
     "typer": ("maskhand/cli.py", "maskhand/commands/"),
     "rich": ("maskhand/cli.py", "maskhand/progress.py"),
-    "pipelines": ("pipelines/", "maskhand/cli.py"),
+    "pipelines": ("pipelines/", "maskhand/commands/"),
 }
 """Outside tool -> the places that may know it."""
 
