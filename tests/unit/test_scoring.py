@@ -289,6 +289,11 @@ def test_bad_dexycb_files_are_sentences(tmp_path: Path) -> None:
         pred.write_text(text)
         with pytest.raises(ScoreError, match=sentence):
             score("dexycb", gt, pred)
+    with pytest.raises(ScoreError, match="not a folder"):
+        score("dexycb", tmp_path, pred)
+    np.savez(gt, image_id=np.arange(3), joint_3d_m=np.zeros((2, 21, 3)))
+    with pytest.raises(ScoreError, match="joint_3d_m has 2 rows, image_id 3"):
+        score("dexycb", gt, pred)
 
 
 def test_bad_npz_files_are_sentences(tmp_path: Path) -> None:

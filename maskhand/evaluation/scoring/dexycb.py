@@ -6,7 +6,7 @@ each with its area under the curve from 0 to 50 mm: as predicted, relative to th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -43,33 +43,31 @@ def score(gt: Path, pred: Path) -> Scores:
 
     Raises ScoreError for files that cannot be scored, such as a prediction without one of the frames.
     """
-    truth = Npz(gt)
+    return score_frames(read_truth(gt), pred)
+
+
+def score_frames(truth: Iterable[tuple[Array, Array]], pred: Path) -> Scores:
+    """truth: pieces of image ids (n,) and joints in metres (n, 21, 3) as published, -1 where there is no hand."""
     ids, joints_mm = read_predictions(pred)
     finite = np.isfinite(joints_mm).all((1, 2))
     joints_mm[~finite] = 0.0
     frames = {"no_hand": 0, "scored": 0, "not_finite": 0}
 
     def pieces() -> Iterator[tuple[Array, Array]]:
-        image_ids = truth.read("image_id")
-        first = 0
-        for joints_m in truth.rows("joint_3d_m", NUM_JOINTS, 3, at_once=AT_ONCE):
-            own = image_ids[first : first + len(joints_m)].astype(np.int64)
-            first += len(joints_m)
+        for image_ids, joints_m in truth:
             hand = ~(joints_m == NO_HAND).all((1, 2))
             # in the file's own precision, as the official program does before it converts to float64
             true_mm = (joints_m[hand] * 1000).astype(np.float64)
-            rows = _rows_of(own[hand], ids, pred)
+            rows = _rows_of(image_ids[hand], ids, pred)
             frames["no_hand"] += int((~hand).sum())
             frames["scored"] += len(rows)
             frames["not_finite"] += int((~finite[rows]).sum())
             if len(rows):
                 yield joints_mm[rows], true_mm
-        if first != len(image_ids):
-            raise ScoreError(f"{gt}: joint_3d_m has {first} rows, image_id {len(image_ids)}; they belong together")
 
     found = total(pieces(), lambda piece: measure(*piece))
     if found is None:
-        raise ScoreError(f"{gt}: no frame with a hand to score")
+        raise ScoreError(f"{pred}: the ground truth has no frame with a hand to score it with")
     return Scores(
         benchmark="dexycb",
         metrics={
@@ -97,6 +95,19 @@ def score(gt: Path, pred: Path) -> Scores:
             *failed_warning(frames["not_finite"], "scored as a hand of zeros"),
         ],
     )
+
+
+def read_truth(gt: Path) -> Iterator[tuple[Array, Array]]:
+    """Pieces of an .npz: image ids (n,) int64 and joints (n, 21, 3) in the file's precision."""
+    if gt.is_dir():
+        raise ScoreError(f"{gt}: expected an .npz with image_id and joint_3d_m, not a folder")
+    file = Npz(gt)
+    image_ids = file.read("image_id").astype(np.int64)
+    frames = file.shape("joint_3d_m")[0]
+    if frames != len(image_ids):
+        raise ScoreError(f"{gt}: joint_3d_m has {frames} rows, image_id {len(image_ids)}; they belong together")
+    for k, joints_m in enumerate(file.rows("joint_3d_m", NUM_JOINTS, 3, at_once=AT_ONCE)):
+        yield image_ids[k * AT_ONCE :][: len(joints_m)], joints_m
 
 
 def measure(joints_mm: Array, truth_mm: Array) -> Totals:
