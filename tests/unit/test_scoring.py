@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import official_twins as twins
@@ -13,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from maskhand.cli import app
+from maskhand.commands.score import score as score_verb
 from maskhand.evaluation.scoring.benchmarks import BENCHMARKS, score
 from maskhand.evaluation.scoring.json_lists import read_samples
 from maskhand.evaluation.scoring.npz import Npz
@@ -229,7 +231,11 @@ def test_headline_keys_of_the_others(tmp_path: Path) -> None:
     hint_files(tmp_path)
     metrics = score("hint", tmp_path, tmp_path / "pred.npz").metrics
     assert set(metrics) == HEADLINES["hint"] | {f"epe_{s}_px" for s in ("all", "visible", "occluded")}
-    assert set(HEADLINES) == set(BENCHMARKS)
+    assert (
+        set(HEADLINES)
+        == set(BENCHMARKS)
+        == set(get_args(get_type_hints(score_verb, include_extras=False)["benchmark"]))
+    )
 
 
 def test_nan_becomes_null_in_json() -> None:

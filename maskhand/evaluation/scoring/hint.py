@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from maskhand.conventions import NUM_JOINTS, OPENPOSE_21
-from maskhand.evaluation.metrics.pck import PCK_THRESHOLDS, CorrectKeypoints
+from maskhand.evaluation.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS, CorrectKeypoints
 from maskhand.evaluation.scoring.npz import Npz
 from maskhand.evaluation.scoring.scores import ScoreError, Scores, count_warning, failed_warning, joint_warning
 
@@ -51,7 +51,7 @@ def score(gt: Path, pred: Path) -> Scores:
         metrics[f"epe_{state}_px"], per_joint[f"epe_{state}_px"] = found.error_px.mean, found.error_px.values
         counts[f"keypoints_{state}"] = int(found.annotated.sum())
         warnings += joint_warning(found.annotated, OPENPOSE_21, f"pck_*_{state}")
-        broken |= ((~np.isfinite(points_px)).any(-1) & (target[..., 2] > 0.5)).any(1)
+        broken |= ((~np.isfinite(points_px)).any(-1) & (target[..., 2] > MIN_CONFIDENCE)).any(1)
     counts["not_finite"] = int(broken.sum())
     return Scores(
         benchmark="hint",
