@@ -52,12 +52,15 @@ def predict(
     focal: Annotated[
         float | None, typer.Option(metavar="PX", help="The photo's focal length [default: assumed].")
     ] = None,
+    camera: Annotated[
+        Literal["keypoints", "model"], typer.Option(help="What places the mesh: the 2D keypoints, or the model alone.")
+    ] = "keypoints",
     workspace: WorkspaceOption = None,
 ) -> None:
     """Find the hands in a photo and write overlay PNG, meshes (.obj, .glb) and a JSON with MANO parameters."""
     from maskhand.steps import evaluate as step
 
-    for path in step.predict(current_workspace(), photo, out, model, _numbers(box), side, focal):
+    for path in step.predict(current_workspace(), photo, out, model, _numbers(box), side, focal, camera):
         typer.echo(str(path))
 
 
