@@ -11,7 +11,7 @@ from maskhand.shards.build import build_shards
 
 
 def build(raw_dir: Path, set_uri: Path, pause_s: float) -> None:
-    spec = load_spec("freihand_synth").model_copy(update={"shard_size": 4})
+    spec = load_spec("freihand_synth").model_copy(update={"shard_size": 4, "images_per_annotation": {"training": 4}})
     build_shards(spec, str(raw_dir), "training", str(set_uri), on_shard=lambda _record: time.sleep(pause_s))
 
 

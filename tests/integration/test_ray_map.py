@@ -61,7 +61,7 @@ def test_shards_and_sidecars_are_the_same_with_one_and_two_workers(tmp_path: Pat
     def centre(samples: list[ShardSample]) -> list[dict[str, np.ndarray]]:
         return [{"centre_px": s.sample.box_xyxy_px.reshape(2, 2).mean(0)} for s in samples]
 
-    spec = load_spec("freihand_synth").model_copy(update={"shard_size": 5})
+    spec = load_spec("freihand_synth").model_copy(update={"shard_size": 5, "images_per_annotation": {"training": 4}})
     raw = WRITERS["freihand"](tmp_path / "raw", spec, "training", 6)
     for workers in (1, 2):
         uri, mapper = str(tmp_path / f"workers{workers}"), partial(map_shards, concurrency=workers)

@@ -24,7 +24,8 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 
 def test_killed_builds_resume_to_identical_bytes(tmp_path: Path) -> None:
-    raw = WRITERS["freihand"](tmp_path / "raw", load_spec("freihand_synth"), "training", 20).raw_dir
+    spec = load_spec("freihand_synth").model_copy(update={"images_per_annotation": {"training": 4}})
+    raw = WRITERS["freihand"](tmp_path / "raw", spec, "training", 20).raw_dir
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     build(raw, whole, pause_s=0)
 

@@ -108,13 +108,14 @@ def test_paper_differs_from_base_where_the_paper_is_literal() -> None:
     assert (paper.tokenizer_training.optim.steps, paper.tokenizer_training.optim.batch) == (400_000, 512)
     assert (paper.tokenizer.num_tokens, paper.tokenizer.codebook_size, paper.tokenizer.code_dim) == (64, 2048, 256)
     assert sum(paper.data.train.values()) == pytest.approx(1.0)
-    assert len(paper.data.train) == 10 and len(paper.data.pose_sets) == 4
+    hamer_sets = {name.partition("/")[0] for name in paper.data.train} - {"hand_labels_synth"}  # a part of MPIINZSL
+    assert len(hamer_sets) == 10 and len(paper.data.pose_sets) == 4
 
 
 def reduced(name: str) -> Recipe:
     recipe = load_recipe(name, REDUCED)
     codes = f"tokenizer.codebook_size={recipe.tokenizer.codebook_size // 64}"
-    return load_recipe(name, [*REDUCED, codes, f"tokenizer.code_dim={recipe.tokenizer.code_dim // 32}"])
+    return load_recipe(name, [*REDUCED, codes, f"tokenizer.code_dim={max(4, recipe.tokenizer.code_dim // 32)}"])
 
 
 @pytest.mark.parametrize("name", ["tiny", "base", "paper", *(f"paper/{row}" for row in ROWS)])
