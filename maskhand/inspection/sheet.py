@@ -86,7 +86,7 @@ def _annotated(row: ShardSample, crop: Array, tile_from_image: Array) -> Tile:
     if sample.joints_2d_px is None:
         return crop, "no 2D joints"
     conf = np.ones(len(sample.joints_2d_px)) if sample.joints_2d_conf is None else sample.joints_2d_conf
-    caption = f"{int((conf > 0).sum())} joints"
+    caption = f"{int((conf > 0).sum())} of {len(conf)} joints"
     if sample.joints_2d_occluded is not None:
         caption += f", {int(sample.joints_2d_occluded.sum())} hidden"
         conf = np.where(sample.joints_2d_occluded, np.minimum(conf, HIDDEN_JOINT), conf)

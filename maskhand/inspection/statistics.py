@@ -59,7 +59,7 @@ class SetStatistics:
     read: int
     sides: Mapping[Side, int]
     coverage: Mapping[str, int]
-    """Label or sidecar -> samples that have it."""
+    """Label -> samples that have it."""
     joints_2d: Quantiles
     """Annotated 2D joints per hand, of hands with 2D labels."""
     joints_2d_conf: Quantiles
@@ -117,8 +117,6 @@ class Tally:
         self.sides.update(hand.side for hand in hands)
         for name in LABELS:
             self.coverage[name] += sum(getattr(hand, name) is not None for hand in hands)
-        for part in self.shard_set.sidecar_manifests:
-            self.coverage[part] += sum(row.sidecars[part] is not None for row in rows)
         self._add_joints(hands)
         self._add_boxes(hands)
         for part, histogram in self._detected.items():
@@ -166,7 +164,7 @@ class Tally:
             notes=images.notes,
             read=self.read,
             sides={"right": self.sides["right"], "left": self.sides["left"]},
-            coverage={name: self.coverage[name] for name in (*LABELS, *self.shard_set.sidecar_manifests)},
+            coverage={name: self.coverage[name] for name in LABELS},
             joints_2d=self._joints_2d.quantiles(),
             joints_2d_conf=self._conf_2d.quantiles(),
             joints_3d=self._joints_3d.quantiles(),
