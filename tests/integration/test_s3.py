@@ -69,7 +69,7 @@ def test_errors_are_sentences(server: S3Server, monkeypatch: pytest.MonkeyPatch)
 
 def test_shards_are_the_same_as_in_a_folder(server: S3Server, tmp_path: Path) -> None:
     spec = load_spec("freihand_synth").model_copy(update={"shard_size": 6})
-    raw = WRITERS["freihand"](tmp_path / "raw", spec, "training", 5)
+    raw = WRITERS["freihand"](tmp_path / "raw", spec, "training", 20)
     remote, local = f"s3://{server.bucket}/freihand_synth/training", str(tmp_path / "local")
     manifest = build_shards(spec, str(raw.raw_dir), "training", remote)
     assert manifest == build_shards(spec, str(raw.raw_dir), "training", local)
