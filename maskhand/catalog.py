@@ -1,7 +1,8 @@
 """The catalogue: one card per dataset (`datasets/<name>/card.yaml`), read into a frozen `DatasetSpec`.
 
 A card states facts as data: licence, splits with official counts, joint order, units, axes, MANO convention. Code asks
-the card, never the dataset's name. The catalogue is the repository's folder `datasets/`, or `$MASKHAND_CATALOG`.
+the card, never the dataset's name. The catalogue is the repository's folder `datasets/`, or the folders that
+`$MASKHAND_CATALOG` lists, separated like those of `$PATH`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskhand.conventions import AXES_TO_OPENCV, FINGERTIP_VERTICES, JOINT_ORDERS, Side
+
+_OWN = Path(__file__).resolve().parent.parent / "datasets"
 
 
 class CatalogError(ValueError):
@@ -70,7 +73,8 @@ class DatasetSpec(_Frozen):
     name: str
     title: str
     layout: str
-    """Name of the adapter that reads the published files, see `maskhand.adapters`."""
+    """Name of the adapter that reads the published files, see `maskhand.adapters`; one from outside is named
+    `package.module:Class`."""
     open: bool = False
     """True: no licence to accept, the project makes or ships it."""
     licence: Licence
@@ -121,24 +125,28 @@ class DatasetSpec(_Frozen):
             raise CatalogError(f"{self.name} has no split {split!r}; its splits are {', '.join(self.splits)}")
 
 
-def catalogue_dir() -> Path:
-    """`$MASKHAND_CATALOG`, else the repository's `datasets/`; CatalogError when neither is a folder."""
+def catalogue_dirs() -> list[Path]:
+    """Folders of `$MASKHAND_CATALOG`, else the repository's `datasets/`; CatalogError when one of them is not there."""
     given = os.environ.get("MASKHAND_CATALOG")
-    folder = Path(given) if given else Path(__file__).resolve().parent.parent / "datasets"
-    if not folder.is_dir():
-        raise CatalogError(f"{folder}: there is no catalogue here; set MASKHAND_CATALOG to the repository's datasets/")
-    return folder
+    folders = [Path(word) for word in given.split(os.pathsep)] if given else [_OWN]
+    for folder in folders:
+        if not folder.is_dir():
+            raise CatalogError(
+                f"{folder}: there is no catalogue here; set MASKHAND_CATALOG to the repository's datasets/, or to "
+                f"several such folders with {os.pathsep!r} between them"
+            )
+    return folders
 
 
 def names() -> list[str]:
-    """Every dataset with a card."""
-    return sorted(card.parent.name for card in catalogue_dir().glob("*/card.yaml"))
+    """All datasets of the catalogue."""
+    return sorted({card.parent.name for folder in catalogue_dirs() for card in folder.glob("*/card.yaml")})
 
 
 def load_spec(name: str) -> DatasetSpec:
-    """Read the card of a dataset; CatalogError when it is unknown or its card does not fit."""
-    path = catalogue_dir() / name / "card.yaml"
-    if not path.is_file():
+    """Read the card of a dataset; CatalogError when it is unknown or its card does not fit. The first folder wins."""
+    path = next((card for folder in catalogue_dirs() if (card := folder / name / "card.yaml").is_file()), None)
+    if path is None:
         raise CatalogError(f"unknown dataset {name!r}; {_nearest(name, names())}")
     try:
         values = yaml.safe_load(path.read_text())

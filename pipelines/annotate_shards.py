@@ -1,4 +1,4 @@
-"""Flow `annotate-shards`: sidecar shards with 2D keypoints and MANO targets, keyed like the pictures."""
+"""Flow `annotate-shards`: sidecar shards with 2D keypoints and MANO targets, keyed like the pictures, and a look."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from prefect import flow
 
 from maskhand.steps import data
 from maskhand.steps.receipt import Receipt
+from pipelines import inspect_shards
 from pipelines.runtime import workspace_for
 from pipelines.step import done, slug, step, table, told
 
@@ -41,5 +42,6 @@ def annotate_shards(
         digest = data.data_digest(home, name)
         receipts.append(done(keypoints, root, name, digest, detector, rebuild))
         receipts.append(done(mano, root, name, digest, rebuild))
+        inspect_shards.show(home, name)
     table("sidecar-sets", [{"manifest": r.uri, **r.numbers} for r in receipts], "sidecar shards and their counts")
     return receipts

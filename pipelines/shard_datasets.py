@@ -1,4 +1,4 @@
-"""Flow `shard-datasets`: published files of a data set -> shard sets with manifests."""
+"""Flow `shard-datasets`: published files of a data set -> shard sets with manifests, and what is in them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from prefect import flow
 
 from maskhand.steps import data
 from maskhand.steps.receipt import Receipt
+from pipelines import inspect_shards
 from pipelines.runtime import workspace_for
 from pipelines.step import done, slug, step, table, told
 
@@ -33,8 +34,8 @@ def shard_datasets(
     for name in datasets:
         folder = data.raw_folder(home, name, raw)
         made_from = data.raw_fingerprint(folder)
-        receipts += [
-            done(shard, str(home.root), name, s, folder, made_from, rebuild) for s in data.splits(home, name, raw)
-        ]
+        for split in data.splits(home, name, raw):
+            receipts.append(done(shard, str(home.root), name, split, folder, made_from, rebuild))
+            inspect_shards.show(home, f"{name}/{split}")
     table("shard-sets", [{"manifest": r.uri, **r.numbers} for r in receipts], "shard sets, their counts and digests")
     return receipts

@@ -6,9 +6,13 @@ MANO convention, pictures per annotation); it never looks at the dataset's name.
 * `plan()` runs once, in the driver: it reads the annotation files and names every hand of the split;
 * `read(item)` runs in many processes: it reads one picture and converts one annotation into the house's conventions. It
   raises `SampleError` with a countable reason, so that one bad file costs one sample and never its neighbours.
+
+A layout of somebody else's package is named in the card as `package.module:Class`; docs/add_a_dataset.md shows one.
 """
 
 from __future__ import annotations
+
+import importlib
 
 from maskhand import storage
 from maskhand.adapters.asl_alphabet import AslAlphabetLayout
@@ -45,15 +49,32 @@ LAYOUTS: dict[str, type[Adapter]] = {
     "rhd": RhdLayout,
 }
 
-__all__ = ["LAYOUTS", "Adapter", "Item", "RawDataError", "RawPlan", "open_adapter", "present_splits"]
+__all__ = ["LAYOUTS", "Adapter", "Item", "RawDataError", "RawPlan", "layout_of", "open_adapter", "present_splits"]
+
+
+def layout_of(spec: DatasetSpec) -> type[Adapter]:
+    """The adapter that a card names: a key of LAYOUTS, or `package.module:Class`. CatalogError when it is not there."""
+    if spec.layout in LAYOUTS:
+        return LAYOUTS[spec.layout]
+    module, _, name = spec.layout.partition(":")
+    if not name:
+        raise CatalogError(
+            f"{spec.name}: no adapter reads the layout {spec.layout!r}; known: {', '.join(LAYOUTS)}. "
+            "One of your own is named package.module:Class"
+        )
+    try:
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    except ImportError as error:
+        reason = f"{error}; is its folder on PYTHONPATH, or its package installed?"
+    except AttributeError:
+        reason = f"{module} has no {name}"
+    raise CatalogError(f"{spec.name}: the card's layout {spec.layout!r} cannot be used: {reason}")
 
 
 def open_adapter(spec: DatasetSpec, raw_dir: str, split: str) -> Adapter:
     """The adapter for a card's layout over one split; CatalogError for an unknown layout or split."""
     spec.check_split(split)
-    if spec.layout not in LAYOUTS:
-        raise CatalogError(f"{spec.name}: no adapter reads the layout {spec.layout!r}; known: {', '.join(LAYOUTS)}")
-    return LAYOUTS[spec.layout](spec, storage.absolute(raw_dir), split)
+    return layout_of(spec)(spec, storage.absolute(raw_dir), split)
 
 
 def present_splits(spec: DatasetSpec, raw_dir: str) -> list[str]:

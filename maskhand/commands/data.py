@@ -1,4 +1,4 @@
-"""Verbs of the data: synthetic hands, shards, sidecars."""
+"""Verbs of the data: synthetic hands, shards, sidecars, and looking at them."""
 
 from __future__ import annotations
 
@@ -107,3 +107,31 @@ def verify(
     if problems:
         raise typer.Exit(1)
     typer.echo(f"{len(sets)} shard set(s) and their sidecars are whole")
+
+
+@app.command(
+    epilog=examples("inspect freihand_synth/training", "inspect s3://bucket/shards/freihand/training --limit 5000")
+)
+def inspect(
+    sets: Annotated[list[str], typer.Argument(metavar="SET...", help="Shard sets, or URIs of their folders.")],
+    out: Annotated[
+        str | None, typer.Option(help="Folder or s3:// URI [default: WORKSPACE/reports/inspect].", show_default=False)
+    ] = None,
+    hands: Annotated[int, typer.Option(help="Hands on the contact sheet.", min=1)] = 16,
+    limit: Annotated[
+        int | None, typer.Option(help="Read no more samples than this [default: all].", min=1, show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed shows other hands.")] = 0,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Statistics of shard sets and a contact sheet of each: keypoints, mesh, side and source."""
+    from maskhand.progress import print_table
+    from maskhand.steps import inspection
+
+    for name in sets:
+        with shown_progress(f"inspect {name}") as progress:
+            receipt = inspection.inspect(
+                current_workspace(), name, progress, out=out, hands=hands, limit=limit, seed=seed
+            )
+        print_table(name, ("what", "value"), inspection.table(receipt))
+        say(receipt)

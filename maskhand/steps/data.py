@@ -151,7 +151,7 @@ def verify(workspace: Workspace, name_or_uri: str) -> list[str]:
     """What is wrong with a shard set and its sidecars, a sentence each; empty when they are whole."""
     from maskhand.shards.verify import verify as problems
 
-    return [p.message for p in problems(_set_uri(workspace, name_or_uri))]
+    return [p.message for p in problems(uri_of_set(workspace, name_or_uri))]
 
 
 def data_digest(workspace: Workspace, name: str) -> str:
@@ -228,7 +228,8 @@ def _count(progress: Progress) -> Callable[[object], None]:
     return on_shard
 
 
-def _set_uri(workspace: Workspace, name_or_uri: str) -> str:
+def uri_of_set(workspace: Workspace, name_or_uri: str) -> str:
+    """Where a shard set is: a URI or an existing folder as it is, a name such as freihand/training in the workspace."""
     is_uri = "://" in name_or_uri or Path(name_or_uri).is_dir()
     return name_or_uri if is_uri else workspace.shard_set(name_or_uri)
 

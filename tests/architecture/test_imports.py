@@ -59,6 +59,7 @@ MAY_USE = {
         "storage",
         "render",
     ),
+    "inspection": ("annotate", "hand", "loading.crop", "shards", "conventions", "sample", "storage", "render"),
     "render": ("conventions", "hand", "sample", "batch"),
     "predict": (
         "models",

@@ -17,7 +17,7 @@ from maskhand.steps.receipt import Receipt
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("harness")]
 
 
-PER_SPLIT = ("shard", "annotate_keypoints", "annotate_mano")
+PER_SPLIT = ("shard", "annotate_keypoints", "annotate_mano", "inspect")
 
 
 class FakeSteps:
@@ -44,7 +44,7 @@ class FakeSteps:
 
 @pytest.fixture
 def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
-    from maskhand.steps import data, evaluate, train
+    from maskhand.steps import data, evaluate, inspection, train
 
     fake = FakeSteps(tmp_path / "results")
     sheet = tmp_path / "sheet.png"
@@ -58,6 +58,10 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     monkeypatch.setattr(evaluate, "evaluate", fake.make("evaluate", samples=4))
     monkeypatch.setattr(evaluate, "table", lambda _: (["set", "PA-MPJPE mm"], [["x", "1.0"]]))
     monkeypatch.setattr(evaluate, "sheets", lambda _: {"freihand_synth/evaluation": str(sheet)})
+    monkeypatch.setattr(inspection, "inspect", fake.make("inspect", sheet=str(sheet)))
+    monkeypatch.setattr(inspection, "input_digests", lambda *_: {"images": "d1"})
+    monkeypatch.setattr(inspection, "table", lambda _: [("hands in shards", "3")])
+    monkeypatch.setattr(inspection, "sheet_as_data_url", lambda _: "data:image/jpeg;base64,")
     registered = fake.make("register", model="models:/maskhand/7", aliases="challenger", reason="because", run_id="r2")
     monkeypatch.setattr(evaluate, "register", registered)
     return fake
@@ -145,6 +149,30 @@ def test_the_quickstart_goes_through_every_stage_once_and_says_where_to_look(
     said = capsys.readouterr().out
     for words in ("train VQ-MANO", "total", str(tmp_path / "sheet.png"), "mlflow server", "maskhand serve", "because"):
         assert words in said, words
+
+
+def test_a_set_is_looked_at_again_when_it_has_changed(
+    steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect import flow
+    from prefect.artifacts import Artifact
+
+    from maskhand.steps import inspection
+    from maskhand.workspace import Workspace
+    from pipelines import inspect_shards
+
+    @flow
+    def looking() -> Receipt:
+        return inspect_shards.show(Workspace(tmp_path, str(tmp_path / "shards")), "toy/train")
+
+    assert looking() == looking()
+    assert steps.ran["inspect"] == 1
+    monkeypatch.setattr(inspection, "input_digests", lambda *_: {"images": "d1", "mano": "d2"})
+    looking()
+    assert steps.ran["inspect"] == 2
+    statistics, sheet = Artifact.get("statistics-toy-train"), Artifact.get("sheet-toy-train")
+    assert statistics is not None and json.loads(statistics.data) == [{"what": "hands in shards", "value": "3"}]
+    assert sheet is not None and sheet.type == "image"
 
 
 def test_a_mistyped_override_stops_the_quickstart_before_any_work(steps: FakeSteps, tmp_path: Path) -> None:

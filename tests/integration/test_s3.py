@@ -12,11 +12,14 @@ from s3_server import S3Server, s3_server
 
 from maskhand import storage
 from maskhand.catalog import load_spec
+from maskhand.progress import silent
 from maskhand.shards.build import build_shards
 from maskhand.shards.mixture import TrainingStream
 from maskhand.shards.reader import iterate_samples
 from maskhand.shards.verify import verify
+from maskhand.steps import inspection
 from maskhand.storage import MissingFileError, StorageError
+from maskhand.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -65,8 +68,8 @@ def test_errors_are_sentences(server: S3Server, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_shards_are_the_same_as_in_a_folder(server: S3Server, tmp_path: Path) -> None:
-    spec = load_spec("freihand_synth").model_copy(update={"shard_size": 6, "images_per_annotation": {"training": 4}})
-    raw = WRITERS["freihand"](tmp_path / "raw", spec, "training", 5)
+    spec = load_spec("freihand_synth").model_copy(update={"shard_size": 6})
+    raw = WRITERS["freihand"](tmp_path / "raw", spec, "training", 20)
     remote, local = f"s3://{server.bucket}/freihand_synth/training", str(tmp_path / "local")
     manifest = build_shards(spec, str(raw.raw_dir), "training", remote)
     assert manifest == build_shards(spec, str(raw.raw_dir), "training", local)
@@ -77,6 +80,12 @@ def test_shards_are_the_same_as_in_a_folder(server: S3Server, tmp_path: Path) ->
     assert len(list(iterate_samples(remote))) == manifest.count == 20
     order = [s.sample.key for s in islice(TrainingStream({remote: 1.0}).iterate(7), 30)]
     assert order == [s.sample.key for s in islice(TrainingStream({local: 1.0}).iterate(7), 30)]
+
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    seen = inspection.inspect(home, remote, silent, out=f"s3://{server.bucket}/reports")
+    there = inspection.inspect(home, local, silent)
+    assert storage.read_bytes(f"{seen.folder}/sheet.png") == storage.read_bytes(f"{there.folder}/sheet.png")
+    assert inspection.table(seen) == inspection.table(there)
 
     tar = f"{remote}/images/000001.tar"
     whole = storage.read_bytes(tar)

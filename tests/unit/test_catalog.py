@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -10,13 +12,14 @@ import yaml
 from pydantic import ValidationError
 
 from maskhand import catalog
+from maskhand.adapters import layout_of
 from maskhand.catalog import CatalogError, load_spec
 
 
 @pytest.fixture
 def own_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "datasets"
-    shutil.copytree(catalog.catalogue_dir(), folder)
+    shutil.copytree(catalog.catalogue_dirs()[0], folder)
     monkeypatch.setenv("MASKHAND_CATALOG", str(folder))
     return folder
 
@@ -99,3 +102,33 @@ def test_unknown_dataset_and_broken_yaml(own_catalogue: Path, monkeypatch: pytes
     monkeypatch.setenv("MASKHAND_CATALOG", str(own_catalogue / "gone"))
     with pytest.raises(CatalogError, match="there is no catalogue here; set MASKHAND_CATALOG"):
         catalog.names()
+
+
+def test_own_cards_stand_beside_the_repositorys(own_catalogue: Path, tmp_path: Path, monkeypatch) -> None:
+    mine = tmp_path / "mine" / "freihand"
+    mine.mkdir(parents=True)
+    text = (own_catalogue / "freihand" / "card.yaml").read_text()
+    (mine / "card.yaml").write_text(re.sub(r"^shard_size: .*$", "shard_size: 7", text, flags=re.MULTILINE))
+    monkeypatch.setenv("MASKHAND_CATALOG", f"{mine.parent}{os.pathsep}{own_catalogue}")
+    assert load_spec("freihand").shard_size == 7, "the first folder wins"
+    assert load_spec("dexycb").name == "dexycb"
+    assert catalog.names() == sorted(p.name for p in own_catalogue.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ("frihand", r"no adapter reads the layout 'frihand'.*named package.module:Class"),
+        ("no_such_module:Layout", r"No module named 'no_such_module'; is its folder on PYTHONPATH"),
+        ("maskhand.adapters.freihand:Layout", r"maskhand.adapters.freihand has no Layout"),
+    ],
+)
+def test_a_layout_that_is_not_there_is_a_sentence(layout: str, message: str) -> None:
+    spec = load_spec("freihand").model_copy(update={"layout": layout})
+    with pytest.raises(CatalogError, match=message):
+        layout_of(spec)
+
+
+def test_a_layout_may_live_in_any_module() -> None:
+    spec = load_spec("freihand").model_copy(update={"layout": "maskhand.adapters.freihand:FreiHandLayout"})
+    assert layout_of(spec) is layout_of(load_spec("freihand"))

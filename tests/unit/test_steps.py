@@ -65,9 +65,9 @@ def test_finished_shards_are_kept_when_rebuild_is_allowed() -> None:
 
 def test_sets_are_named_or_given_by_uri(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, "s3://bucket/shards")
-    assert data._set_uri(workspace, "freihand/training") == "s3://bucket/shards/freihand/training"
-    assert data._set_uri(workspace, "s3://other/x/y") == "s3://other/x/y"
-    assert data._set_uri(workspace, str(tmp_path)) == str(tmp_path)
+    assert data.uri_of_set(workspace, "freihand/training") == "s3://bucket/shards/freihand/training"
+    assert data.uri_of_set(workspace, "s3://other/x/y") == "s3://other/x/y"
+    assert data.uri_of_set(workspace, str(tmp_path)) == str(tmp_path)
 
 
 @pytest.mark.slow

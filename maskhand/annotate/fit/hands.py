@@ -90,7 +90,7 @@ def _observe(hand: HandSample, tips_are_vertices: bool) -> tuple[Array, Array, A
         weight_3d = np.zeros(NUM_JOINTS)
     else:
         return None
-    K = _assumed_K(hand) if hand.camera is None else hand.camera.K_px.astype(np.float64)
+    K = assumed_K(hand) if hand.camera is None else hand.camera.K_px.astype(np.float64)
     if hand.side == "left":
         last = hand.image_size_px[0] - 1
         joints = joints * MIRROR_POINT
@@ -100,7 +100,7 @@ def _observe(hand: HandSample, tips_are_vertices: bool) -> tuple[Array, Array, A
     return joints, weight_3d, keypoints, weight_2d, K
 
 
-def _assumed_K(hand: HandSample) -> Array:
+def assumed_K(hand: HandSample) -> Array:
     """HaMeR's camera: 5000 / 256 times the longer side, looking at the picture's centre."""
     width, height = hand.image_size_px
     focal = FOCAL * max(width, height)

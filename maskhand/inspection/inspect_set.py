@@ -1,0 +1,71 @@
+"""One pass over a shard set: statistics of all samples, and some of them, drawn evenly and seeded, for the sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskhand import storage
+from maskhand.inspection.sheet import set_sheet
+from maskhand.inspection.statistics import SetStatistics, Tally
+from maskhand.shards.layout import IMAGES, ShardError
+from maskhand.shards.manifest import find_manifest, read_manifest
+from maskhand.shards.reader import ShardSample, ShardSet
+
+OnRead = Callable[[int, int], None]
+"""Samples read, samples to read."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in a set."""
+
+    statistics: SetStatistics
+    sheet_png: bytes
+
+
+def inspect_set(
+    set_uri: str, *, hands: int = 16, limit: int | None = None, seed: int = 0, on_read: OnRead | None = None
+) -> Inspection:
+    """Read a set once, with every sidecar that fits, one shard in memory at a time.
+
+    hands: on the sheet, one from each of as many equal stretches of the set; limit: read no more samples than this
+    (shards are random samples of their split, so the first ones speak for all). Raises ShardError when the set is
+    missing, damaged or empty. Sidecars that are unfinished, or left from other images, take no part.
+    """
+    shard_set = open_with_sidecars(set_uri)
+    total = len(shard_set) if limit is None else min(limit, len(shard_set))
+    if total < 1:
+        raise ShardError(f"{set_uri}: no sample to look at; its manifest counts {shard_set.manifest.rejects}")
+    wanted = drawn_evenly(total, hands, seed)
+    tally, chosen, first = Tally(shard_set), list[ShardSample](), 0
+    for shard, count in enumerate(shard_set.shard_counts.tolist()):
+        if first >= total:
+            break
+        loaded = shard_set.load(shard)
+        rows = [loaded.sample(position) for position in range(min(count, total - first))]
+        tally.add(rows)
+        chosen += [row for row in rows if row.index in wanted]
+        first += count
+        if on_read:
+            on_read(min(first, total), total)
+    left_out = set(storage.list_folders(shard_set.uri)) - {IMAGES, *shard_set.sidecar_manifests}
+    statistics = tally.statistics(sorted(left_out))
+    title = f"{statistics.dataset}/{statistics.split}: {len(chosen)} of {len(shard_set):,} hands"
+    return Inspection(statistics, set_sheet(chosen, list(shard_set.sidecar_manifests), title))
+
+
+def open_with_sidecars(set_uri: str) -> ShardSet:
+    """The set with all of its sidecars that are finished and made from these images."""
+    uri = storage.absolute(set_uri)
+    images = read_manifest(uri, IMAGES)
+    found = {part: find_manifest(uri, part) for part in storage.list_folders(uri) if part != IMAGES}
+    return ShardSet.open(uri, [p for p, m in found.items() if m is not None and m.inputs.get(IMAGES) == images.digest])
+
+
+def drawn_evenly(total: int, count: int, seed: int) -> set[int]:
+    """One position from each of `count` equal stretches of 0..total-1; all of them where there are not more."""
+    bounds = np.arange(count + 1) * total // count if total > count else np.arange(total + 1)
+    return set(np.random.default_rng(seed).integers(bounds[:-1], bounds[1:]).tolist())

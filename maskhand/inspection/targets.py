@@ -1,0 +1,83 @@
+"""The MANO parameters of a stored hand, from its sidecar or as annotated, and the mesh they make in its picture."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from maskhand.annotate.fit.hands import assumed_K
+from maskhand.annotate.mano_targets import right_hand_form
+from maskhand.conventions import MIRROR_POINT
+from maskhand.hand.layer import ManoLayer
+from maskhand.sample import HandPose
+from maskhand.shards.layout import MANO
+from maskhand.shards.reader import ShardSample
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Target:
+    """MANO parameters in right-hand form and how good they are."""
+
+    pose: HandPose
+    source: str
+    """`annotated` or `fitted`."""
+    ok: bool
+    """Good enough to learn from; annotated parameters without a sidecar are believed."""
+    residual_mm: float
+    """NaN where there is nothing to compare with."""
+    residual_px: float
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A posed hand before the camera of the stored picture."""
+
+    vertices_cam_m: Array
+    """(778, 3)."""
+    faces: Array
+    """(1538, 3)."""
+    K_px: Array
+    """(3, 3); HaMeR's assumed camera where the data set has none."""
+
+
+def target_of(row: ShardSample) -> Target | None:
+    """The sidecar's target where the part was read, else the annotated parameters; None without either."""
+    if MANO not in row.sidecars:
+        return None if row.sample.mano is None else Target(right_hand_form(row.sample), "annotated", True, *_UNKNOWN)
+    entry = row.sidecars[MANO]
+    if entry is None:
+        return None
+    pose = HandPose(entry["pose_aa"], entry["betas"], entry["transl_cam_m"])
+    residuals = float(entry["residual_mm"]), float(entry["residual_px"])
+    return Target(pose, str(entry["source"]), bool(entry["ok"]), *residuals)
+
+
+def mesh_of(row: ShardSample, target: Target | None) -> Mesh | None:
+    """The target's mesh, a left hand mirrored back; without a target the annotated mesh; None without either."""
+    layer, sample = _layer(), row.sample
+    faces, left = layer.faces.numpy(), sample.side == "left"
+    if target is not None:
+        batch = (torch.from_numpy(np.asarray(v, np.float32)[None]) for v in vars(target.pose).values())
+        with torch.inference_mode():
+            vertices = layer.from_axis_angle(*batch).vertices_m[0].numpy()
+        vertices = vertices * MIRROR_POINT if left else vertices
+    elif sample.vertices_cam_m is not None:
+        vertices = sample.vertices_cam_m
+    else:
+        return None
+    K_px = assumed_K(sample) if sample.camera is None else sample.camera.K_px
+    # The mirror image of a surface has the other winding.
+    return Mesh(vertices, faces[:, ::-1].copy() if left else faces, K_px)
+
+
+_UNKNOWN = (float("nan"), float("nan"))
+
+
+@functools.cache
+def _layer() -> ManoLayer:
+    return ManoLayer.from_default()
