@@ -33,6 +33,8 @@ class Benchmark(_Frozen):
     set: str
     """Shard set; `{joints}` stands for all, vis or occ."""
     protocol: str
+    annotated: Literal["3d", "2d"] = "3d"
+    """2d: keypoints in the picture only, so PCK is all that can be measured."""
 
 
 class PaperRow(_Frozen):
