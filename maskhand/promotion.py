@@ -126,8 +126,8 @@ def paired_difference(
             method="percentile", rng=np.random.default_rng(seed),
         ).confidence_interval  # fmt: skip
         low, high = float(interval.low), float(interval.high)
-    means = (float(errors.mean()) if len(errors) else float("nan") for errors in (old, new))
-    return PairedDifference(benchmark, len(difference), *means, low, high)
+    champion, challenger = (float(errors.mean()) if len(errors) else float("nan") for errors in (old, new))
+    return PairedDifference(benchmark, len(difference), champion, challenger, low, high)
 
 
 def judge_succession(candidate: Score, pairs: Sequence[PairedDifference], champion_name: str) -> tuple[bool, str]:

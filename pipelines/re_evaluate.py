@@ -1,4 +1,4 @@
-"""Flow `re-evaluate`: champion and new challengers on every benchmark here, drift flagged, the alias moved by the gate."""
+"""Flow `re-evaluate`: champion and new challengers on every benchmark here; drift is flagged, the gate decides."""
 
 from __future__ import annotations
 
