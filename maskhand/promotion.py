@@ -105,7 +105,8 @@ def paired_difference(
     """Errors by sample -> mean difference with its 95 % percentile interval from 2,000 seeded bootstrap resamples.
 
     Samples are resampled one by one: for pictures of few video sequences the interval is too narrow. Raises ValueError
-    when the two were not measured on the same samples; samples whose error is NaN in both are left out.
+    when the two were not measured on the same samples. Those whose error is NaN in both are left out; one that is NaN
+    in only one of them leaves no interval.
     """
     import numpy as np
     from scipy.stats import bootstrap
@@ -118,8 +119,10 @@ def paired_difference(
     known = ~(np.isnan(old) & np.isnan(new))
     old, new = old[known], new[known]
     difference = new - old
-    if len(difference) < 2 or np.ptp(difference) == 0:  # nothing to resample: the interval is the value itself
-        low = high = float(difference.mean()) if len(difference) else float("nan")
+    if not len(difference) or not np.isfinite(difference).all():
+        low = high = float("nan")
+    elif np.ptp(difference) == 0:  # resampling changes nothing
+        low = high = float(difference[0])
     else:
         interval = bootstrap(
             (difference,), np.mean, n_resamples=RESAMPLES, batch=50, confidence_level=CONFIDENCE,
