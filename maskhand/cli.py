@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from maskhand.commands import data, evaluate, flows, machine, score, train
+from maskhand.commands import data, evaluate, flows, machine, score, tables, train
 
 app = typer.Typer(
     help="MaskHand: 3D hand meshes from one picture, from raw data to a registered model.",
@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for topic in (flows, data, train, evaluate, score, machine):
+for topic in (flows, data, train, evaluate, score, tables, machine):
     app.add_typer(topic.app)
 
 DEBUG = "--debug"

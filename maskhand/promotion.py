@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -60,3 +60,99 @@ def judge(candidate: Score, champion: Score | None, champion_name: str | None = 
     if ours < theirs:
         return True, f"Becomes champion: {facts}, better than the former champion's {theirs:.2f} mm ({champion_name})."
     return False, f"Stays challenger: {facts}, not better than the champion's {theirs:.2f} mm ({champion_name})."
+
+
+NOT_WORSE = 0.02
+"""On no benchmark may a new champion be worse by more than this share of the old one's error."""
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Challenger against champion on the same samples of one benchmark."""
+
+    benchmark: str
+    count: int
+    """Samples that both have an error for."""
+    champion_mm: float
+    challenger_mm: float
+    """Mean errors."""
+    low_mm: float
+    high_mm: float
+    """Bootstrap interval of challenger minus champion."""
+
+    @property
+    def is_better(self) -> bool:
+        """Surely: the whole interval lies below zero."""
+        return self.high_mm < 0
+
+    @property
+    def may_be_worse(self) -> bool:
+        """The interval reaches beyond the margin, or there is none."""
+        return not self.high_mm <= NOT_WORSE * self.champion_mm
+
+    def __str__(self) -> str:
+        return (
+            f"{self.benchmark} {self.challenger_mm - self.champion_mm:+.3f} mm "
+            f"[{self.low_mm:+.3f}, {self.high_mm:+.3f}] on {self.count} samples"
+        )
+
+
+def paired_difference(
+    benchmark: str, champion_mm: Mapping[str, float], challenger_mm: Mapping[str, float], seed: int = 0
+) -> PairedDifference:
+    """Errors by sample -> mean difference with its 95 % percentile interval from 2,000 seeded bootstrap resamples.
+
+    Samples are resampled one by one: for pictures of few video sequences the interval is too narrow. Raises ValueError
+    when the two were not measured on the same samples. Those whose error is NaN in both are left out; one that is NaN
+    in only one of them leaves no interval.
+    """
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    if champion_mm.keys() != challenger_mm.keys():
+        different = len(champion_mm.keys() ^ challenger_mm.keys())
+        raise ValueError(f"{benchmark}: {different} samples were measured for one model only; measure both again")
+    keys = sorted(champion_mm)
+    old, new = (np.array([errors[key] for key in keys], np.float64) for errors in (champion_mm, challenger_mm))
+    known = ~(np.isnan(old) & np.isnan(new))
+    old, new = old[known], new[known]
+    difference = new - old
+    if not len(difference) or not np.isfinite(difference).all():
+        low = high = float("nan")
+    elif np.ptp(difference) == 0:  # resampling changes nothing
+        low = high = float(difference[0])
+    else:
+        interval = bootstrap(
+            (difference,), np.mean, n_resamples=RESAMPLES, batch=50, confidence_level=CONFIDENCE,
+            method="percentile", rng=np.random.default_rng(seed),
+        ).confidence_interval  # fmt: skip
+        low, high = float(interval.low), float(interval.high)
+    champion, challenger = (float(errors.mean()) if len(errors) else float("nan") for errors in (old, new))
+    return PairedDifference(benchmark, len(difference), champion, challenger, low, high)
+
+
+def judge_succession(candidate: Score, pairs: Sequence[PairedDifference], champion_name: str) -> tuple[bool, str]:
+    """Shall `candidate` follow the champion, both just measured on the same benchmarks? The answer and why.
+
+    It must be 30 % better than the mean pose (`candidate`, on its home benchmark), surely better than the champion on
+    at least one benchmark (95 % interval of the paired difference below zero), and on none may the interval reach
+    beyond 2 % of the champion's error.
+    """
+    fit, why = judge(candidate, None)
+    if not fit:
+        return False, why
+    if not pairs:
+        return False, f"Stays challenger: no benchmark was measured for both it and the champion ({champion_name})."
+    facts = "; ".join(str(pair) for pair in pairs)
+    worse = [pair.benchmark for pair in pairs if pair.may_be_worse]
+    if worse:
+        return False, (
+            f"Stays challenger: on {', '.join(worse)} it may be more than {100 * NOT_WORSE:.0f} % worse than the "
+            f"champion ({champion_name}): {facts}."
+        )
+    better = [pair.benchmark for pair in pairs if pair.is_better]
+    if not better:
+        return False, f"Stays challenger: not surely better than the champion ({champion_name}) anywhere: {facts}."
+    return True, f"Becomes champion: surely better than {champion_name} on {', '.join(better)}, nowhere worse: {facts}."

@@ -72,6 +72,17 @@ class Promotion:
     """A sentence; also kept as the version's tag `promotion`."""
 
 
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run of the past."""
+
+    run_id: str
+    started_ms: int
+    """Since 1970."""
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
 class Tracker:
     """Runs and models of one tracking store."""
 
@@ -133,6 +144,13 @@ class Tracker:
         query = f"tags.kind = '{kind}' and tags.identity = '{identity}'"
         found = self._client.search_runs([self._experiment_id], query, max_results=1)
         return found[0].info.run_id if found else None
+
+    def history(self, kind: str, limit: int = 50) -> list[TrackedRun]:
+        """The finished runs of a kind, the newest first."""
+        query = f"tags.kind = '{kind}' and attributes.status = 'FINISHED'"
+        order = ["attributes.start_time DESC"]
+        runs = self._client.search_runs([self._experiment_id], query, max_results=limit, order_by=order)
+        return [TrackedRun(r.info.run_id, r.info.start_time, dict(r.data.tags), dict(r.data.metrics)) for r in runs]
 
     def end_run(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         self._client.set_terminated(run_id, status)
@@ -216,6 +234,21 @@ class Tracker:
             self._client.set_registered_model_alias(MODEL, alias, str(version.version))
         self._client.set_model_version_tag(MODEL, str(version.version), "promotion", reason)
         return Promotion(version, aliases, reason)
+
+    def contenders(self, newest: int) -> tuple[ModelVersion | None, list[ModelVersion]]:
+        """(the champion, if any; the `newest` versions registered after it, the newest first)."""
+        champion = self._alias("champion")
+        after = 0 if champion is None else int(champion.version)
+        numbers = (int(v.version) for v in self._client.search_model_versions(f"name = '{MODEL}'"))
+        later = sorted((number for number in numbers if number > after), reverse=True)[:newest]
+        return (ModelVersion(MODEL, after) if after else None), [ModelVersion(MODEL, number) for number in later]
+
+    def record_decision(self, version: ModelVersion, becomes_champion: bool, reason: str) -> Promotion:
+        """Keep the gate's sentence with the version, and move the alias `champion` to it if it won."""
+        if becomes_champion:
+            self._client.set_registered_model_alias(MODEL, "champion", str(version.version))
+        self._client.set_model_version_tag(MODEL, str(version.version), "promotion", reason)
+        return Promotion(version, ("champion",) if becomes_champion else (), reason)
 
     def bundle_folder(self, model_uri: str) -> Path:
         """Local folder of the bundle of `models:/NAME@ALIAS` or `models:/NAME/VERSION`; LookupError when unknown."""

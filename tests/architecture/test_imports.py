@@ -75,6 +75,7 @@ MAY_USE = {
         "workspace",
     ),
     "promotion": (),
+    "tables": ("config", "catalog", "assets", "shards", "workspace"),
     "provenance": (),
     "tracking": ("config", "workspace", "storage", "serving", "promotion", "provenance"),
     "serving": ("predict", "models", "batch", "conventions", "hand", "annotate", "assets"),

@@ -216,3 +216,39 @@ def test_every_flow_takes_its_workspace_from_the_environment_or_says_so(monkeypa
     monkeypatch.setenv("MASKHAND_WORKSPACE", "/somewhere")
     assert str(workspace_for(None).root) == "/somewhere"
     assert str(workspace_for("/elsewhere").root) == "/elsewhere"
+
+
+def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_the_gate_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.artifacts import Artifact
+
+    from maskhand.steps import reevaluate
+    from pipelines.re_evaluate import re_evaluate
+
+    measured: list[tuple[str, str]] = []
+
+    def measure(_workspace: Any, model: str, benchmark: str, set_name: str, _progress: Any) -> Receipt:
+        measured.append((model, benchmark))
+        path = tmp_path / "result.json"
+        facts = {"data_digest": "d", "metrics": {"pa_mpjpe_mm": 9.0}, "mean_pose_pa_mpjpe_mm": 20.0}
+        path.write_text(
+            json.dumps(facts | {"benchmark": benchmark, "set_name": set_name, "samples_uri": None, "predictor": ""})
+        )
+        return Receipt.of(str(path))
+
+    old, new = "models:/maskhand/1", "models:/maskhand/2"
+    monkeypatch.setattr(reevaluate, "contenders", lambda *_: (old, [new]))
+    monkeypatch.setattr(reevaluate, "benchmarks", lambda _: {"x": "x/evaluation", "y": "y/evaluation"})
+    monkeypatch.setattr(reevaluate, "measure", measure)
+    monkeypatch.setattr(reevaluate, "log", lambda _, model, __: ["x moved."] if model == old else [])
+    monkeypatch.setattr(reevaluate, "home_set", lambda *_: "x/evaluation")
+    monkeypatch.setattr(reevaluate, "decide", lambda *_: [(new, "Becomes champion: because.")])
+    monkeypatch.setattr(reevaluate, "table", lambda _: [{"model": old, "PA-MPJPE mm": 9.0}])
+    for _ in range(2):  # a cached answer would say nothing about today
+        assert re_evaluate(workspace=str(tmp_path)) == {new: "Becomes champion: because."}
+    assert measured == 2 * [(old, "x"), (old, "y"), (new, "x"), (new, "y")]
+    gate = Artifact.get("promotion-gate")
+    assert gate is not None and "Becomes champion: because." in gate.data and "x moved." in gate.data
+    kept = Artifact.get("re-evaluation")
+    assert kept is not None and json.loads(kept.data)[0]["model"] == old

@@ -131,3 +131,26 @@ def test_aliases_follow_the_gate(tracker: Tracker, client: Any, tmp_path: Path) 
         tracker.promote(register(None))
     with pytest.raises(LookupError, match="models:/maskhand@nobody"):
         tracker.bundle_folder("models:/maskhand@nobody")
+
+
+def test_contenders_history_and_a_recorded_decision(tmp_path: Path) -> None:
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    client = mlflow.MlflowClient(tracker.uri, tracker.uri)
+    client.create_registered_model(MODEL)
+    for _ in range(4):
+        client.create_model_version(MODEL, source=tmp_path.as_uri())
+    assert tracker.contenders(2) == (None, [ModelVersion(MODEL, 4), ModelVersion(MODEL, 3)])
+    won = tracker.record_decision(ModelVersion(MODEL, 2), True, "it won")
+    tracker.record_decision(ModelVersion(MODEL, 3), False, "it lost")
+    assert won.aliases == ("champion",)
+    assert tracker.contenders(9) == (ModelVersion(MODEL, 2), [ModelVersion(MODEL, 4), ModelVersion(MODEL, 3)])
+    assert client.get_model_version(MODEL, "3").tags["promotion"] == "it lost"
+    for value in (1.0, 2.0):
+        run_id = tracker.start_run("re-evaluation", small_recipe(), {"model": "m"})
+        tracker.log_metrics(run_id, {"eval/x/pa_mpjpe_mm": value})
+        tracker.end_run(run_id)
+    open_run = tracker.start_run("re-evaluation", small_recipe(), {})
+    newest, before = tracker.history("re-evaluation")
+    assert open_run not in (newest.run_id, before.run_id)
+    assert (newest.metrics["eval/x/pa_mpjpe_mm"], before.metrics["eval/x/pa_mpjpe_mm"]) == (2.0, 1.0)
+    assert newest.tags["model"] == "m" and newest.started_ms >= before.started_ms

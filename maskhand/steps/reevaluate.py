@@ -1,0 +1,245 @@
+"""Scheduled re-evaluation: champion and challengers on every benchmark here; drift since last time; the succession."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from maskhand import storage
+from maskhand.progress import Progress
+from maskhand.promotion import Score, judge, judge_succession, paired_difference
+from maskhand.provenance import code_digest
+from maskhand.steps.receipt import Receipt
+from maskhand.steps.train import BUNDLE_FILE, flow_tags
+from maskhand.workspace import Workspace
+
+KIND = "re-evaluation"
+"""Of the tracked runs: one per model version and time."""
+SYNTHETIC = "synthetic"
+"""Name of the embedded benchmark."""
+DRIFT = 0.005
+"""A number of the same model that moves by more than this share since the last time is flagged."""
+HEADLINES = {"pa_mpjpe_mm": "PA-MPJPE mm", "pa_mpvpe_mm": "PA-MPVPE mm", "pck_005": "PCK@.05 %"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model version on one benchmark, as `result.json` of `measure` says."""
+
+    benchmark: str
+    set_name: str
+    data_digest: str
+    metrics: Mapping[str, float]
+    mean_pose_pa_mpjpe_mm: float | None
+    samples_uri: str | None
+    """samples.parquet; None where the benchmark has no errors by sample."""
+    predictor: str
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> Measured:
+        return cls(**json.loads(storage.read_bytes(receipt.uri)))
+
+    @property
+    def score(self) -> Score:
+        mean = self.mean_pose_pa_mpjpe_mm
+        nan = float("nan")
+        return Score(self.metrics.get("pa_mpjpe_mm", nan), nan if mean is None else mean, self.data_digest)
+
+    def errors_mm(self) -> dict[str, float]:
+        """Sample -> PA-MPJPE, or PA-MPVPE where the set has no joints."""
+        import pandas as pd
+
+        assert self.samples_uri is not None, "asked only where there are samples"
+        table = pd.read_parquet(io.BytesIO(storage.read_bytes(self.samples_uri)))
+        table = table[table.predictor == self.predictor]
+        metric = "pa_mpjpe_mm" if table.pa_mpjpe_mm.notna().any() else "pa_mpvpe_mm"
+        return dict(zip(table["index"].astype(str) + " " + table["key"], table[metric].astype(float), strict=True))
+
+
+def benchmarks(workspace: Workspace) -> dict[str, str]:
+    """Benchmark -> shard set, of those whose shards exist; the embedded one first."""
+    from maskhand.shards.layout import IMAGES
+    from maskhand.shards.manifest import find_manifest
+    from maskhand.tables.rows import catalogue, embedded
+
+    known = {SYNTHETIC: embedded().set}
+    known |= {name: entry.set.format(joints="all") for name, entry in catalogue().benchmarks.items()}
+    return {name: s for name, s in known.items() if find_manifest(workspace.shard_set(s), IMAGES) is not None}
+
+
+def contenders(workspace: Workspace, newest: int) -> tuple[str | None, list[str]]:
+    """(URI of the champion, if any; URIs of the newest versions registered after it)."""
+    from maskhand.tracking import Tracker
+
+    champion, later = Tracker.of(workspace).contenders(newest)
+    return (champion.uri if champion else None), [version.uri for version in later]
+
+
+def measure(workspace: Workspace, model: str, benchmark: str, set_name: str, progress: Progress) -> Receipt:
+    """Measure a registered version on a benchmark; the receipt names `result.json` beside `samples.parquet`."""
+    from maskhand.catalog import load_spec
+    from maskhand.evaluation import keypoints_2d, runner
+    from maskhand.evaluation.mean_pose import mean_pose_of_sets
+    from maskhand.evaluation.speed import device
+    from maskhand.models.bundle import ModelBundle
+    from maskhand.shards.layout import MANO
+    from maskhand.shards.manifest import find_manifest, read_manifest
+    from maskhand.steps.evaluate import model_folder
+    from maskhand.tables.rows import catalogue
+
+    folder = model_folder(workspace, model)
+    bundle = ModelBundle.load(folder, device=device())
+    digest = Receipt.of(storage.join(folder, BUNDLE_FILE)).digest
+    set_uri, spec = workspace.shard_set(set_name), load_spec(set_name.partition("/")[0])
+    place = storage.join(str(workspace.reports), KIND, digest, benchmark)
+    mean, samples, predictor = None, None, ""
+    metrics: dict[str, float]
+    if benchmark in catalogue().benchmarks and catalogue().benchmarks[benchmark].annotated == "2d":
+        metrics = keypoints_2d.model_pck(bundle.model, bundle.recipe, set_uri, progress=progress)
+    else:
+        train = {workspace.shard_set(name): weight for name, weight in bundle.recipe.data.train.items()}
+        known = all(find_manifest(uri, MANO) is not None for uri in train)
+        result = runner.evaluate(
+            bundle,
+            set_uri,
+            iterations=[bundle.recipe.sampler.iterations],
+            baseline=mean_pose_of_sets(train) if known else None,
+            tips=spec.fingertip_vertices or "smplx",
+            progress=progress,
+        )
+        metrics, predictor = dict(result.best.metrics), result.best.name
+        mean = None if result.baseline is None else result.baseline.metrics["pa_mpjpe_mm"]
+        samples = storage.join(place, "samples.parquet")
+        parquet = io.BytesIO()
+        result.per_sample.to_parquet(parquet, index=False)
+        storage.write_bytes_atomic(samples, parquet.getvalue())
+    facts = {
+        "benchmark": benchmark,
+        "set_name": set_name,
+        "data_digest": read_manifest(set_uri, "images").digest,
+        "metrics": {name: value for name, value in metrics.items() if value == value},
+        "mean_pose_pa_mpjpe_mm": mean,
+        "samples_uri": samples,
+        "predictor": predictor,
+    }
+    uri = storage.join(place, "result.json")
+    storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
+    return Receipt.of(uri)
+
+
+def log(workspace: Workspace, model: str, found: Sequence[Measured]) -> list[str]:
+    """Track a version's numbers in a run of its own as `eval/<benchmark>/<metric>`.
+
+    Returns what drifted since its last evaluation, a sentence each; the run keeps them as its tag `drift`.
+    """
+    from maskhand.models.bundle import ModelBundle
+    from maskhand.steps.evaluate import model_folder
+    from maskhand.tracking import Lineage, Tracker
+
+    tracker = Tracker.of(workspace)
+    before = next((run for run in tracker.history(KIND) if run.tags.get("model") == model), None)
+    metrics = {f"eval/{m.benchmark}/{name}": value for m in found for name, value in m.metrics.items()}
+    data = {m.benchmark: m.data_digest for m in found}
+    flags: list[str] = []
+    if before is not None:
+        changed = [name for name, digest in data.items() if before.tags.get(f"data.{name}", digest) != digest]
+        flags = drifts(before.metrics, metrics, changed, before.tags.get("code_digest") != code_digest())
+    recipe = ModelBundle.load(model_folder(workspace, model)).recipe
+    tags = {
+        "model": model,
+        "drift": json.dumps(flags),
+        **{f"data.{name}": d for name, d in data.items()},
+        **flow_tags(),
+    }
+    lineage = [Lineage(m.set_name, workspace.shard_set(m.set_name), m.data_digest) for m in found]
+    run_id = tracker.start_run(KIND, recipe, tags, lineage, run_name=f"{KIND} {model}")
+    tracker.log_metrics(run_id, metrics)
+    tracker.end_run(run_id)
+    return flags
+
+
+def drifts(
+    before: Mapping[str, float], now: Mapping[str, float], changed_data: Sequence[str], changed_code: bool
+) -> list[str]:
+    """What moved by more than 0.5 % since the last evaluation of the same weights, and what may be the reason.
+
+    before, now: numbers under `eval/<benchmark>/<metric>`; changed_data: benchmarks with another digest than then.
+    """
+    sentences = []
+    for name in sorted(before.keys() & now.keys()):
+        benchmark, metric = name.split("/")[1:3]
+        if metric not in HEADLINES or abs(now[name] - before[name]) <= DRIFT * abs(before[name]):
+            continue
+        reasons = ["the data changed"] * (benchmark in changed_data) + ["the code changed"] * changed_code
+        why = " and ".join(reasons) or "same data and code: libraries or machine"
+        sentences.append(f"{benchmark} {HEADLINES[metric]} {before[name]:.3f} -> {now[name]:.3f} ({why}).")
+    return sentences
+
+
+def decide(
+    workspace: Workspace, champion: str | None, found: Mapping[str, Sequence[Measured]], homes: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """The gate over all measured versions, the best challenger first; returns (model, sentence) of each challenger.
+
+    found: by model URI; homes: model -> the shard set of its recipe on which it must beat the mean pose. At most one
+    version takes the alias; the others are judged against it.
+    """
+    from maskhand.tracking import ModelVersion, Tracker
+
+    tracker = Tracker.of(workspace)
+    challengers = sorted((m for m in found if m != champion), key=lambda m: _home(found[m], homes[m]).score.pa_mpjpe_mm)
+    holder, decisions = champion, []
+    for model in challengers:
+        score = _home(found[model], homes[model]).score
+        if holder is None:
+            won, reason = judge(score, None)
+        else:
+            won, reason = judge_succession(score, _pairs(found[holder], found[model]), holder)
+        name, _, version = model.removeprefix("models:/").partition("/")
+        tracker.record_decision(ModelVersion(name, int(version)), won, reason)
+        decisions.append((model, reason))
+        holder = model if won else holder
+    return decisions
+
+
+def home_set(workspace: Workspace, model: str) -> str:
+    """The first held-out set of the model's own recipe."""
+    from maskhand.steps.evaluate import model_folder
+
+    recipe = json.loads(storage.read_bytes(storage.join(model_folder(workspace, model), "recipe.json")))
+    return recipe["data"]["evaluate"][0]
+
+
+def table(workspace: Workspace, runs: int = 20) -> list[dict[str, Any]]:
+    """The last evaluations out of the tracker, the newest first: a row per run and benchmark."""
+    from maskhand.tracking import Tracker
+
+    rows = []
+    for run in Tracker.of(workspace).history(KIND, runs):
+        when = datetime.fromtimestamp(run.started_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        for benchmark in sorted({name.split("/")[1] for name in run.metrics if name.startswith("eval/")}):
+            values = {
+                title: round(run.metrics[f"eval/{benchmark}/{metric}"], 3)
+                for metric, title in HEADLINES.items()
+                if f"eval/{benchmark}/{metric}" in run.metrics
+            }
+            drift = " ".join(s for s in json.loads(run.tags["drift"]) if s.startswith(f"{benchmark} "))
+            rows.append({"when": when, "model": run.tags["model"], "benchmark": benchmark, **values, "drift": drift})
+    return rows
+
+
+def _home(found: Sequence[Measured], home: str) -> Measured:
+    return next((m for m in found if m.set_name == home), found[0])
+
+
+def _pairs(champion: Sequence[Measured], challenger: Sequence[Measured]) -> list[Any]:
+    mine = {m.benchmark: m for m in champion if m.samples_uri}
+    return [
+        paired_difference(m.benchmark, mine[m.benchmark].errors_mm(), m.errors_mm())
+        for m in challenger
+        if m.samples_uri and m.benchmark in mine and mine[m.benchmark].data_digest == m.data_digest
+    ]

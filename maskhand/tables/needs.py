@@ -1,0 +1,72 @@
+"""What a row cannot be run without: shard sets, sidecars, weights; and how to get each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from maskhand.assets import list_assets
+from maskhand.catalog import load_spec
+from maskhand.config import Recipe
+from maskhand.shards.layout import IMAGES, MANO, keypoint_part
+from maskhand.shards.manifest import find_manifest
+from maskhand.tables.rows import PaperRow
+from maskhand.workspace import Workspace
+
+OPENPOSE, MANO_ASSET, BACKBONE = "OpenPose hand weights", "MANO", "ViTPose-H checkpoint"
+"""Names in `maskhand assets`."""
+
+
+def missing(
+    row: PaperRow, recipe: Recipe, benchmark_sets: Iterable[str], workspace: Workspace, full_size: bool, gpus: int
+) -> list[str]:
+    """A sentence for each thing that this machine lacks; empty when the row can run.
+
+    full_size: the paper's own size, which also wants its hand model and a pretrained encoder. gpus: of this machine.
+    """
+    if row.measure == "text":
+        return ["the text-conditioned network (a CLIP text encoder for the image encoder) is not part of maskhand"]
+    data = recipe.data
+    keypoints = keypoint_part(data.keypoints.detector)
+    wanted: dict[str, set[str]] = {}
+    if row.trains:
+        for name in data.pose_sets:
+            wanted.setdefault(name, set()).update({IMAGES, MANO})
+    if row.trains and row.measure != "tokenizer":
+        for name in data.train:
+            wanted.setdefault(name, set()).update({IMAGES, MANO, keypoints})
+    for name in benchmark_sets:
+        needs_pose = row.measure != "tokenizer" and data.keypoints.eval_source == "detected" and not row.mask
+        wanted.setdefault(name, set()).update({IMAGES, keypoints} if needs_pose else {IMAGES})
+        if row.measure == "tokenizer":
+            wanted[name].add(MANO)
+    sentences = [s for name, parts in wanted.items() for s in _missing_parts(name, parts, workspace)]
+    if full_size and row.measure != "seconds":
+        assets = {asset.name: asset for asset in list_assets(workspace.assets)}
+        names = [MANO_ASSET]
+        if row.trains and row.measure != "tokenizer" and recipe.model.backbone.checkpoint is None:
+            names.append(BACKBONE)
+        if any(keypoints in s for s in sentences) and data.keypoints.detector == "openpose-hand":
+            names.append(OPENPOSE)
+        sentences += [f"{name}: {assets[name].how_to_get}" for name in names if not assets[name].present]
+        if row.trains and recipe.engine.use_gpu and gpus < recipe.engine.workers:
+            sentences.append(
+                f"{recipe.engine.workers} GPUs (there are {gpus}): --set engine.workers=..., engine.use_gpu=..."
+            )
+    return sentences
+
+
+def _missing_parts(name: str, parts: set[str], workspace: Workspace) -> list[str]:
+    dataset, _, split = name.partition("/")
+    uri = workspace.shard_set(name)
+    absent = sorted(part for part in parts if find_manifest(uri, part) is None)
+    if IMAGES in absent:
+        spec = load_spec(dataset)
+        raw = workspace.raw / dataset
+        how = "" if raw.is_dir() else f"{' '.join(spec.how_to_get.split())} Then "
+        return [f"shard set {name}: {how}`maskhand shard {dataset} --split {split} --raw DIR`, then its sidecars"]
+    commands = {MANO: f"maskhand annotate mano {name}"}
+    return [
+        f"sidecar {part} of {name}: "
+        f"`{commands.get(part) or f'maskhand annotate keypoints {name} --detector ' + part.partition('.')[2]}`"
+        for part in absent
+    ]

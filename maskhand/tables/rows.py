@@ -1,0 +1,162 @@
+"""The tables of the paper as records, read from the YAML files beside this module."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from maskhand.config import Recipe, load_recipe
+
+FOLDER = Path(__file__).parent
+
+Joints = Literal["all", "vis", "occ"]
+Measure = Literal["hands", "pck", "tokenizer", "seconds", "generation", "pca", "text"]
+
+
+class TableError(ValueError):
+    """A table or row that does not exist."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Benchmark(_Frozen):
+    """Where a column of the paper is measured."""
+
+    title: str
+    set: str
+    """Shard set; `{joints}` stands for all, vis or occ."""
+    protocol: str
+    annotated: Literal["3d", "2d"] = "3d"
+    """2d: keypoints in the picture only, so PCK is all that can be measured."""
+
+
+class PaperRow(_Frozen):
+    """One row of one table, and how to run it."""
+
+    id: str
+    label: str
+    recipe: str
+    overrides: tuple[str, ...] = ()
+    measure: Measure = "hands"
+    metrics: tuple[str, ...] = ()
+    """Where they differ from the table's."""
+    paper: dict[str, tuple[float | None, ...]]
+    """Benchmark -> the paper's values, in the order of the metrics."""
+    joints: Joints = "all"
+    mask: float = Field(0.0, ge=0, lt=1)
+    """Share of the hand's box that is blacked out."""
+    protocol: str = ""
+
+    @property
+    def trains(self) -> bool:
+        return self.measure not in ("seconds", "pca", "text")
+
+
+class PaperTable(_Frozen):
+    title: str
+    metrics: tuple[str, ...]
+    note: str = ""
+    rows: tuple[PaperRow, ...]
+
+    def metrics_of(self, row: PaperRow) -> tuple[str, ...]:
+        return row.metrics or self.metrics
+
+    def row(self, row_id: str) -> PaperRow:
+        found = next((row for row in self.rows if row.id == row_id), None)
+        if found is None:
+            raise TableError(f"no row {row_id!r} in {self.title!r}; its rows: {', '.join(r.id for r in self.rows)}")
+        return found
+
+
+class LaterResult(_Frozen):
+    """What somebody else reached, beside or after the paper."""
+
+    method: str
+    source: str
+    quoted: bool = False
+    """Read in another text than its own paper."""
+    joints: Joints | None = None
+    """For PCK: of which joints."""
+    values: dict[str, float]
+
+
+class Embedded(_Frozen):
+    """How a row shrinks onto the synthetic data set."""
+
+    set: str
+    steps: int
+    generated: int
+    divide: dict[str, int]
+    overrides: tuple[str, ...]
+
+
+class Catalogue(_Frozen):
+    """Everything in paper.yaml."""
+
+    benchmarks: dict[str, Benchmark]
+    tables: dict[int, PaperTable]
+
+
+@functools.cache
+def catalogue() -> Catalogue:
+    return Catalogue.model_validate(_read("paper.yaml"))
+
+
+@functools.cache
+def later_results() -> Mapping[str, tuple[LaterResult, ...]]:
+    """Benchmark -> the state of the art beside and after the paper."""
+    return {
+        name: tuple(LaterResult.model_validate(entry) for entry in entries)
+        for name, entries in _read("later.yaml").items()
+    }
+
+
+@functools.cache
+def embedded() -> Embedded:
+    return Embedded.model_validate(_read("embedded.yaml"))
+
+
+def paper_table(number: int) -> PaperTable:
+    """Table `number` of the paper; TableError when it has none."""
+    tables = catalogue().tables
+    if number not in tables:
+        raise TableError(f"the paper has no table {number}; its tables are {min(tables)} to {max(tables)}")
+    return tables[number]
+
+
+def row_overrides(
+    row: PaperRow, shrink: bool, budget_steps: int | None = None, overrides: Sequence[str] = ()
+) -> list[str]:
+    """What is changed in the row's recipe: by the row, by the embedded benchmark, by a budget of steps, by the user.
+
+    budget_steps: of each of the two trainings; schedules shrink with them.
+    """
+    changes = list(row.overrides)
+    if shrink:
+        small, full = embedded(), load_recipe(row.recipe, row.overrides).flat()
+        changes += [f"{key}={max(1, int(full[key]) // by)}" for key, by in small.divide.items()]
+        changes += small.overrides
+        budget_steps = budget_steps or small.steps
+    else:
+        changes.append("name=paper")
+    if budget_steps is not None:
+        warmup = min(50, budget_steps // 10)
+        for part in ("tokenizer_training", "training"):
+            changes += [f"{part}.optim.steps={budget_steps}", f"{part}.optim.warmup_steps={warmup}"]
+            changes.append(f"{part}.optim.schedule=cosine")
+    return [*changes, *overrides]
+
+
+def row_recipe(row: PaperRow, changes: Sequence[str]) -> Recipe:
+    return load_recipe(row.recipe, changes)
+
+
+def _read(name: str) -> dict[Any, Any]:
+    return yaml.safe_load((FOLDER / name).read_text())

@@ -1,0 +1,50 @@
+"""Flow `re-evaluate`: champion and new challengers on every benchmark here; drift is flagged, the gate decides."""
+
+from __future__ import annotations
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from maskhand.steps import reevaluate
+from maskhand.steps.receipt import Receipt
+from maskhand.steps.reevaluate import Measured
+from pipelines.runtime import workspace_for
+from pipelines.step import slug, table, told
+
+
+@task(name="measure-again", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=10)
+def measure_again(workspace: str, model: str, benchmark: str, set_name: str) -> Receipt:
+    """Never taken from a cache: that the numbers are still the same is what the flow is for."""
+    with told(f"{model} on {benchmark}", slug("progress-re-evaluate", benchmark)) as progress:
+        return reevaluate.measure(workspace_for(workspace), model, benchmark, set_name, progress)
+
+
+@flow(name="re-evaluate")
+def re_evaluate(newest: int = 3, workspace: str | None = None) -> dict[str, str]:
+    """Measure the champion and the newest later versions again and let the gate decide; returns its sentences by model.
+
+    newest: how many versions registered after the champion; workspace: else `$MASKHAND_WORKSPACE`.
+    """
+    home = workspace_for(workspace)
+    champion, challengers = reevaluate.contenders(home, newest)
+    models = [*filter(None, [champion]), *challengers]
+    found, flags = {}, list[str]()
+    for model in models:
+        receipts = [measure_again(str(home.root), model, *entry) for entry in reevaluate.benchmarks(home).items()]
+        found[model] = [Measured.of(receipt) for receipt in receipts]
+        flags += [f"{model}: {sentence}" for sentence in reevaluate.log(home, model, found[model])]
+    if not any(found.values()):
+        raise ValueError("nothing to evaluate: there is no registered model, or no benchmark's shards are here")
+    homes = {model: reevaluate.home_set(home, model) for model in models}
+    decisions = dict(reevaluate.decide(home, champion, found, homes))
+    table("re-evaluation", reevaluate.table(home), "champion and challengers by benchmark, the newest first")
+    create_markdown_artifact(_summary(champion, decisions, flags), key="promotion-gate")
+    return decisions
+
+
+def _summary(champion: str | None, decisions: dict[str, str], flags: list[str]) -> str:
+    lines = [f"The champion was {champion or 'nobody'}.", "", "## Decisions"]
+    lines += [f"* **{model}**: {reason}" for model, reason in decisions.items()] or ["* no challenger"]
+    lines += ["", "## Drift since the last evaluation", *(f"* {flag}" for flag in flags)]
+    return "\n".join(lines if flags else [*lines, "* none"])
