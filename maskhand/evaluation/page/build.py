@@ -24,8 +24,8 @@ _MESH_UNIT_M = 1e-5
 _PICTURE_COLUMNS = {
     "absolute_mpjpe_mm": "absolute MPJPE mm",
     "epe_px": "EPE px",
-    "pck_005": "PCK@5 %",
-    "pck_010": "PCK@10 %",
+    "pck_005": "PCK@5",
+    "pck_010": "PCK@10",
 }
 
 

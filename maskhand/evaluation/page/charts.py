@@ -11,7 +11,7 @@ import numpy as np
 Array = np.ndarray
 
 WIDTH, HEIGHT = 460, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 40
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class _Axes:
             parts.append(_text("tick", self.x(value), HEIGHT - _BOTTOM + 15, f"{value:g}"))
         middle = (_TOP + HEIGHT - _BOTTOM) / 2
         parts.append(_text("label", (_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 6, x_label))
-        turned = f'transform="translate(11 {middle}) rotate(-90)"'
+        turned = f'transform="translate(12 {middle}) rotate(-90)"'
         parts.append(f'<text class="label" {turned} text-anchor="middle">{escape(y_label)}</text>')
         return parts
 

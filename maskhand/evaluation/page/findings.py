@@ -25,6 +25,8 @@ class Figure:
     title: str
     svg: str
     note: str
+    tall: bool = False
+    """Twice as high as the others."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _joints(result: EvaluationResult) -> Figure:
         table = _of(result, name)
         bars.append((name, np.array([table[f"pa_mm.{joint}"].mean() for joint in OPENPOSE_21]), style))
     names = [joint.replace("_", " ") for joint in OPENPOSE_21]
-    return Figure("Error by joint", charts.bars(names, bars, "mean error after Procrustes, mm"), "")
+    return Figure("Error by joint", charts.bars(names, bars, "mean error after Procrustes, mm"), "", True)
 
 
 def _confidence(table: pd.DataFrame) -> list[Figure]:
