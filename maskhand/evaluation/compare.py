@@ -122,7 +122,10 @@ class Table:
             name: np.where(np.isnan(distance), np.nan, distance <= threshold * self.size_px.numpy()[:, None])
             for name, threshold in PCK_NAMES.items()
         }
-        means = {"absolute_mpjpe_mm": 1e3 * self.absolute_m.numpy(), "epe_px": distance, **within}
+        reached = np.where(
+            np.isfinite(distance), distance, np.nan
+        )  # a failed sample is wrong, but not by so many pixels
+        means = {"absolute_mpjpe_mm": 1e3 * self.absolute_m.numpy(), "epe_px": reached, **within}
         hidden = self.occluded.numpy()
         if not np.isnan(hidden).all():
             for state, chosen in (("visible", hidden == 0), ("occluded", hidden == 1)):

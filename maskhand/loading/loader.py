@@ -8,7 +8,6 @@ run resumes exactly at any step, reads nothing before it, and sees the same data
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -102,51 +101,6 @@ class _StepsOfWorker(torch.utils.data.IterableDataset):
         info = torch.utils.data.get_worker_info()
         first, stride = (0, 1) if info is None else (info.id, info.num_workers)
         return self.job.batches(self.start_step + first, stride)
-
-
-def eval_batches(
-    recipe: Recipe, set_uri: str, *, rank: int = 0, world: int = 1, batch: int | None = None
-) -> Iterator[HandBatch]:
-    """The samples of an evaluation set, unaugmented, each once over all ranks; see `eval_samples`."""
-    return (rows for rows, _ in eval_samples(recipe, set_uri, rank=rank, world=world, batch=batch))
-
-
-def eval_samples(
-    recipe: Recipe, set_uri: str, *, rank: int = 0, world: int = 1, batch: int | None = None
-) -> Iterator[tuple[HandBatch, tuple[ShardSample, ...]]]:
-    """Batches of an evaluation set with the samples they were made of.
-
-    Every batch has `batch` rows (default: the recipe's) and every rank yields equally many; rows of padding repeat a
-    sample and have index -1. The tuple holds the samples of the leading rows, those that are not padding.
-    """
-    data, size = recipe.data, recipe.evaluate.batch if batch is None else batch
-    source = data.keypoints.eval_source
-    mano = (MANO,) if find_manifest(set_uri, MANO) is not None else ()
-    shard_set = ShardSet.open(set_uri, (*_keypoint_sidecar(source, data.keypoints), *mano))
-    if len(shard_set) == 0:
-        return
-    batches = math.ceil(math.ceil(len(shard_set) / world) / size)
-    rows = shard_set.evaluation(rank, world)
-    filler = shard_set.read_shard(0)[0]
-    for _ in range(batches):
-        samples = tuple(itertools.islice(rows, size))
-        padded = samples + (filler,) * (size - len(samples))
-        index = np.array([s.index for s in samples] + [-1] * (size - len(samples)))
-        yield (
-            make_batch(
-                stack_labels(
-                    [s.sample for s in padded],
-                    _entries(padded, data.keypoints),
-                    _mano(padded, annotated_target),
-                ),
-                [s.sample.image for s in padded],
-                crop_px=data.crop_px,
-                box_scale=data.box_scale,
-                keypoints=source,
-                index=index,
-            ),
-            samples,
-        )
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,7 @@ def test_a_picture_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, 
     assert found.count == COUNT and found.best.failed == 1 and found.facts["failed"] == {"bad_picture": 1}
     row = found.per_sample.set_index("index").loc[2]
     assert row.failure == "bad_picture" and np.isfinite(row.pa_mpjpe_mm) and np.isinf(row.epe_px)
+    assert np.isfinite(found.best.metrics["epe_px"]) and found.best.metrics["pck_015"] < 1
     lists = json.loads(write(found.predictions, layout("freihand"))["pred.json"])
     assert not np.any(lists[0][COUNT - 1 - 2]) and np.all(np.array(lists[0][0])[:, 2] > 0)
     assert (

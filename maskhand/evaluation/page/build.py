@@ -80,7 +80,7 @@ def page(model: str, model_digest: str, measured: Sequence[Measurement], faces: 
 
 def _section(measured: Measurement) -> _Section:
     result = measured.result
-    columns = MAIN_COLUMNS | {
+    columns = dict(MAIN_COLUMNS) | {
         name: title
         for name, title in _PICTURE_COLUMNS.items()
         if any(row.metrics.get(name, np.nan) == row.metrics.get(name, np.nan) for row in result.rows)
