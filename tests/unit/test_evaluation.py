@@ -217,7 +217,7 @@ def test_a_set_without_truth_is_refused(oracle, tmp_path):
         for s in make_samples(2)
     ]
     write_set(str(tmp_path / "set"), bare)
-    with pytest.raises(EvaluationError, match="no sample has 3D joints or a mesh"):
+    with pytest.raises(EvaluationError, match="no sample has 3D joints, a mesh or 2D joints"):
         evaluate(oracle.bundle(), str(tmp_path / "set"))
 
 
