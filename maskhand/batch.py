@@ -59,7 +59,7 @@ class HandBatch(_Movable):
     image_size_px: Tensor
     """(B, 2) int64, width and height of the source picture."""
     index: Tensor
-    """(B,) int64, position of the sample in its evaluation set; -1 marks padding and training samples."""
+    """(B,) int64, position of the sample in its evaluation set; -1 marks training samples."""
 
 
 @dataclass(frozen=True)

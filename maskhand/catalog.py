@@ -67,6 +67,19 @@ class LabelFilters(_Frozen):
     """MANO parameters with a larger shape coefficient are left out."""
 
 
+BenchmarkFormat = Literal["freihand", "ho3d", "dexycb", "hint", "interhand"]
+
+
+class Benchmark(_Frozen):
+    """Which splits are measured, and in whose official format predictions are written."""
+
+    format: BenchmarkFormat
+    """Of prediction files, and the official program that scores them: `maskhand score FORMAT`."""
+    splits: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+    """What people call the benchmark besides the dataset's own name."""
+
+
 class DatasetSpec(_Frozen):
     """What one dataset's card says."""
 
@@ -97,6 +110,8 @@ class DatasetSpec(_Frozen):
     handedness: Literal["right", "left", "both"]
     filters: LabelFilters | None = None
     """For sets that publish machine-made labels with their confidence."""
+    benchmark: Benchmark | None = None
+    """None: predictions on this set have no official format."""
     picture_folders: dict[str, str] = Field(default_factory=dict)
     """Split -> folder of its pictures below the raw folder, where the labels do not say it."""
     shard_size: int = Field(gt=0, le=10_000)
@@ -116,7 +131,7 @@ class DatasetSpec(_Frozen):
 
     def digest(self) -> str:
         """12 hex digits over every fact that decides a sample's content (no prose); part of every shard plan."""
-        prose = {"title", "licence", "how_to_get", "errata", "sources"}
+        prose = {"title", "licence", "how_to_get", "errata", "sources", "benchmark"}
         text = json.dumps(self.model_dump(mode="json", exclude=prose), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -162,6 +177,26 @@ def load_spec(name: str) -> DatasetSpec:
     return spec
 
 
+def benchmarks() -> dict[str, list[DatasetSpec]]:
+    """What can be asked for as a benchmark -> the datasets it means: each one's own name, and the names they share."""
+    found: dict[str, list[DatasetSpec]] = {}
+    for spec in map(load_spec, names()):
+        for name in (spec.name, *spec.benchmark.aliases) if spec.benchmark else ():
+            found.setdefault(name, []).append(spec)
+    return found
+
+
+def official_counts(benchmark_format: BenchmarkFormat) -> dict[str, int]:
+    """Split, with its dataset, -> number of samples that its makers state, for the sets of a prediction format."""
+    specs = [spec for spec in map(load_spec, names()) if spec.benchmark and spec.benchmark.format == benchmark_format]
+    return {
+        f"{spec.name} {split}": count
+        for spec in specs
+        for split in (spec.benchmark.splits if spec.benchmark else ())
+        if (count := spec.splits[split]) is not None
+    }
+
+
 def _check_words(path: Path, spec: DatasetSpec) -> None:
     if spec.name != path.parent.name:
         raise CatalogError(f"{path}: name is {spec.name!r}, expected its folder's name {path.parent.name!r}")
@@ -173,9 +208,14 @@ def _check_words(path: Path, spec: DatasetSpec) -> None:
     ):
         if value is not None and value not in known:
             raise CatalogError(f"{path}: {key} is {value!r}; {_nearest(value, list(known))}")
-    for split in spec.images_per_annotation:
-        if split not in spec.splits:
-            raise CatalogError(f"{path}: images_per_annotation.{split}: {_nearest(split, list(spec.splits))}")
+    named = {
+        "images_per_annotation": tuple(spec.images_per_annotation),
+        "benchmark.splits": spec.benchmark.splits if spec.benchmark else (),
+    }
+    for key, splits in named.items():
+        for split in splits:
+            if split not in spec.splits:
+                raise CatalogError(f"{path}: {key}.{split}: {_nearest(split, list(spec.splits))}")
 
 
 def _sentence(error: Any) -> str:
@@ -186,6 +226,7 @@ def _sentence(error: Any) -> str:
         ("licence",): Licence,
         ("mano",): ManoConvention,
         ("filters",): LabelFilters,
+        ("benchmark",): Benchmark,
     }
     known = parts.get(tuple(error["loc"][:-1]), DatasetSpec)
     return f"{key}: unknown key; {_nearest(str(error['loc'][-1]), list(known.model_fields))}"

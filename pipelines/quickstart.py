@@ -95,6 +95,7 @@ def _show(home: Workspace, clock: _Stages, trained: dict[str, Receipt]) -> None:
     print_facts(
         "where to look",
         [
+            ("report (open it in a browser)", evaluate.page_uri(trained["evaluation"])),
             *((f"contact sheet of {name}", uri) for name, uri in sheets.items()),
             ("metrics", trained["evaluation"].uri),
             ("registered model", f"{registered['model']}, {registered['aliases']}. {registered['reason']}"),

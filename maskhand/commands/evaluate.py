@@ -14,7 +14,9 @@ app = typer.Typer()
 
 @app.command(
     epilog=examples(
-        "evaluate", "evaluate --model workspace/runs/.../export --on freihand/evaluation", "evaluate --on X"
+        "evaluate",
+        "evaluate --model workspace/runs/.../export --on freihand/evaluation",
+        "evaluate --model models:/maskhand@challenger --benchmark synthetic --workers 2",
     )
 )
 def evaluate(
@@ -24,15 +26,23 @@ def evaluate(
     on: Annotated[
         list[str], typer.Option(metavar="SET", help="Shard sets [default: the recipe's].", show_default=False)
     ] = [],  # noqa: B006
+    benchmark: Annotated[
+        str | None,
+        typer.Option(help="Its sets: freihand, ho3d_v3, dexycb, hint, interhand, synthetic ...", show_default=False),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Ray workers; any number gives the same numbers.")] = 1,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Measure a model on held-out shard sets, beside a predictor that always says the mean pose."""
     from maskhand.progress import print_table
     from maskhand.steps import evaluate as step
 
+    home = current_workspace()
+    sets = [*on, *(step.benchmark_sets(home, benchmark) if benchmark else [])]
     with shown_progress("evaluate") as progress:
-        receipt = step.evaluate(current_workspace(), model, on, progress)
+        receipt = step.evaluate(home, model, sets, progress, workers)
     print_table("evaluation", *step.table(receipt))
+    typer.echo(step.page_uri(receipt))
     say(receipt)
 
 

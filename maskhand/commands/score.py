@@ -25,6 +25,7 @@ def score(
     ],
     gt: Annotated[Path, typer.Option(help="The ground truth: a folder or file, see docs/evaluation.md.")],
     pred: Annotated[Path, typer.Option(help="The predictions, in the benchmark's official format.")],
+    split: Annotated[str, typer.Option(help="Frames of DexYCB's own folder, where --gt is that folder.")] = "s0_test",
     json: Annotated[
         Path | None,
         typer.Option(metavar="FILE", show_default=False, help="Write all numbers there, also per joint."),
@@ -32,10 +33,10 @@ def score(
 ) -> None:
     """Score a prediction file exactly as the benchmark's official program does; no model is needed."""
     from maskhand import storage
-    from maskhand.evaluation.scoring.benchmarks import score as score_files
     from maskhand.progress import print_table
+    from maskhand.steps.score import score as score_files
 
-    found = score_files(benchmark, gt, pred)
+    found = score_files(benchmark, gt, pred, split)
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
     print_table(benchmark, ("metric", "value"), found.table())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from maskhand import storage
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.config import Recipe
 from maskhand.conventions import MANO_16, MIRROR_POINT
+from maskhand.evaluation.compare import ground_truth
 from maskhand.evaluation.result import EvaluationResult
 from maskhand.hand.camera import FOCAL, crop_camera_translation
 from maskhand.hand.layer import ManoLayer
@@ -48,13 +49,36 @@ def write_report(result: EvaluationResult, folder_uri: str, sheet_png: bytes | N
     return uris
 
 
-def evaluation_sheet(
+@dataclass(frozen=True)
+class ShownHand:
+    """One of the best, median or worst hands, drawn; pictures and meshes as the hand was seen, left hands left."""
+
+    group: str
+    """`best`, `median` or `worst`."""
+    key: str
+    errors: Mapping[str, float]
+    """Its row of the table per sample."""
+    pictures: tuple[Array, ...]
+    """Picture, given 2D pose, prediction, ground truth; (tile_px, tile_px, 3) uint8."""
+    has_truth: bool
+    keypoint_confidence: float
+    """Mean over the given 2D pose."""
+    confidence: Array
+    """(16,) of MANO's joints."""
+    score: float
+    vertices_m: Array
+    """(778, 3) predicted, relative to the wrist."""
+    truth_m: Array | None
+    """(778, 3), alike."""
+
+
+def shown_hands(
     bundle: ModelBundle, result: EvaluationResult, recipe: Recipe | None = None, each: int = 3, tile_px: int = 224
-) -> bytes:
-    """A PNG with the `each` best, median and worst hands by PA-MPJPE (PA-MPVPE where a set has no joints)."""
+) -> list[ShownHand]:
+    """The `each` best, median and worst hands by PA-MPJPE (else PA-MPVPE, else the error in the picture)."""
     settings = recipe or bundle.recipe
     table = result.per_sample[result.per_sample.predictor == result.best.name]
-    metric = "pa_mpjpe_mm" if table.pa_mpjpe_mm.notna().any() else "pa_mpvpe_mm"
+    metric = next((m for m in ("pa_mpjpe_mm", "pa_mpvpe_mm") if table[m].notna().any()), "epe_px")
     table = table[table[metric].notna()].sort_values([metric, "index"])
     places = _places(len(table), each)
     chosen = table.iloc[[place for _, place in places]]
@@ -64,28 +88,49 @@ def evaluation_sheet(
     sampler = settings.sampler.model_copy(update={"iterations": result.best.iterations})
     generator = torch.Generator(device).manual_seed(settings.seed)
     prediction = predict(bundle.model, hands.to(device), sampler, generator).to("cpu")
-    pictures, captions = [], []
-    for k, (row, (group, _), numbers) in enumerate(zip(rows, places, chosen.itertuples(), strict=True)):
+    truths = ground_truth(hands, rows, bundle.model.mano)
+    shown = []
+    for k, (row, (group, _), errors) in enumerate(zip(rows, places, chosen.to_dict("records"), strict=True)):
         view = _View(row, hands.crop_from_image[k].numpy(), settings.data.crop_px, tile_px)
         truth = view.truth(bundle.model.mano, hands, k)
-        pictures.append(
-            [
-                view.shown(view.picture),
-                view.shown(view.keypoints(hands.keypoints_2d[k].numpy())),
-                view.shown(view.prediction(prediction, k, bundle.model.mano)),
-                view.shown(view.picture if truth is None else truth),
-                _confidence_tile(prediction.joint_confidence[k].numpy(), tile_px),
-            ]
+        mirror = MIRROR_POINT if view.mirrored else np.ones(3)
+        vertices = (prediction.vertices_m[k] - prediction.joints_m[k, :1]).numpy() * mirror
+        tiles = (
+            view.picture,
+            view.keypoints(hands.keypoints_2d[k].numpy()),
+            view.prediction(prediction, k, bundle.model.mano),
+            view.picture if truth is None else truth,
         )
-        captions.append(
-            [
-                f"{group}\n{row.sample.key}",
-                f"mean confidence {float(hands.keypoints_2d[k, :, 2].mean()):.2f}",
-                f"PA-MPJPE {numbers.pa_mpjpe_mm:.1f} mm\nPA-MPVPE {numbers.pa_mpvpe_mm:.1f} mm",
-                "" if truth is not None else "no mesh with a camera",
-                f"mean {prediction.joint_confidence[k].mean():.2f}, score {prediction.score[k]:.2f}",
-            ]
+        shown.append(
+            ShownHand(
+                group=group,
+                key=row.sample.key,
+                errors=errors,
+                pictures=tuple(view.shown(tile) for tile in tiles),
+                has_truth=truth is not None,
+                keypoint_confidence=float(hands.keypoints_2d[k, :, 2].mean()),
+                confidence=prediction.joint_confidence[k].numpy(),
+                score=float(prediction.score[k]),
+                vertices_m=vertices,
+                truth_m=truths.vertices_m[k].numpy() * mirror if truths.has_mesh[k] else None,
+            )
         )
+    return shown
+
+
+def evaluation_sheet(result: EvaluationResult, shown: Sequence[ShownHand], tile_px: int = 224) -> bytes:
+    """A PNG of the hands, a row each."""
+    pictures = [[*hand.pictures, _confidence_tile(hand.confidence, tile_px)] for hand in shown]
+    captions = [
+        [
+            f"{hand.group}\n{hand.key}",
+            f"mean confidence {hand.keypoint_confidence:.2f}",
+            f"PA-MPJPE {hand.errors['pa_mpjpe_mm']:.1f} mm\nPA-MPVPE {hand.errors['pa_mpvpe_mm']:.1f} mm",
+            "" if hand.has_truth else "no mesh with a camera",
+            f"mean {hand.confidence.mean():.2f}, score {hand.score:.2f}",
+        ]
+        for hand in shown
+    ]
     return contact_sheet(pictures, captions, _COLUMNS, f"{result.set_name}, {result.best.name}", tile_px)
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from maskhand.evaluation.metrics.samples import SampleErrors
+from maskhand.evaluation.predictions import Predictions
+
 MAIN_COLUMNS: Mapping[str, str] = {
     "pa_mpjpe_mm": "PA-MPJPE mm",
     "pa_mpvpe_mm": "PA-MPVPE mm",
@@ -56,8 +59,12 @@ class EvaluationResult:
     rows: tuple[EvaluationRow, ...]
     per_sample: pd.DataFrame
     """One row per sample and predictor: predictor, index, key, side, score, mean_confidence, errors in millimetres."""
+    errors: Mapping[str, SampleErrors]
+    """By predictor, point by point."""
+    predictions: Predictions
+    """Of the model's row with the most iterations."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Detector, box scale and whatever else was fixed."""
+    """Box source, detector, sampler and whatever else was fixed; failures and rejects by reason."""
 
     @property
     def set_name(self) -> str:

@@ -85,6 +85,11 @@ def cut_crop(image: Array, crop_from_image: Array, crop_px: int) -> Array:
     return cv2.warpAffine(image, crop_from_image, (crop_px, crop_px), flags=cv2.INTER_LINEAR)
 
 
+def can_decode(encoded: bytes) -> bool:
+    """Is this a picture? Decoded at an eighth of its size where its format allows, which costs little."""
+    return bool(encoded) and cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) is not None
+
+
 def _shrink(crop_from_image: Array) -> float:
     return float(abs(np.linalg.det(crop_from_image[:, :2])) ** -0.5)
 

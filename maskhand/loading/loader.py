@@ -8,7 +8,6 @@ run resumes exactly at any step, reads nothing before it, and sees the same data
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from maskhand.batch import HandBatch
 from maskhand.config import KeypointConfig, Recipe
 from maskhand.loading.augment import draw_image_augmentation, draw_keypoint_disturbance
 from maskhand.loading.collate import make_batch
+from maskhand.loading.crop import can_decode
 from maskhand.loading.labels import Sidecar, annotated_target, good_target, stack_labels
 from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest
@@ -103,49 +103,45 @@ class _StepsOfWorker(torch.utils.data.IterableDataset):
         return self.job.batches(self.start_step + first, stride)
 
 
-def eval_batches(
-    recipe: Recipe, set_uri: str, *, rank: int = 0, world: int = 1, batch: int | None = None
-) -> Iterator[HandBatch]:
-    """The samples of an evaluation set, unaugmented, each once over all ranks; see `eval_samples`."""
-    return (rows for rows, _ in eval_samples(recipe, set_uri, rank=rank, world=world, batch=batch))
+@dataclass(frozen=True)
+class EvalRows:
+    """Some samples of an evaluation set, ready for the model."""
+
+    hands: HandBatch
+    samples: tuple[ShardSample, ...]
+    unreadable: np.ndarray
+    """(B,) bool: the picture cannot be decoded, so the model is shown a black one."""
 
 
-def eval_samples(
-    recipe: Recipe, set_uri: str, *, rank: int = 0, world: int = 1, batch: int | None = None
-) -> Iterator[tuple[HandBatch, tuple[ShardSample, ...]]]:
-    """Batches of an evaluation set with the samples they were made of.
-
-    Every batch has `batch` rows (default: the recipe's) and every rank yields equally many; rows of padding repeat a
-    sample and have index -1. The tuple holds the samples of the leading rows, those that are not padding.
-    """
-    data, size = recipe.data, recipe.evaluate.batch if batch is None else batch
-    source = data.keypoints.eval_source
+def eval_range(recipe: Recipe, set_uri: str, start: int, stop: int, batch: int) -> Iterator[EvalRows]:
+    """The samples start..stop-1 of an evaluation set, unaugmented, `batch` at a time, the last rows fewer."""
+    source = recipe.data.keypoints.eval_source
     mano = (MANO,) if find_manifest(set_uri, MANO) is not None else ()
-    shard_set = ShardSet.open(set_uri, (*_keypoint_sidecar(source, data.keypoints), *mano))
-    if len(shard_set) == 0:
-        return
-    batches = math.ceil(math.ceil(len(shard_set) / world) / size)
-    rows = shard_set.evaluation(rank, world)
-    filler = shard_set.read_shard(0)[0]
-    for _ in range(batches):
-        samples = tuple(itertools.islice(rows, size))
-        padded = samples + (filler,) * (size - len(samples))
-        index = np.array([s.index for s in samples] + [-1] * (size - len(samples)))
-        yield (
-            make_batch(
-                stack_labels(
-                    [s.sample for s in padded],
-                    _entries(padded, data.keypoints),
-                    _mano(padded, annotated_target),
-                ),
-                [s.sample.image for s in padded],
-                crop_px=data.crop_px,
-                box_scale=data.box_scale,
-                keypoints=source,
-                index=index,
-            ),
-            samples,
+    shard_set = ShardSet.open(set_uri, (*_keypoint_sidecar(source, recipe.data.keypoints), *mano))
+    rows = shard_set.between(start, min(stop, len(shard_set)))
+    while samples := tuple(itertools.islice(rows, batch)):
+        labels = stack_labels(
+            [s.sample for s in samples],
+            _entries(samples, recipe.data.keypoints),
+            _mano(samples, annotated_target),
         )
+        pictures, unreadable = _readable([s.sample.image for s in samples])
+        hands = make_batch(
+            labels,
+            pictures,
+            crop_px=recipe.data.crop_px,
+            box_scale=recipe.data.box_scale,
+            keypoints=source,
+            index=np.array([s.index for s in samples]),
+        )
+        yield EvalRows(hands, samples, unreadable)
+
+
+def _readable(pictures: Sequence[bytes]) -> tuple[list[bytes | np.ndarray], np.ndarray]:
+    """The pictures, black pixels in the place of those that cannot be decoded, and which these are."""
+    unreadable = np.array([not can_decode(picture) for picture in pictures])
+    black = np.zeros((8, 8, 3), np.uint8)
+    return [black if bad else picture for bad, picture in zip(unreadable, pictures, strict=True)], unreadable
 
 
 def _keypoint_sidecar(source: str, config: KeypointConfig) -> tuple[str, ...]:

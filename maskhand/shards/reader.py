@@ -91,7 +91,10 @@ class ShardSet:
         """This rank's contiguous slice of the sample indices; all ranks together give each sample exactly once."""
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} is not in 0..{world - 1}")
-        start, stop = rank * len(self) // world, (rank + 1) * len(self) // world
+        return self.between(rank * len(self) // world, (rank + 1) * len(self) // world)
+
+    def between(self, start: int, stop: int) -> Iterator[ShardSample]:
+        """The samples start, start + 1, ..., stop - 1 of the set."""
         first = 0
         for shard, count in enumerate(self.shard_counts):
             begin, end = max(start - first, 0), min(stop - first, int(count))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,10 +19,15 @@ from maskhand.steps.train import BUNDLE_FILE, flow_tags
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
+    from maskhand.catalog import DatasetSpec
     from maskhand.conventions import Side
+    from maskhand.evaluation.result import EvaluationResult
 
 SUMMARY = "evaluation.json"
 """Written last into the folder of an evaluation: the model and, per set, `result.json` with its neighbours."""
+
+PAGE = "report.html"
+SUBMISSION = "submission/"
 
 COLUMNS = {
     "pa_mpjpe_mm": "PA-MPJPE mm",
@@ -54,33 +61,108 @@ def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict
     return digests | {"model": Receipt.of(storage.join(folder, BUNDLE_FILE)).digest}
 
 
-def evaluate(workspace: Workspace, model: str, sets: Sequence[str], progress: Progress) -> Receipt:
+def benchmark_sets(workspace: Workspace, benchmark: str) -> list[str]:
+    """The shard sets of a benchmark (`freihand`, `ho3d_v3`, `hint`, `synthetic`) that are there; ValueError if none."""
+    from maskhand.catalog import benchmarks
+    from maskhand.shards.manifest import find_manifest
+
+    known = benchmarks()
+    if benchmark not in known:
+        raise ValueError(f"benchmark {benchmark!r} not known; known are {', '.join(sorted(known))}")
+    splits = {spec.name: spec.benchmark.splits for spec in known[benchmark] if spec.benchmark}
+    sets = [f"{name}/{split}" for name, of_set in splits.items() for split in of_set]
+    found = [name for name in sets if find_manifest(workspace.shard_set(name), IMAGES) is not None]
+    if not found:
+        raise ValueError(
+            f"benchmark {benchmark!r}: no shards of {', '.join(sets)} in this workspace; "
+            f"make them with `maskhand shard {next(iter(splits))} --raw DIR`"
+        )
+    return found
+
+
+def evaluate(workspace: Workspace, model: str, sets: Sequence[str], progress: Progress, workers: int = 1) -> Receipt:
     """Measure `model` on shard sets (none: its recipe's) beside the mean pose of its training sets.
 
-    The receipt names `evaluation.json`; beside it each set has result.json, table.md, samples.parquet and sheet.png.
+    workers: Ray workers who share the batches; any number gives the same numbers. The receipt names `evaluation.json`;
+    beside it lies report.html, and each set has result.json, table.md, samples.parquet, sheet.png and, where its card
+    names a benchmark, the predictions in the official format.
     """
     from maskhand.catalog import load_spec
     from maskhand.evaluation import runner
     from maskhand.evaluation.mean_pose import mean_pose_of_sets
-    from maskhand.evaluation.report import evaluation_sheet, write_report
+    from maskhand.evaluation.page.build import Measurement, page
+    from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_report
     from maskhand.models.bundle import ModelBundle
 
-    bundle = ModelBundle.load(model_folder(workspace, model))
+    exported = model_folder(workspace, model)
+    bundle = ModelBundle.load(exported)
     train = {workspace.shard_set(name): weight for name, weight in bundle.recipe.data.train.items()}
     baseline = mean_pose_of_sets(train)
     folder = storage.join(workspace.reports, f"evaluation-{bundle.recipe.name}-{bundle.digest}")
     found: dict[str, Any] = {}
+    measured: list[Measurement] = []
     for name in sets or bundle.recipe.data.evaluate:
-        tips = load_spec(name.partition("/")[0]).fingertip_vertices or "smplx"
-        result = runner.evaluate(bundle, workspace.shard_set(name), baseline=baseline, tips=tips, progress=progress)
-        files = write_report(result, storage.join(folder, name), evaluation_sheet(bundle, result))
+        spec, set_uri = load_spec(name.partition("/")[0]), workspace.shard_set(name)
+        tips: dict[Side, str | None] = {"right": spec.tips_of("right"), "left": spec.tips_of("left")}
+        with _mapper(workers) as mapper:
+            result = runner.evaluate(
+                bundle,
+                set_uri,
+                baseline=baseline,
+                tips=tips,
+                mapper=mapper or runner.here,
+                model_folder=exported if mapper else None,
+                progress=progress,
+            )
+        home = storage.join(folder, name)
+        files = _submission(spec, set_uri, result, home)
+        hands = shown_hands(bundle, result)
+        files |= write_report(result, home, evaluation_sheet(result, hands))
+        measured.append(Measurement(result, hands))
         found[name] = json.loads(result.to_json()) | {"files": files}
-    summary = {"model": model, "model_digest": bundle.digest, "sets": found}
+    page_uri = storage.join(folder, PAGE)
+    faces = bundle.model.mano.faces.cpu().numpy()
+    storage.write_bytes_atomic(page_uri, page(model, bundle.digest, measured, faces).encode())
+    summary = {"model": model, "model_digest": bundle.digest, "page": page_uri, "sets": found}
     uri = storage.join(folder, SUMMARY)
     storage.write_bytes_atomic(uri, (json.dumps(summary, indent=1) + "\n").encode())
     first = next(iter(found.values()))
     gain = {"gain_over_mean_pose": round(first["gain_over_mean_pose"], 4)}
     return Receipt.of(uri, samples=sum(s["count"] for s in found.values()), **gain)
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Any]:
+    """Shares work among that many Ray workers; None for one, which is this process."""
+    if workers == 1:
+        yield None
+        return
+    from maskhand.cluster.map import map_shards
+    from maskhand.cluster.session import ray_session
+
+    with ray_session():
+        yield partial(map_shards, concurrency=workers)
+
+
+def _submission(spec: DatasetSpec, set_uri: str, result: EvaluationResult, folder: str) -> dict[str, str]:
+    """Predictions in the benchmark's official format, by file name; none where the split is no benchmark's."""
+    from maskhand.evaluation.submission import Layout, write
+    from maskhand.shards.manifest import read_manifest
+
+    if spec.benchmark is None or result.set_name.partition("/")[2] not in spec.benchmark.splits:
+        return {}
+    layout = Layout(
+        format=spec.benchmark.format,
+        joint_order=spec.joint_order or "openpose21",
+        axes=spec.axes or "opencv",
+        metres_per_unit=1.0 if spec.units is None else spec.metres_per_unit,
+        planned=read_manifest(set_uri, IMAGES).planned,
+    )
+    files = {f"{SUBMISSION}{name}": data for name, data in write(result.predictions, layout).items()}
+    uris = {name: storage.join(folder, name) for name in files}
+    for name, data in files.items():
+        storage.write_bytes_atomic(uris[name], data)
+    return uris
 
 
 def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) -> str:
@@ -102,8 +184,10 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
             predictor = row["name"].replace("=", "").replace(" ", "_")
             values = {k: v for k, v in row["metrics"].items() if v is not None}
             tracker.log_metrics(run_id, {f"eval/{name}/{predictor}/{metric}": v for metric, v in values.items()})
-        for uri in result["files"].values():
-            tracker.log_file(run_id, uri, f"evaluation/{name}")
+        for file, uri in result["files"].items():
+            if not file.startswith(SUBMISSION):  # as large as the benchmark, and made again by the same command
+                tracker.log_file(run_id, uri, f"evaluation/{name}")
+    tracker.log_file(run_id, summary["page"], "evaluation")
     return run_id
 
 
@@ -154,6 +238,11 @@ def table(receipt: Receipt) -> tuple[list[str], list[list[str]]]:
 def sheets(receipt: Receipt) -> dict[str, str]:
     """URIs of an evaluation's contact sheets, by set."""
     return {name: result["files"]["sheet.png"] for name, result in _read(receipt)["sets"].items()}
+
+
+def page_uri(receipt: Receipt) -> str:
+    """The evaluation's report, one HTML file that needs nothing else."""
+    return _read(receipt)["page"]
 
 
 def as_data_url(png_uri: str) -> str:

@@ -20,7 +20,7 @@ from maskhand.loading.augment import ImageAugmentation, draw_image_augmentation,
 from maskhand.loading.collate import given_pose, make_batch, normalise
 from maskhand.loading.crop import crop_encoded, crop_side_px, cut_crop
 from maskhand.loading.labels import stack_labels
-from maskhand.loading.loader import eval_batches, eval_samples, train_batches
+from maskhand.loading.loader import eval_range, train_batches
 from maskhand.loading.photo import photo_batch
 from maskhand.loading.poses import pose_batches
 from maskhand.sample import HandSample
@@ -363,26 +363,27 @@ def test_the_batch_must_divide_over_the_workers(shards, recipe):
         next(train_batches(recipe, str(shards), world=3))
 
 
-@pytest.mark.parametrize("world", [1, 3])
-def test_evaluation_gives_each_sample_once_and_pads(shards, recipe, world):
+@pytest.mark.parametrize("cuts", [[0, 26], [0, 8, 20, 26]])
+def test_evaluation_gives_each_sample_once_however_it_is_cut(shards, recipe, cuts):
     uri = str(shards / "dots" / "training")
-    ranks = [list(eval_batches(recipe, uri, rank=r, world=world)) for r in range(world)]
-    assert len({len(batches) for batches in ranks}) == 1, "every rank makes equally many collective calls"
-    assert all(len(b.index) == 4 for batches in ranks for b in batches)
-    index = torch.cat([b.index for batches in ranks for b in batches])
-    assert sorted(index[index >= 0].tolist()) == list(range(26))
+    pieces = [list(eval_range(recipe, uri, a, b, 4)) for a, b in itertools.pairwise(cuts)]
+    assert [rows.hands.index.tolist() for piece in pieces for rows in piece] == [
+        list(range(k, min(k + 4, 26))) for k in range(0, 26, 4)
+    ]
+    assert list(eval_range(recipe, uri, 26, 99, 4)) == []
 
 
 def test_evaluation_rows_are_their_samples(shards, recipe):
-    for batch, samples in eval_samples(recipe, str(shards / "dots" / "training")):
-        assert batch.index[: len(samples)].tolist() == [s.index for s in samples]
-        assert batch.is_left[: len(samples)].tolist() == [s.sample.side == "left" for s in samples]
-        assert torch.equal(batch.keypoints_2d[..., :2], batch.joints_2d)
+    for rows in eval_range(recipe, str(shards / "dots" / "training"), 0, 26, 4):
+        assert rows.hands.index.tolist() == [s.index for s in rows.samples]
+        assert rows.hands.is_left.tolist() == [s.sample.side == "left" for s in rows.samples]
+        assert torch.equal(rows.hands.keypoints_2d[..., :2], rows.hands.joints_2d) and not rows.unreadable.any()
 
 
 def test_a_photo_takes_the_same_path(shards, recipe):
     uri = str(shards / "dots" / "training")
-    batch, samples = next(eval_samples(recipe, uri))
+    rows = next(eval_range(recipe, uri, 0, 4, 4))
+    batch, samples = rows.hands, rows.samples
     for row in (0, 1):
         sample = samples[row].sample
         image = cv2.cvtColor(cv2.imdecode(np.frombuffer(sample.image, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

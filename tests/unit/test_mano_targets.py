@@ -18,7 +18,7 @@ from maskhand.evaluation.mean_pose import mean_pose_of_sets
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path
 from maskhand.hand.rotations import axis_angle_to_matrix
-from maskhand.loading.loader import eval_batches
+from maskhand.loading.loader import eval_range
 from maskhand.loading.poses import read_mano_poses
 from maskhand.sample import Camera, HandPose, SampleError
 from maskhand.shards.layout import ShardError
@@ -113,7 +113,8 @@ def test_only_good_fits_are_learned_from_and_only_annotations_measured_against(t
     assert annotate_mano(uri).count == 5
     assert len(read_mano_poses(uri)) == 4
     assert mean_pose_of_sets({uri: 1.0}).count == 4
-    batch = next(eval_batches(load_recipe("tiny", ["data.keypoints.eval_source=annotated"]), uri, batch=5))
+    recipe = load_recipe("tiny", ["data.keypoints.eval_source=annotated"])
+    batch = next(eval_range(recipe, uri, 0, 5, 5)).hands
     assert batch.has_mano.tolist() == [0, 0, 0, 0, 1]
 
 

@@ -10,16 +10,19 @@ from typing import get_args, get_type_hints
 import numpy as np
 import official_twins as twins
 import pytest
+from published_layouts import dexycb as published
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
+from maskhand.adapters.base import RawDataError
 from maskhand.cli import app
 from maskhand.commands.score import score as score_verb
-from maskhand.evaluation.scoring.benchmarks import BENCHMARKS, score
+from maskhand.evaluation.scoring.benchmarks import BENCHMARKS
 from maskhand.evaluation.scoring.json_lists import read_samples
 from maskhand.evaluation.scoring.npz import Npz
 from maskhand.evaluation.scoring.scores import ScoreError, Scores
 from maskhand.evaluation.scoring.stream import total
+from maskhand.steps.score import score
 
 RELATIVE = 1e-9
 JOINT_KEYS = ("mpjpe_mm", "pa_mpjpe_mm", "auc_joints", "auc_joints_aligned")
@@ -295,11 +298,49 @@ def test_bad_dexycb_files_are_sentences(tmp_path: Path) -> None:
         pred.write_text(text)
         with pytest.raises(ScoreError, match=sentence):
             score("dexycb", gt, pred)
-    with pytest.raises(ScoreError, match="not a folder"):
-        score("dexycb", tmp_path, pred)
     np.savez(gt, image_id=np.arange(3), joint_3d_m=np.zeros((2, 21, 3)))
     with pytest.raises(ScoreError, match="joint_3d_m has 2 rows, image_id 3"):
         score("dexycb", gt, pred)
+
+
+def test_dexycb_is_scored_from_its_own_folder_as_from_an_npz(tmp_path: Path) -> None:
+    subjects = (7, 8)
+    rng = np.random.default_rng(0)
+    folder, joints = tmp_path / "raw", []
+    for serial in published.SERIALS:
+        path = folder / "calibration" / "intrinsics" / f"{serial}_640x480.yml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("color: {fx: 600.0, fy: 600.0, ppx: 320.0, ppy: 240.0}\n")
+    (folder / "calibration" / "mano_x").mkdir()
+    (folder / "calibration" / "mano_x" / "mano.yml").write_text("betas: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n")
+    for subject in subjects:
+        for sequence in (0, 1):
+            home = folder / f"{published.DATES[subject]}-subject-{subject + 1:02d}" / f"sequence{sequence}"
+            home.mkdir(parents=True)
+            (home / "meta.yml").write_text("num_frames: 2\nmano_sides: [right]\nmano_calib: [x]\n")
+            for serial in published.SERIALS:
+                for frame in range(2):
+                    joints.append(
+                        rng.normal(size=(21, 3)).astype(np.float32)
+                        if rng.random() < 0.8
+                        else -np.ones((21, 3), np.float32)
+                    )
+                    (home / serial).mkdir(exist_ok=True)
+                    np.savez(home / serial / f"labels_{frame:06d}.npz", joint_3d=joints[-1][None])
+    truth = np.stack(joints).astype(np.float32)
+    np.savez(tmp_path / "gt.npz", image_id=np.arange(len(truth)), joint_3d_m=truth)
+    guess = 1000 * truth + rng.normal(size=truth.shape)
+    lines = (f"{k}," + ",".join(f"{v:.4f}" for v in row.ravel()) for k, row in enumerate(guess))
+    (tmp_path / "pred.txt").write_text("\n".join(lines))
+    whole, own = (score("dexycb", gt, tmp_path / "pred.txt", "s1_test") for gt in (tmp_path / "gt.npz", folder))
+    assert own.metrics == whole.metrics and own.counts == whole.counts and own.counts["no_hand"] > 0
+    with pytest.raises(RawDataError, match="not found"):
+        score("dexycb", folder, tmp_path / "pred.txt", "s1_val")
+    with pytest.raises(ScoreError, match="no split 's9'"):
+        score("dexycb", folder, tmp_path / "pred.txt", "s9")
+    np.savez(home / serial / "labels_000001.npz", other=np.zeros(3))
+    with pytest.raises(ScoreError, match="no 'joint_3d'"):
+        score("dexycb", folder, tmp_path / "pred.txt", "s1_test")
 
 
 def test_bad_npz_files_are_sentences(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from maskhand.evaluation.scoring import dexycb, hint, interhand, mesh
 from maskhand.evaluation.scoring.scores import ScoreError, Scores
 
-BENCHMARKS: Mapping[str, Callable[[Path, Path], Scores]] = {
+BENCHMARKS: Mapping[str, Callable[[Path, Path, Mapping[str, int]], Scores]] = {
     "freihand": partial(mesh.score, mesh.FREIHAND),
     "ho3d": partial(mesh.score, mesh.HO3D),
     "dexycb": dexycb.score,
@@ -18,11 +18,13 @@ BENCHMARKS: Mapping[str, Callable[[Path, Path], Scores]] = {
 }
 
 
-def score(benchmark: str, gt: Path, pred: Path) -> Scores:
+def score(benchmark: str, gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
     """Score a prediction file against a ground truth; both in the benchmark's official formats (docs/evaluation.md).
+
+    official: split -> number of samples; another number is a warning.
 
     Raises ScoreError, a sentence, for an unknown benchmark and for files that cannot be scored.
     """
     if benchmark not in BENCHMARKS:
         raise ScoreError(f"benchmark {benchmark!r} not known; known are {', '.join(BENCHMARKS)}")
-    return BENCHMARKS[benchmark](gt, pred)
+    return BENCHMARKS[benchmark](gt, pred, official)

@@ -6,7 +6,7 @@ each with its area under the curve from 0 to 50 mm: as predicted, relative to th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,6 @@ Array = np.ndarray
 
 AUC_LIMIT_MM = 50.0
 NO_HAND = -1.0
-OFFICIAL_COUNTS = {"s0 test": 78768}
 AT_ONCE = 1024
 _LINES = 4096
 
@@ -38,16 +37,19 @@ class Totals(Addable):
     aligned: PointErrors
 
 
-def score(gt: Path, pred: Path) -> Scores:
+def score(gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
     """gt: .npz with image_id (N,) and joint_3d_m (N, 21, 3); pred: a line `id,63 numbers in mm` per frame.
 
     Raises ScoreError for files that cannot be scored, such as a prediction without one of the frames.
     """
-    return score_frames(read_truth(gt), pred)
+    return score_frames(read_truth(gt), pred, official)
 
 
-def score_frames(truth: Iterable[tuple[Array, Array]], pred: Path) -> Scores:
-    """truth: pieces of image ids (n,) and joints in metres (n, 21, 3) as published, -1 where there is no hand."""
+def score_frames(truth: Iterable[tuple[Array, Array]], pred: Path, official: Mapping[str, int]) -> Scores:
+    """truth: pieces of image ids (n,) and joints in metres (n, 21, 3) as published, -1 where there is no hand.
+
+    official: split -> number of its frames, with or without a hand.
+    """
     ids, joints_mm = read_predictions(pred)
     finite = np.isfinite(joints_mm).all((1, 2))
     joints_mm[~finite] = 0.0
@@ -91,7 +93,7 @@ def score_frames(truth: Iterable[tuple[Array, Array]], pred: Path) -> Scores:
         },
         joints=OPENPOSE_21,
         warnings=[
-            *count_warning(frames["scored"] + frames["no_hand"], OFFICIAL_COUNTS),
+            *count_warning(frames["scored"] + frames["no_hand"], official),
             *failed_warning(frames["not_finite"], "scored as a hand of zeros"),
         ],
     )

@@ -6,6 +6,7 @@ files), whatever crop a method used. Every keypoint stays in the original pictur
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,10 @@ Array = np.ndarray
 
 STATES = {"all": "all", "vis": "visible", "occ": "occluded"}
 """Ending of the file -> ending of the key."""
-OFFICIAL_COUNTS = {"New Days": 1754, "VISOR": 1906, "Ego4D": 1714}
 _SCALE_UNIT_PX = 200.0
 
 
-def score(gt: Path, pred: Path) -> Scores:
+def score(gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
     """gt: folder with one *_all.npz, *_vis.npz, *_occ.npz, or such a path without the ending; pred: .npz.
 
     pred holds keypoints_2d_px (N, 21, 2) in the order of the ground truth. Raises ScoreError for files that cannot be
@@ -35,7 +35,7 @@ def score(gt: Path, pred: Path) -> Scores:
     metrics: dict[str, float] = {}
     counts: dict[str, int] = {"samples": len(points_px)}
     per_joint: dict[str, Array] = {}
-    warnings = count_warning(len(points_px), OFFICIAL_COUNTS)
+    warnings = count_warning(len(points_px), official)
     for state, file in files.items():
         target = file.read("hand_keypoints_2d", NUM_JOINTS, 3)
         size_px = _size_px(file)

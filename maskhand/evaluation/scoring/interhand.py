@@ -8,7 +8,7 @@ interacting samples with both wrists annotated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,6 @@ JOINTS = tuple(
         "wrist",
     )
 )
-OFFICIAL_COUNTS = {"test": 849160, "val": 380125}
 AT_ONCE = 2048
 
 
@@ -49,7 +48,7 @@ class Totals(Addable):
     """(1,) samples."""
 
 
-def score(gt: Path, pred: Path) -> Scores:
+def score(gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
     """gt: .npz with joint_cam_mm (N, 42, 3), joint_valid (N, 42), hand_type (N,); pred: .npz with joint_cam_mm.
 
     Raises ScoreError for files that cannot be scored.
@@ -97,7 +96,7 @@ def score(gt: Path, pred: Path) -> Scores:
         per_joint={name: means.values for name, means in groups.items()},
         joints=JOINTS,
         warnings=[
-            *count_warning(samples, OFFICIAL_COUNTS),
+            *count_warning(samples, official),
             *failed_warning(failed, "replaced by zeros where they are annotated"),
             *(line for name, means in groups.items() for line in joint_warning(means.count, JOINTS, name)),
             *([] if pairs else ["mrrpe_mm: no interacting sample has both wrists annotated, so there is no number"]),

@@ -32,16 +32,14 @@ class MeshBenchmark:
     """What sets FreiHAND and HO-3D apart."""
 
     name: str
-    official_counts: Mapping[str, int]
     joints: tuple[str, ...]
     bone: tuple[int, int] | None
     """Joints whose distance sets the scale of the scale-translation alignment; None: there is none."""
 
 
-FREIHAND = MeshBenchmark("freihand", {"evaluation": 3960}, OPENPOSE_21, None)
+FREIHAND = MeshBenchmark("freihand", OPENPOSE_21, None)
 HO3D = MeshBenchmark(
     "ho3d",
-    {"v2": 11524, "v3": 20137},
     (*MANO_16, *(f"{finger}_tip" for finger in ("thumb", "index", "middle", "ring", "little"))),
     (0, 4),
 )
@@ -65,7 +63,7 @@ class MeshTotals(Addable):
     f: Means
 
 
-def score(benchmark: MeshBenchmark, gt: Path, pred: Path) -> Scores:
+def score(benchmark: MeshBenchmark, gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
     """gt: folder with evaluation_xyz.json and evaluation_verts.json; pred: `[xyz, verts]` JSON, or a folder with one.
 
     Raises ScoreError for files that cannot be scored. An empty list of verts scores the joints alone.
@@ -77,7 +75,7 @@ def score(benchmark: MeshBenchmark, gt: Path, pred: Path) -> Scores:
     joint_totals = measure_joints(prediction.joints, truth, benchmark.bone)
     meshes = prediction.beside(read_samples(gt / "evaluation_verts.json", AT_ONCE, verts=None))
     mesh_totals = total(meshes, lambda piece: measure_meshes(*piece)) if prediction.has_meshes else None
-    return _scores(benchmark, joint_totals, mesh_totals, len(truth), len(prediction.failed))
+    return _scores(benchmark, joint_totals, mesh_totals, count_warning(len(truth), official), len(prediction.failed))
 
 
 def measure_joints(joints_m: Array, truth_m: Array, bone: tuple[int, int] | None) -> JointTotals:
@@ -172,8 +170,9 @@ def _prediction_file(pred: Path) -> Path:
 
 
 def _scores(
-    benchmark: MeshBenchmark, joints: JointTotals, meshes: MeshTotals | None, samples: int, failed: int
+    benchmark: MeshBenchmark, joints: JointTotals, meshes: MeshTotals | None, warnings: list[str], failed: int
 ) -> Scores:
+    samples = int(joints.raw.count.max())
     metrics = {
         "mpjpe_mm": 1e3 * joints.raw.mean,
         "pa_mpjpe_mm": 1e3 * joints.aligned.mean,
@@ -210,7 +209,7 @@ def _scores(
         per_joint={name: 1e3 * values for name, values in per_joint.items()},
         joints=benchmark.joints,
         warnings=[
-            *count_warning(samples, benchmark.official_counts),
+            *warnings,
             *failed_warning(failed, "scored as a hand of zeros"),
             *([] if meshes is not None else ["the prediction holds no verts: no number about meshes"]),
         ],

@@ -1,0 +1,250 @@
+"""Predictions against the truth: a table of errors per predictor, from which every number of an evaluation is made.
+
+Left hands enter the model mirrored, so predictions and ground truth are compared as right hands: a mirror changes no
+distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from maskhand.batch import HandBatch, HandPrediction
+from maskhand.conventions import MANO_16, MIRROR_POINT, OPENPOSE_21
+from maskhand.evaluation.mean_pose import MeanPose
+from maskhand.evaluation.metrics.accumulate import Means, divide
+from maskhand.evaluation.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS
+from maskhand.evaluation.metrics.samples import SampleErrors, sample_errors
+from maskhand.evaluation.predictions import Predictions, with_tips
+from maskhand.evaluation.result import EvaluationRow
+from maskhand.hand.layer import ManoLayer
+from maskhand.shards.reader import ShardSample
+
+Array = np.ndarray
+
+PCK_NAMES = {f"pck_{round(100 * threshold):03d}": threshold for threshold in PCK_THRESHOLDS}
+_TENSORS = (
+    "score",
+    "confidence",
+    "has_joints",
+    "has_mesh",
+    "joint_confidence",
+    "distance_px",
+    "size_px",
+    "absolute_m",
+    "occluded",
+)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth of B hands as right hands, metres, camera axes, relative to the wrist."""
+
+    joints_m: Tensor
+    """(B, 21, 3)."""
+    joints_valid: Tensor
+    """(B, 21) bool."""
+    vertices_m: Tensor
+    """(B, 778, 3)."""
+    has_mesh: Tensor
+    """(B,) bool."""
+
+
+def ground_truth(hands: HandBatch, rows: Sequence[ShardSample], mano: ManoLayer) -> Truth:
+    """The annotated mesh where a sample has one, else the mesh of its MANO target, else none."""
+    target = mano(hands.rotmats.to(mano.weights.device), hands.betas.to(mano.weights.device))
+    vertices = (target.vertices_m - target.joints_m[:, :1]).cpu()
+    has_mesh = hands.has_mano.bool().clone()
+    for k, row in enumerate(rows):
+        annotated, joints = row.sample.vertices_cam_m, row.sample.joints_cam_m
+        if annotated is not None and joints is not None and hands.joints_3d_valid[k, 0] > 0:
+            relative = (annotated - joints[0]) * (MIRROR_POINT if row.sample.side == "left" else 1.0)
+            vertices[k], has_mesh[k] = torch.from_numpy(relative.astype(np.float32)), True
+    return Truth(hands.joints_3d_m, hands.joints_3d_valid.bool(), vertices, has_mesh)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One predictor's errors over N samples, with what identifies the samples."""
+
+    errors: SampleErrors
+    index: np.ndarray
+    keys: list[str]
+    sides: list[str]
+    score: Tensor
+    confidence: Tensor
+    failure: list[str]
+    """Why a sample counts as failed; empty where it does not."""
+    has_joints: Tensor
+    has_mesh: Tensor
+    joint_confidence: Tensor
+    """(N, 16); NaN for a predictor without any."""
+    distance_px: Tensor
+    """(N, 21) of the projected joints from the annotated ones in the picture; NaN where unknown."""
+    size_px: Tensor
+    """(N,) longer side of the annotation's box."""
+    absolute_m: Tensor
+    """(N, 21) distance before the picture's camera, without any alignment; NaN where unknown."""
+    occluded: Tensor
+    """(N, 21) 1 where a joint is annotated as hidden, 0 where not; NaN where the data set does not say."""
+
+    @classmethod
+    def concatenate(cls, parts: list[Table]) -> Table:
+        return cls(
+            errors=SampleErrors.concatenate([p.errors for p in parts]),
+            index=np.concatenate([p.index for p in parts]),
+            keys=[key for p in parts for key in p.keys],
+            sides=[side for p in parts for side in p.sides],
+            failure=[reason for p in parts for reason in p.failure],
+            **{name: torch.cat([getattr(p, name) for p in parts]) for name in _TENSORS},
+        )
+
+    def row(self, name: str, iterations: int | None) -> EvaluationRow:
+        metrics = self.errors.summary() | self._in_picture()
+        if iterations is not None:
+            error, score = self.errors.per_sample()["pa_mpjpe_mm"], self.score.numpy()
+            known = np.isfinite(error) & np.isfinite(score)
+            varied = known.sum() > 2 and np.ptp(score[known]) > 0
+            metrics["score_rank_correlation"] = float(spearmanr(score[known], -error[known])[0]) if varied else np.nan
+        return EvaluationRow(name, iterations, metrics, sum(bool(reason) for reason in self.failure))
+
+    def _in_picture(self) -> dict[str, float]:
+        """What needs the picture's camera: absolute error, end-point error, PCK; NaN where there is no truth for it."""
+        distance = self.distance_px.numpy()
+        within = {
+            name: np.where(np.isnan(distance), np.nan, distance <= threshold * self.size_px.numpy()[:, None])
+            for name, threshold in PCK_NAMES.items()
+        }
+        reached = np.where(
+            np.isfinite(distance), distance, np.nan
+        )  # a failed sample is wrong, but not by so many pixels
+        means = {"absolute_mpjpe_mm": 1e3 * self.absolute_m.numpy(), "epe_px": reached, **within}
+        hidden = self.occluded.numpy()
+        if not np.isnan(hidden).all():
+            for state, chosen in (("visible", hidden == 0), ("occluded", hidden == 1)):
+                means |= {f"{name}_{state}": np.where(chosen, values, np.nan) for name, values in within.items()}
+        return {name: Means.of(values).mean for name, values in means.items()}
+
+    def frame(self, name: str) -> pd.DataFrame:
+        columns: dict[str, Any] = {
+            "predictor": [name] * len(self.keys),
+            "index": self.index,
+            "key": self.keys,
+            "side": self.sides,
+            "score": self.score.numpy(),
+            "mean_confidence": self.confidence.numpy(),
+            "failure": self.failure,
+            "box_px": self.size_px.numpy(),
+            "occluded_share": _row_means(self.occluded.numpy()),
+            "epe_px": _row_means(self.distance_px.numpy()),
+            "absolute_mpjpe_mm": 1e3 * _row_means(self.absolute_m.numpy()),
+        }
+        joints = {f"pa_mm.{name}": 1e3 * self.errors.joint_pa_m[:, j] for j, name in enumerate(OPENPOSE_21)}
+        confidence = {f"confidence.{name}": self.joint_confidence[:, j].numpy() for j, name in enumerate(MANO_16)}
+        return pd.DataFrame(columns | self.errors.per_sample() | joints | confidence)
+
+
+@dataclass(frozen=True)
+class Points:
+    """A prediction as far as errors need it."""
+
+    vertices_m: Tensor
+    joints_m: Tensor
+    score: Tensor
+    joint_confidence: Tensor
+
+
+def always(mean: MeanPose, mano: ManoLayer, count: int) -> Points:
+    """The predictor that says the mean pose `count` times."""
+    device = mano.weights.device
+    rotmats = torch.as_tensor(mean.rotmats, dtype=torch.float32, device=device)[None]
+    mesh = mano(rotmats, torch.as_tensor(mean.betas, dtype=torch.float32, device=device)[None])
+    nan = torch.full((count,), torch.nan)
+    vertices, joints = (x.cpu().expand(count, -1, -1) for x in (mesh.vertices_m, mesh.joints_m))
+    return Points(vertices, joints, nan, nan[:, None].expand(count, 16))
+
+
+def is_finite(guess: HandPrediction) -> Tensor:
+    """(B,) bool: every number of a predicted hand and its camera is finite."""
+    parts = (guess.vertices_m.flatten(1), guess.joints_m.flatten(1), guess.camera)
+    return torch.stack([part.isfinite().all(1) for part in parts]).all(0)
+
+
+def compare(
+    guess: HandPrediction | Points,
+    truth: Truth,
+    rows: Sequence[ShardSample],
+    tips: Sequence[str | None],
+    failure: list[str],
+    placed: Predictions | None = None,
+) -> Table:
+    """Errors of B predictions; those with a reason in `failure` are scored as a hand shrunk to a point.
+
+    placed: the same predictions before the picture's camera, where the predictor has one.
+    """
+    usable = torch.tensor([not reason for reason in failure])[:, None, None]
+    vertices = guess.vertices_m.where(usable, 0.0)
+    joints = with_tips(guess.joints_m.where(usable, 0.0), vertices, tips)
+    wrist = joints[:, :1]
+    errors = sample_errors(
+        joints - wrist, truth.joints_m, vertices - wrist, truth.vertices_m, truth.joints_valid, truth.has_mesh
+    )
+    confidence = guess.joint_confidence.double().where(usable[:, 0], torch.nan)
+    unknown = torch.full((len(rows), 21), torch.nan, dtype=torch.float64)
+    return Table(
+        errors=errors,
+        index=np.array([row.index for row in rows]),
+        keys=[row.sample.key for row in rows],
+        sides=[row.sample.side for row in rows],
+        score=guess.score.double().where(usable[:, 0, 0], torch.nan),
+        confidence=confidence.mean(1),
+        failure=failure,
+        has_joints=truth.joints_valid.any(1),
+        has_mesh=truth.has_mesh,
+        joint_confidence=confidence,
+        distance_px=unknown if placed is None else torch.from_numpy(_picture_distances(placed, rows)),
+        size_px=torch.tensor([np.ptp(row.sample.box_xyxy_px.reshape(2, 2), axis=0).max() for row in rows]).double(),
+        absolute_m=unknown if placed is None else torch.from_numpy(_absolute_distances(placed, rows)),
+        occluded=torch.from_numpy(np.stack([_occluded(row) for row in rows])),
+    )
+
+
+def _picture_distances(placed: Predictions, rows: Sequence[ShardSample]) -> Array:
+    """(B, 21) pixels, NaN where a joint is not annotated; infinite for a failed sample."""
+    found = np.full((len(rows), 21), np.nan)
+    for k, row in enumerate(rows):
+        target, confidence = row.sample.joints_2d_px, row.sample.joints_2d_conf
+        if target is not None:
+            seen = np.ones(21, bool) if confidence is None else confidence > MIN_CONFIDENCE
+            distance = np.linalg.norm(placed.joints_px[k].astype(np.float64) - target, axis=1)
+            found[k, seen] = np.where(np.isnan(distance), np.inf, distance)[seen]
+    return found
+
+
+def _absolute_distances(placed: Predictions, rows: Sequence[ShardSample]) -> Array:
+    """(B, 21) metres where the picture's camera is known; a failed sample counts as a point at the camera."""
+    distance = np.linalg.norm(np.nan_to_num(placed.joints_cam_m.astype(np.float64)) - placed.truth_cam_m, axis=-1)
+    distance[[row.sample.camera is None for row in rows]] = np.nan
+    return distance
+
+
+def _occluded(row: ShardSample) -> Array:
+    """(21,) 1 hidden, 0 visible, NaN not annotated or unknown."""
+    hidden, confidence = row.sample.joints_2d_occluded, row.sample.joints_2d_conf
+    if hidden is None:
+        return np.full(21, np.nan)
+    seen = np.ones(21, bool) if confidence is None else confidence > MIN_CONFIDENCE
+    return np.where(seen, hidden.astype(np.float64), np.nan)
+
+
+def _row_means(values: Array) -> Array:
+    """(N, K) -> (N,) mean of what is known, NaN for a row without anything."""
+    known = ~np.isnan(values)
+    return divide(np.where(known, values, 0.0).sum(1), known.sum(1))

@@ -1,0 +1,157 @@
+"""Put the page together: tables, charts, pictures and meshes of an evaluation in one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import cv2
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from maskhand.evaluation.page.findings import Figure, Group, figures, groups
+from maskhand.evaluation.report import ShownHand
+from maskhand.evaluation.result import MAIN_COLUMNS, EvaluationResult
+
+Array = np.ndarray
+
+_JPEG_QUALITY = 85
+_MESH_UNIT_M = 1e-5
+"""Vertices are kept as whole hundredths of a millimetre."""
+_PICTURE_COLUMNS = {
+    "absolute_mpjpe_mm": "absolute MPJPE mm",
+    "epe_px": "EPE px",
+    "pck_005": "PCK@5",
+    "pck_010": "PCK@10",
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One set of an evaluation and the hands to show of it."""
+
+    result: EvaluationResult
+    hands: Sequence[ShownHand]
+
+
+@dataclass(frozen=True)
+class _Hand:
+    group: str
+    key: str
+    error: str
+    side: str
+    confidence: float
+    pictures: list[tuple[str, str]]
+    mesh: str
+    truth: str
+
+
+@dataclass(frozen=True)
+class _Section:
+    name: str
+    sentences: list[str]
+    columns: list[str]
+    rows: list[tuple[str, list[str]]]
+    figures: list[Figure]
+    groups: list[Group]
+    hands: list[_Hand]
+    facts: list[tuple[str, str]]
+
+
+def page(model: str, model_digest: str, measured: Sequence[Measurement], faces: Array) -> str:
+    """The HTML text. faces (1538, 3) of the right hand; nothing is fetched when the page is opened."""
+    files = resources.files("maskhand.evaluation.page")
+    style, script, text = (files.joinpath(f"page.{end}").read_text("utf-8") for end in ("css", "js", "html"))
+    template = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(text)
+    return template.render(
+        model=model,
+        model_digest=model_digest,
+        style=style,
+        script=script,
+        faces=_base64(faces.astype("<u2")),
+        sections=[_section(one) for one in measured],
+    )
+
+
+def _section(measured: Measurement) -> _Section:
+    result = measured.result
+    columns = dict(MAIN_COLUMNS) | {
+        name: title
+        for name, title in _PICTURE_COLUMNS.items()
+        if any(row.metrics.get(name, np.nan) == row.metrics.get(name, np.nan) for row in result.rows)
+    }
+    return _Section(
+        name=result.set_name,
+        sentences=_sentences(result),
+        columns=list(columns.values()),
+        rows=[(row.name, [_cell(name, row.metrics[name]) for name in columns]) for row in result.rows],
+        figures=figures(result),
+        groups=groups(result),
+        hands=[_hand(hand) for hand in measured.hands],
+        facts=[(name.replace("_", " "), _fact(value)) for name, value in result.facts.items()],
+    )
+
+
+def _sentences(result: EvaluationResult) -> list[str]:
+    found = [f"{result.count:,} hands; {result.with_joints:,} with 3D joints, {result.with_mesh:,} with a mesh."]
+    gain = result.gain_over_baseline()
+    if gain is not None:
+        side = "below" if gain >= 0 else "above"
+        found.append(f"PA-MPJPE of {result.best.name} is {100 * abs(gain):.1f} % {side} the mean pose's.")
+    failed = {row.name: row.failed for row in result.rows if row.failed}
+    found.append(
+        "Failed and scored as a point: " + ", ".join(f"{name} {count:,}" for name, count in failed.items()) + "."
+        if failed
+        else "No sample failed."
+    )
+    if result.facts.get("undetected"):
+        found.append(
+            f"In {result.facts['undetected']:,} pictures the detector saw no hand; the model had the picture alone."
+        )
+    return found
+
+
+def _hand(hand: ShownHand) -> _Hand:
+    titles = ("picture", "given 2D pose", "prediction", "ground truth")
+    chosen = [(t, p) for t, p in zip(titles, hand.pictures, strict=True) if t != "ground truth" or hand.has_truth]
+    error = hand.errors["pa_mpjpe_mm"]
+    return _Hand(
+        group=hand.group,
+        key=hand.key,
+        error=f"{error:.1f} mm" if error == error else f"{hand.errors['epe_px']:.1f} px",
+        side=str(hand.errors["side"]),
+        confidence=float(hand.confidence.mean()),
+        pictures=[(title, _jpeg(picture)) for title, picture in chosen],
+        mesh=_vertices(hand.vertices_m),
+        truth="" if hand.truth_m is None else _vertices(hand.truth_m),
+    )
+
+
+def _vertices(vertices_m: Array) -> str:
+    if not np.isfinite(vertices_m).all():
+        return ""
+    return _base64(np.clip(np.round(vertices_m / _MESH_UNIT_M), -32767, 32767).astype("<i2"))
+
+
+def _jpeg(picture_rgb: Array) -> str:
+    data = cv2.imencode(".jpg", picture_rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
+    return "data:image/jpeg;base64," + _base64(data)
+
+
+def _base64(values: Array) -> str:
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def _cell(name: str, value: float) -> str:
+    if value != value:
+        return "–"
+    return f"{value:.2f}" if name.endswith(("_mm", "_px")) else f"{value:.3f}"
+
+
+def _fact(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,153 @@
+"""What the page says about one set: curves, groups and bars, made of the errors that the evaluation kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from maskhand.conventions import MANO_16, OPENPOSE_21, openpose_joint_of_mano_joint
+from maskhand.evaluation.metrics.calibration import auroc_large_errors, reliability, sparsification
+from maskhand.evaluation.page import charts
+from maskhand.evaluation.result import MEAN_POSE, EvaluationResult
+
+Array = np.ndarray
+
+RIGHT_WITHIN_MM = 10.0
+"""A joint counts as right, for the reliability of its confidence, up to this error after Procrustes."""
+_CURVE_MM = np.linspace(0.0, 50.0, 101)
+
+
+@dataclass(frozen=True)
+class Figure:
+    title: str
+    svg: str
+    note: str
+    tall: bool = False
+    """Twice as high as the others."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Hands that have something in common."""
+
+    kind: str
+    name: str
+    count: int
+    pa_mpjpe_mm: float
+    pa_mpvpe_mm: float
+
+
+def figures(result: EvaluationResult) -> list[Figure]:
+    """The charts of a set; those without data are left out."""
+    table = _of(result, result.best.name)
+    if table.pa_mpjpe_mm.isna().all():
+        return [_pixels(table)] if table.epe_px.notna().any() else []
+    found = [_pck(result), _errors(result), _joints(result)]
+    return found + _confidence(table)
+
+
+def groups(result: EvaluationResult) -> list[Group]:
+    """Errors by side, size in the picture, occlusion and confidence, as far as these are known and differ."""
+    table = _of(result, result.best.name)
+    kinds: dict[str, pd.Series] = {
+        "side": table.side,
+        "size in the picture": _thirds(table.box_px, "{:.0f} to {:.0f} px"),
+        "confidence": _thirds(table.mean_confidence, "{:.2f} to {:.2f}"),
+        "hidden joints": pd.cut(
+            table.occluded_share, [-0.01, 0.0, 0.25, 0.5, 1.0], labels=["none", "up to 25 %", "25 to 50 %", "over 50 %"]
+        ),
+    }
+    return [
+        Group(kind, str(name), len(rows), rows.pa_mpjpe_mm.mean(), rows.pa_mpvpe_mm.mean())
+        for kind, names in kinds.items()
+        if names.nunique() > 1
+        for name, rows in table.groupby(names, observed=True)
+    ]
+
+
+def _of(result: EvaluationResult, name: str) -> pd.DataFrame:
+    return result.per_sample[result.per_sample.predictor == name]
+
+
+def _predictors(result: EvaluationResult) -> Mapping[str, int]:
+    """Name -> colour: the model with the most iterations, and the mean pose."""
+    return {result.best.name: 0} | ({MEAN_POSE: 1} if result.baseline else {})
+
+
+def _pck(result: EvaluationResult) -> Figure:
+    series = []
+    for name, style in _predictors(result).items():
+        distances = 1e3 * result.errors[name].joint_pa_m
+        known = np.sort(distances[np.isfinite(distances)])
+        share = np.searchsorted(known, _CURVE_MM, side="right") / max(len(known), 1)
+        series.append(charts.Series(name, _CURVE_MM, share, style, dashed=style == 1))
+    svg = charts.lines(series, "error after Procrustes, mm", "share of joints", 1.0)
+    return Figure("3D PCK", svg, "Share of joints within a distance of the truth.")
+
+
+def _errors(result: EvaluationResult) -> Figure:
+    values = [(name, _of(result, name).pa_mpjpe_mm.to_numpy(), k) for name, k in _predictors(result).items()]
+    return Figure(
+        "Errors of single hands", charts.histogram(values, "PA-MPJPE, mm"), "The last bin holds all larger ones."
+    )
+
+
+def _pixels(table: pd.DataFrame) -> Figure:
+    values = [("model", 100 * (table.epe_px / table.box_px).to_numpy(), 0)]
+    return Figure("Errors in the picture", charts.histogram(values, "mean joint error, % of the box"), "")
+
+
+def _joints(result: EvaluationResult) -> Figure:
+    bars = []
+    for name, style in _predictors(result).items():
+        table = _of(result, name)
+        bars.append((name, np.array([table[f"pa_mm.{joint}"].mean() for joint in OPENPOSE_21]), style))
+    names = [joint.replace("_", " ") for joint in OPENPOSE_21]
+    return Figure("Error by joint", charts.bars(names, bars, "mean error after Procrustes, mm"), "", True)
+
+
+def _confidence(table: pd.DataFrame) -> list[Figure]:
+    places = openpose_joint_of_mano_joint()
+    confidence = np.stack([table[f"confidence.{name}"].to_numpy() for name in MANO_16], axis=1)
+    error = np.stack([table[f"pa_mm.{OPENPOSE_21[j]}"].to_numpy() for j in places], axis=1)
+    known = np.isfinite(confidence) & np.isfinite(error)
+    if not known.any():
+        return []
+    bins = reliability(np.clip(confidence[known], 0, 1), error[known] <= RIGHT_WITHIN_MM)
+    ideal = charts.Series("ideal", np.array([0.0, 1.0]), np.array([0.0, 1.0]), 1, dashed=True)
+    measured = charts.Series("joints", bins.confidence, bins.correct, 0)
+    calibration = Figure(
+        "Reliability of confidence",
+        charts.lines(
+            [ideal, measured], "confidence of a joint", f"share within {RIGHT_WITHIN_MM:g} mm", 1.0, dots=True
+        ),
+        f"Expected calibration error {bins.expected_calibration_error:.3f}.",
+    )
+    whole = table[table.pa_mpjpe_mm.notna() & table.mean_confidence.notna()]
+    if len(whole) < 3:
+        return [calibration]
+    curve = sparsification(whole.mean_confidence.to_numpy(), whole.pa_mpjpe_mm.to_numpy())
+    series = [
+        charts.Series("least confident first", curve.left_out, curve.by_confidence, 0),
+        charts.Series("worst first (ideal)", curve.left_out, curve.by_error, 1, dashed=True),
+    ]
+    limit = float(whole.pa_mpjpe_mm.quantile(0.75))
+    note = f"Excess over the ideal {curve.excess:.2f} mm."
+    if (whole.pa_mpjpe_mm > limit).any():
+        large = auroc_large_errors(whole.mean_confidence.to_numpy(), whole.pa_mpjpe_mm.to_numpy(), limit)
+        note += f" AUROC for errors above {limit:.1f} mm: {large:.2f}."
+    svg = charts.lines(series, "share of hands left out", "PA-MPJPE of the rest, mm")
+    return [calibration, Figure("Does confidence sort the errors?", svg, note)]
+
+
+def _thirds(values: pd.Series, text: str) -> pd.Series:
+    """Names of three ranges with equally many hands."""
+    if values.nunique() < 3:
+        return pd.Series(np.nan, index=values.index)
+    ranges = pd.qcut(values, 3, duplicates="drop")
+    low, high = values.min(), values.max()
+    names = {r: text.format(max(r.left, low), min(r.right, high)) for r in ranges.cat.categories}
+    return ranges.cat.rename_categories(names)

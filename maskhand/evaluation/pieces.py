@@ -1,0 +1,119 @@
+"""A part of an evaluation: whole batches of a shard set, measured alike wherever and beside whatever they run.
+
+A batch is always the same samples and computed by one thread, with random numbers of its own, so the numbers of an
+evaluation do not depend on how its batches are shared among workers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from maskhand.config import Recipe
+from maskhand.conventions import Side
+from maskhand.evaluation.compare import Table, always, compare, ground_truth, is_finite
+from maskhand.evaluation.mean_pose import MeanPose
+from maskhand.evaluation.predictions import Predictions, place
+from maskhand.evaluation.result import MEAN_POSE
+from maskhand.loading.loader import EvalRows, eval_range
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.sampling import sample
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is measured on which set."""
+
+    set_uri: str
+    recipe: Recipe
+    iterations: tuple[int, ...]
+    baseline: MeanPose | None
+    tips: Mapping[Side, str | None]
+    """Whose fingertip vertices the set's annotation uses: keys of FINGERTIP_VERTICES, None = the model's own."""
+    batch: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Some batches of a job."""
+
+    tables: dict[str, Table]
+    """By predictor."""
+    predictions: Predictions
+    """Of the model with the most iterations."""
+    undetected: int
+    """Samples whose 2D pose was empty, because the detector saw no hand."""
+
+
+def measure(job: Job, bundle: ModelBundle, batches: range) -> Measured:
+    """Measure the batches numbered `batches`. The picture is encoded once; each T decodes from the same context."""
+    tables: dict[str, list[Table]] = defaultdict(list)
+    predictions: list[Predictions] = []
+    undetected = 0
+    start, stop = batches.start * job.batch, batches.stop * job.batch
+    with _one_thread():
+        for rows in eval_range(job.recipe, job.set_uri, start, stop, job.batch):
+            for name, table in _measure_batch(job, bundle, rows, predictions).items():
+                tables[name].append(table)
+            undetected += int((rows.hands.keypoints_2d[..., 2] <= 0).all(1).sum())
+    joined = {name: Table.concatenate(parts) for name, parts in tables.items()}
+    return Measured(joined, Predictions.concatenate(predictions), undetected)
+
+
+def measure_with(job: Job, model_folder: str, batches: range) -> Measured:
+    """As `measure`, with the exported model in a folder: what a worker elsewhere can be given."""
+    return measure(job, _bundle(model_folder), batches)
+
+
+@functools.lru_cache(maxsize=1)
+def _bundle(folder: str) -> ModelBundle:
+    """A worker measures many pieces with one model."""
+    return ModelBundle.load(folder)
+
+
+def _measure_batch(job: Job, bundle: ModelBundle, rows: EvalRows, predictions: list[Predictions]) -> dict[str, Table]:
+    model, mano = bundle.model, bundle.model.mano
+    device = next(model.parameters()).device
+    truth = ground_truth(rows.hands, rows.samples, mano)
+    tips = [job.tips[row.sample.side] for row in rows.samples]
+    unreadable = ["bad_picture" if bad else "" for bad in rows.unreadable]
+    generator = torch.Generator(device).manual_seed(_seed(job.recipe.seed, rows.samples[0].index))
+    on_device = rows.hands.to(device)
+    tables: dict[str, Table] = {}
+    with torch.inference_mode():
+        context = model.encode_image(on_device.image, on_device.keypoints_2d)
+        for iterations in job.iterations:
+            sampler = job.recipe.sampler.model_copy(update={"iterations": iterations})
+            guess = sample(model, context, sampler, generator).to("cpu")
+            finite = is_finite(guess).tolist()
+            failure = [reason or ("" if ok else "not_finite") for reason, ok in zip(unreadable, finite, strict=True)]
+            lost = torch.tensor([bool(reason) for reason in failure])
+            placed = place(guess, lost, rows.hands, rows.samples, job.recipe.data.crop_px, tips)
+            tables[f"T={iterations}"] = compare(guess, truth, rows.samples, tips, failure, placed)
+            if iterations == max(job.iterations):
+                predictions.append(placed)
+        if job.baseline is not None:
+            mean = always(job.baseline, mano, len(rows.samples))
+            tables[MEAN_POSE] = compare(mean, truth, rows.samples, tips, [""] * len(rows.samples))
+    return tables
+
+
+def _seed(seed: int, index: int) -> int:
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums over several threads are rounded differently from sums over one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

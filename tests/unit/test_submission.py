@@ -1,0 +1,212 @@
+"""Submission files: in the official formats and order, scored by `maskhand score` like the evaluation's own numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hand_sets import make_samples, write_set
+
+from maskhand.annotate.mano_targets import annotate_mano
+from maskhand.catalog import benchmarks, load_spec
+from maskhand.config import load_recipe
+from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS
+from maskhand.evaluation import pieces
+from maskhand.evaluation.page.build import Measurement, page
+from maskhand.evaluation.report import shown_hands
+from maskhand.evaluation.result import EvaluationResult
+from maskhand.evaluation.runner import evaluate, here
+from maskhand.evaluation.submission import WRITERS, Layout, SubmissionError, write
+from maskhand.hand.layer import ManoLayer
+from maskhand.models.build import build_model
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.vq_mano import VQMano
+from maskhand.steps.score import score
+
+COUNT = 7
+RECIPE = load_recipe(
+    "tiny",
+    [
+        "data.keypoints.eval_source=annotated",
+        "data.crop_px=64",
+        "model.backbone.kwargs={embed_dim: 48, depth: 1, num_heads: 3}",
+        "evaluate.batch=3",
+        "evaluate.iterations=[2]",
+        "sampler.temperature=1.0",
+    ],
+)
+SAMPLES = [
+    dataclasses.replace(
+        hand,
+        origin={"index": COUNT - 1 - k, "annotation": 10 + k // 2, "hand_type": "interacting" if k < 6 else "right"},
+    )
+    for k, hand in enumerate(make_samples(COUNT, sides=("right", "left"), seed=3))
+]  # stored in another order than the official one
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> ModelBundle:
+    torch.manual_seed(0)
+    model = build_model(RECIPE, VQMano(RECIPE.tokenizer), ManoLayer.from_default())
+    return ModelBundle.save(tmp_path_factory.mktemp("model") / "bundle", model.eval(), RECIPE, {})
+
+
+@pytest.fixture(scope="module")
+def set_uri(tmp_path_factory) -> str:
+    uri = str(tmp_path_factory.mktemp("shards") / "freihand_synth" / "evaluation")
+    write_set(uri, SAMPLES)
+    annotate_mano(uri)
+    return uri
+
+
+@pytest.fixture(scope="module")
+def result(bundle: ModelBundle, set_uri: str) -> EvaluationResult:
+    return evaluate(bundle, set_uri)
+
+
+def layout(benchmark: str, **changes) -> Layout:
+    spec = benchmarks()[benchmark][-1]
+    metres = 1.0 if spec.units is None else spec.metres_per_unit
+    values = Layout(spec.benchmark.format, spec.joint_order, spec.axes or "opencv", metres, COUNT)
+    return dataclasses.replace(values, **changes)
+
+
+def unpack(files: dict[str, bytes], folder: Path) -> None:
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+def in_official_order(values: list[np.ndarray]) -> np.ndarray:
+    return np.stack(values)[::-1]
+
+
+def test_every_format_of_a_card_has_a_writer() -> None:
+    formats = {spec.benchmark.format for specs in benchmarks().values() for spec in specs}
+    assert formats == set(WRITERS)
+
+
+@pytest.mark.parametrize("benchmark", ["freihand", "ho3d_v3"])
+def test_mesh_files_score_as_the_evaluation_says(tmp_path: Path, result: EvaluationResult, benchmark: str) -> None:
+    where, spec = layout(benchmark), load_spec(benchmark)
+    order, axes = list(JOINT_ORDERS[spec.joint_order]), AXES_TO_OPENCV[spec.axes]
+    xyz = in_official_order([hand.joints_cam_m for hand in SAMPLES]) * axes
+    stored = np.empty_like(xyz)
+    stored[:, order] = xyz
+    verts = in_official_order([hand.vertices_cam_m for hand in SAMPLES]) * axes
+    (tmp_path / "evaluation_xyz.json").write_text(json.dumps(stored.tolist()))
+    (tmp_path / "evaluation_verts.json").write_text(json.dumps(verts.tolist()))
+    unpack(write(result.predictions, where), tmp_path)
+    found, own = score(where.format, tmp_path, tmp_path / "pred.json").metrics, result.best.metrics
+    names = {
+        "pa_mpjpe_mm": "pa_mpjpe_mm",
+        "pa_mpvpe_mm": "pa_mpvpe_mm",
+        "mpjpe_mm": "absolute_mpjpe_mm",
+        "f_5mm_aligned": "pa_f5",
+        "f_15mm_aligned": "pa_f15",
+        "auc_joints_aligned": "pa_auc_joints",
+        "auc_vertices_aligned": "pa_auc_vertices",
+    }
+    for official, ours in names.items():
+        assert found[official] == pytest.approx(own[ours], rel=2e-3, abs=1e-3), official
+
+
+def test_dexycb_lines_score_as_the_evaluation_says(tmp_path: Path, result: EvaluationResult) -> None:
+    joints = in_official_order([hand.joints_cam_m for hand in SAMPLES])
+    np.savez(tmp_path / "gt.npz", image_id=np.arange(COUNT), joint_3d_m=joints)
+    unpack(write(result.predictions, layout("dexycb")), tmp_path)
+    found, own = score("dexycb", tmp_path / "gt.npz", tmp_path / "results.txt").metrics, result.best.metrics
+    assert found["absolute_mpjpe_mm"] == pytest.approx(own["absolute_mpjpe_mm"], rel=1e-4)
+    assert found["root_relative_mpjpe_mm"] == pytest.approx(own["mpjpe_mm"], rel=1e-3)
+    assert found["pa_mpjpe_mm"] == pytest.approx(own["pa_mpjpe_mm"], rel=1e-3)
+
+
+def test_hint_keypoints_score_as_the_evaluation_says(tmp_path: Path, result: EvaluationResult) -> None:
+    points = in_official_order([np.c_[hand.joints_2d_px, hand.joints_2d_conf] for hand in SAMPLES])
+    size = in_official_order([np.ptp(hand.box_xyxy_px.reshape(2, 2), axis=0).max() for hand in SAMPLES])
+    for state in ("all", "vis", "occ"):
+        np.savez(tmp_path / f"TEST_{state}.npz", hand_keypoints_2d=points, scale=size)
+    unpack(write(result.predictions, layout("hint")), tmp_path)
+    found = score("hint", tmp_path, tmp_path / "pred.npz").metrics
+    for name in ("pck_005", "pck_010", "pck_015"):
+        assert found[f"{name}_all"] == pytest.approx(result.best.metrics[name], abs=1e-9)
+    assert found["epe_all_px"] == pytest.approx(result.best.metrics["epe_px"], rel=1e-5)
+
+
+def test_interhand_pairs_both_hands_of_an_annotation(tmp_path: Path, result: EvaluationResult) -> None:
+    unpack(write(result.predictions, layout("interhand")), tmp_path)
+    found = score("interhand", tmp_path / "truth.npz", tmp_path / "pred.npz")
+    rows = np.load(tmp_path / "truth.npz")
+    assert rows["annotation_id"].tolist() == [10, 11, 12, 13]
+    assert rows["joint_valid"].sum(1).tolist() == [42, 42, 42, 21]
+    apart = [SAMPLES[2 * k + 1].joints_cam_m[0] - SAMPLES[2 * k].joints_cam_m[0] for k in range(3)]
+    np.testing.assert_allclose(
+        rows["joint_cam_mm"][:3, 41] - rows["joint_cam_mm"][:3, 20], 1e3 * np.stack(apart), atol=1e-3
+    )
+    assert found.metrics["mrrpe_mm"] > 0
+    # 21 joints of each hand, the wrist's error of zero among them, as our own mean has it
+    assert found.metrics["mpjpe_all_mm"] == pytest.approx(result.best.metrics["mpjpe_mm"], rel=0.1)
+
+
+def test_left_hands_are_written_as_left_hands(result: EvaluationResult) -> None:
+    """Where a hand stands is nearly known from its crop, so a hand that was not mirrored back would be far away."""
+    for k, hand in enumerate(SAMPLES):
+        centre = result.predictions.joints_px[list(result.predictions.index).index(k)].mean(0)
+        reach = np.ptp(hand.box_xyxy_px.reshape(2, 2), axis=0).max()
+        x0, y0, x1, y1 = hand.box_xyxy_px
+        assert np.linalg.norm(centre - [(x0 + x1) / 2, (y0 + y1) / 2]) < reach
+
+
+def test_without_official_positions_there_is_a_sentence(result: EvaluationResult) -> None:
+    bare = dataclasses.replace(result.predictions, origin=tuple({"index": None} for _ in range(COUNT)))
+    with pytest.raises(SubmissionError, match="no index"):
+        write(bare, layout("dexycb"))
+
+
+def test_any_number_of_workers_gives_the_same_bytes(bundle: ModelBundle, set_uri: str, result, tmp_path: Path) -> None:
+    """Batches measured out of order, by a model loaded elsewhere, and drawn codes (temperature 1) alike."""
+    folder = tmp_path / "model"
+    ModelBundle.save(folder, bundle.model, RECIPE, {})
+
+    def backwards(work, batches, on_done):
+        assert isinstance(work, partial) and work.args[-1] == str(folder)
+        return here(work, batches[::-1], on_done)[::-1]
+
+    other = evaluate(bundle, set_uri, mapper=backwards, model_folder=str(folder))
+    assert other.to_json() == result.to_json()
+    assert other.per_sample.equals(result.per_sample)
+    assert write(other.predictions, layout("freihand")) == write(result.predictions, layout("freihand"))
+
+
+def test_a_picture_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, tmp_path: Path) -> None:
+    broken = dataclasses.replace(SAMPLES[2], image=SAMPLES[2].image[:60] + b"IEND\xaeB`\x82")
+    uri = str(tmp_path / "freihand_synth" / "evaluation")
+    write_set(uri, [*SAMPLES[:2], broken, *SAMPLES[3:]])
+    found = evaluate(bundle, uri)
+    assert found.count == COUNT and found.best.failed == 1 and found.facts["failed"] == {"bad_picture": 1}
+    row = found.per_sample.set_index("index").loc[2]
+    assert row.failure == "bad_picture" and np.isfinite(row.pa_mpjpe_mm) and np.isinf(row.epe_px)
+    assert np.isfinite(found.best.metrics["epe_px"]) and found.best.metrics["pck_015"] < 1
+    lists = json.loads(write(found.predictions, layout("freihand"))["pred.json"])
+    assert not np.any(lists[0][COUNT - 1 - 2]) and np.all(np.array(lists[0][0])[:, 2] > 0)
+    assert (
+        pieces.measure(
+            pieces.Job(uri, RECIPE, (2,), None, {"right": None, "left": None}, 3), bundle, range(0, 1)
+        ).undetected
+        == 0
+    )
+
+
+def test_the_page_is_one_file_and_shows_what_was_found(bundle: ModelBundle, result: EvaluationResult) -> None:
+    hands = shown_hands(bundle, result, each=1, tile_px=48)
+    text = page("models:/maskhand@x", bundle.digest, [Measurement(result, hands)] * 2, bundle.model.mano.faces.numpy())
+    assert "http://" not in text and "https://" not in text and ' src="data:image/jpeg' in text
+    assert f"{result.best.metrics['pa_mpjpe_mm']:.2f}" in text and "No sample failed." in text
+    assert text.count("<canvas") == 2 * len(hands) and all(hand.key in text for hand in hands)
+    for title in ("3D PCK", "Error by joint", "Reliability of confidence", "Errors of single hands", "Error by group"):
+        assert text.count(title) == 2
+    assert "nan" not in text.partition("<script>")[0].replace("nanoseconds", "")
