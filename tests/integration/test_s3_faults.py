@@ -32,12 +32,15 @@ KEYPOINTS = "keypoints.test"
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as environment:
-        with faulty_proxy(server.endpoint, share=0.3, stall_s=1.5) as proxy:
-            settings = server.environment() | {"AWS_ENDPOINT_URL": proxy.endpoint, "MASKHAND_S3_TIMEOUT_S": "0.7"}
-            for name, value in settings.items():
-                environment.setenv(name, value)
-            yield proxy
+    with (
+        s3_server(tmp_path_factory.mktemp("s3")) as server,
+        faulty_proxy(server.endpoint, share=0.3, stall_s=1.5) as proxy,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        settings = server.environment() | {"AWS_ENDPOINT_URL": proxy.endpoint, "MASKHAND_S3_TIMEOUT_S": "0.7"}
+        for name, value in settings.items():
+            environment.setenv(name, value)
+        yield proxy
 
 
 def annotate(samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleError]:

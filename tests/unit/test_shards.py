@@ -164,6 +164,16 @@ def test_shards_of_another_plan_are_never_mixed(raw: Fixture, tmp_path: Path) ->
     assert len(rebuilt.shards) == 2 and verify(str(tmp_path)) == []
 
 
+@pytest.mark.parametrize("module", ["maskhand.adapters.freihand", "maskhand.adapters.whole_pictures"])
+def test_changed_code_makes_another_plan(
+    raw: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    _build(raw, tmp_path)
+    monkeypatch.setattr(f"{module}.VERSION", 99)
+    with pytest.raises(ShardError, match="another plan"):
+        _build(raw, tmp_path)
+
+
 def test_the_plan_is_pure_and_shuffled(raw: Fixture) -> None:
     raw_plan = open_adapter(SPEC, str(raw.raw_dir), "training").plan()
     plan = make_plan(SPEC, "training", raw_plan, seed=0)
