@@ -2,8 +2,8 @@
 
     python benchmarks/plan_coco_wholebody.py 20000 260000
 
-The numbers are persons (the official training file has about 260,000, one in six with an annotated hand). Measured as
-in `plan_interhand.py`: CPU time, and the peak of the resident set above that of the interpreter with the imports.
+The numbers are persons; the official training file has about 260,000, with 0.3 annotated hands each. Measured as in
+`plan_interhand.py`: CPU time, and the peak of the resident set above that of the interpreter with the imports.
 """
 
 from __future__ import annotations

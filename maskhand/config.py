@@ -52,6 +52,7 @@ class KeypointConfig(_Frozen):
 
 class DataConfig(_Frozen):
     train: dict[str, float]
+    train_poses: dict[str, float] | None = None
     evaluate: tuple[str, ...]
     mocap: bool = False
     crop_px: int = 256
@@ -59,6 +60,11 @@ class DataConfig(_Frozen):
     keypoints: KeypointConfig
     augment: AugmentConfig = AugmentConfig()
     loader_workers: int = 0
+
+    @property
+    def pose_sets(self) -> dict[str, float]:
+        """Shard set -> sampling weight for the tokenizer's poses."""
+        return self.train if self.train_poses is None else self.train_poses
 
 
 class TokenizerConfig(_Frozen):
@@ -113,6 +119,7 @@ class BackboneConfig(_Frozen):
 
 class ModelConfig(_Frozen):
     backbone: BackboneConfig
+    decoder: Literal["masked", "regression"] = "masked"
     dim: int = 256
     heads: int = 8
     dropout: float = 0.1
@@ -148,6 +155,7 @@ class LossConfig(_Frozen):
     joints_3d: float = 5e-2
     joints_2d: float = 1e-2
     batch_ref: int = 48
+    differential: Literal["expectation", "argmax_st"] = "expectation"
 
 
 class SamplerConfig(_Frozen):
@@ -156,6 +164,7 @@ class SamplerConfig(_Frozen):
     top_k: int | None = None
     top_p: float | None = None
     remask_kept: bool = False
+    confidence_noise: float = 0.0
     decode: Literal["expectation", "codes"] = "expectation"
 
 
@@ -233,7 +242,8 @@ def parse_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
 
 
 def recipe_names() -> list[str]:
-    return sorted(p.stem for p in RECIPES.glob("*.yaml"))
+    """Names that `load_recipe` takes; those of the paper's tables are under `paper/`."""
+    return sorted(p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml"))
 
 
 def _read_with_bases(name_or_path: str | Path) -> dict[str, Any]:
@@ -241,7 +251,11 @@ def _read_with_bases(name_or_path: str | Path) -> dict[str, Any]:
     if path.suffix not in (".yaml", ".yml"):
         path = RECIPES / f"{name_or_path}.yaml"
     if not path.is_file():
-        raise ConfigError(f"recipe {str(name_or_path)!r} not found; known recipes: {', '.join(recipe_names())}")
+        near = difflib.get_close_matches(str(name_or_path), recipe_names(), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        presets = ", ".join(name for name in recipe_names() if "/" not in name)
+        known = f"known recipes: {presets} and the rows in {RECIPES.name}/paper"
+        raise ConfigError(f"recipe {str(name_or_path)!r} not found; {hint}{known}")
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
@@ -252,11 +266,16 @@ def _read_with_bases(name_or_path: str | Path) -> dict[str, Any]:
     return values if base is None else _merge(_read_with_bases(base), values)
 
 
-def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+_WHOLE = ("data.train", "data.train_poses", "model.backbone.kwargs")
+"""Mappings with keys of their own: a recipe that names one replaces its base's, it does not add to it."""
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         both_maps = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both_maps else value
+        inner = f"{path}{key}"
+        merged[key] = _merge(merged[key], value, f"{inner}.") if both_maps and inner not in _WHOLE else value
     return merged
 
 

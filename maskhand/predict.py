@@ -11,9 +11,9 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from maskhand.annotate.detectors import load_detector
 from maskhand.annotate.hand_finder import find_hands
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import MANO_16, MIRROR_AXIS_ANGLE, MIRROR_POINT, OPENPOSE_21, Side
-from maskhand.hand.camera import FOCAL, crop_camera_to_full
+from maskhand.hand.camera import FOCAL, camera_on_keypoints, crop_camera_to_full
 from maskhand.hand.mesh import write_glb, write_obj
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.photo import photo_batch
@@ -34,6 +34,8 @@ from maskhand.workspace import Workspace
 
 Array = np.ndarray
 Box = tuple[float, float, float, float]
+CameraSource = Literal["keypoints", "model"]
+"""What places a hand in the photo: the 2D keypoints that were seen, or the network alone."""
 
 
 class PredictError(ValueError):
@@ -70,7 +72,7 @@ class PredictedHand:
     K_px: Array
     """(3, 3) the camera used: the given focal length, or the assumed one."""
     crop_camera: Array
-    """(3,) s, tx, ty of the network, for the (mirrored, if left) crop."""
+    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's, or the one that its 2D keypoints say."""
     crop_from_image: Array
     """(2, 3) affine from the (mirrored, if left) photo to the crop."""
     joint_confidence: Array
@@ -87,17 +89,19 @@ def predict_photo(
     side: Side | None = None,
     *,
     focal_px: float | None = None,
+    camera: CameraSource = "keypoints",
     assets: str | Path | None = None,
 ) -> list[Path]:
     """Predict the hands of a photo file and write NAME_overlay.png, NAME_hand0.obj ..., NAME.glb and NAME.json.
 
     box: x0, y0, x1, y1 of the one hand to look at (else all hands are found); side: of the hand in the box, or of all
     hands (else as detected); focal_px: the photo's focal length in pixels (else a long one is assumed, as HaMeR does,
-    and depth is relative). Returns the paths, the JSON last. Raises PredictError.
+    and depth is relative); camera: see `predict_hands`. Returns the paths, the JSON last. Raises PredictError.
     """
     photo = Path(path)
     image = read_photo(photo)
-    hands = predict_hands(image, bundle, None if box is None else [box], side, focal_px=focal_px, assets=assets)
+    boxes = None if box is None else [box]
+    hands = predict_hands(image, bundle, boxes, side, focal_px=focal_px, camera=camera, assets=assets)
     if not hands:
         raise PredictError(f"{photo}: no hand found; give its box with --box X0,Y0,X1,Y1")
     out = Path(out_dir)
@@ -113,6 +117,7 @@ def predict_photo(
         "photo": photo.name,
         "image_size_px": [image.shape[1], image.shape[0]],
         "focal_given": focal_px is not None,
+        "camera_from": camera,
         "model": {"digest": bundle.digest, "recipe": bundle.recipe.name, "hand_model": bundle.hand_digest},
         "keypoint_detector": bundle.recipe.data.keypoints.detector,
         "hands": [to_json(hand) | {"mesh": mesh.name} for hand, mesh in zip(hands, meshes, strict=True)],
@@ -130,9 +135,14 @@ def predict_hands(
     side: Side | None = None,
     *,
     focal_px: float | None = None,
+    camera: CameraSource = "keypoints",
     assets: str | Path | None = None,
 ) -> list[PredictedHand]:
-    """The hands of a picture (H, W, 3) uint8 RGB, best detection first; an empty list when none is found."""
+    """The hands of a picture (H, W, 3) uint8 RGB, best detection first; an empty list when none is found.
+
+    camera: `model` places the hands where the network says, `keypoints` where the 2D keypoints that it was given say
+    (the network's own place and size when too few are seen).
+    """
     folder = Workspace.default().assets if assets is None else Path(assets)
     K_px = camera_matrix(image_rgb, focal_px)
     scores: list[float | None]
@@ -168,6 +178,9 @@ def predict_hands(
     prediction = predict(bundle.model, batch.to(device), bundle.recipe.sampler, generator).to("cpu")
     if not bool(prediction.vertices_m.isfinite().all() and prediction.camera.isfinite().all()):
         raise PredictError(f"model {bundle.digest} predicts numbers that are not finite; train or export it again")
+    if camera == "keypoints":
+        aligned = camera_on_keypoints(prediction.camera, prediction.joints_m, batch.keypoints_2d)
+        prediction = replace(prediction, camera=aligned)
     placed = _place(prediction, batch, bundle.recipe.data.crop_px, K_px, image_rgb.shape[1])
     faces = bundle.model.mano.faces.cpu().numpy()
     return [

@@ -1,4 +1,4 @@
-"""Fixtures that several suites share; and Prefect's home, settled before any test imports it."""
+"""Fixtures that several suites share; and what must be settled before any test imports torch or Prefect."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 _PREFECT_HOME = tempfile.TemporaryDirectory(prefix="maskhand-prefect-")
 os.environ.pop("PREFECT_API_URL", None)
 os.environ |= {
+    "OMP_NUM_THREADS": "1",  # the tensors of tests are small: a second thread only waits, and long on a busy machine
     "PREFECT_HOME": _PREFECT_HOME.name,
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",

@@ -11,55 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from maskhand import storage
-from maskhand.adapters.base import Item, RawDataError, RawPlan, combined_digest, numbers, read_picture
-from maskhand.adapters.keypoints_2d import (
-    hand_in_2d,
-    key_of,
-    label_files_digest,
-    label_names,
-    pictures_digest,
-    side_of_suffix,
-)
+from maskhand.adapters.base import Item, numbers, read_picture
+from maskhand.adapters.keypoints_2d import hand_in_2d, side_of_suffix
 from maskhand.adapters.label_files import field, read_json_fields
-from maskhand.catalog import DatasetSpec
+from maskhand.adapters.pictures_with_labels import PicturesWithLabels
 from maskhand.conventions import Side
 from maskhand.sample import HandSample, SampleError
-
-VERSION = 1
-"""Raise it when the conversion changes, so that shards are built anew."""
 
 _KEPT = ("hand_box_center", "mpii_image", "mpii_annorect_idx")
 """Fields that lead back to MPII's annotation, where they are present."""
 
 
-class HandLabelsLayout:
+class HandLabelsLayout(PicturesWithLabels):
     """`<split>/NAME.jpg` and `NAME.json`, perhaps below the folder that the archive makes."""
 
-    def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
-        self.spec, self.split = spec, split
-        self.folders = [
-            storage.join(raw_dir, *above, split) for above in ((), ("hand_labels",), ("hand_labels_synth",))
-        ]
-
-    def present(self) -> bool:
-        return any(label_names(folder) for folder in self.folders)
-
-    def plan(self) -> RawPlan:
-        folder, labels = next(((f, found) for f in self.folders if (found := label_names(f))), (self.folders[0], {}))
-        if not labels:
-            raise RawDataError(f"{folder}: annotations not found; see how_to_get in the dataset's card")
-        names = list(labels)
-
-        def item(position: int) -> Item:
-            name = names[position]
-            uri = storage.join(folder, name)
-            return Item(key_of(self.split, name), f"{uri}.jpg", {"name": name, "label": f"{uri}.json"}, {"name": name})
-
-        digest = combined_digest(
-            f"hand_labels layout {VERSION}", label_files_digest(folder, labels), pictures_digest(folder, labels)
-        )
-        return RawPlan([key_of(self.split, name) for name in names], item, digest)
+    revision = "hand_labels layout 1"
+    archive_folders = ("hand_labels", "hand_labels_synth")
 
     def read(self, item: Item) -> HandSample:
         key = item.key

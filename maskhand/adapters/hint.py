@@ -5,51 +5,18 @@ Facts: FORMATS section 10; ddshan/hint README.md, prep_HInt/prep_ego4d.py, visua
 
 from __future__ import annotations
 
-from maskhand import storage
-from maskhand.adapters.base import Item, RawDataError, RawPlan, combined_digest, numbers, read_picture
-from maskhand.adapters.keypoints_2d import (
-    hand_in_2d,
-    key_of,
-    label_files_digest,
-    label_names,
-    pictures_digest,
-    side_of_suffix,
-)
+from maskhand.adapters.base import Item, numbers, read_picture
+from maskhand.adapters.keypoints_2d import hand_in_2d, side_of_suffix
 from maskhand.adapters.label_files import field, read_json_fields
-from maskhand.catalog import DatasetSpec
+from maskhand.adapters.pictures_with_labels import PicturesWithLabels
 from maskhand.sample import HandSample, SampleError
 
-VERSION = 1
-"""Raise it when the conversion changes, so that shards are built anew."""
 
-
-class HIntLayout:
+class HIntLayout(PicturesWithLabels):
     """`<split>/NAME_{l,r}.jpg` and `.json`, perhaps below `HInt_annotation` or `HInt_annotation_partial`."""
 
-    def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
-        self.spec, self.split = spec, split
-        self.folders = [
-            storage.join(raw_dir, *above, split) for above in ((), ("HInt_annotation",), ("HInt_annotation_partial",))
-        ]
-
-    def present(self) -> bool:
-        return any(label_names(folder) for folder in self.folders)
-
-    def plan(self) -> RawPlan:
-        folder, labels = next(((f, found) for f in self.folders if (found := label_names(f))), (self.folders[0], {}))
-        if not labels:
-            raise RawDataError(f"{folder}: annotations not found; see how_to_get in the dataset's card")
-        names = list(labels)
-
-        def item(position: int) -> Item:
-            name = names[position]
-            uri = storage.join(folder, name)
-            return Item(key_of(self.split, name), f"{uri}.jpg", {"name": name, "label": f"{uri}.json"}, {"name": name})
-
-        digest = combined_digest(
-            f"hint layout {VERSION}", label_files_digest(folder, labels), pictures_digest(folder, labels)
-        )
-        return RawPlan([key_of(self.split, name) for name in names], item, digest)
+    revision = "hint layout 1"
+    archive_folders = ("HInt_annotation", "HInt_annotation_partial")
 
     def read(self, item: Item) -> HandSample:
         key = item.key

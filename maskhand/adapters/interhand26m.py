@@ -51,11 +51,8 @@ class InterHandLayout:
 
     def plan(self) -> RawPlan:
         places = {kind: first_existing(self._places(kind), what) for kind, what in _FILES.items()}
-        hands, joints, cameras = (
-            read_hands(places["data"]),
-            FrameJoints(places["joint_3d"]),
-            read_json(places["camera"]),
-        )
+        hands, joints = read_hands(places["data"]), FrameJoints(places["joint_3d"])
+        cameras = read_json(places["camera"])
         fits_place = next((uri for uri in self._places("MANO_NeuralAnnot") if storage.exists(uri)), None)
         fits = FrameFits(fits_place) if fits_place and self.mano else None
         pictures, annotations = hands.pictures, hands.annotations

@@ -1,6 +1,6 @@
 """InterHand2.6M's annotation files, gigabytes of JSON, read as a stream into columns.
 
-About 120 bytes stay in memory for each picture with its annotation, and 1 kB for each captured frame.
+About 0.1 kB stays in memory for each picture with its annotation, and 1 kB for each captured frame.
 """
 
 from __future__ import annotations

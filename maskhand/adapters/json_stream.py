@@ -66,7 +66,7 @@ class JsonCursor:
             except json.JSONDecodeError as error:
                 cut = error.pos > len(self._text) - _LONGEST_TOKEN or error.msg.startswith("Unterminated string")
                 if self._ended or not cut:
-                    raise self._broken(error.msg) from None
+                    raise self._broken(error.msg, error.pos) from None
             else:
                 # A number that touches the end of the text may have more digits.
                 if end < len(self._text) or self._ended:
@@ -126,11 +126,11 @@ class JsonCursor:
         except UnicodeDecodeError as error:
             raise self._broken(str(error)) from None
 
-    def _broken(self, detail: str) -> RawDataError:
-        size = storage.size(self.uri)
+    def _broken(self, detail: str, at: int | None = None) -> RawDataError:
+        size, place = storage.size(self.uri), self._bytes - len(self._text) + (self._at if at is None else at)
         return RawDataError(
-            f"{self.uri}: not valid JSON ({detail}, near byte {self._bytes - len(self._text) + self._at}); the file "
-            f"holds {size} bytes and was probably cut, copy it again"
+            f"{self.uri}: not valid JSON ({detail}, near byte {place}); the file holds {size} bytes and was probably "
+            "cut, copy it again"
         )
 
 

@@ -58,10 +58,8 @@ class MtcLayout:
         return any_exists(self._places(_LABELS))
 
     def plan(self) -> RawPlan:
-        labels, cameras = (
-            first_existing(self._places(_LABELS), "annotations"),
-            first_existing(self._places(_CAMERAS), "cameras"),
-        )
+        labels = first_existing(self._places(_LABELS), "annotations")
+        cameras = first_existing(self._places(_CAMERAS), "cameras")
         people, labels_sha = _read_pickle(labels)
         sequences, cameras_sha = _read_pickle(cameras)
         checks_uri = storage.join(labels.rpartition("/")[0], _CHECKS)

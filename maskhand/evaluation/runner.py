@@ -21,7 +21,7 @@ from maskhand.batch import HandBatch, HandPrediction
 from maskhand.config import Recipe
 from maskhand.conventions import FINGERTIP_VERTICES, MIRROR_POINT
 from maskhand.evaluation.mean_pose import MeanPose
-from maskhand.evaluation.metrics import SampleErrors, sample_errors
+from maskhand.evaluation.metrics.samples import SampleErrors, sample_errors
 from maskhand.evaluation.result import MEAN_POSE, EvaluationResult, EvaluationRow
 from maskhand.hand.layer import ManoLayer
 from maskhand.loading.loader import eval_samples
@@ -157,7 +157,7 @@ class _Table:
     def row(self, name: str, iterations: int | None) -> EvaluationRow:
         metrics = self.errors.summary()
         if iterations is not None:
-            error, score = self.errors.per_sample()["pa_mpjpe_mm"].numpy(), self.score.numpy()
+            error, score = self.errors.per_sample()["pa_mpjpe_mm"], self.score.numpy()
             known = np.isfinite(error) & np.isfinite(score)
             varied = known.sum() > 2 and np.ptp(score[known]) > 0
             metrics["score_rank_correlation"] = float(spearmanr(score[known], -error[known])[0]) if varied else np.nan
@@ -173,7 +173,7 @@ class _Table:
             "mean_confidence": self.confidence.numpy(),
             "failed": self.failed.numpy(),
         }
-        return pd.DataFrame(columns | {k: v.numpy() for k, v in self.errors.per_sample().items()})
+        return pd.DataFrame(columns | self.errors.per_sample())
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from torch import Tensor
 FOCAL: Final = 5000 / 256
 """Focal length of the crop camera in crop sides."""
 
+MIN_SEEN: Final = 6
+"""Keypoints that say where a hand is and how large."""
+
 
 def crop_camera_translation(camera: Tensor, focal: float | Tensor = FOCAL) -> Tensor:
     """Where the hand stands before the crop camera.
@@ -31,6 +34,28 @@ def project_crop(points_m: Tensor, camera: Tensor, focal: float | Tensor = FOCAL
     if isinstance(focal, Tensor):
         focal = focal[:, None, None]
     return focal * translated[..., :2] / translated[..., 2:]
+
+
+def camera_on_keypoints(camera: Tensor, joints_m: Tensor, keypoints_2d: Tensor) -> Tensor:
+    """The crop camera under which the hand has the size and the place of its seen 2D keypoints.
+
+    camera (B, 3) is kept where fewer than `MIN_SEEN` keypoints are seen; joints_m (B, K, 3) before translation;
+    keypoints_2d (B, K, 3) crop coordinates and confidence, the weight. The scale is the ratio of the spreads, not a
+    regression: an error of the pose then does not shrink the hand.
+    """
+    seen, weight = keypoints_2d[..., :2], keypoints_2d[..., 2:].clamp_min(0)
+    total = weight.sum(1, keepdim=True).clamp_min(1e-9)
+    middle = (weight * joints_m[..., :2]).sum(1, keepdim=True) / total
+    spread = (weight * (joints_m[..., :2] - middle).square()).sum((1, 2)).clamp_min(1e-12)
+    half_scale = camera[:, 0] / 2
+    for _ in range(4):  # the hand's own depth is a few percent of its distance: this converges at once
+        flat = seen * (1 + half_scale[:, None, None] * joints_m[..., 2:] / FOCAL)  # as if all joints had depth zero
+        place = (weight * flat).sum(1, keepdim=True) / total
+        half_scale = ((weight * (flat - place).square()).sum((1, 2)) / spread).sqrt()
+    shift = place[:, 0] / half_scale.clamp_min(1e-9)[:, None] - middle[:, 0]
+    fitted = torch.cat([2 * half_scale[:, None], shift], dim=1)
+    usable = ((weight[..., 0] > 0).sum(1) >= MIN_SEEN) & (half_scale > 0)
+    return torch.where(usable[:, None], fitted, camera)
 
 
 def crop_camera_to_full(

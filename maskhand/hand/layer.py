@@ -1,7 +1,8 @@
 """The MANO layer: pose and shape to a hand mesh and 21 joints, batched and differentiable.
 
 The same function as smplx's `MANOLayer` (forward agrees to 1e-6 m): absolute rotation matrices in (no mean pose is
-added), joints out in OpenPose order. Blend shapes are one matrix product; the chain is walked by levels, not joints.
+added), joints out in OpenPose order. Blend shapes are one matrix product; the chain is walked by levels, not joints;
+skinning is `hand.skinning`. Vertices are computed in planes (all x, all y, all z) and handed out as a view.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from maskhand.conventions import FINGERTIP_VERTICES, NUM_BETAS, OPENPOSE_FROM_MANO_AND_TIPS, Side
 from maskhand.hand.model_file import HandModel, default_hand_path, load_hand_model
 from maskhand.hand.rotations import axis_angle_to_matrix, rot6d_to_matrix
+from maskhand.hand.skinning import skin
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,17 @@ class ManoLayer(nn.Module):
         self.side = model.side
         self.digest = model.digest
 
-        # Row k of `dirs`: how all vertices move per unit of beta k or of entry k of (R - I).
-        dirs = np.concatenate([model.shapedirs, model.posedirs], axis=2).reshape(-1, NUM_BETAS + 135).T
+        # Row k of `dirs`: how all vertices move per unit of beta k or of entry k of (R - I); all x, all y, all z.
+        dirs = np.concatenate([model.shapedirs, model.posedirs], axis=2).transpose(2, 1, 0).reshape(NUM_BETAS + 135, -1)
         rest_joints = model.j_regressor @ model.v_template_m
         joint_dirs = np.einsum("jv,vck->kjc", model.j_regressor, model.shapedirs).reshape(NUM_BETAS, -1)
         order, levels = _levels(model.parents)
         floats = {
-            "v_template": model.v_template_m.reshape(-1),
+            "v_template": model.v_template_m.T.reshape(-1),
             "dirs": dirs,
             "rest_joints": rest_joints.reshape(-1),
             "joint_dirs": joint_dirs,
-            "weights": model.weights,
+            "weights": model.weights.T,
         }
         integers = {
             "faces": model.faces,
@@ -93,14 +95,13 @@ class ManoLayer(nn.Module):
         batch = rotmats.shape[0]
         identity = torch.eye(3, dtype=rotmats.dtype, device=rotmats.device)
         coefficients = torch.cat([betas, (rotmats[:, 1:] - identity).reshape(batch, 135)], dim=1)
-        rest_vertices = torch.addmm(self.v_template, coefficients, self.dirs).view(batch, -1, 3)
+        rest_vertices = torch.addmm(self.v_template, coefficients, self.dirs).view(batch, 3, -1)
         rest_joints = torch.addmm(self.rest_joints, betas, self.joint_dirs).view(batch, 16, 3)
 
         rotations, joints16 = self._chain(rotmats, rest_joints)
         offsets = joints16 - (rotations @ rest_joints[..., None]).squeeze(-1)
         transforms = torch.cat([rotations, offsets[..., None]], dim=-1).view(batch, 16, 12)
-        skinned = (self.weights @ transforms).view(batch, -1, 3, 4)
-        vertices = (skinned[..., :3] @ rest_vertices[..., None]).squeeze(-1) + skinned[..., 3]
+        vertices = skin(transforms.transpose(1, 2).contiguous(), rest_vertices, self.weights).transpose(1, 2)
 
         if transl_m is not None:
             vertices = vertices + transl_m[:, None]

@@ -53,14 +53,15 @@ def pose_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless (rotmats (B, 16, 3, 3), betas (B, 10)) float32 of one rank, from global step `start_step` on.
 
-    Poses come from the `mano` sidecars of the training sets, by the recipe's weights, and half of them from the `mocap`
+    Poses come from the `mano` sidecars of the recipe's pose sets, by their weights, and half of them from the `mocap`
     files (npz with hand_pose (N, 48) absolute axis-angle and betas (N, 10), as HaMeR's freihand_mocap.npz) if any are
     given. They are not rotated. B = `recipe.tokenizer_training.optim.batch // world`; row j of rank r is row
     r + j * world of a global batch that does not depend on the world size.
     """
     batch = recipe.tokenizer_training.optim.batch
     rows_per_rank(batch, world)
-    names, weights = list(recipe.data.train), np.array(list(recipe.data.train.values()), np.float64)
+    sets = recipe.data.pose_sets
+    names, weights = list(sets), np.array(list(sets.values()), np.float64)
     pools = [read_mano_poses(f"{shards_uri.rstrip('/')}/{name}") for name in names]
     shares = weights / weights.sum()
     if mocap:

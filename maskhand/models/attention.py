@@ -32,3 +32,21 @@ class Attention(nn.Module):
 
 def feed_forward(dim: int, hidden: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+
+
+class DecoderLayer(nn.Module):
+    """Queries (B, Q, dim) look at each other, then at `source` (B, N, source_dim); on normalised input, added."""
+
+    def __init__(self, dim: int, heads: int, source_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.own = Attention(dim, heads, dropout)
+        self.cross = Attention(dim, heads, dropout, source_dim=source_dim)
+        self.ffn = feed_forward(dim, 2 * dim, dropout)
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        own, cross, ffn = self.norms
+        normed = own(x)
+        x = x + self.own(normed, normed)
+        x = x + self.cross(cross(x), source)
+        return x + self.ffn(ffn(x))

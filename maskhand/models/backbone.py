@@ -8,15 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from maskhand.config import BackboneConfig
+from maskhand.models.pretrained import BackboneError, pretrained_weights
 from maskhand.models.torchvision_shim import prepare_torchvision
-
-
-class BackboneError(ValueError):
-    """A backbone that cannot be built or whose weights do not fit; the message says which key and what to do."""
 
 
 class ImageEncoder(nn.Module):
@@ -43,6 +39,7 @@ class ImageEncoder(nn.Module):
         vit.patch_embed.proj.padding = (padding, padding)
         vit.set_grad_checkpointing(cfg.gradient_checkpointing)
         self.vit = vit
+        self.image_size: tuple[int, int] = (crop_px, crop_px * 3 // 4)
         self.prefix_tokens: int = vit.num_prefix_tokens
         self.channels: int = vit.num_features
         self.grid: tuple[int, int] = vit.patch_embed.grid_size
@@ -52,41 +49,5 @@ class ImageEncoder(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, self.grid)
 
     def load_pretrained(self, path: str | Path) -> None:
-        """Load timm weights, or a ViTPose / HaMeR backbone (keys under `backbone.`).
-
-        Position embeddings must have this encoder's grid. Raises BackboneError naming the keys that do not fit.
-        """
-        try:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise BackboneError(
-                f"model.backbone.checkpoint: no file {path}; give a path, or null to start anew"
-            ) from None
-        for wrapper in ("state_dict", "model"):
-            stored = stored.get(wrapper, stored)
-        wanted = self.vit.state_dict()
-        converted = timm_keys(stored, with_class_token="cls_token" in wanted)
-        wrong = [k for k, v in wanted.items() if k not in converted or converted[k].shape != v.shape]
-        if wrong:
-            raise BackboneError(
-                f"{path}: {len(wrong)} of {len(wanted)} weights are missing or of another shape, first {wrong[0]!r} "
-                f"(expected {tuple(wanted[wrong[0]].shape)}); check model.backbone.name, its kwargs and data.crop_px"
-            )
-        self.vit.load_state_dict({k: converted[k] for k in wanted})
-
-
-def timm_keys(stored: dict[str, Tensor], with_class_token: bool) -> dict[str, Tensor]:
-    """Weights under timm's names. ViTPose writes `backbone.` before each key and calls the last norm `last_norm`.
-
-    A position embedding whose first row belongs to a class token that the encoder lacks is folded into the others, as
-    ViTPose does (HaMeR `models/backbones/vit.py`: pos_embed[:, 1:] + pos_embed[:, :1]).
-    """
-    prefix = "backbone." if any(k.startswith("backbone.") for k in stored) else ""
-    weights = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
-    weights = {
-        ("norm" + k.removeprefix("last_norm") if k.startswith("last_norm") else k): v for k, v in weights.items()
-    }
-    position = weights.get("pos_embed")
-    if position is not None and not with_class_token and (position.shape[1] % 2 == 1):
-        weights["pos_embed"] = position[:, 1:] + position[:, :1]
-    return weights
+        """Load weights of timm, MAE, ViTPose or HaMeR; see `models.pretrained`, whose BackboneError it raises."""
+        self.vit.load_state_dict(pretrained_weights(path, self.vit.state_dict(), self.grid))

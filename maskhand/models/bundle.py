@@ -1,6 +1,6 @@
 """A trained model as one folder: what evaluation, prediction and the model registry load.
 
-    model.pt      state dict of MaskedTransformer, tokenizer included, the hand model never
+    model.pt      state dict of the HandNetwork, tokenizer included, the hand model never
     recipe.json   the whole recipe
     bundle.json   format, hand model digest, sha256 of model.pt, free metadata; written last
 
@@ -24,7 +24,8 @@ import torch
 from maskhand.config import ConfigError, Recipe, parse_recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
-from maskhand.models.masked_transformer import MaskedTransformer, build_model
+from maskhand.models.build import build_model
+from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
 
 FORMAT = 1
@@ -36,7 +37,7 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class ModelBundle:
-    model: MaskedTransformer
+    model: HandNetwork
     """In evaluation mode."""
     recipe: Recipe
     metadata: Mapping[str, Any]
@@ -46,7 +47,7 @@ class ModelBundle:
     """First 12 hex digits of the weights' sha256."""
 
     @classmethod
-    def save(cls, directory: str | Path, model: MaskedTransformer, recipe: Recipe, metadata: Mapping[str, Any]) -> Self:
+    def save(cls, directory: str | Path, model: HandNetwork, recipe: Recipe, metadata: Mapping[str, Any]) -> Self:
         """Write `directory` in one move; an older bundle there is replaced. `metadata` must be plain JSON values."""
         target = Path(directory)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -7,16 +7,15 @@ tokens and the values of the deformable attention. `logits` does the rest, once 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from maskhand.config import ModelConfig, Recipe
+from maskhand.config import ModelConfig
 from maskhand.hand.layer import ManoLayer
-from maskhand.models.backbone import ImageEncoder
 from maskhand.models.gapr import GaprBlock, first_neighbours
+from maskhand.models.network import Context, HandNetwork, TransformerOutput
 from maskhand.models.pose_graph import PoseGraph
 from maskhand.models.pyramid import FeaturePyramid
 from maskhand.models.shape_camera_head import ShapeCameraHead
@@ -24,44 +23,13 @@ from maskhand.models.synthesizer import ReferencePoints, SynthesizerLayer
 from maskhand.models.vq_mano import VQMano
 
 
-@dataclass(frozen=True)
-class Context:
-    """What the model knows about B pictures before any pose token."""
-
-    values: tuple[tuple[Tensor, ...], ...]
-    """[layer][level] (B * heads, dim / heads, h, w): values of the deformable attention."""
-    pose_tokens: Tensor
-    """(B, P, dim) tokens of the 2D pose; P = 0, 1 or 21."""
-    keypoints_2d: Tensor
-    """(B, 21, 3) the 2D pose itself, as in HandBatch."""
-    betas: Tensor
-    """(B, 10)."""
-    placement: Tensor
-    """(B, 3) scale, and the place of the hand's middle in the crop; `place_camera` makes the crop camera of it."""
-
-
-@dataclass(frozen=True)
-class TransformerOutput:
-    logits: Tensor
-    """(B, L, V)."""
-    betas: Tensor
-    """(B, 10)."""
-    placement: Tensor
-    """(B, 3) scale, and the place of the hand's middle in the crop; `place_camera` makes the crop camera of it."""
-
-
-class MaskedTransformer(nn.Module):
-    """Holds the frozen tokenizer, and the hand model (whose buffers are not part of the state dict)."""
+class MaskedTransformer(HandNetwork):
+    """See the head of this file; `model.decoder: masked`."""
 
     def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
-        super().__init__()
-        self.tokenizer = tokenizer.freeze()
-        self.mano = mano
-        self.num_tokens = tokenizer.num_tokens
-        self.mask_id = tokenizer.codebook_size
+        super().__init__(cfg, tokenizer, mano, crop_px)
         dim, levels = cfg.dim, len(cfg.feature_scales)
 
-        self.encoder = ImageEncoder(cfg.backbone, crop_px)
         self.pyramid = FeaturePyramid(self.encoder.channels, dim, cfg.feature_scales, cfg.pyramid_depthwise)
         self.shape_camera = ShapeCameraHead(self.encoder.channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout)
         self.pose_graph = PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, dim) if cfg.pose2d_tokens else None
@@ -100,11 +68,6 @@ class MaskedTransformer(nn.Module):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        """image (B, 3, H, 3/4 H), keypoints_2d (B, 21, 3), both as in HandBatch.
-
-        drop_image (B,) bool: the picture's features become zero (the paper's unconditional mode, supplement G).
-        drop_pose (B,) bool: the 2D pose counts as unseen.
-        """
         tokens = self.encoder(image)
         if drop_image is not None:
             tokens = tokens.masked_fill(drop_image[:, None, None, None], 0.0)
@@ -130,19 +93,6 @@ class MaskedTransformer(nn.Module):
         for layer, values in zip(self.synthesizer, context.values, strict=True):
             x = layer(x, reference, values)
         return self.to_logits(self.norm(x[:, pose_tokens.shape[1] :]), self.tokenizer.codebook)
-
-    def parameter_groups(self, lr: float, lr_backbone: float | None, weight_decay: float) -> list[dict[str, Any]]:
-        """Trainable parameters for an optimiser: the encoder at its own rate, decay on matrices only."""
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                rate = lr_backbone if lr_backbone is not None and name.startswith("encoder.") else lr
-                decay = weight_decay if parameter.ndim > 1 else 0.0
-                groups.setdefault((rate, decay), []).append(parameter)
-        # As few groups as there are settings: the engine reduces and gathers each on its own.
-        return [
-            {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()
-        ]
 
 
 class TokenEmbedding(nn.Module):
@@ -193,14 +143,3 @@ class CodeClassifier(nn.Module):
         # -|x - c|^2 / 2 without |x|^2, which the softmax does not see
         nearness = point @ codes.T - 0.5 * codes.square().sum(1)
         return log_sharpness.clamp(max=5.0).exp() * nearness + self.bias
-
-
-def build_model(
-    recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, *, pretrained_backbone: bool = True
-) -> MaskedTransformer:
-    """The recipe's model with fresh weights; the backbone's pretrained ones when the recipe names a checkpoint."""
-    model = MaskedTransformer(recipe.model, tokenizer, mano, recipe.data.crop_px)
-    checkpoint = recipe.model.backbone.checkpoint
-    if pretrained_backbone and checkpoint is not None:
-        model.encoder.load_pretrained(checkpoint)
-    return model

@@ -6,17 +6,23 @@ The schedule is a list of Python integers and everything else stays on the devic
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.config import SamplerConfig
-from maskhand.conventions import NUM_MANO_JOINTS
+from maskhand.conventions import NUM_JOINTS, NUM_MANO_JOINTS
 from maskhand.hand.camera import project_crop
-from maskhand.models.masked_transformer import Context, MaskedTransformer
+from maskhand.models.masked_transformer import MaskedTransformer
+from maskhand.models.network import Context, HandNetwork
 from maskhand.models.shape_camera_head import place_camera
 from maskhand.models.vq_mano import joint_of_token
+
+STRINGS_AT_ONCE = 512
+"""Token strings decoded together; the logits of one of 64 tokens and 2048 codes are half a megabyte."""
 
 
 def schedule(length: int, iterations: int) -> list[int]:
@@ -33,19 +39,42 @@ def schedule(length: int, iterations: int) -> list[int]:
 
 @torch.no_grad()
 def predict(
-    model: MaskedTransformer,
+    model: HandNetwork,
     batch: HandBatch,
     cfg: SamplerConfig,
     generator: torch.Generator | None = None,
     hypotheses: int = 1,
+    *,
+    drop_image: Tensor | None = None,
+    drop_pose: Tensor | None = None,
 ) -> HandPrediction:
-    """Encode the batch's pictures and sample; see `sample`."""
-    return sample(model, model.encode_image(batch.image, batch.keypoints_2d), cfg, generator, hypotheses)
+    """Encode the batch's pictures and sample; see `sample`.
+
+    drop_image, drop_pose (B,) bool: whose picture, or 2D pose, the model must do without.
+    """
+    context = model.encode_image(batch.image, batch.keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
+    return sample(model, context, cfg, generator, hypotheses)
+
+
+@torch.no_grad()
+def generate(model: MaskedTransformer, count: int, cfg: SamplerConfig, generator: torch.Generator) -> HandPrediction:
+    """`count` hands of the mean shape from no picture and no 2D pose (supplement G), the surest first.
+
+    `cfg.temperature` must be above 0, or all would be equal; `generator` lives on the model's device.
+    """
+    if cfg.temperature == 0:
+        raise ValueError("sampler.temperature is 0: every generated hand would be the same; set it to 1")
+    zeros = model.norm.weight.new_zeros
+    everything = torch.ones(1, dtype=torch.bool, device=generator.device)
+    context = model.encode_image(
+        zeros(1, 3, *model.encoder.image_size), zeros(1, NUM_JOINTS, 3), drop_image=everything, drop_pose=everything
+    )
+    return sample(model, replace(context, betas=torch.zeros_like(context.betas)), cfg, generator, count)
 
 
 @torch.no_grad()
 def sample(
-    model: MaskedTransformer,
+    model: HandNetwork,
     context: Context,
     cfg: SamplerConfig,
     generator: torch.Generator | None = None,
@@ -58,18 +87,23 @@ def sample(
     the model's device. Confidence is always the probability under the unfiltered softmax.
 
     The hand is decoded from the chosen codes, or (`decode: expectation`, as in training) from the mean code vector
-    under the distribution by which each token was fixed.
+    under the distribution by which each token was fixed. A network without tokens gives equal hypotheses of confidence
+    one, with its pose written in tokens.
     """
-    tokens, codes = _fill(model, context, cfg, generator, hypotheses)
-    score = tokens.confidence.clamp_min(1e-12).log().mean(1)
-    pictures = len(context.betas)
-    best = score.view(pictures, hypotheses).argsort(dim=1, descending=True, stable=True)
-    rows = (best + hypotheses * torch.arange(pictures, device=best.device)[:, None]).flatten()
     betas, placement = (x.float().repeat_interleave(hypotheses, 0) for x in (context.betas, context.placement))
-    rotmats = model.tokenizer.decode_soft(codes[rows])
+    if context.rotmats is not None:
+        rotmats = context.rotmats.float().repeat_interleave(hypotheses, 0)
+        ids = model.tokenizer.encode(rotmats)
+        tokens = PoseTokens(ids, torch.ones_like(ids, dtype=torch.float32))
+    else:
+        assert isinstance(model, MaskedTransformer)
+        tokens, codes = _fill_in_parts(model, context, cfg, generator, hypotheses)
+        pictures = len(context.betas)
+        best = _score(tokens).view(pictures, hypotheses).argsort(dim=1, descending=True, stable=True)
+        rows = (best + hypotheses * torch.arange(pictures, device=best.device)[:, None]).flatten()
+        tokens, rotmats = tokens[rows], model.tokenizer.decode_soft(codes[rows])
     mesh = model.mano(rotmats, betas)
     camera = place_camera(placement, mesh.joints_m)
-    confidence = tokens.confidence[rows]
     return HandPrediction(
         rotmats=rotmats,
         betas=betas,
@@ -77,10 +111,15 @@ def sample(
         vertices_m=mesh.vertices_m,
         joints_m=mesh.joints_m,
         joints_2d=project_crop(mesh.joints_m, camera),
-        tokens=PoseTokens(tokens.ids[rows], confidence),
-        joint_confidence=confidence @ joint_from_tokens(confidence.shape[1]).to(confidence),
-        score=score[rows],
+        tokens=tokens,
+        joint_confidence=tokens.confidence @ joint_from_tokens(tokens.confidence.shape[1]).to(betas),
+        score=_score(tokens),
     )
+
+
+def _score(tokens: PoseTokens) -> Tensor:
+    """(B,) mean log confidence over tokens."""
+    return tokens.confidence.clamp_min(1e-12).log().mean(1)
 
 
 def joint_from_tokens(num_tokens: int) -> Tensor:
@@ -93,6 +132,23 @@ def joint_from_tokens(num_tokens: int) -> Tensor:
         return torch.eye(num_tokens)[torch.arange(NUM_MANO_JOINTS) * num_tokens // NUM_MANO_JOINTS].T
     member = (joint[:, None] == torch.arange(NUM_MANO_JOINTS)).float()
     return member / member.sum(0)
+
+
+def _fill_in_parts(
+    model: MaskedTransformer, context: Context, cfg: SamplerConfig, generator: torch.Generator | None, hypotheses: int
+) -> tuple[PoseTokens, Tensor]:
+    """As `_fill`, so many hypotheses at a time that `STRINGS_AT_ONCE` bounds the memory."""
+    pictures = len(context.betas)
+    at_once = max(1, STRINGS_AT_ONCE // pictures)
+    counts = [min(at_once, hypotheses - start) for start in range(0, hypotheses, at_once)]
+    parts = [_fill(model, context, cfg, generator, count) for count in counts]
+
+    def join(tensors: Iterable[Tensor]) -> Tensor:
+        by_picture = [t.unflatten(0, (pictures, -1)) for t in tensors]
+        return torch.cat(by_picture, dim=1).flatten(0, 1)
+
+    ids, confidence = join(p.ids for p, _ in parts), join(p.confidence for p, _ in parts)
+    return PoseTokens(ids, confidence), join(codes for _, codes in parts)
 
 
 def _fill(
@@ -124,7 +180,13 @@ def _fill(
         codes = torch.where(masked[..., None], vectors, codes)
         if remasked == 0:
             break
-        rank = confidence if cfg.remask_kept else confidence.masked_fill(~masked, torch.inf)
+        rank = confidence
+        if cfg.confidence_noise:
+            # MaskGIT's way to vary which tokens come first: the later, the less (valeoai's r_temp * (1 - ratio))
+            noise = _gumbel(confidence.shape, generator, device)
+            rank = confidence.clamp_min(1e-12).log() + cfg.confidence_noise * (remasked / length) * noise
+        if not cfg.remask_kept:
+            rank = rank.masked_fill(~masked, torch.inf)
         order = rank.argsort(dim=1, stable=True)
         masked = torch.zeros_like(masked).scatter_(1, order[:, :remasked], True)
         ids = ids.masked_fill(masked, model.mask_id)
@@ -138,9 +200,12 @@ def _choose(logits: Tensor, cfg: SamplerConfig, generator: torch.Generator | Non
         return logits.argmax(-1)
     logits = filter_logits(logits / cfg.temperature, cfg.top_k, cfg.top_p)
     # Gumbel's trick draws from a softmax without building a distribution (and without its host sync on a GPU).
-    uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
-    gumbel = -(-uniform.clamp(1e-20, 1 - 1e-7).log()).log()
-    return (logits + gumbel).argmax(-1)
+    return (logits + _gumbel(logits.shape, generator, logits.device)).argmax(-1)
+
+
+def _gumbel(shape: torch.Size, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    uniform = torch.rand(shape, generator=generator, device=device)
+    return -(-uniform.clamp(1e-20, 1 - 1e-7).log()).log()
 
 
 def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:

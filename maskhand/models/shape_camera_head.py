@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from maskhand.conventions import NUM_BETAS
-from maskhand.models.attention import Attention, feed_forward
+from maskhand.models.attention import DecoderLayer
 
 MEAN_SCALE = 12.0
 """Crop half-sides per metre at which a mean hand (joints over about 14 cm) fills a crop of 1.2 times its box."""
@@ -29,7 +29,7 @@ class ShapeCameraHead(nn.Module):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(2, dim) * 0.02)
         self.norm_source = nn.LayerNorm(channels)
-        self.layers = nn.ModuleList(_DecoderLayer(dim, heads, channels, dropout) for _ in range(depth))
+        self.layers = nn.ModuleList(DecoderLayer(dim, heads, channels, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.to_betas = nn.Linear(dim, NUM_BETAS)
         self.to_camera = nn.Linear(dim, 3)
@@ -57,19 +57,3 @@ def place_camera(placement: Tensor, joints_m: Tensor) -> Tensor:
     scale, place = placement[:, :1], placement[:, 1:]
     metres_per_crop = 2 / scale
     return torch.cat([scale, place * metres_per_crop - joints_m.mean(dim=1)[:, :2]], dim=1)
-
-
-class _DecoderLayer(nn.Module):
-    def __init__(self, dim: int, heads: int, source_dim: int, dropout: float) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
-        self.own = Attention(dim, heads, dropout)
-        self.cross = Attention(dim, heads, dropout, source_dim=source_dim)
-        self.ffn = feed_forward(dim, 2 * dim, dropout)
-
-    def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        own, cross, ffn = self.norms
-        normed = own(x)
-        x = x + self.own(normed, normed)
-        x = x + self.cross(cross(x), source)
-        return x + self.ffn(ffn(x))

@@ -173,6 +173,8 @@ def training_digests(workspace: Workspace, recipe: str, overrides: Sequence[str]
         for name in wanted.data.train
         for part in (IMAGES, MANO, f"keypoints.{wanted.data.keypoints.detector}")
     }
+    for name in wanted.data.pose_sets:
+        digests[f"{name}/{MANO}"] = read_manifest(workspace.shard_set(name), MANO).digest
     digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, wanted))}
     return digests | {"hand_model": load_hand_model(default_hand_path()).digest, "models": _models_digest()}
 
@@ -187,7 +189,7 @@ def _models_digest() -> str:
 
 def mocap_files(workspace: Workspace, recipe: Recipe) -> tuple[str, ...]:
     """The pose-only files beside the raw data sets of a recipe that wants them."""
-    datasets = sorted({name.partition("/")[0] for name in recipe.data.train}) if recipe.data.mocap else []
+    datasets = sorted({name.partition("/")[0] for name in recipe.data.pose_sets}) if recipe.data.mocap else []
     paths = [workspace.raw / dataset / MOCAP for dataset in datasets]
     return tuple(str(path) for path in paths if path.is_file())
 

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from maskhand import storage
 from maskhand.config import parse_recipe
@@ -169,13 +169,16 @@ def predict(
     box_xyxy_px: tuple[float, float, float, float] | None,
     side: Side | None,
     focal_px: float | None,
+    camera: Literal["keypoints", "model"],
 ) -> list[Path]:
     """The hands of a photo as overlay, meshes and JSON in folder `out`; returns the files (see `predict_photo`)."""
     from maskhand.models.bundle import ModelBundle
     from maskhand.predict import predict_photo
 
     bundle = ModelBundle.load(model_folder(workspace, model))
-    return predict_photo(photo, bundle, out, box_xyxy_px, side, focal_px=focal_px, assets=workspace.assets)
+    return predict_photo(
+        photo, bundle, out, box_xyxy_px, side, focal_px=focal_px, camera=camera, assets=workspace.assets
+    )
 
 
 def _read(receipt: Receipt) -> dict[str, Any]:

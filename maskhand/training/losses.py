@@ -20,7 +20,7 @@ from maskhand.conventions import NUM_BETAS
 from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import matrix_to_axis_angle
-from maskhand.models.masked_transformer import TransformerOutput
+from maskhand.models.network import TransformerOutput
 from maskhand.models.shape_camera_head import place_camera
 from maskhand.models.vq_mano import VQMano, VQManoOutput
 from maskhand.training.masking import CorruptedTokens
@@ -109,13 +109,19 @@ def transformer_losses(
 ) -> TransformerLosses:
     """The paper's total loss: cross-entropy, MANO parameters, 3D and 2D joints through the expected code vectors.
 
-    Samples without MANO labels contribute to the joint terms only. MANO and joint terms are sums per hand (HaMeR),
-    times `batch_ref`: weights mean what they meant for HaMeR's sums over 48 samples, at any batch size.
+    Samples without MANO labels contribute to the joint terms only; a network without tokens has no cross-entropy. MANO
+    and joint terms are sums per hand (HaMeR), times `batch_ref`: weights mean what they meant for HaMeR's sums over 48
+    samples, at any batch size.
     """
-    logits = output.logits.float()
-    cross_entropy, accuracy = _token_terms(logits, batch.has_mano, corrupted, masking)
-
-    rotmats = tokenizer.decode_soft(expected_codes(logits, tokenizer.codebook))
+    if output.rotmats is not None:  # a network without tokens
+        cross_entropy = accuracy = output.rotmats.new_zeros(())
+        rotmats = output.rotmats
+    else:
+        assert output.logits is not None
+        logits = output.logits.float()
+        cross_entropy, accuracy = _token_terms(logits, batch.has_mano, corrupted, masking)
+        said_codes = expected_codes if cfg.differential == "expectation" else most_probable_codes
+        rotmats = tokenizer.decode_soft(said_codes(logits, tokenizer.codebook))
     betas = output.betas.float()
     joints = mano(rotmats, betas).joints_m
     camera = place_camera(output.placement.float(), joints)
@@ -138,6 +144,12 @@ def transformer_losses(
 def expected_codes(logits: Tensor, codebook: Tensor) -> Tensor:
     """(B, L, V) -> (B, L, C): the mean code vector under the predicted distribution, in fp32 (paper section 3.3)."""
     return logits.float().softmax(-1) @ codebook.float()
+
+
+def most_probable_codes(logits: Tensor, codebook: Tensor) -> Tensor:
+    """(B, L, V) -> (B, L, C): the code of the largest logit, with the expectation's gradient (straight-through)."""
+    expected = expected_codes(logits, codebook)
+    return expected + (codebook.float()[logits.argmax(-1)] - expected).detach()
 
 
 def _token_terms(

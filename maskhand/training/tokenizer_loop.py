@@ -111,8 +111,10 @@ class _Objective(nn.Module):
         self.tokenizer, self.mano, self._losses = tokenizer, mano, losses
 
     def forward(self, rotmats: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        output = self.tokenizer(rotmats)
-        losses = tokenizer_losses(output, rotmats, self.mano, self._losses)
+        # all in fp32: eight bits of mantissa are half a millimetre, and the codes must be found again at half precision
+        with torch.autocast(rotmats.device.type, enabled=False):
+            output = self.tokenizer(rotmats)
+            losses = tokenizer_losses(output, rotmats, self.mano, self._losses)
         stats = losses.scalars() | {"perplexity": output.perplexity, "dead_share": output.dead_share}
         del stats["total"]  # the engine reports it as the loss
         return losses.total, stats

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from maskhand.batch import HandBatch
 from maskhand.config import ConfigError, Recipe
 from maskhand.hand.layer import ManoLayer
+from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.masked_transformer import MaskedTransformer, TransformerOutput, build_model
+from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
 from maskhand.training.checkpoint import load_mano, load_tokenizer
 from maskhand.training.engine import start_engine
@@ -91,21 +92,21 @@ def train(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStre
 class _Objective(nn.Module):
     """Everything of a step that touches weights: tokens from the labels, hidden in part, guessed again, and judged."""
 
-    def __init__(self, model: MaskedTransformer, recipe: Recipe) -> None:
+    def __init__(self, model: HandNetwork, recipe: Recipe) -> None:
         super().__init__()
         self.model, self._recipe = model, recipe
 
     def forward(self, batch: HandBatch, slots: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         model, settings = self.model, self._recipe.training
-        ids = model.tokenizer.encode(batch.rotmats)
+        with torch.autocast(batch.image.device.type, enabled=False):  # as the tokenizer was trained
+            ids = model.tokenizer.encode(batch.rotmats)
         corrupted = corrupt_tokens(
             ids, batch.has_mano, settings.masking, model.mask_id, seed=self._recipe.seed, step=step, slots=slots
         )
         output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
         with torch.autocast(batch.image.device.type, enabled=False):  # code expectation, hand and losses in fp32
-            output = TransformerOutput(output.logits.float(), output.betas.float(), output.placement.float())
             losses = transformer_losses(
-                output, batch, corrupted, model.tokenizer, model.mano, settings.losses, settings.masking
+                output.float(), batch, corrupted, model.tokenizer, model.mano, settings.losses, settings.masking
             )
         stats = losses.scalars()
         del stats["total"]  # the engine reports it as the loss

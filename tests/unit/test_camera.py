@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from maskhand.hand.camera import FOCAL, crop_camera_to_full, crop_camera_translation, project_crop
+from maskhand.hand.camera import (
+    FOCAL,
+    camera_on_keypoints,
+    crop_camera_to_full,
+    crop_camera_translation,
+    project_crop,
+)
 
 
 def random_points() -> torch.Tensor:
@@ -38,6 +45,33 @@ def crop_affine(centre_px: torch.Tensor, side_px: torch.Tensor, crop_px: int) ->
     zoom = crop_px / side_px
     linear = zoom[:, None, None] * torch.eye(2, dtype=torch.float64)
     return torch.cat([linear, (crop_px / 2 - zoom[:, None] * centre_px)[..., None]], dim=2)
+
+
+def test_keypoints_give_the_camera_back() -> None:
+    """Exact keypoints: the camera that made them, whatever the first guess, also with joints that are not seen."""
+    generator = torch.Generator().manual_seed(3)
+    joints = 0.05 * torch.randn(4, 21, 3, generator=generator, dtype=torch.float64)
+    true = torch.tensor([[8.0, 0.01, -0.02], [12.0, 0, 0], [5.0, -0.05, 0.03], [20.0, 0.0, 0.02]], dtype=torch.float64)
+    seen = torch.ones(4, 21, 1, dtype=torch.float64)
+    seen[2, ::2] = 0
+    keypoints = torch.cat([project_crop(joints, true), seen], dim=-1)
+    keypoints[2, ::2, :2] = 7.0
+    guess = torch.tensor([10.0, 0.1, 0.1], dtype=torch.float64).expand(4, 3)
+    torch.testing.assert_close(camera_on_keypoints(guess, joints, keypoints), true, rtol=1e-6, atol=1e-7)
+
+    keypoints[1, 5:, 2] = 0
+    keypoints[3] = 0
+    kept = camera_on_keypoints(guess, joints, keypoints)
+    assert kept[1].tolist() == kept[3].tolist() == guess[0].tolist()
+
+
+def test_a_wrong_pose_does_not_shrink_the_hand() -> None:
+    generator = torch.Generator().manual_seed(5)
+    joints = 0.05 * torch.randn(200, 21, 3, generator=generator)
+    true = torch.tensor([12.0, 0.0, 0.0]).expand(200, 3)
+    keypoints = torch.cat([project_crop(joints, true), torch.ones(200, 21, 1)], dim=-1)
+    wrong = joints[torch.randperm(200, generator=generator)]  # another hand: a regression would give a scale near zero
+    assert camera_on_keypoints(true, wrong, keypoints)[:, 0].median() == pytest.approx(12.0, rel=0.05)
 
 
 def test_full_camera_projects_onto_the_crop():

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from maskhand import catalog
 from maskhand.config import RECIPES, ConfigError, load_recipe, parse_recipe, recipe_names
 
 
@@ -12,13 +13,22 @@ def test_every_recipe_loads_and_survives_a_round_trip(name: str) -> None:
     assert parse_recipe(recipe.model_dump(mode="json")) == recipe
 
 
-def test_every_key_of_the_tiny_recipe_is_written_down() -> None:
-    """The tiny recipe is the reference a reader copies from, so it holds every key there is."""
-    values = yaml.safe_load((RECIPES / "tiny.yaml").read_text())
-    full = load_recipe("tiny").model_dump(mode="json")
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_sets_of_a_recipe_are_in_the_catalogue(name: str) -> None:
+    data = load_recipe(name).data
+    for shard_set in (*data.train, *data.pose_sets, *data.evaluate):
+        dataset, split = shard_set.split("/")
+        catalog.load_spec(dataset).check_split(split)
+
+
+@pytest.mark.parametrize("name", ["tiny", "base"])
+def test_every_key_of_a_preset_is_written_down(name: str) -> None:
+    """These recipes are what a reader copies from, so they hold every key there is."""
+    values = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    full = load_recipe(name).model_dump(mode="json")
 
     def keys(node: object, prefix: str = "") -> set[str]:
-        if not isinstance(node, dict) or prefix in ("data.train.", "model.backbone.kwargs."):
+        if not isinstance(node, dict) or prefix in ("data.train.", "data.train_poses.", "model.backbone.kwargs."):
             return {prefix}
         return {k for name, value in node.items() for k in keys(value, f"{prefix}{name}.")}
 
@@ -58,3 +68,11 @@ def test_a_recipe_with_a_base_holds_only_what_differs(tmp_path) -> None:
 def test_a_missing_recipe_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="tiny"):
         load_recipe("tinny")
+
+
+def test_a_recipe_replaces_the_sets_of_its_base(tmp_path) -> None:
+    path = tmp_path / "other.yaml"
+    path.write_text("base: tiny\nname: other\ndata: {train: {freihand/training: 1.0}, crop_px: 128}\n")
+    recipe = load_recipe(path)
+    assert recipe.data.train == {"freihand/training": 1.0}
+    assert recipe.data.pose_sets == recipe.data.train and recipe.data.box_scale == load_recipe("tiny").data.box_scale

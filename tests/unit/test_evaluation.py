@@ -24,8 +24,8 @@ from maskhand.evaluation.report import evaluation_sheet, write_report
 from maskhand.evaluation.runner import EvaluationError, evaluate
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
+from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.masked_transformer import build_model
 from maskhand.models.vq_mano import VQMano
 from maskhand.shards.layout import ShardError
 

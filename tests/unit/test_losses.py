@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -11,9 +11,9 @@ from model_parts import random_batch, small_model
 from maskhand.batch import HandBatch
 from maskhand.config import LossConfig, MaskingConfig
 from maskhand.hand.camera import project_crop
-from maskhand.models.masked_transformer import TransformerOutput
+from maskhand.models.network import TransformerOutput
 from maskhand.models.shape_camera_head import place_camera
-from maskhand.training.losses import TransformerLosses, expected_codes, transformer_losses
+from maskhand.training.losses import TransformerLosses, expected_codes, most_probable_codes, transformer_losses
 from maskhand.training.masking import CorruptedTokens, corrupt_tokens
 
 
@@ -150,3 +150,72 @@ def test_token_accuracy_looks_at_masked_labelled_tokens(model) -> None:
     assert set(judge(model, output, batch, tokens).scalars()) == {
         "total", "mask", "theta", "beta", "joints_3d", "joints_2d", "token_accuracy",
     }  # fmt: skip
+
+
+def test_hard_codes_have_the_gradient_of_the_expectation(model) -> None:
+    codebook = model.tokenizer.codebook
+    logits, upstream = torch.randn(2, 16, 20), torch.randn(2, 16, codebook.shape[1])
+    gradients = []
+    for said_codes in (most_probable_codes, expected_codes):
+        own = logits.clone().requires_grad_()
+        codes = said_codes(own, codebook)
+        (codes * upstream).sum().backward()
+        gradients.append(own.grad)
+        if said_codes is most_probable_codes:
+            assert torch.allclose(codes, codebook[logits.argmax(-1)], atol=1e-6)
+    assert torch.equal(*gradients)
+
+
+LABELS = {
+    "everything": {},
+    "no MANO": {"has_mano": 0.0},
+    "2D only": {"has_mano": 0.0, "joints_3d_valid": 0.0},
+    "3D only": {"has_mano": 0.0, "joints_2d_conf": 0.0},
+    "nothing": {"has_mano": 0.0, "joints_2d_conf": 0.0, "joints_3d_valid": 0.0},
+}
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_a_hand_trains_through_the_labels_it_has(labels: str) -> None:
+    network = small_model().train()
+    batch = random_batch(2)
+    batch = replace(batch, **{k: torch.full_like(getattr(batch, k), v) for k, v in LABELS[labels].items()})
+    tokens = corrupted(network, batch)
+    output = network(batch.image, batch.keypoints_2d, tokens.ids)
+    losses = judge(network, output, batch, tokens)
+    losses.total.backward()
+    has = {k: k not in LABELS[labels] for k in ("has_mano", "joints_3d_valid", "joints_2d_conf")}
+    assert (losses.mask > 0) == (losses.theta > 0) == (losses.beta > 0) == has["has_mano"]
+    assert (losses.joints_3d > 0) == has["joints_3d_valid"]
+    assert (losses.joints_2d > 0) == has["joints_2d_conf"]
+    moved = {
+        part: any(p.grad is not None and p.grad.any() for p in getattr(network, part).parameters())
+        for part in ("encoder", "synthesizer", "to_logits", "shape_camera")
+    }
+    assert all(moved.values()) if labels != "nothing" else not any(moved.values())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+    assert tokens.masked.all() or has["has_mano"]
+
+
+def test_the_same_hands_twice_are_the_same_loss_and_gradient(model) -> None:
+    batch, output = random_batch(3), random_output(model, 3)
+    tokens = corrupted(model, batch)
+    twice = torch.arange(6) % 3
+    doubled = TransformerOutput(output.logits[twice], output.betas[twice], output.placement[twice])
+    copies = CorruptedTokens(*(getattr(tokens, f.name)[twice] for f in fields(tokens)))
+    once, double = judge(model, output, batch, tokens).total, judge(model, doubled, batch[twice], copies).total
+    assert double.item() == pytest.approx(once.item(), rel=1e-6)
+    gradients = [torch.autograd.grad(loss, output.logits)[0] for loss in (once, double)]
+    assert torch.allclose(*gradients, atol=1e-7)
+
+
+def test_a_pose_said_directly_is_judged_like_a_decoded_one(model) -> None:
+    batch, output = random_batch(3), random_output(model, 3)
+    tokens = corrupted(model, batch)
+    rotmats = model.tokenizer.decode_soft(expected_codes(output.logits, model.tokenizer.codebook))
+    direct = TransformerOutput(None, output.betas, output.placement, rotmats)
+    by_tokens, by_pose = judge(model, output, batch, tokens), judge(model, direct, batch, tokens)
+    assert by_pose.mask.item() == 0
+    for name in ("theta", "beta", "joints_3d", "joints_2d"):
+        assert getattr(by_pose, name).item() == pytest.approx(getattr(by_tokens, name).item(), rel=1e-6)
+    assert by_pose.total.item() == pytest.approx((by_tokens.total - by_tokens.mask).item(), rel=1e-5)

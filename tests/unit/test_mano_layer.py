@@ -11,7 +11,7 @@ from smplx.utils import Struct
 from smplx.vertex_ids import vertex_ids as VERTEX_IDS
 
 from maskhand.conventions import OPENPOSE_FROM_MANO_AND_TIPS
-from maskhand.hand import rotations
+from maskhand.hand import rotations, skinning
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import HandModel, default_hand_path, load_hand_model
 
@@ -93,6 +93,25 @@ def test_flat_pose_is_the_template_and_global_rotation_turns_about_the_wrist():
     turned = layer(torch.cat([turn[:, None], flat[:, 1:]], dim=1), zero)
     wrist = rest.joints_m[:, :1]
     torch.testing.assert_close(turned.vertices_m, (rest.vertices_m - wrist) @ turn.mT + wrist)
+
+
+def test_skinning_does_not_know_its_chunks(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    transforms, rest, weights = (
+        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((7, 12, 16), (7, 3, 20), (16, 20))
+    )
+    plain = torch.einsum("brcj,jv,bcv->brv", transforms.view(7, 3, 4, 16)[:, :, :3], weights, rest)
+    plain += transforms.view(7, 3, 4, 16)[:, :, 3] @ weights
+    results = []
+    for chunk in (2, 100):
+        monkeypatch.setattr(skinning, "CHUNK", chunk)
+        inputs = transforms.clone().requires_grad_(), rest.clone().requires_grad_()
+        posed = skinning.skin(*inputs, weights)
+        torch.testing.assert_close(posed, plain)
+        posed.sin().sum().backward()
+        results.append([x.grad for x in inputs])
+    torch.testing.assert_close(results[0], results[1])
+    assert torch.autograd.gradcheck(lambda t, r: skinning.skin(t, r, weights), inputs)
 
 
 def test_tips_follow_the_data_set():

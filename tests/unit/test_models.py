@@ -12,7 +12,9 @@ from model_parts import CROP_PX, random_batch, small_model, small_recipe
 from maskhand.config import BackboneConfig
 from maskhand.conventions import BONES, OPENPOSE_21
 from maskhand.hand.camera import project_crop
+from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import BackboneError, ImageEncoder
+from maskhand.models.build import build_model
 from maskhand.models.bundle import BundleError, ModelBundle
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
 from maskhand.models.gapr import GaprBlock, first_neighbours
@@ -20,6 +22,7 @@ from maskhand.models.pose_graph import PoseGraph, skeleton_adjacency
 from maskhand.models.pyramid import FeaturePyramid
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
 from maskhand.models.synthesizer import ReferencePoints
+from maskhand.models.vq_mano import VQMano
 
 
 def naive_bilinear(value: torch.Tensor, x: float, y: float) -> torch.Tensor:
@@ -189,26 +192,6 @@ def test_encoder_gives_the_grid_and_checkpointing_changes_nothing() -> None:
     assert torch.allclose(gradients[0], gradients[1], atol=1e-7)
 
 
-def test_vitpose_weights_load_under_their_own_names(tmp_path: Path) -> None:
-    config = BackboneConfig(name="vit_tiny_patch16_224", kwargs={"embed_dim": 24, "depth": 1, "num_heads": 3})
-    source, target = ImageEncoder(config, 128), ImageEncoder(config, 128)
-    weights = {}
-    for name, value in source.vit.state_dict().items():
-        name = name.replace("norm.", "last_norm.") if name.startswith("norm.") else name
-        value = torch.cat([torch.ones(1, 1, 24), value - 1], dim=1) if name == "pos_embed" else value
-        weights[f"backbone.{name}"] = value
-    torch.save({"state_dict": {**weights, "keypoint_head.weight": torch.ones(1)}}, tmp_path / "vitpose.pth")
-    target.load_pretrained(tmp_path / "vitpose.pth")
-    image = torch.randn(1, 3, 128, 96)
-    assert torch.allclose(source(image), target(image), atol=1e-5)
-
-    other = ImageEncoder(config.model_copy(update={"kwargs": {"embed_dim": 48, "depth": 1, "num_heads": 3}}), 128)
-    with pytest.raises(BackboneError, match="another shape"):
-        other.load_pretrained(tmp_path / "vitpose.pth")
-    with pytest.raises(BackboneError, match="no file"):
-        target.load_pretrained(tmp_path / "missing.pth")
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -290,9 +273,10 @@ def test_parameter_groups_hold_every_trainable_weight_once() -> None:
     assert all((id(p) in backbone) == (g["lr"] == 1e-4) for g in groups for p in g["params"])
 
 
-def test_bundle_round_trip_without_the_hand_model(tmp_path: Path) -> None:
-    recipe = small_recipe()
-    model = small_model(recipe)
+@pytest.mark.parametrize("decoder", ["masked", "regression"])
+def test_bundle_round_trip_without_the_hand_model(decoder: str, tmp_path: Path) -> None:
+    recipe = small_recipe(decoder=decoder)
+    model = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default()).eval()
     saved = ModelBundle.save(tmp_path / "bundle", model, recipe, {"step": 7})
     ModelBundle.save(tmp_path / "bundle", model, recipe, {"step": 8})  # replaces
     loaded = ModelBundle.load(tmp_path / "bundle")
@@ -304,8 +288,11 @@ def test_bundle_round_trip_without_the_hand_model(tmp_path: Path) -> None:
     assert not [name for name, value in weights.items() if 778 in value.shape]
     batch = random_batch(2)
     ids = torch.full((2, 16), model.mask_id)
-    before, after = (m.logits(ids, m.encode_image(batch.image, batch.keypoints_2d)) for m in (model, loaded.model))
-    assert torch.equal(before, after)
+    before, after = (m(batch.image, batch.keypoints_2d, ids) for m in (model, loaded.model))
+    assert torch.equal(before.betas, after.betas)
+    assert (
+        torch.equal(before.logits, after.logits) if decoder == "masked" else torch.equal(before.rotmats, after.rotmats)
+    )
 
 
 def test_bundle_refuses_damage_and_other_hands(tmp_path: Path) -> None:

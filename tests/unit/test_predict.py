@@ -19,8 +19,8 @@ from maskhand.hand.camera import FOCAL
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.loading.crop import box_center_px, crop_side_px
+from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.masked_transformer import build_model
 from maskhand.models.vq_mano import VQMano
 from maskhand.predict import PredictError, predict_hands, predict_photo
 

@@ -7,8 +7,11 @@ import torch
 from model_parts import random_batch, small_model, small_recipe
 
 from maskhand.config import SamplerConfig
-from maskhand.models.sampling import filter_logits, joint_from_tokens, predict, sample, schedule
-from maskhand.models.vq_mano import joint_of_token
+from maskhand.hand.layer import ManoLayer
+from maskhand.models import sampling
+from maskhand.models.build import build_model
+from maskhand.models.sampling import filter_logits, generate, joint_from_tokens, predict, sample, schedule
+from maskhand.models.vq_mano import VQMano, joint_of_token
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +184,19 @@ def test_hypotheses_compute_the_first_logits_once_per_picture(model, batch, monk
     assert [len(ids) for ids in spy.asked] == [3, 24, 24]
 
 
+def test_many_hypotheses_are_decoded_in_parts(model, batch, monkeypatch) -> None:
+    cfg = SamplerConfig(iterations=3, temperature=1.0)
+    monkeypatch.setattr(sampling, "STRINGS_AT_ONCE", 9)  # three hypotheses of three pictures at a time
+    spy = Spy(model, monkeypatch)
+    hands = predict(model, batch, cfg, torch.Generator().manual_seed(0), hypotheses=8)
+    assert spy.encoded == 1
+    assert [len(ids) for ids in spy.asked] == [3, 9, 9, 3, 9, 9, 3, 6, 6]
+    assert (hands.score.view(3, 8).diff(dim=1) <= 0).all()
+    greedy = cfg.model_copy(update={"temperature": 0.0})
+    many, one = predict(model, batch, greedy, hypotheses=8), predict(model, batch, greedy)
+    assert torch.equal(many.tokens.ids, one.tokens.ids.repeat_interleave(8, 0)), "pictures are not mixed up"
+
+
 def test_draws_follow_the_tempered_softmax(model) -> None:
     one = random_batch(1)
     context = model.encode_image(one.image, one.keypoints_2d)
@@ -201,3 +217,53 @@ def test_top_k_and_top_p_keep_the_right_codes() -> None:
     assert filter_logits(logits, None, 0.8).isfinite().tolist() == [False, True, False, True, True]
     assert filter_logits(logits, None, 1e-6).isfinite().tolist() == [False, True, False, False, False]
     assert torch.equal(filter_logits(logits, 5, 1.0), logits)
+
+
+def test_noise_on_the_order_varies_which_tokens_come_first_and_nothing_else(model, batch, monkeypatch) -> None:
+    spy = Spy(model, monkeypatch)
+    plain = SamplerConfig(iterations=3)
+    for cfg in (plain, plain.model_copy(update={"confidence_noise": 4.5})):
+        predict(model, batch, cfg, torch.Generator().manual_seed(0))
+    without, withal = spy.asked[1], spy.asked[4]
+    assert not torch.equal(without, withal)
+    assert torch.equal((without == model.mask_id).sum(1), (withal == model.mask_id).sum(1))
+    both = (without != model.mask_id) & (withal != model.mask_id)
+    assert torch.equal(without[both], withal[both])
+
+
+def test_without_picture_and_pose_hands_are_drawn_from_one_distribution(model, batch) -> None:
+    cfg = SamplerConfig(iterations=3, temperature=1.0, top_k=10)
+    hands = generate(model, 6, cfg, torch.Generator().manual_seed(1))
+    assert hands.vertices_m.shape == (6, 778, 3) and (hands.betas == 0).all()
+    assert len({tuple(row) for row in hands.tokens.ids.tolist()}) == 6
+    assert (hands.score[1:] <= hands.score[:-1]).all()
+    # the same tokens as from any picture that is dropped
+    drop = torch.ones(1, dtype=torch.bool)
+    dropped = predict(
+        model, batch[:1], cfg, torch.Generator().manual_seed(1), hypotheses=6, drop_image=drop, drop_pose=drop
+    )
+    assert torch.equal(dropped.tokens.ids, hands.tokens.ids)
+    with pytest.raises(ValueError, match=r"temperature is 0"):
+        generate(model, 2, SamplerConfig(), torch.Generator())
+
+
+def test_order_of_the_batch_is_the_order_of_the_hands(model, batch) -> None:
+    order = torch.tensor([2, 0, 1])
+    hands, permuted = (predict(model, b, SamplerConfig()) for b in (batch, batch[order]))
+    assert torch.equal(hands.tokens.ids[order], permuted.tokens.ids)
+    assert torch.allclose(hands.vertices_m[order], permuted.vertices_m, atol=1e-6)
+
+
+def test_a_regression_network_says_one_hand_without_doubt(batch) -> None:
+    recipe = small_recipe(decoder="regression")
+    torch.manual_seed(0)
+    regression = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default()).eval()
+    for parameter in regression.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    output = regression(batch.image, batch.keypoints_2d)
+    hands = predict(regression, batch, SamplerConfig(), hypotheses=2)
+    assert torch.allclose(hands.rotmats, output.rotmats.repeat_interleave(2, 0), atol=1e-6)
+    assert torch.allclose(hands.joints_m, regression.mano(hands.rotmats, hands.betas).joints_m)
+    assert torch.equal(hands.tokens.ids, regression.tokenizer.encode(hands.rotmats))
+    assert (hands.tokens.confidence == 1).all() and (hands.score == 0).all()
+    assert not torch.allclose(output.rotmats[0], output.rotmats[1], atol=1e-4), "it looks at the picture"

@@ -60,7 +60,7 @@ class ManoFitter:
         self.starts = Starts(self.skeleton, self.prior)
 
     def fit(self, observed: Observed) -> Fits:
-        """Every hand, whatever it shows: nonsense gives a finite fit with a large residual.
+        """Every hand: nonsense gives a finite fit that its residual or its betas give away.
 
         Hands with 3D joints start from those, the others from their keypoints.
         """
@@ -71,9 +71,7 @@ class ManoFitter:
             rows = np.flatnonzero(chosen)
             for first in range(0, len(rows), CHUNK):
                 chunk = rows[first : first + CHUNK]
-                part = solver(seen[chunk])
-                for name, value in vars(part).items():
-                    getattr(state, name)[chunk] = value
+                state.put(chunk, solver(seen[chunk]))
         return self._judged(seen, state)
 
     def _from_joints(self, seen: Observed) -> State:
@@ -89,8 +87,7 @@ class ManoFitter:
             return state
         again = self._best_of(seen[poor], [start[poor] for start in starts[STARTS_2D:]])
         nearer = self._residuals(seen[poor], again)[1] < self._residuals(seen[poor], state[poor])[1]
-        for name, value in vars(State.choose(nearer, again, state[poor])).items():
-            getattr(state, name)[poor] = value
+        state.put(poor[nearer], again[nearer])
         return state
 
     def _best_of(self, seen: Observed, starts: list[State]) -> State:

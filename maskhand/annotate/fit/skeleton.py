@@ -73,11 +73,14 @@ class State:
     @staticmethod
     def choose(condition: NDArray[np.bool_], yes: State, no: State) -> State:
         """Row by row the one or the other state; condition (B,)."""
-        rows = np.flatnonzero(condition)
         out = no.copy()
-        for name, value in vars(yes).items():
-            getattr(out, name)[rows] = value[rows]
+        out.put(np.flatnonzero(condition), yes[condition])
         return out
+
+    def put(self, rows: Indices, others: State) -> None:
+        """Overwrite these rows, in place."""
+        for name, value in vars(others).items():
+            getattr(self, name)[rows] = value
 
     def copy(self) -> State:
         return State(self.wrist_m.copy(), self.turn.copy(), self.angles.copy(), self.betas.copy())

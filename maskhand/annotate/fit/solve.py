@@ -43,8 +43,7 @@ def solve(
         settled = np.where(better, cost - new_cost < SETTLED * (1 + cost), damping >= MOST_DAMPING)
         damping = np.clip(damping * np.where(better, LESS, MORE), LEAST_DAMPING, MOST_DAMPING)
         state, cost = State.choose(better, moved, state), np.where(better, new_cost, cost)
-        for name, value in vars(state).items():
-            getattr(result, name)[rows] = value
+        result.put(rows, state)
         result_cost[rows] = cost
         going = ~settled
         if not going.any():

@@ -1,0 +1,65 @@
+"""Where torch.compile pays: one decoding iteration and the MANO layer, as they are and compiled.
+
+    python benchmarks/compile.py [--recipe paper]
+
+The encoder is left out: it is matrix products, which the compiler leaves to the same library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+from measure import machine, seconds
+
+from maskhand.config import load_recipe
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.rotations import random_rotations
+from maskhand.models.masked_transformer import MaskedTransformer
+from maskhand.models.vq_mano import VQMano
+
+SMALL_ENCODER = "model.backbone={name: vit_tiny_patch16_224, kwargs: {depth: 1}}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="paper")
+    recipe = load_recipe(parser.parse_args().recipe, [SMALL_ENCODER])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = VQMano(recipe.tokenizer)
+    tokenizer.codebook.normal_()
+    mano = ManoLayer.from_default()
+    model = MaskedTransformer(recipe.model, tokenizer, mano, recipe.data.crop_px).to(device).eval()
+    rotmats, betas = random_rotations(48 * 16).view(48, 16, 3, 3).to(device), torch.zeros(48, 10, device=device)
+    ids = torch.full((1, model.num_tokens), model.mask_id, device=device)
+    with torch.inference_mode():
+        image = torch.zeros(1, 3, *model.encoder.image_size, device=device)
+        context = model.encode_image(image, torch.ones(1, 21, 3, device=device))
+    compiled_logits, compiled_mano = torch.compile(model.logits), torch.compile(mano)
+
+    def iteration(run) -> None:
+        with torch.inference_mode():
+            run(ids, context)
+
+    def hand(run) -> None:
+        turned = rotmats.clone().requires_grad_()
+        run(turned, betas).vertices_m.square().sum().backward()
+
+    print(f"recipe {recipe.name}; {machine()}")
+    parts = {"one iteration, batch 1": (iteration, model.logits, compiled_logits)}
+    parts["MANO layer forward + backward, batch 48"] = (hand, mano, compiled_mano)
+    for name, (run, eager, compiled) in parts.items():
+        start = time.perf_counter()
+        run(compiled)
+        compiling = time.perf_counter() - start
+        taken = seconds({"eager": lambda: run(eager), "compiled": lambda: run(compiled)}, repeats=15, warmup=3)  # noqa: B023
+        print(
+            f"{name}: eager {1e3 * taken['eager']:.2f} ms, compiled {1e3 * taken['compiled']:.2f} ms "
+            f"({taken['eager'] / taken['compiled']:.2f}x); compiling took {compiling:.0f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

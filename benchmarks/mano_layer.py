@@ -1,0 +1,66 @@
+"""MANO layer, forward and backward, against smplx's MANOLayer: `python benchmarks/mano_layer.py`.
+
+Both get rotation matrices and betas that want gradients, and the gradient of the same sum of squares.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import smplx
+import torch
+from measure import machine, seconds
+from smplx.utils import Struct
+
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.model_file import HandModel, default_hand_path, load_hand_model
+from maskhand.hand.rotations import random_rotations
+
+
+def smplx_layer(model: HandModel) -> torch.nn.Module:
+    fields = Struct(
+        v_template=model.v_template_m,
+        f=model.faces,
+        weights=model.weights,
+        J_regressor=model.j_regressor,
+        kintree_table=np.stack([np.where(model.parents < 0, 2**32 - 1, model.parents), np.arange(16)]),
+        shapedirs=model.shapedirs,
+        posedirs=model.posedirs,
+        hands_mean=model.hands_mean_aa.ravel(),
+        hands_components=model.hands_components,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return smplx.MANOLayer("", data_struct=fields, is_rhand=True)
+
+
+def main() -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_hand_model(default_hand_path("right"))
+    theirs, ours = smplx_layer(model).to(device), ManoLayer(model).to(device)
+    print(f"{machine()}; CPU time of the process, median" if device == "cpu" else machine())
+    for batch in (48, 1024):
+        rotmats = random_rotations(batch * 16).view(batch, 16, 3, 3).to(device).requires_grad_()
+        betas = torch.randn(batch, 10, device=device, requires_grad=True)
+
+        def by_smplx(rotmats: torch.Tensor = rotmats, betas: torch.Tensor = betas) -> torch.Tensor:
+            hand = theirs(betas=betas, global_orient=rotmats[:, :1], hand_pose=rotmats[:, 1:])
+            (hand.vertices.square().sum() + hand.joints.square().sum()).backward()
+            return hand.vertices
+
+        def by_us(rotmats: torch.Tensor = rotmats, betas: torch.Tensor = betas) -> torch.Tensor:
+            hand = ours(rotmats, betas)
+            (hand.vertices_m.square().sum() + hand.joints16_m.square().sum()).backward()
+            return hand.vertices_m
+
+        apart_m = (by_smplx() - by_us()).abs().max().item()
+        taken = seconds({"smplx": by_smplx, "maskhand": by_us}, repeats=40 if batch < 100 else 10, warmup=2)
+        print(
+            f"batch {batch}: smplx {1e3 * taken['smplx']:.2f} ms, maskhand {1e3 * taken['maskhand']:.2f} ms, "
+            f"{taken['smplx'] / taken['maskhand']:.2f}x; vertices at most {apart_m:.1e} m apart"
+        )
+
+
+if __name__ == "__main__":
+    main()

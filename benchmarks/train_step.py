@@ -1,0 +1,108 @@
+"""Training step of the masked transformer: pictures a second, share of the device's peak, and peak memory.
+
+    python benchmarks/train_step.py [--recipe base] [--batch 48] [--peak-tflops 989] [--set key=value ...]
+
+Forward, losses and backward of one step in the recipe's precision, with and without gradient checkpointing of the
+encoder; the optimiser's update and the loader are not included. The share of the peak (MFU) counts three times the
+multiplications of the encoder's forward pass (patches, projections and attention) and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from measure import machine, seconds
+
+from maskhand.batch import HandBatch
+from maskhand.config import Recipe, load_recipe
+from maskhand.hand.layer import ManoLayer
+from maskhand.hand.rotations import random_rotations
+from maskhand.models.build import build_model
+from maskhand.models.network import HandNetwork
+from maskhand.models.vq_mano import VQMano
+from maskhand.training.losses import transformer_losses
+from maskhand.training.masking import corrupt_tokens
+
+
+def random_batch(size: int, crop_px: int) -> HandBatch:
+    zeros = torch.zeros(size)
+    return HandBatch(
+        image=torch.randn(size, 3, crop_px, crop_px * 3 // 4),
+        keypoints_2d=torch.rand(size, 21, 3),
+        joints_2d=torch.rand(size, 21, 2) - 0.5,
+        joints_2d_conf=torch.ones(size, 21),
+        joints_3d_m=0.1 * torch.randn(size, 21, 3),
+        joints_3d_valid=torch.ones(size, 21),
+        rotmats=random_rotations(16 * size).view(size, 16, 3, 3),
+        betas=torch.randn(size, 10),
+        has_mano=torch.ones(size),
+        crop_from_image=torch.eye(2, 3, dtype=torch.float64).expand(size, 2, 3),
+        focal_crop=zeros,
+        is_left=zeros.bool(),
+        image_size_px=torch.full((size, 2), crop_px),
+        index=torch.full((size,), -1),
+    )
+
+
+def encoder_flops(model: HandNetwork) -> float:
+    """Of one picture's forward pass; a multiplication with its addition counts two."""
+    vit = model.encoder.vit
+    tokens = model.encoder.grid[0] * model.encoder.grid[1] + model.encoder.prefix_tokens
+    matrices = sum(p.numel() for name, p in vit.named_parameters() if p.ndim > 1 and "pos_embed" not in name)
+    return 2.0 * tokens * (matrices + 2 * len(vit.blocks) * tokens * model.encoder.channels)
+
+
+def build(recipe: Recipe, device: str) -> HandNetwork:
+    torch.manual_seed(0)
+    tokenizer = VQMano(recipe.tokenizer)
+    tokenizer.codebook.normal_()
+    return build_model(recipe, tokenizer, ManoLayer.from_default(), pretrained_backbone=False).to(device).train()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="base")
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--peak-tflops", type=float, help="the device's dense peak in this precision (H100, H200: 989)")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--set", nargs="*", default=[])
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for saving in (False, True):
+        recipe = load_recipe(
+            options.recipe, [*options.set, f"model.backbone.gradient_checkpointing={str(saving).lower()}"]
+        )
+        model, batch = build(recipe, device), random_batch(options.batch, recipe.data.crop_px).to(device)
+        half = device == "cuda" and recipe.engine.precision == "bf16"
+        slots = torch.arange(options.batch, device=device)
+
+        def step(recipe=recipe, model=model, batch=batch, half=half, slots=slots) -> None:
+            settings, tokenizer = recipe.training, model.tokenizer
+            ids = tokenizer.encode(batch.rotmats)
+            corrupted = corrupt_tokens(
+                ids, batch.has_mano, settings.masking, model.mask_id, seed=0, step=0, slots=slots
+            )
+            with torch.autocast(device, torch.bfloat16, enabled=half):
+                output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
+            losses = transformer_losses(
+                output.float(), batch, corrupted, tokenizer, model.mano, settings.losses, settings.masking
+            )
+            model.zero_grad()
+            losses.total.backward()
+
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        taken = seconds({"step": step}, options.repeats)["step"]
+        tflops = 3 * options.batch * encoder_flops(model) / taken / 1e12
+        said = f"{'with' if saving else 'without'} gradient checkpointing: {options.batch / taken:.1f} pictures/s, "
+        said += f"{tflops:.3g} TFLOP/s"
+        if options.peak_tflops:
+            said += f" ({tflops / options.peak_tflops:.0%} of the peak)"
+        if device == "cuda":
+            said += f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most"
+        print(f"{recipe.name}, batch {options.batch}, {'bf16' if half else 'fp32'}: {said}; {machine()}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Verbs of the data: synthetic hands, shards, sidecars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskhand.commands.options import (
+    RebuildOption,
+    SetsArgument,
+    WorkspaceOption,
+    current_workspace,
+    examples,
+    say,
+    shown_progress,
+)
+
+app = typer.Typer()
+annotate_app = typer.Typer(help="Write sidecar shards beside image shards.", rich_markup_mode=None)
+app.add_typer(annotate_app, name="annotate")
+
+
+@app.command(epilog=examples("synth", "synth --hands 50 --evaluation-hands 10 --seed 7"))
+def synth(
+    hands: Annotated[int, typer.Option(help="Training hands.", min=1)] = 2000,
+    evaluation_hands: Annotated[int, typer.Option(help="Evaluation hands.", min=1)] = 200,
+    mocap_poses: Annotated[int, typer.Option(help="Poses without pictures.", min=1)] = 20000,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    rebuild: RebuildOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Render a synthetic data set in FreiHAND's official layout into WORKSPACE/raw/freihand_synth."""
+    from maskhand.steps import data
+
+    with shown_progress("render hands") as progress:
+        receipt = data.synthesise(current_workspace(), hands, evaluation_hands, mocap_poses, seed, progress, rebuild)
+    say(receipt)
+
+
+@app.command(epilog=examples("shard freihand --raw ~/FreiHAND_pub_v2", "shard interhand26m --raw DIR --split val"))
+def shard(
+    name: Annotated[str, typer.Argument(help="A data set of the catalogue: a folder in datasets/.")],
+    raw: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the published files [default: WORKSPACE/raw/NAME].", show_default=False),
+    ] = None,
+    split: Annotated[
+        list[str], typer.Option(help="Only these splits [default: those that are there].", show_default=False)
+    ] = [],  # noqa: B006
+    rebuild: RebuildOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Raw published files -> validated samples -> byte-reproducible WebDataset tars with a manifest."""
+    from maskhand.steps import data
+
+    for one in split or data.splits(current_workspace(), name, str(raw) if raw else None):
+        with shown_progress(f"shard {name}/{one}") as progress:
+            receipt = data.shard(current_workspace(), name, one, str(raw) if raw else None, progress, rebuild)
+        say(receipt)
+
+
+@annotate_app.command(
+    "keypoints",
+    epilog=examples(
+        "annotate keypoints freihand_synth/training", "annotate keypoints freihand/training --detector openpose-hand"
+    ),
+)
+def annotate_keypoints(
+    sets: SetsArgument,
+    detector: Annotated[str, typer.Option(help="litert-hand or openpose-hand.")] = "litert-hand",
+    rebuild: RebuildOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Detect 2D keypoints in every picture of shard sets."""
+    from maskhand.steps import data
+
+    for name in sets:
+        with shown_progress(f"keypoints {name}") as progress:
+            receipt = data.annotate_keypoints(current_workspace(), name, detector, progress, rebuild)
+        say(receipt)
+
+
+@annotate_app.command("mano", epilog=examples("annotate mano freihand_synth/training freihand_synth/evaluation"))
+def annotate_mano(sets: SetsArgument, rebuild: RebuildOption = False, workspace: WorkspaceOption = None) -> None:
+    """Write MANO targets in the one canonical form, checked against the annotated joints."""
+    from maskhand.steps import data
+
+    for name in sets:
+        with shown_progress(f"mano {name}") as progress:
+            receipt = data.annotate_mano(current_workspace(), name, progress, rebuild)
+        say(receipt)
+
+
+@app.command(epilog=examples("verify freihand_synth/training", "verify s3://bucket/shards/freihand/training"))
+def verify(
+    sets: Annotated[list[str], typer.Argument(metavar="SET...", help="Shard sets, or URIs of their folders.")],
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Compare every tar with its manifest: truncated, altered, missing or surplus files."""
+    from maskhand.steps import data
+
+    problems = [problem for name in sets for problem in data.verify(current_workspace(), name)]
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{len(sets)} shard set(s) and their sidecars are whole")

@@ -1,0 +1,83 @@
+"""Verbs of the flows: here, or on a Prefect server."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from maskhand.commands.options import RecipeOption, SetOption, WorkspaceOption, current_workspace, examples
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=examples(
+        "quickstart",
+        "quickstart --hands 100 --evaluation-hands 50 --set training.optim.steps=100",
+        "quickstart -w /tmp/w",
+    )
+)
+def quickstart(
+    hands: Annotated[int, typer.Option(help="Synthetic training hands.", min=8)] = 2000,
+    evaluation_hands: Annotated[int, typer.Option(help="Synthetic evaluation hands.", min=8)] = 200,
+    mocap_poses: Annotated[int, typer.Option(help="Poses without pictures, for the tokenizer.", min=1)] = 20000,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic data.")] = 0,
+    recipe: RecipeOption = "tiny",
+    set_: SetOption = [],  # noqa: B006
+    workspace: WorkspaceOption = None,
+) -> None:
+    """The whole pipeline on this machine, from nothing to an evaluated, registered model. Repeating it continues."""
+    _prepare()
+    from pipelines.quickstart import quickstart as flow
+
+    flow(hands, evaluation_hands, mocap_poses, seed, recipe, set_, str(current_workspace().root))
+
+
+@app.command(epilog=examples("run train-maskhand --param recipe=tiny --watch", "run evaluate-maskhand"))
+def run(
+    flow: Annotated[str, typer.Argument(help="A deployment's name, such as train-maskhand.")],
+    param: Annotated[
+        list[str], typer.Option("--param", "-p", metavar="KEY=VALUE", help="A flow parameter; JSON or text.")
+    ] = [],  # noqa: B006
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for the end; exit code 0 only if it completed.")] = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Ask the Prefect server for a run of a deployment; a worker executes it (`maskhand serve`)."""
+    _prepare()
+    from pipelines import server
+
+    raise typer.Exit(server.run_deployment(current_workspace(), flow, param, watch))
+
+
+@app.command(epilog=examples("deploy"))
+def deploy(workspace: WorkspaceOption = None) -> None:
+    """Create the work pool and every deployment of prefect.yaml on the Prefect server."""
+    _prepare()
+    from pipelines import server
+
+    raise typer.Exit(server.deploy(current_workspace()))
+
+
+@app.command(epilog=examples("serve", "serve --port 4300"))
+def serve(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 4200,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """A Prefect server on 127.0.0.1 with the workspace's runs, all deployments and a worker, until Ctrl-C."""
+    _prepare()
+    from pipelines import server
+
+    raise typer.Exit(server.serve(current_workspace(), port))
+
+
+def _prepare() -> None:
+    import warnings
+
+    from pipelines import runtime
+
+    debug = bool(os.environ.get("MASKHAND_DEBUG"))
+    if not debug:
+        warnings.simplefilter("ignore")  # other people's deprecations are nothing a user can act on
+    runtime.prepare(current_workspace(), debug)

@@ -1,0 +1,42 @@
+"""Verbs of the machine: what is there, what is missing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from maskhand.commands.options import WorkspaceOption, current_workspace, examples
+
+app = typer.Typer()
+
+
+@app.command(epilog=examples("assets", "assets --fetch"))
+def assets(
+    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch what may be fetched, with checksums.")] = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """What is there, what is missing, what each file is for, its licence and where to get it."""
+    from maskhand.assets import hand_models, list_assets
+    from maskhand.progress import print_table
+
+    folder = current_workspace().assets
+    if fetch:
+        hand_models(folder)
+    rows = [
+        ("ok" if a.present else "missing", a.name, a.purpose, a.licence, a.where if a.present else a.how_to_get)
+        for a in list_assets(folder)
+    ]
+    print_table("assets", ("", "asset", "what it is for", "licence", "where / how to get it"), rows)
+
+
+@app.command(epilog=examples("doctor", "doctor -w /data/maskhand"))
+def doctor(workspace: WorkspaceOption = None) -> None:
+    """Is this machine ready? Every line says what to do; exit code 1 when something must be mended first."""
+    from maskhand.doctor import examine
+    from maskhand.progress import print_table
+
+    findings = examine(current_workspace())
+    print_table("doctor", ("", "what", "found", "what to do"), [(f.state, f.what, f.found, f.advice) for f in findings])
+    if any(f.state == "fail" for f in findings):
+        raise typer.Exit(1)

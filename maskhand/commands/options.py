@@ -1,0 +1,60 @@
+"""What verbs share: their common options, and how they find the workspace, show progress and say what they made."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from maskhand.progress import Progress
+    from maskhand.steps.receipt import Receipt
+    from maskhand.workspace import Workspace
+
+
+def _use_workspace(folder: Path | None) -> Path | None:
+    if folder is not None:
+        os.environ["MASKHAND_WORKSPACE"] = str(folder.resolve())
+    return folder
+
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        callback=_use_workspace,
+        show_default=False,
+        help="Folder of everything that is made [default: $MASKHAND_WORKSPACE, else ./workspace].",
+    ),
+]
+RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Name of a shipped recipe, or a YAML file.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a recipe's key; may be repeated.")
+]
+LabelOption = Annotated[str, typer.Option(help="Sets apart another training of the same settings and data.")]
+RebuildOption = Annotated[bool, typer.Option("--rebuild", help="Replace what other settings or data have made there.")]
+SetsArgument = Annotated[list[str], typer.Argument(metavar="SET...", help="Shard sets, such as freihand/training.")]
+
+
+def examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  maskhand {line}" for line in lines)
+
+
+def current_workspace() -> Workspace:
+    from maskhand.workspace import Workspace
+
+    return Workspace.default()
+
+
+def shown_progress(title: str) -> AbstractContextManager[Progress]:
+    from maskhand.progress import shown
+
+    return shown(title)
+
+
+def say(receipt: Receipt) -> None:
+    typer.echo(f"{receipt.uri}  {'  '.join(f'{name}={value}' for name, value in receipt.numbers.items())}".rstrip())

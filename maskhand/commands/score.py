@@ -1,0 +1,45 @@
+"""`maskhand score`: the official evaluators, for prediction files of any method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from maskhand.commands.options import examples
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=examples(
+        "score freihand --gt FreiHAND_pub_v2_eval --pred pred.json",
+        "score dexycb --gt s0_test.npz --pred results.txt --json scores.json",
+        "score hint --gt hamer_evaluation_data/TEST_newdays_img --pred newdays.npz",
+    )
+)
+def score(
+    benchmark: Annotated[
+        Literal["freihand", "ho3d", "dexycb", "hint", "interhand"], typer.Argument(help="Whose evaluation.")
+    ],
+    gt: Annotated[Path, typer.Option(help="The ground truth: a folder or file, see docs/evaluation.md.")],
+    pred: Annotated[Path, typer.Option(help="The predictions, in the benchmark's official format.")],
+    json: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Write all numbers there, also per joint."),
+    ] = None,
+) -> None:
+    """Score a prediction file exactly as the benchmark's official program does; no model is needed."""
+    from maskhand import storage
+    from maskhand.evaluation.scoring.benchmarks import score as score_files
+    from maskhand.progress import print_table
+
+    found = score_files(benchmark, gt, pred)
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    print_table(benchmark, ("metric", "value"), found.table())
+    typer.echo(", ".join(f"{name} {value:,}" for name, value in found.counts.items()))
+    if json is not None:
+        storage.write_bytes_atomic(json, found.to_json())
+        typer.echo(str(json))

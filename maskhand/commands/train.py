@@ -1,0 +1,57 @@
+"""Verbs of the two trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskhand.commands.options import (
+    LabelOption,
+    RecipeOption,
+    SetOption,
+    WorkspaceOption,
+    current_workspace,
+    examples,
+    say,
+    shown_progress,
+)
+
+app = typer.Typer()
+train_app = typer.Typer(help="Train with DeepSpeed on Ray workers; repeated, it resumes.", rich_markup_mode=None)
+app.add_typer(train_app, name="train")
+
+
+@train_app.command("tokenizer", epilog=examples("train tokenizer", "train tokenizer --set engine.workers=1"))
+def train_tokenizer(
+    recipe: RecipeOption = "tiny",
+    set_: SetOption = [],  # noqa: B006
+    label: LabelOption = "",
+    workspace: WorkspaceOption = None,
+) -> None:
+    """VQ-MANO: learn a codebook of hand poses."""
+    from maskhand.steps import train
+
+    with shown_progress("train VQ-MANO") as progress:
+        receipt = train.train_tokenizer(current_workspace(), recipe, set_, label, progress)
+    say(receipt)
+
+
+@train_app.command(
+    "transformer",
+    epilog=examples("train transformer --tokenizer workspace/runs/tokenizer-tiny-0123456789ab/export"),
+)
+def train_transformer(
+    tokenizer: Annotated[Path, typer.Option(help="Folder written by `maskhand train tokenizer`.")],
+    recipe: RecipeOption = "tiny",
+    set_: SetOption = [],  # noqa: B006
+    label: LabelOption = "",
+    workspace: WorkspaceOption = None,
+) -> None:
+    """The masked transformer, on a frozen VQ-MANO."""
+    from maskhand.steps import train
+
+    with shown_progress("train masked transformer") as progress:
+        receipt = train.train_transformer(current_workspace(), recipe, set_, str(tokenizer), label, progress)
+    say(receipt)

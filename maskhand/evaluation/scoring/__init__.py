@@ -1,0 +1,1 @@
+"""Score prediction files as the official evaluators do, without a model: `maskhand score BENCHMARK --gt --pred`."""

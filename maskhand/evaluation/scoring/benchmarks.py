@@ -1,0 +1,28 @@
+"""The benchmarks that prediction files are scored on, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from maskhand.evaluation.scoring import dexycb, hint, interhand, mesh
+from maskhand.evaluation.scoring.scores import ScoreError, Scores
+
+BENCHMARKS: Mapping[str, Callable[[Path, Path], Scores]] = {
+    "freihand": partial(mesh.score, mesh.FREIHAND),
+    "ho3d": partial(mesh.score, mesh.HO3D),
+    "dexycb": dexycb.score,
+    "hint": hint.score,
+    "interhand": interhand.score,
+}
+
+
+def score(benchmark: str, gt: Path, pred: Path) -> Scores:
+    """Score a prediction file against a ground truth; both in the benchmark's official formats (docs/evaluation.md).
+
+    Raises ScoreError, a sentence, for an unknown benchmark and for files that cannot be scored.
+    """
+    if benchmark not in BENCHMARKS:
+        raise ScoreError(f"benchmark {benchmark!r} not known; known are {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[benchmark](gt, pred)

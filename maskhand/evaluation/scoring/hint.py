@@ -1,0 +1,86 @@
+"""HInt: 2D keypoints of wild pictures, scored as HaMeR's evaluation does: PCK of all, visible and occluded joints.
+
+The size that thresholds are a fraction of is the longer side of the annotation's box in pixels (`scale` of HaMeR's
+files), whatever crop a method used. Every keypoint stays in the original picture; left hands are not mirrored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from maskhand.conventions import NUM_JOINTS, OPENPOSE_21
+from maskhand.evaluation.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS, CorrectKeypoints
+from maskhand.evaluation.scoring.npz import Npz
+from maskhand.evaluation.scoring.scores import ScoreError, Scores, count_warning, failed_warning, joint_warning
+
+Array = np.ndarray
+
+STATES = {"all": "all", "vis": "visible", "occ": "occluded"}
+"""Ending of the file -> ending of the key."""
+OFFICIAL_COUNTS = {"New Days": 1754, "VISOR": 1906, "Ego4D": 1714}
+_SCALE_UNIT_PX = 200.0
+
+
+def score(gt: Path, pred: Path) -> Scores:
+    """gt: folder with one *_all.npz, *_vis.npz, *_occ.npz, or such a path without the ending; pred: .npz.
+
+    pred holds keypoints_2d_px (N, 21, 2) in the order of the ground truth. Raises ScoreError for files that cannot be
+    scored.
+    """
+    files = _files(gt)
+    points_px = Npz(pred).read("keypoints_2d_px", NUM_JOINTS, 2)
+    broken = np.zeros(len(points_px), bool)
+    metrics: dict[str, float] = {}
+    counts: dict[str, int] = {"samples": len(points_px)}
+    per_joint: dict[str, Array] = {}
+    warnings = count_warning(len(points_px), OFFICIAL_COUNTS)
+    for state, file in files.items():
+        target = file.read("hand_keypoints_2d", NUM_JOINTS, 3)
+        size_px = _size_px(file)
+        if not len(points_px) == len(target) == len(size_px):
+            raise ScoreError(
+                f"{pred}: keypoints_2d_px has {len(points_px):,} samples, {file.path.name} {len(target):,}; they are "
+                "compared by position, so write one prediction per sample in the same order"
+            )
+        found = CorrectKeypoints.of(points_px, target[..., :2], target[..., 2], size_px)
+        for threshold, value, row in zip(PCK_THRESHOLDS, found.pck, found.shares, strict=True):
+            name = f"pck_{round(100 * threshold):03d}_{state}"
+            metrics[name], per_joint[name] = value, row
+        metrics[f"epe_{state}_px"], per_joint[f"epe_{state}_px"] = found.error_px.mean, found.error_px.values
+        counts[f"keypoints_{state}"] = int(found.annotated.sum())
+        warnings += joint_warning(found.annotated, OPENPOSE_21, f"pck_*_{state}")
+        broken |= ((~np.isfinite(points_px)).any(-1) & (target[..., 2] > MIN_CONFIDENCE)).any(1)
+    counts["not_finite"] = int(broken.sum())
+    return Scores(
+        benchmark="hint",
+        metrics=metrics,
+        counts=counts,
+        per_joint=per_joint,
+        joints=OPENPOSE_21,
+        warnings=[*warnings, *failed_warning(int(broken.sum()), "counted as incorrect")],
+    )
+
+
+def _files(gt: Path) -> dict[str, Npz]:
+    """State -> file."""
+    folder, stem = (gt, "*_") if gt.is_dir() else (gt.parent, f"{gt.name.rstrip('_')}_")
+    files = {}
+    for ending, state in STATES.items():
+        found = sorted(folder.glob(f"{stem}{ending}.npz"))
+        if len(found) != 1:
+            names = ", ".join(path.name for path in found) or "none"
+            raise ScoreError(
+                f"{gt}: expected one file {stem}{ending}.npz, found {names}; give the path of one set without the "
+                "ending, such as FOLDER/TEST_newdays_img"
+            )
+        files[state] = Npz(found[0])
+    return files
+
+
+def _size_px(file: Npz) -> Array:
+    """(N,) longer side of the box, (N,), (N, 1) or (N, 2) in the file; through units of 200 px, as HaMeR's loader."""
+    columns = len(file.shape("scale"))
+    scale = file.read("scale", *([None] * (columns - 1)))
+    return np.asarray((scale.reshape(len(scale), -1) / _SCALE_UNIT_PX).max(1) * _SCALE_UNIT_PX, np.float64)

@@ -1,0 +1,145 @@
+"""InterHand2.6M: two hands per sample, scored as the official dataset's `evaluate` does.
+
+Each hand is aligned at its own wrist, nothing else. A hand whose wrist is not annotated has no valid joints. Errors are
+averaged per joint over samples (42 joints, the wrists among them with error 0), then over joints; for sequences with
+one hand, with interacting hands, and both pooled. MRRPE is the error of the left wrist relative to the right one, over
+interacting samples with both wrists annotated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskhand.evaluation.metrics.accumulate import Addable, Means
+from maskhand.evaluation.metrics.alignment import distances
+from maskhand.evaluation.scoring.npz import Npz
+from maskhand.evaluation.scoring.scores import ScoreError, Scores, count_warning, failed_warning, joint_warning
+from maskhand.evaluation.scoring.stream import total
+
+Array = np.ndarray
+
+WRISTS = (20, 41)
+"""Right, left; joints 0-20 are the right hand's, 21-41 the left one's."""
+HANDS = (slice(0, 21), slice(21, 42))
+HAND_TYPES = ("right", "left", "interacting")
+JOINTS = tuple(
+    f"{side}_{name}"
+    for side in ("right", "left")
+    for name in (
+        *(f"{finger}{k}" for finger in ("thumb", "index", "middle", "ring", "pinky") for k in (4, 3, 2, 1)),
+        "wrist",
+    )
+)
+OFFICIAL_COUNTS = {"test": 849160, "val": 380125}
+AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class Totals(Addable):
+    """Millimetres: (42,) joints of single hands and of interacting ones, and the relative wrist position (1,)."""
+
+    single: Means
+    interacting: Means
+    wrists: Means
+    not_finite: Array
+    """(1,) samples."""
+
+
+def score(gt: Path, pred: Path) -> Scores:
+    """gt: .npz with joint_cam_mm (N, 42, 3), joint_valid (N, 42), hand_type (N,); pred: .npz with joint_cam_mm.
+
+    Raises ScoreError for files that cannot be scored.
+    """
+    truth, guess = Npz(gt), Npz(pred)
+    samples = truth.shape("joint_cam_mm")[0]
+    for file, field in ((truth, "joint_valid"), (truth, "hand_type"), (guess, "joint_cam_mm")):
+        found = (file.shape(field) or (0,))[0]
+        if found != samples:
+            raise ScoreError(
+                f"{file.path}: {field} has {found:,} samples, the ground truth's joint_cam_mm {samples:,}; "
+                "they are compared by position"
+            )
+    types = _hand_types(truth)
+
+    def pieces() -> Iterator[tuple[Array, Array, Array, Array]]:
+        first = 0
+        streams = (file.rows("joint_cam_mm", 42, 3, at_once=AT_ONCE) for file in (guess, truth))
+        for mine, true, valid in zip(*streams, _valid(truth), strict=True):
+            yield mine, true, valid, types[first : first + len(true)] == "interacting"
+            first += len(true)
+
+    totals = total(pieces(), lambda piece: measure(*piece))
+    if totals is None:
+        raise ScoreError(f"{gt}: joint_cam_mm holds no samples")
+    pooled = totals.single + totals.interacting
+    failed, pairs = int(totals.not_finite[0]), int(totals.wrists.count[0])
+    metrics = {
+        "mpjpe_all_mm": pooled.mean,
+        "mpjpe_single_mm": totals.single.mean,
+        "mpjpe_interacting_mm": totals.interacting.mean,
+        "mrrpe_mm": totals.wrists.mean,
+    }
+    groups = {"mpjpe_all_mm": pooled, "mpjpe_single_mm": totals.single, "mpjpe_interacting_mm": totals.interacting}
+    return Scores(
+        benchmark="interhand",
+        metrics=metrics,
+        counts={
+            "samples": samples,
+            "single": int((types != "interacting").sum()),
+            "interacting": int((types == "interacting").sum()),
+            "mrrpe_samples": pairs,
+            "not_finite": failed,
+        },
+        per_joint={name: means.values for name, means in groups.items()},
+        joints=JOINTS,
+        warnings=[
+            *count_warning(samples, OFFICIAL_COUNTS),
+            *failed_warning(failed, "replaced by zeros where they are annotated"),
+            *(line for name, means in groups.items() for line in joint_warning(means.count, JOINTS, name)),
+            *([] if pairs else ["mrrpe_mm: no interacting sample has both wrists annotated, so there is no number"]),
+        ],
+    )
+
+
+def measure(joints_mm: Array, truth_mm: Array, valid: Array, interacting: Array) -> Totals:
+    """(N, 42, 3), (N, 42, 3), (N, 42) bool, (N,) bool; what is not valid may hold anything."""
+    valid = valid.copy()
+    for hand, wrist in zip(HANDS, WRISTS, strict=True):
+        valid[:, hand] &= valid[:, wrist, None]
+    broken = (~np.isfinite(joints_mm)).any(-1) & valid
+    mine = np.where(np.isfinite(joints_mm).all(-1, keepdims=True), joints_mm, 0.0).astype(np.float64)
+    true = np.where(valid[..., None], truth_mm, 0.0).astype(np.float64)
+    both = interacting & valid[:, WRISTS[0]] & valid[:, WRISTS[1]]
+    apart = [(x[:, WRISTS[1]] - x[:, WRISTS[0]])[:, None] for x in (mine, true)]
+    wrists = np.where(both[:, None], distances(*apart), np.nan)
+    for hand, wrist in zip(HANDS, WRISTS, strict=True):
+        mine[:, hand] -= mine[:, wrist, None].copy()
+        true[:, hand] -= true[:, wrist, None].copy()
+    errors = np.where(valid, distances(mine, true), np.nan)
+    return Totals(
+        Means.of(np.where(interacting[:, None], np.nan, errors)),
+        Means.of(np.where(interacting[:, None], errors, np.nan)),
+        Means.of(wrists),
+        np.array([broken.any(1).sum()]),
+    )
+
+
+def _hand_types(truth: Npz) -> Array:
+    types = truth.read("hand_type")
+    if types.dtype.kind == "S":
+        types = types.astype(str)
+    unknown = types[~np.isin(types, HAND_TYPES)] if types.dtype.kind == "U" else types
+    if len(unknown):
+        raise ScoreError(f"{truth.path}: hand_type holds {str(unknown[0])!r}, expected {', '.join(HAND_TYPES)}")
+    return types
+
+
+def _valid(truth: Npz) -> Iterator[Array]:
+    """(n, 42) bool; the annotation files write (N, 42, 1), which is taken too."""
+    row = truth.shape("joint_valid")[1:]
+    for part in truth.rows("joint_valid", *((42, 1) if row == (42, 1) else (42,)), at_once=AT_ONCE):
+        yield part.reshape(-1, 42) != 0

@@ -1,0 +1,91 @@
+"""What every hand network is: an image encoder, a frozen tokenizer and a hand model, trained and asked the same way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from maskhand.config import ModelConfig
+from maskhand.hand.layer import ManoLayer
+from maskhand.models.backbone import ImageEncoder
+from maskhand.models.vq_mano import VQMano
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a network knows about B pictures before any pose token; from a network without tokens, also the pose."""
+
+    values: tuple[tuple[Tensor, ...], ...]
+    """[layer][level] (B * heads, dim / heads, h, w): values of the deformable attention."""
+    pose_tokens: Tensor
+    """(B, P, dim) tokens of the 2D pose; P = 0, 1 or 21."""
+    keypoints_2d: Tensor
+    """(B, 21, 3) the 2D pose itself, as in HandBatch."""
+    betas: Tensor
+    """(B, 10)."""
+    placement: Tensor
+    """(B, 3) scale, and the place of the hand's middle in the crop; `place_camera` makes the crop camera of it."""
+    rotmats: Tensor | None = None
+    """(B, 16, 3, 3) from a network without tokens."""
+
+
+@dataclass(frozen=True)
+class TransformerOutput:
+    """What a network says in training: a distribution over codes, or (`rotmats`) the pose itself."""
+
+    logits: Tensor | None
+    """(B, L, V)."""
+    betas: Tensor
+    """(B, 10)."""
+    placement: Tensor
+    """(B, 3) scale, and the place of the hand's middle in the crop; `place_camera` makes the crop camera of it."""
+    rotmats: Tensor | None = None
+    """(B, 16, 3, 3) from a network without tokens; its `logits` are None."""
+
+    def float(self) -> Self:
+        """The same in fp32."""
+        logits, rotmats = (None if x is None else x.float() for x in (self.logits, self.rotmats))
+        return type(self)(logits, self.betas.float(), self.placement.float(), rotmats)
+
+
+class HandNetwork(nn.Module):
+    """Holds the frozen tokenizer, and the hand model (whose buffers are not part of the state dict)."""
+
+    def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer.freeze()
+        self.mano = mano
+        self.num_tokens = tokenizer.num_tokens
+        self.mask_id = tokenizer.codebook_size
+        self.encoder = ImageEncoder(cfg.backbone, crop_px)
+
+    def encode_image(
+        self,
+        image: Tensor,
+        keypoints_2d: Tensor,
+        *,
+        drop_image: Tensor | None = None,
+        drop_pose: Tensor | None = None,
+    ) -> Context:
+        """Everything that depends on the picture alone, once per picture.
+
+        image (B, 3, H, 3/4 H), keypoints_2d (B, 21, 3), both as in HandBatch.
+        drop_image (B,) bool: the picture's features become zero (the paper's unconditional mode, supplement G).
+        drop_pose (B,) bool: the 2D pose counts as unseen.
+        """
+        raise NotImplementedError
+
+    def parameter_groups(self, lr: float, lr_backbone: float | None, weight_decay: float) -> list[dict[str, Any]]:
+        """Trainable parameters for an optimiser: the encoder at its own rate, decay on matrices only."""
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                rate = lr_backbone if lr_backbone is not None and name.startswith("encoder.") else lr
+                decay = weight_decay if parameter.ndim > 1 else 0.0
+                groups.setdefault((rate, decay), []).append(parameter)
+        # As few groups as there are settings: the engine reduces and gathers each on its own.
+        return [
+            {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()
+        ]

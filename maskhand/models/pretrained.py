@@ -1,0 +1,139 @@
+"""Published vision transformers into ours: whose file it is, how its keys are called here, how its grid is stretched.
+
+    source    keys in the file                         what happens to them
+    timm      blocks.0.attn.qkv.weight, pos_embed      our names; `head.*` left out
+    MAE       as timm under `model`, and decoder_*     the decoder and the mask token left out
+    ViTPose   backbone.*, last_norm.*                  `backbone.` removed, last_norm -> norm; keypoint_head.* left out
+    HaMeR     backbone.*, last_norm.*                  as ViTPose; mano_head.* and discriminator.* left out
+
+A position embedding of another grid is resized bicubically, and so is a patch of another size (timm's functions, which
+follow FlexiViT). Where our encoder has no class token, the file's class position is added to every other position, as
+ViTPose does (HaMeR `models/backbones/vit.py`: pos_embed[:, 1:] + pos_embed[:, :1]).
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WRAPPERS = ("state_dict", "model")
+"""Under which key a file keeps its weights, when it keeps more than weights."""
+
+LEFT_OUT = ("decoder", "mask_token", "head.", "head_", "fc_norm.", "pre_logits.")
+"""Beginnings of keys that belong to other tasks than encoding a picture."""
+
+
+class BackboneError(ValueError):
+    """A backbone that cannot be built or whose weights do not fit; the message says which key and what to do."""
+
+
+_LIGHTNING_SETTINGS: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
+"""HaMeR's file has yacs' settings beside the weights; they are read as the dictionary that they are."""
+
+
+def pretrained_weights(path: str | Path, wanted: Mapping[str, Tensor], grid: tuple[int, int]) -> dict[str, Tensor]:
+    """Weights for a timm vision transformer with the state dict `wanted` and `grid` (rows, columns) of patches.
+
+    Raises BackboneError when the file is missing or holds more than tensors and plain values, and when keys are
+    missing, of another shape, or unknown.
+    """
+    weights = _encoder_keys(_read(path), path)
+    if "pos_embed" in weights and "pos_embed" in wanted:
+        weights["pos_embed"] = _fit_positions(weights["pos_embed"], wanted["pos_embed"], grid, path)
+    patch = "patch_embed.proj.weight"
+    if patch in weights and patch in wanted and weights[patch].ndim == 4:
+        weights[patch] = _fit_patch(weights[patch], wanted[patch].shape)
+    if "cls_token" not in wanted:
+        weights.pop("cls_token", None)
+    missing = sorted(wanted.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - wanted.keys())
+    misshapen = [k for k in wanted if k in weights and weights[k].shape != wanted[k].shape]
+    if missing or unexpected or misshapen:
+        shapes = [f"{k} {tuple(weights[k].shape)} instead of {tuple(wanted[k].shape)}" for k in misshapen]
+        complaints = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        said = "; ".join(f"{len(keys)} {what}: {_few(keys)}" for what, keys in complaints if keys)
+        raise BackboneError(f"{path}: weights do not fit ({said}); check model.backbone.name and its kwargs")
+    return {key: weights[key] for key in wanted}
+
+
+def _read(path: str | Path) -> dict[str, Tensor]:
+    """Only tensors and plain values are unpickled: code in a downloaded file is never run."""
+    try:
+        with torch.serialization.safe_globals(_LIGHTNING_SETTINGS):
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BackboneError(f"model.backbone.checkpoint: no file {path}; give a path, or null to start anew") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {foreign[1]}" if foreign else f"{type(error).__name__} while reading it"
+        raise BackboneError(f"{path}: not a file of weights alone ({reason}); save only its state dict") from None
+    for wrapper in WRAPPERS:
+        stored = stored.get(wrapper, stored) if isinstance(stored, dict) else stored
+    if not isinstance(stored, dict) or not any(isinstance(v, Tensor) for v in stored.values()):
+        raise BackboneError(f"{path}: expected a state dict (key -> tensor), found {type(stored).__name__}")
+    return {key: value for key, value in stored.items() if isinstance(value, Tensor)}
+
+
+def _encoder_keys(stored: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    prefixes = [p for p in ("backbone.", "module.", "encoder.") if f"{p}patch_embed.proj.weight" in stored]
+    prefix = prefixes[0] if prefixes else ""
+    own = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
+    weights: dict[str, Tensor] = {}
+    for key, value in own.items():
+        if key.startswith(LEFT_OUT):
+            continue
+        weights["norm." + key.removeprefix("last_norm.") if key.startswith("last_norm.") else key] = value
+    if "patch_embed.proj.weight" not in weights:
+        raise BackboneError(f"{path}: no vision transformer in it, its keys are {_few(sorted(stored))}")
+    return weights
+
+
+def _fit_positions(stored: Tensor, wanted: Tensor, grid: tuple[int, int], path: str | Path) -> Tensor:
+    """(1, N, C) of any grid -> the shape of `wanted`."""
+    from timm.layers import resample_abs_pos_embed
+
+    patches = grid[0] * grid[1]
+    has_class = wanted.shape[1] == patches + 1
+    count, channels = stored.shape[1:]
+    if channels != wanted.shape[2]:
+        return stored  # another width: reported with the other keys
+    sizes = [(prefix, _grid(count - prefix, grid)) for prefix in (1, 0)]
+    found = [s for s in sizes if s[1] == grid] or [s for s in sizes if s[1] is not None]
+    if not found:
+        raise BackboneError(f"{path}: pos_embed has {count} positions, which is no grid of patches (1:1 or 4:3)")
+    prefix, size = found[0]
+    place, first = stored[:, prefix:], stored[:, :prefix]
+    if size != grid:
+        place = resample_abs_pos_embed(place, list(grid), list(size or grid), num_prefix_tokens=0)
+    if has_class:
+        return torch.cat([first if prefix else torch.zeros_like(place[:, :1]), place], dim=1)
+    return place + first if prefix else place
+
+
+def _grid(count: int, preferred: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of `count` patches: the preferred grid, a square, or 4:3 upright (ViTPose's)."""
+    if count == preferred[0] * preferred[1]:
+        return preferred
+    side, third = math.isqrt(count), math.isqrt(count // 12)
+    if side * side == count:
+        return side, side
+    return (4 * third, 3 * third) if 12 * third * third == count else None
+
+
+def _fit_patch(stored: Tensor, shape: torch.Size) -> Tensor:
+    """(C, 3, p, p) -> patches of the wanted size."""
+    from timm.layers import resample_patch_embed
+
+    return stored if stored.shape[2:] == shape[2:] else resample_patch_embed(stored, list(shape[2:]))
+
+
+def _few(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
