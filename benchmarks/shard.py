@@ -143,7 +143,8 @@ def compare(width: int, hands: int) -> None:
         print(
             f"{width:5d} {hands:6d} {size_mb:6.0f}  {way:5} {got['cpu'] / hands * 1e3:8.3f} "
             f"{got['clock'] / hands * 1e3:9.3f} {size_mb / got['clock']:6.0f} "
-            f"{best['copy']['clock'] / got['clock']:8.2f} {best['plain']['cpu'] / got['cpu']:13.2f} {got['peak_mb']:8.0f}",
+            f"{best['copy']['clock'] / got['clock']:8.2f} {best['plain']['cpu'] / got['cpu']:13.2f} "
+            f"{got['peak_mb']:8.0f}",
             flush=True,
         )
 
