@@ -1,7 +1,8 @@
 """Files in a local folder or behind `s3://`, with one set of functions; the only module that imports boto3.
 
 A URI is a plain path or `s3://bucket/key`. Writes are atomic: a reader sees the old file or the whole new one. The S3
-endpoint, credentials and region are boto3's own (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...).
+endpoint, credentials, region and attempts are boto3's own (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
+`AWS_MAX_ATTEMPTS`, ...); `MASKHAND_S3_TIMEOUT_S` says how long a store may be silent.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _REOPENINGS = 5
+_ATTEMPTS = "AWS_MAX_ATTEMPTS"
+"""Of each request (botocore's own variable)."""
+_TIMEOUT = "MASKHAND_S3_TIMEOUT_S"
+"""How long a store may be silent within an answer before it is asked again."""
 _TEMPORARY = ".partial"
 
 
@@ -268,7 +273,7 @@ def _bucket_key(uri: str | Path) -> tuple[str, str]:
 def _s3() -> Any:
     # One client per process (a forked child must not share sockets) and per setting of the environment.
     names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_REGION")
-    return _client(os.getpid(), *(os.environ.get(name) for name in names))
+    return _client(os.getpid(), *(os.environ.get(name) for name in (*names, _ATTEMPTS, _TIMEOUT)))
 
 
 @lru_cache(maxsize=4)
@@ -277,9 +282,9 @@ def _client(_process: int, *_environment: str | None) -> Any:
     from botocore.config import Config
 
     settings = Config(
-        retries={"max_attempts": 6, "mode": "standard"},
+        retries={"total_max_attempts": int(os.environ.get(_ATTEMPTS, 7)), "mode": "standard"},
         connect_timeout=10,
-        read_timeout=60,
+        read_timeout=float(os.environ.get(_TIMEOUT, 60)),
         max_pool_connections=32,
         # Servers other than AWS do not all know the newer default checksums.
         request_checksum_calculation="when_required",
@@ -320,10 +325,19 @@ def _sentences(uri: str | Path) -> Iterator[None]:
 
 
 _NO_FILE = "there is no such file"
+_NO_ANSWER = (
+    "EndpointConnectionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "ConnectionClosedError",
+    "ConnectionError",
+    "HTTPClientError",
+)
 
 
 def _s3_reason(error: Exception) -> str:
-    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    # botocore's timeouts have a response, too: None.
+    code = str((getattr(error, "response", None) or {}).get("Error", {}).get("Code", ""))
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
     known = {
         "NoSuchKey": _NO_FILE,
@@ -340,6 +354,6 @@ def _s3_reason(error: Exception) -> str:
     name = type(error).__name__
     if name in ("NoCredentialsError", "PartialCredentialsError"):
         return "no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if name in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ConnectionError"):
+    if name in _NO_ANSWER:
         return f"the store at {endpoint} does not answer; check AWS_ENDPOINT_URL and the network"
     return f"the store at {endpoint} answered with {code or name}; try again, then check the store's log"

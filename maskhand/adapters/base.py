@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from maskhand import storage
+from maskhand.adapters.whole_pictures import whole_picture
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS
 from maskhand.sample import HandSample, SampleError
@@ -73,24 +72,21 @@ class Picture:
 
 
 def read_picture(key: str, uri: str) -> Picture:
-    """Read and fully decode one picture; its bytes are kept as published."""
+    """Read and check one picture; its bytes are kept as published."""
     try:
         data = storage.read_bytes(uri)
     except storage.MissingFileError:
         raise SampleError("missing_image", f"{key}: {uri} does not exist") from None
-    return decode_picture(key, uri, data)
+    return check_picture(key, uri, data)
 
 
-def decode_picture(key: str, uri: str, data: bytes) -> Picture:
-    """Fully decode a picture's bytes, which came from `uri`; SampleError (`bad_image`, `cut_image`)."""
+def check_picture(key: str, uri: str, data: bytes) -> Picture:
+    """A picture's bytes, which came from `uri`, if they are whole; SampleError (`bad_image`, `cut_image`)."""
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            # Decoding everything is the only way to notice a file that was cut or damaged in the middle.
-            image.load()
-            return Picture(data, {"JPEG": "jpg", "PNG": "png"}[str(image.format)], image.size)
-    except UnidentifiedImageError:
+        return Picture(data, *whole_picture(data))
+    except TypeError:
         raise SampleError("bad_image", f"{key}: {uri} is neither a JPEG nor a PNG file") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except ValueError as error:
         raise SampleError("cut_image", f"{key}: {uri} cannot be decoded to its end ({error}); copy it again") from None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.base import Item, RawDataError, RawPlan, box_around, combined_digest, decode_picture, numbers
+from maskhand.adapters.base import Item, RawDataError, RawPlan, box_around, check_picture, combined_digest, numbers
 from maskhand.adapters.hamer_labels import HamerLabels, read_labels
 from maskhand.adapters.label_files import field
 from maskhand.adapters.mano_pose import mano_reader
@@ -78,7 +78,7 @@ class HamerTarsLayout:
         data = _read_span(item.image_uri, item.annotation["picture"])
         if data is None:
             raise SampleError("missing_image", f"{key}: {item.origin['member']} has no picture in {item.image_uri}")
-        picture = decode_picture(key, item.image_uri, data)
+        picture = check_picture(key, item.image_uri, data)
         keypoints = labels.keypoints_2d
         assert keypoints is not None, "a required field"
         sample = HandSample(

@@ -93,6 +93,23 @@ def annotate_mano(sets: SetsArgument, rebuild: RebuildOption = False, workspace:
         say(receipt)
 
 
+@app.command(epilog=examples("mask freihand/evaluation", "mask hint/test_newdays_img --share 0.9"))
+def mask(
+    sets: SetsArgument,
+    share: Annotated[float, typer.Option(help="Share of the hand's box that is hidden.")] = 0.8,
+    seed: Annotated[int, typer.Option(help="Same seed, same masks.")] = 0,
+    rebuild: RebuildOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Derive evaluation sets of masked hands, SET-masked80; then annotate their keypoints and evaluate on them."""
+    from maskhand.steps import data
+
+    for name in sets:
+        with shown_progress(f"mask {name}") as progress:
+            receipt = data.mask(current_workspace(), name, share, seed, progress, rebuild)
+        say(receipt)
+
+
 @app.command(epilog=examples("verify freihand_synth/training", "verify s3://bucket/shards/freihand/training"))
 def verify(
     sets: Annotated[list[str], typer.Argument(metavar="SET...", help="Shard sets, or URIs of their folders.")],

@@ -15,9 +15,9 @@ from scipy.spatial.transform import Rotation
 from maskhand import storage
 from maskhand.conventions import NUM_BETAS, NUM_MANO_JOINTS
 from maskhand.loading.labels import good_target
-from maskhand.shards.codec import decode_arrays
 from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import read_manifest
+from maskhand.shards.npz import decode_arrays
 from maskhand.shards.reader import read_tar
 
 

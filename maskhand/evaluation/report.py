@@ -198,7 +198,7 @@ class _View:
         affine = self.tile_from_image[None]
         if self.mirrored:
             affine = compose(affine, mirror_affine(np.array([self.row.sample.image_size_px[0]])))
-        return np.ascontiguousarray(crop_encoded(self.row.sample.image, affine[0], self.tile_px))
+        return np.ascontiguousarray(crop_encoded(self.row.sample.image, affine[0], self.tile_px)[..., :3])
 
     def shown(self, tile: Array) -> Array:
         return tile[:, ::-1] if self.mirrored else tile

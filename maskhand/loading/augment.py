@@ -131,7 +131,10 @@ def _swap_two_fingers(swapped: Array, first: Array, second: Array) -> Array:
 
 
 def erase(crops: Array, augmentation: ImageAugmentation) -> None:
-    """Paint the erased rectangles into (B, S, S, 3) uint8 crops, in place."""
-    corners = np.round(augmentation.erase_xyxy * crops.shape[1]).astype(int)
-    for crop, (x0, y0, x1, y1), colour in zip(crops, corners, augmentation.erase_rgb, strict=True):
-        crop[y0:y1, x0:x1] = colour.astype(np.uint8)
+    """Paint the erased rectangles into (B, S, W, 4) uint8 central columns of crops, in place."""
+    side, width = crops.shape[1:3]
+    corners = np.round(augmentation.erase_xyxy * side).astype(int)
+    corners[:, ::2] = np.clip(corners[:, ::2] - (side - width) // 2, 0, width)
+    for row in np.flatnonzero(augmentation.erase_xyxy.any(axis=1)):
+        x0, y0, x1, y1 = corners[row]
+        crops[row, y0:y1, x0:x1, :3] = augmentation.erase_rgb[row].astype(np.uint8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -40,12 +41,20 @@ def place_crops(labels: Labels, box_scale: float, crop_px: int, augmentation: Im
 
 
 def cut_crops(pictures: Sequence[bytes | Array], labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
-    """(B, S, S, 3) uint8 RGB crops out of encoded files or decoded RGB pictures, neither mirrored."""
+    """(B, S, 3/4 S, 4) uint8: the columns of the crops that the network sees, RGB and a channel without meaning.
+
+    pictures: encoded files or decoded RGB pictures, neither mirrored.
+    """
     affines = compose(crop_from_image, labels.mirrored_from_image)
-    crops = np.empty((len(pictures), crop_px, crop_px, 3), np.uint8)
-    for k, picture in enumerate(pictures):
-        cut = crop_encoded if isinstance(picture, bytes) else cut_crop
-        crops[k] = cut(picture, affines[k], crop_px)  # type: ignore[arg-type]
+    margin = round(crop_px * (1 - NETWORK_ASPECT) / 2)
+    affines[:, 0, 2] -= margin
+    width_px = crop_px - 2 * margin
+    crops = np.empty((len(pictures), crop_px, width_px, 4), np.uint8)
+    for crop, picture, affine in zip(crops, pictures, affines, strict=True):
+        if isinstance(picture, bytes):
+            crop[:] = crop_encoded(picture, affine, crop_px, width_px)
+        else:
+            crop[..., :3] = cut_crop(picture, affine, crop_px, width_px)
     return crops
 
 
@@ -78,17 +87,14 @@ def to_crop(points_px: Array, crop_from_image: Array, crop_px: int) -> Array:
 
 
 def normalise(crops: Array, gain: Array) -> Tensor:
-    """(B, S, S, 3) uint8 and (B, 3) colour gains -> (B, 3, S, 3/4 S) float32, ImageNet-normalised central columns."""
-    crop_px = crops.shape[1]
-    margin = round(crop_px * (1 - NETWORK_ASPECT) / 2)
-    seen = crops[:, :, margin : crop_px - margin].transpose(0, 3, 1, 2)
+    """(B, H, W, 4) uint8 and (B, 3) colour gains -> (B, 3, H, W) float32, ImageNet-normalised."""
     # One table per sample and channel instead of arithmetic per pixel: a pixel has only 256 values.
     levels = np.minimum(np.arange(256, dtype=np.float32) * gain[..., None].astype(np.float32), 255.0) / 255.0
     table = (levels - IMAGENET_MEAN[:, None]) / IMAGENET_STD[:, None]
-    image = np.empty(seen.shape, np.float32)
-    for row, pixels, values in zip(image, seen, table, strict=True):
+    image = np.empty((len(crops), 3, *crops.shape[1:3]), np.float32)
+    for row, crop, values in zip(image, crops, table, strict=True):
         for channel in range(3):
-            np.take(values[channel], pixels[channel], out=row[channel])
+            cv2.LUT(cv2.extractChannel(crop, channel), values[channel], row[channel])
     return torch.from_numpy(image)
 
 

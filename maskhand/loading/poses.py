@@ -17,9 +17,9 @@ from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.augment import POSE_STREAM, Draws
 from maskhand.loading.labels import good_target
 from maskhand.loading.loader import rows_per_rank
-from maskhand.shards.codec import decode_arrays
 from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import read_manifest
+from maskhand.shards.npz import decode_arrays
 from maskhand.shards.reader import read_tar
 
 Array = np.ndarray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from maskhand.sample import Camera, HandPose, HandSample
 from maskhand.shards.layout import ShardError
+from maskhand.shards.npz import decode_arrays, encode_arrays
 
 Members = dict[str, bytes]
 """Extension -> content, for one key."""
@@ -64,21 +65,6 @@ def decode_tar(stream: IO[bytes], uri: str) -> Iterator[tuple[str, Members]]:
             yield group["__key__"], {name: data for name, data in group.items() if not name.startswith("__")}
     except Exception as error:
         raise ShardError(f"{uri}: not a whole tar ({error}); delete it and build this part again") from error
-
-
-def encode_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """An npz file whose bytes depend on the arrays alone (numpy gives its entries a fixed date)."""
-    for name, array in arrays.items():
-        if np.asarray(array).dtype.hasobject:
-            raise ShardError(f"array {name!r} holds Python objects; only numbers, flags and text are stored")
-    buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(arrays[name]) for name in sorted(arrays)})  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def decode_arrays(data: bytes) -> dict[str, np.ndarray]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
 
 
 def encode_sample(sample: HandSample) -> Members:

@@ -11,9 +11,10 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.sample import HandSample
-from maskhand.shards.codec import Members, decode_arrays, decode_sample, decode_tar
+from maskhand.shards.codec import Members, decode_sample, decode_tar
 from maskhand.shards.layout import IMAGES, ShardError, tar_uri
 from maskhand.shards.manifest import Manifest, ShardEntry, read_manifest
+from maskhand.shards.npz import decode_arrays
 
 
 @dataclass(frozen=True)

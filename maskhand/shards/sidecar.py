@@ -13,9 +13,10 @@ import numpy as np
 from maskhand import storage
 from maskhand.sample import SampleError
 from maskhand.shards.build import Mapper, OnShard, build_part, serial_map
-from maskhand.shards.codec import Members, encode_arrays
+from maskhand.shards.codec import Members
 from maskhand.shards.layout import FORMAT_VERSION, IMAGES, ShardError
 from maskhand.shards.manifest import Manifest, ShardRecord, entries_and_rejects
+from maskhand.shards.npz import encode_arrays
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.writer import write_shard
 

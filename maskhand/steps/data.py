@@ -123,6 +123,21 @@ def annotate_mano(workspace: Workspace, name: str, progress: Progress, rebuild: 
     return _receipt(set_uri, MANO, manifest)
 
 
+def mask(
+    workspace: Workspace, name: str, share: float, seed: int, progress: Progress, rebuild: bool = False
+) -> Receipt:
+    """The shard set `name` with a share of every hand hidden, as a set of its own beside it."""
+    from maskhand.cluster.map import map_shards
+    from maskhand.cluster.session import ray_session
+    from maskhand.shards.masked import Masking, build_masked, masked_set
+
+    masking, source = Masking(share, seed), workspace.shard_set(name)
+    with ray_session():
+        build = partial(build_masked, source, masking, mapper=map_shards, on_shard=_count(progress))
+        manifest = _replacing(build, rebuild)
+    return _receipt(masked_set(source, masking), IMAGES, manifest)
+
+
 def splits(workspace: Workspace, dataset: str, raw: str | None) -> list[str]:
     """The splits of a data set whose published files are there."""
     from maskhand.adapters import present_splits

@@ -177,7 +177,7 @@ def test_shrinking_does_not_alias():
     inner = cut_crop(stripes, affine, 100)[20:80, 20:80]
     assert abs(inner.mean() - 127.5) < 2 and inner.std() < 4
     jpeg = cv2.imencode(".jpg", stripes)[1].tobytes()
-    inner = crop_encoded(jpeg, affine, 100)[20:80, 20:80]
+    inner = crop_encoded(jpeg, affine, 100)[20:80, 20:80, :3]
     assert abs(inner.astype(float).mean() - 127.5) < 3 and inner.std() < 4
 
 
@@ -196,17 +196,17 @@ def test_shrinking_keeps_positions_and_colours(suffix, scale):
     np.testing.assert_allclose(
         [(weight * xs).sum() / weight.sum(), (weight * ys).sum() / weight.sum()], centre, atol=0.03
     )
-    assert np.round(crop[int(centre[1]), int(centre[0])]).tolist() == pytest.approx([240, 160, 40], abs=4)
+    assert np.round(crop[int(centre[1]), int(centre[0]), :3]).tolist() == pytest.approx([240, 160, 40], abs=4)
 
 
-def test_normalisation_is_imagenets_on_the_central_columns():
-    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+def test_normalisation_is_imagenets():
+    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 4), dtype=np.uint8)
     gain = np.array([[1, 1, 1], [0.8, 1.2, 1.0]])
-    scaled = np.minimum(crops * gain[:, None, None], 255) / 255
+    scaled = np.minimum(crops[..., :3] * gain[:, None, None], 255) / 255
     expected = (scaled - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     image = normalise(crops, gain)
     assert image.shape == (2, 3, 64, 48) and image.dtype == torch.float32
-    np.testing.assert_allclose(image.numpy(), expected[:, :, 8:56].transpose(0, 3, 1, 2), atol=1e-5)
+    np.testing.assert_allclose(image.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5)
 
 
 def test_an_image_that_cannot_be_decoded_is_an_error():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from collections import Counter
@@ -22,10 +23,11 @@ from maskhand.adapters import open_adapter
 from maskhand.catalog import DatasetSpec, load_spec
 from maskhand.sample import HandSample, SampleError
 from maskhand.shards.build import build_shards
-from maskhand.shards.codec import decode_sample, encode_arrays, encode_sample
+from maskhand.shards.codec import decode_sample, encode_sample
 from maskhand.shards.layout import ShardError
 from maskhand.shards.manifest import Manifest, read_manifest
 from maskhand.shards.mixture import LANES, TrainingStream
+from maskhand.shards.npz import decode_arrays, encode_arrays
 from maskhand.shards.plan import make_plan
 from maskhand.shards.reader import ShardSample, ShardSet, iterate_samples
 from maskhand.shards.sidecar import Annotator, build_sidecar
@@ -160,6 +162,16 @@ def test_shards_of_another_plan_are_never_mixed(raw: Fixture, tmp_path: Path) ->
         _build(raw, tmp_path, seed=5)
     rebuilt = _build(raw, tmp_path, SPEC.model_copy(update={"shard_size": 12}), rebuild=True)
     assert len(rebuilt.shards) == 2 and verify(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("module", ["maskhand.adapters.freihand", "maskhand.adapters.whole_pictures"])
+def test_changed_code_makes_another_plan(
+    raw: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    _build(raw, tmp_path)
+    monkeypatch.setattr(f"{module}.VERSION", 99)
+    with pytest.raises(ShardError, match="another plan"):
+        _build(raw, tmp_path)
 
 
 def test_the_plan_is_pure_and_shuffled(raw: Fixture) -> None:
@@ -341,3 +353,27 @@ def test_samples_arrive_whole(raw: Fixture, tmp_path: Path) -> None:
         assert isinstance(s.sample, HandSample)
         s.sample.validate()
         np.testing.assert_allclose(s.sample.joints_cam_m, raw.truths[s.sample.key].joints_cam_m, atol=1e-6)
+
+
+def test_arrays_are_read_as_numpy_reads_them(tmp_path: Path) -> None:
+    arrays = {
+        "flags": np.array([True, False]),
+        "scalar": np.array(1.5, np.float32),
+        "empty": np.zeros((0, 3)),
+        "columns": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+        "text": np.array("fitted"),
+        "whole": np.arange(5),
+    }
+    for data in (encode_arrays(arrays), _compressed(arrays)):
+        found = decode_arrays(data)
+        with np.load(io.BytesIO(data)) as expected:
+            assert set(found) == set(expected.files) == set(arrays)
+            for name, array in found.items():
+                np.testing.assert_array_equal(array, expected[name])
+                assert array.dtype == expected[name].dtype and array.flags.writeable
+
+
+def _compressed(arrays: dict[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()

@@ -1,0 +1,224 @@
+"""Samples/s per core of the training loader, against bare JPEG decoding and against a loader of the usual kind.
+
+    python benchmarks/loader.py            # every picture size
+    python benchmarks/loader.py 224x224    # one of them
+
+The same shards, in the same run and process, taken in turn; CPU time of one core, the best of several rounds:
+
+* decode: OpenCV decodes the same JPEGs at full size, from memory, and nothing else;
+* ours: `maskhand.loading.train_batches` with the augmentation, keypoints and MANO targets of a full-size recipe;
+* usual: per sample through WebDataset, `json` and `numpy.load`; full decoding, mirroring of left hands, a Gaussian
+  where the crop shrinks, one `cv2.warpAffine`, per-joint and per-channel numpy, per-sample dicts, default collation.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import webdataset
+
+from maskhand import storage
+from maskhand.config import Recipe, load_recipe
+from maskhand.loading.loader import train_batches
+from maskhand.sample import Camera, HandPose, HandSample
+from maskhand.shards.codec import encode_sample
+from maskhand.shards.layout import FORMAT_VERSION, IMAGES, keypoint_part, manifest_uri, shard_name
+from maskhand.shards.manifest import Manifest, entries_and_rejects
+from maskhand.shards.reader import ShardSample, iterate_samples
+from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.writer import write_shard
+
+SIZES = {"224x224": (224, 224, 130.0, 300), "640x480": (640, 480, 180.0, 200), "1500x1000": (1500, 1000, 400.0, 50)}
+"""Width, height, side of the hand's box in pixels, samples."""
+CROP_PX, BOX_SCALE, BATCH, SHARD, ROUNDS = 256, 1.2, 48, 50, 5
+MEAN, STD = 255 * np.array([0.485, 0.456, 0.406]), 255 * np.array([0.229, 0.224, 0.225])
+
+
+def write_set(uri: str, size: str) -> int:
+    """A shard set with every label and both sidecars; returns the bytes of its pictures."""
+    width, height, side, count = SIZES[size]
+    rng = np.random.default_rng(0)
+    samples = [_sample(k, rng, width, height, side) for k in range(count)]
+    part = storage.join(uri, IMAGES)
+    records = [
+        write_shard(
+            part, shard_name(n), "benchmark", ((s.key, encode_sample(s)) for s in samples[n * SHARD : (n + 1) * SHARD])
+        )
+        for n in range(-(-count // SHARD))
+    ]
+    entries, rejects = entries_and_rejects(records)
+    manifest = Manifest(IMAGES, "benchmark", size, FORMAT_VERSION, "benchmark", count, count, rejects, entries)
+    storage.write_bytes_atomic(manifest_uri(part), manifest.to_json())
+    build_sidecar(uri, keypoint_part("benchmark"), Annotator("benchmark", "1"), _keypoints)
+    build_sidecar(uri, "mano", Annotator("benchmark", "1"), _mano)
+    return sum(len(s.image) for s in samples)
+
+
+def _sample(k: int, rng: np.random.Generator, width: int, height: int, side: float) -> HandSample:
+    coarse = rng.integers(0, 256, (height // 8, width // 8, 3)).astype(np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    picture = np.clip(smooth + rng.normal(0, 2, smooth.shape), 0, 255).astype(np.uint8)
+    box = np.concatenate([c := np.array([width, height]) / 2 - side / 2, c + side]).astype(np.float32)
+    joints = rng.uniform(box[:2], box[2:], (21, 2)).astype(np.float32)
+    return HandSample(
+        key=f"hand-{k:06d}",
+        dataset="benchmark",
+        image=cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes(),
+        image_format="jpg",
+        image_size_px=(width, height),
+        side="left" if k % 2 else "right",
+        box_xyxy_px=box,
+        camera=Camera(np.array([[500.0, 0, width / 2], [0, 500.0, height / 2], [0, 0, 1]])),
+        joints_2d_px=joints,
+        joints_2d_conf=np.ones(21, np.float32),
+        joints_cam_m=rng.normal(0, 0.05, (21, 3)).astype(np.float32),
+        joints_3d_valid=np.ones(21, bool),
+        mano=HandPose(*(rng.normal(0, 0.1, shape).astype(np.float32) for shape in ((16, 3), (10,), (3,)))),
+        origin={"index": k},
+    )
+
+
+def _keypoints(rows: list[ShardSample]) -> list[dict[str, np.ndarray]]:
+    one = np.float32(1)
+    return [
+        {
+            "keypoints_px": r.sample.joints_2d_px,  # type: ignore[dict-item]
+            "confidence": np.ones(21, np.float32),
+            "presence": np.array(one),
+            "right_probability": np.array(one),
+        }
+        for r in rows
+    ]
+
+
+def _mano(rows: list[ShardSample]) -> list[dict[str, np.ndarray]]:
+    poses = [r.sample.mano for r in rows]
+    return [
+        {
+            "pose_aa": p.pose_aa,
+            "betas": p.betas,
+            "transl_cam_m": p.transl_cam_m,
+            "mirrored": np.array(r.sample.side == "left"),
+            "source": np.array("annotated"),
+            "residual_mm": np.array(1.0, np.float32),
+            "residual_px": np.array(1.0, np.float32),
+            "ok": np.array(True),
+        }
+        for r, p in zip(rows, poses, strict=True)
+        if p is not None
+    ]
+
+
+def usual_loader(folder: Path, seed: int) -> Iterator[dict[str, torch.Tensor]]:
+    """What a training script of the field does; the labels of the sidecars come with the sample here."""
+    rng = np.random.default_rng(seed)
+    urls = [str(path) for path in sorted((folder / IMAGES).glob("*.tar"))]
+    dataset = webdataset.WebDataset(urls, shardshuffle=False).shuffle(200).repeat()
+    samples = (_usual_sample(entry, rng) for entry in dataset)
+    while True:
+        yield torch.utils.data.default_collate(list(itertools.islice(samples, BATCH)))
+
+
+def _usual_sample(entry: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    facts = json.loads(entry["json"])
+    labels = dict(np.load(io.BytesIO(entry["npz"])))
+    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(entry["jpg"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    width = image.shape[1]
+    x0, y0, x1, y1 = facts["box_xyxy_px"]
+    points, points_3d = labels["joints_2d_px"].copy(), labels["joints_cam_m"] - labels["joints_cam_m"][:1]
+    pose = labels["mano_pose_aa"].copy()
+    center = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
+    if facts["side"] == "left":
+        image = image[:, ::-1]
+        points[:, 0], center[0] = width - 1 - points[:, 0], width - 1 - center[0]
+        points_3d[:, 0] *= -1
+        pose[:, 1:] *= -1
+    side = BOX_SCALE * max(y1 - y0, (x1 - x0) * 4 / 3)
+    center = center + side * 0.02 * np.clip(rng.standard_normal(2), -1, 1)
+    side *= 1 + 0.3 * np.clip(rng.standard_normal(), -1, 1)
+    angle = 30 * np.clip(rng.standard_normal(), -2, 2) if rng.random() < 0.6 else 0.0
+    factor = side / CROP_PX
+    if factor > 1.1:
+        image = cv2.GaussianBlur(image, (0, 0), (factor - 1) / 2)
+    affine = cv2.getRotationMatrix2D(center.tolist(), -angle, 1 / factor)
+    affine[:, 2] += CROP_PX / 2 - center
+    crop = cv2.warpAffine(np.ascontiguousarray(image), affine, (CROP_PX, CROP_PX), flags=cv2.INTER_LINEAR)
+    pixels = crop.transpose(2, 0, 1).astype(np.float32)
+    for channel in range(3):
+        pixels[channel] = np.clip(pixels[channel] * rng.uniform(0.8, 1.2), 0, 255)
+        pixels[channel] = (pixels[channel] - MEAN[channel]) / STD[channel]
+    for joint in range(21):
+        points[joint] = (affine @ np.array([*points[joint], 1.0])) / CROP_PX - 0.5
+    turn = cv2.Rodrigues(np.array([0, 0, np.deg2rad(angle)]))[0]
+    pose[0] = cv2.Rodrigues(turn @ cv2.Rodrigues(pose[0].astype(np.float64))[0])[0][:, 0]
+    return {
+        "img": pixels[:, :, 32:224],
+        "keypoints_2d": np.concatenate([points, labels["joints_2d_conf"][:, None]], 1).astype(np.float32),
+        "keypoints_3d": (points_3d @ turn.T).astype(np.float32),
+        "global_orient": pose[0],
+        "hand_pose": pose[1:].ravel(),
+        "betas": labels["mano_betas"],
+        "box_center": center,
+        "box_size": side,
+        "right": np.float32(1),
+    }
+
+
+def best_ms(step: Callable[[], int]) -> float:
+    """CPU milliseconds per sample of the fastest of several steps; a step says how many samples it made."""
+    times = []
+    for _ in range(ROUNDS):
+        started = time.process_time()
+        count = step()
+        times.append((time.process_time() - started) / count * 1e3)
+    return min(times)
+
+
+def recipe() -> Recipe:
+    augment = {"scale": 0.3, "rotation_deg": 30.0, "rotation_probability": 0.6, "color_gain": 0.2}
+    data = {"crop_px": CROP_PX, "box_scale": BOX_SCALE, "train": "{benchmark: 1.0}", "keypoints.detector": "benchmark"}
+    data |= {f"augment.{key}": value for key, value in augment.items()}
+    return load_recipe("tiny", [*(f"data.{k}={v}" for k, v in data.items()), f"training.optim.batch={BATCH}"])
+
+
+def measure(size: str) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        size_bytes = write_set(str(Path(scratch) / "benchmark"), size)
+        files = [np.frombuffer(row.sample.image, np.uint8) for row in iterate_samples(str(Path(scratch) / "benchmark"))]
+        ours, usual = train_batches(recipe(), scratch), usual_loader(Path(scratch) / "benchmark", 0)
+        batches = max(4, len(files) // BATCH)
+
+        def take(loader: Iterator[Any]) -> Callable[[], int]:
+            return lambda: BATCH * sum(1 for _ in itertools.islice(loader, batches))
+
+        take(ours)(), take(usual)()  # opens the shards
+        decode_ms = best_ms(lambda: sum(cv2.imdecode(f, cv2.IMREAD_COLOR) is not None for f in files))
+        ours_ms, usual_ms = best_ms(take(ours)), best_ms(take(usual))
+    print(
+        f"{size:10} {size_bytes / len(files) / 1e3:7.0f} {decode_ms:10.3f} {ours_ms:8.3f} {usual_ms:9.3f} "
+        f"{1e3 / ours_ms:12.0f} {decode_ms / ours_ms:13.2f} {usual_ms / ours_ms:12.2f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    print("picture    kB/file  decode ms  ours ms  usual ms  ours/s/core  of bare decode  times usual")
+    for size in sys.argv[1:] or SIZES:
+        measure(size)
+
+
+if __name__ == "__main__":
+    main()
