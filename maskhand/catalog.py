@@ -129,6 +129,11 @@ class DatasetSpec(_Frozen):
         """Whose fingertip vertices the annotated tips of a hand are, a key of `FINGERTIP_VERTICES`."""
         return (self.fingertip_vertices_left if side == "left" else None) or self.fingertip_vertices
 
+    @property
+    def tips(self) -> dict[Side, str | None]:
+        """`tips_of` either side."""
+        return {"right": self.tips_of("right"), "left": self.tips_of("left")}
+
     def digest(self) -> str:
         """12 hex digits over every fact that decides a sample's content (no prose); part of every shard plan."""
         prose = {"title", "licence", "how_to_get", "errata", "sources", "benchmark"}

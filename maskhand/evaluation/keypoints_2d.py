@@ -13,10 +13,12 @@ from maskhand.config import Recipe
 from maskhand.evaluation.metrics.pck import CorrectKeypoints
 from maskhand.loading.collate import IMAGENET_MEAN, IMAGENET_STD
 from maskhand.loading.crop import NETWORK_ASPECT
-from maskhand.loading.loader import eval_samples
+from maskhand.loading.loader import eval_range
 from maskhand.models.network import HandNetwork
 from maskhand.models.sampling import predict
 from maskhand.progress import Progress, silent
+from maskhand.shards.layout import IMAGES
+from maskhand.shards.manifest import read_manifest
 from maskhand.shards.reader import ShardSample
 
 GRID = 8
@@ -39,10 +41,9 @@ def model_pck(
     generator = torch.Generator(device).manual_seed(recipe.seed)
     total: CorrectKeypoints | None = None
     seen = 0
-    for padded, rows in eval_samples(settings, set_uri):
-        if not rows:
-            continue
-        hands = padded[: len(rows)]
+    count = read_manifest(set_uri, IMAGES).count
+    for part in eval_range(settings, set_uri, 0, count, recipe.evaluate.batch):
+        hands, rows = part.hands, part.samples
         side = recipe.data.crop_px * np.abs(np.linalg.det(hands.crop_from_image[:, :, :2].numpy())) ** -0.5
         boxes = np.stack([row.sample.box_xyxy_px for row in rows]).astype(np.float64)
         size_crop = (boxes[:, 2:] - boxes[:, :2]) / side[:, None]
@@ -52,7 +53,7 @@ def model_pck(
         found = CorrectKeypoints.of(points, hands.joints_2d.numpy(), hands.joints_2d_conf.numpy(), size_crop.max(1))
         total = found if total is None else total + found
         seen += len(rows)
-        progress(seen, 0, f"{seen} hands")
+        progress(seen, count, f"{seen} hands")
     if total is None:
         raise ValueError(f"{set_uri}: the set holds no samples")
     return dict(zip(("pck_005", "pck_010", "pck_015"), (100 * share for share in total.pck), strict=True))

@@ -103,13 +103,12 @@ def evaluate(workspace: Workspace, model: str, sets: Sequence[str], progress: Pr
     measured: list[Measurement] = []
     for name in sets or bundle.recipe.data.evaluate:
         spec, set_uri = load_spec(name.partition("/")[0]), workspace.shard_set(name)
-        tips: dict[Side, str | None] = {"right": spec.tips_of("right"), "left": spec.tips_of("left")}
         with _mapper(workers) as mapper:
             result = runner.evaluate(
                 bundle,
                 set_uri,
                 baseline=baseline,
-                tips=tips,
+                tips=spec.tips,
                 mapper=mapper or runner.here,
                 model_folder=exported if mapper else None,
                 progress=progress,

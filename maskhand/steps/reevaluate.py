@@ -108,7 +108,7 @@ def measure(workspace: Workspace, model: str, benchmark: str, set_name: str, pro
             set_uri,
             iterations=[bundle.recipe.sampler.iterations],
             baseline=mean_pose_of_sets(train) if known else None,
-            tips=spec.fingertip_vertices or "smplx",
+            tips=spec.tips,
             progress=progress,
         )
         metrics, predictor = dict(result.best.metrics), result.best.name

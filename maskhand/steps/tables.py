@@ -210,9 +210,9 @@ def _of_bundle(
         return generated.generated_hands(bundle.model, count, recipe.sampler, recipe.seed)
     if row.measure == "pck":
         return keypoints_2d.model_pck(bundle.model, recipe, set_uri, row.mask, progress)
-    tips = load_spec(set_name.partition("/")[0]).fingertip_vertices or "smplx"
+    spec = load_spec(set_name.partition("/")[0])
     iterations = [recipe.sampler.iterations]
-    result = runner.evaluate(bundle, set_uri, recipe, iterations=iterations, tips=tips, progress=progress)
+    result = runner.evaluate(bundle, set_uri, recipe, iterations=iterations, tips=spec.tips, progress=progress)
     return dict(result.best.metrics)
 
 
