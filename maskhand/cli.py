@@ -26,6 +26,8 @@ for topic in (flows, data, train, evaluate, score, tables, machine):
     app.add_typer(topic.app)
 
 DEBUG = "--debug"
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as a shell would give it."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,6 +37,13 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ["MASKHAND_DEBUG"] = "1"
     try:
         app(args=[word for word in words if word != DEBUG], prog_name="maskhand")
+    except SystemExit as end:
+        if type(end.__context__).__name__ != "Abort":
+            raise
+        typer.echo(
+            "interrupted; the same command goes on from the last checkpoint or shard that was finished", err=True
+        )
+        raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         if DEBUG in words:
             raise

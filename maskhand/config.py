@@ -90,17 +90,17 @@ class TokenizerLossConfig(_Frozen):
 
 
 class OptimConfig(_Frozen):
-    steps: int
-    batch: int
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
     lr: float
     lr_backbone: float | None = None
     weight_decay: float = 0.0
-    beta2: float = Field(0.999, gt=0, lt=1)
-    warmup_steps: int = 0
+    beta2: float = Field(default=0.999, gt=0, lt=1)
+    warmup_steps: int = Field(default=0, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float | None = 1.0
-    log_every: int = 10
-    checkpoint_every: int = 500
+    log_every: int = Field(default=10, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1)
 
 
 class TokenizerTrainConfig(_Frozen):
@@ -175,8 +175,8 @@ class TransformerTrainConfig(_Frozen):
 
 
 class EngineConfig(_Frozen):
-    workers: int = 2
-    threads_per_worker: int = 1
+    workers: int = Field(default=2, ge=1)
+    threads_per_worker: int = Field(default=1, ge=1)
     zero_stage: Literal[0, 1, 2, 3] = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     max_failures: int = 3

@@ -300,10 +300,12 @@ def read_photo(path: str | Path) -> Array:
 def _check_boxes(boxes: Array, image_rgb: Array) -> None:
     height, width = image_rgb.shape[:2]
     for x0, y0, x1, y1 in boxes.tolist():
-        if not (x1 - x0 >= 2 and y1 - y0 >= 2 and x0 < width and y0 < height and x1 > 0 and y1 > 0):
+        overlaps = x1 - x0 >= 2 and y1 - y0 >= 2 and x0 < width and y0 < height and x1 > 0 and y1 > 0
+        # a hand may leave the picture, but not by more than a picture
+        if not (overlaps and x0 > -width and y0 > -height and x1 < 2 * width and y1 < 2 * height):
             raise PredictError(
                 f"box {x0:g},{y0:g},{x1:g},{y1:g}: expected x0,y0,x1,y1 with x0 < x1 and y0 < y1, "
-                f"overlapping the {width} x {height} picture"
+                f"in pixels of the {width} x {height} picture"
             )
 
 

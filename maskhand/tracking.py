@@ -233,6 +233,7 @@ class Tracker:
         for alias in aliases:
             self._client.set_registered_model_alias(MODEL, alias, str(version.version))
         self._client.set_model_version_tag(MODEL, str(version.version), "promotion", reason)
+        self._client.update_model_version(MODEL, str(version.version), description=reason)
         return Promotion(version, aliases, reason)
 
     def contenders(self, newest: int) -> tuple[ModelVersion | None, list[ModelVersion]]:
@@ -408,7 +409,7 @@ def _signature() -> Any:
     outputs: list[tuple[Any, str]] = [
         (DataType.long, "input"), (DataType.long, "hand"), (DataType.string, "side"), (numbers, "box_xyxy_px"),
         (table, "pose_aa"), (numbers, "betas"), (numbers, "transl_cam_m"), (table, "joints_cam_m"),
-        (table, "joints_px"), (numbers, "joint_confidence"), (DataType.double, "score"),
+        (table, "joints_px"), (table, "K_px"), (numbers, "joint_confidence"), (DataType.double, "score"),
     ]  # fmt: skip
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), "image")]),

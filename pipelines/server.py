@@ -72,6 +72,7 @@ def serve(workspace: Workspace, port: int = PORT) -> int:
         try:
             with worker(environment(workspace, url)) as process:
                 print(f"Prefect: http://{HOST}:{port} (log: {log}); Ctrl-C ends it", flush=True)
+                print(f"for the prefect command in another terminal: export PREFECT_API_URL={url}", flush=True)
                 process.wait()
         except KeyboardInterrupt:
             return 0
@@ -84,7 +85,8 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[str]:
     url = f"http://{HOST}:{port}/api"
     if _answers(url):
         raise ServerError(f"port {port} is taken by another Prefect server; choose another one with --port")
-    own = environment(workspace) | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
+    # The pages ask this address for everything they show; by default they would ask port 4200.
+    own = environment(workspace) | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING", "PREFECT_SERVER_UI_API_URL": url}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = _start(_prefect("server", "start", "--host", HOST, "--port", str(port)), own, output)

@@ -83,6 +83,7 @@ def told(title: str, key: str) -> Iterator[Progress]:
 
     with shown(title) as to_console:
         yield both(to_console, to_server)
+    update_progress_artifact(artifact_id, 100.0)  # some steps end without ever knowing their total
 
 
 def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:

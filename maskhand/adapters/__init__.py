@@ -13,6 +13,7 @@ A layout of somebody else's package is named in the card as `package.module:Clas
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 from maskhand import storage
 from maskhand.adapters.asl_alphabet import AslAlphabetLayout
@@ -79,6 +80,8 @@ def open_adapter(spec: DatasetSpec, raw_dir: str, split: str) -> Adapter:
 
 def present_splits(spec: DatasetSpec, raw_dir: str) -> list[str]:
     """The splits of a card whose annotation files are in this folder; RawDataError when there is none."""
+    if "://" not in raw_dir and not Path(raw_dir).is_dir():
+        raise RawDataError(f"{raw_dir}: there is no such folder. {spec.how_to_get}")
     found = [split for split in spec.splits if open_adapter(spec, raw_dir, split).present()]
     if not found:
         splits = ", ".join(spec.splits)

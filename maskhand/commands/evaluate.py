@@ -15,14 +15,14 @@ app = typer.Typer()
 @app.command(
     epilog=examples(
         "evaluate",
-        "evaluate --model workspace/runs/.../export --on freihand/evaluation",
-        "evaluate --model models:/maskhand@challenger --benchmark synthetic --workers 2",
+        "evaluate --on freihand_synth/evaluation",
+        "evaluate --model models:/maskhand@champion --benchmark synthetic --workers 2",
     )
 )
 def evaluate(
     model: Annotated[
         str, typer.Option(help="An exported folder, or models:/NAME@ALIAS.")
-    ] = "models:/maskhand@champion",
+    ] = "models:/maskhand@challenger",
     on: Annotated[
         list[str], typer.Option(metavar="SET", help="Shard sets [default: the recipe's].", show_default=False)
     ] = [],  # noqa: B006
@@ -70,8 +70,11 @@ def predict(
     """Find the hands in a photo and write overlay PNG, meshes (.obj, .glb) and a JSON with MANO parameters."""
     from maskhand.steps import evaluate as step
 
-    for path in step.predict(current_workspace(), photo, out, model, _numbers(box), side, focal, camera):
+    paths = step.predict(current_workspace(), photo, out, model, _numbers(box), side, focal, camera)
+    for path in paths:
         typer.echo(str(path))
+    for line in step.findings(paths[-1]):
+        typer.echo(line)
 
 
 def _numbers(text: str | None) -> tuple[float, float, float, float] | None:

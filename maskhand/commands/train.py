@@ -40,10 +40,15 @@ def train_tokenizer(
 
 @train_app.command(
     "transformer",
-    epilog=examples("train transformer --tokenizer workspace/runs/tokenizer-tiny-0123456789ab/export"),
+    epilog=examples("train transformer", "train transformer --tokenizer DIR --set training.optim.steps=200"),
 )
 def train_transformer(
-    tokenizer: Annotated[Path, typer.Option(help="Folder written by `maskhand train tokenizer`.")],
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a trained VQ-MANO [default: the recipe's own, found or trained]", show_default=False
+        ),
+    ] = None,
     recipe: RecipeOption = "tiny",
     set_: SetOption = [],  # noqa: B006
     label: LabelOption = "",
@@ -52,6 +57,10 @@ def train_transformer(
     """The masked transformer, on a frozen VQ-MANO."""
     from maskhand.steps import train
 
+    home = current_workspace()
+    if tokenizer is None:
+        with shown_progress("train VQ-MANO") as progress:
+            tokenizer = Path(train.train_tokenizer(home, recipe, set_, label, progress).folder)
     with shown_progress("train masked transformer") as progress:
-        receipt = train.train_transformer(current_workspace(), recipe, set_, str(tokenizer), label, progress)
+        receipt = train.train_transformer(home, recipe, set_, str(tokenizer), label, progress)
     say(receipt)

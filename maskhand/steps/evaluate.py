@@ -261,12 +261,26 @@ def predict(
 ) -> list[Path]:
     """The hands of a photo as overlay, meshes and JSON in folder `out`; returns the files (see `predict_photo`)."""
     from maskhand.models.bundle import ModelBundle
-    from maskhand.predict import predict_photo
+    from maskhand.predict import predict_photo, read_photo
 
+    read_photo(photo)  # a picture that cannot be read should not wait for the model
     bundle = ModelBundle.load(model_folder(workspace, model))
     return predict_photo(
         photo, bundle, out, box_xyxy_px, side, focal_px=focal_px, camera=camera, assets=workspace.assets
     )
+
+
+def findings(summary: Path) -> list[str]:
+    """Sentences about the hands in the JSON that `predict` wrote."""
+    facts = json.loads(summary.read_text())
+    lines = []
+    for k, hand in enumerate(facts["hands"]):
+        confidence = sum(hand["joint_confidence"].values()) / len(hand["joint_confidence"])
+        found = "" if hand["detection_score"] is None else f", found with {hand['detection_score']:.2f}"
+        lines.append(f"hand {k}: {hand['side']}{found}, mean confidence of its joints {confidence:.2f}")
+    if not facts["focal_given"]:
+        lines.append("the focal length is assumed: sizes and places in the picture hold, depth does not (--focal PX)")
+    return lines
 
 
 def _read(receipt: Receipt) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def train_transformer(
     from maskhand.training import transformer_loop
 
     wanted = load_recipe(recipe, overrides)
+    tokenizer = str(Path(tokenizer).resolve())  # the workers have a working directory of their own
     marker = Path(tokenizer) / TOKENIZER_FILE
     inputs = _inputs(workspace, recipe, overrides, label) | {"tokenizer": Receipt.of(str(marker)).digest}
     job = transformer_loop.TransformerJob(wanted, workspace.shards_uri, tokenizer)
