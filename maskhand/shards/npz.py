@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import io
 import struct
+import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -19,16 +20,40 @@ from maskhand.shards.layout import ShardError
 _END = struct.Struct("<4s4xHHII2x")
 _ENTRY = struct.Struct("<4s6xH8xIIHHH8xI")
 _LOCAL_LENGTHS = struct.Struct("<26xHH")
+# The writer's: zip64 fields in local headers, as numpy asks for them, and a date that is fixed, 1 January 1980.
+_WRITE_LOCAL, _WRITE_EXTRA = struct.Struct("<4s5H3I2H"), struct.Struct("<2H2Q")
+_WRITE_ENTRY, _WRITE_END = struct.Struct("<4s4B4H3I5H2I"), struct.Struct("<4s4H2IH")
+_DATE, _IN_EXTRA = 0x21, 0xFFFFFFFF
 _NPY = b"\x93NUMPY\x01\x00"
 
 
 def encode_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """An npz file whose bytes depend on the arrays alone (numpy gives its entries a fixed date)."""
-    for name, array in arrays.items():
-        if np.asarray(array).dtype.hasobject:
+    """An npz file whose bytes depend on the arrays alone: those of `numpy.savez` with the names sorted."""
+    pieces: list[bytes] = []
+    directory: list[bytes] = []
+    offset = 0
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name])
+        if array.dtype.hasobject:
             raise ShardError(f"array {name!r} holds Python objects; only numbers, flags and text are stored")
+        in_c_order = array.flags.c_contiguous or not array.flags.f_contiguous
+        content = _header_bytes(array.dtype, array.shape, in_c_order) + array.tobytes("C" if in_c_order else "F")
+        label, size, checksum = f"{name}.npy".encode("ascii"), len(content), zlib.crc32(content)
+        local = _WRITE_LOCAL.pack(b"PK\3\4", 45, 0, 0, 0, _DATE, checksum, _IN_EXTRA, _IN_EXTRA, len(label), 20)
+        pieces += (local, label, _WRITE_EXTRA.pack(1, 16, size, size), content)
+        numbers = (45, 3, 45, 0, 0, 0, 0, _DATE, checksum, size, size, len(label), 0, 0, 0, 0, 0o600 << 16, offset)
+        directory += (_WRITE_ENTRY.pack(b"PK\1\2", *numbers), label)
+        offset += len(local) + len(label) + _WRITE_EXTRA.size + size
+    listing = b"".join(directory)
+    end = _WRITE_END.pack(b"PK\5\6", 0, 0, len(arrays), len(arrays), len(listing), offset, 0)
+    return b"".join((*pieces, listing, end))
+
+
+@lru_cache(maxsize=256)
+def _header_bytes(dtype: np.dtype, shape: tuple[int, ...], in_c_order: bool) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(arrays[name]) for name in sorted(arrays)})  # type: ignore[arg-type]
+    fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": not in_c_order, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, fields)
     return buffer.getvalue()
 
 

@@ -355,7 +355,7 @@ def test_samples_arrive_whole(raw: Fixture, tmp_path: Path) -> None:
         np.testing.assert_allclose(s.sample.joints_cam_m, raw.truths[s.sample.key].joints_cam_m, atol=1e-6)
 
 
-def test_arrays_are_read_as_numpy_reads_them(tmp_path: Path) -> None:
+def test_arrays_are_written_and_read_as_numpy_does() -> None:
     arrays = {
         "flags": np.array([True, False]),
         "scalar": np.array(1.5, np.float32),
@@ -364,6 +364,9 @@ def test_arrays_are_read_as_numpy_reads_them(tmp_path: Path) -> None:
         "text": np.array("fitted"),
         "whole": np.arange(5),
     }
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: arrays[name] for name in sorted(arrays)})  # type: ignore[arg-type]
+    assert encode_arrays(arrays) == buffer.getvalue()
     for data in (encode_arrays(arrays), _compressed(arrays)):
         found = decode_arrays(data)
         with np.load(io.BytesIO(data)) as expected:
