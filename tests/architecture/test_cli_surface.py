@@ -99,9 +99,7 @@ def test_documents_name_only_commands_that_exist() -> None:
         (document.name, word)
         for document in documents
         if document.is_file()
-        for word in re.findall(
-            r"(?:`|^\s*(?:\$ )?|/)maskhand ([a-z][a-z-]*)\b", document.read_text(), flags=re.MULTILINE
-        )
+        for word in re.findall(r"(?:`|^\s*(?:\$ )?|/)maskhand ([a-z-]+)\b", document.read_text(), flags=re.MULTILINE)
     }
     assert named, "no document mentions a command"
     assert {(document, word) for document, word in named if word not in known} == set()
