@@ -144,10 +144,11 @@ def _confidence(table: pd.DataFrame) -> list[Figure]:
 
 
 def _thirds(values: pd.Series, text: str) -> pd.Series:
-    """Names of three ranges with equally many hands."""
+    """Names of three ranges with equally many hands; nothing where the ranges would read the same."""
+    unknown = pd.Series(np.nan, index=values.index)
     if values.nunique() < 3:
-        return pd.Series(np.nan, index=values.index)
+        return unknown
     ranges = pd.qcut(values, 3, duplicates="drop")
     low, high = values.min(), values.max()
     names = {r: text.format(max(r.left, low), min(r.right, high)) for r in ranges.cat.categories}
-    return ranges.cat.rename_categories(names)
+    return ranges.cat.rename_categories(names) if len(set(names.values())) == len(names) else unknown
