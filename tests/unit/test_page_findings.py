@@ -11,7 +11,7 @@ from maskhand.evaluation.page.findings import _thirds
 def test_thirds_hold_equally_many_hands_and_name_their_ends() -> None:
     names = _thirds(pd.Series(np.arange(90.0)), "{:.0f} to {:.0f}")
     assert names.value_counts().tolist() == [30, 30, 30]
-    assert list(names.cat.categories)[0].startswith("0 to") and list(names.cat.categories)[-1].endswith("to 89")
+    assert next(iter(names.cat.categories)).startswith("0 to") and list(names.cat.categories)[-1].endswith("to 89")
 
 
 def test_thirds_that_read_the_same_are_left_out() -> None:
