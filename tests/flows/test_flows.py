@@ -58,6 +58,7 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     monkeypatch.setattr(evaluate, "evaluate", fake.make("evaluate", samples=4))
     monkeypatch.setattr(evaluate, "table", lambda _: (["set", "PA-MPJPE mm"], [["x", "1.0"]]))
     monkeypatch.setattr(evaluate, "sheets", lambda _: {"freihand_synth/evaluation": str(sheet)})
+    monkeypatch.setattr(evaluate, "page_uri", lambda _: "report.html")
     monkeypatch.setattr(inspection, "inspect", fake.make("inspect", sheet=str(sheet)))
     monkeypatch.setattr(inspection, "input_digests", lambda *_: {"images": "d1"})
     monkeypatch.setattr(inspection, "table", lambda _: [("hands in shards", "3")])
