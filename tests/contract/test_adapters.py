@@ -193,8 +193,11 @@ def test_an_empty_folder_is_one_sentence(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(("name", "split"), SPLITS)
 def test_the_splits_that_are_there_are_found(tmp_path: Path, name: str, split: str) -> None:
+    with pytest.raises(RawDataError, match="no such folder"):
+        present_splits(catalog.load_spec(name), str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(RawDataError, match=r"none of .* splits"):
-        present_splits(catalog.load_spec(name), str(tmp_path / "raw"))
+        present_splits(catalog.load_spec(name), str(tmp_path / "empty"))
     fixture, _ = _write(tmp_path, name, split)
     found = present_splits(catalog.load_spec(name), str(fixture.raw_dir))
     assert split in found and set(found) <= {split} | fixture.other_splits
