@@ -163,6 +163,18 @@ def _open_hand(folder: Path) -> Asset:
     )
 
 
+def _open_tokenizer(folder: Path) -> Asset:
+    path = Path(__file__).parent / "models" / "open_tokenizer" / "tokenizer.pt"
+    return Asset(
+        "open tokenizer",
+        path.is_file(),
+        str(path.parent),
+        "a trained VQ-MANO for the recipe `open`: `maskhand train transformer -r open --tokenizer open`",
+        "Apache-2.0, trained on poses of the open pose prior; see PROVENANCE beside it",
+        "shipped with maskhand",
+    )
+
+
 def _mano(folder: Path) -> Asset:
     place = os.environ.get(MANO_ENV)
     names = ("MANO_RIGHT.pkl", "MANO_LEFT.pkl")
@@ -224,4 +236,12 @@ def _hamer(folder: Path) -> Asset:
     )
 
 
-_ENTRIES: tuple[Callable[[Path], Asset], ...] = (_open_hand, _mano, _hand_models, _openpose, _vitpose, _hamer)
+_ENTRIES: tuple[Callable[[Path], Asset], ...] = (
+    _open_hand,
+    _open_tokenizer,
+    _mano,
+    _hand_models,
+    _openpose,
+    _vitpose,
+    _hamer,
+)

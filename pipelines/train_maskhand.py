@@ -41,8 +41,8 @@ def train_maskhand(
     """Train the masked transformer, measure it on the recipe's held-out sets, register it and move its alias.
 
     recipe: a shipped recipe or a YAML file; overrides: such as training.optim.steps=200; tokenizer: folder of a trained
-    VQ-MANO (else `train-vq-mano` makes or finds the recipe's own); label: sets apart another training of the same
-    settings; workspace: else `$MASKHAND_WORKSPACE`.
+    VQ-MANO, or `open` for the one that ships (else `train-vq-mano` makes or finds the recipe's own); label: sets apart
+    another training of the same settings; workspace: else `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
     root = str(home.root)

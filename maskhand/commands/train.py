@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,13 +39,19 @@ def train_tokenizer(
 
 @train_app.command(
     "transformer",
-    epilog=examples("train transformer", "train transformer --tokenizer DIR --set training.optim.steps=200"),
+    epilog=examples(
+        "train transformer",
+        "train transformer --tokenizer DIR --set training.optim.steps=200",
+        "train transformer -r open --tokenizer open",
+    ),
 )
 def train_transformer(
     tokenizer: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Folder of a trained VQ-MANO [default: the recipe's own, found or trained]", show_default=False
+            help="Folder of a trained VQ-MANO; `open`: the one that ships, for the recipe `open` "
+            "[default: the recipe's own, found or trained]",
+            show_default=False,
         ),
     ] = None,
     recipe: RecipeOption = "tiny",
@@ -60,7 +65,7 @@ def train_transformer(
     home = current_workspace()
     if tokenizer is None:
         with shown_progress("train VQ-MANO") as progress:
-            tokenizer = Path(train.train_tokenizer(home, recipe, set_, label, progress).folder)
+            tokenizer = train.train_tokenizer(home, recipe, set_, label, progress).folder
     with shown_progress("train masked transformer") as progress:
-        receipt = train.train_transformer(home, recipe, set_, str(tokenizer), label, progress)
+        receipt = train.train_transformer(home, recipe, set_, tokenizer, label, progress)
     say(receipt)

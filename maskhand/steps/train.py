@@ -39,12 +39,13 @@ def train_tokenizer(
 def train_transformer(
     workspace: Workspace, recipe: str, overrides: Sequence[str], tokenizer: str, label: str, progress: Progress
 ) -> Receipt:
-    """The masked transformer on the frozen VQ-MANO in folder `tokenizer`. The receipt names the exported bundle."""
+    """The masked transformer on the frozen VQ-MANO in folder `tokenizer`, or `open`. The receipt names the bundle."""
     from maskhand.config import load_recipe
     from maskhand.training import transformer_loop
+    from maskhand.training.checkpoint import tokenizer_folder
 
     wanted = load_recipe(recipe, overrides)
-    tokenizer = str(Path(tokenizer).resolve())  # the workers have a working directory of their own
+    tokenizer = str(tokenizer_folder(tokenizer))  # absolute: the workers have a working directory of their own
     marker = Path(tokenizer) / TOKENIZER_FILE
     inputs = _inputs(workspace, recipe, overrides, label) | {"tokenizer": Receipt.of(str(marker)).digest}
     job = transformer_loop.TransformerJob(wanted, workspace.shards_uri, tokenizer)

@@ -19,6 +19,9 @@ from maskhand.models.vq_mano import VQMano
 EXPORT = "export"
 """Folder inside the last checkpoint that holds what the run was for."""
 
+OPEN_TOKENIZER = Path(__file__).parents[1] / "models" / "open_tokenizer"
+"""The trained VQ-MANO that ships with maskhand; the recipe `open` fits it."""
+
 Kind = Literal["tokenizer", "transformer"]
 
 _SECTIONS: dict[Kind, tuple[str, ...]] = {
@@ -88,6 +91,11 @@ def save_tokenizer(folder: str | Path, weights: Mapping[str, Any], recipe: Recip
         **metadata,
     }
     (folder / "tokenizer.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+
+def tokenizer_folder(name: str) -> Path:
+    """The folder that a `--tokenizer` names: `open` is the one that ships with maskhand, else a path, made absolute."""
+    return OPEN_TOKENIZER if name == "open" else Path(name).resolve()
 
 
 def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) -> VQMano:

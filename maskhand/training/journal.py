@@ -16,14 +16,17 @@ from maskhand.training.worker import Worker
 
 
 class Journal:
-    """Keeps a run's books. `export(folder)` is called on all ranks at the end, inside the last checkpoint.
+    """Keeps a run's books. `export(folder)` is called on all ranks inside the last checkpoint, or inside `every` one.
 
     Everything that a resumed run needs and the engine does not hold is kept here: the step, the running means and the
     last reported metrics. There is no generator state to keep: all randomness is a function of seed, step and slot.
     """
 
-    def __init__(self, engine: Engine, worker: Worker, optim: OptimConfig, export: Callable[[Path], None]) -> None:
+    def __init__(
+        self, engine: Engine, worker: Worker, optim: OptimConfig, export: Callable[[Path], None], every: bool = False
+    ) -> None:
         self._engine, self._worker, self._optim, self._export = engine, worker, optim, export
+        self._export_every = every
         self._names: list[str] = []
         self._sums = torch.zeros(0)
         self._count = 0
@@ -77,7 +80,7 @@ class Journal:
 
         def write(folder: Path) -> None:
             self._engine.save(folder, state)
-            if last:
+            if last or self._export_every:
                 self._export(folder / EXPORT)
 
         self._worker.store.save(done, write)

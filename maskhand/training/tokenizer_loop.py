@@ -57,7 +57,7 @@ def run(job: TokenizerJob, worker: Worker) -> dict[str, float]:
 def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: Worker) -> dict[str, float]:
     """Train for `recipe.tokenizer_training.optim.steps`, resuming if there is a checkpoint; returns the last metrics.
 
-    The last checkpoint holds `export/` with `tokenizer.pt` and `tokenizer.json` (see `checkpoint.load_tokenizer`).
+    Every checkpoint holds `export/` with `tokenizer.pt` and `tokenizer.json` (see `checkpoint.load_tokenizer`).
     """
     settings = recipe.tokenizer_training
     optim = settings.optim
@@ -72,7 +72,7 @@ def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: Worker) ->
             own = {name.removeprefix("tokenizer."): w for name, w in weights.items() if name.startswith("tokenizer.")}
             save_tokenizer(folder, own, recipe, {"steps": optim.steps, "metrics": journal.metrics})
 
-    journal = Journal(engine, worker, optim, export)
+    journal = Journal(engine, worker, optim, export, every=True)
     first = journal.resume()
     stream = poses(first)
     for step in range(first, optim.steps):
