@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import numpy as np
 import official_twins as twins
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from published_layouts import dexycb as published
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
@@ -18,6 +22,7 @@ from typer.testing import CliRunner
 from maskhand.adapters.base import RawDataError
 from maskhand.cli import app
 from maskhand.commands.score import score as score_verb
+from maskhand.evaluation.scoring import dexycb, interhand
 from maskhand.evaluation.scoring.benchmarks import BENCHMARKS
 from maskhand.evaluation.scoring.json_lists import read_samples
 from maskhand.evaluation.scoring.npz import Npz
@@ -482,6 +487,27 @@ def test_any_split_over_workers_gives_the_same_bits() -> None:
             assert one.mean == other.mean and one.area == other.area
             np.testing.assert_array_equal(one.means, other.means)
         np.testing.assert_array_equal(whole.f.values, split.f.values)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 29))
+def test_order_and_split_change_no_bit_of_dexycb_and_interhand(seed: int, cut: int) -> None:
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(30)
+    truth = rng.normal(0, 60, (30, 42, 3))
+    guess = truth + rng.normal(0, 8, truth.shape)
+    valid, interacting = rng.random((30, 42)) < 0.8, rng.random(30) < 0.5
+
+    def numbers(*parts: np.ndarray) -> list[np.ndarray]:
+        pair = [interhand.measure(guess[p], truth[p], valid[p], interacting[p]) for p in parts]
+        frames = [dexycb.measure(guess[p, :21], truth[p, :21]) for p in parts]
+        both, of_frames = (reduce(add, found) for found in (pair, frames))
+        errors = (of_frames.absolute, of_frames.root_relative, of_frames.aligned)
+        means = (both.single, both.interacting, both.wrists)
+        return [m.values for m in means] + [e.means for e in errors] + [e.areas for e in errors]
+
+    for one, other in zip(numbers(np.arange(30)), numbers(order[:cut], order[cut:]), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_damaged_gt_is_named_too(tmp_path: Path) -> None:
