@@ -14,9 +14,11 @@ app = typer.Typer()
 
 @app.command(
     epilog=examples(
-        "score freihand --gt FreiHAND_pub_v2_eval --pred pred.json",
+        "score freihand --gt FreiHAND_pub_v2_eval --pred pred.zip",
+        "score ho3d --gt HO3D_v3_eval --pred pred.json",
         "score dexycb --gt s0_test.npz --pred results.txt --json scores.json",
         "score hint --gt hamer_evaluation_data/TEST_newdays_img --pred newdays.npz",
+        "score interhand --gt test.npz --pred pred.npz",
     )
 )
 def score(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import numpy as np
 import official_twins as twins
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from published_layouts import dexycb as published
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
@@ -17,6 +22,7 @@ from typer.testing import CliRunner
 from maskhand.adapters.base import RawDataError
 from maskhand.cli import app
 from maskhand.commands.score import score as score_verb
+from maskhand.evaluation.scoring import dexycb, interhand
 from maskhand.evaluation.scoring.benchmarks import BENCHMARKS
 from maskhand.evaluation.scoring.json_lists import read_samples
 from maskhand.evaluation.scoring.npz import Npz
@@ -204,16 +210,92 @@ def test_hint_equals_the_official_program(tmp_path: Path, columns: int) -> None:
                 assert found[f"pck_{round(100 * threshold):03d}_{name}"] == pytest.approx(expected, rel=RELATIVE)
 
 
-def test_hint_leaves_out_a_joint_that_is_never_annotated_and_names_it(tmp_path: Path) -> None:
+def test_hint_with_a_joint_that_is_never_annotated_has_no_number_as_in_the_official_program(tmp_path: Path) -> None:
     guess, target, confidence, scale = hint_files(tmp_path)
     confidence["occ"][:, 4] = False
     points = np.concatenate([target, confidence["occ"][..., None]], axis=-1)
     np.savez(tmp_path / "TEST_newdays_img_occ.npz", hand_keypoints_2d=points, scale=scale)
     found = score("hint", tmp_path, tmp_path / "pred.npz")
-    expected = twins.pck(guess, target, confidence["occ"], scale.max(1), 0.1)
-    assert found.metrics["pck_010_occluded"] == pytest.approx(expected)
-    assert "pck_*_occluded: never annotated, left out of the mean over joints: thumb_tip" in found.warnings
+    assert np.isnan(found.metrics["pck_010_occluded"]) and np.isfinite(found.metrics["pck_010_all"])
+    others = twins.pck(guess, target, confidence["occ"], scale.max(1), 0.1)
+    (sentence,) = [line for line in found.warnings if "never annotated" in line]
+    assert sentence.startswith("pck_*_occluded: never annotated: thumb_tip;") and f"{others:.4f}" in sentence
     assert np.isnan(found.per_joint["pck_010_occluded"][4])
+    assert np.nanmean(found.per_joint["pck_010_occluded"]) == pytest.approx(others)
+
+
+def test_confidence_of_exactly_a_half_is_not_annotated(tmp_path: Path) -> None:
+    hint_files(tmp_path)
+    points = np.concatenate([np.zeros((30, 21, 2)), np.full((30, 21, 1), 0.5)], axis=-1)
+    np.savez(tmp_path / "TEST_newdays_img_vis.npz", hand_keypoints_2d=points, scale=np.ones(30))
+    found = score("hint", tmp_path, tmp_path / "pred.npz")
+    assert np.isnan(found.metrics["pck_005_visible"]) and found.counts["keypoints_visible"] == 0
+    assert "pck_*_visible: no joint is annotated in any sample, so there is no number" in found.warnings
+
+
+def test_a_perfect_prediction_differs_from_zero_exactly_where_the_official_program_does(tmp_path: Path) -> None:
+    """The first threshold is 0: the last bit of an aligned wrist or bone is 1/198 of a joint's area."""
+    (xyz, _), (verts, _) = hands(40, 21, 7), hands(40, 30, 8)
+    write_json(tmp_path / "evaluation_xyz.json", xyz.tolist())
+    write_json(tmp_path / "evaluation_verts.json", verts.tolist())
+    write_json(tmp_path / "pred.json", [xyz.tolist(), verts.tolist()])
+    found = score("ho3d", tmp_path, tmp_path).metrics
+    expected = twins.mesh_benchmark(xyz, verts, xyz, verts, scale_translation=True)
+    assert 0.99 < expected["auc_joints_scale_translation"] < 1 and expected["auc_joints"] == 1
+    for name in ("auc_joints", "auc_joints_aligned", "auc_joints_scale_translation", "auc_vertices_aligned"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-12), name
+
+
+@pytest.mark.parametrize("kind", ["bytes", "objects", "pairs"])
+def test_interhand_types_in_every_form_that_files_have(tmp_path: Path, kind: str) -> None:
+    truth, valid, hand_type, _ = interhand_files(tmp_path)
+    pairs = np.array([[name != "left", name != "right"] for name in hand_type])
+    written = {"bytes": hand_type.astype("S"), "objects": hand_type.astype(object), "pairs": pairs}[kind]
+    whole = score("interhand", tmp_path / "gt.npz", tmp_path / "pred.npz")
+    np.savez(tmp_path / "gt.npz", joint_cam_mm=truth, joint_valid=valid, hand_type=written)
+    found = score("interhand", tmp_path / "gt.npz", tmp_path / "pred.npz")
+    assert found.metrics == whole.metrics and found.counts == whole.counts
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        (np.arange(40), "hand_type holds '0', expected right, left, interacting"),
+        (np.zeros((40, 2)), "hand_type holds 'neither'"),
+        (np.array([Path("right")] * 40, dtype=object), "the pickle asks for pathlib"),
+    ],
+)
+def test_other_hand_types_are_refused(tmp_path: Path, written: np.ndarray, sentence: str) -> None:
+    truth, valid, *_ = interhand_files(tmp_path)
+    np.savez(tmp_path / "gt.npz", joint_cam_mm=truth, joint_valid=valid, hand_type=written)
+    with pytest.raises(ScoreError, match=sentence):
+        score("interhand", tmp_path / "gt.npz", tmp_path / "pred.npz")
+
+
+def test_a_zip_as_the_servers_take_it(mesh_files) -> None:
+    folder, _ = mesh_files
+    sent = folder / "pred.zip"
+    with zipfile.ZipFile(sent, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / "pred.json", "pred.json")
+        archive.writestr("__MACOSX/._pred.json", "")
+    zipped, plain = (score("freihand", folder, path).to_json() for path in (sent, folder / "pred.json"))
+    assert zipped == plain
+    sent.write_bytes(sent.read_bytes()[:3000] + b"\0" * 500 + sent.read_bytes()[3500:])
+    with pytest.raises(ScoreError, match=r"pred\.zip: the \.zip is damaged"):
+        score("freihand", folder, sent)
+    with zipfile.ZipFile(sent, "w") as archive:
+        archive.writestr("a.json", "[]")
+        archive.writestr("b.json", "[]")
+    with pytest.raises(ScoreError, match=r"expected one \.json in this \.zip, found a\.json, b\.json"):
+        score("freihand", folder, sent)
+
+
+def test_a_truth_that_is_not_finite_is_a_sentence(mesh_files) -> None:
+    folder, (xyz, *_) = mesh_files
+    xyz[3, 2, 1] = np.nan
+    write_json(folder / "evaluation_xyz.json", xyz.tolist())
+    with pytest.raises(ScoreError, match=r"evaluation_xyz\.json: xyz: sample 3 is not finite"):
+        score("freihand", folder, folder)
 
 
 def test_the_command_prints_a_table_and_writes_the_promised_keys(tmp_path: Path, mesh_files) -> None:
@@ -405,6 +487,27 @@ def test_any_split_over_workers_gives_the_same_bits() -> None:
             assert one.mean == other.mean and one.area == other.area
             np.testing.assert_array_equal(one.means, other.means)
         np.testing.assert_array_equal(whole.f.values, split.f.values)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 29))
+def test_order_and_split_change_no_bit_of_dexycb_and_interhand(seed: int, cut: int) -> None:
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(30)
+    truth = rng.normal(0, 60, (30, 42, 3))
+    guess = truth + rng.normal(0, 8, truth.shape)
+    valid, interacting = rng.random((30, 42)) < 0.8, rng.random(30) < 0.5
+
+    def numbers(*parts: np.ndarray) -> list[np.ndarray]:
+        pair = [interhand.measure(guess[p], truth[p], valid[p], interacting[p]) for p in parts]
+        frames = [dexycb.measure(guess[p, :21], truth[p, :21]) for p in parts]
+        both, of_frames = (reduce(add, found) for found in (pair, frames))
+        errors = (of_frames.absolute, of_frames.root_relative, of_frames.aligned)
+        means = (both.single, both.interacting, both.wrists)
+        return [m.values for m in means] + [e.means for e in errors] + [e.areas for e in errors]
+
+    for one, other in zip(numbers(np.arange(30)), numbers(order[:cut], order[cut:]), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_damaged_gt_is_named_too(tmp_path: Path) -> None:

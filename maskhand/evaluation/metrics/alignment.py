@@ -15,8 +15,13 @@ _TINY = 1e-8
 
 def distances(points: Array, target: Array) -> Array:
     """(N, P, D) and (N, P, D) -> (N, P) Euclidean distances, in the inputs' unit."""
-    difference = points - target
-    return np.asarray(np.sqrt(np.einsum("...i,...i->...", difference, difference)))
+    squares = np.square(points - target)
+    # one coordinate after the other, the order of numpy's sum in the official programs: the last bit decides whether a
+    # perfect prediction is within the first threshold of the area under the curve, which is 0
+    total = squares[..., 0]
+    for k in range(1, squares.shape[-1]):
+        total = total + squares[..., k]
+    return np.asarray(np.sqrt(total))
 
 
 def root_relative(points: Array, root: int = 0) -> Array:
@@ -54,9 +59,9 @@ def scale_translation_align(points: Array, target: Array, root: int = 0, end: in
     No rotation. HO-3D's `align_sc_tr`: root is the wrist and end the middle finger's MCP, number 4 in HO-3D's order.
     A predicted bone of length 0 leaves the prediction's own scale, times the true bone's length, as there.
     """
-    length = distances(points[:, end], points[:, root])
-    scale = distances(target[:, end], target[:, root]) / np.where(length > 0, length, 1.0)
-    scaled = points * scale[:, None, None]
+    length, wanted = (distances(x[:, end], x[:, root])[:, None, None] for x in (points, target))
+    # divided before it is multiplied, as there: the last bit matters, see `distances`
+    scaled = points / np.where(length > 0, length, 1.0) * wanted
     return np.asarray(root_relative(scaled, root) + target[:, root : root + 1])
 
 

@@ -109,10 +109,9 @@ def _sentences(result: EvaluationResult) -> list[str]:
         if failed
         else "No sample failed."
     )
-    if result.facts.get("undetected"):
-        found.append(
-            f"In {result.facts['undetected']:,} pictures the detector saw no hand; the model had the picture alone."
-        )
+    if undetected := result.facts.get("undetected"):
+        pictures = "one picture" if undetected == 1 else f"{undetected:,} pictures"
+        found.append(f"In {pictures} the detector saw no hand; the model had the picture alone.")
     return found
 
 

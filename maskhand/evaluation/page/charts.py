@@ -44,10 +44,12 @@ def lines(series: Sequence[Series], x_label: str, y_label: str, y_max: float | N
     return _figure(axes.frame(x_label, y_label) + drawn, series)
 
 
-def histogram(values: Sequence[tuple[str, Array, int]], x_label: str, bins: int = 30) -> str:
-    """Shares of samples per bin, one outline for each (name, values, style)."""
+def histogram(values: Sequence[tuple[str, Array, int]], x_label: str) -> str:
+    """Shares of samples per bin, one outline for each (name, values, style); fewer bins for few samples."""
     known = [(name, v[np.isfinite(v)], style) for name, v, style in values]
     known = [entry for entry in known if len(entry[1])]
+    most = max((len(v) for _, v, _ in known), default=1)
+    bins = int(np.clip(2 * most ** (1 / 3), 8, 40))  # Rice's rule: 80 hands of 30 bins would be noise
     edges = np.linspace(0, max((float(np.quantile(v, 0.99)) for _, v, _ in known), default=1.0) * 1.1 + 1e-9, bins + 1)
     series = []
     for name, v, style in known:

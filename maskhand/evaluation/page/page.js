@@ -51,7 +51,7 @@ for (const canvas of document.querySelectorAll("canvas")) {
     if (!from) return;
     yaw = from[2] - (e.clientX - from[0]) / 90; pitch = from[3] + (e.clientY - from[1]) / 90; paint();
   });
-  canvas.addEventListener("pointerup", () => { from = null; });
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { from = null; });
   window.addEventListener("resize", paint);
   paint();
 }

@@ -16,12 +16,14 @@ import numpy as np
 from maskhand.conventions import NUM_JOINTS, OPENPOSE_21
 from maskhand.evaluation.metrics.accumulate import Addable, PointErrors
 from maskhand.evaluation.metrics.alignment import distances, procrustes_align, root_relative
+from maskhand.evaluation.scoring.doubts import Written, doubts
 from maskhand.evaluation.scoring.npz import Npz
 from maskhand.evaluation.scoring.scores import ScoreError, Scores, count_warning, failed_warning
 from maskhand.evaluation.scoring.stream import total
 
 Array = np.ndarray
 
+WRITTEN = Written("millimetres", "openpose21")
 AUC_LIMIT_MM = 50.0
 NO_HAND = -1.0
 AT_ONCE = 1024
@@ -54,17 +56,22 @@ def score_frames(truth: Iterable[tuple[Array, Array]], pred: Path, official: Map
     finite = np.isfinite(joints_mm).all((1, 2))
     joints_mm[~finite] = 0.0
     frames = {"no_hand": 0, "scored": 0, "not_finite": 0}
+    guesses: list[str] = []
 
     def pieces() -> Iterator[tuple[Array, Array]]:
         for image_ids, joints_m in truth:
             hand = ~(joints_m == NO_HAND).all((1, 2))
             # in the file's own precision, as the official program does before it converts to float64
             true_mm = (joints_m[hand] * 1000).astype(np.float64)
+            broken = image_ids[hand][~np.isfinite(true_mm).all((1, 2))]
+            if len(broken):
+                raise ScoreError(f"the ground truth's joint_3d_m of image_id {broken[0]} is not finite; write it again")
             rows = _rows_of(image_ids[hand], ids, pred)
             frames["no_hand"] += int((~hand).sum())
             frames["scored"] += len(rows)
             frames["not_finite"] += int((~finite[rows]).sum())
             if len(rows):
+                guesses.extend([] if frames["scored"] > len(rows) else doubts(joints_mm[rows], true_mm, WRITTEN))
                 yield joints_mm[rows], true_mm
 
     found = total(pieces(), lambda piece: measure(*piece))
@@ -95,6 +102,7 @@ def score_frames(truth: Iterable[tuple[Array, Array]], pred: Path, official: Map
         warnings=[
             *count_warning(frames["scored"] + frames["no_hand"], official),
             *failed_warning(frames["not_finite"], "scored as a hand of zeros"),
+            *guesses,
         ],
     )
 

@@ -14,13 +14,15 @@ import numpy as np
 from maskhand.conventions import NUM_JOINTS, OPENPOSE_21
 from maskhand.evaluation.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS, CorrectKeypoints
 from maskhand.evaluation.scoring.npz import Npz
-from maskhand.evaluation.scoring.scores import ScoreError, Scores, count_warning, failed_warning, joint_warning
+from maskhand.evaluation.scoring.scores import ScoreError, Scores, count_warning, failed_warning
 
 Array = np.ndarray
 
 STATES = {"all": "all", "vis": "visible", "occ": "occluded"}
 """Ending of the file -> ending of the key."""
 _SCALE_UNIT_PX = 200.0
+_NORMALISED = 2.0
+"""Coordinates of a normalised picture or crop stay below it."""
 
 
 def score(gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
@@ -45,12 +47,14 @@ def score(gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
                 "compared by position, so write one prediction per sample in the same order"
             )
         found = CorrectKeypoints.of(points_px, target[..., :2], target[..., 2], size_px)
-        for threshold, value, row in zip(PCK_THRESHOLDS, found.pck, found.shares, strict=True):
-            name = f"pck_{round(100 * threshold):03d}_{state}"
-            metrics[name], per_joint[name] = value, row
+        names = [f"pck_{round(100 * threshold):03d}_{state}" for threshold in PCK_THRESHOLDS]
+        per_joint |= dict(zip(names, found.shares, strict=True))
+        # HaMeR's program averages all 21 joints: with one that is never annotated it has no number, and so have we
+        metrics |= {name: float(per_joint[name].mean()) for name in names}
         metrics[f"epe_{state}_px"], per_joint[f"epe_{state}_px"] = found.error_px.mean, found.error_px.values
         counts[f"keypoints_{state}"] = int(found.annotated.sum())
-        warnings += joint_warning(found.annotated, OPENPOSE_21, f"pck_*_{state}")
+        warnings += _without_annotation(found, state)
+        warnings += _unit_warning(points_px, size_px) if state == "all" else []
         broken |= ((~np.isfinite(points_px)).any(-1) & (target[..., 2] > MIN_CONFIDENCE)).any(1)
     counts["not_finite"] = int(broken.sum())
     return Scores(
@@ -61,6 +65,28 @@ def score(gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
         joints=OPENPOSE_21,
         warnings=[*warnings, *failed_warning(int(broken.sum()), "counted as incorrect")],
     )
+
+
+def _without_annotation(found: CorrectKeypoints, state: str) -> list[str]:
+    """Why there is no PCK, and what it is over the joints that are annotated."""
+    never = [name for name, count in zip(OPENPOSE_21, found.annotated, strict=True) if not count]
+    if not never:
+        return []
+    if len(never) == NUM_JOINTS:
+        return [f"pck_*_{state}: no joint is annotated in any sample, so there is no number"]
+    others = ", ".join(f"{value:.4f}" for value in found.pck)
+    return [
+        f"pck_*_{state}: never annotated: {', '.join(never)}; so the official mean over 21 joints is not a number, as "
+        f"in HaMeR's program. Over the other {NUM_JOINTS - len(never)} joints the three are {others}"
+    ]
+
+
+def _unit_warning(points_px: Array, size_px: Array) -> list[str]:
+    known = np.abs(points_px[np.isfinite(points_px)])
+    if len(known) and np.quantile(known, 0.99) <= _NORMALISED < np.median(size_px):
+        return ["the predictions lie between -2 and 2: did you write shares of the picture or of a crop? Pixels of the "
+                "original picture are expected"]  # fmt: skip
+    return []
 
 
 def _files(gt: Path) -> dict[str, Npz]:

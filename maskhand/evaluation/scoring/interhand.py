@@ -16,6 +16,7 @@ import numpy as np
 
 from maskhand.evaluation.metrics.accumulate import Addable, Means
 from maskhand.evaluation.metrics.alignment import distances
+from maskhand.evaluation.scoring.doubts import Written, doubts
 from maskhand.evaluation.scoring.npz import Npz
 from maskhand.evaluation.scoring.scores import ScoreError, Scores, count_warning, failed_warning, joint_warning
 from maskhand.evaluation.scoring.stream import total
@@ -34,6 +35,7 @@ JOINTS = tuple(
         "wrist",
     )
 )
+WRITTEN = Written("millimetres", "interhand21")
 AT_ONCE = 2048
 
 
@@ -63,11 +65,13 @@ def score(gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
                 "they are compared by position"
             )
     types = _hand_types(truth)
+    guesses: list[str] = []
 
     def pieces() -> Iterator[tuple[Array, Array, Array, Array]]:
         first = 0
         streams = (file.rows("joint_cam_mm", 42, 3, at_once=AT_ONCE) for file in (guess, truth))
         for mine, true, valid in zip(*streams, _valid(truth), strict=True):
+            guesses.extend([] if first else _doubts(mine, true, valid))
             yield mine, true, valid, types[first : first + len(true)] == "interacting"
             first += len(true)
 
@@ -100,6 +104,7 @@ def score(gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
             *failed_warning(failed, "replaced by zeros where they are annotated"),
             *(line for name, means in groups.items() for line in joint_warning(means.count, JOINTS, name)),
             *([] if pairs else ["mrrpe_mm: no interacting sample has both wrists annotated, so there is no number"]),
+            *guesses,
         ],
     )
 
@@ -127,11 +132,22 @@ def measure(joints_mm: Array, truth_mm: Array, valid: Array, interacting: Array)
     )
 
 
+def _doubts(joints_mm: Array, truth_mm: Array, valid: Array) -> list[str]:
+    """About the hands whose joints are all annotated."""
+    hands = [(joints_mm[whole, hand], truth_mm[whole, hand]) for hand in HANDS for whole in [valid[:, hand].all(1)]]
+    mine, true = (np.concatenate(parts) for parts in zip(*hands, strict=True))
+    finite = np.isfinite(mine).all((1, 2))
+    return doubts(mine[finite], true[finite], WRITTEN)
+
+
 def _hand_types(truth: Npz) -> Array:
-    types = truth.read("hand_type")
-    if types.dtype.kind == "S":
-        types = types.astype(str)
-    unknown = types[~np.isin(types, HAND_TYPES)] if types.dtype.kind == "U" else types
+    """(N,) strings; the official code's pairs (right, left) of 0 and 1 are taken too."""
+    if len(truth.shape("hand_type")) == 2:
+        right, left = truth.read("hand_type", 2).T != 0
+        types = np.where(right & left, "interacting", np.where(right, "right", np.where(left, "left", "neither")))
+    else:
+        types = truth.read_text("hand_type")
+    unknown = types[~np.isin(types, HAND_TYPES)]
     if len(unknown):
         raise ScoreError(f"{truth.path}: hand_type holds {str(unknown[0])!r}, expected {', '.join(HAND_TYPES)}")
     return types

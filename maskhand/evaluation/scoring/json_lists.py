@@ -7,10 +7,13 @@ holds the whole file, nor Python objects for more than one piece.
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import orjson
@@ -142,8 +145,21 @@ def _numbers(lists: Any) -> Array:
         return np.empty(0)
 
 
-def _opened(path: Path) -> Any:
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file; of a .zip, which is what the official servers take, its only .json."""
     try:
-        return open(path, "rb")
+        if not zipfile.is_zipfile(path):
+            with open(path, "rb") as stream:
+                yield stream
+            return
+        with zipfile.ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if n.endswith(".json") and not n.startswith("__MACOSX/")]
+            if len(names) != 1:
+                raise ScoreError(f"{path}: expected one .json in this .zip, found {', '.join(names) or 'none'}")
+            with archive.open(names[0]) as stream:
+                yield stream
     except OSError as error:
         raise ScoreError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ScoreError(f"{path}: the .zip is damaged ({error}); write it again") from None

@@ -17,6 +17,7 @@ from maskhand.conventions import MANO_16, NUM_JOINTS, OPENPOSE_21
 from maskhand.evaluation.metrics.accumulate import Addable, Means, PointErrors
 from maskhand.evaluation.metrics.alignment import distances, procrustes_align, scale_translation_align
 from maskhand.evaluation.metrics.fscore import f_scores
+from maskhand.evaluation.scoring.doubts import Written, doubts
 from maskhand.evaluation.scoring.json_lists import Samples, read_samples
 from maskhand.evaluation.scoring.scores import ScoreError, Scores, count_warning, failed_warning
 from maskhand.evaluation.scoring.stream import total
@@ -33,14 +34,16 @@ class MeshBenchmark:
 
     name: str
     joints: tuple[str, ...]
+    written: Written
     bone: tuple[int, int] | None
     """Joints whose distance sets the scale of the scale-translation alignment; None: there is none."""
 
 
-FREIHAND = MeshBenchmark("freihand", OPENPOSE_21, None)
+FREIHAND = MeshBenchmark("freihand", OPENPOSE_21, Written("metres", "openpose21"), None)
 HO3D = MeshBenchmark(
     "ho3d",
     (*MANO_16, *(f"{finger}_tip" for finger in ("thumb", "index", "middle", "ring", "little"))),
+    Written("metres", "mano16_tips"),
     (0, 4),
 )
 
@@ -68,14 +71,15 @@ def score(benchmark: MeshBenchmark, gt: Path, pred: Path, official: Mapping[str,
 
     Raises ScoreError for files that cannot be scored. An empty list of verts scores the joints alone.
     """
-    truth = _joints(read_samples(gt / "evaluation_xyz.json", xyz=NUM_JOINTS))
+    truth = _joints(_truth(gt, "xyz", NUM_JOINTS))
     if not len(truth):
         raise ScoreError(f"{gt / 'evaluation_xyz.json'}: holds no samples")
     prediction = _Prediction(_prediction_file(pred), len(truth))
     joint_totals = measure_joints(prediction.joints, truth, benchmark.bone)
-    meshes = prediction.beside(read_samples(gt / "evaluation_verts.json", AT_ONCE, verts=None))
+    meshes = prediction.beside(_truth(gt, "verts", None))
     mesh_totals = total(meshes, lambda piece: measure_meshes(*piece)) if prediction.has_meshes else None
-    return _scores(benchmark, joint_totals, mesh_totals, count_warning(len(truth), official), len(prediction.failed))
+    warnings = count_warning(len(truth), official) + doubts(prediction.joints, truth, benchmark.written)
+    return _scores(benchmark, joint_totals, mesh_totals, warnings, len(prediction.failed))
 
 
 def measure_joints(joints_m: Array, truth_m: Array, bone: tuple[int, int] | None) -> JointTotals:
@@ -152,6 +156,15 @@ class _Prediction:
                 f"{self.path}: {field} has {found:,} samples, the ground truth {self.count:,}; they are compared by "
                 "position, so write one prediction per sample in the official order"
             )
+
+
+def _truth(gt: Path, field: str, points: int | None) -> Iterator[Samples]:
+    path = gt / f"evaluation_{field}.json"
+    for piece in read_samples(path, AT_ONCE, **{field: points}):
+        broken = (~np.isfinite(piece.values)).any((1, 2)).nonzero()[0]
+        if len(broken):
+            raise ScoreError(f"{path}: {field}: sample {piece.first + broken[0]} is not finite; get the file again")
+        yield piece
 
 
 def _joints(pieces: Iterator[Samples]) -> Array:

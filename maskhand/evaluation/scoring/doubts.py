@@ -1,0 +1,147 @@
+"""Guess why a prediction file fits badly: wrong unit, joint order, axes, mirrored hands, no root position.
+
+These are the mistakes that files in this field have. Nothing is converted, for the official programs convert nothing:
+each guess is a warning, given only where undoing the mistake would at least halve the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from maskhand.conventions import JOINT_ORDERS
+from maskhand.evaluation.metrics.alignment import distances, procrustes_align, root_relative
+
+Array = np.ndarray
+
+ENOUGH = 512
+"""Samples that are looked at, spread over the file."""
+BETTER = 0.5
+"""Share of the error that is left when the mistake is undone."""
+_FAR = 2.0
+"""A wrist this many hand sizes from the camera is not a hand at the camera."""
+
+_METRES: Mapping[str, float] = {"metres": 1.0, "centimetres": 0.01, "millimetres": 0.001}
+_FLIPS: Mapping[tuple[int, int, int], str] = {
+    (1, -1, -1): "y and z point the other way: did you mix up OpenCV's axes (y down, z forward) and OpenGL's?",
+    (-1, 1, 1): "x points the other way: were left hands, or all, mirrored for the network and not mirrored back?",
+    (-1, -1, 1): "x and y point the other way: is the picture turned by 180 degrees?",
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """How a benchmark writes its hands."""
+
+    unit: Literal["metres", "millimetres"]
+    order: str
+    """A key of JOINT_ORDERS."""
+
+    @property
+    def wrist(self) -> int:
+        return JOINT_ORDERS[self.order][0]
+
+
+def doubts(points: Array, truth: Array, written: Written) -> list[str]:
+    """Sentences about predictions (N, 21, 3) of true hands (N, 21, 3), both as in the files; finite."""
+    chosen = np.unique(np.linspace(0, len(truth) - 1, min(ENOUGH, len(truth))).round().astype(int))
+    points, truth = points[chosen].astype(np.float64), truth[chosen].astype(np.float64)
+    real = (_sizes(points) > 0) & (_sizes(truth) > 0)
+    if not real.any():
+        return []
+    points, truth = points[real], truth[real]
+    ratio = float(np.median(_sizes(points) / _sizes(truth)))
+    found = _unit(ratio, written)
+    points = points / (ratio if found else 1.0)
+    found += _root(points, truth, written)
+
+    order, sentences = _order(points, truth, written)
+    found += sentences
+    moved = _written_in(points, order, written.order)
+    sentences = _axes(moved, truth, written)
+    return found + (sentences or _mirrored(moved, truth, written))
+
+
+def _unit(ratio: float, written: Written) -> list[str]:
+    for unit, metres in _METRES.items():
+        expected = _METRES[written.unit] / metres
+        if unit != written.unit and 0.5 < ratio / expected < 2:
+            return [
+                f"the predicted hands are {ratio:.3g} times as large as the true ones: did you write {unit}? "
+                f"{written.unit} are expected"
+            ]
+    return []
+
+
+def _root(points: Array, truth: Array, written: Written) -> list[str]:
+    size = np.median(_sizes(truth))
+    mine, true = (np.median(np.linalg.norm(x[:, written.wrist], axis=-1)) for x in (points, truth))
+    if mine < 1e-3 * size and true > _FAR * size:
+        return [
+            "every predicted wrist is at the origin, the true ones are "
+            f"{_mm(true, written):.0f} mm from the camera: numbers without alignment need the hand's position too"
+        ]
+    return []
+
+
+def _order(points: Array, truth: Array, written: Written) -> tuple[str, list[str]]:
+    errors = {
+        name: _error(procrustes_align(_written_in(points, name, written.order), truth, reflection=False), truth)
+        for name in JOINT_ORDERS
+    }
+    best = min(errors, key=lambda name: errors[name])
+    if errors[best] >= BETTER * errors[written.order]:
+        return written.order, []
+    return best, [
+        f"read in the joint order {best}, the predictions fit far better after alignment "
+        f"({_change(errors[written.order], errors[best], written)}): did you write that order? "
+        f"{written.order} is expected"
+    ]
+
+
+def _axes(points: Array, truth: Array, written: Written) -> list[str]:
+    target = root_relative(truth, written.wrist)
+    now = _error(root_relative(points, written.wrist), target)
+    errors = {flip: _error(root_relative(points * flip, written.wrist), target) for flip in _FLIPS}
+    best = min(errors, key=lambda flip: errors[flip])
+    if errors[best] >= BETTER * now:
+        return []
+    return [f"{_FLIPS[best]} With that undone, errors about the wrist fall {_change(now, errors[best], written)}"]
+
+
+def _mirrored(points: Array, truth: Array, written: Written) -> list[str]:
+    forbidden, allowed = (_error(procrustes_align(points, truth, reflection=mirror), truth) for mirror in (False, True))
+    if allowed >= BETTER * forbidden:
+        return []
+    return [
+        "most predictions are mirror images of the hands, which the official alignment allows: without mirroring the "
+        f"aligned error rises {_change(allowed, forbidden, written)}"
+    ]
+
+
+def _written_in(points: Array, order: str, expected: str) -> Array:
+    """Points (N, 21, 3) that were written in `order`, in the expected one."""
+    stored = np.empty_like(points)
+    stored[:, list(JOINT_ORDERS[expected])] = points[:, list(JOINT_ORDERS[order])]
+    return stored
+
+
+def _sizes(points: Array) -> Array:
+    """(N, P, 3) -> (N,) root mean square distance from the centroid."""
+    return np.asarray(np.sqrt(((points - points.mean(1, keepdims=True)) ** 2).sum(-1).mean(1)))
+
+
+def _error(points: Array, truth: Array) -> float:
+    """Median over samples of the mean distance."""
+    return float(np.median(distances(points, truth).mean(1)))
+
+
+def _change(before: float, after: float, written: Written) -> str:
+    return f"from {_mm(before, written):.1f} to {_mm(after, written):.1f} mm"
+
+
+def _mm(length: float, written: Written) -> float:
+    return 1e3 * length * _METRES[written.unit]
