@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,13 @@ def synth(
     say(receipt)
 
 
-@app.command(epilog=examples("shard freihand --raw ~/FreiHAND_pub_v2", "shard interhand26m --raw DIR --split val"))
+@app.command(
+    epilog=examples(
+        "shard freihand --raw ~/FreiHAND_pub_v2",
+        "shard interhand26m --raw DIR --split val",
+        "shard dexycb --raw DIR --split s1_train --out s3://bucket/shards",
+    )
+)
 def shard(
     name: Annotated[str, typer.Argument(help="A data set of the catalogue: a folder in datasets/.")],
     raw: Annotated[
@@ -49,15 +56,26 @@ def shard(
     split: Annotated[
         list[str], typer.Option(help="Only these splits [default: those that are there].", show_default=False)
     ] = [],  # noqa: B006
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or s3:// URI for the sets, OUT/NAME/SPLIT [default: $MASKHAND_SHARDS, else WORKSPACE/shards].",
+            show_default=False,
+        ),
+    ] = None,
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Raw published files -> validated samples -> byte-reproducible WebDataset tars with a manifest."""
+    from maskhand import storage
     from maskhand.steps import data
 
-    for one in split or data.splits(current_workspace(), name, str(raw) if raw else None):
+    place = current_workspace()
+    if out is not None:
+        place = replace(place, shards_uri=storage.absolute(out))
+    for one in split or data.splits(place, name, str(raw) if raw else None):
         with shown_progress(f"shard {name}/{one}") as progress:
-            receipt = data.shard(current_workspace(), name, one, str(raw) if raw else None, progress, rebuild)
+            receipt = data.shard(place, name, one, str(raw) if raw else None, progress, rebuild)
         say(receipt)
 
 
@@ -93,7 +111,7 @@ def annotate_mano(sets: SetsArgument, rebuild: RebuildOption = False, workspace:
         say(receipt)
 
 
-@app.command(epilog=examples("mask freihand/evaluation", "mask hint/test_newdays_img --share 0.9"))
+@app.command(epilog=examples("mask freihand/evaluation", "mask hint/TEST_newdays_img --share 0.9"))
 def mask(
     sets: SetsArgument,
     share: Annotated[float, typer.Option(help="Share of the hand's box that is hidden.")] = 0.8,
@@ -112,7 +130,7 @@ def mask(
 
 @app.command(epilog=examples("verify freihand_synth/training", "verify s3://bucket/shards/freihand/training"))
 def verify(
-    sets: Annotated[list[str], typer.Argument(metavar="SET...", help="Shard sets, or URIs of their folders.")],
+    sets: SetsArgument,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Compare every tar with its manifest: truncated, altered, missing or surplus files."""
@@ -130,7 +148,7 @@ def verify(
     epilog=examples("inspect freihand_synth/training", "inspect s3://bucket/shards/freihand/training --limit 5000")
 )
 def inspect(
-    sets: Annotated[list[str], typer.Argument(metavar="SET...", help="Shard sets, or URIs of their folders.")],
+    sets: SetsArgument,
     out: Annotated[
         str | None, typer.Option(help="Folder or s3:// URI [default: WORKSPACE/reports/inspect].", show_default=False)
     ] = None,

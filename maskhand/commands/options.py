@@ -37,7 +37,10 @@ SetOption = Annotated[
 ]
 LabelOption = Annotated[str, typer.Option(help="Sets apart another training of the same settings and data.")]
 RebuildOption = Annotated[bool, typer.Option("--rebuild", help="Replace what other settings or data have made there.")]
-SetsArgument = Annotated[list[str], typer.Argument(metavar="SET...", help="Shard sets, such as freihand/training.")]
+SetsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="SET...", help="Shard sets such as freihand/training, or URIs of their folders."),
+]
 
 
 def examples(*lines: str) -> str:

@@ -99,12 +99,12 @@ def shard(
 def annotate_keypoints(
     workspace: Workspace, name: str, detector: str, progress: Progress, rebuild: bool = False
 ) -> Receipt:
-    """Sidecar shards `keypoints.<detector>` of the shard set `name`."""
+    """Sidecar shards `keypoints.<detector>` of the shard set `name` (or the one at this URI)."""
     from maskhand.annotate.keypoints import annotate_keypoints as annotate
     from maskhand.cluster.map import map_shards
     from maskhand.cluster.session import ray_session
 
-    set_uri = workspace.shard_set(name)
+    set_uri = uri_of_set(workspace, name)
     build = partial(annotate, set_uri, detector, workspace.assets, mapper=map_shards, on_shard=_count(progress))
     with ray_session():
         manifest = _replacing(build, rebuild)
@@ -112,12 +112,12 @@ def annotate_keypoints(
 
 
 def annotate_mano(workspace: Workspace, name: str, progress: Progress, rebuild: bool = False) -> Receipt:
-    """Sidecar shards `mano` of the shard set `name`: canonical MANO targets, checked against the joints."""
+    """Sidecar shards `mano` of the shard set `name` (or at this URI): canonical MANO targets, checked against the joints."""
     from maskhand.annotate.mano_targets import annotate_mano as annotate
     from maskhand.cluster.map import map_shards
     from maskhand.cluster.session import ray_session
 
-    set_uri = workspace.shard_set(name)
+    set_uri = uri_of_set(workspace, name)
     with ray_session():
         manifest = _replacing(partial(annotate, set_uri, mapper=map_shards, on_shard=_count(progress)), rebuild)
     return _receipt(set_uri, MANO, manifest)
@@ -126,12 +126,12 @@ def annotate_mano(workspace: Workspace, name: str, progress: Progress, rebuild: 
 def mask(
     workspace: Workspace, name: str, share: float, seed: int, progress: Progress, rebuild: bool = False
 ) -> Receipt:
-    """The shard set `name` with a share of every hand hidden, as a set of its own beside it."""
+    """The shard set `name` (or at this URI) with a share of every hand hidden, as a set of its own beside it."""
     from maskhand.cluster.map import map_shards
     from maskhand.cluster.session import ray_session
     from maskhand.shards.masked import Masking, build_masked, masked_set
 
-    masking, source = Masking(share, seed), workspace.shard_set(name)
+    masking, source = Masking(share, seed), uri_of_set(workspace, name)
     with ray_session():
         build = partial(build_masked, source, masking, mapper=map_shards, on_shard=_count(progress))
         manifest = _replacing(build, rebuild)
@@ -246,7 +246,7 @@ def _count(progress: Progress) -> Callable[[object], None]:
 def uri_of_set(workspace: Workspace, name_or_uri: str) -> str:
     """Where a shard set is: a URI or an existing folder as it is, a name such as freihand/training in the workspace."""
     is_uri = "://" in name_or_uri or Path(name_or_uri).is_dir()
-    return name_or_uri if is_uri else workspace.shard_set(name_or_uri)
+    return storage.absolute(name_or_uri) if is_uri else workspace.shard_set(name_or_uri)
 
 
 def _sha256_12(path: str) -> str:

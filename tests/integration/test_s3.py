@@ -12,6 +12,8 @@ from s3_server import S3Server, s3_server
 
 from maskhand import storage
 from maskhand.catalog import load_spec
+from maskhand.cli import main
+from maskhand.cluster.session import ray_session
 from maskhand.progress import silent
 from maskhand.shards.build import build_shards
 from maskhand.shards.mixture import TrainingStream
@@ -95,3 +97,30 @@ def test_shards_are_the_same_as_in_a_folder(server: S3Server, tmp_path: Path) ->
     assert [(p.kind, p.uri) for p in verify(remote)] == [("missing", tar)]
     assert build_shards(spec, str(raw.raw_dir), "training", remote) == manifest
     assert storage.read_bytes(tar) == whole
+
+
+def _verb(*words: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*words])
+    assert end.value.code == 0
+
+
+def test_the_verbs_from_files_to_a_contact_sheet(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--out s3://...`, and then the set by its URI."""
+    monkeypatch.setenv("MASKHAND_WORKSPACE", str(tmp_path / "workspace"))
+    WRITERS["hint"](tmp_path / "raw", load_spec("hint"), "VAL_epick_img", 4)
+    place = f"s3://{server.bucket}/verbs"
+    set_uri = f"{place}/hint/VAL_epick_img"
+    with ray_session():  # one for all verbs, which would start one each
+        _verb("shard", "hint", "--raw", str(tmp_path / "raw"), "--out", f"{place}/")
+        _verb("annotate", "mano", set_uri)
+        _verb("mask", set_uri)
+    _verb("verify", set_uri, f"{set_uri}-masked80")
+    _verb("inspect", set_uri, "--out", f"{place}/reports")
+    names = {uri.removeprefix(f"{place}/") for uri in storage.list_uris(place)}
+    assert {f"hint/VAL_epick_img/{part}/manifest.json" for part in ("images", "mano")} <= names
+    assert "hint/VAL_epick_img-masked80/images/manifest.json" in names
+    assert any(name.startswith("reports/") and name.endswith("sheet.png") for name in names)
+    assert not (tmp_path / "workspace" / "shards").exists()

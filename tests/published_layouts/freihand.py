@@ -12,6 +12,8 @@ from maskhand.catalog import DatasetSpec
 from published_layouts.hands import Fixture, Truth, edit_json, model, random_hand, write_picture
 
 SIZE = (224, 224)
+TIPS = {"thumb": 744, "index": 320, "middle": 443, "ring": 555, "little": 672}
+"""utils/mano_utils.py of the repository."""
 
 
 def write(
@@ -36,7 +38,7 @@ def write(
         hand = random_hand(rng, "right", np.array([*rng.uniform(-0.05, 0.05, 2), rng.uniform(0.6, 0.9)]))
         focal = rng.uniform(380, 600)
         K = np.array([[focal, 0, 112.36], [0, focal, 112.36], [0, 0, 1]])
-        xyz = hand.joints_m
+        xyz = np.stack(list(hand.named(TIPS).values()))
         # utils/model.py: xyz_root = [(u - cx), (v - cy), f] / scale is where joint 9 (middle MCP) sits.
         root_xyz = hand.named()["middle_0"]
         scale = focal / root_xyz[2]
@@ -47,12 +49,12 @@ def write(
         lists["verts"].append(hand.vertices_m.tolist())
         lists["mano"].append([stored.tolist()])
         lists["scale"].append(float(np.linalg.norm(xyz[9] - xyz[10])))
-        hands.append((hand, K))
+        hands.append((hand, K, xyz))
     for position in range(count * pictures):
         path = root / split / "rgb" / f"{position:08d}.jpg"
         write_picture(path, rng, SIZE)
-        hand, K = hands[position % count]
-        truths[f"{split}-{position:08d}"] = Truth("right", K, hand.joints_m, np.ones(21, bool), hand.vertices_m, path)
+        hand, K, xyz = hands[position % count]
+        truths[f"{split}-{position:08d}"] = Truth("right", K, xyz, np.ones(21, bool), hand.vertices_m, path)
     label_folder = folder / "FreiHAND_pub_v2_eval" if labels == "separate" else root
     label_folder.mkdir(parents=True, exist_ok=True)
     for name, values in lists.items():

@@ -13,7 +13,7 @@ from published_layouts.coco import Person, write_persons
 from published_layouts.hands import Fixture, edit_json
 
 FIRST = {"left": 94, "right": 115}
-UNUSABLE: tuple[Any, ...] = ([], None)
+UNUSABLE: tuple[dict[str, Any], ...] = ({"keypoints": []}, {"keypoints": None}, {})
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0) -> Fixture:
@@ -38,8 +38,8 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
 
     def add_unusable(data: dict) -> None:
         image_id = data["images"][0]["id"]
-        for k, keypoints in enumerate(UNUSABLE):
-            data["annotations"].append({"id": 5 + k, "image_id": image_id, "keypoints": keypoints, "hoi": []})
+        for k, fields in enumerate(UNUSABLE):
+            data["annotations"].append({"id": 5 + k, "image_id": image_id, "hoi": [], **fields})
 
     edit_json(file, add_unusable)
 

@@ -93,16 +93,22 @@ def _hand(hand: PosedHand, valid: np.ndarray) -> dict[str, Any]:
         "betas": hand.betas,
         "has_hand_pose": np.float32(1),
         "has_betas": np.float32(1),
-        "extra_info": {"fitting_loss": np.array({"reprojection_loss": 12.5}, dtype=object)},
+        "extra_info": {
+            "fitting_loss": np.array({"reprojection_loss": 12.5}, dtype=object),
+            "detection_npz_idx": 0,
+        },
     }
 
 
 def _write_tar(path: Path, pictures: list[Picture], loose: Path) -> None:
     with tarfile.open(path, "w") as tar:
         for picture in pictures:
+            masks = io.BytesIO()
+            np.savez_compressed(masks, masks=np.zeros((max(len(picture.hands), 1), *SIZE[::-1]), bool))
             members = {
                 picture.extension: (loose / f"{picture.key}.{picture.extension}").read_bytes(),
                 "data.pyd": pickle.dumps(picture.hands) if picture.labels is None else picture.labels,
+                "detection.npz": masks.getvalue(),
             }
             for extension, data in members.items():
                 if extension not in picture.drop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
     home = folder / above / split
     written: dict[str, tuple[str, Truth]] = {}
     for k in range(count):
+        first: Path | None = None
         for side in SIDES:
             nzsl = k % 2 == 1 and not split.startswith("synth")
             size = (400, 300) if nzsl else (1280, 720)
@@ -31,7 +33,12 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
             else:
                 name = f"{15774148 + k:09d}_01_{side[0]}"
             path = home / f"{name}.jpg"
-            write_picture(path, rng, size)
+            # The picture is repeated for each of its hands; the synthetic ones show one hand each.
+            if first is None or split.startswith("synth"):
+                write_picture(path, rng, size)
+            else:
+                shutil.copy(first, path)
+            first = path
             points = seen_hand(rng, side, size)
             flags = np.ones(21)
             flags[rng.integers(1, 21, 3)] = [0, 0, 0.5]

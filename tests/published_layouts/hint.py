@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ SIDES = ("left", "right")
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0, *, above: str = "") -> Fixture:
-    """`count` frames with both hands; joints are missing and hidden at random. One frame has no annotation."""
+    """`count` frames with both hands, each in a file of its own; joints are missing and hidden at random. One frame has no annotation."""
     rng = np.random.default_rng(seed)
     home = folder / above / split
     truths: dict[str, Truth] = {}
     labels: list[Path] = []
     for k in range(count):
         frame = f"9d5b145f-{k:02d}_clip_{k}_{300 + k}_pre_45"
+        write_picture(home / f"{frame}_{SIDES[0][0]}.jpg", rng, SIZE)
+        shutil.copy(home / f"{frame}_{SIDES[0][0]}.jpg", home / f"{frame}_{SIDES[1][0]}.jpg")
         for side in SIDES:
             name = f"{frame}_{side[0]}"
-            write_picture(home / f"{name}.jpg", rng, SIZE)
             points = seen_hand(rng, side, SIZE)
             existence, occlusion = rng.integers(0, 2, 21), rng.integers(0, 2, 21)
             existence[:4] = 1

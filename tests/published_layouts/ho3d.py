@@ -48,6 +48,7 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
             prefix = f"{side}Hand" if two else "hand"
             fields, truth = _annotate(hand, K, split, prefix, released)
             label |= fields | {"handBeta": betas} if split == "train" else fields
+            label |= _contacts() if (spec.name, split) == ("ho3d_v3", "train") else {}
             key = f"{split}-{sequence}-{frame}" + (f"-{side[0]}" if two else "")
             truths[key] = Truth(side, K, *truth[:3], picture, box_xyxy_px=truth[3], mano=side == "right")
             labels.append((label_path, f"{prefix}Joints3D"))
@@ -80,6 +81,12 @@ def _hand(rng: np.random.Generator, side: str, betas: np.ndarray) -> PosedHand:
     place = np.array([*rng.uniform(-0.1, 0.1, 2), -rng.uniform(0.5, 0.8)])
     signs = LEFT_SIGNS if side == "left" else (1, 1, 1)
     return pose_hand(side, rng.normal(0, 1, 3), rng.normal(0, 0.3, 45), betas, place, signs)
+
+
+def _contacts() -> dict[str, np.ndarray]:
+    """What version 3 says beside it, per vertex of the hand."""
+    fields: dict[str, np.ndarray] = {"handVertContact": np.zeros(778, bool), "handVertDist": np.ones(778)}
+    return fields | {"handVertIntersec": np.zeros(778, bool), "handVertObjSurfProj": np.zeros((778, 3))}
 
 
 def _annotate(hand: PosedHand, K: np.ndarray, split: str, prefix: str, released: bool) -> tuple[dict, tuple]:

@@ -20,15 +20,19 @@ HAND_TYPES = ("interacting", "right", "left")
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0, *, flat: bool = False) -> Fixture:
-    """`count` pictures that take turns in HAND_TYPES; the tip of the right thumb of picture 0 is not annotated."""
+    """`count` pictures that take turns in HAND_TYPES; the tip of the right thumb of picture 0 is not annotated.
+
+    A last one shows both hands, of a left hand without its wrist, in a frame for which there are no fits.
+    """
     rng = np.random.default_rng(seed)
     truths: dict[str, Truth] = {}
+    rejects: dict[str, str] = {}
     data: dict[str, list[Any]] = {"images": [], "annotations": []}
     cameras: dict[str, Any] = {}
     joints: dict[str, Any] = {}
     mano: dict[str, Any] = {}
     frames: list[tuple[str, str, int]] = []
-    for k in range(count):
+    for k in range(count + 1):
         capture, camera, frame, image_id = str(k % 2), f"4000{k:02d}", str(1000 + k), 50 + 7 * k
         rotation = Rotation.random(rng=rng).as_matrix()
         # X_cam = R (X_world - campos): place the camera a metre from the hands, looking at them.
@@ -36,12 +40,14 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
         campos = centre - rotation.T @ np.array([0, 0, 1.1])
         focal, princpt = rng.uniform(1200, 1300, 2), np.array([SIZE[0] / 2 + 3, SIZE[1] / 2 - 5])
         K = np.array([[focal[0], 0, princpt[0]], [0, focal[1], princpt[1]], [0, 0, 1]])
-        kind = HAND_TYPES[k % 3]
+        kind = HAND_TYPES[k % 3] if k < count else "interacting"
         sides = ("right", "left") if kind == "interacting" else (kind,)
         hands = {side: random_hand(rng, side, centre + rng.uniform(-0.02, 0.02, 3)) for side in sides}
         valid = {side: np.ones(21, bool) for side in sides}
         if k == 0:
             valid["right"][SKELETON.index("thumb_3")] = False
+        if k == count:
+            valid["left"][SKELETON.index("wrist")] = False
         world, flags = _both_hands(hands, valid)
         name = f"image{frame}.jpg" if flat else f"Capture{capture}/0001_pose/cam{camera}/image{frame}.jpg"
         path = folder / name if flat else folder / "images" / split / name
@@ -59,18 +65,22 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
         views["focal"][camera], views["princpt"][camera] = focal.tolist(), princpt.tolist()
         joints.setdefault(capture, {})[frame] = {"world_coord": world, "joint_valid": flags, "hand_type": kind}
         joints[capture][frame]["hand_type_valid"] = 1
-        mano.setdefault(capture, {})[frame] = {
-            side: _fit(hands[side]) if side in hands else None for side in ("right", "left")
-        }
+        fits = {side: _fit(hands[side]) if side in hands else None for side in ("right", "left")}
+        mano.setdefault(capture, {}).update({frame: fits} if k < count else {})
         for side, hand in hands.items():
             named_valid = dict(zip(SKELETON, valid[side], strict=True))
-            truths[f"{split}-{image_id:08d}-{side[0]}"] = Truth(
+            key = f"{split}-{image_id:08d}-{side[0]}"
+            if not named_valid["wrist"]:
+                rejects[key] = "wrist_not_annotated"
+                continue
+            truths[key] = Truth(
                 side,
                 K,
                 (hand.joints_m - campos) @ rotation.T,
                 np.array([named_valid[name] for name in hand.named()]),
                 (hand.vertices_m - campos) @ rotation.T,
                 path,
+                mano=k < count,
             )
             frames.append((capture, frame, 0 if side == "right" else 21))
     labels = folder if flat else folder / "annotations" / split
@@ -84,7 +94,7 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
         capture, frame, _ = frames[position]
         edit_json(joints_file, lambda all_: all_[capture][frame].__setitem__("world_coord", value))
 
-    return Fixture(folder, truths, joints_file, damage_joints)
+    return Fixture(folder, truths, joints_file, damage_joints, rejects)
 
 
 def _both_hands(hands: dict[str, PosedHand], valid: dict[str, np.ndarray]) -> tuple[list, list]:

@@ -24,11 +24,23 @@ more bends the shape to what perspective did."""
 CHUNK = 128
 """Hands solved together: their derivatives stay within the processor's cache."""
 FIRST_STEPS = 12
-STARTS_2D, FIRST_STEPS_2D = 16, 6
-"""Many short attempts find the hand in a picture more often than few long ones."""
-MORE_STARTS_2D, POOR_2D = 32, 0.018
-"""Further attempts for the hands whose mean distance is still above this share of the box."""
 REFINEMENTS, STEPS = 3, 20
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Fits of hands in pictures from many viewing directions, of which the best is kept."""
+
+    starts: int
+    """Viewing directions, the next likely ones after those of earlier attempts."""
+    steps: int
+    above: float
+    """Only hands whose mean distance is still above this share of the box, so that few pay for the later attempts."""
+
+
+ATTEMPTS_2D = (Attempt(16, 6, 0.0), Attempt(32, 6, 0.014), Attempt(48, 12, 0.018))
+"""Many short attempts find the hand in a picture more often than few long ones. Twice in a thousand the right direction
+is so unlikely at first sight that only the last attempt comes to it."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +92,28 @@ class ManoFitter:
         return self._refined(seen, state)
 
     def _from_keypoints(self, seen: Observed) -> State:
-        starts = self.starts.from_keypoints(seen, STARTS_2D + MORE_STARTS_2D)
-        state = self._best_of(seen, starts[:STARTS_2D])
-        poor = np.flatnonzero(self._residuals(seen, state)[1] > POOR_2D * seen.hand_px)
-        if not len(poor):
-            return state
-        again = self._best_of(seen[poor], [start[poor] for start in starts[STARTS_2D:]])
-        nearer = self._residuals(seen[poor], again)[1] < self._residuals(seen[poor], state[poor])[1]
-        state.put(poor[nearer], again[nearer])
+        starts = self.starts.from_keypoints(seen, sum(attempt.starts for attempt in ATTEMPTS_2D))
+        state, first = starts[0].copy(), 0
+        apart = np.full(len(seen), np.inf)
+        for attempt in ATTEMPTS_2D:
+            rows = np.flatnonzero(apart > attempt.above)
+            if not len(rows):
+                break
+            some = [start[rows] for start in starts[first : first + attempt.starts]]
+            found = self._best_of(seen[rows], some, attempt.steps)
+            left = self._residuals(seen[rows], found)[1] / seen.hand_px[rows]
+            nearer = ~(left >= apart[rows])  # also where nothing was observed and the distance is NaN
+            state.put(rows[nearer], found[nearer])
+            apart[rows] = np.minimum(left, apart[rows])
+            first += attempt.starts
         return state
 
-    def _best_of(self, seen: Observed, starts: list[State]) -> State:
-        """The fit of least cost after a few steps from each start, refined."""
+    def _best_of(self, seen: Observed, starts: list[State], steps: int) -> State:
+        """The fit of least cost after so many steps from each start, refined."""
         noise = _first_noise(seen)
-        best, least = solve(self.skeleton, self.prior, seen, noise, starts[0], FIRST_STEPS_2D)
+        best, least = solve(self.skeleton, self.prior, seen, noise, starts[0], steps)
         for start in starts[1:]:
-            state, cost = solve(self.skeleton, self.prior, seen, noise, start, FIRST_STEPS_2D)
+            state, cost = solve(self.skeleton, self.prior, seen, noise, start, steps)
             best, least = State.choose(cost < least, state, best), np.minimum(cost, least)
         return self._refined(seen, best)
 
