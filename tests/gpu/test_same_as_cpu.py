@@ -1,4 +1,4 @@
-"""What a GPU computes is what the CPU computes: tokens, hands, losses and gradients, within what its precision allows."""
+"""A GPU computes what the CPU does: tokens, hands, losses and gradients, as near as its precision allows."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ def test_masks_are_the_cpus(device: torch.device) -> None:
     masking = load_recipe("base").training.masking
     ids, has_mano, slots = torch.randint(2048, (48, 64)), torch.ones(48), torch.arange(48)
     here, there = (
-        corrupt_tokens(
-            ids.to(place), has_mano.to(place), masking, 2048, seed=7, step=11, slots=slots.to(place)
-        )
+        corrupt_tokens(ids.to(place), has_mano.to(place), masking, 2048, seed=7, step=11, slots=slots.to(place))
         for place in (CPU, device)
     )
     assert torch.equal(here.ids, there.ids.cpu()) and torch.equal(here.drop_image, there.drop_image.cpu())

@@ -79,13 +79,9 @@ def test_a_training_step_of_the_transformer(decoder: str) -> None:
     slots, settings = torch.arange(2), recipe.training
     with Waits() as waits:
         ids = model.tokenizer.encode(batch.rotmats)
-        corrupted = corrupt_tokens(
-            ids, batch.has_mano, settings.masking, model.mask_id, seed=3, step=1, slots=slots
-        )
+        corrupted = corrupt_tokens(ids, batch.has_mano, settings.masking, model.mask_id, seed=3, step=1, slots=slots)
         output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
-        losses = transformer_losses(
-            output, batch, corrupted, model.tokenizer, mano, settings.losses, settings.masking
-        )
+        losses = transformer_losses(output, batch, corrupted, model.tokenizer, mano, settings.losses, settings.masking)
         losses.total.backward()
     assert not waits.seen
     optimizer.step()

@@ -95,7 +95,9 @@ def test_a_row_differs_from_its_base_by_its_switch_alone(row: str) -> None:
     for key, value in SWITCHES[row].items():
         assert values[key] == value, key
     only_freihand = row in ("e02", "e12_gt", "e12_openpose") or row.startswith(("e10", "e34"))
-    assert values["data.evaluate"] == (("freihand/evaluation",) if only_freihand else load_recipe("paper").data.evaluate)
+    assert values["data.evaluate"] == (
+        ("freihand/evaluation",) if only_freihand else load_recipe("paper").data.evaluate
+    )
     different = {key for key in values.keys() | base.keys() if values.get(key) != base.get(key)} - {"name"}
     replaced = {key for key in different if key.startswith("data.train.")} if row == "e02" else set()
     assert different - replaced <= set(SWITCHES[row])
