@@ -17,18 +17,56 @@ def machine() -> str:
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def seconds(candidates: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 1) -> dict[str, float]:
-    """Median seconds of each candidate: on the CPU those of the process (other programs do not count), else of the
-    clock with the device waited for."""
+def times_s(candidates: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of every run of each candidate, one at a time: the latency that a single caller waits.
+
+    On the CPU those of the process (other programs do not count); else of the clock, the device idle before a run and
+    waited for after it.
+    """
     cuda = torch.cuda.is_available()
     clock = time.perf_counter if cuda else time.process_time
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warmup + repeats):
         for name, run in candidates.items():
+            if cuda:
+                torch.cuda.synchronize()
             start = clock()
             run()
             if cuda:
                 torch.cuda.synchronize()
             if turn >= warmup:
                 taken[name].append(clock() - start)
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return taken
+
+
+def seconds(candidates: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 1) -> dict[str, float]:
+    """The medians of `times_s`."""
+    return {name: statistics.median(times) for name, times in times_s(candidates, repeats, warmup).items()}
+
+
+def p95(times: list[float]) -> float:
+    """The time that 95 % of the runs do not exceed (the slowest of fewer than 20)."""
+    return sorted(times)[max(0, -(-95 * len(times) // 100) - 1)]
+
+
+def seconds_in_a_row(run: Callable[[], object], repeats: int, warmup: int = 1) -> float:
+    """Mean seconds of `run` when runs follow each other, as training steps do.
+
+    On a GPU the device's own clock: nothing is waited for between the first run and the last, so the host may work
+    ahead as far as the program lets it.
+    """
+    for _ in range(warmup):
+        run()
+    if not torch.cuda.is_available():
+        start = time.process_time()
+        for _ in range(repeats):
+            run()
+        return (time.process_time() - start) / repeats
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    first.record()
+    for _ in range(repeats):
+        run()
+    last.record()
+    torch.cuda.synchronize()
+    return first.elapsed_time(last) / 1e3 / repeats

@@ -2,17 +2,19 @@
 
     python benchmarks/train_step.py [--recipe base] [--batch 48] [--peak-tflops 989] [--set key=value ...]
 
-Forward, losses and backward of one step in the recipe's precision, with and without gradient checkpointing of the
-encoder; the optimiser's update and the loader are not included. The share of the peak (MFU) counts three times the
-multiplications of the encoder's forward pass (patches, projections and attention) and nothing else.
+Tokens, masks, forward, losses, backward, clipping and AdamW's update in the recipe's precision, with and without
+gradient checkpointing of the encoder; the loader and the exchange between GPUs are not included. The share of the peak
+(MFU) counts three times the multiplications of the encoder's forward pass (patches, projections and attention) and
+nothing else: not the decoder, and not what checkpointing computes twice.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import torch
-from measure import machine, seconds
+from measure import machine, seconds_in_a_row
 
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe, load_recipe
@@ -60,6 +62,50 @@ def build(recipe: Recipe, device: str) -> HandNetwork:
     return build_model(recipe, tokenizer, ManoLayer.from_default(), pretrained_backbone=False).to(device).train()
 
 
+def training_step(recipe: Recipe, model: HandNetwork, batch: HandBatch, half: bool) -> Callable[[], None]:
+    """One step, again and again on the same batch."""
+    settings, tokenizer, device = recipe.training, model.tokenizer, batch.image.device
+    optim = settings.optim
+    groups = model.parameter_groups(optim.lr, optim.lr_backbone, optim.weight_decay)
+    optimizer = torch.optim.AdamW(groups, fused=device.type == "cuda")
+    trained = [p for group in groups for p in group["params"]]
+    slots = torch.arange(len(batch.image), device=device)
+
+    def step() -> None:
+        ids = tokenizer.encode(batch.rotmats)
+        corrupted = corrupt_tokens(ids, batch.has_mano, settings.masking, model.mask_id, seed=0, step=0, slots=slots)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
+        losses = transformer_losses(
+            output.float(), batch, corrupted, tokenizer, model.mano, settings.losses, settings.masking
+        )
+        optimizer.zero_grad()
+        losses.total.backward()
+        if optim.clip is not None:
+            torch.nn.utils.clip_grad_norm_(trained, optim.clip)
+        optimizer.step()
+
+    return step
+
+
+def report(recipe: Recipe, size: int, device: str, repeats: int, peak_tflops: float | None) -> str:
+    """The figures of one recipe; nothing of it is left on the device."""
+    model, batch = build(recipe, device), random_batch(size, recipe.data.crop_px).to(device)
+    half = device == "cuda" and recipe.engine.precision == "bf16"
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    taken = seconds_in_a_row(training_step(recipe, model, batch, half), repeats, warmup=5 if device == "cuda" else 1)
+    tflops = 3 * size * encoder_flops(model) / taken / 1e12
+    saving = "with" if recipe.model.backbone.gradient_checkpointing else "without"
+    said = f"{recipe.name}, batch {size}, {'bf16' if half else 'fp32'}: {saving} gradient checkpointing: "
+    said += f"{size / taken:.1f} pictures/s, {1e3 * taken:.0f} ms a step, {tflops:.3g} TFLOP/s"
+    if peak_tflops:
+        said += f" ({tflops / peak_tflops:.0%} of the peak)"
+    if device == "cuda":
+        said += f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most"
+    return f"{said}; {machine()}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="base")
@@ -69,39 +115,9 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[])
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    for saving in (False, True):
-        recipe = load_recipe(
-            options.recipe, [*options.set, f"model.backbone.gradient_checkpointing={str(saving).lower()}"]
-        )
-        model, batch = build(recipe, device), random_batch(options.batch, recipe.data.crop_px).to(device)
-        half = device == "cuda" and recipe.engine.precision == "bf16"
-        slots = torch.arange(options.batch, device=device)
-
-        def step(recipe=recipe, model=model, batch=batch, half=half, slots=slots) -> None:
-            settings, tokenizer = recipe.training, model.tokenizer
-            ids = tokenizer.encode(batch.rotmats)
-            corrupted = corrupt_tokens(
-                ids, batch.has_mano, settings.masking, model.mask_id, seed=0, step=0, slots=slots
-            )
-            with torch.autocast(device, torch.bfloat16, enabled=half):
-                output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
-            losses = transformer_losses(
-                output.float(), batch, corrupted, tokenizer, model.mano, settings.losses, settings.masking
-            )
-            model.zero_grad()
-            losses.total.backward()
-
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        taken = seconds({"step": step}, options.repeats)["step"]
-        tflops = 3 * options.batch * encoder_flops(model) / taken / 1e12
-        said = f"{'with' if saving else 'without'} gradient checkpointing: {options.batch / taken:.1f} pictures/s, "
-        said += f"{tflops:.3g} TFLOP/s"
-        if options.peak_tflops:
-            said += f" ({tflops / options.peak_tflops:.0%} of the peak)"
-        if device == "cuda":
-            said += f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most"
-        print(f"{recipe.name}, batch {options.batch}, {'bf16' if half else 'fp32'}: {said}; {machine()}", flush=True)
+    for saving in ("false", "true"):
+        recipe = load_recipe(options.recipe, [*options.set, f"model.backbone.gradient_checkpointing={saving}"])
+        print(report(recipe, options.batch, device, options.repeats, options.peak_tflops), flush=True)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ class SamplerConfig(_Frozen):
     top_p: float | None = None
     remask_kept: bool = False
     confidence_noise: float = 0.0
-    decode: Literal["expectation", "codes"] = "expectation"
+    decode: Literal["expectation", "mixed", "codes"] = "expectation"
 
 
 class TransformerTrainConfig(_Frozen):

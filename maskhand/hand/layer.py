@@ -1,8 +1,8 @@
 """The MANO layer: pose and shape to a hand mesh and 21 joints, batched and differentiable.
 
 The same function as smplx's `MANOLayer` (forward agrees to 1e-6 m): absolute rotation matrices in (no mean pose is
-added), joints out in OpenPose order. Blend shapes are one matrix product; the chain is walked by levels, not joints;
-skinning is `hand.skinning`. Vertices are computed in planes (all x, all y, all z) and handed out as a view.
+added), joints out in OpenPose order. Blend shapes are one matrix product; the chain is walked down all five fingers at
+once; skinning is `hand.skinning`. Vertices are computed in planes (all x, all y, all z) and handed out as a view.
 """
 
 from __future__ import annotations
@@ -43,8 +43,6 @@ class ManoLayer(nn.Module):
     weights: Tensor
     tip_ids: Tensor
     openpose_order: Tensor
-    parents: Tensor
-    unsort: Tensor
 
     def __init__(self, model: HandModel, tips: str = "smplx") -> None:
         """`tips`: whose fingertip vertices to use, a key of `FINGERTIP_VERTICES`."""
@@ -58,7 +56,6 @@ class ManoLayer(nn.Module):
         dirs = np.concatenate([model.shapedirs, model.posedirs], axis=2).transpose(2, 1, 0).reshape(NUM_BETAS + 135, -1)
         rest_joints = model.j_regressor @ model.v_template_m
         joint_dirs = np.einsum("jv,vck->kjc", model.j_regressor, model.shapedirs).reshape(NUM_BETAS, -1)
-        order, levels = _levels(model.parents)
         floats = {
             "v_template": model.v_template_m.T.reshape(-1),
             "dirs": dirs,
@@ -70,16 +67,11 @@ class ManoLayer(nn.Module):
             "faces": model.faces,
             "tip_ids": np.array(FINGERTIP_VERTICES[tips]),
             "openpose_order": np.array(OPENPOSE_FROM_MANO_AND_TIPS),
-            "parents": np.maximum(model.parents, 0),
-            "unsort": np.argsort(order),
         }
         for name, value in floats.items():
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
         for name, value in integers.items():
             self.register_buffer(name, torch.tensor(value, dtype=torch.int64), persistent=False)
-        # For each level below the root: its joints, and where their parents stand within the level above.
-        self._level_joints = [list(joints) for joints, _ in levels]
-        self._level_parents = [list(places) for _, places in levels]
 
     @classmethod
     def from_default(cls, side: Side = "right", tips: str = "smplx") -> ManoLayer:
@@ -118,26 +110,22 @@ class ManoLayer(nn.Module):
         return self(rot6d_to_matrix(pose_6d.reshape(-1, 16, 6)), betas, transl_m)
 
     def _chain(self, rotmats: Tensor, rest_joints: Tensor) -> tuple[Tensor, Tensor]:
-        """Global rotations (B, 16, 3, 3) and posed joints (B, 16, 3)."""
-        bones = torch.cat([rest_joints[:, :1], rest_joints[:, 1:] - rest_joints[:, self.parents[1:]]], dim=1)
+        """Global rotations (B, 16, 3, 3) and posed joints (B, 16, 3).
+
+        MANO's tree is the wrist and five fingers of three joints in a row; the reader of hand models takes no other.
+        """
+        fingers = rotmats[:, 1:].unflatten(1, (5, 3))
+        rest_fingers = rest_joints[:, 1:].unflatten(1, (5, 3))
+        above = torch.cat([rest_joints[:, None, :1].expand(-1, 5, -1, -1), rest_fingers[:, :, :2]], dim=2)
+        bones = (rest_fingers - above)[..., None]
         rotation, position = rotmats[:, :1], rest_joints[:, :1]
-        rotations, positions = [rotation], [position]
-        for joints, places in zip(self._level_joints, self._level_parents, strict=True):
-            above = rotation[:, places]
-            position = position[:, places] + (above @ bones[:, joints, :, None]).squeeze(-1)
-            rotation = above @ rotmats[:, joints]
+        rotations, positions = [], []
+        for link in range(3):
+            position = position + (rotation @ bones[:, :, link]).squeeze(-1)
+            rotation = rotation @ fingers[:, :, link]
             rotations.append(rotation)
             positions.append(position)
-        return torch.cat(rotations, dim=1)[:, self.unsort], torch.cat(positions, dim=1)[:, self.unsort]
-
-
-def _levels(parents: np.ndarray) -> tuple[list[int], list[tuple[list[int], list[int]]]]:
-    """Joints sorted by depth, and per depth below the root (joints, places of their parents within the level above)."""
-    order, level = [0], [0]
-    levels = []
-    while len(order) < len(parents):
-        below = [j for j in range(1, len(parents)) if parents[j] in level]
-        levels.append((below, [level.index(int(parents[j])) for j in below]))
-        order += below
-        level = below
-    return order, levels
+        return (
+            torch.cat([rotmats[:, :1], torch.stack(rotations, dim=2).flatten(1, 2)], dim=1),
+            torch.cat([rest_joints[:, :1], torch.stack(positions, dim=2).flatten(1, 2)], dim=1),
+        )

@@ -21,7 +21,7 @@ def crop_to_map(points: Tensor) -> Tensor:
 
     The network sees the central 3:4 columns of the crop, so x spreads by 4/3.
     """
-    return points * points.new_tensor([4 / 3, 1.0]) + 0.5
+    return torch.stack([points[..., 0] * (4 / 3), points[..., 1]], dim=-1) + 0.5
 
 
 class DeformableCrossAttention(nn.Module):
@@ -65,8 +65,9 @@ class DeformableCrossAttention(nn.Module):
         shape = (self.heads, self.levels, self.points)
         offsets = self.offsets(queries).unflatten(-1, (*shape, 2))
         weights = self.weights(queries).unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, shape[1:])
-        sizes = offsets.new_tensor([[v.shape[3], v.shape[2]] for v in values])
-        places = reference[:, :, None, None, None] + offsets / sizes[:, None]
+        # Filled, not copied from the host: a copy would wait for the device in every layer of every iteration.
+        sizes = torch.stack([offsets.new_full((), n) for v in values for n in (v.shape[3], v.shape[2])])
+        places = reference[:, :, None, None, None] + offsets / sizes.view(self.levels, 1, 2)
         # (rows, tokens, heads, levels, points, ...) -> (pictures * heads, hypotheses * tokens, levels, points, ...)
         places = self._by_picture(2 * places - 1, pictures)
         weights = self._by_picture(weights, pictures)

@@ -7,6 +7,7 @@ new codes drawn, over the global batch: every rank holds the same codebook, what
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -47,20 +48,21 @@ class Quantizer(nn.Module):
         self.register_buffer("ema_count", torch.ones(size))
         self.register_buffer("ema_sum", torch.zeros(size, dim))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self._updates: int | None = None
+        """`updates` on the host, once it is known: reading the buffer in every step would wait for the device."""
 
     def nearest(self, z: Tensor) -> Tensor:
         """(..., C) -> (...) int64: index of the nearest code, in fp32 (half precision confuses near neighbours)."""
         with torch.autocast(z.device.type, enabled=False):
             vectors, codebook = z.detach().float().flatten(0, -2), self.codebook.float()
-            # |z - c|^2 without |z|^2, which is the same for every code
-            norms, directions = codebook.square().sum(1), -2 * codebook.T
-            rows = max(1, _DISTANCES[z.device.type == "cpu"] // len(codebook))
-            ids = [torch.addmm(norms, part, directions).argmin(-1) for part in vectors.split(rows)]
+            # |z - c|^2 without |z|^2, which is the same for every code; one table of distances, nothing beside it
+            norms, rows = codebook.square().sum(1), max(1, _DISTANCES[z.device.type == "cpu"] // len(codebook))
+            ids = [torch.addmm(norms, part, codebook.T, alpha=-2).argmin(-1) for part in vectors.split(rows)]
             return torch.cat(ids).view(z.shape[:-1])
 
     def forward(self, z: Tensor) -> Quantized:
         """z (B, L, C). In training mode the codebook moves, after it has answered."""
-        if self.training and int(self.updates) == 0:
+        if self.training and self._updates_done() == 0:
             self._start_from(z)
         ids = self.nearest(z)
         codes = self.codebook[ids]
@@ -76,6 +78,15 @@ class Quantizer(nn.Module):
         dead = (self.ema_count < self._threshold(counts)).float().mean()
         return Quantized(z + (codes - z).detach(), ids, commitment, perplexity, dead)
 
+    def _updates_done(self) -> int:
+        if self._updates is None:
+            self._updates = int(self.updates)
+        return self._updates
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._updates = None
+
     def _threshold(self, counts: Tensor) -> Tensor:
         return self.reset_below * counts.sum() / VECTORS_OF_REFERENCE
 
@@ -90,8 +101,9 @@ class Quantizer(nn.Module):
         sums = torch.zeros_like(self.ema_sum).index_add_(0, ids.flatten(), vectors)
         self.ema_count.lerp_(counts, 1 - self.decay)
         self.ema_sum.lerp_(_sum_over_ranks(sums), 1 - self.decay)
+        self._updates = self._updates_done() + 1
         self.updates += 1
-        if self.reset_every and int(self.updates) % self.reset_every == 0:
+        if self.reset_every and self._updates % self.reset_every == 0:
             dead = self.ema_count < self._threshold(counts)
             # Count 1 and sum = vector: the newcomer moves to its first followers at once instead of
             # dragging the old code's statistics along.
@@ -106,7 +118,7 @@ class Quantizer(nn.Module):
     def _draw(self, z: Tensor) -> Tensor:
         """As many vectors as codes from the global batch, the same on every rank. Seeded by the number of updates."""
         vectors = _gather_global(z.detach().float()).flatten(0, -2)
-        generator = torch.Generator().manual_seed(int(self.updates))
+        generator = torch.Generator().manual_seed(self._updates_done())
         size = len(self.codebook)
         order = torch.randperm(len(vectors), generator=generator)
         repeats = -(-size // len(vectors))

@@ -19,7 +19,7 @@ from maskhand.hand.camera import project_crop
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context, HandNetwork
 from maskhand.models.shape_camera_head import place_camera
-from maskhand.models.vq_mano import joint_of_token
+from maskhand.models.vq_mano import full_precision, joint_of_token
 
 STRINGS_AT_ONCE = 512
 """Token strings decoded together; the logits of one of 64 tokens and 2048 codes are half a megabyte."""
@@ -69,7 +69,8 @@ def generate(model: MaskedTransformer, count: int, cfg: SamplerConfig, generator
     context = model.encode_image(
         zeros(1, 3, *model.encoder.image_size), zeros(1, NUM_JOINTS, 3), drop_image=everything, drop_pose=everything
     )
-    return sample(model, replace(context, betas=torch.zeros_like(context.betas)), cfg, generator, count)
+    drawn = cfg.model_copy(update={"decode": "codes"})
+    return sample(model, replace(context, betas=torch.zeros_like(context.betas)), drawn, generator, count)
 
 
 @torch.no_grad()
@@ -86,10 +87,16 @@ def sample(
     most probable code (then all hypotheses are equal); above 0, codes are drawn with `generator`, which must live on
     the model's device. Confidence is always the probability under the unfiltered softmax.
 
-    The hand is decoded from the chosen codes, or (`decode: expectation`, as in training) from the mean code vector
-    under the distribution by which each token was fixed. A network without tokens gives equal hypotheses of confidence
-    one, with its pose written in tokens.
+    The hand is decoded from the chosen codes (`decode: codes`); or, `expectation` as in training, from the mean code
+    vector under the distribution by which each token was fixed; or, `mixed`, from the codes of tokens that others were
+    guessed by and the mean vectors of those fixed last. Several drawn hypotheses are always decoded from their codes:
+    means would be all alike. A network without tokens gives equal hypotheses of confidence one, with its pose written
+    in tokens.
+
+    Under autocast only the network's own passes are cast; code vectors, tokenizer and hand are fp32 always.
     """
+    if hypotheses > 1 and cfg.temperature > 0:
+        cfg = cfg.model_copy(update={"decode": "codes"})
     betas, placement = (x.float().repeat_interleave(hypotheses, 0) for x in (context.betas, context.placement))
     if context.rotmats is not None:
         rotmats = context.rotmats.float().repeat_interleave(hypotheses, 0)
@@ -102,8 +109,16 @@ def sample(
         best = _score(tokens).view(pictures, hypotheses).argsort(dim=1, descending=True, stable=True)
         rows = (best + hypotheses * torch.arange(pictures, device=best.device)[:, None]).flatten()
         tokens, rotmats = tokens[rows], model.tokenizer.decode_soft(codes[rows])
+    with full_precision(betas.device):
+        return _prediction(model, rotmats, betas, placement, tokens)
+
+
+def _prediction(
+    model: HandNetwork, rotmats: Tensor, betas: Tensor, placement: Tensor, tokens: PoseTokens
+) -> HandPrediction:
     mesh = model.mano(rotmats, betas)
     camera = place_camera(placement, mesh.joints_m)
+    to_joints = joint_from_tokens(tokens.confidence.shape[1], betas.device)
     return HandPrediction(
         rotmats=rotmats,
         betas=betas,
@@ -112,7 +127,7 @@ def sample(
         joints_m=mesh.joints_m,
         joints_2d=project_crop(mesh.joints_m, camera),
         tokens=tokens,
-        joint_confidence=tokens.confidence @ joint_from_tokens(tokens.confidence.shape[1]).to(betas),
+        joint_confidence=tokens.confidence @ to_joints,
         score=_score(tokens),
     )
 
@@ -122,15 +137,15 @@ def _score(tokens: PoseTokens) -> Tensor:
     return tokens.confidence.clamp_min(1e-12).log().mean(1)
 
 
-def joint_from_tokens(num_tokens: int) -> Tensor:
+def joint_from_tokens(num_tokens: int, device: torch.device | None = None) -> Tensor:
     """(L, 16) weights, columns sum to one: a joint's confidence is the mean over its tokens.
 
     With fewer tokens than joints, a joint takes the token whose span it falls into.
     """
-    joint = joint_of_token(num_tokens)
+    joints = torch.arange(NUM_MANO_JOINTS, device=device)
     if num_tokens < NUM_MANO_JOINTS:
-        return torch.eye(num_tokens)[torch.arange(NUM_MANO_JOINTS) * num_tokens // NUM_MANO_JOINTS].T
-    member = (joint[:, None] == torch.arange(NUM_MANO_JOINTS)).float()
+        return torch.eye(num_tokens, device=device)[joints * num_tokens // NUM_MANO_JOINTS].T
+    member = (joint_of_token(num_tokens, device)[:, None] == joints).float()
     return member / member.sum(0)
 
 
@@ -176,7 +191,11 @@ def _fill(
         chance = probability.gather(-1, chosen[..., None]).squeeze(-1)
         ids = torch.where(masked, chosen, ids)
         confidence = torch.where(masked, chance, confidence)
-        vectors = probability @ codebook if cfg.decode == "expectation" else codebook[chosen]
+        if cfg.decode == "expectation" or (cfg.decode == "mixed" and remasked == 0):
+            with full_precision(device):
+                vectors = probability @ codebook
+        else:
+            vectors = codebook[chosen]
         codes = torch.where(masked[..., None], vectors, codes)
         if remasked == 0:
             break

@@ -8,6 +8,8 @@ The layout follows TokenHMR's `vanilla_pose_vqvae.py`; where the paper is silent
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -91,18 +93,33 @@ class VQMano(nn.Module):
 
     def _embed(self, rotmats: Tensor) -> Tensor:
         pose = matrix_to_rot6d(rotmats) if self.cfg.rot_repr == "6d" else matrix_to_axis_angle(rotmats)
-        return self.encoder(pose.transpose(1, 2)).transpose(1, 2)
+        with full_precision(pose.device):
+            return self.encoder(pose.transpose(1, 2)).transpose(1, 2)
 
     def _decode(self, z: Tensor) -> Tensor:
-        return self.decoder(z.transpose(1, 2)).transpose(1, 2)
+        with full_precision(z.device):
+            return self.decoder(z.transpose(1, 2)).transpose(1, 2)
 
     def _to_matrix(self, pose: Tensor) -> Tensor:
         return rot6d_to_matrix(pose) if self.cfg.rot_repr == "6d" else axis_angle_to_matrix(pose)
 
 
-def joint_of_token(num_tokens: int) -> Tensor:
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """No autocast, and no TF32 in convolutions, which a GPU would use unasked: its ten bits of mantissa choose other
+    tokens for a pose than the CPU does. Gradients are made outside and may use it."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def joint_of_token(num_tokens: int, device: torch.device | None = None) -> Tensor:
     """(L,) int64: the MANO joint that each token describes most: floor(16 i / L)."""
-    return torch.arange(num_tokens) * NUM_MANO_JOINTS // num_tokens
+    return torch.arange(num_tokens, device=device) * NUM_MANO_JOINTS // num_tokens
 
 
 class _Resize(nn.Module):

@@ -59,7 +59,8 @@ def mask_count(tau: Tensor, length: int, cfg: MaskingConfig) -> Tensor:
 
 def uniform(seed: int, step: int, slots: Tensor, count: int) -> Tensor:
     """(B, count) float64 in [0, 1), a pure function of its arguments (splitmix64 of a chain of counters)."""
-    state = _mix(_mix(_mix(torch.tensor(seed, device=slots.device)) + step) + slots)
+    start = torch.full((), seed, dtype=torch.int64, device=slots.device)  # filled: a copy would wait for the device
+    state = _mix(_mix(_mix(start) + step) + slots)
     bits = _mix(state[:, None] + torch.arange(count, device=slots.device) * _GOLDEN)
     return _shift(bits, 11).double() / 2**53
 

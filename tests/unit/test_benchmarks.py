@@ -6,9 +6,15 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from maskhand.config import load_recipe
+from maskhand.models.backbone import ImageEncoder
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -23,3 +29,17 @@ def test_the_time_of_a_prediction_names_its_conditions(monkeypatch: pytest.Monke
     assert "detector and cropping not included" in said
     assert re.findall(r"^(\S+): [\d.]+ ms", said, re.M) == ["encode", "T=1", "T=3", "T=5"]
     assert re.search(r"4 hypotheses at once: [\d.]+ s; 4 runs of one: [\d.]+ s .*; [\d.]+x", said)
+
+
+def test_the_encoders_multiplications_are_counted_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against PyTorch's counter, which sees every operation; and ViT-H's 124 G multiply-adds on 256 x 192."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from train_step import build, encoder_flops
+
+    model = build(load_recipe("tiny"), "cpu").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model.encoder(torch.randn(1, 3, *model.encoder.image_size))
+    assert encoder_flops(model) == counter.get_total_flops()
+    with torch.device("meta"):
+        huge = ImageEncoder(load_recipe("base").model.backbone, 256)
+    assert encoder_flops(SimpleNamespace(encoder=huge)) / 2e9 == pytest.approx(124.0, rel=1e-3)

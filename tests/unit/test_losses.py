@@ -209,6 +209,23 @@ def test_the_same_hands_twice_are_the_same_loss_and_gradient(model) -> None:
     assert torch.allclose(*gradients, atol=1e-7)
 
 
+def test_half_precision_gives_nearly_the_loss_and_gradient_of_full() -> None:
+    network, batch = small_model().train(), random_batch(8)
+    tokens = corrupted(network, batch)
+    totals, gradients = [], []
+    for half in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            output = network(batch.image, batch.keypoints_2d, tokens.ids)
+        losses = judge(network, output.float(), batch, tokens)
+        losses.total.backward()
+        totals.append(losses.total.item())
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert totals[0] != totals[1]
+    assert totals[1] == pytest.approx(totals[0], rel=0.01)
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
+
+
 def test_a_pose_said_directly_is_judged_like_a_decoded_one(model) -> None:
     batch, output = random_batch(3), random_output(model, 3)
     tokens = corrupted(model, batch)

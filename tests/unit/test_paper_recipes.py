@@ -94,6 +94,10 @@ def test_a_row_differs_from_its_base_by_its_switch_alone(row: str) -> None:
     assert values["name"] == row
     for key, value in SWITCHES[row].items():
         assert values[key] == value, key
+    only_freihand = row in ("e02", "e12_gt", "e12_openpose") or row.startswith(("e10", "e34"))
+    assert values["data.evaluate"] == (
+        ("freihand/evaluation",) if only_freihand else load_recipe("paper").data.evaluate
+    )
     different = {key for key in values.keys() | base.keys() if values.get(key) != base.get(key)} - {"name"}
     replaced = {key for key in different if key.startswith("data.train.")} if row == "e02" else set()
     assert different - replaced <= set(SWITCHES[row])
@@ -108,6 +112,19 @@ def test_paper_differs_from_base_where_the_paper_is_literal() -> None:
     assert (paper.tokenizer_training.optim.steps, paper.tokenizer_training.optim.batch) == (400_000, 512)
     assert (paper.tokenizer.num_tokens, paper.tokenizer.codebook_size, paper.tokenizer.code_dim) == (64, 2048, 256)
     assert sum(paper.data.train.values()) == pytest.approx(1.0)
+    assert (paper.sampler.temperature, paper.sampler.decode, paper.sampler.iterations) == (1.0, "codes", 5)
+    keypoints = paper.data.keypoints
+    assert (keypoints.noise, keypoints.drop_joint, keypoints.drop_pose, keypoints.swap_fingers) == (0, 0, 0, 0)
+    losses = paper.training.losses
+    assert (losses.mask, losses.theta, losses.beta, losses.joints_3d, losses.joints_2d) == (
+        1.0, 1e-3, 5e-4, 5e-2, 1e-2,
+    )  # fmt: skip
+    stage_1 = paper.tokenizer_training.losses
+    assert (stage_1.recon, stage_1.theta, stage_1.vertices, stage_1.joints, stage_1.commitment) == (
+        1.0, 1.0, 0.5, 0.3, 0.02,
+    )  # fmt: skip
+    for optim in (paper.training.optim, paper.tokenizer_training.optim):  # Adam at a constant rate
+        assert (optim.weight_decay, optim.warmup_steps, optim.schedule, optim.clip) == (0, 0, "constant", None)
     hamer_sets = {name.partition("/")[0] for name in paper.data.train} - {"hand_labels_synth"}  # a part of MPIINZSL
     assert len(hamer_sets) == 10 and len(paper.data.pose_sets) == 4
 

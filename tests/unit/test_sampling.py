@@ -151,6 +151,31 @@ def test_expectation_is_taken_when_a_token_is_fixed(model, batch, monkeypatch) -
     assert torch.allclose(hand.rotmats, model.tokenizer.decode_soft(codes), atol=1e-5)
 
 
+def test_mixed_decoding_takes_codes_of_kept_tokens_and_means_of_the_last(model, batch, monkeypatch) -> None:
+    context = model.encode_image(batch.image, batch.keypoints_2d)
+    answers, logits = [], model.logits
+
+    def recorded(ids, context):
+        answers.append((ids == model.mask_id, logits(ids, context)))
+        return answers[-1][1]
+
+    monkeypatch.setattr(model, "logits", recorded)
+    hand = sample(model, context, SamplerConfig(iterations=3, decode="mixed"))
+    masked, answer = answers[-1]
+    codes = model.tokenizer.codebook[hand.tokens.ids]
+    codes[masked] = (answer.softmax(-1) @ model.tokenizer.codebook)[masked]
+    assert 0 < masked.sum() < masked.numel()
+    assert torch.allclose(hand.rotmats, model.tokenizer.decode_soft(codes), atol=1e-5)
+
+
+@pytest.mark.parametrize("decode", ["expectation", "mixed", "codes"])
+def test_drawn_hypotheses_are_the_hands_of_their_tokens(model, batch, decode: str) -> None:
+    cfg = SamplerConfig(iterations=1, temperature=1.0, decode=decode)
+    hands = predict(model, batch, cfg, torch.Generator().manual_seed(0), hypotheses=4)
+    assert torch.allclose(hands.rotmats, model.tokenizer.decode_codes(hands.tokens.ids), atol=1e-6)
+    assert (hands.vertices_m[0] - hands.vertices_m[3]).abs().max() > 1e-4, "means would be all alike"
+
+
 def test_an_iteration_that_keeps_nothing_is_not_run(monkeypatch) -> None:
     small = small_model()
     spy = Spy(small, monkeypatch)
@@ -245,6 +270,28 @@ def test_without_picture_and_pose_hands_are_drawn_from_one_distribution(model, b
     assert torch.equal(dropped.tokens.ids, hands.tokens.ids)
     with pytest.raises(ValueError, match=r"temperature is 0"):
         generate(model, 2, SamplerConfig(), torch.Generator())
+
+
+@pytest.mark.parametrize("decode", ["expectation", "codes"])
+def test_half_precision_is_for_the_network_alone(model, batch, decode: str) -> None:
+    """Under bf16 autocast the hands stay close, and everything after the logits is fp32."""
+    cfg = SamplerConfig(iterations=1, decode=decode)
+    full = predict(model, batch, cfg)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = predict(model, batch, cfg)
+        context = model.encode_image(batch.image, batch.keypoints_2d)
+        logits = model.logits(torch.full((3, 32), model.mask_id), context).float()
+    assert logits.dtype == torch.float32 and half.vertices_m.dtype == torch.float32
+    assert not torch.equal(half.score, full.score)
+    assert torch.allclose(half.score, full.score, atol=0.05)
+    if decode == "codes":
+        codes = model.tokenizer.codebook[half.tokens.ids]
+    else:
+        codes = logits.softmax(-1) @ model.tokenizer.codebook
+        assert (half.vertices_m - full.vertices_m).norm(dim=-1).mean() < 2e-3
+    rotmats = model.tokenizer.decode_soft(codes)
+    assert torch.allclose(half.rotmats, rotmats, atol=1e-6)
+    assert torch.allclose(half.vertices_m, model.mano(rotmats, half.betas).vertices_m, atol=1e-6)
 
 
 def test_order_of_the_batch_is_the_order_of_the_hands(model, batch) -> None:

@@ -65,6 +65,8 @@ def test_the_loss_falls_and_all_metrics_are_reported(kind: str, tmp_path: Path) 
             last["train/loss"] < 0.95 * first["train/loss"] and last["train/joints_2d"] < 0.8 * first["train/joints_2d"]
         )
     assert {"train/lr", "train/grad_norm", "train/samples_per_s", "train/loss"} <= curve[60].keys()
+    if kind == "tokenizer":
+        assert 1 < last["train/perplexity"] <= recipe.tokenizer.codebook_size and 0 <= last["train/dead_share"] < 1
     assert curve[60]["train/grad_norm"] > 0
 
 
