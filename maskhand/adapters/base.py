@@ -106,18 +106,28 @@ def numbers(key: str, name: str, value: Any, shape: tuple[int, ...]) -> Array:
     return array
 
 
+def _constant(values: Any) -> Array:
+    array = np.array(values)
+    array.flags.writeable = False
+    return array
+
+
+_AXES = {name: _constant(factors) for name, factors in AXES_TO_OPENCV.items()}
+_ORDERS = {name: _constant(order) for name, order in JOINT_ORDERS.items()}
+
+
 def axes_to_opencv(spec: DatasetSpec) -> Array:
     """(3,) factors that take the dataset's camera axes to OpenCV's."""
     if spec.axes is None:
         raise CatalogError(f"{spec.name}: the card has axes: null, but its layout has labels in camera axes")
-    return np.array(AXES_TO_OPENCV[spec.axes])
+    return _AXES[spec.axes]
 
 
 def joint_order(spec: DatasetSpec) -> Array:
     """(21,) `openpose = joints[joint_order(spec)]`."""
     if spec.joint_order is None:
         raise CatalogError(f"{spec.name}: the card has joint_order: null, but its layout has joints")
-    return np.array(JOINT_ORDERS[spec.joint_order])
+    return _ORDERS[spec.joint_order]
 
 
 def box_around(points_px: Array) -> Array:
