@@ -15,7 +15,7 @@ _LONGEST_NAME, _LARGEST = 100, 8**11
 
 def sample_pieces(key: str, members: Mapping[str, bytes]) -> list[bytes]:
     """What stands in a tar for one sample: header, content and padding of `{key}.{extension}`, one after the other."""
-    pieces = []
+    pieces: list[bytes] = []
     for extension in sorted(members):
         content = members[extension]
         pieces += (_header(f"{key}.{extension}", len(content)), content, bytes(-len(content) % _BLOCK))
