@@ -1,13 +1,17 @@
 """Throughput and memory of building image shards, against copying the same bytes and against a plain loop.
 
-    python benchmarks/shard.py             # 1,000 and 4,000 hands of 224 px, 500 of 640 x 480
+    python benchmarks/shard.py             # 1,000 and 4,000 hands of 224 px, 500 of 640 x 480, 160 of 1500 x 1000
     python benchmarks/shard.py 224 2000    # width of the pictures, hands
 
-Pictures in FreiHAND's published layout are generated. In the same run, each in a process of its own, in turn, with the
-pictures out of the page cache before each; seconds of CPU and of the clock, the best of several rounds:
+Pictures in FreiHAND's published layout are generated. In the same run, each in a process of its own, in turn; the best
+of several rounds, with the pictures out of the page cache before each (cold) or in it (warm), with one process and with
+two:
 
-* copy: read every picture in the order of the plan, write the bytes in pieces of a shard's size, fsync. The bound;
-* ours: `maskhand shard`'s builder in one process (check, validation, labels, tars, sha256, records, manifest);
+* copy: read every picture in the order of the plan, write as many bytes as the tars have, in a file per shard, fsync.
+  The bound, reading ahead in threads as the builder does or (copy1) not, whichever is faster;
+* checked: the same, and every JPEG read to its end for damage. The bound of everything that checks pictures;
+* ours: the builder of `maskhand shard` (check, conversion, validation, labels, tars, sha256, records, manifest);
+  with Ray, too, whose session is started before;
 * plain: a loop that decodes each picture with Pillow to see that it can be, and writes it with `numpy.savez` and `json`
   through `tarfile`.
 """
@@ -25,6 +29,10 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +40,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from maskhand.adapters.whole_pictures import whole_picture
 from maskhand.catalog import DatasetSpec, load_spec
+from maskhand.shards.build import build_shards, serial_map
+from maskhand.shards.read_ahead import in_order
 
-SHARD, ROUNDS = 250, 2
-CASES = ((224, 1000), (224, 4000), (640, 500))
+SHARDS, ROUNDS, READERS, PIECE = 8, 3, 4, 8
+CASES = ((224, 1000), (224, 4000), (640, 500), (1500, 160))
 
 
-def spec() -> DatasetSpec:
-    return load_spec("freihand_synth").model_copy(update={"shard_size": SHARD, "images_per_annotation": {}})
+def spec(hands: int) -> DatasetSpec:
+    return load_spec("freihand_synth").model_copy(update={"shard_size": hands // SHARDS, "images_per_annotation": {}})
 
 
 def write_raw(folder: Path, width: int, hands: int) -> None:
@@ -69,61 +80,99 @@ def evict(folder: Path) -> None:
         os.close(file)
 
 
-def ours(raw: Path, out: Path, plan: list[list[int]]) -> None:
-    from maskhand.shards.build import build_shards
-
-    manifest = build_shards(spec(), str(raw), "training", str(out))
-    assert manifest.count == sum(map(len, plan)), manifest.rejects
+Shard = tuple[Path, Path, list[int], int]
+"""Raw folder, file to write, positions in it, bytes per hand beside the picture."""
 
 
-def copy(raw: Path, out: Path, plan: list[list[int]]) -> None:
-    out.mkdir()
-    for number, positions in enumerate(plan):
-        pieces = [(raw / "training" / "rgb" / f"{k:08d}.jpg").read_bytes() for k in positions]
-        with open(out / f"{number}.tar", "wb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
+def read_pictures(raw: Path, check: bool, positions: Sequence[int]) -> list[bytes]:
+    found = []
+    for k in positions:
+        with open(raw / "training" / "rgb" / f"{k:08d}.jpg", "rb", buffering=0) as file:
+            found.append(file.read())
+        if check:
+            whole_picture(found[-1])
+    return found
 
 
-def plain(raw: Path, out: Path, plan: list[list[int]]) -> None:
-    out.mkdir()
+def copy_shard(shard: Shard, *, check: bool = False, ahead: bool = True) -> None:
+    raw, target, positions, extra = shard
+    pieces = [positions[start : start + PIECE] for start in range(0, len(positions), PIECE)]
+    read = partial(read_pictures, raw, check)
+    with ThreadPoolExecutor(READERS) as pool, open(target, "wb") as file:
+        for pictures in in_order(pool, read, pieces, 2 * READERS) if ahead else map(read, pieces):
+            file.writelines(pictures)
+            file.write(bytes(extra * len(pictures)))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def plain_shard(shard: Shard) -> None:
+    raw, target, positions, _ = shard
     lists = {name: json.loads((raw / f"training_{name}.json").read_text()) for name in ("K", "xyz", "mano")}
-    for number, positions in enumerate(plan):
-        with tarfile.open(out / f"{number}.tar", "w") as tar:
-            for k in positions:
-                data = (raw / "training" / "rgb" / f"{k:08d}.jpg").read_bytes()
-                with Image.open(io.BytesIO(data)) as image:
-                    image.load()
-                arrays = io.BytesIO()
-                np.savez(arrays, **{name: np.array(values[k]) for name, values in lists.items()})
-                facts = json.dumps({"index": k, "sha256": hashlib.sha256(data).hexdigest()}).encode()
-                for end, content in (("jpg", data), ("json", facts), ("npz", arrays.getvalue())):
-                    info = tarfile.TarInfo(f"{k:08d}.{end}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
-        os.sync()
+    with tarfile.open(target, "w") as tar:
+        for k in positions:
+            data = (raw / "training" / "rgb" / f"{k:08d}.jpg").read_bytes()
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+            arrays = io.BytesIO()
+            np.savez(arrays, **{name: np.array(values[k]) for name, values in lists.items()})  # type: ignore[arg-type]
+            facts = json.dumps({"index": k, "sha256": hashlib.sha256(data).hexdigest()}).encode()
+            for end, content in (("jpg", data), ("json", facts), ("npz", arrays.getvalue())):
+                info = tarfile.TarInfo(f"{k:08d}.{end}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    os.sync()
 
 
-WAYS = {"copy": copy, "ours": ours, "plain": plain}
+WAYS: dict[str, Callable[[Shard], None]] = {
+    "copy": copy_shard,
+    "copy1": partial(copy_shard, ahead=False),
+    "checked": partial(copy_shard, check=True),
+    "plain": plain_shard,
+}
 
 
-def measure(way: str, raw: Path, out: Path) -> None:
-    """Print seconds and MB of one way; imports and the plan come before."""
-    import maskhand.shards.build  # noqa: F401  (its imports are not what is measured)
+@contextmanager
+def mapper_of(workers: str) -> Iterator[Callable[..., Any]]:
+    """`1`, `2` processes or `ray`; they are there and have imported everything before the clock starts."""
+    if workers == "1":
+        yield serial_map
+    elif workers == "ray":
+        from maskhand.cluster.map import map_shards
+        from maskhand.cluster.session import ray_session
 
-    if way == "ours":  # the first tar imports it
-        import webdataset  # noqa: F401
+        with ray_session():
+            map_shards(_warm_up, [0.0] * 4)
+            yield map_shards
+    else:
+        with ProcessPoolExecutor(int(workers)) as pool:
+            list(pool.map(_warm_up, [0.5] * int(workers)))
+            yield lambda fn, items, **_: list(pool.map(fn, items))
 
+
+def _warm_up(seconds: float) -> None:
+    import maskhand.shards.build  # noqa: F401
+
+    time.sleep(seconds)
+
+
+def measure(way: str, workers: str, raw: Path, out: Path, hands: int, extra: int) -> None:
+    """Print seconds and MB of one way; imports, workers and the plan of the copies come before."""
     from maskhand.adapters import open_adapter
     from maskhand.shards.plan import make_plan
 
-    shards = make_plan(spec(), "training", open_adapter(spec(), str(raw), "training").plan(), 0).shards
-    plan = [shard.tolist() for shard in shards]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cpu, clock = time.process_time(), time.perf_counter()
-    WAYS[way](raw, out, plan)
-    seconds = [time.process_time() - cpu, time.perf_counter() - clock]
+    plan = make_plan(spec(hands), "training", open_adapter(spec(hands), str(raw), "training").plan(), 0)
+    shards: list[Shard] = [(raw, out / f"{n}.tar", shard.tolist(), extra) for n, shard in enumerate(plan.shards)]
+    out.mkdir()
+    with mapper_of(workers) as mapper:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        cpu, clock = time.process_time(), time.perf_counter()
+        if way == "ours":
+            manifest = build_shards(spec(hands), str(raw), "training", str(out), mapper=mapper)
+            assert manifest.count == hands, manifest.rejects
+        else:
+            mapper(WAYS[way], shards)
+        seconds = time.process_time() - cpu, time.perf_counter() - clock
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(json.dumps({"cpu": seconds[0], "clock": seconds[1], "peak_mb": peak}))
 
@@ -132,31 +181,48 @@ def compare(width: int, hands: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         raw, out = Path(scratch) / "raw", Path(scratch) / "out"
         write_raw(raw, width, hands)
-        size_mb = sum(path.stat().st_size for path in raw.rglob("*.jpg")) / 1e6
-        found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-        for _ in range(ROUNDS):
-            for way, rounds in found.items():
-                shutil.rmtree(out, ignore_errors=True)
-                evict(raw)
-                command = [sys.executable, __file__, "--measure", way, str(raw), str(out)]
-                rounds.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    best = {way: {key: min(r[key] for r in rounds) for key in rounds[0]} for way, rounds in found.items()}
-    for way, got in best.items():
-        print(
-            f"{width:5d} {hands:6d} {size_mb:6.0f}  {way:5} {got['cpu'] / hands * 1e3:8.3f} "
-            f"{got['clock'] / hands * 1e3:9.3f} {size_mb / got['clock']:6.0f} "
-            f"{best['copy']['clock'] / got['clock']:8.2f} {best['plain']['cpu'] / got['cpu']:13.2f} "
-            f"{got['peak_mb']:8.0f}",
-            flush=True,
-        )
+        pictures = sum(path.stat().st_size for path in raw.rglob("*.jpg"))
+        build_shards(spec(hands), str(raw), "training", str(out))
+        extra = (sum(path.stat().st_size for path in out.rglob("*.tar")) - pictures) // hands
+        for cache in ("cold", "warm"):
+            runs = [(way, workers) for workers in ("1", "2") for way in ("copy", "copy1", "checked", "ours")]
+            runs += [("ours", "ray"), ("plain", "1")] if cache == "cold" else []
+            best = {run: {"cpu": np.inf, "clock": np.inf, "peak_mb": np.inf} for run in runs}
+            for _ in range(ROUNDS):
+                for way, workers in runs:
+                    shutil.rmtree(out, ignore_errors=True)
+                    if cache == "cold":
+                        evict(raw)
+                    command = [sys.executable, __file__, "--measure", way, workers, *map(str, (raw, out, hands, extra))]
+                    done = subprocess.run(command, check=True, capture_output=True, text=True)
+                    got = json.loads(done.stdout.splitlines()[-1])
+                    best[way, workers] = {name: min(value, got[name]) for name, value in best[way, workers].items()}
+            for way, workers in runs:
+                report(
+                    f"{width:5d} {hands:6d} {(pictures / hands + extra) / 1e3:4.0f}  {cache}", way, workers, hands, best
+                )
+
+
+def report(case: str, way: str, workers: str, hands: int, best: dict[tuple[str, str], dict[str, float]]) -> None:
+    got, beside = best[way, workers], "2" if workers == "ray" else workers
+    bound = min(best["copy", beside]["clock"], best["copy1", beside]["clock"])
+    alone = workers == "1"
+    # Of several processes this one sees neither.
+    cpu, peak = (f"{got['cpu'] / hands * 1e3:8.3f}", f"{got['peak_mb']:7.0f}") if alone else (f"{'':8}", "")
+    print(
+        f"{case}  {workers:>3}  {way:7} {cpu} {got['clock'] / hands * 1e3:8.3f} {bound / got['clock']:8.2f} "
+        f"{best['checked', beside]['clock'] / got['clock']:11.2f} {peak}",
+        flush=True,
+    )
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
-        return measure(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
-    print("width  hands     MB  way   CPU ms/hand  ms/hand   MB/s  of copy  plain CPU / own  peak MB")
-    for width, hands in [(int(sys.argv[1]), int(sys.argv[2]))] if len(sys.argv) == 3 else CASES:
-        compare(width, hands)
+        way, workers, raw, out, hands, extra = sys.argv[2:]
+        return measure(way, workers, Path(raw), Path(out), int(hands), int(extra))
+    print("width  hands kB/hand workers way   CPU ms/hand  ms/hand  of copy  of checked  peak MB")
+    for case in [(int(sys.argv[1]), int(sys.argv[2]))] if len(sys.argv) == 3 else CASES:
+        compare(*case)
 
 
 if __name__ == "__main__":

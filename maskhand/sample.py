@@ -83,32 +83,22 @@ class HandSample:
 
     def validate(self) -> None:
         """Raise SampleError with a countable reason when a field has the wrong shape, a bad number or no sense."""
-        if not self.key or not all(c.isalnum() or c in "-_" for c in self.key):
+        if not self.key.replace("-", "0").replace("_", "0").isalnum():
             raise SampleError("bad_key", f"key {self.key!r}: expected letters, digits, '-' and '_' only")
         if self.side not in ("right", "left"):
             raise SampleError("bad_side", f"{self.key}: side is {self.side!r}, expected 'right' or 'left'")
         self._check_image()
-        shapes: dict[str, tuple[Array | None, tuple[int, ...]]] = {
-            "box_xyxy_px": (self.box_xyxy_px, (4,)),
-            "camera.K_px": (self.camera.K_px if self.camera else None, (3, 3)),
-            "joints_2d_px": (self.joints_2d_px, (NUM_JOINTS, 2)),
-            "joints_2d_conf": (self.joints_2d_conf, (NUM_JOINTS,)),
-            "joints_2d_occluded": (self.joints_2d_occluded, (NUM_JOINTS,)),
-            "joints_cam_m": (self.joints_cam_m, (NUM_JOINTS, 3)),
-            "joints_3d_valid": (self.joints_3d_valid, (NUM_JOINTS,)),
-            "vertices_cam_m": (self.vertices_cam_m, (NUM_VERTICES, 3)),
-            "mano.pose_aa": (self.mano.pose_aa if self.mano else None, (16, 3)),
-            "mano.betas": (self.mano.betas if self.mano else None, (NUM_BETAS,)),
-            "mano.transl_cam_m": (self.mano.transl_cam_m if self.mano else None, (3,)),
-        }
-        for name, (value, expected) in shapes.items():
+        for name, record, shape in _SHAPES:
+            holder = self if record is None else getattr(self, record)
+            value = None if holder is None else getattr(holder, name)
             if value is None:
                 continue
-            if value.shape != expected:
-                raise SampleError("wrong_shape", f"{self.key}: {name} has shape {value.shape}, expected {expected}")
-            if not np.isfinite(value).all():
-                raise SampleError("not_finite", f"{self.key}: {name} holds NaN or infinity")
-        x0, y0, x1, y1 = self.box_xyxy_px
+            where = name if record is None else f"{record}.{name}"
+            if value.shape != shape:
+                raise SampleError("wrong_shape", f"{self.key}: {where} has shape {value.shape}, expected {shape}")
+            if not all_finite(value):
+                raise SampleError("not_finite", f"{self.key}: {where} holds NaN or infinity")
+        x0, y0, x1, y1 = self.box_xyxy_px.tolist()
         width, height = self.image_size_px
         if x1 - x0 < 2 or y1 - y0 < 2:
             raise SampleError("empty_box", f"{self.key}: box {self.box_xyxy_px.tolist()} is smaller than 2 pixels")
@@ -116,11 +106,33 @@ class HandSample:
             raise SampleError("box_outside", f"{self.key}: box {self.box_xyxy_px.tolist()} lies outside the picture")
 
     def _check_image(self) -> None:
-        magic = {"jpg": (b"\xff\xd8\xff", b"\xff\xd9"), "png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}
-        if self.image_format not in magic:
+        if self.image_format not in _MAGIC:
             raise SampleError("bad_image", f"{self.key}: image format {self.image_format!r}, expected jpg or png")
-        head, tail = magic[self.image_format]
+        head, tail = _MAGIC[self.image_format]
         if not self.image.startswith(head):
             raise SampleError("bad_image", f"{self.key}: the picture is not a {self.image_format} file")
         if tail not in self.image[-64:]:
             raise SampleError("cut_image", f"{self.key}: the {self.image_format} file ends too early; copy it again")
+
+
+_MAGIC = {"jpg": (b"\xff\xd8\xff", b"\xff\xd9"), "png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}
+_SHAPES: tuple[tuple[str, str | None, tuple[int, ...]], ...] = (
+    ("box_xyxy_px", None, (4,)),
+    ("K_px", "camera", (3, 3)),
+    ("joints_2d_px", None, (NUM_JOINTS, 2)),
+    ("joints_2d_conf", None, (NUM_JOINTS,)),
+    ("joints_2d_occluded", None, (NUM_JOINTS,)),
+    ("joints_cam_m", None, (NUM_JOINTS, 3)),
+    ("joints_3d_valid", None, (NUM_JOINTS,)),
+    ("vertices_cam_m", None, (NUM_VERTICES, 3)),
+    ("pose_aa", "mano", (16, 3)),
+    ("betas", "mano", (NUM_BETAS,)),
+    ("transl_cam_m", "mano", (3,)),
+)
+"""Field, the record in the sample that holds it, shape."""
+
+
+def all_finite(values: Array) -> bool:
+    """Is no number NaN or infinite?"""
+    # A finite sum of squares proves it in a third of the time; finite numbers may still overflow in it.
+    return bool(np.isfinite(np.vdot(values, values))) or bool(np.isfinite(values).all())

@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -75,6 +75,9 @@ def size(uri: str | Path) -> int | None:
 
 def read_bytes(uri: str | Path) -> bytes:
     """The whole file; MissingFileError when there is none."""
+    if not is_remote(uri):
+        with _sentences(uri), open(uri, "rb", buffering=0) as file:
+            return file.read()
     with open_stream(uri) as stream:
         return stream.read()
 
@@ -114,13 +117,35 @@ def sha256(uri: str | Path) -> str:
 
 def write_bytes_atomic(uri: str | Path, data: bytes) -> None:
     """Put a whole file in place at once (locally: temporary file, fsync, rename, fsync of the folder)."""
+    with atomic_writer(uri) as write:
+        write(data)
+
+
+@contextlib.contextmanager
+def atomic_writer(uri: str | Path) -> Iterator[Callable[[bytes], object]]:
+    """A function that appends to a file, which is put in place at once when the block ends; not if it ends in an error.
+
+    A local file grows on disk, an S3 object is kept in memory until it is whole.
+    """
     if is_remote(uri):
+        pieces: list[bytes] = []
+        yield pieces.append
         bucket, key = _bucket_key(uri)
         with _sentences(uri):
-            _s3().put_object(Bucket=bucket, Key=key, Body=data)
+            _s3().put_object(Bucket=bucket, Key=key, Body=b"".join(pieces))
         return
-    with _sentences(uri), _local_replacement(Path(uri)) as file:
-        file.write(data)
+    # Errors of the block itself are not about this file and pass as they are.
+    with contextlib.ExitStack() as stack:
+        with _sentences(uri):
+            file = stack.enter_context(_local_replacement(Path(uri)))
+
+        def write(data: bytes) -> None:
+            with _sentences(uri):
+                file.write(data)
+
+        yield write
+        with _sentences(uri):
+            stack.close()
 
 
 def put_file(local_path: str | Path, uri: str | Path) -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
 
 from maskhand import storage
 from maskhand.adapters.whole_pictures import whole_picture
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS
-from maskhand.sample import HandSample, SampleError
+from maskhand.sample import HandSample, SampleError, all_finite
 
 Array = np.ndarray
 
@@ -100,28 +101,38 @@ def numbers(key: str, name: str, value: Any, shape: tuple[int, ...]) -> Array:
         raise SampleError("wrong_shape", f"{key}: {name} is not a table of numbers of shape {shape}") from None
     if array.shape != shape:
         raise SampleError("wrong_shape", f"{key}: {name} has shape {array.shape}, expected {shape}")
-    if not np.isfinite(array).all():
+    if not all_finite(array):
         raise SampleError("not_finite", f"{key}: {name} holds NaN or infinity")
     return array
+
+
+def _constant(values: Any) -> Array:
+    array = np.array(values)
+    array.flags.writeable = False
+    return array
+
+
+_AXES = {name: _constant(factors) for name, factors in AXES_TO_OPENCV.items()}
+_ORDERS = {name: _constant(order) for name, order in JOINT_ORDERS.items()}
 
 
 def axes_to_opencv(spec: DatasetSpec) -> Array:
     """(3,) factors that take the dataset's camera axes to OpenCV's."""
     if spec.axes is None:
         raise CatalogError(f"{spec.name}: the card has axes: null, but its layout has labels in camera axes")
-    return np.array(AXES_TO_OPENCV[spec.axes])
+    return _AXES[spec.axes]
 
 
 def joint_order(spec: DatasetSpec) -> Array:
     """(21,) `openpose = joints[joint_order(spec)]`."""
     if spec.joint_order is None:
         raise CatalogError(f"{spec.name}: the card has joint_order: null, but its layout has joints")
-    return np.array(JOINT_ORDERS[spec.joint_order])
+    return _ORDERS[spec.joint_order]
 
 
 def box_around(points_px: Array) -> Array:
     """(N, 2) pixels -> (4,) float32 x0, y0, x1, y1: the tight box; cropping adds its own margin."""
-    return np.concatenate([points_px.min(0), points_px.max(0)]).astype(np.float32)
+    return np.concatenate([np.minimum.reduce(points_px), np.maximum.reduce(points_px)]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -134,11 +145,19 @@ def read_json(uri: str) -> JsonFile:
     """Parse an annotation file; RawDataError when it is cut or not JSON."""
     data = storage.read_bytes(uri)
     try:
-        return JsonFile(json.loads(data), hashlib.sha256(data).hexdigest())
+        return JsonFile(_parsed(data), hashlib.sha256(data).hexdigest())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RawDataError(
             f"{uri}: not valid JSON ({error}); the file holds {len(data)} bytes and was probably cut, copy it again"
         ) from None
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        # NaN is no JSON, yet Python writes it; such a number is one sample's fault and not the file's.
+        return json.loads(data)
 
 
 def any_exists(uris: Sequence[str]) -> bool:

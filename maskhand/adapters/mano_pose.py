@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
+from maskhand.adapters.turns import after, turn_of_matrix, turn_of_vector, turned, vector_of_turn
 from maskhand.catalog import DatasetSpec, ManoConvention
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT, Side
 from maskhand.hand.model_file import OPEN_HAND_FOLDER, HandModel, default_hand_path, load_hand_model
@@ -47,19 +47,21 @@ class ManoReader:
         """
         if side == "left" and not self.convention.left_shapedirs_fixed:
             return None
-        rest = rest_joints(self.right_path, betas)
+        wrist, middle = rest_wrist_and_middle(self.right_path, betas)
         if side == "left":
-            rest = rest * MIRROR_POINT
-        rotation = Rotation.from_matrix(camera_from_stored) * Rotation.from_rotvec(stored_pose[:3])
+            wrist, middle = wrist * MIRROR_POINT, middle * MIRROR_POINT
+        turn = after(turn_of_matrix(camera_from_stored), turn_of_vector(stored_pose[:3].tolist()))
         if transl_m is not None:
             # x_cam = C (R (x - J0) + J0 + t - c) = CR (x - J0) + J0 + t', solved for t'.
-            origin = np.zeros(3) if origin_stored_m is None else origin_stored_m
-            transl = camera_from_stored @ (rest[0] + transl_m - origin) - rest[0]
+            origin = 0.0 if origin_stored_m is None else origin_stored_m
+            transl = camera_from_stored @ (wrist + transl_m - origin) - wrist
         else:
             assert middle_mcp_cam_m is not None, "either a translation or joint 9 places the mesh"
-            transl = middle_mcp_cam_m - (rest[0] + rotation.apply(rest[_MIDDLE_MCP] - rest[0]))
-        pose = np.concatenate([rotation.as_rotvec()[None], self._fingers(stored_pose[3:], side)])
-        return HandPose(pose.astype(np.float32), betas.astype(np.float32), transl.astype(np.float32))
+            transl = middle_mcp_cam_m - (wrist + turned(turn, (middle - wrist).tolist()))
+        pose = np.empty((16, 3), np.float32)
+        pose[0] = vector_of_turn(turn)
+        pose[1:] = self._fingers(stored_pose[3:], side)
+        return HandPose(pose, betas.astype(np.float32), transl.astype(np.float32))
 
     def _fingers(self, stored: Array, side: Side) -> Array:
         """(n,) stored finger parameters -> (15, 3) absolute axis-angle."""
@@ -92,17 +94,19 @@ def mano_reader(spec: DatasetSpec) -> tuple[ManoReader | None, tuple[str, ...]]:
     return ManoReader(spec.mano, str(right), str(default_hand_path("left"))), ()
 
 
-def rest_joints(model_path: str, betas: Array) -> Array:
-    """(16, 3) joints of the shaped, unposed hand: `J_regressor (template + shapedirs betas)`."""
+def rest_wrist_and_middle(model_path: str, betas: Array) -> tuple[Array, Array]:
+    """(3,) each: the wrist and joint 9 of the shaped, unposed hand: `J_regressor (template + shapedirs betas)`."""
     mean, directions = _joint_shapes(model_path)
-    return mean + directions @ betas
+    wrist, middle = mean + directions @ betas
+    return wrist, middle
 
 
 @lru_cache(maxsize=4)
 def _joint_shapes(model_path: str) -> tuple[Array, Array]:
-    """(16, 3) joints of the mean hand and (16, 3, 10) their directions; regressed once, not for every sample."""
+    """(2, 3) joints of the mean hand and (2, 3, 10) their directions; regressed once, not for every sample."""
     model = _model(model_path)
-    return model.j_regressor @ model.v_template_m, np.einsum("jv,vck->jck", model.j_regressor, model.shapedirs)
+    regressor = model.j_regressor[[0, _MIDDLE_MCP]]
+    return regressor @ model.v_template_m, np.einsum("jv,vck->jck", regressor, model.shapedirs)
 
 
 @lru_cache(maxsize=4)

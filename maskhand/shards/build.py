@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from maskhand import storage
@@ -16,6 +17,7 @@ from maskhand.shards.codec import Members, encode_sample
 from maskhand.shards.layout import FORMAT_VERSION, IMAGES, ShardError, manifest_uri, record_uri, tar_uri
 from maskhand.shards.manifest import Manifest, ShardRecord, entries_and_rejects, find_manifest, read_record
 from maskhand.shards.plan import make_plan
+from maskhand.shards.read_ahead import in_order
 from maskhand.shards.writer import write_shard
 
 T = TypeVar("T")
@@ -24,6 +26,10 @@ OnShard = Callable[[ShardRecord], None]
 
 _WAVE = 128
 """Shards handed to the mapper at once: bounds how much annotation waits in the driver."""
+
+_READERS, _PIECE = 4, 8
+"""Threads that read the hands of a shard ahead, and how many hands each takes at a time. Disks answer several questions
+at once, and pictures are checked while other threads hold the interpreter."""
 
 
 class Mapper(Protocol):
@@ -114,15 +120,20 @@ def build_shards(
 
 def write_image_shard(task: ImageTask) -> ShardRecord:
     """Read, validate and write the samples of one shard (runs in a worker)."""
+    pieces = [task.items[start : start + _PIECE] for start in range(0, len(task.items), _PIECE)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        outcomes = chain.from_iterable(in_order(pool, partial(_outcomes, task.adapter), pieces, 2 * _READERS))
+        return write_shard(task.part_uri, task.name, task.plan_digest, outcomes)
 
-    def outcomes() -> Iterator[tuple[str, Members | SampleError]]:
-        for item in task.items:
-            try:
-                yield item.key, encode_sample(task.adapter.read(item))
-            except SampleError as error:
-                yield item.key, error
 
-    return write_shard(task.part_uri, task.name, task.plan_digest, outcomes())
+def _outcomes(adapter: Adapter, items: Sequence[Item]) -> list[tuple[str, Members | SampleError]]:
+    found: list[tuple[str, Members | SampleError]] = []
+    for item in items:
+        try:
+            found.append((item.key, encode_sample(adapter.read(item))))
+        except SampleError as error:
+            found.append((item.key, error))
+    return found
 
 
 def build_part(

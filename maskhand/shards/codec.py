@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -27,37 +24,13 @@ _ARRAYS = (
     "vertices_cam_m",
 )
 _MANO = ("pose_aa", "betas", "transl_cam_m")
-
-
-@dataclass(frozen=True)
-class Tar:
-    """A finished tar in memory."""
-
-    data: bytes
-    count: int
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
-
-
-def encode_tar(samples: Iterable[tuple[str, Members]]) -> Tar:
-    """A plain POSIX tar whose bytes depend on the members alone: fixed time, owner and mode, members in given order."""
-    # webdataset imports torch; whoever only reads manifests should not wait for that.
-    from webdataset.writer import TarWriter
-
-    buffer = io.BytesIO()
-    count = 0
-    with TarWriter(buffer, user="", group="", mode=0o444, mtime=0, encoder=False) as writer:
-        for key, members in samples:
-            writer.write({"__key__": key, **members})
-            count += 1
-    return Tar(buffer.getvalue(), count)
+_TO_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def decode_tar(stream: IO[bytes], uri: str) -> Iterator[tuple[str, Members]]:
     """Keys and members in the tar's order. A tar cut inside a member raises ShardError; one cut between two members
     ends silently, which is why every reader compares counts with the manifest."""
+    # webdataset imports torch; whoever only reads manifests should not wait for that.
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
     try:
@@ -72,16 +45,16 @@ def encode_sample(sample: HandSample) -> Members:
         "dataset": sample.dataset,
         "side": sample.side,
         "image_size_px": list(sample.image_size_px),
-        "box_xyxy_px": [float(v) for v in sample.box_xyxy_px],
+        "box_xyxy_px": sample.box_xyxy_px.tolist(),
         "K_px": None if sample.camera is None else sample.camera.K_px.tolist(),
         "origin": sample.origin,
     }
-    arrays = {name: getattr(sample, name) for name in _ARRAYS if getattr(sample, name) is not None}
+    arrays = {name: array for name in _ARRAYS if (array := getattr(sample, name)) is not None}
     if sample.mano is not None:
         arrays |= {f"mano_{name}": getattr(sample.mano, name) for name in _MANO}
     return {
         sample.image_format: sample.image,
-        "json": json.dumps(facts, sort_keys=True, separators=(",", ":")).encode(),
+        "json": _TO_JSON.encode(facts).encode(),
         "npz": encode_arrays(arrays),
     }
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 import io
+import math
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -23,33 +25,68 @@ _LOCAL_LENGTHS = struct.Struct("<26xHH")
 # The writer's: zip64 fields in local headers, as numpy asks for them, and a date that is fixed, 1 January 1980.
 _WRITE_LOCAL, _WRITE_EXTRA = struct.Struct("<4s5H3I2H"), struct.Struct("<2H2Q")
 _WRITE_ENTRY, _WRITE_END = struct.Struct("<4s4B4H3I5H2I"), struct.Struct("<4s4H2IH")
+_CHECKSUM = struct.Struct("<I")
 _DATE, _IN_EXTRA = 0x21, 0xFFFFFFFF
 _NPY = b"\x93NUMPY\x01\x00"
 
 
 def encode_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     """An npz file whose bytes depend on the arrays alone: those of `numpy.savez` with the names sorted."""
-    pieces: list[bytes] = []
-    directory: list[bytes] = []
-    offset = 0
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name])
-        if array.dtype.hasobject:
+    given = [(name, np.asarray(arrays[name])) for name in sorted(arrays)]
+    # Arrays of one kind and shape give files that differ in their data and checksums alone.
+    blank = _blank_file(tuple((name, a.dtype, a.shape, _in_c_order(a)) for name, a in given))
+    file = bytearray(blank.content)
+    for (_, array), entry in zip(given, blank.entries, strict=True):
+        data = array.tobytes("C" if entry.in_c_order else "F")
+        file[entry.data : entry.data + len(data)] = data
+        checksum = zlib.crc32(data, entry.header_checksum)
+        _CHECKSUM.pack_into(file, entry.local + 14, checksum)
+        _CHECKSUM.pack_into(file, entry.listed + 16, checksum)
+    return bytes(file)
+
+
+def _in_c_order(array: np.ndarray) -> bool:
+    return array.flags.c_contiguous or not array.flags.f_contiguous
+
+
+@dataclass(frozen=True)
+class _BlankEntry:
+    """Where an array stands in a file: offsets of its local header, of its data and of its line in the directory."""
+
+    in_c_order: bool
+    header_checksum: int
+    local: int
+    data: int
+    listed: int
+
+
+@dataclass(frozen=True)
+class _BlankFile:
+    """A file without data and checksums."""
+
+    content: bytes
+    entries: tuple[_BlankEntry, ...]
+
+
+@lru_cache(maxsize=64)
+def _blank_file(kinds: tuple[tuple[str, np.dtype, tuple[int, ...], bool], ...]) -> _BlankFile:
+    content, places, directory = bytearray(), [], bytearray()
+    for name, dtype, shape, in_c_order in kinds:
+        if dtype.hasobject:
             raise ShardError(f"array {name!r} holds Python objects; only numbers, flags and text are stored")
-        in_c_order = array.flags.c_contiguous or not array.flags.f_contiguous
-        content = _header_bytes(array.dtype, array.shape, in_c_order) + array.tobytes("C" if in_c_order else "F")
-        label, size, checksum = f"{name}.npy".encode("ascii"), len(content), zlib.crc32(content)
-        local = _WRITE_LOCAL.pack(b"PK\3\4", 45, 0, 0, 0, _DATE, checksum, _IN_EXTRA, _IN_EXTRA, len(label), 20)
-        pieces += (local, label, _WRITE_EXTRA.pack(1, 16, size, size), content)
-        numbers = (45, 3, 45, 0, 0, 0, 0, _DATE, checksum, size, size, len(label), 0, 0, 0, 0, 0o600 << 16, offset)
-        directory += (_WRITE_ENTRY.pack(b"PK\1\2", *numbers), label)
-        offset += len(local) + len(label) + _WRITE_EXTRA.size + size
-    listing = b"".join(directory)
-    end = _WRITE_END.pack(b"PK\5\6", 0, 0, len(arrays), len(arrays), len(listing), offset, 0)
-    return b"".join((*pieces, listing, end))
+        header, label = _header_bytes(dtype, shape, in_c_order), f"{name}.npy".encode("ascii")
+        local, size = len(content), len(header) + dtype.itemsize * math.prod(shape)
+        content += _WRITE_LOCAL.pack(b"PK\3\4", 45, 0, 0, 0, _DATE, 0, _IN_EXTRA, _IN_EXTRA, len(label), 20)
+        content += label + _WRITE_EXTRA.pack(1, 16, size, size) + header
+        places.append((in_c_order, zlib.crc32(header), local, len(content), len(directory)))
+        content += bytes(size - len(header))
+        numbers = (45, 3, 45, 0, 0, 0, 0, _DATE, 0, size, size, len(label), 0, 0, 0, 0, 0o600 << 16, local)
+        directory += _WRITE_ENTRY.pack(b"PK\1\2", *numbers) + label
+    entries = tuple(_BlankEntry(*place[:4], listed=len(content) + place[4]) for place in places)
+    end = _WRITE_END.pack(b"PK\5\6", 0, 0, len(kinds), len(kinds), len(directory), len(content), 0)
+    return _BlankFile(bytes(content + directory + end), entries)
 
 
-@lru_cache(maxsize=256)
 def _header_bytes(dtype: np.dtype, shape: tuple[int, ...], in_c_order: bool) -> bytes:
     buffer = io.BytesIO()
     fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": not in_c_order, "shape": shape}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator
 
 from maskhand import storage
 from maskhand.sample import SampleError
-from maskhand.shards.codec import Members, encode_tar
+from maskhand.shards.codec import Members
 from maskhand.shards.layout import record_uri, tar_uri
 from maskhand.shards.manifest import Reject, ShardRecord, record_to_json
+from maskhand.shards.tar import in_blocks, sample_pieces
+
+_BLOCK = 1 << 20
+"""Bytes of a tar that are put together before they are hashed and written."""
 
 
 def write_shard(
@@ -19,16 +24,23 @@ def write_shard(
     A killed writer leaves either nothing, or a tar without record that the next run writes again with the same bytes.
     """
     rejects: list[Reject] = []
-    accepted: list[tuple[str, Members]] = []
-    for key, outcome in outcomes:
-        if isinstance(outcome, SampleError):
-            rejects.append(Reject(key, outcome.reason, str(outcome)))
-        else:
-            accepted.append((key, outcome))
-    tar = encode_tar(accepted)
-    record = ShardRecord(
-        name, plan_digest, len(accepted) + len(rejects), tar.count, len(tar.data), tar.sha256, tuple(rejects)
-    )
-    storage.write_bytes_atomic(tar_uri(part_uri, name), tar.data)
+    count = size = 0
+
+    def accepted() -> Iterator[list[bytes]]:
+        nonlocal count
+        for key, outcome in outcomes:
+            if isinstance(outcome, SampleError):
+                rejects.append(Reject(key, outcome.reason, str(outcome)))
+            else:
+                count += 1
+                yield sample_pieces(key, outcome)
+
+    digest = hashlib.sha256()
+    with storage.atomic_writer(tar_uri(part_uri, name)) as write:
+        for block in in_blocks(accepted(), _BLOCK):
+            write(block)
+            digest.update(block)
+            size += len(block)
+    record = ShardRecord(name, plan_digest, count + len(rejects), count, size, digest.hexdigest(), tuple(rejects))
     storage.write_bytes_atomic(record_uri(part_uri, name), record_to_json(record))
     return record

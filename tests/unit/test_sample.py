@@ -36,18 +36,22 @@ def _sample(**changes) -> HandSample:
 
 def test_a_good_sample_passes() -> None:
     _sample().validate()
+    _sample(joints_2d_px=np.full((21, 2), 1e30, np.float32)).validate()  # finite, although its square is not
+    _sample(key="---").validate()
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"key": "a.b"}, "bad_key"),
+        ({"key": ""}, "bad_key"),
         ({"side": "both"}, "bad_side"),
         ({"image": b"GIF89a"}, "bad_image"),
         ({"image": _sample().image[:200]}, "cut_image"),
         ({"image_format": "gif"}, "bad_image"),
         ({"joints_cam_m": np.zeros((20, 3), np.float32)}, "wrong_shape"),
         ({"joints_2d_px": np.full((21, 2), np.nan, np.float32)}, "not_finite"),
+        ({"joints_2d_px": np.full((21, 2), -np.inf, np.float32)}, "not_finite"),
         ({"box_xyxy_px": np.array([4, 4, 4, 30], np.float32)}, "empty_box"),
         ({"box_xyxy_px": np.array([50, 4, 90, 30], np.float32)}, "box_outside"),
     ],

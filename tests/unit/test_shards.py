@@ -29,8 +29,10 @@ from maskhand.shards.manifest import Manifest, read_manifest
 from maskhand.shards.mixture import LANES, TrainingStream
 from maskhand.shards.npz import decode_arrays, encode_arrays
 from maskhand.shards.plan import make_plan
+from maskhand.shards.read_ahead import in_order
 from maskhand.shards.reader import ShardSample, ShardSet, iterate_samples
 from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.tar import in_blocks, sample_pieces
 from maskhand.shards.verify import verify
 
 SPEC = load_spec("freihand_synth").model_copy(update={"shard_size": 5, "mano": None, "images_per_annotation": {}})
@@ -108,6 +110,58 @@ def test_bytes_do_not_depend_on_workers_or_place(raw: Fixture, tmp_path: Path) -
     assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
     assert sorted(done) == [entry.name for entry in one.shards]
     assert _build(raw, tmp_path / "three", seed=1).digest != one.digest
+
+
+@pytest.mark.parametrize(("readers", "piece"), [(1, 1), (3, 2), (8, 100)])
+def test_bytes_do_not_depend_on_the_reading_threads(
+    raw: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readers: int, piece: int
+) -> None:
+    _build(raw, tmp_path / "usual")
+    monkeypatch.setattr("maskhand.shards.build._READERS", readers)
+    monkeypatch.setattr("maskhand.shards.build._PIECE", piece)
+    _build(raw, tmp_path / "other")
+    assert _bytes(tmp_path / "usual") == _bytes(tmp_path / "other")
+
+
+def test_tars_are_those_of_webdataset(tmp_path: Path) -> None:
+    """Names of every length and alphabet, members that fill their block and that do not, ends in and after a record."""
+    rng, keys = np.random.default_rng(0), ["a", "b-_" * 15, "é", "k" * 94] * 10
+    for count in (0, 1, 5, 9, 40):
+        samples = {
+            key * (1 + k % 3) + str(k): {"npz": rng.bytes(size), "json": b"", "jpg": rng.bytes(512)}
+            for k, (key, size) in enumerate(
+                zip(["a", "b-_" * 15, "é", "k" * 94] * 10, range(1, 9000, 220), strict=False)
+            )
+            if k < count
+        }
+        expected = io.BytesIO()
+        with webdataset.TarWriter(expected, user="", group="", mode=0o444, mtime=0, encoder=False) as writer:
+            for key, members in samples.items():
+                writer.write({"__key__": key, **members})
+        for block in (1, 5000, 1 << 30):
+            found = b"".join(in_blocks((sample_pieces(*sample) for sample in samples.items()), block))
+            assert found == expected.getvalue()
+
+
+def test_work_ahead_comes_in_order_and_stays_bounded() -> None:
+    begun: list[int] = []
+
+    def square(x: int) -> int:
+        begun.append(x)
+        if x == 30:
+            raise SampleError("odd", "thirty")
+        return x * x
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(in_order(pool, square, range(20), 4)) == [x * x for x in range(20)]
+        begun.clear()
+        results = in_order(pool, square, range(1000), 4)
+        for taken in range(1, 31):
+            next(results)
+            assert len(begun) <= taken + 4
+        with pytest.raises(SampleError, match="thirty"):
+            next(results)
+    assert len(begun) < 40, "what was not begun is not begun any more"
 
 
 def test_rejects_are_counted_by_reason_and_neighbours_stay(raw: Fixture, tmp_path: Path) -> None:

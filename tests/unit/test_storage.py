@@ -47,6 +47,20 @@ def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
+def test_a_file_written_in_pieces_appears_at_once_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "folder" / "x.tar"
+    with storage.atomic_writer(target) as write:
+        write(b"one")
+        assert storage.list_uris(tmp_path) == []
+        write(b"two")
+    assert storage.read_bytes(target) == b"onetwo"
+    with pytest.raises(FileNotFoundError, match="another file"), storage.atomic_writer(target) as write:
+        write(b"half")
+        raise FileNotFoundError("another file")  # of whatever the block reads: passed as it is
+    assert storage.read_bytes(target) == b"onetwo"
+    assert [p.name for p in target.parent.iterdir()] == ["x.tar"]
+
+
 def test_unfinished_writes_are_not_listed_and_can_be_cleaned(tmp_path: Path) -> None:
     (tmp_path / ".x.tar.0123.partial").write_bytes(b"half")
     (tmp_path / "x.tar").write_bytes(b"whole")
