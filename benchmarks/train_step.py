@@ -30,7 +30,8 @@ from maskhand.training.masking import corrupt_tokens
 def random_batch(size: int, crop_px: int) -> HandBatch:
     zeros = torch.zeros(size)
     return HandBatch(
-        image=torch.randn(size, 3, crop_px, crop_px * 3 // 4),
+        pixels=torch.randint(256, (size, crop_px, crop_px * 3 // 4, 4)).byte(),
+        color_gain=torch.ones(size, 3),
         keypoints_2d=torch.rand(size, 21, 3),
         joints_2d=torch.rand(size, 21, 2) - 0.5,
         joints_2d_conf=torch.ones(size, 21),

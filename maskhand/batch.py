@@ -13,6 +13,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of R, G, B in 0..1, as pretrained encoders expect them."""
+
 
 class _Movable:
     """Moves and slices every tensor field of a dataclass."""
@@ -32,8 +36,10 @@ class _Movable:
 class HandBatch(_Movable):
     """B hands, ready for the masked transformer. Absent labels are zeros with a zero flag beside them."""
 
-    image: Tensor
-    """(B, 3, H, W) float32, ImageNet-normalised RGB, W = 3/4 H."""
+    pixels: Tensor
+    """(B, H, W, 4) uint8, RGB and 255 where the picture covers the crop, 0 in the border around it; W = 3/4 H."""
+    color_gain: Tensor
+    """(B, 3) float32, factor on R, G, B before they are clipped at white; 1 outside of training."""
     keypoints_2d: Tensor
     """(B, 21, 3) float32, the 2D pose given to the network: x, y in crop coordinates, confidence; unseen = 0, 0, 0."""
     joints_2d: Tensor
@@ -60,6 +66,22 @@ class HandBatch(_Movable):
     """(B, 2) int64, width and height of the source picture."""
     index: Tensor
     """(B,) int64, position of the sample in its evaluation set; -1 marks training samples."""
+
+    @property
+    def image(self) -> Tensor:
+        """(B, 3, H, W) float32, ImageNet-normalised RGB: what networks see, made anew where the batch lives.
+
+        Loaders and copies to a device carry bytes, an eighth of the memory traffic of writing and copying floats.
+        """
+        return normalise(self.pixels, self.color_gain)
+
+
+def normalise(pixels: Tensor, color_gain: Tensor) -> Tensor:
+    """(B, H, W, 4) uint8 and (B, 3) gains -> (B, 3, H, W) float32, ImageNet-normalised. The only place that does it."""
+    mean, std = (255 * torch.tensor(x, device=pixels.device).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    # Bytes are moved into planes before they grow to four times their size.
+    planes = pixels[..., :3].permute(0, 3, 1, 2).contiguous().float()
+    return planes.mul_(color_gain[:, :, None, None]).clamp_(max=255).sub_(mean).div_(std)
 
 
 @dataclass(frozen=True)

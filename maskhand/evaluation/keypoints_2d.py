@@ -11,7 +11,6 @@ import torch
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
 from maskhand.evaluation.metrics.pck import CorrectKeypoints
-from maskhand.loading.collate import IMAGENET_MEAN, IMAGENET_STD
 from maskhand.loading.crop import NETWORK_ASPECT
 from maskhand.loading.loader import eval_range
 from maskhand.models.network import HandNetwork
@@ -48,7 +47,7 @@ def model_pck(
         boxes = np.stack([row.sample.box_xyxy_px for row in rows]).astype(np.float64)
         size_crop = (boxes[:, 2:] - boxes[:, :2]) / side[:, None]
         if mask:
-            hands = replace(hands, image=_blacked_out(hands, size_crop, rows, mask, recipe.seed))
+            hands = replace(hands, pixels=_blacked_out(hands, size_crop, rows, mask, recipe.seed))
         points = predict(model, hands.to(device), recipe.sampler, generator).joints_2d.cpu().numpy()
         found = CorrectKeypoints.of(points, hands.joints_2d.numpy(), hands.joints_2d_conf.numpy(), size_crop.max(1))
         total = found if total is None else total + found
@@ -69,10 +68,9 @@ def hidden_cells(share: float, index: int, seed: int) -> np.ndarray:
 def _blacked_out(
     hands: HandBatch, size_crop: np.ndarray, rows: Sequence[ShardSample], share: float, seed: int
 ) -> torch.Tensor:
-    """(B, 3, H, W) the pictures with hidden cells in black; boxes stand in the middle of their crops."""
-    image = hands.image.clone()
-    height, width = image.shape[2:]
-    black = torch.from_numpy(-IMAGENET_MEAN / IMAGENET_STD)
+    """(B, H, W, 4) the pictures with hidden cells in black; boxes stand in the middle of their crops."""
+    pixels = hands.pixels.clone()
+    height, width = pixels.shape[1:3]
     # Pixel centres in crop coordinates; the network sees the central columns of the square.
     y = (np.arange(height) + 0.5) / height - 0.5
     x = ((np.arange(width) + 0.5) / width - 0.5) * NETWORK_ASPECT
@@ -81,5 +79,5 @@ def _blacked_out(
         line = np.floor((y / size_crop[k, 1] + 0.5) * GRID).astype(int)
         inside = ((line >= 0) & (line < GRID))[:, None] & ((column >= 0) & (column < GRID))[None]
         hidden = hidden_cells(share, row.index, seed)[line.clip(0, GRID - 1)[:, None], column.clip(0, GRID - 1)[None]]
-        image[k, :, torch.from_numpy(inside & hidden)] = black[:, None]
-    return image
+        pixels[k, torch.from_numpy(inside & hidden)] = 0
+    return pixels

@@ -67,9 +67,16 @@ class Draws:
 
     def __init__(self, seed: int, indices: Array, columns: int, stream: int) -> None:
         """`stream` separates independent uses of the same seed and index."""
-        raw = [np.random.Philox(key=[seed * 16 + stream, int(i)]).random_raw(columns) for i in indices]
+        raw = np.empty((len(indices), columns), np.uint64)
+        generator = np.random.Philox(key=[seed * 16 + stream, 0])
+        # The state of a fresh generator, given another key: a fifth of the time of making a generator per sample.
+        fresh = generator.state
+        for row, index in zip(raw, indices, strict=True):
+            fresh["state"]["key"][1] = index
+            generator.state = fresh
+            row[:] = generator.random_raw(columns)
         # 53 random bits, never exactly 0 or 1, so that ndtri stays finite.
-        self._uniform = ((np.asarray(raw, np.uint64) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        self._uniform = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
         self._next = 0
 
     def uniform(self, low: float = 0.0, high: float = 1.0, columns: int = 1) -> Array:
@@ -131,7 +138,7 @@ def _swap_two_fingers(swapped: Array, first: Array, second: Array) -> Array:
 
 
 def erase(crops: Array, augmentation: ImageAugmentation) -> None:
-    """Paint the erased rectangles into (B, S, W, 4) uint8 central columns of crops, in place."""
+    """Paint the erased rectangles into (B, S, W, 4) uint8 central columns of crops, in place; A stays."""
     side, width = crops.shape[1:3]
     corners = np.round(augmentation.erase_xyxy * side).astype(int)
     corners[:, ::2] = np.clip(corners[:, ::2] - (side - width) // 2, 0, width)

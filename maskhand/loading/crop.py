@@ -66,27 +66,62 @@ def apply_affine(affine: Array, points: Array) -> Array:
     return points @ affine[:, :, :2].transpose(0, 2, 1) + affine[:, None, :, 2]
 
 
-def crop_encoded(encoded: bytes, crop_from_image: Array, crop_px: int, width_px: int | None = None) -> Array:
-    """Cut a crop out of an encoded picture: (crop_px, width_px, 4) uint8, RGB and a channel without meaning.
+def crop_encoded(encoded: bytes, crop_from_image: Array, crop_px: int) -> Array:
+    """A square crop of an encoded picture: (crop_px, crop_px, 4) uint8 as in `HandBatch.pixels`.
 
-    OpenCV warps four channels in less than half of the time that it takes for three. width_px: of a crop that is no
-    square. A JPEG that shrinks by two or more is decoded at 1/2, 1/4 or 1/8 size, which costs a fraction of the full
-    picture. Raises ValueError when the picture cannot be decoded.
+    Raises ValueError when the picture cannot be decoded.
     """
-    shrink = _shrink(crop_from_image)
-    reduction = next((r for r in (8, 4, 2) if shrink >= r), 1) if encoded.startswith(JPEG) else 1
-    if reduction > 1:
+    shrink = float(shrink_factor(crop_from_image))
+    image, crop_from_image, _ = decode_for_crop(encoded, crop_from_image, shrink, Scratch())
+    return cut_crop(image, crop_from_image, crop_px)
+
+
+def cut_crop(image: Array, crop_from_image: Array, crop_px: int) -> Array:
+    """A square crop of a decoded picture (H, W, C) uint8: (crop_px, crop_px, C), channels as in the picture."""
+    crop = np.empty((crop_px, crop_px, image.shape[2]), np.uint8)
+    cut_into(crop, image, crop_from_image, float(shrink_factor(crop_from_image)))
+    return crop
+
+
+class Scratch:
+    """Memory that is still in the processor's cache when the next picture is decoded into it."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def room(self, size: int) -> Array:
+        """(at least `size`,) uint8, the same memory as before whenever it is large enough."""
+        if len(self._memory) < size:
+            self._memory = np.empty(size, np.uint8)
+        return self._memory
+
+
+def decode_for_crop(
+    encoded: bytes, crop_from_image: Array, shrink: float, scratch: Scratch
+) -> tuple[Array, Array, float]:
+    """A decoded picture (H, W, 4) uint8 RGBA, the (2, 3) affine from it to the crop, and the affine's shrink factor.
+
+    A JPEG that shrinks by two or more is decoded at 1/2, 1/4 or 1/8 size, which costs a fraction of the full picture.
+    The next picture that is decoded into `scratch` may overwrite this one. Raises ValueError when the picture cannot be
+    decoded.
+    """
+    reduction = 1
+    if shrink >= 2 and encoded.startswith(JPEG):
+        reduction = next(r for r in (8, 4, 2) if shrink >= r)
         crop_from_image = _from_reduced(crop_from_image, reduction)
-    return cut_crop(_decode(encoded, reduction), crop_from_image, crop_px, width_px)
+    return _decode(encoded, reduction, scratch), crop_from_image, shrink / reduction
 
 
-def cut_crop(image: Array, crop_from_image: Array, crop_px: int, width_px: int | None = None) -> Array:
-    """Cut a crop out of a decoded picture (H, W, C) uint8: (crop_px, width_px, C), channels as in the picture."""
-    size = (crop_px if width_px is None else width_px, crop_px)
-    shrink = _shrink(crop_from_image)
+def cut_into(crop: Array, image: Array, crop_from_image: Array, shrink: float) -> None:
+    """Fill `crop` (h, w, C) uint8, C-contiguous, from a picture (H, W, C) uint8; black, and 0 in A, outside of it.
+
+    shrink: `shrink_factor` of the affine.
+    """
+    size = (crop.shape[1], crop.shape[0])
     if shrink > SMOOTH_ABOVE:
         image, crop_from_image = _smooth_region(image, crop_from_image, size, shrink)
-    return cv2.warpAffine(image, crop_from_image, size, flags=cv2.INTER_LINEAR)
+    # OpenCV warps four channels in less than half of the time that it takes for three.
+    cv2.warpAffine(image, crop_from_image, size, dst=crop, flags=cv2.INTER_LINEAR)
 
 
 def can_decode(encoded: bytes) -> bool:
@@ -94,19 +129,27 @@ def can_decode(encoded: bytes) -> bool:
     return bool(encoded) and cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) is not None
 
 
-def _shrink(crop_from_image: Array) -> float:
-    (a, b), (c, d) = crop_from_image[:, :2].tolist()
-    return abs(a * d - b * c) ** -0.5
+def shrink_factor(crop_from_image: Array) -> Array:
+    """(..., 2, 3) -> (...) pixels of the picture per pixel of the crop."""
+    (a, b), (c, d) = np.moveaxis(crop_from_image[..., :2], (-2, -1), (0, 1))
+    return np.abs(a * d - b * c) ** -0.5
 
 
-def _decode(encoded: bytes, reduction: int) -> Array:
-    """(H, W, 4) uint8 RGB and one more channel, in stored orientation; a JPEG at one `reduction`-th of its size."""
+def _decode(encoded: bytes, reduction: int, scratch: Scratch) -> Array:
+    """(H, W, 4) uint8 RGBA, A = 255, in stored orientation; a JPEG at one `reduction`-th of its size."""
     if encoded.startswith(JPEG):
         # libjpeg-turbo itself: faster than through OpenCV, and it writes four channels.
         with contextlib.suppress(ValueError):
             height, width, *_ = simplejpeg.decode_jpeg_header(encoded)
-            least = {"min_height": -(-height // reduction), "min_width": -(-width // reduction)}
-            return simplejpeg.decode_jpeg(encoded, "RGBX", fastdct=True, strict=False, **least)
+            return simplejpeg.decode_jpeg(
+                encoded,
+                "RGBA",
+                fastdct=True,
+                strict=False,
+                min_height=-(-height // reduction),
+                min_width=-(-width // reduction),
+                buffer=scratch.room(4 * height * width),
+            )
     # PNG, and kinds of JPEG that the simple interface does not know (CMYK, odd subsampling).
     mode = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
     # Annotations refer to the stored pixels, whatever an EXIF tag says about showing them.

@@ -9,7 +9,7 @@ import numpy as np
 
 from maskhand.conventions import MIRROR_POINT, NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS
 from maskhand.loading.crop import apply_affine, mirror_affine
-from maskhand.sample import HandSample
+from maskhand.sample import Camera, HandSample
 
 Array = np.ndarray
 Sidecar = Mapping[str, Array] | None
@@ -81,7 +81,7 @@ def stack_labels(samples: Sequence[HandSample], keypoints: Sequence[Sidecar], ma
         size_px=size,
         mirrored_from_image=mirror,
         box_xyxy_px=box,
-        focal_px=np.array([0.0 if s.camera is None else np.diag(s.camera.K_px)[:2].mean() for s in samples]),
+        focal_px=np.array([_focal_px(s.camera) for s in samples]),
         joints_2d_px=apply_affine(mirror, _stack([s.joints_2d_px for s in samples], (NUM_JOINTS, 2))),
         joints_2d_conf=conf_2d,
         joints_3d_m=joints_3d,
@@ -104,12 +104,19 @@ def annotated_target(entry: Sidecar) -> Sidecar:
     return entry if entry is not None and str(entry["source"]) == "annotated" else None
 
 
+def _focal_px(camera: Camera | None) -> float:
+    return 0.0 if camera is None else (camera.K_px[0, 0] + camera.K_px[1, 1]) / 2
+
+
 def _present(values) -> Array:
     return np.array([v is not None for v in values], np.float64)
 
 
 def _stack(values: Sequence[Array | None], shape: tuple[int, ...], default: float = 0.0) -> Array:
-    return np.stack([np.full(shape, default) if v is None else np.asarray(v, np.float64) for v in values])
+    stacked = np.empty((len(values), *shape))
+    for row, value in zip(stacked, values, strict=True):
+        row[...] = default if value is None else value
+    return stacked
 
 
 def _field(entries: Sequence[Sidecar], name: str, shape: tuple[int, ...]) -> Array:

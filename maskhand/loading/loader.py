@@ -140,7 +140,7 @@ def eval_range(recipe: Recipe, set_uri: str, start: int, stop: int, batch: int) 
 def _readable(pictures: Sequence[bytes]) -> tuple[list[bytes | np.ndarray], np.ndarray]:
     """The pictures, black pixels in the place of those that cannot be decoded, and which these are."""
     unreadable = np.array([not can_decode(picture) for picture in pictures])
-    black = np.zeros((8, 8, 3), np.uint8)
+    black = np.zeros((8, 8, 4), np.uint8)
     return [black if bad else picture for bad, picture in zip(unreadable, pictures, strict=True)], unreadable
 
 

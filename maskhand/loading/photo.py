@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from maskhand.batch import HandBatch
@@ -53,7 +54,7 @@ def photo_batch(
         ]
     return make_batch(
         stack_labels(samples, detections, [None] * len(samples)),
-        [image_rgb] * len(samples),
+        [cv2.cvtColor(image_rgb, cv2.COLOR_RGB2RGBA)] * len(samples),
         crop_px=config.crop_px,
         box_scale=config.box_scale,
         keypoints="detected",

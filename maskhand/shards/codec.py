@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import IO, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import orjson
 
 from maskhand.sample import Camera, HandPose, HandSample
 from maskhand.shards.layout import ShardError
@@ -25,19 +26,6 @@ _ARRAYS = (
 )
 _MANO = ("pose_aa", "betas", "transl_cam_m")
 _TO_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-
-
-def decode_tar(stream: IO[bytes], uri: str) -> Iterator[tuple[str, Members]]:
-    """Keys and members in the tar's order. A tar cut inside a member raises ShardError; one cut between two members
-    ends silently, which is why every reader compares counts with the manifest."""
-    # webdataset imports torch; whoever only reads manifests should not wait for that.
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    try:
-        for group in group_by_keys(tar_file_expander([{"url": uri, "stream": stream}])):
-            yield group["__key__"], {name: data for name, data in group.items() if not name.startswith("__")}
-    except Exception as error:
-        raise ShardError(f"{uri}: not a whole tar ({error}); delete it and build this part again") from error
 
 
 def encode_sample(sample: HandSample) -> Members:
@@ -59,12 +47,17 @@ def encode_sample(sample: HandSample) -> Members:
     }
 
 
-def decode_sample(key: str, members: Members) -> HandSample:
-    """Exactly the sample that was encoded; ShardError when a member is missing."""
+def decode_sample(key: str, members: Members, arrays: Mapping[str, np.ndarray] | None = None) -> HandSample:
+    """Exactly the sample that was encoded; ShardError when a member is missing.
+
+    arrays: those of its npz, where a whole shard's have been decoded together.
+    """
     image_format = next((name for name in ("jpg", "png") if name in members), None)
     if image_format is None or "json" not in members or "npz" not in members:
         raise ShardError(f"sample {key}: found members {sorted(members)}, expected a picture, json and npz")
-    facts, arrays = json.loads(members["json"]), decode_arrays(members["npz"])
+    facts = orjson.loads(members["json"])
+    if arrays is None:
+        arrays = decode_arrays(members["npz"])
     return HandSample(
         key=key,
         dataset=facts["dataset"],
@@ -74,7 +67,7 @@ def decode_sample(key: str, members: Members) -> HandSample:
         side=facts["side"],
         box_xyxy_px=np.array(facts["box_xyxy_px"], dtype=np.float32),
         camera=None if facts["K_px"] is None else Camera(np.array(facts["K_px"])),
-        mano=HandPose(*(arrays[f"mano_{name}"] for name in _MANO)) if "mano_pose_aa" in arrays else None,
+        mano=HandPose(*[arrays[f"mano_{name}"] for name in _MANO]) if "mano_pose_aa" in arrays else None,
         origin=facts["origin"],
         **{name: arrays.get(name) for name in _ARRAYS},  # type: ignore[arg-type]
     )

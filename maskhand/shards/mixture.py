@@ -36,7 +36,7 @@ _DRAWS = 4096
 _FETCH_AHEAD = 64
 """The next shard of a lane is fetched when this many samples of the current one are left."""
 
-_KEEP_BYTES = 256 * 2**20
+KEEP_BYTES = 256 * 2**20
 """A set whose tars hold at most this much is fetched and decoded once per process, a larger one at every visit."""
 
 Element = Callable[[], ShardSample]
@@ -143,7 +143,7 @@ class TrainingStream:
 
 def _opener(shard_set: ShardSet) -> OpenShard:
     manifests = (shard_set.manifest, *shard_set.sidecar_manifests.values())
-    if sum(entry.bytes for manifest in manifests for entry in manifest.shards) > _KEEP_BYTES:
+    if sum(entry.bytes for manifest in manifests for entry in manifest.shards) > KEEP_BYTES:
         return lambda shard: shard_set.load(shard).sample
     return cache(lambda shard: cache(shard_set.load(shard).sample))
 

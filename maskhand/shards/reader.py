@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +10,11 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.sample import HandSample
-from maskhand.shards.codec import Members, decode_sample, decode_tar
+from maskhand.shards.codec import Members, decode_sample
 from maskhand.shards.layout import IMAGES, ShardError, tar_uri
 from maskhand.shards.manifest import Manifest, ShardEntry, read_manifest
-from maskhand.shards.npz import decode_arrays
+from maskhand.shards.npz import decode_all
+from maskhand.shards.untar import decode_tar
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,24 @@ class ShardSample:
 
 @dataclass(frozen=True)
 class LoadedShard:
-    """One shard's encoded members in memory; samples are decoded when asked for."""
+    """One shard in memory, its arrays decoded; the rest of a sample is when it is asked for."""
 
     first_index: int
     images: Sequence[tuple[str, Members]]
-    sidecars: Mapping[str, Mapping[str, Members]]
-    """Part -> key -> members."""
+    labels: Sequence[Mapping[str, np.ndarray]]
+    """Of each image, the arrays of its npz member."""
+    sidecars: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
+    """Part -> key -> arrays."""
 
     def __len__(self) -> int:
         return len(self.images)
 
     def sample(self, position: int) -> ShardSample:
         key, members = self.images[position]
-        found = {part: entries.get(key) for part, entries in self.sidecars.items()}
         return ShardSample(
-            decode_sample(key, members),
+            decode_sample(key, members, self.labels[position]),
             self.first_index + position,
-            {part: None if entry is None else decode_arrays(entry["npz"]) for part, entry in found.items()},
+            {part: entries.get(key) for part, entries in self.sidecars.items()},
         )
 
 
@@ -78,11 +79,11 @@ class ShardSet:
     def load(self, shard: int) -> LoadedShard:
         """Fetch one shard and its sidecars; ShardError when a tar is missing, cut, altered or has another count."""
         images = read_tar(storage.join(self.uri, IMAGES), self.manifest.shards[shard])
-        sides = {
-            part: dict(read_tar(storage.join(self.uri, part), manifest.shards[shard]))
-            for part, manifest in self.sidecar_manifests.items()
-        }
-        return LoadedShard(int(self.shard_counts[:shard].sum()), images, sides)
+        sides = {}
+        for part, manifest in self.sidecar_manifests.items():
+            entries = read_tar(storage.join(self.uri, part), manifest.shards[shard])
+            sides[part] = dict(zip([key for key, _ in entries], _arrays(entries), strict=True))
+        return LoadedShard(int(self.shard_counts[:shard].sum()), images, _arrays(images), sides)
 
     def read_shard(self, shard: int) -> list[ShardSample]:
         loaded = self.load(shard)
@@ -104,6 +105,13 @@ class ShardSet:
                 for position in range(begin, end):
                     yield loaded.sample(position)
             first += int(count)
+
+
+def _arrays(samples: Sequence[tuple[str, Members]]) -> list[dict[str, np.ndarray]]:
+    for key, members in samples:
+        if "npz" not in members:
+            raise ShardError(f"sample {key}: found members {sorted(members)}, expected npz among them")
+    return decode_all([members["npz"] for _, members in samples])
 
 
 def iterate_samples(set_uri: str, sidecars: Sequence[str] = (), rank: int = 0, world: int = 1) -> Iterator[ShardSample]:
@@ -132,7 +140,7 @@ def check_tar(uri: str, data: bytes, entry: ShardEntry) -> list[tuple[str, Membe
         raise ShardError(
             f"{uri}: its sha256 is not the manifest's, it was altered. Delete it and build this part again"
         )
-    samples = list(decode_tar(io.BytesIO(data), uri))
+    samples = decode_tar(data, uri)
     if len(samples) != entry.count:
         raise ShardError(f"{uri}: {len(samples)} samples, the manifest says {entry.count}; build this part again")
     return samples

@@ -98,13 +98,13 @@ class _Objective(nn.Module):
 
     def forward(self, batch: HandBatch, slots: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         model, settings = self.model, self._recipe.training
-        with torch.autocast(batch.image.device.type, enabled=False):  # as the tokenizer was trained
+        with torch.autocast(batch.pixels.device.type, enabled=False):  # as the tokenizer was trained
             ids = model.tokenizer.encode(batch.rotmats)
         corrupted = corrupt_tokens(
             ids, batch.has_mano, settings.masking, model.mask_id, seed=self._recipe.seed, step=step, slots=slots
         )
         output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
-        with torch.autocast(batch.image.device.type, enabled=False):  # code expectation, hand and losses in fp32
+        with torch.autocast(batch.pixels.device.type, enabled=False):  # code expectation, hand and losses in fp32
             losses = transformer_losses(
                 output.float(), batch, corrupted, model.tokenizer, model.mano, settings.losses, settings.masking
             )

@@ -54,7 +54,8 @@ def random_batch(count: int, seed: int = 0) -> HandBatch:
 
     keypoints = torch.cat([0.2 * normal(count, 21, 2), torch.rand(count, 21, 1, generator=generator)], dim=-1)
     return HandBatch(
-        image=normal(count, 3, CROP_PX, CROP_PX * 3 // 4),
+        pixels=torch.randint(256, (count, CROP_PX, CROP_PX * 3 // 4, 4), generator=generator).byte(),
+        color_gain=torch.ones(count, 3),
         keypoints_2d=keypoints,
         joints_2d=0.2 * normal(count, 21, 2),
         joints_2d_conf=torch.ones(count, 21),

@@ -12,12 +12,12 @@ import torch
 from hand_sets import make_samples, write_set
 
 from maskhand.annotate.mano_targets import AnnotateMano, annotate_mano
-from maskhand.batch import HandBatch
+from maskhand.batch import HandBatch, normalise
 from maskhand.config import Recipe, load_recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path
 from maskhand.loading.augment import ImageAugmentation, draw_image_augmentation, draw_keypoint_disturbance
-from maskhand.loading.collate import given_pose, make_batch, normalise
+from maskhand.loading.collate import given_pose, make_batch
 from maskhand.loading.crop import crop_encoded, crop_side_px, cut_crop
 from maskhand.loading.labels import stack_labels
 from maskhand.loading.loader import eval_range, train_batches
@@ -163,7 +163,7 @@ def test_a_left_hand_gives_the_batch_of_the_right_hand_in_the_mirrored_picture()
     assert a.is_left.item() and not b.is_left.item()
     # Bilinear weights are quantised by OpenCV, so a mirrored warp differs by a grey level here and there.
     assert (a.image - b.image).abs().max() < 0.05
-    assert same(dataclasses.replace(a, image=b.image, is_left=b.is_left), b, tolerance=1e-5)
+    assert same(dataclasses.replace(a, pixels=b.pixels, is_left=b.is_left), b, tolerance=1e-5)
     back = torch.linalg.inv(torch.cat([a.crop_from_image[0], torch.tensor([[0.0, 0, 1]])]).double())
     pixels = torch.cat([(a.joints_2d[0].double() + 0.5) * CROP, torch.ones(21, 1, dtype=torch.float64)], 1) @ back.T
     np.testing.assert_allclose((width - 1) - pixels[:, 0].numpy(), left.joints_2d_px[:, 0], atol=0.01)
@@ -200,13 +200,45 @@ def test_shrinking_keeps_positions_and_colours(suffix, scale):
 
 
 def test_normalisation_is_imagenets():
-    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 4), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 4), dtype=np.uint8)
     gain = np.array([[1, 1, 1], [0.8, 1.2, 1.0]])
-    scaled = np.minimum(crops[..., :3] * gain[:, None, None], 255) / 255
+    scaled = np.minimum(pixels[..., :3] * gain[:, None, None], 255) / 255
     expected = (scaled - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    image = normalise(crops, gain)
-    assert image.shape == (2, 3, 64, 48) and image.dtype == torch.float32
+    image = normalise(torch.from_numpy(pixels), torch.from_numpy(gain).float())
+    assert image.shape == (2, 3, 64, 48) and image.dtype == torch.float32 and image.is_contiguous()
     np.testing.assert_allclose(image.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_the_fourth_channel_says_where_the_picture_is(suffix):
+    encoded = cv2.imencode(suffix, np.full((60, 60, 3), 200, np.uint8))[1].tobytes()
+    crop = crop_encoded(encoded, np.array([[0.5, 0, 20], [0, 0.5, 20]]), 64)
+    covered = np.zeros((64, 64), bool)
+    covered[21:49, 21:49] = True  # the picture's edge pixels are mixed with the border
+    assert (crop[covered] == [200, 200, 200, 255]).all()
+    covered[19:51, 19:51] = True
+    assert not crop[~covered].any()
+
+
+@pytest.mark.parametrize("rotation", [0.0, 0.7])
+def test_an_erased_rectangle_has_its_place_and_colour_and_nothing_else_changes(rotation):
+    samples = make_samples(2)
+    plain = dataclasses.replace(ImageAugmentation.none(2), rotation_rad=np.full(2, rotation))
+    erased = dataclasses.replace(
+        plain,
+        erase_xyxy=np.array([[0.25, 0.125, 0.75, 0.5], [0.0, 0.5, 0.25, 1.0]]),
+        erase_rgb=np.array([[10.0, 20, 30], [200, 100, 50]]),
+    )
+    before, after = batch_of(samples, plain), batch_of(samples, erased)
+    inside = torch.zeros(2, CROP, CROP * 3 // 4, dtype=torch.bool)
+    left = CROP // 8  # columns of the square that the network does not see
+    inside[0, CROP // 8 : CROP // 2, CROP // 4 - left : 3 * CROP // 4 - left] = True
+    inside[1, CROP // 2 :, : CROP // 4 - left] = True
+    for row in range(2):
+        colour = torch.from_numpy(erased.erase_rgb[row]).byte()
+        assert (after.pixels[row][inside[row]][:, :3] == colour).all()
+    assert torch.equal(after.pixels[~inside], before.pixels[~inside])
+    assert same(dataclasses.replace(after, pixels=before.pixels), before), "labels do not know of it"
 
 
 def test_an_image_that_cannot_be_decoded_is_an_error():
@@ -328,7 +360,9 @@ def test_training_resumes_exactly_at_any_step(shards, recipe):
 
 def test_a_training_batch_has_the_documented_fields(shards, recipe):
     batch = take(train_batches(recipe, str(shards)), 1)[0]
+    assert batch.pixels.shape == (8, 64, 48, 4) and batch.pixels.dtype == torch.uint8
     assert batch.image.shape == (8, 3, 64, 48) and batch.image.dtype == torch.float32
+    assert batch.color_gain.shape == (8, 3) and (batch.color_gain - 1).abs().max() <= 0.2 and batch.color_gain.std() > 0
     assert batch.crop_from_image.dtype == torch.float64 and batch.is_left.dtype == torch.bool
     assert batch.keypoints_2d.shape == (8, 21, 3) and (batch.index == -1).all()
     assert batch.has_mano.all() and batch.image_size_px.tolist() == [[96, 80]] * 8
@@ -354,7 +388,7 @@ def test_the_stream_of_a_loader_process_is_every_nth_run_of_the_whole(shards):
 def test_a_set_too_large_to_keep_gives_the_same_stream(shards, monkeypatch):
     stream = TrainingStream({str(shards / "dots" / "training"): 1.0}, ("mano",))
     kept = [s.sample.key for s in itertools.islice(stream.iterate(), 60)]
-    monkeypatch.setattr("maskhand.shards.mixture._KEEP_BYTES", 0)
+    monkeypatch.setattr("maskhand.shards.mixture.KEEP_BYTES", 0)
     assert [s.sample.key for s in itertools.islice(stream.iterate(), 60)] == kept
 
 

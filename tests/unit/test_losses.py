@@ -23,7 +23,7 @@ def model():
 
 
 def corrupted(model, batch: HandBatch, slots: torch.Tensor | None = None) -> CorruptedTokens:
-    slots = torch.arange(len(batch.image)) if slots is None else slots
+    slots = torch.arange(len(batch.pixels)) if slots is None else slots
     ids = model.tokenizer.encode(batch.rotmats)
     return corrupt_tokens(ids, batch.has_mano, MaskingConfig(), model.mask_id, seed=0, step=1, slots=slots)
 

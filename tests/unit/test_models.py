@@ -323,7 +323,7 @@ def test_batch_rows_do_not_influence_each_other() -> None:
     batch = random_batch(3)
     ids = torch.randint(model.mask_id, (3, 16))
     output = model(batch.image, batch.keypoints_2d, ids)
-    changed = replace(batch, image=torch.cat([batch.image[:1], -batch.image[1:]]))
+    changed = replace(batch, pixels=torch.cat([batch.pixels[:1], 255 - batch.pixels[1:]]))
     other = model(changed.image, changed.keypoints_2d, ids)
     assert torch.allclose(output.logits[0], other.logits[0], atol=1e-5)
     assert not torch.allclose(output.logits[1], other.logits[1], atol=1e-3)

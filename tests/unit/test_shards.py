@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -27,12 +28,13 @@ from maskhand.shards.codec import decode_sample, encode_sample
 from maskhand.shards.layout import ShardError
 from maskhand.shards.manifest import Manifest, read_manifest
 from maskhand.shards.mixture import LANES, TrainingStream
-from maskhand.shards.npz import decode_arrays, encode_arrays
+from maskhand.shards.npz import decode_all, decode_arrays, encode_arrays
 from maskhand.shards.plan import make_plan
 from maskhand.shards.read_ahead import in_order
 from maskhand.shards.reader import ShardSample, ShardSet, iterate_samples
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.tar import in_blocks, sample_pieces
+from maskhand.shards.untar import decode_tar, plain_tar, webdataset_tar
 from maskhand.shards.verify import verify
 
 SPEC = load_spec("freihand_synth").model_copy(update={"shard_size": 5, "mano": None, "images_per_annotation": {}})
@@ -434,3 +436,53 @@ def _compressed(arrays: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def test_arrays_of_a_shard_are_decoded_together_as_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+
+    def arrays(columns: int = 4) -> dict[str, np.ndarray]:
+        return {
+            "points": rng.normal(size=(3, columns)).astype(np.float32),
+            "ok": np.array(bool(rng.integers(2))),
+            "flags": rng.integers(0, 2, 21).astype(bool),
+            "source": np.array("fitted"),
+            "empty": np.zeros((0, 3)),
+        }
+
+    turned = arrays() | {"points": np.asfortranarray(rng.normal(size=(3, 4)).astype(np.float32))}
+    renamed = {("paints" if name == "points" else name): array for name, array in arrays().items()}
+    files = [arrays(), arrays(5), turned, arrays(), renamed, arrays(), {}, arrays(5)]
+    encoded = [*map(encode_arrays, files), _compressed(arrays())]
+    assert len({len(encoded[k]) for k in (0, 2, 3, 4, 5)}) == 1, "same length, three structures"
+    for data, found in zip(encoded, decode_all(encoded), strict=True):
+        expected = decode_arrays(data)
+        assert set(found) == set(expected)
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, expected[name])
+            assert array.dtype == expected[name].dtype and array.shape == expected[name].shape
+            assert array.flags.writeable
+    assert decode_all([]) == []
+
+
+def test_a_tar_is_read_as_webdataset_reads_it(raw: Fixture, tmp_path: Path) -> None:
+    _build(raw, tmp_path)
+    for path in sorted((tmp_path / "images").glob("*.tar")):
+        data = path.read_bytes()
+        assert plain_tar(data) == webdataset_tar(data, path.name) == decode_tar(data, path.name)
+        assert decode_tar(data[:0], path.name) == []
+        with pytest.raises(ShardError, match="not a whole tar"):
+            decode_tar(data[: len(data) // 2], path.name)
+
+
+@pytest.mark.parametrize("name", ["folder/hand.jpg", "h" * 120 + ".jpg", "hand.JPG", "hand"])
+def test_unusual_tars_are_left_to_webdataset(name: str) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for member in (name, name.split(".")[0] + ".json"):
+            info = tarfile.TarInfo(member)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"abc"))
+    data = buffer.getvalue()
+    assert plain_tar(data) is None
+    assert decode_tar(data, "unusual.tar") == webdataset_tar(data, "unusual.tar")
