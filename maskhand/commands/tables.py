@@ -70,6 +70,7 @@ def reproduce_table(
 def _show(comparison: Comparison) -> None:
     from maskhand.progress import print_table
     from maskhand.tables.comparison import COLUMNS, ORDERING_COLUMNS
+    from maskhand.tables.orderings import sentences
 
     rows, notes = comparison.cells()
     print_table(comparison.heading, COLUMNS, rows)
@@ -77,6 +78,6 @@ def _show(comparison: Comparison) -> None:
         typer.echo(f"{place}. {note}")
     if comparison.orderings:
         print_table("orderings", ORDERING_COLUMNS, comparison.ordering_cells())
-        for sentence in comparison.verdicts():
+        for sentence in sentences(comparison.orderings):
             typer.echo(f"* {sentence}")
     typer.echo(comparison.setting)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from maskhand.tables.orderings import Ordering, difference_text, higher_is_better, values_of
+from maskhand.tables.orderings import Ordering, difference_text, higher_is_better, sentences, values_of
 from maskhand.tables.rows import Joints, LaterResult, PaperRow, PaperTable, TableName, catalogue, later_results
 
 COLUMNS = ("row", "benchmark", "metric", "paper", "ours", "gap", "best later", "notes")
@@ -23,7 +22,7 @@ class Line:
     """One number of the paper and what became of it."""
 
     row: str
-    label: str
+    """Its id and label."""
     benchmark: str
     metric: str
     paper: float | None
@@ -92,9 +91,8 @@ class Comparison:
             ours = "missing" if line.missing else value_text(line.ours, line.metric)
             ours += "" if line.spread is None else f" ± {line.spread:.2g}"
             gap = "" if line.gap is None else difference_text(line.gap)
-            name = line.row if line.label in line.row else f"{line.row}: {line.label}"
             paper = value_text(line.paper, line.metric)
-            rows.append([name, line.benchmark, line.metric, paper, ours, gap, best, marks])
+            rows.append([line.row, line.benchmark, line.metric, paper, ours, gap, best, marks])
         return rows, notes
 
     def ordering_cells(self) -> list[list[str]]:
@@ -106,18 +104,6 @@ class Comparison:
             ours = difference_text(o.mean) + ("" if o.spread is None else f" ± {o.spread:.2g}")
             rows.append([f"{o.row} − {o.base}", o.benchmark, o.metric, paper, ours, interval, o.verdict])
         return rows
-
-    def verdicts(self) -> list[str]:
-        """A sentence for each ordering in the metric of its row that is named first, and one that counts them."""
-        first: dict[tuple[str, str], Ordering] = {}
-        for ordering in self.orderings:
-            if ordering.expected:
-                first.setdefault((ordering.row, ordering.benchmark), ordering)
-        counts = Counter(ordering.verdict for ordering in first.values())
-        total = f"Of {len(first)} orderings {counts['holds']} hold, {counts['does not hold']} do not, " + (
-            f"{counts['not decided']} are not decided."
-        )
-        return [*(ordering.sentence() for ordering in first.values()), total] if first else []
 
     def to_markdown(self, level: int = 1) -> str:
         """level: of the heading."""
@@ -133,7 +119,7 @@ class Comparison:
         ]
         if self.orderings:
             lines += ["", *_markdown_table(ORDERING_COLUMNS, "lllrrrl", self.ordering_cells())]
-            lines += ["", *(f"* {sentence}" for sentence in self.verdicts())]
+            lines += ["", *(f"* {sentence}" for sentence in sentences(self.orderings))]
         return "\n".join(lines) + "\n"
 
 
@@ -162,7 +148,7 @@ def lines_of(
             later = best_later(benchmark, metric, row.joints if row.measure == "pck" else None)
             title = known.title if known else benchmark
             absent = tuple(missing.get(benchmark, ()))
-            lines.append(Line(row.id, row.label, title, metric, paper, ours, notes, absent, later))
+            lines.append(Line(row.name, title, metric, paper, ours, notes, absent, later))
     return lines
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +31,7 @@ class Ordering:
     """A row against its table's base row in one number."""
 
     row: str
+    """Its id and label."""
     base: str
     benchmark: str
     metric: str
@@ -71,21 +73,43 @@ class Ordering:
             return "not decided"
         return "holds" if self.mean * self.expected > 0 else "does not hold"
 
-    def sentence(self) -> str:
-        """`The 2D pose helps: holds. without 2D pose minus full, pa_mpjpe_mm: here ..., in the paper ...`"""
-        worse = (self.expected > 0) != higher_is_better(self.metric)
-        said = self.claim or f"{self.row} is {'worse' if worse else 'better'} than {self.base}"
-        paper = "no number" if self.paper is None else difference_text(self.paper)
-        return (
-            f"{said[0].upper()}{said[1:]}: **{self.verdict}**. {self.row} minus {self.base}, {self.metric} on "
-            f"{self.benchmark}: {self.ours_text()}; paper: {paper}."
-        )
-
     def ours_text(self) -> str:
         if self.interval is None or self.spread is None:
             return f"{difference_text(self.mean)} (one seed decides nothing)"
         low, high = map(difference_text, self.interval)
         return f"{difference_text(self.mean)} ± {self.spread:.2g} ({len(self.differences)} seeds; {low} to {high})"
+
+
+def sentences(orderings: Sequence[Ordering]) -> list[str]:
+    """Which orderings of the paper hold, in the metric of each row that is named first, and how many.
+
+    Benchmarks that are one set here, as in embedded runs, share a sentence where the paper orders them alike.
+    """
+    first: dict[tuple[str, str], Ordering] = {}
+    for ordering in orderings:
+        if ordering.expected:
+            first.setdefault((ordering.row, ordering.benchmark), ordering)
+    groups: dict[tuple[object, ...], list[Ordering]] = defaultdict(list)
+    for o in first.values():
+        groups[o.row, o.metric, o.differences, o.expected].append(o)
+    if not groups:
+        return []
+    counts = Counter(alike[0].verdict for alike in groups.values())
+    total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("holds", "does not hold", "not decided"))
+    return [*map(_sentence, groups.values()), f"Of {len(groups)} orderings: {total}."]
+
+
+def _sentence(alike: Sequence[Ordering]) -> str:
+    o = alike[0]
+    worse = (o.expected > 0) != higher_is_better(o.metric)
+    said = o.claim or f"{o.row} is {'worse' if worse else 'better'} than {o.base}"
+    paper = ", ".join(
+        f"{'no number' if one.paper is None else difference_text(one.paper)} on {one.benchmark}" for one in alike
+    )
+    return (
+        f"{said[0].upper()}{said[1:]}: **{o.verdict}**. "
+        f"{o.row} minus {o.base} in {o.metric}: here {o.ours_text()}; in the paper {paper}."
+    )
 
 
 def student_interval(mean: float, spread: float, count: int) -> tuple[float, float]:
@@ -112,7 +136,7 @@ def orderings_of(table: PaperTable, measured: Measured) -> list[Ordering]:
                 if differences and metric in printed[1]:
                     mine, theirs = printed[0][metric], printed[1][metric]
                     paper = None if mine is None or theirs is None else mine - theirs
-                    found.append(Ordering(row.id, base.id, title, metric, row.claim, paper, differences))
+                    found.append(Ordering(row.name, base.name, title, metric, row.claim, paper, differences))
     return found
 
 

@@ -61,6 +61,11 @@ class PaperRow(_Frozen):
     """What the paper concludes from the base row's being better than this one."""
 
     @property
+    def name(self) -> str:
+        """For people: id and label."""
+        return self.id if self.label in self.id else f"{self.id}: {self.label}"
+
+    @property
     def trains(self) -> bool:
         return self.measure not in ("seconds", "pca", "mean pose", "text")
 

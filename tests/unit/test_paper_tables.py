@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from maskhand.config import recipe_names
 from maskhand.steps import table_plans
 from maskhand.tables.comparison import Comparison, best_later, lines_of
 from maskhand.tables.needs import missing
-from maskhand.tables.orderings import Ordering, orderings_of
+from maskhand.tables.orderings import Ordering, orderings_of, sentences
 from maskhand.tables.rows import (
     CLAIMS,
     PaperRow,
@@ -205,12 +206,21 @@ def test_an_ordering_is_decided_by_the_interval_of_its_paired_differences() -> N
     assert ordering([0.5, 0.6, 0.55], None, claim="it helps").verdict == "holds"
     assert ordering([0.05, 0.06, 0.055], None, "pa_f5", claim="it helps").verdict == "does not hold"
     assert ordering([-3.0, -3.1, -3.2], None, "T1/pck_005", claim="it helps").verdict == "holds"
-    assert (
-        ordering([0.5], 0.1).verdict == "not decided" and "one seed decides nothing" in ordering([0.5], 0.1).sentence()
-    )
-    assert "it helps: **holds**".capitalize() in ordering([0.5, 0.6, 0.55], None, claim="it helps").sentence()
-    assert "without is worse than full" in sure.sentence().lower()
-    assert "without is worse than full" in ordering([-0.1, -0.2], -0.1, "pa_f5").sentence().lower()
+    single = ordering([0.5], 0.1)
+    assert single.verdict == "not decided" and "one seed decides nothing" in sentences([single])[0]
+    first, count = sentences([ordering([0.5, 0.6, 0.55], None, claim="it helps")])
+    assert first.startswith("It helps: **holds**.") and "+0.550 ± 0.05 (3 seeds; +0.426 to +0.674)" in first
+    assert count == "Of 1 orderings: 1 holds, 0 does not hold, 0 not decided."
+    assert "Without is worse than full" in sentences([sure])[0]
+    assert "Without is worse than full" in sentences([ordering([-0.1, -0.2], -0.1, "pa_f5")])[0]
+
+
+def test_benchmarks_of_one_set_share_a_sentence_where_the_paper_orders_them_alike() -> None:
+    alike = [ordering([0.5, 0.6], paper) for paper in (0.1, 0.2, -0.3)]
+    named = [replace(entry, benchmark=name) for entry, name in zip(alike, ("A", "B", "C"), strict=True)]
+    both, other, _ = sentences([*named, replace(named[0], metric="pa_mpvpe_mm")])
+    assert "in the paper +0.100 on A, +0.200 on B." in both and "-0.300 on C." in other
+    assert sentences([ordering([0.5, 0.6], 0.0)]) == []
 
 
 def test_rows_are_paired_by_seed_whatever_their_order_and_number() -> None:
@@ -225,15 +235,15 @@ def test_rows_are_paired_by_seed_whatever_their_order_and_number() -> None:
         "E17": {0: {"ho3d_v3": {"pa_mpjpe_mm": float("nan")}}},
     }
     (only,) = orderings_of(table, measured)
-    assert only.row == "E18" and only.base == "E19" and only.paper == pytest.approx(0.3)
+    assert only.row == "E18: without GAPR" and only.base == "E19: full" and only.paper == pytest.approx(0.3)
     assert only.differences == pytest.approx((0.5, 0.7))
     line = next(line for line in lines_of(table, table.row("E18"), measured["E18"], {}) if line.values)
     assert line.values == (20.5, 10.7, 99.0) and line.spread == pytest.approx(np.std(line.values, ddof=1))
     comparison = Comparison(12, table.title, "somewhere.", (line,), (only,))
     text = comparison.to_markdown(level=2)
     assert text.startswith("## Table 12: Components") and "43.40 ± 48" in text
-    assert "| E18 − E19 | HO-3D v3 | pa_mpjpe_mm | +0.300 | +0.600 ± 0.14 |" in text
-    assert "Of 1 orderings 0 hold, 0 do not, 1 are not decided." in text
+    assert "| E18: without GAPR − E19: full | HO-3D v3 | pa_mpjpe_mm | +0.300 | +0.600 ± 0.14 |" in text
+    assert "Of 1 orderings: 0 holds, 0 does not hold, 1 not decided." in text
     values = json.loads(comparison.to_json())
     assert values["orderings"][0]["verdict"] == "not decided" and values["lines"][0]["values"] == [20.5, 10.7, 99.0]
 
@@ -244,8 +254,8 @@ def test_every_base_is_compared_with_a_row_of_the_same_benchmark() -> None:
             row.id: {0: {name: dict.fromkeys(table.metrics_of(row), 1.0) for name in row.paper}} for row in table.rows
         }
         found = orderings_of(table, everything)
-        assert {o.base for o in found} == set(table.base)
-        assert not {o.row for o in found} & set(table.base)
+        bases = {table.row(row).name for row in table.base}
+        assert {o.base for o in found} == bases and not {o.row for o in found} & bases
 
 
 def test_masked_rows_are_measured_on_the_published_masks_and_say_how_to_make_them(tmp_path: Path) -> None:
