@@ -151,9 +151,9 @@ def paper_table(name: TableName) -> PaperTable:
 
 
 def table_names(asked: str) -> list[TableName]:
-    """`2` -> [2], `claims` -> ["claims"], `all` -> every one; TableError for anything else."""
+    """`2` -> [2], `claims` -> ["claims"], `all` -> the paper's; TableError for anything else."""
     if asked == "all":
-        return list(catalogue().tables)
+        return [name for name in catalogue().tables if name != CLAIMS]
     name: TableName = int(asked) if asked.isdecimal() else asked
     paper_table(name)
     return [name]

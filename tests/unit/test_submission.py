@@ -26,7 +26,10 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
+from maskhand.progress import silent
+from maskhand.steps.reevaluate import Measured, measure
 from maskhand.steps.score import score
+from maskhand.workspace import Workspace
 
 COUNT = 7
 RECIPE = load_recipe(
@@ -135,6 +138,24 @@ def test_hint_keypoints_score_as_the_evaluation_says(tmp_path: Path, result: Eva
     for name in ("pck_005", "pck_010", "pck_015"):
         assert found[f"{name}_all"] == pytest.approx(result.best.metrics[name], abs=1e-9)
     assert found["epe_all_px"] == pytest.approx(result.best.metrics["epe_px"], rel=1e-5)
+
+
+def test_a_benchmark_of_2d_keypoints_alone_is_re_evaluated_by_its_pck(
+    bundle: ModelBundle, result: EvaluationResult, tmp_path: Path
+) -> None:
+    flat = [
+        dataclasses.replace(hand, joints_cam_m=None, joints_3d_valid=None, vertices_cam_m=None, mano=None)
+        for hand in SAMPLES
+    ]
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    write_set(home.shard_set("hamer_eval/TEST_newdays_img_all"), flat)
+    folder = tmp_path / "model"
+    ModelBundle.save(folder, bundle.model, RECIPE, {})
+    receipt = measure(home, str(folder), "hint_newdays", "hamer_eval/TEST_newdays_img_all", silent)
+    found = Measured.of(receipt)
+    assert found.samples_uri is None and found.mean_pose_pa_mpjpe_mm is None
+    assert "pa_mpjpe_mm" not in found.metrics
+    assert 0 < found.metrics["pck_015"] < 1 and np.isfinite(found.metrics["epe_px"])
 
 
 def test_interhand_pairs_both_hands_of_an_annotation(tmp_path: Path, result: EvaluationResult) -> None:
