@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from maskhand.cluster.session import ray_session
 from maskhand.steps import table_plans, table_results, tables
 from maskhand.steps.receipt import Receipt
 from maskhand.tables.comparison import Comparison
@@ -49,7 +50,9 @@ def reproduce_table(
     """
     home = workspace_for(workspace)
     names = table_names(str(table))
-    comparisons = [_reproduce(home, name, embedded, budget_steps, seeds, overrides) for name in names]
+    # One Ray session for all rows: each start and stop would cost seconds.
+    with ray_session():
+        comparisons = [_reproduce(home, name, embedded, budget_steps, seeds, overrides) for name in names]
     receipts = [table_results.write(home, comparison, embedded) for comparison in comparisons]
     return table_results.write_all(home, comparisons, embedded) if len(names) > 1 else receipts[0]
 
@@ -59,8 +62,9 @@ def _reproduce(
 ) -> Comparison:
     plans = table_plans.plans(home, table, embedded, budget_steps, overrides, seeds)
     ready = [plan for plan in plans if plan.runs]
-    with told(f"table {table}, masked hands", slug("progress-table", str(table), "masked")) as progress:
-        table_plans.prepare(home, ready, progress)
+    if embedded and any(plan.row.mask for plan in ready):
+        with told(f"table {table}, masked hands", slug("progress-table", str(table), "masked")) as progress:
+            table_plans.prepare(home, ready, progress)
     receipts = [
         done(
             reproduce_row,
