@@ -5,8 +5,12 @@ from __future__ import annotations
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from maskhand.steps import tables
+from maskhand.cluster.session import ray_session
+from maskhand.steps import table_plans, table_results, tables
 from maskhand.steps.receipt import Receipt
+from maskhand.tables.comparison import Comparison
+from maskhand.tables.rows import TableName, paper_table, table_names
+from maskhand.workspace import Workspace
 from pipelines.runtime import workspace_for
 from pipelines.step import done, slug, step, told
 
@@ -14,35 +18,53 @@ from pipelines.step import done, slug, step, told
 @step("reproduce-row")
 def reproduce_row(
     workspace: str,
-    number: int,
+    table: TableName,
     row: str,
     embedded: bool,
     budget_steps: int | None,
     overrides: list[str],
+    seed_offset: int,
     digests: dict[str, str],
 ) -> Receipt:
-    with told(f"table {number}, {row}", slug("progress-table", str(number), row)) as progress:
+    with told(f"table {table}, {row}", slug("progress-table", str(table), row)) as progress:
         home = workspace_for(workspace)
-        plans = tables.plans(home, number, embedded, budget_steps, overrides)
-        wanted = next(plan for plan in plans if plan.row.id == row)
-        return tables.run_row(home, number, wanted, embedded, progress)
+        entry = paper_table(table).row(row)
+        wanted = table_plans.plan(home, table, entry, embedded, budget_steps, overrides, seed_offset)
+        return tables.run_row(home, wanted, progress)
 
 
 @flow(name="reproduce-table")
 def reproduce_table(
-    table: int = 2,
+    table: int | str = 2,
     embedded: bool = False,
     budget_steps: int | None = None,
+    seeds: int = 1,
     overrides: list[str] = [],  # noqa: B006
     workspace: str | None = None,
 ) -> Receipt:
     """Train and measure the rows of a table that this machine has data for; the others say what is missing.
 
-    table: 1 to 17; embedded: every row, small, on the synthetic hands; budget_steps: of each training (else the
-    recipes' own); overrides: of every row's recipe; workspace: else `$MASKHAND_WORKSPACE`.
+    table: 1 to 17, `claims` or `all`; embedded: every row, small, on the synthetic hands; budget_steps: of each
+    training (else the recipes' own); seeds: trainings of each row; overrides: of every row's recipe; workspace: else
+    `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
-    plans = tables.plans(home, table, embedded, budget_steps, overrides)
+    names = table_names(str(table))
+    # One Ray session for all rows: each start and stop would cost seconds.
+    with ray_session():
+        comparisons = [_reproduce(home, name, embedded, budget_steps, seeds, overrides) for name in names]
+    receipts = [table_results.write(home, comparison, embedded) for comparison in comparisons]
+    return table_results.write_all(home, comparisons, embedded) if len(names) > 1 else receipts[0]
+
+
+def _reproduce(
+    home: Workspace, table: TableName, embedded: bool, budget_steps: int | None, seeds: int, overrides: list[str]
+) -> Comparison:
+    plans = table_plans.plans(home, table, embedded, budget_steps, overrides, seeds)
+    ready = [plan for plan in plans if plan.runs]
+    if embedded and any(plan.row.mask for plan in ready):
+        with told(f"table {table}, masked hands", slug("progress-table", str(table), "masked")) as progress:
+            table_plans.prepare(home, ready, progress)
     receipts = [
         done(
             reproduce_row,
@@ -52,12 +74,12 @@ def reproduce_table(
             embedded,
             budget_steps,
             overrides,
-            tables.digests(home, plan),
+            plan.seed_offset,
+            table_plans.digests(home, plan),
         )
-        for plan in plans
-        if plan.runs
+        for plan in ready
     ]
-    comparison = tables.compare(table, plans, receipts)
+    comparison = table_results.compare(plans, receipts)
     key = slug("paper-table", str(table), "embedded" if embedded else "full")
     create_markdown_artifact(comparison.to_markdown(), key=key, description="the paper's table beside ours")
-    return tables.write(home, comparison, embedded)
+    return comparison

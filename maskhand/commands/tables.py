@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maskhand.commands.options import SetOption, WorkspaceOption, current_workspace, examples, say, shown_progress
+
+if TYPE_CHECKING:
+    from maskhand.tables.comparison import Comparison
 
 app = typer.Typer()
 
@@ -14,40 +17,67 @@ app = typer.Typer()
 @app.command(
     "reproduce-table",
     epilog=examples(
-        "reproduce-table 2", "reproduce-table 5 --embedded --budget-steps 200", "reproduce-table 12 --embedded"
+        "reproduce-table 2",
+        "reproduce-table 12 --embedded --seeds 3",
+        "reproduce-table claims --embedded --budget-steps 1000 --seeds 3",
+        "reproduce-table all --embedded",
     ),
 )
 def reproduce_table(
-    number: Annotated[int, typer.Argument(min=1, max=17, help="Table of the paper.")],
+    table: Annotated[str, typer.Argument(help="1 to 17: a table of the paper; all: these; claims: its claims.")],
     embedded: Annotated[bool, typer.Option("--embedded", help="Every row, small, on the synthetic hands.")] = False,
     budget_steps: Annotated[
         int | None, typer.Option(min=1, show_default=False, help="Steps of each training [default: the recipe's].")
     ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train each row with so many seeds: mean, spread, and what is decided.")
+    ] = 1,
     set_: SetOption = [],  # noqa: B006
     workspace: WorkspaceOption = None,
 ) -> None:
     """Run the rows of a table that this machine has data for, and set them beside the paper and later work."""
-    from contextlib import nullcontext
+    from contextlib import ExitStack
 
     from maskhand.cluster.session import ray_session
-    from maskhand.progress import print_table
-    from maskhand.steps import tables
-    from maskhand.tables.comparison import COLUMNS
+    from maskhand.steps import table_plans, table_results, tables
+    from maskhand.tables.rows import table_names
 
     home = current_workspace()
-    plans = tables.plans(home, number, embedded, budget_steps, set_)
-    ready = [plan for plan in plans if plan.runs]
-    done = []
-    with ray_session() if any(plan.row.trains for plan in ready) else nullcontext():
-        for place, plan in enumerate(ready, 1):
-            with shown_progress(f"{plan.row.id} ({place} of {len(ready)})") as progress:
-                done.append(tables.run_row(home, number, plan, embedded, progress))
-    comparison = tables.compare(number, plans, done)
+    names = table_names(table)
+    wanted = {name: table_plans.plans(home, name, embedded, budget_steps, set_, seeds) for name in names}
+    comparisons = []
+    with ExitStack() as session:
+        if any(plan.row.trains and plan.runs for plans in wanted.values() for plan in plans):
+            session.enter_context(ray_session())
+        for name, plans in wanted.items():
+            ready = [plan for plan in plans if plan.runs]
+            with shown_progress(f"table {name}: masked hands") as progress:
+                table_plans.prepare(home, ready, progress)
+            done = []
+            for place, plan in enumerate(ready, 1):
+                title = f"table {name}: {plan.row.id}, seed {plan.recipe.seed} ({place} of {len(ready)})"
+                with shown_progress(title) as progress:
+                    done.append(tables.run_row(home, plan, progress))
+            comparisons.append(table_results.compare(plans, done))
+            _show(comparisons[-1])
+            say(table_results.write(home, comparisons[-1], embedded))
+            if len(ready) < len(plans) and not embedded:
+                typer.echo("--embedded runs every row small, on the synthetic hands.")
+    if len(names) > 1:
+        say(table_results.write_all(home, comparisons, embedded))
+
+
+def _show(comparison: Comparison) -> None:
+    from maskhand.progress import print_table
+    from maskhand.tables.comparison import COLUMNS, ORDERING_COLUMNS
+    from maskhand.tables.orderings import sentences
+
     rows, notes = comparison.cells()
-    print_table(f"table {number}: {comparison.title}", COLUMNS, rows)
+    print_table(comparison.heading, COLUMNS, rows)
     for place, note in enumerate(notes, 1):
         typer.echo(f"{place}. {note}")
+    if comparison.orderings:
+        print_table("orderings", ORDERING_COLUMNS, comparison.ordering_cells())
+        for sentence in sentences(comparison.orderings):
+            typer.echo(f"* {sentence}")
     typer.echo(comparison.setting)
-    if len(ready) < len(plans) and not embedded:
-        typer.echo("--embedded runs every row small, on the synthetic hands.")
-    say(tables.write(home, comparison, embedded))

@@ -23,7 +23,7 @@ SYNTHETIC = "synthetic"
 """Name of the embedded benchmark."""
 DRIFT = 0.005
 """A number of the same model that moves by more than this share since the last time is flagged."""
-HEADLINES = {"pa_mpjpe_mm": "PA-MPJPE mm", "pa_mpvpe_mm": "PA-MPVPE mm", "pck_005": "PCK@.05 %"}
+HEADLINES = {"pa_mpjpe_mm": "PA-MPJPE mm", "pa_mpvpe_mm": "PA-MPVPE mm", "pck_005": "PCK@.05"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Measured:
     metrics: Mapping[str, float]
     mean_pose_pa_mpjpe_mm: float | None
     samples_uri: str | None
-    """samples.parquet; None where the benchmark has no errors by sample."""
+    """samples.parquet; None where the benchmark has neither 3D joints nor meshes."""
     predictor: str
 
     @classmethod
@@ -82,36 +82,31 @@ def contenders(workspace: Workspace, newest: int) -> tuple[str | None, list[str]
 def measure(workspace: Workspace, model: str, benchmark: str, set_name: str, progress: Progress) -> Receipt:
     """Measure a registered version on a benchmark; the receipt names `result.json` beside `samples.parquet`."""
     from maskhand.catalog import load_spec
-    from maskhand.evaluation import keypoints_2d, runner
+    from maskhand.evaluation import runner
     from maskhand.evaluation.mean_pose import mean_pose_of_sets
     from maskhand.evaluation.speed import device
     from maskhand.models.bundle import ModelBundle
     from maskhand.shards.layout import MANO
     from maskhand.shards.manifest import find_manifest, read_manifest
     from maskhand.steps.evaluate import model_folder
-    from maskhand.tables.rows import catalogue
 
     folder = model_folder(workspace, model)
     bundle = ModelBundle.load(folder, device=device())
     digest = Receipt.of(storage.join(folder, BUNDLE_FILE)).digest
     set_uri, spec = workspace.shard_set(set_name), load_spec(set_name.partition("/")[0])
     place = storage.join(str(workspace.reports), KIND, digest, benchmark)
-    mean, samples, predictor = None, None, ""
-    metrics: dict[str, float]
-    if benchmark in catalogue().benchmarks and catalogue().benchmarks[benchmark].annotated == "2d":
-        metrics = keypoints_2d.model_pck(bundle.model, bundle.recipe, set_uri, progress=progress)
-    else:
-        train = {workspace.shard_set(name): weight for name, weight in bundle.recipe.data.train.items()}
-        known = all(find_manifest(uri, MANO) is not None for uri in train)
-        result = runner.evaluate(
-            bundle,
-            set_uri,
-            iterations=[bundle.recipe.sampler.iterations],
-            baseline=mean_pose_of_sets(train) if known else None,
-            tips=spec.tips,
-            progress=progress,
-        )
-        metrics, predictor = dict(result.best.metrics), result.best.name
+    train = {workspace.shard_set(name): weight for name, weight in bundle.recipe.data.train.items()}
+    known = all(find_manifest(uri, MANO) is not None for uri in train)
+    result = runner.evaluate(
+        bundle,
+        set_uri,
+        iterations=[bundle.recipe.sampler.iterations],
+        baseline=mean_pose_of_sets(train) if known else None,
+        tips=spec.tips,
+        progress=progress,
+    )
+    mean, samples = None, None
+    if result.with_joints or result.with_mesh:
         mean = None if result.baseline is None else result.baseline.metrics["pa_mpjpe_mm"]
         samples = storage.join(place, "samples.parquet")
         parquet = io.BytesIO()
@@ -121,10 +116,10 @@ def measure(workspace: Workspace, model: str, benchmark: str, set_name: str, pro
         "benchmark": benchmark,
         "set_name": set_name,
         "data_digest": read_manifest(set_uri, "images").digest,
-        "metrics": {name: value for name, value in metrics.items() if value == value},
+        "metrics": {name: value for name, value in result.best.metrics.items() if value == value},
         "mean_pose_pa_mpjpe_mm": mean,
         "samples_uri": samples,
-        "predictor": predictor,
+        "predictor": result.best.name,
     }
     uri = storage.join(place, "result.json")
     storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())

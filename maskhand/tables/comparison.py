@@ -1,18 +1,20 @@
-"""The paper's value, ours, the gap, what differs and the later state of the art, for people and for machines."""
+"""The paper's value, ours, the gap, what differs, the later state of the art and the orderings of rows.
+
+For people as text, for machines as JSON.
+"""
 
 from __future__ import annotations
 
 import json
-import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from maskhand.tables.rows import Joints, LaterResult, PaperRow, PaperTable, catalogue, later_results
-
-HIGHER_IS_BETTER = ("pa_f", "pa_auc", "pck", "apd")
-"""Beginnings of the metrics where more is better."""
+from maskhand.tables.orderings import Ordering, difference_text, higher_is_better, sentences, values_of
+from maskhand.tables.rows import Joints, LaterResult, PaperRow, PaperTable, TableName, catalogue, later_results
 
 COLUMNS = ("row", "benchmark", "metric", "paper", "ours", "gap", "best later", "notes")
+ORDERING_COLUMNS = ("row minus base", "benchmark", "metric", "paper", "ours", "95 % interval", "ordering")
 
 
 @dataclass(frozen=True)
@@ -20,17 +22,27 @@ class Line:
     """One number of the paper and what became of it."""
 
     row: str
-    label: str
+    """Its id and label."""
     benchmark: str
     metric: str
     paper: float | None
-    ours: float | None
-    """None: not run, `missing` says why."""
+    values: tuple[float, ...]
+    """Ours, by seed; empty: not run, `missing` says why."""
     protocol: tuple[str, ...]
     """What is unknown or different."""
     missing: tuple[str, ...]
     later: tuple[tuple[str, float], ...]
     """(method and source, value), the best first."""
+
+    @property
+    def ours(self) -> float | None:
+        """The mean over the seeds."""
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds (n - 1); None for fewer than two."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     @property
     def gap(self) -> float | None:
@@ -42,17 +54,25 @@ class Line:
 class Comparison:
     """One table of the paper, reproduced."""
 
-    number: int
+    name: TableName
     title: str
     setting: str
-    """On what it was run: full size, or the embedded benchmark with its steps."""
+    """On what it was run: full size, or the embedded benchmark with its steps and seeds."""
     lines: tuple[Line, ...]
+    orderings: tuple[Ordering, ...] = ()
+
+    @property
+    def heading(self) -> str:
+        return f"Table {self.name}: {self.title}" if isinstance(self.name, int) else self.title
 
     def to_json(self) -> bytes:
         values = asdict(self)
         for line, entry in zip(self.lines, values["lines"], strict=True):
-            entry["gap"] = line.gap
+            entry |= {"ours": line.ours, "spread": line.spread, "gap": line.gap}
             entry["higher_is_better"] = higher_is_better(line.metric)
+        for ordering, entry in zip(self.orderings, values["orderings"], strict=True):
+            entry |= {"mean": ordering.mean, "spread": ordering.spread, "interval": ordering.interval}
+            entry["verdict"] = ordering.verdict
         return (json.dumps(values, indent=1) + "\n").encode()
 
     def cells(self) -> tuple[list[list[str]], list[str]]:
@@ -69,47 +89,66 @@ class Comparison:
             marks = ", ".join(number(note) for note in (*(f"missing: {m}" for m in line.missing), *line.protocol))
             best = f"{value_text(line.later[0][1], line.metric)} {line.later[0][0]}" if line.later else ""
             ours = "missing" if line.missing else value_text(line.ours, line.metric)
-            gap = "" if line.gap is None else f"{line.gap:+.2g}" if abs(line.gap) < 0.01 else f"{line.gap:+.3f}"
-            name = line.row if line.label in line.row else f"{line.row}: {line.label}"
+            ours += "" if line.spread is None else f" ± {line.spread:.2g}"
+            gap = "" if line.gap is None else difference_text(line.gap)
             paper = value_text(line.paper, line.metric)
-            rows.append([name, line.benchmark, line.metric, paper, ours, gap, best, marks])
+            rows.append([line.row, line.benchmark, line.metric, paper, ours, gap, best, marks])
         return rows, notes
 
-    def to_markdown(self) -> str:
+    def ordering_cells(self) -> list[list[str]]:
+        """Rows under ORDERING_COLUMNS."""
+        rows = []
+        for o in self.orderings:
+            interval = "–" if o.interval is None else " to ".join(map(difference_text, o.interval))
+            paper = "–" if o.paper is None else difference_text(o.paper)
+            ours = difference_text(o.mean) + ("" if o.spread is None else f" ± {o.spread:.2g}")
+            rows.append([f"{o.row} − {o.base}", o.benchmark, o.metric, paper, ours, interval, o.verdict])
+        return rows
+
+    def to_markdown(self, level: int = 1) -> str:
+        """level: of the heading."""
         rows, notes = self.cells()
         lines = [
-            f"# Table {self.number}: {self.title}",
+            f"{'#' * level} {self.heading}",
             "",
             self.setting,
             "",
-            "| " + " | ".join(COLUMNS) + " |",
-            "|---|---|---|---:|---:|---:|---|---|",
-            *("| " + " | ".join(row) + " |" for row in rows),
+            *_markdown_table(COLUMNS, "lllrrrll", rows),
             "",
             *(f"{k}. {note}" for k, note in enumerate(notes, 1)),
         ]
+        if self.orderings:
+            lines += ["", *_markdown_table(ORDERING_COLUMNS, "lllrrrl", self.ordering_cells())]
+            lines += ["", *(f"* {sentence}" for sentence in sentences(self.orderings))]
         return "\n".join(lines) + "\n"
+
+
+def _markdown_table(columns: Sequence[str], align: str, rows: Sequence[Sequence[str]]) -> list[str]:
+    rule = "|".join({"l": "---", "r": "---:"}[side] for side in align)
+    return ["| " + " | ".join(columns) + " |", f"|{rule}|", *("| " + " | ".join(row) + " |" for row in rows)]
 
 
 def lines_of(
     table: PaperTable,
     row: PaperRow,
-    measured: Mapping[str, Mapping[str, float]],
+    measured: Mapping[int, Mapping[str, Mapping[str, float]]],
     missing: Mapping[str, Sequence[str]],
     remarks: Sequence[str] = (),
 ) -> list[Line]:
-    """The lines of one row. measured, missing: by benchmark; remarks: what this run adds to the protocol."""
+    """The lines of one row.
+
+    measured: seed -> benchmark -> metric -> value; missing: by benchmark; remarks: what this run adds to the protocol.
+    """
     lines = []
     for benchmark, values in row.paper.items():
         known = catalogue().benchmarks.get(benchmark)
         notes = tuple(filter(None, (row.protocol, table.note, known.protocol if known else "", *remarks)))
         for metric, paper in zip(table.metrics_of(row), values, strict=True):
-            ours = measured.get(benchmark, {}).get(metric)
+            ours = tuple(values_of(measured, benchmark, metric).values())
             later = best_later(benchmark, metric, row.joints if row.measure == "pck" else None)
             title = known.title if known else benchmark
-            finite = None if ours is None or not math.isfinite(ours) else ours
             absent = tuple(missing.get(benchmark, ()))
-            lines.append(Line(row.id, row.label, title, metric, paper, finite, notes, absent, later))
+            lines.append(Line(row.name, title, metric, paper, ours, notes, absent, later))
     return lines
 
 
@@ -124,13 +163,10 @@ def best_later(benchmark: str, metric: str, joints: Joints | None) -> tuple[tupl
     return tuple(sorted(found, key=lambda entry: entry[1], reverse=higher_is_better(metric)))
 
 
-def higher_is_better(metric: str) -> bool:
-    return metric.startswith(HIGHER_IS_BETTER)
-
-
 def value_text(value: float | None, metric: str) -> str:
     if value is None:
         return "–"
     if metric.endswith("_m2"):
         return f"{value:.2e}"
-    return f"{value:.2f}" if metric.endswith(("_mm", "percent")) or metric.startswith("pck") else f"{value:.3f}"
+    is_coarse = metric.endswith(("_mm", "percent")) or metric.startswith("pck")
+    return f"{value:.2f}" if is_coarse else f"{value:.3f}"

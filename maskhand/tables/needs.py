@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from maskhand.assets import list_assets
 from maskhand.catalog import load_spec
 from maskhand.config import Recipe
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest
-from maskhand.tables.rows import PaperRow
+from maskhand.tables.rows import PaperRow, measured_set
 from maskhand.workspace import Workspace
 
 OPENPOSE, MANO_ASSET, BACKBONE = "OpenPose hand weights", "MANO", "ViTPose-H checkpoint"
@@ -17,11 +17,13 @@ OPENPOSE, MANO_ASSET, BACKBONE = "OpenPose hand weights", "MANO", "ViTPose-H che
 
 
 def missing(
-    row: PaperRow, recipe: Recipe, benchmark_sets: Iterable[str], workspace: Workspace, full_size: bool, gpus: int
+    row: PaperRow, recipe: Recipe, benchmark_sets: Sequence[str], workspace: Workspace, full_size: bool, gpus: int
 ) -> list[str]:
     """A sentence for each thing that this machine lacks; empty when the row can run.
 
-    full_size: the paper's own size, which also wants its hand model and a pretrained encoder. gpus: of this machine.
+    benchmark_sets: as they are; a row of masked hands is measured on what is derived from them, and runs that are not
+    of full size derive it themselves. full_size: the paper's own size, which also wants its hand model and a pretrained
+    encoder. gpus: of this machine.
     """
     if row.measure == "text":
         return ["the text-conditioned network (a CLIP text encoder for the image encoder) is not part of maskhand"]
@@ -34,12 +36,16 @@ def missing(
     if row.trains and row.measure != "tokenizer":
         for name in data.train:
             wanted.setdefault(name, set()).update({IMAGES, MANO, keypoints})
+    reads_pose = row.measure != "tokenizer" and data.keypoints.eval_source == "detected"
     for name in benchmark_sets:
-        needs_pose = row.measure != "tokenizer" and data.keypoints.eval_source == "detected" and not row.mask
-        wanted.setdefault(name, set()).update({IMAGES, keypoints} if needs_pose else {IMAGES})
+        is_read = reads_pose and not row.mask
+        wanted.setdefault(name, set()).update({IMAGES, keypoints} if is_read else {IMAGES})
         if row.measure == "tokenizer":
             wanted[name].add(MANO)
     sentences = [s for name, parts in wanted.items() for s in _missing_parts(name, parts, workspace)]
+    if row.mask and full_size:
+        detector = data.keypoints.detector if reads_pose else None
+        sentences += [s for name in benchmark_sets if (s := _missing_masked(row, name, detector, workspace))]
     if full_size and row.measure != "seconds":
         assets = {asset.name: asset for asset in list_assets(workspace.assets)}
         names = [MANO_ASSET]
@@ -70,3 +76,14 @@ def _missing_parts(name: str, parts: set[str], workspace: Workspace) -> list[str
         f"`{commands.get(part) or f'maskhand annotate keypoints {name} --detector ' + part.partition('.')[2]}`"
         for part in absent
     ]
+
+
+def _missing_masked(row: PaperRow, name: str, detector: str | None, workspace: Workspace) -> str:
+    """What is to be done for the masked set of the set `name`; empty when it is there. detector: None = no 2D pose."""
+    derived = measured_set(row, name)
+    steps = {IMAGES: f"`maskhand mask {name} --share {row.mask:g}`"}
+    if detector is not None:
+        steps[keypoint_part(detector)] = f"`maskhand annotate keypoints {derived} --detector {detector}`"
+    uri = workspace.shard_set(derived)
+    absent = [command for part, command in steps.items() if find_manifest(uri, part) is None]
+    return f"masked hands {derived}: {', then '.join(absent)}" if absent else ""

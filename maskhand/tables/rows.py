@@ -11,11 +11,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from maskhand.config import Recipe, load_recipe
+from maskhand.shards.masked import Masking, masked_set
 
 FOLDER = Path(__file__).parent
 
+TableName = int | str
+"""A number of the paper's, or CLAIMS."""
+CLAIMS = "claims"
 Joints = Literal["all", "vis", "occ"]
-Measure = Literal["hands", "pck", "tokenizer", "seconds", "generation", "pca", "text"]
+Measure = Literal["hands", "pck", "tokenizer", "seconds", "generation", "pca", "mean pose", "text"]
 
 
 class TableError(ValueError):
@@ -33,8 +37,6 @@ class Benchmark(_Frozen):
     set: str
     """Shard set; `{joints}` stands for all, vis or occ."""
     protocol: str
-    annotated: Literal["3d", "2d"] = "3d"
-    """2d: keypoints in the picture only, so PCK is all that can be measured."""
 
 
 class PaperRow(_Frozen):
@@ -51,18 +53,33 @@ class PaperRow(_Frozen):
     """Benchmark -> the paper's values, in the order of the metrics."""
     joints: Joints = "all"
     mask: float = Field(0.0, ge=0, lt=1)
-    """Share of the hand's box that is blacked out."""
+    """Share of every hand that is hidden: its benchmarks are the sets that `maskhand mask` derives."""
     protocol: str = ""
+    small: str = ""
+    """Recipe that takes the place of `recipe` in embedded runs and is small as it is; else `recipe` is shrunk."""
+    claim: str = ""
+    """What the paper concludes from the base row's being better than this one."""
+
+    @property
+    def name(self) -> str:
+        """For people: id and label."""
+        return self.id if self.label in self.id else f"{self.id}: {self.label}"
 
     @property
     def trains(self) -> bool:
-        return self.measure not in ("seconds", "pca", "text")
+        return self.measure not in ("seconds", "pca", "mean pose", "text")
+
+    def source(self, shrink: bool) -> str:
+        """The recipe that is trained; shrink: for an embedded run."""
+        return self.small if shrink and self.small else self.recipe
 
 
 class PaperTable(_Frozen):
     title: str
     metrics: tuple[str, ...]
     note: str = ""
+    base: tuple[str, ...] = ()
+    """Ids of the rows that others are compared with; a row is compared with the first that reports its benchmark."""
     rows: tuple[PaperRow, ...]
 
     def metrics_of(self, row: PaperRow) -> tuple[str, ...]:
@@ -98,15 +115,16 @@ class Embedded(_Frozen):
 
 
 class Catalogue(_Frozen):
-    """Everything in paper.yaml."""
+    """Everything in paper.yaml, and the table of claims."""
 
     benchmarks: dict[str, Benchmark]
-    tables: dict[int, PaperTable]
+    tables: dict[TableName, PaperTable]
 
 
 @functools.cache
 def catalogue() -> Catalogue:
-    return Catalogue.model_validate(_read("paper.yaml"))
+    paper = _read("paper.yaml")
+    return Catalogue.model_validate({**paper, "tables": {**paper["tables"], CLAIMS: _read("claims.yaml")}})
 
 
 @functools.cache
@@ -123,12 +141,27 @@ def embedded() -> Embedded:
     return Embedded.model_validate(_read("embedded.yaml"))
 
 
-def paper_table(number: int) -> PaperTable:
-    """Table `number` of the paper; TableError when it has none."""
+def paper_table(name: TableName) -> PaperTable:
+    """A table of the paper, or the claims; TableError when there is none of that name."""
     tables = catalogue().tables
-    if number not in tables:
-        raise TableError(f"the paper has no table {number}; its tables are {min(tables)} to {max(tables)}")
-    return tables[number]
+    if name not in tables:
+        last = max(table for table in tables if isinstance(table, int))
+        raise TableError(f"there is no table {name!r}: the paper's are 1 to {last}, and there is {CLAIMS!r}")
+    return tables[name]
+
+
+def table_names(asked: str) -> list[TableName]:
+    """`2` -> [2], `claims` -> ["claims"], `all` -> the paper's; TableError for anything else."""
+    if asked == "all":
+        return [name for name in catalogue().tables if name != CLAIMS]
+    name: TableName = int(asked) if asked.isdecimal() else asked
+    paper_table(name)
+    return [name]
+
+
+def measured_set(row: PaperRow, benchmark_set: str) -> str:
+    """The set itself, or what is derived from it for a row of masked hands."""
+    return masked_set(benchmark_set, Masking(row.mask)) if row.mask else benchmark_set
 
 
 def row_overrides(
@@ -139,13 +172,15 @@ def row_overrides(
     budget_steps: of each of the two trainings; schedules shrink with them.
     """
     changes = list(row.overrides)
-    if shrink:
+    if not shrink:
+        changes.append("name=paper")
+    elif row.small:
+        changes.append("name=embedded")
+    else:
         small, full = embedded(), load_recipe(row.recipe, row.overrides).flat()
         changes += [f"{key}={max(1, int(full[key]) // by)}" for key, by in small.divide.items()]
         changes += small.overrides
         budget_steps = budget_steps or small.steps
-    else:
-        changes.append("name=paper")
     if budget_steps is not None:
         warmup = min(50, budget_steps // 10)
         for part in ("tokenizer_training", "training"):
@@ -154,8 +189,8 @@ def row_overrides(
     return [*changes, *overrides]
 
 
-def row_recipe(row: PaperRow, changes: Sequence[str]) -> Recipe:
-    return load_recipe(row.recipe, changes)
+def row_recipe(row: PaperRow, shrink: bool, changes: Sequence[str]) -> Recipe:
+    return load_recipe(row.source(shrink), changes)
 
 
 def _read(name: str) -> dict[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,22 @@ import pytest
 import torch
 
 from maskhand.config import recipe_names
-from maskhand.evaluation.keypoints_2d import GRID, hidden_cells
-from maskhand.steps import tables
+from maskhand.steps import table_plans
 from maskhand.tables.comparison import Comparison, best_later, lines_of
-from maskhand.tables.rows import PaperRow, TableError, catalogue, later_results, paper_table, row_overrides, row_recipe
+from maskhand.tables.needs import missing
+from maskhand.tables.orderings import Ordering, orderings_of, sentences
+from maskhand.tables.rows import (
+    CLAIMS,
+    PaperRow,
+    TableError,
+    TableName,
+    catalogue,
+    later_results,
+    paper_table,
+    row_overrides,
+    row_recipe,
+    table_names,
+)
 from maskhand.training.checkpoint import run_identity
 from maskhand.workspace import Workspace
 
@@ -25,21 +38,30 @@ def ids(value: object) -> str:
 
 
 def test_all_seventeen_tables_and_every_recipe_of_the_paper_are_there() -> None:
-    assert list(catalogue().tables) == list(range(1, 18))
+    assert list(catalogue().tables) == [*range(1, 18), CLAIMS]
     used = {row.recipe for _, row in ROWS}
     assert {name for name in recipe_names() if name.startswith("paper/e")} <= used
-    assert {row.id.split()[0] for _, row in ROWS} == {f"E{k:02d}" for k in (*range(1, 35), 35, 37)}
-    with pytest.raises(TableError, match="1 to 17"):
-        paper_table(18)
+    of_paper = {row.id.split()[0] for name, row in ROWS if name != CLAIMS}
+    assert of_paper == {f"E{k:02d}" for k in (*range(1, 35), 35, 37)}
+    assert table_names("all") == [*range(1, 18)] and table_names("claims") == [CLAIMS] and table_names("7") == [7]
+    for unknown in ("18", "0", "-1", "every"):
+        with pytest.raises(TableError, match="1 to 17"):
+            table_names(unknown)
 
 
-@pytest.mark.parametrize(("number", "row"), ROWS, ids=ids)
-def test_a_row_has_a_value_per_metric_and_loads_at_both_sizes(number: int, row: PaperRow) -> None:
-    metrics = paper_table(number).metrics_of(row)
+@pytest.mark.parametrize(("name", "row"), ROWS, ids=ids)
+def test_a_row_has_a_value_per_metric_and_a_base_that_is_there(name: TableName, row: PaperRow) -> None:
+    table = paper_table(name)
     for benchmark, values in row.paper.items():
-        assert len(values) == len(metrics)
+        assert len(values) == len(table.metrics_of(row))
         assert benchmark in catalogue().benchmarks or row.measure in ("seconds", "generation", "pca", "text")
-    full, small = (row_recipe(row, row_overrides(row, shrink)) for shrink in (False, True))
+    assert set(table.base) <= {other.id for other in table.rows}
+    assert not (row.claim and row.id in table.base)
+
+
+@pytest.mark.parametrize(("number", "row"), [entry for entry in ROWS if not entry[1].small], ids=ids)
+def test_a_row_keeps_what_it_varies_when_it_is_shrunk(number: int, row: PaperRow) -> None:
+    full, small = (row_recipe(row, shrink, row_overrides(row, shrink)) for shrink in (False, True))
     assert small.model.dim < full.model.dim and set(small.data.train) == {"freihand_synth/training"}
     for keep in ("feature_scales", "pose2d_tokens", "gapr_blocks", "synth_layers"):
         assert getattr(small.model, keep) == getattr(full.model, keep)
@@ -51,7 +73,7 @@ def test_a_row_has_a_value_per_metric_and_loads_at_both_sizes(number: int, row: 
 def test_rows_that_train_the_same_thing_share_one_run() -> None:
     def run(row_id: str, table: int) -> str:
         row = paper_table(table).row(row_id)
-        recipe = row_recipe(row, row_overrides(row, shrink=True, budget_steps=7))
+        recipe = row_recipe(row, True, row_overrides(row, shrink=True, budget_steps=7))
         assert recipe.training.optim.steps == recipe.tokenizer_training.optim.steps == 7
         return f"{recipe.name} {run_identity('transformer', recipe, {})}"
 
@@ -63,24 +85,24 @@ def test_rows_that_train_the_same_thing_share_one_run() -> None:
 def test_a_bare_machine_is_told_each_thing_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MASKHAND_MANO_DIR", raising=False)
     home = Workspace(tmp_path, str(tmp_path / "shards"))
-    (plan,) = tables.plans(home, 2, False, None, [])
+    (plan,) = table_plans.plans(home, 2, False, None, [])
     assert plan.runs == []
     said = " ".join(plan.missing["freihand"])
     for words in ("freihand/training", "freihand/evaluation", "maskhand shard freihand --split evaluation",
                   "ViTPose-H checkpoint", "MASKHAND_MANO_DIR", "4 GPUs"):  # fmt: skip
         assert words in said, words
-    (small,) = tables.plans(home, 2, True, None, [])
+    (small,) = table_plans.plans(home, 2, True, None, [])
     assert all("freihand_synth" in sentence for sentence in small.missing["freihand"])
-    speed = {plan.row.id: plan.runs for plan in tables.plans(home, 5, False, None, [])}
+    speed = {plan.row.id: plan.runs for plan in table_plans.plans(home, 5, False, None, [])}
     assert speed["E11 T=1"] == ["time"] and speed["E10 T=1"] == []
-    (text,) = tables.plans(home, 6, True, None, [])
+    (text,) = table_plans.plans(home, 6, True, None, [])
     assert "text-conditioned" in text.missing["text"][0]
 
 
 def test_the_table_holds_paper_ours_gap_protocol_and_later_work() -> None:
     table = paper_table(2)
     (row,) = table.rows
-    lines = lines_of(table, row, {"freihand": {"pa_mpjpe_mm": 6.0, "pa_f5": 0.75}}, {}, ["a remark"])
+    lines = lines_of(table, row, {0: {"freihand": {"pa_mpjpe_mm": 6.0, "pa_f5": 0.75}}}, {}, ["a remark"])
     by_metric = {line.metric: line for line in lines}
     assert by_metric["pa_mpjpe_mm"].gap == pytest.approx(0.5) and by_metric["pa_f5"].gap == pytest.approx(-0.051)
     assert by_metric["pa_mpvpe_mm"].ours is None and by_metric["pa_mpvpe_mm"].gap is None
@@ -100,14 +122,6 @@ def test_the_best_later_result_is_the_least_error_or_the_largest_share() -> None
     assert best_later("hint_visor", "pck_010", "vis") == (("Hamba (NeurIPS 2024)", 89.6),)
     assert best_later("hint_visor", "pck_005", "vis") == ()
     assert set(later_results()) <= set(catalogue().benchmarks)
-
-
-@pytest.mark.parametrize("share", [0.8, 0.9])
-def test_hidden_cells_are_so_many_seeded_and_differ_by_sample(share: float) -> None:
-    cells = hidden_cells(share, 3, 0)
-    assert cells.sum() == round(share * GRID * GRID)
-    assert np.array_equal(cells, hidden_cells(share, 3, 0))
-    assert not np.array_equal(cells, hidden_cells(share, 4, 0)) and not np.array_equal(cells, hidden_cells(share, 3, 1))
 
 
 def test_random_pca_hands_repeat_and_differ_from_each_other() -> None:
@@ -143,3 +157,118 @@ def test_reconstruction_by_a_tokenizer_that_loses_nothing_is_exact() -> None:
     assert reconstruction_errors(Upright(), mano, poses)["pa_mpjpe_mm"] > 1  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="annotate mano"):
         reconstruction_errors(Identity(), mano, PosePool(poses.pose_aa[:0], poses.betas[:0]))  # type: ignore[arg-type]
+
+
+def test_rows_of_the_claims_differ_from_the_full_model_by_their_part_alone() -> None:
+    table = paper_table(CLAIMS)
+    recipes = {row.id: row_recipe(row, True, row_overrides(row, True, 50)).flat() for row in table.rows}
+    parts = {
+        "T = 1": {"sampler.iterations"},
+        "without 2D pose": {"model.pose2d_tokens", "model.ref_points"},
+        "without GAPR": {"model.gapr_blocks"},
+        "without upsampler": {"model.feature_scales"},
+        "masked-only loss": {f"training.losses.{name}" for name in ("theta", "joints_3d", "joints_2d")},
+        "regression": {"model.decoder"},
+    }
+    full = recipes.pop("full")
+    assert recipes.keys() == parts.keys()
+    for row, recipe in recipes.items():
+        assert {key for key in full if recipe[key] != full[key]} == parts[row], row
+    assert full["tokenizer_training.optim.steps"] == full["training.optim.steps"] == "50"
+    for row in table.rows:  # at full size they are the paper's own rows
+        assert row_recipe(row, False, row_overrides(row, False)).model.dim == 256
+
+
+def test_each_seed_trains_its_own_tokenizer_which_its_rows_share(tmp_path: Path) -> None:
+    plans = table_plans.plans(Workspace(tmp_path, str(tmp_path)), CLAIMS, True, 50, ["seed=4"], seeds=3)
+    count = len(paper_table(CLAIMS).rows)
+    assert [plan.recipe.seed for plan in plans] == [4] * count + [5] * count + [6] * count
+    identities = {(plan.recipe.seed, run_identity("tokenizer", plan.recipe, {})) for plan in plans}
+    assert len(identities) == 3
+    again = table_plans.plan(Workspace(tmp_path, str(tmp_path)), CLAIMS, plans[-1].row, True, 50, ["seed=4"], 2)
+    assert again == plans[-1]
+
+
+def ordering(differences: list[float], paper: float | None, metric: str = "pa_mpjpe_mm", claim: str = "") -> Ordering:
+    return Ordering("without", "full", "FreiHAND", metric, claim, paper, tuple(differences))
+
+
+def test_an_ordering_is_decided_by_the_interval_of_its_paired_differences() -> None:
+    from scipy.stats import ttest_1samp
+
+    sure, open_ = ordering([0.5, 0.6, 0.55], 0.1), ordering([0.5, -0.2, 0.1], 0.1)
+    for entry in (sure, open_):
+        interval = ttest_1samp(entry.differences, 0.0).confidence_interval(0.95)
+        assert entry.interval == pytest.approx((interval.low, interval.high))
+    assert sure.verdict == "holds" and open_.verdict == "not decided"
+    assert ordering([0.5, 0.6, 0.55], -0.1).verdict == "does not hold"
+    assert ordering([0.5, 0.6, 0.55], None).verdict == ordering([0.5, 0.6], 0.0).verdict == "no ordering"
+    assert ordering([0.5, 0.6, 0.55], None, claim="it helps").verdict == "holds"
+    assert ordering([0.05, 0.06, 0.055], None, "pa_f5", claim="it helps").verdict == "does not hold"
+    assert ordering([-3.0, -3.1, -3.2], None, "T1/pck_005", claim="it helps").verdict == "holds"
+    single = ordering([0.5], 0.1)
+    assert single.verdict == "not decided" and "one seed decides nothing" in sentences([single])[0]
+    first, count = sentences([ordering([0.5, 0.6, 0.55], None, claim="it helps")])
+    assert first.startswith("It helps: **holds**.") and "+0.550 ± 0.05 (3 seeds; +0.426 to +0.674)" in first
+    assert count == "Of 1 orderings: 1 holds, 0 does not hold, 0 not decided."
+    assert "Without is worse than full" in sentences([sure])[0]
+    assert "Without is worse than full" in sentences([ordering([-0.1, -0.2], -0.1, "pa_f5")])[0]
+
+
+def test_benchmarks_of_one_set_share_a_sentence_where_the_paper_orders_them_alike() -> None:
+    alike = [ordering([0.5, 0.6], paper) for paper in (0.1, 0.2, -0.3)]
+    named = [replace(entry, benchmark=name) for entry, name in zip(alike, ("A", "B", "C"), strict=True)]
+    both, other, _ = sentences([*named, replace(named[0], metric="pa_mpvpe_mm")])
+    assert "in the paper +0.100 on A, +0.200 on B." in both and "-0.300 on C." in other
+    assert sentences([ordering([0.5, 0.6], 0.0)]) == []
+
+
+def test_rows_are_paired_by_seed_whatever_their_order_and_number() -> None:
+    table = paper_table(12)
+    measured = {
+        "E19": {1: {"ho3d_v3": {"pa_mpjpe_mm": 10.0}}, 0: {"ho3d_v3": {"pa_mpjpe_mm": 20.0}}},
+        "E18": {
+            0: {"ho3d_v3": {"pa_mpjpe_mm": 20.5}},
+            1: {"ho3d_v3": {"pa_mpjpe_mm": 10.7}},
+            2: {"ho3d_v3": {"pa_mpjpe_mm": 99.0}},
+        },
+        "E17": {0: {"ho3d_v3": {"pa_mpjpe_mm": float("nan")}}},
+    }
+    (only,) = orderings_of(table, measured)
+    assert only.row == "E18: without GAPR" and only.base == "E19: full" and only.paper == pytest.approx(0.3)
+    assert only.differences == pytest.approx((0.5, 0.7))
+    line = next(line for line in lines_of(table, table.row("E18"), measured["E18"], {}) if line.values)
+    assert line.values == (20.5, 10.7, 99.0) and line.spread == pytest.approx(np.std(line.values, ddof=1))
+    comparison = Comparison(12, table.title, "somewhere.", (line,), (only,))
+    text = comparison.to_markdown(level=2)
+    assert text.startswith("## Table 12: Components") and "43.40 ± 48" in text
+    assert "| E18: without GAPR − E19: full | HO-3D v3 | pa_mpjpe_mm | +0.300 | +0.600 ± 0.14 |" in text
+    assert "Of 1 orderings: 0 holds, 0 does not hold, 1 not decided." in text
+    values = json.loads(comparison.to_json())
+    assert values["orderings"][0]["verdict"] == "not decided" and values["lines"][0]["values"] == [20.5, 10.7, 99.0]
+
+
+def test_every_base_is_compared_with_a_row_of_the_same_benchmark() -> None:
+    for table in catalogue().tables.values():
+        everything = {
+            row.id: {0: {name: dict.fromkeys(table.metrics_of(row), 1.0) for name in row.paper}} for row in table.rows
+        }
+        found = orderings_of(table, everything)
+        bases = {table.row(row).name for row in table.base}
+        assert {o.base for o in found} == bases and not {o.row for o in found} & bases
+
+
+def test_masked_rows_are_measured_on_the_published_masks_and_say_how_to_make_them(tmp_path: Path) -> None:
+    home = Workspace(tmp_path, str(tmp_path))
+    row = paper_table(4).row("E06")
+    plan = table_plans.plan(home, 4, row, True, 5, [])
+    assert set(plan.sets.values()) == {"freihand_synth/evaluation-masked90"}
+    recipe = row_recipe(row, False, row_overrides(row, False))
+    said = missing(row, recipe, ["hamer_eval/TEST_newdays_img_occ"], home, True, 8)
+    derived = "hamer_eval/TEST_newdays_img_occ-masked90"
+    (sentence,) = [s for s in said if derived in s]
+    assert "`maskhand mask hamer_eval/TEST_newdays_img_occ --share 0.9`" in sentence
+    assert f"`maskhand annotate keypoints {derived} --detector openpose-hand`" in sentence
+    assert not any(derived in s for s in missing(row, recipe, ["hamer_eval/TEST_newdays_img_occ"], home, False, 8))
+    plain = missing(paper_table(4).row("E04"), recipe, ["hamer_eval/TEST_newdays_img_occ"], home, True, 8)
+    assert not any("masked hands" in s for s in plain)

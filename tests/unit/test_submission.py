@@ -26,7 +26,10 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
+from maskhand.progress import silent
+from maskhand.steps.reevaluate import Measured, measure
 from maskhand.steps.score import score
+from maskhand.workspace import Workspace
 
 COUNT = 7
 RECIPE = load_recipe(
@@ -137,6 +140,24 @@ def test_hint_keypoints_score_as_the_evaluation_says(tmp_path: Path, result: Eva
     assert found["epe_all_px"] == pytest.approx(result.best.metrics["epe_px"], rel=1e-5)
 
 
+def test_a_benchmark_of_2d_keypoints_alone_is_re_evaluated_by_its_pck(
+    bundle: ModelBundle, result: EvaluationResult, tmp_path: Path
+) -> None:
+    flat = [
+        dataclasses.replace(hand, joints_cam_m=None, joints_3d_valid=None, vertices_cam_m=None, mano=None)
+        for hand in SAMPLES
+    ]
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    write_set(home.shard_set("hamer_eval/TEST_newdays_img_all"), flat)
+    folder = tmp_path / "model"
+    ModelBundle.save(folder, bundle.model, RECIPE, {})
+    receipt = measure(home, str(folder), "hint_newdays", "hamer_eval/TEST_newdays_img_all", silent)
+    found = Measured.of(receipt)
+    assert found.samples_uri is None and found.mean_pose_pa_mpjpe_mm is None
+    assert "pa_mpjpe_mm" not in found.metrics
+    assert 0 < found.metrics["pck_015"] < 1 and np.isfinite(found.metrics["epe_px"])
+
+
 def test_interhand_pairs_both_hands_of_an_annotation(tmp_path: Path, result: EvaluationResult) -> None:
     unpack(write(result.predictions, layout("interhand")), tmp_path)
     found = score("interhand", tmp_path / "truth.npz", tmp_path / "pred.npz")
@@ -147,9 +168,19 @@ def test_interhand_pairs_both_hands_of_an_annotation(tmp_path: Path, result: Eva
     np.testing.assert_allclose(
         rows["joint_cam_mm"][:3, 41] - rows["joint_cam_mm"][:3, 20], 1e3 * np.stack(apart), atol=1e-3
     )
-    assert found.metrics["mrrpe_mm"] > 0
-    # 21 joints of each hand, the wrist's error of zero among them, as our own mean has it
-    assert found.metrics["mpjpe_all_mm"] == pytest.approx(result.best.metrics["mpjpe_mm"], rel=0.1)
+    # The program averages each of the 42 joints by itself, so right and left hands weigh alike, however many of each
+    # there are; our own mean weighs hands alike. Errors of single hands are the same.
+    hands = result.per_sample.set_index("index").mpjpe_mm
+    right, left, single = hands[[0, 2, 4, 6]].mean(), hands[[1, 3, 5]].mean(), hands[6]
+    assert found.metrics["mpjpe_all_mm"] == pytest.approx((right + left) / 2, rel=1e-5)
+    assert found.metrics["mpjpe_single_mm"] == pytest.approx(single, rel=1e-5)
+    interacting = (hands[[0, 2, 4]].mean() + hands[[1, 3, 5]].mean()) / 2
+    assert found.metrics["mpjpe_interacting_mm"] == pytest.approx(interacting, rel=1e-5)
+    assert result.best.metrics["mpjpe_mm"] == pytest.approx((4 * right + 3 * left) / 7, rel=1e-9)
+    place = {int(index): k for k, index in enumerate(result.predictions.index)}
+    wrists = [result.predictions.joints_cam_m[place[k], 0].astype(np.float64) for k in range(6)]
+    off = [np.linalg.norm(wrists[2 * k + 1] - wrists[2 * k] - apart[k]) for k in range(3)]
+    assert found.metrics["mrrpe_mm"] == pytest.approx(1e3 * np.mean(off), rel=1e-5)
 
 
 def test_left_hands_are_written_as_left_hands(result: EvaluationResult) -> None:

@@ -1,0 +1,145 @@
+"""The plan of `maskhand reproduce-table`: each row and seed, on which data, and what this machine lacks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from maskhand import storage
+from maskhand.progress import Progress
+from maskhand.steps import data
+from maskhand.workspace import Workspace
+
+if TYPE_CHECKING:
+    from maskhand.config import Recipe
+    from maskhand.tables.rows import PaperRow, TableName
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """One row with one seed on this machine."""
+
+    table: TableName
+    row: PaperRow
+    embedded: bool
+    """Small, on the synthetic data."""
+    recipe: Recipe
+    source: str
+    """Name of the recipe that `changes` override."""
+    seed_offset: int
+    """What `changes` add to the recipe's own seed."""
+    changes: tuple[str, ...]
+    sets: dict[str, str]
+    """Benchmark -> shard set that is measured; no entry where nothing is read."""
+    missing: dict[str, tuple[str, ...]]
+    """Benchmark -> what it lacks, a sentence each; no entry where it can run."""
+
+    @property
+    def runs(self) -> list[str]:
+        """Benchmarks that can run."""
+        return [name for name in self.row.paper if name not in self.missing]
+
+
+def plans(
+    workspace: Workspace,
+    table: TableName,
+    embedded: bool,
+    budget_steps: int | None,
+    overrides: Sequence[str],
+    seeds: int = 1,
+) -> list[RowPlan]:
+    """A plan for each row of a table and each seed, seed by seed; TableError when there is no such table.
+
+    embedded: small, on the synthetic data; budget_steps: of each training; overrides: of every row's recipe; seeds: how
+    many, from the recipe's own upwards. Another seed is another tokenizer too, which the rows of that seed share.
+    """
+    from maskhand.tables.rows import paper_table
+
+    rows = paper_table(table).rows
+    return [
+        plan(workspace, table, row, embedded, budget_steps, overrides, offset)
+        for offset in range(seeds)
+        for row in rows
+    ]
+
+
+def plan(
+    workspace: Workspace,
+    table: TableName,
+    row: PaperRow,
+    embedded: bool,
+    budget_steps: int | None,
+    overrides: Sequence[str],
+    seed_offset: int = 0,
+) -> RowPlan:
+    """What running a row here means, and what it lacks."""
+    from maskhand.assets import VITPOSE_FILE
+    from maskhand.evaluation.speed import gpu_count
+    from maskhand.tables import rows
+    from maskhand.tables.needs import missing
+
+    changes = tuple(rows.row_overrides(row, embedded, budget_steps, overrides))
+    recipe = rows.row_recipe(row, embedded, changes)
+    checkpoint = workspace.assets / VITPOSE_FILE
+    if not embedded and recipe.model.backbone.checkpoint is None and checkpoint.is_file():
+        changes = (*changes, f"model.backbone.checkpoint={checkpoint}")
+    if seed_offset:
+        changes = (*changes, f"seed={recipe.seed + seed_offset}")
+    recipe = rows.row_recipe(row, embedded, changes)
+    known = rows.catalogue().benchmarks
+    whole = {
+        name: rows.embedded().set if embedded else known[name].set.format(joints=row.joints)
+        for name in row.paper
+        if name in known
+    }
+    gpus = gpu_count()
+    lacks = {
+        name: tuple(missing(row, recipe, [whole[name]] if name in whole else [], workspace, not embedded, gpus))
+        for name in row.paper
+    }
+    return RowPlan(
+        table=table,
+        row=row,
+        embedded=embedded,
+        recipe=recipe,
+        source=row.source(embedded),
+        seed_offset=seed_offset,
+        changes=changes,
+        sets={name: rows.measured_set(row, whole_set) for name, whole_set in whole.items()},
+        missing={name: sentences for name, sentences in lacks.items() if sentences},
+    )
+
+
+def prepare(workspace: Workspace, wanted: Sequence[RowPlan], progress: Progress) -> None:
+    """Make the masked sets that embedded rows are measured on, with keypoints detected after masking."""
+    from maskhand.tables.rows import embedded
+
+    shares = {plan.row.mask: plan for plan in wanted if plan.embedded and plan.row.mask and plan.runs}
+    for share, plan in shares.items():
+        data.mask(workspace, embedded().set, share, 0, progress, rebuild=True)
+        for name in set(plan.sets.values()):
+            data.annotate_keypoints(workspace, name, plan.recipe.data.keypoints.detector, progress, rebuild=True)
+
+
+def digests(workspace: Workspace, wanted: RowPlan) -> dict[str, str]:
+    """Everything outside the recipe that decides a row's numbers: part of the key under which a flow caches it."""
+    from maskhand.shards.manifest import find_manifest
+
+    found = data.training_digests(workspace, wanted.source, wanted.changes) if wanted.row.trains else {}
+    for name in wanted.sets.values():
+        for part in ("images", "mano", f"keypoints.{wanted.recipe.data.keypoints.detector}"):
+            manifest = find_manifest(workspace.shard_set(name), part)
+            if manifest is not None:
+                found[f"{name}/{part}"] = manifest.digest
+    return found
+
+
+def table_folder(workspace: Workspace, table: TableName, embedded: bool) -> str:
+    """Where what a table's rows and the table itself say is kept."""
+    name = f"table-{table:02d}" if isinstance(table, int) else str(table)
+    return storage.join(tables_folder(workspace, embedded), name)
+
+
+def tables_folder(workspace: Workspace, embedded: bool) -> str:
+    return storage.join(str(workspace.reports), "tables", "embedded" if embedded else "full")
