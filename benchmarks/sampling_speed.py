@@ -40,7 +40,7 @@ def main() -> None:
 
     def encode():
         with torch.inference_mode(), torch.autocast(device, precision, enabled=device == "cuda"):
-            return model.encode_image(image, keypoints)
+            return model.encode(image, keypoints)
 
     def run(iterations: int, hypotheses: int = 1, temperature: float = 0.0) -> None:
         cfg = recipe.sampler.model_copy(update={"iterations": iterations, "temperature": temperature})
