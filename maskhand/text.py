@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gzip
 import html
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -102,7 +103,7 @@ class ClipVocabulary:
         parts = [self._letters[byte] for byte in word.encode()]
         parts[-1] += "</w>"
         while len(parts) > 1:
-            best = min(zip(parts, parts[1:], strict=False), key=lambda pair: self._rank.get(pair, len(self._rank)))
+            best = min(itertools.pairwise(parts), key=lambda pair: self._rank.get(pair, len(self._rank)))
             if best not in self._rank:
                 break
             merged: list[str] = []

@@ -59,7 +59,9 @@ MAY_USE = {
         "sample",
         "storage",
         "render",
+        "text",
     ),
+    "generate": ("models", "hand", "batch", "config", "conventions", "render", "text"),
     "inspection": ("annotate", "hand", "loading.crop", "shards", "conventions", "sample", "storage", "render"),
     "render": ("conventions", "hand", "sample", "batch"),
     "predict": (
