@@ -66,7 +66,7 @@ def generate_files(bundle: ModelBundle, text: str, out_dir: str | Path, count: i
     meshes = [out / f"hand{k}.obj" for k in range(count)]
     for path, vertices in zip(meshes, centred, strict=True):
         write_obj(path, vertices, faces)
-    write_glb(scene, [(vertices + (SPACING_M * k, 0, 0), faces) for k, vertices in enumerate(centred)])
+    write_glb(scene, [(vertices + np.array([SPACING_M * k, 0, 0]), faces) for k, vertices in enumerate(centred)])
     facts = {
         "text": text,
         "seed": seed,
@@ -92,7 +92,7 @@ def _sheet(text: str, centred_m: np.ndarray, faces: np.ndarray, scores: list[flo
     focal = FILL * TILE_PX / 2 * DISTANCE_M / extent
     K = np.array([[focal, 0, TILE_PX / 2], [0, focal, TILE_PX / 2], [0, 0, 1]])
     blank = np.full((TILE_PX, TILE_PX, 3), 244, np.uint8)
-    tiles = [overlay_mesh(blank, v + (0, 0, DISTANCE_M), faces, K, opacity=1.0) for v in centred_m]
+    tiles = [overlay_mesh(blank, v + np.array([0, 0, DISTANCE_M]), faces, K, opacity=1.0) for v in centred_m]
     captions = [f"log probability {score:.2f}" for score in scores]
     rows = range(0, len(tiles), COLUMNS)
     return contact_sheet(

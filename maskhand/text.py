@@ -47,7 +47,7 @@ def caption_ids(captions: Sequence[str], cfg: TextConfig) -> np.ndarray:
         tokens = _ids(caption, cfg.encoder, cfg.vocabulary)
         if not caption.strip() or len(tokens) > cfg.length:
             raise TextError(
-                f"caption {caption!r}: {len(tokens)} tokens, the text encoder reads 1 to {cfg.length} (model.text.length)"
+                f"caption {caption!r}: {len(tokens)} tokens, the encoder reads 1 to {cfg.length} (model.text.length)"
             )
         row[: len(tokens)] = tokens
     return ids

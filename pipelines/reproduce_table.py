@@ -42,6 +42,8 @@ def reproduce_table(
     recipes' own); overrides: of every row's recipe; workspace: else `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
+    with told(f"table {table}, data", slug("progress-table", str(table), "data")) as progress:
+        tables.prepare(home, table, embedded, progress)
     plans = tables.plans(home, table, embedded, budget_steps, overrides)
     receipts = [
         done(

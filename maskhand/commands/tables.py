@@ -35,6 +35,8 @@ def reproduce_table(
     from maskhand.tables.comparison import COLUMNS
 
     home = current_workspace()
+    with shown_progress("data of the embedded benchmark") as progress:
+        tables.prepare(home, number, embedded, progress)
     plans = tables.plans(home, number, embedded, budget_steps, set_)
     ready = [plan for plan in plans if plan.runs]
     done = []

@@ -2,9 +2,10 @@
 
 For every held-out picture one hand is generated from its caption (and its 2D pose, if the network has tokens for it).
 Each is compared with two pseudo ground truths of the same caption: the nearest one, and the *paired* one, that of the
-picture itself, which for a network without 2D pose is a random one. The paper does not say which of them it took, nor
-whether meshes were aligned. Here all three figures are of Procrustes-aligned meshes, so that turn and size do not count:
-a Chamfer distance of 9.7e-5 m2 (7 mm each way) beside a PA-MPVPE of 12.2 mm speaks for that.
+picture itself, which for a network without 2D pose is a random one. The paper says neither which of them it took nor
+whether meshes were aligned. Here all three figures are of Procrustes-aligned meshes, so that turn and size do not
+count: a Chamfer distance of 9.7e-5 m2 (7 mm each way) beside a PA-MPVPE of 12.2 mm
+speaks for that.
 """
 
 from __future__ import annotations
@@ -57,27 +58,27 @@ def generated_by_caption(
     generator = torch.Generator(device).manual_seed(recipe.seed)
     found: dict[str, list[tuple[Array, Array]]] = {}
     total = len(ShardSet.open(set_uri))
-    for start in range(0, total, recipe.evaluate.batch):
-        for rows in eval_range(recipe, set_uri, start, start + recipe.evaluate.batch, recipe.evaluate.batch):
-            captions = [caption_of(recipe.data.caption, r.sample.origin, r.sample.key) for r in rows.samples]
-            targets = [good_target(row.sidecars.get(MANO)) for row in rows.samples]
-            wanted = [
-                k
-                for k, (caption, target) in enumerate(zip(captions, targets, strict=True))
-                if target is not None and len(found.setdefault(caption, [])) < PER_CAPTION
-            ]
-            if not wanted:
-                continue
-            pose, betas = (
-                torch.from_numpy(np.stack([targets[k][name] for k in wanted])).to(device)  # type: ignore[index]
-                for name in ("pose_aa", "betas")
-            )
-            truth = model.mano(axis_angle_to_matrix(pose), betas).vertices_m
-            made = predict(model, rows.hands[torch.tensor(wanted)].to(device), recipe.sampler, generator).vertices_m
-            for k, ours, theirs in zip(wanted, made.cpu().double().numpy(), truth.cpu().double().numpy(), strict=True):
-                found[captions[k]].append((ours, theirs))
+    for rows in eval_range(recipe, set_uri, 0, total, recipe.evaluate.batch):
+        captions = [caption_of(recipe.data.caption, r.sample.origin, r.sample.key) for r in rows.samples]
+        wanted = []
+        for k, (caption, row) in enumerate(zip(captions, rows.samples, strict=True)):
+            target = good_target(row.sidecars.get(MANO))
+            pairs = found.setdefault(caption, [])
+            if target is not None and len(pairs) + sum(captions[other] == caption for other, _ in wanted) < PER_CAPTION:
+                wanted.append((k, target))
+        if not wanted:
+            continue
+        pose, betas = (
+            torch.from_numpy(np.stack([target[name] for _, target in wanted])).to(device)
+            for name in ("pose_aa", "betas")
+        )
+        truth = model.mano(axis_angle_to_matrix(pose), betas).vertices_m.cpu().double().numpy()
+        hands = rows.hands[torch.tensor([k for k, _ in wanted])].to(device)
+        made = predict(model, hands, recipe.sampler, generator).vertices_m.cpu().double().numpy()
+        for (k, _), ours, theirs in zip(wanted, made, truth, strict=True):
+            found[captions[k]].append((ours, theirs))
         if progress:
-            progress(min(start + recipe.evaluate.batch, total), total, "hands from text")
+            progress(sum(map(len, found.values())), 0, "hands from text")
     called = {c: Called(*(np.stack(side) for side in zip(*pairs, strict=True))) for c, pairs in found.items() if pairs}
     if not called:
         raise ValueError(f"{set_uri}: no picture with a caption and a usable mano target; `maskhand annotate mano` it")

@@ -1,4 +1,4 @@
-"""What every hand network is: an encoder of its condition, a frozen tokenizer and a hand model, trained and asked alike."""
+"""What every hand network is: an encoder, a frozen tokenizer and a hand model, trained and asked the same way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maskhand.models.vq_mano import VQMano
 
 @dataclass(frozen=True)
 class Context:
-    """What a network knows about B pictures (or texts) before any pose token; from a network without tokens, also the pose."""
+    """What a network knows about B pictures (texts) before any pose token; from a network without tokens, also the pose."""
 
     values: tuple[tuple[Tensor, ...], ...]
     """By layer what its cross-attention reads: [level] (B * heads, dim / heads, h, w), values of the deformable one; of

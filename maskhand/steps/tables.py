@@ -42,6 +42,18 @@ class RowPlan:
         return [name for name in self.row.paper if name not in self.missing]
 
 
+def prepare(workspace: Workspace, table: int, embedded: bool, progress: Progress) -> None:
+    """Make what a table's embedded benchmark reads beside the quickstart's data: the letters of text to mesh."""
+    from maskhand.shards.manifest import find_manifest
+    from maskhand.steps.data import LETTER_SPLITS, LETTERS, MANO, PER_LETTER, alphabet
+    from maskhand.tables.rows import paper_table
+
+    wanted = embedded and any(row.measure == "text" for row in paper_table(table).rows)
+    uris = [workspace.shard_set(f"{LETTERS}/{split}") for split in LETTER_SPLITS]
+    if wanted and any(find_manifest(uri, MANO) is None for uri in uris):
+        alphabet(workspace, PER_LETTER, 0, progress)
+
+
 def plans(
     workspace: Workspace, table: int, embedded: bool, budget_steps: int | None, overrides: Sequence[str]
 ) -> list[RowPlan]:
@@ -58,20 +70,24 @@ def plan(
     workspace: Workspace, row: PaperRow, embedded: bool, budget_steps: int | None, overrides: Sequence[str]
 ) -> RowPlan:
     """What running a row here means, and what it lacks."""
-    from maskhand.assets import VITPOSE_FILE
+    from maskhand.assets import CLIP_FILE, CLIP_VOCABULARY_FILE, VITPOSE_FILE
     from maskhand.evaluation.speed import gpu_count
     from maskhand.tables import rows
     from maskhand.tables.needs import missing
 
     changes = tuple(rows.row_overrides(row, embedded, budget_steps, overrides))
     recipe = rows.row_recipe(row, changes)
-    checkpoint = workspace.assets / VITPOSE_FILE
-    if not embedded and recipe.model.backbone.checkpoint is None and checkpoint.is_file():
+    checkpoint, clip = workspace.assets / VITPOSE_FILE, workspace.assets / CLIP_FILE
+    vocabulary = workspace.assets / CLIP_VOCABULARY_FILE
+    if not embedded and recipe.model.condition == "text":
+        if recipe.model.text.checkpoint is None and clip.is_file() and vocabulary.is_file():
+            changes = (*changes, f"model.text.checkpoint={clip}", f"model.text.vocabulary={vocabulary}")
+    elif not embedded and recipe.model.backbone.checkpoint is None and checkpoint.is_file():
         changes = (*changes, f"model.backbone.checkpoint={checkpoint}")
-        recipe = rows.row_recipe(row, changes)
+    recipe = rows.row_recipe(row, changes)
     known = rows.catalogue().benchmarks
     sets = {
-        name: rows.embedded().set if embedded else known[name].set.format(joints=row.joints)
+        name: (known[name].embedded or rows.embedded().set) if embedded else known[name].set.format(joints=row.joints)
         for name in row.paper
         if name in known
     }
@@ -199,7 +215,7 @@ def _of_bundle(
     row: PaperRow, recipe: Recipe, model: str, set_uri: str, set_name: str, count: int, progress: Progress
 ) -> dict[str, float]:
     from maskhand.catalog import load_spec
-    from maskhand.evaluation import generated, keypoints_2d, runner
+    from maskhand.evaluation import generated, keypoints_2d, runner, text_to_mesh
     from maskhand.evaluation.speed import device
     from maskhand.models.bundle import ModelBundle
     from maskhand.models.masked_transformer import MaskedTransformer
@@ -208,6 +224,10 @@ def _of_bundle(
     if row.measure == "generation":
         assert isinstance(bundle.model, MaskedTransformer), "the recipe of the generation row has tokens"
         return generated.generated_hands(bundle.model, count, recipe.sampler, recipe.seed)
+    if row.measure == "text":
+        assert isinstance(bundle.model, MaskedTransformer), "text rows generate"
+        called = text_to_mesh.generated_by_caption(bundle.model, recipe, set_uri, progress)
+        return text_to_mesh.text_to_mesh(called)
     if row.measure == "pck":
         return keypoints_2d.model_pck(bundle.model, recipe, set_uri, row.mask, progress)
     spec = load_spec(set_name.partition("/")[0])
@@ -224,6 +244,13 @@ def _setting(recipe: Recipe, small: bool) -> str:
 
 
 def _remarks(entry: RowPlan, small: bool) -> tuple[str, ...]:
+    if entry.row.measure == "text":
+        text = entry.recipe.model.text
+        how = (
+            "CLIP's, frozen" if text.encoder == "clip" else f"{text.encoder}, {text.width} wide, trained with the model"
+        )
+        place = ("rendered letters, their rendered hands in the place of predictions",) if small else ()
+        return (f"text encoder: {how}", *place)
     if small:
         joints = "; all joints, the synthetic hands do not say which are hidden" if entry.row.joints != "all" else ""
         return (f"synthetic hands in the place of every benchmark{joints}",) if entry.sets else ()

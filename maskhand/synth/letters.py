@@ -1,4 +1,4 @@
-"""A synthetic ASL alphabet in Kaggle's published layout: 26 one-handed letters before a camera, each hand a little other.
+"""A synthetic ASL alphabet in Kaggle's published layout: 26 letters before a camera, each hand a little different.
 
     asl_alphabet_train/asl_alphabet_train/{A..Z}/{A..Z}{1..N}.jpg
     poses.npz      beside them: path (M,), pose_aa (M, 16, 3), betas (M, 10), transl_cam_m (M, 3) of what was rendered
@@ -83,7 +83,8 @@ def write_letters(root: Path, *, per_letter: int, seed: int, workers: int, progr
             if progress:
                 progress(done * per_letter, len(letters) * per_letter)
     stream = io.BytesIO()
-    np.savez(stream, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    columns: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    np.savez(stream, **columns)
     storage.write_bytes_atomic(root / POSES, stream.getvalue())
     storage.write_bytes_atomic(record, (json.dumps(request, indent=1) + "\n").encode())
     return root

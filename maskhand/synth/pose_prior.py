@@ -99,7 +99,9 @@ def _uniform(rng: np.random.Generator, count: int) -> Array:
 
 
 def jitter(rng: np.random.Generator, count: int, scale_deg: Array) -> Array:
-    """(count, 16, 3) deviations of about `scale_deg`: full on flexion, less on spread, DIP tied to PIP, next to none where a hinge cannot go."""
+    """(count, 16, 3) deviations of about `scale_deg`: full on flexion, less on spread, DIP tied to PIP, next to none
+    where a hinge cannot go.
+    """
     noise = rng.standard_normal((count, NUM_MANO_JOINTS, 3)) * scale_deg
     noise[:, :, ABDUCTION] *= 0.5
     noise[:, :, TWIST] *= 0.25

@@ -133,4 +133,6 @@ def value_text(value: float | None, metric: str) -> str:
         return "–"
     if metric.endswith("_m2"):
         return f"{value:.2e}"
+    if metric.endswith("_m"):
+        return f"{value:.4f}"
     return f"{value:.2f}" if metric.endswith(("_mm", "percent")) or metric.startswith("pck") else f"{value:.3f}"

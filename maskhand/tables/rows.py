@@ -33,6 +33,8 @@ class Benchmark(_Frozen):
     set: str
     """Shard set; `{joints}` stands for all, vis or occ."""
     protocol: str
+    embedded: str | None = None
+    """Shard set that stands for it on the embedded benchmark; None: the one that stands for all."""
     annotated: Literal["3d", "2d"] = "3d"
     """2d: keypoints in the picture only, so PCK is all that can be measured."""
 
@@ -56,7 +58,7 @@ class PaperRow(_Frozen):
 
     @property
     def trains(self) -> bool:
-        return self.measure not in ("seconds", "pca", "text")
+        return self.measure not in ("seconds", "pca")
 
 
 class PaperTable(_Frozen):
@@ -95,6 +97,8 @@ class Embedded(_Frozen):
     generated: int
     divide: dict[str, int]
     overrides: tuple[str, ...]
+    text: tuple[str, ...]
+    """Further overrides of the rows that read text."""
 
 
 class Catalogue(_Frozen):
@@ -142,7 +146,7 @@ def row_overrides(
     if shrink:
         small, full = embedded(), load_recipe(row.recipe, row.overrides).flat()
         changes += [f"{key}={max(1, int(full[key]) // by)}" for key, by in small.divide.items()]
-        changes += small.overrides
+        changes += [*small.overrides, *(small.text if row.measure == "text" else ())]
         budget_steps = budget_steps or small.steps
     else:
         changes.append("name=paper")
