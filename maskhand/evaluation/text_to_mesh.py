@@ -60,12 +60,12 @@ def generated_by_caption(
     total = len(ShardSet.open(set_uri))
     for rows in eval_range(recipe, set_uri, 0, total, recipe.evaluate.batch):
         captions = [caption_of(recipe.data.caption, r.sample.origin, r.sample.key) for r in rows.samples]
-        wanted = []
+        wanted: list[tuple[int, dict[str, Array]]] = []
         for k, (caption, row) in enumerate(zip(captions, rows.samples, strict=True)):
             target = good_target(row.sidecars.get(MANO))
             pairs = found.setdefault(caption, [])
             if target is not None and len(pairs) + sum(captions[other] == caption for other, _ in wanted) < PER_CAPTION:
-                wanted.append((k, target))
+                wanted.append((k, dict(target)))
         if not wanted:
             continue
         pose, betas = (

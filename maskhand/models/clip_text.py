@@ -11,7 +11,7 @@
     text_projection                                text_projection.weight, transposed
 
 The picture tower and the temperature (`visual.*`, `vision_model.*`, `visual_projection.*`, `logit_scale`) are left out.
-The whole text's token is what CLIP compares with pictures, the end token projected; words are the tower's normed output.
+The whole text's token is what CLIP compares with pictures, its end token projected; words are the normed output.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from maskhand.models.vq_mano import VQMano
 
 @dataclass(frozen=True)
 class Context:
-    """What a network knows about B pictures (texts) before any pose token; from a network without tokens, also the pose."""
+    """What a network knows about B pictures (texts) before any token; from a network without tokens, also the pose."""
 
     values: tuple[tuple[Tensor, ...], ...]
     """By layer what its cross-attention reads: [level] (B * heads, dim / heads, h, w), values of the deformable one; of
