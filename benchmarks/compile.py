@@ -35,7 +35,7 @@ def main() -> None:
     ids = torch.full((1, model.num_tokens), model.mask_id, device=device)
     with torch.inference_mode():
         image = torch.zeros(1, 3, *model.encoder.image_size, device=device)
-        context = model.encode_image(image, torch.ones(1, 21, 3, device=device))
+        context = model.encode(image, torch.ones(1, 21, 3, device=device))
     compiled_logits, compiled_mano = torch.compile(model.logits), torch.compile(mano)
 
     def iteration(run) -> None:

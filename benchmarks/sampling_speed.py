@@ -43,7 +43,7 @@ def main() -> None:
     generator = torch.Generator(device).manual_seed(0)
 
     def encode():
-        return model.encode_image(image, keypoints)
+        return model.encode(image, keypoints)
 
     def run(iterations: int, hypotheses: int = 1, temperature: float = 0.0) -> None:
         cfg = recipe.sampler.model_copy(update={"iterations": iterations, "temperature": temperature})

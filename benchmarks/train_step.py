@@ -45,6 +45,7 @@ def random_batch(size: int, crop_px: int) -> HandBatch:
         is_left=zeros.bool(),
         image_size_px=torch.full((size, 2), crop_px),
         index=torch.full((size,), -1),
+        text_ids=torch.zeros(size, 0, dtype=torch.int64),
     )
 
 

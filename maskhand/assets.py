@@ -20,6 +20,7 @@ MANO_ENV = "MASKHAND_MANO_DIR"
 OPENPOSE_FILE = "hand_pose_model.pth"
 VITPOSE_FILE = "vitpose_huge.pth"
 HAMER_FILE = "hamer.ckpt"
+CLIP_FILE, CLIP_VOCABULARY_FILE = "clip_vit_b32.pt", "bpe_simple_vocab_16e6.txt.gz"
 
 PACKAGE = "mediapipe==0.10.21"
 """The last release whose wheel carries the models; they are plain data, the same for every platform and Python."""
@@ -236,6 +237,20 @@ def _hamer(folder: Path) -> Asset:
     )
 
 
+def _clip(folder: Path) -> Asset:
+    weights, vocabulary = folder / CLIP_FILE, folder / CLIP_VOCABULARY_FILE
+    return Asset(
+        "CLIP text encoder",
+        weights.is_file() and vocabulary.is_file(),
+        f"{weights} and {vocabulary.name} beside it",
+        "the paper's text encoder (ViT-B/32), frozen, for text to mesh",
+        "MIT (openai/CLIP)",
+        f"save the state dict of ViT-B-32 (github.com/openai/CLIP, or clip-vit-base-patch32's pytorch_model.bin) as "
+        f"{weights} and copy the repository's {vocabulary.name} beside it; "
+        "set model.text.checkpoint and model.text.vocabulary",
+    )
+
+
 _ENTRIES: tuple[Callable[[Path], Asset], ...] = (
     _open_hand,
     _open_tokenizer,
@@ -244,4 +259,5 @@ _ENTRIES: tuple[Callable[[Path], Asset], ...] = (
     _openpose,
     _vitpose,
     _hamer,
+    _clip,
 )

@@ -66,6 +66,8 @@ class HandBatch(_Movable):
     """(B, 2) int64, width and height of the source picture."""
     index: Tensor
     """(B,) int64, position of the sample in its evaluation set; -1 marks training samples."""
+    text_ids: Tensor
+    """(B, W) int64, the caption as ids of the recipe's text encoder, zeros after its end; W = 0 without captions."""
 
     @property
     def image(self) -> Tensor:

@@ -55,6 +55,7 @@ class DataConfig(_Frozen):
     train_poses: dict[str, float] | None = None
     evaluate: tuple[str, ...]
     mocap: bool = False
+    caption: str | None = None
     crop_px: int = 256
     box_scale: float = 1.2
     keypoints: KeypointConfig
@@ -117,8 +118,22 @@ class BackboneConfig(_Frozen):
     gradient_checkpointing: bool = False
 
 
+class TextConfig(_Frozen):
+    """The text encoder; the sizes of `clip` are ViT-B/32's 512, 12, 8 and 77."""
+
+    encoder: Literal["bytes", "clip"] = "bytes"
+    width: int = 64
+    depth: int = 2
+    heads: int = 4
+    length: int = Field(default=64, ge=1)
+    checkpoint: str | None = None
+    vocabulary: str | None = None
+
+
 class ModelConfig(_Frozen):
+    condition: Literal["image", "text"] = "image"
     backbone: BackboneConfig
+    text: TextConfig = TextConfig()
     decoder: Literal["masked", "regression"] = "masked"
     dim: int = 256
     heads: int = 8

@@ -1,6 +1,8 @@
 """Kaggle's ASL alphabet: a folder of pictures per sign; nothing of the hand is annotated but the sign.
 
-Facts: FORMATS section 12. The box of such a hand is the whole picture, and the sign is kept in `origin`.
+Facts: FORMATS section 12. The box of such a hand is the whole picture, and the sign is kept in `origin`. Besides the
+published splits there are `letters_train` and `letters_test`: the 26 letters of the published training pictures, dealt
+four to one within each letter, for text to mesh (paper section 4.3).
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ _NAMES = {
 }
 WITHOUT_HAND = "nothing"
 """The class that shows the background alone."""
+DEALT = {"letters_train": False, "letters_test": True}
+"""Split of the letters -> is it the one that is held out?"""
+HELD_OUT = 5
+"""One picture in so many of each letter."""
 
 
 class AslAlphabetLayout:
@@ -33,13 +39,14 @@ class AslAlphabetLayout:
     side: Side
 
     def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
-        if spec.handedness == "both" or split not in _NAMES:
+        if spec.handedness == "both" or split not in (*_NAMES, *DEALT):
             raise CatalogError(
-                f"{spec.name}: the layout asl_alphabet has splits train and test and one handedness, "
+                f"{spec.name}: the layout asl_alphabet has splits {', '.join((*_NAMES, *DEALT))} and one handedness, "
                 f"the card says {split!r} and {spec.handedness!r}"
             )
         self.spec, self.split, self.side = spec, split, spec.handedness
-        own = f"asl_alphabet_{split}"
+        self.published = "train" if split in DEALT else split
+        own = f"asl_alphabet_{self.published}"
         self.folders = [storage.join(raw_dir, own, own), storage.join(raw_dir, own)]
 
     def present(self) -> bool:
@@ -50,6 +57,8 @@ class AslAlphabetLayout:
             ((f, pictures) for f in self.folders if (pictures := self._pictures(f))), (self.folders[0], [])
         )
         hands = [entry for entry in found if entry[0] != WITHOUT_HAND]
+        if self.split in DEALT:
+            hands = _dealt(hands, held_out=DEALT[self.split])
         if not hands:
             raise RawDataError(f"{folder}: pictures not found; see how_to_get in the dataset's card")
 
@@ -59,11 +68,11 @@ class AslAlphabetLayout:
         def item(position: int) -> Item:
             return Item(keys[position], uri(position), {}, {"sign": hands[position][0], "path": hands[position][2]})
 
-        keys = [f"{self.split}-{sign}{number:04d}" for sign, number, _ in hands]
+        keys = [f"{self.published}-{sign}{number:04d}" for sign, number, _ in hands]
         names = hashlib.sha256("\n".join(name for _, _, name in hands).encode()).hexdigest()
         look = spot_check([uri(position) for position in range(len(hands))])
         digest = combined_digest(f"asl alphabet layout {VERSION}", names, look)
-        empty = len(found) - len(hands)
+        empty = sum(sign == WITHOUT_HAND for sign, _, _ in found)
         note = f"{empty} pictures of the class {WITHOUT_HAND!r} show no hand and were left out"
         return RawPlan(keys, item, digest, (note,) if empty else ())
 
@@ -86,5 +95,19 @@ class AslAlphabetLayout:
         """(sign, number, path) by sign and number; the number is 0 in the test split."""
         prefix = storage.join(folder, "")
         names = (uri.removeprefix(prefix) for uri in storage.list_sizes(folder))
-        matches = ((name, _NAMES[self.split].fullmatch(name)) for name in names)
+        matches = ((name, _NAMES[self.published].fullmatch(name)) for name in names)
         return sorted((m["sign"], int(m["number"] or 0), name) for name, m in matches if m)
+
+
+def _dealt(pictures: list[tuple[str, int, str]], held_out: bool) -> list[tuple[str, int, str]]:
+    """The letters' pictures on one side of the deal: of each letter, one in `HELD_OUT` by a hash of its name."""
+    letters: dict[str, list[tuple[str, int, str]]] = {}
+    for entry in pictures:
+        if len(entry[0]) == 1:
+            letters.setdefault(entry[0], []).append(entry)
+    dealt = []
+    for entries in letters.values():
+        ranked = sorted(entries, key=lambda entry: hashlib.sha256(entry[2].encode()).digest())
+        cut = len(ranked) // HELD_OUT
+        dealt += sorted(ranked[:cut] if held_out else ranked[cut:])
+    return dealt

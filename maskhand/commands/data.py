@@ -100,14 +100,47 @@ def annotate_keypoints(
         say(receipt)
 
 
-@annotate_app.command("mano", epilog=examples("annotate mano freihand_synth/training freihand_synth/evaluation"))
-def annotate_mano(sets: SetsArgument, rebuild: RebuildOption = False, workspace: WorkspaceOption = None) -> None:
+@annotate_app.command(
+    "mano",
+    epilog=examples(
+        "annotate mano freihand_synth/training freihand_synth/evaluation",
+        "annotate mano asl_alphabet/letters_train --model models:/maskhand@champion",
+    ),
+)
+def annotate_mano(
+    sets: SetsArgument,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Its predictions become the targets: a folder, or models:/NAME@ALIAS.", show_default=False),
+    ] = None,
+    rebuild: RebuildOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
     """Write MANO targets in the one canonical form, checked against the annotated joints."""
     from maskhand.steps import data
+    from maskhand.steps.evaluate import model_folder
 
+    home = current_workspace()
+    exported = model_folder(home, model) if model else None
     for name in sets:
         with shown_progress(f"mano {name}") as progress:
-            receipt = data.annotate_mano(current_workspace(), name, progress, rebuild)
+            receipt = data.annotate_mano(home, name, progress, rebuild, exported)
+        say(receipt)
+
+
+@app.command(epilog=examples("alphabet", "alphabet --per-letter 50 --seed 7 --rebuild"))
+def alphabet(
+    per_letter: Annotated[int, typer.Option(help="Pictures of each letter.", min=5)] = 20,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    rebuild: RebuildOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Render a synthetic ASL alphabet in Kaggle's layout, with shards, keypoints and MANO targets: text to mesh."""
+    from maskhand.steps import data
+
+    with shown_progress("letters") as progress:
+        receipts = data.alphabet(current_workspace(), per_letter, seed, progress, rebuild)
+    for receipt in receipts:
         say(receipt)
 
 

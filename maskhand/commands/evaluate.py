@@ -77,6 +77,29 @@ def predict(
         typer.echo(line)
 
 
+@app.command(
+    epilog=examples(
+        'generate "the letter A in American Sign Language" --out out --model DIR',
+        'generate "the letter W in American Sign Language" --out out --count 16 --seed 3',
+    )
+)
+def generate(
+    text: Annotated[str, typer.Argument(help="What the hands are to show.")],
+    out: Annotated[Path, typer.Option(help="Folder for meshes, picture and JSON.")],
+    model: Annotated[
+        str, typer.Option(help="An exported folder of a model that reads text, or models:/NAME@ALIAS.")
+    ] = "models:/maskhand@challenger",
+    count: Annotated[int, typer.Option(min=1, help="Hands.")] = 8,
+    seed: Annotated[int, typer.Option(help="Same seed, same hands.")] = 0,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Hands from a text: meshes (.obj, .glb), a picture of them and a JSON with MANO parameters."""
+    from maskhand.steps import evaluate as step
+
+    for path in step.generate(current_workspace(), text, out, model, count, seed):
+        typer.echo(str(path))
+
+
 def _numbers(text: str | None) -> tuple[float, float, float, float] | None:
     if text is None:
         return None

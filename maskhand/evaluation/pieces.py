@@ -87,7 +87,7 @@ def _measure_batch(job: Job, bundle: ModelBundle, rows: EvalRows, predictions: l
     on_device = rows.hands.to(device)
     tables: dict[str, Table] = {}
     with torch.inference_mode():
-        context = model.encode_image(on_device.image, on_device.keypoints_2d)
+        context = model.encode(model.condition(on_device), on_device.keypoints_2d)
         for iterations in job.iterations:
             sampler = job.recipe.sampler.model_copy(update={"iterations": iterations})
             guess = sample(model, context, sampler, generator).to("cpu")

@@ -49,7 +49,7 @@ def seconds_per_picture(recipe: Recipe) -> float:
     for _ in range(WARMUP + REPEATS):
         start_s = time.perf_counter()
         with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=on_gpu):
-            sample(model, model.encode_image(image, keypoints), recipe.sampler, generator)
+            sample(model, model.encode(image, keypoints), recipe.sampler, generator)
         if on_gpu:
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - start_s)

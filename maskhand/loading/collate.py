@@ -93,8 +93,11 @@ def make_batch(
     keypoints: KeypointDisturbance | str,
     augmentation: ImageAugmentation | None = None,
     index: Array | None = None,
+    text_ids: Array | None = None,
 ) -> HandBatch:
-    """Crop, augment and convert B hands. `keypoints` as in `given_pose`; `index` (B,) places in an evaluation set."""
+    """Crop, augment and convert B hands. `keypoints` as in `given_pose`; `index` (B,) places in an evaluation set;
+    `text_ids` (B, W) captions (`maskhand.text`).
+    """
     batch = len(pictures)
     change = ImageAugmentation.none(batch) if augmentation is None else augmentation
     crop_from_image = place_crops(labels, box_scale, crop_px, change)
@@ -122,6 +125,7 @@ def make_batch(
         is_left=torch.from_numpy(labels.is_left),
         image_size_px=torch.from_numpy(labels.size_px),
         index=torch.full((batch,), -1) if index is None else torch.from_numpy(np.asarray(index, np.int64)),
+        text_ids=torch.from_numpy(np.zeros((batch, 0), np.int64) if text_ids is None else text_ids),
     )
 
 

@@ -24,6 +24,7 @@ from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest
 from maskhand.shards.mixture import TrainingStream
 from maskhand.shards.reader import ShardSample, ShardSet
+from maskhand.text import caption_ids, caption_of
 
 
 def train_batches(
@@ -87,6 +88,7 @@ class _TrainingBatches:
             box_scale=data.box_scale,
             keypoints=draw_keypoint_disturbance(data.keypoints, self.seed, indices),
             augmentation=draw_image_augmentation(data.augment, self.seed, indices),
+            text_ids=_captions(rows, self.recipe),
         )
 
 
@@ -133,6 +135,7 @@ def eval_range(recipe: Recipe, set_uri: str, start: int, stop: int, batch: int) 
             box_scale=recipe.data.box_scale,
             keypoints=source,
             index=np.array([s.index for s in samples]),
+            text_ids=_captions(samples, recipe),
         )
         yield EvalRows(hands, samples, unreadable)
 
@@ -150,6 +153,13 @@ def _keypoint_sidecar(source: str, config: KeypointConfig) -> tuple[str, ...]:
 
 def _entries(rows: Sequence[ShardSample], config: KeypointConfig) -> list[Sidecar]:
     return [r.sidecars.get(keypoint_part(config.detector)) for r in rows]
+
+
+def _captions(rows: Sequence[ShardSample], recipe: Recipe) -> np.ndarray | None:
+    template = recipe.data.caption
+    if template is None:
+        return None
+    return caption_ids([caption_of(template, r.sample.origin, r.sample.key) for r in rows], recipe.model.text)
 
 
 def _mano(rows: Sequence[ShardSample], usable: Callable[[Sidecar], Sidecar]) -> list[Sidecar]:

@@ -19,11 +19,19 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(source_dim or dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, queries: Tensor, source: Tensor) -> Tensor:
-        q = self._split(self.query(queries))
+    def forward(self, queries: Tensor, source: Tensor, known: Tensor | None = None) -> Tensor:
+        """known (B, 1, 1, N) bool: which of the source may be looked at; None: all of it."""
+        return self.attend(queries, *self.keys_and_values(source), known)
+
+    def keys_and_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Two of (B, heads, N, dim / heads): all that the attention wants of its source."""
         k, v = self.key_value(source).chunk(2, dim=-1)
+        return self._split(k), self._split(v)
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, known: Tensor | None = None) -> Tensor:
+        q = self._split(self.query(queries))
         dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, self._split(k), self._split(v), dropout_p=dropout)
+        attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=known, dropout_p=dropout)
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:

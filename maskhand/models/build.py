@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from maskhand.config import Recipe
+from maskhand.config import ConfigError, Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import HandNetwork
 from maskhand.models.regression import RegressionNetwork
+from maskhand.models.text_transformer import TextTransformer
 from maskhand.models.vq_mano import VQMano
 
-_DECODERS: dict[str, type[HandNetwork]] = {"masked": MaskedTransformer, "regression": RegressionNetwork}
+_NETWORKS: dict[tuple[str, str], type[HandNetwork]] = {
+    ("masked", "image"): MaskedTransformer,
+    ("regression", "image"): RegressionNetwork,
+    ("masked", "text"): TextTransformer,
+}
 
 
 def build_model(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, *, pretrained_backbone: bool = True) -> HandNetwork:
-    """The recipe's network with fresh weights; the backbone's pretrained ones when the recipe names a checkpoint."""
-    model = _DECODERS[recipe.model.decoder](recipe.model, tokenizer, mano, recipe.data.crop_px)
-    checkpoint = recipe.model.backbone.checkpoint
-    if pretrained_backbone and checkpoint is not None:
+    """The recipe's network with fresh weights; its encoder's pretrained ones when the recipe names a checkpoint."""
+    cfg = recipe.model
+    if (cfg.decoder, cfg.condition) not in _NETWORKS:
+        raise ConfigError(f"model.decoder={cfg.decoder} reads pictures only; set model.condition=image")
+    model = _NETWORKS[cfg.decoder, cfg.condition](cfg, tokenizer, mano, recipe.data.crop_px)
+    checkpoint = cfg.backbone.checkpoint if cfg.condition == "image" else cfg.text.checkpoint
+    if not pretrained_backbone:
+        return model
+    if checkpoint is not None:
         model.encoder.load_pretrained(checkpoint)
+    elif cfg.condition == "text" and cfg.text.encoder == "clip":
+        raise ConfigError(
+            "model.text.checkpoint is null; CLIP's frozen encoder needs its weights, see `maskhand assets`"
+        )
     return model

@@ -1,6 +1,6 @@
 """The context-guided masked transformer (paper section 3.2): which codes does this picture's hand consist of?
 
-`encode_image` does everything that depends on the picture alone, once: encoder, pyramid, shape and camera, 2D pose
+`encode` does everything that depends on the picture alone, once: encoder, pyramid, shape and camera, 2D pose
 tokens and the values of the deformable attention. `logits` does the rest, once per sampling iteration.
 """
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from maskhand.config import ModelConfig
 from maskhand.hand.layer import ManoLayer
+from maskhand.models.deformable import DeformableCrossAttention
 from maskhand.models.gapr import GaprBlock, first_neighbours
 from maskhand.models.network import Context, HandNetwork, TransformerOutput
 from maskhand.models.pose_graph import PoseGraph
@@ -24,13 +25,14 @@ from maskhand.models.vq_mano import VQMano
 
 
 class MaskedTransformer(HandNetwork):
-    """See the head of this file; `model.decoder: masked`."""
+    """See the head of this file; `model.decoder: masked`, `model.condition: image`."""
+
+    reference: ReferencePoints | None
 
     def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
         super().__init__(cfg, tokenizer, mano, crop_px)
-        dim, levels = cfg.dim, len(cfg.feature_scales)
-
-        self.pyramid = FeaturePyramid(self.encoder.channels, dim, cfg.feature_scales, cfg.pyramid_depthwise)
+        dim = cfg.dim
+        self._make_sight(cfg)
         self.shape_camera = ShapeCameraHead(self.encoder.channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout)
         self.pose_graph = PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, dim) if cfg.pose2d_tokens else None
 
@@ -40,47 +42,57 @@ class MaskedTransformer(HandNetwork):
             GaprBlock(neighbours, dim, cfg.heads, cfg.gapr_se_ratio, cfg.gapr_residual, cfg.dropout)
             for _ in range(cfg.gapr_blocks)
         )
-        self.reference = ReferencePoints(cfg.ref_points, cfg.pose2d_tokens, self.num_tokens, dim)
         self.synthesizer = nn.ModuleList(
-            SynthesizerLayer(dim, cfg.heads, levels, cfg.synth_points, cfg.synth_ffn, cfg.dropout)
+            SynthesizerLayer(dim, cfg.heads, self._make_cross_attention(cfg), cfg.synth_ffn, cfg.dropout)
             for _ in range(cfg.synth_layers)
         )
         self.norm = nn.LayerNorm(dim)
         self.to_logits = CodeClassifier(dim, tokenizer, near_codes=cfg.logits_head == "codebook")
 
+    def _make_sight(self, cfg: ModelConfig) -> None:
+        """Between the encoder and the cross-attention."""
+        self.pyramid = FeaturePyramid(self.encoder.channels, cfg.dim, cfg.feature_scales, cfg.pyramid_depthwise)
+        self.reference = ReferencePoints(cfg.ref_points, cfg.pose2d_tokens, self.num_tokens, cfg.dim)
+
+    def _make_cross_attention(self, cfg: ModelConfig) -> nn.Module:
+        return DeformableCrossAttention(cfg.dim, cfg.heads, len(cfg.feature_scales), cfg.synth_points)
+
     def forward(
         self,
-        image: Tensor,
+        condition: Tensor,
         keypoints_2d: Tensor,
         ids: Tensor,
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> TransformerOutput:
-        """One training pass; arguments as in `encode_image` and `logits`."""
-        context = self.encode_image(image, keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
+        """One training pass; arguments as in `encode` and `logits`."""
+        context = self.encode(condition, keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
         return TransformerOutput(self.logits(ids, context), context.betas, context.placement)
 
-    def encode_image(
+    def encode(
         self,
-        image: Tensor,
+        condition: Tensor,
         keypoints_2d: Tensor,
         *,
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        tokens = self.encoder(image)
+        tokens = self.encoder(condition)
         if drop_image is not None:
             tokens = tokens.masked_fill(drop_image[:, None, None, None], 0.0)
-        if drop_pose is not None:
-            keypoints_2d = keypoints_2d.masked_fill(drop_pose[:, None, None], 0.0)
         maps = self.pyramid(tokens)
         betas, placement = self.shape_camera(tokens)
-        if self.pose_graph is None:
-            pose_tokens = tokens.new_zeros(len(tokens), 0, self.norm.normalized_shape[0])
-        else:
-            pose_tokens = self.pose_graph(keypoints_2d)
         values = tuple(cast(SynthesizerLayer, layer).cross.project(maps) for layer in self.synthesizer)
-        return Context(values, pose_tokens, keypoints_2d, betas, placement)
+        seen, pose_tokens = self._pose_tokens(keypoints_2d, drop_pose)
+        return Context(values, pose_tokens, seen, betas, placement)
+
+    def _pose_tokens(self, keypoints_2d: Tensor, drop_pose: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The 2D pose (B, 21, 3) as the network is to see it, and its tokens (B, P, dim)."""
+        if drop_pose is not None:
+            keypoints_2d = keypoints_2d.masked_fill(drop_pose[:, None, None], 0.0)
+        if self.pose_graph is None:
+            return keypoints_2d, keypoints_2d.new_zeros(len(keypoints_2d), 0, self.norm.normalized_shape[0])
+        return keypoints_2d, self.pose_graph(keypoints_2d)
 
     def logits(self, ids: Tensor, context: Context) -> Tensor:
         """ids (B * H, L) int64 with `mask_id` for [MASK], the H strings of a picture together -> (B * H, L, V)."""
@@ -89,7 +101,7 @@ class MaskedTransformer(HandNetwork):
         x = torch.cat([pose_tokens, self.embed(ids, self.tokenizer.codebook)], dim=1)
         for block in self.gapr:
             x = block(x)
-        reference = self.reference(x, context.keypoints_2d)
+        reference = None if self.reference is None else self.reference(x, context.keypoints_2d)
         for layer, values in zip(self.synthesizer, context.values, strict=True):
             x = layer(x, reference, values)
         return self.to_logits(self.norm(x[:, pose_tokens.shape[1] :]), self.tokenizer.codebook)

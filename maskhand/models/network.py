@@ -1,4 +1,4 @@
-"""What every hand network is: an image encoder, a frozen tokenizer and a hand model, trained and asked the same way."""
+"""What every hand network is: an encoder, a frozen tokenizer and a hand model, trained and asked the same way."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from maskhand.batch import HandBatch
 from maskhand.config import ModelConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import ImageEncoder
@@ -15,10 +16,11 @@ from maskhand.models.vq_mano import VQMano
 
 @dataclass(frozen=True)
 class Context:
-    """What a network knows about B pictures before any pose token; from a network without tokens, also the pose."""
+    """What a network knows about B pictures (texts) before any token; from a network without tokens, also the pose."""
 
     values: tuple[tuple[Tensor, ...], ...]
-    """[layer][level] (B * heads, dim / heads, h, w): values of the deformable attention."""
+    """By layer what its cross-attention reads: [level] (B * heads, dim / heads, h, w), values of the deformable one; of
+    a text keys, values and which of them are known."""
     pose_tokens: Tensor
     """(B, P, dim) tokens of the 2D pose; P = 0, 1 or 21."""
     keypoints_2d: Tensor
@@ -53,26 +55,36 @@ class TransformerOutput:
 class HandNetwork(nn.Module):
     """Holds the frozen tokenizer, and the hand model (whose buffers are not part of the state dict)."""
 
+    encoder: Any
+    """`ImageEncoder`, or a `TextEncoder`."""
+
     def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
         super().__init__()
         self.tokenizer = tokenizer.freeze()
         self.mano = mano
         self.num_tokens = tokenizer.num_tokens
         self.mask_id = tokenizer.codebook_size
-        self.encoder = ImageEncoder(cfg.backbone, crop_px)
+        self.encoder = self._make_encoder(cfg, crop_px)
 
-    def encode_image(
+    def _make_encoder(self, cfg: ModelConfig, crop_px: int) -> nn.Module:
+        return ImageEncoder(cfg.backbone, crop_px)
+
+    def condition(self, batch: HandBatch) -> Tensor:
+        """What the network looks at in a batch: the pictures, or the ids of the captions."""
+        return batch.image
+
+    def encode(
         self,
-        image: Tensor,
+        condition: Tensor,
         keypoints_2d: Tensor,
         *,
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        """Everything that depends on the picture alone, once per picture.
+        """Everything that depends on the picture (or text) alone, once.
 
-        image (B, 3, H, 3/4 H), keypoints_2d (B, 21, 3), both as in HandBatch.
-        drop_image (B,) bool: the picture's features become zero (the paper's unconditional mode, supplement G).
+        condition: (B, 3, H, 3/4 H) pictures, or what `condition` gives; keypoints_2d (B, 21, 3); both as in HandBatch.
+        drop_image (B,) bool: its features become zero (the paper's unconditional mode, supplement G).
         drop_pose (B,) bool: the 2D pose counts as unseen.
         """
         raise NotImplementedError

@@ -45,7 +45,7 @@ def pretrained_weights(path: str | Path, wanted: Mapping[str, Tensor], grid: tup
     Raises BackboneError when the file is missing or holds more than tensors and plain values, and when keys are
     missing, of another shape, or unknown.
     """
-    weights = _encoder_keys(_read(path), path)
+    weights = _encoder_keys(read_weights(path, "model.backbone.checkpoint"), path)
     if "pos_embed" in weights and "pos_embed" in wanted:
         weights["pos_embed"] = _fit_positions(weights["pos_embed"], wanted["pos_embed"], grid, path)
     patch = "patch_embed.proj.weight"
@@ -59,18 +59,23 @@ def pretrained_weights(path: str | Path, wanted: Mapping[str, Tensor], grid: tup
     if missing or unexpected or misshapen:
         shapes = [f"{k} {tuple(weights[k].shape)} instead of {tuple(wanted[k].shape)}" for k in misshapen]
         complaints = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        said = "; ".join(f"{len(keys)} {what}: {_few(keys)}" for what, keys in complaints if keys)
+        said = "; ".join(f"{len(keys)} {what}: {few(keys)}" for what, keys in complaints if keys)
         raise BackboneError(f"{path}: weights do not fit ({said}); check model.backbone.name and its kwargs")
     return {key: weights[key] for key in wanted}
 
 
-def _read(path: str | Path) -> dict[str, Tensor]:
-    """Only tensors and plain values are unpickled: code in a downloaded file is never run."""
+def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
+    """The state dict in the file that the recipe's `key` names (torch's format, or .safetensors); BackboneError.
+
+    Only tensors and plain values are unpickled: code in a downloaded file is never run.
+    """
     try:
+        if str(path).endswith(".safetensors"):
+            return _read_safetensors(Path(path))
         with torch.serialization.safe_globals(_LIGHTNING_SETTINGS):
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise BackboneError(f"model.backbone.checkpoint: no file {path}; give a path, or null to start anew") from None
+        raise BackboneError(f"{key}: no file {path}; give a path, or null to start anew") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {foreign[1]}" if foreign else f"{type(error).__name__} while reading it"
@@ -80,6 +85,16 @@ def _read(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(stored, dict) or not any(isinstance(v, Tensor) for v in stored.values()):
         raise BackboneError(f"{path}: expected a state dict (key -> tensor), found {type(stored).__name__}")
     return {key: value for key, value in stored.items() if isinstance(value, Tensor)}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise BackboneError(f"{path}: not a whole .safetensors file ({error}); copy it again") from None
 
 
 def _encoder_keys(stored: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
@@ -92,7 +107,7 @@ def _encoder_keys(stored: Mapping[str, Tensor], path: str | Path) -> dict[str, T
             continue
         weights["norm." + key.removeprefix("last_norm.") if key.startswith("last_norm.") else key] = value
     if "patch_embed.proj.weight" not in weights:
-        raise BackboneError(f"{path}: no vision transformer in it, its keys are {_few(sorted(stored))}")
+        raise BackboneError(f"{path}: no vision transformer in it, its keys are {few(sorted(stored))}")
     return weights
 
 
@@ -135,5 +150,6 @@ def _fit_patch(stored: Tensor, shape: torch.Size) -> Tensor:
     return stored if stored.shape[2:] == shape[2:] else resample_patch_embed(stored, list(shape[2:]))
 
 
-def _few(keys: list[str]) -> str:
+def few(keys: list[str]) -> str:
+    """The first of many keys, for a message."""
     return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")

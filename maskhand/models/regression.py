@@ -35,15 +35,15 @@ class RegressionNetwork(HandNetwork):
         nn.init.xavier_uniform_(self.to_rot6d.weight, gain=0.01)
         self.to_rot6d.bias.data.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))  # begin at the flat hand
 
-    def encode_image(
+    def encode(
         self,
-        image: Tensor,
+        condition: Tensor,
         keypoints_2d: Tensor,
         *,
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        tokens = self.encoder(image)
+        tokens = self.encoder(condition)
         if drop_image is not None:
             tokens = tokens.masked_fill(drop_image[:, None, None, None], 0.0)
         betas, placement = self.shape_camera(tokens)
@@ -55,8 +55,8 @@ class RegressionNetwork(HandNetwork):
         return Context((), x[:, :0], keypoints_2d, betas, placement, rotmats)
 
     def forward(
-        self, image: Tensor, keypoints_2d: Tensor, ids: Tensor | None = None, drop_image: Tensor | None = None
+        self, condition: Tensor, keypoints_2d: Tensor, ids: Tensor | None = None, drop_image: Tensor | None = None
     ) -> TransformerOutput:
         """As MaskedTransformer's; `keypoints_2d` and `ids` are not looked at."""
-        context = self.encode_image(image, keypoints_2d, drop_image=drop_image)
+        context = self.encode(condition, keypoints_2d, drop_image=drop_image)
         return TransformerOutput(None, context.betas, context.placement, context.rotmats)

@@ -48,11 +48,11 @@ def predict(
     drop_image: Tensor | None = None,
     drop_pose: Tensor | None = None,
 ) -> HandPrediction:
-    """Encode the batch's pictures and sample; see `sample`.
+    """Encode the batch's pictures (or texts) and sample; see `sample`.
 
     drop_image, drop_pose (B,) bool: whose picture, or 2D pose, the model must do without.
     """
-    context = model.encode_image(batch.image, batch.keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
+    context = model.encode(model.condition(batch), batch.keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
     return sample(model, context, cfg, generator, hypotheses)
 
 
@@ -66,7 +66,7 @@ def generate(model: MaskedTransformer, count: int, cfg: SamplerConfig, generator
         raise ValueError("sampler.temperature is 0: every generated hand would be the same; set it to 1")
     zeros = model.norm.weight.new_zeros
     everything = torch.ones(1, dtype=torch.bool, device=generator.device)
-    context = model.encode_image(
+    context = model.encode(
         zeros(1, 3, *model.encoder.image_size), zeros(1, NUM_JOINTS, 3), drop_image=everything, drop_pose=everything
     )
     drawn = cfg.model_copy(update={"decode": "codes"})

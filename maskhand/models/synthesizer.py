@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from maskhand.conventions import openpose_joint_of_mano_joint
 from maskhand.models.attention import Attention, feed_forward
-from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
+from maskhand.models.deformable import crop_to_map
 from maskhand.models.vq_mano import joint_of_token
 
 
 class SynthesizerLayer(nn.Module):
-    """Self-attention, deformable cross-attention, feed-forward; each on normalised input, added to the stream."""
+    """Self-attention, cross-attention, feed-forward; each on normalised input, added to the stream.
 
-    def __init__(self, dim: int, heads: int, levels: int, points: int, hidden: int, dropout: float) -> None:
+    cross: `DeformableCrossAttention` or `TextCrossAttention`; what it reads is projected beforehand.
+    """
+
+    def __init__(self, dim: int, heads: int, cross: nn.Module, hidden: int, dropout: float) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
         self.own = Attention(dim, heads, dropout)
-        self.cross = DeformableCrossAttention(dim, heads, levels, points)
+        self.cross: Any = cross
         self.ffn = feed_forward(dim, hidden, dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, reference: Tensor | None, values: Sequence[Tensor]) -> Tensor:
         own, cross, ffn = self.norms
         normed = own(x)
         x = x + self.dropout(self.own(normed, normed))

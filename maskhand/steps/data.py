@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 SYNTHETIC = "freihand_synth"
 """The data set of the catalogue that this machine renders itself."""
+LETTERS = "asl_alphabet_synth"
+LETTER_SPLITS = ("letters_train", "letters_test")
+LETTER_DETECTOR = "litert-hand"
+"""The same for text to mesh: its data set, the splits that are used, whose 2D keypoints."""
+PER_LETTER = 20
+"""Pictures of each letter, unless asked for otherwise."""
 IMAGES = "images"
 MANO = "mano"
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -111,16 +117,66 @@ def annotate_keypoints(
     return _receipt(set_uri, f"keypoints.{detector}", manifest)
 
 
-def annotate_mano(workspace: Workspace, name: str, progress: Progress, rebuild: bool = False) -> Receipt:
-    """Sidecar shards `mano` of the shard set `name` (or at this URI): canonical MANO targets, checked against the joints."""
+def annotate_mano(
+    workspace: Workspace, name: str, progress: Progress, rebuild: bool = False, model_folder: str | None = None
+) -> Receipt:
+    """Sidecar shards `mano` of the shard set `name` (or at this URI): canonical MANO targets, checked against the joints.
+
+    model_folder: an exported model whose predictions are the targets (pseudo ground truth), its keypoints beside them.
+    """
     from maskhand.annotate.mano_targets import annotate_mano as annotate
     from maskhand.cluster.map import map_shards
     from maskhand.cluster.session import ray_session
 
     set_uri = uri_of_set(workspace, name)
+    build = partial(annotate, set_uri)
+    if model_folder is not None:
+        from maskhand.evaluation.pseudo_truth import annotate_by_model
+
+        build = partial(annotate_by_model, set_uri, str(Path(model_folder).resolve()))
     with ray_session():
-        manifest = _replacing(partial(annotate, set_uri, mapper=map_shards, on_shard=_count(progress)), rebuild)
+        manifest = _replacing(partial(build, mapper=map_shards, on_shard=_count(progress)), rebuild)
     return _receipt(set_uri, MANO, manifest)
+
+
+def alphabet(
+    workspace: Workspace, per_letter: int, seed: int, progress: Progress, rebuild: bool = False
+) -> list[Receipt]:
+    """Synthetic ASL letters into WORKSPACE/raw/asl_alphabet_synth, then their shards, keypoints and MANO targets.
+
+    The receipts name the manifests of the `mano` parts. `rebuild` replaces letters that were asked for with other
+    numbers; without it they are an error.
+    """
+    from maskhand.cluster.map import map_shards
+    from maskhand.cluster.session import ray_session
+    from maskhand.synth.freihand_layout import SynthError
+    from maskhand.synth.letters import annotate_rendered, write_letters
+
+    folder = workspace.raw / LETTERS
+    write = partial(
+        write_letters,
+        folder,
+        per_letter=per_letter,
+        seed=seed,
+        workers=available_cores(),
+        progress=lambda done, total: progress(done, total, f"{done} letters"),
+    )
+    try:
+        write()
+    except SynthError:
+        if not rebuild:
+            raise
+        shutil.rmtree(folder)
+        write()
+    receipts = []
+    with ray_session():
+        for split in LETTER_SPLITS:
+            name = f"{LETTERS}/{split}"
+            shard(workspace, LETTERS, split, None, progress, rebuild=True)
+            annotate_keypoints(workspace, name, LETTER_DETECTOR, progress, rebuild=True)
+            annotate = partial(annotate_rendered, workspace.shard_set(name), folder, mapper=map_shards)
+            receipts.append(_receipt(workspace.shard_set(name), MANO, _replacing(annotate, rebuild=True)))
+    return receipts
 
 
 def mask(

@@ -270,6 +270,14 @@ def predict(
     )
 
 
+def generate(workspace: Workspace, text: str, out: Path, model: str, count: int, seed: int) -> list[Path]:
+    """Hands that a text calls for, as meshes, picture and JSON in folder `out` (see `generate_files`)."""
+    from maskhand.generate import generate_files
+    from maskhand.models.bundle import ModelBundle
+
+    return generate_files(ModelBundle.load(model_folder(workspace, model)), text, out, count, seed)
+
+
 def findings(summary: Path) -> list[str]:
     """Sentences about the hands in the JSON that `predict` wrote."""
     facts = json.loads(summary.read_text())

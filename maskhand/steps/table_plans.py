@@ -74,22 +74,25 @@ def plan(
     seed_offset: int = 0,
 ) -> RowPlan:
     """What running a row here means, and what it lacks."""
-    from maskhand.assets import VITPOSE_FILE
+    from maskhand.assets import CLIP_FILE, CLIP_VOCABULARY_FILE, VITPOSE_FILE
     from maskhand.evaluation.speed import gpu_count
     from maskhand.tables import rows
     from maskhand.tables.needs import missing
 
     changes = tuple(rows.row_overrides(row, embedded, budget_steps, overrides))
     recipe = rows.row_recipe(row, embedded, changes)
-    checkpoint = workspace.assets / VITPOSE_FILE
-    if not embedded and recipe.model.backbone.checkpoint is None and checkpoint.is_file():
+    checkpoint, clip, vocabulary = (workspace.assets / name for name in (VITPOSE_FILE, CLIP_FILE, CLIP_VOCABULARY_FILE))
+    if not embedded and recipe.model.condition == "text":
+        if recipe.model.text.checkpoint is None and clip.is_file() and vocabulary.is_file():
+            changes = (*changes, f"model.text.checkpoint={clip}", f"model.text.vocabulary={vocabulary}")
+    elif not embedded and recipe.model.backbone.checkpoint is None and checkpoint.is_file():
         changes = (*changes, f"model.backbone.checkpoint={checkpoint}")
     if seed_offset:
         changes = (*changes, f"seed={recipe.seed + seed_offset}")
     recipe = rows.row_recipe(row, embedded, changes)
     known = rows.catalogue().benchmarks
     whole = {
-        name: rows.embedded().set if embedded else known[name].set.format(joints=row.joints)
+        name: (known[name].embedded or rows.embedded().set) if embedded else known[name].set.format(joints=row.joints)
         for name in row.paper
         if name in known
     }
@@ -112,9 +115,15 @@ def plan(
 
 
 def prepare(workspace: Workspace, wanted: Sequence[RowPlan], progress: Progress) -> None:
-    """Make the masked sets that embedded rows are measured on, with keypoints detected after masking."""
+    """Make what embedded rows read beside the quickstart's data: letters for text to mesh, and masked sets with keypoints
+    that were detected after masking."""
+    from maskhand.shards.manifest import find_manifest
     from maskhand.tables.rows import embedded
 
+    if any(plan.embedded and plan.row.measure == "text" and plan.runs for plan in wanted):
+        letters = [workspace.shard_set(f"{data.LETTERS}/{split}") for split in data.LETTER_SPLITS]
+        if any(find_manifest(uri, data.MANO) is None for uri in letters):
+            data.alphabet(workspace, data.PER_LETTER, 0, progress)
     shares = {plan.row.mask: plan for plan in wanted if plan.embedded and plan.row.mask and plan.runs}
     for share, plan in shares.items():
         data.mask(workspace, embedded().set, share, 0, progress, rebuild=True)

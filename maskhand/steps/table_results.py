@@ -76,6 +76,13 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _remarks(entry: RowPlan) -> tuple[str, ...]:
+    if entry.row.measure == "text":
+        text = entry.recipe.model.text
+        how = (
+            "CLIP's, frozen" if text.encoder == "clip" else f"{text.encoder}, {text.width} wide, trained with the model"
+        )
+        place = ("rendered letters, their rendered hands in the place of predictions",) if entry.embedded else ()
+        return (f"text encoder: {how}", *place)
     if entry.embedded and entry.sets:
         joints = "; all joints, the synthetic hands do not say which are hidden" if entry.row.joints != "all" else ""
         return (f"synthetic hands in the place of every benchmark{joints}",)

@@ -84,6 +84,8 @@ def _measure(
         return _reconstruction(set_uri, model, recipe)
     if row.measure == "generation":
         return _generation(model, recipe, count)
+    if row.measure == "text":
+        return _text(model, recipe, set_uri, progress)
     return _hands(workspace, wanted, benchmark, model, progress)
 
 
@@ -108,6 +110,17 @@ def _generation(model: str, recipe: Recipe, count: int) -> dict[str, float]:
     network = ModelBundle.load(model, device=device()).model
     assert isinstance(network, MaskedTransformer), "the recipe of the generation row has tokens"
     return generated_hands(network, count, recipe.sampler, recipe.seed)
+
+
+def _text(model: str, recipe: Recipe, set_uri: str, progress: Progress) -> dict[str, float]:
+    from maskhand.evaluation.speed import device
+    from maskhand.evaluation.text_to_mesh import generated_by_caption, text_to_mesh
+    from maskhand.models.bundle import ModelBundle
+    from maskhand.models.masked_transformer import MaskedTransformer
+
+    network = ModelBundle.load(model, device=device()).model
+    assert isinstance(network, MaskedTransformer), "text rows generate"
+    return text_to_mesh(generated_by_caption(network, recipe, set_uri, progress))
 
 
 def _hands(workspace: Workspace, wanted: RowPlan, benchmark: str, model: str, progress: Progress) -> dict[str, float]:

@@ -57,7 +57,7 @@ def _blend(rng: np.random.Generator, count: int) -> Array:
     table = pose_table().angles_deg
     a, b = rng.integers(len(table), size=(2, count))
     share = rng.beta(0.5, 0.9, count)[:, None, None] * 0.7
-    return table[a] * (1 - share) + table[b] * share + _jitter(rng, count, rng.uniform(1, 8, (count, 1, 1)))
+    return table[a] * (1 - share) + table[b] * share + jitter(rng, count, rng.uniform(1, 8, (count, 1, 1)))
 
 
 def _per_finger(rng: np.random.Generator, count: int) -> Array:
@@ -69,7 +69,7 @@ def _per_finger(rng: np.random.Generator, count: int) -> Array:
         shape = np.where(rng.random(count) < 0.45, rng.integers(len(table), size=count), shape)
         joints = slice(FIRST_JOINT[finger], FIRST_JOINT[finger] + 3)
         out[:, joints] = table[shape][:, joints]
-    return _keep_fingers_apart(out + _jitter(rng, count, np.full((count, 1, 1), 5.0)))
+    return _keep_fingers_apart(out + jitter(rng, count, np.full((count, 1, 1), 5.0)))
 
 
 def _curl(rng: np.random.Generator, count: int) -> Array:
@@ -81,7 +81,7 @@ def _curl(rng: np.random.Generator, count: int) -> Array:
     per_joint = np.concatenate([np.zeros((count, 1)), np.repeat(curl, 3, axis=1)], axis=1)[..., None]
     open_hand = flat + rng.random((count, 1, 1)) * (spread - flat)
     return _keep_fingers_apart(
-        open_hand * (1 - per_joint) + fist * per_joint + _jitter(rng, count, np.full((count, 1, 1), 4.0))
+        open_hand * (1 - per_joint) + fist * per_joint + jitter(rng, count, np.full((count, 1, 1), 4.0))
     )
 
 
@@ -98,8 +98,10 @@ def _uniform(rng: np.random.Generator, count: int) -> Array:
     return _keep_fingers_apart(out)
 
 
-def _jitter(rng: np.random.Generator, count: int, scale_deg: Array) -> Array:
-    """Deviations: full on flexion, less on spread, DIP tied to PIP, next to none where a hinge cannot go."""
+def jitter(rng: np.random.Generator, count: int, scale_deg: Array) -> Array:
+    """(count, 16, 3) deviations of about `scale_deg`: full on flexion, less on spread, DIP tied to PIP, next to none
+    where a hinge cannot go.
+    """
     noise = rng.standard_normal((count, NUM_MANO_JOINTS, 3)) * scale_deg
     noise[:, :, ABDUCTION] *= 0.5
     noise[:, :, TWIST] *= 0.25

@@ -26,7 +26,7 @@ from maskhand.synth.view import SIZE_PX, fit_view, sample_betas, sample_orientat
 
 Array = NDArray[np.float64]
 
-STREAMS = {"training": 0, "evaluation": 1, "mocap": 2}
+STREAMS = {"training": 0, "evaluation": 1, "mocap": 2, "letters": 3}
 # an object may hide most of a hand, but a sliver of skin teaches nothing
 MIN_VISIBLE_SHARE = 0.30
 
@@ -86,7 +86,11 @@ def sample_labels(studio: Studio, rng: np.random.Generator) -> HandLabels:
     """Draw pose, shape, orientation and camera, and pose the hand."""
     pose = to_axis_angle(sample_poses(rng, 1))[0]
     pose[0] = Rotation.from_matrix(sample_orientation(rng)).as_rotvec()
-    betas = sample_betas(rng)
+    return pose_hand(studio, pose, sample_betas(rng), rng)
+
+
+def pose_hand(studio: Studio, pose: Array, betas: Array, rng: np.random.Generator) -> HandLabels:
+    """Put a hand of pose (16, 3) axis-angle and betas (10,) before a camera that is drawn."""
     rotations = torch.from_numpy(Rotation.from_rotvec(pose).as_matrix()[None]).float()
     # one hand at a time: a batched product may round differently with the batch's size, and bytes must not
     with torch.no_grad():
@@ -97,13 +101,15 @@ def sample_labels(studio: Studio, rng: np.random.Generator) -> HandLabels:
     return HandLabels(pose, betas, view.K_px, vertices + view.transl_m, joints + view.transl_m)
 
 
-def render_foreground(studio: Studio, labels: HandLabels, rng: np.random.Generator) -> Foreground:
-    """Draw skin, light, sleeve and objects, and render."""
+def render_foreground(
+    studio: Studio, labels: HandLabels, rng: np.random.Generator, *, empty_handed: bool = False
+) -> Foreground:
+    """Draw skin, light, sleeve and objects (none for an empty hand), and render."""
     skin, light = sample_skin(rng), sample_light(rng)
     arm_shape, cloth = sample_arm(rng)
     hand_axes = Rotation.from_rotvec(labels.pose_aa[0]).as_matrix()
     arm = studio.surface.build(labels.vertices_cam_m.astype(np.float32), hand_axes, arm_shape)
-    solids = sample_solids(labels.vertices_cam_m, labels.joints_cam_m, hand_axes, rng)
+    solids = [] if empty_handed else sample_solids(labels.vertices_cam_m, labels.joints_cam_m, hand_axes, rng)
     size = (SIZE_PX, SIZE_PX)
     layer = render(studio.surface, arm, solids, studio.maps, skin, cloth, light, labels.K_px, size, rng)
     if solids and layer.hand.sum() < MIN_VISIBLE_SHARE * _outline_area_px(labels):

@@ -168,5 +168,7 @@ def value_text(value: float | None, metric: str) -> str:
         return "–"
     if metric.endswith("_m2"):
         return f"{value:.2e}"
+    if metric.endswith("_m"):
+        return f"{value:.4f}"
     is_coarse = metric.endswith(("_mm", "percent")) or metric.startswith("pck")
     return f"{value:.2f}" if is_coarse else f"{value:.3f}"

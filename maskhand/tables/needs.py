@@ -13,6 +13,7 @@ from maskhand.tables.rows import PaperRow, measured_set
 from maskhand.workspace import Workspace
 
 OPENPOSE, MANO_ASSET, BACKBONE = "OpenPose hand weights", "MANO", "ViTPose-H checkpoint"
+TEXT_ENCODER = "CLIP text encoder"
 """Names in `maskhand assets`."""
 
 
@@ -25,8 +26,6 @@ def missing(
     of full size derive it themselves. full_size: the paper's own size, which also wants its hand model and a pretrained
     encoder. gpus: of this machine.
     """
-    if row.measure == "text":
-        return ["the text-conditioned network (a CLIP text encoder for the image encoder) is not part of maskhand"]
     data = recipe.data
     keypoints = keypoint_part(data.keypoints.detector)
     wanted: dict[str, set[str]] = {}
@@ -40,16 +39,21 @@ def missing(
     for name in benchmark_sets:
         is_read = reads_pose and not row.mask
         wanted.setdefault(name, set()).update({IMAGES, keypoints} if is_read else {IMAGES})
-        if row.measure == "tokenizer":
+        if row.measure in ("tokenizer", "text"):
             wanted[name].add(MANO)
-    sentences = [s for name, parts in wanted.items() for s in _missing_parts(name, parts, workspace)]
+    # what embedded rows of text to mesh read is rendered when they run
+    made = {name.partition("/")[0] for name in benchmark_sets} if row.measure == "text" and not full_size else set()
+    here = {name: parts for name, parts in wanted.items() if name.partition("/")[0] not in made}
+    sentences = [s for name, parts in here.items() for s in _missing_parts(name, parts, workspace)]
     if row.mask and full_size:
         detector = data.keypoints.detector if reads_pose else None
         sentences += [s for name in benchmark_sets if (s := _missing_masked(row, name, detector, workspace))]
     if full_size and row.measure != "seconds":
         assets = {asset.name: asset for asset in list_assets(workspace.assets)}
         names = [MANO_ASSET]
-        if row.trains and row.measure != "tokenizer" and recipe.model.backbone.checkpoint is None:
+        if row.measure == "text" and recipe.model.text.encoder == "clip" and recipe.model.text.checkpoint is None:
+            names.append(TEXT_ENCODER)
+        elif row.trains and row.measure not in ("tokenizer", "text") and recipe.model.backbone.checkpoint is None:
             names.append(BACKBONE)
         if any(keypoints in s for s in sentences) and data.keypoints.detector == "openpose-hand":
             names.append(OPENPOSE)
@@ -65,12 +69,16 @@ def _missing_parts(name: str, parts: set[str], workspace: Workspace) -> list[str
     dataset, _, split = name.partition("/")
     uri = workspace.shard_set(name)
     absent = sorted(part for part in parts if find_manifest(uri, part) is None)
+    spec = load_spec(dataset)
     if IMAGES in absent:
-        spec = load_spec(dataset)
         raw = workspace.raw / dataset
         how = "" if raw.is_dir() else f"{' '.join(spec.how_to_get.split())} Then "
         return [f"shard set {name}: {how}`maskhand shard {dataset} --split {split} --raw DIR`, then its sidecars"]
-    commands = {MANO: f"maskhand annotate mano {name}"}
+    unlabelled = spec.joint_order is None and spec.mano is None
+    by_model = (
+        " --model MODEL" if unlabelled else ""
+    )  # of a set without annotations a model's predictions are the targets
+    commands = {MANO: f"maskhand annotate mano {name}{by_model}"}
     return [
         f"sidecar {part} of {name}: "
         f"`{commands.get(part) or f'maskhand annotate keypoints {name} --detector ' + part.partition('.')[2]}`"

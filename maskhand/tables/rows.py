@@ -37,6 +37,8 @@ class Benchmark(_Frozen):
     set: str
     """Shard set; `{joints}` stands for all, vis or occ."""
     protocol: str
+    embedded: str | None = None
+    """Shard set that stands for it on the embedded benchmark; None: the one that stands for all."""
 
 
 class PaperRow(_Frozen):
@@ -67,7 +69,7 @@ class PaperRow(_Frozen):
 
     @property
     def trains(self) -> bool:
-        return self.measure not in ("seconds", "pca", "mean pose", "text")
+        return self.measure not in ("seconds", "pca", "mean pose")
 
     def source(self, shrink: bool) -> str:
         """The recipe that is trained; shrink: for an embedded run."""
@@ -112,6 +114,8 @@ class Embedded(_Frozen):
     generated: int
     divide: dict[str, int]
     overrides: tuple[str, ...]
+    text: tuple[str, ...]
+    """Further overrides of the rows that read text."""
 
 
 class Catalogue(_Frozen):
@@ -179,7 +183,7 @@ def row_overrides(
     else:
         small, full = embedded(), load_recipe(row.recipe, row.overrides).flat()
         changes += [f"{key}={max(1, int(full[key]) // by)}" for key, by in small.divide.items()]
-        changes += small.overrides
+        changes += [*small.overrides, *(small.text if row.measure == "text" else ())]
         budget_steps = budget_steps or small.steps
     if budget_steps is not None:
         warmup = min(50, budget_steps // 10)

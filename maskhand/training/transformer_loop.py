@@ -103,7 +103,7 @@ class _Objective(nn.Module):
         corrupted = corrupt_tokens(
             ids, batch.has_mano, settings.masking, model.mask_id, seed=self._recipe.seed, step=step, slots=slots
         )
-        output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
+        output = model(model.condition(batch), batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
         with torch.autocast(batch.pixels.device.type, enabled=False):  # code expectation, hand and losses in fp32
             losses = transformer_losses(
                 output.float(), batch, corrupted, model.tokenizer, model.mano, settings.losses, settings.masking

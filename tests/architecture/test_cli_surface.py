@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def test_the_words_are_the_agreed_ones() -> None:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_help_shows_examples_that_parse(words: tuple[str, ...]) -> None:
     command = COMMANDS[words]
-    examples = [line.split()[1:] for line in (command.epilog or "").splitlines() if line.startswith("  maskhand ")]
+    examples = [shlex.split(line)[1:] for line in (command.epilog or "").splitlines() if line.startswith("  maskhand ")]
     assert examples, f"maskhand {' '.join(words)} has no example"
     for example in examples:
         assert tuple(example[: len(words)]) == words

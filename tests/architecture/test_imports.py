@@ -44,8 +44,9 @@ MAY_USE = {
     "shards": ("sample", "conventions", "catalog", "adapters", "storage", "config"),
     "synth": ("shards", "hand", "sample", "conventions", "catalog", "storage", "config"),
     "annotate": ("shards", "hand", "sample", "conventions", "catalog", "storage", "assets", "models.torchvision_shim"),
-    "loading": ("shards", "batch", "hand", "config", "sample", "conventions", "storage"),
-    "models": ("hand", "batch", "config", "conventions", "storage"),
+    "text": ("config",),
+    "loading": ("shards", "batch", "hand", "config", "sample", "conventions", "storage", "text"),
+    "models": ("hand", "batch", "config", "conventions", "storage", "text"),
     "training": ("models", "hand", "loading", "batch", "config", "conventions", "storage", "shards"),
     "evaluation": (
         "models",
@@ -58,7 +59,9 @@ MAY_USE = {
         "sample",
         "storage",
         "render",
+        "text",
     ),
+    "generate": ("models", "hand", "batch", "config", "conventions", "render", "text"),
     "inspection": ("annotate", "hand", "loading.crop", "shards", "conventions", "sample", "storage", "render"),
     "render": ("conventions", "hand", "sample", "batch"),
     "predict": (

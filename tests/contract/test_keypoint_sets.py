@@ -226,6 +226,19 @@ def test_letters_without_the_second_folder_and_their_empty_class(tmp_path: Path,
         assert len(found) == 27
 
 
+def test_letters_are_dealt_four_to_one_within_each_letter(tmp_path: Path) -> None:
+    fixture, _ = _write(tmp_path, "asl_alphabet", split="train", count=3)
+    spec = catalog.load_spec("asl_alphabet")
+    plans = {s: open_adapter(spec, str(fixture.raw_dir), s).plan() for s in ("letters_train", "letters_test")}
+    learnt, held_out = (set(plan.keys) for plan in plans.values())
+    letters = {key for key in fixture.truths if key.startswith(("train-A", "train-Z"))}
+    assert learnt | held_out == letters and not learnt & held_out
+    assert sorted(key[:7] for key in held_out) == ["train-A", "train-A", "train-Z", "train-Z"], "of eleven each"
+    (fixture.joints_file / "A" / "A12.jpg").write_bytes((fixture.joints_file / "A" / "A1.jpg").read_bytes())
+    again = set(open_adapter(spec, str(fixture.raw_dir), "letters_test").plan().keys)
+    assert {key for key in again if "Z" in key} == {key for key in held_out if "Z" in key}
+
+
 def test_the_lens_of_the_studio(tmp_path: Path) -> None:
     """The camera of a sample holds where the hand is; the published matrix alone would miss by many pixels."""
     fixture, adapter = _write(tmp_path, "mtc", count=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import string
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ SIZE = (200, 200)
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0, *, levels: int = 2) -> Fixture:
-    """`count` pictures of each of a few signs (all 28 of the test split), numbered from 1 without leading zeros."""
+    """`count` pictures of each of a few signs (all 28 of the test split), numbered from 1 without leading zeros.
+
+    `letters_train` and `letters_test` are dealt from the pictures of `train`.
+    """
+    wanted, split = split, "test" if split == "test" else "train"
     rng = np.random.default_rng(seed)
     home = folder.joinpath(*[f"asl_alphabet_{split}"] * levels)
     truths: dict[str, Truth] = {}
@@ -39,4 +44,21 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
     def no_joints(position: int, value: Any) -> None:
         raise AssertionError("nothing but the sign is annotated")
 
-    return Fixture(folder, truths, home, no_joints)
+    others = frozenset[str]() if split == "test" else frozenset({"train", "letters_train", "letters_test"} - {wanted})
+    if wanted.startswith("letters"):
+        truths = _dealt(truths, held_out=wanted == "letters_test")
+    return Fixture(folder, truths, home, no_joints, other_splits=others)
+
+
+def _dealt(truths: dict[str, Truth], held_out: bool) -> dict[str, Truth]:
+    """A fifth of each letter is held out: the least sha256 of its path below the signs' folder."""
+    kept = {}
+    for letter in string.ascii_uppercase:
+        own = {key: truth for key, truth in truths.items() if truth.origin["sign"] == letter}
+        paths = sorted(
+            (t.image_path.relative_to(t.image_path.parents[1]).as_posix() for t in own.values()),
+            key=lambda path: hashlib.sha256(path.encode()).hexdigest(),
+        )
+        out = set(paths[: len(own) // 5])
+        kept |= {k: t for k, t in own.items() if (f"{letter}/{t.image_path.name}" in out) == held_out}
+    return kept

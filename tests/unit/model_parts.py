@@ -69,4 +69,5 @@ def random_batch(count: int, seed: int = 0) -> HandBatch:
         is_left=torch.zeros(count, dtype=torch.bool),
         image_size_px=torch.full((count, 2), 100),
         index=torch.arange(count),
+        text_ids=torch.tensor(list(b"hand 000")).repeat(count, 1),
     )

@@ -219,7 +219,7 @@ def test_every_trainable_weight_gets_a_gradient(changes: dict) -> None:
 def test_a_fresh_model_says_the_mean_hand_in_the_middle() -> None:
     model = small_model()
     batch = random_batch(4)
-    context = model.encode_image(batch.image, batch.keypoints_2d)
+    context = model.encode(batch.image, batch.keypoints_2d)
     assert context.betas.abs().max() < 0.2
     assert torch.allclose(context.placement[:, 0], torch.full((4,), MEAN_SCALE), rtol=0.1)
     assert context.placement[:, 1:].abs().max() < 0.2
@@ -243,7 +243,7 @@ def test_dropped_image_and_pose_leave_no_trace() -> None:
     outputs = []
     for seed in (0, 1):
         batch = random_batch(2, seed)
-        context = model.encode_image(batch.image, batch.keypoints_2d, drop_image=drop, drop_pose=drop)
+        context = model.encode(batch.image, batch.keypoints_2d, drop_image=drop, drop_pose=drop)
         outputs.append((model.logits(ids, context), context.betas, context.placement))
     for first, second in zip(*outputs, strict=True):
         assert torch.equal(first, second)
@@ -254,11 +254,11 @@ def test_hypotheses_share_one_encoding() -> None:
         model = small_model(small_recipe(**changes))
         batch = random_batch(2)
         ids = torch.randint(model.mask_id + 1, (6, 16))
-        together = model.logits(ids, model.encode_image(batch.image, batch.keypoints_2d))
+        together = model.logits(ids, model.encode(batch.image, batch.keypoints_2d))
         for row in range(6):
             picture = row // 3
             one = batch[slice(picture, picture + 1)]
-            alone = model.logits(ids[row : row + 1], model.encode_image(one.image, one.keypoints_2d))
+            alone = model.logits(ids[row : row + 1], model.encode(one.image, one.keypoints_2d))
             assert torch.allclose(together[row : row + 1], alone, atol=1e-5)
 
 

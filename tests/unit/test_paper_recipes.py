@@ -48,6 +48,21 @@ SWITCHES: dict[str, dict[str, object]] = {
     },
     **{f"e34_{n}": {"model.synth_layers": n} for n in (2, 4, 6, 8)},
     "regression": {"model.decoder": "regression"},
+    "e35": {
+        "data.train.asl_alphabet/letters_train": 1.0,
+        "data.evaluate": ("asl_alphabet/letters_test",),
+        "data.caption": "the letter {sign} in American Sign Language",
+        "data.augment.scale": 0,
+        "data.augment.rotation_probability": 0,
+        "data.augment.translation": 0,
+        "model.condition": "text",
+        "model.pose2d_tokens": 0,
+        "training.losses.joints_2d": 0,
+        "sampler.temperature": 1.0,
+        "sampler.top_k": 102,
+        "sampler.decode": "codes",
+    },
+    "e36": {"model.pose2d_tokens": 1},
 }
 """Row -> what it must say, by the paper's tables; nothing else may differ from the recipe it is based on."""
 
@@ -65,6 +80,7 @@ REDUCED = (
     "model.pose2d_width=8",
     "model.synth_points=2",
     "model.synth_ffn=32",
+    "model.text={encoder: bytes, width: 16, depth: 1, heads: 2, length: 8}",
 )
 
 
@@ -84,7 +100,7 @@ def flat(recipe: Recipe) -> dict[str, object]:
 
 def test_every_row_is_there() -> None:
     assert set(SWITCHES) == set(ROWS)
-    assert {int(row[1:3]) for row in ROWS if row[0] == "e"} == {2, *range(9, 35)}
+    assert {int(row[1:3]) for row in ROWS if row[0] == "e"} == {2, *range(9, 37)}
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -99,7 +115,7 @@ def test_a_row_differs_from_its_base_by_its_switch_alone(row: str) -> None:
         ("freihand/evaluation",) if only_freihand else load_recipe("paper").data.evaluate
     )
     different = {key for key in values.keys() | base.keys() if values.get(key) != base.get(key)} - {"name"}
-    replaced = {key for key in different if key.startswith("data.train.")} if row == "e02" else set()
+    replaced = {key for key in different if key.startswith("data.train.")} if row in ("e02", "e35") else set()
     assert different - replaced <= set(SWITCHES[row])
 
 
@@ -152,7 +168,7 @@ def test_every_recipe_learns_a_step_and_decodes(name: str) -> None:
     corrupted = corrupt_tokens(
         tokenizer.encode(batch.rotmats), batch.has_mano, masking, model.mask_id, seed=0, step=0, slots=torch.arange(2)
     )
-    output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image).float()
+    output = model(model.condition(batch), batch.keypoints_2d, corrupted.ids, corrupted.drop_image).float()
     total = transformer_losses(output, batch, corrupted, tokenizer, mano, recipe.training.losses, masking).total
     total.backward()
     optimizer.step()

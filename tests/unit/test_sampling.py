@@ -105,7 +105,7 @@ def test_surer_newcomers_displace_kept_tokens_only_when_asked(model, batch, monk
 def test_first_iteration_keeps_the_most_confident(model, batch, monkeypatch) -> None:
     spy = Spy(model, monkeypatch)
     predict(model, batch, SamplerConfig(iterations=3))
-    context = model.encode_image(batch.image, batch.keypoints_2d)
+    context = model.encode(batch.image, batch.keypoints_2d)
     probability, best = model.logits(torch.full((3, 32), model.mask_id), context).softmax(-1).max(-1)
     keep = 32 - schedule(32, 3)[0]
     for row in range(3):
@@ -119,7 +119,7 @@ def test_one_greedy_iteration_in_closed_form(model, batch) -> None:
     hands = {
         decode: predict(model, batch, SamplerConfig(iterations=1, decode=decode)) for decode in ("expectation", "codes")
     }
-    context = model.encode_image(batch.image, batch.keypoints_2d)
+    context = model.encode(batch.image, batch.keypoints_2d)
     probability = model.logits(torch.full((3, 32), model.mask_id), context).softmax(-1)
     confidence, ids = probability.max(-1)
     hand = hands["codes"]
@@ -136,7 +136,7 @@ def test_one_greedy_iteration_in_closed_form(model, batch) -> None:
 
 
 def test_expectation_is_taken_when_a_token_is_fixed(model, batch, monkeypatch) -> None:
-    context = model.encode_image(batch.image, batch.keypoints_2d)
+    context = model.encode(batch.image, batch.keypoints_2d)
     answers, logits = [], model.logits
 
     def recorded(ids, context):
@@ -204,7 +204,7 @@ def test_hypotheses_are_sorted_varied_and_reproducible(model, batch) -> None:
 def test_hypotheses_compute_the_first_logits_once_per_picture(model, batch, monkeypatch) -> None:
     spy = Spy(model, monkeypatch)
     cfg = SamplerConfig(iterations=3, temperature=1.0)
-    context = model.encode_image(batch.image, batch.keypoints_2d)
+    context = model.encode(batch.image, batch.keypoints_2d)
     sample(model, context, cfg, torch.Generator().manual_seed(0), hypotheses=8)
     assert [len(ids) for ids in spy.asked] == [3, 24, 24]
 
@@ -224,7 +224,7 @@ def test_many_hypotheses_are_decoded_in_parts(model, batch, monkeypatch) -> None
 
 def test_draws_follow_the_tempered_softmax(model) -> None:
     one = random_batch(1)
-    context = model.encode_image(one.image, one.keypoints_2d)
+    context = model.encode(one.image, one.keypoints_2d)
     logits = model.logits(torch.full((1, 32), model.mask_id), context)
     cfg = SamplerConfig(iterations=1, temperature=2.0)
     drawn = sample(model, context, cfg, torch.Generator().manual_seed(0), hypotheses=4000)

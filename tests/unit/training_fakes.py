@@ -96,6 +96,7 @@ def hand_batch(recipe: Recipe, mano: ManoLayer, size: int, step: int) -> HandBat
         is_left=torch.zeros(size, dtype=torch.bool),
         image_size_px=torch.full((size, 2), side),
         index=torch.full((size,), -1),
+        text_ids=torch.zeros(size, 0, dtype=torch.int64),
     )
 
 

@@ -1,0 +1,120 @@
+"""Pseudo ground truth: a model's predictions as the `mano` part of a set on which nobody annotated hands (paper B).
+
+Entries have the fields of `annotate.mano_targets` with `source` predicted. A hand whose 2D keypoints were not found is
+kept with `ok` false: nothing learns from it. Residuals are unknown.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from maskhand.batch import HandPrediction
+from maskhand.hand.camera import FOCAL, crop_camera_to_full
+from maskhand.hand.rotations import matrix_to_axis_angle
+from maskhand.loading.collate import make_batch
+from maskhand.loading.crop import can_decode
+from maskhand.loading.labels import stack_labels
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.sampling import predict
+from maskhand.sample import SampleError
+from maskhand.shards.build import Mapper, OnShard, serial_map
+from maskhand.shards.layout import MANO, keypoint_part
+from maskhand.shards.manifest import Manifest
+from maskhand.shards.reader import ShardSample
+from maskhand.shards.sidecar import Annotator, build_sidecar
+
+VERSION = "1"
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class PredictedPoses:
+    """Predicts the hands of one shard; picklable, loads the model once per process."""
+
+    model_folder: str
+
+    def __call__(self, samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleError]:
+        bundle = _bundle(self.model_folder)
+        return [
+            entry
+            for start in range(0, len(samples), BATCH)
+            for entry in _entries(samples[start : start + BATCH], bundle)
+        ]
+
+
+def annotate_by_model(
+    set_uri: str,
+    model_folder: str,
+    *,
+    mapper: Mapper = serial_map,
+    rebuild: bool = False,
+    on_shard: OnShard | None = None,
+) -> Manifest:
+    """Make the `mano` part of a set with an exported model that reads pictures and its detector's keypoint sidecar.
+
+    Raises ShardError when the keypoints are missing, or the part was made by something else (`rebuild=True`).
+    """
+    bundle = _bundle(model_folder)
+    if bundle.recipe.model.condition != "image":
+        raise ValueError(f"{model_folder}: reads {bundle.recipe.model.condition}; give a model that reads pictures")
+    annotator = Annotator("maskhand-model", VERSION, {"model": bundle.digest, "hand_model": bundle.hand_digest})
+    return build_sidecar(
+        set_uri,
+        MANO,
+        annotator,
+        PredictedPoses(model_folder),
+        inputs=(keypoint_part(bundle.recipe.data.keypoints.detector),),
+        mapper=mapper,
+        rebuild=rebuild,
+        on_shard=on_shard,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _bundle(folder: str) -> ModelBundle:
+    return ModelBundle.load(folder)
+
+
+def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[dict[str, np.ndarray] | SampleError]:
+    data = bundle.recipe.data
+    keypoints = [row.sidecars.get(keypoint_part(data.keypoints.detector)) for row in rows]
+    readable = [can_decode(row.sample.image) for row in rows]
+    black = np.zeros((8, 8, 3), np.uint8)
+    batch = make_batch(
+        stack_labels([row.sample for row in rows], keypoints, [None] * len(rows)),
+        [row.sample.image if good else black for row, good in zip(rows, readable, strict=True)],
+        crop_px=data.crop_px,
+        box_scale=data.box_scale,
+        keypoints="detected",
+    )
+    generator = torch.Generator().manual_seed(bundle.recipe.seed)
+    hands = predict(bundle.model, batch, bundle.recipe.sampler, generator)
+    seen = (batch.keypoints_2d[..., 2] > 0).any(1).numpy()
+    # without a known camera HaMeR's: the crop's focal length over the picture's longer side
+    focal = FOCAL * batch.image_size_px.amax(1).double()
+    principal = (batch.image_size_px.double() - 1) / 2
+    transl = crop_camera_to_full(hands.camera.double(), batch.crop_from_image, data.crop_px, focal, principal)
+    return [
+        _entry(hands, transl.numpy(), k, bool(seen[k]), row.sample.side == "left")
+        if readable[k]
+        else SampleError("bad_picture", f"{row.sample.key}: its picture cannot be decoded")
+        for k, row in enumerate(rows)
+    ]
+
+
+def _entry(hands: HandPrediction, transl: np.ndarray, k: int, seen: bool, mirrored: bool) -> dict[str, np.ndarray]:
+    return {
+        "pose_aa": matrix_to_axis_angle(hands.rotmats[k].double()).float().numpy(),
+        "betas": hands.betas[k].numpy().astype(np.float32),
+        "transl_cam_m": transl[k].astype(np.float32),
+        "residual_mm": np.array(np.nan, np.float32),
+        "residual_px": np.array(np.nan, np.float32),
+        "ok": np.array(seen),
+        "mirrored": np.array(mirrored),
+        "source": np.array("predicted"),
+    }

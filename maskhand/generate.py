@@ -1,0 +1,100 @@
+"""A text in, hands out: meshes, a picture of them and their parameters. Needs a model with `model.condition: text`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from maskhand.batch import HandPrediction
+from maskhand.config import SamplerConfig
+from maskhand.conventions import NUM_JOINTS
+from maskhand.hand.mesh import write_glb, write_obj
+from maskhand.hand.rotations import matrix_to_axis_angle
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.sampling import sample
+from maskhand.models.text_transformer import TextTransformer
+from maskhand.render import contact_sheet, overlay_mesh
+from maskhand.text import caption_ids
+
+TOP_SHARE = 0.05
+"""Codes that may be drawn, as a share of the codebook (supplement B)."""
+TILE_PX, DISTANCE_M, FILL = 256, 0.8, 0.85
+SPACING_M = 0.22
+COLUMNS = 4
+
+
+class GenerateError(ValueError):
+    """A model that does not read text; the message says what to do."""
+
+
+def top_share(sampler: SamplerConfig, codes: int) -> SamplerConfig:
+    """The sampler drawing from the `TOP_SHARE` most probable of `codes` codes, unless it draws already."""
+    if sampler.temperature > 0:
+        return sampler
+    few = max(1, round(TOP_SHARE * codes))
+    return sampler.model_copy(update={"temperature": 1.0, "top_k": few, "decode": "codes"})
+
+
+@torch.inference_mode()
+def hands_from_text(bundle: ModelBundle, text: str, count: int, seed: int) -> HandPrediction:
+    """`count` hands that a text calls for, the surest first, without 2D pose. GenerateError, TextError."""
+    model, recipe = bundle.model, bundle.recipe
+    if not isinstance(model, TextTransformer):
+        raise GenerateError(
+            f"model {bundle.digest} (recipe {recipe.name}) reads pictures; train one that reads text with "
+            "`maskhand train transformer -r tiny_text`"
+        )
+    device = model.mano.weights.device
+    ids = torch.from_numpy(caption_ids([text], recipe.model.text)).to(device)
+    context = model.encode(ids, torch.zeros(1, NUM_JOINTS, 3, device=device))
+    generator = torch.Generator(device).manual_seed(seed)
+    return sample(model, context, top_share(recipe.sampler, recipe.tokenizer.codebook_size), generator, count).to("cpu")
+
+
+def generate_files(bundle: ModelBundle, text: str, out_dir: str | Path, count: int, seed: int) -> list[Path]:
+    """Write hands.png, hand0.obj ..., hands.glb and, last, hands.json; returns the paths."""
+    hands = hands_from_text(bundle, text, count, seed)
+    faces = bundle.model.mano.faces.cpu().numpy()
+    centred = (hands.vertices_m - hands.vertices_m.mean(1, keepdim=True)).double().numpy()
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    sheet, scene, summary = out / "hands.png", out / "hands.glb", out / "hands.json"
+    sheet.write_bytes(_sheet(text, centred, faces, hands.score.tolist()))
+    meshes = [out / f"hand{k}.obj" for k in range(count)]
+    for path, vertices in zip(meshes, centred, strict=True):
+        write_obj(path, vertices, faces)
+    write_glb(scene, [(vertices + np.array([SPACING_M * k, 0, 0]), faces) for k, vertices in enumerate(centred)])
+    facts = {
+        "text": text,
+        "seed": seed,
+        "text_encoder": bundle.recipe.model.text.encoder,
+        "model": {"digest": bundle.digest, "recipe": bundle.recipe.name, "hand_model": bundle.hand_digest},
+        "hands": [
+            {
+                "mesh": mesh.name,
+                "score": round(float(hands.score[k]), 4),
+                "pose_aa": matrix_to_axis_angle(hands.rotmats[k].double()).numpy().round(5).tolist(),
+                "betas": hands.betas[k].double().numpy().round(5).tolist(),
+            }
+            for k, mesh in enumerate(meshes)
+        ],
+    }
+    summary.write_text(json.dumps(facts, indent=1) + "\n")
+    return [sheet, *meshes, scene, summary]
+
+
+def _sheet(text: str, centred_m: np.ndarray, faces: np.ndarray, scores: list[float]) -> bytes:
+    """Every hand as a camera sees it that stands before it."""
+    extent = np.abs(centred_m[..., :2]).max()
+    focal = FILL * TILE_PX / 2 * DISTANCE_M / extent
+    K = np.array([[focal, 0, TILE_PX / 2], [0, focal, TILE_PX / 2], [0, 0, 1]])
+    blank = np.full((TILE_PX, TILE_PX, 3), 244, np.uint8)
+    tiles = [overlay_mesh(blank, v + np.array([0, 0, DISTANCE_M]), faces, K, opacity=1.0) for v in centred_m]
+    captions = [f"log probability {score:.2f}" for score in scores]
+    rows = range(0, len(tiles), COLUMNS)
+    return contact_sheet(
+        [tiles[r : r + COLUMNS] for r in rows], [captions[r : r + COLUMNS] for r in rows], title=text, tile_px=TILE_PX
+    )

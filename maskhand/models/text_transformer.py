@@ -1,0 +1,58 @@
+"""The masked transformer with a text in the picture's place (paper section 4.3, supplement B).
+
+The text encoder replaces the image encoder and its pyramid, cross-attention over the text's tokens replaces the
+deformable one over feature maps; tokens, 2D pose, GAPR, losses and sampling are those of `MaskedTransformer`. Shape and
+camera are read from the token of the whole text: the mean over the hands that are called so.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from maskhand.batch import HandBatch
+from maskhand.config import ModelConfig
+from maskhand.models.clip_text import ClipTextEncoder
+from maskhand.models.masked_transformer import MaskedTransformer
+from maskhand.models.network import Context
+from maskhand.models.synthesizer import SynthesizerLayer
+from maskhand.models.text_attention import TextCrossAttention
+from maskhand.models.text_encoder import ByteTextEncoder, TextEncoder
+
+ENCODERS: dict[str, type[ByteTextEncoder] | type[ClipTextEncoder]] = {"bytes": ByteTextEncoder, "clip": ClipTextEncoder}
+
+
+class TextTransformer(MaskedTransformer):
+    """`model.condition: text`. The keys of the picture (backbone, feature scales, reference points) play no part."""
+
+    encoder: TextEncoder  # type: ignore[assignment]
+
+    def _make_encoder(self, cfg: ModelConfig, crop_px: int) -> nn.Module:
+        return ENCODERS[cfg.text.encoder](cfg.text)
+
+    def _make_sight(self, cfg: ModelConfig) -> None:
+        self.reference = None
+
+    def _make_cross_attention(self, cfg: ModelConfig) -> nn.Module:
+        return TextCrossAttention(cfg.dim, cfg.heads, self.encoder.channels)
+
+    def condition(self, batch: HandBatch) -> Tensor:
+        return batch.text_ids
+
+    def encode(
+        self,
+        condition: Tensor,
+        keypoints_2d: Tensor,
+        *,
+        drop_image: Tensor | None = None,
+        drop_pose: Tensor | None = None,
+    ) -> Context:
+        """condition (B, W): ids of the captions."""
+        text = self.encoder(condition)
+        if drop_image is not None:
+            text = text.without(drop_image)
+        betas, placement = self.shape_camera(text.whole[..., None, None])
+        values = tuple(cast(SynthesizerLayer, layer).cross.project(text) for layer in self.synthesizer)
+        seen, pose_tokens = self._pose_tokens(keypoints_2d, drop_pose)
+        return Context(values, pose_tokens, seen, betas, placement)
