@@ -120,7 +120,7 @@ def annotate_keypoints(
 def annotate_mano(
     workspace: Workspace, name: str, progress: Progress, rebuild: bool = False, model_folder: str | None = None
 ) -> Receipt:
-    """Sidecar shards `mano` of the shard set `name` (or at this URI): canonical MANO targets, checked against the joints.
+    """Sidecar shards `mano` of the shard set `name` (or at this URI): canonical MANO targets.
 
     model_folder: an exported model whose predictions are the targets (pseudo ground truth), its keypoints beside them.
     """

@@ -115,8 +115,8 @@ def plan(
 
 
 def prepare(workspace: Workspace, wanted: Sequence[RowPlan], progress: Progress) -> None:
-    """Make what embedded rows read beside the quickstart's data: letters for text to mesh, and masked sets with keypoints
-    that were detected after masking."""
+    """Make what embedded rows read beside the quickstart's data: letters, and masked sets with keypoints that were
+    detected after masking."""
     from maskhand.shards.manifest import find_manifest
     from maskhand.tables.rows import embedded
 
