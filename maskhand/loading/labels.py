@@ -113,10 +113,9 @@ def _present(values) -> Array:
 
 
 def _stack(values: Sequence[Array | None], shape: tuple[int, ...], default: float = 0.0) -> Array:
-    stacked = np.empty((len(values), *shape))
-    for row, value in zip(stacked, values, strict=True):
-        row[...] = default if value is None else value
-    return stacked
+    missing = np.full(shape, default)
+    rows = np.concatenate([missing if v is None else v for v in values])
+    return rows.reshape(len(values), *shape).astype(np.float64, copy=False)
 
 
 def _field(entries: Sequence[Sidecar], name: str, shape: tuple[int, ...]) -> Array:

@@ -129,7 +129,7 @@ def decode_all(files: Sequence[bytes]) -> list[dict[str, np.ndarray]]:
 
 def _column(table: np.ndarray, entry: _Entry) -> list[np.ndarray]:
     """An array of every file, from a table (files, bytes)."""
-    numbers = np.ascontiguousarray(table[:, entry.begin : entry.end]).view(entry.dtype)
+    numbers = table[:, entry.begin : entry.end].copy().view(entry.dtype)
     # A list of rows is made in half of the time of asking for them one by one, but of rows without axes it has numbers.
     return list(numbers.reshape(len(table), *entry.shape)) if entry.shape else [row.reshape(()) for row in numbers]
 
