@@ -41,6 +41,29 @@ class RowPlan:
         return [name for name in self.row.paper if name not in self.missing]
 
 
+def prepare(
+    workspace: Workspace, table: TableName, embedded: bool, overrides: Sequence[str], progress: Progress
+) -> None:
+    """Make what an embedded table reads beside the quickstart's data, before it is planned.
+
+    Masked hands, with keypoints detected after masking; nothing where the set they derive from is missing.
+    """
+    from maskhand.cluster.session import ray_session
+    from maskhand.shards.manifest import find_manifest
+    from maskhand.tables import rows
+
+    source = rows.embedded().set
+    masked = [row for row in rows.paper_table(table).rows if row.mask]
+    if not embedded or not masked or find_manifest(workspace.shard_set(source), data.IMAGES) is None:
+        return
+    with ray_session():
+        for row in masked:
+            recipe = rows.row_recipe(row, True, rows.row_overrides(row, True, None, overrides))
+            data.mask(workspace, source, row.mask, 0, progress, rebuild=True)
+            derived = rows.measured_set(row, source)
+            data.annotate_keypoints(workspace, derived, recipe.data.keypoints.detector, progress, rebuild=True)
+
+
 def plans(
     workspace: Workspace,
     table: TableName,
@@ -109,17 +132,6 @@ def plan(
         sets={name: rows.measured_set(row, whole_set) for name, whole_set in whole.items()},
         missing={name: sentences for name, sentences in lacks.items() if sentences},
     )
-
-
-def prepare(workspace: Workspace, wanted: Sequence[RowPlan], progress: Progress) -> None:
-    """Make the masked sets that embedded rows are measured on, with keypoints detected after masking."""
-    from maskhand.tables.rows import embedded
-
-    shares = {plan.row.mask: plan for plan in wanted if plan.embedded and plan.row.mask and plan.runs}
-    for share, plan in shares.items():
-        data.mask(workspace, embedded().set, share, 0, progress, rebuild=True)
-        for name in set(plan.sets.values()):
-            data.annotate_keypoints(workspace, name, plan.recipe.data.keypoints.detector, progress, rebuild=True)
 
 
 def digests(workspace: Workspace, wanted: RowPlan) -> dict[str, str]:
