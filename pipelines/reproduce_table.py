@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
@@ -50,21 +52,29 @@ def reproduce_table(
     """
     home = workspace_for(workspace)
     names = table_names(str(table))
-    # One Ray session for all rows: each start and stop would cost seconds.
-    with ray_session():
-        comparisons = [_reproduce(home, name, embedded, budget_steps, seeds, overrides) for name in names]
+    with ExitStack() as session:
+        comparisons = [_reproduce(home, name, embedded, budget_steps, seeds, overrides, session) for name in names]
     receipts = [table_results.write(home, comparison, embedded) for comparison in comparisons]
     return table_results.write_all(home, comparisons, embedded) if len(names) > 1 else receipts[0]
 
 
 def _reproduce(
-    home: Workspace, table: TableName, embedded: bool, budget_steps: int | None, seeds: int, overrides: list[str]
+    home: Workspace,
+    table: TableName,
+    embedded: bool,
+    budget_steps: int | None,
+    seeds: int,
+    overrides: list[str],
+    session: ExitStack,
 ) -> Comparison:
+    """Run and compare one table. session: keeps Ray for all rows, because each start and stop would cost seconds."""
+    if embedded:
+        with told(f"table {table}, data", slug("progress-table", str(table), "data")) as progress:
+            table_plans.prepare(home, table, embedded, overrides, progress)
     plans = table_plans.plans(home, table, embedded, budget_steps, overrides, seeds)
     ready = [plan for plan in plans if plan.runs]
-    if embedded and any(plan.row.mask for plan in ready):
-        with told(f"table {table}, masked hands", slug("progress-table", str(table), "masked")) as progress:
-            table_plans.prepare(home, ready, progress)
+    if any(plan.row.trains for plan in ready):
+        session.enter_context(ray_session())
     receipts = [
         done(
             reproduce_row,

@@ -44,15 +44,15 @@ def reproduce_table(
 
     home = current_workspace()
     names = table_names(table)
-    wanted = {name: table_plans.plans(home, name, embedded, budget_steps, set_, seeds) for name in names}
     comparisons = []
     with ExitStack() as session:
-        if any(plan.row.trains and plan.runs for plans in wanted.values() for plan in plans):
-            session.enter_context(ray_session())
-        for name, plans in wanted.items():
+        for name in names:
+            with shown_progress(f"table {name}: data of the embedded benchmark") as progress:
+                table_plans.prepare(home, name, embedded, set_, progress)
+            plans = table_plans.plans(home, name, embedded, budget_steps, set_, seeds)
             ready = [plan for plan in plans if plan.runs]
-            with shown_progress(f"table {name}: masked hands") as progress:
-                table_plans.prepare(home, ready, progress)
+            if any(plan.row.trains for plan in ready):
+                session.enter_context(ray_session())
             done = []
             for place, plan in enumerate(ready, 1):
                 title = f"table {name}: {plan.row.id}, seed {plan.recipe.seed} ({place} of {len(ready)})"

@@ -41,6 +41,34 @@ class RowPlan:
         return [name for name in self.row.paper if name not in self.missing]
 
 
+def prepare(
+    workspace: Workspace, table: TableName, embedded: bool, overrides: Sequence[str], progress: Progress
+) -> None:
+    """Make what an embedded table reads beside the quickstart's data, before it is planned.
+
+    Letters for text to mesh. Masked hands, with keypoints detected after masking; nothing where the set they derive from
+    is missing.
+    """
+    from maskhand.cluster.session import ray_session
+    from maskhand.shards.manifest import find_manifest
+    from maskhand.tables import rows
+
+    if embedded and any(row.measure == "text" for row in rows.paper_table(table).rows):
+        letters = [workspace.shard_set(f"{data.LETTERS}/{split}") for split in data.LETTER_SPLITS]
+        if any(find_manifest(uri, data.MANO) is None for uri in letters):
+            data.alphabet(workspace, data.PER_LETTER, 0, progress)
+    source = rows.embedded().set
+    masked = [row for row in rows.paper_table(table).rows if row.mask]
+    if not embedded or not masked or find_manifest(workspace.shard_set(source), data.IMAGES) is None:
+        return
+    with ray_session():
+        for row in masked:
+            recipe = rows.row_recipe(row, True, rows.row_overrides(row, True, None, overrides))
+            data.mask(workspace, source, row.mask, 0, progress, rebuild=True)
+            derived = rows.measured_set(row, source)
+            data.annotate_keypoints(workspace, derived, recipe.data.keypoints.detector, progress, rebuild=True)
+
+
 def plans(
     workspace: Workspace,
     table: TableName,
@@ -112,23 +140,6 @@ def plan(
         sets={name: rows.measured_set(row, whole_set) for name, whole_set in whole.items()},
         missing={name: sentences for name, sentences in lacks.items() if sentences},
     )
-
-
-def prepare(workspace: Workspace, wanted: Sequence[RowPlan], progress: Progress) -> None:
-    """Make what embedded rows read beside the quickstart's data: letters, and masked sets with keypoints that were
-    detected after masking."""
-    from maskhand.shards.manifest import find_manifest
-    from maskhand.tables.rows import embedded
-
-    if any(plan.embedded and plan.row.measure == "text" and plan.runs for plan in wanted):
-        letters = [workspace.shard_set(f"{data.LETTERS}/{split}") for split in data.LETTER_SPLITS]
-        if any(find_manifest(uri, data.MANO) is None for uri in letters):
-            data.alphabet(workspace, data.PER_LETTER, 0, progress)
-    shares = {plan.row.mask: plan for plan in wanted if plan.embedded and plan.row.mask and plan.runs}
-    for share, plan in shares.items():
-        data.mask(workspace, embedded().set, share, 0, progress, rebuild=True)
-        for name in set(plan.sets.values()):
-            data.annotate_keypoints(workspace, name, plan.recipe.data.keypoints.detector, progress, rebuild=True)
 
 
 def digests(workspace: Workspace, wanted: RowPlan) -> dict[str, str]:

@@ -41,10 +41,7 @@ def missing(
         wanted.setdefault(name, set()).update({IMAGES, keypoints} if is_read else {IMAGES})
         if row.measure in ("tokenizer", "text"):
             wanted[name].add(MANO)
-    # what embedded rows of text to mesh read is rendered when they run
-    made = {name.partition("/")[0] for name in benchmark_sets} if row.measure == "text" and not full_size else set()
-    here = {name: parts for name, parts in wanted.items() if name.partition("/")[0] not in made}
-    sentences = [s for name, parts in here.items() for s in _missing_parts(name, parts, workspace)]
+    sentences = [s for name, parts in wanted.items() for s in _missing_parts(name, parts, workspace)]
     if row.mask and full_size:
         detector = data.keypoints.detector if reads_pose else None
         sentences += [s for name in benchmark_sets if (s := _missing_masked(row, name, detector, workspace))]

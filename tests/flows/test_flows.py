@@ -253,3 +253,31 @@ def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_t
     assert gate is not None and "Becomes champion: because." in gate.data and "x moved." in gate.data
     kept = Artifact.get("re-evaluation")
     assert kept is not None and json.loads(kept.data)[0]["model"] == old
+
+
+def test_every_table_is_written_with_what_ran_and_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workspace without data: only rows that read none run. Seeds are rows of their own; repeated, nothing is run."""
+    from prefect.artifacts import Artifact
+
+    from maskhand.evaluation import generated, speed
+    from pipelines.reproduce_table import reproduce_table
+
+    seeds: list[int] = []
+
+    def hands(_hand: Any, _count: int, seed: int) -> dict[str, float]:
+        seeds.append(seed)
+        return {"apd_mm": 10.0 + seed, "self_intersection_percent": 1.0}
+
+    monkeypatch.setattr(generated, "pca_hands", hands)
+    monkeypatch.setattr(speed, "seconds_per_picture", lambda recipe: 0.1 * recipe.sampler.iterations)
+    for _ in range(2):
+        receipt = reproduce_table(table="all", embedded=True, seeds=2, workspace=str(tmp_path))
+        assert seeds == [0, 1]
+    text = Path(receipt.uri).read_text()
+    assert receipt.numbers["tables"] == 17 and receipt.numbers["reproduced"] == 3 + 2
+    assert text.count("\n## Table ") == 17 and "shard set freihand_synth/training" in text
+    assert "| E37 PCA | generation | apd_mm | 16.30 | 10.50 ± 0.71 |" in text
+    one = Artifact.get("paper-table-11-embedded")
+    assert one is not None and "10.50 ± 0.71" in one.data

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hand_sets import make_samples, write_set
 
 from maskhand.config import recipe_names
+from maskhand.progress import silent
 from maskhand.steps import table_plans
 from maskhand.tables.comparison import Comparison, best_later, lines_of
 from maskhand.tables.needs import missing
@@ -265,6 +268,30 @@ def test_every_base_is_compared_with_a_row_of_the_same_benchmark() -> None:
         found = orderings_of(table, everything)
         bases = {table.row(row).name for row in table.base}
         assert {o.base for o in found} == bases and not {o.row for o in found} & bases
+
+
+def test_masked_sets_of_embedded_runs_are_made_with_keypoints_detected_after_masking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Workspace(tmp_path, str(tmp_path))
+    told: list[tuple] = []
+    monkeypatch.setattr("maskhand.cluster.session.ray_session", nullcontext)
+    monkeypatch.setattr(table_plans.data, "mask", lambda _, *about, **__: told.append(about[:3]))
+    monkeypatch.setattr(table_plans.data, "annotate_keypoints", lambda _, *about, **__: told.append(about[:2]))
+    table_plans.prepare(home, 4, True, [], silent)
+    assert told == [], "without the set that they derive from there is nothing to make"
+    write_set(home.shard_set("freihand_synth/evaluation"), make_samples(1))
+    table_plans.prepare(home, 4, False, [], silent)
+    table_plans.prepare(home, 2, True, [], silent)
+    assert told == []
+    table_plans.prepare(home, 4, True, [], silent)
+    source = "freihand_synth/evaluation"
+    assert told == [
+        (source, 0.8, 0),
+        (f"{source}-masked80", "litert-hand"),
+        (source, 0.9, 0),
+        (f"{source}-masked90", "litert-hand"),
+    ]
 
 
 def test_masked_rows_are_measured_on_the_published_masks_and_say_how_to_make_them(tmp_path: Path) -> None:
