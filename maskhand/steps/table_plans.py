@@ -46,8 +46,8 @@ def prepare(
 ) -> None:
     """Make what an embedded table reads beside the quickstart's data, before it is planned.
 
-    Letters for text to mesh. Masked hands, with keypoints detected after masking; nothing where the set they derive from
-    is missing.
+    Letters for text to mesh. Masked hands, with keypoints detected after masking; nothing where the set they derive
+    from is missing.
     """
     from maskhand.cluster.session import ray_session
     from maskhand.shards.manifest import find_manifest
