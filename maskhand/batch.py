@@ -80,10 +80,12 @@ class HandBatch(_Movable):
 
 def normalise(pixels: Tensor, color_gain: Tensor) -> Tensor:
     """(B, H, W, 4) uint8 and (B, 3) gains -> (B, 3, H, W) float32, ImageNet-normalised. The only place that does it."""
-    mean, std = (255 * torch.tensor(x, device=pixels.device).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
     # Bytes are moved into planes before they grow to four times their size.
     planes = pixels[..., :3].permute(0, 3, 1, 2).contiguous().float()
-    return planes.mul_(color_gain[:, :, None, None]).clamp_(max=255).sub_(mean).div_(std)
+    planes.mul_(color_gain[:, :, None, None]).clamp_(max=255)
+    for plane, mean, std in zip(planes.unbind(1), IMAGENET_MEAN, IMAGENET_STD, strict=True):
+        plane.sub_(255 * mean).div_(255 * std)  # numbers, not tensors: a GPU need not wait for a copy of constants
+    return planes
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def test_nothing_waits_for_the_device(device: torch.device) -> None:
     fresh(poses)  # starts the codebook
     for _ in range(2):  # the second time round nothing is loaded or planned any more
         with no_waiting(device):
-            context = model.encode_image(batch.image, batch.keypoints_2d)
+            context = model.encode(batch.image, batch.keypoints_2d)
             hands = sample(model, context, cfg, generator, hypotheses=8)
             ids = model.tokenizer.encode(batch.rotmats)
             corrupted = corrupt_tokens(
@@ -168,6 +168,6 @@ def test_a_compiled_decoding_step_says_the_same(device: torch.device) -> None:
     model, batch = model.to(device), batch.to(device)
     ids = torch.full((2, 16), model.mask_id, device=device)
     with torch.no_grad(), full_precision(device):
-        context = model.encode_image(batch.image, batch.keypoints_2d)
+        context = model.encode(batch.image, batch.keypoints_2d)
         eager, compiled = model.logits(ids, context), torch.compile(model.logits)(ids, context)
     torch.testing.assert_close(compiled, eager, atol=1e-4, rtol=1e-4)

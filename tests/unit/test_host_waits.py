@@ -64,7 +64,7 @@ def test_decoding(decode: str, temperature: float, changes: dict) -> None:
     cfg = cfg.model_copy(update={"confidence_noise": 1.0, "remask_kept": True})
     generator = torch.Generator().manual_seed(0)
     with Waits() as waits:
-        context = model.encode_image(batch.image, batch.keypoints_2d)
+        context = model.encode(batch.image, batch.keypoints_2d)
         hands = sample(model, context, cfg, generator, hypotheses=3)
     assert not waits.seen
     assert hands.vertices_m.isfinite().all()

@@ -14,7 +14,6 @@ from hand_sets import make_samples, write_set
 from maskhand.annotate.mano_targets import AnnotateMano, annotate_mano
 from maskhand.batch import HandBatch, normalise
 from maskhand.config import Recipe, load_recipe
-from maskhand.evaluation.keypoints_2d import _blacked_out
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path
 from maskhand.loading.augment import ImageAugmentation, draw_image_augmentation, draw_keypoint_disturbance
@@ -483,21 +482,3 @@ def test_the_default_mixture_is_hamers():
         }
     )  # fmt: skip
     assert sum(data.train.values()) == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("share", [0.8, 0.9])
-def test_blacking_out_hides_that_share_of_the_box_and_nothing_else(share):
-    samples = make_samples(2, sides=("right", "left"))
-    white = cv2.imencode(".png", np.full((160, 200, 3), 255, np.uint8))[1].tobytes()
-    samples = [dataclasses.replace(s, image=white, box_xyxy_px=np.float32([60, 40, 140, 120])) for s in samples]
-    hands, rows = batch_of(samples), [ShardSample(s, k, {}) for k, s in enumerate(samples)]
-    box_px = CROP / 1.2 * 3 / 4  # the box is a square, the crop's side 1.2 x 4/3 of it
-    pixels = _blacked_out(hands, np.full((2, 2), box_px / CROP), rows, share, seed=0)
-    hidden = (hands.pixels == 255).all(-1) & (pixels[..., :3] == 0).all(-1)
-    first, last = round((CROP - box_px) / 2), round((CROP + box_px) / 2)
-    column = first - CROP // 8
-    inside = torch.zeros_like(hidden)
-    inside[:, first:last, column : column + last - first] = True
-    assert not hidden[~inside].any() and torch.equal(pixels[~hidden], hands.pixels[~hidden])
-    assert hidden.sum(dim=(1, 2)).tolist() == pytest.approx([share * box_px**2] * 2, rel=0.03)
-    assert not torch.equal(hidden[0], hidden[1]), "each sample has a mask of its own"

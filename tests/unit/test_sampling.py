@@ -152,7 +152,7 @@ def test_expectation_is_taken_when_a_token_is_fixed(model, batch, monkeypatch) -
 
 
 def test_mixed_decoding_takes_codes_of_kept_tokens_and_means_of_the_last(model, batch, monkeypatch) -> None:
-    context = model.encode_image(batch.image, batch.keypoints_2d)
+    context = model.encode(batch.image, batch.keypoints_2d)
     answers, logits = [], model.logits
 
     def recorded(ids, context):
@@ -279,7 +279,7 @@ def test_half_precision_is_for_the_network_alone(model, batch, decode: str) -> N
     full = predict(model, batch, cfg)
     with torch.autocast("cpu", torch.bfloat16):
         half = predict(model, batch, cfg)
-        context = model.encode_image(batch.image, batch.keypoints_2d)
+        context = model.encode(batch.image, batch.keypoints_2d)
         logits = model.logits(torch.full((3, 32), model.mask_id), context).float()
     assert logits.dtype == torch.float32 and half.vertices_m.dtype == torch.float32
     assert not torch.equal(half.score, full.score)

@@ -1,0 +1,52 @@
+"""The tokenizer that ships: small, whole, of the recipe that names it, and as good as its page says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from maskhand.config import load_recipe
+from maskhand.conventions import NUM_BETAS
+from maskhand.evaluation.reconstruction import code_usage, reconstruction_errors
+from maskhand.hand.anatomy import pose_table, to_axis_angle
+from maskhand.hand.layer import ManoLayer
+from maskhand.loading.poses import PosePool
+from maskhand.synth.pose_prior import sample_poses
+from maskhand.training.checkpoint import OPEN_TOKENIZER, TokenizerFileError, load_tokenizer, tokenizer_folder
+
+
+def turned(angles_deg: np.ndarray, seed: int) -> PosePool:
+    pose = to_axis_angle(angles_deg)
+    pose[:, 0] = Rotation.random(len(pose), random_state=np.random.default_rng(seed)).as_rotvec()
+    return PosePool(pose.astype(np.float32), np.zeros((len(pose), NUM_BETAS), np.float32))
+
+
+def test_it_is_small_and_fits_the_recipe_open(tmp_path) -> None:
+    assert sum(path.stat().st_size for path in OPEN_TOKENIZER.iterdir()) < 10e6
+    load_tokenizer(tokenizer_folder("open"), load_recipe("open").tokenizer)
+    with pytest.raises(TokenizerFileError, match="num_tokens"):
+        load_tokenizer(OPEN_TOKENIZER, load_recipe("tiny").tokenizer)
+    assert tokenizer_folder(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize("group", ["prior", "grasp", "alphabet"])
+def test_it_loses_less_than_a_millimetre_of_poses_it_has_not_seen(group: str) -> None:
+    table = pose_table()
+    named = table.angles_deg[[g == group for g in table.groups]]
+    poses = turned(sample_poses(np.random.default_rng(99), 200) if group == "prior" else named.repeat(6, 0), seed=7)
+    errors = reconstruction_errors(load_tokenizer(OPEN_TOKENIZER), ManoLayer.from_default(), poses)
+    assert errors["pa_mpjpe_mm"] < 0.65 and errors["pa_mpvpe_mm"] < 0.55
+    assert errors["mpjpe_mm"] < 2.5 and errors["orientation_deg"] < 2 and errors["rotation_deg"] < 1
+
+
+def test_usage_counts_codes() -> None:
+    class Halves:
+        codebook_size, codebook = 4, torch.zeros(4, 1)
+
+        def encode(self, rotmats: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([0, 3]).expand(len(rotmats), 2)
+
+    usage = code_usage(Halves(), turned(np.zeros((5, 16, 3)), seed=0))  # type: ignore[arg-type]
+    assert usage == pytest.approx({"perplexity": 2.0, "unused_percent": 50.0})
