@@ -112,7 +112,7 @@ def annotate_keypoints(
 
 
 def annotate_mano(workspace: Workspace, name: str, progress: Progress, rebuild: bool = False) -> Receipt:
-    """Sidecar shards `mano` of the shard set `name` (or at this URI): canonical MANO targets, checked against the joints."""
+    """Sidecar shards `mano` of the set `name` (or at this URI): canonical MANO targets, checked against the joints."""
     from maskhand.annotate.mano_targets import annotate_mano as annotate
     from maskhand.cluster.map import map_shards
     from maskhand.cluster.session import ray_session
