@@ -17,8 +17,10 @@ SIDES = ("left", "right")
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0, *, above: str = "") -> Fixture:
-    """`count` frames with both hands, each in a file of its own; joints are missing and hidden at random. One frame has
-    no annotation."""
+    """`count` frames with both hands, a copy of the frame for each; joints are missing and hidden at random.
+
+    One frame has no annotation.
+    """
     rng = np.random.default_rng(seed)
     home = folder / above / split
     truths: dict[str, Truth] = {}

@@ -38,7 +38,7 @@ class Attempt:
     """Only hands whose mean distance is still above this share of the box, so that few pay for the later attempts."""
 
 
-ATTEMPTS_2D = (Attempt(16, 6, 0.0), Attempt(32, 6, 0.014), Attempt(48, 12, 0.018))
+ATTEMPTS_2D = (Attempt(16, 6, 0.0), Attempt(32, 6, 0.016), Attempt(48, 12, 0.018))
 """Many short attempts find the hand in a picture more often than few long ones. Twice in a thousand the right direction
 is so unlikely at first sight that only the last attempt comes to it."""
 
@@ -79,11 +79,9 @@ class ManoFitter:
         seen = observed.in_mano_order()
         in_3d = (seen.joint_weight > 0).any(1)
         state = _blank(len(seen))
-        for chosen, solver in ((in_3d, self._from_joints), (~in_3d, self._from_keypoints)):
-            rows = np.flatnonzero(chosen)
-            for first in range(0, len(rows), CHUNK):
-                chunk = rows[first : first + CHUNK]
-                state.put(chunk, solver(seen[chunk]))
+        for chunk in _chunks(np.flatnonzero(in_3d)):
+            state.put(chunk, self._from_joints(seen[chunk]))
+        self._fit_keypoints(seen, np.flatnonzero(~in_3d), state)
         return self._judged(seen, state)
 
     def _from_joints(self, seen: Observed) -> State:
@@ -91,22 +89,20 @@ class ManoFitter:
         state, _ = solve(self.skeleton, self.prior, seen, noise, self.starts.from_joints(seen), FIRST_STEPS)
         return self._refined(seen, state)
 
-    def _from_keypoints(self, seen: Observed) -> State:
-        starts = self.starts.from_keypoints(seen, sum(attempt.starts for attempt in ATTEMPTS_2D))
-        state, first = starts[0].copy(), 0
+    def _fit_keypoints(self, seen: Observed, rows: NDArray[np.int64], state: State) -> None:
+        """Fill in these rows of `state`. Poor fits of all chunks share the next attempt: few hands at a time are slow."""
         apart = np.full(len(seen), np.inf)
+        first = 0
         for attempt in ATTEMPTS_2D:
-            rows = np.flatnonzero(apart > attempt.above)
-            if not len(rows):
-                break
-            some = [start[rows] for start in starts[first : first + attempt.starts]]
-            found = self._best_of(seen[rows], some, attempt.steps)
-            left = self._residuals(seen[rows], found)[1] / seen.hand_px[rows]
-            nearer = ~(left >= apart[rows])  # also where nothing was observed and the distance is NaN
-            state.put(rows[nearer], found[nearer])
-            apart[rows] = np.minimum(left, apart[rows])
-            first += attempt.starts
-        return state
+            last = first + attempt.starts
+            for chunk in _chunks(rows[apart[rows] > attempt.above]):
+                hands = seen[chunk]
+                found = self._best_of(hands, self.starts.from_keypoints(hands, last)[first:], attempt.steps)
+                left = self._residuals(hands, found)[1] / hands.hand_px
+                nearer = ~(left >= apart[chunk])  # also where nothing was observed and the distance is NaN
+                state.put(chunk[nearer], found[nearer])
+                apart[chunk] = np.minimum(left, apart[chunk])
+            first = last
 
     def _best_of(self, seen: Observed, starts: list[State], steps: int) -> State:
         """The fit of least cost after so many steps from each start, refined."""
@@ -143,6 +139,10 @@ class ManoFitter:
         pose_aa, transl = self.skeleton.mano_pose(state)
         mm, px = self._residuals(seen, state)
         return Fits(pose_aa, state.betas, transl, np.rad2deg(state.angles), mm, px, seen.hand_px)
+
+
+def _chunks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK)]
 
 
 def _first_noise(seen: Observed) -> Noise:
