@@ -44,22 +44,24 @@ class RowPlan:
 def prepare(
     workspace: Workspace, table: TableName, embedded: bool, overrides: Sequence[str], progress: Progress
 ) -> None:
-    """Make what an embedded table reads beside the quickstart's data, before it is planned.
+    """Make what an embedded table reads beside the quickstart's data, before it is planned; nothing without that data.
 
-    Letters for text to mesh. Masked hands, with keypoints detected after masking; nothing where the set they derive
-    from is missing.
+    Letters for text to mesh; masked hands, with keypoints detected after masking.
     """
     from maskhand.cluster.session import ray_session
     from maskhand.shards.manifest import find_manifest
     from maskhand.tables import rows
 
-    if embedded and any(row.measure == "text" for row in rows.paper_table(table).rows):
+    source = rows.embedded().set
+    if not embedded or find_manifest(workspace.shard_set(source), data.IMAGES) is None:
+        return
+    table_rows = rows.paper_table(table).rows
+    if any(row.measure == "text" for row in table_rows):
         letters = [workspace.shard_set(f"{data.LETTERS}/{split}") for split in data.LETTER_SPLITS]
         if any(find_manifest(uri, data.MANO) is None for uri in letters):
             data.alphabet(workspace, data.PER_LETTER, 0, progress)
-    source = rows.embedded().set
-    masked = [row for row in rows.paper_table(table).rows if row.mask]
-    if not embedded or not masked or find_manifest(workspace.shard_set(source), data.IMAGES) is None:
+    masked = [row for row in table_rows if row.mask]
+    if not masked:
         return
     with ray_session():
         for row in masked:
