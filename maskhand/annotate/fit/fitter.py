@@ -90,7 +90,7 @@ class ManoFitter:
         return self._refined(seen, state)
 
     def _fit_keypoints(self, seen: Observed, rows: NDArray[np.int64], state: State) -> None:
-        """Fill in these rows of `state`. Poor fits of all chunks share the next attempt: few at a time are slow."""
+        """Fill in these rows of `state`. Poor fits of all chunks share the next attempt; few hands are slow."""
         apart = np.full(len(seen), np.inf)
         first = 0
         for attempt in ATTEMPTS_2D:
