@@ -6,7 +6,7 @@
             manifest.json                      written last: counts, checksums, rejects by reason
         keypoints.<detector>/  mano/           more parts, a tar per image tar, with the same keys
 
-* layout, codec, npz, tar, manifest: names of the files, what is inside a tar and how it is laid out, what is said of it;
+* layout, codec, npz, tar, manifest: names of the files, what is inside a tar and how, what is said of it;
 * plan, build, read_ahead, writer, sidecar: who goes where, and resumable building of a part;
 * verify: what was cut, altered, lost or added since;
 * reader, mixture: evaluation (each sample once) and training (an endless seeded stream that starts anywhere).
