@@ -150,7 +150,7 @@ class ModelConfig(_Frozen):
     synth_layers: int = 4
     synth_points: int = 4
     synth_ffn: int = 1024
-    ref_points: Literal["learned", "query", "pose2d"] = "learned"
+    ref_points: Literal["learned", "query", "pose2d", "iterative"] = "learned"
     token_embed: Literal["codebook", "table"] = "codebook"
     logits_head: Literal["linear", "codebook"] = "linear"
 

@@ -1,19 +1,15 @@
-"""A photo in, hands out: find them, crop, 2D keypoints, model, full-image camera, and the files people ask for.
+"""A photo in, hands out: find them, crop, 2D keypoints, model, full-image camera (files: `predict_files`).
 
-`predict_hands` works on an array and returns records; `predict_photo` reads a file and writes an overlay PNG, an .obj
-per hand, one .glb and one JSON. Left hands pass the model mirrored and come out as left hands: mesh, joints, MANO
-parameters (of a left model that is the mirror of the right one) and camera.
+Left hands pass the model mirrored and come out as left hands: mesh, joints, MANO parameters (of a left model that is
+the mirror of the right one) and camera.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -22,14 +18,14 @@ import torch
 from maskhand.annotate.detectors import load_detector
 from maskhand.annotate.hand_finder import find_hands
 from maskhand.batch import HandBatch, HandPrediction
-from maskhand.conventions import MANO_16, MIRROR_AXIS_ANGLE, MIRROR_POINT, OPENPOSE_21, Side
+from maskhand.config import SamplerConfig
+from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT, Side
 from maskhand.hand.camera import FOCAL, camera_on_keypoints, crop_camera_to_full
-from maskhand.hand.mesh import write_glb, write_obj
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.sampling import predict
-from maskhand.render import draw_keypoints, overlay_mesh, png_bytes
+from maskhand.models.masked_transformer import MaskedTransformer
+from maskhand.models.sampling import sample
 from maskhand.workspace import Workspace
 
 Array = np.ndarray
@@ -43,18 +39,9 @@ class PredictError(ValueError):
 
 
 @dataclass(frozen=True)
-class PredictedHand:
-    """One hand of a photo, as it is seen there. Camera axes are OpenCV's; pixels are the photo's."""
+class PlacedHand:
+    """A hand before the photo's camera. Camera axes are OpenCV's; pixels are the photo's."""
 
-    side: Side
-    box_xyxy_px: Array
-    """(4,)."""
-    detection_score: float | None
-    """0..1, how sure the hand finder is; None when the box was given."""
-    keypoints_px: Array
-    """(21, 2) what the 2D detector saw, OpenPose order."""
-    keypoints_confidence: Array
-    """(21,)."""
     pose_aa: Array
     """(16, 3) absolute MANO axis-angle, global orientation first, radians."""
     betas: Array
@@ -67,65 +54,56 @@ class PredictedHand:
     """(21, 3) OpenPose order."""
     joints_px: Array
     """(21, 2) projections of joints_cam_m."""
-    faces: Array
-    """(1538, 3) outward winding for this side."""
-    K_px: Array
-    """(3, 3) the camera used: the given focal length, or the assumed one."""
     crop_camera: Array
     """(3,) s, tx, ty for the (mirrored, if left) crop: the network's, or the one that its 2D keypoints say."""
-    crop_from_image: Array
-    """(2, 3) affine from the (mirrored, if left) photo to the crop."""
     joint_confidence: Array
     """(16,) mean probability of the pose tokens of each MANO joint."""
     score: float
     """Mean log probability of the pose tokens."""
 
 
-def predict_photo(
-    path: str | Path,
-    bundle: ModelBundle,
-    out_dir: str | Path,
-    box: Box | None = None,
-    side: Side | None = None,
-    *,
-    focal_px: float | None = None,
-    camera: CameraSource = "keypoints",
-    assets: str | Path | None = None,
-) -> list[Path]:
-    """Predict the hands of a photo file and write NAME_overlay.png, NAME_hand0.obj ..., NAME.glb and NAME.json.
+@dataclass(frozen=True)
+class Hypothesis(PlacedHand):
+    """One of the hands that the photo allows, drawn from the model's distribution."""
 
-    box: x0, y0, x1, y1 of the one hand to look at (else all hands are found); side: of the hand in the box, or of all
-    hands (else as detected); focal_px: the photo's focal length in pixels (else a long one is assumed, as HaMeR does,
-    and depth is relative); camera: see `predict_hands`. Returns the paths, the JSON last. Raises PredictError.
-    """
-    photo = Path(path)
-    image = read_photo(photo)
-    boxes = None if box is None else [box]
-    hands = predict_hands(image, bundle, boxes, side, focal_px=focal_px, camera=camera, assets=assets)
-    if not hands:
-        raise PredictError(f"{photo}: no hand found; give its box with --box X0,Y0,X1,Y1")
-    out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    overlay, scene = out / f"{photo.stem}_overlay.png", out / f"{photo.stem}.glb"
-    _write(overlay, png_bytes(draw_hands(image, hands)))
-    meshes = [out / f"{photo.stem}_hand{k}.obj" for k in range(len(hands))]
-    for mesh, hand in zip(meshes, hands, strict=True):
-        write_obj(mesh, hand.vertices_cam_m, hand.faces)
-    write_glb(scene, [(hand.vertices_cam_m, hand.faces) for hand in hands])
-    summary = out / f"{photo.stem}.json"
-    facts = {
-        "photo": photo.name,
-        "image_size_px": [image.shape[1], image.shape[0]],
-        "focal_given": focal_px is not None,
-        "camera_from": camera,
-        "model": {"digest": bundle.digest, "recipe": bundle.recipe.name, "hand_model": bundle.hand_digest},
-        "keypoint_detector": bundle.recipe.data.keypoints.detector,
-        "hands": [to_json(hand) | {"mesh": mesh.name} for hand, mesh in zip(hands, meshes, strict=True)],
-    }
-    # One line per innermost list: a file that people can read.
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers.group().split()), json.dumps(facts, indent=1))
-    _write(summary, (text + "\n").encode())
-    return [overlay, *meshes, scene, summary]
+    drawn: int
+    """How many of the draws gave this very string of tokens."""
+
+
+@dataclass(frozen=True)
+class PredictedHand(PlacedHand):
+    """One hand of a photo, as it is seen there."""
+
+    side: Side
+    box_xyxy_px: Array
+    """(4,)."""
+    detection_score: float | None
+    """0..1, how sure the hand finder is; None when the box was given."""
+    keypoints_px: Array
+    """(21, 2) what the 2D detector saw, OpenPose order."""
+    keypoints_confidence: Array
+    """(21,)."""
+    faces: Array
+    """(1538, 3) outward winding for this side."""
+    K_px: Array
+    """(3, 3) the camera used: the given focal length, or the assumed one."""
+    crop_from_image: Array
+    """(2, 3) affine from the (mirrored, if left) photo to the crop."""
+    hypotheses: tuple[Hypothesis, ...] = ()
+    """Different ones among those asked for, the surest first."""
+
+    @property
+    def joint_spread_m(self) -> Array:
+        """(21,) root mean square distance of the drawn hands' joints from their mean, wrists together.
+
+        Raises ValueError without hypotheses.
+        """
+        if not self.hypotheses:
+            raise ValueError("no hypotheses were asked for: there is no spread")
+        joints = np.stack([h.joints_cam_m - h.joints_cam_m[0] for h in self.hypotheses])
+        weights = np.array([h.drawn for h in self.hypotheses], np.float64)
+        mean = np.average(joints, axis=0, weights=weights)
+        return np.sqrt(np.average(((joints - mean) ** 2).sum(-1), axis=0, weights=weights))
 
 
 def predict_hands(
@@ -136,13 +114,20 @@ def predict_hands(
     *,
     focal_px: float | None = None,
     camera: CameraSource = "keypoints",
+    hypotheses: int = 0,
     assets: str | Path | None = None,
 ) -> list[PredictedHand]:
     """The hands of a picture (H, W, 3) uint8 RGB, best detection first; an empty list when none is found.
 
     camera: `model` places the hands where the network says, `keypoints` where the 2D keypoints that it was given say
-    (the network's own place and size when too few are seen).
+    (the network's own place and size when too few are seen). hypotheses: so many hands are drawn beside each one, from
+    the same encoding (`hypothesis_sampler`). Raises PredictError.
     """
+    if hypotheses and not isinstance(bundle.model, MaskedTransformer):
+        raise PredictError(
+            f"model {bundle.digest} (recipe {bundle.recipe.name}) knows one hand per picture; it has no "
+            "distribution to draw hypotheses from"
+        )
     folder = Workspace.default().assets if assets is None else Path(assets)
     K_px = camera_matrix(image_rgb, focal_px)
     scores: list[float | None]
@@ -173,16 +158,8 @@ def predict_hands(
         confidence=seen.confidence,
         K_px=None if focal_px is None else K_px,
     )
-    device = next(bundle.model.parameters()).device
-    generator = torch.Generator(device).manual_seed(bundle.recipe.seed)
-    prediction = predict(bundle.model, batch.to(device), bundle.recipe.sampler, generator).to("cpu")
-    if not bool(prediction.vertices_m.isfinite().all() and prediction.camera.isfinite().all()):
-        raise PredictError(f"model {bundle.digest} predicts numbers that are not finite; train or export it again")
-    if camera == "keypoints":
-        aligned = camera_on_keypoints(prediction.camera, prediction.joints_m, batch.keypoints_2d)
-        prediction = replace(prediction, camera=aligned)
-    placed = _place(prediction, batch, bundle.recipe.data.crop_px, K_px, image_rgb.shape[1])
     faces = bundle.model.mano.faces.cpu().numpy()
+    first, drawn = _placed_hands(bundle, batch, K_px, image_rgb.shape[1], camera, hypotheses)
     return [
         PredictedHand(
             side=known[k],
@@ -192,17 +169,57 @@ def predict_hands(
             keypoints_confidence=seen.confidence[k],
             faces=faces[:, ::-1] if known[k] == "left" else faces,
             K_px=K_px,
-            crop_camera=prediction.camera[k].numpy(),
             crop_from_image=batch.crop_from_image[k].numpy(),
-            joint_confidence=prediction.joint_confidence[k].numpy(),
-            score=float(prediction.score[k]),
-            **{name: values[k] for name, values in placed.items()},
+            hypotheses=drawn[k],
+            **vars(first[k]),
         )
         for k in range(len(boxes))
     ]
 
 
-def _place(prediction: HandPrediction, batch: HandBatch, crop_px: int, K_px: Array, width_px: int) -> dict[str, Array]:
+def hypothesis_sampler(sampler: SamplerConfig) -> SamplerConfig:
+    """The recipe's sampler, drawing at temperature 1 where it takes the most probable code; hands are made of codes."""
+    return sampler.model_copy(update={"temperature": sampler.temperature or 1.0, "decode": "codes"})
+
+
+@torch.no_grad()
+def _placed_hands(
+    bundle: ModelBundle, batch: HandBatch, K_px: Array, width_px: int, camera: CameraSource, hypotheses: int
+) -> tuple[list[PlacedHand], list[tuple[Hypothesis, ...]]]:
+    """For every row of the batch the prediction, and the different ones among `hypotheses` draws."""
+    model, sampler = bundle.model, bundle.recipe.sampler
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(bundle.recipe.seed)
+    there = batch.to(device)
+    context = model.encode(model.condition(there), there.keypoints_2d)
+
+    def placed(prediction: HandPrediction, hands: HandBatch) -> list[PlacedHand]:
+        if not bool(prediction.vertices_m.isfinite().all() and prediction.camera.isfinite().all()):
+            raise PredictError(f"model {bundle.digest} predicts numbers that are not finite; train or export it again")
+        if camera == "keypoints":
+            aligned = camera_on_keypoints(prediction.camera, prediction.joints_m, hands.keypoints_2d)
+            prediction = replace(prediction, camera=aligned)
+        return _place(prediction, hands, bundle.recipe.data.crop_px, K_px, width_px)
+
+    first = placed(sample(model, context, sampler, generator).to("cpu"), batch)
+    if not hypotheses:
+        return first, [()] * len(first)
+    drawn = sample(model, context, hypothesis_sampler(sampler), generator, hypotheses).to("cpu")
+    kept = [_distinct(ids.numpy()) for ids in drawn.tokens.ids.split(hypotheses)]
+    rows = torch.cat([torch.from_numpy(places) + hypotheses * k for k, (places, _) in enumerate(kept)])
+    picture = torch.div(rows, hypotheses, rounding_mode="floor")
+    hands = iter(placed(drawn[rows], batch[picture]))
+    return first, [tuple(Hypothesis(**vars(next(hands)), drawn=int(n)) for n in counts) for _, counts in kept]
+
+
+def _distinct(ids: Array) -> tuple[Array, Array]:
+    """(H, L) token strings -> where each different one stands first, in that order, and how often it is there."""
+    _, first, counts = np.unique(ids, axis=0, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    return first[order], counts[order]
+
+
+def _place(prediction: HandPrediction, batch: HandBatch, crop_px: int, K_px: Array, width_px: int) -> list[PlacedHand]:
     """Mirror left hands back and put all hands before the photo's camera."""
     left = batch.is_left.numpy()
     # Left hands were seen in the mirrored photo, whose principal point is mirrored too.
@@ -221,14 +238,21 @@ def _place(prediction: HandPrediction, batch: HandBatch, crop_px: int, K_px: Arr
     joints = prediction.joints_m.double().numpy() * mirror_point[:, None] + translation[:, None]
     projected = joints @ K_px.T
     pose_aa = matrix_to_axis_angle(prediction.rotmats.double()).numpy()
-    return {
-        "pose_aa": pose_aa * np.where(left[:, None, None], MIRROR_AXIS_ANGLE, 1.0),
-        "betas": prediction.betas.numpy(),
-        "transl_cam_m": translation,
-        "vertices_cam_m": vertices,
-        "joints_cam_m": joints,
-        "joints_px": projected[..., :2] / projected[..., 2:],
-    }
+    pose_aa = pose_aa * np.where(left[:, None, None], MIRROR_AXIS_ANGLE, 1.0)
+    return [
+        PlacedHand(
+            pose_aa=pose_aa[k],
+            betas=prediction.betas[k].numpy(),
+            transl_cam_m=translation[k],
+            vertices_cam_m=vertices[k],
+            joints_cam_m=joints[k],
+            joints_px=projected[k, :, :2] / projected[k, :, 2:],
+            crop_camera=prediction.camera[k].numpy(),
+            joint_confidence=prediction.joint_confidence[k].numpy(),
+            score=float(prediction.score[k]),
+        )
+        for k in range(len(left))
+    ]
 
 
 def camera_matrix(image_rgb: Array, focal_px: float | None) -> Array:
@@ -241,48 +265,6 @@ def camera_matrix(image_rgb: Array, focal_px: float | None) -> Array:
     if not np.isfinite(focal) or focal <= 0:
         raise PredictError(f"focal length {focal_px!r}: expected a positive number of pixels")
     return np.array([[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]])
-
-
-def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand]) -> Array:
-    """The photo with every mesh over it, far hands first, and the 2D keypoints the network was given."""
-    picture = image_rgb
-    for hand in sorted(hands, key=lambda h: -float(h.transl_cam_m[2])):
-        if hand.vertices_cam_m[:, 2].min() > 0:  # a badly trained model may place a hand behind the camera
-            picture = overlay_mesh(picture, hand.vertices_cam_m, hand.faces, hand.K_px)
-    for hand in hands:
-        picture = draw_keypoints(picture, hand.keypoints_px, hand.keypoints_confidence)
-    return picture
-
-
-def to_json(hand: PredictedHand) -> dict[str, Any]:
-    """Everything but the mesh, as plain numbers: metres, radians, pixels."""
-    return {
-        "side": hand.side,
-        "box_xyxy_px": _numbers(hand.box_xyxy_px, 2),
-        "detection_score": None if hand.detection_score is None else round(float(hand.detection_score), 4),
-        "score": round(hand.score, 4),
-        "joint_confidence": dict(zip(MANO_16, _numbers(hand.joint_confidence, 4), strict=True)),
-        "mano": {
-            "side": hand.side,
-            "flat_hand_mean": True,
-            "global_orient": _numbers(hand.pose_aa[0], 6),
-            "hand_pose": _numbers(hand.pose_aa[1:], 6),
-            "betas": _numbers(hand.betas, 6),
-            "transl_cam_m": _numbers(hand.transl_cam_m, 6),
-        },
-        "camera": {
-            "K_px": _numbers(hand.K_px, 4),
-            "crop": dict(zip(("scale", "tx", "ty"), _numbers(hand.crop_camera, 6), strict=True)),
-            "crop_focal": FOCAL,
-            "crop_from_image": _numbers(hand.crop_from_image, 6),
-            "crop_is_mirrored": hand.side == "left",
-        },
-        "joint_names": list(OPENPOSE_21),
-        "joints_cam_m": _numbers(hand.joints_cam_m, 6),
-        "joints_px": _numbers(hand.joints_px, 3),
-        "keypoints_px": _numbers(hand.keypoints_px, 3),
-        "keypoints_confidence": _numbers(hand.keypoints_confidence, 4),
-    }
 
 
 def read_photo(path: str | Path) -> Array:
@@ -307,14 +289,3 @@ def _check_boxes(boxes: Array, image_rgb: Array) -> None:
                 f"box {x0:g},{y0:g},{x1:g},{y1:g}: expected x0,y0,x1,y1 with x0 < x1 and y0 < y1, "
                 f"in pixels of the {width} x {height} picture"
             )
-
-
-def _numbers(values: Array, digits: int) -> list[Any]:
-    """Rounded nested lists."""
-    return (np.round(np.asarray(values, np.float64), digits) + 0.0).tolist()  # + 0.0: no negative zeros
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)

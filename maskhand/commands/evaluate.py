@@ -47,7 +47,11 @@ def evaluate(
 
 
 @app.command(
-    epilog=examples("predict hand.jpg --out out", "predict hand.jpg --out out --box 120,80,360,330 --side left")
+    epilog=examples(
+        "predict hand.jpg --out out",
+        "predict hand.jpg --out out --box 120,80,360,330 --side left",
+        "predict hand.jpg --out out --hypotheses 100",
+    )
 )
 def predict(
     photo: Annotated[Path, typer.Argument(help="A JPEG or PNG file.")],
@@ -65,12 +69,15 @@ def predict(
     camera: Annotated[
         Literal["keypoints", "model"], typer.Option(help="What places the mesh: the 2D keypoints, or the model alone.")
     ] = "keypoints",
+    hypotheses: Annotated[
+        int, typer.Option(min=0, help="Also draw so many hands that the photo allows, ranked by confidence.")
+    ] = 0,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Find the hands in a photo and write overlay PNG, meshes (.obj, .glb) and a JSON with MANO parameters."""
     from maskhand.steps import evaluate as step
 
-    paths = step.predict(current_workspace(), photo, out, model, _numbers(box), side, focal, camera)
+    paths = step.predict(current_workspace(), photo, out, model, _numbers(box), side, focal, camera, hypotheses)
     for path in paths:
         typer.echo(str(path))
     for line in step.findings(paths[-1]):

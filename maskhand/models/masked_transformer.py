@@ -52,7 +52,7 @@ class MaskedTransformer(HandNetwork):
     def _make_sight(self, cfg: ModelConfig) -> None:
         """Between the encoder and the cross-attention."""
         self.pyramid = FeaturePyramid(self.encoder.channels, cfg.dim, cfg.feature_scales, cfg.pyramid_depthwise)
-        self.reference = ReferencePoints(cfg.ref_points, cfg.pose2d_tokens, self.num_tokens, cfg.dim)
+        self.reference = ReferencePoints(cfg.ref_points, cfg.pose2d_tokens, self.num_tokens, cfg.dim, cfg.synth_layers)
 
     def _make_cross_attention(self, cfg: ModelConfig) -> nn.Module:
         return DeformableCrossAttention(cfg.dim, cfg.heads, len(cfg.feature_scales), cfg.synth_points)
@@ -102,8 +102,10 @@ class MaskedTransformer(HandNetwork):
         for block in self.gapr:
             x = block(x)
         reference = None if self.reference is None else self.reference(x, context.keypoints_2d)
-        for layer, values in zip(self.synthesizer, context.values, strict=True):
+        for number, (layer, values) in enumerate(zip(self.synthesizer, context.values, strict=True)):
             x = layer(x, reference, values)
+            if self.reference is not None and reference is not None:
+                reference = self.reference.after_layer(number, x, reference)
         return self.to_logits(self.norm(x[:, pose_tokens.shape[1] :]), self.tokenizer.codebook)
 
 

@@ -42,13 +42,22 @@ class ReferencePoints(nn.Module):
 
     learned: a constant per token, the same for every picture (what the authors' figure 17 shows; one-stage Deformable
     DETR), beginning on an even grid over the central 80 %. query: a linear map of the token's content. pose2d: the
-    detected place of the token's joint, or the learned constant where that joint was not seen. Tokens of the 2D pose
-    begin in the centre, or at their joint.
+    detected place of the token's joint, or the learned constant where that joint was not seen. iterative: the learned
+    constant in the first layer, moved after each by a linear map of the token's content (Deformable DETR's refinement;
+    the gradient passes, as no loss sees the points themselves). Tokens of the 2D pose begin in the centre, or at their
+    joint.
     """
 
     joints: Tensor
 
-    def __init__(self, kind: Literal["learned", "query", "pose2d"], pose_tokens: int, tokens: int, dim: int) -> None:
+    def __init__(
+        self,
+        kind: Literal["learned", "query", "pose2d", "iterative"],
+        pose_tokens: int,
+        tokens: int,
+        dim: int,
+        layers: int,
+    ) -> None:
         super().__init__()
         self.kind = kind
         grid = torch.cat([torch.full((pose_tokens, 2), 0.5), _even_grid(tokens)])
@@ -57,21 +66,35 @@ class ReferencePoints(nn.Module):
         keypoint_joint = torch.arange(pose_tokens) if pose_tokens > 1 else torch.full((pose_tokens,), -1)
         self.register_buffer("joints", torch.cat([keypoint_joint, own_joint]), persistent=False)
         if kind == "query":
-            self.from_query = nn.Linear(dim, 2)
-            nn.init.zeros_(self.from_query.weight)
-            nn.init.zeros_(self.from_query.bias)
+            self.from_query = _no_move(dim)
+        if kind == "iterative":
+            self.moves = nn.ModuleList(_no_move(dim) for _ in range(layers - 1))
 
     def forward(self, queries: Tensor, keypoints: Tensor) -> Tensor:
         """queries (B * H, K, dim); keypoints (B, 21, 3) as in HandBatch."""
         if self.kind == "query":
             return torch.sigmoid(self.logits + self.from_query(queries))
         learned = torch.sigmoid(self.logits)[None]
-        if self.kind == "learned":
+        if self.kind in ("learned", "iterative"):
             return learned
         own = keypoints[:, self.joints.clamp_min(0)]
         known = (own[..., 2:] > 0) & (self.joints >= 0)[:, None]
         reference = torch.where(known, crop_to_map(own[..., :2]), learned)
         return reference.repeat_interleave(len(queries) // len(keypoints), dim=0)
+
+    def after_layer(self, number: int, x: Tensor, reference: Tensor) -> Tensor:
+        """Where the tokens look in layer `number` + 1, given the stream x (B * H, K, dim) behind layer `number`."""
+        if self.kind != "iterative" or number == len(self.moves):
+            return reference
+        return torch.sigmoid(torch.logit(reference, eps=1e-5) + self.moves[number](x))
+
+
+def _no_move(dim: int) -> nn.Linear:
+    """A linear map to the plane that begins with zero."""
+    layer = nn.Linear(dim, 2)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _even_grid(count: int) -> Tensor:

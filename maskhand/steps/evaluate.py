@@ -258,15 +258,25 @@ def predict(
     side: Side | None,
     focal_px: float | None,
     camera: Literal["keypoints", "model"],
+    hypotheses: int = 0,
 ) -> list[Path]:
     """The hands of a photo as overlay, meshes and JSON in folder `out`; returns the files (see `predict_photo`)."""
     from maskhand.models.bundle import ModelBundle
-    from maskhand.predict import predict_photo, read_photo
+    from maskhand.predict import read_photo
+    from maskhand.predict_files import predict_photo
 
     read_photo(photo)  # a picture that cannot be read should not wait for the model
     bundle = ModelBundle.load(model_folder(workspace, model))
     return predict_photo(
-        photo, bundle, out, box_xyxy_px, side, focal_px=focal_px, camera=camera, assets=workspace.assets
+        photo,
+        bundle,
+        out,
+        box_xyxy_px,
+        side,
+        focal_px=focal_px,
+        camera=camera,
+        hypotheses=hypotheses,
+        assets=workspace.assets,
     )
 
 
@@ -286,6 +296,9 @@ def findings(summary: Path) -> list[str]:
         confidence = sum(hand["joint_confidence"].values()) / len(hand["joint_confidence"])
         found = "" if hand["detection_score"] is None else f", found with {hand['detection_score']:.2f}"
         lines.append(f"hand {k}: {hand['side']}{found}, mean confidence of its joints {confidence:.2f}")
+        if "hypotheses" in hand:
+            spread = sum(hand["joint_spread_mm"][1:]) / (len(hand["joint_spread_mm"]) - 1)
+            lines.append(f"hand {k}: {len(hand['hypotheses'])} different hypotheses, joints spread by {spread:.1f} mm")
     if not facts["focal_given"]:
         lines.append("the focal length is assumed: sizes and places in the picture hold, depth does not (--focal PX)")
     return lines

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from model_parts import CROP_PX, random_batch, small_model, small_recipe
+from torch import nn
 
 from maskhand.config import BackboneConfig
 from maskhand.conventions import BONES, OPENPOSE_21
@@ -162,19 +163,31 @@ def test_pyramid_names_an_unknown_scale() -> None:
 def test_reference_points_follow_their_kind() -> None:
     queries = torch.randn(4, 17, 16)
     keypoints = torch.cat([torch.rand(2, 21, 2) - 0.5, torch.ones(2, 21, 1)], dim=-1)
-    learned = ReferencePoints("learned", 1, 16, 16)(queries, keypoints)
+    learned = ReferencePoints("learned", 1, 16, 16, 3)(queries, keypoints)
     assert learned.shape == (1, 17, 2)
     assert torch.allclose(learned[0, 0], torch.tensor([0.5, 0.5]))
     assert learned.min() >= 0.1
     assert learned.max() <= 0.9
-    assert torch.allclose(ReferencePoints("query", 1, 16, 16)(queries, keypoints), learned.expand(4, -1, -1))
+    assert torch.allclose(ReferencePoints("query", 1, 16, 16, 3)(queries, keypoints), learned.expand(4, -1, -1))
     keypoints[1, OPENPOSE_21.index("wrist"), 2] = 0.0
-    places = ReferencePoints("pose2d", 1, 16, 16)(queries, keypoints)
+    places = ReferencePoints("pose2d", 1, 16, 16, 3)(queries, keypoints)
     # MANO's joint 1 is the index finger's base; two token strings per picture
     assert torch.allclose(places[1, 2], crop_to_map(keypoints[0, OPENPOSE_21.index("index_mcp"), :2]))
     assert torch.allclose(places[2, 1], learned[0, 1]), "an unseen joint falls back to the learned place"
-    own = ReferencePoints("pose2d", 21, 16, 16)(torch.randn(2, 37, 16), keypoints)
+    own = ReferencePoints("pose2d", 21, 16, 16, 3)(torch.randn(2, 37, 16), keypoints)
     assert torch.allclose(own[0, :21], crop_to_map(keypoints[0, :, :2]))
+
+
+def test_iterative_points_move_from_layer_to_layer() -> None:
+    points = ReferencePoints("iterative", 1, 16, 16, 3)
+    queries = torch.randn(4, 17, 16)
+    start = points(queries, torch.zeros(2, 21, 3))
+    assert torch.allclose(points.after_layer(0, queries, start), start.expand(4, -1, -1)), "nothing moves at first"
+    nn.init.normal_(points.moves[1].weight, std=0.1)
+    moved = points.after_layer(1, queries, start)
+    assert torch.allclose(torch.logit(moved), torch.logit(start) + queries @ points.moves[1].weight.T, atol=1e-4)
+    assert points.after_layer(2, queries, moved) is moved, "no layer reads points behind the last"
+    assert ReferencePoints("learned", 1, 16, 16, 3).after_layer(0, queries, start) is start
 
 
 def test_encoder_gives_the_grid_and_checkpointing_changes_nothing() -> None:
@@ -199,6 +212,7 @@ def test_encoder_gives_the_grid_and_checkpointing_changes_nothing() -> None:
         {"pose2d_tokens": 0},
         {"pose2d_tokens": 21, "ref_points": "pose2d"},
         {"gapr_residual": "equation", "token_embed": "table", "ref_points": "query"},
+        {"ref_points": "iterative"},
         {"gapr_blocks": 0, "feature_scales": (1,), "logits_head": "codebook"},
     ],
 )
@@ -250,7 +264,8 @@ def test_dropped_image_and_pose_leave_no_trace() -> None:
 
 
 def test_hypotheses_share_one_encoding() -> None:
-    for changes in ({}, {"ref_points": "pose2d"}, {"ref_points": "query", "pose2d_tokens": 21}):
+    kinds = ({}, {"ref_points": "pose2d"}, {"ref_points": "query", "pose2d_tokens": 21}, {"ref_points": "iterative"})
+    for changes in kinds:
         model = small_model(small_recipe(**changes))
         batch = random_batch(2)
         ids = torch.randint(model.mask_id + 1, (6, 16))

@@ -22,7 +22,8 @@ from maskhand.loading.crop import box_center_px, crop_side_px
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
-from maskhand.predict import PredictError, predict_hands, predict_photo
+from maskhand.predict import PredictError, predict_hands
+from maskhand.predict_files import predict_photo
 
 RECIPE = load_recipe("tiny", ["data.crop_px=64", "model.backbone.kwargs={embed_dim: 48, depth: 1, num_heads: 3}"])
 SIZE = (150, 240)
@@ -32,7 +33,9 @@ BOX = (60.0, 30.0, 130.0, 120.0)
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> ModelBundle:
     torch.manual_seed(0)
-    model = build_model(RECIPE, VQMano(RECIPE.tokenizer), ManoLayer.from_default())
+    tokenizer = VQMano(RECIPE.tokenizer)
+    tokenizer.quantizer.codebook.normal_()
+    model = build_model(RECIPE, tokenizer, ManoLayer.from_default())
     # Fresh weights answer every picture alike; larger read-outs make the answer depend on it.
     with torch.no_grad():
         for parameter in model.shape_camera.parameters():
@@ -160,6 +163,54 @@ def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):
         K, points = np.array(hand["camera"]["K_px"]), np.array(hand["joints_cam_m"])
         projected = points @ K.T
         np.testing.assert_allclose(projected[:, :2] / projected[:, 2:], hand["joints_px"], atol=0.02)
+
+
+def test_hypotheses_are_ranked_placed_and_counted(bundle, photo, use_detector, monkeypatch, tmp_path):
+    use_detector(FakeDetector())
+    passes = []
+    encode = bundle.model.encode
+    monkeypatch.setattr(bundle.model, "encode", lambda *a, **k: passes.append(1) or encode(*a, **k))
+    second = (130.0, 20.0, 220.0, 110.0)
+    hands = predict_hands(photo, bundle, [BOX, second], "left", hypotheses=12)
+    assert len(passes) == 1, "the picture is encoded once for the prediction and all hypotheses"
+    for hand, alone in zip(hands, predict_hands(photo, bundle, [BOX, second], "left"), strict=True):
+        np.testing.assert_array_equal(hand.vertices_cam_m, alone.vertices_cam_m)
+        assert alone.hypotheses == () and sum(h.drawn for h in hand.hypotheses) == 12
+        scores = [h.score for h in hand.hypotheses]
+        assert scores == sorted(scores, reverse=True)
+        assert len({h.pose_aa.tobytes() for h in hand.hypotheses}) == len(hand.hypotheses) > 1
+        layer = ManoLayer(load_hand_model(default_hand_path("left")))
+        for h in hand.hypotheses:
+            given = (
+                torch.tensor(np.asarray(a)[None], dtype=torch.float32) for a in (h.pose_aa, h.betas, h.transl_cam_m)
+            )
+            np.testing.assert_allclose(layer.from_axis_angle(*given).vertices_m[0], h.vertices_cam_m, atol=2e-5)
+        joints = np.concatenate([np.tile(h.joints_cam_m - h.joints_cam_m[0], (h.drawn, 1, 1)) for h in hand.hypotheses])
+        by_hand = np.sqrt(((joints - joints.mean(0)) ** 2).sum(-1).mean(0))
+        np.testing.assert_allclose(hand.joint_spread_m, by_hand, atol=1e-9)
+    with pytest.raises(ValueError, match="no hypotheses were asked for"):
+        _ = predict_hands(photo, bundle, [BOX])[0].joint_spread_m
+
+    paths = predict_photo(write_png(tmp_path / "one.png", photo), bundle, tmp_path / "out", BOX, hypotheses=12)
+    assert [p.name for p in paths[3:]] == ["one_hypotheses.png", "one_hand0_hypotheses.glb", "one.json"]
+    facts = json.loads(paths[-1].read_text())["hands"][0]
+    assert len(trimesh.load(paths[-2]).geometry) == min(6, len(facts["hypotheses"]))
+    assert np.shape(facts["hypotheses"][0]["mano"]["hand_pose"]) == (15, 3) and len(facts["joint_spread_mm"]) == 21
+
+
+def test_a_token_string_that_was_drawn_twice_is_one_hypothesis():
+    first, counts = subject._distinct(np.array([[3, 1], [0, 2], [3, 1], [9, 9], [3, 1]]))
+    assert first.tolist() == [0, 1, 3] and counts.tolist() == [3, 1, 1]
+
+
+def test_a_network_without_a_distribution_refuses_hypotheses(photo, use_detector, tmp_path):
+    use_detector(FakeDetector())
+    recipe = RECIPE.model_copy(update={"model": RECIPE.model.model_copy(update={"decoder": "regression"})})
+    model = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default())
+    bundle = ModelBundle.save(tmp_path / "bundle", model.eval(), recipe, {})
+    assert len(predict_hands(photo, bundle, [BOX])) == 1
+    with pytest.raises(PredictError, match="knows one hand per picture"):
+        predict_hands(photo, bundle, [BOX], hypotheses=3)
 
 
 def test_errors_are_sentences(bundle, photo, use_detector, tmp_path):

@@ -1,0 +1,201 @@
+"""The hands of a photo as the files people ask for: overlay PNG, an .obj per hand, one .glb, one JSON; hypotheses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from maskhand.conventions import MANO_16, OPENPOSE_21, Side
+from maskhand.hand.camera import FOCAL
+from maskhand.hand.mesh import write_glb, write_obj
+from maskhand.loading.crop import box_center_px, crop_side_px
+from maskhand.models.bundle import ModelBundle
+from maskhand.predict import (
+    Array,
+    Box,
+    CameraSource,
+    PlacedHand,
+    PredictedHand,
+    PredictError,
+    predict_hands,
+    read_photo,
+)
+from maskhand.render import contact_sheet, draw_keypoints, overlay_mesh, png_bytes
+
+SHOWN = 6
+"""Hypotheses of a hand in the picture and the scene: the first, the last and others evenly between."""
+TILE_PX, SPACING_M = 240, 0.22
+
+
+def predict_photo(
+    path: str | Path,
+    bundle: ModelBundle,
+    out_dir: str | Path,
+    box: Box | None = None,
+    side: Side | None = None,
+    *,
+    focal_px: float | None = None,
+    camera: CameraSource = "keypoints",
+    hypotheses: int = 0,
+    assets: str | Path | None = None,
+) -> list[Path]:
+    """Predict the hands of a photo file and write NAME_overlay.png, NAME_hand0.obj ..., NAME.glb and NAME.json.
+
+    box: x0, y0, x1, y1 of the one hand to look at (else all hands are found); side: of the hand in the box, or of all
+    hands (else as detected); focal_px: the photo's focal length in pixels (else a long one is assumed, as HaMeR does,
+    and depth is relative); camera: see `predict_hands`. hypotheses: so many more hands are drawn beside each; then
+    NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and the JSON holds all that differ.
+    Returns the paths, the JSON last. Raises PredictError.
+    """
+    photo = Path(path)
+    image = read_photo(photo)
+    boxes = None if box is None else [box]
+    hands = predict_hands(
+        image, bundle, boxes, side, focal_px=focal_px, camera=camera, hypotheses=hypotheses, assets=assets
+    )
+    if not hands:
+        raise PredictError(f"{photo}: no hand found; give its box with --box X0,Y0,X1,Y1")
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    overlay, scene, summary = (out / f"{photo.stem}{end}" for end in ("_overlay.png", ".glb", ".json"))
+    _write(overlay, png_bytes(draw_hands(image, hands)))
+    meshes = [out / f"{photo.stem}_hand{k}.obj" for k in range(len(hands))]
+    for mesh, hand in zip(meshes, hands, strict=True):
+        write_obj(mesh, hand.vertices_cam_m, hand.faces)
+    write_glb(scene, [(hand.vertices_cam_m, hand.faces) for hand in hands])
+    more = _write_hypotheses(image, hands, out, photo.stem) if hypotheses else []
+    facts = {
+        "photo": photo.name,
+        "image_size_px": [image.shape[1], image.shape[0]],
+        "focal_given": focal_px is not None,
+        "camera_from": camera,
+        "model": {"digest": bundle.digest, "recipe": bundle.recipe.name, "hand_model": bundle.hand_digest},
+        "keypoint_detector": bundle.recipe.data.keypoints.detector,
+        "hands": [to_json(hand) | {"mesh": mesh.name} for hand, mesh in zip(hands, meshes, strict=True)],
+    }
+    # One line per innermost list: a file that people can read.
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers.group().split()), json.dumps(facts, indent=1))
+    _write(summary, (text + "\n").encode())
+    return [overlay, *meshes, scene, *more, summary]
+
+
+def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Path, stem: str) -> list[Path]:
+    sheet = out / f"{stem}_hypotheses.png"
+    rows = [_hypothesis_row(image_rgb, hand) for hand in hands]
+    headings = ("given 2D pose", "prediction", "hypotheses, the surest first")
+    _write(
+        sheet,
+        contact_sheet([tiles for tiles, _ in rows], [captions for _, captions in rows], headings, tile_px=TILE_PX),
+    )
+    scenes = [out / f"{stem}_hand{k}_hypotheses.glb" for k in range(len(hands))]
+    for path, hand in zip(scenes, hands, strict=True):
+        in_a_row = [
+            (
+                hand.hypotheses[rank].vertices_cam_m - hand.hypotheses[rank].transl_cam_m + (SPACING_M * k, 0, 0),
+                hand.faces,
+            )
+            for k, rank in enumerate(_shown(hand))
+        ]
+        write_glb(path, in_a_row)
+    return [sheet, *scenes]
+
+
+def _hypothesis_row(image_rgb: Array, hand: PredictedHand) -> tuple[list[Array], list[str]]:
+    """Views of the hand's surroundings in the photo, and a caption for each."""
+    side_px, (x, y) = float(crop_side_px(hand.box_xyxy_px, 1.2)), box_center_px(hand.box_xyxy_px)
+    zoom = TILE_PX / side_px
+    tile_from_image = np.array([[zoom, 0, TILE_PX / 2 - zoom * x], [0, zoom, TILE_PX / 2 - zoom * y], [0, 0, 1]])
+    view = cv2.warpAffine(image_rgb, tile_from_image[:2], (TILE_PX, TILE_PX), flags=cv2.INTER_AREA)
+    K_px = tile_from_image @ hand.K_px
+
+    def drawn(placed: PlacedHand) -> Array:
+        visible = placed.vertices_cam_m[:, 2].min() > 0
+        return overlay_mesh(view, placed.vertices_cam_m, hand.faces, K_px, opacity=0.9) if visible else view
+
+    points = hand.keypoints_px @ tile_from_image[:2, :2].T + tile_from_image[:2, 2]
+    tiles = [draw_keypoints(view, points, hand.keypoints_confidence), drawn(hand)]
+    captions = [hand.side, f"mean log probability {hand.score:.2f}"]
+    own = hand.joints_cam_m - hand.joints_cam_m[0]
+    for rank in _shown(hand):
+        other = hand.hypotheses[rank]
+        apart_mm = 1e3 * np.linalg.norm(other.joints_cam_m - other.joints_cam_m[0] - own, axis=1).mean()
+        tiles.append(drawn(other))
+        captions.append(
+            f"{rank + 1} of {len(hand.hypotheses)}: {other.score:.2f}\n{apart_mm:.0f} mm from the prediction"
+        )
+    return tiles, captions
+
+
+def _shown(hand: PredictedHand) -> list[int]:
+    last = len(hand.hypotheses) - 1
+    return sorted({round(place) for place in np.linspace(0, last, SHOWN)})
+
+
+def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand]) -> Array:
+    """The photo with every mesh over it, far hands first, and the 2D keypoints the network was given."""
+    picture = image_rgb
+    for hand in sorted(hands, key=lambda h: -float(h.transl_cam_m[2])):
+        if hand.vertices_cam_m[:, 2].min() > 0:  # a badly trained model may place a hand behind the camera
+            picture = overlay_mesh(picture, hand.vertices_cam_m, hand.faces, hand.K_px)
+    for hand in hands:
+        picture = draw_keypoints(picture, hand.keypoints_px, hand.keypoints_confidence)
+    return picture
+
+
+def to_json(hand: PredictedHand) -> dict[str, Any]:
+    """Everything but the mesh, as plain numbers: metres, radians, pixels."""
+    facts = {
+        "side": hand.side,
+        "box_xyxy_px": _numbers(hand.box_xyxy_px, 2),
+        "detection_score": None if hand.detection_score is None else round(float(hand.detection_score), 4),
+        **_pose_json(hand, hand.side),
+        "camera": {
+            "K_px": _numbers(hand.K_px, 4),
+            "crop": dict(zip(("scale", "tx", "ty"), _numbers(hand.crop_camera, 6), strict=True)),
+            "crop_focal": FOCAL,
+            "crop_from_image": _numbers(hand.crop_from_image, 6),
+            "crop_is_mirrored": hand.side == "left",
+        },
+        "joint_names": list(OPENPOSE_21),
+        "joints_cam_m": _numbers(hand.joints_cam_m, 6),
+        "joints_px": _numbers(hand.joints_px, 3),
+        "keypoints_px": _numbers(hand.keypoints_px, 3),
+        "keypoints_confidence": _numbers(hand.keypoints_confidence, 4),
+    }
+    if hand.hypotheses:
+        facts["joint_spread_mm"] = _numbers(1e3 * hand.joint_spread_m, 2)
+        facts["hypotheses"] = [{"drawn": h.drawn, **_pose_json(h, hand.side)} for h in hand.hypotheses]
+    return facts
+
+
+def _pose_json(hand: PlacedHand, side: Side) -> dict[str, Any]:
+    return {
+        "score": round(hand.score, 4),
+        "joint_confidence": dict(zip(MANO_16, _numbers(hand.joint_confidence, 4), strict=True)),
+        "mano": {
+            "side": side,
+            "flat_hand_mean": True,
+            "global_orient": _numbers(hand.pose_aa[0], 6),
+            "hand_pose": _numbers(hand.pose_aa[1:], 6),
+            "betas": _numbers(hand.betas, 6),
+            "transl_cam_m": _numbers(hand.transl_cam_m, 6),
+        },
+    }
+
+
+def _numbers(values: Array, digits: int) -> list[Any]:
+    """Rounded nested lists."""
+    return (np.round(np.asarray(values, np.float64), digits) + 0.0).tolist()  # + 0.0: no negative zeros
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
