@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,4 +136,4 @@ _SHAPES: tuple[tuple[str, str | None, tuple[int, ...]], ...] = (
 def all_finite(values: Array) -> bool:
     """Is no number NaN or infinite?"""
     # A finite sum of squares proves it in a third of the time; finite numbers may still overflow in it.
-    return bool(np.isfinite(np.vdot(values, values))) or bool(np.isfinite(values).all())
+    return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())

@@ -94,6 +94,18 @@ def read_range(uri: str | Path, offset: int, length: int) -> bytes:
         return file.read(length)
 
 
+def will_read(uri: str | Path) -> None:
+    """Ask the system to have the beginning of a local file in memory soon. Nothing follows of it for any other."""
+    if is_remote(uri) or not hasattr(os, "posix_fadvise"):
+        return
+    with contextlib.suppress(OSError):
+        file = os.open(uri, os.O_RDONLY)
+        try:
+            os.posix_fadvise(file, 0, _CHUNK, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(file)
+
+
 def open_stream(uri: str | Path) -> IO[bytes]:
     """A buffered binary stream; over S3 it re-opens at its position after a broken connection.
 

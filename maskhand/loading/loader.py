@@ -26,6 +26,9 @@ from maskhand.shards.mixture import TrainingStream
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.text import caption_ids, caption_of
 
+_BLACK = np.zeros((8, 8, 4), np.uint8)
+"""In the place of a picture that cannot be decoded, or that no network looks at."""
+
 
 def train_batches(
     recipe: Recipe, shards_uri: str, *, rank: int = 0, world: int = 1, start_step: int = 0, seed: int | None = None
@@ -81,9 +84,10 @@ class _TrainingBatches:
 
     def _batch(self, rows: Sequence[ShardSample], indices: np.ndarray) -> HandBatch:
         data = self.recipe.data
+        unseen = self.recipe.model.condition == "text"
         return make_batch(
             stack_labels([r.sample for r in rows], _entries(rows, data.keypoints), _mano(rows, good_target)),
-            [r.sample.image for r in rows],
+            [_BLACK if unseen else r.sample.image for r in rows],
             crop_px=data.crop_px,
             box_scale=data.box_scale,
             keypoints=draw_keypoint_disturbance(data.keypoints, self.seed, indices),
@@ -143,8 +147,7 @@ def eval_range(recipe: Recipe, set_uri: str, start: int, stop: int, batch: int) 
 def _readable(pictures: Sequence[bytes]) -> tuple[list[bytes | np.ndarray], np.ndarray]:
     """The pictures, black pixels in the place of those that cannot be decoded, and which these are."""
     unreadable = np.array([not can_decode(picture) for picture in pictures])
-    black = np.zeros((8, 8, 4), np.uint8)
-    return [black if bad else picture for bad, picture in zip(unreadable, pictures, strict=True)], unreadable
+    return [_BLACK if bad else picture for bad, picture in zip(unreadable, pictures, strict=True)], unreadable
 
 
 def _keypoint_sidecar(source: str, config: KeypointConfig) -> tuple[str, ...]:

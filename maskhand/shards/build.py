@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Any, Protocol, TypeVar
 
 from maskhand import storage
@@ -23,13 +23,19 @@ from maskhand.shards.writer import write_shard
 T = TypeVar("T")
 R = TypeVar("R")
 OnShard = Callable[[ShardRecord], None]
+Outcome = tuple[str, Members | SampleError]
+"""A hand's key, and the members of its tar or why it has none."""
 
 _WAVE = 128
 """Shards handed to the mapper at once: bounds how much annotation waits in the driver."""
 
-_READERS, _PIECE = 4, 8
-"""Threads that read the hands of a shard ahead, and how many hands each takes at a time. Disks answer several questions
-at once, and pictures are checked while other threads hold the interpreter."""
+_READERS, _PIECE = 8, 8
+"""Threads that read the hands of a shard from a remote store, where a reader mostly waits, and how many hands each
+takes at a time. A local disk has one reader, which asks for files before it needs them: threads would cost it half as
+much again, waiting for the interpreter."""
+
+_AHEAD = 16
+"""Files that a reader has asked for."""
 
 
 class Mapper(Protocol):
@@ -120,20 +126,35 @@ def build_shards(
 
 def write_image_shard(task: ImageTask) -> ShardRecord:
     """Read, validate and write the samples of one shard (runs in a worker)."""
+    if not any(storage.is_remote(item.image_uri) for item in task.items):
+        return write_shard(task.part_uri, task.name, task.plan_digest, _local_outcomes(task.adapter, task.items))
     pieces = [task.items[start : start + _PIECE] for start in range(0, len(task.items), _PIECE)]
     with ThreadPoolExecutor(_READERS) as pool:
-        outcomes = chain.from_iterable(in_order(pool, partial(_outcomes, task.adapter), pieces, 2 * _READERS))
+        read = partial(_outcomes, task.adapter)
+        outcomes = chain.from_iterable(in_order(pool, lambda piece: list(read(piece)), pieces, 2 * _READERS))
         return write_shard(task.part_uri, task.name, task.plan_digest, outcomes)
 
 
-def _outcomes(adapter: Adapter, items: Sequence[Item]) -> list[tuple[str, Members | SampleError]]:
-    found: list[tuple[str, Members | SampleError]] = []
+def _local_outcomes(adapter: Adapter, items: Sequence[Item]) -> Iterator[Outcome]:
+    """As `_outcomes`, with `_AHEAD` files on their way from the disk."""
+    for item in items[:_AHEAD]:
+        storage.will_read(item.image_uri)
+
+    def asking() -> Iterator[Item]:
+        for item, later in zip_longest(items, items[_AHEAD:]):
+            if later is not None:
+                storage.will_read(later.image_uri)
+            yield item
+
+    return _outcomes(adapter, asking())
+
+
+def _outcomes(adapter: Adapter, items: Iterable[Item]) -> Iterator[Outcome]:
     for item in items:
         try:
-            found.append((item.key, encode_sample(adapter.read(item))))
+            yield item.key, encode_sample(adapter.read(item))
         except SampleError as error:
-            found.append((item.key, error))
-    return found
+            yield item.key, error
 
 
 def build_part(
