@@ -73,7 +73,7 @@ def table(receipt: Receipt) -> list[tuple[str, str]]:
     official = "not stated" if facts["official_count"] is None else f"{facts['official_count']:,}"
     rows = [
         ("hands in shards", f"{images['count']:,} of {images['planned']:,} published"),
-        ("official count", official),
+        ("pictures, as its makers count them", official),
         *((f"rejected, {reason}", f"{number:,}") for reason, number in images["rejects"].items()),
         *_sidecars(facts["parts"]),
         *((part, "left out: unfinished, or made from other images; annotate again") for part in facts["left_out"]),
