@@ -1,8 +1,7 @@
-"""Files in a local folder or behind `s3://`, with one set of functions; the only module that imports boto3.
+"""Files in a local folder or behind `s3://`, with one set of functions.
 
-A URI is a plain path or `s3://bucket/key`. Writes are atomic: a reader sees the old file or the whole new one. The S3
-endpoint, credentials, region and attempts are boto3's own (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`,
-`AWS_MAX_ATTEMPTS`, ...); `MASKHAND_S3_TIMEOUT_S` says how long a store may be silent.
+A URI is a plain path or `s3://bucket/key`. Writes are atomic: a reader sees the old file or the whole new one. Errors
+are sentences (`StorageError`, `MissingFileError`). Settings of the store: see `s3`.
 """
 
 from __future__ import annotations
@@ -12,35 +11,40 @@ import hashlib
 import io
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from maskhand import s3
+from maskhand.s3 import MissingFileError, StorageError, is_remote
+
+__all__ = [
+    "MissingFileError",
+    "StorageError",
+    "absolute",
+    "atomic_writer",
+    "clean_partial",
+    "delete",
+    "exists",
+    "get_file",
+    "is_remote",
+    "join",
+    "list_folders",
+    "list_sizes",
+    "list_uris",
+    "open_stream",
+    "put_file",
+    "read_bytes",
+    "read_range",
+    "sha256",
+    "size",
+    "will_read",
+    "write_bytes_atomic",
+]
 
 _CHUNK = 1 << 20
-_REOPENINGS = 5
-_ATTEMPTS = "AWS_MAX_ATTEMPTS"
-"""Of each request (botocore's own variable)."""
-_TIMEOUT = "MASKHAND_S3_TIMEOUT_S"
-"""How long a store may be silent within an answer before it is asked again."""
 _TEMPORARY = ".partial"
-
-
-class StorageError(OSError):
-    """A file or bucket that cannot be read or written; the message is a sentence that says what to do."""
-
-
-class MissingFileError(StorageError):
-    """There is no such file."""
-
-
-def is_remote(uri: str | Path) -> bool:
-    return str(uri).startswith("s3://")
 
 
 def join(uri: str | Path, *parts: str) -> str:
@@ -63,12 +67,12 @@ def size(uri: str | Path) -> int | None:
     if not is_remote(uri):
         path = Path(uri)
         return path.stat().st_size if path.is_file() else None
-    bucket, key = _bucket_key(uri)
-    with _sentences(uri):
+    bucket, key = s3.bucket_key(uri)
+    with s3.sentences(uri):
         try:
-            return int(_s3().head_object(Bucket=bucket, Key=key)["ContentLength"])
-        except _client_error() as error:
-            if _status(error) == 404:
+            return int(s3.client().head_object(Bucket=bucket, Key=key)["ContentLength"])
+        except s3.client_error() as error:
+            if s3.status(error) == 404:
                 return None
             raise
 
@@ -76,7 +80,7 @@ def size(uri: str | Path) -> int | None:
 def read_bytes(uri: str | Path) -> bytes:
     """The whole file; MissingFileError when there is none."""
     if not is_remote(uri):
-        with _sentences(uri), open(uri, "rb", buffering=0) as file:
+        with s3.sentences(uri), open(uri, "rb", buffering=0) as file:
             return file.read()
     with open_stream(uri) as stream:
         return stream.read()
@@ -87,9 +91,9 @@ def read_range(uri: str | Path, offset: int, length: int) -> bytes:
     if length <= 0:
         return b""
     if is_remote(uri):
-        with io.BufferedReader(_RangedObject(str(uri), offset, length), buffer_size=_CHUNK) as stream:
+        with io.BufferedReader(s3.RangedObject(str(uri), offset, length), buffer_size=_CHUNK) as stream:
             return stream.read()
-    with _sentences(uri), open(uri, "rb") as file:
+    with s3.sentences(uri), open(uri, "rb") as file:
         file.seek(offset)
         return file.read(length)
 
@@ -113,8 +117,8 @@ def open_stream(uri: str | Path) -> IO[bytes]:
     first answer, and every re-opening insists on the same version of the object.
     """
     if is_remote(uri):
-        return io.BufferedReader(_RangedObject(str(uri)), buffer_size=_CHUNK)
-    with _sentences(uri):
+        return io.BufferedReader(s3.RangedObject(str(uri)), buffer_size=_CHUNK)
+    with s3.sentences(uri):
         return open(uri, "rb")
 
 
@@ -142,38 +146,38 @@ def atomic_writer(uri: str | Path) -> Iterator[Callable[[bytes], object]]:
     if is_remote(uri):
         pieces: list[bytes] = []
         yield pieces.append
-        bucket, key = _bucket_key(uri)
-        with _sentences(uri):
-            _s3().put_object(Bucket=bucket, Key=key, Body=b"".join(pieces))
+        bucket, key = s3.bucket_key(uri)
+        with s3.sentences(uri):
+            s3.client().put_object(Bucket=bucket, Key=key, Body=b"".join(pieces))
         return
     # Errors of the block itself are not about this file and pass as they are.
     with contextlib.ExitStack() as stack:
-        with _sentences(uri):
+        with s3.sentences(uri):
             file = stack.enter_context(_local_replacement(Path(uri)))
 
         def write(data: bytes) -> None:
-            with _sentences(uri):
+            with s3.sentences(uri):
                 file.write(data)
 
         yield write
-        with _sentences(uri):
+        with s3.sentences(uri):
             stack.close()
 
 
 def put_file(local_path: str | Path, uri: str | Path) -> None:
     """Copy a local file to a URI, atomically; large files go up in parts."""
     if is_remote(uri):
-        bucket, key = _bucket_key(uri)
-        with _sentences(uri):
-            _s3().upload_file(str(local_path), bucket, key)
+        bucket, key = s3.bucket_key(uri)
+        with s3.sentences(uri):
+            s3.client().upload_file(str(local_path), bucket, key)
         return
-    with _sentences(uri), open(local_path, "rb") as source, _local_replacement(Path(uri)) as file:
+    with s3.sentences(uri), open(local_path, "rb") as source, _local_replacement(Path(uri)) as file:
         shutil.copyfileobj(source, file, _CHUNK)
 
 
 def get_file(uri: str | Path, local_path: str | Path) -> None:
     """Copy a file at a URI to a local path, atomically."""
-    with open_stream(uri) as source, _sentences(local_path), _local_replacement(Path(local_path)) as file:
+    with open_stream(uri) as source, s3.sentences(local_path), _local_replacement(Path(local_path)) as file:
         shutil.copyfileobj(source, file, _CHUNK)
 
 
@@ -187,9 +191,9 @@ def list_sizes(prefix: str | Path) -> dict[str, int]:
     if not is_remote(prefix):
         files = (p for p in Path(prefix).rglob("*") if not p.name.endswith(_TEMPORARY) and p.is_file())
         return {str(p): p.stat().st_size for p in files}
-    bucket, key = _bucket_key(join(prefix, ""))
-    with _sentences(prefix):
-        pages = _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+    bucket, key = s3.bucket_key(join(prefix, ""))
+    with s3.sentences(prefix):
+        pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
         entries = [entry for page in pages for entry in page.get("Contents", ())]
     return {f"s3://{bucket}/{entry['Key']}": int(entry["Size"]) for entry in entries}
 
@@ -199,9 +203,9 @@ def list_folders(prefix: str | Path) -> list[str]:
     if not is_remote(prefix):
         folder = Path(prefix)
         return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    bucket, key = _bucket_key(join(prefix, ""))
-    with _sentences(prefix):
-        pages = _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key, Delimiter="/")
+    bucket, key = s3.bucket_key(join(prefix, ""))
+    with s3.sentences(prefix):
+        pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key, Delimiter="/")
         found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ())]
     return sorted(name.removeprefix(key).rstrip("/") for name in found)
 
@@ -209,12 +213,12 @@ def list_folders(prefix: str | Path) -> list[str]:
 def delete(uri: str | Path) -> None:
     """Remove one file; nothing happens when there is none."""
     if not is_remote(uri):
-        with _sentences(uri):
+        with s3.sentences(uri):
             Path(uri).unlink(missing_ok=True)
         return
-    bucket, key = _bucket_key(uri)
-    with _sentences(uri):
-        _s3().delete_object(Bucket=bucket, Key=key)
+    bucket, key = s3.bucket_key(uri)
+    with s3.sentences(uri):
+        s3.client().delete_object(Bucket=bucket, Key=key)
 
 
 def clean_partial(folder: str | Path) -> None:
@@ -242,155 +246,3 @@ def _local_replacement(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-class _RangedObject(io.RawIOBase):
-    """An S3 object or a part of it, read once from front to back; broken connections continue with Range requests."""
-
-    def __init__(self, uri: str, offset: int = 0, length: int | None = None) -> None:
-        self._uri = uri
-        self._bucket, self._key = _bucket_key(uri)
-        self._position = offset
-        self._failures = 0
-        part = {} if length is None else {"Range": f"bytes={offset}-{offset + length - 1}"}
-        with _sentences(uri):
-            answer = _s3().get_object(Bucket=self._bucket, Key=self._key, **part)
-        self._length = offset + int(answer["ContentLength"])
-        self._version = answer["ETag"]
-        self._body: Any = answer["Body"]
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        while self._position < self._length:
-            try:
-                piece = self._body.read(min(len(view), self._length - self._position))
-                if not piece:
-                    raise ConnectionError("the connection closed before the end of the object")
-            except Exception as error:
-                self._reopen(error)
-                continue
-            view[: len(piece)] = piece
-            self._position += len(piece)
-            self._failures = 0
-            return len(piece)
-        return 0
-
-    def _reopen(self, error: Exception) -> None:
-        """Open again at the current position, after a pause; a bounded number of times in a row without progress."""
-        self._body.close()
-        self._failures += 1
-        if self._failures > _REOPENINGS:
-            raise StorageError(
-                f"{self._uri}: reading broke off {self._failures} times, last at byte {self._position} of "
-                f"{self._length} ({type(error).__name__}); check the connection to the store and start again"
-            ) from error
-        time.sleep(min(0.1 * 2**self._failures, 5.0))
-        with _sentences(self._uri):
-            answer = _s3().get_object(
-                Bucket=self._bucket, Key=self._key, Range=f"bytes={self._position}-", IfMatch=self._version
-            )
-        self._body = answer["Body"]
-
-    def close(self) -> None:
-        if not self.closed:
-            self._body.close()
-        super().close()
-
-
-def _bucket_key(uri: str | Path) -> tuple[str, str]:
-    bucket, _, key = str(uri).removeprefix("s3://").partition("/")
-    if not bucket:
-        raise StorageError(f"{uri}: expected s3://bucket/key")
-    return bucket, key
-
-
-def _s3() -> Any:
-    # One client per process (a forked child must not share sockets) and per setting of the environment.
-    names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_REGION")
-    return _client(os.getpid(), *(os.environ.get(name) for name in (*names, _ATTEMPTS, _TIMEOUT)))
-
-
-@lru_cache(maxsize=4)
-def _client(_process: int, *_environment: str | None) -> Any:
-    import boto3
-    from botocore.config import Config
-
-    settings = Config(
-        retries={"total_max_attempts": int(os.environ.get(_ATTEMPTS, 7)), "mode": "standard"},
-        connect_timeout=10,
-        read_timeout=float(os.environ.get(_TIMEOUT, 60)),
-        max_pool_connections=32,
-        # Servers other than AWS do not all know the newer default checksums.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-    )
-    region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or "us-east-1"
-    return boto3.session.Session().client("s3", config=settings, region_name=region)
-
-
-def _client_error() -> type[Exception]:
-    from botocore.exceptions import ClientError
-
-    return ClientError
-
-
-def _status(error: Any) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-@contextlib.contextmanager
-def _sentences(uri: str | Path) -> Iterator[None]:
-    """Turn the errors of the file system and of botocore into sentences about this URI."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{uri}: there is no such file") from error
-    except OSError as error:
-        if not is_remote(uri):
-            raise StorageError(f"{uri}: {(error.strerror or str(error)).lower()}") from error
-        raise StorageError(f"{uri}: {_s3_reason(error)}") from error
-    except Exception as error:
-        if not is_remote(uri):
-            raise
-        kind = MissingFileError if _s3_reason(error) == _NO_FILE else StorageError
-        raise kind(f"{uri}: {_s3_reason(error)}") from error
-
-
-_NO_FILE = "there is no such file"
-_NO_ANSWER = (
-    "EndpointConnectionError",
-    "ConnectTimeoutError",
-    "ReadTimeoutError",
-    "ConnectionClosedError",
-    "ConnectionError",
-    "HTTPClientError",
-)
-
-
-def _s3_reason(error: Exception) -> str:
-    # botocore's timeouts have a response, too: None.
-    code = str((getattr(error, "response", None) or {}).get("Error", {}).get("Code", ""))
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
-    known = {
-        "NoSuchKey": _NO_FILE,
-        "404": _NO_FILE,
-        "NoSuchBucket": f"the bucket does not exist at {endpoint}; create it first",
-        "AccessDenied": "the store refused access; check the rights of AWS_ACCESS_KEY_ID on this bucket",
-        "403": "the store refused access; check the rights of AWS_ACCESS_KEY_ID on this bucket",
-        "InvalidAccessKeyId": "the store does not know AWS_ACCESS_KEY_ID",
-        "SignatureDoesNotMatch": "the store refused the signature; check AWS_SECRET_ACCESS_KEY",
-        "PreconditionFailed": "the object was replaced while it was being read; start again",
-    }
-    if code in known:
-        return known[code]
-    name = type(error).__name__
-    if name in ("NoCredentialsError", "PartialCredentialsError"):
-        return "no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if name in _NO_ANSWER:
-        return f"the store at {endpoint} does not answer; check AWS_ENDPOINT_URL and the network"
-    return f"the store at {endpoint} answered with {code or name}; try again, then check the store's log"

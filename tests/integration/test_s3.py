@@ -10,7 +10,7 @@ import pytest
 from published_layouts import WRITERS
 from s3_server import S3Server, s3_server
 
-from maskhand import storage
+from maskhand import s3, storage
 from maskhand.catalog import load_spec
 from maskhand.cli import main
 from maskhand.cluster.session import ray_session
@@ -63,10 +63,10 @@ def test_errors_are_sentences(server: S3Server, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(StorageError, match="the bucket does not exist"):
         storage.read_bytes("s3://no-such-bucket/x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    storage._client.cache_clear()
+    s3._client.cache_clear()
     with pytest.raises(StorageError, match="refused"):
         storage.write_bytes_atomic(f"s3://{server.bucket}/x", b"")
-    storage._client.cache_clear()
+    s3._client.cache_clear()
 
 
 def test_shards_are_the_same_as_in_a_folder(server: S3Server, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from faulty_proxy import FAULTS, FaultyProxy, faulty_proxy
 from published_layouts import WRITERS
 from s3_server import s3_server
 
-from maskhand import storage
+from maskhand import s3, storage
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import load_spec
 from maskhand.sample import SampleError
@@ -93,7 +93,7 @@ def test_a_store_that_stays_broken_is_given_up(
 
 
 def test_an_object_that_never_arrives_whole_is_given_up(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_REOPENINGS", 2)
+    monkeypatch.setattr(s3, "REOPENINGS", 2)
     storage.write_bytes_atomic("s3://shards/y", bytes(100_000))
     monkeypatch.setattr(proxy, "always", "no body")
     with pytest.raises(

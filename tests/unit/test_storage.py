@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from maskhand import storage
+from maskhand import s3, storage
 from maskhand.storage import MissingFileError, StorageError
 
 
@@ -108,7 +108,7 @@ class _BrokenBody(io.BytesIO):
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(s3.time, "sleep", lambda _seconds: None)
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["error", "early end"])
@@ -116,7 +116,7 @@ def test_a_broken_s3_stream_continues_where_it_stopped(
     silent: bool, monkeypatch: pytest.MonkeyPatch, no_waiting: None
 ) -> None:
     store = FlakyStore(bytes(range(256)) * 40, piece=4000, silent=silent)
-    monkeypatch.setattr(storage, "_s3", lambda: store)
+    monkeypatch.setattr(s3, "client", lambda: store)
     assert storage.read_bytes("s3://bucket/key") == store.data
     assert store.ranges == [None, "bytes=4000-", "bytes=8000-"]
 
@@ -125,21 +125,21 @@ def test_a_broken_read_of_a_range_continues_and_ends_with_the_range(
     monkeypatch: pytest.MonkeyPatch, no_waiting: None
 ) -> None:
     store = FlakyStore(bytes(range(256)) * 40, piece=4000, silent=False)
-    monkeypatch.setattr(storage, "_s3", lambda: store)
+    monkeypatch.setattr(s3, "client", lambda: store)
     assert storage.read_range("s3://bucket/key", 100, 6000) == store.data[100:6100]
     assert store.ranges == ["bytes=100-6099", "bytes=4100-"]
 
 
 def test_a_dead_s3_stream_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch, no_waiting: None) -> None:
     store = FlakyStore(b"x" * 100, piece=0, silent=False)
-    monkeypatch.setattr(storage, "_s3", lambda: store)
+    monkeypatch.setattr(s3, "client", lambda: store)
     with pytest.raises(StorageError, match=r"s3://b/k: reading broke off 6 times, last at byte 0 of 100"):
         storage.read_bytes("s3://b/k")
 
 
 def test_an_object_replaced_while_being_read_is_not_mixed(monkeypatch: pytest.MonkeyPatch, no_waiting: None) -> None:
     store = FlakyStore(b"a" * 100, piece=60, silent=False)
-    monkeypatch.setattr(storage, "_s3", lambda: store)
+    monkeypatch.setattr(s3, "client", lambda: store)
     stream = storage.open_stream("s3://b/k")
     store.version = "v2"
     with pytest.raises(StorageError, match="was replaced while it was being read"):
@@ -148,7 +148,7 @@ def test_an_object_replaced_while_being_read_is_not_mixed(monkeypatch: pytest.Mo
 
 def test_progress_forgives_earlier_failures(monkeypatch: pytest.MonkeyPatch, no_waiting: None) -> None:
     store = FlakyStore(bytes(1000), piece=10, silent=False)
-    monkeypatch.setattr(storage, "_s3", lambda: store)
+    monkeypatch.setattr(s3, "client", lambda: store)
     assert len(storage.read_bytes("s3://b/k")) == 1000
 
 
@@ -156,8 +156,8 @@ def test_no_store_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_MAX_ATTEMPTS": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    storage._client.cache_clear()
-    client = storage._s3()
+    s3._client.cache_clear()
+    client = s3.client()
     monkeypatch.setattr(client, "head_object", lambda **_: _raise_no_endpoint())
     with pytest.raises(StorageError, match=r"the store at http://127.0.0.1:9 does not answer; check AWS_ENDPOINT_URL"):
         storage.exists("s3://bucket/key")

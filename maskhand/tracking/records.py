@@ -1,0 +1,56 @@
+"""What is said about runs and registered models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+MODEL = "maskhand"
+"""Name of the registered model."""
+BUNDLE = "bundle"
+"""Name of the model bundle among the artifacts of a registered model."""
+
+RunStatus = Literal["FINISHED", "FAILED"]
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A data set that went into a run."""
+
+    name: str
+    uri: str
+    digest: str
+    """Of its manifest."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    name: str
+    version: int
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What the gate decided about a model version."""
+
+    version: ModelVersion
+    aliases: tuple[str, ...]
+    """Aliases that name this version now."""
+    reason: str
+    """A sentence; also kept as the version's tag `promotion`."""
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A run of the past."""
+
+    run_id: str
+    started_ms: int
+    """Since 1970."""
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]

@@ -1,0 +1,136 @@
+"""Registered models: versions, the aliases `challenger` and `champion`, and the sentence that says why."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from maskhand.promotion import Score, judge
+from maskhand.tracking.records import BUNDLE, MODEL, ModelVersion, Promotion
+from maskhand.tracking.runs import Runs
+from maskhand.tracking.store import DefaultStore
+
+_SERVING_PACKAGES = (
+    "ai-edge-litert", "embreex", "mlflow", "numpy", "opencv-python-headless", "pandas", "pydantic", "pyyaml", "scipy",
+    "timm", "torch", "torchvision", "trimesh",
+)  # fmt: skip
+
+
+class Tracker(Runs):
+    """Runs and models of one tracking store."""
+
+    def register_model(
+        self, bundle_dir: str | Path, run_id: str, metrics: Mapping[str, float], evaluation_digest: str
+    ) -> ModelVersion:
+        """Register a model bundle as the next version of `maskhand`, made by `run_id`.
+
+        metrics: of its evaluation, with `pa_mpjpe_mm` and `mean_pose_pa_mpjpe_mm` for the gate (see `promote`);
+        evaluation_digest: of the data it was evaluated on. The bundle and our code travel with the model.
+        """
+        import mlflow
+
+        score = Score(metrics["pa_mpjpe_mm"], metrics["mean_pose_pa_mpjpe_mm"], evaluation_digest)
+        package = Path(__file__).parents[1]
+        with DefaultStore(self.uri), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*input example")  # the signature is written, not guessed
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(package / "serving.py"),
+                artifacts={BUNDLE: str(bundle_dir)},
+                code_paths=[str(package)],
+                signature=_signature(),
+                pip_requirements=[f"{name}=={metadata.version(name).partition('+')[0]}" for name in _SERVING_PACKAGES],
+                registered_model_name=MODEL,
+            )
+        version = ModelVersion(MODEL, int(logged.registered_model_version))
+        for name, value in score.as_tags().items():
+            self._client.set_model_version_tag(MODEL, str(version.version), name, value)
+        self.log_metrics(run_id, {f"registered/{name}": value for name, value in metrics.items()})
+        return version
+
+    def promote(self, version: ModelVersion) -> Promotion:
+        """Make `version` the challenger, and the champion if it deserves it (`promotion.judge`); says why."""
+        candidate = Score.of_tags(self._client.get_model_version(MODEL, str(version.version)).tags)
+        if candidate is None:
+            raise ValueError(f"{version.uri} was registered without an evaluation; register it with register_model")
+        champion = self._alias("champion")
+        better, reason = judge(
+            candidate,
+            None if champion is None else Score.of_tags(champion.tags),
+            None if champion is None else f"version {champion.version}",
+        )
+        aliases = ("challenger", "champion") if better else ("challenger",)
+        for alias in aliases:
+            self._client.set_registered_model_alias(MODEL, alias, str(version.version))
+        self._client.set_model_version_tag(MODEL, str(version.version), "promotion", reason)
+        self._client.update_model_version(MODEL, str(version.version), description=reason)
+        return Promotion(version, aliases, reason)
+
+    def contenders(self, newest: int) -> tuple[ModelVersion | None, list[ModelVersion]]:
+        """(the champion, if any; the `newest` versions registered after it, the newest first)."""
+        champion = self._alias("champion")
+        after = 0 if champion is None else int(champion.version)
+        numbers = (int(v.version) for v in self._client.search_model_versions(f"name = '{MODEL}'"))
+        later = sorted((number for number in numbers if number > after), reverse=True)[:newest]
+        return (ModelVersion(MODEL, after) if after else None), [ModelVersion(MODEL, number) for number in later]
+
+    def record_decision(self, version: ModelVersion, becomes_champion: bool, reason: str) -> Promotion:
+        """Keep the gate's sentence with the version, and move the alias `champion` to it if it won."""
+        if becomes_champion:
+            self._client.set_registered_model_alias(MODEL, "champion", str(version.version))
+        self._client.set_model_version_tag(MODEL, str(version.version), "promotion", reason)
+        return Promotion(version, ("champion",) if becomes_champion else (), reason)
+
+    def bundle_folder(self, model_uri: str) -> Path:
+        """Local folder of the bundle of `models:/NAME@ALIAS` or `models:/NAME/VERSION`; LookupError when unknown."""
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        name, _, alias = model_uri.removeprefix("models:/").partition("@")
+        try:
+            if alias:
+                version = str(self._client.get_model_version_by_alias(name, alias).version)
+            else:
+                name, _, version = name.partition("/")
+                self._client.get_model_version(name, version)
+        except MlflowException as error:
+            raise LookupError(f"{model_uri}: no such model in {self.uri} ({error.message}); train one first") from None
+        root = self._artifacts.parent if self._artifacts else Path(tempfile.mkdtemp(prefix="maskhand-models-"))
+        folder = root / "fetched" / f"{name}-{version}"
+        if not (folder / "MLmodel").exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with DefaultStore(self.uri), tempfile.TemporaryDirectory(dir=folder.parent) as part:
+                got = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}", dst_path=part)
+                Path(got).rename(folder)
+        return next((folder / "artifacts").iterdir())
+
+    def _alias(self, alias: str) -> Any | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.get_model_version_by_alias(MODEL, alias)
+        except MlflowException:
+            return None
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType, Array
+
+    numbers = Array(DataType.double)
+    table = Array(numbers)
+    outputs: list[tuple[Any, str]] = [
+        (DataType.long, "input"), (DataType.long, "hand"), (DataType.string, "side"), (numbers, "box_xyxy_px"),
+        (table, "pose_aa"), (numbers, "betas"), (numbers, "transl_cam_m"), (table, "joints_cam_m"),
+        (table, "joints_px"), (table, "K_px"), (numbers, "joint_confidence"), (DataType.double, "score"),
+    ]  # fmt: skip
+    return ModelSignature(
+        inputs=Schema([ColSpec(AnyType(), "image")]),
+        outputs=Schema([ColSpec(kind, name) for kind, name in outputs]),
+        params=ParamSchema([ParamSpec("vertices", DataType.boolean, False)]),
+    )

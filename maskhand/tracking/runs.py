@@ -1,0 +1,147 @@
+"""Runs: opened, filled, continued by their id, found again."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from maskhand.config import Recipe
+from maskhand.provenance import code_digest, git_sha
+from maskhand.tracking.records import Lineage, RunStatus, TrackedRun
+from maskhand.tracking.store import import_mlflow
+from maskhand.workspace import Workspace
+
+_PARAMS_PER_BATCH, _METRICS_PER_BATCH = 100, 1000  # what MLflow's servers take at once
+
+
+class Runs:
+    """The runs of one tracking store."""
+
+    def __init__(self, uri: str, artifacts: Path | None = None, experiment: str = "maskhand") -> None:
+        """uri: `sqlite:///...` or a server's `http(s)://...`; artifacts: folder for files, needed without a server."""
+        self.uri = uri
+        self._artifacts = artifacts
+        self._experiment = experiment
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> Self:
+        """The workspace's own store, or the server named by `$MLFLOW_TRACKING_URI`."""
+        return cls(workspace.mlflow_uri, workspace.root / "mlflow" / "artifacts")
+
+    def start_run(
+        self,
+        kind: str,
+        recipe: Recipe,
+        tags: Mapping[str, str],
+        datasets: Sequence[Lineage] = (),
+        run_name: str | None = None,
+    ) -> str:
+        """Open a run and return its id.
+
+        Its parameters are the recipe's values, its file `recipe.yaml` the whole of it; tags say kind, recipe and code,
+        and whatever `tags` adds (identity, hand model, the flow's run id, ...); `datasets` become its inputs.
+        """
+        import yaml
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+        all_tags = {
+            "kind": kind,
+            "recipe": recipe.name,
+            "recipe_digest": recipe.digest(),
+            "git_sha": git_sha(),
+            "code_digest": code_digest(),
+            **tags,
+        }
+        client = self._client
+        run = client.create_run(self._experiment_id, tags=all_tags, run_name=run_name or f"{kind}-{recipe.name}")
+        run_id = run.info.run_id
+        params = [Param(name, value) for name, value in recipe.flat().items()]
+        for batch in _batches(params, _PARAMS_PER_BATCH):
+            client.log_batch(run_id, params=batch)
+        client.log_text(run_id, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), "recipe.yaml")
+        if datasets:
+            context = [InputTag("mlflow.data.context", kind)]
+            inputs = [
+                DatasetInput(
+                    Dataset(d.name, d.digest, "s3" if "://" in d.uri else "local", json.dumps({"uri": d.uri})), context
+                )
+                for d in datasets
+            ]
+            client.log_inputs(run_id, inputs)
+        return run_id
+
+    def find_run(self, kind: str, identity: str) -> str | None:
+        """The newest run of this kind tagged with this identity; None when there is none."""
+        query = f"tags.kind = '{kind}' and tags.identity = '{identity}'"
+        found = self._client.search_runs([self._experiment_id], query, max_results=1)
+        return found[0].info.run_id if found else None
+
+    def history(self, kind: str, limit: int = 50) -> list[TrackedRun]:
+        """The finished runs of a kind, the newest first."""
+        query = f"tags.kind = '{kind}' and attributes.status = 'FINISHED'"
+        order = ["attributes.start_time DESC"]
+        runs = self._client.search_runs([self._experiment_id], query, max_results=limit, order_by=order)
+        return [TrackedRun(r.info.run_id, r.info.start_time, dict(r.data.tags), dict(r.data.metrics)) for r in runs]
+
+    def end_run(self, run_id: str, status: RunStatus = "FINISHED") -> None:
+        self._client.set_terminated(run_id, status)
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Numbers by slashed name, such as `eval/freihand_synth/pa_mpjpe_mm`; NaN and infinity are left out."""
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        finite = [
+            Metric(name, float(v), now_ms, step) for name, v in metrics.items() if float("-inf") < v < float("inf")
+        ]
+        for batch in _batches(finite, _METRICS_PER_BATCH):
+            self._client.log_batch(run_id, metrics=batch)
+
+    def log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            self._client.set_tag(run_id, name, value)
+
+    def log_file(self, run_id: str, path: str | Path, folder: str = "") -> None:
+        """Keep a local file with the run."""
+        self._client.log_artifact(run_id, str(path), folder or None)
+
+    def log_image(self, run_id: str, name: str, png: bytes) -> None:
+        """Keep a PNG with the run as `name` (such as `sheet.png`)."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            path.write_bytes(png)
+            self.log_file(run_id, path, Path(name).parent.as_posix().removeprefix("."))
+
+    def log_history(self, run_id: str, metrics_jsonl: str | Path) -> None:
+        """Keep a finished run's `metrics.jsonl` with its curves as a picture, `curves.png`."""
+        from maskhand.tracking.curves import curves_png
+
+        rows = [json.loads(line) for line in Path(metrics_jsonl).read_text().splitlines()]
+        by_step = {row["step"]: row for row in rows}  # a restarted run says some steps twice
+        self.log_file(run_id, metrics_jsonl)
+        if by_step:
+            self.log_image(run_id, "curves.png", curves_png([by_step[step] for step in sorted(by_step)]))
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        mlflow = import_mlflow(self.uri)
+        return mlflow.MlflowClient(self.uri, self.uri)
+
+    @functools.cached_property
+    def _experiment_id(self) -> str:
+        found = self._client.get_experiment_by_name(self._experiment)
+        if found is not None:
+            return found.experiment_id
+        location = None
+        if self._artifacts is not None and "://" in self.uri and not self.uri.startswith(("http://", "https://")):
+            location = self._artifacts.resolve().as_uri()  # else MLflow writes ./mlruns of whatever folder one is in
+        return self._client.create_experiment(self._experiment, artifact_location=location)
+
+
+def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

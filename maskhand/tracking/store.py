@@ -1,0 +1,44 @@
+"""MLflow itself: imported late, without telemetry, and pointed at a store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+class DefaultStore:
+    """Makes a store the process's default for a block: MLflow's model functions know no other way."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def __enter__(self) -> None:
+        mlflow = import_mlflow(self._uri)
+        self._environment = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+        self._before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+        mlflow.set_tracking_uri(self._uri)
+        mlflow.set_registry_uri(self._uri)
+
+    def __exit__(self, *_: object) -> None:
+        import mlflow
+
+        mlflow.set_tracking_uri(self._before[0])
+        mlflow.set_registry_uri(self._before[1])
+        # Setting a store writes it into the environment too, where `Workspace.mlflow_uri` would take it for the user's.
+        for name, value in self._environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def import_mlflow(uri: str) -> Any:
+    """The package, with the folder of a database file made."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    import mlflow
+
+    return mlflow
