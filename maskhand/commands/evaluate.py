@@ -75,7 +75,7 @@ def predict(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Find the hands in a photo and write overlay PNG, meshes (.obj, .glb) and a JSON with MANO parameters."""
-    from maskhand.steps import evaluate as step
+    from maskhand.steps import hands as step
 
     paths = step.predict(current_workspace(), photo, out, model, _numbers(box), side, focal, camera, hypotheses)
     for path in paths:
@@ -101,7 +101,7 @@ def generate(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Hands from a text: meshes (.obj, .glb), a picture of them and a JSON with MANO parameters."""
-    from maskhand.steps import evaluate as step
+    from maskhand.steps import hands as step
 
     for path in step.generate(current_workspace(), text, out, model, count, seed):
         typer.echo(str(path))

@@ -7,8 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from maskhand import storage
 from maskhand.config import parse_recipe
@@ -20,7 +19,6 @@ from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
     from maskhand.catalog import DatasetSpec
-    from maskhand.conventions import Side
     from maskhand.evaluation.result import EvaluationResult
 
 SUMMARY = "evaluation.json"
@@ -247,61 +245,6 @@ def page_uri(receipt: Receipt) -> str:
 def as_data_url(png_uri: str) -> str:
     """A picture inside its own address, for pages that cannot reach our files."""
     return "data:image/png;base64," + base64.b64encode(storage.read_bytes(png_uri)).decode()
-
-
-def predict(
-    workspace: Workspace,
-    photo: Path,
-    out: Path,
-    model: str,
-    box_xyxy_px: tuple[float, float, float, float] | None,
-    side: Side | None,
-    focal_px: float | None,
-    camera: Literal["keypoints", "model"],
-    hypotheses: int = 0,
-) -> list[Path]:
-    """The hands of a photo as overlay, meshes and JSON in folder `out`; returns the files (see `predict_photo`)."""
-    from maskhand.models.bundle import ModelBundle
-    from maskhand.predict import read_photo
-    from maskhand.predict_files import predict_photo
-
-    read_photo(photo)  # a picture that cannot be read should not wait for the model
-    bundle = ModelBundle.load(model_folder(workspace, model))
-    return predict_photo(
-        photo,
-        bundle,
-        out,
-        box_xyxy_px,
-        side,
-        focal_px=focal_px,
-        camera=camera,
-        hypotheses=hypotheses,
-        assets=workspace.assets,
-    )
-
-
-def generate(workspace: Workspace, text: str, out: Path, model: str, count: int, seed: int) -> list[Path]:
-    """Hands that a text calls for, as meshes, picture and JSON in folder `out` (see `generate_files`)."""
-    from maskhand.generate import generate_files
-    from maskhand.models.bundle import ModelBundle
-
-    return generate_files(ModelBundle.load(model_folder(workspace, model)), text, out, count, seed)
-
-
-def findings(summary: Path) -> list[str]:
-    """Sentences about the hands in the JSON that `predict` wrote."""
-    facts = json.loads(summary.read_text())
-    lines = []
-    for k, hand in enumerate(facts["hands"]):
-        confidence = sum(hand["joint_confidence"].values()) / len(hand["joint_confidence"])
-        found = "" if hand["detection_score"] is None else f", found with {hand['detection_score']:.2f}"
-        lines.append(f"hand {k}: {hand['side']}{found}, mean confidence of its joints {confidence:.2f}")
-        if "hypotheses" in hand:
-            spread = sum(hand["joint_spread_mm"][1:]) / (len(hand["joint_spread_mm"]) - 1)
-            lines.append(f"hand {k}: {len(hand['hypotheses'])} different hypotheses, joints spread by {spread:.1f} mm")
-    if not facts["focal_given"]:
-        lines.append("the focal length is assumed: sizes and places in the picture hold, depth does not (--focal PX)")
-    return lines
 
 
 def _read(receipt: Receipt) -> dict[str, Any]:

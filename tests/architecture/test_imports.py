@@ -78,7 +78,6 @@ MAY_USE = {
         "assets",
         "workspace",
     ),
-    "predict_files": ("predict", "models", "hand", "loading", "conventions", "render"),
     "promotion": (),
     "tables": ("config", "catalog", "assets", "shards", "workspace"),
     "provenance": (),

@@ -11,7 +11,6 @@ import pytest
 import torch
 import trimesh
 
-from maskhand import predict as subject
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.config import load_recipe
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
@@ -22,8 +21,8 @@ from maskhand.loading.crop import box_center_px, crop_side_px
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
-from maskhand.predict import PredictError, predict_hands
-from maskhand.predict_files import predict_photo
+from maskhand.predict import PredictError, predict_hands, predict_photo
+from maskhand.predict import hands as subject
 
 RECIPE = load_recipe("tiny", ["data.crop_px=64", "model.backbone.kwargs={embed_dim: 48, depth: 1, num_heads: 3}"])
 SIZE = (150, 240)

@@ -17,16 +17,8 @@ from maskhand.hand.camera import FOCAL
 from maskhand.hand.mesh import write_glb, write_obj
 from maskhand.loading.crop import box_center_px, crop_side_px
 from maskhand.models.bundle import ModelBundle
-from maskhand.predict import (
-    Array,
-    Box,
-    CameraSource,
-    PlacedHand,
-    PredictedHand,
-    PredictError,
-    predict_hands,
-    read_photo,
-)
+from maskhand.predict.hands import Box, CameraSource, predict_hands, read_photo
+from maskhand.predict.records import Array, PlacedHand, PredictedHand, PredictError
 from maskhand.render import contact_sheet, draw_keypoints, overlay_mesh, png_bytes
 
 SHOWN = 6

@@ -1,4 +1,4 @@
-"""A photo in, hands out: find them, crop, 2D keypoints, model, full-image camera (files: `predict_files`).
+"""A photo in, hands out: find them, crop, 2D keypoints, model, full-image camera.
 
 Left hands pass the model mirrored and come out as left hands: mesh, joints, MANO parameters (of a left model that is
 the mirror of the right one) and camera.
@@ -7,7 +7,7 @@ the mirror of the right one) and camera.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,84 +26,12 @@ from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import sample
+from maskhand.predict.records import Array, Hypothesis, PlacedHand, PredictedHand, PredictError
 from maskhand.workspace import Workspace
 
-Array = np.ndarray
 Box = tuple[float, float, float, float]
 CameraSource = Literal["keypoints", "model"]
 """What places a hand in the photo: the 2D keypoints that were seen, or the network alone."""
-
-
-class PredictError(ValueError):
-    """A photo, box or setting that cannot be used; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class PlacedHand:
-    """A hand before the photo's camera. Camera axes are OpenCV's; pixels are the photo's."""
-
-    pose_aa: Array
-    """(16, 3) absolute MANO axis-angle, global orientation first, radians."""
-    betas: Array
-    """(10,)."""
-    transl_cam_m: Array
-    """(3,) added to the model's vertices and joints: places the hand before the photo's camera."""
-    vertices_cam_m: Array
-    """(778, 3)."""
-    joints_cam_m: Array
-    """(21, 3) OpenPose order."""
-    joints_px: Array
-    """(21, 2) projections of joints_cam_m."""
-    crop_camera: Array
-    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's, or the one that its 2D keypoints say."""
-    joint_confidence: Array
-    """(16,) mean probability of the pose tokens of each MANO joint."""
-    score: float
-    """Mean log probability of the pose tokens."""
-
-
-@dataclass(frozen=True)
-class Hypothesis(PlacedHand):
-    """One of the hands that the photo allows, drawn from the model's distribution."""
-
-    drawn: int
-    """How many of the draws gave this very string of tokens."""
-
-
-@dataclass(frozen=True)
-class PredictedHand(PlacedHand):
-    """One hand of a photo, as it is seen there."""
-
-    side: Side
-    box_xyxy_px: Array
-    """(4,)."""
-    detection_score: float | None
-    """0..1, how sure the hand finder is; None when the box was given."""
-    keypoints_px: Array
-    """(21, 2) what the 2D detector saw, OpenPose order."""
-    keypoints_confidence: Array
-    """(21,)."""
-    faces: Array
-    """(1538, 3) outward winding for this side."""
-    K_px: Array
-    """(3, 3) the camera used: the given focal length, or the assumed one."""
-    crop_from_image: Array
-    """(2, 3) affine from the (mirrored, if left) photo to the crop."""
-    hypotheses: tuple[Hypothesis, ...] = ()
-    """Different ones among those asked for, the surest first."""
-
-    @property
-    def joint_spread_m(self) -> Array:
-        """(21,) root mean square distance of the drawn hands' joints from their mean, wrists together.
-
-        Raises ValueError without hypotheses.
-        """
-        if not self.hypotheses:
-            raise ValueError("no hypotheses were asked for: there is no spread")
-        joints = np.stack([h.joints_cam_m - h.joints_cam_m[0] for h in self.hypotheses])
-        weights = np.array([h.drawn for h in self.hypotheses], np.float64)
-        mean = np.average(joints, axis=0, weights=weights)
-        return np.sqrt(np.average(((joints - mean) ** 2).sum(-1), axis=0, weights=weights))
 
 
 def predict_hands(
