@@ -74,6 +74,15 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
         storage.read_bytes(tmp_path / "nothing.tar")
 
 
+def test_asking_for_a_file_ahead_promises_nothing(tmp_path: Path) -> None:
+    (tmp_path / "picture.jpg").write_bytes(b"picture")
+    before = len(os.listdir("/proc/self/fd"))
+    for uri in (tmp_path / "picture.jpg", tmp_path / "nothing.jpg", tmp_path, "s3://bucket/picture.jpg"):
+        storage.will_read(uri)
+    assert len(os.listdir("/proc/self/fd")) == before, "files are closed again"
+    assert storage.read_bytes(tmp_path / "picture.jpg") == b"picture"
+
+
 class FlakyStore:
     """Serves one object; every connection breaks after `piece` bytes, by an error or by an early end."""
 
