@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskhand.cluster.run_folder import FitResult, TrainingError, read_metrics
 from maskhand.cluster.session import ray_session
-from maskhand.cluster.train import FitResult, TrainingError, fit, read_metrics
+from maskhand.cluster.train import fit
 from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.bundle import ModelBundle

@@ -6,7 +6,8 @@ import pytest
 import ray
 from ray.train import UserCallback
 
-from maskhand.cluster.train import _may_heal, _StopOnProgramError, read_metrics
+from maskhand.cluster.run_folder import read_metrics
+from maskhand.cluster.train import _may_heal, _StopOnProgramError
 from maskhand.config import ConfigError
 
 GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connection reset by peer"

@@ -1,0 +1,151 @@
+"""The folder of a training run: whose it is, what was reported, what it exported.
+
+Ray keeps its checkpoints there; beside them lie `run.json` (what the run is), `metrics.jsonl` (a line per report),
+`starts.txt` (a line per start of the workers), and at the end `export/` (what the loop exported) and, last,
+`finished.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskhand.training.checkpoint import EXPORT
+
+METRICS, STARTS = "metrics.jsonl", "starts.txt"
+_FINISHED = "finished.json"
+_POLL_S = 0.25
+
+
+class TrainingError(RuntimeError):
+    """A training run that cannot start or did not end well; the message says why and where to look."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished run."""
+
+    run_dir: Path
+    export_dir: Path
+    """What the loop exported: the tokenizer's files, or a model bundle."""
+    metrics: dict[str, float]
+    """The last reported metrics."""
+    steps: int
+    restarts: int
+    """How often the workers were started again, after one was lost or by another call."""
+    seconds: float
+    """Duration of this call."""
+    reused: bool
+    """True when the run had been finished before and nothing was trained."""
+
+
+def claim(run_dir: Path, identity: str) -> None:
+    """Take the folder for this identity, or refuse with a sentence when it belongs to another one."""
+    known = _read_json(run_dir / "run.json")
+    if known is None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _write_json(run_dir / "run.json", {"identity": identity})
+    elif known["identity"] != identity:
+        raise TrainingError(
+            f"run {run_dir.name}: {run_dir} holds a run with other settings or data (identity {known['identity']}, "
+            f"this one is {identity}); choose another name or delete the folder"
+        )
+
+
+def finished(run_dir: Path) -> dict[str, Any] | None:
+    """What `finish` wrote, if the run has come to its end."""
+    return _read_json(run_dir / _FINISHED)
+
+
+def finish(run_dir: Path, checkpoint: Path, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Take the export out of the last checkpoint's folder; `finished.json` is written last."""
+    fresh = run_dir / f".{EXPORT}.part"
+    shutil.rmtree(fresh, ignore_errors=True)
+    if not (checkpoint / EXPORT).is_dir():
+        raise TrainingError(f"run {run_dir.name}: the last checkpoint in {run_dir} holds no {EXPORT}/ folder")
+    shutil.copytree(checkpoint / EXPORT, fresh)
+    shutil.rmtree(run_dir / EXPORT, ignore_errors=True)
+    fresh.rename(run_dir / EXPORT)
+    starts = (run_dir / STARTS).read_text().splitlines()
+    facts = {
+        "steps": int(read_metrics(run_dir)[-1]["step"]),
+        "metrics": dict(metrics),
+        "restarts": len(starts) - 1,
+    }
+    _write_json(run_dir / _FINISHED, facts)
+    return facts
+
+
+@contextmanager
+def follow(path: Path, on_progress: Callable[[int, dict[str, float]], None] | None) -> Iterator[None]:
+    """Call `on_progress` in a thread for every line that is added to `path` while the block runs."""
+    if on_progress is None:
+        yield
+        return
+    ended = threading.Event()
+    start = path.stat().st_size if path.exists() else 0
+
+    def look() -> None:
+        position = start
+        while True:
+            last_look = ended.is_set()
+            if path.exists():
+                with path.open() as lines:
+                    lines.seek(position)
+                    for line in iter(lines.readline, ""):
+                        if not line.endswith("\n"):
+                            break  # half written: the next look takes it whole
+                        position += len(line.encode())
+                        row = json.loads(line)
+                        on_progress(int(row.pop("step")), row)
+            if last_look:
+                return
+            ended.wait(_POLL_S)
+
+    thread = threading.Thread(target=look, name="maskhand-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def result_of(run_dir: Path, facts: Mapping[str, Any], started_s: float, *, reused: bool) -> FitResult:
+    """facts: as `finish` returns them; started_s: `time.monotonic()` when the call began."""
+    return FitResult(
+        run_dir=run_dir,
+        export_dir=run_dir / EXPORT,
+        metrics=facts["metrics"],
+        steps=facts["steps"],
+        restarts=facts["restarts"],
+        seconds=time.monotonic() - started_s,
+        reused=reused,
+    )
+
+
+def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
+    """The reported metrics of a run in the order of their steps; a step repeated after a restart counts once."""
+    by_step: dict[float, dict[str, float]] = {}
+    path = Path(run_dir) / "metrics.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else ():
+        row = json.loads(line)
+        by_step[row["step"]] = row
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(value, indent=2) + "\n")
+    part.replace(path)
