@@ -45,7 +45,8 @@ def judge(candidate: Score, champion: Score | None, champion_name: str | None = 
     if not (ours == ours and mean > 0):
         return False, f"Stays challenger: its PA-MPJPE ({ours}) or the mean pose's ({mean}) is not a number."
     gain = 1 - ours / mean
-    facts = f"PA-MPJPE {ours:.2f} mm, {100 * gain:.1f} % below the mean pose's {mean:.2f} mm"
+    side = "below" if gain >= 0 else "above"
+    facts = f"PA-MPJPE {ours:.2f} mm, {100 * abs(gain):.1f} % {side} the mean pose's {mean:.2f} mm"
     if gain < REQUIRED_GAIN:
         return False, f"Stays challenger: {facts}, but {100 * REQUIRED_GAIN:.0f} % are required."
     if champion_name is None:
