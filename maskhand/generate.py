@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from maskhand import storage
 from maskhand.batch import HandPrediction
 from maskhand.config import SamplerConfig
 from maskhand.conventions import NUM_JOINTS
@@ -62,7 +63,7 @@ def generate_files(bundle: ModelBundle, text: str, out_dir: str | Path, count: i
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     sheet, scene, summary = out / "hands.png", out / "hands.glb", out / "hands.json"
-    sheet.write_bytes(_sheet(text, centred, faces, hands.score.tolist()))
+    storage.write_bytes_atomic(sheet, _sheet(text, centred, faces, hands.score.tolist()))
     meshes = [out / f"hand{k}.obj" for k in range(count)]
     for path, vertices in zip(meshes, centred, strict=True):
         write_obj(path, vertices, faces)
@@ -82,7 +83,7 @@ def generate_files(bundle: ModelBundle, text: str, out_dir: str | Path, count: i
             for k, mesh in enumerate(meshes)
         ],
     }
-    summary.write_text(json.dumps(facts, indent=1) + "\n")
+    storage.write_bytes_atomic(summary, (json.dumps(facts, indent=1) + "\n").encode())
     return [sheet, *meshes, scene, summary]
 
 

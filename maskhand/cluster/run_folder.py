@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskhand import storage
 from maskhand.training.checkpoint import EXPORT
 
 METRICS, STARTS = "metrics.jsonl", "starts.txt"
@@ -146,6 +147,4 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n")
-    part.replace(path)
+    storage.write_bytes_atomic(path, (json.dumps(value, indent=2) + "\n").encode())

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from maskhand.commands.options import WorkspaceOption, current_workspace, examples, say, shown_progress
+from maskhand.commands.options import ModelOption, WorkspaceOption, current_workspace, examples, say, shown_progress
 
 app = typer.Typer()
 
@@ -20,9 +20,7 @@ app = typer.Typer()
     )
 )
 def evaluate(
-    model: Annotated[
-        str, typer.Option(help="An exported folder, or models:/NAME@ALIAS.")
-    ] = "models:/maskhand@challenger",
+    model: ModelOption = "models:/maskhand@challenger",
     on: Annotated[
         list[str], typer.Option(metavar="SET", help="Shard sets [default: the recipe's].", show_default=False)
     ] = [],  # noqa: B006
@@ -56,9 +54,7 @@ def evaluate(
 def predict(
     photo: Annotated[Path, typer.Argument(help="A JPEG or PNG file.")],
     out: Annotated[Path, typer.Option(help="Folder for overlay, meshes and JSON.")],
-    model: Annotated[
-        str, typer.Option(help="An exported folder, or models:/NAME@ALIAS.")
-    ] = "models:/maskhand@challenger",
+    model: ModelOption = "models:/maskhand@challenger",
     box: Annotated[
         str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="The hand's box in pixels [default: found].")
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -52,7 +53,7 @@ class TransformerOutput:
         return type(self)(logits, self.betas.float(), self.placement.float(), rotmats)
 
 
-class HandNetwork(nn.Module):
+class HandNetwork(nn.Module, ABC):
     """Holds the frozen tokenizer, and the hand model (whose buffers are not part of the state dict)."""
 
     encoder: Any
@@ -73,6 +74,7 @@ class HandNetwork(nn.Module):
         """What the network looks at in a batch: the pictures, or the ids of the captions."""
         return batch.image
 
+    @abstractmethod
     def encode(
         self,
         condition: Tensor,
@@ -87,7 +89,6 @@ class HandNetwork(nn.Module):
         drop_image (B,) bool: its features become zero (the paper's unconditional mode, supplement G).
         drop_pose (B,) bool: the 2D pose counts as unseen.
         """
-        raise NotImplementedError
 
     def parameter_groups(self, lr: float, lr_backbone: float | None, weight_decay: float) -> list[dict[str, Any]]:
         """Trainable parameters for an optimiser: the encoder at its own rate, decay on matrices only."""

@@ -8,6 +8,7 @@ Both give the same record, so that the network behind them does not know which o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -39,13 +40,13 @@ class TextTokens:
         )
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(nn.Module, ABC):
     """ids (B, W) int64, zeros after the end (`maskhand.text.caption_ids`) -> TextTokens."""
 
     channels: int
 
-    def forward(self, ids: Tensor) -> TextTokens:
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, ids: Tensor) -> TextTokens: ...
 
 
 class ByteTextEncoder(TextEncoder):

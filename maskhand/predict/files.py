@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from maskhand import storage
 from maskhand.conventions import MANO_16, OPENPOSE_21, Side
 from maskhand.hand.camera import FOCAL
 from maskhand.hand.mesh import write_glb, write_obj
@@ -57,7 +57,7 @@ def predict_photo(
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     overlay, scene, summary = (out / f"{photo.stem}{end}" for end in ("_overlay.png", ".glb", ".json"))
-    _write(overlay, png_bytes(draw_hands(image, hands)))
+    storage.write_bytes_atomic(overlay, png_bytes(draw_hands(image, hands)))
     meshes = [out / f"{photo.stem}_hand{k}.obj" for k in range(len(hands))]
     for mesh, hand in zip(meshes, hands, strict=True):
         write_obj(mesh, hand.vertices_cam_m, hand.faces)
@@ -74,7 +74,7 @@ def predict_photo(
     }
     # One line per innermost list: a file that people can read.
     text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers.group().split()), json.dumps(facts, indent=1))
-    _write(summary, (text + "\n").encode())
+    storage.write_bytes_atomic(summary, (text + "\n").encode())
     return [overlay, *meshes, scene, *more, summary]
 
 
@@ -82,7 +82,7 @@ def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Pat
     sheet = out / f"{stem}_hypotheses.png"
     rows = [_hypothesis_row(image_rgb, hand) for hand in hands]
     headings = ("given 2D pose", "prediction", "hypotheses, the surest first")
-    _write(
+    storage.write_bytes_atomic(
         sheet,
         contact_sheet([tiles for tiles, _ in rows], [captions for _, captions in rows], headings, tile_px=TILE_PX),
     )
@@ -185,9 +185,3 @@ def _pose_json(hand: PlacedHand, side: Side) -> dict[str, Any]:
 def _numbers(values: Array, digits: int) -> list[Any]:
     """Rounded nested lists."""
     return (np.round(np.asarray(values, np.float64), digits) + 0.0).tolist()  # + 0.0: no negative zeros
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)

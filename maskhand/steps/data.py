@@ -51,7 +51,7 @@ def synthesise(
     other numbers; without it that is an error.
     """
     from maskhand.catalog import load_spec
-    from maskhand.synth.freihand_layout import SynthError, write_freihand_synth
+    from maskhand.synth.freihand_layout import write_freihand_synth
 
     folder = workspace.raw / SYNTHETIC
     write = partial(
@@ -65,6 +65,14 @@ def synthesise(
         workers=available_cores(),
         progress=lambda done, total: progress(done, total, f"{done} hands"),
     )
+    _write_raw(write, folder, rebuild)
+    return Receipt.of(str(folder / "synth.json"), hands=hands, evaluation_hands=evaluation_hands, seed=seed)
+
+
+def _write_raw(write: Callable[[], object], folder: Path, rebuild: bool) -> None:
+    """Make a synthetic set; `rebuild` replaces one that was asked for with other numbers (SynthError without it)."""
+    from maskhand.synth.freihand_layout import SynthError
+
     try:
         write()
     except SynthError:
@@ -72,7 +80,6 @@ def synthesise(
             raise
         shutil.rmtree(folder)
         write()
-    return Receipt.of(str(folder / "synth.json"), hands=hands, evaluation_hands=evaluation_hands, seed=seed)
 
 
 def available_cores() -> int:
@@ -149,7 +156,6 @@ def alphabet(
     """
     from maskhand.cluster.map import map_shards
     from maskhand.cluster.session import ray_session
-    from maskhand.synth.freihand_layout import SynthError
     from maskhand.synth.letters import annotate_rendered, write_letters
 
     folder = workspace.raw / LETTERS
@@ -161,13 +167,7 @@ def alphabet(
         workers=available_cores(),
         progress=lambda done, total: progress(done, total, f"{done} letters"),
     )
-    try:
-        write()
-    except SynthError:
-        if not rebuild:
-            raise
-        shutil.rmtree(folder)
-        write()
+    _write_raw(write, folder, rebuild)
     receipts = []
     with ray_session():
         for split in LETTER_SPLITS:

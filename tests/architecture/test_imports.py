@@ -62,7 +62,7 @@ MAY_USE = {
         "render",
         "text",
     ),
-    "generate": ("models", "hand", "batch", "config", "conventions", "render", "text"),
+    "generate": ("models", "hand", "batch", "config", "conventions", "render", "storage", "text"),
     "inspection": ("annotate", "hand", "loading.crop", "shards", "conventions", "sample", "storage", "render"),
     "render": ("conventions", "hand", "sample", "batch"),
     "predict": (
@@ -75,6 +75,7 @@ MAY_USE = {
         "conventions",
         "sample",
         "render",
+        "storage",
         "assets",
         "workspace",
     ),
