@@ -1,7 +1,7 @@
 """Samples/s per core of the training loader, against bare JPEG decoding and against a loader of the usual kind.
 
-    python benchmarks/loader.py            # every picture size
-    python benchmarks/loader.py 224x224    # one of them
+    python benchmarks/loader.py            # three picture sizes, and the default mixture
+    python benchmarks/loader.py mixture    # one of them
 
 The same shards, in the same run and process, taken in turn batch by batch; CPU time of one core, of the
 best of several rounds:
@@ -19,6 +19,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import sys
 import tempfile
 import time
@@ -45,10 +46,19 @@ from maskhand.shards.writer import write_shard
 
 SIZES = {
     "224x224": (224, 224, 130.0, 360, 120),
+    "320x320": (320, 320, 100.0, 96, 24),
+    "512x334": (512, 334, 150.0, 360, 120),
     "640x480": (640, 480, 180.0, 240, 60),
     "1500x1000": (1500, 1000, 400.0, 96, 48),
+    "1920x1080": (1920, 1080, 120.0, 96, 24),
 }
 """Width, height, side of the hand's box in pixels, samples, samples per shard (FreiHAND's have 1000)."""
+
+MIXTURE = {"224x224": 0.25, "320x320": 0.05, "512x334": 0.25, "640x480": 0.35, "1920x1080": 0.10}
+"""Weights of the default mixture (recipes/base.yaml) by the size of its sets' pictures: FreiHAND; RHD (as JPEG here);
+InterHand2.6M; COCO-WholeBody, Halpe, hand_labels (various, taken for 640 x 480), HO-3D, H2O-3D, DexYCB; MTC."""
+
+CASES = {size: {size: 1.0} for size in ("224x224", "640x480", "1500x1000")} | {"mixture": MIXTURE}
 CROP_PX, BOX_SCALE, BATCH, ROUNDS = 256, 1.2, 48, 3
 MEAN, STD = 255 * np.array([0.485, 0.456, 0.406]), 255 * np.array([0.229, 0.224, 0.225])
 
@@ -128,11 +138,14 @@ def _mano(rows: list[ShardSample]) -> list[dict[str, np.ndarray]]:
     ]
 
 
-def usual_loader(folder: Path, seed: int) -> Iterator[dict[str, torch.Tensor]]:
+def usual_loader(folder: Path, weights: Mapping[str, float], seed: int) -> Iterator[dict[str, torch.Tensor]]:
     """What a training script of the field does; the labels of the sidecars come with the sample here."""
     rng = np.random.default_rng(seed)
-    urls = [str(path) for path in sorted((folder / IMAGES).glob("*.tar"))]
-    dataset = webdataset.WebDataset(urls, shardshuffle=False).shuffle(200).repeat()
+    sets = []
+    for size in weights:
+        urls = [str(path) for path in sorted((folder / size / IMAGES).glob("*.tar"))]
+        sets.append(webdataset.WebDataset(urls, shardshuffle=False).shuffle(200).repeat())
+    dataset = webdataset.RandomMix(sets, probs=list(weights.values()), longest=True)
     samples = (_usual_sample(entry, rng) for entry in dataset)
     while True:
         yield torch.utils.data.default_collate(list(itertools.islice(samples, BATCH)))
@@ -197,44 +210,60 @@ def round_ms(steps: Mapping[str, Callable[[], object]], turns: int) -> dict[str,
     return {name: seconds / turns / BATCH * 1e3 for name, seconds in spent.items()}
 
 
-def recipe() -> Recipe:
+def recipe(weights: Mapping[str, float]) -> Recipe:
     augment = {"scale": 0.3, "rotation_deg": 30.0, "rotation_probability": 0.6, "color_gain": 0.2}
-    data = {"crop_px": CROP_PX, "box_scale": BOX_SCALE, "train": "{benchmark: 1.0}", "keypoints.detector": "benchmark"}
+    data = {
+        "crop_px": CROP_PX,
+        "box_scale": BOX_SCALE,
+        "train": json.dumps(dict(weights)),
+        "keypoints.detector": "benchmark",
+    }
     data |= {f"augment.{key}": value for key, value in augment.items()}
     return load_recipe("tiny", [*(f"data.{k}={v}" for k, v in data.items()), f"training.optim.batch={BATCH}"])
 
 
-def measure(size: str) -> None:
+def measure(case: str) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    weights = CASES[case]
     with tempfile.TemporaryDirectory() as scratch:
-        size_bytes = write_set(str(Path(scratch) / "benchmark"), size)
-        files = [np.frombuffer(row.sample.image, np.uint8) for row in iterate_samples(str(Path(scratch) / "benchmark"))]
-        ours, usual = train_batches(recipe(), scratch), usual_loader(Path(scratch) / "benchmark", 0)
+        size_bytes = {size: write_set(storage.join(scratch, size), size) / SIZES[size][3] for size in weights}
+        files = {size: _files(storage.join(scratch, size)) for size in weights}
+        ours, usual = train_batches(recipe(weights), scratch), usual_loader(Path(scratch), weights, 0)
         ready, _ = next(ours), next(usual)  # opens the shards
-        jpegs = itertools.cycle(files)
+        rng = np.random.default_rng(0)
+
+        def decode() -> None:
+            for size in rng.choice(list(weights), BATCH, p=list(weights.values())):
+                cv2.imdecode(next(files[size]), cv2.IMREAD_COLOR)
+
         steps: dict[str, Callable[[], object]] = {
-            "decode": lambda: [cv2.imdecode(next(jpegs), cv2.IMREAD_COLOR) is None for _ in range(BATCH)],
+            "decode": decode,
             "ours": lambda: next(ours),
             "usual": lambda: next(usual),
             "normalising": lambda: ready.image,
         }
         # Lanes fetch their shards at about the same time: a round is long enough for every lane to fetch one.
-        turns = mixture.LANES * SIZES[size][-1] // BATCH
+        turns = math.ceil(max(mixture.LANES * SIZES[size][-1] / weights[size] for size in weights) / BATCH)
         ms = min((round_ms(steps, turns) for _ in range(ROUNDS)), key=lambda ms: sum(ms.values()))
     print(
-        f"{size:10} {size_bytes / len(files) / 1e3:7.0f} {ms['decode']:10.3f} {ms['ours']:8.3f} {ms['usual']:9.3f} "
-        f"{1e3 / ms['ours']:12.0f} {ms['decode'] / ms['ours']:15.2f} {ms['usual'] / ms['ours']:12.2f} "
-        f"{ms['normalising']:15.3f}",
+        f"{case:10} {sum(weights[size] * size_bytes[size] for size in weights) / 1e3:7.0f} {ms['decode']:10.3f} "
+        f"{ms['ours']:8.3f} {ms['usual']:9.3f} {1e3 / ms['ours']:12.0f} {ms['decode'] / ms['ours']:15.2f} "
+        f"{ms['usual'] / ms['ours']:12.2f} {ms['normalising']:15.3f}",
         flush=True,
     )
+
+
+def _files(uri: str) -> Iterator[np.ndarray]:
+    """The pictures of a set, for ever."""
+    return itertools.cycle([np.frombuffer(row.sample.image, np.uint8) for row in iterate_samples(uri)])
 
 
 def main() -> None:
     mixture.KEEP_BYTES = 0
     print("picture    kB/file  decode ms  ours ms  usual ms  ours/s/core  of bare decode  times usual  normalising ms")
-    for size in sys.argv[1:] or SIZES:
-        measure(size)
+    for case in sys.argv[1:] or CASES:
+        measure(case)
 
 
 if __name__ == "__main__":

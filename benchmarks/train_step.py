@@ -23,8 +23,7 @@ from maskhand.hand.rotations import random_rotations
 from maskhand.models.build import build_model
 from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
-from maskhand.training.losses import transformer_losses
-from maskhand.training.masking import corrupt_tokens
+from maskhand.training.transformer_loop import TransformerObjective
 
 
 def random_batch(size: int, crop_px: int) -> HandBatch:
@@ -66,23 +65,17 @@ def build(recipe: Recipe, device: str) -> HandNetwork:
 
 def training_step(recipe: Recipe, model: HandNetwork, batch: HandBatch, half: bool) -> Callable[[], None]:
     """One step, again and again on the same batch."""
-    settings, tokenizer, device = recipe.training, model.tokenizer, batch.image.device
-    optim = settings.optim
+    optim, device, objective = recipe.training.optim, batch.image.device, TransformerObjective(model, recipe)
     groups = model.parameter_groups(optim.lr, optim.lr_backbone, optim.weight_decay)
     optimizer = torch.optim.AdamW(groups, fused=device.type == "cuda")
     trained = [p for group in groups for p in group["params"]]
     slots = torch.arange(len(batch.image), device=device)
 
     def step() -> None:
-        ids = tokenizer.encode(batch.rotmats)
-        corrupted = corrupt_tokens(ids, batch.has_mano, settings.masking, model.mask_id, seed=0, step=0, slots=slots)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
-        losses = transformer_losses(
-            output.float(), batch, corrupted, tokenizer, model.mano, settings.losses, settings.masking
-        )
+            loss, _ = objective(batch, slots, 0)
         optimizer.zero_grad()
-        losses.total.backward()
+        loss.backward()
         if optim.clip is not None:
             torch.nn.utils.clip_grad_norm_(trained, optim.clip)
         optimizer.step()

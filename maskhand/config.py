@@ -78,7 +78,7 @@ class TokenizerConfig(_Frozen):
     rot_repr: Literal["6d", "aa"] = "6d"
     ema_decay: float = 0.99
     reset_every: int = 20
-    reset_below: float = 1.0
+    reset_below: float = 0.0625
 
 
 class TokenizerLossConfig(_Frozen):
@@ -161,6 +161,7 @@ class MaskingConfig(_Frozen):
     ce_positions: Literal["all", "masked"] = "all"
     random_token_rate: float = 0.1
     drop_image: float = 0.1
+    drop_pose_too: float = 0.5
 
 
 class LossConfig(_Frozen):

@@ -54,6 +54,8 @@ class KeypointDisturbance:
 
     use_detected: Array
     """(B,) bool: take the detector's pose rather than the annotated one."""
+    annotated_if_undetected: bool
+    """Whether a hand that the detector did not find gets its annotated pose, or none."""
     noise: Array
     """(B, 21, 2) added to annotated keypoints, in crop sides."""
     order: Array
@@ -113,7 +115,10 @@ def draw_image_augmentation(config: AugmentConfig, seed: int, indices: Array) ->
 
 
 def draw_keypoint_disturbance(config: KeypointConfig, seed: int, indices: Array) -> KeypointDisturbance:
-    """Noise, confused fingers and dropped joints of the recipe, for the samples of global `indices`."""
+    """Noise, confused fingers and dropped joints of the recipe, for the samples of global `indices`.
+
+    `train_source: detected` is that alone, as at evaluation: what the detector misses is missing.
+    """
     draws = Draws(seed, indices, 5 + 3 * NUM_JOINTS, KEYPOINT_STREAM)
     share_detected = {"detected": 1.0, "annotated": 0.0, "mixed": 0.5}[config.train_source]
     use_detected = draws.uniform()[:, 0] < share_detected
@@ -122,7 +127,7 @@ def draw_keypoint_disturbance(config: KeypointConfig, seed: int, indices: Array)
     order = _swap_two_fingers(swapped, draws.uniform()[:, 0], draws.uniform()[:, 0])
     noise = config.noise * draws.normal(columns=2 * NUM_JOINTS).reshape(-1, NUM_JOINTS, 2)
     hidden = hidden | (draws.uniform(columns=NUM_JOINTS) < config.drop_joint)
-    return KeypointDisturbance(use_detected, noise, order, hidden)
+    return KeypointDisturbance(use_detected, config.train_source == "mixed", noise, order, hidden)
 
 
 def _swap_two_fingers(swapped: Array, first: Array, second: Array) -> Array:

@@ -59,15 +59,16 @@ def cut_crops(pictures: Sequence[bytes | Array], labels: Labels, crop_from_image
 def given_pose(labels: Labels, crop_from_image: Array, crop_px: int, source: KeypointDisturbance | str) -> Array:
     """(B, 21, 3) the 2D pose the network is given: crop coordinates and confidence; unseen joints are 0, 0, 0.
 
-    source: `detected`, `annotated` or `none` for evaluation, or the disturbance drawn for training. There a missing
-    detection falls back to the annotation.
+    source: `detected`, `annotated` or `none` for evaluation, or the disturbance drawn for training.
     """
     detected = to_crop(labels.detected_px, crop_from_image, crop_px)
     annotated = to_crop(labels.joints_2d_px, crop_from_image, crop_px)
     if isinstance(source, KeypointDisturbance):
         annotated = np.take_along_axis(annotated, source.order[..., None], axis=1) + source.noise
         annotated_conf = np.take_along_axis(labels.joints_2d_conf, source.order, axis=1)
-        use_detected = source.use_detected & labels.detected_conf.any(axis=1)
+        use_detected = source.use_detected
+        if source.annotated_if_undetected:
+            use_detected = use_detected & labels.detected_conf.any(axis=1)
         pose = np.where(use_detected[:, None, None], detected, annotated)
         confidence = np.where(use_detected[:, None], labels.detected_conf, annotated_conf) * ~source.hidden
     elif source == "none":

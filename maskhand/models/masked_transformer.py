@@ -126,8 +126,15 @@ class TokenEmbedding(nn.Module):
         self.position = nn.Parameter(torch.randn(tokenizer.num_tokens, dim))
 
     def forward(self, ids: Tensor, codebook: Tensor) -> Tensor:
-        codes = self.codes.weight if isinstance(self.codes, nn.Embedding) else self.codes(codebook)
-        return torch.cat([codes, self.mask])[ids] + self.position
+        masked = ids == len(codebook)
+        ids = ids.masked_fill(masked, 0)
+        if isinstance(self.codes, nn.Embedding):
+            codes = self.codes(ids)
+        elif ids.numel() < len(codebook):
+            codes = self.codes(codebook[ids])
+        else:  # every code once, rather than every token
+            codes = self.codes(codebook)[ids]
+        return torch.where(masked[..., None], self.mask, codes) + self.position
 
 
 class CodeClassifier(nn.Module):

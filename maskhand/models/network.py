@@ -14,6 +14,8 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import ImageEncoder
 from maskhand.models.vq_mano import VQMano
 
+_MULTIPLYING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
+
 
 @dataclass(frozen=True)
 class Context:
@@ -91,12 +93,14 @@ class HandNetwork(nn.Module, ABC):
         """
 
     def parameter_groups(self, lr: float, lr_backbone: float | None, weight_decay: float) -> list[dict[str, Any]]:
-        """Trainable parameters for an optimiser: the encoder at its own rate, decay on matrices only."""
+        """Trainable parameters for an optimiser: the encoder at its own rate, decay on what multiplies features only
+        (not on biases and norms, nor on what is learned as a place: positions, queries, reference points)."""
+        kernels = {id(m.weight) for m in self.modules() if isinstance(m, _MULTIPLYING)}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 rate = lr_backbone if lr_backbone is not None and name.startswith("encoder.") else lr
-                decay = weight_decay if parameter.ndim > 1 else 0.0
+                decay = weight_decay if id(parameter) in kernels else 0.0
                 groups.setdefault((rate, decay), []).append(parameter)
         # As few groups as there are settings: the engine reduces and gathers each on its own.
         return [

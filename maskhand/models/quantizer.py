@@ -12,9 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-VECTORS_OF_REFERENCE = 32768
-"""`reset_below` is a count per this many assigned vectors (512 poses of 64 tokens): the same for any batch."""
-
 _DISTANCES = {True: 2**19, False: 2**26}
 """Distances held at once, on a CPU (what its cache holds: 4 times faster) and elsewhere (256 MB)."""
 
@@ -88,7 +85,8 @@ class Quantizer(nn.Module):
         self._updates = None
 
     def _threshold(self, counts: Tensor) -> Tensor:
-        return self.reset_below * counts.sum() / VECTORS_OF_REFERENCE
+        """Below this count a code is unused: `reset_below` of its even share of the vectors."""
+        return self.reset_below * counts.sum() / len(counts)
 
     @torch.no_grad()
     def _start_from(self, z: Tensor) -> None:
@@ -105,10 +103,11 @@ class Quantizer(nn.Module):
         self.updates += 1
         if self.reset_every and self._updates % self.reset_every == 0:
             dead = self.ema_count < self._threshold(counts)
-            # Count 1 and sum = vector: the newcomer moves to its first followers at once instead of
-            # dragging the old code's statistics along.
-            self.ema_sum.copy_(torch.where(dead[:, None], self._draw(z), self.ema_sum))
-            self.ema_count.masked_fill_(dead, 1.0)
+            # A newcomer weighs little, so that it moves to its first followers at once, but twice what it may not fall
+            # below: it has time to find them, whatever the batch and the size of the codebook.
+            weight = 2 * self._threshold(counts)
+            self.ema_sum.copy_(torch.where(dead[:, None], weight * self._draw(z), self.ema_sum))
+            self.ema_count.copy_(torch.where(dead, weight, self.ema_count))
         # A code without followers keeps its place: sum and count decay alike, and the floor avoids 0 / 0.
         alive = self.ema_count > 1e-6
         self.codebook.copy_(

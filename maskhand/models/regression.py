@@ -55,8 +55,13 @@ class RegressionNetwork(HandNetwork):
         return Context((), x[:, :0], keypoints_2d, betas, placement, rotmats)
 
     def forward(
-        self, condition: Tensor, keypoints_2d: Tensor, ids: Tensor | None = None, drop_image: Tensor | None = None
+        self,
+        condition: Tensor,
+        keypoints_2d: Tensor,
+        ids: Tensor | None = None,
+        drop_image: Tensor | None = None,
+        drop_pose: Tensor | None = None,
     ) -> TransformerOutput:
-        """As MaskedTransformer's; `keypoints_2d` and `ids` are not looked at."""
+        """As MaskedTransformer's; `keypoints_2d`, `ids` and `drop_pose` are not looked at."""
         context = self.encode(condition, keypoints_2d, drop_image=drop_image)
         return TransformerOutput(None, context.betas, context.placement, context.rotmats)

@@ -25,6 +25,8 @@ class CorruptedTokens:
     """(B, L) bool, where [MASK] stands."""
     drop_image: Tensor
     """(B,) bool, whose picture is hidden."""
+    drop_pose: Tensor
+    """(B,) bool, whose 2D pose is hidden with the picture."""
 
 
 def corrupt_tokens(
@@ -44,7 +46,8 @@ def corrupt_tokens(
     masked = order.argsort(1).argsort(1) < count[:, None]
     random_ids = (code * codebook_size).long()
     seen = torch.where(corruption < cfg.random_token_rate, random_ids, ids)
-    return CorruptedTokens(seen.masked_fill(masked, codebook_size), ids, masked, image < cfg.drop_image)
+    drop_image, drop_pose = image < cfg.drop_image, image < cfg.drop_image * cfg.drop_pose_too
+    return CorruptedTokens(seen.masked_fill(masked, codebook_size), ids, masked, drop_image, drop_pose)
 
 
 def mask_count(tau: Tensor, length: int, cfg: MaskingConfig) -> Tensor:

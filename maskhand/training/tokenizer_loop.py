@@ -64,7 +64,9 @@ def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: Worker) ->
     seed_everything(recipe.seed)
     tokenizer = VQMano(recipe.tokenizer)
     objective = _Objective(tokenizer, mano, settings.losses)
-    engine = start_engine(objective, _parameter_groups(tokenizer, recipe), optim, recipe.engine)
+    # fp32 whatever the recipe's precision: DeepSpeed's bf16 would also send the gradients so
+    engine_config = recipe.engine.model_copy(update={"precision": "fp32"})
+    engine = start_engine(objective, _parameter_groups(tokenizer, recipe), optim, engine_config)
 
     def export(folder: Path) -> None:
         weights = engine.full_state_dict()
@@ -111,10 +113,8 @@ class _Objective(nn.Module):
         self.tokenizer, self.mano, self._losses = tokenizer, mano, losses
 
     def forward(self, rotmats: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        # all in fp32: eight bits of mantissa are half a millimetre, and the codes must be found again at half precision
-        with torch.autocast(rotmats.device.type, enabled=False):
-            output = self.tokenizer(rotmats)
-            losses = tokenizer_losses(output, rotmats, self.mano, self._losses)
+        output = self.tokenizer(rotmats)
+        losses = tokenizer_losses(output, rotmats, self.mano, self._losses)
         stats = losses.scalars() | {"perplexity": output.perplexity, "dead_share": output.dead_share}
         del stats["total"]  # the engine reports it as the loss
         return losses.total, stats

@@ -68,7 +68,7 @@ def train(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStre
     seed_everything(recipe.seed)
     model = build_model(recipe, tokenizer, mano)
     groups = model.parameter_groups(optim.lr, optim.lr_backbone, optim.weight_decay)
-    engine = start_engine(_Objective(model, recipe), groups, optim, recipe.engine)
+    engine = start_engine(TransformerObjective(model, recipe), groups, optim, recipe.engine)
 
     def export(folder: Path) -> None:
         weights = engine.full_state_dict()
@@ -89,8 +89,12 @@ def train(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStre
     return journal.metrics
 
 
-class _Objective(nn.Module):
-    """Everything of a step that touches weights: tokens from the labels, hidden in part, guessed again, and judged."""
+class TransformerObjective(nn.Module):
+    """Everything of a step that touches weights: tokens from the labels, hidden in part, guessed again, and judged.
+
+    Called with a batch, the places `slots` (B,) of its samples in the global batch, and the number of the step; returns
+    the loss () and what it is made of.
+    """
 
     def __init__(self, model: HandNetwork, recipe: Recipe) -> None:
         super().__init__()
@@ -103,7 +107,9 @@ class _Objective(nn.Module):
         corrupted = corrupt_tokens(
             ids, batch.has_mano, settings.masking, model.mask_id, seed=self._recipe.seed, step=step, slots=slots
         )
-        output = model(model.condition(batch), batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
+        output = model(
+            model.condition(batch), batch.keypoints_2d, corrupted.ids, corrupted.drop_image, corrupted.drop_pose
+        )
         with torch.autocast(batch.pixels.device.type, enabled=False):  # code expectation, hand and losses in fp32
             losses = transformer_losses(
                 output.float(), batch, corrupted, model.tokenizer, model.mano, settings.losses, settings.masking

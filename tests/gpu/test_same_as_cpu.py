@@ -15,8 +15,9 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.sampling import predict, sample
 from maskhand.models.vq_mano import VQMano, full_precision
-from maskhand.training.losses import tokenizer_losses, transformer_losses
+from maskhand.training.losses import tokenizer_losses
 from maskhand.training.masking import corrupt_tokens
+from maskhand.training.transformer_loop import TransformerObjective
 
 pytestmark = pytest.mark.gpu
 
@@ -96,21 +97,14 @@ def test_bf16_training_is_close_to_fp32_on_the_cpu(device: torch.device) -> None
     tokenizer, mano = VQMano(recipe.tokenizer), ManoLayer.from_default()
     tokenizer(random_poses(64))  # starts the codebook
     here, batch = build_model(recipe, tokenizer, mano).train(), random_batch(8)
-    settings, results = recipe.training, []
+    results = []
     for place, half in ((CPU, False), (device, True)):
         model, rows = copy.deepcopy(here).to(place), batch.to(place)
-        ids = model.tokenizer.encode(rows.rotmats)
-        corrupted = corrupt_tokens(
-            ids, rows.has_mano, settings.masking, model.mask_id, seed=0, step=0, slots=torch.arange(8, device=place)
-        )
         with torch.autocast(place.type, torch.bfloat16, enabled=half):
-            output = model(rows.image, rows.keypoints_2d, corrupted.ids, corrupted.drop_image)
-        losses = transformer_losses(
-            output.float(), rows, corrupted, model.tokenizer, model.mano, settings.losses, settings.masking
-        )
-        losses.total.backward()
+            loss, _ = TransformerObjective(model, recipe)(rows, torch.arange(8, device=place), 0)
+        loss.backward()
         gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).cpu()
-        results.append((losses.total.item(), gradient))
+        results.append((loss.item(), gradient))
     (loss, gradient), (half_loss, half_gradient) = results
     assert half_loss == pytest.approx(loss, rel=0.02)
     assert torch.nn.functional.cosine_similarity(gradient, half_gradient, dim=0) > 0.98
@@ -124,20 +118,13 @@ def test_nothing_waits_for_the_device(device: torch.device) -> None:
     cfg = SamplerConfig(iterations=5, temperature=1.0, top_k=5, top_p=0.9, confidence_noise=1.0)
     generator, slots = torch.Generator(device).manual_seed(0), torch.arange(4, device=device)
     fresh = VQMano(recipe.tokenizer.model_copy(update={"reset_every": 1000})).to(device)
-    poses, settings = random_poses(8).to(device), recipe.training
+    poses, objective = random_poses(8).to(device), TransformerObjective(model, recipe)
     fresh(poses)  # starts the codebook
     for _ in range(2):  # the second time round nothing is loaded or planned any more
         with no_waiting(device):
             context = model.encode(batch.image, batch.keypoints_2d)
             hands = sample(model, context, cfg, generator, hypotheses=8)
-            ids = model.tokenizer.encode(batch.rotmats)
-            corrupted = corrupt_tokens(
-                ids, batch.has_mano, settings.masking, model.mask_id, seed=0, step=0, slots=slots
-            )
-            output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
-            transformer_losses(
-                output, batch, corrupted, model.tokenizer, model.mano, settings.losses, settings.masking
-            ).total.backward()
+            objective(batch, slots, 0)[0].backward()
             tokenizer_losses(fresh(poses), poses, model.mano, recipe.tokenizer_training.losses).total.backward()
     assert hands.vertices_m.isfinite().all()
 

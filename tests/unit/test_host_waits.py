@@ -20,8 +20,8 @@ from maskhand.models.build import build_model
 from maskhand.models.quantizer import Quantizer
 from maskhand.models.sampling import sample
 from maskhand.models.vq_mano import VQMano
-from maskhand.training.losses import tokenizer_losses, transformer_losses
-from maskhand.training.masking import corrupt_tokens
+from maskhand.training.losses import tokenizer_losses
+from maskhand.training.transformer_loop import TransformerObjective
 
 WAITS = {
     "aten::lift_fresh": "a constant is copied from the host",
@@ -76,13 +76,10 @@ def test_a_training_step_of_the_transformer(decoder: str) -> None:
     mano, batch = ManoLayer.from_default(), random_batch(2)
     model = build_model(recipe, VQMano(recipe.tokenizer), mano).train()
     optimizer = torch.optim.AdamW(model.parameter_groups(1e-3, None, 0.0), foreach=True)
-    slots, settings = torch.arange(2), recipe.training
+    objective, slots = TransformerObjective(model, recipe), torch.arange(2)
     with Waits() as waits:
-        ids = model.tokenizer.encode(batch.rotmats)
-        corrupted = corrupt_tokens(ids, batch.has_mano, settings.masking, model.mask_id, seed=3, step=1, slots=slots)
-        output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
-        losses = transformer_losses(output, batch, corrupted, model.tokenizer, mano, settings.losses, settings.masking)
-        losses.total.backward()
+        loss, _ = objective(batch, slots, 1)
+        loss.backward()
     assert not waits.seen
     optimizer.step()
 

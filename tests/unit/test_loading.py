@@ -290,11 +290,16 @@ def test_given_pose_by_source():
     assert not detected[0, 0].any() and not detected[1].any(), "unseen joints are 0, 0, 0"
     assert not given_pose(labels, affine, CROP, "none").any()
 
-    config = tiny("data.keypoints.train_source=detected", "data.keypoints.drop_pose=0", "data.keypoints.drop_joint=0")
-    disturbance = draw_keypoint_disturbance(config.data.keypoints, 0, np.arange(2))
-    training = given_pose(labels, affine, CROP, dataclasses.replace(disturbance, noise=disturbance.noise * 0))
-    np.testing.assert_allclose(training[0], detected[0])
-    np.testing.assert_allclose(np.sort(training[1, :, 0]), np.sort(annotated[1, :, 0]))
+    for source in ("detected", "mixed"):
+        config = tiny(
+            f"data.keypoints.train_source={source}", "data.keypoints.drop_pose=0", "data.keypoints.drop_joint=0"
+        )
+        disturbance = draw_keypoint_disturbance(config.data.keypoints, 0, np.arange(2))
+        undisturbed = dataclasses.replace(disturbance, noise=disturbance.noise * 0, use_detected=np.ones(2, bool))
+        training = given_pose(labels, affine, CROP, undisturbed)
+        np.testing.assert_allclose(training[0], detected[0])
+        replaced = annotated[1] if source == "mixed" else detected[1]
+        np.testing.assert_allclose(np.sort(training[1, :, 0]), np.sort(replaced[:, 0]))
 
 
 def test_drawn_numbers_follow_the_recipe():

@@ -63,6 +63,12 @@ def test_image_is_dropped_at_its_rate() -> None:
     assert not corrupt(MaskingConfig(drop_image=0.0)).drop_image.any()
 
 
+def test_pose_is_dropped_with_the_image_alone_and_at_its_rate() -> None:
+    corrupted = corrupt(MaskingConfig(drop_image=0.4, drop_pose_too=0.5), 8000)
+    assert not corrupted.drop_pose[~corrupted.drop_image].any()
+    assert corrupted.drop_pose.float().mean().item() == pytest.approx(0.2, abs=0.02)
+
+
 def test_samples_without_mano_are_wholly_masked() -> None:
     assert corrupt(MaskingConfig(), has_mano=0.0).masked.all()
 

@@ -19,6 +19,7 @@ from maskhand.models.build import build_model
 from maskhand.models.bundle import BundleError, ModelBundle
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
 from maskhand.models.gapr import GaprBlock, first_neighbours
+from maskhand.models.masked_transformer import TokenEmbedding
 from maskhand.models.pose_graph import PoseGraph, skeleton_adjacency
 from maskhand.models.pyramid import FeaturePyramid
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
@@ -230,6 +231,23 @@ def test_every_trainable_weight_gets_a_gradient(changes: dict) -> None:
     assert frozen and all(n.startswith("tokenizer.") for n in frozen)
 
 
+@pytest.mark.parametrize("from_codebook", [True, False])
+def test_tokens_are_embedded_alike_in_any_number(from_codebook: bool) -> None:
+    """Few tokens are embedded one by one, many by way of all codes; [MASK] and the code V - 1 are not confused."""
+    tokenizer = VQMano(small_recipe().tokenizer)
+    tokenizer.codebook.normal_()
+    size, length = tokenizer.codebook_size, tokenizer.num_tokens
+    embed = TokenEmbedding(tokenizer, 24, from_codebook)
+    few, many = torch.full((1, length), size - 1), torch.randint(size + 1, (size, length))
+    few[0, ::3] = size
+    assert few.numel() < size <= many.numel()
+    alone, together = embed(few, tokenizer.codebook), embed(torch.cat([few, many]), tokenizer.codebook)[:1]
+    assert torch.allclose(alone, together, atol=1e-6)
+    assert torch.equal(alone[0, ::3], embed.mask + embed.position[::3])
+    table = embed.codes.weight if isinstance(embed.codes, nn.Embedding) else embed.codes(tokenizer.codebook)
+    assert torch.allclose(alone[0, 1], table[size - 1] + embed.position[1], atol=1e-6)
+
+
 def test_a_fresh_model_says_the_mean_hand_in_the_middle() -> None:
     model = small_model()
     batch = random_batch(4)
@@ -278,12 +296,14 @@ def test_hypotheses_share_one_encoding() -> None:
 
 
 def test_parameter_groups_hold_every_trainable_weight_once() -> None:
-    model = small_model()
+    model = small_model(small_recipe(token_embed="table"))
     groups = model.parameter_groups(1e-3, 1e-4, 0.05)
     held = [id(p) for group in groups for p in group["params"]]
-    assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
-    for group in groups:
-        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert sorted(held) == sorted(map(id, trained.values()))
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    for name, p in trained.items():  # positions, queries, reference points and the table of codes are places
+        assert (id(p) in decayed) == (p.ndim > 1 and name.endswith("weight") and name != "embed.codes.weight"), name
     backbone = {id(p) for p in model.encoder.parameters()}
     assert all((id(p) in backbone) == (g["lr"] == 1e-4) for g in groups for p in g["params"])
 

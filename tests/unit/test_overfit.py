@@ -14,8 +14,8 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.sampling import predict
 from maskhand.models.vq_mano import VQMano
-from maskhand.training.losses import tokenizer_losses, transformer_losses
-from maskhand.training.masking import corrupt_tokens
+from maskhand.training.losses import tokenizer_losses
+from maskhand.training.transformer_loop import TransformerObjective
 
 HANDS = 32
 TOKENIZER_STEPS, TRANSFORMER_STEPS = 1000, 220
@@ -63,16 +63,12 @@ def test_32_hands_are_learnt_to_less_than_a_millimetre() -> None:
         step(optimizer, schedule, losses.total)
 
     model = build_model(recipe, tokenizer, mano).train()
-    optim, settings = recipe.training.optim, recipe.training
-    optimizer, schedule = optimizer_of(model.parameter_groups(optim.lr, None, 0.0), TRANSFORMER_STEPS)
-    ids, slots = tokenizer.encode(batch.rotmats), torch.arange(HANDS)
+    objective, slots = TransformerObjective(model, recipe), torch.arange(HANDS)
+    optimizer, schedule = optimizer_of(model.parameter_groups(recipe.training.optim.lr, None, 0.0), TRANSFORMER_STEPS)
     for k in range(TRANSFORMER_STEPS):
-        corrupted = corrupt_tokens(ids, batch.has_mano, settings.masking, model.mask_id, seed=0, step=k, slots=slots)
-        output = model(batch.image, batch.keypoints_2d, corrupted.ids, corrupted.drop_image)
-        losses = transformer_losses(output, batch, corrupted, tokenizer, mano, settings.losses, settings.masking)
-        step(optimizer, schedule, losses.total)
+        step(optimizer, schedule, objective(batch, slots, k)[0])
 
     hands = predict(model.eval(), batch, recipe.sampler)
-    assert (hands.tokens.ids == ids).float().mean() > 0.97
+    assert (hands.tokens.ids == tokenizer.encode(batch.rotmats)).float().mean() > 0.97
     assert 1e3 * aligned_error_m(hands.joints_m.double(), truth_m.double()) < 1.0
     assert (hands.joints_2d - batch.joints_2d).abs().mean() < 0.05, "the camera follows"

@@ -12,8 +12,8 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.sampling import predict, schedule
 from maskhand.models.vq_mano import VQMano
-from maskhand.training.losses import tokenizer_losses, transformer_losses
-from maskhand.training.masking import corrupt_tokens
+from maskhand.training.losses import tokenizer_losses
+from maskhand.training.transformer_loop import TransformerObjective
 
 SWITCHES: dict[str, dict[str, object]] = {
     "e02": {"data.train.freihand/training": 1.0, "data.evaluate": ("freihand/evaluation",)},
@@ -165,12 +165,7 @@ def test_every_recipe_learns_a_step_and_decodes(name: str) -> None:
     model, batch = build_model(recipe, tokenizer, mano).train(), random_batch(2)
     optimizer = torch.optim.AdamW(model.parameter_groups(1e-3, None, 0.0))
     before = [p.detach().clone() for p in model.parameters() if p.requires_grad]
-    masking = recipe.training.masking
-    corrupted = corrupt_tokens(
-        tokenizer.encode(batch.rotmats), batch.has_mano, masking, model.mask_id, seed=0, step=0, slots=torch.arange(2)
-    )
-    output = model(model.condition(batch), batch.keypoints_2d, corrupted.ids, corrupted.drop_image).float()
-    total = transformer_losses(output, batch, corrupted, tokenizer, mano, recipe.training.losses, masking).total
+    total, _ = TransformerObjective(model, recipe)(batch, torch.arange(2), 0)
     total.backward()
     optimizer.step()
     assert total.isfinite()

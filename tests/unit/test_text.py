@@ -30,8 +30,8 @@ from maskhand.models.text_transformer import TextTransformer
 from maskhand.models.vq_mano import VQMano
 from maskhand.synth.letters import UPRIGHT, letter_pose
 from maskhand.text import CLIP_VOCABULARY, ClipVocabulary, TextError, caption_ids, caption_of
-from maskhand.training.losses import tokenizer_losses, transformer_losses
-from maskhand.training.masking import corrupt_tokens
+from maskhand.training.losses import tokenizer_losses
+from maskhand.training.transformer_loop import TransformerObjective
 
 BYTES = TextConfig(width=16, depth=2, heads=2, length=12)
 CLIP = TextConfig(encoder="clip", width=16, depth=2, heads=2, length=10)
@@ -344,7 +344,8 @@ def test_a_generated_letter_is_nearer_to_its_own_than_to_the_others() -> None:
         loss.backward()
         optimizer.step()
 
-    model, settings, steps = build_model(recipe, tokenizer, mano).train(), recipe.training, 250
+    model, steps = build_model(recipe, tokenizer, mano).train(), 250
+    objective = TransformerObjective(model, recipe)
     assert isinstance(model, TextTransformer)
     optimizer = torch.optim.AdamW(model.parameter_groups(3e-3, None, 0.0))
     blank = random_batch(len(rotmats))
@@ -352,15 +353,9 @@ def test_a_generated_letter_is_nearer_to_its_own_than_to_the_others() -> None:
         blank, rotmats=rotmats, betas=torch.zeros_like(blank.betas), text_ids=captions.repeat_interleave(EACH, 0),
         joints_3d_valid=torch.zeros_like(blank.joints_3d_valid), joints_2d_conf=torch.zeros_like(blank.joints_2d_conf),
     )  # fmt: skip
-    ids = tokenizer.encode(rotmats)
     for k in range(steps):
         rows = torch.randint(0, len(rotmats), (32,), generator=torch.Generator().manual_seed(k))
-        part = batch[rows]
-        corrupted = corrupt_tokens(
-            ids[rows], part.has_mano, settings.masking, model.mask_id, seed=0, step=k, slots=torch.arange(32)
-        )
-        output = model(part.text_ids, part.keypoints_2d, corrupted.ids, corrupted.drop_image)
-        loss = transformer_losses(output, part, corrupted, tokenizer, mano, settings.losses, settings.masking).total
+        loss, _ = objective(batch[rows], torch.arange(32), k)
         optimizer.param_groups[0]["lr"] = 3e-3 * 0.5 * (1 + math.cos(math.pi * k / steps))
         optimizer.zero_grad()
         loss.backward()

@@ -12,7 +12,7 @@ from torch import distributed, multiprocessing
 from maskhand.config import TokenizerConfig, TokenizerLossConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix, geodesic_rad, matrix_to_axis_angle, random_rotations
-from maskhand.models.quantizer import VECTORS_OF_REFERENCE, Quantizer
+from maskhand.models.quantizer import Quantizer
 from maskhand.models.vq_mano import VQMano, joint_of_token
 from maskhand.training.losses import nearest_axis_angle, tokenizer_losses
 
@@ -107,8 +107,7 @@ def test_ema_update_is_the_closed_form() -> None:
 
 def test_only_unused_codes_are_reset_and_only_in_their_turn() -> None:
     z = torch.randn(4, 16, 4)
-    per_batch = VECTORS_OF_REFERENCE / 64
-    quantizer = Quantizer(8, 4, 0.5, 3, 0.5 * per_batch)  # unused below a count of one half
+    quantizer = Quantizer(8, 4, 0.5, 3, 1 / 16)  # 64 vectors, 8 codes: unused below a count of one half
     quantizer(z)
     quantizer.codebook[5] = 100.0  # far from every vector: nobody chooses it any more
     quantizer.ema_sum[5] = 100.0
@@ -132,7 +131,7 @@ def test_perplexity_of_even_use_is_the_number_of_codes() -> None:
 
 def _train_quantizer(rank: int, world: int) -> dict[str, torch.Tensor]:
     """Six steps on this rank's rows r, r + world, ... of global batches of 4."""
-    quantizer = Quantizer(16, 4, 0.8, 2, 64.0)
+    quantizer = Quantizer(16, 4, 0.8, 2, 0.25)
     for step in range(6):
         whole = torch.randn(4, 8, 4, generator=torch.Generator().manual_seed(step))
         quantizer(whole[rank::world] * (1 + step))
@@ -208,7 +207,7 @@ def test_a_tokenizer_learns_and_tokens_follow_image_rotation() -> None:
     torch.manual_seed(0)
     mano = ManoLayer.from_default()
     config = TokenizerConfig(
-        num_tokens=32, codebook_size=64, code_dim=16, width=32, ema_decay=0.9, reset_every=10, reset_below=16.0
+        num_tokens=32, codebook_size=64, code_dim=16, width=32, ema_decay=0.9, reset_every=10, reset_below=1 / 32
     )
     tokenizer = VQMano(config)
     optimizer = torch.optim.Adam(tokenizer.parameters(), 3e-3)
