@@ -16,8 +16,8 @@ from maskhand.shards.masked import Masking, masked_set
 FOLDER = Path(__file__).parent
 
 TableName = int | str
-"""A number of the paper's, or CLAIMS."""
-CLAIMS = "claims"
+"""A number of the paper's, or one of OUR_TABLES."""
+CLAIMS, CHOICES = OUR_TABLES = "claims", "choices"
 Joints = Literal["all", "vis", "occ"]
 Measure = Literal["hands", "pck", "tokenizer", "seconds", "generation", "pca", "mean pose", "text"]
 
@@ -119,7 +119,7 @@ class Embedded(_Frozen):
 
 
 class Catalogue(_Frozen):
-    """Everything in paper.yaml, and the table of claims."""
+    """Everything in paper.yaml, and the tables that the paper does not have."""
 
     benchmarks: dict[str, Benchmark]
     tables: dict[TableName, PaperTable]
@@ -128,7 +128,8 @@ class Catalogue(_Frozen):
 @functools.cache
 def catalogue() -> Catalogue:
     paper = _read("paper.yaml")
-    return Catalogue.model_validate({**paper, "tables": {**paper["tables"], CLAIMS: _read("claims.yaml")}})
+    ours = {name: _read(f"{name}.yaml") for name in OUR_TABLES}
+    return Catalogue.model_validate({**paper, "tables": paper["tables"] | ours})
 
 
 @functools.cache
@@ -146,18 +147,19 @@ def embedded() -> Embedded:
 
 
 def paper_table(name: TableName) -> PaperTable:
-    """A table of the paper, or the claims; TableError when there is none of that name."""
+    """A table of the paper, or one of ours; TableError when there is none of that name."""
     tables = catalogue().tables
     if name not in tables:
         last = max(table for table in tables if isinstance(table, int))
-        raise TableError(f"there is no table {name!r}: the paper's are 1 to {last}, and there is {CLAIMS!r}")
+        ours = " and ".join(map(repr, OUR_TABLES))
+        raise TableError(f"there is no table {name!r}: the paper's are 1 to {last}, and there are {ours}")
     return tables[name]
 
 
 def table_names(asked: str) -> list[TableName]:
     """`2` -> [2], `claims` -> ["claims"], `all` -> the paper's; TableError for anything else."""
     if asked == "all":
-        return [name for name in catalogue().tables if name != CLAIMS]
+        return [name for name in catalogue().tables if name not in OUR_TABLES]
     name: TableName = int(asked) if asked.isdecimal() else asked
     paper_table(name)
     return [name]

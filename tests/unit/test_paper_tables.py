@@ -19,7 +19,9 @@ from maskhand.tables.comparison import Comparison, best_later, lines_of
 from maskhand.tables.needs import missing
 from maskhand.tables.orderings import Ordering, orderings_of, sentences
 from maskhand.tables.rows import (
+    CHOICES,
     CLAIMS,
+    OUR_TABLES,
     PaperRow,
     TableError,
     TableName,
@@ -41,10 +43,10 @@ def ids(value: object) -> str:
 
 
 def test_all_seventeen_tables_and_every_recipe_of_the_paper_are_there() -> None:
-    assert list(catalogue().tables) == [*range(1, 18), CLAIMS]
+    assert list(catalogue().tables) == [*range(1, 18), *OUR_TABLES]
     used = {row.recipe for _, row in ROWS}
     assert {name for name in recipe_names() if name.startswith("paper/e")} <= used
-    of_paper = {row.id.split()[0] for name, row in ROWS if name != CLAIMS}
+    of_paper = {row.id.split()[0] for name, row in ROWS if name not in OUR_TABLES}
     assert of_paper == {f"E{k:02d}" for k in range(1, 38)}
     assert table_names("all") == [*range(1, 18)] and table_names("claims") == [CLAIMS] and table_names("7") == [7]
     for unknown in ("18", "0", "-1", "every"):
@@ -189,6 +191,24 @@ def test_rows_of_the_claims_differ_from_the_full_model_by_their_part_alone() -> 
     assert full["tokenizer_training.optim.steps"] == full["training.optim.steps"] == "50"
     for row in table.rows:  # at full size they are the paper's own rows
         assert row_recipe(row, False, row_overrides(row, False)).model.dim == 256
+
+
+def test_rows_of_the_open_choices_differ_by_their_switch_and_samplers_share_a_training() -> None:
+    table = paper_table(CHOICES)
+    recipes = {row.id: row_recipe(row, True, row_overrides(row, True, 50)) for row in table.rows}
+    recommended = recipes["recommended"]
+    changed = {
+        row: {key for key, value in recommended.flat().items() if recipe.flat()[key] != value}
+        for row, recipe in recipes.items()
+    }
+    samplers = {"greedy, codes": {"decode"}, "drawn, expectation": {"temperature"}}
+    samplers |= {"drawn, codes": {"decode", "temperature"}}
+    for row, keys in samplers.items():
+        assert changed[row] == {f"sampler.{key}" for key in keys}
+        assert run_identity("transformer", recipes[row], {}) == run_identity("transformer", recommended, {})
+    assert changed["recommended"] == changed["21 2D tokens"] == set()
+    others = changed.keys() - samplers.keys() - {"recommended", "21 2D tokens"}
+    assert all(len(changed[row]) == 1 for row in others) and len(others) == 4
 
 
 def test_each_seed_trains_its_own_tokenizer_which_its_rows_share(tmp_path: Path) -> None:
