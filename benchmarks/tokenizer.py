@@ -1,9 +1,9 @@
 """VQ-MANO on held-out poses: the tokenizer that ships, and the error against steps, tokens and codebook.
 
-    python benchmarks/tokenizer.py open --out maskhand/models/open_tokenizer     # train the recipe `open`
+    python benchmarks/tokenizer.py open --out OUT                                # train the recipe `open`
     python benchmarks/tokenizer.py curve --steps 1500 --out curve                # other sizes, 1,500 steps each
     python benchmarks/tokenizer.py measure maskhand/models/open_tokenizer        # a trained one
-    python benchmarks/tokenizer.py plot curve open                               # the picture of both
+    python benchmarks/tokenizer.py plot curve OUT/run --out curve.png            # the picture of both
 
 Poses are those of the pose prior. Held out: 1,000 draws of another seed, and the named shapes of the grasp taxonomy
 and the finger alphabet, each in 30 orientations; all orientations uniform. Training poses that come closer than 5
@@ -181,7 +181,8 @@ def main() -> None:
     for name, (tokens, codes) in CURVE.items():
         if wanted.only in (None, name):
             sizes = [f"tokenizer.num_tokens={tokens}", f"tokenizer.codebook_size={codes}"]
-            steps = [f"tokenizer_training.optim.{k}" for k in (f"steps={wanted.steps}", "checkpoint_every=250")]
+            optim = ("batch=64", f"steps={wanted.steps}", "checkpoint_every=250")  # 16 tokens of 32 poses: too few vectors
+            steps = [f"tokenizer_training.optim.{key}" for key in optim]
             train(name, load_recipe("open", [*sizes, *steps]), pool, wanted.out)
 
 
