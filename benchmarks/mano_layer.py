@@ -1,4 +1,4 @@
-"""MANO layer, forward and backward, against smplx's MANOLayer: `python benchmarks/mano_layer.py`.
+"""MANO layer, forward and backward, against smplx's MANOLayer: `OMP_NUM_THREADS=1 python benchmarks/mano_layer.py`.
 
 Both get rotation matrices and betas that want gradients, and the gradient of the same sum of squares.
 """
@@ -39,7 +39,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_hand_model(default_hand_path("right"))
     theirs, ours = smplx_layer(model).to(device), ManoLayer(model).to(device)
-    print(f"{machine()}; CPU time of the process, median" if device == "cpu" else machine())
+    print(f"{machine()}; median")
     for batch in (48, 1024):
         rotmats = random_rotations(batch * 16).view(batch, 16, 3, 3).to(device).requires_grad_()
         betas = torch.randn(batch, 10, device=device, requires_grad=True)

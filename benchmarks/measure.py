@@ -20,11 +20,11 @@ def machine() -> str:
 def times_s(candidates: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
     """Seconds of every run of each candidate, one at a time: the latency that a single caller waits.
 
-    On the CPU those of the process (other programs do not count); else of the clock, the device idle before a run and
-    waited for after it.
+    On one thread those of the process (other programs do not count); with several, those of the clock, since threads that
+    wait for each other spin: the machine must be idle. On a GPU, too, the device idle before a run and waited for after.
     """
     cuda = torch.cuda.is_available()
-    clock = time.perf_counter if cuda else time.process_time
+    clock = time.perf_counter if cuda or torch.get_num_threads() > 1 else time.process_time
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warmup + repeats):
         for name, run in candidates.items():

@@ -77,7 +77,7 @@ def evaluate(
         tips=tips,
         batch=batch or settings.evaluate.batch,
     )
-    batches = [range(k, k + 1) for k in range(math.ceil(manifest.count / job.batch))]
+    batches = _pieces(math.ceil(manifest.count / job.batch))
     work = partial(measure, job, bundle) if model_folder is None else partial(measure_with, job, model_folder)
     done = 0
 
@@ -112,6 +112,12 @@ def evaluate(
         errors={name: table.errors for name, table in tables.items()},
         predictions=Predictions.concatenate([part.predictions for part in parts]),
     )
+
+
+def _pieces(batches: int) -> list[range]:
+    """Batches that one worker measures in a row: each piece fetches its shards anew, so few, but some for every core."""
+    size = min(16, max(1, batches // 16))
+    return [range(start, min(start + size, batches)) for start in range(0, batches, size)]
 
 
 def _iterations(name: str) -> int | None:

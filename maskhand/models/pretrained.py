@@ -45,7 +45,14 @@ def pretrained_weights(path: str | Path, wanted: Mapping[str, Tensor], grid: tup
     Raises BackboneError when the file is missing or holds more than tensors and plain values, and when keys are
     missing, of another shape, or unknown.
     """
-    weights = _encoder_keys(read_weights(path, "model.backbone.checkpoint"), path)
+    return fitted(read_weights(path, "model.backbone.checkpoint"), wanted, grid, path)
+
+
+def fitted(
+    stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], grid: tuple[int, int], path: str | Path
+) -> dict[str, Tensor]:
+    """The state dict that was `stored` at `path` under our names and in our shapes; as `pretrained_weights`."""
+    weights = _encoder_keys(stored, path)
     if "pos_embed" in weights and "pos_embed" in wanted:
         weights["pos_embed"] = _fit_positions(weights["pos_embed"], wanted["pos_embed"], grid, path)
     patch = "patch_embed.proj.weight"

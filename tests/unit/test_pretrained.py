@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskhand.config import BackboneConfig
+from maskhand.config import BackboneConfig, load_recipe
 from maskhand.models.backbone import ImageEncoder
-from maskhand.models.pretrained import BackboneError
+from maskhand.models.pretrained import BackboneError, fitted
 
 WIDTH, DEPTH, CROP_PX = 24, 2, 128  # a grid of 8 x 6 patches
 
@@ -24,22 +24,29 @@ def encoder(width: int = WIDTH, **kwargs: object) -> ImageEncoder:
     return ImageEncoder(BackboneConfig(name="vit_tiny_patch16_224", kwargs=sizes), CROP_PX)
 
 
-def published(positions: int, patch: int = 16, last_norm: str = "norm") -> dict[str, Tensor]:
+def published_shapes(
+    positions: int, patch: int = 16, last_norm: str = "norm", width: int = WIDTH, depth: int = DEPTH
+) -> dict[str, tuple[int, ...]]:
     """A vision transformer's weights by the names that timm, MAE and ViTPose give them, written out by hand."""
-    generator = torch.Generator().manual_seed(0)
     shapes: dict[str, tuple[int, ...]] = {
-        "pos_embed": (1, positions, WIDTH),
-        "patch_embed.proj.weight": (WIDTH, 3, patch, patch),
-        "patch_embed.proj.bias": (WIDTH,),
-        f"{last_norm}.weight": (WIDTH,),
-        f"{last_norm}.bias": (WIDTH,),
+        "pos_embed": (1, positions, width),
+        "patch_embed.proj.weight": (width, 3, patch, patch),
+        "patch_embed.proj.bias": (width,),
+        f"{last_norm}.weight": (width,),
+        f"{last_norm}.bias": (width,),
     }
-    for k in range(DEPTH):
+    for k in range(depth):
         for name, rows, columns in (("attn.qkv", 3, 1), ("attn.proj", 1, 1), ("mlp.fc1", 4, 1), ("mlp.fc2", 1, 4)):
-            shapes[f"blocks.{k}.{name}.weight"] = (rows * WIDTH, columns * WIDTH)
-            shapes[f"blocks.{k}.{name}.bias"] = (rows * WIDTH,)
+            shapes[f"blocks.{k}.{name}.weight"] = (rows * width, columns * width)
+            shapes[f"blocks.{k}.{name}.bias"] = (rows * width,)
         for name in ("norm1", "norm2"):
-            shapes[f"blocks.{k}.{name}.weight"] = shapes[f"blocks.{k}.{name}.bias"] = (WIDTH,)
+            shapes[f"blocks.{k}.{name}.weight"] = shapes[f"blocks.{k}.{name}.bias"] = (width,)
+    return shapes
+
+
+def published(positions: int, patch: int = 16, last_norm: str = "norm") -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = published_shapes(positions, patch, last_norm)
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
@@ -81,6 +88,26 @@ def test_published_files_become_our_encoder(write: Callable[[], object], tmp_pat
     for k in range(DEPTH):
         assert torch.equal(loaded[f"blocks.{k}.attn.qkv.weight"], weights[f"{prefix}blocks.{k}.attn.qkv.weight"])
     assert torch.equal(loaded["norm.weight"], weights[f"{prefix}{last}.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "depth"),
+    [("tiny", 192, 12), ("small", 384, 12), ("base", 768, 12), ("large", 1024, 24), ("huge", 1280, 32)],
+)
+def test_every_size_is_built_and_takes_its_published_weights(name: str, width: int, depth: int) -> None:
+    """At full size, without numbers: ViTPose's (256 x 192, patches of 16) and, of the huge one, MAE's patches of 14."""
+    recipe = load_recipe("base").model.backbone
+    cfg = recipe if name == "huge" else recipe.model_copy(update={"name": f"vit_{name}_patch16_224"})
+    with torch.device("meta"):
+        ours = ImageEncoder(cfg, 256)
+        files = [published_shapes(193, last_norm="last_norm", width=width, depth=depth)]
+        files += [published_shapes(257, patch=14, width=width, depth=depth)] if name == "huge" else []
+        stored = [{key: torch.empty(shape) for key, shape in shapes.items()} for shapes in files]
+    assert (ours.channels, ours.grid, len(ours.vit.blocks)) == (width, (16, 12), depth)
+    wanted = ours.vit.state_dict()
+    for weights in stored:
+        found = fitted(weights, wanted, ours.grid, "weights.pth")
+        assert {key: value.shape for key, value in found.items()} == {key: v.shape for key, v in wanted.items()}
 
 
 def test_positions_of_the_same_grid_are_taken_over_with_the_class_position_added(tmp_path: Path) -> None:
