@@ -181,7 +181,11 @@ def main() -> None:
     for name, (tokens, codes) in CURVE.items():
         if wanted.only in (None, name):
             sizes = [f"tokenizer.num_tokens={tokens}", f"tokenizer.codebook_size={codes}"]
-            optim = ("batch=64", f"steps={wanted.steps}", "checkpoint_every=250")  # 16 tokens of 32 poses: too few vectors
+            optim = (
+                "batch=64",
+                f"steps={wanted.steps}",
+                "checkpoint_every=250",
+            )  # 16 tokens of 32 poses: too few vectors
             steps = [f"tokenizer_training.optim.{key}" for key in optim]
             train(name, load_recipe("open", [*sizes, *steps]), pool, wanted.out)
 

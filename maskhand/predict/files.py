@@ -171,6 +171,8 @@ def _pose_json(hand: PlacedHand, side: Side) -> dict[str, Any]:
     return {
         "score": round(hand.score, 4),
         "joint_confidence": dict(zip(MANO_16, _numbers(hand.joint_confidence, 4), strict=True)),
+        "tokens": hand.tokens.tolist(),
+        "token_confidence": _numbers(hand.token_confidence, 4),
         "mano": {
             "side": side,
             "flat_hand_mean": True,

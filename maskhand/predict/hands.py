@@ -177,6 +177,8 @@ def _place(prediction: HandPrediction, batch: HandBatch, crop_px: int, K_px: Arr
             joints_px=projected[k, :, :2] / projected[k, :, 2:],
             crop_camera=prediction.camera[k].numpy(),
             joint_confidence=prediction.joint_confidence[k].numpy(),
+            tokens=prediction.tokens.ids[k].numpy(),
+            token_confidence=prediction.tokens.confidence[k].numpy(),
             score=float(prediction.score[k]),
         )
         for k in range(len(left))

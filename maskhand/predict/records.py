@@ -35,6 +35,10 @@ class PlacedHand:
     """(3,) s, tx, ty for the (mirrored, if left) crop: the network's, or the one that its 2D keypoints say."""
     joint_confidence: Array
     """(16,) mean probability of the pose tokens of each MANO joint."""
+    tokens: Array
+    """(L,) int64, the string of pose tokens (for a left hand those of its mirror image)."""
+    token_confidence: Array
+    """(L,) probability of each token when it was fixed."""
     score: float
     """Mean log probability of the pose tokens."""
 

@@ -17,6 +17,7 @@ from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
 from maskhand.hand.camera import FOCAL
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.crop import box_center_px, crop_side_px
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
@@ -158,6 +159,8 @@ def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):
         mano = hand["mano"]
         assert np.shape(mano["hand_pose"]) == (15, 3) and np.shape(mano["betas"]) == (10,)
         assert np.shape(hand["joints_cam_m"]) == (21, 3) and len(hand["joint_confidence"]) == 16
+        assert len(hand["tokens"]) == len(hand["token_confidence"]) == bundle.model.num_tokens
+        assert np.log(hand["token_confidence"]).mean() == pytest.approx(hand["score"], abs=0.01)
         assert hand["camera"]["crop_is_mirrored"] == (hand["side"] == "left")
         K, points = np.array(hand["camera"]["K_px"]), np.array(hand["joints_cam_m"])
         projected = points @ K.T
@@ -184,6 +187,9 @@ def test_hypotheses_are_ranked_placed_and_counted(bundle, photo, use_detector, m
                 torch.tensor(np.asarray(a)[None], dtype=torch.float32) for a in (h.pose_aa, h.betas, h.transl_cam_m)
             )
             np.testing.assert_allclose(layer.from_axis_angle(*given).vertices_m[0], h.vertices_cam_m, atol=2e-5)
+            decoded = bundle.model.tokenizer.decode_codes(torch.from_numpy(h.tokens)[None])[0]
+            mirrored = torch.from_numpy(h.pose_aa * MIRROR_AXIS_ANGLE).float()
+            np.testing.assert_allclose(axis_angle_to_matrix(mirrored), decoded, atol=1e-4)
         joints = np.concatenate([np.tile(h.joints_cam_m - h.joints_cam_m[0], (h.drawn, 1, 1)) for h in hand.hypotheses])
         by_hand = np.sqrt(((joints - joints.mean(0)) ** 2).sum(-1).mean(0))
         np.testing.assert_allclose(hand.joint_spread_m, by_hand, atol=1e-9)
