@@ -115,7 +115,7 @@ def evaluate(
 
 
 def _pieces(batches: int) -> list[range]:
-    """Batches that one worker measures in a row: each piece fetches its shards anew, so few, but some for every core."""
+    """Batches that a worker measures in a row. A piece fetches its shards anew: few pieces, but some for every core."""
     size = min(16, max(1, batches // 16))
     return [range(start, min(start + size, batches)) for start in range(0, batches, size)]
 
