@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -232,13 +232,17 @@ def data_digest(workspace: Workspace, name: str) -> str:
     return read_manifest(workspace.shard_set(name), IMAGES).digest
 
 
-def training_digests(workspace: Workspace, recipe: str, overrides: Sequence[str]) -> dict[str, str]:
+def source_digests(dataset: str) -> dict[str, str]:
+    """What decides the samples and targets made of a data set's published files, beside these: card and hand model."""
+    from maskhand.catalog import load_spec
+
+    return {"card": load_spec(dataset).digest(), "hand_model": _hand_digest()}
+
+
+def training_digests(workspace: Workspace, wanted: Recipe) -> dict[str, str]:
     """Everything outside the recipe that decides the outcome of its trainings: name -> digest (12 hex digits)."""
-    from maskhand.config import load_recipe
-    from maskhand.hand.model_file import default_hand_path, load_hand_model
     from maskhand.shards.manifest import read_manifest
 
-    wanted = load_recipe(recipe, overrides)
     digests = {
         f"{name}/{part}": read_manifest(workspace.shard_set(name), part).digest
         for name in wanted.data.train
@@ -247,7 +251,13 @@ def training_digests(workspace: Workspace, recipe: str, overrides: Sequence[str]
     for name in wanted.data.pose_sets:
         digests[f"{name}/{MANO}"] = read_manifest(workspace.shard_set(name), MANO).digest
     digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, wanted))}
-    return digests | {"hand_model": load_hand_model(default_hand_path()).digest, "models": _models_digest()}
+    return digests | {"hand_model": _hand_digest(), "models": _models_digest()}
+
+
+def _hand_digest() -> str:
+    from maskhand.hand.model_file import default_hand_path, load_hand_model
+
+    return load_hand_model(default_hand_path()).digest
 
 
 def _models_digest() -> str:

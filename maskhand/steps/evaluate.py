@@ -46,16 +46,19 @@ def model_folder(workspace: Workspace, model: str) -> str:
 
 
 def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict[str, str]:
-    """Everything that decides an evaluation: the model's weights (an alias may mean others tomorrow) and the data."""
+    """Everything that decides an evaluation: the weights (an alias may mean others tomorrow), the data, their cards."""
+    from maskhand.catalog import load_spec
     from maskhand.shards.manifest import find_manifest
 
     folder = model_folder(workspace, model)
     recipe = parse_recipe(json.loads(storage.read_bytes(storage.join(folder, "recipe.json"))), f"{folder}/recipe.json")
     parts = [(name, MANO) for name in recipe.data.train]  # the mean pose
-    for name in sets or recipe.data.evaluate:
+    measured = sets or recipe.data.evaluate
+    for name in measured:
         parts += [(name, part) for part in (IMAGES, MANO, f"keypoints.{recipe.data.keypoints.detector}")]
     found = {f"{name}/{part}": find_manifest(workspace.shard_set(name), part) for name, part in parts}
     digests = {name: manifest.digest for name, manifest in found.items() if manifest is not None}
+    digests |= {f"card of {name}": load_spec(name.partition("/")[0]).digest() for name in measured}
     return digests | {"model": Receipt.of(storage.join(folder, BUNDLE_FILE)).digest}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -145,10 +146,15 @@ def plan(
 
 
 def digests(workspace: Workspace, wanted: RowPlan) -> dict[str, str]:
-    """Everything outside the recipe that decides a row's numbers: part of the key under which a flow caches it."""
+    """Everything that decides a row's numbers, its own text included: the key under which a flow caches it."""
     from maskhand.shards.manifest import find_manifest
+    from maskhand.tables import rows
 
-    found = data.training_digests(workspace, wanted.source, wanted.changes) if wanted.row.trains else {}
+    measured = (wanted.row.measure, rows.paper_table(wanted.table).metrics_of(wanted.row), wanted.runs, wanted.sets)
+    text = repr((*measured, rows.embedded().generated))
+    found = {"recipe": wanted.recipe.digest(), "row": hashlib.sha256(text.encode()).hexdigest()[:12]}
+    if wanted.row.trains:
+        found |= data.training_digests(workspace, wanted.recipe)
     for name in wanted.sets.values():
         for part in ("images", "mano", f"keypoints.{wanted.recipe.data.keypoints.detector}"):
             manifest = find_manifest(workspace.shard_set(name), part)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskhand.progress import Progress
-from maskhand.steps.data import IMAGES, mocap_files, training_digests
+from maskhand.steps import data
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
@@ -30,8 +29,8 @@ def train_tokenizer(
     from maskhand.training import tokenizer_loop
 
     wanted = load_recipe(recipe, overrides)
-    inputs = _inputs(workspace, recipe, overrides, label)
-    job = tokenizer_loop.TokenizerJob(wanted, workspace.shards_uri, mocap_files(workspace, wanted))
+    inputs = _inputs(workspace, wanted, label)
+    job = tokenizer_loop.TokenizerJob(wanted, workspace.shards_uri, data.mocap_files(workspace, wanted))
     steps = wanted.tokenizer_training.optim.steps
     return _train("tokenizer", tokenizer_loop.run, job, wanted, inputs, steps, TOKENIZER_FILE, workspace, progress)
 
@@ -45,16 +44,31 @@ def train_transformer(
     from maskhand.training.checkpoint import tokenizer_folder
 
     wanted = load_recipe(recipe, overrides)
+    inputs = _inputs(workspace, wanted, label, tokenizer)
     tokenizer = str(tokenizer_folder(tokenizer))  # absolute: the workers have a working directory of their own
-    marker = Path(tokenizer) / TOKENIZER_FILE
-    inputs = _inputs(workspace, recipe, overrides, label) | {"tokenizer": Receipt.of(str(marker)).digest}
     job = transformer_loop.TransformerJob(wanted, workspace.shards_uri, tokenizer)
     steps = wanted.training.optim.steps
     return _train("transformer", transformer_loop.run, job, wanted, inputs, steps, BUNDLE_FILE, workspace, progress)
 
 
-def _inputs(workspace: Workspace, recipe: str, overrides: Sequence[str], label: str) -> dict[str, str]:
-    return training_digests(workspace, recipe, overrides) | ({"label": label} if label else {})
+def input_digests(
+    workspace: Workspace, recipe: str, overrides: Sequence[str], label: str, tokenizer: str | None = None
+) -> dict[str, str]:
+    """Everything that decides a training, the values of the recipe included; tokenizer: of a masked transformer."""
+    from maskhand.config import load_recipe
+
+    wanted = load_recipe(recipe, overrides)
+    return _inputs(workspace, wanted, label, tokenizer) | {"recipe": wanted.digest()}
+
+
+def _inputs(workspace: Workspace, recipe: Recipe, label: str, tokenizer: str | None = None) -> dict[str, str]:
+    """The same without the recipe, whose part in the identity of a run depends on the kind of training."""
+    from maskhand.training.checkpoint import tokenizer_folder
+
+    digests = data.training_digests(workspace, recipe) | ({"label": label} if label else {})
+    if tokenizer is not None:
+        digests["tokenizer"] = Receipt.of(str(tokenizer_folder(tokenizer) / TOKENIZER_FILE)).digest
+    return digests
 
 
 def _train(
@@ -77,7 +91,7 @@ def _train(
     identity = run_identity(kind, recipe, inputs)
     name = f"{kind}-{recipe.name}-{identity}"
     tracker = Tracker.of(workspace)
-    lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{IMAGES}"]) for s in recipe.data.train]
+    lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{data.IMAGES}"]) for s in recipe.data.train]
     tags = {"identity": identity, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
     run_id = tracker.find_run(kind, identity) or tracker.start_run(kind, recipe, tags, lineage, run_name=name)
     try:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from maskhand.catalog import catalogue_dirs
+from maskhand.hand.model_file import OPEN_HAND_FOLDER
 from maskhand.shards.layout import ShardError
 from maskhand.steps import data
 from maskhand.steps.receipt import Receipt
@@ -40,6 +42,22 @@ def test_the_fingerprint_of_raw_data_follows_annotations_not_pictures(tmp_path: 
     assert second != first
     (tmp_path / "more.json").write_text("{}")
     assert data.raw_fingerprint(str(tmp_path)) not in (first, second)
+
+
+def test_what_shards_are_made_of_is_the_card_and_the_hand_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = data.source_digests("freihand")
+    card = tmp_path / "catalogue" / "freihand" / "card.yaml"
+    card.parent.mkdir(parents=True)
+    text = (catalogue_dirs()[0] / "freihand" / "card.yaml").read_text()
+    card.write_text(text.replace("units: m\n", "units: mm\n"))
+    monkeypatch.setenv("MASKHAND_CATALOG", str(card.parents[1]))
+    other_card = data.source_digests("freihand")
+    assert other_card["card"] != own["card"] and other_card["hand_model"] == own["hand_model"]
+    (tmp_path / "MANO_RIGHT.pkl").write_bytes((OPEN_HAND_FOLDER / "OPEN_HAND_RIGHT.pkl").read_bytes() + b"\n")
+    monkeypatch.setenv("MASKHAND_MANO_DIR", str(tmp_path))
+    assert data.source_digests("freihand")["hand_model"] != own["hand_model"]
 
 
 def test_only_rebuild_replaces_what_does_not_fit() -> None:
