@@ -17,6 +17,7 @@ from maskhand.catalog import benchmarks, load_spec
 from maskhand.config import load_recipe
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS
 from maskhand.evaluation import pieces
+from maskhand.evaluation.metrics.alignment import procrustes_align
 from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import shown_hands
 from maskhand.evaluation.result import EvaluationResult
@@ -230,6 +231,29 @@ def test_a_picture_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, 
         ).undetected
         == 0
     )
+
+
+def test_the_hands_of_a_report_are_those_that_were_measured(bundle: ModelBundle, set_uri: str) -> None:
+    """Codes are drawn (temperature 1): a second prediction would be another hand than the one the error belongs to."""
+    drawn = RECIPE.model_copy(update={"sampler": RECIPE.sampler.model_copy(update={"decode": "codes"})})
+    found = evaluate(bundle, set_uri, drawn)
+    for hand in shown_hands(bundle, found, drawn, each=2, tile_px=48):
+        assert hand.truth_m is not None and hand.errors["key"] == hand.key
+        moved = procrustes_align(hand.vertices_m[None], hand.truth_m[None])[0]
+        error_mm = 1e3 * np.linalg.norm(moved - hand.truth_m, axis=-1).mean()
+        assert error_mm == pytest.approx(hand.errors["pa_mpvpe_mm"], abs=0.01)
+        assert hand.confidence.mean() == pytest.approx(hand.errors["mean_confidence"], abs=1e-5)
+        assert np.abs(hand.pictures[2].astype(int) - hand.pictures[0]).mean() > 0.5, "a mesh is drawn"
+
+
+def test_a_picture_that_cannot_be_decoded_is_shown_black(bundle: ModelBundle, tmp_path: Path) -> None:
+    broken = dataclasses.replace(SAMPLES[2], image=SAMPLES[2].image[:60] + b"IEND\xaeB`\x82")
+    uri = str(tmp_path / "freihand_synth" / "evaluation")
+    write_set(uri, [*SAMPLES[:2], broken, *SAMPLES[3:]])
+    found = evaluate(bundle, uri)
+    hand = next(hand for hand in shown_hands(bundle, found, each=3, tile_px=48) if hand.key == broken.key)
+    assert not hand.pictures[0].any() and np.isnan(hand.vertices_m).all()
+    assert page("m", "d", [Measurement(found, [hand])], bundle.model.mano.faces.numpy())
 
 
 def test_the_page_is_one_file_and_shows_what_was_found(bundle: ModelBundle, result: EvaluationResult) -> None:

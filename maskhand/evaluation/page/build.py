@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from maskhand.evaluation.page.findings import Figure, Group, figures, groups
-from maskhand.evaluation.report import ShownHand
+from maskhand.evaluation.report import ShownHand, error_lines
 from maskhand.evaluation.result import MAIN_COLUMNS, EvaluationResult
 
 Array = np.ndarray
@@ -118,11 +118,10 @@ def _sentences(result: EvaluationResult) -> list[str]:
 def _hand(hand: ShownHand) -> _Hand:
     titles = ("picture", "given 2D pose", "prediction", "ground truth")
     chosen = [(t, p) for t, p in zip(titles, hand.pictures, strict=True) if t != "ground truth" or hand.has_truth]
-    error = hand.errors["pa_mpjpe_mm"]
     return _Hand(
         group=hand.group,
         key=hand.key,
-        error=f"{error:.1f} mm" if error == error else f"{hand.errors['epe_px']:.1f} px",
+        error=", ".join(error_lines(hand.errors)),
         side=str(hand.errors["side"]),
         confidence=float(hand.confidence.mean()),
         pictures=[(title, _jpeg(picture)) for title, picture in chosen],
