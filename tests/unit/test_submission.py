@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -28,8 +29,10 @@ from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
+from maskhand.steps import evaluate as evaluate_step
 from maskhand.steps.reevaluate import Measured, measure
 from maskhand.steps.score import score
+from maskhand.tracking import ModelVersion, Promotion, Tracker
 from maskhand.workspace import Workspace
 
 COUNT = 7
@@ -157,6 +160,44 @@ def test_a_benchmark_of_2d_keypoints_alone_is_re_evaluated_by_its_pck(
     assert found.samples_uri is None and found.mean_pose_pa_mpjpe_mm is None
     assert "pa_mpjpe_mm" not in found.metrics
     assert 0 < found.metrics["pck_015"] < 1 and np.isfinite(found.metrics["epe_px"])
+
+
+def test_a_set_of_2d_keypoints_alone_is_evaluated_and_its_model_registered(
+    bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = [
+        dataclasses.replace(hand, joints_cam_m=None, joints_3d_valid=None, vertices_cam_m=None, mano=None)
+        for hand in SAMPLES
+    ]
+    home, name = Workspace(tmp_path, str(tmp_path / "shards")), "hamer_eval/TEST_newdays_img_all"
+    write_set(home.shard_set(name), flat)
+    folder = tmp_path / "model"
+    ModelBundle.save(folder, bundle.model, RECIPE, {})
+    receipt = evaluate_step.evaluate(home, str(folder), [name], silent)
+    assert receipt.numbers == {"samples": COUNT}
+    assert evaluate_step.table(receipt)[1] == [[name, "T=2", *["–"] * 5]]
+    sections = Path(evaluate_step.page_uri(receipt)).read_text().partition("<script>")[0]
+    assert "nan" not in sections.replace("nanoseconds", "") and "EPE" in sections
+    assert Path(receipt.folder, name, "submission", "pred.npz").is_file()
+
+    asked: list[Mapping[str, float]] = []
+    version = ModelVersion("maskhand", 1)
+    monkeypatch.setattr(Tracker, "register_model", lambda self, _, __, metrics, ___: asked.append(metrics) or version)
+    monkeypatch.setattr(Tracker, "promote", lambda self, version: Promotion(version, ("challenger",), "not a number"))
+    monkeypatch.setattr(evaluate_step, "track", lambda *_: "run")
+    registered = evaluate_step.register(home, str(folder), receipt.uri, "run")
+    assert all(np.isnan(value) for value in asked[0].values()) and not set(asked[0]) & set(registered.numbers)
+
+
+def test_a_partial_benchmark_is_reported_without_its_submission(bundle: ModelBundle, tmp_path: Path) -> None:
+    home, name = Workspace(tmp_path, str(tmp_path / "shards")), "dexycb/s0_test"
+    write_set(home.shard_set(name), [dataclasses.replace(hand, origin={"index": None}) for hand in SAMPLES])
+    folder = tmp_path / "model"
+    ModelBundle.save(folder, bundle.model, RECIPE, {})
+    receipt = evaluate_step.evaluate(home, str(folder), [name], silent)
+    assert str(receipt.numbers["no_submission"]).startswith(f"{name}: a sample's origin has no index")
+    assert Path(receipt.folder, name, "sheet.png").is_file() and Path(evaluate_step.page_uri(receipt)).is_file()
+    assert not Path(receipt.folder, name, "submission").exists()
 
 
 def test_interhand_pairs_both_hands_of_an_annotation(tmp_path: Path, result: EvaluationResult) -> None:
