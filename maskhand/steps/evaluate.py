@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskhand import storage
@@ -19,6 +19,7 @@ from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
     from maskhand.evaluation.result import EvaluationResult
+    from maskhand.tracking import Tracker
 
 SUMMARY = "evaluation.json"
 """Written last into the folder of an evaluation: the model and, per set, `result.json` with its neighbours."""
@@ -158,11 +159,18 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
     from maskhand.tracking import Lineage, Tracker
 
     summary, tracker = _read(evaluation), Tracker.of(workspace)
-    if run_id is None:
-        recipe = ModelBundle.load(model_folder(workspace, summary["model"])).recipe
-        lineage = [Lineage(name, result["set"], result["data_digest"]) for name, result in summary["sets"].items()]
-        tags = {"model": summary["model"], "model_digest": summary["model_digest"], **flow_tags()}
-        run_id = tracker.start_run("evaluation", recipe, tags, lineage)
+    if run_id is not None:
+        _log(tracker, run_id, summary)
+        return run_id
+    recipe = ModelBundle.load(model_folder(workspace, summary["model"])).recipe
+    lineage = [Lineage(name, result["set"], result["data_digest"]) for name, result in summary["sets"].items()]
+    tags = {"model": summary["model"], "model_digest": summary["model_digest"], **flow_tags()}
+    with tracker.run("evaluation", recipe, tags, lineage) as run_id:
+        _log(tracker, run_id, summary)
+    return run_id
+
+
+def _log(tracker: Tracker, run_id: str, summary: Mapping[str, Any]) -> None:
     for name, result in summary["sets"].items():
         for row in result["rows"]:
             predictor = row["name"].replace("=", "").replace(" ", "_")
@@ -172,7 +180,6 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
             if not file.startswith(SUBMISSION):  # as large as the benchmark, and made again by the same command
                 tracker.log_file(run_id, uri, f"evaluation/{name}")
     tracker.log_file(run_id, summary["page"], "evaluation")
-    return run_id
 
 
 def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str) -> Receipt:

@@ -137,9 +137,8 @@ def log(workspace: Workspace, model: str, found: Sequence[Measured]) -> list[str
         **flow_tags(),
     }
     lineage = [Lineage(m.set_name, workspace.shard_set(m.set_name), m.data_digest) for m in found]
-    run_id = tracker.start_run(KIND, recipe, tags, lineage, run_name=f"{KIND} {model}")
-    tracker.log_metrics(run_id, metrics)
-    tracker.end_run(run_id)
+    with tracker.run(KIND, recipe, tags, lineage, run_name=f"{KIND} {model}") as run_id:
+        tracker.log_metrics(run_id, metrics)
     return flags
 
 

@@ -106,13 +106,13 @@ def _train(
                 reporter=RunReporter(tracker.uri, run_id),
                 on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
             )
+        progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
+        if not (done.reused and tracker.is_finished(run_id)):  # a call may have ended between training and these lines
+            tracker.log_history(run_id, done.run_dir / "metrics.jsonl")
+            tracker.end_run(run_id)
     except BaseException:
         tracker.end_run(run_id, status="FAILED")
         raise
-    progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
-    if not done.reused:
-        tracker.log_history(run_id, done.run_dir / "metrics.jsonl")
-        tracker.end_run(run_id)
     return Receipt.of(str(done.export_dir / marker), run_id=run_id, steps=done.steps, restarts=done.restarts)
 
 

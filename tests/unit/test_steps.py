@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from maskhand.catalog import catalogue_dirs
+from maskhand.cluster import session
+from maskhand.cluster import train as cluster_train
+from maskhand.cluster.run_folder import FitResult
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
+from maskhand.progress import silent
 from maskhand.shards.layout import ShardError
-from maskhand.steps import data
+from maskhand.steps import data, train
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
+from maskhand.tracking import Tracker
 from maskhand.workspace import Workspace
 
 
@@ -58,6 +64,29 @@ def test_what_shards_are_made_of_is_the_card_and_the_hand_model(
     (tmp_path / "MANO_RIGHT.pkl").write_bytes((OPEN_HAND_FOLDER / "OPEN_HAND_RIGHT.pkl").read_bytes() + b"\n")
     monkeypatch.setenv("MASKHAND_MANO_DIR", str(tmp_path))
     assert data.source_digests("freihand")["hand_model"] != own["hand_model"]
+
+
+def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    export = tmp_path / "run" / "export"
+    export.mkdir(parents=True)
+    (export / train.TOKENIZER_FILE).write_text("{}")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "train/loss": 0.5}\n')
+    kept = FitResult(tmp_path / "run", export, {"train/loss": 0.5}, 1, 0, 0.1, reused=True)
+    digests = {"freihand_synth/training/images": "d", "freihand_synth/training/mano": "d"}
+    monkeypatch.setattr(cluster_train, "fit", lambda *_, **__: kept)
+    monkeypatch.setattr(session, "ray_session", nullcontext)
+    monkeypatch.setattr(data, "training_digests", lambda *_: digests)
+    monkeypatch.setattr(data, "mocap_files", lambda *_: ())
+    receipt = train.train_tokenizer(home, "tiny", [], "", silent)
+    (run,) = Tracker.of(home).history("tokenizer")
+    assert run.run_id == receipt.numbers["run_id"]
+    curves = tmp_path / "mlflow" / "artifacts" / run.run_id / "artifacts" / "curves.png"
+    written_ns = curves.stat().st_mtime_ns
+    assert train.train_tokenizer(home, "tiny", [], "", silent) == receipt
+    assert curves.stat().st_mtime_ns == written_ns, "a run that is finished is left as it is"
 
 
 def test_only_rebuild_replaces_what_does_not_fit() -> None:

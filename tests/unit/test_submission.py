@@ -199,6 +199,9 @@ def test_a_partial_benchmark_is_reported_without_its_submission(bundle: ModelBun
     assert str(receipt.numbers["no_submission"]).startswith(f"{name}: a sample's origin has no index")
     assert Path(receipt.folder, name, "sheet.png").is_file() and Path(evaluate_step.page_uri(receipt)).is_file()
     assert not Path(receipt.folder, name, "submission").exists()
+    run_id = evaluate_step.track(home, receipt)
+    (kept,) = Tracker.of(home).history("evaluation")
+    assert kept.run_id == run_id and kept.metrics[f"eval/{name}/T2/pa_mpjpe_mm"] > 0
 
 
 def test_interhand_pairs_both_hands_of_an_annotation(tmp_path: Path, result: EvaluationResult) -> None:

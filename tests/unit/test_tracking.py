@@ -53,6 +53,14 @@ def test_a_run_holds_recipe_code_and_data(tracker: Tracker, client: Any) -> None
     assert tracker.find_run("tokenizer", "id-1") is None and tracker.find_run("transformer", "id-2") is None
 
 
+def test_a_run_ends_with_its_block(tracker: Tracker, client: Any) -> None:
+    with tracker.run("evaluation", small_recipe(), {}) as good:
+        assert not tracker.is_finished(good)
+    with pytest.raises(OSError, match="lost"), tracker.run("evaluation", small_recipe(), {}) as bad:
+        raise OSError("lost")
+    assert tracker.is_finished(good) and client.get_run(bad).info.status == "FAILED"
+
+
 def test_a_reporter_travels_and_writes_every_step(tracker: Tracker, client: Any) -> None:
     run_id = tracker.start_run("tokenizer", small_recipe(), {})
     reporter = pickle.loads(pickle.dumps(RunReporter(tracker.uri, run_id)))
