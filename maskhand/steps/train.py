@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskhand.progress import Progress
+from maskhand.shards.layout import IMAGES, MANO
 from maskhand.steps import data
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
     from maskhand.config import Recipe
+    from maskhand.training.checkpoint import Kind
     from maskhand.training.worker import Worker
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -29,7 +31,7 @@ def train_tokenizer(
     from maskhand.training import tokenizer_loop
 
     wanted = load_recipe(recipe, overrides)
-    inputs = _inputs(workspace, wanted, label)
+    inputs = _inputs(workspace, "tokenizer", wanted, label)
     job = tokenizer_loop.TokenizerJob(wanted, workspace.shards_uri, data.mocap_files(workspace, wanted))
     steps = wanted.tokenizer_training.optim.steps
     return _train("tokenizer", tokenizer_loop.run, job, wanted, inputs, steps, TOKENIZER_FILE, workspace, progress)
@@ -44,7 +46,7 @@ def train_transformer(
     from maskhand.training.checkpoint import tokenizer_folder
 
     wanted = load_recipe(recipe, overrides)
-    inputs = _inputs(workspace, wanted, label, tokenizer)
+    inputs = _inputs(workspace, "transformer", wanted, label, tokenizer)
     tokenizer = str(tokenizer_folder(tokenizer))  # absolute: the workers have a working directory of their own
     job = transformer_loop.TransformerJob(wanted, workspace.shards_uri, tokenizer)
     steps = wanted.training.optim.steps
@@ -54,25 +56,31 @@ def train_transformer(
 def input_digests(
     workspace: Workspace, recipe: str, overrides: Sequence[str], label: str, tokenizer: str | None = None
 ) -> dict[str, str]:
-    """Everything that decides a training, the values of the recipe included; tokenizer: of a masked transformer."""
+    """Everything that decides a training, the values of the recipe included.
+
+    tokenizer: of a masked transformer; None: VQ-MANO itself is trained.
+    """
     from maskhand.config import load_recipe
 
     wanted = load_recipe(recipe, overrides)
-    return _inputs(workspace, wanted, label, tokenizer) | {"recipe": wanted.digest()}
+    kind: Kind = "tokenizer" if tokenizer is None else "transformer"
+    return _inputs(workspace, kind, wanted, label, tokenizer) | {"recipe": wanted.digest()}
 
 
-def _inputs(workspace: Workspace, recipe: Recipe, label: str, tokenizer: str | None = None) -> dict[str, str]:
+def _inputs(
+    workspace: Workspace, kind: Kind, recipe: Recipe, label: str, tokenizer: str | None = None
+) -> dict[str, str]:
     """The same without the recipe, whose part in the identity of a run depends on the kind of training."""
     from maskhand.training.checkpoint import tokenizer_folder
 
-    digests = data.training_digests(workspace, recipe) | ({"label": label} if label else {})
+    digests = data.training_digests(workspace, kind, recipe) | ({"label": label} if label else {})
     if tokenizer is not None:
         digests["tokenizer"] = Receipt.of(str(tokenizer_folder(tokenizer) / TOKENIZER_FILE)).digest
     return digests
 
 
 def _train(
-    kind: Any,
+    kind: Kind,
     loop: Callable[[Any, Worker], dict[str, float]],
     job: Any,
     recipe: Recipe,
@@ -91,7 +99,8 @@ def _train(
     identity = run_identity(kind, recipe, inputs)
     name = f"{kind}-{recipe.name}-{identity}"
     tracker = Tracker.of(workspace)
-    lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{data.IMAGES}"]) for s in recipe.data.train]
+    sets, part = (recipe.data.pose_sets, MANO) if kind == "tokenizer" else (recipe.data.train, IMAGES)
+    lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
     tags = {"identity": identity, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
     run_id = tracker.find_run(kind, identity) or tracker.start_run(kind, recipe, tags, lineage, run_name=name)
     try:

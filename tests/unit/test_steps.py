@@ -7,11 +7,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from hand_sets import make_samples, write_set
 
+from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import catalogue_dirs
 from maskhand.cluster import session
 from maskhand.cluster import train as cluster_train
 from maskhand.cluster.run_folder import FitResult
+from maskhand.config import load_recipe
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
 from maskhand.progress import silent
 from maskhand.shards.layout import ShardError
@@ -66,6 +69,31 @@ def test_what_shards_are_made_of_is_the_card_and_the_hand_model(
     assert data.source_digests("freihand")["hand_model"] != own["hand_model"]
 
 
+def test_a_training_asks_for_what_it_reads_alone(tmp_path: Path) -> None:
+    home, uri = Workspace(tmp_path, str(tmp_path / "shards")), str(tmp_path / "shards" / "freihand_synth" / "training")
+    write_set(uri, make_samples(2))
+    annotate_mano(uri)
+    recipe = load_recipe("tiny", ["data.train={freihand_synth/training: 1.0}", "data.mocap=false"])
+    part, poses = "freihand_synth/training", {"hand_model", "models"}
+    assert data.training_digests(home, "tokenizer", recipe).keys() == poses | {f"{part}/mano"}
+    with pytest.raises(ShardError, match="keypoints"):
+        data.training_digests(home, "transformer", recipe)
+    annotated = load_recipe("tiny", ["data.keypoints.train_source=annotated"])
+    found = data.training_digests(home, "transformer", annotated)
+    assert found.keys() == poses | {f"{part}/images", f"{part}/mano"}
+
+
+def test_a_pose_file_that_is_asked_for_and_absent_is_a_sentence(tmp_path: Path) -> None:
+    home, recipe = Workspace(tmp_path, str(tmp_path / "shards")), load_recipe("tiny")
+    with pytest.raises(FileNotFoundError, match=r"freihand_synth/mocap.npz: not found, but data.mocap is true"):
+        data.mocap_files(home, recipe)
+    path = home.raw / "freihand_synth" / "mocap.npz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    assert data.mocap_files(home, recipe) == (str(path),)
+    assert data.mocap_files(home, load_recipe("tiny_text")) == ()
+
+
 def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +103,7 @@ def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
     (export / train.TOKENIZER_FILE).write_text("{}")
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "train/loss": 0.5}\n')
     kept = FitResult(tmp_path / "run", export, {"train/loss": 0.5}, 1, 0, 0.1, reused=True)
-    digests = {"freihand_synth/training/images": "d", "freihand_synth/training/mano": "d"}
+    digests = {"freihand_synth/training/mano": "d"}
     monkeypatch.setattr(cluster_train, "fit", lambda *_, **__: kept)
     monkeypatch.setattr(session, "ray_session", nullcontext)
     monkeypatch.setattr(data, "training_digests", lambda *_: digests)

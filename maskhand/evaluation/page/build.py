@@ -99,10 +99,7 @@ def _section(measured: Measurement) -> _Section:
 
 def _sentences(result: EvaluationResult) -> list[str]:
     found = [f"{result.count:,} hands; {result.with_joints:,} with 3D joints, {result.with_mesh:,} with a mesh."]
-    gain = result.gain_over_baseline()
-    if gain is not None:
-        side = "below" if gain >= 0 else "above"
-        found.append(f"PA-MPJPE of {result.best.name} is {100 * abs(gain):.1f} % {side} the mean pose's.")
+    found += result.gain_sentences()
     failed = {row.name: row.failed for row in result.rows if row.failed}
     found.append(
         "Failed and scored as a point: " + ", ".join(f"{name} {count:,}" for name, count in failed.items()) + "."
