@@ -18,7 +18,7 @@ def keypoints(workspace: str, name: str, data_digest: str, detector: str, rebuil
 
 
 @step("annotate-mano")
-def mano(workspace: str, name: str, data_digest: str, rebuild: bool) -> Receipt:
+def mano(workspace: str, name: str, digests: dict[str, str], rebuild: bool) -> Receipt:
     with told(f"mano {name}", slug("progress-mano", name)) as progress:
         return data.annotate_mano(workspace_for(workspace), name, progress, rebuild)
 
@@ -40,8 +40,9 @@ def annotate_shards(
     receipts = []
     for name in sets:
         digest = data.data_digest(home, name)
+        targets_from = data.source_digests(name.partition("/")[0]) | {"images": digest}
         receipts.append(done(keypoints, root, name, digest, detector, rebuild))
-        receipts.append(done(mano, root, name, digest, rebuild))
+        receipts.append(done(mano, root, name, targets_from, rebuild))
         inspect_shards.show(home, name)
     table("sidecar-sets", [{"manifest": r.uri, **r.numbers} for r in receipts], "sidecar shards and their counts")
     return receipts

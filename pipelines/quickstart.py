@@ -28,7 +28,9 @@ from pipelines.train_vq_mano import train_vq_mano
 
 
 @step("synthesise")
-def synthesise(workspace: str, hands: int, evaluation_hands: int, mocap_poses: int, seed: int) -> Receipt:
+def synthesise(
+    workspace: str, hands: int, evaluation_hands: int, mocap_poses: int, seed: int, digests: dict[str, str]
+) -> Receipt:
     with told("render hands", "progress-synthesise") as progress:
         home = workspace_for(workspace)
         return data.synthesise(home, hands, evaluation_hands, mocap_poses, seed, progress, rebuild=True)
@@ -56,7 +58,7 @@ def quickstart(
     # One Ray session for all stages: each start and stop would cost seconds.
     with ray_session():
         with clock.stage("synthetic pictures"):
-            done(synthesise, root, hands, evaluation_hands, mocap_poses, seed)
+            done(synthesise, root, hands, evaluation_hands, mocap_poses, seed, data.source_digests(data.SYNTHETIC))
         with clock.stage("shards"):
             # Another size or seed is other data under the same name: what the earlier one made is replaced.
             shard_datasets([data.SYNTHETIC], rebuild=True, workspace=root)

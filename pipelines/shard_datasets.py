@@ -12,7 +12,7 @@ from pipelines.step import done, slug, step, table, told
 
 
 @step("shard")
-def shard(workspace: str, dataset: str, split: str, raw: str, raw_fingerprint: str, rebuild: bool) -> Receipt:
+def shard(workspace: str, dataset: str, split: str, raw: str, digests: dict[str, str], rebuild: bool) -> Receipt:
     with told(f"shard {dataset}/{split}", slug("progress-shard", dataset, split)) as progress:
         return data.shard(workspace_for(workspace), dataset, split, raw, progress, rebuild)
 
@@ -33,7 +33,7 @@ def shard_datasets(
     receipts = []
     for name in datasets:
         folder = data.raw_folder(home, name, raw)
-        made_from = data.raw_fingerprint(folder)
+        made_from = data.source_digests(name) | {"raw": data.raw_fingerprint(folder)}
         for split in data.splits(home, name, raw):
             receipts.append(done(shard, str(home.root), name, split, folder, made_from, rebuild))
             inspect_shards.show(home, f"{name}/{split}")

@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
-from maskhand.steps import data, evaluate, train
+from maskhand.steps import evaluate, train
 from maskhand.steps.receipt import Receipt
 from pipelines.evaluate_maskhand import measure, show
 from pipelines.runtime import workspace_for
@@ -47,7 +47,7 @@ def train_maskhand(
     home = workspace_for(workspace)
     root = str(home.root)
     folder = tokenizer or train_vq_mano(recipe, overrides, label, root).folder
-    digests = data.training_digests(home, recipe, overrides)
+    digests = train.input_digests(home, recipe, overrides, label, folder)
     model = done(transformer, root, recipe, overrides, digests, folder, label)
     measured = done(measure, root, model.folder, evaluate.input_digests(home, model.folder, []), [])
     show(measured)

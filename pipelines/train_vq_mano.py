@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from maskhand.steps import data, train
+from maskhand.steps import train
 from maskhand.steps.receipt import Receipt
 from pipelines.runtime import workspace_for
 from pipelines.step import done, step, table, told
@@ -29,7 +29,7 @@ def train_vq_mano(
     another training of the same settings; workspace: else `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
-    digests = data.training_digests(home, recipe, overrides)
+    digests = train.input_digests(home, recipe, overrides, label)
     receipt = done(tokenizer, str(home.root), recipe, overrides, digests, label)
     table("vq-mano", [{"tokenizer": receipt.uri, **receipt.numbers}], "trained pose tokenizers")
     return receipt

@@ -28,7 +28,9 @@ def evaluate(
         str | None,
         typer.Option(help="Its sets: freihand, ho3d_v3, dexycb, hint, interhand, synthetic ...", show_default=False),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Ray workers; any number gives the same numbers.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Ray workers, on CPU; any number gives the same numbers there.")
+    ] = 1,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Measure a model on held-out shard sets, beside a predictor that always says the mean pose."""

@@ -13,6 +13,7 @@ from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import FINGERTIP_VERTICES, MIRROR_POINT, Side
 from maskhand.hand.camera import FOCAL, crop_camera_to_full, project_crop
 from maskhand.loading.crop import apply_affine
+from maskhand.sample import HandSample
 from maskhand.shards.reader import ShardSample
 
 Array = np.ndarray
@@ -38,6 +39,8 @@ class Predictions:
     """(N, 21, 2) float32, projected by the crop camera. NaN for a failed sample."""
     truth_cam_m: Array
     """(N, 21, 3) float32 annotated joints; NaN where a joint is not annotated."""
+    joint_confidence: Array
+    """(N, 16) float32 of MANO's joints."""
 
     @classmethod
     def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
@@ -69,17 +72,11 @@ def place(
     crop_px: int,
     tips: Sequence[str | None],
 ) -> Predictions:
-    """Put B predicted right hands before their pictures' cameras, as they are seen there.
-
-    A picture without a known camera gets HaMeR's: a long focal length, the principal point in the middle.
-    """
+    """Put B predicted right hands before their pictures' cameras (`picture_camera`), as they are seen there."""
     left = hands.is_left.numpy()
     size = hands.image_size_px.numpy()
-    known = [row.sample.camera for row in rows]
-    focal = np.array(
-        [FOCAL * size[k].max() if camera is None else np.diag(camera.K_px)[:2].mean() for k, camera in enumerate(known)]
-    )
-    centre = np.array([(size[k] - 1) / 2 if camera is None else camera.K_px[:2, 2] for k, camera in enumerate(known)])
+    cameras = np.stack([picture_camera(row.sample) for row in rows])
+    focal, centre = cameras[:, 0, 0], cameras[:, :2, 2]
     centre[left, 0] = size[left, 0] - 1 - centre[left, 0]
     translation = crop_camera_to_full(
         prediction.camera.double(), hands.crop_from_image, crop_px, torch.from_numpy(focal), torch.from_numpy(centre)
@@ -103,7 +100,21 @@ def place(
         vertices_cam_m=shown(prediction.vertices_m),
         joints_px=_without(lost, points_px),
         truth_cam_m=np.stack([_truth(row) for row in rows]),
+        joint_confidence=prediction.joint_confidence.numpy(),
     )
+
+
+def picture_camera(sample: HandSample) -> Array:
+    """(3, 3) float64 K, pixels: the known camera with one focal length, the mean of its two.
+
+    Else HaMeR's: a long focal length, the principal point in the middle.
+    """
+    if sample.camera is None:
+        size = np.array(sample.image_size_px)
+        focal, centre = FOCAL * size.max(), (size - 1) / 2
+    else:
+        focal, centre = np.diag(sample.camera.K_px)[:2].mean(), sample.camera.K_px[:2, 2]
+    return np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], np.float64)
 
 
 def _truth(row: ShardSample) -> Array:

@@ -16,9 +16,7 @@ import torch
 from maskhand.batch import HandPrediction
 from maskhand.hand.camera import FOCAL, crop_camera_to_full
 from maskhand.hand.rotations import matrix_to_axis_angle
-from maskhand.loading.collate import make_batch
-from maskhand.loading.crop import can_decode
-from maskhand.loading.labels import stack_labels
+from maskhand.loading.loader import eval_rows
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.sampling import predict
 from maskhand.sample import SampleError
@@ -81,28 +79,21 @@ def _bundle(folder: str) -> ModelBundle:
 
 
 def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[dict[str, np.ndarray] | SampleError]:
-    data = bundle.recipe.data
-    keypoints = [row.sidecars.get(keypoint_part(data.keypoints.detector)) for row in rows]
-    readable = [can_decode(row.sample.image) for row in rows]
-    black = np.zeros((8, 8, 3), np.uint8)
-    batch = make_batch(
-        stack_labels([row.sample for row in rows], keypoints, [None] * len(rows)),
-        [row.sample.image if good else black for row, good in zip(rows, readable, strict=True)],
-        crop_px=data.crop_px,
-        box_scale=data.box_scale,
-        keypoints="detected",
-    )
+    shown = eval_rows(bundle.recipe, rows, keypoints="detected")
+    batch = shown.hands
     generator = torch.Generator().manual_seed(bundle.recipe.seed)
     hands = predict(bundle.model, batch, bundle.recipe.sampler, generator)
     seen = (batch.keypoints_2d[..., 2] > 0).any(1).numpy()
     # without a known camera HaMeR's: the crop's focal length over the picture's longer side
     focal = FOCAL * batch.image_size_px.amax(1).double()
     principal = (batch.image_size_px.double() - 1) / 2
-    transl = crop_camera_to_full(hands.camera.double(), batch.crop_from_image, data.crop_px, focal, principal)
+    transl = crop_camera_to_full(
+        hands.camera.double(), batch.crop_from_image, bundle.recipe.data.crop_px, focal, principal
+    )
     return [
-        _entry(hands, transl.numpy(), k, bool(seen[k]), row.sample.side == "left")
-        if readable[k]
-        else SampleError("bad_picture", f"{row.sample.key}: its picture cannot be decoded")
+        SampleError("bad_picture", f"{row.sample.key}: its picture cannot be decoded")
+        if shown.unreadable[k]
+        else _entry(hands, transl.numpy(), k, bool(seen[k]), row.sample.side == "left")
         for k, row in enumerate(rows)
     ]
 

@@ -7,24 +7,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from maskhand import storage
-from maskhand.batch import HandBatch, HandPrediction
+from maskhand.batch import HandBatch
 from maskhand.config import Recipe
 from maskhand.conventions import MANO_16, MIRROR_POINT
 from maskhand.evaluation.compare import ground_truth
+from maskhand.evaluation.predictions import picture_camera
 from maskhand.evaluation.result import EvaluationResult
-from maskhand.hand.camera import FOCAL, crop_camera_translation
 from maskhand.hand.layer import ManoLayer
-from maskhand.loading.collate import make_batch
 from maskhand.loading.crop import compose, crop_encoded, mirror_affine
-from maskhand.loading.labels import annotated_target, stack_labels
+from maskhand.loading.labels import annotated_target
+from maskhand.loading.loader import eval_rows, eval_set
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.sampling import predict
-from maskhand.render import FINGER_RGB, GROUND_TRUTH_RGB, bar_tile, contact_sheet, draw_keypoints, overlay_mesh
-from maskhand.shards.layout import MANO, keypoint_part
-from maskhand.shards.manifest import find_manifest
+from maskhand.render import (
+    FINGER_RGB,
+    GROUND_TRUTH_RGB,
+    MESH_RGB,
+    bar_tile,
+    contact_sheet,
+    draw_keypoints,
+    overlay_mesh,
+)
+from maskhand.shards.layout import MANO
 from maskhand.shards.reader import ShardSample, ShardSet
 
 Array = np.ndarray
@@ -33,6 +38,7 @@ _COLUMNS = ("picture", "given 2D pose", "prediction", "ground truth", "confidenc
 # MANO's joints by finger, thumb first, as the keypoints are coloured.
 _BAR_ORDER = (0, 13, 14, 15, 1, 2, 3, 4, 5, 6, 10, 11, 12, 7, 8, 9)
 _GREY = (140, 146, 154)
+_IN_SPACE = {"PA-MPJPE": "pa_mpjpe_mm", "PA-MPVPE": "pa_mpvpe_mm"}
 
 
 def write_report(result: EvaluationResult, folder_uri: str, sheet_png: bytes | None = None) -> dict[str, str]:
@@ -67,7 +73,7 @@ class ShownHand:
     """(16,) of MANO's joints."""
     score: float
     vertices_m: Array
-    """(778, 3) predicted, relative to the wrist."""
+    """(778, 3) predicted, relative to the wrist; NaN for a failed sample."""
     truth_m: Array | None
     """(778, 3), alike."""
 
@@ -75,30 +81,29 @@ class ShownHand:
 def shown_hands(
     bundle: ModelBundle, result: EvaluationResult, recipe: Recipe | None = None, each: int = 3, tile_px: int = 224
 ) -> list[ShownHand]:
-    """The `each` best, median and worst hands by PA-MPJPE (else PA-MPVPE, else the error in the picture)."""
+    """The `each` best, median and worst hands by PA-MPJPE (else PA-MPVPE, else the error in the picture).
+
+    The predictions are those that were measured; nothing is predicted again.
+    """
     settings = recipe or bundle.recipe
     table = result.per_sample[result.per_sample.predictor == result.best.name]
     metric = next((m for m in ("pa_mpjpe_mm", "pa_mpvpe_mm") if table[m].notna().any()), "epe_px")
     table = table[table[metric].notna()].sort_values([metric, "index"])
     places = _places(len(table), each)
     chosen = table.iloc[[place for _, place in places]]
-    rows = _read(result.set_uri, settings, chosen["index"].tolist())
-    hands = _batch(rows, settings)
-    device = next(bundle.model.parameters()).device
-    sampler = settings.sampler.model_copy(update={"iterations": result.best.iterations})
-    generator = torch.Generator(device).manual_seed(settings.seed)
-    prediction = predict(bundle.model, hands.to(device), sampler, generator).to("cpu")
-    truths = ground_truth(hands, rows, bundle.model.mano)
+    rows = eval_rows(settings, _read(eval_set(settings, result.set_uri), chosen["index"].tolist()))
+    hands, mano = rows.hands, bundle.model.mano
+    truths = ground_truth(hands, rows.samples, mano)
+    found, position = result.predictions, {int(index): at for at, index in enumerate(result.predictions.index)}
     shown = []
-    for k, (row, (group, _), errors) in enumerate(zip(rows, places, chosen.to_dict("records"), strict=True)):
-        view = _View(row, hands.crop_from_image[k].numpy(), settings.data.crop_px, tile_px)
-        truth = view.truth(bundle.model.mano, hands, k)
-        mirror = MIRROR_POINT if view.mirrored else np.ones(3)
-        vertices = (prediction.vertices_m[k] - prediction.joints_m[k, :1]).numpy() * mirror
+    for k, (row, (group, _), errors) in enumerate(zip(rows.samples, places, chosen.to_dict("records"), strict=True)):
+        at = position[row.index]
+        view = _View(row, hands.crop_from_image[k].numpy(), settings.data.crop_px, tile_px, bool(rows.unreadable[k]))
+        truth = view.truth(mano, hands, k)
         tiles = (
             view.picture,
             view.keypoints(hands.keypoints_2d[k].numpy()),
-            view.prediction(prediction, k, bundle.model.mano),
+            view.mesh(found.vertices_cam_m[at], picture_camera(row.sample), mano),
             view.picture if truth is None else truth,
         )
         shown.append(
@@ -109,10 +114,10 @@ def shown_hands(
                 pictures=tuple(view.shown(tile) for tile in tiles),
                 has_truth=truth is not None,
                 keypoint_confidence=float(hands.keypoints_2d[k, :, 2].mean()),
-                confidence=prediction.joint_confidence[k].numpy(),
-                score=float(prediction.score[k]),
-                vertices_m=vertices,
-                truth_m=truths.vertices_m[k].numpy() * mirror if truths.has_mesh[k] else None,
+                confidence=found.joint_confidence[at],
+                score=errors["score"],
+                vertices_m=found.vertices_cam_m[at] - found.joints_cam_m[at, 0],
+                truth_m=truths.vertices_m[k].numpy() * view.mirror if truths.has_mesh[k] else None,
             )
         )
     return shown
@@ -125,13 +130,19 @@ def evaluation_sheet(result: EvaluationResult, shown: Sequence[ShownHand], tile_
         [
             f"{hand.group}\n{hand.key}",
             f"mean confidence {hand.keypoint_confidence:.2f}",
-            f"PA-MPJPE {hand.errors['pa_mpjpe_mm']:.1f} mm\nPA-MPVPE {hand.errors['pa_mpvpe_mm']:.1f} mm",
+            "\n".join(error_lines(hand.errors)),
             "" if hand.has_truth else "no mesh with a camera",
             f"mean {hand.confidence.mean():.2f}, score {hand.score:.2f}",
         ]
         for hand in shown
     ]
     return contact_sheet(pictures, captions, _COLUMNS, f"{result.set_name}, {result.best.name}", tile_px)
+
+
+def error_lines(errors: Mapping[str, float]) -> list[str]:
+    """The errors of one hand: in space where the set has joints or a mesh, else in the picture."""
+    known = {title: errors[metric] for title, metric in _IN_SPACE.items() if errors[metric] == errors[metric]}
+    return [f"{title} {mm:.1f} mm" for title, mm in known.items()] or [f"EPE {errors['epe_px']:.1f} px"]
 
 
 def _places(count: int, each: int) -> list[tuple[str, int]]:
@@ -146,9 +157,7 @@ def _places(count: int, each: int) -> list[tuple[str, int]]:
     return [(name, position) for position, name in sorted(places.items())]
 
 
-def _read(set_uri: str, recipe: Recipe, indices: Sequence[int]) -> list[ShardSample]:
-    parts = (keypoint_part(recipe.data.keypoints.detector), MANO)
-    shard_set = ShardSet.open(set_uri, [part for part in parts if find_manifest(set_uri, part) is not None])
+def _read(shard_set: ShardSet, indices: Sequence[int]) -> list[ShardSample]:
     ends = np.cumsum(shard_set.shard_counts)
     shard_of = {index: int(np.searchsorted(ends, index, side="right")) for index in indices}
     rows: dict[int, ShardSample] = {}
@@ -156,23 +165,6 @@ def _read(set_uri: str, recipe: Recipe, indices: Sequence[int]) -> list[ShardSam
         loaded = shard_set.load(shard)
         rows |= {i: loaded.sample(i - loaded.first_index) for i in indices if shard_of[i] == shard}
     return [rows[i] for i in indices]
-
-
-def _batch(rows: Sequence[ShardSample], recipe: Recipe) -> HandBatch:
-    data = recipe.data
-    part = keypoint_part(data.keypoints.detector)
-    return make_batch(
-        stack_labels(
-            [r.sample for r in rows],
-            [r.sidecars.get(part) for r in rows],
-            [annotated_target(r.sidecars.get(MANO)) for r in rows],
-        ),
-        [r.sample.image for r in rows],
-        crop_px=data.crop_px,
-        box_scale=data.box_scale,
-        keypoints=data.keypoints.eval_source,
-        index=np.array([r.index for r in rows]),
-    )
 
 
 @dataclass(frozen=True)
@@ -183,6 +175,8 @@ class _View:
     crop_from_image: Array
     crop_px: int
     tile_px: int
+    unreadable: bool
+    """The picture cannot be decoded: a black one is shown, as it was to the model."""
 
     @property
     def tile_from_image(self) -> Array:
@@ -194,7 +188,14 @@ class _View:
         return self.row.sample.side == "left"
 
     @property
+    def mirror(self) -> Array:
+        """(3,) signs between the hand as it was seen and the right hand of the batch."""
+        return MIRROR_POINT if self.mirrored else np.ones(3)
+
+    @property
     def picture(self) -> Array:
+        if self.unreadable:
+            return np.zeros((self.tile_px, self.tile_px, 3), np.uint8)
         affine = self.tile_from_image[None]
         if self.mirrored:
             affine = compose(affine, mirror_affine(np.array([self.row.sample.image_size_px[0]])))
@@ -206,13 +207,17 @@ class _View:
     def keypoints(self, pose: Array) -> Array:
         return draw_keypoints(self.picture, (pose[:, :2] + 0.5) * self.tile_px, pose[:, 2])
 
-    def prediction(self, prediction: HandPrediction, k: int, mano: ManoLayer) -> Array:
-        vertices = prediction.vertices_m[k] + crop_camera_translation(prediction.camera[k : k + 1])[0]
-        if not bool(vertices.isfinite().all()) or float(vertices[:, 2].min()) <= 0:
+    def mesh(
+        self, vertices_cam_m: Array, K_px: Array, mano: ManoLayer, color: tuple[int, int, int] = MESH_RGB
+    ) -> Array:
+        """A hand (778, 3), as the picture's camera sees it, over the picture; nothing over it for one that failed."""
+        if not np.isfinite(vertices_cam_m).all() or vertices_cam_m[:, 2].min() <= 0:
             return self.picture
-        focal, centre = FOCAL * self.tile_px, self.tile_px / 2
-        K_px = np.array([[focal, 0, centre], [0, focal, centre], [0, 0, 1]])
-        return overlay_mesh(self.picture, vertices.numpy(), mano.faces.cpu().numpy(), K_px)
+        K_px = np.array(K_px, np.float64)
+        if self.mirrored:
+            K_px[0, 2] = self.row.sample.image_size_px[0] - 1 - K_px[0, 2]
+        tile_K_px = np.vstack([self.tile_from_image, [0, 0, 1]]) @ K_px
+        return overlay_mesh(self.picture, vertices_cam_m * self.mirror, mano.faces.cpu().numpy(), tile_K_px, color)
 
     def truth(self, mano: ManoLayer, hands: HandBatch, k: int) -> Array | None:
         """The annotated mesh seen by the annotated camera; None without one."""
@@ -220,18 +225,14 @@ class _View:
         if sample.camera is None:
             return None
         if sample.vertices_cam_m is not None:
-            vertices = sample.vertices_cam_m * (MIRROR_POINT if self.mirrored else 1.0)
+            vertices = sample.vertices_cam_m
         elif target is not None:
             device = mano.weights.device
             mesh = mano(hands.rotmats[k : k + 1].to(device), hands.betas[k : k + 1].to(device))
-            vertices = mesh.vertices_m[0].cpu().numpy() + target["transl_cam_m"]
+            vertices = (mesh.vertices_m[0].cpu().numpy() + target["transl_cam_m"]) * self.mirror
         else:
             return None
-        K_px = np.array(sample.camera.K_px, np.float64)
-        if self.mirrored:
-            K_px[0, 2] = sample.image_size_px[0] - 1 - K_px[0, 2]
-        tile_from_image = np.vstack([self.tile_from_image, [0, 0, 1]])
-        return overlay_mesh(self.picture, vertices, mano.faces.cpu().numpy(), tile_from_image @ K_px, GROUND_TRUTH_RGB)
+        return self.mesh(vertices, sample.camera.K_px, mano, GROUND_TRUTH_RGB)
 
 
 def _confidence_tile(confidence: Array, tile_px: int) -> Array:

@@ -90,6 +90,14 @@ class EvaluationResult:
         gain = 1 - self.best.metrics[metric] / self.baseline.metrics[metric]
         return gain if math.isfinite(gain) else None
 
+    def gain_sentences(self) -> list[str]:
+        """The gain over the mean pose for people; nothing where it is unknown."""
+        gain = self.gain_over_baseline()
+        if gain is None:
+            return []
+        side = "below" if gain >= 0 else "above"
+        return [f"PA-MPJPE of {self.best.name} is {100 * abs(gain):.1f} % {side} the mean pose's."]
+
     def to_markdown(self) -> str:
         """The table, with what one must know to read it."""
         lines = [
@@ -101,10 +109,7 @@ class EvaluationResult:
             f"{self.with_joints} with joints, {self.with_mesh} with a mesh.",
             "PA, F and AUC: after Procrustes alignment (FreiHAND's evaluator). MPJPE, MPVPE: relative to the wrist.",
         ]
-        gain = self.gain_over_baseline()
-        if gain is not None:
-            side = "below" if gain >= 0 else "above"
-            lines.append(f"PA-MPJPE of {self.best.name} is {100 * abs(gain):.1f} % {side} the mean pose's.")
+        lines += self.gain_sentences()
         failed = {row.name: row.failed for row in self.rows if row.failed}
         if failed:
             lines.append("Failed predictions: " + ", ".join(f"{name} {count}" for name, count in failed.items()) + ".")

@@ -121,33 +121,32 @@ class EvalRows:
 
 def eval_range(recipe: Recipe, set_uri: str, start: int, stop: int, batch: int) -> Iterator[EvalRows]:
     """The samples start..stop-1 of an evaluation set, unaugmented, `batch` at a time, the last rows fewer."""
-    source = recipe.data.keypoints.eval_source
-    mano = (MANO,) if find_manifest(set_uri, MANO) is not None else ()
-    shard_set = ShardSet.open(set_uri, (*_keypoint_sidecar(source, recipe.data.keypoints), *mano))
+    shard_set = eval_set(recipe, set_uri)
     rows = shard_set.between(start, min(stop, len(shard_set)))
     while samples := tuple(itertools.islice(rows, batch)):
-        labels = stack_labels(
-            [s.sample for s in samples],
-            _entries(samples, recipe.data.keypoints),
-            _mano(samples, annotated_target),
-        )
-        pictures, unreadable = _readable([s.sample.image for s in samples])
-        hands = make_batch(
-            labels,
-            pictures,
-            crop_px=recipe.data.crop_px,
-            box_scale=recipe.data.box_scale,
-            keypoints=source,
-            index=np.array([s.index for s in samples]),
-            text_ids=_captions(samples, recipe),
-        )
-        yield EvalRows(hands, samples, unreadable)
+        yield eval_rows(recipe, samples)
 
 
-def _readable(pictures: Sequence[bytes]) -> tuple[list[bytes | np.ndarray], np.ndarray]:
-    """The pictures, black pixels in the place of those that cannot be decoded, and which these are."""
+def eval_set(recipe: Recipe, set_uri: str) -> ShardSet:
+    """A set with the sidecars that its evaluation reads: the 2D pose's, and MANO targets where they are."""
+    mano = (MANO,) if find_manifest(set_uri, MANO) is not None else ()
+    return ShardSet.open(set_uri, (*_keypoint_sidecar(recipe.data.keypoints.eval_source, recipe.data.keypoints), *mano))
+
+
+def eval_rows(recipe: Recipe, samples: Sequence[ShardSample], keypoints: str | None = None) -> EvalRows:
+    """Samples of an evaluation set, unaugmented; keypoints: another source of the 2D pose than the recipe's."""
+    data, pictures = recipe.data, [s.sample.image for s in samples]
     unreadable = np.array([not can_decode(picture) for picture in pictures])
-    return [_BLACK if bad else picture for bad, picture in zip(unreadable, pictures, strict=True)], unreadable
+    hands = make_batch(
+        stack_labels([s.sample for s in samples], _entries(samples, data.keypoints), _mano(samples, annotated_target)),
+        [_BLACK if bad else picture for bad, picture in zip(unreadable, pictures, strict=True)],
+        crop_px=data.crop_px,
+        box_scale=data.box_scale,
+        keypoints=keypoints or data.keypoints.eval_source,
+        index=np.array([s.index for s in samples]),
+        text_ids=_captions(samples, recipe),
+    )
+    return EvalRows(hands, tuple(samples), unreadable)
 
 
 def _keypoint_sidecar(source: str, config: KeypointConfig) -> tuple[str, ...]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskhand import storage
 from maskhand.progress import Progress
+from maskhand.shards.layout import IMAGES, MANO, keypoint_part, manifest_uri
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
     from maskhand.config import Recipe
     from maskhand.shards.manifest import Manifest
+    from maskhand.training.checkpoint import Kind
 
 SYNTHETIC = "freihand_synth"
 """The data set of the catalogue that this machine renders itself."""
@@ -27,8 +29,6 @@ LETTER_DETECTOR = "litert-hand"
 """The same for text to mesh: its data set, the splits that are used, whose 2D keypoints."""
 PER_LETTER = 20
 """Pictures of each letter, unless asked for otherwise."""
-IMAGES = "images"
-MANO = "mano"
 PICTURES = (".jpg", ".jpeg", ".png")
 RAW_DEPTH = 3
 """How many folders deep the annotation files of a published data set may lie."""
@@ -121,7 +121,7 @@ def annotate_keypoints(
     build = partial(annotate, set_uri, detector, workspace.assets, mapper=map_shards, on_shard=_count(progress))
     with ray_session():
         manifest = _replacing(build, rebuild)
-    return _receipt(set_uri, f"keypoints.{detector}", manifest)
+    return _receipt(set_uri, keypoint_part(detector), manifest)
 
 
 def annotate_mano(
@@ -232,22 +232,35 @@ def data_digest(workspace: Workspace, name: str) -> str:
     return read_manifest(workspace.shard_set(name), IMAGES).digest
 
 
-def training_digests(workspace: Workspace, recipe: str, overrides: Sequence[str]) -> dict[str, str]:
-    """Everything outside the recipe that decides the outcome of its trainings: name -> digest (12 hex digits)."""
-    from maskhand.config import load_recipe
-    from maskhand.hand.model_file import default_hand_path, load_hand_model
+def source_digests(dataset: str) -> dict[str, str]:
+    """What decides the samples and targets made of a data set's published files, beside these: card and hand model."""
+    from maskhand.catalog import load_spec
+
+    return {"card": load_spec(dataset).digest(), "hand_model": _hand_digest()}
+
+
+def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[str, str]:
+    """Everything outside the recipe that decides the outcome of a training: name -> digest (12 hex digits)."""
     from maskhand.shards.manifest import read_manifest
 
-    wanted = load_recipe(recipe, overrides)
+    if kind == "tokenizer":
+        sets, parts = recipe.data.pose_sets, [MANO]
+    else:
+        sets, parts = recipe.data.train, [IMAGES, MANO]
+        if recipe.data.keypoints.train_source != "annotated":
+            parts.append(keypoint_part(recipe.data.keypoints.detector))
     digests = {
-        f"{name}/{part}": read_manifest(workspace.shard_set(name), part).digest
-        for name in wanted.data.train
-        for part in (IMAGES, MANO, f"keypoints.{wanted.data.keypoints.detector}")
+        f"{name}/{part}": read_manifest(workspace.shard_set(name), part).digest for name in sets for part in parts
     }
-    for name in wanted.data.pose_sets:
-        digests[f"{name}/{MANO}"] = read_manifest(workspace.shard_set(name), MANO).digest
-    digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, wanted))}
-    return digests | {"hand_model": load_hand_model(default_hand_path()).digest, "models": _models_digest()}
+    if kind == "tokenizer":
+        digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, recipe))}
+    return digests | {"hand_model": _hand_digest(), "models": _models_digest()}
+
+
+def _hand_digest() -> str:
+    from maskhand.hand.model_file import default_hand_path, load_hand_model
+
+    return load_hand_model(default_hand_path()).digest
 
 
 def _models_digest() -> str:
@@ -259,16 +272,25 @@ def _models_digest() -> str:
 
 
 def mocap_files(workspace: Workspace, recipe: Recipe) -> tuple[str, ...]:
-    """The pose-only files beside the raw data sets of a recipe that wants them."""
-    datasets = sorted({name.partition("/")[0] for name in recipe.data.pose_sets}) if recipe.data.mocap else []
-    paths = [workspace.raw / dataset / MOCAP for dataset in datasets]
-    return tuple(str(path) for path in paths if path.is_file())
+    """The pose-only files beside the raw data sets of a recipe that wants them; FileNotFoundError without any."""
+    if not recipe.data.mocap:
+        return ()
+    paths = [
+        workspace.raw / dataset / MOCAP for dataset in sorted({n.partition("/")[0] for n in recipe.data.pose_sets})
+    ]
+    found = tuple(str(path) for path in paths if path.is_file())
+    if not found:
+        raise FileNotFoundError(
+            f"{', '.join(map(str, paths))}: not found, but data.mocap is true; `maskhand synth` makes the file of the "
+            "synthetic set, --set data.mocap=false does without"
+        )
+    return found
 
 
 def _receipt(set_uri: str, part: str, manifest: Manifest) -> Receipt:
     rejected = sum(manifest.rejects.values())
     return Receipt.of(
-        storage.join(set_uri, part, "manifest.json"),
+        manifest_uri(storage.join(set_uri, part)),
         samples=manifest.count,
         rejected=rejected,
         data_digest=manifest.digest,

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskhand import storage
 from maskhand.config import parse_recipe
 from maskhand.progress import Progress
-from maskhand.steps.data import IMAGES, MANO
+from maskhand.shards.layout import IMAGES, MANO, keypoint_part
+from maskhand.steps.measure import load_model, measure_set, training_mean_pose
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.train import BUNDLE_FILE, flow_tags
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
-    from maskhand.catalog import DatasetSpec
     from maskhand.evaluation.result import EvaluationResult
+    from maskhand.tracking import Tracker
 
 SUMMARY = "evaluation.json"
 """Written last into the folder of an evaluation: the model and, per set, `result.json` with its neighbours."""
@@ -46,16 +46,19 @@ def model_folder(workspace: Workspace, model: str) -> str:
 
 
 def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict[str, str]:
-    """Everything that decides an evaluation: the model's weights (an alias may mean others tomorrow) and the data."""
+    """Everything that decides an evaluation: the weights (an alias may mean others tomorrow), the data, their cards."""
+    from maskhand.catalog import load_spec
     from maskhand.shards.manifest import find_manifest
 
     folder = model_folder(workspace, model)
     recipe = parse_recipe(json.loads(storage.read_bytes(storage.join(folder, "recipe.json"))), f"{folder}/recipe.json")
     parts = [(name, MANO) for name in recipe.data.train]  # the mean pose
-    for name in sets or recipe.data.evaluate:
-        parts += [(name, part) for part in (IMAGES, MANO, f"keypoints.{recipe.data.keypoints.detector}")]
+    measured = sets or recipe.data.evaluate
+    for name in measured:
+        parts += [(name, part) for part in (IMAGES, MANO, keypoint_part(recipe.data.keypoints.detector))]
     found = {f"{name}/{part}": find_manifest(workspace.shard_set(name), part) for name, part in parts}
     digests = {name: manifest.digest for name, manifest in found.items() if manifest is not None}
+    digests |= {f"card of {name}": load_spec(name.partition("/")[0]).digest() for name in measured}
     return digests | {"model": Receipt.of(storage.join(folder, BUNDLE_FILE)).digest}
 
 
@@ -79,42 +82,33 @@ def benchmark_sets(workspace: Workspace, benchmark: str) -> list[str]:
 
 
 def evaluate(workspace: Workspace, model: str, sets: Sequence[str], progress: Progress, workers: int = 1) -> Receipt:
-    """Measure `model` on shard sets (none: its recipe's) beside the mean pose of its training sets.
+    """Measure `model` on shard sets (none: its recipe's), beside the mean pose of its training sets if these are here.
 
-    workers: Ray workers who share the batches; any number gives the same numbers. The receipt names `evaluation.json`;
-    beside it lies report.html, and each set has result.json, table.md, samples.parquet, sheet.png and, where its card
-    names a benchmark, the predictions in the official format.
+    workers: Ray workers who share the batches, on CPU; one is this process, with its accelerator if it has one. The
+    receipt names `evaluation.json`; beside it lies report.html, and each set has result.json, table.md,
+    samples.parquet, sheet.png and, where its card names a benchmark, the predictions in the official format. Where
+    these cannot be written the receipt's `no_submission` says why.
     """
-    from maskhand.catalog import load_spec
-    from maskhand.evaluation import runner
-    from maskhand.evaluation.mean_pose import mean_pose_of_sets
     from maskhand.evaluation.page.build import Measurement, page
     from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_report
-    from maskhand.models.bundle import ModelBundle
+    from maskhand.evaluation.submission import SubmissionError
 
     exported = model_folder(workspace, model)
-    bundle = ModelBundle.load(exported)
-    train = {workspace.shard_set(name): weight for name, weight in bundle.recipe.data.train.items()}
-    baseline = mean_pose_of_sets(train)
+    bundle = load_model(exported, workers)
+    baseline = training_mean_pose(workspace, bundle.recipe)
     folder = storage.join(workspace.reports, f"evaluation-{bundle.recipe.name}-{bundle.digest}")
     found: dict[str, Any] = {}
     measured: list[Measurement] = []
+    notes: list[str] = []
     for name in sets or bundle.recipe.data.evaluate:
-        spec, set_uri = load_spec(name.partition("/")[0]), workspace.shard_set(name)
-        with _mapper(workers) as mapper:
-            result = runner.evaluate(
-                bundle,
-                set_uri,
-                baseline=baseline,
-                tips=spec.tips,
-                mapper=mapper or runner.here,
-                model_folder=exported if mapper else None,
-                progress=progress,
-            )
+        result = measure_set(workspace, bundle, name, progress, baseline=baseline, workers=workers, folder=exported)
         home = storage.join(folder, name)
-        files = _submission(spec, set_uri, result, home)
         hands = shown_hands(bundle, result)
-        files |= write_report(result, home, evaluation_sheet(result, hands))
+        files = write_report(result, home, evaluation_sheet(result, hands))
+        try:
+            files |= _submission(workspace, name, result, home)
+        except SubmissionError as error:
+            notes.append(f"{name}: {error}")
         measured.append(Measurement(result, hands))
         found[name] = json.loads(result.to_json()) | {"files": files}
     page_uri = storage.join(folder, PAGE)
@@ -123,37 +117,31 @@ def evaluate(workspace: Workspace, model: str, sets: Sequence[str], progress: Pr
     summary = {"model": model, "model_digest": bundle.digest, "page": page_uri, "sets": found}
     uri = storage.join(folder, SUMMARY)
     storage.write_bytes_atomic(uri, (json.dumps(summary, indent=1) + "\n").encode())
-    first = next(iter(found.values()))
-    gain = {"gain_over_mean_pose": round(first["gain_over_mean_pose"], 4)}
-    return Receipt.of(uri, samples=sum(s["count"] for s in found.values()), **gain)
+    numbers: dict[str, float | int | str] = {"samples": sum(s["count"] for s in found.values())}
+    gain = next(iter(found.values()))["gain_over_mean_pose"]
+    if gain is not None:
+        numbers["gain_over_mean_pose"] = round(gain, 4)
+    if notes:
+        numbers["no_submission"] = "; ".join(notes)
+    return Receipt.of(uri, **numbers)
 
 
-@contextmanager
-def _mapper(workers: int) -> Iterator[Any]:
-    """Shares work among that many Ray workers; None for one, which is this process."""
-    if workers == 1:
-        yield None
-        return
-    from maskhand.cluster.map import map_shards
-    from maskhand.cluster.session import ray_session
-
-    with ray_session():
-        yield partial(map_shards, concurrency=workers)
-
-
-def _submission(spec: DatasetSpec, set_uri: str, result: EvaluationResult, folder: str) -> dict[str, str]:
-    """Predictions in the benchmark's official format, by file name; none where the split is no benchmark's."""
+def _submission(workspace: Workspace, name: str, result: EvaluationResult, folder: str) -> dict[str, str]:
+    """URIs of the predictions in the benchmark's official format, by file; none where the split is no benchmark's."""
+    from maskhand.catalog import load_spec
     from maskhand.evaluation.submission import Layout, write
     from maskhand.shards.manifest import read_manifest
 
-    if spec.benchmark is None or result.set_name.partition("/")[2] not in spec.benchmark.splits:
+    dataset, _, split = name.partition("/")
+    spec = load_spec(dataset)
+    if spec.benchmark is None or split not in spec.benchmark.splits:
         return {}
     layout = Layout(
         format=spec.benchmark.format,
         joint_order=spec.joint_order or "openpose21",
         axes=spec.axes or "opencv",
         metres_per_unit=1.0 if spec.units is None else spec.metres_per_unit,
-        planned=read_manifest(set_uri, IMAGES).planned,
+        planned=read_manifest(workspace.shard_set(name), IMAGES).planned,
     )
     files = {f"{SUBMISSION}{name}": data for name, data in write(result.predictions, layout).items()}
     uris = {name: storage.join(folder, name) for name in files}
@@ -171,11 +159,18 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
     from maskhand.tracking import Lineage, Tracker
 
     summary, tracker = _read(evaluation), Tracker.of(workspace)
-    if run_id is None:
-        recipe = ModelBundle.load(model_folder(workspace, summary["model"])).recipe
-        lineage = [Lineage(name, result["set"], result["data_digest"]) for name, result in summary["sets"].items()]
-        tags = {"model": summary["model"], "model_digest": summary["model_digest"], **flow_tags()}
-        run_id = tracker.start_run("evaluation", recipe, tags, lineage)
+    if run_id is not None:
+        _log(tracker, run_id, summary)
+        return run_id
+    recipe = ModelBundle.load(model_folder(workspace, summary["model"])).recipe
+    lineage = [Lineage(name, result["set"], result["data_digest"]) for name, result in summary["sets"].items()]
+    tags = {"model": summary["model"], "model_digest": summary["model_digest"], **flow_tags()}
+    with tracker.run("evaluation", recipe, tags, lineage) as run_id:
+        _log(tracker, run_id, summary)
+    return run_id
+
+
+def _log(tracker: Tracker, run_id: str, summary: Mapping[str, Any]) -> None:
     for name, result in summary["sets"].items():
         for row in result["rows"]:
             predictor = row["name"].replace("=", "").replace(" ", "_")
@@ -185,7 +180,6 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
             if not file.startswith(SUBMISSION):  # as large as the benchmark, and made again by the same command
                 tracker.log_file(run_id, uri, f"evaluation/{name}")
     tracker.log_file(run_id, summary["page"], "evaluation")
-    return run_id
 
 
 def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str) -> Receipt:
@@ -204,10 +198,10 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
             return Receipt.of(uri, **facts)  # the same model, measured alike, needs no second version
     track(workspace, evaluation, run_id)
     result = next(iter(_read(evaluation)["sets"].values()))
-    by_iterations = {row["iterations"]: row["metrics"]["pa_mpjpe_mm"] for row in result["rows"]}
+    by_iterations = {row["iterations"]: _number(row["metrics"]["pa_mpjpe_mm"]) for row in result["rows"]}
     metrics = {
         "pa_mpjpe_mm": by_iterations[max(t for t in by_iterations if t is not None)],
-        "mean_pose_pa_mpjpe_mm": by_iterations[None],
+        "mean_pose_pa_mpjpe_mm": by_iterations.get(None, math.nan),
     }
     tracker = Tracker.of(workspace)
     decision = tracker.promote(tracker.register_model(model, run_id, metrics, result["data_digest"]))
@@ -215,7 +209,7 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
         "model": decision.version.uri,
         "aliases": ", ".join(decision.aliases),
         "reason": decision.reason,
-        **metrics,
+        **{name: value for name, value in metrics.items() if math.isfinite(value)},
         **asked,
     }
     storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
@@ -249,6 +243,11 @@ def as_data_url(png_uri: str) -> str:
 
 def _read(receipt: Receipt) -> dict[str, Any]:
     return json.loads(storage.read_bytes(receipt.uri))
+
+
+def _number(value: float | None) -> float:
+    """What `result.json` writes as null is NaN: the set has no such ground truth."""
+    return math.nan if value is None else value
 
 
 def _cell(value: float | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from maskhand import storage
 from maskhand.progress import Progress
+from maskhand.shards.layout import IMAGES
 from maskhand.steps.data import uri_of_set
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
@@ -53,7 +54,7 @@ def input_digests(workspace: Workspace, name_or_uri: str) -> dict[str, str]:
 
     shard_set = open_with_sidecars(uri_of_set(workspace, name_or_uri))
     digests = {part: manifest.digest for part, manifest in shard_set.sidecar_manifests.items()}
-    return {"images": shard_set.manifest.digest, **digests}
+    return {IMAGES: shard_set.manifest.digest, **digests}
 
 
 def sheet_as_data_url(receipt: Receipt) -> str:
@@ -69,7 +70,7 @@ def sheet_as_data_url(receipt: Receipt) -> str:
 def table(receipt: Receipt) -> list[tuple[str, str]]:
     """What `statistics.json` says, for people: (what, value)."""
     facts = json.loads(storage.read_bytes(receipt.uri))
-    images, read = facts["parts"]["images"], facts["read"]
+    images, read = facts["parts"][IMAGES], facts["read"]
     official = "not stated" if facts["official_count"] is None else f"{facts['official_count']:,}"
     rows = [
         ("hands in shards", f"{images['count']:,} of {images['planned']:,} published"),
@@ -95,7 +96,7 @@ def table(receipt: Receipt) -> list[tuple[str, str]]:
 def _sidecars(parts: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for part, about in parts.items():
-        if part != "images":
+        if part != IMAGES:
             rows.append((part, f"{about['count']:,} of {about['planned']:,}, by {about['made_by']}"))
             rows += [(f"{part}, rejected, {reason}", f"{n:,}") for reason, n in about["rejects"].items()]
     return rows

@@ -13,6 +13,7 @@ from maskhand import storage
 from maskhand.progress import Progress
 from maskhand.promotion import Score, judge, judge_succession, paired_difference
 from maskhand.provenance import code_digest
+from maskhand.steps.measure import load_model, measure_set, training_mean_pose
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.train import BUNDLE_FILE, flow_tags
 from maskhand.workspace import Workspace
@@ -81,30 +82,15 @@ def contenders(workspace: Workspace, newest: int) -> tuple[str | None, list[str]
 
 def measure(workspace: Workspace, model: str, benchmark: str, set_name: str, progress: Progress) -> Receipt:
     """Measure a registered version on a benchmark; the receipt names `result.json` beside `samples.parquet`."""
-    from maskhand.catalog import load_spec
-    from maskhand.evaluation import runner
-    from maskhand.evaluation.mean_pose import mean_pose_of_sets
-    from maskhand.evaluation.speed import device
-    from maskhand.models.bundle import ModelBundle
-    from maskhand.shards.layout import MANO
-    from maskhand.shards.manifest import find_manifest, read_manifest
     from maskhand.steps.evaluate import model_folder
 
     folder = model_folder(workspace, model)
-    bundle = ModelBundle.load(folder, device=device())
+    bundle = load_model(folder)
     digest = Receipt.of(storage.join(folder, BUNDLE_FILE)).digest
-    set_uri, spec = workspace.shard_set(set_name), load_spec(set_name.partition("/")[0])
     place = storage.join(str(workspace.reports), KIND, digest, benchmark)
-    train = {workspace.shard_set(name): weight for name, weight in bundle.recipe.data.train.items()}
-    known = all(find_manifest(uri, MANO) is not None for uri in train)
-    result = runner.evaluate(
-        bundle,
-        set_uri,
-        iterations=[bundle.recipe.sampler.iterations],
-        baseline=mean_pose_of_sets(train) if known else None,
-        tips=spec.tips,
-        progress=progress,
-    )
+    baseline = training_mean_pose(workspace, bundle.recipe)
+    iterations = [bundle.recipe.sampler.iterations]
+    result = measure_set(workspace, bundle, set_name, progress, baseline=baseline, iterations=iterations)
     mean, samples = None, None
     if result.with_joints or result.with_mesh:
         mean = None if result.baseline is None else result.baseline.metrics["pa_mpjpe_mm"]
@@ -115,7 +101,7 @@ def measure(workspace: Workspace, model: str, benchmark: str, set_name: str, pro
     facts = {
         "benchmark": benchmark,
         "set_name": set_name,
-        "data_digest": read_manifest(set_uri, "images").digest,
+        "data_digest": result.data_digest,
         "metrics": {name: value for name, value in result.best.metrics.items() if value == value},
         "mean_pose_pa_mpjpe_mm": mean,
         "samples_uri": samples,
@@ -151,9 +137,8 @@ def log(workspace: Workspace, model: str, found: Sequence[Measured]) -> list[str
         **flow_tags(),
     }
     lineage = [Lineage(m.set_name, workspace.shard_set(m.set_name), m.data_digest) for m in found]
-    run_id = tracker.start_run(KIND, recipe, tags, lineage, run_name=f"{KIND} {model}")
-    tracker.log_metrics(run_id, metrics)
-    tracker.end_run(run_id)
+    with tracker.run(KIND, recipe, tags, lineage, run_name=f"{KIND} {model}") as run_id:
+        tracker.log_metrics(run_id, metrics)
     return flags
 
 

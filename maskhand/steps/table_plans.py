@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from maskhand import storage
 from maskhand.progress import Progress
+from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.steps import data
 from maskhand.workspace import Workspace
 
@@ -53,12 +55,12 @@ def prepare(
     from maskhand.tables import rows
 
     source = rows.embedded().set
-    if not embedded or find_manifest(workspace.shard_set(source), data.IMAGES) is None:
+    if not embedded or find_manifest(workspace.shard_set(source), IMAGES) is None:
         return
     table_rows = rows.paper_table(table).rows
     if any(row.measure == "text" for row in table_rows):
         letters = [workspace.shard_set(f"{data.LETTERS}/{split}") for split in data.LETTER_SPLITS]
-        if any(find_manifest(uri, data.MANO) is None for uri in letters):
+        if any(find_manifest(uri, MANO) is None for uri in letters):
             data.alphabet(workspace, data.PER_LETTER, 0, progress)
     masked = [row for row in table_rows if row.mask]
     if not masked:
@@ -145,12 +147,19 @@ def plan(
 
 
 def digests(workspace: Workspace, wanted: RowPlan) -> dict[str, str]:
-    """Everything outside the recipe that decides a row's numbers: part of the key under which a flow caches it."""
+    """Everything that decides a row's numbers, its own text included: the key under which a flow caches it."""
     from maskhand.shards.manifest import find_manifest
+    from maskhand.tables import rows
 
-    found = data.training_digests(workspace, wanted.source, wanted.changes) if wanted.row.trains else {}
+    measured = (wanted.row.measure, rows.paper_table(wanted.table).metrics_of(wanted.row), wanted.runs, wanted.sets)
+    text = repr((*measured, rows.embedded().generated))
+    found = {"recipe": wanted.recipe.digest(), "row": hashlib.sha256(text.encode()).hexdigest()[:12]}
+    if wanted.row.trains:
+        found |= data.training_digests(workspace, "tokenizer", wanted.recipe)
+        if wanted.row.measure != "tokenizer":
+            found |= data.training_digests(workspace, "transformer", wanted.recipe)
     for name in wanted.sets.values():
-        for part in ("images", "mano", f"keypoints.{wanted.recipe.data.keypoints.detector}"):
+        for part in (IMAGES, MANO, keypoint_part(wanted.recipe.data.keypoints.detector)):
             manifest = find_manifest(workspace.shard_set(name), part)
             if manifest is not None:
                 found[f"{name}/{part}"] = manifest.digest

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from maskhand import storage
 from maskhand.progress import Progress
 from maskhand.steps import train
+from maskhand.steps.measure import load_model, measure_set, training_mean_pose
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.table_plans import RowPlan, table_folder
 from maskhand.workspace import Workspace
@@ -103,48 +104,38 @@ def _reconstruction(set_uri: str, model: str, recipe: Recipe) -> dict[str, float
 
 def _generation(model: str, recipe: Recipe, count: int) -> dict[str, float]:
     from maskhand.evaluation.generated import generated_hands
-    from maskhand.evaluation.speed import device
-    from maskhand.models.bundle import ModelBundle
     from maskhand.models.masked_transformer import MaskedTransformer
 
-    network = ModelBundle.load(model, device=device()).model
+    network = load_model(model).model
     assert isinstance(network, MaskedTransformer), "the recipe of the generation row has tokens"
     return generated_hands(network, count, recipe.sampler, recipe.seed)
 
 
 def _text(model: str, recipe: Recipe, set_uri: str, progress: Progress) -> dict[str, float]:
-    from maskhand.evaluation.speed import device
     from maskhand.evaluation.text_to_mesh import generated_by_caption, text_to_mesh
-    from maskhand.models.bundle import ModelBundle
     from maskhand.models.masked_transformer import MaskedTransformer
 
-    network = ModelBundle.load(model, device=device()).model
+    network = load_model(model).model
     assert isinstance(network, MaskedTransformer), "text rows generate"
     return text_to_mesh(generated_by_caption(network, recipe, set_uri, progress))
 
 
 def _hands(workspace: Workspace, wanted: RowPlan, benchmark: str, model: str, progress: Progress) -> dict[str, float]:
     """The numbers of `maskhand evaluate`; PCK in percent; `T1/...` are those of another number of iterations."""
-    from maskhand.catalog import load_spec
-    from maskhand.evaluation import runner
-    from maskhand.evaluation.mean_pose import mean_pose_of_sets
-    from maskhand.evaluation.speed import device
-    from maskhand.models.bundle import ModelBundle
     from maskhand.tables.rows import paper_table
 
-    recipe, name = wanted.recipe, wanted.sets[benchmark]
+    recipe = wanted.recipe
     metrics = paper_table(wanted.table).metrics_of(wanted.row)
     others = {int(found[1]) for metric in metrics if (found := AT_ITERATIONS.match(metric))}
     own = recipe.sampler.iterations
-    train_sets = {workspace.shard_set(one): weight for one, weight in recipe.data.train.items()}
-    result = runner.evaluate(
-        ModelBundle.load(model, device=device()),
-        workspace.shard_set(name),
-        recipe,
+    result = measure_set(
+        workspace,
+        load_model(model),
+        wanted.sets[benchmark],
+        progress,
+        baseline=training_mean_pose(workspace, recipe) if BELOW_MEAN_POSE in metrics else None,
+        recipe=recipe,
         iterations=sorted({own, *others}),
-        baseline=mean_pose_of_sets(train_sets) if BELOW_MEAN_POSE in metrics else None,
-        tips=load_spec(name.partition("/")[0]).tips,
-        progress=progress,
     )
     by_iterations = {row.iterations: _in_percent(row.metrics) for row in result.rows}
     mine = dict(by_iterations[own])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskhand.progress import Progress
-from maskhand.steps.data import IMAGES, mocap_files, training_digests
+from maskhand.shards.layout import IMAGES, MANO
+from maskhand.steps import data
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
     from maskhand.config import Recipe
+    from maskhand.training.checkpoint import Kind
     from maskhand.training.worker import Worker
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -30,8 +31,8 @@ def train_tokenizer(
     from maskhand.training import tokenizer_loop
 
     wanted = load_recipe(recipe, overrides)
-    inputs = _inputs(workspace, recipe, overrides, label)
-    job = tokenizer_loop.TokenizerJob(wanted, workspace.shards_uri, mocap_files(workspace, wanted))
+    inputs = _inputs(workspace, "tokenizer", wanted, label)
+    job = tokenizer_loop.TokenizerJob(wanted, workspace.shards_uri, data.mocap_files(workspace, wanted))
     steps = wanted.tokenizer_training.optim.steps
     return _train("tokenizer", tokenizer_loop.run, job, wanted, inputs, steps, TOKENIZER_FILE, workspace, progress)
 
@@ -45,20 +46,41 @@ def train_transformer(
     from maskhand.training.checkpoint import tokenizer_folder
 
     wanted = load_recipe(recipe, overrides)
+    inputs = _inputs(workspace, "transformer", wanted, label, tokenizer)
     tokenizer = str(tokenizer_folder(tokenizer))  # absolute: the workers have a working directory of their own
-    marker = Path(tokenizer) / TOKENIZER_FILE
-    inputs = _inputs(workspace, recipe, overrides, label) | {"tokenizer": Receipt.of(str(marker)).digest}
     job = transformer_loop.TransformerJob(wanted, workspace.shards_uri, tokenizer)
     steps = wanted.training.optim.steps
     return _train("transformer", transformer_loop.run, job, wanted, inputs, steps, BUNDLE_FILE, workspace, progress)
 
 
-def _inputs(workspace: Workspace, recipe: str, overrides: Sequence[str], label: str) -> dict[str, str]:
-    return training_digests(workspace, recipe, overrides) | ({"label": label} if label else {})
+def input_digests(
+    workspace: Workspace, recipe: str, overrides: Sequence[str], label: str, tokenizer: str | None = None
+) -> dict[str, str]:
+    """Everything that decides a training, the values of the recipe included.
+
+    tokenizer: of a masked transformer; None: VQ-MANO itself is trained.
+    """
+    from maskhand.config import load_recipe
+
+    wanted = load_recipe(recipe, overrides)
+    kind: Kind = "tokenizer" if tokenizer is None else "transformer"
+    return _inputs(workspace, kind, wanted, label, tokenizer) | {"recipe": wanted.digest()}
+
+
+def _inputs(
+    workspace: Workspace, kind: Kind, recipe: Recipe, label: str, tokenizer: str | None = None
+) -> dict[str, str]:
+    """The same without the recipe, whose part in the identity of a run depends on the kind of training."""
+    from maskhand.training.checkpoint import tokenizer_folder
+
+    digests = data.training_digests(workspace, kind, recipe) | ({"label": label} if label else {})
+    if tokenizer is not None:
+        digests["tokenizer"] = Receipt.of(str(tokenizer_folder(tokenizer) / TOKENIZER_FILE)).digest
+    return digests
 
 
 def _train(
-    kind: Any,
+    kind: Kind,
     loop: Callable[[Any, Worker], dict[str, float]],
     job: Any,
     recipe: Recipe,
@@ -77,7 +99,8 @@ def _train(
     identity = run_identity(kind, recipe, inputs)
     name = f"{kind}-{recipe.name}-{identity}"
     tracker = Tracker.of(workspace)
-    lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{IMAGES}"]) for s in recipe.data.train]
+    sets, part = (recipe.data.pose_sets, MANO) if kind == "tokenizer" else (recipe.data.train, IMAGES)
+    lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
     tags = {"identity": identity, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
     run_id = tracker.find_run(kind, identity) or tracker.start_run(kind, recipe, tags, lineage, run_name=name)
     try:
@@ -92,13 +115,13 @@ def _train(
                 reporter=RunReporter(tracker.uri, run_id),
                 on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
             )
+        progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
+        if not (done.reused and tracker.is_finished(run_id)):  # a call may have ended between training and these lines
+            tracker.log_history(run_id, done.run_dir / "metrics.jsonl")
+            tracker.end_run(run_id)
     except BaseException:
         tracker.end_run(run_id, status="FAILED")
         raise
-    progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
-    if not done.reused:
-        tracker.log_history(run_id, done.run_dir / "metrics.jsonl")
-        tracker.end_run(run_id)
     return Receipt.of(str(done.export_dir / marker), run_id=run_id, steps=done.steps, restarts=done.restarts)
 
 

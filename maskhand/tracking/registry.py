@@ -93,18 +93,19 @@ class Tracker(Runs):
         name, _, alias = model_uri.removeprefix("models:/").partition("@")
         try:
             if alias:
-                version = str(self._client.get_model_version_by_alias(name, alias).version)
+                known = self._client.get_model_version_by_alias(name, alias)
             else:
-                name, _, version = name.partition("/")
-                self._client.get_model_version(name, version)
+                name, _, number = name.partition("/")
+                known = self._client.get_model_version(name, number)
         except MlflowException as error:
             raise LookupError(f"{model_uri}: no such model in {self.uri} ({error.message}); train one first") from None
         root = self._artifacts.parent if self._artifacts else Path(tempfile.mkdtemp(prefix="maskhand-models-"))
-        folder = root / "fetched" / f"{name}-{version}"
+        # With the run: a registry that was deleted counts its versions from 1 again.
+        folder = root / "fetched" / f"{name}-{known.version}-{known.run_id}"
         if not (folder / "MLmodel").exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with DefaultStore(self.uri), tempfile.TemporaryDirectory(dir=folder.parent) as part:
-                got = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}", dst_path=part)
+                got = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{known.version}", dst_path=part)
                 Path(got).rename(folder)
         return next((folder / "artifacts").iterdir())
 

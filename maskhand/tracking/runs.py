@@ -6,7 +6,8 @@ import functools
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -75,6 +76,24 @@ class Runs:
             client.log_inputs(run_id, inputs)
         return run_id
 
+    @contextmanager
+    def run(
+        self,
+        kind: str,
+        recipe: Recipe,
+        tags: Mapping[str, str],
+        datasets: Sequence[Lineage] = (),
+        run_name: str | None = None,
+    ) -> Iterator[str]:
+        """As `start_run`, with its id for a block: the run ends with it, as FAILED where the block raised."""
+        run_id = self.start_run(kind, recipe, tags, datasets, run_name)
+        try:
+            yield run_id
+        except BaseException:
+            self.end_run(run_id, "FAILED")
+            raise
+        self.end_run(run_id)
+
     def find_run(self, kind: str, identity: str) -> str | None:
         """The newest run of this kind tagged with this identity; None when there is none."""
         query = f"tags.kind = '{kind}' and tags.identity = '{identity}'"
@@ -87,6 +106,10 @@ class Runs:
         order = ["attributes.start_time DESC"]
         runs = self._client.search_runs([self._experiment_id], query, max_results=limit, order_by=order)
         return [TrackedRun(r.info.run_id, r.info.start_time, dict(r.data.tags), dict(r.data.metrics)) for r in runs]
+
+    def is_finished(self, run_id: str) -> bool:
+        """False while the run is open or when it failed."""
+        return self._client.get_run(run_id).info.status == "FINISHED"
 
     def end_run(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         self._client.set_terminated(run_id, status)

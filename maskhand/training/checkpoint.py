@@ -24,10 +24,18 @@ OPEN_TOKENIZER = Path(__file__).parents[1] / "models" / "open_tokenizer"
 
 Kind = Literal["tokenizer", "transformer"]
 
-_SECTIONS: dict[Kind, tuple[str, ...]] = {
-    "tokenizer": ("seed", "data", "tokenizer", "tokenizer_training", "engine"),
-    "transformer": ("seed", "data", "tokenizer", "model", "training", "engine"),
-}
+_ENGINE = ("engine.workers", "engine.zero_stage", "engine.precision", "engine.use_gpu")
+_READ: dict[Kind, tuple[str, ...]] = {
+    "tokenizer": ("seed", "data.mocap", "tokenizer", "tokenizer_training", *_ENGINE),
+    "transformer": (
+        "seed", "data.train", "data.evaluate", "data.caption", "data.crop_px", "data.box_scale", "data.keypoints",
+        "data.augment", "tokenizer", "model", "training", *_ENGINE,
+    ),
+}  # fmt: skip
+"""Keys and sections of a recipe that change what a training leaves behind; the held-out sets are exported with a model.
+
+A run can be resumed only by as many ranks, with the same ZeRO stage.
+"""
 
 
 class TokenizerFileError(ValueError):
@@ -37,12 +45,19 @@ class TokenizerFileError(ValueError):
 def run_identity(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
     """12 hex digits over everything that decides a training's outcome.
 
-    The recipe's sections that matter for this kind (not, say, the sampler's), and `inputs`: a digest by name for the
+    The recipe's values that matter for this kind (not, say, the sampler's), and `inputs`: a digest by name for the
     shard sets, the hand model and, for the transformer, the tokenizer.
     """
-    values = recipe.model_dump(mode="json")
-    facts = {"kind": kind, "recipe": {name: values[name] for name in _SECTIONS[kind]}, "inputs": dict(inputs)}
+    facts = {"kind": kind, "recipe": deciding_values(kind, recipe), "inputs": dict(inputs)}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def deciding_values(kind: Kind, recipe: Recipe) -> dict[str, str]:
+    """The values of a recipe that decide the outcome of one kind of training, by dotted key."""
+    values = {k: v for k, v in recipe.flat().items() if any(f"{k}.".startswith(f"{read}.") for read in _READ[kind])}
+    if kind == "tokenizer":
+        values["data.pose_sets"] = json.dumps(recipe.data.pose_sets, sort_keys=True)
+    return values
 
 
 def load_mano(path: str | None) -> ManoLayer:

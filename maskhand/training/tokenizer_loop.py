@@ -35,7 +35,7 @@ class TokenizerJob:
 
     recipe: Recipe
     shards_uri: str
-    """Where the shard sets of `recipe.data.train` are, with their `mano` sidecars."""
+    """Where the shard sets of `recipe.data.pose_sets` are, with their `mano` sidecars."""
     mocap: tuple[str, ...] = ()
     """Pose-only npz files (HaMeR's freihand_mocap.npz layout), half of every batch when there are any."""
     mano_path: str | None = None

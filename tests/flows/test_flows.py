@@ -34,7 +34,7 @@ class FakeSteps:
                 report(1, 1, name)
             plain = [str(a) for a in arguments if not callable(a)]
             split = hashlib.sha256("".join(plain).encode()).hexdigest()[:6] if name in PER_SPLIT else ""
-            path = self.root / name / split / "done.json"
+            path = self.root / name / split / ("tokenizer.json" if name == "tokenizer" else "done.json")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps([self.ran[name], *plain]))
             return Receipt.of(str(path), **numbers)
@@ -50,6 +50,7 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     sheet = tmp_path / "sheet.png"
     sheet.write_bytes(b"\x89PNG")
     monkeypatch.setattr(data, "training_digests", lambda *_: {"set/images": "d1"})
+    monkeypatch.setattr(data, "source_digests", lambda _: {"card": "c1", "hand_model": "h1"})
     monkeypatch.setattr(
         evaluate, "input_digests", lambda _, model, __: {"model": Receipt.of(f"{model}/done.json").digest}
     )
@@ -82,6 +83,33 @@ def test_the_order_of_the_steps_and_a_rerun_that_computes_nothing(steps: FakeSte
     assert set(steps.ran.values()) == {1}
     run(tmp_path, overrides=["training.optim.steps=9"])
     assert steps.ran == {"tokenizer": 2, "transformer": 2, "evaluate": 2, "register": 2}
+
+
+def test_an_edited_recipe_is_trained_again(steps: FakeSteps, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("base: tiny\nname: mine\n")
+    run(tmp_path, recipe=str(recipe))
+    recipe.write_text("base: tiny\nname: mine\ntraining: {optim: {lr: 0.5}}\n")
+    run(tmp_path, recipe=str(recipe))
+    assert steps.ran["transformer"] == 2
+
+
+def test_another_card_or_hand_model_asks_for_shards_and_targets_again(
+    steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maskhand.steps import data
+    from pipelines.annotate_shards import annotate_shards
+    from pipelines.shard_datasets import shard_datasets
+
+    monkeypatch.setattr(data, "splits", lambda *_: ["training"])
+    monkeypatch.setattr(data, "data_digest", lambda *_: "d1")
+    for name in ("shard", "annotate_keypoints", "annotate_mano"):
+        monkeypatch.setattr(data, name, steps.make(name))
+    for card in ("c1", "c1", "c2"):
+        monkeypatch.setattr(data, "source_digests", lambda _, card=card: {"card": card})
+        shard_datasets(workspace=str(tmp_path))
+        annotate_shards(["freihand_synth/training"], workspace=str(tmp_path))
+    assert steps.ran["shard"] == steps.ran["annotate_mano"] == 2 and steps.ran["annotate_keypoints"] == 1
 
 
 def test_a_receipt_of_files_that_are_gone_is_not_believed(steps: FakeSteps, tmp_path: Path) -> None:

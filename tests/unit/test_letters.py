@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -80,15 +81,18 @@ def corners(samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleEr
 def test_a_models_predictions_become_targets(tmp_path: Path) -> None:
     uri, recipe = str(tmp_path / "set"), small_recipe()
     ModelBundle.save(tmp_path / "model", small_model(recipe), recipe, {})
-    write_set(uri, make_samples(5, sides=("right", "left")), shard_size=8)
+    *hands, last = make_samples(6, sides=("right", "left"))
+    broken = dataclasses.replace(last, image=last.image[:60] + b"IEND\xaeB`\x82")
+    write_set(uri, [*hands, broken], shard_size=8)
     with pytest.raises(ShardError, match="keypoints"):
         annotate_by_model(uri, str(tmp_path / "model"))
     part = keypoint_part(recipe.data.keypoints.detector)
     build_sidecar(uri, part, Annotator("corners", "1"), corners)
     manifest = annotate_by_model(uri, str(tmp_path / "model"))
     assert manifest.annotator is not None and manifest.annotator["settings"]["model"]
-    assert set(manifest.inputs) == {"images", part}
+    assert set(manifest.inputs) == {"images", part} and manifest.rejects == {"bad_picture": 1}
     rows = list(ShardSet.open(uri, (MANO,)).evaluation())
+    rows = [row for row in rows if row.sample.key != broken.key]
     entries = [row.sidecars[MANO] for row in rows]
     assert [bool(e["ok"]) for e in entries if e is not None] == [True, False, True, True, True]
     assert all(e is not None and str(e["source"]) == "predicted" for e in entries)

@@ -221,6 +221,18 @@ def test_each_seed_trains_its_own_tokenizer_which_its_rows_share(tmp_path: Path)
     assert again == plans[-1]
 
 
+def test_a_row_is_known_by_its_recipe_and_its_own_text(tmp_path: Path) -> None:
+    home = Workspace(tmp_path, str(tmp_path))
+    row = next(row for row in paper_table(11).rows if not row.trains)
+
+    def digests(changed: PaperRow = row, *overrides: str) -> dict[str, str]:
+        return table_plans.digests(home, table_plans.plan(home, 11, changed, True, None, overrides))
+
+    assert digests() == digests()
+    assert digests(row, "seed=7")["recipe"] != digests()["recipe"]
+    assert digests(row.model_copy(update={"metrics": ("apd_mm",)}))["row"] != digests()["row"]
+
+
 def ordering(differences: list[float], paper: float | None, metric: str = "pa_mpjpe_mm", claim: str = "") -> Ordering:
     return Ordering("without", "full", "FreiHAND", metric, claim, paper, tuple(differences))
 

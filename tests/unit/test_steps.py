@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from hand_sets import make_samples, write_set
 
+from maskhand.annotate.mano_targets import annotate_mano
+from maskhand.catalog import catalogue_dirs
+from maskhand.cluster import session
+from maskhand.cluster import train as cluster_train
+from maskhand.cluster.run_folder import FitResult
+from maskhand.config import load_recipe
+from maskhand.hand.model_file import OPEN_HAND_FOLDER
+from maskhand.progress import silent
 from maskhand.shards.layout import ShardError
-from maskhand.steps import data
+from maskhand.steps import data, train
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
+from maskhand.tracking import Tracker
 from maskhand.workspace import Workspace
 
 
@@ -40,6 +51,70 @@ def test_the_fingerprint_of_raw_data_follows_annotations_not_pictures(tmp_path: 
     assert second != first
     (tmp_path / "more.json").write_text("{}")
     assert data.raw_fingerprint(str(tmp_path)) not in (first, second)
+
+
+def test_what_shards_are_made_of_is_the_card_and_the_hand_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = data.source_digests("freihand")
+    card = tmp_path / "catalogue" / "freihand" / "card.yaml"
+    card.parent.mkdir(parents=True)
+    text = (catalogue_dirs()[0] / "freihand" / "card.yaml").read_text()
+    card.write_text(text.replace("units: m\n", "units: mm\n"))
+    monkeypatch.setenv("MASKHAND_CATALOG", str(card.parents[1]))
+    other_card = data.source_digests("freihand")
+    assert other_card["card"] != own["card"] and other_card["hand_model"] == own["hand_model"]
+    (tmp_path / "MANO_RIGHT.pkl").write_bytes((OPEN_HAND_FOLDER / "OPEN_HAND_RIGHT.pkl").read_bytes() + b"\n")
+    monkeypatch.setenv("MASKHAND_MANO_DIR", str(tmp_path))
+    assert data.source_digests("freihand")["hand_model"] != own["hand_model"]
+
+
+def test_a_training_asks_for_what_it_reads_alone(tmp_path: Path) -> None:
+    home, uri = Workspace(tmp_path, str(tmp_path / "shards")), str(tmp_path / "shards" / "freihand_synth" / "training")
+    write_set(uri, make_samples(2))
+    annotate_mano(uri)
+    recipe = load_recipe("tiny", ["data.train={freihand_synth/training: 1.0}", "data.mocap=false"])
+    part, poses = "freihand_synth/training", {"hand_model", "models"}
+    assert data.training_digests(home, "tokenizer", recipe).keys() == poses | {f"{part}/mano"}
+    with pytest.raises(ShardError, match="keypoints"):
+        data.training_digests(home, "transformer", recipe)
+    annotated = load_recipe("tiny", ["data.keypoints.train_source=annotated"])
+    found = data.training_digests(home, "transformer", annotated)
+    assert found.keys() == poses | {f"{part}/images", f"{part}/mano"}
+
+
+def test_a_pose_file_that_is_asked_for_and_absent_is_a_sentence(tmp_path: Path) -> None:
+    home, recipe = Workspace(tmp_path, str(tmp_path / "shards")), load_recipe("tiny")
+    with pytest.raises(FileNotFoundError, match=r"freihand_synth/mocap.npz: not found, but data.mocap is true"):
+        data.mocap_files(home, recipe)
+    path = home.raw / "freihand_synth" / "mocap.npz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    assert data.mocap_files(home, recipe) == (str(path),)
+    assert data.mocap_files(home, load_recipe("tiny_text")) == ()
+
+
+def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    export = tmp_path / "run" / "export"
+    export.mkdir(parents=True)
+    (export / train.TOKENIZER_FILE).write_text("{}")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "train/loss": 0.5}\n')
+    kept = FitResult(tmp_path / "run", export, {"train/loss": 0.5}, 1, 0, 0.1, reused=True)
+    digests = {"freihand_synth/training/mano": "d"}
+    monkeypatch.setattr(cluster_train, "fit", lambda *_, **__: kept)
+    monkeypatch.setattr(session, "ray_session", nullcontext)
+    monkeypatch.setattr(data, "training_digests", lambda *_: digests)
+    monkeypatch.setattr(data, "mocap_files", lambda *_: ())
+    receipt = train.train_tokenizer(home, "tiny", [], "", silent)
+    (run,) = Tracker.of(home).history("tokenizer")
+    assert run.run_id == receipt.numbers["run_id"]
+    curves = tmp_path / "mlflow" / "artifacts" / run.run_id / "artifacts" / "curves.png"
+    written_ns = curves.stat().st_mtime_ns
+    assert train.train_tokenizer(home, "tiny", [], "", silent) == receipt
+    assert curves.stat().st_mtime_ns == written_ns, "a run that is finished is left as it is"
 
 
 def test_only_rebuild_replaces_what_does_not_fit() -> None:

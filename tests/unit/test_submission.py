@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from maskhand.catalog import benchmarks, load_spec
 from maskhand.config import load_recipe
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS
 from maskhand.evaluation import pieces
+from maskhand.evaluation.metrics.alignment import procrustes_align
 from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import shown_hands
 from maskhand.evaluation.result import EvaluationResult
@@ -27,8 +30,10 @@ from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
+from maskhand.steps import evaluate as evaluate_step
 from maskhand.steps.reevaluate import Measured, measure
 from maskhand.steps.score import score
+from maskhand.tracking import ModelVersion, Promotion, Tracker
 from maskhand.workspace import Workspace
 
 COUNT = 7
@@ -158,6 +163,47 @@ def test_a_benchmark_of_2d_keypoints_alone_is_re_evaluated_by_its_pck(
     assert 0 < found.metrics["pck_015"] < 1 and np.isfinite(found.metrics["epe_px"])
 
 
+def test_a_set_of_2d_keypoints_alone_is_evaluated_and_its_model_registered(
+    bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = [
+        dataclasses.replace(hand, joints_cam_m=None, joints_3d_valid=None, vertices_cam_m=None, mano=None)
+        for hand in SAMPLES
+    ]
+    home, name = Workspace(tmp_path, str(tmp_path / "shards")), "hamer_eval/TEST_newdays_img_all"
+    write_set(home.shard_set(name), flat)
+    folder = tmp_path / "model"
+    ModelBundle.save(folder, bundle.model, RECIPE, {})
+    receipt = evaluate_step.evaluate(home, str(folder), [name], silent)
+    assert receipt.numbers == {"samples": COUNT}
+    assert evaluate_step.table(receipt)[1] == [[name, "T=2", *["–"] * 5]]
+    sections = Path(evaluate_step.page_uri(receipt)).read_text().partition("<script>")[0]
+    assert not re.search(r"[> ]nan[ <]", sections) and "EPE" in sections
+    assert Path(receipt.folder, name, "submission", "pred.npz").is_file()
+
+    asked: list[Mapping[str, float]] = []
+    version = ModelVersion("maskhand", 1)
+    monkeypatch.setattr(Tracker, "register_model", lambda self, _, __, metrics, ___: asked.append(metrics) or version)
+    monkeypatch.setattr(Tracker, "promote", lambda self, version: Promotion(version, ("challenger",), "not a number"))
+    monkeypatch.setattr(evaluate_step, "track", lambda *_: "run")
+    registered = evaluate_step.register(home, str(folder), receipt.uri, "run")
+    assert all(np.isnan(value) for value in asked[0].values()) and not set(asked[0]) & set(registered.numbers)
+
+
+def test_a_partial_benchmark_is_reported_without_its_submission(bundle: ModelBundle, tmp_path: Path) -> None:
+    home, name = Workspace(tmp_path, str(tmp_path / "shards")), "dexycb/s0_test"
+    write_set(home.shard_set(name), [dataclasses.replace(hand, origin={"index": None}) for hand in SAMPLES])
+    folder = tmp_path / "model"
+    ModelBundle.save(folder, bundle.model, RECIPE, {})
+    receipt = evaluate_step.evaluate(home, str(folder), [name], silent)
+    assert str(receipt.numbers["no_submission"]).startswith(f"{name}: a sample's origin has no index")
+    assert Path(receipt.folder, name, "sheet.png").is_file() and Path(evaluate_step.page_uri(receipt)).is_file()
+    assert not Path(receipt.folder, name, "submission").exists()
+    run_id = evaluate_step.track(home, receipt)
+    (kept,) = Tracker.of(home).history("evaluation")
+    assert kept.run_id == run_id and kept.metrics[f"eval/{name}/T2/pa_mpjpe_mm"] > 0
+
+
 def test_interhand_pairs_both_hands_of_an_annotation(tmp_path: Path, result: EvaluationResult) -> None:
     unpack(write(result.predictions, layout("interhand")), tmp_path)
     found = score("interhand", tmp_path / "truth.npz", tmp_path / "pred.npz")
@@ -232,8 +278,36 @@ def test_a_picture_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, 
     )
 
 
+def test_the_hands_of_a_report_are_those_that_were_measured(bundle: ModelBundle, set_uri: str) -> None:
+    """Codes are drawn (temperature 1): a second prediction would be another hand than the one the error belongs to."""
+    drawn = RECIPE.model_copy(update={"sampler": RECIPE.sampler.model_copy(update={"decode": "codes"})})
+    model = build_model(RECIPE, VQMano(RECIPE.tokenizer), ManoLayer.from_default()).eval()
+    for values in (*model.parameters(), *model.tokenizer.buffers()):  # else every code is as likely and decoded alike
+        if values.is_floating_point():
+            values.data += 0.1 * torch.randn(values.shape, generator=torch.Generator().manual_seed(values.numel()))
+    sure = dataclasses.replace(bundle, model=model)
+    found = evaluate(sure, set_uri, drawn)
+    for hand in shown_hands(sure, found, drawn, each=2, tile_px=48):
+        assert hand.truth_m is not None and hand.errors["key"] == hand.key
+        moved = procrustes_align(hand.vertices_m[None], hand.truth_m[None])[0]
+        error_mm = 1e3 * np.linalg.norm(moved - hand.truth_m, axis=-1).mean()
+        assert error_mm == pytest.approx(hand.errors["pa_mpvpe_mm"], abs=0.01)
+        assert hand.confidence.mean() == pytest.approx(hand.errors["mean_confidence"], rel=1e-5)
+
+
+def test_a_picture_that_cannot_be_decoded_is_shown_black(bundle: ModelBundle, tmp_path: Path) -> None:
+    broken = dataclasses.replace(SAMPLES[2], image=SAMPLES[2].image[:60] + b"IEND\xaeB`\x82")
+    uri = str(tmp_path / "freihand_synth" / "evaluation")
+    write_set(uri, [*SAMPLES[:2], broken, *SAMPLES[3:]])
+    found = evaluate(bundle, uri)
+    hand = next(hand for hand in shown_hands(bundle, found, each=3, tile_px=48) if hand.key == broken.key)
+    assert not hand.pictures[0].any() and np.isnan(hand.vertices_m).all()
+    assert page("m", "d", [Measurement(found, [hand])], bundle.model.mano.faces.numpy())
+
+
 def test_the_page_is_one_file_and_shows_what_was_found(bundle: ModelBundle, result: EvaluationResult) -> None:
     hands = shown_hands(bundle, result, each=1, tile_px=48)
+    assert all(np.abs(h.pictures[2].astype(int) - h.pictures[0]).mean() > 1 for h in hands), "a mesh is drawn"
     text = page("models:/maskhand@x", bundle.digest, [Measurement(result, hands)] * 2, bundle.model.mano.faces.numpy())
     assert "http://" not in text and "https://" not in text and ' src="data:image/jpeg' in text
     assert f"{result.best.metrics['pa_mpjpe_mm']:.2f}" in text and "No sample failed." in text

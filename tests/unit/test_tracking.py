@@ -53,6 +53,14 @@ def test_a_run_holds_recipe_code_and_data(tracker: Tracker, client: Any) -> None
     assert tracker.find_run("tokenizer", "id-1") is None and tracker.find_run("transformer", "id-2") is None
 
 
+def test_a_run_ends_with_its_block(tracker: Tracker, client: Any) -> None:
+    with tracker.run("evaluation", small_recipe(), {}) as good:
+        assert not tracker.is_finished(good)
+    with pytest.raises(OSError, match="lost"), tracker.run("evaluation", small_recipe(), {}) as bad:
+        raise OSError("lost")
+    assert tracker.is_finished(good) and client.get_run(bad).info.status == "FAILED"
+
+
 def test_a_reporter_travels_and_writes_every_step(tracker: Tracker, client: Any) -> None:
     run_id = tracker.start_run("tokenizer", small_recipe(), {})
     reporter = pickle.loads(pickle.dumps(RunReporter(tracker.uri, run_id)))
@@ -131,6 +139,27 @@ def test_aliases_follow_the_gate(tracker: Tracker, client: Any, tmp_path: Path) 
         tracker.promote(register(None))
     with pytest.raises(LookupError, match="models:/maskhand@nobody"):
         tracker.bundle_folder("models:/maskhand@nobody")
+
+
+def test_a_new_registrys_first_version_is_not_the_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(artifact_uri: str, dst_path: str) -> str:
+        bundle = Path(dst_path) / "model" / "artifacts" / "bundle"
+        bundle.mkdir(parents=True)
+        (bundle.parents[1] / "MLmodel").touch()
+        fetched.append(artifact_uri)
+        return str(bundle.parents[1])
+
+    fetched: list[str] = []
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", fetch)
+    folders = []
+    for name in ("before.db", "after.db"):
+        tracker = Tracker(f"sqlite:///{tmp_path / name}", tmp_path / "artifacts")
+        client = mlflow.MlflowClient(tracker.uri, tracker.uri)
+        client.create_registered_model(MODEL)
+        run_id = tracker.start_run("transformer", small_recipe(), {})
+        client.create_model_version(MODEL, source=tmp_path.as_uri(), run_id=run_id)
+        folders += [tracker.bundle_folder(f"models:/{MODEL}/1") for _ in range(2)]
+    assert folders[0] == folders[1] != folders[2] == folders[3] and len(fetched) == 2
 
 
 def test_contenders_history_and_a_recorded_decision(tmp_path: Path) -> None:

@@ -16,7 +16,13 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import geodesic_rad
 from maskhand.models.bundle import ModelBundle
 from maskhand.training import tokenizer_loop, transformer_loop
-from maskhand.training.checkpoint import DirectoryStore, TokenizerFileError, load_tokenizer, run_identity
+from maskhand.training.checkpoint import (
+    DirectoryStore,
+    TokenizerFileError,
+    deciding_values,
+    load_tokenizer,
+    run_identity,
+)
 from maskhand.training.engine import learning_rate_factor
 from maskhand.training.worker import Worker
 
@@ -190,6 +196,31 @@ def test_run_identity_knows_what_decides_a_training() -> None:
     assert identity != run_identity("transformer", recipe, {"freihand_synth/training": "bbb"})
     assert identity != run_identity("tokenizer", recipe, inputs)
     assert run_identity("tokenizer", recipe, inputs) == run_identity("tokenizer", small_recipe("model.dim=32"), inputs)
+
+
+def test_a_tokenizer_is_not_trained_again_for_what_it_never_reads() -> None:
+    recipe = small_recipe()
+    unread = (
+        "data.evaluate=[x/y]", "data.loader_workers=3", "data.augment.scale=0.0", "data.crop_px=96",
+        "data.keypoints.detector=openpose-hand", "engine.threads_per_worker=2", "engine.max_failures=0",
+    )  # fmt: skip
+    for change in unread:
+        assert run_identity("tokenizer", small_recipe(change), {}) == run_identity("tokenizer", recipe, {}), change
+    turned = f"data.mocap={str(not recipe.data.mocap).lower()}"
+    for change in ("data.train_poses={x/y: 1.0}", turned, "seed=9", "engine.workers=4"):
+        assert run_identity("tokenizer", small_recipe(change), {}) != run_identity("tokenizer", recipe, {}), change
+    spelled_out = small_recipe(f"data.train_poses={json.dumps(recipe.data.train)}")
+    assert run_identity("tokenizer", spelled_out, {}) == run_identity("tokenizer", recipe, {})
+
+
+def test_every_key_of_a_recipe_decides_a_training_or_is_known_to_decide_none() -> None:
+    recipe = small_recipe()
+    read = deciding_values("tokenizer", recipe).keys() | deciding_values("transformer", recipe).keys()
+    unread = {key for key in recipe.flat().keys() - read if not key.startswith(("sampler.", "evaluate."))}
+    through_pose_sets = {key for key in unread if key.startswith("data.train_poses")}
+    assert unread - through_pose_sets == {
+        "name", "data.loader_workers", "engine.threads_per_worker", "engine.max_failures"
+    }  # fmt: skip
 
 
 def test_a_checkpoint_that_fails_half_way_leaves_the_older_one(tmp_path: Path) -> None:

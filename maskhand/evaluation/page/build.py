@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from maskhand.evaluation.page.findings import Figure, Group, figures, groups
-from maskhand.evaluation.report import ShownHand
+from maskhand.evaluation.report import ShownHand, error_lines
 from maskhand.evaluation.result import MAIN_COLUMNS, EvaluationResult
 
 Array = np.ndarray
@@ -99,10 +99,7 @@ def _section(measured: Measurement) -> _Section:
 
 def _sentences(result: EvaluationResult) -> list[str]:
     found = [f"{result.count:,} hands; {result.with_joints:,} with 3D joints, {result.with_mesh:,} with a mesh."]
-    gain = result.gain_over_baseline()
-    if gain is not None:
-        side = "below" if gain >= 0 else "above"
-        found.append(f"PA-MPJPE of {result.best.name} is {100 * abs(gain):.1f} % {side} the mean pose's.")
+    found += result.gain_sentences()
     failed = {row.name: row.failed for row in result.rows if row.failed}
     found.append(
         "Failed and scored as a point: " + ", ".join(f"{name} {count:,}" for name, count in failed.items()) + "."
@@ -118,11 +115,10 @@ def _sentences(result: EvaluationResult) -> list[str]:
 def _hand(hand: ShownHand) -> _Hand:
     titles = ("picture", "given 2D pose", "prediction", "ground truth")
     chosen = [(t, p) for t, p in zip(titles, hand.pictures, strict=True) if t != "ground truth" or hand.has_truth]
-    error = hand.errors["pa_mpjpe_mm"]
     return _Hand(
         group=hand.group,
         key=hand.key,
-        error=f"{error:.1f} mm" if error == error else f"{hand.errors['epe_px']:.1f} px",
+        error=", ".join(error_lines(hand.errors)),
         side=str(hand.errors["side"]),
         confidence=float(hand.confidence.mean()),
         pictures=[(title, _jpeg(picture)) for title, picture in chosen],
