@@ -70,6 +70,18 @@ def test_sets_are_named_or_given_by_uri(tmp_path: Path) -> None:
     assert data.uri_of_set(workspace, str(tmp_path)) == str(tmp_path)
 
 
+def test_the_places_of_the_environment_hold_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for shards, found in (("", "home/shards"), ("sets/", "sets"), ("s3://bucket/x/", None)):
+        monkeypatch.setenv("MASKHAND_WORKSPACE", "home")
+        monkeypatch.setenv("MASKHAND_SHARDS", shards)
+        workspace = Workspace.default()
+        assert workspace.root == tmp_path / "home"
+        assert workspace.shards_uri == (str(tmp_path / found) if found else "s3://bucket/x")
+    monkeypatch.setenv("MASKHAND_WORKSPACE", "")
+    assert Workspace.default().root == tmp_path / "workspace"
+
+
 @pytest.mark.slow
 def test_synthetic_data_asked_for_otherwise_needs_rebuild(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, str(tmp_path / "shards"))
