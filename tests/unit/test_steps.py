@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from maskhand.shards.layout import ShardError
 from maskhand.steps import data
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
@@ -40,27 +39,6 @@ def test_the_fingerprint_of_raw_data_follows_annotations_not_pictures(tmp_path: 
     assert second != first
     (tmp_path / "more.json").write_text("{}")
     assert data.raw_fingerprint(str(tmp_path)) not in (first, second)
-
-
-def test_only_rebuild_replaces_what_does_not_fit() -> None:
-    asked: list[bool] = []
-
-    def build(rebuild: bool) -> str:
-        asked.append(rebuild)
-        if not rebuild:
-            raise ShardError("holds shards of another plan")
-        return "manifest"
-
-    with pytest.raises(ShardError):
-        data._replacing(build, False)
-    assert data._replacing(build, True) == "manifest"
-    assert asked == [False, False, True]
-
-
-def test_finished_shards_are_kept_when_rebuild_is_allowed() -> None:
-    asked: list[bool] = []
-    data._replacing(lambda rebuild: asked.append(rebuild), True)
-    assert asked == [False]
 
 
 def test_sets_are_named_or_given_by_uri(tmp_path: Path) -> None:
