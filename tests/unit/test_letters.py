@@ -17,6 +17,7 @@ from maskhand.conventions import NUM_JOINTS
 from maskhand.evaluation.pseudo_truth import annotate_by_model
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
+from maskhand.inspection.inspect_set import inspect_set
 from maskhand.models.bundle import ModelBundle
 from maskhand.sample import SampleError
 from maskhand.shards.build import build_shards
@@ -98,3 +99,5 @@ def test_a_models_predictions_become_targets(tmp_path: Path) -> None:
         pose, betas = (torch.from_numpy(entry[name])[None] for name in ("pose_aa", "betas"))
         mesh = mano(axis_angle_to_matrix(pose), betas)
         assert mesh.vertices_m.isfinite().all() and entry["transl_cam_m"][2] > 0
+    looked = inspect_set(uri, hands=2).statistics
+    assert looked.targets == {"predicted": 5} and looked.residual_mm["predicted"].count == 0
