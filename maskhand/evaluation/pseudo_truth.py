@@ -57,11 +57,11 @@ def annotate_by_model(
 ) -> Manifest:
     """Make the `mano` part of a set with an exported model that reads pictures and its detector's keypoint sidecar.
 
-    Raises ShardError when the keypoints are missing, or the part was made by something else (`rebuild=True`).
+    Raises BundleError when the model reads captions, ShardError when the keypoints are missing, or the part was made by
+    something else (`rebuild=True` replaces it).
     """
     bundle = _bundle(model_folder)
-    if bundle.recipe.model.condition != "image":
-        raise ValueError(f"{model_folder}: reads {bundle.recipe.model.condition}; give a model that reads pictures")
+    bundle.require("image")
     annotator = Annotator("maskhand-model", VERSION, {"model": bundle.digest, "hand_model": bundle.hand_digest})
     return build_sidecar(
         set_uri,
