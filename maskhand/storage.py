@@ -14,7 +14,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from maskhand import s3
 from maskhand.s3 import MissingFileError, StorageError, is_remote
@@ -30,6 +30,7 @@ __all__ = [
     "get_file",
     "is_remote",
     "join",
+    "list_etags",
     "list_folders",
     "list_sizes",
     "list_uris",
@@ -191,11 +192,12 @@ def list_sizes(prefix: str | Path) -> dict[str, int]:
     if not is_remote(prefix):
         files = (p for p in Path(prefix).rglob("*") if not p.name.endswith(_TEMPORARY) and p.is_file())
         return {str(p): p.stat().st_size for p in files}
-    bucket, key = s3.bucket_key(join(prefix, ""))
-    with s3.sentences(prefix):
-        pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-        entries = [entry for page in pages for entry in page.get("Contents", ())]
-    return {f"s3://{bucket}/{entry['Key']}": int(entry["Size"]) for entry in entries}
+    return {uri: int(entry["Size"]) for uri, entry in _objects(prefix).items()}
+
+
+def list_etags(prefix: str | Path) -> dict[str, str]:
+    """The objects below an `s3://` folder with what the store calls their content: another ETag, another content."""
+    return {uri: str(entry["ETag"]) for uri, entry in _objects(prefix).items()}
 
 
 def list_folders(prefix: str | Path) -> list[str]:
@@ -226,6 +228,13 @@ def clean_partial(folder: str | Path) -> None:
     if not is_remote(folder):
         for path in Path(folder).glob(f".*{_TEMPORARY}"):
             path.unlink(missing_ok=True)
+
+
+def _objects(prefix: str | Path) -> dict[str, dict[str, Any]]:
+    bucket, key = s3.bucket_key(join(prefix, ""))
+    with s3.sentences(prefix):
+        pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        return {f"s3://{bucket}/{entry['Key']}": entry for page in pages for entry in page.get("Contents", ())}
 
 
 @contextlib.contextmanager

@@ -206,13 +206,17 @@ def raw_folder(workspace: Workspace, dataset: str, raw: str | None) -> str:
 
 
 def raw_fingerprint(folder: str) -> str:
-    """12 hex digits that change when published files do: name, size and time of every one but the pictures."""
-    root, facts = Path(folder), []
-    for depth in range(RAW_DEPTH):
-        for path in root.glob("*/" * depth + "*.*"):
-            if path.suffix.lower() not in PICTURES and path.is_file():
-                about = path.stat()
-                facts.append(f"{path.relative_to(root)} {about.st_size} {about.st_mtime_ns}")
+    """12 hex digits that change when published files do: name, size and time (S3: ETag) of all but the pictures."""
+    if storage.is_remote(folder):
+        etags = storage.list_etags(folder).items()
+        facts = [f"{uri} {etag}" for uri, etag in etags if not uri.lower().endswith(PICTURES)]
+    else:
+        root, facts = Path(folder), []
+        for depth in range(RAW_DEPTH):
+            for path in root.glob("*/" * depth + "*.*"):
+                if path.suffix.lower() not in PICTURES and path.is_file():
+                    about = path.stat()
+                    facts.append(f"{path.relative_to(root)} {about.st_size} {about.st_mtime_ns}")
     return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
 
 
