@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +26,6 @@ __all__ = [
     "clean_partial",
     "delete",
     "exists",
-    "get_file",
     "is_remote",
     "join",
     "list_etags",
@@ -35,7 +33,6 @@ __all__ = [
     "list_sizes",
     "list_uris",
     "open_stream",
-    "put_file",
     "read_bytes",
     "read_range",
     "sha256",
@@ -163,23 +160,6 @@ def atomic_writer(uri: str | Path) -> Iterator[Callable[[bytes], object]]:
         yield write
         with s3.sentences(uri):
             stack.close()
-
-
-def put_file(local_path: str | Path, uri: str | Path) -> None:
-    """Copy a local file to a URI, atomically; large files go up in parts."""
-    if is_remote(uri):
-        bucket, key = s3.bucket_key(uri)
-        with s3.sentences(uri):
-            s3.client().upload_file(str(local_path), bucket, key)
-        return
-    with s3.sentences(uri), open(local_path, "rb") as source, _local_replacement(Path(uri)) as file:
-        shutil.copyfileobj(source, file, _CHUNK)
-
-
-def get_file(uri: str | Path, local_path: str | Path) -> None:
-    """Copy a file at a URI to a local path, atomically."""
-    with open_stream(uri) as source, s3.sentences(local_path), _local_replacement(Path(local_path)) as file:
-        shutil.copyfileobj(source, file, _CHUNK)
 
 
 def list_uris(prefix: str | Path) -> list[str]:
