@@ -69,21 +69,10 @@ def place(
     crop_px: int,
     tips: Sequence[str | None],
 ) -> Predictions:
-    """Put B predicted right hands before their pictures' cameras, as they are seen there.
-
-    A picture without a known camera gets HaMeR's: a long focal length, the principal point in the middle.
-    """
+    """Put B predicted right hands before their pictures' cameras, as they are seen there."""
     left = hands.is_left.numpy()
     size = hands.image_size_px.numpy()
-    known = [row.sample.camera for row in rows]
-    focal = np.array(
-        [FOCAL * size[k].max() if camera is None else np.diag(camera.K_px)[:2].mean() for k, camera in enumerate(known)]
-    )
-    centre = np.array([(size[k] - 1) / 2 if camera is None else camera.K_px[:2, 2] for k, camera in enumerate(known)])
-    centre[left, 0] = size[left, 0] - 1 - centre[left, 0]
-    translation = crop_camera_to_full(
-        prediction.camera.double(), hands.crop_from_image, crop_px, torch.from_numpy(focal), torch.from_numpy(centre)
-    ).numpy()
+    translation = before_cameras(prediction, hands, rows, crop_px)
     mirror = np.where(left[:, None, None], MIRROR_POINT, 1.0)
     joints = with_tips(prediction.joints_m, prediction.vertices_m, tips)
     points_px = (project_crop(joints, prediction.camera).double().numpy() + 0.5) * crop_px
@@ -104,6 +93,24 @@ def place(
         joints_px=_without(lost, points_px),
         truth_cam_m=np.stack([_truth(row) for row in rows]),
     )
+
+
+def before_cameras(prediction: HandPrediction, hands: HandBatch, rows: Sequence[ShardSample], crop_px: int) -> Array:
+    """(B, 3) float64, metres: puts the right hands before their pictures' cameras, left hands' pictures mirrored.
+
+    A picture without a known camera gets HaMeR's: a long focal length, the principal point in the middle.
+    """
+    left = hands.is_left.numpy()
+    size = hands.image_size_px.numpy()
+    known = [row.sample.camera for row in rows]
+    focal = np.array(
+        [FOCAL * size[k].max() if camera is None else np.diag(camera.K_px)[:2].mean() for k, camera in enumerate(known)]
+    )
+    centre = np.array([(size[k] - 1) / 2 if camera is None else camera.K_px[:2, 2] for k, camera in enumerate(known)])
+    centre[left, 0] = size[left, 0] - 1 - centre[left, 0]
+    return crop_camera_to_full(
+        prediction.camera.double(), hands.crop_from_image, crop_px, torch.from_numpy(focal), torch.from_numpy(centre)
+    ).numpy()
 
 
 def _truth(row: ShardSample) -> Array:

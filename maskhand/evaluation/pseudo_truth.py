@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from maskhand.batch import HandPrediction
-from maskhand.hand.camera import FOCAL, crop_camera_to_full
+from maskhand.evaluation.predictions import before_cameras
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.collate import make_batch
 from maskhand.loading.crop import can_decode
@@ -28,7 +28,7 @@ from maskhand.shards.manifest import Manifest
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
 
-VERSION = "1"
+VERSION = "2"
 BATCH = 32
 
 
@@ -95,12 +95,9 @@ def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[dict[str,
     generator = torch.Generator().manual_seed(bundle.recipe.seed)
     hands = predict(bundle.model, batch, bundle.recipe.sampler, generator)
     seen = (batch.keypoints_2d[..., 2] > 0).any(1).numpy()
-    # without a known camera HaMeR's: the crop's focal length over the picture's longer side
-    focal = FOCAL * batch.image_size_px.amax(1).double()
-    principal = (batch.image_size_px.double() - 1) / 2
-    transl = crop_camera_to_full(hands.camera.double(), batch.crop_from_image, data.crop_px, focal, principal)
+    transl = before_cameras(hands, batch, rows, data.crop_px)
     return [
-        _entry(hands, transl.numpy(), k, bool(seen[k]), row.sample.side == "left")
+        _entry(hands, transl, k, bool(seen[k]), row.sample.side == "left")
         if readable[k]
         else SampleError("bad_picture", f"{row.sample.key}: its picture cannot be decoded")
         for k, row in enumerate(rows)
