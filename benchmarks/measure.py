@@ -20,8 +20,8 @@ def machine() -> str:
 def times_s(candidates: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
     """Seconds of every run of each candidate, one at a time: the latency that a single caller waits.
 
-    On one thread those of the process (other programs do not count); with several, those of the clock, since threads that
-    wait for each other spin: the machine must be idle. On a GPU, too, the device idle before a run and waited for after.
+    On one thread those of the process (other programs do not count); with several those of the clock, since threads
+    that wait for each other spin: the machine must be idle. So on a GPU, idle before a run and waited for after it.
     """
     cuda = torch.cuda.is_available()
     clock = time.perf_counter if cuda or torch.get_num_threads() > 1 else time.process_time

@@ -301,10 +301,18 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: expected key.path=value, for example training.optim.steps=200")
     *parents, leaf = key.strip().split(".")
     node = values
-    for parent in parents:
-        node[parent] = dict(node.get(parent) or {})
+    for depth, parent in enumerate(parents, 1):
+        inner = node.get(parent) or {}
+        if not isinstance(inner, Mapping):
+            raise ConfigError(
+                f"override {override!r}: {'.'.join(parents[:depth])} is the value {inner!r} and has no keys below it"
+            )
+        node[parent] = dict(inner)
         node = node[parent]
-    node[leaf] = yaml.safe_load(text)
+    try:
+        node[leaf] = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # the latter for a date that does not exist
+        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value; quote it if it is a text") from None
 
 
 def _sentence(error: Any) -> str:

@@ -16,7 +16,6 @@ from maskhand.hand.mesh import write_glb, write_obj
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.sampling import sample
-from maskhand.models.text_transformer import TextTransformer
 from maskhand.render import contact_sheet, overlay_mesh
 from maskhand.text import caption_ids
 
@@ -25,10 +24,6 @@ TOP_SHARE = 0.05
 TILE_PX, DISTANCE_M, FILL = 256, 0.8, 0.85
 SPACING_M = 0.22
 COLUMNS = 4
-
-
-class GenerateError(ValueError):
-    """A model that does not read text; the message says what to do."""
 
 
 def top_share(sampler: SamplerConfig, codes: int) -> SamplerConfig:
@@ -41,13 +36,9 @@ def top_share(sampler: SamplerConfig, codes: int) -> SamplerConfig:
 
 @torch.inference_mode()
 def hands_from_text(bundle: ModelBundle, text: str, count: int, seed: int) -> HandPrediction:
-    """`count` hands that a text calls for, the surest first, without 2D pose. GenerateError, TextError."""
+    """`count` hands that a text calls for, the surest first, without 2D pose. BundleError, TextError."""
+    bundle.require("text")
     model, recipe = bundle.model, bundle.recipe
-    if not isinstance(model, TextTransformer):
-        raise GenerateError(
-            f"model {bundle.digest} (recipe {recipe.name}) reads pictures; train one that reads text with "
-            "`maskhand train transformer -r tiny_text`"
-        )
     device = model.mano.weights.device
     ids = torch.from_numpy(caption_ids([text], recipe.model.text)).to(device)
     context = model.encode(ids, torch.zeros(1, NUM_JOINTS, 3, device=device))

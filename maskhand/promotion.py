@@ -1,4 +1,4 @@
-"""The gate before the name `champion`: which model is the one that people get when they ask for none in particular?"""
+"""The gate before the name `champion`: when does a registered model take it from the one that has it?"""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def judge(candidate: Score, champion: Score | None, champion_name: str | None = 
     side = "below" if gain >= 0 else "above"
     facts = f"PA-MPJPE {ours:.2f} mm, {100 * abs(gain):.1f} % {side} the mean pose's {mean:.2f} mm"
     if gain < REQUIRED_GAIN:
-        return False, f"Stays challenger: {facts}, but {100 * REQUIRED_GAIN:.0f} % are required."
+        return False, f"Stays challenger: {facts}, but {100 * REQUIRED_GAIN:.0f} % below it are required."
     if champion_name is None:
         return True, f"Becomes champion: {facts}, and there was no champion."
     if champion is None or champion.evaluation_digest != candidate.evaluation_digest:

@@ -10,11 +10,10 @@ import contextlib
 import hashlib
 import io
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from maskhand import s3
 from maskhand.s3 import MissingFileError, StorageError, is_remote
@@ -27,14 +26,13 @@ __all__ = [
     "clean_partial",
     "delete",
     "exists",
-    "get_file",
     "is_remote",
     "join",
+    "list_etags",
     "list_folders",
     "list_sizes",
     "list_uris",
     "open_stream",
-    "put_file",
     "read_bytes",
     "read_range",
     "sha256",
@@ -164,23 +162,6 @@ def atomic_writer(uri: str | Path) -> Iterator[Callable[[bytes], object]]:
             stack.close()
 
 
-def put_file(local_path: str | Path, uri: str | Path) -> None:
-    """Copy a local file to a URI, atomically; large files go up in parts."""
-    if is_remote(uri):
-        bucket, key = s3.bucket_key(uri)
-        with s3.sentences(uri):
-            s3.client().upload_file(str(local_path), bucket, key)
-        return
-    with s3.sentences(uri), open(local_path, "rb") as source, _local_replacement(Path(uri)) as file:
-        shutil.copyfileobj(source, file, _CHUNK)
-
-
-def get_file(uri: str | Path, local_path: str | Path) -> None:
-    """Copy a file at a URI to a local path, atomically."""
-    with open_stream(uri) as source, s3.sentences(local_path), _local_replacement(Path(local_path)) as file:
-        shutil.copyfileobj(source, file, _CHUNK)
-
-
 def list_uris(prefix: str | Path) -> list[str]:
     """Every file below a folder, sorted; files of unfinished writes are left out. A missing folder is empty."""
     return sorted(list_sizes(prefix))
@@ -191,11 +172,12 @@ def list_sizes(prefix: str | Path) -> dict[str, int]:
     if not is_remote(prefix):
         files = (p for p in Path(prefix).rglob("*") if not p.name.endswith(_TEMPORARY) and p.is_file())
         return {str(p): p.stat().st_size for p in files}
-    bucket, key = s3.bucket_key(join(prefix, ""))
-    with s3.sentences(prefix):
-        pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-        entries = [entry for page in pages for entry in page.get("Contents", ())]
-    return {f"s3://{bucket}/{entry['Key']}": int(entry["Size"]) for entry in entries}
+    return {uri: int(entry["Size"]) for uri, entry in _objects(prefix).items()}
+
+
+def list_etags(prefix: str | Path) -> dict[str, str]:
+    """The objects below an `s3://` folder with what the store calls their content: another ETag, another content."""
+    return {uri: str(entry["ETag"]) for uri, entry in _objects(prefix).items()}
 
 
 def list_folders(prefix: str | Path) -> list[str]:
@@ -226,6 +208,13 @@ def clean_partial(folder: str | Path) -> None:
     if not is_remote(folder):
         for path in Path(folder).glob(f".*{_TEMPORARY}"):
             path.unlink(missing_ok=True)
+
+
+def _objects(prefix: str | Path) -> dict[str, dict[str, Any]]:
+    bucket, key = s3.bucket_key(join(prefix, ""))
+    with s3.sentences(prefix):
+        pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        return {f"s3://{bucket}/{entry['Key']}": entry for page in pages for entry in page.get("Contents", ())}
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskhand import storage
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -17,9 +19,12 @@ class Workspace:
 
     @classmethod
     def default(cls) -> Workspace:
-        """`$MASKHAND_WORKSPACE` (else `./workspace`); shards at `$MASKHAND_SHARDS` when set."""
-        root = Path(os.environ.get("MASKHAND_WORKSPACE", "workspace")).resolve()
-        return cls(root, os.environ.get("MASKHAND_SHARDS", str(root / "shards")))
+        """`$MASKHAND_WORKSPACE` (else `./workspace`); shards at `$MASKHAND_SHARDS` when set; an empty one is not set.
+
+        Both are absolute, since workers elsewhere have other current folders.
+        """
+        root = Path(os.environ.get("MASKHAND_WORKSPACE") or "workspace").expanduser().resolve()
+        return cls(root, storage.absolute(os.environ.get("MASKHAND_SHARDS") or root / "shards"))
 
     @property
     def raw(self) -> Path:

@@ -138,7 +138,7 @@ class Ho3dLayout:
         """(21, 3) joints in the dataset's axes but OpenPose order, and (21,) which of them are known."""
         name = f"{self.hands[side]}Joints3D"
         stored = annotation["xyz"] if "xyz" in annotation else field(key, label, name)
-        if np.shape(stored) == (3,):  # evaluation: the wrist alone
+        if isinstance(stored, np.ndarray) and stored.shape == (3,):  # evaluation: the wrist alone
             wrist_only = np.zeros((21, 3))
             wrist_only[0] = numbers(key, name, stored, (3,))
             return wrist_only, np.arange(21) == 0

@@ -27,7 +27,7 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.sample import HandPose, HandSample, SampleError
 from maskhand.shards.build import Mapper, OnShard, serial_map
-from maskhand.shards.layout import IMAGES, MANO
+from maskhand.shards.layout import IMAGES, MANO, TargetSource
 from maskhand.shards.manifest import Manifest, read_manifest
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
@@ -128,9 +128,9 @@ def _fitted_entry(hand: HandSample, fit: ManoTarget | None) -> Entry:
     return _entry(hand, fit, "fitted")
 
 
-def _entry(hand: HandSample, target: ManoTarget, source: str) -> Entry:
+def _entry(hand: HandSample, target: ManoTarget, source: TargetSource) -> Entry:
     """`pose_aa` (16, 3), `betas` (10,), `transl_cam_m` (3,); scalars `residual_mm`, `residual_px`, `ok`, `mirrored`,
-    `source` (annotated or fitted)."""
+    `source`."""
     return {
         "pose_aa": target.pose.pose_aa,
         "betas": target.pose.betas,

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-STRIDE = 8
 HEAT_MAPS = 22
 FEATURES = 128
 STAGES = range(2, 7)

@@ -8,6 +8,7 @@ Ray keeps its checkpoints there; beside them lie `run.json` (what the run is), `
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -91,7 +92,7 @@ def follow(path: Path, on_progress: Callable[[int, dict[str, float]], None] | No
         yield
         return
     ended = threading.Event()
-    start = path.stat().st_size if path.exists() else 0
+    start = _whole_lines_bytes(path)
 
     def look() -> None:
         position = start
@@ -133,13 +134,32 @@ def result_of(run_dir: Path, facts: Mapping[str, Any], started_s: float, *, reus
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
-    """The reported metrics of a run in the order of their steps; a step repeated after a restart counts once."""
+    """The reported metrics of a run in the order of their steps; a step repeated after a restart counts once.
+
+    A last line that a killed process wrote by halves does not count; TrainingError when any other is not readable.
+    """
     by_step: dict[float, dict[str, float]] = {}
-    path = Path(run_dir) / "metrics.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else ():
-        row = json.loads(line)
-        by_step[row["step"]] = row
+    path = Path(run_dir) / METRICS
+    whole = path.read_bytes()[: _whole_lines_bytes(path)] if path.exists() else b""
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            row = json.loads(line)
+            by_step[row["step"]] = row
+        except (ValueError, TypeError, KeyError):
+            raise TrainingError(
+                f"{path}, line {number}: expected a JSON record with a `step`, found {line[:60]!r}; delete this line"
+            ) from None
     return [by_step[step] for step in sorted(by_step)]
+
+
+def drop_half_line(path: Path) -> None:
+    """Cut off the last line of a file if a killed process wrote it by halves, so that the next one stands alone."""
+    if path.exists():
+        os.truncate(path, _whole_lines_bytes(path))
+
+
+def _whole_lines_bytes(path: Path) -> int:
+    return path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ from maskhand.cluster.run_folder import (
     FitResult,
     TrainingError,
     claim,
+    drop_half_line,
     finish,
     finished,
     follow,
@@ -150,6 +151,7 @@ class _ToFileAnd:
 
     def __init__(self, reporter: Report | None, path: Path) -> None:
         self._reporter, self._path = reporter, path
+        drop_half_line(path)
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         with self._path.open("a") as lines:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,8 +49,10 @@ def synth(
 def shard(
     name: Annotated[str, typer.Argument(help="A data set of the catalogue: a folder in datasets/.")],
     raw: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the published files [default: WORKSPACE/raw/NAME].", show_default=False),
+        str | None,
+        typer.Option(
+            help="Folder or s3:// URI of the published files [default: WORKSPACE/raw/NAME].", show_default=False
+        ),
     ] = None,
     split: Annotated[
         list[str], typer.Option(help="Only these splits [default: those that are there].", show_default=False)
@@ -73,9 +74,9 @@ def shard(
     place = current_workspace()
     if out is not None:
         place = replace(place, shards_uri=storage.absolute(out))
-    for one in split or data.splits(place, name, str(raw) if raw else None):
+    for one in split or data.splits(place, name, raw):
         with shown_progress(f"shard {name}/{one}") as progress:
-            receipt = data.shard(place, name, one, str(raw) if raw else None, progress, rebuild)
+            receipt = data.shard(place, name, one, raw, progress, rebuild)
         say(receipt)
 
 

@@ -47,23 +47,23 @@ class Measured:
     """By predictor."""
     predictions: Predictions
     """Of the model with the most iterations."""
-    undetected: int
-    """Samples whose 2D pose was empty, because the detector saw no hand."""
+    without_pose: int
+    """Samples without any 2D keypoint: the detector saw no hand, or the recipe gives none."""
 
 
 def measure(job: Job, bundle: ModelBundle, batches: range) -> Measured:
     """Measure the batches numbered `batches`. The picture is encoded once; each T decodes from the same context."""
     tables: dict[str, list[Table]] = defaultdict(list)
     predictions: list[Predictions] = []
-    undetected = 0
+    without_pose = 0
     start, stop = batches.start * job.batch, batches.stop * job.batch
     with _one_thread():
         for rows in eval_range(job.recipe, job.set_uri, start, stop, job.batch):
             for name, table in _measure_batch(job, bundle, rows, predictions).items():
                 tables[name].append(table)
-            undetected += int((rows.hands.keypoints_2d[..., 2] <= 0).all(1).sum())
+            without_pose += int((rows.hands.keypoints_2d[..., 2] <= 0).all(1).sum())
     joined = {name: Table.concatenate(parts) for name, parts in tables.items()}
-    return Measured(joined, Predictions.concatenate(predictions), undetected)
+    return Measured(joined, Predictions.concatenate(predictions), without_pose)
 
 
 def measure_with(job: Job, model_folder: str, batches: range) -> Measured:

@@ -75,12 +75,7 @@ def place(
     """Put B predicted right hands before their pictures' cameras (`picture_camera`), as they are seen there."""
     left = hands.is_left.numpy()
     size = hands.image_size_px.numpy()
-    cameras = np.stack([picture_camera(row.sample) for row in rows])
-    focal, centre = cameras[:, 0, 0], cameras[:, :2, 2]
-    centre[left, 0] = size[left, 0] - 1 - centre[left, 0]
-    translation = crop_camera_to_full(
-        prediction.camera.double(), hands.crop_from_image, crop_px, torch.from_numpy(focal), torch.from_numpy(centre)
-    ).numpy()
+    translation = before_cameras(prediction, hands, rows, crop_px)
     mirror = np.where(left[:, None, None], MIRROR_POINT, 1.0)
     joints = with_tips(prediction.joints_m, prediction.vertices_m, tips)
     points_px = (project_crop(joints, prediction.camera).double().numpy() + 0.5) * crop_px
@@ -115,6 +110,18 @@ def picture_camera(sample: HandSample) -> Array:
     else:
         focal, centre = np.diag(sample.camera.K_px)[:2].mean(), sample.camera.K_px[:2, 2]
     return np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], np.float64)
+
+
+def before_cameras(prediction: HandPrediction, hands: HandBatch, rows: Sequence[ShardSample], crop_px: int) -> Array:
+    """(B, 3) float64, metres: puts the right hands before their pictures' cameras (`picture_camera`), left hands'
+    pictures mirrored."""
+    left = hands.is_left.numpy()
+    cameras = np.stack([picture_camera(row.sample) for row in rows])
+    focal, centre = cameras[:, 0, 0], cameras[:, :2, 2]
+    centre[left, 0] = hands.image_size_px.numpy()[left, 0] - 1 - centre[left, 0]
+    return crop_camera_to_full(
+        prediction.camera.double(), hands.crop_from_image, crop_px, torch.from_numpy(focal), torch.from_numpy(centre)
+    ).numpy()
 
 
 def _truth(row: ShardSample) -> Array:

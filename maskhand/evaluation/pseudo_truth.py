@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from maskhand.batch import HandPrediction
-from maskhand.hand.camera import FOCAL, crop_camera_to_full
+from maskhand.evaluation.predictions import before_cameras
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.loader import eval_rows
 from maskhand.models.bundle import ModelBundle
@@ -26,7 +26,7 @@ from maskhand.shards.manifest import Manifest
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
 
-VERSION = "1"
+VERSION = "2"
 BATCH = 32
 
 
@@ -55,11 +55,11 @@ def annotate_by_model(
 ) -> Manifest:
     """Make the `mano` part of a set with an exported model that reads pictures and its detector's keypoint sidecar.
 
-    Raises ShardError when the keypoints are missing, or the part was made by something else (`rebuild=True`).
+    Raises BundleError when the model reads captions, ShardError when the keypoints are missing, or the part was made by
+    something else (`rebuild=True` replaces it).
     """
     bundle = _bundle(model_folder)
-    if bundle.recipe.model.condition != "image":
-        raise ValueError(f"{model_folder}: reads {bundle.recipe.model.condition}; give a model that reads pictures")
+    bundle.require("image")
     annotator = Annotator("maskhand-model", VERSION, {"model": bundle.digest, "hand_model": bundle.hand_digest})
     return build_sidecar(
         set_uri,
@@ -84,16 +84,11 @@ def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[dict[str,
     generator = torch.Generator().manual_seed(bundle.recipe.seed)
     hands = predict(bundle.model, batch, bundle.recipe.sampler, generator)
     seen = (batch.keypoints_2d[..., 2] > 0).any(1).numpy()
-    # without a known camera HaMeR's: the crop's focal length over the picture's longer side
-    focal = FOCAL * batch.image_size_px.amax(1).double()
-    principal = (batch.image_size_px.double() - 1) / 2
-    transl = crop_camera_to_full(
-        hands.camera.double(), batch.crop_from_image, bundle.recipe.data.crop_px, focal, principal
-    )
+    transl = before_cameras(hands, batch, rows, bundle.recipe.data.crop_px)
     return [
         SampleError("bad_picture", f"{row.sample.key}: its picture cannot be decoded")
         if shown.unreadable[k]
-        else _entry(hands, transl.numpy(), k, bool(seen[k]), row.sample.side == "left")
+        else _entry(hands, transl, k, bool(seen[k]), row.sample.side == "left")
         for k, row in enumerate(rows)
     ]
 

@@ -107,7 +107,7 @@ def evaluate(
         | {
             "rejected_in_shards": dict(manifest.rejects),
             "failed": dict(failures),
-            "undetected": sum(part.undetected for part in parts),
+            "without_2d_pose": sum(part.without_pose for part in parts),
         },
         errors={name: table.errors for name, table in tables.items()},
         predictions=Predictions.concatenate([part.predictions for part in parts]),
@@ -141,8 +141,6 @@ def _facts(job: Job, bundle: ModelBundle) -> dict[str, Any]:
         "keypoints": recipe.data.keypoints.eval_source,
         "detector": recipe.data.keypoints.detector,
         "sampler": recipe.sampler.model_dump(mode="json", exclude={"iterations"}),
-        "decode": recipe.sampler.decode,
-        "temperature": recipe.sampler.temperature,
         "seed": recipe.seed,
         "batch": job.batch,
         "fingertip_vertices": dict(job.tips),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from maskhand.conventions import FINGERTIP_VERTICES, NUM_BETAS, OPENPOSE_FROM_MANO_AND_TIPS, Side
 from maskhand.hand.model_file import HandModel, default_hand_path, load_hand_model
-from maskhand.hand.rotations import axis_angle_to_matrix, rot6d_to_matrix
+from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.hand.skinning import skin
 
 
@@ -104,10 +104,6 @@ class ManoLayer(nn.Module):
     def from_axis_angle(self, pose_aa: Tensor, betas: Tensor, transl_m: Tensor | None = None) -> HandMesh:
         """As forward, from absolute axis-angle (B, 16, 3) or (B, 48), radians."""
         return self(axis_angle_to_matrix(pose_aa.reshape(-1, 16, 3)), betas, transl_m)
-
-    def from_rot6d(self, pose_6d: Tensor, betas: Tensor, transl_m: Tensor | None = None) -> HandMesh:
-        """As forward, from 6D rotations (B, 16, 6) or (B, 96)."""
-        return self(rot6d_to_matrix(pose_6d.reshape(-1, 16, 6)), betas, transl_m)
 
     def _chain(self, rotmats: Tensor, rest_joints: Tensor) -> tuple[Tensor, Tensor]:
         """Global rotations (B, 16, 3, 3) and posed joints (B, 16, 3).

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
-
 
 def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
     """(..., 3) radians -> (..., 3, 3), by Rodrigues' formula."""
@@ -71,17 +69,6 @@ def random_rotations(
     place = generator.device if generator is not None else torch.device(device)
     quaternion = torch.randn(n, 4, generator=generator, dtype=dtype, device=place)
     return _quaternion_to_matrix(functional.normalize(quaternion, dim=-1)).to(device)
-
-
-def mirror_rotmats(rotmats: Tensor) -> Tensor:
-    """(..., 3, 3) -> the same rotations seen in a mirror in the plane x = 0: right hands become left ones."""
-    flip = torch.as_tensor(MIRROR_POINT, dtype=rotmats.dtype, device=rotmats.device)
-    return rotmats * flip[:, None] * flip[None, :]
-
-
-def mirror_axis_angle(axis_angle: Tensor) -> Tensor:
-    """(..., 3) axis-angle mirrored in the plane x = 0."""
-    return axis_angle * torch.as_tensor(MIRROR_AXIS_ANGLE, dtype=axis_angle.dtype, device=axis_angle.device)
 
 
 def _cross_matrix(vector: Tensor) -> Tensor:

@@ -114,8 +114,8 @@ def _mesh(row: ShardSample, crop: Array, tile_from_image: Array) -> Tile:
     if mesh.vertices_cam_m[:, 2].min() <= 0:
         return crop, _wrapped(caption, "behind the camera")
     K_px = np.vstack([tile_from_image, [0, 0, 1]]) @ mesh.K_px
-    fitted = target is not None and target.source == "fitted"
-    color = MESH_RGB if fitted else GROUND_TRUTH_RGB
+    annotated = target is None or target.source == "annotated"
+    color = GROUND_TRUTH_RGB if annotated else MESH_RGB
     caption += ", camera assumed" if row.sample.camera is None else ""
     return overlay_mesh(crop, mesh.vertices_cam_m, mesh.faces, K_px, color), _wrapped(caption)
 

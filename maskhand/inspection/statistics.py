@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from maskhand.conventions import MANO_16, NUM_BETAS, NUM_JOINTS, Side
 from maskhand.inspection.spread import Histogram, Moments, Quantiles, RotationSpread
 from maskhand.inspection.targets import Target, target_of
 from maskhand.sample import HandSample
-from maskhand.shards.layout import IMAGES
+from maskhand.shards.layout import IMAGES, TargetSource
 from maskhand.shards.manifest import Manifest
 from maskhand.shards.reader import ShardSample, ShardSet
 
@@ -72,14 +72,14 @@ class SetStatistics:
     """Longer side of the hand's box."""
     detected_conf: Mapping[str, Quantiles]
     """Keypoint sidecar -> its joints' confidence."""
-    targets: Mapping[str, int]
-    """Source of the MANO parameters (annotated, fitted) -> samples."""
+    targets: Mapping[TargetSource, int]
+    """Source of the MANO parameters -> samples."""
     good_targets: int
     """Those to learn from: parameters whose residual is within the limit."""
-    residual_mm: Mapping[str, Quantiles]
-    """Source -> mean distance to the annotated 3D joints."""
-    residual_px: Mapping[str, Quantiles]
-    """Source -> mean distance to the annotated keypoints."""
+    residual_mm: Mapping[TargetSource, Quantiles]
+    """Mean distance to the annotated 3D joints; predicted targets have none."""
+    residual_px: Mapping[TargetSource, Quantiles]
+    """Mean distance to the annotated keypoints."""
     pose_spread_deg: Mapping[str, float]
     """MANO joint -> spread of its rotation in good targets of right-hand form, see `spread.RotationSpread`."""
     betas_mean: Sequence[float]
@@ -97,7 +97,7 @@ class Tally:
     read: int = 0
     sides: Counter[Side] = field(default_factory=Counter)
     coverage: Counter[str] = field(default_factory=Counter)
-    targets: Counter[str] = field(default_factory=Counter)
+    targets: Counter[TargetSource] = field(default_factory=Counter)
     good: int = 0
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class Tally:
         self._conf_2d = Histogram(0, 1)
         self._picture, self._box = Histogram(1, 1e5, log=True), Histogram(1, 1e5, log=True)
         self._detected = {p: Histogram(0, 1) for p in self.shard_set.sidecar_manifests if p.startswith(KEYPOINTS)}
-        sources = ("annotated", "fitted")
+        sources = get_args(TargetSource)
         self._residual_mm = {source: Histogram(1e-4, 1e4, log=True) for source in sources}
         self._residual_px = {source: Histogram(1e-4, 1e4, log=True) for source in sources}
         self._pose, self._betas = RotationSpread(), Moments(NUM_BETAS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from maskhand.annotate.mano_targets import right_hand_form
 from maskhand.conventions import MIRROR_POINT
 from maskhand.hand.layer import ManoLayer
 from maskhand.sample import HandPose
-from maskhand.shards.layout import MANO
+from maskhand.shards.layout import MANO, TargetSource
 from maskhand.shards.reader import ShardSample
 
 Array = np.ndarray
@@ -24,8 +25,7 @@ class Target:
     """MANO parameters in right-hand form and how good they are."""
 
     pose: HandPose
-    source: str
-    """`annotated` or `fitted`."""
+    source: TargetSource
     ok: bool
     """Good enough to learn from; annotated parameters without a sidecar are believed."""
     residual_mm: float
@@ -54,7 +54,7 @@ def target_of(row: ShardSample) -> Target | None:
         return None
     pose = HandPose(entry["pose_aa"], entry["betas"], entry["transl_cam_m"])
     residuals = float(entry["residual_mm"]), float(entry["residual_px"])
-    return Target(pose, str(entry["source"]), bool(entry["ok"]), *residuals)
+    return Target(pose, cast(TargetSource, str(entry["source"])), bool(entry["ok"]), *residuals)
 
 
 def mesh_of(row: ShardSample, target: Target | None) -> Mesh | None:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 
@@ -29,6 +29,9 @@ from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
 
 FORMAT = 1
+_READS = {"image": "pictures", "text": "captions"}
+_SMALLEST = {"image": "tiny", "text": "tiny_text"}
+"""`model.condition` -> what is looked at, and the smallest recipe of it."""
 
 
 class BundleError(ValueError):
@@ -45,6 +48,15 @@ class ModelBundle:
     hand_digest: str
     digest: str
     """First 12 hex digits of the weights' sha256."""
+
+    def require(self, condition: Literal["image", "text"]) -> None:
+        """BundleError when the model looks at something else than pictures (`image`), or captions (`text`)."""
+        reads = self.recipe.model.condition
+        if reads != condition:
+            raise BundleError(
+                f"model {self.digest} (recipe {self.recipe.name}) reads {_READS[reads]}, not {_READS[condition]}; "
+                f"train one that does with `maskhand train transformer -r {_SMALLEST[condition]}`"
+            )
 
     @classmethod
     def save(cls, directory: str | Path, model: HandNetwork, recipe: Recipe, metadata: Mapping[str, Any]) -> Self:

@@ -49,8 +49,9 @@ def predict_hands(
 
     camera: `model` places the hands where the network says, `keypoints` where the 2D keypoints that it was given say
     (the network's own place and size when too few are seen). hypotheses: so many hands are drawn beside each one, from
-    the same encoding (`hypothesis_sampler`). Raises PredictError.
+    the same encoding (`hypothesis_sampler`). Raises PredictError, BundleError when the model reads captions.
     """
+    bundle.require("image")
     if hypotheses and not isinstance(bundle.model, MaskedTransformer):
         raise PredictError(
             f"model {bundle.digest} (recipe {bundle.recipe.name}) knows one hand per picture; it has no "

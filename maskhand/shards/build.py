@@ -170,18 +170,23 @@ def build_part(
     rebuild: bool,
     on_shard: OnShard | None,
 ) -> Manifest:
-    """Write the shards that are not finished yet, then the manifest. One builder per part at a time."""
+    """Write the shards that are not finished yet, then the manifest. One builder per part at a time.
+
+    `rebuild` replaces what is there where it is of another plan or cannot be read; no other error costs a shard.
+    """
     part_uri = storage.join(set_uri, part)
     records: dict[str, ShardRecord] = {}
-    if rebuild:
-        _clear(part_uri)
-    else:
+    try:
         done = find_manifest(set_uri, part)
         if done is not None:
             _check_plan(part_uri, done.plan_digest, plan_digest)
         records = _finished(part_uri, plan_digest, names)
         if done is not None and len(records) == len(names):
             return done
+    except ShardError:
+        if not rebuild:
+            raise
+        _clear(part_uri)
     storage.clean_partial(part_uri)
     storage.delete(manifest_uri(part_uri))
     for record in records.values():

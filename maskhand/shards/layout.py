@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from maskhand import storage
 
 FORMAT_VERSION = 1
@@ -12,6 +14,9 @@ IMAGES = "images"
 
 MANO = "mano"
 """The sidecar part with MANO targets."""
+
+TargetSource = Literal["annotated", "fitted", "predicted"]
+"""Where the `source` of a MANO target says that its parameters come from: the data set, its joints, or a model."""
 
 MANIFEST = "manifest.json"
 

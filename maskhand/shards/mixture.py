@@ -92,8 +92,8 @@ class TrainingStream:
             raise ValueError(f"the mixture {dict(self.weights)} needs at least one set, and weights above zero")
         if not 0 <= self.rank < self.world or self.lanes % self.world:
             raise ValueError(
-                f"rank {self.rank} of {self.world} readers: the number of readers (ranks x loader workers) must divide "
-                f"the {self.lanes} lanes of the stream, and the rank must be below it"
+                f"rank {self.rank} of {self.world}: the number of ranks must divide the {self.lanes} lanes of the "
+                "stream, and the rank must be below it"
             )
         sets = tuple(ShardSet.open(uri, self.sidecars) for uri in self.weights)
         for shard_set in sets:

@@ -101,11 +101,9 @@ def shard(
 
     set_uri = workspace.shard_set(f"{dataset}/{split}")
     folder = raw_folder(workspace, dataset, raw)
-    build = partial(
-        build_shards, load_spec(dataset), folder, split, set_uri, mapper=map_shards, on_shard=_count(progress)
-    )
+    spec, on_shard = load_spec(dataset), _count(progress)
     with ray_session():
-        manifest = _replacing(build, rebuild)
+        manifest = build_shards(spec, folder, split, set_uri, mapper=map_shards, rebuild=rebuild, on_shard=on_shard)
     return _receipt(set_uri, IMAGES, manifest)
 
 
@@ -118,9 +116,9 @@ def annotate_keypoints(
     from maskhand.cluster.session import ray_session
 
     set_uri = uri_of_set(workspace, name)
-    build = partial(annotate, set_uri, detector, workspace.assets, mapper=map_shards, on_shard=_count(progress))
+    assets, on_shard = workspace.assets, _count(progress)
     with ray_session():
-        manifest = _replacing(build, rebuild)
+        manifest = annotate(set_uri, detector, assets, mapper=map_shards, rebuild=rebuild, on_shard=on_shard)
     return _receipt(set_uri, keypoint_part(detector), manifest)
 
 
@@ -142,7 +140,7 @@ def annotate_mano(
 
         build = partial(annotate_by_model, set_uri, str(Path(model_folder).resolve()))
     with ray_session():
-        manifest = _replacing(partial(build, mapper=map_shards, on_shard=_count(progress)), rebuild)
+        manifest = build(mapper=map_shards, rebuild=rebuild, on_shard=_count(progress))
     return _receipt(set_uri, MANO, manifest)
 
 
@@ -174,8 +172,9 @@ def alphabet(
             name = f"{LETTERS}/{split}"
             shard(workspace, LETTERS, split, None, progress, rebuild=True)
             annotate_keypoints(workspace, name, LETTER_DETECTOR, progress, rebuild=True)
-            annotate = partial(annotate_rendered, workspace.shard_set(name), folder, mapper=map_shards)
-            receipts.append(_receipt(workspace.shard_set(name), MANO, _replacing(annotate, rebuild=True)))
+            set_uri = workspace.shard_set(name)
+            manifest = annotate_rendered(set_uri, folder, mapper=map_shards, rebuild=True)
+            receipts.append(_receipt(set_uri, MANO, manifest))
     return receipts
 
 
@@ -189,8 +188,7 @@ def mask(
 
     masking, source = Masking(share, seed), uri_of_set(workspace, name)
     with ray_session():
-        build = partial(build_masked, source, masking, mapper=map_shards, on_shard=_count(progress))
-        manifest = _replacing(build, rebuild)
+        manifest = build_masked(source, masking, mapper=map_shards, rebuild=rebuild, on_shard=_count(progress))
     return _receipt(masked_set(source, masking), IMAGES, manifest)
 
 
@@ -208,13 +206,17 @@ def raw_folder(workspace: Workspace, dataset: str, raw: str | None) -> str:
 
 
 def raw_fingerprint(folder: str) -> str:
-    """12 hex digits that change when published files do: name, size and time of every one but the pictures."""
-    root, facts = Path(folder), []
-    for depth in range(RAW_DEPTH):
-        for path in root.glob("*/" * depth + "*.*"):
-            if path.suffix.lower() not in PICTURES and path.is_file():
-                about = path.stat()
-                facts.append(f"{path.relative_to(root)} {about.st_size} {about.st_mtime_ns}")
+    """12 hex digits that change when published files do: name, size and time (S3: ETag) of all but the pictures."""
+    if storage.is_remote(folder):
+        etags = storage.list_etags(folder).items()
+        facts = [f"{uri} {etag}" for uri, etag in etags if not uri.lower().endswith(PICTURES)]
+    else:
+        root, facts = Path(folder), []
+        for depth in range(RAW_DEPTH):
+            for path in root.glob("*/" * depth + "*.*"):
+                if path.suffix.lower() not in PICTURES and path.is_file():
+                    about = path.stat()
+                    facts.append(f"{path.relative_to(root)} {about.st_size} {about.st_mtime_ns}")
     return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
 
 
@@ -295,18 +297,6 @@ def _receipt(set_uri: str, part: str, manifest: Manifest) -> Receipt:
         rejected=rejected,
         data_digest=manifest.digest,
     )
-
-
-def _replacing(build: Callable[..., Manifest], rebuild: bool) -> Manifest:
-    """Keep finished shards; where they do not fit (other card, data, annotator), replace them only when told to."""
-    from maskhand.shards.layout import ShardError
-
-    try:
-        return build(rebuild=False)
-    except ShardError:
-        if not rebuild:
-            raise
-    return build(rebuild=True)
 
 
 def _count(progress: Progress) -> Callable[[object], None]:

@@ -19,7 +19,7 @@ TableName = int | str
 """A number of the paper's, or one of OUR_TABLES."""
 CLAIMS, CHOICES = OUR_TABLES = "claims", "choices"
 Joints = Literal["all", "vis", "occ"]
-Measure = Literal["hands", "pck", "tokenizer", "seconds", "generation", "pca", "mean pose", "text"]
+Measure = Literal["hands", "pck", "tokenizer", "seconds", "generation", "pca", "text"]
 
 
 class TableError(ValueError):
@@ -69,7 +69,7 @@ class PaperRow(_Frozen):
 
     @property
     def trains(self) -> bool:
-        return self.measure not in ("seconds", "pca", "mean pose")
+        return self.measure not in ("seconds", "pca")
 
     def source(self, shrink: bool) -> str:
         """The recipe that is trained; shrink: for an embedded run."""

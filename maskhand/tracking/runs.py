@@ -125,10 +125,6 @@ class Runs:
         for batch in _batches(finite, _METRICS_PER_BATCH):
             self._client.log_batch(run_id, metrics=batch)
 
-    def log_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        for name, value in tags.items():
-            self._client.set_tag(run_id, name, value)
-
     def log_file(self, run_id: str, path: str | Path, folder: str = "") -> None:
         """Keep a local file with the run."""
         self._client.log_artifact(run_id, str(path), folder or None)

@@ -1,8 +1,8 @@
 """The one place that knows DeepSpeed: a model, its optimiser and its ranks behind five verbs.
 
-    engine = start_engine(objective, optim, config)
-    stats = engine.step(*inputs)        # forward, backward, clipped and sharded AdamW update
-    engine.save(folder); engine.load(folder)
+    engine = start_engine(objective, parameter_groups, optim, config)
+    stats = engine.step(step, *inputs)  # forward, backward, clipped and sharded AdamW update
+    engine.save(folder, state); state = engine.load(folder)
     engine.mean(values)                 # over ranks
     engine.full_state_dict()            # fp32 weights, gathered from all ranks
 
@@ -38,7 +38,7 @@ def start_engine(
 
     Ranks call this together, with identically initialised objectives. `parameter_groups` are AdamW's (params, lr,
     weight_decay); what is in none of them is not trained. Raises ValueError when the batch does not divide over ranks
-    or a parameter has no dimension.
+    or a parameter has no dimension, RuntimeError when a GPU is asked for and there is none.
     """
     cuda = config.use_gpu and torch.cuda.is_available()
     if config.use_gpu and not cuda:

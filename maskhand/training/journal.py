@@ -16,14 +16,19 @@ from maskhand.training.worker import Worker
 
 
 class Journal:
-    """Keeps a run's books. `export(folder)` is called on all ranks inside the last checkpoint, or inside `every` one.
+    """Keeps a run's books. `export(folder, steps)` is called on all ranks in the last checkpoint, or in `every` one.
 
     Everything that a resumed run needs and the engine does not hold is kept here: the step, the running means and the
     last reported metrics. There is no generator state to keep: all randomness is a function of seed, step and slot.
     """
 
     def __init__(
-        self, engine: Engine, worker: Worker, optim: OptimConfig, export: Callable[[Path], None], every: bool = False
+        self,
+        engine: Engine,
+        worker: Worker,
+        optim: OptimConfig,
+        export: Callable[[Path, int], None],
+        every: bool = False,
     ) -> None:
         self._engine, self._worker, self._optim, self._export = engine, worker, optim, export
         self._export_every = every
@@ -81,6 +86,6 @@ class Journal:
         def write(folder: Path) -> None:
             self._engine.save(folder, state)
             if last or self._export_every:
-                self._export(folder / EXPORT)
+                self._export(folder / EXPORT, done)
 
         self._worker.store.save(done, write)

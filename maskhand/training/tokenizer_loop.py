@@ -68,11 +68,11 @@ def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: Worker) ->
     engine_config = recipe.engine.model_copy(update={"precision": "fp32"})
     engine = start_engine(objective, _parameter_groups(tokenizer, recipe), optim, engine_config)
 
-    def export(folder: Path) -> None:
+    def export(folder: Path, steps: int) -> None:
         weights = engine.full_state_dict()
         if weights is not None:
             own = {name.removeprefix("tokenizer."): w for name, w in weights.items() if name.startswith("tokenizer.")}
-            save_tokenizer(folder, own, recipe, {"steps": optim.steps, "metrics": journal.metrics})
+            save_tokenizer(folder, own, recipe, {"steps": steps, "metrics": journal.metrics})
 
     journal = Journal(engine, worker, optim, export, every=True)
     first = journal.resume()

@@ -70,12 +70,12 @@ def train(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStre
     groups = model.parameter_groups(optim.lr, optim.lr_backbone, optim.weight_decay)
     engine = start_engine(TransformerObjective(model, recipe), groups, optim, recipe.engine)
 
-    def export(folder: Path) -> None:
+    def export(folder: Path, steps: int) -> None:
         weights = engine.full_state_dict()
         if weights is not None:  # on rank 0; into a fresh model: what is saved is what was gathered
             whole = build_model(recipe, VQMano(recipe.tokenizer), mano, pretrained_backbone=False)
             whole.load_state_dict({name.removeprefix("model."): weight for name, weight in weights.items()})
-            ModelBundle.save(folder, whole, recipe, {"steps": optim.steps, "metrics": journal.metrics})
+            ModelBundle.save(folder, whole, recipe, {"steps": steps, "metrics": journal.metrics})
 
     journal = Journal(engine, worker, optim, export)
     first = journal.resume()

@@ -34,7 +34,7 @@ MAY_USE = {
     "progress": (),
     "batch": ("conventions",),
     "config": (),
-    "workspace": (),
+    "workspace": ("storage",),
     "s3": (),
     "storage": ("s3",),
     "assets": (),

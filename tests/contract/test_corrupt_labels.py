@@ -111,6 +111,7 @@ def _hit(fixture: Fixture, key: str, field: str | None) -> list[str]:
         ("absent", "missing_field"),
         (np.full(2, 0.5), "wrong_shape"),
         (np.array([["a", "b"]]), "wrong_shape"),
+        ("ragged", "wrong_shape"),
         ("nan", "not_finite"),
     ],
 )
@@ -120,6 +121,8 @@ def test_a_broken_field(tmp_path: Path, name: str, field: str, value: Any, reaso
     if isinstance(value, str) and value == "nan":
         value = np.array(whole, float)
         value.flat[-1] = np.nan
+    if isinstance(value, str) and value == "ragged":
+        value = np.array([1, 2]) if name == "dexycb" else [[1, 2, 3], [1, 2]]  # npz files know no lists
     removed = (field,) if isinstance(value, str) else ()
     LABELS[name].edit(fixture.raw_dir, key, {} if removed else {field: value}, removed)
     assert _reasons(fixture, name) == dict.fromkeys(_hit(fixture, key, field), reason)

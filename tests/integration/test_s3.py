@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from maskhand.shards.build import build_shards
 from maskhand.shards.mixture import TrainingStream
 from maskhand.shards.reader import iterate_samples
 from maskhand.shards.verify import verify
-from maskhand.steps import inspection
+from maskhand.steps import data, inspection
 from maskhand.storage import MissingFileError, StorageError
 from maskhand.workspace import Workspace
 
@@ -38,11 +39,10 @@ def _environment(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_the_storage_functions(server: S3Server, tmp_path: Path) -> None:
+def test_the_storage_functions(server: S3Server) -> None:
     folder = f"s3://{server.bucket}/storage"
-    big = bytes(range(256)) * 4 * 12_000  # 12 MB: goes up in parts
-    (tmp_path / "big").write_bytes(big)
-    storage.put_file(tmp_path / "big", storage.join(folder, "big"))
+    big = bytes(range(256)) * 4 * 12_000  # 12 MB
+    storage.write_bytes_atomic(storage.join(folder, "big"), big)
     storage.write_bytes_atomic(storage.join(folder, "sub", "small"), b"small")
     assert storage.list_uris(folder) == [f"{folder}/big", f"{folder}/sub/small"]
     assert storage.list_uris(f"s3://{server.bucket}/stor") == [], "a prefix is a folder, not a beginning of a name"
@@ -50,9 +50,7 @@ def test_the_storage_functions(server: S3Server, tmp_path: Path) -> None:
     assert storage.read_bytes(f"{folder}/big") == big
     assert storage.size(f"{folder}/big") == len(big)
     assert storage.read_range(f"{folder}/big", 1000, 5_000_000) == big[1000:5_001_000]
-    assert storage.sha256(f"{folder}/big") == storage.sha256(tmp_path / "big")
-    storage.get_file(f"{folder}/sub/small", tmp_path / "copy")
-    assert (tmp_path / "copy").read_bytes() == b"small"
+    assert storage.sha256(f"{folder}/big") == hashlib.sha256(big).hexdigest()
     storage.delete(f"{folder}/sub/small")
     assert not storage.exists(f"{folder}/sub/small")
 
@@ -99,6 +97,15 @@ def test_shards_are_the_same_as_in_a_folder(server: S3Server, tmp_path: Path) ->
     assert storage.read_bytes(tar) == whole
 
 
+def test_the_fingerprint_of_raw_data_follows_the_objects(server: S3Server) -> None:
+    folder = f"s3://{server.bucket}/raw-data"
+    seen = []
+    for name, content in (("a/labels.json", b"[1]"), ("a/labels.json", b"[2]"), ("a/x.JPG", b"x"), ("b.json", b"1")):
+        storage.write_bytes_atomic(f"{folder}/{name}", content)
+        seen.append(data.raw_fingerprint(folder))
+    assert seen[1] == seen[2] and len(set(seen)) == 3
+
+
 def _verb(*words: str) -> None:
     with pytest.raises(SystemExit) as end:
         main([*words])
@@ -108,13 +115,15 @@ def _verb(*words: str) -> None:
 def test_the_verbs_from_files_to_a_contact_sheet(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`--out s3://...`, and then the set by its URI."""
+    """`--raw s3://...`, `--out s3://...`, and then the set by its URI."""
     monkeypatch.setenv("MASKHAND_WORKSPACE", str(tmp_path / "workspace"))
     WRITERS["hint"](tmp_path / "raw", load_spec("hint"), "VAL_epick_img", 4)
-    place = f"s3://{server.bucket}/verbs"
+    place, raw = f"s3://{server.bucket}/verbs", f"s3://{server.bucket}/published"
+    for path in (tmp_path / "raw").rglob("*.*"):
+        storage.write_bytes_atomic(f"{raw}/{path.relative_to(tmp_path / 'raw')}", path.read_bytes())
     set_uri = f"{place}/hint/VAL_epick_img"
     with ray_session():  # one for all verbs, which would start one each
-        _verb("shard", "hint", "--raw", str(tmp_path / "raw"), "--out", f"{place}/")
+        _verb("shard", "hint", "--raw", raw, "--out", f"{place}/")
         _verb("annotate", "mano", set_uri)
         _verb("mask", set_uri)
     _verb("verify", set_uri, f"{set_uri}-masked80")

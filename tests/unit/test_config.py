@@ -42,6 +42,13 @@ def test_every_key_of_a_preset_is_written_down(name: str) -> None:
         ("training.optim.stps=3", "did you mean 'steps'"),
         ("model.dim=wide", "valid integer"),
         ("model.dim", "key.path=value"),
+        ("name.x=1", "name is the value 'tiny' and has no keys below it"),
+        ("data.crop_px.x=1", r"data\.crop_px is the value \d+ and has no keys"),
+        ("data.evaluate.0=a", r"data\.evaluate is the value .* and has no keys"),
+        ("data.keypoints=3", r"data\.keypoints: .*valid dictionary"),
+        ("model.dim=[1", r"'\[1' is not a YAML value"),
+        ("name=2026-13-01", "is not a YAML value; quote it"),
+        ("data.train.x.y=1", r"data\.train\.x: .*number"),
     ],
 )
 def test_a_wrong_override_is_a_sentence(override: str, hint: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from model_parts import small_model, small_recipe
 from maskhand.adapters import open_adapter
 from maskhand.catalog import load_spec
 from maskhand.conventions import NUM_JOINTS
-from maskhand.evaluation.pseudo_truth import annotate_by_model
+from maskhand.evaluation.pseudo_truth import PredictedPoses, annotate_by_model
+from maskhand.hand.camera import FOCAL
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
+from maskhand.inspection.inspect_set import inspect_set
 from maskhand.models.bundle import ModelBundle
 from maskhand.sample import SampleError
 from maskhand.shards.build import build_shards
@@ -102,3 +105,11 @@ def test_a_models_predictions_become_targets(tmp_path: Path) -> None:
         pose, betas = (torch.from_numpy(entry[name])[None] for name in ("pose_aa", "betas"))
         mesh = mano(axis_angle_to_matrix(pose), betas)
         assert mesh.vertices_m.isfinite().all() and entry["transl_cam_m"][2] > 0
+    seen = list(ShardSet.open(uri, (part,)).evaluation())
+    bare = [replace(row, sample=replace(row.sample, camera=None)) for row in seen]
+    for row, assumed, entry in zip(seen, PredictedPoses(str(tmp_path / "model"))(bare), entries, strict=True):
+        assert row.sample.camera is not None and not isinstance(assumed, SampleError) and entry is not None
+        longer = row.sample.camera.K_px[0, 0] / (FOCAL * max(row.sample.image_size_px))
+        assert entry["transl_cam_m"][2] == pytest.approx(assumed["transl_cam_m"][2] * longer)
+    looked = inspect_set(uri, hands=2).statistics
+    assert looked.targets == {"predicted": 5} and looked.residual_mm["predicted"].count == 0

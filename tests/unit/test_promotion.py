@@ -62,7 +62,7 @@ def test_what_neither_could_be_measured_on_takes_no_part_but_one_sided_gaps_neve
         (GOOD, [pair("a", -0.4, -0.1), pair("b", -0.1, 0.21)], False, "on b it may be more than 2 % worse"),
         (GOOD, [pair("a", -0.4, 0.0)], False, "not surely better"),
         (GOOD, [], False, "no benchmark was measured for both"),
-        (Score(7.5, 10.0, "a"), [pair("a", -4, -3)], False, "30 % are required"),
+        (Score(7.5, 10.0, "a"), [pair("a", -4, -3)], False, "30 % below it are required"),
         (Score(math.nan, 10.0, "a"), [pair("a", -4, -3)], False, "not a number"),
     ],
 )

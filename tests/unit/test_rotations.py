@@ -56,13 +56,6 @@ def test_geodesic_agrees_with_scipy():
     np.testing.assert_allclose(angles, (a.inv() * b).magnitude(), atol=1e-8)
 
 
-def test_mirror_of_matrix_and_axis_angle_agree_and_undo_themselves():
-    vectors = random_vectors(100)
-    mirrored = rotations.mirror_rotmats(rotations.axis_angle_to_matrix(vectors))
-    torch.testing.assert_close(mirrored, rotations.axis_angle_to_matrix(rotations.mirror_axis_angle(vectors)))
-    torch.testing.assert_close(rotations.mirror_rotmats(mirrored), rotations.axis_angle_to_matrix(vectors))
-
-
 def test_random_rotations_are_uniform_and_seeded():
     matrices = rotations.random_rotations(20000, torch.Generator().manual_seed(0), dtype=torch.float64)
     again = rotations.random_rotations(20000, torch.Generator().manual_seed(0), dtype=torch.float64)

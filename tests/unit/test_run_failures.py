@@ -6,8 +6,8 @@ import pytest
 import ray
 from ray.train import UserCallback
 
-from maskhand.cluster.run_folder import read_metrics
-from maskhand.cluster.train import _may_heal, _StopOnProgramError
+from maskhand.cluster.run_folder import TrainingError, follow, read_metrics
+from maskhand.cluster.train import _may_heal, _StopOnProgramError, _ToFileAnd
 from maskhand.config import ConfigError
 
 GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connection reset by peer"
@@ -42,3 +42,16 @@ def test_metrics_of_a_restarted_run_count_once(tmp_path) -> None:
     lines = ['{"step": 2, "a": 1.0}', '{"step": 4, "a": 2.0}', '{"step": 4, "a": 3.0}', '{"step": 6, "a": 4.0}']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     assert [(row["step"], row["a"]) for row in read_metrics(tmp_path)] == [(2, 1.0), (4, 3.0), (6, 4.0)]
+
+
+def test_a_line_written_by_halves_is_written_again(tmp_path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2, "a": 1.0}\n{"step": 4, "a": 2.')
+    assert [row["step"] for row in read_metrics(tmp_path)] == [2]
+    told: list[int] = []
+    with follow(path, lambda step, _: told.append(step)):
+        _ToFileAnd(None, path)(4, {"a": 3.0})
+    assert [(row["step"], row["a"]) for row in read_metrics(tmp_path)] == [(2, 1.0), (4, 3.0)] and told == [4]
+    path.write_text('{"step": 2}\n{"step": 4, "a\n{"step": 6}\n')
+    with pytest.raises(TrainingError, match=r"metrics\.jsonl, line 2: expected a JSON record"):
+        read_metrics(tmp_path)

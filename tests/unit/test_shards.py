@@ -217,6 +217,29 @@ def test_shards_of_another_plan_are_never_mixed(raw: Fixture, tmp_path: Path) ->
     assert len(rebuilt.shards) == 2 and verify(str(tmp_path)) == []
 
 
+def test_rebuild_replaces_what_does_not_fit_and_nothing_else(raw: Fixture, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    _build(raw, tmp_path)
+    written: list[str] = []
+    keep = lambda record: written.append(record.name)  # noqa: E731
+    _build(raw, tmp_path, rebuild=True, on_shard=keep)
+    assert written == [], "a finished build of this plan is kept"
+    for name in ("manifest.json", "000001.json"):
+        (images / name).write_text("{")
+        with pytest.raises(ShardError):
+            _build(raw, tmp_path)
+        _build(raw, tmp_path, rebuild=True)
+        assert verify(str(tmp_path)) == []
+
+    build_sidecar(str(tmp_path), "keypoints.mean", Annotator("mean", "1"), annotate)
+    (tmp_path / "keypoints.mean" / "000004.json").unlink()
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "keypoints.mean").glob("00000[0-3].*")}
+    (images / "000004.tar").write_bytes(b"cut")
+    with pytest.raises(ShardError, match="000004"):
+        build_sidecar(str(tmp_path), "keypoints.mean", Annotator("mean", "1"), annotate, rebuild=True)
+    assert len(finished) == 8 and {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
 @pytest.mark.parametrize("module", ["maskhand.adapters.freihand", "maskhand.adapters.whole_pictures"])
 def test_changed_code_makes_another_plan(
     raw: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str

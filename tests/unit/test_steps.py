@@ -117,32 +117,23 @@ def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
     assert curves.stat().st_mtime_ns == written_ns, "a run that is finished is left as it is"
 
 
-def test_only_rebuild_replaces_what_does_not_fit() -> None:
-    asked: list[bool] = []
-
-    def build(rebuild: bool) -> str:
-        asked.append(rebuild)
-        if not rebuild:
-            raise ShardError("holds shards of another plan")
-        return "manifest"
-
-    with pytest.raises(ShardError):
-        data._replacing(build, False)
-    assert data._replacing(build, True) == "manifest"
-    assert asked == [False, False, True]
-
-
-def test_finished_shards_are_kept_when_rebuild_is_allowed() -> None:
-    asked: list[bool] = []
-    data._replacing(lambda rebuild: asked.append(rebuild), True)
-    assert asked == [False]
-
-
 def test_sets_are_named_or_given_by_uri(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, "s3://bucket/shards")
     assert data.uri_of_set(workspace, "freihand/training") == "s3://bucket/shards/freihand/training"
     assert data.uri_of_set(workspace, "s3://other/x/y") == "s3://other/x/y"
     assert data.uri_of_set(workspace, str(tmp_path)) == str(tmp_path)
+
+
+def test_the_places_of_the_environment_hold_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for shards, found in (("", "home/shards"), ("sets/", "sets"), ("s3://bucket/x/", None)):
+        monkeypatch.setenv("MASKHAND_WORKSPACE", "home")
+        monkeypatch.setenv("MASKHAND_SHARDS", shards)
+        workspace = Workspace.default()
+        assert workspace.root == tmp_path / "home"
+        assert workspace.shards_uri == (str(tmp_path / found) if found else "s3://bucket/x")
+    monkeypatch.setenv("MASKHAND_WORKSPACE", "")
+    assert Workspace.default().root == tmp_path / "workspace"
 
 
 @pytest.mark.slow

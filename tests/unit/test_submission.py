@@ -273,7 +273,7 @@ def test_a_picture_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, 
     assert (
         pieces.measure(
             pieces.Job(uri, RECIPE, (2,), None, {"right": None, "left": None}, 3), bundle, range(0, 1)
-        ).undetected
+        ).without_pose
         == 0
     )
 
@@ -315,3 +315,8 @@ def test_the_page_is_one_file_and_shows_what_was_found(bundle: ModelBundle, resu
     for title in ("3D PCK", "Error by joint", "Reliability of confidence", "Errors of single hands", "Error by group"):
         assert text.count(title) == 2
     assert "nan" not in text.partition("<script>")[0].replace("nanoseconds", "")
+    sentences = {"detected": "In 2 pictures the detector saw no hand", "none": "For 2 pictures no 2D pose was given."}
+    for source in sentences:
+        asked = dataclasses.replace(result, facts=result.facts | {"keypoints": source, "without_2d_pose": 2})
+        text = page("model", bundle.digest, [Measurement(asked, [])], bundle.model.mano.faces.numpy())
+        assert [said in text for said in sentences.values()] == [source == other for other in sentences]

@@ -15,12 +15,13 @@ from model_parts import random_batch, random_poses, small_recipe
 from torch import Tensor, nn
 
 from maskhand.config import ConfigError, Recipe, SamplerConfig, TextConfig, load_recipe
+from maskhand.evaluation.pseudo_truth import annotate_by_model
 from maskhand.evaluation.text_to_mesh import Called, text_to_mesh
-from maskhand.generate import GenerateError, generate_files, hands_from_text
+from maskhand.generate import generate_files, hands_from_text
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.build import build_model
-from maskhand.models.bundle import ModelBundle
+from maskhand.models.bundle import BundleError, ModelBundle
 from maskhand.models.clip_text import ClipTextEncoder, clip_text_weights
 from maskhand.models.pretrained import BackboneError
 from maskhand.models.sampling import sample
@@ -28,6 +29,7 @@ from maskhand.models.text_attention import TextCrossAttention
 from maskhand.models.text_encoder import ByteTextEncoder, TextTokens
 from maskhand.models.text_transformer import TextTransformer
 from maskhand.models.vq_mano import VQMano
+from maskhand.predict import predict_hands
 from maskhand.synth.letters import UPRIGHT, letter_pose
 from maskhand.text import CLIP_VOCABULARY, ClipVocabulary, TextError, caption_ids, caption_of
 from maskhand.training.losses import tokenizer_losses
@@ -277,10 +279,16 @@ def test_generated_files_and_the_bundle_they_come_from(tmp_path: Path) -> None:
     first = hands_from_text(bundle, "the hand", 3, 1)
     assert torch.equal(first.tokens.ids, again.tokens.ids) and not torch.equal(first.tokens.ids, other.tokens.ids)
     assert (first.score.diff() <= 0).all()
+    for look in (
+        lambda: predict_hands(np.zeros((40, 40, 3), np.uint8), bundle, [(0, 0, 30, 30)], "right"),
+        lambda: annotate_by_model(str(tmp_path / "set"), str(tmp_path / "model")),
+    ):
+        with pytest.raises(BundleError, match=r"reads captions, not pictures; train one .* -r tiny`"):
+            look()
     pictures = small_recipe()
     seeing = build_model(pictures, VQMano(pictures.tokenizer), ManoLayer.from_default())
     ModelBundle.save(tmp_path / "seeing", seeing, pictures, {})
-    with pytest.raises(GenerateError, match="reads pictures"):
+    with pytest.raises(BundleError, match=r"reads pictures, not captions; train one .* -r tiny_text"):
         generate_files(ModelBundle.load(tmp_path / "seeing"), "the hand", tmp_path / "out", 3, seed=1)
 
 

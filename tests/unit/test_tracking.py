@@ -99,12 +99,12 @@ def test_curves_and_pictures_are_kept(tracker: Tracker, client: Any, tmp_path: P
     ("ours", "mean", "digest", "champion", "expected", "because"),
     [
         (6.0, 10.0, "a", None, True, "there was no champion"),
-        (7.1, 10.0, "a", None, False, "30 % are required"),
+        (7.1, 10.0, "a", None, False, "30 % below it are required"),
         (7.0, 10.0, "a", None, True, "30.0 % below"),
         (5.0, 10.0, "a", Score(6.0, 10.0, "a"), True, "better than the former champion's 6.00 mm"),
         (6.0, 10.0, "a", Score(6.0, 10.0, "a"), False, "not better than the champion's 6.00 mm"),
         (5.0, 10.0, "a", Score(6.0, 10.0, "b"), False, "measured on other data"),
-        (7.5, 10.0, "a", Score(9.0, 10.0, "a"), False, "30 % are required"),
+        (7.5, 10.0, "a", Score(9.0, 10.0, "a"), False, "30 % below it are required"),
         (math.nan, 10.0, "a", None, False, "not a number"),
     ],
 )

@@ -88,6 +88,10 @@ def test_a_killed_run_resumes_to_the_same_losses_and_weights(kind: str, tmp_path
     assert sorted(resumed) == [10, 12]
     expected = _untimed(whole)
     assert _untimed(resumed) == {step: expected[step] for step in resumed}
+    if kind == "tokenizer":  # every checkpoint has an export
+        for step in (8, 12):
+            about = json.loads((tmp_path / "whole" / f"step-{step:09d}" / "export" / "tokenizer.json").read_text())
+            assert about["steps"] == step
     name = "tokenizer.pt" if kind == "tokenizer" else "model.pt"
     ours, theirs = (
         torch.load(tmp_path / run / "step-000000012" / "export" / name, weights_only=True) for run in ("whole", "cut")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from maskhand.adapters.base import check_picture
 from maskhand.adapters.whole_pictures import whole_picture
-from maskhand.sample import SampleError
+from maskhand.sample import HandSample, SampleError
 
 HEIGHT, WIDTH = 180, 240
 
@@ -40,6 +40,17 @@ WHOLE = {
 @pytest.mark.parametrize("kind", WHOLE)
 def test_whole_files_pass(kind: str) -> None:
     assert whole_picture(WHOLE[kind]) == ("png" if "png" in kind else "jpg", (WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("behind", [bytes(5000), WHOLE["baseline"], b"ftypmp42" + bytes(range(256)) * 20])
+def test_what_lies_behind_the_end_does_not_matter(kind: str, behind: bytes) -> None:
+    """Phones append a preview, a depth map or a film."""
+    data = WHOLE[kind] + behind
+    form, size = whole_picture(data)
+    assert size == (WIDTH, HEIGHT)
+    hand = HandSample("hand-1", "phone", data, form, size, "right", np.array([10, 10, 90, 90], np.float32))
+    hand.validate()
 
 
 def cut(data: bytes, place: int) -> bytes:

@@ -106,9 +106,14 @@ def _sentences(result: EvaluationResult) -> list[str]:
         if failed
         else "No sample failed."
     )
-    if undetected := result.facts.get("undetected"):
-        pictures = "one picture" if undetected == 1 else f"{undetected:,} pictures"
-        found.append(f"In {pictures} the detector saw no hand; the model had the picture alone.")
+    if without := result.facts.get("without_2d_pose"):
+        pictures = "one picture" if without == 1 else f"{without:,} pictures"
+        detected = result.facts.get("keypoints") == "detected"
+        found.append(
+            f"In {pictures} the detector saw no hand; the model had the picture alone."
+            if detected
+            else f"For {pictures} no 2D pose was given."
+        )
     return found
 
 

@@ -30,10 +30,6 @@ class Npz:
         with self._archive() as archive, self._member(archive, field) as stream:
             return self._header(stream, field)[0]
 
-    def has(self, field: str) -> bool:
-        with self._archive() as archive:
-            return f"{field}.npy" in archive.namelist()
-
     def read(self, field: str, *row: int | None) -> Array:
         """The whole field, (N, *row); None stands for any length."""
         parts = list(self.rows(field, *row))
