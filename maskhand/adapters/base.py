@@ -19,6 +19,10 @@ from maskhand.sample import HandSample, SampleError, all_finite
 
 Array = np.ndarray
 
+MENDABLE = frozenset({"missing_image", "bad_image", "cut_image", "wrong_size", "missing_label", "bad_label"})
+"""Reasons for rejection that end when one file of that hand alone is copied again; label files of a whole split are
+part of the plan."""
+
 
 class RawDataError(ValueError):
     """Raw files that cannot be used as a whole (missing, cut, another layout); the message says what to do."""

@@ -10,7 +10,7 @@ from itertools import chain, zip_longest
 from typing import Any, Protocol, TypeVar
 
 from maskhand import storage
-from maskhand.adapters import Adapter, Item, open_adapter
+from maskhand.adapters import MENDABLE, Adapter, Item, open_adapter
 from maskhand.catalog import DatasetSpec
 from maskhand.sample import SampleError
 from maskhand.shards.codec import Members, encode_sample
@@ -36,6 +36,9 @@ much again, waiting for the interpreter."""
 
 _AHEAD = 16
 """Files that a reader has asked for."""
+
+_CHECKERS = 16
+"""Threads that look at what is there already; of a remote store each mostly waits."""
 
 
 class Mapper(Protocol):
@@ -80,6 +83,7 @@ def build_shards(
 ) -> Manifest:
     """Turn a raw split into shards at `set_uri`/images; finished shards of the same plan are kept.
 
+    Those with hands that were left out for a missing or damaged file of their own are written again once that changed.
     Same card, raw data and seed give the same bytes, whatever the mapper and however often the run was interrupted.
     Raises ShardError when the folder holds shards of another plan (`rebuild=True` replaces them), RawDataError when the
     raw files cannot be used. Bad samples are left out and counted by reason in the manifest.
@@ -93,6 +97,15 @@ def build_shards(
     def task(index: int) -> ImageTask:
         items = tuple(raw.item(int(position)) for position in plan.shards[index])
         return ImageTask(part_uri, plan.names()[index], plan.digest, adapter, items)
+
+    def holds(index: int, record: ShardRecord) -> bool:
+        reasons = {reject.key: reject.reason for reject in record.rejects if reject.reason in MENDABLE}
+        positions = (int(position) for position in plan.shards[index] if reasons)
+        rejected = (raw.item(position) for position in positions if raw.keys[position] in reasons)
+        return all(
+            isinstance(outcome, SampleError) and outcome.reason == reasons[key]
+            for key, outcome in _outcomes(adapter, rejected)
+        )
 
     def finish(records: list[ShardRecord]) -> Manifest:
         entries, rejects = entries_and_rejects(records)
@@ -118,6 +131,7 @@ def build_shards(
         task,
         write_image_shard,
         finish,
+        holds=holds,
         mapper=mapper,
         rebuild=rebuild,
         on_shard=on_shard,
@@ -169,8 +183,12 @@ def build_part(
     mapper: Mapper,
     rebuild: bool,
     on_shard: OnShard | None,
+    holds: Callable[[int, ShardRecord], bool] = lambda index, record: True,
 ) -> Manifest:
-    """Write the shards that are not finished yet, then the manifest. One builder per part at a time."""
+    """Write the shards that are not finished yet, then the manifest. One builder per part at a time.
+
+    `holds` says whether a finished shard, given by its place in `names`, would still come out as its record says.
+    """
     part_uri = storage.join(set_uri, part)
     records: dict[str, ShardRecord] = {}
     if rebuild:
@@ -180,6 +198,11 @@ def build_part(
         if done is not None:
             _check_plan(part_uri, done.plan_digest, plan_digest)
         records = _finished(part_uri, plan_digest, names)
+        there = [index for index, name in enumerate(names) if name in records]
+        with ThreadPoolExecutor(_CHECKERS) as pool:
+            held = pool.map(lambda index: holds(index, records[names[index]]), there)
+            kept = [names[index] for index, good in zip(there, held, strict=True) if good]
+        records = {name: records[name] for name in kept}
         if done is not None and len(records) == len(names):
             return done
     storage.clean_partial(part_uri)
@@ -202,7 +225,7 @@ def _finished(part_uri: str, plan_digest: str, names: Sequence[str]) -> dict[str
     sizes = storage.list_sizes(part_uri)
     recorded = [uri.rsplit("/", 1)[-1].removesuffix(".json") for uri in sizes if uri.endswith(".json")]
     recorded = sorted(name for name in recorded if record_uri(part_uri, name) != manifest_uri(part_uri))
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(_CHECKERS) as pool:
         records = list(pool.map(partial(read_record, part_uri), recorded))
     for record in records:
         _check_plan(part_uri, record.plan_digest, plan_digest)

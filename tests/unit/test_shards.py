@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,43 @@ def test_resumption_gives_the_same_bytes(raw: Fixture, tmp_path: Path) -> None:
     untouched = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.tar")}
     _build(raw, tmp_path)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.tar")} == untouched, "a finished build writes nothing"
+
+
+def test_files_that_were_mended_later_enter_the_shards(tmp_path: Path) -> None:
+    """Hands 6, 9 and 18 are not among the pictures that the plan looks at, and lie in different shards."""
+    broken = WRITERS["freihand"](tmp_path / "raw", SPEC, "training", COUNT)
+    paths = [truth.image_path for truth in broken.truths.values()]
+    whole = [path.read_bytes() for path in paths]
+    paths[6].unlink()
+    paths[9].write_bytes(whole[9][:-500])
+    paths[18].unlink()
+    assert _build(broken, tmp_path / "set").rejects == {"cut_image": 1, "missing_image": 2}
+    for mended, rejects in (([6, 9], {"missing_image": 1}), ([18], {})):
+        for hand in mended:
+            paths[hand].write_bytes(whole[hand])
+        assert _build(broken, tmp_path / "set").rejects == rejects
+        assert _bytes(tmp_path / "set") == _bytes_of_a_new_build(broken, tmp_path / f"new{len(rejects)}")
+    paths[6].unlink()
+    assert _build(broken, tmp_path / "set").count == COUNT, "what was read once stays"
+
+
+def test_a_label_file_that_was_mended_later_enters_the_shards(tmp_path: Path) -> None:
+    spec = load_spec("hint").model_copy(update={"shard_size": 5})
+    fixture = WRITERS["hint"](tmp_path / "raw", spec, "TEST_newdays_img", COUNT)
+    build = partial(build_shards, spec, str(fixture.raw_dir), "TEST_newdays_img", str(tmp_path / "set"))
+    labels = sorted(fixture.joints_file.parent.glob("*.json"))
+    # The plan knows the sizes of all label files and the content of 16.
+    label = labels[min(set(range(len(labels))) - set(np.linspace(0, len(labels) - 1, 16).astype(int)))]
+    whole = label.read_bytes()
+    label.write_bytes(whole[:-1] + b"?")
+    assert build().rejects == {"bad_label": 1}
+    label.write_bytes(whole)
+    assert build().rejects == {}
+
+
+def _bytes_of_a_new_build(raw: Fixture, folder: Path) -> dict[str, bytes]:
+    _build(raw, folder)
+    return _bytes(folder)
 
 
 def test_shards_of_another_plan_are_never_mixed(raw: Fixture, tmp_path: Path) -> None:
