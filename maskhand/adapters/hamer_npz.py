@@ -28,7 +28,7 @@ from maskhand.adapters.npz_arrays import read_npz_arrays
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.sample import HandSample
 
-VERSION = 1
+VERSION = 2
 """Raise it when the conversion changes, so that shards are built anew."""
 
 _REQUIRED = ("imgname", "center", "scale")
