@@ -19,6 +19,11 @@ from maskhand.sample import HandSample, SampleError, all_finite
 
 Array = np.ndarray
 
+VERSION = 3
+"""Of what layouts share: this module, `whole_pictures`, `label_files`, `keypoints_2d`, `mano_pose`, `turns`, `lens`;
+`conventions`, `sample` and `hand.array_pickle`. Raise it when one of them converts differently or lets other samples
+pass, so that shards of every layout are built anew."""
+
 MENDABLE = frozenset({"missing_image", "bad_image", "cut_image", "wrong_size", "missing_label", "bad_label"})
 """Reasons for rejection that end when one file of that hand alone is copied again; label files of a whole split are
 part of the plan."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskhand.adapters import RawPlan, whole_pictures
+from maskhand.adapters import RawPlan, base
 from maskhand.catalog import DatasetSpec
 from maskhand.shards.layout import FORMAT_VERSION, ShardError, shard_name
 
@@ -33,9 +33,7 @@ def make_plan(spec: DatasetSpec, split: str, raw: RawPlan, seed: int) -> ShardPl
     """
     if not len(raw.keys):
         raise ShardError(f"{spec.name}: the raw split holds no hand")
-    text = "\n".join(
-        [spec.digest(), split, raw.source_digest, str(whole_pictures.VERSION), str(FORMAT_VERSION), str(seed)]
-    )
+    text = "\n".join([spec.digest(), split, raw.source_digest, str(base.VERSION), str(FORMAT_VERSION), str(seed)])
     digest = hashlib.sha256(text.encode())
     # Ranked by a hash of seed and key, not by a random generator: the order is the same with every version of numpy.
     ranks = bytearray()

@@ -255,7 +255,7 @@ def test_shards_of_another_plan_are_never_mixed(raw: Fixture, tmp_path: Path) ->
     assert len(rebuilt.shards) == 2 and verify(str(tmp_path)) == []
 
 
-@pytest.mark.parametrize("module", ["maskhand.adapters.freihand", "maskhand.adapters.whole_pictures"])
+@pytest.mark.parametrize("module", ["maskhand.adapters.freihand", "maskhand.adapters.base"])
 def test_changed_code_makes_another_plan(
     raw: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
