@@ -57,6 +57,8 @@ class RawPlan:
     """Hex digest that changes with the annotation files, the pictures (spot check) and the conversion."""
     notes: tuple[str, ...] = ()
     """Sentences about what was left out, for the manifest."""
+    listed: int | None = None
+    """What the label files list, counted as `splits` of the card counts (pictures or hands); None: not comparable."""
 
 
 class Adapter(Protocol):

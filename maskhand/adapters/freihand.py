@@ -82,7 +82,7 @@ class FreiHandLayout:
             *(f"{name} {file.sha256}" for name, file in sorted(files.items())),
             spot_check([self._image(i) for i in range(count)]),
         )
-        return RawPlan([self._key(i) for i in range(count)], item, digest, notes)
+        return RawPlan([self._key(i) for i in range(count)], item, digest, notes, listed=count)
 
     def read(self, item: Item) -> HandSample:
         key, given = item.key, item.annotation

@@ -70,7 +70,7 @@ class HamerTarsLayout:
             labels_digest,
             *(hashlib.sha256(data or b"missing").hexdigest() for data in pictures),
         )
-        return RawPlan(keys, item, digest, self.notes)
+        return RawPlan(keys, item, digest, self.notes, listed=len(keys))
 
     def read(self, item: Item) -> HandSample:
         key = item.key

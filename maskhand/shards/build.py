@@ -16,7 +16,7 @@ from maskhand.sample import SampleError
 from maskhand.shards.codec import Members, encode_sample
 from maskhand.shards.layout import FORMAT_VERSION, IMAGES, ShardError, manifest_uri, record_uri, tar_uri
 from maskhand.shards.manifest import Manifest, ShardRecord, entries_and_rejects, find_manifest, read_record
-from maskhand.shards.plan import make_plan
+from maskhand.shards.plan import count_note, make_plan
 from maskhand.shards.read_ahead import in_order
 from maskhand.shards.writer import write_shard
 
@@ -120,7 +120,7 @@ def build_shards(
             rejects=rejects,
             shards=entries,
             official_count=spec.splits[split],
-            notes=raw.notes,
+            notes=raw.notes + count_note(spec, split, raw),
         )
 
     return build_part(
@@ -197,12 +197,7 @@ def build_part(
         done = find_manifest(set_uri, part)
         if done is not None:
             _check_plan(part_uri, done.plan_digest, plan_digest)
-        records = _finished(part_uri, plan_digest, names)
-        there = [index for index, name in enumerate(names) if name in records]
-        with ThreadPoolExecutor(_CHECKERS) as pool:
-            held = pool.map(lambda index: holds(index, records[names[index]]), there)
-            kept = [names[index] for index, good in zip(there, held, strict=True) if good]
-        records = {name: records[name] for name in kept}
+        records = _holding(_finished(part_uri, plan_digest, names), names, holds)
         if done is not None and len(records) == len(names):
             return done
     storage.clean_partial(part_uri)
@@ -231,6 +226,15 @@ def _finished(part_uri: str, plan_digest: str, names: Sequence[str]) -> dict[str
         _check_plan(part_uri, record.plan_digest, plan_digest)
     here = {record.name: record for record in records if sizes.get(tar_uri(part_uri, record.name)) == record.bytes}
     return {name: here[name] for name in names if name in here}
+
+
+def _holding(
+    records: dict[str, ShardRecord], names: Sequence[str], holds: Callable[[int, ShardRecord], bool]
+) -> dict[str, ShardRecord]:
+    there = [(index, records[name]) for index, name in enumerate(names) if name in records]
+    with ThreadPoolExecutor(_CHECKERS) as pool:
+        held = pool.map(lambda pair: holds(*pair), there)
+        return {record.name: record for (_, record), good in zip(there, held, strict=True) if good}
 
 
 def _check_plan(part_uri: str, found: str, expected: str) -> None:

@@ -52,6 +52,15 @@ def make_plan(spec: DatasetSpec, split: str, raw: RawPlan, seed: int) -> ShardPl
     return ShardPlan(digest.hexdigest()[:12], tuple(shards))
 
 
+def count_note(spec: DatasetSpec, split: str, raw: RawPlan) -> tuple[str, ...]:
+    """A sentence for the manifest where the label files do not list what the makers state."""
+    stated = spec.splits[split]
+    if stated is None or raw.listed in (None, stated):
+        return ()
+    less = "; is the download complete?" if raw.listed < stated else ""
+    return (f"the label files of {split} list {raw.listed:,}, its makers state {stated:,}{less}",)
+
+
 def _check_key(spec: DatasetSpec, key: str) -> None:
     if not all(c.isalnum() or c in "-_" for c in key):
         raise ShardError(f"{spec.name}: key {key!r} must hold letters, digits, '-' and '_' only; a dot would split it")

@@ -175,6 +175,24 @@ def test_rejects_are_counted_by_reason_and_neighbours_stay(raw: Fixture, tmp_pat
     assert rejected == {"training-00000007": "cut_image", "training-00000011": "missing_image"}
 
 
+def test_label_files_that_list_less_than_the_makers_state_are_noted(raw: Fixture, tmp_path: Path) -> None:
+    for stated, note in (
+        (COUNT + 1, ("the label files of training list 23, its makers state 24; is the download complete?",)),
+        (COUNT - 1, ("the label files of training list 23, its makers state 22",)),
+        (COUNT, ()),
+    ):
+        spec = SPEC.model_copy(update={"splits": {"training": stated}})
+        assert _build(raw, tmp_path / str(stated), spec).notes[-1:] == note
+
+
+def test_pictures_are_counted_and_not_their_hands(tmp_path: Path) -> None:
+    for name, split, pictures in (("rhd", "training", 3), ("h2o3d", "train", 3), ("interhand26m", "val", 4)):
+        spec = load_spec(name)
+        fixture = WRITERS[spec.layout](tmp_path / name, spec, split, 3)
+        plan = open_adapter(spec, str(fixture.raw_dir), split).plan()
+        assert plan.listed == pictures < len(plan.keys)
+
+
 def test_plain_webdataset_reads_the_tars(raw: Fixture, tmp_path: Path) -> None:
     manifest = _build(raw, tmp_path)
     urls = [str(tmp_path / "images" / f"{entry.name}.tar") for entry in manifest.shards]
