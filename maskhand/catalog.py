@@ -93,7 +93,7 @@ class DatasetSpec(_Frozen):
     licence: Licence
     how_to_get: str
     splits: dict[str, int | None]
-    """Split -> number of pictures its makers state; None: decided by whoever makes it."""
+    """Split -> number of pictures (or hands, as the card says) its makers state; None: nobody states any."""
     images_per_annotation: dict[str, int] = Field(default_factory=dict)
     """Split -> pictures that share one annotation (picture i has annotation i modulo their number); 1 if absent."""
     joint_order: str | None

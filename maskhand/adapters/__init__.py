@@ -17,7 +17,7 @@ from pathlib import Path
 
 from maskhand import storage
 from maskhand.adapters.asl_alphabet import AslAlphabetLayout
-from maskhand.adapters.base import Adapter, Item, RawDataError, RawPlan
+from maskhand.adapters.base import MENDABLE, Adapter, Item, RawDataError, RawPlan
 from maskhand.adapters.coco_wholebody import CocoWholeBodyLayout
 from maskhand.adapters.dexycb import DexYcbLayout
 from maskhand.adapters.freihand import FreiHandLayout
@@ -50,7 +50,17 @@ LAYOUTS: dict[str, type[Adapter]] = {
     "rhd": RhdLayout,
 }
 
-__all__ = ["LAYOUTS", "Adapter", "Item", "RawDataError", "RawPlan", "layout_of", "open_adapter", "present_splits"]
+__all__ = [
+    "LAYOUTS",
+    "MENDABLE",
+    "Adapter",
+    "Item",
+    "RawDataError",
+    "RawPlan",
+    "layout_of",
+    "open_adapter",
+    "present_splits",
+]
 
 
 def layout_of(spec: DatasetSpec) -> type[Adapter]:

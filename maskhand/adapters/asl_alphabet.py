@@ -74,7 +74,7 @@ class AslAlphabetLayout:
         digest = combined_digest(f"asl alphabet layout {VERSION}", names, look)
         empty = sum(sign == WITHOUT_HAND for sign, _, _ in found)
         note = f"{empty} pictures of the class {WITHOUT_HAND!r} show no hand and were left out"
-        return RawPlan(keys, item, digest, (note,) if empty else ())
+        return RawPlan(keys, item, digest, (note,) if empty else (), listed=len(found))
 
     def read(self, item: Item) -> HandSample:
         picture = read_picture(item.key, item.image_uri)

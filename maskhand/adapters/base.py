@@ -19,6 +19,15 @@ from maskhand.sample import HandSample, SampleError, all_finite
 
 Array = np.ndarray
 
+VERSION = 3
+"""Of what layouts share: this module, `whole_pictures`, `label_files`, `keypoints_2d`, `mano_pose`, `turns`, `lens`;
+`conventions`, `sample` and `hand.array_pickle`. Raise it when one of them converts differently or lets other samples
+pass, so that shards of every layout are built anew."""
+
+MENDABLE = frozenset({"missing_image", "bad_image", "cut_image", "wrong_size", "missing_label", "bad_label"})
+"""Reasons for rejection that end when one file of that hand alone is copied again; label files of a whole split are
+part of the plan."""
+
 
 class RawDataError(ValueError):
     """Raw files that cannot be used as a whole (missing, cut, another layout); the message says what to do."""
@@ -48,6 +57,8 @@ class RawPlan:
     """Hex digest that changes with the annotation files, the pictures (spot check) and the conversion."""
     notes: tuple[str, ...] = ()
     """Sentences about what was left out, for the manifest."""
+    listed: int | None = None
+    """What the label files list, counted as `splits` of the card counts (pictures or hands); None: not comparable."""
 
 
 class Adapter(Protocol):

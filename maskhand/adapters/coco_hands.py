@@ -126,7 +126,8 @@ class CocoHandsLayout(ABC):
 
         digest = combined_digest(f"coco hands layout {VERSION}", sha256, spot_check(Computed(count, uri)))
         note = f"{table.left_out} annotations have no usable list of keypoints and were left out"
-        return RawPlan(Computed(count, key), item, digest, (note,) if table.left_out else ())
+        notes = (note,) if table.left_out else ()
+        return RawPlan(Computed(count, key), item, digest, notes, listed=len(table.image_ids))
 
     def read(self, item: Item) -> HandSample:
         key, raw = item.key, item.annotation

@@ -66,7 +66,7 @@ class DexYcbLayout:
             spot_check([self._picture(frame) for frame in frames]),
         )
         notes = self.notes + ((f"subjects {absent} of {self.split} are absent",) if absent else ())
-        return RawPlan([self._key(frame) for frame in index], item, digest, notes)
+        return RawPlan([self._key(frame) for frame in index], item, digest, notes, listed=len(index))
 
     def read(self, item: Item) -> HandSample:
         key, given = item.key, item.annotation

@@ -82,7 +82,7 @@ class FreiHandLayout:
             *(f"{name} {file.sha256}" for name, file in sorted(files.items())),
             spot_check([self._image(i) for i in range(count)]),
         )
-        return RawPlan([self._key(i) for i in range(count)], item, digest, notes)
+        return RawPlan([self._key(i) for i in range(count)], item, digest, notes, listed=count)
 
     def read(self, item: Item) -> HandSample:
         key, given = item.key, item.annotation
@@ -127,7 +127,7 @@ class FreiHandLayout:
             theta[48:58],
             self.side,  # type: ignore[arg-type]
             camera_from_stored=np.diag(axes_to_opencv(self.spec)),
-            middle_mcp_cam_m=joints_cam_m[9],
+            palm_cam_m={9: joints_cam_m[9]},
         )
 
     def _label_files(self) -> dict[str, JsonFile]:

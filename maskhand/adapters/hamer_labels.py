@@ -11,13 +11,10 @@ from typing import Any
 import numpy as np
 
 from maskhand.adapters.base import Array, numbers
-from maskhand.adapters.mano_pose import ManoReader
+from maskhand.adapters.mano_pose import PALM, ManoReader
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import NUM_BETAS, NUM_JOINTS, Side
 from maskhand.sample import HandPose
-
-MIDDLE_MCP = 9
-"""OpenPose joint that places the mesh where its 3D position is known."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +55,18 @@ class HamerLabels:
         return fields
 
     def mano(self, spec: DatasetSpec, reader: ManoReader | None) -> HandPose | None:
-        """The canonical pose; without a 3D joint 9 the mesh stays where the model leaves it."""
+        """The canonical pose, placed by the palm's annotated joints; without any it stays where the model leaves it."""
         if reader is None or self.pose is None or self.betas is None:
             return None
-        placed = self.keypoints_3d is not None and self.keypoints_3d[MIDDLE_MCP, 3] > 0
-        at = self.keypoints_3d[MIDDLE_MCP, :3] * spec.metres_per_unit if placed else None  # type: ignore[index]
+        joints = np.zeros((NUM_JOINTS, 4)) if self.keypoints_3d is None else self.keypoints_3d
+        palm = {joint: joints[joint, :3] * spec.metres_per_unit for joint in PALM if joints[joint, 3] > 0}
         return reader.canonical(
             self.pose,
             self.betas,
             self.side,
             camera_from_stored=np.eye(3),
-            transl_m=None if placed else np.zeros(3),
-            middle_mcp_cam_m=at,
+            transl_m=None if palm else np.zeros(3),
+            palm_cam_m=palm,
         )
 
 

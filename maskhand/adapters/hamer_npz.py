@@ -28,7 +28,7 @@ from maskhand.adapters.npz_arrays import read_npz_arrays
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.sample import HandSample
 
-VERSION = 1
+VERSION = 2
 """Raise it when the conversion changes, so that shards are built anew."""
 
 _REQUIRED = ("imgname", "center", "scale")
@@ -76,7 +76,8 @@ class HamerNpzLayout:
             hashlib.sha256(data).hexdigest(),
             spot_check([storage.join(self.pictures, image) for image in images]),
         )
-        return RawPlan(keys, item, digest, self.notes if "hand_pose" in columns else ())
+        notes = self.notes if "hand_pose" in columns else ()
+        return RawPlan(keys, item, digest, notes, listed=len(keys))
 
     def read(self, item: Item) -> HandSample:
         stored: dict[str, Any] = {_OPTIONAL.get(name, name): value for name, value in item.annotation.items()}

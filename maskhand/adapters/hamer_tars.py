@@ -23,7 +23,7 @@ from maskhand.catalog import CatalogError, DatasetSpec, LabelFilters
 from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
 from maskhand.sample import HandSample, SampleError
 
-VERSION = 1
+VERSION = 2
 """Raise it when the conversion changes, so that shards are built anew."""
 
 LABELS = "data.pyd"
@@ -70,7 +70,7 @@ class HamerTarsLayout:
             labels_digest,
             *(hashlib.sha256(data or b"missing").hexdigest() for data in pictures),
         )
-        return RawPlan(keys, item, digest, self.notes)
+        return RawPlan(keys, item, digest, self.notes, listed=len(keys))
 
     def read(self, item: Item) -> HandSample:
         key = item.key

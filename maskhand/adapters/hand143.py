@@ -68,7 +68,8 @@ class Hand143Layout:
 
         keys = [f"{self.split}-{position:08d}" for position in range(len(entries))]
         pictures = spot_check([uri(position) for position in range(len(entries))])
-        return RawPlan(keys, item, combined_digest(f"hand143 layout {VERSION}", file.sha256, pictures))
+        digest = combined_digest(f"hand143 layout {VERSION}", file.sha256, pictures)
+        return RawPlan(keys, item, digest, listed=len(keys))
 
     def read(self, item: Item) -> HandSample:
         key, fields = item.key, item.annotation["fields"]

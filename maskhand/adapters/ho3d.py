@@ -97,7 +97,7 @@ class Ho3dLayout:
             spot_check([frame_uri(frame, "meta", "pkl") for frame in frames]),
             spot_check([frame_uri(frame, "rgb", suffix) for frame in frames]),
         )
-        return RawPlan(keys, item, digest, self.notes)
+        return RawPlan(keys, item, digest, self.notes, listed=len(frames))
 
     def read(self, item: Item) -> HandSample:
         key, side = item.key, item.annotation["side"]

@@ -100,7 +100,8 @@ class InterHandLayout:
             *(f"{kind} {sha}" for kind, sha in zip(_FILES, (hands.sha256, cameras.sha256, joints.sha256), strict=True)),
             spot_check(Computed(len(hands), picture_uri)),
         )
-        return RawPlan(Computed(len(hands), key), item, digest, self.notes if fits_place else ())
+        notes = self.notes if fits_place else ()
+        return RawPlan(Computed(len(hands), key), item, digest, notes, listed=len(pictures.ids))
 
     def read(self, item: Item) -> HandSample:
         key, raw, side = item.key, item.annotation, item.annotation["side"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,14 +10,14 @@ import numpy as np
 
 from maskhand.adapters.turns import after, turn_of_matrix, turn_of_vector, turned, vector_of_turn
 from maskhand.catalog import DatasetSpec, ManoConvention
-from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT, Side
+from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT, OPENPOSE_FROM_MANO_AND_TIPS, Side
 from maskhand.hand.model_file import OPEN_HAND_FOLDER, HandModel, default_hand_path, load_hand_model
 from maskhand.sample import HandPose
 
 Array = np.ndarray
 
-_MIDDLE_MCP = 4
-"""MANO's joint index of OpenPose joint 9; its parent is the wrist."""
+PALM = (0, 1, 5, 9, 13, 17)
+"""OpenPose joints that shape and global orientation alone move: the wrist, and the first joint of each finger."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +37,31 @@ class ManoReader:
         camera_from_stored: Array,
         origin_stored_m: Array | None = None,
         transl_m: Array | None = None,
-        middle_mcp_cam_m: Array | None = None,
+        palm_cam_m: Mapping[int, Array] | None = None,
     ) -> HandPose | None:
         """Absolute pose in camera axes; None where the stored shape cannot be expressed with the house's model.
 
         stored_pose: (3 + n,) global orientation, then finger parameters. camera_from_stored: (3, 3) rotation from the
         stored frame to OpenCV axes; origin_stored_m: (3,) the camera's place in the stored frame. The translation comes
-        from `transl_m` (3,) or, when only joints place the mesh, from the annotated joint 9 `middle_mcp_cam_m` (3,).
+        from `transl_m` (3,) or, when only joints place the mesh, from `palm_cam_m`, annotated joints of PALM by their
+        number (3,); the mesh lies in their middle.
         A left hand stays a left hand: its parameters are those of the mirror image of the right-hand model.
         """
         if side == "left" and not self.convention.left_shapedirs_fixed:
             return None
-        wrist, middle = rest_wrist_and_middle(self.right_path, betas)
+        rest = _rest_palm(self.right_path, betas)
         if side == "left":
-            wrist, middle = wrist * MIRROR_POINT, middle * MIRROR_POINT
+            rest = rest * MIRROR_POINT
+        wrist = rest[0]
         turn = after(turn_of_matrix(camera_from_stored), turn_of_vector(stored_pose[:3].tolist()))
         if transl_m is not None:
             # x_cam = C (R (x - J0) + J0 + t - c) = CR (x - J0) + J0 + t', solved for t'.
             origin = 0.0 if origin_stored_m is None else origin_stored_m
             transl = camera_from_stored @ (wrist + transl_m - origin) - wrist
         else:
-            assert middle_mcp_cam_m is not None, "either a translation or joint 9 places the mesh"
-            transl = middle_mcp_cam_m - (wrist + turned(turn, (middle - wrist).tolist()))
+            assert palm_cam_m, "either a translation or a joint places the mesh"
+            posed = {joint: wrist + turned(turn, (rest[PALM.index(joint)] - wrist).tolist()) for joint in palm_cam_m}
+            transl = np.mean([palm_cam_m[joint] - place for joint, place in posed.items()], axis=0)
         pose = np.empty((16, 3), np.float32)
         pose[0] = vector_of_turn(turn)
         pose[1:] = self._fingers(stored_pose[3:], side)
@@ -94,18 +98,17 @@ def mano_reader(spec: DatasetSpec) -> tuple[ManoReader | None, tuple[str, ...]]:
     return ManoReader(spec.mano, str(right), str(default_hand_path("left"))), ()
 
 
-def rest_wrist_and_middle(model_path: str, betas: Array) -> tuple[Array, Array]:
-    """(3,) each: the wrist and joint 9 of the shaped, unposed hand: `J_regressor (template + shapedirs betas)`."""
-    mean, directions = _joint_shapes(model_path)
-    wrist, middle = mean + directions @ betas
-    return wrist, middle
+def _rest_palm(model_path: str, betas: Array) -> Array:
+    """(6, 3) joints PALM of the shaped, unposed hand: `J_regressor (template + shapedirs betas)`."""
+    mean, directions = _palm_shapes(model_path)
+    return mean + directions @ betas
 
 
 @lru_cache(maxsize=4)
-def _joint_shapes(model_path: str) -> tuple[Array, Array]:
-    """(2, 3) joints of the mean hand and (2, 3, 10) their directions; regressed once, not for every sample."""
+def _palm_shapes(model_path: str) -> tuple[Array, Array]:
+    """(6, 3) joints of the mean hand and (6, 3, 10) their directions; regressed once, not for every sample."""
     model = _model(model_path)
-    regressor = model.j_regressor[[0, _MIDDLE_MCP]]
+    regressor = model.j_regressor[[OPENPOSE_FROM_MANO_AND_TIPS[joint] for joint in PALM]]
     return regressor @ model.v_template_m, np.einsum("jv,vck->jck", regressor, model.shapedirs)
 
 

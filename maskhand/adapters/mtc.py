@@ -30,7 +30,7 @@ from maskhand.adapters.base import (
 from maskhand.adapters.keypoints_2d import key_of
 from maskhand.adapters.label_files import field
 from maskhand.adapters.lens import local_pinhole, project
-from maskhand.adapters.mtc_tables import View, checked_hands, visible_views
+from maskhand.adapters.mtc_tables import View, check_unit, checked_hands, visible_views
 from maskhand.adapters.tables import Computed
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
@@ -67,6 +67,7 @@ class MtcLayout:
         wrong = checked_hands(checks.decode(), checks_uri) if checks is not None else frozenset()
         views, hands = visible_views(people, _PARTS[self.split], labels, wrong)
         del people
+        check_unit(hands, self.spec, labels)
         pictures = storage.join(labels.rpartition("/")[0], "hdImgs")
 
         def uri(position: int) -> str:

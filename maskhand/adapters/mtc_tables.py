@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from maskhand.adapters.base import RawDataError
+import numpy as np
+
+from maskhand.adapters.base import RawDataError, joint_order, numbers
 from maskhand.adapters.tables import Computed, Rows, Words
-from maskhand.conventions import Side
+from maskhand.catalog import DatasetSpec
+from maskhand.conventions import BONES, Side
+from maskhand.sample import SampleError
 
 _SIDES: tuple[Side, ...] = ("right", "left")
+
+_BONES_CM, _PLAUSIBLE_CM = 81, (50, 120)
+"""Summed length of a hand's 20 bones in the makers' code, and what the median of grown people's may be. The release
+states no unit, and a wrong one would make every hand ten or a hundred times too large or too small."""
+_MEASURED = 100
+"""Hands, spread evenly over the split."""
 
 
 @dataclass(frozen=True)
@@ -83,3 +94,22 @@ def visible_views(
 
 def _fully_visible(seen: Any) -> bool:
     return all(seen["insideImg"]) and not any(seen["occluded"]) and not seen["overlap"]
+
+
+def check_unit(landmarks: Rows, spec: DatasetSpec, uri: str) -> None:
+    """RawDataError where the bones of the hands, in the card's unit, do not have the length of a hand's."""
+    hands = []
+    for k in np.linspace(0, len(landmarks) - 1, _MEASURED).astype(int):
+        with contextlib.suppress(SampleError):  # a hand that cannot be measured is rejected when it is read
+            hands.append(numbers("", "landmarks", landmarks[k], (63,)).reshape(21, 3)[joint_order(spec)])
+    if not hands:
+        return
+    parents, children = np.array(BONES).T
+    joints = 100 * spec.metres_per_unit * np.stack(hands)
+    found = np.median(np.linalg.norm(joints[:, children] - joints[:, parents], axis=2).sum(axis=1))
+    low, high = _PLAUSIBLE_CM
+    if not low <= found <= high:
+        raise RawDataError(
+            f"{uri}: read in the card's unit ({spec.units}), the bones of a hand's landmarks add up to {found:.3g} cm "
+            f"(median), expected {low} to {high}, about {_BONES_CM}; put this release's unit into units of the card"
+        )

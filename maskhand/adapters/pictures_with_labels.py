@@ -40,4 +40,4 @@ class PicturesWithLabels:
             return Item(key_of(self.split, name), f"{uri}.jpg", {"name": name, "label": f"{uri}.json"}, {"name": name})
 
         digest = combined_digest(self.revision, label_files_digest(folder, labels), pictures_digest(folder, labels))
-        return RawPlan([key_of(self.split, name) for name in names], item, digest)
+        return RawPlan([key_of(self.split, name) for name in names], item, digest, listed=len(names))

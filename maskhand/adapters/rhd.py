@@ -63,7 +63,7 @@ class RhdLayout:
             hashlib.sha256(data).hexdigest(),
             spot_check([self._image(image_id) for image_id in ids]),
         )
-        return RawPlan(keys, item, digest)
+        return RawPlan(keys, item, digest, listed=len(ids))
 
     def read(self, item: Item) -> HandSample:
         key, side, fields = item.key, item.annotation["side"], item.annotation["fields"]

@@ -1,12 +1,11 @@
-"""MANO targets of every hand of a shard set, as the sidecar part `mano`: annotated ones converted, missing ones fitted.
+"""MANO targets of every hand of a shard set, as the sidecar part `mano`: annotated ones converted, others fitted.
 
 Canonical form: right-hand parameters (a left hand is stored as the right hand in the mirror: axis-angle (x, -y, -z),
 translation (-x, y, z), with `mirrored` set), absolute axis-angle (flat hand = 0), metres, OpenCV camera axes.
 
 Annotated parameters are posed with the hand model in use and their 21 joints, with the fingertip vertices of the data
-set's card, are compared with the annotated joints; parameters that do not fit are rejected, not repaired. Hands without
-parameters are fitted to their 3D joints or 2D keypoints (`annotate.fit`); a fit says how far off it is and if it is
-good.
+set's card, are compared with the annotated joints. Hands without parameters, or with parameters too far off, are fitted
+to their 3D joints or 2D keypoints (`annotate.fit`); a fit says how far off it is and if it is good.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ Entry = dict[str, Array] | SampleError
 MAX_RESIDUAL_MM = 10.0
 """Default limit of the mean joint distance. Data sets whose joints were made with MANO stay below 1; fits to
 independent joints (InterHand2.6M) are a few millimetres off where they are good and up to 42 where they are not."""
-VERSION = "3"
+VERSION = "4"
 
 
 @dataclass(frozen=True)
@@ -69,21 +68,29 @@ class AnnotateMano:
 
     def _entries(self, hands: Sequence[HandSample], tips: str | None) -> list[Entry]:
         poses = {k: right_hand_form(h) for k, h in enumerate(hands) if h.mano is not None}
-        residuals = dict(zip(poses, self._residuals_mm(hands, poses, tips), strict=True))
-        entries = {k: self._annotated_entry(hands[k], poses[k], residuals[k]) for k in poses}
-        missing = [k for k in range(len(hands)) if k not in poses]
-        fits = self._fits([hands[k] for k in missing], tips)
-        entries |= {k: _fitted_entry(hands[k], fit) for k, fit in zip(missing, fits, strict=True)}
+        residuals_mm = dict(zip(poses, self._residuals_mm(hands, poses, tips), strict=True))
+        far_off = {k for k, mm in residuals_mm.items() if mm > self.max_residual_mm}
+        entries: dict[int, Entry] = {
+            k: _entry(hands[k], ManoTarget(pose, residuals_mm[k], float("nan"), ok=True), "annotated")
+            for k, pose in poses.items()
+            if k not in far_off
+        }
+        others = [k for k in range(len(hands)) if k not in entries]
+        for k, fit in zip(others, self._fits([hands[k] for k in others], tips), strict=True):
+            if fit is not None:
+                entries[k] = _entry(hands[k], fit, "fitted")
+            elif k in far_off:
+                entries[k] = self._too_far(hands[k], residuals_mm[k])
+            else:
+                entries[k] = _nothing_to_fit(hands[k])
         return [entries[k] for k in range(len(hands))]
 
-    def _annotated_entry(self, hand: HandSample, pose: HandPose, residual_mm: float) -> Entry:
-        if residual_mm > self.max_residual_mm:
-            return SampleError(
-                "residual_too_large",
-                f"{hand.key}: posed joints are {residual_mm:.1f} mm from the annotated ones on average, "
-                f"the limit is {self.max_residual_mm:g} mm",
-            )
-        return _entry(hand, ManoTarget(pose, residual_mm, float("nan"), ok=True), "annotated")
+    def _too_far(self, hand: HandSample, residual_mm: float) -> SampleError:
+        return SampleError(
+            "residual_too_large",
+            f"{hand.key}: posed joints are {residual_mm:.1f} mm from the annotated ones on average, the limit is "
+            f"{self.max_residual_mm:g} mm, and fewer than {MIN_OBSERVED} joints to fit others to are annotated",
+        )
 
     def _fits(self, hands: Sequence[HandSample], tips: str | None) -> list[ManoTarget | None]:
         if not hands:
@@ -119,13 +126,10 @@ def _annotated(hand: HandSample, tips: str | None) -> tuple[Array, Array]:
     return (joints * MIRROR_POINT if hand.side == "left" else joints), valid
 
 
-def _fitted_entry(hand: HandSample, fit: ManoTarget | None) -> Entry:
-    if fit is None:
-        return SampleError(
-            "no_mano",
-            f"{hand.key}: no MANO parameters and fewer than {MIN_OBSERVED} joints to fit them to are annotated",
-        )
-    return _entry(hand, fit, "fitted")
+def _nothing_to_fit(hand: HandSample) -> SampleError:
+    return SampleError(
+        "no_mano", f"{hand.key}: no MANO parameters and fewer than {MIN_OBSERVED} joints to fit them to are annotated"
+    )
 
 
 def _entry(hand: HandSample, target: ManoTarget, source: TargetSource) -> Entry:
@@ -177,9 +181,9 @@ def annotate_mano(
     """Make the `mano` part of a set; shards that are finished are kept.
 
     hand_path: right-hand model file to check against and to fit (default: `default_hand_path`). Annotated parameters
-    beyond `max_residual_mm` are rejected, and so are hands with neither parameters nor joints to fit them to
-    (`residual_too_large`, `no_mano`); fits beyond it are kept with `ok` false. Raises ShardError when the part was made
-    with another model or limit (`rebuild=True` replaces it).
+    beyond `max_residual_mm` give way to a fit; hands without enough joints for one are rejected (`residual_too_large`,
+    and without parameters `no_mano`). Fits beyond the limit are kept with `ok` false. Raises ShardError when the part
+    was made with another model or limit (`rebuild=True` replaces it).
     """
     path = str(default_hand_path("right") if hand_path is None else hand_path)
     spec = load_spec(read_manifest(set_uri, IMAGES).dataset)

@@ -10,13 +10,13 @@ from itertools import chain, zip_longest
 from typing import Any, Protocol, TypeVar
 
 from maskhand import storage
-from maskhand.adapters import Adapter, Item, open_adapter
+from maskhand.adapters import MENDABLE, Adapter, Item, open_adapter
 from maskhand.catalog import DatasetSpec
 from maskhand.sample import SampleError
 from maskhand.shards.codec import Members, encode_sample
 from maskhand.shards.layout import FORMAT_VERSION, IMAGES, ShardError, manifest_uri, record_uri, tar_uri
 from maskhand.shards.manifest import Manifest, ShardRecord, entries_and_rejects, find_manifest, read_record
-from maskhand.shards.plan import make_plan
+from maskhand.shards.plan import count_note, make_plan
 from maskhand.shards.read_ahead import in_order
 from maskhand.shards.writer import write_shard
 
@@ -36,6 +36,9 @@ much again, waiting for the interpreter."""
 
 _AHEAD = 16
 """Files that a reader has asked for."""
+
+_CHECKERS = 16
+"""Threads that look at what is there already; of a remote store each mostly waits."""
 
 
 class Mapper(Protocol):
@@ -80,6 +83,7 @@ def build_shards(
 ) -> Manifest:
     """Turn a raw split into shards at `set_uri`/images; finished shards of the same plan are kept.
 
+    Those with hands that were left out for a missing or damaged file of their own are written again once that changed.
     Same card, raw data and seed give the same bytes, whatever the mapper and however often the run was interrupted.
     Raises ShardError when the folder holds shards of another plan (`rebuild=True` replaces them), RawDataError when the
     raw files cannot be used. Bad samples are left out and counted by reason in the manifest.
@@ -94,6 +98,15 @@ def build_shards(
         items = tuple(raw.item(int(position)) for position in plan.shards[index])
         return ImageTask(part_uri, plan.names()[index], plan.digest, adapter, items)
 
+    def holds(index: int, record: ShardRecord) -> bool:
+        reasons = {reject.key: reject.reason for reject in record.rejects if reject.reason in MENDABLE}
+        positions = (int(position) for position in plan.shards[index] if reasons)
+        rejected = (raw.item(position) for position in positions if raw.keys[position] in reasons)
+        return all(
+            isinstance(outcome, SampleError) and outcome.reason == reasons[key]
+            for key, outcome in _outcomes(adapter, rejected)
+        )
+
     def finish(records: list[ShardRecord]) -> Manifest:
         entries, rejects = entries_and_rejects(records)
         return Manifest(
@@ -107,7 +120,7 @@ def build_shards(
             rejects=rejects,
             shards=entries,
             official_count=spec.splits[split],
-            notes=raw.notes,
+            notes=raw.notes + count_note(spec, split, raw),
         )
 
     return build_part(
@@ -118,6 +131,7 @@ def build_shards(
         task,
         write_image_shard,
         finish,
+        holds=holds,
         mapper=mapper,
         rebuild=rebuild,
         on_shard=on_shard,
@@ -169,10 +183,12 @@ def build_part(
     mapper: Mapper,
     rebuild: bool,
     on_shard: OnShard | None,
+    holds: Callable[[int, ShardRecord], bool] = lambda index, record: True,
 ) -> Manifest:
     """Write the shards that are not finished yet, then the manifest. One builder per part at a time.
 
     `rebuild` replaces what is there where it is of another plan or cannot be read; no other error costs a shard.
+    `holds` says whether a finished shard, given by its place in `names`, would still come out as its record says.
     """
     part_uri = storage.join(set_uri, part)
     records: dict[str, ShardRecord] = {}
@@ -180,7 +196,7 @@ def build_part(
         done = find_manifest(set_uri, part)
         if done is not None:
             _check_plan(part_uri, done.plan_digest, plan_digest)
-        records = _finished(part_uri, plan_digest, names)
+        records = _holding(_finished(part_uri, plan_digest, names), names, holds)
         if done is not None and len(records) == len(names):
             return done
     except ShardError:
@@ -207,12 +223,21 @@ def _finished(part_uri: str, plan_digest: str, names: Sequence[str]) -> dict[str
     sizes = storage.list_sizes(part_uri)
     recorded = [uri.rsplit("/", 1)[-1].removesuffix(".json") for uri in sizes if uri.endswith(".json")]
     recorded = sorted(name for name in recorded if record_uri(part_uri, name) != manifest_uri(part_uri))
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(_CHECKERS) as pool:
         records = list(pool.map(partial(read_record, part_uri), recorded))
     for record in records:
         _check_plan(part_uri, record.plan_digest, plan_digest)
     here = {record.name: record for record in records if sizes.get(tar_uri(part_uri, record.name)) == record.bytes}
     return {name: here[name] for name in names if name in here}
+
+
+def _holding(
+    records: dict[str, ShardRecord], names: Sequence[str], holds: Callable[[int, ShardRecord], bool]
+) -> dict[str, ShardRecord]:
+    there = [(index, records[name]) for index, name in enumerate(names) if name in records]
+    with ThreadPoolExecutor(_CHECKERS) as pool:
+        held = pool.map(lambda pair: holds(*pair), there)
+        return {record.name: record for (_, record), good in zip(there, held, strict=True) if good}
 
 
 def _check_plan(part_uri: str, found: str, expected: str) -> None:

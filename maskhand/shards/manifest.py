@@ -64,7 +64,7 @@ class Manifest:
     """Reason -> number; the records beside the tars name each one."""
     shards: tuple[ShardEntry, ...]
     official_count: int | None = None
-    """Pictures that the dataset's makers state for this split; None where nobody states any."""
+    """Pictures, or hands, that the dataset's makers state for this split; None where nobody states any."""
     notes: tuple[str, ...] = ()
     annotator: dict[str, Any] | None = None
     """Sidecars: name, version and settings of what made them."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskhand.adapters import RawPlan, whole_pictures
+from maskhand.adapters import RawPlan, base
 from maskhand.catalog import DatasetSpec
 from maskhand.shards.layout import FORMAT_VERSION, ShardError, shard_name
 
@@ -33,9 +33,7 @@ def make_plan(spec: DatasetSpec, split: str, raw: RawPlan, seed: int) -> ShardPl
     """
     if not len(raw.keys):
         raise ShardError(f"{spec.name}: the raw split holds no hand")
-    text = "\n".join(
-        [spec.digest(), split, raw.source_digest, str(whole_pictures.VERSION), str(FORMAT_VERSION), str(seed)]
-    )
+    text = "\n".join([spec.digest(), split, raw.source_digest, str(base.VERSION), str(FORMAT_VERSION), str(seed)])
     digest = hashlib.sha256(text.encode())
     # Ranked by a hash of seed and key, not by a random generator: the order is the same with every version of numpy.
     ranks = bytearray()
@@ -52,6 +50,15 @@ def make_plan(spec: DatasetSpec, split: str, raw: RawPlan, seed: int) -> ShardPl
         raise ShardError(f"{spec.name}: the adapter gave the same key twice; keys must be unique in a dataset")
     shards = np.array_split(order, -(-len(order) // spec.shard_size))
     return ShardPlan(digest.hexdigest()[:12], tuple(shards))
+
+
+def count_note(spec: DatasetSpec, split: str, raw: RawPlan) -> tuple[str, ...]:
+    """A sentence for the manifest where the label files do not list what the makers state."""
+    stated = spec.splits[split]
+    if stated is None or raw.listed in (None, stated):
+        return ()
+    less = "; is the download complete?" if raw.listed < stated else ""
+    return (f"the label files of {split} list {raw.listed:,}, its makers state {stated:,}{less}",)
 
 
 def _check_key(spec: DatasetSpec, key: str) -> None:

@@ -273,6 +273,22 @@ def test_verdicts_that_cannot_be_read_are_a_sentence(tmp_path: Path) -> None:
         adapter.plan()
 
 
+@pytest.mark.parametrize(("factor", "found"), [(10, r"8\d\d|9\d\d"), (0.01, r"0\.\d+")])
+def test_a_release_of_mtc_in_another_unit_is_a_sentence(tmp_path: Path, factor: float, found: str) -> None:
+    fixture, adapter = _write(tmp_path, "mtc")
+
+    def scale(people: dict) -> None:
+        for person in people["training_data"]:
+            for hand in (person[name] for name in ("left_hand", "right_hand") if name in person):
+                hand["landmarks"] = [factor * number for number in hand["landmarks"]]
+
+    mtc.edit(fixture.joints_file, scale)
+    with pytest.raises(RawDataError, match=rf"annotation.pkl: .* unit \(cm\).* add up to ({found}) cm .*about 81"):
+        adapter.plan()
+    right_card = adapter.spec.model_copy(update={"units": {10: "mm", 0.01: "m"}[factor]})
+    open_adapter(right_card, str(fixture.raw_dir), "training").plan()
+
+
 @pytest.mark.parametrize(("field", "value", "reason"), [
     ("K", None, "not_annotated"),
     ("K", np.eye(2), "wrong_shape"),

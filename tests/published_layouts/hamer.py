@@ -60,6 +60,7 @@ def write_tars(folder: Path, spec: DatasetSpec, split: str, count: int, seed: in
                 hand = random_hand(rng, ("right", "left")[(k + h) % 2], np.array([*rng.uniform(-0.05, 0.05, 2), 0.7]))
                 valid = np.ones(21, bool)
                 valid[[4, 20]] = h == 0
+                valid[9] = k % 3 > 0
                 picture.hands.append(_hand(hand, valid))
                 key = f"{split}-{number:06d}-{k:06d}-{h}"
                 truths[key] = Truth(hand.side, K_PX, hand.joints_m, valid, hand.vertices_m, path)
@@ -128,7 +129,7 @@ def write_npz(
     scale_columns: int = 2,
     extra: dict[str, Any] | None = None,
 ) -> Fixture:
-    """`count` hands of both sides (right ones only without `right`), a picture each; two joints of each are hidden."""
+    """`count` hands of both sides (right ones only without `right`), a picture each; two or three joints are hidden."""
     rng = np.random.default_rng(seed)
     pictures = folder / spec.picture_folders[split]
     truths: dict[str, Truth] = {}
@@ -140,6 +141,7 @@ def write_npz(
         write_picture(pictures / name, rng, SIZE)
         valid = np.ones(21, bool)
         valid[[8, 12]] = False
+        valid[9] = k % 3 > 0
         stored = _hand(hand, valid)
         size = stored["scale"] * 200.0 if scale_columns == 2 else np.full(2, (stored["scale"] * 200.0).max())
         row = {

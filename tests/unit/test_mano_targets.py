@@ -138,15 +138,26 @@ def test_left_hand_is_stored_as_the_right_hand_in_the_mirror():
     np.testing.assert_allclose(mirrored_back, sample.vertices_cam_m, atol=1e-5)
 
 
-def test_a_target_that_does_not_fit_is_rejected_and_its_neighbours_stay():
+def test_parameters_that_are_far_off_give_way_to_a_fit():
+    samples, truth = _possible_samples(4, ("right", "left"))
+    wrong = make_samples(4, size=(224, 224), sides=("right", "left"), seed=5)
+    entries = _annotate()(_rows([dataclasses.replace(s, mano=w.mano) for s, w in zip(samples, wrong, strict=True)]))
+    assert [str(e["source"]) for e in entries] == ["fitted"] * 4
+    assert all(bool(e["ok"]) and e["residual_mm"] < 1 for e in entries)
+    _, vertices = mesh(*(np.stack([e[name] for e in entries]) for name in ("pose_aa", "betas", "transl_cam_m")))
+    assert 1000 * np.linalg.norm(vertices - truth.vertices_m, axis=2).mean() < 1
+
+
+def test_a_target_that_cannot_be_mended_is_rejected_and_its_neighbours_stay():
     good, wrong, without = make_samples(3)
     off = HandPose(wrong.mano.pose_aa, wrong.mano.betas, wrong.mano.transl_cam_m + np.float32([0, 0, 0.012]))
-    rows = _rows([good, dataclasses.replace(wrong, mano=off), _without_joints(without)])
+    rows = _rows([good, dataclasses.replace(_without_joints(wrong), mano=off), _without_joints(without)])
     first, second, third = _annotate()(rows)
     assert first["residual_mm"] < 0.01
     assert isinstance(second, SampleError) and second.reason == "residual_too_large" and "12.0 mm" in str(second)
     assert isinstance(third, SampleError) and third.reason == "no_mano" and "fewer than 8 joints" in str(third)
-    assert _annotate(limit=20.0)(rows)[1]["residual_mm"] == pytest.approx(12.0, abs=0.01)
+    within = _annotate(limit=20.0)(rows)[1]
+    assert within["residual_mm"] == pytest.approx(12.0, abs=0.01) and str(within["source"]) == "annotated"
 
 
 def test_only_valid_joints_count_and_tips_only_when_they_are_vertices():
@@ -154,7 +165,7 @@ def test_only_valid_joints_count_and_tips_only_when_they_are_vertices():
     joints = sample.joints_cam_m.copy()
     joints[[4, 8]] += 0.1
     moved = dataclasses.replace(sample, joints_cam_m=joints)
-    assert isinstance(_annotate()(_rows([moved]))[0], SampleError)
+    assert str(_annotate()(_rows([moved]))[0]["source"]) == "fitted"
     assert _annotate(tips=None)(_rows([moved]))[0]["residual_mm"] < 0.01
     valid = np.ones(21, bool)
     valid[[4, 8]] = False

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,24 @@ def test_rejects_are_counted_by_reason_and_neighbours_stay(raw: Fixture, tmp_pat
     assert rejected == {"training-00000007": "cut_image", "training-00000011": "missing_image"}
 
 
+def test_label_files_that_list_less_than_the_makers_state_are_noted(raw: Fixture, tmp_path: Path) -> None:
+    for stated, note in (
+        (COUNT + 1, ("the label files of training list 23, its makers state 24; is the download complete?",)),
+        (COUNT - 1, ("the label files of training list 23, its makers state 22",)),
+        (COUNT, ()),
+    ):
+        spec = SPEC.model_copy(update={"splits": {"training": stated}})
+        assert _build(raw, tmp_path / str(stated), spec).notes[-1:] == note
+
+
+def test_pictures_are_counted_and_not_their_hands(tmp_path: Path) -> None:
+    for name, split, pictures in (("rhd", "training", 3), ("h2o3d", "train", 3), ("interhand26m", "val", 4)):
+        spec = load_spec(name)
+        fixture = WRITERS[spec.layout](tmp_path / name, spec, split, 3)
+        plan = open_adapter(spec, str(fixture.raw_dir), split).plan()
+        assert plan.listed == pictures < len(plan.keys)
+
+
 def test_plain_webdataset_reads_the_tars(raw: Fixture, tmp_path: Path) -> None:
     manifest = _build(raw, tmp_path)
     urls = [str(tmp_path / "images" / f"{entry.name}.tar") for entry in manifest.shards]
@@ -203,6 +222,43 @@ def test_resumption_gives_the_same_bytes(raw: Fixture, tmp_path: Path) -> None:
     untouched = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.tar")}
     _build(raw, tmp_path)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.tar")} == untouched, "a finished build writes nothing"
+
+
+def test_files_that_were_mended_later_enter_the_shards(tmp_path: Path) -> None:
+    """Hands 6, 9 and 18 are not among the pictures that the plan looks at, and lie in different shards."""
+    broken = WRITERS["freihand"](tmp_path / "raw", SPEC, "training", COUNT)
+    paths = [truth.image_path for truth in broken.truths.values()]
+    whole = [path.read_bytes() for path in paths]
+    paths[6].unlink()
+    paths[9].write_bytes(whole[9][:-500])
+    paths[18].unlink()
+    assert _build(broken, tmp_path / "set").rejects == {"cut_image": 1, "missing_image": 2}
+    for mended, rejects in (([6, 9], {"missing_image": 1}), ([18], {})):
+        for hand in mended:
+            paths[hand].write_bytes(whole[hand])
+        assert _build(broken, tmp_path / "set").rejects == rejects
+        assert _bytes(tmp_path / "set") == _bytes_of_a_new_build(broken, tmp_path / f"new{len(rejects)}")
+    paths[6].unlink()
+    assert _build(broken, tmp_path / "set").count == COUNT, "what was read once stays"
+
+
+def test_a_label_file_that_was_mended_later_enters_the_shards(tmp_path: Path) -> None:
+    spec = load_spec("hint").model_copy(update={"shard_size": 5})
+    fixture = WRITERS["hint"](tmp_path / "raw", spec, "TEST_newdays_img", COUNT)
+    build = partial(build_shards, spec, str(fixture.raw_dir), "TEST_newdays_img", str(tmp_path / "set"))
+    labels = sorted(fixture.joints_file.parent.glob("*.json"))
+    # The plan knows the sizes of all label files and the content of 16.
+    label = labels[min(set(range(len(labels))) - set(np.linspace(0, len(labels) - 1, 16).astype(int)))]
+    whole = label.read_bytes()
+    label.write_bytes(whole[:-1] + b"?")
+    assert build().rejects == {"bad_label": 1}
+    label.write_bytes(whole)
+    assert build().rejects == {}
+
+
+def _bytes_of_a_new_build(raw: Fixture, folder: Path) -> dict[str, bytes]:
+    _build(raw, folder)
+    return _bytes(folder)
 
 
 def test_shards_of_another_plan_are_never_mixed(raw: Fixture, tmp_path: Path) -> None:
@@ -240,7 +296,7 @@ def test_rebuild_replaces_what_does_not_fit_and_nothing_else(raw: Fixture, tmp_p
     assert len(finished) == 8 and {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
-@pytest.mark.parametrize("module", ["maskhand.adapters.freihand", "maskhand.adapters.whole_pictures"])
+@pytest.mark.parametrize("module", ["maskhand.adapters.freihand", "maskhand.adapters.base"])
 def test_changed_code_makes_another_plan(
     raw: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
