@@ -37,8 +37,8 @@ def test_it_loses_less_than_a_millimetre_of_poses_it_has_not_seen(group: str) ->
     named = table.angles_deg[[g == group for g in table.groups]]
     poses = turned(sample_poses(np.random.default_rng(99), 200) if group == "prior" else named.repeat(6, 0), seed=7)
     errors = reconstruction_errors(load_tokenizer(OPEN_TOKENIZER), ManoLayer.from_default(), poses)
-    assert errors["pa_mpjpe_mm"] < 0.65 and errors["pa_mpvpe_mm"] < 0.55
-    assert errors["mpjpe_mm"] < 2.5 and errors["orientation_deg"] < 2 and errors["rotation_deg"] < 1
+    assert errors["pa_mpjpe_mm"] < 0.6 and errors["pa_mpvpe_mm"] < 0.5
+    assert errors["mpjpe_mm"] < 2 and errors["orientation_deg"] < 1.6 and errors["rotation_deg"] < 0.8
 
 
 def test_usage_counts_codes() -> None:
