@@ -2,7 +2,8 @@
 
 A training batch is a pure function of the recipe, the shards, the seed, the step, the rank and the world size, and the
 union of the ranks' rows is the same global batch whatever the world size: row j of rank r is slot r + j * world. So a
-run resumes exactly at any step, reads nothing before it, and sees the same data on any number of workers that divides the lanes and the batch.
+run resumes exactly at any step, reads nothing before it, and sees the same data on any number of workers that divides
+the lanes and the batch.
 """
 
 from __future__ import annotations
