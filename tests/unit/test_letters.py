@@ -105,7 +105,7 @@ def test_a_models_predictions_become_targets(tmp_path: Path) -> None:
         pose, betas = (torch.from_numpy(entry[name])[None] for name in ("pose_aa", "betas"))
         mesh = mano(axis_angle_to_matrix(pose), betas)
         assert mesh.vertices_m.isfinite().all() and entry["transl_cam_m"][2] > 0
-    seen = list(ShardSet.open(uri, (part,)).evaluation())
+    seen = [row for row in ShardSet.open(uri, (part,)).evaluation() if row.sample.key != broken.key]
     bare = [replace(row, sample=replace(row.sample, camera=None)) for row in seen]
     for row, assumed, entry in zip(seen, PredictedPoses(str(tmp_path / "model"))(bare), entries, strict=True):
         assert row.sample.camera is not None and not isinstance(assumed, SampleError) and entry is not None
