@@ -137,7 +137,7 @@ def log(workspace: Workspace, model: str, found: Sequence[Measured]) -> list[str
         **flow_tags(),
     }
     lineage = [Lineage(m.set_name, workspace.shard_set(m.set_name), m.data_digest) for m in found]
-    with tracker.run(KIND, recipe, tags, lineage, run_name=f"{KIND} {model}") as run_id:
+    with tracker.ending(tracker.start_run(KIND, recipe, tags, lineage, run_name=f"{KIND} {model}")) as run_id:
         tracker.log_metrics(run_id, metrics)
     return flags
 

@@ -77,16 +77,8 @@ class Runs:
         return run_id
 
     @contextmanager
-    def run(
-        self,
-        kind: str,
-        recipe: Recipe,
-        tags: Mapping[str, str],
-        datasets: Sequence[Lineage] = (),
-        run_name: str | None = None,
-    ) -> Iterator[str]:
-        """As `start_run`, with its id for a block: the run ends with it, as FAILED where the block raised."""
-        run_id = self.start_run(kind, recipe, tags, datasets, run_name)
+    def ending(self, run_id: str) -> Iterator[str]:
+        """The run for a block, with which it ends: as FAILED where the block raised."""
         try:
             yield run_id
         except BaseException:

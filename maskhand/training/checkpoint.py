@@ -24,12 +24,12 @@ OPEN_TOKENIZER = Path(__file__).parents[1] / "models" / "open_tokenizer"
 
 Kind = Literal["tokenizer", "transformer"]
 
-_ENGINE = ("engine.workers", "engine.zero_stage", "engine.precision", "engine.use_gpu")
+_ENGINE = ("engine.workers", "engine.zero_stage", "engine.use_gpu")
 _READ: dict[Kind, tuple[str, ...]] = {
     "tokenizer": ("seed", "data.mocap", "tokenizer", "tokenizer_training", *_ENGINE),
     "transformer": (
         "seed", "data.train", "data.evaluate", "data.caption", "data.crop_px", "data.box_scale", "data.keypoints",
-        "data.augment", "tokenizer", "model", "training", *_ENGINE,
+        "data.augment", "tokenizer", "model", "training", *_ENGINE, "engine.precision",
     ),
 }  # fmt: skip
 """Keys and sections of a recipe that change what a training leaves behind; the held-out sets are exported with a model.

@@ -54,9 +54,10 @@ def test_a_run_holds_recipe_code_and_data(tracker: Tracker, client: Any) -> None
 
 
 def test_a_run_ends_with_its_block(tracker: Tracker, client: Any) -> None:
-    with tracker.run("evaluation", small_recipe(), {}) as good:
+    with tracker.ending(tracker.start_run("evaluation", small_recipe(), {})) as good:
         assert not tracker.is_finished(good)
-    with pytest.raises(OSError, match="lost"), tracker.run("evaluation", small_recipe(), {}) as bad:
+    bad = tracker.start_run("evaluation", small_recipe(), {})
+    with pytest.raises(OSError, match="lost"), tracker.ending(bad):
         raise OSError("lost")
     assert tracker.is_finished(good) and client.get_run(bad).info.status == "FAILED"
 
