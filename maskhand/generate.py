@@ -12,7 +12,7 @@ from maskhand import storage
 from maskhand.batch import HandPrediction
 from maskhand.config import SamplerConfig
 from maskhand.conventions import NUM_JOINTS
-from maskhand.hand.mesh import write_glb, write_obj
+from maskhand.hand.mesh import glb_bytes, obj_bytes
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.sampling import sample
@@ -57,8 +57,9 @@ def generate_files(bundle: ModelBundle, text: str, out_dir: str | Path, count: i
     storage.write_bytes_atomic(sheet, _sheet(text, centred, faces, hands.score.tolist()))
     meshes = [out / f"hand{k}.obj" for k in range(count)]
     for path, vertices in zip(meshes, centred, strict=True):
-        write_obj(path, vertices, faces)
-    write_glb(scene, [(vertices + np.array([SPACING_M * k, 0, 0]), faces) for k, vertices in enumerate(centred)])
+        storage.write_bytes_atomic(path, obj_bytes(vertices, faces))
+    in_a_row = [(vertices + np.array([SPACING_M * k, 0, 0]), faces) for k, vertices in enumerate(centred)]
+    storage.write_bytes_atomic(scene, glb_bytes(in_a_row))
     facts = {
         "text": text,
         "seed": seed,

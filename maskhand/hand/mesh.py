@@ -1,9 +1,6 @@
-"""Write hand meshes as .obj and .glb, the formats every viewer and modelling tool opens."""
+"""Hand meshes as .obj and .glb files, the formats every viewer and modelling tool opens."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import numpy as np
 import trimesh
@@ -11,16 +8,14 @@ import trimesh
 SKIN_RGB = (222, 174, 149)
 
 
-def write_obj(path: str | Path, vertices_m: np.ndarray, faces: np.ndarray) -> None:
-    """(V, 3) metres and (F, 3) triangles, in the axes given; written atomically."""
+def obj_bytes(vertices_m: np.ndarray, faces: np.ndarray) -> bytes:
+    """(V, 3) metres and (F, 3) triangles, in the axes given."""
     lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in np.asarray(vertices_m, dtype=np.float64)]
     lines += [f"f {a} {b} {c}" for a, b, c in np.asarray(faces, dtype=np.int64) + 1]
-    _write_atomic(Path(path), ("\n".join(lines) + "\n").encode())
+    return ("\n".join(lines) + "\n").encode()
 
 
-def write_glb(
-    path: str | Path, hands: list[tuple[np.ndarray, np.ndarray]], color_rgb: tuple[int, int, int] = SKIN_RGB
-) -> None:
+def glb_bytes(hands: list[tuple[np.ndarray, np.ndarray]], color_rgb: tuple[int, int, int] = SKIN_RGB) -> bytes:
     """One scene of hands, each (V, 3) metres in OpenCV camera axes with its (F, 3) triangles.
 
     glTF looks along -z with y up, so the scene is turned by half a turn about x to be upright in viewers.
@@ -35,11 +30,4 @@ def write_glb(
         scene.add_geometry(mesh, node_name=f"hand_{number}", geom_name=f"hand_{number}")
     data = scene.export(file_type="glb")
     assert isinstance(data, bytes)
-    _write_atomic(Path(path), data)
-
-
-def _write_atomic(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    return data

@@ -14,7 +14,7 @@ import numpy as np
 from maskhand import storage
 from maskhand.conventions import MANO_16, OPENPOSE_21, Side
 from maskhand.hand.camera import FOCAL
-from maskhand.hand.mesh import write_glb, write_obj
+from maskhand.hand.mesh import glb_bytes, obj_bytes
 from maskhand.loading.crop import box_center_px, crop_side_px
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict.hands import Box, CameraSource, predict_hands, read_photo
@@ -60,8 +60,8 @@ def predict_photo(
     storage.write_bytes_atomic(overlay, png_bytes(draw_hands(image, hands)))
     meshes = [out / f"{photo.stem}_hand{k}.obj" for k in range(len(hands))]
     for mesh, hand in zip(meshes, hands, strict=True):
-        write_obj(mesh, hand.vertices_cam_m, hand.faces)
-    write_glb(scene, [(hand.vertices_cam_m, hand.faces) for hand in hands])
+        storage.write_bytes_atomic(mesh, obj_bytes(hand.vertices_cam_m, hand.faces))
+    storage.write_bytes_atomic(scene, glb_bytes([(hand.vertices_cam_m, hand.faces) for hand in hands]))
     more = _write_hypotheses(image, hands, out, photo.stem) if hypotheses else []
     facts = {
         "photo": photo.name,
@@ -95,7 +95,7 @@ def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Pat
             )
             for k, rank in enumerate(_shown(hand))
         ]
-        write_glb(path, in_a_row)
+        storage.write_bytes_atomic(path, glb_bytes(in_a_row))
     return [sheet, *scenes]
 
 

@@ -37,7 +37,7 @@ MAY_USE = {
     "workspace": ("storage",),
     "s3": (),
     "storage": ("s3",),
-    "assets": (),
+    "assets": ("storage",),
     "catalog": ("conventions",),
     "hand": ("conventions", "sample"),
     # numpy only: MANO's mean pose, and the unpickler
