@@ -60,6 +60,7 @@ class DataConfig(_Frozen):
     box_scale: float = 1.2
     keypoints: KeypointConfig
     augment: AugmentConfig = AugmentConfig()
+    lanes: int = Field(default=16, ge=1)
     loader_workers: int = 0
 
     @property

@@ -76,7 +76,7 @@ class _TrainingBatches:
         rows = rows_per_rank(batch, self.world)
         sidecars = (*_keypoint_sidecar(data.keypoints.train_source, data.keypoints), MANO)
         sets = {f"{self.shards_uri.rstrip('/')}/{name}": weight for name, weight in data.train.items()}
-        stream = TrainingStream(sets, sidecars, self.seed, self.rank, self.world)
+        stream = TrainingStream(sets, sidecars, self.seed, self.rank, self.world, data.lanes)
         elements = stream.iterate(first_step * rows, run=rows, stride=stride)
         # The stream gives rank r the global elements r, r + world, ...: exactly its slots of every batch.
         slots = np.arange(self.rank, batch, self.world)

@@ -13,7 +13,7 @@ from maskhand.sample import Camera, HandPose, HandSample
 from maskhand.shards.layout import ShardError
 from maskhand.shards.npz import decode_arrays, encode_arrays
 
-Members = dict[str, bytes]
+Members = Mapping[str, bytes]
 """Extension -> content, for one key."""
 
 _ARRAYS = (

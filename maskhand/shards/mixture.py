@@ -27,9 +27,6 @@ import numpy as np
 from maskhand.shards.layout import ShardError
 from maskhand.shards.reader import ShardSample, ShardSet
 
-LANES = 16
-"""Shards of a set that are read side by side, over all ranks. Part of the order."""
-
 _DRAWS = 4096
 """Choices of a set that are drawn together; part of the order."""
 
@@ -37,7 +34,7 @@ _FETCH_AHEAD = 64
 """The next shard of a lane is fetched when this many samples of the current one are left."""
 
 KEEP_BYTES = 256 * 2**20
-"""A set whose tars hold at most this much is fetched and decoded once per process, a larger one at every visit."""
+"""A set whose tars hold at most this much is fetched and held in memory, a larger one is opened at every visit."""
 
 Element = Callable[[], ShardSample]
 """A sample that is decoded when it is asked for."""
@@ -84,7 +81,8 @@ class TrainingStream:
     seed: int = 0
     rank: int = 0
     world: int = 1
-    lanes: int = LANES
+    lanes: int = 16
+    """Shards of a set that are read side by side, over all ranks. Part of the order."""
     sets: tuple[ShardSet, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +91,7 @@ class TrainingStream:
         if not 0 <= self.rank < self.world or self.lanes % self.world:
             raise ValueError(
                 f"rank {self.rank} of {self.world}: the number of ranks must divide the {self.lanes} lanes of the "
-                "stream, and the rank must be below it"
+                "stream (data.lanes), and the rank must be below it"
             )
         sets = tuple(ShardSet.open(uri, self.sidecars) for uri in self.weights)
         for shard_set in sets:
@@ -144,7 +142,8 @@ class TrainingStream:
 def _opener(shard_set: ShardSet) -> OpenShard:
     manifests = (shard_set.manifest, *shard_set.sidecar_manifests.values())
     if sum(entry.bytes for manifest in manifests for entry in manifest.shards) > KEEP_BYTES:
-        return lambda shard: shard_set.load(shard).sample
+        # Sixteen shards of each of a dozen sets would be many gigabytes of pictures in every process.
+        return lambda shard: shard_set.load(shard, in_memory=False).sample
     return cache(lambda shard: cache(shard_set.load(shard).sample))
 
 

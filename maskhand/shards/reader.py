@@ -1,7 +1,8 @@
-"""Read a shard set with its sidecars: whole shards in memory, samples by position, each exactly once in evaluation."""
+"""Read a shard set with its sidecars: shard by shard, samples by position, each exactly once in evaluation."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ import numpy as np
 from maskhand import storage
 from maskhand.sample import HandSample
 from maskhand.shards.codec import Members, decode_sample
+from maskhand.shards.kept import KeptFile, KeptMembers
 from maskhand.shards.layout import IMAGES, ShardError, tar_uri
 from maskhand.shards.manifest import Manifest, ShardEntry, read_manifest
 from maskhand.shards.npz import decode_all
-from maskhand.shards.untar import decode_tar
+from maskhand.shards.untar import decode_tar, plain_places
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class ShardSample:
 
 @dataclass(frozen=True)
 class LoadedShard:
-    """One shard in memory, its arrays decoded; the rest of a sample is when it is asked for."""
+    """One shard, its arrays decoded; the rest of a sample is when it is asked for."""
 
     first_index: int
     images: Sequence[tuple[str, Members]]
@@ -76,9 +78,13 @@ class ShardSet:
         """(number of shards,) int64 samples per shard."""
         return np.array([entry.count for entry in self.manifest.shards], dtype=np.int64)
 
-    def load(self, shard: int) -> LoadedShard:
-        """Fetch one shard and its sidecars; ShardError when a tar is missing, cut, altered or has another count."""
-        images = read_tar(storage.join(self.uri, IMAGES), self.manifest.shards[shard])
+    def load(self, shard: int, in_memory: bool = True) -> LoadedShard:
+        """Fetch one shard and its sidecars; ShardError when a tar is missing, cut, altered or has another count.
+
+        in_memory: hold the pictures, too; else only their places in a file that is kept open (see `kept`).
+        """
+        read = read_tar if in_memory else keep_tar
+        images = read(storage.join(self.uri, IMAGES), self.manifest.shards[shard])
         sides = {}
         for part, manifest in self.sidecar_manifests.items():
             entries = read_tar(storage.join(self.uri, part), manifest.shards[shard])
@@ -122,15 +128,41 @@ def iterate_samples(set_uri: str, sidecars: Sequence[str] = (), rank: int = 0, w
 def read_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
     """A tar's keys and members, checked against its manifest entry (length, sha256, number of samples)."""
     uri = tar_uri(part_uri, entry.name)
-    try:
+    with _listed(uri):
         data = storage.read_bytes(uri)
-    except storage.MissingFileError:
-        raise ShardError(f"{uri}: the manifest lists this tar but it is not there; build this part again") from None
     return check_tar(uri, data, entry)
+
+
+def keep_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
+    """The same, checked alike, but members are read from the tar when they are asked for."""
+    uri = tar_uri(part_uri, entry.name)
+    with _listed(uri):
+        file = KeptFile(uri)
+    data = file.read()
+    _check_content(uri, data, entry)
+    if (places := plain_places(data)) is None:
+        return check_tar(uri, data, entry)
+    _check_count(uri, len(places), entry)
+    return [(key, KeptMembers(file, members)) for key, members in places]
 
 
 def check_tar(uri: str, data: bytes, entry: ShardEntry) -> list[tuple[str, Members]]:
     """Decode a tar's bytes; ShardError when they are not what the manifest entry says."""
+    _check_content(uri, data, entry)
+    samples = decode_tar(data, uri)
+    _check_count(uri, len(samples), entry)
+    return samples
+
+
+@contextlib.contextmanager
+def _listed(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except storage.MissingFileError:
+        raise ShardError(f"{uri}: the manifest lists this tar but it is not there; build this part again") from None
+
+
+def _check_content(uri: str, data: bytes, entry: ShardEntry) -> None:
     if len(data) != entry.bytes:
         raise ShardError(
             f"{uri}: {len(data)} bytes, the manifest says {entry.bytes}; the tar was cut or replaced. "
@@ -140,10 +172,11 @@ def check_tar(uri: str, data: bytes, entry: ShardEntry) -> list[tuple[str, Membe
         raise ShardError(
             f"{uri}: its sha256 is not the manifest's, it was altered. Delete it and build this part again"
         )
-    samples = decode_tar(data, uri)
-    if len(samples) != entry.count:
-        raise ShardError(f"{uri}: {len(samples)} samples, the manifest says {entry.count}; build this part again")
-    return samples
+
+
+def _check_count(uri: str, found: int, entry: ShardEntry) -> None:
+    if found != entry.count:
+        raise ShardError(f"{uri}: {found} samples, the manifest says {entry.count}; build this part again")
 
 
 def check_sidecar(set_uri: str, images: Manifest, part: str, sidecar: Manifest) -> None:

@@ -25,8 +25,16 @@ def decode_tar(data: bytes, uri: str) -> list[tuple[str, Members]]:
 
 def plain_tar(data: bytes) -> list[tuple[str, Members]] | None:
     """None where something is not as the writer of shards leaves it. Checksums of headers are not looked at."""
-    samples: list[tuple[str, Members]] = []
-    place, current, members = 0, "", Members()
+    found = plain_places(data)
+    if found is None:
+        return None
+    return [(key, {name: data[place] for name, place in places.items()}) for key, places in found]
+
+
+def plain_places(data: bytes) -> list[tuple[str, dict[str, slice]]] | None:
+    """The same, but where in the tar each member is."""
+    samples: list[tuple[str, dict[str, slice]]] = []
+    place, current, members = 0, "", dict[str, slice]()
     while place + _BLOCK <= len(data) and data[place]:
         header = data[place : place + _BLOCK]
         key, _, extension = header[_NAME].rstrip(b"\0").decode("latin1").partition(".")
@@ -41,7 +49,7 @@ def plain_tar(data: bytes) -> list[tuple[str, Members]] | None:
             samples.append((key, members))
         if end > len(data) or extension in members:
             return None
-        members[extension] = data[begin:end]
+        members[extension] = slice(begin, end)
         place = end + -end % _BLOCK
     return samples
 

@@ -29,7 +29,7 @@ _READ: dict[Kind, tuple[str, ...]] = {
     "tokenizer": ("seed", "data.mocap", "tokenizer", "tokenizer_training", *_ENGINE),
     "transformer": (
         "seed", "data.train", "data.evaluate", "data.caption", "data.crop_px", "data.box_scale", "data.keypoints",
-        "data.augment", "tokenizer", "model", "training", *_ENGINE, "engine.precision",
+        "data.augment", "data.lanes", "tokenizer", "model", "training", *_ENGINE, "engine.precision",
     ),
 }  # fmt: skip
 """Keys and sections of a recipe that change what a training leaves behind; the held-out sets are exported with a model.

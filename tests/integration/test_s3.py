@@ -67,7 +67,7 @@ def test_errors_are_sentences(server: S3Server, monkeypatch: pytest.MonkeyPatch)
     s3._client.cache_clear()
 
 
-def test_shards_are_the_same_as_in_a_folder(server: S3Server, tmp_path: Path) -> None:
+def test_shards_are_the_same_as_in_a_folder(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = load_spec("freihand_synth").model_copy(update={"shard_size": 6})
     raw = WRITERS["freihand"](tmp_path / "raw", spec, "training", 20)
     remote, local = f"s3://{server.bucket}/freihand_synth/training", str(tmp_path / "local")
@@ -80,6 +80,12 @@ def test_shards_are_the_same_as_in_a_folder(server: S3Server, tmp_path: Path) ->
     assert len(list(iterate_samples(remote))) == manifest.count == 20
     order = [s.sample.key for s in islice(TrainingStream({remote: 1.0}).iterate(7), 30)]
     assert order == [s.sample.key for s in islice(TrainingStream({local: 1.0}).iterate(7), 30)]
+    monkeypatch.setattr("maskhand.shards.mixture.KEEP_BYTES", 0)
+    kept = list(islice(TrainingStream({remote: 1.0}).iterate(7), 30))
+    assert order == [s.sample.key for s in kept]
+    assert {s.sample.key: s.sample.image for s in kept} == {
+        s.sample.key: s.sample.image for s in iterate_samples(local) if s.sample.key in order
+    }
 
     home = Workspace(tmp_path, str(tmp_path / "shards"))
     seen = inspection.inspect(home, remote, silent, out=f"s3://{server.bucket}/reports")

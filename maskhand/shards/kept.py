@@ -1,0 +1,76 @@
+"""The tar of a shard kept as an open file: its pictures are in the system's cache, which can give them up, instead of
+in the memory of every process that reads the shard."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO
+
+from maskhand import storage
+
+_CHUNK = 1 << 20
+
+
+class KeptFile:
+    """A file that is readable at any place for as long as it is held, whatever happens to its name.
+
+    A local file is the file itself, an object is a copy without a name in the temporary folder (`TMPDIR`). Raises
+    MissingFileError and StorageError.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        with storage.open_stream(uri) as stream:
+            self._descriptor = _copy(stream, uri) if storage.is_remote(uri) else os.dup(stream.fileno())
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def read(self, begin: int = 0, end: int | None = None) -> bytes:
+        """The bytes begin..end-1, of the whole file unless said otherwise."""
+        end = os.fstat(self._descriptor).st_size if end is None else end
+        pieces = []
+        while begin < end:
+            # The system gives at most 2 GiB at a time.
+            if not (piece := os.pread(self._descriptor, end - begin, begin)):
+                raise storage.StorageError(f"{self.uri}: it became shorter while it was being read")
+            pieces.append(piece)
+            begin += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _copy(stream: IO[bytes], uri: str) -> int:
+    """Descriptor of a nameless copy."""
+    try:
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(stream, copy, _CHUNK)
+            copy.flush()
+            return os.dup(copy.fileno())
+    except storage.StorageError:
+        raise
+    except OSError as error:
+        raise storage.StorageError(
+            f"{tempfile.gettempdir()}: no copy of {uri} can be kept here ({error.strerror}); set TMPDIR to a folder "
+            "with more room"
+        ) from error
+
+
+@dataclass(frozen=True)
+class KeptMembers(Mapping[str, bytes]):
+    """The members of one key, read from the file when they are asked for."""
+
+    file: KeptFile
+    places: Mapping[str, slice]
+
+    def __getitem__(self, extension: str) -> bytes:
+        place = self.places[extension]
+        return self.file.read(place.start, place.stop)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
