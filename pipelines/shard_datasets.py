@@ -35,7 +35,10 @@ def shard_datasets(
         folder = data.raw_folder(home, name, raw)
         made_from = data.source_digests(name) | {"raw": data.raw_fingerprint(folder)}
         for split in data.splits(home, name, raw):
-            receipts.append(done(shard, str(home.root), name, split, folder, made_from, rebuild))
+            # What was rejected may be whole by now, and pictures are not in the fingerprint. Finished shards are kept.
+            again = data.has_rejects(home, f"{name}/{split}")
+            ask = shard.with_options(refresh_cache=True) if again else shard
+            receipts.append(done(ask, str(home.root), name, split, folder, made_from, rebuild))
             inspect_shards.show(home, f"{name}/{split}")
     table("shard-sets", [{"manifest": r.uri, **r.numbers} for r in receipts], "shard sets, their counts and digests")
     return receipts

@@ -2,7 +2,7 @@
 
     model.pt      state dict of the HandNetwork, tokenizer included, the hand model never
     recipe.json   the whole recipe
-    bundle.json   format, hand model digest, sha256 of model.pt, free metadata; written last
+    bundle.json   format, hand model digest, sha256 of model.pt, digest of the recipe, free metadata; written last
 
 The hand model stays out because its licence may forbid copying it; its digest is kept, so that a model is not silently
 run with another hand than it was trained with.
@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -47,7 +49,7 @@ class ModelBundle:
     """What the training run wanted to remember: step, metrics, data digests."""
     hand_digest: str
     digest: str
-    """First 12 hex digits of the weights' sha256."""
+    """12 hex digits over what decides its answers: weights and sampler."""
 
     def require(self, condition: Literal["image", "text"]) -> None:
         """BundleError when the model looks at something else than pictures (`image`), or captions (`text`)."""
@@ -61,22 +63,23 @@ class ModelBundle:
     @classmethod
     def save(cls, directory: str | Path, model: HandNetwork, recipe: Recipe, metadata: Mapping[str, Any]) -> Self:
         """Write `directory` in one move; an older bundle there is replaced. `metadata` must be plain JSON values."""
-        target = Path(directory)
-        target.parent.mkdir(parents=True, exist_ok=True)
         weights = {k: v.detach().cpu() for k, v in model.state_dict().items() if not k.startswith("mano.")}
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        with _in_one_move(Path(directory)) as staging:
             torch.save(weights, staging / "model.pt")
-            (staging / "recipe.json").write_text(json.dumps(recipe.model_dump(mode="json"), indent=1))
             sha256 = _sha256(staging / "model.pt")
             about = {"format": FORMAT, "hand_digest": model.mano.digest, "sha256": sha256, "metadata": dict(metadata)}
-            (staging / "bundle.json").write_text(json.dumps(about, indent=1, sort_keys=True))
-            if target.exists():
-                shutil.rmtree(target)
-            staging.rename(target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        return cls(model, recipe, dict(metadata), model.mano.digest, sha256[:12])
+            _write_about(staging, about, recipe)
+        return cls(model, recipe, dict(metadata), model.mano.digest, _digest(sha256, recipe))
+
+    @classmethod
+    def restate(cls, source: str | Path, directory: str | Path, recipe: Recipe) -> None:
+        """The model in `source` as another one in `directory`: the same weights, asked and measured as `recipe` says.
+
+        `recipe` must not differ in anything that the weights depend on. Raises BundleError.
+        """
+        with _in_one_move(Path(directory)) as staging:
+            _link(Path(source) / "model.pt", staging / "model.pt")
+            _write_about(staging, _read_json(Path(source), "bundle.json"), recipe)
 
     @classmethod
     def load(
@@ -116,7 +119,44 @@ class ModelBundle:
             raise BundleError(
                 f"{folder / 'model.pt'}: weights do not fit recipe.json ({error}); export it again"
             ) from None
-        return cls(model.to(device).eval(), recipe, about["metadata"], about["hand_digest"], about["sha256"][:12])
+        return cls(
+            model.to(device).eval(), recipe, about["metadata"], about["hand_digest"], _digest(about["sha256"], recipe)
+        )
+
+
+def _digest(weights_sha256: str, recipe: Recipe) -> str:
+    sampler = json.dumps(recipe.sampler.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256((weights_sha256 + sampler).encode()).hexdigest()[:12]
+
+
+@contextmanager
+def _in_one_move(target: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of `target` when the block ends."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield staging
+        if target.exists():
+            shutil.rmtree(target)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_about(folder: Path, about: Mapping[str, Any], recipe: Recipe) -> None:
+    (folder / "recipe.json").write_text(json.dumps(recipe.model_dump(mode="json"), indent=1))
+    # The digest makes bundle.json, whose digest is the receipt's, another file for another recipe.
+    (folder / "bundle.json").write_text(json.dumps({**about, "recipe": recipe.digest()}, indent=1, sort_keys=True))
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name, or a copy where the file system has no such links."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise BundleError(f"{source.parent}: no {source.name}; copy or export the bundle again") from None
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

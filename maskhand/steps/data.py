@@ -234,6 +234,14 @@ def data_digest(workspace: Workspace, name: str) -> str:
     return read_manifest(workspace.shard_set(name), IMAGES).digest
 
 
+def has_rejects(workspace: Workspace, name: str) -> bool:
+    """Does a finished shard set lack samples of its plan?"""
+    from maskhand.shards.manifest import find_manifest
+
+    manifest = find_manifest(workspace.shard_set(name), IMAGES)
+    return manifest is not None and sum(manifest.rejects.values()) > 0
+
+
 def source_digests(dataset: str) -> dict[str, str]:
     """What decides the samples and targets made of a data set's published files, beside these: card and hand model."""
     from maskhand.catalog import load_spec

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskhand.progress import Progress
@@ -40,7 +42,11 @@ def train_tokenizer(
 def train_transformer(
     workspace: Workspace, recipe: str, overrides: Sequence[str], tokenizer: str, label: str, progress: Progress
 ) -> Receipt:
-    """The masked transformer on the frozen VQ-MANO in folder `tokenizer`, or `open`. The receipt names the bundle."""
+    """The masked transformer on the frozen VQ-MANO in folder `tokenizer`, or `open`. The receipt names the bundle.
+
+    A finished training that was asked for with another sampler, or other held-out sets, is not repeated: its weights
+    make another model, tracked as a run of its own.
+    """
     from maskhand.config import load_recipe
     from maskhand.training import transformer_loop
     from maskhand.training.checkpoint import tokenizer_folder
@@ -94,15 +100,16 @@ def _train(
     from maskhand.cluster.session import ray_session
     from maskhand.cluster.train import fit
     from maskhand.tracking import Lineage, RunReporter, Tracker
-    from maskhand.training.checkpoint import run_identity
+    from maskhand.training.checkpoint import asked_digest, run_identity
 
     identity = run_identity(kind, recipe, inputs)
+    tracked_as = identity if kind == "tokenizer" else f"{identity}.{asked_digest(recipe)}"
     name = f"{kind}-{recipe.name}-{identity}"
     tracker = Tracker.of(workspace)
     sets, part = (recipe.data.pose_sets, MANO) if kind == "tokenizer" else (recipe.data.train, IMAGES)
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
-    tags = {"identity": identity, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
-    run_id = tracker.find_run(kind, identity) or tracker.start_run(kind, recipe, tags, lineage, run_name=name)
+    tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
+    run_id = tracker.find_run(kind, tracked_as) or tracker.start_run(kind, recipe, tags, lineage, run_name=name)
     try:
         with ray_session():
             done = fit(
@@ -115,6 +122,7 @@ def _train(
                 reporter=RunReporter(tracker.uri, run_id),
                 on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
             )
+        export = done.export_dir if kind == "tokenizer" else _as_asked(done.export_dir, recipe)
         progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
         if not (done.reused and tracker.is_finished(run_id)):  # a call may have ended between training and these lines
             tracker.log_history(run_id, done.run_dir / "metrics.jsonl")
@@ -122,7 +130,22 @@ def _train(
     except BaseException:
         tracker.end_run(run_id, status="FAILED")
         raise
-    return Receipt.of(str(done.export_dir / marker), run_id=run_id, steps=done.steps, restarts=done.restarts)
+    return Receipt.of(str(export / marker), run_id=run_id, steps=done.steps, restarts=done.restarts)
+
+
+def _as_asked(export: Path, recipe: Recipe) -> Path:
+    """The exported model, or the same weights in a folder beside it where `recipe` asks them otherwise."""
+    from maskhand.config import parse_recipe
+    from maskhand.models.bundle import ModelBundle
+    from maskhand.training.checkpoint import asked_digest
+
+    held, wanted = parse_recipe(json.loads((export / "recipe.json").read_bytes())), asked_digest(recipe)
+    if asked_digest(held) == wanted:
+        return export
+    restated = export.with_name(f"{export.name}-{wanted}")
+    if not (restated / BUNDLE_FILE).exists():
+        ModelBundle.restate(export, restated, recipe)
+    return restated
 
 
 def flow_tags() -> dict[str, str]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -28,14 +28,14 @@ _ENGINE = ("engine.workers", "engine.zero_stage", "engine.use_gpu")
 _READ: dict[Kind, tuple[str, ...]] = {
     "tokenizer": ("seed", "data.mocap", "tokenizer", "tokenizer_training", *_ENGINE),
     "transformer": (
-        "seed", "data.train", "data.evaluate", "data.caption", "data.crop_px", "data.box_scale", "data.keypoints",
+        "seed", "data.train", "data.caption", "data.crop_px", "data.box_scale", "data.keypoints",
         "data.augment", "data.lanes", "tokenizer", "model", "training", *_ENGINE, "engine.precision",
     ),
 }  # fmt: skip
-"""Keys and sections of a recipe that change what a training leaves behind; the held-out sets are exported with a model.
-
-A run can be resumed only by as many ranks, with the same ZeRO stage.
-"""
+"""Keys and sections of a recipe that decide the weights. A run can be resumed only by as many ranks, with the same ZeRO
+stage."""
+_ASKED = ("sampler", "evaluate", "data.evaluate")
+"""How a finished model is asked and measured."""
 
 
 class TokenizerFileError(ValueError):
@@ -54,10 +54,19 @@ def run_identity(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
 
 def deciding_values(kind: Kind, recipe: Recipe) -> dict[str, str]:
     """The values of a recipe that decide the outcome of one kind of training, by dotted key."""
-    values = {k: v for k, v in recipe.flat().items() if any(f"{k}.".startswith(f"{read}.") for read in _READ[kind])}
+    values = _values(recipe, _READ[kind])
     if kind == "tokenizer":
         values["data.pose_sets"] = json.dumps(recipe.data.pose_sets, sort_keys=True)
     return values
+
+
+def asked_digest(recipe: Recipe) -> str:
+    """12 hex digits over how a finished model is asked and measured: sampler, iterations, held-out sets."""
+    return hashlib.sha256(json.dumps(_values(recipe, _ASKED), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _values(recipe: Recipe, below: Sequence[str]) -> dict[str, str]:
+    return {k: v for k, v in recipe.flat().items() if any(f"{k}.".startswith(f"{part}.") for part in below)}
 
 
 def load_mano(path: str | None) -> ManoLayer:

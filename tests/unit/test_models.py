@@ -330,6 +330,23 @@ def test_bundle_round_trip_without_the_hand_model(decoder: str, tmp_path: Path) 
     )
 
 
+def test_a_restated_bundle_is_the_same_weights_asked_otherwise(tmp_path: Path) -> None:
+    recipe = small_recipe()
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    saved = ModelBundle.save(first, small_model(recipe), recipe, {"step": 7})
+    other = recipe.model_copy(update={"sampler": recipe.sampler.model_copy(update={"iterations": 9})})
+    ModelBundle.restate(first, second, other)
+    loaded = ModelBundle.load(second)
+    assert (loaded.recipe, loaded.metadata, loaded.hand_digest) == (other, {"step": 7}, saved.hand_digest)
+    assert (first / "model.pt").samefile(second / "model.pt")
+    assert loaded.digest != saved.digest
+    assert (first / "bundle.json").read_bytes() != (second / "bundle.json").read_bytes()
+    ModelBundle.restate(second, third, recipe)
+    assert ModelBundle.load(third).digest == saved.digest
+    with pytest.raises(BundleError, match=r"no model\.pt"):
+        ModelBundle.restate(tmp_path / "nothing", tmp_path / "fourth", recipe)
+
+
 def test_bundle_refuses_damage_and_other_hands(tmp_path: Path) -> None:
     recipe, folder = small_recipe(), tmp_path / "bundle"
     model = small_model(recipe)

@@ -15,7 +15,11 @@ from maskhand.cluster import session
 from maskhand.cluster import train as cluster_train
 from maskhand.cluster.run_folder import FitResult
 from maskhand.config import load_recipe
+from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
+from maskhand.models.build import build_model
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
 from maskhand.shards.layout import ShardError
 from maskhand.steps import data, train
@@ -115,6 +119,36 @@ def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
     written_ns = curves.stat().st_mtime_ns
     assert train.train_tokenizer(home, "tiny", [], "", silent) == receipt
     assert curves.stat().st_mtime_ns == written_ns, "a run that is finished is left as it is"
+
+
+def test_another_sampler_makes_another_model_of_the_same_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, recipe = Workspace(tmp_path, str(tmp_path / "shards")), load_recipe("tiny")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "train/loss": 0.5}\n')
+    network = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default())
+    ModelBundle.save(tmp_path / "run" / "export", network, recipe, {"steps": 1})
+    names: list[str] = []
+
+    def fit(*_: object, name: str, **__: object) -> FitResult:
+        names.append(name)
+        return FitResult(tmp_path / "run", tmp_path / "run" / "export", {"train/loss": 0.5}, 1, 0, 0.1, reused=True)
+
+    monkeypatch.setattr(cluster_train, "fit", fit)
+    monkeypatch.setattr(session, "ray_session", nullcontext)
+    monkeypatch.setattr(data, "training_digests", lambda *_: {"freihand_synth/training/images": "d"})
+    ask = lambda *changes: train.train_transformer(home, "tiny", changes, "open", "", silent)  # noqa: E731
+    plain, longer = ask(), ask("sampler.iterations=9")
+    assert len(set(names)) == 1, "one training"
+    assert ask("sampler.iterations=9") == longer and ask() == ask("data.loader_workers=2") == plain
+    assert plain.folder == str(tmp_path / "run" / "export")
+    models = [ModelBundle.load(receipt.folder) for receipt in (plain, longer)]
+    assert [model.recipe.sampler.iterations for model in models] == [5, 9]
+    assert models[0].digest != models[1].digest and plain.digest != longer.digest
+    assert {run.run_id for run in Tracker.of(home).history("transformer")} == {
+        receipt.numbers["run_id"] for receipt in (plain, longer)
+    }
 
 
 def test_sets_are_named_or_given_by_uri(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import (
     DirectoryStore,
     TokenizerFileError,
+    asked_digest,
     deciding_values,
     load_tokenizer,
     run_identity,
@@ -195,7 +196,10 @@ def test_learning_rate_warms_up_and_falls() -> None:
 def test_run_identity_knows_what_decides_a_training() -> None:
     recipe, inputs = small_recipe(), {"freihand_synth/training": "aaa"}
     identity = run_identity("transformer", recipe, inputs)
-    assert identity == run_identity("transformer", small_recipe("sampler.iterations=9", "evaluate.batch=3"), inputs)
+    asked_otherwise = small_recipe("sampler.iterations=9", "evaluate.batch=3", "data.evaluate=[x/y]")
+    assert identity == run_identity("transformer", asked_otherwise, inputs)
+    assert asked_digest(recipe) != asked_digest(asked_otherwise)
+    assert asked_digest(recipe) == asked_digest(small_recipe("model.dim=32", "data.loader_workers=1"))
     assert identity != run_identity("transformer", small_recipe("model.dim=32"), inputs)
     assert identity != run_identity("transformer", recipe, {"freihand_synth/training": "bbb"})
     assert identity != run_identity("tokenizer", recipe, inputs)
@@ -224,7 +228,7 @@ def test_every_key_of_a_recipe_decides_a_training_or_is_known_to_decide_none() -
     unread = {key for key in recipe.flat().keys() - read if not key.startswith(("sampler.", "evaluate."))}
     through_pose_sets = {key for key in unread if key.startswith("data.train_poses")}
     assert unread - through_pose_sets == {
-        "name", "data.loader_workers", "engine.threads_per_worker", "engine.max_failures"
+        "name", "data.evaluate", "data.loader_workers", "engine.threads_per_worker", "engine.max_failures"
     }  # fmt: skip
 
 
