@@ -12,7 +12,7 @@ from pipelines.step import done, slug, step, table, told
 
 
 @step("annotate-keypoints")
-def keypoints(workspace: str, name: str, data_digest: str, detector: str, rebuild: bool) -> Receipt:
+def keypoints(workspace: str, name: str, digests: dict[str, str], detector: str, rebuild: bool) -> Receipt:
     with told(f"keypoints {name}", slug("progress-keypoints", name)) as progress:
         return data.annotate_keypoints(workspace_for(workspace), name, detector, progress, rebuild)
 
@@ -39,9 +39,10 @@ def annotate_shards(
     root = str(home.root)
     receipts = []
     for name in sets:
-        digest = data.data_digest(home, name)
-        targets_from = data.source_digests(name.partition("/")[0]) | {"images": digest}
-        receipts.append(done(keypoints, root, name, digest, detector, rebuild))
+        images = {"images": data.data_digest(home, name)}
+        seen_by = images | {"detector": data.detector_version(home, detector)}
+        targets_from = images | data.source_digests(name.partition("/")[0])
+        receipts.append(done(keypoints, root, name, seen_by, detector, rebuild))
         receipts.append(done(mano, root, name, targets_from, rebuild))
         inspect_shards.show(home, name)
     table("sidecar-sets", [{"manifest": r.uri, **r.numbers} for r in receipts], "sidecar shards and their counts")

@@ -113,6 +113,9 @@ def _openpose(assets: Path) -> KeypointDetector:
     return OpenPoseHand.from_assets(assets)
 
 
+ON_GPU = frozenset({"openpose-hand"})
+"""Detectors that use an accelerator where there is one; the others need the CPU only."""
+
 DETECTORS: dict[str, Callable[[Path], KeypointDetector]] = {"litert-hand": _litert, "openpose-hand": _openpose}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from maskhand.annotate.detectors import Array, Detections, check_inputs
 from maskhand.annotate.openpose_net import HandPoseNet, load_hand_pose_net
 from maskhand.assets import OPENPOSE_FILE, AssetError, openpose_weights_path
 from maskhand.conventions import NUM_JOINTS, Side
+from maskhand.device import accelerator
 
 INPUT_PX = 368
 VIEW = 2.2
@@ -28,10 +30,24 @@ VIEW = 2.2
 MIN_CONFIDENCE = 0.05
 """Peaks below this are noise: the joint counts as not found."""
 REVISION = "1"
+AT_ONCE = {"cuda": 16}
+"""Looks that the network takes together, by kind of device, else one. Sixteen keep a GPU busy, and their enlarged maps
+are 190 MB; a CPU gains nothing by them, and alone a hand's last digits do not depend on its neighbours."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A square of a picture, possibly mirrored."""
+
+    hand: int
+    """Row of the picture."""
+    mirror: bool
+    affine: Array
+    """(2, 3): picture -> crop."""
 
 
 class OpenPoseHand:
-    """`KeypointDetector` over OpenPose's hand network."""
+    """`KeypointDetector` over OpenPose's hand network, on the accelerator where there is one."""
 
     name = "openpose-hand"
 
@@ -39,7 +55,7 @@ class OpenPoseHand:
         self, net: HandPoseNet, weights_sha256: str, input_px: int = INPUT_PX, scales: Sequence[float] = (1.0,)
     ) -> None:
         """`scales`: sizes of the square tried, relative to `VIEW` (OpenPose's multi-scale mode: 6 in 0.8..1.2)."""
-        self.net, self.input_px, self.scales = net, input_px, tuple(scales)
+        self.net, self.input_px, self.scales = net.to(accelerator()), input_px, tuple(scales)
         tried = "" if self.scales == (1.0,) else "-" + "x".join(f"{s:g}" for s in self.scales)
         self.version = f"{weights_sha256[:12]}-{REVISION}{tried}"
 
@@ -68,34 +84,56 @@ class OpenPoseHand:
         check_inputs(images, boxes_xyxy_px, sides)
         known = sides if sides is not None else [None] * len(images)
         boxes = np.asarray(boxes_xyxy_px, np.float64)
-        return Detections.stack([self._one(*row) for row in zip(images, boxes, known, strict=True)])
-
-    def _one(self, image: Array, box_px: Array, side: Side | None) -> Detections:
-        center, extent = (box_px[:2] + box_px[2:]) / 2, float((box_px[2:] - box_px[:2]).max())
-        mirrored = {"right": (False,), "left": (True,), None: (False, True)}[side]
-        looks = [(VIEW * scale * extent, mirror) for mirror in mirrored for scale in self.scales]
-        affines = [_affine(center, size_px, mirror, self.input_px) for size_px, mirror in looks]
-        shape = (self.input_px, self.input_px)
-        crops = np.stack([cv2.warpAffine(image, affine, shape, flags=cv2.INTER_LINEAR) for affine in affines])
-        with torch.inference_mode():
-            peaks, confidence = find_peaks(self.net(to_input(crops))[:, :NUM_JOINTS], self.input_px)
+        looks = [
+            look for k, (box, side) in enumerate(zip(boxes, known, strict=True)) for look in self._looks(k, box, side)
+        ]
+        peaks, confidence = self._look(images, looks)
         means = confidence.mean(axis=1)
-        best = int(means.argmax())
-        image_from_crop = cv2.invertAffineTransform(affines[best])
-        keypoints = peaks[best] @ image_from_crop[:, :2].T + image_from_crop[:, 2]
-        right = 0.5 if side is not None else _right_share(means)
+        ends = np.cumsum(np.bincount([look.hand for look in looks], minlength=len(images)))
+        rows = [slice(start, end) for start, end in zip(ends - np.diff(ends, prepend=0), ends, strict=True)]
+        best = [row.start + int(means[row].argmax()) for row in rows]
+        keypoints = [_in_picture(peaks[k], looks[k].affine) for k in best]
+        right = [0.5 if side is not None else _right_share(means[row]) for side, row in zip(known, rows, strict=True)]
         return Detections(
-            keypoints[None].astype(np.float32),
-            confidence[best][None].astype(np.float32),
-            means[best][None].astype(np.float32),
-            np.array([right], np.float32),
+            np.asarray(keypoints, np.float32).reshape(-1, NUM_JOINTS, 2),
+            confidence[best].astype(np.float32),
+            means[best].astype(np.float32),
+            np.asarray(right, np.float32),
         )
 
+    def _looks(self, hand: int, box_px: Array, side: Side | None) -> list[_Look]:
+        """The squares in which one hand is looked for: as it is and mirrored, each at every scale."""
+        center, extent = (box_px[:2] + box_px[2:]) / 2, float((box_px[2:] - box_px[:2]).max())
+        mirrored = {"right": (False,), "left": (True,), None: (False, True)}[side]
+        return [
+            _Look(hand, mirror, _affine(center, VIEW * scale * extent, mirror, self.input_px))
+            for mirror in mirrored
+            for scale in self.scales
+        ]
 
-def to_input(crops_rgb: Array) -> Tensor:
+    def _look(self, images: Sequence[Array], looks: Sequence[_Look]) -> tuple[Array, Array]:
+        """(looks, 21, 2) peaks in pixels of the crops and (looks, 21) confidence."""
+        shape, device = (self.input_px, self.input_px), next(self.net.parameters()).device
+        at_once = AT_ONCE.get(device.type, 1)
+        peaks, confidence = [np.zeros((0, NUM_JOINTS, 2))], [np.zeros((0, NUM_JOINTS))]
+        for start in range(0, len(looks), at_once):
+            crops = np.stack(
+                [
+                    cv2.warpAffine(images[look.hand], look.affine, shape, flags=cv2.INTER_LINEAR)
+                    for look in looks[start : start + at_once]
+                ]
+            )
+            with torch.inference_mode():
+                heat = self.net(to_input(torch.from_numpy(crops).to(device)))[:, :NUM_JOINTS]
+                found = find_peaks(heat, self.input_px)
+            peaks.append(found[0])
+            confidence.append(found[1])
+        return np.concatenate(peaks), np.concatenate(confidence)
+
+
+def to_input(crops_rgb: Tensor) -> Tensor:
     """(N, S, S, 3) uint8 RGB -> (N, 3, S, S) float32: BGR, divided by 256, minus one half (OpenPose)."""
-    bgr = np.ascontiguousarray(crops_rgb[..., ::-1].transpose(0, 3, 1, 2))
-    return torch.from_numpy(bgr).float() / 256 - 0.5
+    return crops_rgb.flip(3).permute(0, 3, 1, 2).contiguous().float() / 256 - 0.5
 
 
 def find_peaks(heat: Tensor, size_px: int) -> tuple[Array, Array]:
@@ -105,29 +143,33 @@ def find_peaks(heat: Tensor, size_px: int) -> tuple[Array, Array]:
     refined below a pixel by a parabola through the neighbours, and (N, K) confidence in 0..1, 0 for no peak.
     """
     # Half-pixel centres on both sides: map cell i covers pixels 8 i .. 8 i + 7.
-    large = functional.interpolate(heat.float(), size=(size_px, size_px), mode="bicubic", align_corners=False).numpy()
-    flat = large.reshape(*large.shape[:2], -1)
-    y, x = np.divmod(flat.argmax(axis=2), size_px)
-    height = flat.max(axis=2)
-    peaks = np.stack([_refine(large, x, y, axis=3), _refine(large, x, y, axis=2)], axis=2)
-    confidence = np.where(height < MIN_CONFIDENCE, 0.0, np.clip(height, 0.0, 1.0))
-    return peaks, confidence
+    large = functional.interpolate(heat.float(), size=(size_px, size_px), mode="bicubic", align_corners=False)
+    height, place = large.flatten(2).max(dim=2)
+    x, y = place % size_px, place.div(size_px, rounding_mode="floor")
+    peaks = torch.stack([_refine(large, x, y, 1), _refine(large, x, y, size_px)], dim=2)
+    confidence = torch.where(height < MIN_CONFIDENCE, 0.0, height.clamp(0.0, 1.0))
+    return peaks.cpu().numpy(), confidence.cpu().numpy()
 
 
-def _refine(maps: Array, x: Array, y: Array, axis: int) -> Array:
-    """Position of the vertex of the parabola through a peak and its two neighbours along one axis."""
-    n, k = np.ogrid[: maps.shape[0], : maps.shape[1]]
-    last = maps.shape[2] - 1
-    position = (x if axis == 3 else y).clip(1, last - 1)
+def _refine(maps: Tensor, x: Tensor, y: Tensor, step: int) -> Tensor:
+    """Position of the vertex of the parabola through a peak and its two neighbours along one axis, float64.
 
-    def at(step: int) -> Array:
-        return maps[n, k, y, position + step] if axis == 3 else maps[n, k, position + step, x]
-
-    before, here, after = at(-1), at(0), at(1)
+    maps (N, K, S, S); x, y (N, K); step: places from one neighbour to the next, 1 along x and S along y.
+    """
+    last, size = maps.shape[3] - 1, maps.shape[3]
+    own, other, other_step = (x, y, size) if step == 1 else (y, x, 1)
+    position = own.clamp(1, last - 1)
+    middle = (position * step + other * other_step)[..., None]
+    before, here, after = (maps.flatten(2).gather(2, middle + k * step).squeeze(2) for k in (-1, 0, 1))
     bend = before - 2 * here + after
-    shift = np.divide(before - after, 2 * bend, out=np.zeros_like(bend), where=bend < -1e-12)
-    inside = np.abs(shift) <= 1
-    return np.where(inside, position + shift, x if axis == 3 else y).astype(np.float64)
+    shift = torch.where(bend < -1e-12, (before - after) / (2 * bend), 0.0)
+    return torch.where(shift.abs() <= 1, position + shift, own).double()
+
+
+def _in_picture(peaks: Array, affine: Array) -> Array:
+    """(21, 2) pixels of a crop -> of its picture; affine (2, 3): picture -> crop."""
+    back = cv2.invertAffineTransform(affine)
+    return peaks @ back[:, :2].T + back[:, 2]
 
 
 def _affine(center_px: Array, side_px: float, mirror: bool, out_px: int) -> Array:

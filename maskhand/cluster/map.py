@@ -53,6 +53,14 @@ def map_shards(
     return [results[position] for position in range(len(items))]
 
 
+def map_on_gpus(fn: Callable[[T], R], items: Sequence[T], **how: Any) -> list[R]:
+    """`map_shards` for networks: every task has a GPU of its own where the session has GPUs at all."""
+    ensure_ray()
+    import ray
+
+    return map_shards(fn, items, gpus_per_task=1.0 if ray.cluster_resources().get("GPU") else 0.0, **how)
+
+
 def _quiet(context: Any) -> None:
     """Progress is the caller's business: Ray Data's bars and its lines on the console go, its log file stays."""
     context.enable_progress_bars = False

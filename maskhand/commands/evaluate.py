@@ -29,7 +29,7 @@ def evaluate(
         typer.Option(help="Its sets: freihand, ho3d_v3, dexycb, hint, interhand, synthetic ...", show_default=False),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Ray workers, on CPU; any number gives the same numbers there.")
+        int, typer.Option(min=1, help="Ray workers, each with a GPU where Ray has some; any number gives the same.")
     ] = 1,
     workspace: WorkspaceOption = None,
 ) -> None:

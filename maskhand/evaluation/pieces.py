@@ -17,6 +17,7 @@ import torch
 
 from maskhand.config import Recipe
 from maskhand.conventions import Side
+from maskhand.device import accelerator
 from maskhand.evaluation.compare import Table, always, compare, ground_truth, is_finite
 from maskhand.evaluation.mean_pose import MeanPose
 from maskhand.evaluation.predictions import Predictions, place
@@ -74,7 +75,7 @@ def measure_with(job: Job, model_folder: str, batches: range) -> Measured:
 @functools.lru_cache(maxsize=1)
 def _bundle(folder: str) -> ModelBundle:
     """A worker measures many pieces with one model."""
-    return ModelBundle.load(folder)
+    return ModelBundle.load(folder, device=accelerator())
 
 
 def _measure_batch(job: Job, bundle: ModelBundle, rows: EvalRows, predictions: list[Predictions]) -> dict[str, Table]:

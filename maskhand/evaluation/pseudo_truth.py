@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from maskhand.batch import HandPrediction
+from maskhand.device import accelerator
 from maskhand.evaluation.predictions import before_cameras
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.loader import eval_rows
@@ -75,14 +76,15 @@ def annotate_by_model(
 
 @functools.lru_cache(maxsize=1)
 def _bundle(folder: str) -> ModelBundle:
-    return ModelBundle.load(folder)
+    return ModelBundle.load(folder, device=accelerator())
 
 
 def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[dict[str, np.ndarray] | SampleError]:
     shown = eval_rows(bundle.recipe, rows, keypoints="detected")
     batch = shown.hands
-    generator = torch.Generator().manual_seed(bundle.recipe.seed)
-    hands = predict(bundle.model, batch, bundle.recipe.sampler, generator)
+    device = next(bundle.model.parameters()).device
+    generator = torch.Generator(device).manual_seed(bundle.recipe.seed)
+    hands = predict(bundle.model, batch.to(device), bundle.recipe.sampler, generator).to("cpu")
     seen = (batch.keypoints_2d[..., 2] > 0).any(1).numpy()
     transl = before_cameras(hands, batch, rows, bundle.recipe.data.crop_px)
     return [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 
 import torch
 
 from maskhand.config import Recipe
+from maskhand.device import accelerator
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.sampling import sample
@@ -16,19 +16,6 @@ from maskhand.models.vq_mano import VQMano
 
 WARMUP = 2
 REPEATS = 10
-
-
-def device() -> torch.device:
-    """The accelerator where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def gpu_count() -> int:
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def device_name() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
 
 
 def seconds_per_picture(recipe: Recipe) -> float:
@@ -39,7 +26,7 @@ def seconds_per_picture(recipe: Recipe) -> float:
     torch.manual_seed(recipe.seed)
     tokenizer = VQMano(recipe.tokenizer)
     tokenizer.codebook.normal_()
-    place = device()
+    place = accelerator()
     model = build_model(recipe, tokenizer, ManoLayer.from_default(), pretrained_backbone=False).to(place).eval()
     image = torch.randn(1, 3, *model.encoder.image_size, device=place)
     keypoints = torch.rand(1, 21, 3, device=place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -18,6 +19,7 @@ from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
     from maskhand.config import Recipe
+    from maskhand.conventions import Side
     from maskhand.shards.manifest import Manifest
     from maskhand.training.checkpoint import Kind
 
@@ -111,14 +113,16 @@ def annotate_keypoints(
     workspace: Workspace, name: str, detector: str, progress: Progress, rebuild: bool = False
 ) -> Receipt:
     """Sidecar shards `keypoints.<detector>` of the shard set `name` (or the one at this URI)."""
+    from maskhand.annotate.detectors import ON_GPU
     from maskhand.annotate.keypoints import annotate_keypoints as annotate
-    from maskhand.cluster.map import map_shards
+    from maskhand.cluster.map import map_on_gpus, map_shards
     from maskhand.cluster.session import ray_session
 
     set_uri = uri_of_set(workspace, name)
     assets, on_shard = workspace.assets, _count(progress)
     with ray_session():
-        manifest = annotate(set_uri, detector, assets, mapper=map_shards, rebuild=rebuild, on_shard=on_shard)
+        mapper = map_on_gpus if detector in ON_GPU else map_shards
+        manifest = annotate(set_uri, detector, assets, mapper=mapper, rebuild=rebuild, on_shard=on_shard)
     return _receipt(set_uri, keypoint_part(detector), manifest)
 
 
@@ -130,17 +134,17 @@ def annotate_mano(
     model_folder: an exported model whose predictions are the targets (pseudo ground truth), its keypoints beside them.
     """
     from maskhand.annotate.mano_targets import annotate_mano as annotate
-    from maskhand.cluster.map import map_shards
+    from maskhand.cluster.map import map_on_gpus, map_shards
     from maskhand.cluster.session import ray_session
 
     set_uri = uri_of_set(workspace, name)
-    build = partial(annotate, set_uri)
+    build, mapper = partial(annotate, set_uri), map_shards
     if model_folder is not None:
         from maskhand.evaluation.pseudo_truth import annotate_by_model
 
-        build = partial(annotate_by_model, set_uri, str(Path(model_folder).resolve()))
+        build, mapper = partial(annotate_by_model, set_uri, str(Path(model_folder).resolve())), map_on_gpus
     with ray_session():
-        manifest = build(mapper=map_shards, rebuild=rebuild, on_shard=_count(progress))
+        manifest = build(mapper=mapper, rebuild=rebuild, on_shard=_count(progress))
     return _receipt(set_uri, MANO, manifest)
 
 
@@ -234,6 +238,13 @@ def data_digest(workspace: Workspace, name: str) -> str:
     return read_manifest(workspace.shard_set(name), IMAGES).digest
 
 
+def detector_version(workspace: Workspace, detector: str) -> str:
+    """Names a detector's weights and procedure; its model files are fetched where that is needed (AssetError)."""
+    from maskhand.annotate.detectors import load_detector
+
+    return load_detector(detector, workspace.assets).version
+
+
 def has_rejects(workspace: Workspace, name: str) -> bool:
     """Does a finished shard set lack samples of its plan?"""
     from maskhand.shards.manifest import find_manifest
@@ -243,10 +254,13 @@ def has_rejects(workspace: Workspace, name: str) -> bool:
 
 
 def source_digests(dataset: str) -> dict[str, str]:
-    """What decides the samples and targets made of a data set's published files, beside these: card and hand model."""
+    """What decides the samples and targets made of a data set's published files, beside these: card and hand models."""
     from maskhand.catalog import load_spec
 
-    return {"card": load_spec(dataset).digest(), "hand_model": _hand_digest()}
+    digests = {"card": load_spec(dataset).digest(), "hand_model": _hand_digest()}
+    with contextlib.suppress(FileNotFoundError):  # sets without annotated left hands do without it
+        digests["left_hand_model"] = _hand_digest("left")
+    return digests
 
 
 def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[str, str]:
@@ -267,10 +281,10 @@ def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[s
     return digests | {"hand_model": _hand_digest(), "models": _models_digest()}
 
 
-def _hand_digest() -> str:
+def _hand_digest(side: Side = "right") -> str:
     from maskhand.hand.model_file import default_hand_path, load_hand_model
 
-    return load_hand_model(default_hand_path()).digest
+    return load_hand_model(default_hand_path(side)).digest
 
 
 def _models_digest() -> str:

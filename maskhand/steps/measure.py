@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def load_model(folder: str, workers: int = 1) -> ModelBundle:
-    """The model exported to `folder`, on the accelerator where there is one; several workers measure on CPU."""
-    from maskhand.evaluation.speed import device
+    """The model exported to `folder`, on the accelerator where there is one; several workers have their own."""
+    from maskhand.device import accelerator
     from maskhand.models.bundle import ModelBundle
 
-    return ModelBundle.load(folder, device=device() if workers == 1 else "cpu")
+    return ModelBundle.load(folder, device=accelerator() if workers == 1 else "cpu")
 
 
 def training_mean_pose(workspace: Workspace, recipe: Recipe) -> MeanPose | None:
@@ -74,8 +74,8 @@ def _mapper(workers: int) -> Iterator[Any]:
     if workers == 1:
         yield None
         return
-    from maskhand.cluster.map import map_shards
+    from maskhand.cluster.map import map_on_gpus
     from maskhand.cluster.session import ray_session
 
     with ray_session():
-        yield partial(map_shards, concurrency=workers)
+        yield partial(map_on_gpus, concurrency=workers)

@@ -107,7 +107,7 @@ def plan(
 ) -> RowPlan:
     """What running a row here means, and what it lacks."""
     from maskhand.assets import CLIP_FILE, CLIP_VOCABULARY_FILE, VITPOSE_FILE
-    from maskhand.evaluation.speed import gpu_count
+    from maskhand.device import gpu_count
     from maskhand.tables import rows
     from maskhand.tables.needs import missing
 

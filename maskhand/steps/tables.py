@@ -31,7 +31,7 @@ BELOW_MEAN_POSE = "below_mean_pose_percent"
 
 def run_row(workspace: Workspace, wanted: RowPlan, progress: Progress) -> Receipt:
     """Train what the row trains (or find it trained) and measure its benchmarks; the receipt names `ROW-seedN.json`."""
-    from maskhand.evaluation.speed import device_name
+    from maskhand.device import device_name
 
     row = wanted.row
     model = _trained(workspace, wanted, progress) if row.trains else None
@@ -91,13 +91,13 @@ def _measure(
 
 
 def _reconstruction(set_uri: str, model: str, recipe: Recipe) -> dict[str, float]:
+    from maskhand.device import accelerator
     from maskhand.evaluation.reconstruction import reconstruction_errors
-    from maskhand.evaluation.speed import device
     from maskhand.hand.layer import ManoLayer
     from maskhand.loading.poses import read_mano_poses
     from maskhand.training.checkpoint import load_tokenizer
 
-    place, mano = device(), ManoLayer.from_default()
+    place, mano = accelerator(), ManoLayer.from_default()
     tokenizer = load_tokenizer(model, recipe.tokenizer)
     return reconstruction_errors(tokenizer.to(place), mano.to(place), read_mano_poses(set_uri))
 

@@ -51,6 +51,7 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     sheet.write_bytes(b"\x89PNG")
     monkeypatch.setattr(data, "training_digests", lambda *_: {"set/images": "d1"})
     monkeypatch.setattr(data, "source_digests", lambda _: {"card": "c1", "hand_model": "h1"})
+    monkeypatch.setattr(data, "detector_version", lambda *_: "w1")
     monkeypatch.setattr(
         evaluate, "input_digests", lambda _, model, __: {"model": Receipt.of(f"{model}/done.json").digest}
     )
@@ -110,6 +111,27 @@ def test_another_card_or_hand_model_asks_for_shards_and_targets_again(
         shard_datasets(workspace=str(tmp_path))
         annotate_shards(["freihand_synth/training"], workspace=str(tmp_path))
     assert steps.ran["shard"] == steps.ran["annotate_mano"] == 2 and steps.ran["annotate_keypoints"] == 1
+
+
+def test_rejected_samples_and_another_detectors_weights_are_asked_for_again(
+    steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from maskhand.steps import data
+    from pipelines.annotate_shards import annotate_shards
+    from pipelines.shard_datasets import shard_datasets
+
+    monkeypatch.setattr(data, "splits", lambda *_: ["training"])
+    monkeypatch.setattr(data, "data_digest", lambda *_: "d1")
+    for name in ("shard", "annotate_keypoints", "annotate_mano"):
+        monkeypatch.setattr(data, name, steps.make(name))
+    for rejects, asked in ((False, 1), (True, 2), (True, 3), (False, 3)):
+        monkeypatch.setattr(data, "has_rejects", lambda *_, rejects=rejects: rejects)
+        shard_datasets(workspace=str(tmp_path))
+        assert steps.ran["shard"] == asked
+    for version, asked in (("w1", 1), ("w1", 1), ("w2", 2)):
+        monkeypatch.setattr(data, "detector_version", lambda *_, version=version: version)
+        annotate_shards(["freihand_synth/training"], workspace=str(tmp_path))
+        assert steps.ran["annotate_keypoints"] == asked and steps.ran["annotate_mano"] == 1
 
 
 def test_a_receipt_of_files_that_are_gone_is_not_believed(steps: FakeSteps, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from model_parts import random_batch, random_poses, small_model, small_recipe
 
+from maskhand.annotate.openpose import find_peaks
 from maskhand.config import SamplerConfig, TokenizerConfig, load_recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
@@ -45,6 +46,12 @@ def test_masks_are_the_cpus(device: torch.device) -> None:
         for place in (CPU, device)
     )
     assert torch.equal(here.ids, there.ids.cpu()) and torch.equal(here.drop_image, there.drop_image.cpu())
+
+
+def test_the_peaks_of_heat_maps(device: torch.device) -> None:
+    heat = torch.rand(4, 21, 46, 46, generator=torch.manual_seed(0))
+    for here, there in zip(find_peaks(heat, 368), find_peaks(heat.to(device), 368), strict=True):
+        torch.testing.assert_close(torch.from_numpy(there), torch.from_numpy(here), rtol=1e-4, atol=1e-2)
 
 
 def test_the_hand_layer_and_its_gradient(device: torch.device) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from published_layouts import WRITERS
 
 from maskhand.catalog import load_spec
-from maskhand.cluster.map import map_shards
+from maskhand.cluster.map import map_on_gpus, map_shards
 from maskhand.cluster.session import ensure_ray, ray_session
 from maskhand.sample import SampleError
 from maskhand.shards.build import build_shards
@@ -45,6 +47,22 @@ def test_results_keep_the_order_and_errors_arrive_as_raised() -> None:
     with pytest.raises(SampleError, match="7 is refused") as error:
         map_shards(refuse, [7])
     assert error.value.reason == "odd"
+
+
+def test_networks_have_a_gpu_each_where_the_session_has_some() -> None:
+    assert map_on_gpus(str, [1, 2]) == ["1", "2"]
+    program = (
+        "import os, ray; ray.init(num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False,"
+        " _node_ip_address='127.0.0.2')\n"
+        "from maskhand.cluster.map import map_on_gpus, map_shards\n"
+        "gpu = lambda _: os.environ.get('CUDA_VISIBLE_DEVICES')\n"
+        "print('GPUS', *map_on_gpus(gpu, [1, 2, 3]), *map_shards(gpu, [1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("GPUS")]
+    *with_gpu, without = line.split(" ")[1:]
+    assert len(with_gpu) == 3 and set(with_gpu) <= {"0", "1"} and without not in ("0", "1", "0,1"), line
 
 
 def test_an_open_session_is_joined_and_left_running() -> None:

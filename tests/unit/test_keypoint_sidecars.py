@@ -78,6 +78,21 @@ def test_a_picture_that_cannot_be_decoded_is_counted_and_its_neighbours_stay(ech
     assert "keypoints_px" in first and "keypoints_px" in third
 
 
+def test_hands_that_are_given_together_keep_their_answers(echo, tmp_path):
+    samples = make_samples(40, sides=("right", "left"))
+    for k in (15, 16):
+        samples[k] = dataclasses.replace(samples[k], image=samples[k].image[:60])
+    answers = AnnotateKeypoints("echo", str(tmp_path))([ShardSample(s, k, {}) for k, s in enumerate(samples)])
+    for k, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
+        if k in (15, 16):
+            assert answer.reason == "bad_image"
+        else:
+            np.testing.assert_array_equal(answer["keypoints_px"], np.tile(sample.box_xyxy_px[:2], (21, 1)))
+    assert [side for _, side in echo.shown] == [s.side for k, s in enumerate(samples) if k not in (15, 16)]
+    unreadable = AnnotateKeypoints("echo", str(tmp_path))([ShardSample(samples[15], 0, {})])
+    assert [answer.reason for answer in unreadable] == ["bad_image"]
+
+
 def test_the_embedded_detector_is_named_by_its_weights(assets, tmp_path):
     uri = str(tmp_path / "set")
     write_set(uri, make_samples(2))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskhand.annotate.detectors import load_detector
-from maskhand.annotate.openpose import OpenPoseHand, find_peaks, to_input
+from maskhand.annotate.openpose import AT_ONCE, OpenPoseHand, find_peaks, to_input
 from maskhand.annotate.openpose_net import HandPoseNet, WeightsError, load_hand_pose_net
 from maskhand.assets import AssetError
 
@@ -111,7 +111,7 @@ def test_network_equals_a_plain_chain_of_layers(weights):
 def test_input_is_bgr_over_256_minus_half():
     crop = np.zeros((1, 2, 2, 3), np.uint8)
     crop[..., 0] = 255
-    assert to_input(crop)[0, :, 0, 0].tolist() == [-0.5, -0.5, 255 / 256 - 0.5]
+    assert to_input(torch.from_numpy(crop))[0, :, 0, 0].tolist() == [-0.5, -0.5, 255 / 256 - 0.5]
 
 
 def test_peaks_are_found_below_a_pixel_with_their_height():
@@ -163,7 +163,8 @@ class _Recorder(HandPoseNet):
         return torch.rand(len(image), 22, image.shape[2] // 8, image.shape[3] // 8, generator=torch.manual_seed(0))
 
 
-def test_a_left_hand_is_shown_as_the_right_hand_in_the_mirror():
+def test_a_left_hand_is_shown_as_the_right_hand_in_the_mirror(monkeypatch):
+    monkeypatch.setitem(AT_ONCE, "cpu", 2)
     image = np.random.default_rng(0).integers(0, 256, (120, 150, 3), dtype=np.uint8)
     box = np.array([[30.0, 20.0, 90.0, 100.0]])
     mirrored_box = 149 - box[:, [2, 1, 0, 3]]
@@ -177,6 +178,23 @@ def test_a_left_hand_is_shown_as_the_right_hand_in_the_mirror():
     np.testing.assert_allclose(left.keypoints_px * [-1, 1] + [149, 0], right.keypoints_px, atol=0.05)
     detector.detect([image], box)
     assert net.seen.shape[0] == 2 and torch.allclose(net.seen[1:], shown, atol=1e-6), "unknown side: both looks"
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_hands_together_are_found_as_each_alone(at_once, monkeypatch):
+    monkeypatch.setitem(AT_ONCE, "cpu", at_once)
+    rng = np.random.default_rng(3)
+    images = [rng.integers(0, 256, (200 + 7 * k, 240, 3), dtype=np.uint8) for k in range(9)]
+    boxes = np.array([[30.0 + k, 20, 120 + 3 * k, 130] for k in range(9)])
+    sides = ["right", None, "left", None, None, "left", "right", None, None]
+    torch.manual_seed(5)
+    detector = OpenPoseHand(HandPoseNet().eval().requires_grad_(False), "0" * 64, input_px=64, scales=(0.9, 1.1))
+    together = detector.detect(images, boxes, sides)
+    assert together.keypoints_px.shape == (9, 21, 2) and len(detector.detect([], np.zeros((0, 4)))) == 0
+    for k in range(9):
+        alone = detector.detect(images[k : k + 1], boxes[k : k + 1], sides[k : k + 1])
+        for field in ("keypoints_px", "confidence", "presence", "right_probability"):
+            np.testing.assert_allclose(getattr(together, field)[k], getattr(alone, field)[0], atol=0.02 * (at_once > 1))
 
 
 def test_version_names_weights_and_scales():
