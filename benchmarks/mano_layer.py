@@ -55,7 +55,7 @@ def main() -> None:
             return hand.vertices_m
 
         apart_m = (by_smplx() - by_us()).abs().max().item()
-        taken = seconds({"smplx": by_smplx, "maskhand": by_us}, repeats=40 if batch < 100 else 10, warmup=2)
+        taken = seconds({"smplx": by_smplx, "maskhand": by_us}, repeats=200 if batch < 100 else 10, warmup=2)
         print(
             f"batch {batch}: smplx {1e3 * taken['smplx']:.2f} ms, maskhand {1e3 * taken['maskhand']:.2f} ms, "
             f"{taken['smplx'] / taken['maskhand']:.2f}x; vertices at most {apart_m:.1e} m apart"

@@ -2,7 +2,8 @@
 
 The same function as smplx's `MANOLayer` (forward agrees to 1e-6 m): absolute rotation matrices in (no mean pose is
 added), joints out in OpenPose order. Blend shapes are one matrix product; the chain is walked down all five fingers at
-once; skinning is `hand.skinning`. Vertices are computed in planes (all x, all y, all z) and handed out as a view.
+once; skinning is `hand.skinning`. Vertices are computed in planes (all x, all y, all z) and handed out as a view. A
+third of the time for a training step's batch goes into starting operations, so there are few of them.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ class ManoLayer(nn.Module):
 
     faces: Tensor
     """(1538, 3) int64."""
-    v_template: Tensor
+    straight: Tensor
     dirs: Tensor
     rest_joints: Tensor
     joint_dirs: Tensor
+    below: Tensor
     weights: Tensor
     tip_ids: Tensor
     openpose_order: Tensor
@@ -52,15 +54,18 @@ class ManoLayer(nn.Module):
         self.side = model.side
         self.digest = model.digest
 
-        # Row k of `dirs`: how all vertices move per unit of beta k or of entry k of (R - I); all x, all y, all z.
+        # Row k of `dirs`: how all vertices move per unit of beta k or of entry k of R; all x, all y, all z. Pose blend
+        # shapes are of R - I, so what they do to I is taken out of the template once and for all.
         dirs = np.concatenate([model.shapedirs, model.posedirs], axis=2).transpose(2, 1, 0).reshape(NUM_BETAS + 135, -1)
+        unbent = np.tile(np.eye(3).ravel(), 15) @ dirs[NUM_BETAS:]
         rest_joints = model.j_regressor @ model.v_template_m
-        joint_dirs = np.einsum("jv,vck->kjc", model.j_regressor, model.shapedirs).reshape(NUM_BETAS, -1)
+        joint_dirs = np.einsum("jv,vck->kjc", model.j_regressor, model.shapedirs)
         floats = {
-            "v_template": model.v_template_m.T.reshape(-1),
+            "straight": model.v_template_m.T.reshape(-1) - unbent,
             "dirs": dirs,
-            "rest_joints": rest_joints.reshape(-1),
-            "joint_dirs": joint_dirs,
+            "rest_joints": np.concatenate([rest_joints, _bones(rest_joints)]).ravel(),
+            "joint_dirs": np.concatenate([joint_dirs, _bones(joint_dirs)], axis=1).reshape(NUM_BETAS, -1),
+            "below": np.array([0.0, 0.0, 0.0, 1.0]),
             "weights": model.weights.T,
         }
         integers = {
@@ -85,15 +90,16 @@ class ManoLayer(nn.Module):
         transl_m (B, 3): added to vertices and joints after posing (smplx convention; the wrist is not at the origin).
         """
         batch = rotmats.shape[0]
-        identity = torch.eye(3, dtype=rotmats.dtype, device=rotmats.device)
-        coefficients = torch.cat([betas, (rotmats[:, 1:] - identity).reshape(batch, 135)], dim=1)
-        rest_vertices = torch.addmm(self.v_template, coefficients, self.dirs).view(batch, 3, -1)
-        rest_joints = torch.addmm(self.rest_joints, betas, self.joint_dirs).view(batch, 16, 3)
+        coefficients = torch.cat([betas, rotmats[:, 1:].reshape(batch, 135)], dim=1)
+        rest_vertices = torch.addmm(self.straight, coefficients, self.dirs).view(batch, 3, -1)
+        joints_and_bones = torch.addmm(self.rest_joints, betas, self.joint_dirs)
+        rest_joints, bones = joints_and_bones.view(batch, 2, 16, 3, 1).unbind(1)
 
-        rotations, joints16 = self._chain(rotmats, rest_joints)
-        offsets = joints16 - (rotations @ rest_joints[..., None]).squeeze(-1)
-        transforms = torch.cat([rotations, offsets[..., None]], dim=-1).view(batch, 16, 12)
+        rotations, positions = self._chain(torch.cat([rotmats, bones], dim=-1)).split([3, 1], dim=-1)
+        offsets = torch.baddbmm(positions.flatten(0, 1), rotations.flatten(0, 1), rest_joints.flatten(0, 1), alpha=-1)
+        transforms = torch.cat([rotations, offsets.view(batch, 16, 3, 1)], dim=-1).view(batch, 16, 12)
         vertices = skin(transforms.transpose(1, 2).contiguous(), rest_vertices, self.weights).transpose(1, 2)
+        joints16 = positions.squeeze(-1)
 
         if transl_m is not None:
             vertices = vertices + transl_m[:, None]
@@ -105,23 +111,25 @@ class ManoLayer(nn.Module):
         """As forward, from absolute axis-angle (B, 16, 3) or (B, 48), radians."""
         return self(axis_angle_to_matrix(pose_aa.reshape(-1, 16, 3)), betas, transl_m)
 
-    def _chain(self, rotmats: Tensor, rest_joints: Tensor) -> tuple[Tensor, Tensor]:
-        """Global rotations (B, 16, 3, 3) and posed joints (B, 16, 3).
+    def _chain(self, local: Tensor) -> Tensor:
+        """(B, 16, 3, 4) rotations and positions of joints in their parents -> in the hand's frame.
 
         MANO's tree is the wrist and five fingers of three joints in a row; the reader of hand models takes no other.
         """
-        fingers = rotmats[:, 1:].unflatten(1, (5, 3))
-        rest_fingers = rest_joints[:, 1:].unflatten(1, (5, 3))
-        above = torch.cat([rest_joints[:, None, :1].expand(-1, 5, -1, -1), rest_fingers[:, :, :2]], dim=2)
-        bones = (rest_fingers - above)[..., None]
-        rotation, position = rotmats[:, :1], rest_joints[:, :1]
-        rotations, positions = [], []
-        for link in range(3):
-            position = position + (rotation @ bones[:, :, link]).squeeze(-1)
-            rotation = rotation @ fingers[:, :, link]
-            rotations.append(rotation)
-            positions.append(position)
-        return (
-            torch.cat([rotmats[:, :1], torch.stack(rotations, dim=2).flatten(1, 2)], dim=1),
-            torch.cat([rest_joints[:, :1], torch.stack(positions, dim=2).flatten(1, 2)], dim=1),
-        )
+        batch = len(local)
+        wrist, fingers = local.split([1, 15], dim=1)
+        square = torch.cat([fingers, self.below.expand(batch, 15, 1, 4)], dim=2)
+        links, posed = square.view(batch, 5, 3, 4, 4).unbind(2), [wrist]
+        for link in links:
+            posed.append(posed[-1] @ link)
+        return torch.cat([wrist, torch.stack(posed[1:], dim=2).view(batch, 15, 3, 4)], dim=1)
+
+
+def _bones(joints: np.ndarray) -> np.ndarray:
+    """(..., 16, 3) -> the same, each as seen from the joint above it; the wrist's own place."""
+    fingers = joints[..., 1:, :].reshape(*joints.shape[:-2], 5, 3, 3)
+    wrist = joints[..., :1, :]
+    above = np.concatenate(
+        [np.broadcast_to(wrist[..., None, :], fingers[..., :1, :].shape), fingers[..., :2, :]], axis=-2
+    )
+    return np.concatenate([wrist, (fingers - above).reshape(*joints.shape[:-2], 15, 3)], axis=-2)

@@ -32,9 +32,9 @@ class _Skin(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, transforms: Tensor, rest: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(transforms, rest, weights)
-        posed = torch.empty_like(rest)
+        posed, table = torch.empty_like(rest), _table(rest)
         for part in _chunks(rest):
-            blended, r, out = _blend(transforms[part], weights), rest[part], posed[part]
+            blended, r, out = _blend(transforms[part], weights, table), rest[part], posed[part]
             torch.mul(blended[:, :, 0], r[:, None, 0], out=out)
             out.addcmul_(blended[:, :, 1], r[:, None, 1]).addcmul_(blended[:, :, 2], r[:, None, 2])
             out.add_(blended[:, :, 3])
@@ -44,23 +44,33 @@ class _Skin(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         transforms, rest, weights = ctx.saved_tensors
-        grad_transforms, grad_rest = torch.empty_like(transforms), torch.empty_like(rest)
+        grad_transforms, grad_rest, table = torch.empty_like(transforms), torch.empty_like(rest), _table(rest)
         for part in _chunks(rest):
-            blended, r, g, out = _blend(transforms[part], weights), rest[part], grad[part], grad_rest[part]
+            blended, r, g, out = _blend(transforms[part], weights, table), rest[part], grad[part], grad_rest[part]
             torch.mul(blended[:, 0, :3], g[:, None, 0], out=out)
             out.addcmul_(blended[:, 1, :3], g[:, None, 1]).addcmul_(blended[:, 2, :3], g[:, None, 2])
             per_vertex = blended  # its numbers are not needed any more
             torch.mul(g[:, :, None], r[:, None], out=per_vertex[:, :, :3])
             per_vertex[:, :, 3] = g
-            grad_transforms[part] = (per_vertex.flatten(0, 2) @ weights.T).view(len(g), 12, -1)
+            torch.mm(per_vertex.flatten(0, 2), weights.T, out=grad_transforms[part].flatten(0, 1))
         return grad_transforms, grad_rest, None
 
 
-def _blend(transforms: Tensor, weights: Tensor) -> Tensor:
-    """(B, 12, J) -> (B, 3, 4, V): every vertex's own transform."""
-    return (transforms.flatten(0, 1) @ weights).view(len(transforms), 3, 4, -1)
+def _table(rest: Tensor) -> Tensor:
+    """(hands of a chunk * 12, V), room for their blended transforms; fresh memory for every chunk costs more than they."""
+    return rest.new_empty(min(len(rest), _chunk_size(rest)) * 12, rest.shape[2])
+
+
+def _blend(transforms: Tensor, weights: Tensor, table: Tensor) -> Tensor:
+    """(B, 12, J) -> (B, 3, 4, V): every vertex's own transform, in the first rows of `table`."""
+    rows = table[: 12 * len(transforms)]
+    return torch.mm(transforms.flatten(0, 1), weights, out=rows).view(len(transforms), 3, 4, -1)
+
+
+def _chunk_size(rest: Tensor) -> int:
+    return CHUNK if rest.device.type == "cpu" else max(len(rest), 1)
 
 
 def _chunks(rest: Tensor) -> list[slice]:
-    step = CHUNK if rest.device.type == "cpu" else max(len(rest), 1)
+    step = _chunk_size(rest)
     return [slice(start, start + step) for start in range(0, len(rest), step)]
