@@ -57,7 +57,7 @@ class _Skin(torch.autograd.Function):
 
 
 def _table(rest: Tensor) -> Tensor:
-    """(hands of a chunk * 12, V), room for their blended transforms; fresh memory for every chunk costs more than they."""
+    """(hands of a chunk * 12, V), room for their blended transforms; fresh memory for every chunk costs more."""
     return rest.new_empty(min(len(rest), _chunk_size(rest)) * 12, rest.shape[2])
 
 
