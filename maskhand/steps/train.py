@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -52,11 +53,25 @@ def train_transformer(
     from maskhand.training.checkpoint import tokenizer_folder
 
     wanted = load_recipe(recipe, overrides)
+    if note := starts_from_nothing(wanted):
+        logging.getLogger(__name__).warning(note)
     inputs = _inputs(workspace, "transformer", wanted, label, tokenizer)
     tokenizer = str(tokenizer_folder(tokenizer))  # absolute: the workers have a working directory of their own
     job = transformer_loop.TransformerJob(wanted, workspace.shards_uri, tokenizer)
     steps = wanted.training.optim.steps
     return _train("transformer", transformer_loop.run, job, wanted, inputs, steps, BUNDLE_FILE, workspace, progress)
+
+
+def starts_from_nothing(recipe: Recipe) -> str:
+    """A sentence where a published encoder would be trained from random weights; "" for the small ones of a recipe's own
+    making, which have a depth in their `kwargs`."""
+    backbone = recipe.model.backbone
+    if recipe.model.condition != "image" or backbone.checkpoint is not None or "depth" in backbone.kwargs:
+        return ""
+    return (
+        f"recipe {recipe.name}: {backbone.name} starts from random weights, which hand data hardly makes up for; "
+        "--set model.backbone.checkpoint=FILE takes pretrained ones, `maskhand assets` says which"
+    )
 
 
 def input_digests(

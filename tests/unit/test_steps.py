@@ -151,6 +151,12 @@ def test_another_sampler_makes_another_model_of_the_same_training(
     }
 
 
+def test_a_large_encoder_without_pretrained_weights_is_mentioned() -> None:
+    assert "vit_huge_patch14_224 starts from random weights" in train.starts_from_nothing(load_recipe("base"))
+    for recipe, changes in (("base", ["model.backbone.checkpoint=x.pth"]), ("tiny", []), ("tiny_text", [])):
+        assert train.starts_from_nothing(load_recipe(recipe, changes)) == ""
+
+
 def test_sets_are_named_or_given_by_uri(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, "s3://bucket/shards")
     assert data.uri_of_set(workspace, "freihand/training") == "s3://bucket/shards/freihand/training"
