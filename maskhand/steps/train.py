@@ -63,8 +63,10 @@ def train_transformer(
 
 
 def starts_from_nothing(recipe: Recipe) -> str:
-    """A sentence where a published encoder would be trained from random weights; "" for a recipe's own small ones, which
-    have a depth in their `kwargs`."""
+    """A sentence where a published encoder would be trained from random weights.
+
+    "" for a recipe's own small ones, which have a depth in their `kwargs`.
+    """
     backbone = recipe.model.backbone
     if recipe.model.condition != "image" or backbone.checkpoint is not None or "depth" in backbone.kwargs:
         return ""
