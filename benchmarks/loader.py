@@ -229,7 +229,8 @@ def measure(case: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         size_bytes = {size: write_set(storage.join(scratch, size), size) / SIZES[size][3] for size in weights}
         files = {size: _files(storage.join(scratch, size)) for size in weights}
-        ours, usual = train_batches(recipe(weights), scratch), usual_loader(Path(scratch), weights, 0)
+        settings = recipe(weights)
+        ours, usual = train_batches(settings, scratch), usual_loader(Path(scratch), weights, 0)
         ready, _ = next(ours), next(usual)  # opens the shards
         rng = np.random.default_rng(0)
 
@@ -244,7 +245,7 @@ def measure(case: str) -> None:
             "normalising": lambda: ready.image,
         }
         # Lanes fetch their shards at about the same time: a round is long enough for every lane to fetch one.
-        turns = math.ceil(max(recipe.data.lanes * SIZES[size][-1] / weights[size] for size in weights) / BATCH)
+        turns = math.ceil(max(settings.data.lanes * SIZES[size][-1] / weights[size] for size in weights) / BATCH)
         ms = min((round_ms(steps, turns) for _ in range(ROUNDS)), key=lambda ms: sum(ms.values()))
     print(
         f"{case:10} {sum(weights[size] * size_bytes[size] for size in weights) / 1e3:7.0f} {ms['decode']:10.3f} "

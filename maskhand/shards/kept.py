@@ -64,10 +64,17 @@ class KeptMembers(Mapping[str, bytes]):
 
     file: KeptFile
     places: Mapping[str, slice]
+    held: Mapping[str, bytes]
+    """Those that are so small that reading them costs more than holding them."""
 
     def __getitem__(self, extension: str) -> bytes:
+        if extension in self.held:
+            return self.held[extension]
         place = self.places[extension]
         return self.file.read(place.start, place.stop)
+
+    def __contains__(self, extension: object) -> bool:
+        return extension in self.places  # a Mapping's own would read the member
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)

@@ -143,7 +143,10 @@ def keep_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
     if (places := plain_places(data)) is None:
         return check_tar(uri, data, entry)
     _check_count(uri, len(places), entry)
-    return [(key, KeptMembers(file, members)) for key, members in places]
+    return [
+        (key, KeptMembers(file, members, {name: data[members[name]] for name in ("json",) if name in members}))
+        for key, members in places
+    ]
 
 
 def check_tar(uri: str, data: bytes, entry: ShardEntry) -> list[tuple[str, Members]]:
