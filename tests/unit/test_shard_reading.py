@@ -1,0 +1,193 @@
+"""Reading shard sets: verification, sidecars, exactly once in evaluation, the training order."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from published_layouts import WRITERS, Fixture
+from shard_parts import SPEC, annotate, build, bytes_below, two_workers, write_raw
+
+from maskhand import storage
+from maskhand.sample import HandSample, SampleError
+from maskhand.shards.layout import ShardError
+from maskhand.shards.manifest import read_manifest
+from maskhand.shards.mixture import TrainingStream
+from maskhand.shards.reader import ShardSample, ShardSet, iterate_samples
+from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.verify import verify
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Fixture:
+    """23 hands; the picture of hand 7 is cut and that of hand 11 is missing."""
+    return write_raw(tmp_path_factory.mktemp("raw"))
+
+
+def _damage(folder: Path, name: str, how: str) -> None:
+    path = folder / "images" / name
+    data = path.read_bytes()
+    if how == "cut at a member":  # readers of tars take this for the end of the file
+        path.write_bytes(data[: 512 + 512 * -(-int(data[124:135], 8) // 512)])
+    elif how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "altered":
+        path.write_bytes(data[:3000] + bytes([data[3000] ^ 1]) + data[3001:])
+    elif how == "lost":
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "kind"),
+    [
+        ("000002.tar", "cut", "truncated"),
+        ("000002.tar", "cut at a member", "truncated"),
+        ("000002.tar", "altered", "altered"),
+        ("000002.tar", "lost", "missing"),
+        ("000002.json", "lost", "missing"),
+        ("manifest.json", "lost", "unfinished"),
+        ("manifest.json", "cut", "unfinished"),
+    ],
+)
+def test_verify_finds_damage(raw: Fixture, tmp_path: Path, name: str, how: str, kind: str) -> None:
+    build(raw, tmp_path)
+    assert verify(str(tmp_path)) == []
+    _damage(tmp_path, name, how)
+    (problem,) = verify(str(tmp_path))
+    assert (problem.kind, problem.uri) == (kind, str(tmp_path / "images" / name))
+    if name.endswith("tar") or name.startswith("manifest"):
+        with pytest.raises(ShardError):
+            list(iterate_samples(str(tmp_path)))
+
+
+def test_verify_finds_foreign_files_and_edited_manifests(raw: Fixture, tmp_path: Path) -> None:
+    assert [p.kind for p in verify(str(tmp_path))] == ["missing"]
+    manifest = build(raw, tmp_path)
+    extra = tmp_path / "images" / "000009.tar"
+    extra.write_bytes((tmp_path / "images" / "000000.tar").read_bytes())
+    assert [(p.kind, p.uri) for p in verify(str(tmp_path))] == [("extra", str(extra))]
+    extra.unlink()
+    text = json.loads((tmp_path / "images" / "manifest.json").read_text())
+    for change, message in (({"count": 1}, "edited or damaged"), ({"format_version": 0}, "written in format 0")):
+        (tmp_path / "images" / "manifest.json").write_text(json.dumps(text | change))
+        (problem,) = verify(str(tmp_path))
+        assert problem.kind == "unfinished" and message in problem.message
+    assert manifest.official_count is None
+
+
+def test_sidecars_join_by_key_and_belong_to_their_images(raw: Fixture, tmp_path: Path) -> None:
+    build(raw, tmp_path)
+    images = bytes_below(tmp_path)
+    annotator = Annotator("mean", "1")
+    side = build_sidecar(str(tmp_path), "keypoints.mean", annotator, annotate, mapper=two_workers)
+    assert {k: v for k, v in bytes_below(tmp_path).items() if k in images} == images, "image tars are never rewritten"
+    assert side.rejects == {"odd": 9} and side.count == 12  # of 0..22, and 7 and 11 are no samples
+    assert side.annotator == {"name": "mean", "version": "1", "settings": {}}
+    found = list(iterate_samples(str(tmp_path), ["keypoints.mean"]))
+    for s in found:
+        entry = s.sidecars["keypoints.mean"]
+        assert (entry is None) == bool(s.sample.origin["index"] % 2)
+        if entry is not None:
+            np.testing.assert_array_equal(entry["mean_cam_m"], s.sample.joints_cam_m.mean(0))  # type: ignore[union-attr]
+    assert verify(str(tmp_path)) == []
+    assert build_sidecar(str(tmp_path), "keypoints.mean", annotator, _must_not_run) == side
+    with pytest.raises(ShardError, match="another plan"):
+        build_sidecar(str(tmp_path), "keypoints.mean", Annotator("mean", "2"), annotate)
+
+    build(raw, tmp_path, seed=3, rebuild=True)
+    with pytest.raises(ShardError, match=r"was made from images .* annotate again"):
+        ShardSet.open(str(tmp_path), ["keypoints.mean"])
+    assert [(p.kind, Path(p.uri).name) for p in verify(str(tmp_path))] == [("foreign", "keypoints.mean")]
+    with pytest.raises(ShardError, match=r"mano: no mano shards here"):
+        ShardSet.open(str(tmp_path), ["mano"])
+
+
+def _must_not_run(samples: list[ShardSample]) -> list[SampleError]:
+    raise AssertionError("a finished sidecar is not annotated again")
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 40])
+def test_evaluation_gives_every_sample_once(raw: Fixture, tmp_path: Path, world: int) -> None:
+    manifest = build(raw, tmp_path)
+    seen = [s for rank in range(world) for s in iterate_samples(str(tmp_path), rank=rank, world=world)]
+    assert [s.index for s in seen] == list(range(manifest.count))
+    assert len({s.sample.key for s in seen}) == manifest.count
+    by_index = {s.index: s.sample.key for s in iterate_samples(str(tmp_path))}
+    assert all(by_index[s.index] == s.sample.key for s in seen)
+
+
+@pytest.fixture(scope="module")
+def two_sets(raw: Fixture, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    folder = tmp_path_factory.mktemp("sets")
+    other = SPEC.model_copy(update={"name": "other", "shard_size": 50})
+    build(raw, folder / "a")
+    build(raw, folder / "b", other)
+    return {str(folder / "a"): 3.0, str(folder / "b"): 1.0}
+
+
+def _ids(samples: Iterable[ShardSample]) -> list[tuple[str, str]]:
+    return [(s.sample.dataset, s.sample.key) for s in samples]
+
+
+def test_the_global_training_order_does_not_depend_on_the_ranks(two_sets: dict[str, float]) -> None:
+    whole = _ids(islice(TrainingStream(two_sets, seed=4).iterate(), 320))
+    for world in (2, 4, 16):
+        for rank in (0, world - 1):
+            own = _ids(islice(TrainingStream(two_sets, seed=4, rank=rank, world=world).iterate(), 320 // world))
+            assert own == whole[rank::world]
+    assert _ids(islice(TrainingStream(two_sets, seed=5).iterate(), 320)) != whole
+    with pytest.raises(ValueError, match="must divide the 16 lanes"):
+        TrainingStream(two_sets, world=3)
+    three = _ids(islice(TrainingStream(two_sets, rank=1, world=3, lanes=24).iterate(), 100))
+    assert three == _ids(islice(TrainingStream(two_sets, lanes=24).iterate(), 300))[1::3]
+
+
+@pytest.mark.parametrize("start", [1, 17, 250, 70_000])
+def test_training_resumes_anywhere(two_sets: dict[str, float], start: int) -> None:
+    stream = TrainingStream(two_sets, seed=1, rank=1, world=2)
+    if start < 1000:
+        assert _ids(islice(stream.iterate(start), 40)) == _ids(islice(stream.iterate(), start, start + 40))
+    else:  # too far to walk: two resumptions must agree where they overlap
+        assert _ids(islice(stream.iterate(start), 10, 40)) == _ids(islice(stream.iterate(start + 10), 30))
+
+
+def test_a_set_is_seen_evenly_and_sets_by_weight(raw: Fixture, two_sets: dict[str, float]) -> None:
+    first = next(iter(two_sets))
+    count = read_manifest(first, "images").count
+    seen = Counter(s.index for s in islice(TrainingStream({first: 1.0}).iterate(), 40 * count))
+    # Lanes are at most one shard visit apart, so a sample's count differs by a few from 40.
+    assert set(seen) == set(range(count)) and max(abs(n - 40) for n in seen.values()) <= 5
+    sets = Counter(dataset for dataset, _ in _ids(islice(TrainingStream(two_sets).iterate(), 1600)))
+    assert sets[SPEC.name] / 1600 == pytest.approx(0.75, abs=0.03)
+
+
+def test_training_refuses_what_cannot_be_trained_on(raw: Fixture, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="weights above zero"):
+        TrainingStream({"x": 0.0})
+    broken = WRITERS["freihand"](tmp_path / "raw", SPEC, "training", 2)
+    for truth in broken.truths.values():
+        truth.image_path.unlink()
+    manifest = build(broken, tmp_path / "set")
+    assert manifest.count == 0 and verify(str(tmp_path / "set")) == []
+    with pytest.raises(ShardError, match="holds no sample"):
+        TrainingStream({str(tmp_path / "set"): 1.0})
+
+
+def test_a_set_reads_the_same_after_it_moved(raw: Fixture, tmp_path: Path) -> None:
+    build(raw, tmp_path / "here")
+    before = _ids(islice(TrainingStream({str(tmp_path / "here"): 1.0}).iterate(), 60))
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert _ids(islice(TrainingStream({storage.join(tmp_path, "there"): 1.0}).iterate(), 60)) == before
+
+
+def test_samples_arrive_whole(raw: Fixture, tmp_path: Path) -> None:
+    build(raw, tmp_path)
+    for s in iterate_samples(str(tmp_path)):
+        assert isinstance(s.sample, HandSample)
+        s.sample.validate()
+        np.testing.assert_allclose(s.sample.joints_cam_m, raw.truths[s.sample.key].joints_cam_m, atol=1e-6)
