@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from maskhand.steps import data
+from maskhand.steps import data, step_inputs
 from maskhand.steps.receipt import Receipt
 from pipelines import inspect_shards
 from pipelines.runtime import workspace_for
@@ -39,9 +39,9 @@ def annotate_shards(
     root = str(home.root)
     receipts = []
     for name in sets:
-        images = {"images": data.data_digest(home, name)}
-        seen_by = images | {"detector": data.detector_version(home, detector)}
-        targets_from = images | data.source_digests(name.partition("/")[0])
+        images = {"images": step_inputs.data_digest(home, name)}
+        seen_by = images | {"detector": step_inputs.detector_version(home, detector)}
+        targets_from = images | step_inputs.source_digests(name.partition("/")[0])
         receipts.append(done(keypoints, root, name, seen_by, detector, rebuild))
         receipts.append(done(mano, root, name, targets_from, rebuild))
         inspect_shards.show(home, name)

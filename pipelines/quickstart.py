@@ -16,7 +16,7 @@ from prefect import flow
 from maskhand.cluster.session import ray_session
 from maskhand.config import load_recipe
 from maskhand.progress import print_facts, print_table
-from maskhand.steps import data, evaluate
+from maskhand.steps import data, evaluate, step_inputs
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 from pipelines.annotate_shards import annotate_shards
@@ -58,7 +58,9 @@ def quickstart(
     # One Ray session for all stages: each start and stop would cost seconds.
     with ray_session():
         with clock.stage("synthetic pictures"):
-            done(synthesise, root, hands, evaluation_hands, mocap_poses, seed, data.source_digests(data.SYNTHETIC))
+            done(
+                synthesise, root, hands, evaluation_hands, mocap_poses, seed, step_inputs.source_digests(data.SYNTHETIC)
+            )
         with clock.stage("shards"):
             # Another size or seed is other data under the same name: what the earlier one made is replaced.
             shard_datasets([data.SYNTHETIC], rebuild=True, workspace=root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from maskhand.steps import data
+from maskhand.steps import data, step_inputs
 from maskhand.steps.receipt import Receipt
 from pipelines import inspect_shards
 from pipelines.runtime import workspace_for
@@ -33,10 +33,10 @@ def shard_datasets(
     receipts = []
     for name in datasets:
         folder = data.raw_folder(home, name, raw)
-        made_from = data.source_digests(name) | {"raw": data.raw_fingerprint(folder)}
+        made_from = step_inputs.source_digests(name) | {"raw": step_inputs.raw_fingerprint(folder)}
         for split in data.splits(home, name, raw):
             # What was rejected may be whole by now, and pictures are not in the fingerprint. Finished shards are kept.
-            again = data.has_rejects(home, f"{name}/{split}")
+            again = step_inputs.has_rejects(home, f"{name}/{split}")
             ask = shard.with_options(refresh_cache=True) if again else shard
             receipts.append(done(ask, str(home.root), name, split, folder, made_from, rebuild))
             inspect_shards.show(home, f"{name}/{split}")

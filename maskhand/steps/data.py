@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -18,10 +16,7 @@ from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
-    from maskhand.config import Recipe
-    from maskhand.conventions import Side
     from maskhand.shards.manifest import Manifest
-    from maskhand.training.checkpoint import Kind
 
 SYNTHETIC = "freihand_synth"
 """The data set of the catalogue that this machine renders itself."""
@@ -31,11 +26,6 @@ LETTER_DETECTOR = "litert-hand"
 """The same for text to mesh: its data set, the splits that are used, whose 2D keypoints."""
 PER_LETTER = 20
 """Pictures of each letter, unless asked for otherwise."""
-PICTURES = (".jpg", ".jpeg", ".png")
-RAW_DEPTH = 3
-"""How many folders deep the annotation files of a published data set may lie."""
-MOCAP = "mocap.npz"
-"""Poses without pictures, beside the files of a raw data set."""
 
 
 def synthesise(
@@ -209,106 +199,11 @@ def raw_folder(workspace: Workspace, dataset: str, raw: str | None) -> str:
     return raw or str(workspace.raw / dataset)
 
 
-def raw_fingerprint(folder: str) -> str:
-    """12 hex digits that change when published files do: name, size and time (S3: ETag) of all but the pictures."""
-    if storage.is_remote(folder):
-        etags = storage.list_etags(folder).items()
-        facts = [f"{uri} {etag}" for uri, etag in etags if not uri.lower().endswith(PICTURES)]
-    else:
-        root, facts = Path(folder), []
-        for depth in range(RAW_DEPTH):
-            for path in root.glob("*/" * depth + "*.*"):
-                if path.suffix.lower() not in PICTURES and path.is_file():
-                    about = path.stat()
-                    facts.append(f"{path.relative_to(root)} {about.st_size} {about.st_mtime_ns}")
-    return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
-
-
 def verify(workspace: Workspace, name_or_uri: str) -> list[str]:
     """What is wrong with a shard set and its sidecars, a sentence each; empty when they are whole."""
     from maskhand.shards.verify import verify as problems
 
     return [p.message for p in problems(uri_of_set(workspace, name_or_uri))]
-
-
-def data_digest(workspace: Workspace, name: str) -> str:
-    """Digest of the pictures and annotations of a shard set (12 hex digits)."""
-    from maskhand.shards.manifest import read_manifest
-
-    return read_manifest(workspace.shard_set(name), IMAGES).digest
-
-
-def detector_version(workspace: Workspace, detector: str) -> str:
-    """Names a detector's weights and procedure; its model files are fetched where that is needed (AssetError)."""
-    from maskhand.annotate.detectors import load_detector
-
-    return load_detector(detector, workspace.assets).version
-
-
-def has_rejects(workspace: Workspace, name: str) -> bool:
-    """Does a finished shard set lack samples of its plan?"""
-    from maskhand.shards.manifest import find_manifest
-
-    manifest = find_manifest(workspace.shard_set(name), IMAGES)
-    return manifest is not None and sum(manifest.rejects.values()) > 0
-
-
-def source_digests(dataset: str) -> dict[str, str]:
-    """What decides the samples and targets made of a data set's published files, beside these: card and hand models."""
-    from maskhand.catalog import load_spec
-
-    digests = {"card": load_spec(dataset).digest(), "hand_model": _hand_digest()}
-    with contextlib.suppress(FileNotFoundError):  # sets without annotated left hands do without it
-        digests["left_hand_model"] = _hand_digest("left")
-    return digests
-
-
-def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[str, str]:
-    """Everything outside the recipe that decides the outcome of a training: name -> digest (12 hex digits)."""
-    from maskhand.shards.manifest import read_manifest
-
-    if kind == "tokenizer":
-        sets, parts = recipe.data.pose_sets, [MANO]
-    else:
-        sets, parts = recipe.data.train, [IMAGES, MANO]
-        if recipe.data.keypoints.train_source != "annotated":
-            parts.append(keypoint_part(recipe.data.keypoints.detector))
-    digests = {
-        f"{name}/{part}": read_manifest(workspace.shard_set(name), part).digest for name in sets for part in parts
-    }
-    if kind == "tokenizer":
-        digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, recipe))}
-    return digests | {"hand_model": _hand_digest(), "models": _models_digest()}
-
-
-def _hand_digest(side: Side = "right") -> str:
-    from maskhand.hand.model_file import default_hand_path, load_hand_model
-
-    return load_hand_model(default_hand_path(side)).digest
-
-
-def _models_digest() -> str:
-    """Of the networks' source: weights of other networks cannot be resumed. Other code may change under a run."""
-    digest = hashlib.sha256()
-    for path in sorted((Path(__file__).parents[1] / "models").glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def mocap_files(workspace: Workspace, recipe: Recipe) -> tuple[str, ...]:
-    """The pose-only files beside the raw data sets of a recipe that wants them; FileNotFoundError without any."""
-    if not recipe.data.mocap:
-        return ()
-    paths = [
-        workspace.raw / dataset / MOCAP for dataset in sorted({n.partition("/")[0] for n in recipe.data.pose_sets})
-    ]
-    found = tuple(str(path) for path in paths if path.is_file())
-    if not found:
-        raise FileNotFoundError(
-            f"{', '.join(map(str, paths))}: not found, but data.mocap is true; `maskhand synth` makes the file of the "
-            "synthetic set, --set data.mocap=false does without"
-        )
-    return found
 
 
 def _receipt(set_uri: str, part: str, manifest: Manifest) -> Receipt:
@@ -337,7 +232,3 @@ def uri_of_set(workspace: Workspace, name_or_uri: str) -> str:
     """Where a shard set is: a URI or an existing folder as it is, a name such as freihand/training in the workspace."""
     is_uri = "://" in name_or_uri or Path(name_or_uri).is_dir()
     return storage.absolute(name_or_uri) if is_uri else workspace.shard_set(name_or_uri)
-
-
-def _sha256_12(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]

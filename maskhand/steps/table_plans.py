@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from maskhand import storage
 from maskhand.progress import Progress
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
-from maskhand.steps import data
+from maskhand.steps import data, step_inputs
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -155,9 +155,9 @@ def digests(workspace: Workspace, wanted: RowPlan) -> dict[str, str]:
     text = repr((*measured, rows.embedded().generated))
     found = {"recipe": wanted.recipe.digest(), "row": hashlib.sha256(text.encode()).hexdigest()[:12]}
     if wanted.row.trains:
-        found |= data.training_digests(workspace, "tokenizer", wanted.recipe)
+        found |= step_inputs.training_digests(workspace, "tokenizer", wanted.recipe)
         if wanted.row.measure != "tokenizer":
-            found |= data.training_digests(workspace, "transformer", wanted.recipe)
+            found |= step_inputs.training_digests(workspace, "transformer", wanted.recipe)
     for name in wanted.sets.values():
         for part in (IMAGES, MANO, keypoint_part(wanted.recipe.data.keypoints.detector)):
             manifest = find_manifest(workspace.shard_set(name), part)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskhand.progress import Progress
 from maskhand.shards.layout import IMAGES, MANO
-from maskhand.steps import data
+from maskhand.steps import step_inputs
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
@@ -35,7 +35,7 @@ def train_tokenizer(
 
     wanted = load_recipe(recipe, overrides)
     inputs = _inputs(workspace, "tokenizer", wanted, label)
-    job = tokenizer_loop.TokenizerJob(wanted, workspace.shards_uri, data.mocap_files(workspace, wanted))
+    job = tokenizer_loop.TokenizerJob(wanted, workspace.shards_uri, step_inputs.mocap_files(workspace, wanted))
     steps = wanted.tokenizer_training.optim.steps
     return _train("tokenizer", tokenizer_loop.run, job, wanted, inputs, steps, TOKENIZER_FILE, workspace, progress)
 
@@ -96,7 +96,7 @@ def _inputs(
     """The same without the recipe, whose part in the identity of a run depends on the kind of training."""
     from maskhand.training.checkpoint import tokenizer_folder
 
-    digests = data.training_digests(workspace, kind, recipe) | ({"label": label} if label else {})
+    digests = step_inputs.training_digests(workspace, kind, recipe) | ({"label": label} if label else {})
     if tokenizer is not None:
         digests["tokenizer"] = Receipt.of(str(tokenizer_folder(tokenizer) / TOKENIZER_FILE)).digest
     return digests

@@ -44,14 +44,14 @@ class FakeSteps:
 
 @pytest.fixture
 def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
-    from maskhand.steps import data, evaluate, inspection, train
+    from maskhand.steps import evaluate, inspection, step_inputs, train
 
     fake = FakeSteps(tmp_path / "results")
     sheet = tmp_path / "sheet.png"
     sheet.write_bytes(b"\x89PNG")
-    monkeypatch.setattr(data, "training_digests", lambda *_: {"set/images": "d1"})
-    monkeypatch.setattr(data, "source_digests", lambda _: {"card": "c1", "hand_model": "h1"})
-    monkeypatch.setattr(data, "detector_version", lambda *_: "w1")
+    monkeypatch.setattr(step_inputs, "training_digests", lambda *_: {"set/images": "d1"})
+    monkeypatch.setattr(step_inputs, "source_digests", lambda _: {"card": "c1", "hand_model": "h1"})
+    monkeypatch.setattr(step_inputs, "detector_version", lambda *_: "w1")
     monkeypatch.setattr(
         evaluate, "input_digests", lambda _, model, __: {"model": Receipt.of(f"{model}/done.json").digest}
     )
@@ -98,16 +98,16 @@ def test_an_edited_recipe_is_trained_again(steps: FakeSteps, tmp_path: Path) -> 
 def test_another_card_or_hand_model_asks_for_shards_and_targets_again(
     steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maskhand.steps import data
+    from maskhand.steps import data, step_inputs
     from pipelines.annotate_shards import annotate_shards
     from pipelines.shard_datasets import shard_datasets
 
     monkeypatch.setattr(data, "splits", lambda *_: ["training"])
-    monkeypatch.setattr(data, "data_digest", lambda *_: "d1")
+    monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
     for name in ("shard", "annotate_keypoints", "annotate_mano"):
         monkeypatch.setattr(data, name, steps.make(name))
     for card in ("c1", "c1", "c2"):
-        monkeypatch.setattr(data, "source_digests", lambda _, card=card: {"card": card})
+        monkeypatch.setattr(step_inputs, "source_digests", lambda _, card=card: {"card": card})
         shard_datasets(workspace=str(tmp_path))
         annotate_shards(["freihand_synth/training"], workspace=str(tmp_path))
     assert steps.ran["shard"] == steps.ran["annotate_mano"] == 2 and steps.ran["annotate_keypoints"] == 1
@@ -116,20 +116,20 @@ def test_another_card_or_hand_model_asks_for_shards_and_targets_again(
 def test_rejected_samples_and_another_detectors_weights_are_asked_for_again(
     steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maskhand.steps import data
+    from maskhand.steps import data, step_inputs
     from pipelines.annotate_shards import annotate_shards
     from pipelines.shard_datasets import shard_datasets
 
     monkeypatch.setattr(data, "splits", lambda *_: ["training"])
-    monkeypatch.setattr(data, "data_digest", lambda *_: "d1")
+    monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
     for name in ("shard", "annotate_keypoints", "annotate_mano"):
         monkeypatch.setattr(data, name, steps.make(name))
     for rejects, asked in ((False, 1), (True, 2), (True, 3), (False, 3)):
-        monkeypatch.setattr(data, "has_rejects", lambda *_, rejects=rejects: rejects)
+        monkeypatch.setattr(step_inputs, "has_rejects", lambda *_, rejects=rejects: rejects)
         shard_datasets(workspace=str(tmp_path))
         assert steps.ran["shard"] == asked
     for version, asked in (("w1", 1), ("w1", 1), ("w2", 2)):
-        monkeypatch.setattr(data, "detector_version", lambda *_, version=version: version)
+        monkeypatch.setattr(step_inputs, "detector_version", lambda *_, version=version: version)
         annotate_shards(["freihand_synth/training"], workspace=str(tmp_path))
         assert steps.ran["annotate_keypoints"] == asked and steps.ran["annotate_mano"] == 1
 
@@ -182,12 +182,12 @@ def test_artifacts_have_stable_keys_and_the_event_names_the_model(
 def test_the_quickstart_goes_through_every_stage_once_and_says_where_to_look(
     steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from maskhand.steps import data
+    from maskhand.steps import data, step_inputs
     from pipelines import quickstart
 
     monkeypatch.setattr(quickstart, "ray_session", nullcontext)
     monkeypatch.setattr(data, "splits", lambda *_: ["training", "evaluation"])
-    monkeypatch.setattr(data, "data_digest", lambda *_: "d1")
+    monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
     for name in ("synthesise", "shard", "annotate_keypoints", "annotate_mano"):
         monkeypatch.setattr(data, name, steps.make(name))
     for _ in range(2):

@@ -20,7 +20,7 @@ from maskhand.shards.build import build_shards
 from maskhand.shards.mixture import TrainingStream
 from maskhand.shards.reader import iterate_samples
 from maskhand.shards.verify import verify
-from maskhand.steps import data, inspection
+from maskhand.steps import inspection, step_inputs
 from maskhand.storage import MissingFileError, StorageError
 from maskhand.workspace import Workspace
 
@@ -108,7 +108,7 @@ def test_the_fingerprint_of_raw_data_follows_the_objects(server: S3Server) -> No
     seen = []
     for name, content in (("a/labels.json", b"[1]"), ("a/labels.json", b"[2]"), ("a/x.JPG", b"x"), ("b.json", b"1")):
         storage.write_bytes_atomic(f"{folder}/{name}", content)
-        seen.append(data.raw_fingerprint(folder))
+        seen.append(step_inputs.raw_fingerprint(folder))
     assert seen[1] == seen[2] and len(set(seen)) == 3
 
 

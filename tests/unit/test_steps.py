@@ -22,7 +22,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
 from maskhand.shards.layout import ShardError
-from maskhand.steps import data, train
+from maskhand.steps import data, step_inputs, train
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
 from maskhand.tracking import Tracker
@@ -47,30 +47,30 @@ def test_the_fingerprint_of_raw_data_follows_annotations_not_pictures(tmp_path: 
     (tmp_path / "annotations" / "train").mkdir(parents=True)
     label = tmp_path / "annotations" / "train" / "joints.json"
     label.write_text("{}")
-    first = data.raw_fingerprint(str(tmp_path))
+    first = step_inputs.raw_fingerprint(str(tmp_path))
     (tmp_path / "picture.jpg").write_bytes(b"x")
-    assert data.raw_fingerprint(str(tmp_path)) == first
+    assert step_inputs.raw_fingerprint(str(tmp_path)) == first
     os.utime(label, ns=(1, 1))
-    second = data.raw_fingerprint(str(tmp_path))
+    second = step_inputs.raw_fingerprint(str(tmp_path))
     assert second != first
     (tmp_path / "more.json").write_text("{}")
-    assert data.raw_fingerprint(str(tmp_path)) not in (first, second)
+    assert step_inputs.raw_fingerprint(str(tmp_path)) not in (first, second)
 
 
 def test_what_shards_are_made_of_is_the_card_and_the_hand_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = data.source_digests("freihand")
+    own = step_inputs.source_digests("freihand")
     card = tmp_path / "catalogue" / "freihand" / "card.yaml"
     card.parent.mkdir(parents=True)
     text = (catalogue_dirs()[0] / "freihand" / "card.yaml").read_text()
     card.write_text(text.replace("units: m\n", "units: mm\n"))
     monkeypatch.setenv("MASKHAND_CATALOG", str(card.parents[1]))
-    other_card = data.source_digests("freihand")
+    other_card = step_inputs.source_digests("freihand")
     assert other_card["card"] != own["card"] and other_card["hand_model"] == own["hand_model"]
     (tmp_path / "MANO_RIGHT.pkl").write_bytes((OPEN_HAND_FOLDER / "OPEN_HAND_RIGHT.pkl").read_bytes() + b"\n")
     monkeypatch.setenv("MASKHAND_MANO_DIR", str(tmp_path))
-    assert data.source_digests("freihand")["hand_model"] != own["hand_model"]
+    assert step_inputs.source_digests("freihand")["hand_model"] != own["hand_model"]
 
 
 def test_a_training_asks_for_what_it_reads_alone(tmp_path: Path) -> None:
@@ -79,23 +79,23 @@ def test_a_training_asks_for_what_it_reads_alone(tmp_path: Path) -> None:
     annotate_mano(uri)
     recipe = load_recipe("tiny", ["data.train={freihand_synth/training: 1.0}", "data.mocap=false"])
     part, poses = "freihand_synth/training", {"hand_model", "models"}
-    assert data.training_digests(home, "tokenizer", recipe).keys() == poses | {f"{part}/mano"}
+    assert step_inputs.training_digests(home, "tokenizer", recipe).keys() == poses | {f"{part}/mano"}
     with pytest.raises(ShardError, match="keypoints"):
-        data.training_digests(home, "transformer", recipe)
+        step_inputs.training_digests(home, "transformer", recipe)
     annotated = load_recipe("tiny", ["data.keypoints.train_source=annotated"])
-    found = data.training_digests(home, "transformer", annotated)
+    found = step_inputs.training_digests(home, "transformer", annotated)
     assert found.keys() == poses | {f"{part}/images", f"{part}/mano"}
 
 
 def test_a_pose_file_that_is_asked_for_and_absent_is_a_sentence(tmp_path: Path) -> None:
     home, recipe = Workspace(tmp_path, str(tmp_path / "shards")), load_recipe("tiny")
     with pytest.raises(FileNotFoundError, match=r"freihand_synth/mocap.npz: not found, but data.mocap is true"):
-        data.mocap_files(home, recipe)
+        step_inputs.mocap_files(home, recipe)
     path = home.raw / "freihand_synth" / "mocap.npz"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"x")
-    assert data.mocap_files(home, recipe) == (str(path),)
-    assert data.mocap_files(home, load_recipe("tiny_text")) == ()
+    assert step_inputs.mocap_files(home, recipe) == (str(path),)
+    assert step_inputs.mocap_files(home, load_recipe("tiny_text")) == ()
 
 
 def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
@@ -110,8 +110,8 @@ def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
     digests = {"freihand_synth/training/mano": "d"}
     monkeypatch.setattr(cluster_train, "fit", lambda *_, **__: kept)
     monkeypatch.setattr(session, "ray_session", nullcontext)
-    monkeypatch.setattr(data, "training_digests", lambda *_: digests)
-    monkeypatch.setattr(data, "mocap_files", lambda *_: ())
+    monkeypatch.setattr(step_inputs, "training_digests", lambda *_: digests)
+    monkeypatch.setattr(step_inputs, "mocap_files", lambda *_: ())
     receipt = train.train_tokenizer(home, "tiny", [], "", silent)
     (run,) = Tracker.of(home).history("tokenizer")
     assert run.run_id == receipt.numbers["run_id"]
@@ -137,7 +137,7 @@ def test_another_sampler_makes_another_model_of_the_same_training(
 
     monkeypatch.setattr(cluster_train, "fit", fit)
     monkeypatch.setattr(session, "ray_session", nullcontext)
-    monkeypatch.setattr(data, "training_digests", lambda *_: {"freihand_synth/training/images": "d"})
+    monkeypatch.setattr(step_inputs, "training_digests", lambda *_: {"freihand_synth/training/images": "d"})
     ask = lambda *changes: train.train_transformer(home, "tiny", changes, "open", "", silent)  # noqa: E731
     plain, longer = ask(), ask("sampler.iterations=9")
     assert len(set(names)) == 1, "one training"

@@ -1,0 +1,122 @@
+"""What decides the outcome of a step, as digests: a flow asks for a step again when one of them has changed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskhand import storage
+from maskhand.shards.layout import IMAGES, MANO, keypoint_part
+from maskhand.workspace import Workspace
+
+if TYPE_CHECKING:
+    from maskhand.config import Recipe
+    from maskhand.conventions import Side
+    from maskhand.training.checkpoint import Kind
+
+PICTURES = (".jpg", ".jpeg", ".png")
+RAW_DEPTH = 3
+"""How many folders deep the annotation files of a published data set may lie."""
+MOCAP = "mocap.npz"
+"""Poses without pictures, beside the files of a raw data set."""
+
+
+def data_digest(workspace: Workspace, name: str) -> str:
+    """Digest of the pictures and annotations of a shard set (12 hex digits)."""
+    from maskhand.shards.manifest import read_manifest
+
+    return read_manifest(workspace.shard_set(name), IMAGES).digest
+
+
+def raw_fingerprint(folder: str) -> str:
+    """12 hex digits that change when published files do: name, size and time (S3: ETag) of all but the pictures."""
+    if storage.is_remote(folder):
+        etags = storage.list_etags(folder).items()
+        facts = [f"{uri} {etag}" for uri, etag in etags if not uri.lower().endswith(PICTURES)]
+    else:
+        root, facts = Path(folder), []
+        for depth in range(RAW_DEPTH):
+            for path in root.glob("*/" * depth + "*.*"):
+                if path.suffix.lower() not in PICTURES and path.is_file():
+                    about = path.stat()
+                    facts.append(f"{path.relative_to(root)} {about.st_size} {about.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
+
+
+def has_rejects(workspace: Workspace, name: str) -> bool:
+    """Does a finished shard set lack samples of its plan?"""
+    from maskhand.shards.manifest import find_manifest
+
+    manifest = find_manifest(workspace.shard_set(name), IMAGES)
+    return manifest is not None and sum(manifest.rejects.values()) > 0
+
+
+def detector_version(workspace: Workspace, detector: str) -> str:
+    """Names a detector's weights and procedure; its model files are fetched where that is needed (AssetError)."""
+    from maskhand.annotate.detectors import load_detector
+
+    return load_detector(detector, workspace.assets).version
+
+
+def source_digests(dataset: str) -> dict[str, str]:
+    """What decides the samples and targets made of a data set's published files, beside these: card and hand models."""
+    from maskhand.catalog import load_spec
+
+    digests = {"card": load_spec(dataset).digest(), "hand_model": _hand_digest()}
+    with contextlib.suppress(FileNotFoundError):  # sets without annotated left hands do without it
+        digests["left_hand_model"] = _hand_digest("left")
+    return digests
+
+
+def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[str, str]:
+    """Everything outside the recipe that decides the outcome of a training: name -> digest (12 hex digits)."""
+    from maskhand.shards.manifest import read_manifest
+
+    if kind == "tokenizer":
+        sets, parts = recipe.data.pose_sets, [MANO]
+    else:
+        sets, parts = recipe.data.train, [IMAGES, MANO]
+        if recipe.data.keypoints.train_source != "annotated":
+            parts.append(keypoint_part(recipe.data.keypoints.detector))
+    digests = {
+        f"{name}/{part}": read_manifest(workspace.shard_set(name), part).digest for name in sets for part in parts
+    }
+    if kind == "tokenizer":
+        digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, recipe))}
+    return digests | {"hand_model": _hand_digest(), "models": _models_digest()}
+
+
+def mocap_files(workspace: Workspace, recipe: Recipe) -> tuple[str, ...]:
+    """The pose-only files beside the raw data sets of a recipe that wants them; FileNotFoundError without any."""
+    if not recipe.data.mocap:
+        return ()
+    paths = [
+        workspace.raw / dataset / MOCAP for dataset in sorted({n.partition("/")[0] for n in recipe.data.pose_sets})
+    ]
+    found = tuple(str(path) for path in paths if path.is_file())
+    if not found:
+        raise FileNotFoundError(
+            f"{', '.join(map(str, paths))}: not found, but data.mocap is true; `maskhand synth` makes the file of the "
+            "synthetic set, --set data.mocap=false does without"
+        )
+    return found
+
+
+def _hand_digest(side: Side = "right") -> str:
+    from maskhand.hand.model_file import default_hand_path, load_hand_model
+
+    return load_hand_model(default_hand_path(side)).digest
+
+
+def _models_digest() -> str:
+    """Of the networks' source: weights of other networks cannot be resumed. Other code may change under a run."""
+    digest = hashlib.sha256()
+    for path in sorted((Path(__file__).parents[1] / "models").glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _sha256_12(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
