@@ -9,24 +9,32 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO
+from pathlib import Path
 
 from maskhand import storage
 
 _CHUNK = 1 << 20
 
+CACHE = "MASKHAND_CACHE"
+"""Environment variable: a folder on this machine that keeps copies of the tars of remote sets, for all processes."""
+
 
 class KeptFile:
     """A file that is readable at any place for as long as it is held, whatever happens to its name.
 
-    A local file is the file itself, an object is a copy without a name in the temporary folder (`TMPDIR`). Raises
-    MissingFileError and StorageError.
+    A local file is the file itself, an object its copy: in the cache, under its sha256, or without a name in the
+    temporary folder (`TMPDIR`). Raises MissingFileError and StorageError.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, sha256: str) -> None:
         self.uri = uri
-        with storage.open_stream(uri) as stream:
-            self._descriptor = _copy(stream, uri) if storage.is_remote(uri) else os.dup(stream.fileno())
+        if not storage.is_remote(uri):
+            self._descriptor = _descriptor(uri)
+        elif cache := os.environ.get(CACHE):
+            self.uri = _cached(uri, Path(cache) / f"{sha256}.tar")
+            self._descriptor = _descriptor(self.uri)
+        else:
+            self._descriptor = _nameless_copy(uri)
         weakref.finalize(self, os.close, self._descriptor)
 
     def read(self, begin: int = 0, end: int | None = None) -> bytes:
@@ -42,10 +50,24 @@ class KeptFile:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _copy(stream: IO[bytes], uri: str) -> int:
-    """Descriptor of a nameless copy."""
+def _descriptor(path: str) -> int:
+    with storage.open_stream(path) as stream:
+        return os.dup(stream.fileno())
+
+
+def _cached(uri: str, copy: Path) -> str:
+    """The path of an object's copy, which is fetched unless another process, or an earlier visit, has done so."""
+    if not copy.exists():
+        with storage.open_stream(uri) as stream, storage.atomic_writer(copy) as write:
+            while piece := stream.read(_CHUNK):
+                write(piece)
+    return str(copy)
+
+
+def _nameless_copy(uri: str) -> int:
+    """Its descriptor."""
     try:
-        with tempfile.TemporaryFile() as copy:
+        with tempfile.TemporaryFile() as copy, storage.open_stream(uri) as stream:
             shutil.copyfileobj(stream, copy, _CHUNK)
             copy.flush()
             return os.dup(copy.fileno())

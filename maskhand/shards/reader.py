@@ -137,9 +137,9 @@ def keep_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
     """The same, checked alike, but members are read from the tar when they are asked for."""
     uri = tar_uri(part_uri, entry.name)
     with _listed(uri):
-        file = KeptFile(uri)
+        file = KeptFile(uri, entry.sha256)
     data = file.read()
-    _check_content(uri, data, entry)
+    _check_content(file.uri, data, entry)
     if (places := plain_places(data)) is None:
         return check_tar(uri, data, entry)
     _check_count(uri, len(places), entry)

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_damaged_tars_are_refused(
 
 def test_a_kept_file_that_becomes_shorter_is_an_error_not_an_end(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
-    kept = KeptFile(str(tmp_path / "file"))
+    kept = KeptFile(str(tmp_path / "file"), "")
     assert (kept.read(), kept.read(2, 5)) == (b"0123456789", b"234")
     os.truncate(tmp_path / "file", 4)
     with pytest.raises(storage.StorageError, match="became shorter"):
@@ -118,7 +119,26 @@ def test_without_room_for_a_copy_the_folder_is_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(storage, "open_stream", lambda uri: stream)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(storage.StorageError, match=r"nowhere: no copy of s3://bucket/a.tar can be kept.*TMPDIR"):
-        KeptFile("s3://bucket/a.tar")
+        KeptFile("s3://bucket/a.tar", "")
+
+
+def test_with_a_cache_an_object_is_fetched_once_for_all_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "object").write_bytes(b"content")
+    fetched: list[str] = []
+
+    def open_stream(uri: str) -> IO[bytes]:
+        fetched.append(uri)
+        return open(tmp_path / "object" if storage.is_remote(uri) else uri, "rb")
+
+    monkeypatch.setattr(storage, "open_stream", open_stream)
+    monkeypatch.setenv("MASKHAND_CACHE", str(tmp_path / "cache"))
+    first, second = (KeptFile("s3://bucket/a.tar", "abc") for _ in range(2))
+    assert first.read() == second.read() == b"content"
+    assert fetched.count("s3://bucket/a.tar") == 1
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["abc.tar"]
+    assert first.uri == str(tmp_path / "cache" / "abc.tar"), "what is said to be damaged is the copy"
 
 
 def test_a_stream_over_a_large_set_is_that_over_a_small_one(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
