@@ -19,6 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 RECIPES = Path(__file__).parent / "recipes"
 
 
+ASKED = ("sampler.", "evaluate.")
+"""Sections of a recipe that say how a finished model is asked and measured."""
+
+
 class ConfigError(ValueError):
     """A recipe or an override that cannot be used; the message names the key and what to do."""
 
@@ -248,6 +252,19 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     for override in overrides:
         _apply_override(values, override)
     return parse_recipe(values, source=str(name_or_path))
+
+
+def ask_otherwise(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """A trained model's recipe with other values below `sampler.` and `evaluate.`; ConfigError for any other key."""
+    values = recipe.model_dump(mode="json")
+    for override in overrides:
+        if not override.startswith(ASKED):
+            raise ConfigError(
+                f"override {override!r}: a trained model is what it is; only keys below {' and '.join(ASKED)} say how "
+                "it is asked"
+            )
+        _apply_override(values, override)
+    return parse_recipe(values, source=recipe.name)
 
 
 def parse_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:

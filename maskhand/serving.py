@@ -30,9 +30,10 @@ class HandPredictor(PythonModel):
     """
 
     def load_context(self, context: Any) -> None:
+        from maskhand.device import accelerator
         from maskhand.models.bundle import ModelBundle
 
-        self._bundle = ModelBundle.load(context.artifacts["bundle"])
+        self._bundle = ModelBundle.load(context.artifacts["bundle"], device=accelerator())
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         from maskhand.predict import predict_hands

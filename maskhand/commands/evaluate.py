@@ -17,6 +17,7 @@ app = typer.Typer()
         "evaluate",
         "evaluate --on freihand_synth/evaluation",
         "evaluate --model models:/maskhand@champion --benchmark synthetic --workers 2",
+        "evaluate --set evaluate.iterations=[1,10] --set sampler.temperature=1",
     )
 )
 def evaluate(
@@ -31,6 +32,10 @@ def evaluate(
     workers: Annotated[
         int, typer.Option(min=1, help="Ray workers, each with a GPU where Ray has some; any number gives the same.")
     ] = 1,
+    changes: Annotated[
+        list[str],
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Ask it otherwise: keys below sampler. and evaluate."),
+    ] = [],  # noqa: B006
     workspace: WorkspaceOption = None,
 ) -> None:
     """Measure a model on held-out shard sets, beside a predictor that always says the mean pose."""
@@ -40,7 +45,7 @@ def evaluate(
     home = current_workspace()
     sets = [*on, *(step.benchmark_sets(home, benchmark) if benchmark else [])]
     with shown_progress("evaluate") as progress:
-        receipt = step.evaluate(home, model, sets, progress, workers)
+        receipt = step.evaluate(home, model, sets, progress, workers, changes)
     print_table("evaluation", *step.table(receipt))
     typer.echo(step.page_uri(receipt))
     say(receipt)

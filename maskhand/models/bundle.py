@@ -48,8 +48,13 @@ class ModelBundle:
     metadata: Mapping[str, Any]
     """What the training run wanted to remember: step, metrics, data digests."""
     hand_digest: str
-    digest: str
-    """12 hex digits over what decides its answers: weights and sampler."""
+    weights_sha256: str
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits over what decides its answers: weights and sampler."""
+        sampler = json.dumps(self.recipe.sampler.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256((self.weights_sha256 + sampler).encode()).hexdigest()[:12]
 
     def require(self, condition: Literal["image", "text"]) -> None:
         """BundleError when the model looks at something else than pictures (`image`), or captions (`text`)."""
@@ -69,7 +74,7 @@ class ModelBundle:
             sha256 = _sha256(staging / "model.pt")
             about = {"format": FORMAT, "hand_digest": model.mano.digest, "sha256": sha256, "metadata": dict(metadata)}
             _write_about(staging, about, recipe)
-        return cls(model, recipe, dict(metadata), model.mano.digest, _digest(sha256, recipe))
+        return cls(model, recipe, dict(metadata), model.mano.digest, sha256)
 
     @classmethod
     def restate(cls, source: str | Path, directory: str | Path, recipe: Recipe) -> None:
@@ -119,14 +124,7 @@ class ModelBundle:
             raise BundleError(
                 f"{folder / 'model.pt'}: weights do not fit recipe.json ({error}); export it again"
             ) from None
-        return cls(
-            model.to(device).eval(), recipe, about["metadata"], about["hand_digest"], _digest(about["sha256"], recipe)
-        )
-
-
-def _digest(weights_sha256: str, recipe: Recipe) -> str:
-    sampler = json.dumps(recipe.sampler.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256((weights_sha256 + sampler).encode()).hexdigest()[:12]
+        return cls(model.to(device).eval(), recipe, about["metadata"], about["hand_digest"], about["sha256"])
 
 
 @contextmanager

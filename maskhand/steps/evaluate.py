@@ -6,10 +6,11 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from maskhand import storage
-from maskhand.config import parse_recipe
+from maskhand.config import ask_otherwise, parse_recipe
 from maskhand.progress import Progress
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.steps.measure import load_model, measure_set, training_mean_pose
@@ -81,10 +82,18 @@ def benchmark_sets(workspace: Workspace, benchmark: str) -> list[str]:
     return found
 
 
-def evaluate(workspace: Workspace, model: str, sets: Sequence[str], progress: Progress, workers: int = 1) -> Receipt:
+def evaluate(
+    workspace: Workspace,
+    model: str,
+    sets: Sequence[str],
+    progress: Progress,
+    workers: int = 1,
+    overrides: Sequence[str] = (),
+) -> Receipt:
     """Measure `model` on shard sets (none: its recipe's), beside the mean pose of its training sets if these are here.
 
-    workers: Ray workers who share the batches, on CPU; one is this process, with its accelerator if it has one. The
+    workers: Ray workers who share the batches, each with a GPU where Ray has some; one is this process. overrides:
+    such as sampler.iterations=10, in place of what the model's own recipe says (ConfigError for other sections). The
     receipt names `evaluation.json`; beside it lies report.html, and each set has result.json, table.md,
     samples.parquet, sheet.png and, where its card names a benchmark, the predictions in the official format. Where
     these cannot be written the receipt's `no_submission` says why.
@@ -95,6 +104,7 @@ def evaluate(workspace: Workspace, model: str, sets: Sequence[str], progress: Pr
 
     exported = model_folder(workspace, model)
     bundle = load_model(exported, workers)
+    bundle = replace(bundle, recipe=ask_otherwise(bundle.recipe, overrides))
     baseline = training_mean_pose(workspace, bundle.recipe)
     folder = storage.join(workspace.reports, f"evaluation-{bundle.recipe.name}-{bundle.digest}")
     found: dict[str, Any] = {}

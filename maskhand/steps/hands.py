@@ -23,11 +23,12 @@ def predict(
     hypotheses: int = 0,
 ) -> list[Path]:
     """The hands of a photo as overlay, meshes and JSON in folder `out`; returns the files (see `predict_photo`)."""
+    from maskhand.device import accelerator
     from maskhand.models.bundle import ModelBundle
     from maskhand.predict import predict_photo, read_photo
 
     read_photo(photo)  # a picture that cannot be read should not wait for the model
-    bundle = ModelBundle.load(model_folder(workspace, model))
+    bundle = ModelBundle.load(model_folder(workspace, model), device=accelerator())
     return predict_photo(
         photo,
         bundle,
@@ -43,10 +44,12 @@ def predict(
 
 def generate(workspace: Workspace, text: str, out: Path, model: str, count: int, seed: int) -> list[Path]:
     """Hands that a text calls for, as meshes, picture and JSON in folder `out` (see `generate_files`)."""
+    from maskhand.device import accelerator
     from maskhand.generate import generate_files
     from maskhand.models.bundle import ModelBundle
 
-    return generate_files(ModelBundle.load(model_folder(workspace, model)), text, out, count, seed)
+    bundle = ModelBundle.load(model_folder(workspace, model), device=accelerator())
+    return generate_files(bundle, text, out, count, seed)
 
 
 def findings(summary: Path) -> list[str]:

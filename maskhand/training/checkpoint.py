@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from maskhand.config import Recipe, TokenizerConfig
+from maskhand.config import ASKED, Recipe, TokenizerConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.vq_mano import VQMano
@@ -34,8 +34,6 @@ _READ: dict[Kind, tuple[str, ...]] = {
 }  # fmt: skip
 """Keys and sections of a recipe that decide the weights. A run can be resumed only by as many ranks, with the same ZeRO
 stage."""
-_ASKED = ("sampler", "evaluate", "data.evaluate")
-"""How a finished model is asked and measured."""
 
 
 class TokenizerFileError(ValueError):
@@ -54,7 +52,7 @@ def run_identity(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
 
 def deciding_values(kind: Kind, recipe: Recipe) -> dict[str, str]:
     """The values of a recipe that decide the outcome of one kind of training, by dotted key."""
-    values = _values(recipe, _READ[kind])
+    values = _values(recipe, [f"{part}." for part in _READ[kind]])
     if kind == "tokenizer":
         values["data.pose_sets"] = json.dumps(recipe.data.pose_sets, sort_keys=True)
     return values
@@ -62,11 +60,12 @@ def deciding_values(kind: Kind, recipe: Recipe) -> dict[str, str]:
 
 def asked_digest(recipe: Recipe) -> str:
     """12 hex digits over how a finished model is asked and measured: sampler, iterations, held-out sets."""
-    return hashlib.sha256(json.dumps(_values(recipe, _ASKED), sort_keys=True).encode()).hexdigest()[:12]
+    values = _values(recipe, [*ASKED, "data.evaluate."])
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _values(recipe: Recipe, below: Sequence[str]) -> dict[str, str]:
-    return {k: v for k, v in recipe.flat().items() if any(f"{k}.".startswith(f"{part}.") for part in below)}
+    return {k: v for k, v in recipe.flat().items() if f"{k}.".startswith(tuple(below))}
 
 
 def load_mano(path: str | None) -> ManoLayer:

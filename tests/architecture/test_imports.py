@@ -95,7 +95,7 @@ MAY_USE = {
     "tables": ("config", "catalog", "assets", "shards", "workspace"),
     "provenance": (),
     "tracking": ("config", "workspace", "storage", "serving", "promotion", "provenance"),
-    "serving": ("predict", "models", "batch", "conventions", "hand", "annotate", "assets"),
+    "serving": ("device", "predict", "models", "batch", "conventions", "hand", "annotate", "assets"),
     "cluster": ("training", "annotate", "shards", "config", "storage"),
 }
 """Room of maskhand -> rooms it may use besides itself and `progress`, which is a callback's type."""

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from maskhand import catalog
-from maskhand.config import RECIPES, ConfigError, load_recipe, parse_recipe, recipe_names
+from maskhand.config import RECIPES, ConfigError, ask_otherwise, load_recipe, parse_recipe, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -19,6 +19,18 @@ def test_the_sets_of_a_recipe_are_in_the_catalogue(name: str) -> None:
     for shard_set in (*data.train, *data.pose_sets, *data.evaluate):
         dataset, split = shard_set.split("/")
         catalog.load_spec(dataset).check_split(split)
+
+
+def test_a_trained_model_is_asked_otherwise_and_nothing_else() -> None:
+    recipe = load_recipe("tiny")
+    assert ask_otherwise(recipe, []) == recipe
+    other = ask_otherwise(recipe, ["sampler.top_k=7", "evaluate.iterations=[1,10]"])
+    assert (other.sampler.top_k, other.evaluate.iterations) == (7, (1, 10))
+    assert ask_otherwise(other, ["sampler.top_k=null", "evaluate.iterations=[1,3,5]"]) == recipe
+    with pytest.raises(ConfigError, match=r"'model.dim=9': a trained model is what it is; only keys below sampler\."):
+        ask_otherwise(recipe, ["model.dim=9"])
+    with pytest.raises(ConfigError, match=r"sampler\.top_q: unknown key; did you mean 'top_[kp]'"):
+        ask_otherwise(recipe, ["sampler.top_q=9"])
 
 
 @pytest.mark.parametrize("name", ["tiny", "base"])

@@ -199,6 +199,10 @@ def test_a_partial_benchmark_is_reported_without_its_submission(bundle: ModelBun
     assert str(receipt.numbers["no_submission"]).startswith(f"{name}: a sample's origin has no index")
     assert Path(receipt.folder, name, "sheet.png").is_file() and Path(evaluate_step.page_uri(receipt)).is_file()
     assert not Path(receipt.folder, name, "submission").exists()
+    asked = ("sampler.top_k=3", "evaluate.iterations=[1,4]")
+    otherwise = evaluate_step.evaluate(home, str(folder), [name], silent, overrides=asked)
+    assert otherwise.folder != receipt.folder, "another model, as its answers are"
+    assert [row[1] for row in evaluate_step.table(otherwise)[1]] == ["T=1", "T=4"]
     run_id = evaluate_step.track(home, receipt)
     (kept,) = Tracker.of(home).history("evaluation")
     assert kept.run_id == run_id and kept.metrics[f"eval/{name}/T2/pa_mpjpe_mm"] > 0
