@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "StorageError",
     "absolute",
     "atomic_writer",
+    "check_writable",
     "clean_partial",
     "delete",
     "exists",
@@ -160,6 +162,22 @@ def atomic_writer(uri: str | Path) -> Iterator[Callable[[bytes], object]]:
         yield write
         with s3.sentences(uri):
             stack.close()
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make a local folder that is to be written into; StorageError that names it when that is refused.
+
+    Nothing follows for `s3://`: what may be written there the store says at the first object.
+    """
+    if is_remote(folder):
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StorageError(f"{folder}: nothing can be written here ({reason}); choose another folder") from error
 
 
 def list_uris(prefix: str | Path) -> list[str]:

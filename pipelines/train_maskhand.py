@@ -46,7 +46,7 @@ def train_maskhand(
     """
     home = workspace_for(workspace)
     root = str(home.root)
-    folder = tokenizer or train_vq_mano(recipe, overrides, label, root).folder
+    folder = tokenizer or train_vq_mano(recipe, overrides, "", root).folder
     digests = train.input_digests(home, recipe, overrides, label, folder)
     model = done(transformer, root, recipe, overrides, digests, folder, label)
     measured = done(measure, root, model.folder, evaluate.input_digests(home, model.folder, []), [])

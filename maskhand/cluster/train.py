@@ -70,6 +70,7 @@ def fit(
     claim(run_dir, identity)
     if (facts := finished(run_dir)) is not None:
         return result_of(run_dir, facts, started_s, reused=True)
+    _check_resources(name, engine)
     os.environ |= _RAY_TRAIN_ENVIRONMENT
     # Ray's types describe the older version of its own API, hence Any.
     work: Any = functools.partial(_run_worker, loop, reporter, run_dir, engine.threads_per_worker)
@@ -103,6 +104,25 @@ def fit(
     with result.checkpoint.as_directory() as folder:
         facts = finish(run_dir, Path(folder), result.return_value)
     return result_of(run_dir, facts, started_s, reused=False)
+
+
+def _check_resources(name: str, engine: EngineConfig) -> None:
+    """TrainingError when the private session of this machine lacks what the workers need: Ray would wait for ever.
+
+    A cluster may grow when it is asked to, so there it is not an error.
+    """
+    there = ray.cluster_resources()
+    wanted = {"CPU": engine.workers} | ({"GPU": engine.workers} if engine.use_gpu else {})
+    lacking = [
+        f"{count} {kind}s (there are {there.get(kind, 0):.0f})"
+        for kind, count in wanted.items()
+        if there.get(kind, 0) < count
+    ]
+    if lacking and not os.environ.get("RAY_ADDRESS"):
+        raise TrainingError(
+            f"run {name}: engine.workers={engine.workers} with engine.use_gpu={str(engine.use_gpu).lower()} needs "
+            f"{' and '.join(lacking)}; --set engine.workers=..., engine.use_gpu=false, or name a cluster in RAY_ADDRESS"
+        )
 
 
 # --- inside a worker

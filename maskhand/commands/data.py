@@ -74,10 +74,21 @@ def shard(
     place = current_workspace()
     if out is not None:
         place = replace(place, shards_uri=storage.absolute(out))
-    for one in split or data.splits(place, name, raw):
-        with shown_progress(f"shard {name}/{one}") as progress:
-            receipt = data.shard(place, name, one, raw, progress, rebuild)
-        say(receipt)
+    splits = data.checked_splits(place, name, raw, split)
+    storage.check_writable(place.shards_uri)
+    failed = []
+    with data.one_session():
+        for one in splits:
+            try:
+                with shown_progress(f"shard {name}/{one}") as progress:
+                    receipt = data.shard(place, name, one, raw, progress, rebuild)
+            except ValueError as error:  # of this split alone: the others may be whole
+                typer.echo(f"error: {name}/{one}: {error}", err=True)
+                failed.append(one)
+            else:
+                say(receipt)
+    if failed:
+        raise typer.Exit(1)
 
 
 @annotate_app.command(
@@ -95,10 +106,11 @@ def annotate_keypoints(
     """Detect 2D keypoints in every picture of shard sets."""
     from maskhand.steps import data
 
-    for name in sets:
-        with shown_progress(f"keypoints {name}") as progress:
-            receipt = data.annotate_keypoints(current_workspace(), name, detector, progress, rebuild)
-        say(receipt)
+    with data.one_session():
+        for name in sets:
+            with shown_progress(f"keypoints {name}") as progress:
+                receipt = data.annotate_keypoints(current_workspace(), name, detector, progress, rebuild)
+            say(receipt)
 
 
 @annotate_app.command(
@@ -123,10 +135,11 @@ def annotate_mano(
 
     home = current_workspace()
     exported = model_folder(home, model) if model else None
-    for name in sets:
-        with shown_progress(f"mano {name}") as progress:
-            receipt = data.annotate_mano(home, name, progress, rebuild, exported)
-        say(receipt)
+    with data.one_session():
+        for name in sets:
+            with shown_progress(f"mano {name}") as progress:
+                receipt = data.annotate_mano(home, name, progress, rebuild, exported)
+            say(receipt)
 
 
 @app.command(epilog=examples("alphabet", "alphabet --per-letter 50 --seed 7 --rebuild"))
@@ -148,7 +161,7 @@ def alphabet(
 @app.command(epilog=examples("mask freihand/evaluation", "mask hint/TEST_newdays_img --share 0.9"))
 def mask(
     sets: SetsArgument,
-    share: Annotated[float, typer.Option(help="Share of the hand's box that is hidden.")] = 0.8,
+    share: Annotated[float, typer.Option(help="Share of the hand's box that is hidden.", min=0.0, max=0.99)] = 0.8,
     seed: Annotated[int, typer.Option(help="Same seed, same masks.")] = 0,
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
@@ -156,10 +169,11 @@ def mask(
     """Derive evaluation sets of masked hands, SET-masked80; then annotate their keypoints and evaluate on them."""
     from maskhand.steps import data
 
-    for name in sets:
-        with shown_progress(f"mask {name}") as progress:
-            receipt = data.mask(current_workspace(), name, share, seed, progress, rebuild)
-        say(receipt)
+    with data.one_session():
+        for name in sets:
+            with shown_progress(f"mask {name}") as progress:
+                receipt = data.mask(current_workspace(), name, share, seed, progress, rebuild)
+            say(receipt)
 
 
 @app.command(epilog=examples("verify freihand_synth/training", "verify s3://bucket/shards/freihand/training"))
@@ -170,12 +184,16 @@ def verify(
     """Compare every tar with its manifest: truncated, altered, missing or surplus files."""
     from maskhand.steps import data
 
-    problems = [problem for name in sets for problem in data.verify(current_workspace(), name)]
-    for problem in problems:
-        typer.echo(problem, err=True)
-    if problems:
+    damaged = False
+    for name in sets:
+        problems = data.verify(current_workspace(), name)
+        damaged = damaged or bool(problems)
+        for problem in problems:
+            typer.echo(problem, err=True)
+        if not problems:
+            typer.echo(f"{name}: whole, with its sidecars")
+    if damaged:
         raise typer.Exit(1)
-    typer.echo(f"{len(sets)} shard set(s) and their sidecars are whole")
 
 
 @app.command(

@@ -61,4 +61,9 @@ def shown_progress(title: str) -> AbstractContextManager[Progress]:
 
 
 def say(receipt: Receipt) -> None:
-    typer.echo(f"{receipt.uri}  {'  '.join(f'{name}={value}' for name, value in receipt.numbers.items())}".rstrip())
+    """The receipt on a line; what it says in sentences on lines of their own."""
+    sentences = {name: value for name, value in receipt.numbers.items() if isinstance(value, str) and " " in value}
+    facts = [f"{name}={value}" for name, value in receipt.numbers.items() if name not in sentences]
+    typer.echo("  ".join([receipt.uri, *facts]))
+    for name, value in sentences.items():
+        typer.echo(f"  {name.replace('_', ' ')}: {value}")

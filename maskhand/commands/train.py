@@ -22,7 +22,9 @@ train_app = typer.Typer(help="Train with DeepSpeed on Ray workers; repeated, it 
 app.add_typer(train_app, name="train")
 
 
-@train_app.command("tokenizer", epilog=examples("train tokenizer", "train tokenizer --set engine.workers=1"))
+@train_app.command(
+    "tokenizer", epilog=examples("train tokenizer", "train tokenizer --set tokenizer_training.optim.steps=500")
+)
 def train_tokenizer(
     recipe: RecipeOption = "tiny",
     set_: SetOption = [],  # noqa: B006
@@ -32,6 +34,7 @@ def train_tokenizer(
     """VQ-MANO: learn a codebook of hand poses."""
     from maskhand.steps import train
 
+    train.check_tokenizer_overrides(set_)
     with shown_progress("train VQ-MANO") as progress:
         receipt = train.train_tokenizer(current_workspace(), recipe, set_, label, progress)
     say(receipt)
@@ -65,7 +68,8 @@ def train_transformer(
     home = current_workspace()
     if tokenizer is None:
         with shown_progress("train VQ-MANO") as progress:
-            tokenizer = train.train_tokenizer(home, recipe, set_, label, progress).folder
+            tokenizer = train.train_tokenizer(home, recipe, set_, "", progress).folder
     with shown_progress("train masked transformer") as progress:
         receipt = train.train_transformer(home, recipe, set_, tokenizer, label, progress)
     say(receipt)
+    typer.echo(f"measure it:  maskhand evaluate --model {receipt.folder}")

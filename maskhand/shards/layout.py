@@ -44,3 +44,12 @@ def record_uri(part_uri: str, name: str) -> str:
 
 def manifest_uri(part_uri: str) -> str:
     return storage.join(part_uri, MANIFEST)
+
+
+def maker(set_uri: str, part: str) -> str:
+    """The verb that makes a part of the set DATASET/SPLIT."""
+    name = "/".join(set_uri.rstrip("/").split("/")[-2:])
+    dataset, _, split = name.partition("/")
+    if part == IMAGES:
+        return f"shard {dataset} --split {split}"
+    return f"annotate mano {name}" if part == MANO else f"annotate keypoints {name} --detector {part.partition('.')[2]}"

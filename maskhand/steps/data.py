@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskhand import storage
 from maskhand.progress import Progress
-from maskhand.shards.layout import IMAGES, MANO, keypoint_part, manifest_uri
+from maskhand.shards.layout import IMAGES, MANO, ShardError, keypoint_part, manifest_uri
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
@@ -194,6 +196,25 @@ def splits(workspace: Workspace, dataset: str, raw: str | None) -> list[str]:
     return list(present_splits(load_spec(dataset), raw_folder(workspace, dataset, raw)))
 
 
+def checked_splits(workspace: Workspace, dataset: str, raw: str | None, asked: Sequence[str]) -> list[str]:
+    """The splits that are asked for, else those whose files are there; CatalogError for a name that the card lacks."""
+    from maskhand.catalog import load_spec
+
+    spec = load_spec(dataset)
+    for split in asked:
+        spec.check_split(split)
+    return list(asked) or splits(workspace, dataset, raw)
+
+
+@contextmanager
+def one_session() -> Iterator[None]:
+    """One Ray session for a block of steps, which would start one each."""
+    from maskhand.cluster.session import ray_session
+
+    with ray_session():
+        yield
+
+
 def raw_folder(workspace: Workspace, dataset: str, raw: str | None) -> str:
     """Where the published files of a data set are: `raw`, else WORKSPACE/raw/DATASET."""
     return raw or str(workspace.raw / dataset)
@@ -207,13 +228,18 @@ def verify(workspace: Workspace, name_or_uri: str) -> list[str]:
 
 
 def _receipt(set_uri: str, part: str, manifest: Manifest) -> Receipt:
-    rejected = sum(manifest.rejects.values())
-    return Receipt.of(
-        manifest_uri(storage.join(set_uri, part)),
-        samples=manifest.count,
-        rejected=rejected,
-        data_digest=manifest.digest,
-    )
+    part_uri = storage.join(set_uri, part)
+    numbers: dict[str, float | int | str] = {
+        "samples": manifest.count,
+        "rejected": sum(manifest.rejects.values()),
+        "data_digest": manifest.digest,
+    }
+    if manifest.rejects:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(manifest.rejects.items()))
+        numbers["left_out"] = f"{reasons}; a sentence about each is in {storage.join(part_uri, '0*.json')}"
+    if manifest.notes:
+        numbers["notes"] = "; ".join(manifest.notes)
+    return Receipt.of(manifest_uri(part_uri), **numbers)
 
 
 def _count(progress: Progress) -> Callable[[object], None]:
@@ -229,6 +255,17 @@ def _count(progress: Progress) -> Callable[[object], None]:
 
 
 def uri_of_set(workspace: Workspace, name_or_uri: str) -> str:
-    """Where a shard set is: a URI or an existing folder as it is, a name such as freihand/training in the workspace."""
-    is_uri = "://" in name_or_uri or Path(name_or_uri).is_dir()
-    return storage.absolute(name_or_uri) if is_uri else workspace.shard_set(name_or_uri)
+    """Where a shard set is: a URI or an existing folder as it is, a name such as freihand/training in the workspace.
+
+    ShardError for a name of which there is nothing in the workspace's folder.
+    """
+    if "://" in name_or_uri or Path(name_or_uri).is_dir():
+        return storage.absolute(name_or_uri)
+    set_uri, root = workspace.shard_set(name_or_uri), workspace.shards_uri
+    if not storage.is_remote(root) and IMAGES not in storage.list_folders(set_uri):
+        there = [f"{d}/{s}" for d in storage.list_folders(root) for s in storage.list_folders(storage.join(root, d))]
+        of_dataset = [name for name in there if name.startswith(f"{name_or_uri}/")]
+        near = of_dataset or difflib.get_close_matches(name_or_uri, there, n=1)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(there) or 'none'}"
+        raise ShardError(f"{name_or_uri}: no such shard set in {root}; {hint}")
+    return set_uri

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,14 @@ def model_folder(workspace: Workspace, model: str) -> str:
         return model
     from maskhand.tracking import Tracker
 
-    return str(Tracker.of(workspace).bundle_folder(model))
+    try:
+        return str(Tracker.of(workspace).bundle_folder(model))
+    except LookupError as error:
+        trained = sorted(workspace.runs.glob(f"transformer-*/export*/{BUNDLE_FILE}"), key=lambda p: p.stat().st_mtime)
+        newest = f"; trained here, not registered: --model {trained[-1].parent}" if trained else ""
+        raise LookupError(
+            f"{error}; `maskhand run train-maskhand` trains one, measures it and registers it{newest}"
+        ) from None
 
 
 def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict[str, str]:
@@ -106,11 +114,15 @@ def evaluate(
     bundle = load_model(exported, workers)
     bundle = replace(bundle, recipe=ask_otherwise(bundle.recipe, overrides))
     baseline = training_mean_pose(workspace, bundle.recipe)
-    folder = storage.join(workspace.reports, f"evaluation-{bundle.recipe.name}-{bundle.digest}")
+    recipe, sets = bundle.recipe, list(sets or bundle.recipe.data.evaluate)
+    # Another question about the same model has a report of its own.
+    asked = {"sets": sets, "iterations": recipe.evaluate.iterations}
+    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
+    folder = storage.join(workspace.reports, f"evaluation-{recipe.name}-{bundle.digest}-{key}")
     found: dict[str, Any] = {}
     measured: list[Measurement] = []
     notes: list[str] = []
-    for name in sets or bundle.recipe.data.evaluate:
+    for name in sets:
         result = measure_set(workspace, bundle, name, progress, baseline=baseline, workers=workers, folder=exported)
         home = storage.join(folder, name)
         hands = shown_hands(bundle, result)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
+from maskhand import storage
 from maskhand.conventions import Side
 from maskhand.steps.evaluate import model_folder
 from maskhand.workspace import Workspace
@@ -27,7 +28,9 @@ def predict(
     from maskhand.models.bundle import ModelBundle
     from maskhand.predict import predict_photo, read_photo
 
-    read_photo(photo)  # a picture that cannot be read should not wait for the model
+    # A picture that cannot be read, or a folder that cannot be written, should not wait for the model.
+    read_photo(photo)
+    storage.check_writable(out)
     bundle = ModelBundle.load(model_folder(workspace, model), device=accelerator())
     return predict_photo(
         photo,
@@ -48,6 +51,7 @@ def generate(workspace: Workspace, text: str, out: Path, model: str, count: int,
     from maskhand.generate import generate_files
     from maskhand.models.bundle import ModelBundle
 
+    storage.check_writable(out)
     bundle = ModelBundle.load(model_folder(workspace, model), device=accelerator())
     return generate_files(bundle, text, out, count, seed)
 

@@ -73,9 +73,10 @@ def table(receipt: Receipt) -> list[tuple[str, str]]:
     images, read = facts["parts"][IMAGES], facts["read"]
     official = "not stated" if facts["official_count"] is None else f"{facts['official_count']:,}"
     rows = [
-        ("hands in shards", f"{images['count']:,} of {images['planned']:,} published"),
+        ("hands in shards", f"{images['count']:,} of {images['planned']:,} planned"),
         ("pictures, as its makers count them", official),
         *((f"rejected, {reason}", f"{number:,}") for reason, number in images["rejects"].items()),
+        *(("note", note) for note in facts["notes"]),
         *_sidecars(facts["parts"]),
         *((part, "left out: unfinished, or made from other images; annotate again") for part in facts["left_out"]),
         ("hands read here", f"{read:,}"),

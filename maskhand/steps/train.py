@@ -40,6 +40,19 @@ def train_tokenizer(
     return _train("tokenizer", tokenizer_loop.run, job, wanted, inputs, steps, TOKENIZER_FILE, workspace, progress)
 
 
+def check_tokenizer_overrides(overrides: Sequence[str]) -> None:
+    """ConfigError for keys of the transformer, whose sections of a recipe say nothing to VQ-MANO."""
+    from maskhand.config import ConfigError
+
+    for override in overrides:
+        section = override.partition(".")[0]
+        if section in ("training", "model", "sampler", "evaluate"):
+            raise ConfigError(
+                f"override {override!r}: {section} is the transformer's; VQ-MANO is built by tokenizer and trained by "
+                f"tokenizer_training" + (f", say tokenizer_{override}" if section == "training" else "")
+            )
+
+
 def train_transformer(
     workspace: Workspace, recipe: str, overrides: Sequence[str], tokenizer: str, label: str, progress: Progress
 ) -> Receipt:
@@ -50,13 +63,14 @@ def train_transformer(
     """
     from maskhand.config import load_recipe
     from maskhand.training import transformer_loop
-    from maskhand.training.checkpoint import tokenizer_folder
+    from maskhand.training.checkpoint import check_tokenizer, tokenizer_folder
 
     wanted = load_recipe(recipe, overrides)
     if note := starts_from_nothing(wanted):
         logging.getLogger(__name__).warning(note)
     inputs = _inputs(workspace, "transformer", wanted, label, tokenizer)
     tokenizer = str(tokenizer_folder(tokenizer))  # absolute: the workers have a working directory of their own
+    check_tokenizer(tokenizer, wanted.tokenizer)
     job = transformer_loop.TransformerJob(wanted, workspace.shards_uri, tokenizer)
     steps = wanted.training.optim.steps
     return _train("transformer", transformer_loop.run, job, wanted, inputs, steps, BUNDLE_FILE, workspace, progress)
@@ -140,6 +154,9 @@ def _train(
                 on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
             )
         export = done.export_dir if kind == "tokenizer" else _as_asked(done.export_dir, recipe)
+        if export != done.export_dir:  # another model of the same training: told apart, and with its numbers
+            tracker.rename(run_id, f"{name} {export.name}")
+            tracker.log_metrics(run_id, done.metrics)
         progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
         if not (done.reused and tracker.is_finished(run_id)):  # a call may have ended between training and these lines
             tracker.log_history(run_id, done.run_dir / "metrics.jsonl")

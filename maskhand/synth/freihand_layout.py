@@ -138,7 +138,8 @@ def _already_there(root: Path, request: dict[str, Any]) -> bool:
                 f"{k}: {found.get(k)} there, {v} asked" for k, v in request.items() if found.get(k) != v
             )
             raise SynthError(
-                f"{root} already holds another synthetic data set ({differs}); delete it or choose another folder."
+                f"{root} already holds another synthetic data set ({differs}); "
+                "replace it with --rebuild, or choose another workspace"
             )
         return record.name == "synth.json"
     return False

@@ -98,7 +98,7 @@ class Tracker(Runs):
                 name, _, number = name.partition("/")
                 known = self._client.get_model_version(name, number)
         except MlflowException as error:
-            raise LookupError(f"{model_uri}: no such model in {self.uri} ({error.message}); train one first") from None
+            raise LookupError(f"{model_uri}: no such model in {self.uri} ({error.message})") from None
         root = self._artifacts.parent if self._artifacts else Path(tempfile.mkdtemp(prefix="maskhand-models-"))
         # With the run: a registry that was deleted counts its versions from 1 again.
         folder = root / "fetched" / f"{name}-{known.version}-{known.run_id}"

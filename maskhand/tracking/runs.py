@@ -106,6 +106,10 @@ class Runs:
     def end_run(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         self._client.set_terminated(run_id, status)
 
+    def rename(self, run_id: str, name: str) -> None:
+        """Another name of the run on MLflow's pages."""
+        self._client.update_run(run_id, name=name)
+
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Numbers by slashed name, such as `eval/freihand_synth/pa_mpjpe_mm`; NaN and infinity are left out."""
         from mlflow.entities import Metric

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -41,4 +42,6 @@ def import_mlflow(uri: str) -> Any:
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     import mlflow
 
+    for chatty in ("mlflow.store.db.utils", "alembic"):  # what becomes of tables is nobody's business here
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     return mlflow

@@ -121,6 +121,28 @@ def tokenizer_folder(name: str) -> Path:
     return OPEN_TOKENIZER if name == "open" else Path(name).resolve()
 
 
+def check_tokenizer(folder: str | Path, expected: TokenizerConfig) -> None:
+    """TokenizerFileError when the tokenizer exported to `folder` is missing or has other settings; reads no weights."""
+    record = _tokenizer_record(Path(folder))
+    _check_settings(Path(folder), TokenizerConfig.model_validate(record["tokenizer"]), expected)
+
+
+def _tokenizer_record(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "tokenizer.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise TokenizerFileError(f"{folder}: no exported tokenizer here ({error}); train one first") from None
+
+
+def _check_settings(folder: Path, found: TokenizerConfig, expected: TokenizerConfig) -> None:
+    different = [name for name in TokenizerConfig.model_fields if getattr(found, name) != getattr(expected, name)]
+    if different:
+        raise TokenizerFileError(
+            f"{folder}: this tokenizer was trained with other settings of {', '.join(different)}; "
+            + ("it fits the recipe `open`: -r open" if folder == OPEN_TOKENIZER else "train one with this recipe")
+        )
+
+
 def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) -> VQMano:
     """The frozen tokenizer exported to `folder`.
 
@@ -129,22 +151,18 @@ def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) 
     import torch
 
     folder = Path(folder)
+    record = _tokenizer_record(folder)
     try:
-        record = json.loads((folder / "tokenizer.json").read_text())
         data = (folder / "tokenizer.pt").read_bytes()
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+    except FileNotFoundError as error:
         raise TokenizerFileError(f"{folder}: no exported tokenizer here ({error}); train one first") from None
     if hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise TokenizerFileError(
             f"{folder / 'tokenizer.pt'}: its sha256 is not the one in tokenizer.json; train it again"
         )
     config = TokenizerConfig.model_validate(record["tokenizer"])
-    if expected is not None and config != expected:
-        different = [name for name in TokenizerConfig.model_fields if getattr(config, name) != getattr(expected, name)]
-        raise TokenizerFileError(
-            f"{folder}: this tokenizer was trained with other settings of {', '.join(different)}; "
-            "train one with this recipe"
-        )
+    if expected is not None:
+        _check_settings(folder, config, expected)
     tokenizer = VQMano(config)
     tokenizer.load_state_dict(torch.load(folder / "tokenizer.pt", map_location="cpu", weights_only=True))
     return tokenizer.freeze()

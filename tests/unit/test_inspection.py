@@ -201,7 +201,7 @@ def test_the_step_writes_both_files_and_a_table(shard_set: tuple[str, list[HandS
     assert receipt.folder == str(tmp_path / "w/reports/inspect/freihand_synth/test")
     assert json.loads(Path(receipt.uri).read_text())["read"] == 9
     rows = dict(inspection.table(receipt))
-    assert rows["hands in shards"] == "9 of 9 published"
+    assert rows["hands in shards"] == "9 of 9 planned"
     assert rows["mano, rejected, no_mano"] == "1"
     assert rows["has joints_cam_m"] == "7 (77.8 %)"
     assert rows["MANO targets"] == "annotated 7, fitted 1"

@@ -7,8 +7,8 @@ import ray
 from ray.train import UserCallback
 
 from maskhand.cluster.run_folder import TrainingError, follow, read_metrics
-from maskhand.cluster.train import _may_heal, _StopOnProgramError, _ToFileAnd
-from maskhand.config import ConfigError
+from maskhand.cluster.train import _check_resources, _may_heal, _StopOnProgramError, _ToFileAnd
+from maskhand.config import ConfigError, EngineConfig
 
 GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connection reset by peer"
 
@@ -35,6 +35,17 @@ def test_only_what_repetition_mends_is_repeated(error: Exception, heals: bool) -
     else:
         with pytest.raises(type(error)):
             stop.after_exception(None, {0: RuntimeError(GLOO), 1: error})
+
+
+def test_more_than_this_machine_has_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    _check_resources("run", EngineConfig(workers=4))
+    with pytest.raises(TrainingError, match=r"engine.workers=8 .* needs 8 CPUs \(there are 4\); --set engine.workers"):
+        _check_resources("run", EngineConfig(workers=8))
+    with pytest.raises(TrainingError, match=r"use_gpu=true needs 2 GPUs \(there are 0\)"):
+        _check_resources("run", EngineConfig(use_gpu=True))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    _check_resources("run", EngineConfig(workers=8, use_gpu=True))  # a cluster may grow
 
 
 def test_metrics_of_a_restarted_run_count_once(tmp_path) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from hand_sets import make_samples, write_set
+from published_layouts import WRITERS
 
 from maskhand.annotate.mano_targets import annotate_mano
-from maskhand.catalog import catalogue_dirs
+from maskhand.catalog import catalogue_dirs, load_spec
 from maskhand.cluster import session
 from maskhand.cluster import train as cluster_train
 from maskhand.cluster.run_folder import FitResult
-from maskhand.config import load_recipe
+from maskhand.config import ConfigError, load_recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
 from maskhand.models.build import build_model
@@ -22,7 +23,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
 from maskhand.shards.layout import ShardError
-from maskhand.steps import data, step_inputs, train
+from maskhand.steps import data, evaluate, step_inputs, train
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
 from maskhand.tracking import Tracker
@@ -124,7 +125,7 @@ def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
 def test_another_sampler_makes_another_model_of_the_same_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, recipe = Workspace(tmp_path, str(tmp_path / "shards")), load_recipe("tiny")
+    home, recipe = Workspace(tmp_path, str(tmp_path / "shards")), load_recipe("open")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "train/loss": 0.5}\n')
     network = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default())
@@ -138,7 +139,7 @@ def test_another_sampler_makes_another_model_of_the_same_training(
     monkeypatch.setattr(cluster_train, "fit", fit)
     monkeypatch.setattr(session, "ray_session", nullcontext)
     monkeypatch.setattr(step_inputs, "training_digests", lambda *_: {"freihand_synth/training/images": "d"})
-    ask = lambda *changes: train.train_transformer(home, "tiny", changes, "open", "", silent)  # noqa: E731
+    ask = lambda *changes: train.train_transformer(home, "open", changes, "open", "", silent)  # noqa: E731
     plain, longer = ask(), ask("sampler.iterations=9")
     assert len(set(names)) == 1, "one training"
     assert ask("sampler.iterations=9") == longer and ask() == ask("data.loader_workers=2") == plain
@@ -146,6 +147,8 @@ def test_another_sampler_makes_another_model_of_the_same_training(
     models = [ModelBundle.load(receipt.folder) for receipt in (plain, longer)]
     assert [model.recipe.sampler.iterations for model in models] == [5, 9]
     assert models[0].digest != models[1].digest and plain.digest != longer.digest
+    shown = [run.tags["mlflow.runName"] for run in Tracker.of(home).history("transformer")]
+    assert len(set(shown)) == 2, "told apart on the pages"
     assert {run.run_id for run in Tracker.of(home).history("transformer")} == {
         receipt.numbers["run_id"] for receipt in (plain, longer)
     }
@@ -162,6 +165,51 @@ def test_sets_are_named_or_given_by_uri(tmp_path: Path) -> None:
     assert data.uri_of_set(workspace, "freihand/training") == "s3://bucket/shards/freihand/training"
     assert data.uri_of_set(workspace, "s3://other/x/y") == "s3://other/x/y"
     assert data.uri_of_set(workspace, str(tmp_path)) == str(tmp_path)
+
+
+def test_a_mistyped_set_names_the_nearest_one(tmp_path: Path) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    with pytest.raises(ShardError, match=r"rhd/training: no such shard set in .*shards; there are none"):
+        data.uri_of_set(home, "rhd/training")
+    write_set(home.shard_set("rhd/training"), make_samples(2))
+    for typo in ("rhd/trainin", "rhd", "hrd/training"):
+        with pytest.raises(ShardError, match="did you mean rhd/training"):
+            data.uri_of_set(home, typo)
+    assert data.uri_of_set(home, "rhd/training") == home.shard_set("rhd/training")
+    with pytest.raises(ShardError, match="make them with `maskhand annotate mano rhd/training`"):
+        step_inputs.training_digests(home, "tokenizer", load_recipe("tiny", ["data.train={rhd/training: 1.0}"]))
+
+
+def test_what_was_left_out_is_said(tmp_path: Path) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    fixture = WRITERS["freihand"](tmp_path / "raw", load_spec("freihand"), "training", 8)
+    next(iter(fixture.truths.values())).image_path.write_bytes(b"")
+    receipt = data.shard(home, "freihand", "training", str(fixture.raw_dir), silent)
+    assert receipt.numbers["samples"] == 31 and receipt.numbers["rejected"] == 1
+    assert str(receipt.numbers["left_out"]).startswith("1 bad_image; a sentence about each is in ")
+    assert "130,240" in str(receipt.numbers["notes"]), "fewer than published"
+
+
+def test_keys_of_the_transformer_are_refused_by_the_tokenizer() -> None:
+    train.check_tokenizer_overrides(["tokenizer_training.optim.steps=5", "tokenizer.width=8", "data.mocap=false"])
+    with pytest.raises(ConfigError, match=r"say tokenizer_training\.optim\.steps=60"):
+        train.check_tokenizer_overrides(["training.optim.steps=60"])
+    with pytest.raises(ConfigError, match="model is the transformer's"):
+        train.check_tokenizer_overrides(["model.dim=8"])
+
+
+def test_a_model_that_is_not_registered_is_named(tmp_path: Path) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    with pytest.raises(
+        LookupError, match=r"no such model .*`maskhand run train-maskhand` trains one, measures it and reg"
+    ):
+        evaluate.model_folder(home, "models:/maskhand@champion")
+    export = home.runs / "transformer-tiny-abc" / "export"
+    export.mkdir(parents=True)
+    (export / "bundle.json").write_text("{}")
+    with pytest.raises(LookupError, match=f"not registered: --model {export}$"):
+        evaluate.model_folder(home, "models:/maskhand@champion")
+    assert evaluate.model_folder(home, str(export)) == str(export)
 
 
 def test_the_places_of_the_environment_hold_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

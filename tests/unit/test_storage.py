@@ -73,6 +73,17 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
         storage.read_bytes(tmp_path / "nothing.tar")
 
 
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path: Path) -> None:
+    storage.check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    storage.check_writable("s3://bucket/anything")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(
+        StorageError, match=r"file/below: nothing can be written here \(not a directory\); choose another"
+    ):
+        storage.check_writable(tmp_path / "file" / "below")
+
+
 def test_asking_for_a_file_ahead_promises_nothing(tmp_path: Path) -> None:
     (tmp_path / "picture.jpg").write_bytes(b"picture")
     before = len(os.listdir("/proc/self/fd"))

@@ -203,6 +203,9 @@ def test_a_partial_benchmark_is_reported_without_its_submission(bundle: ModelBun
     otherwise = evaluate_step.evaluate(home, str(folder), [name], silent, overrides=asked)
     assert otherwise.folder != receipt.folder, "another model, as its answers are"
     assert [row[1] for row in evaluate_step.table(otherwise)[1]] == ["T=1", "T=4"]
+    write_set(home.shard_set("dexycb/s0_val"), SAMPLES[:2])
+    other = evaluate_step.evaluate(home, str(folder), ["dexycb/s0_val"], silent)
+    assert len({receipt.folder, otherwise.folder, other.folder}) == 3, "no report writes over another"
     run_id = evaluate_step.track(home, receipt)
     (kept,) = Tracker.of(home).history("evaluation")
     assert kept.run_id == run_id and kept.metrics[f"eval/{name}/T2/pa_mpjpe_mm"] > 0
