@@ -186,7 +186,10 @@ def verify(
 
     damaged = False
     for name in sets:
-        problems = data.verify(current_workspace(), name)
+        try:
+            problems = data.verify(current_workspace(), name)
+        except ValueError as error:  # of this set alone
+            problems = [f"error: {error}"]
         damaged = damaged or bool(problems)
         for problem in problems:
             typer.echo(problem, err=True)
