@@ -69,6 +69,7 @@ def shard(
 ) -> None:
     """Raw published files -> validated samples -> byte-reproducible WebDataset tars with a manifest."""
     from maskhand import storage
+    from maskhand.cluster.session import ray_session
     from maskhand.steps import data
 
     place = current_workspace()
@@ -77,7 +78,7 @@ def shard(
     splits = data.checked_splits(place, name, raw, split)
     storage.check_writable(place.shards_uri)
     failed = []
-    with data.one_session():
+    with ray_session():  # one for all: each step would start its own
         for one in splits:
             try:
                 with shown_progress(f"shard {name}/{one}") as progress:
@@ -104,9 +105,10 @@ def annotate_keypoints(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Detect 2D keypoints in every picture of shard sets."""
+    from maskhand.cluster.session import ray_session
     from maskhand.steps import data
 
-    with data.one_session():
+    with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"keypoints {name}") as progress:
                 receipt = data.annotate_keypoints(current_workspace(), name, detector, progress, rebuild)
@@ -130,12 +132,13 @@ def annotate_mano(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Write MANO targets in the one canonical form, checked against the annotated joints."""
+    from maskhand.cluster.session import ray_session
     from maskhand.steps import data
     from maskhand.steps.evaluate import model_folder
 
     home = current_workspace()
     exported = model_folder(home, model) if model else None
-    with data.one_session():
+    with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"mano {name}") as progress:
                 receipt = data.annotate_mano(home, name, progress, rebuild, exported)
@@ -167,9 +170,10 @@ def mask(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Derive evaluation sets of masked hands, SET-masked80; then annotate their keypoints and evaluate on them."""
+    from maskhand.cluster.session import ray_session
     from maskhand.steps import data
 
-    with data.one_session():
+    with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"mask {name}") as progress:
                 receipt = data.mask(current_workspace(), name, share, seed, progress, rebuild)

@@ -38,7 +38,7 @@ def evaluate(
     ] = [],  # noqa: B006
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Measure a model on held-out shard sets, beside a predictor that always says the mean pose."""
+    """Measure a model on held-out shard sets, at every T of evaluate.iterations, beside the mean pose."""
     from maskhand.progress import print_table
     from maskhand.steps import evaluate as step
 

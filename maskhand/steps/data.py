@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -204,15 +203,6 @@ def checked_splits(workspace: Workspace, dataset: str, raw: str | None, asked: S
     for split in asked:
         spec.check_split(split)
     return list(asked) or splits(workspace, dataset, raw)
-
-
-@contextmanager
-def one_session() -> Iterator[None]:
-    """One Ray session for a block of steps, which would start one each."""
-    from maskhand.cluster.session import ray_session
-
-    with ray_session():
-        yield
 
 
 def raw_folder(workspace: Workspace, dataset: str, raw: str | None) -> str:
