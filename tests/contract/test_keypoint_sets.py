@@ -94,22 +94,45 @@ def test_a_missing_field_costs_the_hands_it_belongs_to(tmp_path: Path, name: str
 @pytest.mark.parametrize("name", FILE_PER_HAND)
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, None), (b"", "bad_label"), (b"<html>", "bad_label"), (b"\xff\xfe{", "bad_label"), (b"7", "wrong_shape"),
+    [(None, "missing_label"), (b"", "bad_label"), (b"<html>", "bad_label"), (b"\xff\xfe{", "bad_label"), (b"7", "wrong_shape"),
      (b"[]", "wrong_shape"), (b"[{}]", "*"), (b"{}", "*"), (b"[[1], [2]]", "wrong_shape")],
 )  # fmt: skip
-def test_a_broken_label_file_costs_one_hand(
-    tmp_path: Path, name: str, content: bytes | None, reason: str | None
-) -> None:
+def test_a_broken_label_file_costs_one_hand(tmp_path: Path, name: str, content: bytes | None, reason: str) -> None:
     fixture, adapter = _write(tmp_path, name)
     last = list(fixture.truths)[-1]
     if content is None:
         fixture.joints_file.unlink()
-        assert set(_read_all(adapter)) == set(fixture.truths) - {last}, "a picture without a label is no hand"
-        return
-    fixture.joints_file.write_bytes(content)
+    else:
+        fixture.joints_file.write_bytes(content)
     found = _reasons(adapter)
     assert found.keys() == {last}
     assert found[last] in ({"missing_field", "wrong_shape"} if reason == "*" else {reason})
+
+
+@pytest.mark.parametrize("name", FILE_PER_HAND)
+def test_pictures_and_labels_that_are_alone_are_planned(tmp_path: Path, name: str) -> None:
+    fixture, adapter = _write(tmp_path, name)
+    whole, keys = adapter.plan(), list(fixture.truths)
+    pictures = [fixture.truths[key].image_path for key in keys]
+    pictures[0].with_suffix(".json").unlink()
+    pictures[1].unlink()
+    (pictures[2].parent / "notes.txt").write_text("neither a picture nor a label")
+    found = _read_all(adapter)
+    assert list(found) == keys, "in the same order"
+    alone = {key: error for key, error in found.items() if isinstance(error, SampleError)}
+    assert {key: error.reason for key, error in alone.items()} == {keys[0]: "missing_label", keys[1]: "missing_image"}
+    assert str(pictures[0].with_suffix(".json")) in str(alone[keys[0]]) and str(pictures[1]) in str(alone[keys[1]])
+    assert adapter.plan().listed == len(keys) - 1 and whole.listed == len(keys), "what the labels list"
+
+
+@pytest.mark.parametrize("name", FILE_PER_HAND)
+def test_pictures_without_any_label_are_not_the_data_set(tmp_path: Path, name: str) -> None:
+    fixture, adapter = _write(tmp_path, name)
+    for truth in fixture.truths.values():
+        truth.image_path.with_suffix(".json").unlink()
+    assert not adapter.present()
+    with pytest.raises(RawDataError, match="annotations not found; see how_to_get"):
+        adapter.plan()
 
 
 @pytest.mark.parametrize("name", FILE_PER_HAND)
