@@ -37,6 +37,7 @@ class Sequence:
     side: Side
     betas: object
     """As stored in the calibration, unchecked; None where it has none."""
+    betas_file: str
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,13 @@ class FrameIndex:
 
 def is_present(root: str, selection: Selection) -> bool:
     first = SERIALS[min(selection.cameras)]
-    return storage.exists(_intrinsics_uri(root, first)) and bool(_subjects(root, selection))
+    return storage.exists(intrinsics_uri(root, first)) and bool(_subjects(root, selection))
 
 
 def read_index(root: str, selection: Selection) -> FrameIndex:
     """The pictures of a split; RawDataError when calibration, subjects or descriptions are missing or unusable."""
     serials = [SERIALS[camera] for camera in sorted(selection.cameras)]
-    uris = [first_existing([_intrinsics_uri(root, serial)], "camera intrinsics") for serial in serials]
+    uris = [first_existing([intrinsics_uri(root, serial)], "camera intrinsics") for serial in serials]
     cameras = [read_yaml(uri) for uri in uris]
     subjects = _subjects(root, selection)
     sha256 = [file.sha256 for file in cameras]
@@ -141,15 +142,16 @@ def _sequences(root: str, selection: Selection, subject: int, folder: str, sha25
         meta = read_yaml(uri)
         sha256.append(meta.sha256)
         frames, side, calibration = _description(meta.value, uri)
+        shape_uri = storage.join(root, "calibration", f"mano_{calibration}", "mano.yml")
         if calibration not in betas:
-            shape_uri = storage.join(root, "calibration", f"mano_{calibration}", "mano.yml")
             shape = read_yaml(first_existing([shape_uri], "the subject's hand shape"))
             sha256.append(shape.sha256)
             betas[calibration] = shape.value.get("betas")
-        yield Sequence(folder, subject + 1, name, place, frames, side, betas[calibration])
+        yield Sequence(folder, subject + 1, name, place, frames, side, betas[calibration], shape_uri)
 
 
-def _intrinsics_uri(root: str, serial: str) -> str:
+def intrinsics_uri(root: str, serial: str) -> str:
+    """The calibration file of a camera."""
     return storage.join(root, "calibration", "intrinsics", f"{serial}_640x480.yml")
 
 

@@ -19,6 +19,7 @@ from maskhand.sample import HandSample, SampleError
 def hand_in_2d(
     spec: DatasetSpec,
     key: str,
+    where: str,
     picture: Picture,
     side: Side,
     points_px: Array,
@@ -28,12 +29,15 @@ def hand_in_2d(
 ) -> HandSample:
     """A validated sample from (21, 2) pixels and (21,) confidence, in the data set's joint order.
 
-    Joints with confidence 0 are not annotated; their pixels become 0, 0. The box is the one around the others.
+    Joints with confidence 0 are not annotated; their pixels become 0, 0. The box is the one around the others. For
+    `where` see `numbers`; SampleError (`not_annotated`, and those of `HandSample.validate`).
     """
     order = joint_order(spec)
     annotated = confidence[order] > 0
     if not annotated.any():
-        raise SampleError("not_annotated", f"{key}: none of the {side} hand's joints is annotated")
+        raise SampleError(
+            "not_annotated", f"{where}: none of the {side} hand's joints is annotated, expected one or more"
+        )
     points = np.where(annotated[:, None], points_px[order], 0.0)
     sample = HandSample(
         key=key,
