@@ -93,8 +93,14 @@ class FrameIndex:
 
 
 def is_present(root: str, selection: Selection) -> bool:
-    first = SERIALS[min(selection.cameras)]
-    return storage.exists(intrinsics_uri(root, first)) and bool(_subjects(root, selection))
+    """Are the calibration and a folder for frames of the split there? Folders are listed up to the first such one."""
+    serials = {SERIALS[camera] for camera in selection.cameras}
+    return storage.exists(intrinsics_uri(root, min(serials))) and any(
+        serials.intersection(storage.list_folders(storage.join(root, folder, name)))
+        for folder in _subjects(root, selection).values()
+        for place, name in enumerate(storage.list_folders(storage.join(root, folder)))
+        if place in selection.sequences
+    )
 
 
 def read_index(root: str, selection: Selection) -> FrameIndex:
@@ -108,7 +114,9 @@ def read_index(root: str, selection: Selection) -> FrameIndex:
     for subject, folder in subjects.items():
         sequences += _sequences(root, selection, subject, folder, sha256)
     if not any(sequence.frames for sequence in sequences):
-        raise RawDataError(f"{root}: frames of this split's subjects not found; see how_to_get in the dataset's card")
+        raise RawDataError(
+            f"{root}: frames of the subjects of {selection.split} not found; see how_to_get in the dataset's card"
+        )
     return FrameIndex(
         sequences,
         serials,
@@ -131,8 +139,8 @@ def _sequences(root: str, selection: Selection, subject: int, folder: str, sha25
     names = storage.list_folders(home)
     if selection.needs_every_sequence and len(names) != SEQUENCES_PER_SUBJECT:
         raise RawDataError(
-            f"{home} holds {len(names)} sequences; this split chooses them by their place among all "
-            f"{SEQUENCES_PER_SUBJECT}, so unpack the whole subject or leave it out"
+            f"{home} holds {len(names)} sequences; {selection.split} chooses them by their place among all "
+            f"{SEQUENCES_PER_SUBJECT}, so unpack the whole subject or leave it out, or name a split of s1 or s2"
         )
     betas: dict[str, object] = {}
     for place, name in enumerate(names):

@@ -211,8 +211,15 @@ def test_the_splits_that_are_there_are_found(tmp_path: Path, name: str, split: s
     with pytest.raises(RawDataError, match=r"none of .* splits"):
         present_splits(catalog.load_spec(name), str(tmp_path / "empty"))
     fixture, _ = _write(tmp_path, name, split)
-    found = present_splits(catalog.load_spec(name), str(fixture.raw_dir))
-    assert split in found and set(found) <= {split} | fixture.other_splits
+    spec = catalog.load_spec(name)
+    assert open_adapter(spec, str(fixture.raw_dir), split).present()
+    default, here = spec.default_splits or tuple(spec.splits), {split} | fixture.other_splits
+    if not here.intersection(default):
+        with pytest.raises(RawDataError, match=rf"none of .*default splits .* is here; .*{split}"):
+            present_splits(spec, str(fixture.raw_dir))
+        return
+    found = present_splits(spec, str(fixture.raw_dir))
+    assert set(found) <= here.intersection(default) and (split in found or split not in default)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -302,8 +309,8 @@ def test_interhand_reads_flat_excerpts_and_drops_hands_without_wrist(tmp_path: P
          "focal has shape (1,), expected (2,)"),
         ("interhand26m", "test", "InterHand2.6M_test_MANO_NeuralAnnot.json",
          lambda all_: _first(_first(all_))["right"]["pose"].pop(), "pose has shape (47,), expected (48,)"),
-        ("interhand26m", "test", "InterHand2.6M_test_data.json", lambda all_: all_["annotations"][0]["joint_valid"].pop(),
-         "joint_valid has shape (41, 1), expected (42, 1)"),
+        ("interhand26m", "test", "InterHand2.6M_test_data.json",
+         lambda all_: all_["annotations"][0]["joint_valid"].pop(), "joint_valid has shape (41, 1), expected (42, 1)"),
     ],
 )  # fmt: skip
 def test_a_sentence_names_the_one_file_of_several(
