@@ -94,6 +94,8 @@ class DatasetSpec(_Frozen):
     how_to_get: str
     splits: dict[str, int | None]
     """Split -> number of pictures (or hands, as the card says) its makers state; None: nobody states any."""
+    default_splits: tuple[str, ...] = ()
+    """What is built when no split is named, where splits share pictures; all of them if absent."""
     images_per_annotation: dict[str, int] = Field(default_factory=dict)
     """Split -> pictures that share one annotation (picture i has annotation i modulo their number); 1 if absent."""
     joint_order: str | None
@@ -136,7 +138,7 @@ class DatasetSpec(_Frozen):
 
     def digest(self) -> str:
         """12 hex digits over every fact that decides a sample's content (no prose); part of every shard plan."""
-        prose = {"title", "licence", "how_to_get", "errata", "sources", "benchmark"}
+        prose = {"title", "licence", "how_to_get", "errata", "sources", "benchmark", "default_splits"}
         text = json.dumps(self.model_dump(mode="json", exclude=prose), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -214,6 +216,7 @@ def _check_words(path: Path, spec: DatasetSpec) -> None:
         if value is not None and value not in known:
             raise CatalogError(f"{path}: {key} is {value!r}; {_nearest(value, list(known))}")
     named = {
+        "default_splits": spec.default_splits,
         "images_per_annotation": tuple(spec.images_per_annotation),
         "benchmark.splits": spec.benchmark.splits if spec.benchmark else (),
     }

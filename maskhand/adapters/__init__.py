@@ -13,6 +13,7 @@ A layout of somebody else's package is named in the card as `package.module:Clas
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from maskhand import storage
@@ -89,11 +90,22 @@ def open_adapter(spec: DatasetSpec, raw_dir: str, split: str) -> Adapter:
 
 
 def present_splits(spec: DatasetSpec, raw_dir: str) -> list[str]:
-    """The splits of a card whose annotation files are in this folder; RawDataError when there is none."""
+    """What is built when no split is named: the card's default splits whose annotation files are in this folder.
+
+    RawDataError when there is none; splits that share the pictures of the default ones are never chosen for the user.
+    """
     if "://" not in raw_dir and not Path(raw_dir).is_dir():
         raise RawDataError(f"{raw_dir}: there is no such folder. {spec.how_to_get}")
-    found = [split for split in spec.splits if open_adapter(spec, raw_dir, split).present()]
-    if not found:
-        splits = ", ".join(spec.splits)
-        raise RawDataError(f"{raw_dir}: none of {spec.name}'s splits ({splits}) is here. {spec.how_to_get}")
-    return found
+    default = spec.default_splits or tuple(spec.splits)
+    if found := _present(spec, raw_dir, default):
+        return found
+    if others := _present(spec, raw_dir, [split for split in spec.splits if split not in default]):
+        raise RawDataError(
+            f"{raw_dir}: none of {spec.name}'s default splits ({', '.join(default)}) is here; name the split that you "
+            f"want, there are files of {', '.join(others)}"
+        )
+    raise RawDataError(f"{raw_dir}: none of {spec.name}'s splits ({', '.join(spec.splits)}) is here. {spec.how_to_get}")
+
+
+def _present(spec: DatasetSpec, raw_dir: str, splits: Iterable[str]) -> list[str]:
+    return [split for split in splits if open_adapter(spec, raw_dir, split).present()]

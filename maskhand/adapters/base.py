@@ -102,18 +102,22 @@ def check_picture(key: str, uri: str, data: bytes) -> Picture:
         raise SampleError("cut_image", f"{key}: {uri} cannot be decoded to its end ({error}); copy it again") from None
 
 
-def numbers(key: str, name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """A float64 array of exactly this shape; SampleError (`missing_field`, `wrong_shape`, `not_finite`) otherwise."""
+def numbers(where: str, name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """A float64 array of exactly this shape; SampleError (`missing_field`, `wrong_shape`, `not_finite`) otherwise.
+
+    `where` begins the sentence, with the sample's key and the file that holds the value: `f"{key}: {uri}"`.
+    """
     if value is None:
-        raise SampleError("missing_field", f"{key}: {name} is missing from its annotation, expected shape {shape}")
+        raise SampleError("missing_field", f"{where}: {name} is missing, expected shape {shape}")
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise SampleError("wrong_shape", f"{key}: {name} is not a table of numbers of shape {shape}") from None
+        found = f"a {type(value).__name__} that is no table of numbers"
+        raise SampleError("wrong_shape", f"{where}: {name} is {found}, expected shape {shape}") from None
     if array.shape != shape:
-        raise SampleError("wrong_shape", f"{key}: {name} has shape {array.shape}, expected {shape}")
+        raise SampleError("wrong_shape", f"{where}: {name} has shape {array.shape}, expected {shape}")
     if not all_finite(array):
-        raise SampleError("not_finite", f"{key}: {name} holds NaN or infinity")
+        raise SampleError("not_finite", f"{where}: {name} holds NaN or infinity, expected finite numbers")
     return array
 
 
@@ -148,6 +152,7 @@ def box_around(points_px: Array) -> Array:
 
 @dataclass(frozen=True)
 class JsonFile:
+    uri: str
     value: Any
     sha256: str
 
@@ -156,7 +161,7 @@ def read_json(uri: str) -> JsonFile:
     """Parse an annotation file; RawDataError when it is cut or not JSON."""
     data = storage.read_bytes(uri)
     try:
-        return JsonFile(_parsed(data), hashlib.sha256(data).hexdigest())
+        return JsonFile(uri, _parsed(data), hashlib.sha256(data).hexdigest())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RawDataError(
             f"{uri}: not valid JSON ({error}); the file holds {len(data)} bytes and was probably cut, copy it again"

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,6 +42,8 @@ class PersonHand:
     keypoints: Any
     """(63,) x, y, v of 21 joints."""
     box_xywh_px: Any = None
+    refusal: tuple[str, str] | None = None
+    """Reason and sentence, where the annotation already shows that the hand cannot be read."""
 
 
 @dataclass
@@ -57,6 +59,7 @@ class _Table:
     keypoints: Rows = field(default_factory=lambda: Rows((63,)))
     boxes: Rows = field(default_factory=lambda: Rows((4,)))
     areas: Rows = field(default_factory=lambda: Rows(()))
+    refusals: Words = field(default_factory=Words)
     left_out: int = 0
 
     def add_image(self, image: Mapping[str, Any]) -> None:
@@ -71,10 +74,14 @@ class _Table:
         self.keypoints.append(hand.keypoints)
         self.boxes.append(hand.box_xywh_px)
         self.areas.append(annotation.get("area"))
+        self.refusals.append(hand.refusal)
 
 
 class CocoHandsLayout(ABC):
     """Reads one annotation file of a split. Layouts say where things lie and where a person's hands are."""
+
+    keypoints_field: ClassVar[str]
+    """Of an annotation; `{side}` stands for left or right."""
 
     def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
         self.spec, self.root, self.split = spec, raw_dir, split
@@ -89,7 +96,7 @@ class CocoHandsLayout(ABC):
 
     @abstractmethod
     def hands_of(self, annotation: Mapping[str, Any]) -> Iterator[PersonHand] | None:
-        """A person's annotated hands; None where the annotation does not even have the fields."""
+        """A person's annotated hands, and those to refuse; None where the annotation does not even have the fields."""
 
     def present(self) -> bool:
         return any_exists(self._places())
@@ -120,6 +127,8 @@ class CocoHandsLayout(ABC):
                 "keypoints": table.keypoints[position],
                 "box": table.boxes[position],
                 "area": table.areas[position],
+                "refusal": table.refusals[position],
+                "file": place,
             }
             origin = {"annotation": table.annotation_ids[position], "image": table.image_ids[row]}
             return Item(key(position), uri(position), raw, origin)
@@ -131,17 +140,20 @@ class CocoHandsLayout(ABC):
 
     def read(self, item: Item) -> HandSample:
         key, raw = item.key, item.annotation
-        points = numbers(key, "hand keypoints", raw["keypoints"], (63,)).reshape(21, 3)
+        where = f"{key}: {raw['file']}: annotation {item.origin['annotation']}"
+        if raw["refusal"]:
+            reason, sentence = raw["refusal"]
+            raise SampleError(reason, f"{where}: {sentence}")
+        name = self.keypoints_field.format(side=raw["side"])
+        points = numbers(where, name, raw["keypoints"], (63,)).reshape(21, 3)
         picture = read_picture(key, item.image_uri)
         if picture.size_px != tuple(raw["size"]):
-            raise SampleError(
-                "wrong_size", f"{key}: the picture is {picture.size_px}, its annotation says {raw['size']}"
-            )
+            raise SampleError("wrong_size", f"{where}: expected a picture of {raw['size']}, it is {picture.size_px}")
         # The official evaluations need the person's area and the hand's box, which nothing else of a sample tells.
         extra = {"person_area_px": raw["area"], "box_xywh_px": raw["box"]}
         origin = {**item.origin, **{k: np.asarray(v).tolist() for k, v in extra.items() if _is_finite(v)}}
         # v may be a fraction; as a confidence it stays one, and 1 and 2 both mean annotated.
-        return hand_in_2d(self.spec, key, picture, raw["side"], points[:, :2], points[:, 2], origin)
+        return hand_in_2d(self.spec, key, where, picture, raw["side"], points[:, :2], points[:, 2], origin)
 
     def _read(self, place: str) -> tuple[_Table, str]:
         table = _Table()

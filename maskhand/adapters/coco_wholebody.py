@@ -17,6 +17,8 @@ _SIDES: tuple[Side, ...] = ("left", "right")
 class CocoWholeBodyLayout(CocoHandsLayout):
     """`annotations/coco_wholebody_<split>_v1.0.json` and `<split>2017/%012d.jpg`."""
 
+    keypoints_field = "{side}hand_kpts"
+
     def label_places(self) -> list[str]:
         name = f"coco_wholebody_{self.split}_v1.0.json"
         return [f"annotations/{name}", name]
@@ -25,11 +27,16 @@ class CocoWholeBodyLayout(CocoHandsLayout):
         return [f"{self.split}2017", f"images/{self.split}2017"]
 
     def hands_of(self, annotation: Mapping[str, Any]) -> Iterator[PersonHand] | None:
-        """Hands with the flag `<side>hand_valid`; the rows of the others are zeros."""
-        if not any(f"{side}hand_valid" in annotation for side in _SIDES):
+        """Hands with the flag `<side>hand_valid`; the rows of the others are zeros. Hands without it are refused."""
+        flags = {side: annotation.get(f"{side}hand_valid") for side in _SIDES}
+        if all(flag is None for flag in flags.values()):
             return None
-        return (
-            PersonHand(side, annotation.get(f"{side}hand_kpts"), annotation.get(f"{side}hand_box"))
-            for side in _SIDES
-            if annotation.get(f"{side}hand_valid")
-        )
+        return (_hand(annotation, side) for side, flag in flags.items() if flag is None or flag)
+
+
+def _hand(annotation: Mapping[str, Any], side: Side) -> PersonHand:
+    flag = f"{side}hand_valid"
+    if annotation.get(flag) is None:
+        found = "null" if flag in annotation else "missing"
+        return PersonHand(side, None, refusal=("missing_field", f"{flag} is {found}, expected true or false"))
+    return PersonHand(side, annotation.get(f"{side}hand_kpts"), annotation.get(f"{side}hand_box"))

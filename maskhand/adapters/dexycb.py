@@ -24,7 +24,7 @@ from maskhand.adapters.base import (
     read_picture,
     spot_check,
 )
-from maskhand.adapters.dexycb_index import Frame, is_present, read_index
+from maskhand.adapters.dexycb_index import Frame, intrinsics_uri, is_present, read_index
 from maskhand.adapters.dexycb_splits import SELECTIONS
 from maskhand.adapters.label_files import field, read_npz_fields
 from maskhand.adapters.mano_pose import mano_reader
@@ -71,11 +71,12 @@ class DexYcbLayout:
     def read(self, item: Item) -> HandSample:
         key, given = item.key, item.annotation
         label = read_npz_fields(key, given["label"], ("joint_3d", "pose_m"))
-        stored = numbers(key, "joint_3d", field(key, label, "joint_3d"), (1, 21, 3))[0]
+        where = f"{key}: {given['label']}"
+        stored = numbers(where, "joint_3d", field(where, label, "joint_3d"), (1, 21, 3))[0]
         if (stored == -1).all():
-            raise SampleError("no_hand", f"{key}: no hand is in view (all joints are -1)")
+            raise SampleError("no_hand", f"{where}: no hand is in view (all joints are -1)")
         picture = read_picture(key, item.image_uri)
-        camera = Camera(numbers(key, "intrinsics", given["K"], (3, 3)))
+        camera = Camera(numbers(f"{key}: {given['K_file']}", "color", given["K"], (3, 3)))
         joints = stored[joint_order(self.spec)] * axes_to_opencv(self.spec) * self.spec.metres_per_unit
         joints_2d = camera.project(joints)
         sample = HandSample(
@@ -101,12 +102,13 @@ class DexYcbLayout:
         """3 global rotation, 45 principal components, 3 translation; the shape belongs to the subject."""
         if self.mano is None:
             return None
-        stored = numbers(key, "pose_m", field(key, label, "pose_m"), (1, 51))[0]
+        where = f"{key}: {given['label']}"
+        stored = numbers(where, "pose_m", field(where, label, "pose_m"), (1, 51))[0]
         if not stored.any():
             return None
         return self.mano.canonical(
             stored[:48],
-            numbers(key, "betas", given["betas"], (10,)),
+            numbers(f"{key}: {given['betas_file']}", "betas", given["betas"], (10,)),
             given["side"],
             camera_from_stored=np.diag(axes_to_opencv(self.spec)),
             transl_m=stored[48:],
@@ -117,7 +119,9 @@ class DexYcbLayout:
         annotation = {
             "side": sequence.side,
             "betas": sequence.betas,
+            "betas_file": sequence.betas_file,
             "K": frame.K_px,
+            "K_file": intrinsics_uri(self.root, frame.serial),
             "label": self._label(frame),
         }
         origin = {

@@ -37,6 +37,7 @@ class Sequence:
     side: Side
     betas: object
     """As stored in the calibration, unchecked; None where it has none."""
+    betas_file: str
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,20 @@ class FrameIndex:
 
 
 def is_present(root: str, selection: Selection) -> bool:
-    first = SERIALS[min(selection.cameras)]
-    return storage.exists(_intrinsics_uri(root, first)) and bool(_subjects(root, selection))
+    """Are the calibration and a folder for frames of the split there? Folders are listed up to the first such one."""
+    serials = {SERIALS[camera] for camera in selection.cameras}
+    return storage.exists(intrinsics_uri(root, min(serials))) and any(
+        serials.intersection(storage.list_folders(storage.join(root, folder, name)))
+        for folder in _subjects(root, selection).values()
+        for place, name in enumerate(storage.list_folders(storage.join(root, folder)))
+        if place in selection.sequences
+    )
 
 
 def read_index(root: str, selection: Selection) -> FrameIndex:
     """The pictures of a split; RawDataError when calibration, subjects or descriptions are missing or unusable."""
     serials = [SERIALS[camera] for camera in sorted(selection.cameras)]
-    uris = [first_existing([_intrinsics_uri(root, serial)], "camera intrinsics") for serial in serials]
+    uris = [first_existing([intrinsics_uri(root, serial)], "camera intrinsics") for serial in serials]
     cameras = [read_yaml(uri) for uri in uris]
     subjects = _subjects(root, selection)
     sha256 = [file.sha256 for file in cameras]
@@ -107,7 +114,9 @@ def read_index(root: str, selection: Selection) -> FrameIndex:
     for subject, folder in subjects.items():
         sequences += _sequences(root, selection, subject, folder, sha256)
     if not any(sequence.frames for sequence in sequences):
-        raise RawDataError(f"{root}: frames of this split's subjects not found; see how_to_get in the dataset's card")
+        raise RawDataError(
+            f"{root}: frames of the subjects of {selection.split} not found; see how_to_get in the dataset's card"
+        )
     return FrameIndex(
         sequences,
         serials,
@@ -130,8 +139,8 @@ def _sequences(root: str, selection: Selection, subject: int, folder: str, sha25
     names = storage.list_folders(home)
     if selection.needs_every_sequence and len(names) != SEQUENCES_PER_SUBJECT:
         raise RawDataError(
-            f"{home} holds {len(names)} sequences; this split chooses them by their place among all "
-            f"{SEQUENCES_PER_SUBJECT}, so unpack the whole subject or leave it out"
+            f"{home} holds {len(names)} sequences; {selection.split} chooses them by their place among all "
+            f"{SEQUENCES_PER_SUBJECT}, so unpack the whole subject or leave it out, or name a split of s1 or s2"
         )
     betas: dict[str, object] = {}
     for place, name in enumerate(names):
@@ -141,15 +150,16 @@ def _sequences(root: str, selection: Selection, subject: int, folder: str, sha25
         meta = read_yaml(uri)
         sha256.append(meta.sha256)
         frames, side, calibration = _description(meta.value, uri)
+        shape_uri = storage.join(root, "calibration", f"mano_{calibration}", "mano.yml")
         if calibration not in betas:
-            shape_uri = storage.join(root, "calibration", f"mano_{calibration}", "mano.yml")
             shape = read_yaml(first_existing([shape_uri], "the subject's hand shape"))
             sha256.append(shape.sha256)
             betas[calibration] = shape.value.get("betas")
-        yield Sequence(folder, subject + 1, name, place, frames, side, betas[calibration])
+        yield Sequence(folder, subject + 1, name, place, frames, side, betas[calibration], shape_uri)
 
 
-def _intrinsics_uri(root: str, serial: str) -> str:
+def intrinsics_uri(root: str, serial: str) -> str:
+    """The calibration file of a camera."""
     return storage.join(root, "calibration", "intrinsics", f"{serial}_640x480.yml")
 
 

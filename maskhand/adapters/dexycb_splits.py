@@ -32,6 +32,8 @@ _SEQUENCES = frozenset(range(SEQUENCES_PER_SUBJECT))
 class Selection:
     """Which part of the dataset a split is; all numbers count from 0."""
 
+    split: str
+    """Its name."""
     subjects: frozenset[int] = _SUBJECTS
     cameras: frozenset[int] = _CAMERAS
     sequences: frozenset[int] = _SEQUENCES
@@ -54,16 +56,19 @@ def _objects(objects: Iterable[int]) -> frozenset[int]:
 
 
 SELECTIONS: dict[str, Selection] = {
-    "s0_train": Selection(sequences=_fifths([0, 1, 2, 3])),
-    "s0_val": Selection(subjects=frozenset([0, 1]), sequences=_fifths([4])),
-    "s0_test": Selection(subjects=frozenset(range(2, 10)), sequences=_fifths([4])),
-    "s1_train": Selection(subjects=frozenset([0, 1, 2, 3, 4, 5, 9])),
-    "s1_val": Selection(subjects=frozenset([6])),
-    "s1_test": Selection(subjects=frozenset([7, 8])),
-    "s2_train": Selection(cameras=frozenset(range(6))),
-    "s2_val": Selection(cameras=frozenset([6])),
-    "s2_test": Selection(cameras=frozenset([7])),
-    "s3_train": Selection(sequences=_objects(set(range(20)) - {3, 7, 11, 15, 19})),
-    "s3_val": Selection(sequences=_objects([3, 19])),
-    "s3_test": Selection(sequences=_objects([7, 11, 15])),
+    selection.split: selection
+    for selection in (
+        Selection("s0_train", sequences=_fifths([0, 1, 2, 3])),
+        Selection("s0_val", subjects=frozenset([0, 1]), sequences=_fifths([4])),
+        Selection("s0_test", subjects=frozenset(range(2, 10)), sequences=_fifths([4])),
+        Selection("s1_train", subjects=frozenset([0, 1, 2, 3, 4, 5, 9])),
+        Selection("s1_val", subjects=frozenset([6])),
+        Selection("s1_test", subjects=frozenset([7, 8])),
+        Selection("s2_train", cameras=frozenset(range(6))),
+        Selection("s2_val", cameras=frozenset([6])),
+        Selection("s2_test", cameras=frozenset([7])),
+        Selection("s3_train", sequences=_objects(set(range(20)) - {3, 7, 11, 15, 19})),
+        Selection("s3_val", sequences=_objects([3, 19])),
+        Selection("s3_test", sequences=_objects([7, 11, 15])),
+    )
 }

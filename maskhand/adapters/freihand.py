@@ -5,7 +5,7 @@ Facts: FORMATS section 2; lmb-freiburg/freihand README.md, utils/fh_utils.py, ut
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,10 @@ class FreiHandLayout:
                 )
         count = unique * self.spec.images_per_annotation.get(self.split, 1)
 
+        places = {name: file.uri for name, file in files.items()}
+
         def item(position: int) -> Item:
-            annotation = {name: entries[position % unique] for name, entries in lists.items()}
+            annotation = {name: entries[position % unique] for name, entries in lists.items()} | {"files": places}
             return Item(self._key(position), self._image(position), annotation, {"index": position})
 
         absent = [name for name in _LABELS[self.split] if name not in lists]
@@ -87,16 +89,16 @@ class FreiHandLayout:
     def read(self, item: Item) -> HandSample:
         key, given = item.key, item.annotation
         picture = read_picture(key, item.image_uri)
-        camera = Camera(numbers(key, "K", given["K"], (3, 3)))
+        camera = Camera(_stored(item, "K", (3, 3)))
         scale = self.spec.metres_per_unit * axes_to_opencv(self.spec)
         joints = joints_2d = vertices = None
         box = np.array([0, 0, *picture.size_px], dtype=np.float32)  # pictures are crops around the hand
         if "xyz" in given:
-            joints = numbers(key, "xyz", given["xyz"], (21, 3))[joint_order(self.spec)] * scale
+            joints = _stored(item, "xyz", (21, 3))[joint_order(self.spec)] * scale
             joints_2d = camera.project(joints)
             box = box_around(joints_2d)
         if "verts" in given:
-            vertices = numbers(key, "verts", given["verts"], (778, 3)) * scale
+            vertices = _stored(item, "verts", (778, 3)) * scale
         sample = HandSample(
             key=key,
             dataset=self.spec.name,
@@ -111,17 +113,17 @@ class FreiHandLayout:
             joints_cam_m=_float32(joints),
             joints_3d_valid=None if joints is None else np.ones(21, bool),
             vertices_cam_m=_float32(vertices),
-            mano=self._pose(key, given, joints),
+            mano=self._pose(item, joints),
             origin=dict(item.origin),
         )
         sample.validate()
         return sample
 
-    def _pose(self, key: str, given: Mapping[str, Any], joints_cam_m: np.ndarray | None) -> HandPose | None:
+    def _pose(self, item: Item, joints_cam_m: np.ndarray | None) -> HandPose | None:
         """48 pose, 10 betas, 2 uv_root, 1 scale; the root they encode is joint 9, which is annotated as well."""
-        if self.mano is None or joints_cam_m is None or "mano" not in given:
+        if self.mano is None or joints_cam_m is None or "mano" not in item.annotation:
             return None
-        theta = numbers(key, "mano", given["mano"], (1, 61))[0]
+        theta = _stored(item, "mano", (1, 61))[0]
         return self.mano.canonical(
             theta[:48],
             theta[48:58],
@@ -154,6 +156,11 @@ class FreiHandLayout:
 
     def _image(self, position: int) -> str:
         return storage.join(self.root, self.split, "rgb", f"{position:08d}.jpg")
+
+
+def _stored(item: Item, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The item's entry in `<split>_<name>.json`; errors as in `numbers`."""
+    return numbers(f"{item.key}: {item.annotation['files'][name]}", name, item.annotation[name], shape)
 
 
 def _float32(values: np.ndarray | None) -> np.ndarray | None:

@@ -24,6 +24,8 @@ _FOLDERS = {
 class HalpeLayout(CocoHandsLayout):
     """`halpe_<split>_v1.json` (perhaps in `annotations`), `images/train2015` and `images/val2017`."""
 
+    keypoints_field = "keypoints"
+
     def label_places(self) -> list[str]:
         name = f"halpe_{self.split}_v1.json"
         return [f"annotations/{name}", name]
@@ -40,7 +42,8 @@ class HalpeLayout(CocoHandsLayout):
             keypoints = np.asarray(raw, dtype=np.float64).reshape(_KEYPOINTS, 3)
         except (TypeError, ValueError):
             # Nobody can tell which joints are gone, so both hands are planned for the reader to reject.
-            return (PersonHand(side, raw) for side in _FIRST_KEYPOINT)
+            sentence = f"keypoints is a list of {len(raw)} entries, expected {_KEYPOINTS * 3} numbers"
+            return (PersonHand(side, None, refusal=("wrong_shape", sentence)) for side in _FIRST_KEYPOINT)
         hands = ((side, keypoints[first : first + 21]) for side, first in _FIRST_KEYPOINT.items())
         # `not <= 0` keeps a hand whose flags are not numbers, for the reader to reject.
         return (PersonHand(side, points.ravel()) for side, points in hands if not (points[:, 2] <= 0).all())

@@ -70,30 +70,30 @@ class HamerLabels:
         )
 
 
-def read_labels(key: str, stored: dict[str, Any], pixels_per_scale: float) -> HamerLabels:
-    """Check the stored fields; SampleError where one has another shape or is not finite.
+def read_labels(where: str, stored: dict[str, Any], pixels_per_scale: float) -> HamerLabels:
+    """Check the stored fields; SampleError where one has another shape or is not finite. For `where` see `numbers`.
 
     stored: the published names with their values, absent ones left out. pixels_per_scale: 200 in the tars, 1 in the
     evaluation files.
     """
 
     def optional(name: str, shape: tuple[int, ...]) -> Array | None:
-        return numbers(key, name, stored[name], shape) if stored.get(name) is not None else None
+        return numbers(where, name, stored[name], shape) if stored.get(name) is not None else None
 
-    known = _flag(key, stored, "has_hand_pose") and _flag(key, stored, "has_betas")
+    known = _flag(where, stored, "has_hand_pose") and _flag(where, stored, "has_betas")
     scale = np.ravel(stored["scale"])
-    size = np.broadcast_to(numbers(key, "scale", scale, (1,) if scale.size == 1 else (2,)), (2,)) * pixels_per_scale
+    size = np.broadcast_to(numbers(where, "scale", scale, (1,) if scale.size == 1 else (2,)), (2,)) * pixels_per_scale
     return HamerLabels(
-        side="right" if _flag(key, stored, "right", absent=True) else "left",
+        side="right" if _flag(where, stored, "right", absent=True) else "left",
         keypoints_2d=optional("keypoints_2d", (NUM_JOINTS, 3)),
         keypoints_3d=optional("keypoints_3d", (NUM_JOINTS, 4)),
         pose=optional("hand_pose", (48,)) if known else None,
         betas=optional("betas", (NUM_BETAS,)) if known else None,
-        centre_px=numbers(key, "center", stored["center"], (2,)),
+        centre_px=numbers(where, "center", stored["center"], (2,)),
         size_px=size,
     )
 
 
-def _flag(key: str, stored: dict[str, Any], name: str, absent: bool = False) -> bool:
+def _flag(where: str, stored: dict[str, Any], name: str, absent: bool = False) -> bool:
     value = stored.get(name)
-    return absent if value is None else bool(numbers(key, name, np.ravel(value), (1,))[0] > 0)
+    return absent if value is None else bool(numbers(where, name, np.ravel(value), (1,))[0] > 0)

@@ -66,7 +66,7 @@ class HamerNpzLayout:
         keys = [f"{self.split}-{position:08d}" for position in range(len(images))]
 
         def item(position: int) -> Item:
-            annotation = {name: column[position] for name, column in columns.items()}
+            annotation = {"file": uri, "row": {name: column[position] for name, column in columns.items()}}
             origin = {"index": position, "imgname": images[position]}
             return Item(keys[position], storage.join(self.pictures, images[position]), annotation, origin)
 
@@ -80,8 +80,8 @@ class HamerNpzLayout:
         return RawPlan(keys, item, digest, notes, listed=len(keys))
 
     def read(self, item: Item) -> HandSample:
-        stored: dict[str, Any] = {_OPTIONAL.get(name, name): value for name, value in item.annotation.items()}
-        labels = read_labels(item.key, stored, pixels_per_scale=1.0)
+        stored: dict[str, Any] = {_OPTIONAL.get(name, name): value for name, value in item.annotation["row"].items()}
+        labels = read_labels(f"{item.key}: {item.annotation['file']}", stored, pixels_per_scale=1.0)
         picture = read_picture(item.key, item.image_uri)
         sample = HandSample(
             key=item.key,

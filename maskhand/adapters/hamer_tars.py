@@ -112,35 +112,36 @@ class HamerTarsLayout:
         if not isinstance(hands, list) or not isinstance(hands[item.annotation["hand"]], dict):
             raise SampleError("bad_label", f"{key}: {name} is not a list of hands")
         stored = hands[item.annotation["hand"]]
-        required = {required: field(key, stored, required) for required in _FIELDS}
-        labels = read_labels(key, {o: stored.get(o) for o in _OPTIONAL} | required, PIXELS_PER_SCALE)
-        return _filtered(key, labels, _reprojection_loss(key, stored), self.filters)
+        where = f"{key}: {name}"
+        required = {required: field(where, stored, required) for required in _FIELDS}
+        labels = read_labels(where, {o: stored.get(o) for o in _OPTIONAL} | required, PIXELS_PER_SCALE)
+        return _filtered(where, labels, _reprojection_loss(where, stored), self.filters)
 
 
-def _filtered(key: str, labels: HamerLabels, loss: float | None, filters: LabelFilters) -> HamerLabels:
+def _filtered(where: str, labels: HamerLabels, loss: float | None, filters: LabelFilters) -> HamerLabels:
     """HaMeR's filters, in its order: doubtful keypoints, strange shapes, few keypoints, bad fits."""
     assert labels.keypoints_2d is not None, "a required field"
     keypoints = labels.keypoints_2d.copy()
     keypoints[keypoints[:, 2] < filters.min_keypoint_conf, 2] = 0
     count = int((keypoints[:, 2] > 0).sum())
     if count < filters.min_keypoints:
-        raise SampleError("few_keypoints", f"{key}: {count} keypoints are annotated, expected {filters.min_keypoints}")
+        raise SampleError("few_keypoints", f"{where}: {count} annotated keypoints, expected {filters.min_keypoints}")
     if loss is not None and not loss < filters.max_reprojection_loss:
         raise SampleError(
-            "bad_fit", f"{key}: reprojection loss {loss:g}, the limit is {filters.max_reprojection_loss:g}"
+            "bad_fit", f"{where}: reprojection loss {loss:g}, the limit is {filters.max_reprojection_loss:g}"
         )
     if labels.betas is not None and np.abs(labels.betas).max() > filters.max_abs_beta:
         labels = replace(labels, pose=None, betas=None)
     return replace(labels, keypoints_2d=keypoints)
 
 
-def _reprojection_loss(key: str, stored: dict[str, Any]) -> float | None:
+def _reprojection_loss(where: str, stored: dict[str, Any]) -> float | None:
     """`extra_info["fitting_loss"]` is an array without dimensions around a dictionary; every part may be absent."""
     extra = stored.get("extra_info")
     losses = extra.get("fitting_loss") if isinstance(extra, dict) else None
     losses = losses.item() if isinstance(losses, np.ndarray) and losses.ndim == 0 else losses
     loss = losses.get("reprojection_loss") if isinstance(losses, dict) else None
-    return None if loss is None else float(numbers(key, "reprojection_loss", np.ravel(loss), (1,))[0])
+    return None if loss is None else float(numbers(where, "reprojection_loss", np.ravel(loss), (1,))[0])
 
 
 @dataclass(frozen=True)

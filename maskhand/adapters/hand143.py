@@ -64,7 +64,7 @@ class Hand143Layout:
 
         def item(position: int) -> Item:
             entry: Any = entries[position]
-            return Item(keys[position], uri(position), {"fields": entry}, {"index": position})
+            return Item(keys[position], uri(position), {"fields": entry, "file": place}, {"index": position})
 
         keys = [f"{self.split}-{position:08d}" for position in range(len(entries))]
         pictures = spot_check([uri(position) for position in range(len(entries))])
@@ -73,15 +73,16 @@ class Hand143Layout:
 
     def read(self, item: Item) -> HandSample:
         key, fields = item.key, item.annotation["fields"]
+        where = f"{key}: {item.annotation['file']}"
         if not isinstance(fields, dict):
-            raise SampleError("wrong_shape", f"{key}: the entry is a {type(fields).__name__}, expected fields")
-        points = numbers(key, "joint_self", field(key, fields, "joint_self"), (21, 3))
+            raise SampleError("wrong_shape", f"{where}: the entry is a {type(fields).__name__}, expected fields")
+        points = numbers(where, "joint_self", field(where, fields, "joint_self"), (21, 3))
         picture = read_picture(key, item.image_uri)
         stated = (fields.get("img_width", picture.size_px[0]), fields.get("img_height", picture.size_px[1]))
         if picture.size_px != stated:
-            raise SampleError("wrong_size", f"{key}: the picture is {picture.size_px}, its annotation says {stated}")
+            raise SampleError("wrong_size", f"{where}: expected a picture of {stated}, it is {picture.size_px}")
         annotated = (points[:, 2] == 1).astype(np.float64)
-        return hand_in_2d(self.spec, key, picture, self.side, points[:, :2], annotated, item.origin)
+        return hand_in_2d(self.spec, key, where, picture, self.side, points[:, :2], annotated, item.origin)
 
     def _places(self) -> list[str]:
         return [storage.join(root, _LABELS) for root in self.roots]

@@ -29,25 +29,30 @@ class HandLabelsLayout(PicturesWithLabels):
     archive_folders = ("hand_labels", "hand_labels_synth")
 
     def read(self, item: Item) -> HandSample:
-        key = item.key
-        fields = read_json_fields(key, item.annotation["label"])
+        key, label = item.key, item.annotation["label"]
+        where = f"{key}: {label}"
+        fields = read_json_fields(key, label)
         if not isinstance(fields, dict):
-            raise SampleError("wrong_shape", f"{key}: the label file holds no dictionary of fields")
-        points = numbers(key, "hand_pts", field(key, fields, "hand_pts"), (21, 3))
-        side = self._side(key, item.annotation["name"], fields)
+            raise SampleError(
+                "wrong_shape", f"{where}: found a {type(fields).__name__}, expected a dictionary of fields"
+            )
+        points = numbers(where, "hand_pts", field(where, fields, "hand_pts"), (21, 3))
+        side = self._side(where, item.annotation["name"], fields)
         picture = read_picture(key, item.image_uri)
         origin = {**item.origin, **{name: fields[name] for name in _KEPT if name in fields}}
         # The third value is 1 for annotated joints; readers treat every other number as not annotated.
         annotated = (points[:, 2] == 1).astype(np.float64)
-        return hand_in_2d(self.spec, key, picture, side, points[:, :2], annotated, origin)
+        return hand_in_2d(self.spec, key, where, picture, side, points[:, :2], annotated, origin)
 
-    def _side(self, key: str, name: str, fields: Mapping[str, Any]) -> Side:
+    def _side(self, where: str, name: str, fields: Mapping[str, Any]) -> Side:
         """`is_left`, else the ending of the name; nothing is guessed."""
         if fields.get("is_left") in (0, 1):
             return "left" if fields["is_left"] else "right"
         side = side_of_suffix(name)
         if side is None:
             raise SampleError(
-                "bad_side", f"{key}: expected is_left to be 0, 1, false or true, or a name that ends in _l or _r"
+                "bad_side",
+                f"{where}: is_left is {fields.get('is_left', 'missing')!r}, expected 0, 1, false or true, or a name "
+                "that ends in _l or _r",
             )
         return side

@@ -19,18 +19,20 @@ class HIntLayout(PicturesWithLabels):
     archive_folders = ("HInt_annotation", "HInt_annotation_partial")
 
     def read(self, item: Item) -> HandSample:
-        key = item.key
+        key, label = item.key, item.annotation["label"]
+        where = f"{key}: {label}"
+        hands = read_json_fields(key, label)
         side = side_of_suffix(item.annotation["name"])
         if side is None:
-            raise SampleError("bad_side", f"{key}: the name ends neither in _l nor in _r, so the side is unknown")
-        hands = read_json_fields(key, item.annotation["label"])
+            raise SampleError("bad_side", f"{where}: the name ends neither in _l nor in _r, so the side is unknown")
         if not isinstance(hands, list) or len(hands) != 1 or not isinstance(hands[0], dict):
-            raise SampleError("wrong_shape", f"{key}: expected a list with the fields of one hand")
+            found = f"a list of {len(hands)}" if isinstance(hands, list) else f"a {type(hands).__name__}"
+            raise SampleError("wrong_shape", f"{where}: found {found}, expected a list with the fields of one hand")
         shapes = {"existence": (21,), "occlusion": (21,), "keypoints": (21, 2), "bbox": (1, 4)}
         exists, occluded, points, box = (
-            numbers(key, name, field(key, hands[0], name), shape) for name, shape in shapes.items()
+            numbers(where, name, field(where, hands[0], name), shape) for name, shape in shapes.items()
         )
         picture = read_picture(key, item.image_uri)
         # The published box is about 1.24 times the joints' box; it is kept, since some normalise errors by it.
         origin = {**item.origin, "box_xyxy_px": box[0].tolist()}
-        return hand_in_2d(self.spec, key, picture, side, points, (exists > 0).astype(float), origin, occluded)
+        return hand_in_2d(self.spec, key, where, picture, side, points, (exists > 0).astype(float), origin, occluded)

@@ -72,7 +72,8 @@ class Ho3dLayout:
     def plan(self) -> RawPlan:
         list_uri = first_existing([self._list_uri()], "the list of annotated frames")
         frames = self._frames(list_uri)
-        released = self._released(len(frames))
+        places = {name: storage.join(self.root, f"evaluation_{name}.json") for name in _RELEASED}
+        released = self._released(places, len(frames))
         suffix = self._picture_suffix(frames)
         sides = tuple(self.hands)
 
@@ -82,8 +83,8 @@ class Ho3dLayout:
         def item(position: int) -> Item:
             index, side = position // len(sides), sides[position % len(sides)]
             frame = frames[index]
-            annotation = {"side": side, "label": frame_uri(frame, "meta", "pkl")}
-            annotation |= {name: file.rows[index] for name, file in released.items()}
+            annotation: dict[str, Any] = {"side": side, "label": frame_uri(frame, "meta", "pkl")}
+            annotation |= {name: (places[name], file.rows[index]) for name, file in released.items()}
             origin = {"index": index, "sequence": frame[0], "frame": frame[1]}
             return Item(keys[position], frame_uri(frame, "rgb", suffix), annotation, origin)
 
@@ -102,15 +103,17 @@ class Ho3dLayout:
     def read(self, item: Item) -> HandSample:
         key, side = item.key, item.annotation["side"]
         label = read_pickled_fields(key, item.annotation["label"])
-        camera = Camera(numbers(key, "camMat", field(key, label, "camMat"), (3, 3)))
+        where = f"{key}: {item.annotation['label']}"
+        camera = Camera(numbers(where, "camMat", field(where, label, "camMat"), (3, 3)))
         to_opencv = axes_to_opencv(self.spec) * self.spec.metres_per_unit
-        joints, valid = self._joints(key, item.annotation, label, side)
+        joints, valid = self._joints(item, label, side)
         joints = np.where(valid[:, None], joints * to_opencv, 0.0)
         joints_2d = np.zeros((21, 2))
         joints_2d[valid] = camera.project(joints[valid])
         vertices = None
         if "verts" in item.annotation:
-            vertices = (numbers(key, "verts", item.annotation["verts"], (778, 3)) * to_opencv).astype(np.float32)
+            place, stored = item.annotation["verts"]
+            vertices = (numbers(f"{key}: {place}", "verts", stored, (778, 3)) * to_opencv).astype(np.float32)
         picture = read_picture(key, item.image_uri)
         sample = HandSample(
             key=key,
@@ -119,48 +122,50 @@ class Ho3dLayout:
             image_format=picture.format,
             image_size_px=picture.size_px,
             side=side,
-            box_xyxy_px=self._box(key, label, side, joints_2d),
+            box_xyxy_px=self._box(where, label, side, joints_2d),
             camera=camera,
             joints_2d_px=joints_2d.astype(np.float32),
             joints_2d_conf=valid.astype(np.float32),
             joints_cam_m=joints.astype(np.float32),
             joints_3d_valid=valid,
             vertices_cam_m=vertices,
-            mano=self._pose(key, label, side),
+            mano=self._pose(where, label, side),
             origin=dict(item.origin),
         )
         sample.validate()
         return sample
 
-    def _joints(
-        self, key: str, annotation: Mapping[str, Any], label: Mapping[str, Any], side: Side
-    ) -> tuple[Array, Array]:
+    def _joints(self, item: Item, label: Mapping[str, Any], side: Side) -> tuple[Array, Array]:
         """(21, 3) joints in the dataset's axes but OpenPose order, and (21,) which of them are known."""
-        name = f"{self.hands[side]}Joints3D"
-        stored = annotation["xyz"] if "xyz" in annotation else field(key, label, name)
+        if "xyz" in item.annotation:
+            place, stored = item.annotation["xyz"]
+            name, where = "xyz", f"{item.key}: {place}"
+        else:
+            name, where = f"{self.hands[side]}Joints3D", f"{item.key}: {item.annotation['label']}"
+            stored = field(where, label, name)
         if isinstance(stored, np.ndarray) and stored.shape == (3,):  # evaluation: the wrist alone
             wrist_only = np.zeros((21, 3))
-            wrist_only[0] = numbers(key, name, stored, (3,))
+            wrist_only[0] = numbers(where, name, stored, (3,))
             return wrist_only, np.arange(21) == 0
-        return numbers(key, name, stored, (21, 3))[joint_order(self.spec)], np.ones(21, bool)
+        return numbers(where, name, stored, (21, 3))[joint_order(self.spec)], np.ones(21, bool)
 
-    def _box(self, key: str, label: Mapping[str, Any], side: Side, joints_2d_px: Array) -> Array:
+    def _box(self, where: str, label: Mapping[str, Any], side: Side, joints_2d_px: Array) -> Array:
         """Evaluation labels name the box that the benchmark gives; training labels have none."""
         name = f"{self.hands[side]}BoundingBox"
         if self.split == "evaluation":
-            return numbers(key, name, field(key, label, name), (4,)).astype(np.float32)
+            return numbers(where, name, field(where, label, name), (4,)).astype(np.float32)
         return box_around(joints_2d_px)
 
-    def _pose(self, key: str, label: Mapping[str, Any], side: Side) -> HandPose | None:
+    def _pose(self, where: str, label: Mapping[str, Any], side: Side) -> HandPose | None:
         if self.mano is None:
             return None
         pose, trans = f"{self.hands[side]}Pose", f"{self.hands[side]}Trans"
         return self.mano.canonical(
-            numbers(key, pose, field(key, label, pose), (48,)),
-            numbers(key, "handBeta", field(key, label, "handBeta"), (10,)),
+            numbers(where, pose, field(where, label, pose), (48,)),
+            numbers(where, "handBeta", field(where, label, "handBeta"), (10,)),
             side,
             camera_from_stored=np.diag(axes_to_opencv(self.spec)),
-            transl_m=numbers(key, trans, field(key, label, trans), (3,)),
+            transl_m=numbers(where, trans, field(where, label, trans), (3,)),
         )
 
     def _frames(self, list_uri: str) -> list[tuple[str, str]]:
@@ -177,11 +182,10 @@ class Ho3dLayout:
             raise RawDataError(f"{list_uri}: the list of annotated frames is empty; copy it again")
         return frames
 
-    def _released(self, count: int) -> dict[str, JsonRows]:
+    def _released(self, places: Mapping[str, str], count: int) -> dict[str, JsonRows]:
         """Evaluation truth beside the list, where it was downloaded."""
         if self.split != "evaluation" or len(self.hands) > 1:
             return {}
-        places = {name: storage.join(self.root, f"evaluation_{name}.json") for name in _RELEASED}
         files = {name: read_json_rows(uri) for name, uri in places.items() if storage.exists(uri)}
         for name, file in files.items():
             if len(file.rows) != count:

@@ -56,6 +56,7 @@ class InterHandLayout:
         fits_place = next((uri for uri in self._places("MANO_NeuralAnnot") if storage.exists(uri)), None)
         fits = FrameFits(fits_place) if fits_place and self.mano else None
         pictures, annotations = hands.pictures, hands.annotations
+        files = places | ({"mano": fits_place} if fits_place else {})
         # In the official tree file_name is a path below images/<split>; small excerpts keep base names beside labels.
         official = places["data"] == self._places("data")[0]
         folder = storage.join(self.root, "images", self.split) if official else self.root
@@ -81,6 +82,7 @@ class InterHandLayout:
                 "camera": {name: views.get(camera) for name, views in cameras.value.get(capture, {}).items()},
                 "joints": joints.at(capture, frame),
                 "mano": fits.at(capture, frame, side) if fits else None,
+                "files": files,
             }
             origin = {
                 "annotation": annotations.ids[row],
@@ -105,14 +107,14 @@ class InterHandLayout:
 
     def read(self, item: Item) -> HandSample:
         key, raw, side = item.key, item.annotation, item.annotation["side"]
-        camera, rotation, position_m = self._camera(key, raw["camera"])
+        camera, rotation, position_m = self._camera(key, raw)
         valid = self._valid(key, raw, side)
         picture = read_picture(key, item.image_uri)
         if picture.size_px != tuple(raw["size"]):
-            raise SampleError(
-                "wrong_size", f"{key}: the picture is {picture.size_px}, its annotation says {raw['size']}"
-            )
-        world = numbers(key, "world_coord", raw["joints"]["world_coord"], (42, 3)) * self.spec.metres_per_unit
+            where = f"{key}: {raw['files']['data']}"
+            raise SampleError("wrong_size", f"{where}: expected a picture of {raw['size']}, it is {picture.size_px}")
+        where = f"{key}: {raw['files']['joint_3d']}"
+        world = numbers(where, "world_coord", raw["joints"]["world_coord"], (42, 3)) * self.spec.metres_per_unit
         world = world[_FIRST_JOINT[side] :][:21][joint_order(self.spec)]
         joints = (world - position_m) @ rotation.T
         # Joints without annotation hold a dummy position; zeros with a zero flag cannot be mistaken for one.
@@ -140,29 +142,32 @@ class InterHandLayout:
 
     def _valid(self, key: str, raw: Mapping[str, Any], side: Side) -> np.ndarray:
         """(21,) bool, OpenPose order. As in the official loader, a hand without its wrist counts as not annotated."""
+        data, joint_3d = (f"{key}: {raw['files'][kind]}" for kind in ("data", "joint_3d"))
         if raw["joints"] is None:
-            raise SampleError("no_joints", f"{key}: joint_3d.json has no entry for this capture and frame")
+            raise SampleError("no_joints", f"{joint_3d}: expected an entry for this capture and frame, there is none")
         shape = (42, 1)
-        both = numbers(key, "joint_valid", raw["joint_valid"], shape) * numbers(
-            key, "joint_3d joint_valid", raw["joints"]["joint_valid"], shape
+        both = numbers(data, "joint_valid", raw["joint_valid"], shape) * numbers(
+            joint_3d, "joint_valid", raw["joints"]["joint_valid"], shape
         )
         valid = (both[:, 0] > 0)[_FIRST_JOINT[side] :][:21][joint_order(self.spec)]
         if not valid[0]:
             raise SampleError(
-                "wrist_not_annotated", f"{key}: the {side} wrist is not annotated, so the hand is not used"
+                "wrist_not_annotated",
+                f"{data}: by joint_valid, here or in joint_3d, the {side} wrist is not annotated; the hand is not used",
             )
         return valid
 
     def _camera(self, key: str, raw: Mapping[str, Any]) -> tuple[Camera, np.ndarray, np.ndarray]:
         """Intrinsics, rotation world -> OpenCV camera (3, 3), and the camera's place in the world in metres (3,)."""
-        missing = [name for name in ("focal", "princpt", "camrot", "campos") if raw.get(name) is None]
+        stored, where = raw["camera"], f"{key}: {raw['files']['camera']}"
+        missing = [name for name in ("focal", "princpt", "camrot", "campos") if stored.get(name) is None]
         if missing:
             raise SampleError(
-                "no_camera", f"{key}: camera.json has no {', '.join(missing)} for this capture and camera"
+                "no_camera", f"{where}: expected {', '.join(missing)} for this capture and camera, found nothing"
             )
-        (fx, fy), (cx, cy) = numbers(key, "focal", raw["focal"], (2,)), numbers(key, "princpt", raw["princpt"], (2,))
-        rotation = axes_to_opencv(self.spec)[:, None] * numbers(key, "camrot", raw["camrot"], (3, 3))
-        position_m = numbers(key, "campos", raw["campos"], (3,)) * self.spec.metres_per_unit
+        (fx, fy), (cx, cy) = (numbers(where, name, stored[name], (2,)) for name in ("focal", "princpt"))
+        rotation = axes_to_opencv(self.spec)[:, None] * numbers(where, "camrot", stored["camrot"], (3, 3))
+        position_m = numbers(where, "campos", stored["campos"], (3,)) * self.spec.metres_per_unit
         return Camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])), rotation, position_m
 
     def _pose(
@@ -170,13 +175,14 @@ class InterHandLayout:
     ) -> HandPose | None:
         if self.mano is None or raw["mano"] is None:
             return None
+        where = f"{key}: {raw['files']['mano']}"
         return self.mano.canonical(
-            numbers(key, "MANO pose", raw["mano"]["pose"], (48,)),
-            numbers(key, "MANO shape", raw["mano"]["shape"], (10,)),
+            numbers(where, "pose", raw["mano"]["pose"], (48,)),
+            numbers(where, "shape", raw["mano"]["shape"], (10,)),
             side,
             camera_from_stored=rotation,
             origin_stored_m=position_m,
-            transl_m=numbers(key, "MANO trans", raw["mano"]["trans"], (3,)),
+            transl_m=numbers(where, "trans", raw["mano"]["trans"], (3,)),
         )
 
     def _places(self, kind: str) -> list[str]:

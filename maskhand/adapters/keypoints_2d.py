@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from maskhand.sample import HandSample, SampleError
 def hand_in_2d(
     spec: DatasetSpec,
     key: str,
+    where: str,
     picture: Picture,
     side: Side,
     points_px: Array,
@@ -28,12 +29,15 @@ def hand_in_2d(
 ) -> HandSample:
     """A validated sample from (21, 2) pixels and (21,) confidence, in the data set's joint order.
 
-    Joints with confidence 0 are not annotated; their pixels become 0, 0. The box is the one around the others.
+    Joints with confidence 0 are not annotated; their pixels become 0, 0. The box is the one around the others. For
+    `where` see `numbers`; SampleError (`not_annotated`, and those of `HandSample.validate`).
     """
     order = joint_order(spec)
     annotated = confidence[order] > 0
     if not annotated.any():
-        raise SampleError("not_annotated", f"{key}: none of the {side} hand's joints is annotated")
+        raise SampleError(
+            "not_annotated", f"{where}: none of the {side} hand's joints is annotated, expected one or more"
+        )
     points = np.where(annotated[:, None], points_px[order], 0.0)
     sample = HandSample(
         key=key,
@@ -58,25 +62,28 @@ def key_of(split: str, name: str) -> str:
     return f"{split}-{safe}" if safe == name else f"{split}-{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def label_names(folder: str) -> dict[str, int]:
-    """Name without ending -> bytes, of the JSON files directly in a folder, sorted."""
+def names_with_labels(folder: str) -> tuple[list[str], dict[str, int]]:
+    """Names without ending of the pictures and labels directly in a folder, sorted, and name -> bytes of each label.
+
+    A picture without its label is named as well, and so is a label without its picture. The folder is listed once.
+    """
     found = {uri.removeprefix(storage.join(folder, "")): size for uri, size in storage.list_sizes(folder).items()}
-    return {
-        name.removesuffix(".json"): found[name] for name in sorted(found) if name.endswith(".json") and "/" not in name
-    }
+    files = [(*name.rpartition("."), size) for name, size in sorted(found.items()) if "/" not in name]
+    names = sorted({name for name, _, ending, _ in files if ending in ("jpg", "json")})
+    return names, {name: size for name, _, ending, size in files if ending == "json"}
 
 
-def label_files_digest(folder: str, names: dict[str, int]) -> str:
+def label_files_digest(folder: str, labels: dict[str, int]) -> str:
     """Changes with the names and sizes of all label files and the content of 16 of them: one listing, few reads."""
-    text = "\n".join(f"{name} {size}" for name, size in names.items())
-    return hashlib.sha256(f"{text}\n{spot_check(_uris(folder, names, 'json'))}".encode()).hexdigest()
+    text = "\n".join(f"{name} {size}" for name, size in labels.items())
+    return hashlib.sha256(f"{text}\n{spot_check(_uris(folder, labels, 'json'))}".encode()).hexdigest()
 
 
-def pictures_digest(folder: str, names: dict[str, int]) -> str:
+def pictures_digest(folder: str, names: Iterable[str]) -> str:
     return spot_check(_uris(folder, names, "jpg"))
 
 
-def _uris(folder: str, names: dict[str, int], ending: str) -> Sequence[str]:
+def _uris(folder: str, names: Iterable[str], ending: str) -> Sequence[str]:
     return [storage.join(folder, f"{name}.{ending}") for name in names]
 
 

@@ -49,13 +49,13 @@ def read_npz_fields(key: str, uri: str, names: tuple[str, ...]) -> Mapping[str, 
         raise SampleError("bad_label", f"{key}: {uri} is not a whole npz file ({error}); copy it again") from None
 
 
-def field(key: str, fields: Mapping[str, Any], name: str) -> Any:
-    """One field that the published structure has; SampleError when it is absent or empty."""
+def field(where: str, fields: Mapping[str, Any], name: str) -> Any:
+    """One field that the published structure has; SampleError when it is absent or empty. For `where` see `numbers`."""
     if name not in fields:
         known = ", ".join(sorted(str(n) for n in fields)) or "nothing"
-        raise SampleError("missing_field", f"{key}: the label file has no {name!r}, it holds {known}")
+        raise SampleError("missing_field", f"{where}: expected {name!r} among the fields, found {known}")
     if fields[name] is None:
-        raise SampleError("not_annotated", f"{key}: {name!r} is empty, so the hand is not annotated in this frame")
+        raise SampleError("not_annotated", f"{where}: {name!r} is empty, so the hand is not annotated in this frame")
     return fields[name]
 
 

@@ -82,7 +82,7 @@ class MtcLayout:
         def item(position: int) -> Item:
             view: View = views[position]
             camera = _member(_member(sequences, view.sequence), view.camera)
-            raw = {"side": view.side, "landmarks": hands[view.hand], "camera": camera}
+            raw = {"side": view.side, "landmarks": hands[view.hand], "camera": camera, "files": (labels, cameras)}
             origin = {"sequence": view.sequence, "frame": view.frame, "camera": view.camera, "person": view.person}
             return Item(key(position), uri(position), raw, origin)
 
@@ -98,17 +98,19 @@ class MtcLayout:
 
     def read(self, item: Item) -> HandSample:
         key, side, camera = item.key, item.annotation["side"], item.annotation["camera"]
+        in_labels, where = (f"{key}: {file}" for file in item.annotation["files"])
         if not isinstance(camera, Mapping):
-            raise SampleError("no_camera", f"{key}: the camera file has no entry for this sequence and camera")
-        K = numbers(key, "K", field(key, camera, "K"), (3, 3))
-        rotation = numbers(key, "R", field(key, camera, "R"), (3, 3))
-        translation = numbers(key, "t", np.ravel(field(key, camera, "t")), (3,))
-        lens = numbers(key, "distCoef", np.ravel(field(key, camera, "distCoef")), (5,))
-        stored = numbers(key, "landmarks", item.annotation["landmarks"], (63,)).reshape(21, 3)
+            sequence, number = item.origin["sequence"], item.origin["camera"]
+            raise SampleError("no_camera", f"{where}: expected camera {number} of {sequence}, there is none")
+        K = numbers(where, "K", field(where, camera, "K"), (3, 3))
+        rotation = numbers(where, "R", field(where, camera, "R"), (3, 3))
+        translation = numbers(where, "t", np.ravel(field(where, camera, "t")), (3,))
+        lens = numbers(where, "distCoef", np.ravel(field(where, camera, "distCoef")), (5,))
+        stored = numbers(in_labels, "landmarks", item.annotation["landmarks"], (63,)).reshape(21, 3)
         joints = stored[joint_order(self.spec)] @ rotation.T + translation
         joints = joints * axes_to_opencv(self.spec) * self.spec.metres_per_unit
         if (joints[:, 2] <= 0).any():
-            raise SampleError("behind_camera", f"{key}: joints lie behind the camera; do the files belong together?")
+            raise SampleError("behind_camera", f"{where}: joints lie behind the camera; do the files belong together?")
         joints_2d = project(joints, K, lens)
         picture = read_picture(key, item.image_uri)
         sample = HandSample(

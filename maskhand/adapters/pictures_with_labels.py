@@ -6,14 +6,15 @@ from typing import ClassVar
 
 from maskhand import storage
 from maskhand.adapters.base import Item, RawDataError, RawPlan, combined_digest
-from maskhand.adapters.keypoints_2d import key_of, label_files_digest, label_names, pictures_digest
+from maskhand.adapters.keypoints_2d import key_of, label_files_digest, names_with_labels, pictures_digest
 from maskhand.catalog import DatasetSpec
 
 
 class PicturesWithLabels:
     """`<split>/NAME.jpg` beside `NAME.json`, perhaps below a folder that the archive makes.
 
-    An item's annotation holds the hand's `name` and the URI of its `label` file.
+    An item's annotation holds the hand's `name` and the URI of its `label` file. The makers publish pairs, so a picture
+    or a label that is alone is planned, too, and rejected when it is read.
     """
 
     revision: ClassVar[str]
@@ -26,18 +27,22 @@ class PicturesWithLabels:
         self.folders = [storage.join(folder, split) for folder in above]
 
     def present(self) -> bool:
-        return any(label_names(folder) for folder in self.folders)
+        return any(names_with_labels(folder)[1] for folder in self.folders)
 
     def plan(self) -> RawPlan:
-        folder, labels = next(((f, found) for f in self.folders if (found := label_names(f))), (self.folders[0], {}))
-        if not labels:
-            raise RawDataError(f"{folder}: annotations not found; see how_to_get in the dataset's card")
-        names = list(labels)
+        for folder in self.folders:
+            names, labels = names_with_labels(folder)
+            if labels:
+                return self._plan(folder, names, labels)
+        raise RawDataError(f"{self.folders[0]}: annotations not found; see how_to_get in the dataset's card")
+
+    def _plan(self, folder: str, names: list[str], labels: dict[str, int]) -> RawPlan:
+        keys = [key_of(self.split, name) for name in names]
 
         def item(position: int) -> Item:
             name = names[position]
             uri = storage.join(folder, name)
-            return Item(key_of(self.split, name), f"{uri}.jpg", {"name": name, "label": f"{uri}.json"}, {"name": name})
+            return Item(keys[position], f"{uri}.jpg", {"name": name, "label": f"{uri}.json"}, {"name": name})
 
-        digest = combined_digest(self.revision, label_files_digest(folder, labels), pictures_digest(folder, labels))
-        return RawPlan([key_of(self.split, name) for name in names], item, digest, listed=len(names))
+        digest = combined_digest(self.revision, label_files_digest(folder, labels), pictures_digest(folder, names))
+        return RawPlan(keys, item, digest, listed=len(labels))

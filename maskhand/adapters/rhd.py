@@ -54,7 +54,7 @@ class RhdLayout:
 
         def item(position: int) -> Item:
             image_id, side = ids[position // len(sides)], sides[position % len(sides)]
-            annotation = {"side": side, "fields": annotations[image_id]}
+            annotation = {"side": side, "fields": annotations[image_id], "file": uri}
             return Item(keys[position], self._image(image_id), annotation, {"image": image_id, "hand": side})
 
         keys = [f"{self.split}-{image_id:05d}-{side[0]}" for image_id in ids for side in sides]
@@ -67,15 +67,18 @@ class RhdLayout:
 
     def read(self, item: Item) -> HandSample:
         key, side, fields = item.key, item.annotation["side"], item.annotation["fields"]
+        where = f"{key}: {item.annotation['file']}"
         if not isinstance(fields, dict):
-            raise SampleError("wrong_shape", f"{key}: the annotation is a {type(fields).__name__}, expected fields")
+            raise SampleError("wrong_shape", f"{where}: the annotation is a {type(fields).__name__}, expected fields")
         own = slice(_FIRST_JOINT[side], _FIRST_JOINT[side] + 21)
         order = joint_order(self.spec)
-        uv_vis = numbers(key, "uv_vis", field(key, fields, "uv_vis"), (42, 3))[own][order]
+        uv_vis = numbers(where, "uv_vis", field(where, fields, "uv_vis"), (42, 3))[own][order]
         visible = uv_vis[:, 2] > 0
         if not visible.any():
-            raise SampleError("not_visible", f"{key}: no joint of the {side} hand can be seen in the picture")
-        xyz = numbers(key, "xyz", field(key, fields, "xyz"), (42, 3))[own][order]
+            raise SampleError(
+                "not_visible", f"{where}: by uv_vis no joint of the {side} hand can be seen in the picture"
+            )
+        xyz = numbers(where, "xyz", field(where, fields, "xyz"), (42, 3))[own][order]
         picture = read_picture(key, item.image_uri)
         sample = HandSample(
             key=key,
@@ -86,7 +89,7 @@ class RhdLayout:
             side=side,
             # Hidden joints are as exact as visible ones, so the box holds the whole hand.
             box_xyxy_px=box_around(uv_vis[:, :2]),
-            camera=Camera(numbers(key, "K", field(key, fields, "K"), (3, 3))),
+            camera=Camera(numbers(where, "K", field(where, fields, "K"), (3, 3))),
             joints_2d_px=uv_vis[:, :2].astype(np.float32),
             joints_2d_conf=visible.astype(np.float32),
             joints_cam_m=(xyz * axes_to_opencv(self.spec) * self.spec.metres_per_unit).astype(np.float32),

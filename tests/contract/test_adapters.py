@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,7 +171,11 @@ def test_bad_labels_cost_only_their_own_samples(tmp_path: Path, name: str, value
     fixture.damage_joints(last, value * (rows // 21) if reason == "not_finite" else value)
     damaged = list(fixture.truths.values())[last]
     touched = {key: reason for key, truth in fixture.truths.items() if truth.shares_label(damaged)}
-    assert _reasons(_read_all(adapter)) == fixture.rejects | touched
+    found = _read_all(adapter)
+    assert _reasons(found) == fixture.rejects | touched
+    for key in touched:
+        sentence = str(found[key])
+        assert sentence.startswith(f"{key}: ") and str(fixture.joints_file) in sentence and "expected" in sentence
 
 
 @pytest.mark.parametrize("name", LABELLED)
@@ -205,8 +211,15 @@ def test_the_splits_that_are_there_are_found(tmp_path: Path, name: str, split: s
     with pytest.raises(RawDataError, match=r"none of .* splits"):
         present_splits(catalog.load_spec(name), str(tmp_path / "empty"))
     fixture, _ = _write(tmp_path, name, split)
-    found = present_splits(catalog.load_spec(name), str(fixture.raw_dir))
-    assert split in found and set(found) <= {split} | fixture.other_splits
+    spec = catalog.load_spec(name)
+    assert open_adapter(spec, str(fixture.raw_dir), split).present()
+    default, here = spec.default_splits or tuple(spec.splits), {split} | fixture.other_splits
+    if not here.intersection(default):
+        with pytest.raises(RawDataError, match=rf"none of .*default splits .* is here; .*{split}"):
+            present_splits(spec, str(fixture.raw_dir))
+        return
+    found = present_splits(spec, str(fixture.raw_dir))
+    assert set(found) <= here.intersection(default) and (split in found or split not in default)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -285,6 +298,35 @@ def test_interhand_reads_flat_excerpts_and_drops_hands_without_wrist(tmp_path: P
     # The last picture is of the same capture.
     unseen = dict.fromkeys(("test-00000057-r", "test-00000071-r", "test-00000071-l"), "no_camera")
     assert _reasons(_read_all(adapter)) == without_wrist | unseen
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "file", "damage", "found"),
+    [
+        ("freihand", "training", "training_K.json", lambda K: K[0].pop(), "K has shape (2, 3), expected (3, 3)"),
+        ("freihand", "training", "training_mano.json", lambda all_: all_[0][0].pop(), "mano has shape (1, 60)"),
+        ("interhand26m", "test", "InterHand2.6M_test_camera.json", lambda all_: _first(_first(all_)["focal"]).pop(),
+         "focal has shape (1,), expected (2,)"),
+        ("interhand26m", "test", "InterHand2.6M_test_MANO_NeuralAnnot.json",
+         lambda all_: _first(_first(all_))["right"]["pose"].pop(), "pose has shape (47,), expected (48,)"),
+        ("interhand26m", "test", "InterHand2.6M_test_data.json",
+         lambda all_: all_["annotations"][0]["joint_valid"].pop(), "joint_valid has shape (41, 1), expected (42, 1)"),
+    ],
+)  # fmt: skip
+def test_a_sentence_names_the_one_file_of_several(
+    tmp_path: Path, name: str, split: str, file: str, damage: Callable[[Any], Any], found: str
+) -> None:
+    fixture, adapter = _write(tmp_path, name, split)
+    (path,) = fixture.raw_dir.rglob(file)
+    edit_json(path, damage)
+    sentences = [
+        str(s) for key, s in _read_all(adapter).items() if isinstance(s, SampleError) and key in fixture.truths
+    ]
+    assert sentences and all(f": {path}: {found}" in sentence for sentence in sentences)
+
+
+def _first(entries: dict[str, Any]) -> Any:
+    return next(iter(entries.values()))
 
 
 def test_units_and_axes_come_from_the_card(tmp_path: Path) -> None:

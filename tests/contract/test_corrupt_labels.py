@@ -97,6 +97,16 @@ def _reasons(fixture: Fixture, name: str) -> dict[str, str]:
     return reasons
 
 
+def _sentences(fixture: Fixture, name: str, keys: list[str]) -> list[str]:
+    adapter = open_adapter(catalog.load_spec(name), str(fixture.raw_dir), LABELS[name].split)
+    plan, sentences = adapter.plan(), []
+    for key in keys:
+        with pytest.raises(SampleError) as error:
+            adapter.read(plan.item(list(plan.keys).index(key)))
+        sentences.append(str(error.value))
+    return sentences
+
+
 def _hit(fixture: Fixture, key: str, field: str | None) -> list[str]:
     """Keys that share what was damaged: the other hand of the picture where the field or the file is common."""
     alone = field is not None and field not in SHARED_BY_BOTH_HANDS
@@ -125,7 +135,12 @@ def test_a_broken_field(tmp_path: Path, name: str, field: str, value: Any, reaso
         value = np.array([1, 2]) if name == "dexycb" else [[1, 2, 3], [1, 2]]  # npz files know no lists
     removed = (field,) if isinstance(value, str) else ()
     LABELS[name].edit(fixture.raw_dir, key, {} if removed else {field: value}, removed)
-    assert _reasons(fixture, name) == dict.fromkeys(_hit(fixture, key, field), reason)
+    hit = _hit(fixture, key, field)
+    assert _reasons(fixture, name) == dict.fromkeys(hit, reason)
+    path = LABELS[name].path
+    for sentence in _sentences(fixture, name, hit):
+        assert str(path(fixture.raw_dir, key) if path else fixture.joints_file) in sentence
+        assert field in sentence and "expected" in sentence
 
 
 def _stored(fixture: Fixture, name: str, key: str) -> dict[str, Any]:

@@ -118,7 +118,11 @@ def test_bad_labels_cost_only_their_own_samples(
 ) -> None:
     fixture, adapter = _write(tmp_path, name, split)
     fixture.damage_joints(2, value)
-    assert _reasons(adapter) == {list(fixture.truths)[2]: reason}
+    key = list(fixture.truths)[2]
+    found = _read_all(adapter)
+    assert {k: sample.reason for k, sample in found.items() if isinstance(sample, SampleError)} == {key: reason}
+    sentence = str(found[key])
+    assert str(fixture.joints_file) in sentence and "keypoints_" in sentence and "expected" in sentence
 
 
 @pytest.mark.parametrize(("name", "split"), [TAR, NPZ])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickletools
+import re
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from published_layouts import Fixture, dexycb, ho3d, rhd
 from published_layouts.hands import licensed_folder
 
 from maskhand import catalog
-from maskhand.adapters import RawDataError, open_adapter
+from maskhand.adapters import RawDataError, open_adapter, present_splits
 from maskhand.adapters.dexycb_splits import SELECTIONS, SERIALS
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.conventions import FINGERTIP_VERTICES
@@ -186,9 +188,40 @@ def test_dexycb_notes_absent_subjects_and_refuses_incomplete_ones(tmp_path: Path
     sequence = next(p for p in sorted(fixture.raw_dir.glob("*-subject-03/*")) if not list(p.glob("*/*.npz")))
     (sequence / "meta.yml").unlink()
     sequence.rmdir()
-    with pytest.raises(RawDataError, match=r"holds 99 sequences; this split chooses them by their place among all 100"):
+    with pytest.raises(RawDataError, match=r"holds 99 sequences; s0_test chooses them by their place among all 100"):
         open_adapter(spec, str(fixture.raw_dir), "s0_test").plan()
     assert len(open_adapter(spec, str(fixture.raw_dir), "s2_val").plan().keys) == 3, "cameras need no complete subject"
+
+
+def test_dexycb_without_a_split_is_built_once(tmp_path: Path) -> None:
+    """Of the four ways to divide the same pictures the card names one."""
+    fixture, spec = _write(tmp_path, "dexycb", "s0_test"), catalog.load_spec("dexycb")
+    root = str(fixture.raw_dir)
+    every = [split for split in spec.splits if open_adapter(spec, root, split).present()]
+    assert {"s0_train", "s0_test", "s1_train", "s2_train", "s3_train"} <= set(every)
+    assert present_splits(spec, root) == ["s0_train", "s0_test"]
+    assert present_splits(spec.model_copy(update={"default_splits": ()}), root) == every
+
+
+def test_dexycb_splits_without_a_folder_of_frames_are_not_there(tmp_path: Path) -> None:
+    fixture, spec = _write(tmp_path, "dexycb", "s1_val"), catalog.load_spec("dexycb")
+
+    def present() -> set[str]:
+        return {split for split in spec.splits if open_adapter(spec, str(fixture.raw_dir), split).present()}
+
+    assert {"s1_val", "s2_val", "s2_test"} <= present() and not present() & {"s0_val", "s1_train", "s1_test"}
+    for folder in fixture.raw_dir.glob(f"*-subject-07/*/{SERIALS[7]}"):
+        shutil.rmtree(folder)
+    assert "s2_val" in present() and "s2_test" not in present(), "no frames of its camera"
+    for folder in fixture.raw_dir.glob("*-subject-07/*/*/"):
+        shutil.rmtree(folder)
+    assert not present()
+    with pytest.raises(RawDataError, match=r"none of dexycb's splits .* is here"):
+        present_splits(spec, str(fixture.raw_dir))
+    for meta in fixture.raw_dir.rglob("meta.yml"):
+        meta.write_text(re.sub(r"num_frames: \d+", "num_frames: 0", meta.read_text()))
+    with pytest.raises(RawDataError, match="frames of the subjects of s1_val not found; see how_to_get"):
+        open_adapter(spec, str(fixture.raw_dir), "s1_val").plan()
 
 
 @pytest.mark.parametrize(

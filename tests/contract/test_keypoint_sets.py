@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,22 +95,46 @@ def test_a_missing_field_costs_the_hands_it_belongs_to(tmp_path: Path, name: str
 @pytest.mark.parametrize("name", FILE_PER_HAND)
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, None), (b"", "bad_label"), (b"<html>", "bad_label"), (b"\xff\xfe{", "bad_label"), (b"7", "wrong_shape"),
-     (b"[]", "wrong_shape"), (b"[{}]", "*"), (b"{}", "*"), (b"[[1], [2]]", "wrong_shape")],
+    [(None, "missing_label"), (b"", "bad_label"), (b"<html>", "bad_label"), (b"\xff\xfe{", "bad_label"),
+     (b"7", "wrong_shape"), (b"[]", "wrong_shape"), (b"[{}]", "*"), (b"{}", "*"), (b"[[1], [2]]", "wrong_shape")],
 )  # fmt: skip
-def test_a_broken_label_file_costs_one_hand(
-    tmp_path: Path, name: str, content: bytes | None, reason: str | None
-) -> None:
+def test_a_broken_label_file_costs_one_hand(tmp_path: Path, name: str, content: bytes | None, reason: str) -> None:
     fixture, adapter = _write(tmp_path, name)
     last = list(fixture.truths)[-1]
     if content is None:
         fixture.joints_file.unlink()
-        assert set(_read_all(adapter)) == set(fixture.truths) - {last}, "a picture without a label is no hand"
-        return
-    fixture.joints_file.write_bytes(content)
-    found = _reasons(adapter)
+    else:
+        fixture.joints_file.write_bytes(content)
+    found = {key: sample for key, sample in _read_all(adapter).items() if isinstance(sample, SampleError)}
     assert found.keys() == {last}
-    assert found[last] in ({"missing_field", "wrong_shape"} if reason == "*" else {reason})
+    assert found[last].reason in ({"missing_field", "wrong_shape"} if reason == "*" else {reason})
+    assert str(fixture.joints_file) in str(found[last])
+
+
+@pytest.mark.parametrize("name", FILE_PER_HAND)
+def test_pictures_and_labels_that_are_alone_are_planned(tmp_path: Path, name: str) -> None:
+    fixture, adapter = _write(tmp_path, name)
+    whole, keys = adapter.plan(), list(fixture.truths)
+    pictures = [fixture.truths[key].image_path for key in keys]
+    pictures[0].with_suffix(".json").unlink()
+    pictures[1].unlink()
+    (pictures[2].parent / "notes.txt").write_text("neither a picture nor a label")
+    found = _read_all(adapter)
+    assert list(found) == keys, "in the same order"
+    alone = {key: error for key, error in found.items() if isinstance(error, SampleError)}
+    assert {key: error.reason for key, error in alone.items()} == {keys[0]: "missing_label", keys[1]: "missing_image"}
+    assert str(pictures[0].with_suffix(".json")) in str(alone[keys[0]]) and str(pictures[1]) in str(alone[keys[1]])
+    assert adapter.plan().listed == len(keys) - 1 and whole.listed == len(keys), "what the labels list"
+
+
+@pytest.mark.parametrize("name", FILE_PER_HAND)
+def test_pictures_without_any_label_are_not_the_data_set(tmp_path: Path, name: str) -> None:
+    fixture, adapter = _write(tmp_path, name)
+    for truth in fixture.truths.values():
+        truth.image_path.with_suffix(".json").unlink()
+    assert not adapter.present()
+    with pytest.raises(RawDataError, match="annotations not found; see how_to_get"):
+        adapter.plan()
 
 
 @pytest.mark.parametrize("name", FILE_PER_HAND)
@@ -145,6 +170,37 @@ def test_sizes_and_orphans(tmp_path: Path, name: str) -> None:
     edit_json(fixture.joints_file, lambda data: data["images"].pop(2))
     with pytest.raises(RawDataError, match="names an image that is not listed"):
         adapter.plan()
+
+
+@pytest.mark.parametrize("change", [lambda a: a.pop("lefthand_valid"), lambda a: a.update(lefthand_valid=None)])
+def test_a_hand_without_its_flag_is_refused(tmp_path: Path, change: Callable[[dict], Any]) -> None:
+    """One person has the left hand, one has not; without the flag nobody can tell them apart."""
+    fixture, adapter = _write(tmp_path, "coco_wholebody")
+    ids: list[int] = []
+
+    def strip(data: dict) -> None:
+        for annotation in (data["annotations"][0], data["annotations"][2]):
+            change(annotation)
+            ids.append(annotation["id"])
+
+    edit_json(fixture.joints_file, strip)
+    found = _read_all(adapter)
+    refused = {key: sample for key, sample in found.items() if isinstance(sample, SampleError)}
+    assert list(refused) == [f"train-{number:010d}-l" for number in ids]
+    assert set(found) == set(fixture.truths) | set(refused)
+    for number, error in zip(ids, refused.values(), strict=True):
+        assert error.reason == "missing_field"
+        sentence = rf"annotation {number}: lefthand_valid is (missing|null), expected true or false"
+        assert str(fixture.joints_file) in str(error) and re.search(sentence, str(error))
+
+
+def test_persons_without_any_flag_are_counted(tmp_path: Path) -> None:
+    fixture, adapter = _write(tmp_path, "coco_wholebody")
+    edit_json(
+        fixture.joints_file, lambda data: [data["annotations"][1].pop(f"{s}hand_valid") for s in ("left", "right")]
+    )
+    assert "1 annotations have no usable list of keypoints" in adapter.plan().notes[0]
+    assert set(_read_all(adapter)) == set(fixture.truths)
 
 
 def test_a_hand_without_a_single_joint_is_not_annotated(tmp_path: Path) -> None:

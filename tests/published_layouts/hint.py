@@ -17,10 +17,7 @@ SIDES = ("left", "right")
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0, *, above: str = "") -> Fixture:
-    """`count` frames with both hands, a copy of the frame for each; joints are missing and hidden at random.
-
-    One frame has no annotation.
-    """
+    """`count` frames with both hands, a copy of the frame for each; joints are missing and hidden at random."""
     rng = np.random.default_rng(seed)
     home = folder / above / split
     truths: dict[str, Truth] = {}
@@ -55,7 +52,6 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
                 label=name,
                 origin={"name": name, "box_xyxy_px": box},
             )
-    write_picture(home / "a_frame_without_annotation_r.jpg", rng, SIZE)
 
     def damage_joints(position: int, value: Any) -> None:
         points = None if value is None else [row[:2] for row in value[:21]]

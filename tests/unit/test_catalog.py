@@ -70,7 +70,7 @@ def test_cards_are_frozen() -> None:
 
 def test_the_digest_follows_facts_and_ignores_prose(own_catalogue: Path) -> None:
     before = load_spec("freihand").digest()
-    _edit(own_catalogue, errata=["a new remark"], how_to_get="elsewhere")
+    _edit(own_catalogue, errata=["a new remark"], how_to_get="elsewhere", default_splits=["training"])
     assert load_spec("freihand").digest() == before
     _edit(own_catalogue, units="mm")
     assert load_spec("freihand").digest() != before
@@ -85,6 +85,8 @@ def test_the_digest_follows_facts_and_ignores_prose(own_catalogue: Path) -> None
         ({"axes": "unity"}, r"axes is 'unity'; known: opencv, opengl"),
         ({"units": "inch"}, r"units: Input should be 'm', 'cm' or 'mm'"),
         ({"images_per_annotation": {"train": 4}}, r"images_per_annotation.train: did you mean 'training'\?"),
+        ({"default_splits": ["trainin"]}, r"default_splits.trainin: did you mean 'training'\?"),
+        ({"default_splits": "training"}, r"default_splits: Input should be a valid tuple"),
         ({"name": "freihand2"}, r"name is 'freihand2', expected its folder's name 'freihand'"),
         ({"shard_size": 0}, r"shard_size: Input should be greater than 0"),
     ],
