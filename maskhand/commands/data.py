@@ -55,7 +55,8 @@ def shard(
         ),
     ] = None,
     split: Annotated[
-        list[str], typer.Option(help="Only these splits [default: those that are there].", show_default=False)
+        list[str],
+        typer.Option(help="Only these splits [default: the card's, of those that are there].", show_default=False),
     ] = [],  # noqa: B006
     out: Annotated[
         str | None,
