@@ -36,6 +36,8 @@ class RowPlan:
     """Benchmark -> shard set that is measured; no entry where nothing is read."""
     missing: dict[str, tuple[str, ...]]
     """Benchmark -> what it lacks, a sentence each; no entry where it can run."""
+    timed_iterations: tuple[int, ...] = ()
+    """Of a row that is timed: the numbers of iterations of its table's rows, which take turns."""
 
     @property
     def runs(self) -> list[str]:
@@ -128,6 +130,11 @@ def plan(
         for name in row.paper
         if name in known
     }
+    timed = [other for other in rows.paper_table(table).rows if other.measure == row.measure == "seconds"]
+    timed_recipes = [
+        rows.row_recipe(other, embedded, rows.row_overrides(other, embedded, budget_steps, overrides))
+        for other in timed
+    ]
     gpus = gpu_count()
     lacks = {
         name: tuple(missing(row, recipe, [whole[name]] if name in whole else [], workspace, not embedded, gpus))
@@ -143,6 +150,7 @@ def plan(
         changes=changes,
         sets={name: rows.measured_set(row, whole_set) for name, whole_set in whole.items()},
         missing={name: sentences for name, sentences in lacks.items() if sentences},
+        timed_iterations=tuple(sorted({timed_recipe.sampler.iterations for timed_recipe in timed_recipes})),
     )
 
 
