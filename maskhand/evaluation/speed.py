@@ -28,7 +28,8 @@ def seconds_per_picture(recipe: Recipe, iterations: Sequence[int], progress: Pro
 
     The numbers take turns, so that a busy machine slows all of them alike; asked again in this process, as by the next
     row of a table, the answer is the same measurement. Weights are random, they do not change the work; detector and
-    cropping are not included. On a GPU the encoder runs in bf16.
+    cropping are not included. On a GPU the encoder runs in bf16. With one thread on a CPU the process's own seconds
+    count, so other programs do not; with several the clock's, because threads that wait for each other spin.
     """
     key = (_at(recipe, 1).digest(), tuple(iterations))
     if key not in _TIMED:
@@ -48,15 +49,16 @@ def _in_turns(recipe: Recipe, iterations: Sequence[int], progress: Progress) -> 
     keypoints = torch.rand(1, 21, 3, device=place)
     generator = torch.Generator(place).manual_seed(recipe.seed)
     on_gpu = place.type == "cuda"
+    clock = time.perf_counter if on_gpu or torch.get_num_threads() > 1 else time.process_time
     taken: dict[int, list[float]] = {count: [] for count in iterations}
     for turn in range(WARMUP + REPEATS):
         for place_in_turn, (count, times) in enumerate(taken.items(), 1):
-            start_s = time.perf_counter()
+            start_s = clock()
             with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=on_gpu):
                 sample(model, model.encode(image, keypoints), _at(recipe, count).sampler, generator)
             if on_gpu:
                 torch.cuda.synchronize()
-            times.append(time.perf_counter() - start_s)
+            times.append(clock() - start_s)
             text = "warming up" if turn < WARMUP else f"T = {count}: {times[-1]:.3g} s"
             progress(turn * len(iterations) + place_in_turn, total, text)
     return {count: statistics.median(times[WARMUP:]) for count, times in taken.items()}
