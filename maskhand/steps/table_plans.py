@@ -130,11 +130,8 @@ def plan(
         for name in row.paper
         if name in known
     }
-    timed = [other for other in rows.paper_table(table).rows if other.measure == row.measure == "seconds"]
-    timed_recipes = [
-        rows.row_recipe(other, embedded, rows.row_overrides(other, embedded, budget_steps, overrides))
-        for other in timed
-    ]
+    timed = [o for o in rows.paper_table(table).rows if o.measure == row.measure == "seconds"]
+    in_turn = [rows.row_recipe(o, embedded, rows.row_overrides(o, embedded, budget_steps, overrides)) for o in timed]
     gpus = gpu_count()
     lacks = {
         name: tuple(missing(row, recipe, [whole[name]] if name in whole else [], workspace, not embedded, gpus))
@@ -150,7 +147,7 @@ def plan(
         changes=changes,
         sets={name: rows.measured_set(row, whole_set) for name, whole_set in whole.items()},
         missing={name: sentences for name, sentences in lacks.items() if sentences},
-        timed_iterations=tuple(sorted({timed_recipe.sampler.iterations for timed_recipe in timed_recipes})),
+        timed_iterations=tuple(sorted({o.sampler.iterations for o in in_turn})),
     )
 
 
