@@ -52,6 +52,11 @@ CENTRAL_QUALITY = 0.25
 MIN_HAND_PX = 24
 SAME_PALM, SAME_HAND = 0.6, 0.4
 """Overlaps (intersection over union) above which two finds are one."""
+PART_SIZE, PART_INSIDE, PART_REACH = 0.4, 0.9, 0.25
+"""A find is a finger of a better one when its longer side is below the first share of the other's and more than the
+second of its box lies in the other's, grown by the third of its longer side: a finger that both looks took for a hand
+is often one that the hand's own landmarks did not reach. A fist is nearly half an open hand long, so that hands which
+hold or cover each other stay."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +142,7 @@ class HandFinder:
         return []
 
     def _verified(self, image: Array, palms: list[Palm]) -> list[HandBox]:
-        found = [hand for palm in palms if (hand := self._verify(image, palm)) is not None]
-        hands: list[HandBox] = []
-        for hand in sorted(found, key=lambda h: -h.score):
-            if all(box_overlap(hand.box_xyxy_px, other.box_xyxy_px) < SAME_HAND for other in hands):
-                hands.append(hand)
-        return hands
+        return distinct_hands([hand for palm in palms if (hand := self._verify(image, palm)) is not None])
 
     def _verify(self, image: Array, palm: Palm) -> HandBox | None:
         box = palm.box_xyxy_px
@@ -181,6 +181,26 @@ def find_hands(image: Array, assets: str | Path) -> list[HandBox]:
 @functools.lru_cache(maxsize=1)
 def _finder(assets: str) -> HandFinder:
     return HandFinder(assets)
+
+
+def distinct_hands(found: Sequence[HandBox]) -> list[HandBox]:
+    """Best first, without what is a better hand seen again, or a finger of one."""
+    hands: list[HandBox] = []
+    for hand in sorted(found, key=lambda h: -h.score):
+        box = hand.box_xyxy_px
+        if not any(_is_same_or_finger(box, other.box_xyxy_px) for other in hands):
+            hands.append(hand)
+    return hands
+
+
+def _is_same_or_finger(box_xyxy: Array, better_xyxy: Array) -> bool:
+    if box_overlap(box_xyxy, better_xyxy) >= SAME_HAND:
+        return True
+    size, better_px = box_xyxy[2:] - box_xyxy[:2], float((better_xyxy[2:] - better_xyxy[:2]).max())
+    reach = PART_REACH * better_px
+    shared = np.minimum(box_xyxy[2:], better_xyxy[2:] + reach) - np.maximum(box_xyxy[:2], better_xyxy[:2] - reach)
+    inside = float(np.clip(shared, 0, None).prod() / size.prod())
+    return float(size.max()) < PART_SIZE * better_px and inside > PART_INSIDE
 
 
 def anchors() -> Array:

@@ -76,6 +76,10 @@ def _show(comparison: Comparison) -> None:
     print_table(comparison.heading, COLUMNS, rows)
     for place, note in enumerate(notes, 1):
         typer.echo(f"{place}. {note}")
+    for benchmarks, lacks in comparison.missing_data():
+        typer.echo(f"missing data, {benchmarks}:")
+        for sentence in lacks:
+            typer.echo(f"* {sentence}")
     if comparison.orderings:
         print_table("orderings", ORDERING_COLUMNS, comparison.ordering_cells())
         for sentence in sentences(comparison.orderings):

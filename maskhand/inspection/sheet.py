@@ -26,10 +26,8 @@ CONTEXT = 1.5
 """Side of the cut-out, in longer sides of the hand's box."""
 MIN_SIDE_PX = 24.0
 """A smaller cut-out would show nothing but a few pixels."""
-HIDDEN_JOINT = 0.35
-"""Confidence that a joint is drawn with which is annotated although something hides it."""
-
-_BOX_RGB = (255, 214, 10)
+_BOX_RGB, _OUTLINE_RGB = (255, 214, 10), (20, 20, 20)
+_BOX_WIDTH_PX = max(2, TILE_PX // 100)
 _LETTERS = 30
 """That fit under a tile."""
 
@@ -72,13 +70,15 @@ def _tiles(row: ShardSample, detectors: Sequence[str]) -> list[Tile]:
 
 
 def _whole(image: Array, box_xyxy_px: Array) -> Array:
-    """The whole picture with the hand's box."""
+    """The whole picture with the hand's box, outlined: a thin line alone is lost on a busy picture."""
     height, width = image.shape[:2]
     scale = TILE_PX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     x0, y0, x1, y1 = (int(v) for v in np.rint((box_xyxy_px + 0.5) * scale - 0.5))
-    return np.asarray(cv2.rectangle(small, (x0, y0), (x1, y1), _BOX_RGB, 1, cv2.LINE_AA))
+    for color, width_px in ((_OUTLINE_RGB, _BOX_WIDTH_PX + 2), (_BOX_RGB, _BOX_WIDTH_PX)):
+        cv2.rectangle(small, (x0, y0), (x1, y1), color, width_px, cv2.LINE_AA)
+    return small
 
 
 def _annotated(row: ShardSample, crop: Array, tile_from_image: Array) -> Tile:
@@ -88,9 +88,9 @@ def _annotated(row: ShardSample, crop: Array, tile_from_image: Array) -> Tile:
     conf = np.ones(len(sample.joints_2d_px)) if sample.joints_2d_conf is None else sample.joints_2d_conf
     caption = f"{int((conf > 0).sum())} of {len(conf)} joints"
     if sample.joints_2d_occluded is not None:
-        caption += f", {int(sample.joints_2d_occluded.sum())} hidden"
-        conf = np.where(sample.joints_2d_occluded, np.minimum(conf, HIDDEN_JOINT), conf)
-    return _skeleton(crop, sample.joints_2d_px, conf, tile_from_image), caption
+        hidden = int(sample.joints_2d_occluded.sum())
+        caption += f", {hidden} hidden" + (" (rings)" if hidden else "")
+    return _skeleton(crop, sample.joints_2d_px, conf, tile_from_image, sample.joints_2d_occluded), caption
 
 
 def _detected(row: ShardSample, part: str, crop: Array, tile_from_image: Array) -> Tile:
@@ -101,8 +101,10 @@ def _detected(row: ShardSample, part: str, crop: Array, tile_from_image: Array) 
     return _skeleton(crop, entry["keypoints_px"], conf, tile_from_image), f"confidence {conf.mean():.2f}"
 
 
-def _skeleton(crop: Array, joints_px: Array, conf: Array, tile_from_image: Array) -> Array:
-    return draw_keypoints(crop, joints_px @ tile_from_image[:, :2].T + tile_from_image[:, 2], conf)
+def _skeleton(
+    crop: Array, joints_px: Array, conf: Array, tile_from_image: Array, occluded: Array | None = None
+) -> Array:
+    return draw_keypoints(crop, joints_px @ tile_from_image[:, :2].T + tile_from_image[:, 2], conf, occluded)
 
 
 def _mesh(row: ShardSample, crop: Array, tile_from_image: Array) -> Tile:
@@ -110,20 +112,20 @@ def _mesh(row: ShardSample, crop: Array, tile_from_image: Array) -> Tile:
     mesh = mesh_of(row, target)
     if mesh is None:
         return crop, "no parameters, no mesh"
-    caption = "annotated mesh" if target is None else _told(target)
+    annotated = target is None or target.source == "annotated"
+    color, color_name = (GROUND_TRUTH_RGB, "green") if annotated else (MESH_RGB, "blue")
+    caption = f"annotated mesh ({color_name})" if target is None else _told(target, color_name)
     if mesh.vertices_cam_m[:, 2].min() <= 0:
         return crop, _wrapped(caption, "behind the camera")
     K_px = np.vstack([tile_from_image, [0, 0, 1]]) @ mesh.K_px
-    annotated = target is None or target.source == "annotated"
-    color = GROUND_TRUTH_RGB if annotated else MESH_RGB
     caption += ", camera assumed" if row.sample.camera is None else ""
     return overlay_mesh(crop, mesh.vertices_cam_m, mesh.faces, K_px, color), _wrapped(caption)
 
 
-def _told(target: Target) -> str:
+def _told(target: Target, color_name: str) -> str:
     residuals = ((target.residual_mm, "mm"), (target.residual_px, "px"))
     off = [f"{value:.1f} {unit}" for value, unit in residuals if not math.isnan(value)]
-    return ", ".join([target.source, *off, *(() if target.ok else ("BAD",))])
+    return ", ".join([f"{target.source} ({color_name})", *off, *(() if target.ok else ("BAD",))])
 
 
 def _wrapped(*lines: str) -> str:

@@ -19,7 +19,7 @@ from maskhand.loading.crop import box_center_px, crop_side_px
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict.hands import Box, CameraSource, predict_hands, read_photo
 from maskhand.predict.records import Array, PlacedHand, PredictedHand, PredictError
-from maskhand.render import contact_sheet, draw_keypoints, overlay_mesh, png_bytes
+from maskhand.render import contact_sheet, draw_keypoints, draw_label, overlay_mesh, png_bytes
 
 SHOWN = 6
 """Hypotheses of a hand in the picture and the scene: the first, the last and others evenly between."""
@@ -80,7 +80,7 @@ def predict_photo(
 
 def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Path, stem: str) -> list[Path]:
     sheet = out / f"{stem}_hypotheses.png"
-    rows = [_hypothesis_row(image_rgb, hand) for hand in hands]
+    rows = [_hypothesis_row(image_rgb, hand, _name(k, hand)) for k, hand in enumerate(hands)]
     headings = ("given 2D pose", "prediction", "hypotheses, the surest first")
     storage.write_bytes_atomic(
         sheet,
@@ -99,7 +99,7 @@ def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Pat
     return [sheet, *scenes]
 
 
-def _hypothesis_row(image_rgb: Array, hand: PredictedHand) -> tuple[list[Array], list[str]]:
+def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[list[Array], list[str]]:
     """Views of the hand's surroundings in the photo, and a caption for each."""
     side_px, (x, y) = float(crop_side_px(hand.box_xyxy_px, 1.2)), box_center_px(hand.box_xyxy_px)
     zoom = TILE_PX / side_px
@@ -113,7 +113,7 @@ def _hypothesis_row(image_rgb: Array, hand: PredictedHand) -> tuple[list[Array],
 
     points = hand.keypoints_px @ tile_from_image[:2, :2].T + tile_from_image[:2, 2]
     tiles = [draw_keypoints(view, points, hand.keypoints_confidence), drawn(hand)]
-    captions = [hand.side, f"mean log probability {hand.score:.2f}"]
+    captions = [name, f"mean log probability {hand.score:.2f}"]
     own = hand.joints_cam_m - hand.joints_cam_m[0]
     for rank in _shown(hand):
         other = hand.hypotheses[rank]
@@ -131,14 +131,21 @@ def _shown(hand: PredictedHand) -> list[int]:
 
 
 def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand]) -> Array:
-    """The photo with every mesh over it, far hands first, and the 2D keypoints the network was given."""
+    """The photo with every mesh over it, far hands first, the 2D keypoints the network was given, and their names."""
     picture = image_rgb
     for hand in sorted(hands, key=lambda h: -float(h.transl_cam_m[2])):
         if hand.vertices_cam_m[:, 2].min() > 0:  # a badly trained model may place a hand behind the camera
             picture = overlay_mesh(picture, hand.vertices_cam_m, hand.faces, hand.K_px)
     for hand in hands:
         picture = draw_keypoints(picture, hand.keypoints_px, hand.keypoints_confidence)
+    for k, hand in enumerate(hands):
+        picture = draw_label(picture, _name(k, hand), (float(hand.box_xyxy_px[0]), float(hand.box_xyxy_px[1])))
     return picture
+
+
+def _name(number: int, hand: PredictedHand) -> str:
+    """In pictures, as files and the terminal count."""
+    return f"hand {number}, {hand.side}"
 
 
 def to_json(hand: PredictedHand) -> dict[str, Any]:

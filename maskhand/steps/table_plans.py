@@ -36,6 +36,8 @@ class RowPlan:
     """Benchmark -> shard set that is measured; no entry where nothing is read."""
     missing: dict[str, tuple[str, ...]]
     """Benchmark -> what it lacks, a sentence each; no entry where it can run."""
+    timed_iterations: tuple[int, ...] = ()
+    """Of a row that is timed: the numbers of iterations of its table's rows, which take turns."""
 
     @property
     def runs(self) -> list[str]:
@@ -128,6 +130,8 @@ def plan(
         for name in row.paper
         if name in known
     }
+    timed = [o for o in rows.paper_table(table).rows if o.measure == row.measure == "seconds"]
+    in_turn = [rows.row_recipe(o, embedded, rows.row_overrides(o, embedded, budget_steps, overrides)) for o in timed]
     gpus = gpu_count()
     lacks = {
         name: tuple(missing(row, recipe, [whole[name]] if name in whole else [], workspace, not embedded, gpus))
@@ -143,6 +147,7 @@ def plan(
         changes=changes,
         sets={name: rows.measured_set(row, whole_set) for name, whole_set in whole.items()},
         missing={name: sentences for name, sentences in lacks.items() if sentences},
+        timed_iterations=tuple(sorted({o.sampler.iterations for o in in_turn})),
     )
 
 

@@ -38,7 +38,8 @@ def compare(wanted: Sequence[RowPlan], done: Sequence[Receipt]) -> Comparison:
     ]
     devices = ", ".join(sorted({result["device"] for result in results})) or "nothing ran"
     seeds = sorted({entry.recipe.seed for entry in wanted})
-    setting = f"{_setting(wanted[0].recipe, wanted[0].embedded)} {_seeds(seeds)} Ran on: {devices}."
+    trained = any(entry.row.trains and entry.runs for entry in wanted)
+    setting = f"{_setting(wanted[0].recipe, wanted[0].embedded, trained)} {_seeds(seeds)} Ran on: {devices}."
     return Comparison(wanted[0].table, paper.title, setting, tuple(lines), tuple(orderings_of(paper, measured)))
 
 
@@ -49,7 +50,7 @@ def write(workspace: Workspace, comparison: Comparison, embedded: bool) -> Recei
     uri = storage.join(folder, "table.json")
     storage.write_bytes_atomic(uri, comparison.to_json())
     ran = sum(line.ours is not None for line in comparison.lines)
-    return Receipt.of(uri, numbers=len(comparison.lines), reproduced=ran)
+    return Receipt.of(uri, numbers=len(comparison.lines), measured=ran)
 
 
 def write_all(workspace: Workspace, comparisons: Sequence[Comparison], embedded: bool) -> Receipt:
@@ -59,11 +60,12 @@ def write_all(workspace: Workspace, comparisons: Sequence[Comparison], embedded:
     storage.write_bytes_atomic(uri, "\n".join(parts).encode())
     lines = [line for comparison in comparisons for line in comparison.lines]
     ran = sum(line.ours is not None for line in lines)
-    return Receipt.of(uri, tables=len(comparisons), numbers=len(lines), reproduced=ran)
+    return Receipt.of(uri, tables=len(comparisons), numbers=len(lines), measured=ran)
 
 
-def _setting(recipe: Recipe, embedded: bool) -> str:
-    steps = f"{recipe.tokenizer_training.optim.steps:,} tokenizer and {recipe.training.optim.steps:,} transformer steps"
+def _setting(recipe: Recipe, embedded: bool, trained: bool) -> str:
+    tokenizer, transformer = recipe.tokenizer_training.optim.steps, recipe.training.optim.steps
+    steps = f"{tokenizer:,} tokenizer and {transformer:,} transformer steps" if trained else "nothing was trained"
     if not embedded:
         return f"The recipes' own size and data, {steps}."
     return f"Embedded benchmark: synthetic hands, reduced width, {steps}. The gap to the paper means nothing here."

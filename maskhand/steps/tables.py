@@ -74,7 +74,8 @@ def _measure(
     if row.measure == "seconds":
         from maskhand.evaluation.speed import seconds_per_picture
 
-        return {"seconds_per_picture": seconds_per_picture(recipe)}
+        seconds = seconds_per_picture(recipe, wanted.timed_iterations, progress)
+        return {"seconds_per_picture": seconds[recipe.sampler.iterations]}
     if row.measure == "pca":
         from maskhand.evaluation.generated import pca_hands
         from maskhand.hand.model_file import default_hand_path, load_hand_model

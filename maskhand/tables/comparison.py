@@ -86,7 +86,7 @@ class Comparison:
 
         rows = []
         for line in self.lines:
-            marks = ", ".join(number(note) for note in (*(f"missing: {m}" for m in line.missing), *line.protocol))
+            marks = ", ".join(number(note) for note in line.protocol)
             best = f"{value_text(line.later[0][1], line.metric)} {line.later[0][0]}" if line.later else ""
             ours = "missing" if line.missing else value_text(line.ours, line.metric)
             ours += "" if line.spread is None else f" ± {line.spread:.2g}"
@@ -94,6 +94,17 @@ class Comparison:
             paper = value_text(line.paper, line.metric)
             rows.append([line.row, line.benchmark, line.metric, paper, ours, gap, best, marks])
         return rows, notes
+
+    def missing_data(self) -> list[tuple[str, list[str]]]:
+        """(Benchmarks, what rows measured on them lack): each sentence once, with all the benchmarks that lack it."""
+        lacking: dict[str, dict[str, None]] = {}
+        for line in self.lines:
+            for sentence in line.missing:
+                lacking.setdefault(sentence, {})[line.benchmark] = None
+        groups: dict[str, list[str]] = {}
+        for sentence, benchmarks in lacking.items():
+            groups.setdefault(", ".join(benchmarks), []).append(sentence)
+        return list(groups.items())
 
     def ordering_cells(self) -> list[list[str]]:
         """Rows under ORDERING_COLUMNS."""
@@ -117,9 +128,11 @@ class Comparison:
             "",
             *(f"{k}. {note}" for k, note in enumerate(notes, 1)),
         ]
+        for benchmarks, lacks in self.missing_data():
+            lines += ["", f"Missing data, {benchmarks}:", "", *(f"* {sentence}" for sentence in lacks)]
         if self.orderings:
             lines += ["", *_markdown_table(ORDERING_COLUMNS, "lllrrrl", self.ordering_cells())]
-            lines += ["", *(f"* {sentence}" for sentence in sentences(self.orderings))]
+            lines += ["", *(f"* {sentence}" for sentence in sentences(self.orderings, "**"))]
         return "\n".join(lines) + "\n"
 
 

@@ -80,10 +80,11 @@ class Ordering:
         return f"{difference_text(self.mean)} ± {self.spread:.2g} ({len(self.differences)} seeds; {low} to {high})"
 
 
-def sentences(orderings: Sequence[Ordering]) -> list[str]:
+def sentences(orderings: Sequence[Ordering], emphasis: str = "") -> list[str]:
     """Which orderings of the paper hold, in the metric of each row that is named first, and how many.
 
-    Benchmarks that are one set here, as in embedded runs, share a sentence where the paper orders them alike.
+    Benchmarks that are one set here, as in embedded runs, share a sentence where the paper orders them alike. emphasis:
+    stands around each verdict, `**` in markdown.
     """
     first: dict[tuple[str, str], Ordering] = {}
     for ordering in orderings:
@@ -96,10 +97,10 @@ def sentences(orderings: Sequence[Ordering]) -> list[str]:
         return []
     counts = Counter(alike[0].verdict for alike in groups.values())
     total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("holds", "does not hold", "not decided"))
-    return [*map(_sentence, groups.values()), f"Of {len(groups)} orderings: {total}."]
+    return [*(_sentence(alike, emphasis) for alike in groups.values()), f"Of {len(groups)} orderings: {total}."]
 
 
-def _sentence(alike: Sequence[Ordering]) -> str:
+def _sentence(alike: Sequence[Ordering], emphasis: str) -> str:
     o = alike[0]
     worse = (o.expected > 0) != higher_is_better(o.metric)
     said = o.claim or f"{o.row} is {'worse' if worse else 'better'} than {o.base}"
@@ -107,7 +108,7 @@ def _sentence(alike: Sequence[Ordering]) -> str:
         f"{'no number' if one.paper is None else difference_text(one.paper)} on {one.benchmark}" for one in alike
     )
     return (
-        f"{said[0].upper()}{said[1:]}: **{o.verdict}**. "
+        f"{said[0].upper()}{said[1:]}: {emphasis}{o.verdict}{emphasis}. "
         f"{o.row} minus {o.base} in {o.metric}: here {o.ours_text()}; in the paper {paper}."
     )
 

@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from maskhand.annotate.detectors import DETECTORS, HandBox, load_detector
-from maskhand.annotate.hand_finder import HandFinder, anchors, find_hands
+from maskhand.annotate.hand_finder import HandFinder, anchors, distinct_hands, find_hands
 from maskhand.annotate.openpose import OpenPoseHand
 from maskhand.annotate.openpose_net import HandPoseNet
 from maskhand.conventions import Side
@@ -152,6 +152,23 @@ def test_a_picture_without_a_hand_has_none(assets):
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     finder = HandFinder(assets)
     assert finder.find(noise) == [] and finder.find(np.zeros((90, 300, 3), np.uint8)) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "kept"),
+    [
+        ((40, 50, 60, 100), False),  # a finger
+        ((-30, 50, -10, 100), False),  # a finger that the hand's own landmarks missed
+        ((160, 50, 180, 100), True),  # a small hand farther away
+        ((30, 30, 100, 105), True),  # a fist before an open hand, wholly in its box
+        ((60, 30, 180, 180), True),  # hands that overlap
+        ((10, 5, 95, 150), False),  # the same hand found again
+    ],
+)
+def test_a_finger_of_a_better_hand_is_none_but_hands_that_hold_each_other_are(other, kept):
+    boxes = np.array([(0, 0, 130, 150), other], np.float32)
+    hand, second = (HandBox(b, "right", s, np.zeros((21, 2))) for b, s in zip(boxes, (0.95, 0.77), strict=True))
+    assert [found.score for found in distinct_hands([second, hand])] == ([0.95, 0.77] if kept else [0.95])
 
 
 def test_a_crop_around_a_hand_is_enough(assets):

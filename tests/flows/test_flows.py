@@ -321,12 +321,12 @@ def test_every_table_is_written_with_what_ran_and_what_is_missing(
         return {"apd_mm": 10.0 + seed, "self_intersection_percent": 1.0}
 
     monkeypatch.setattr(generated, "pca_hands", hands)
-    monkeypatch.setattr(speed, "seconds_per_picture", lambda recipe: 0.1 * recipe.sampler.iterations)
+    monkeypatch.setattr(speed, "seconds_per_picture", lambda _, iterations, __: {t: 0.1 * t for t in iterations})
     for _ in range(2):
         receipt = reproduce_table(table="all", embedded=True, seeds=2, workspace=str(tmp_path))
         assert seeds == [0, 1]
     text = Path(receipt.uri).read_text()
-    assert receipt.numbers["tables"] == 17 and receipt.numbers["reproduced"] == 3 + 2
+    assert receipt.numbers["tables"] == 17 and receipt.numbers["measured"] == 3 + 2
     assert text.count("\n## Table ") == 17 and "shard set freihand_synth/training" in text
     assert "| E37 PCA | generation | apd_mm | 16.30 | 10.50 ± 0.71 |" in text
     one = Artifact.get("paper-table-11-embedded")

@@ -15,8 +15,10 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from maskhand.annotate.mano_targets import annotate_mano
+from maskhand.annotate.pictures import decode_rgb
 from maskhand.hand.camera import FOCAL
 from maskhand.inspection import inspect_set as subject
+from maskhand.inspection import sheet
 from maskhand.inspection.inspect_set import drawn_evenly, inspect_set
 from maskhand.inspection.sheet import set_sheet
 from maskhand.inspection.spread import Histogram, Moments, RotationSpread
@@ -181,14 +183,39 @@ def test_the_sheet_shows_what_is_there(shard_set: tuple[str, list[HandSample]]) 
 def test_keypoints_are_drawn_where_they_are_on_left_hands_too() -> None:
     black = cv2.imencode(".png", np.zeros((160, 200, 3), np.uint8))[1].tobytes()
     left = dataclasses.replace(make_samples(2, sides=("right", "left"))[1], image=black, mano=None, vertices_cam_m=None)
-    sheet = np.asarray(Image.open(io.BytesIO(set_sheet([ShardSample(left, 0, {})], [], ""))))
-    tile = sheet[28:228, 216:416]
+    picture = np.asarray(Image.open(io.BytesIO(set_sheet([ShardSample(left, 0, {})], [], ""))))
+    tile = picture[28:228, 216:416]
     (to_tile,) = crop_affine(
         box_center_px(left.box_xyxy_px)[None], np.ptp(left.box_xyxy_px.reshape(2, 2), 0).max(keepdims=True) * 1.5,
         np.zeros(1), 200,
     )  # fmt: skip
     x, y = np.rint(to_tile[:, :2] @ left.joints_2d_px[20] + to_tile[:, 2]).astype(int)
     np.testing.assert_allclose(tile[y, x], FINGER_RGB[4], atol=3)
+
+
+def test_captions_say_what_rings_and_colours_mean(
+    shard_set: tuple[str, list[HandSample]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, _ = shard_set
+    annotate_mano(uri)
+    captions: list[str] = []
+    drawn = sheet.contact_sheet
+    monkeypatch.setattr(
+        sheet, "contact_sheet", lambda *a: captions.extend(text for row in a[1] for text in row) or drawn(*a)
+    )
+    inspect_set(uri, hands=9)
+    assert sum(text.startswith("annotated (green)") for text in captions) == 7
+    assert sum(text.startswith("fitted (blue)") for text in captions) == 1
+    assert "14 of 21 joints, 2 hidden\n(rings)" in captions or "14 of 21 joints, 2 hidden (rings)" in captions
+
+
+def test_the_box_is_outlined_on_its_own_colour() -> None:
+    hand = make_samples(1)[0]
+    yellow = cv2.imencode(".png", np.full((160, 200, 3), sheet._BOX_RGB[::-1], np.uint8))[1].tobytes()
+    tile = sheet._whole(decode_rgb(dataclasses.replace(hand, image=yellow)), hand.box_xyxy_px)
+    x0, y0, _, y1 = np.rint((hand.box_xyxy_px + 0.5) * tile.shape[1] / 200 - 0.5).astype(int)
+    across = tile[(y0 + y1) // 2, max(0, x0 - 6) : x0 + 7].astype(int).sum(-1)
+    assert across.min() < 0.6 * sum(sheet._BOX_RGB)
 
 
 def test_the_step_writes_both_files_and_a_table(shard_set: tuple[str, list[HandSample]], tmp_path: Path) -> None:

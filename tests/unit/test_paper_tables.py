@@ -14,8 +14,8 @@ from hand_sets import make_samples, write_set
 
 from maskhand.config import recipe_names
 from maskhand.progress import silent
-from maskhand.steps import table_plans
-from maskhand.tables.comparison import Comparison, best_later, lines_of
+from maskhand.steps import table_plans, table_results
+from maskhand.tables.comparison import Comparison, Line, best_later, lines_of
 from maskhand.tables.needs import missing
 from maskhand.tables.orderings import Ordering, orderings_of, sentences
 from maskhand.tables.rows import (
@@ -126,9 +126,35 @@ def test_the_table_holds_paper_ours_gap_protocol_and_later_work() -> None:
     comparison = Comparison(2, table.title, "somewhere.", tuple([*lines, *absent]))
     text = comparison.to_markdown()
     assert "| E02: MaskHand | FreiHAND | pa_mpjpe_mm | 5.50 | 6.00 | +0.500 | 5.00 HandOS" in text
-    assert "missing: shard set x" in text and text.count("a remark") == 1
+    assert "Missing data, FreiHAND:\n\n* shard set x\n" in text and text.count("a remark") == 1
+    assert comparison.missing_data() == [("FreiHAND", ["shard set x"])], "once, though many numbers lack it"
+    assert all(row[-1].count(",") < 4 for row in comparison.cells()[0]), "notes are about protocol alone"
     values = json.loads(comparison.to_json())
     assert values["lines"][0]["gap"] == pytest.approx(0.5) and values["lines"][2]["higher_is_better"] is True
+
+
+def test_what_several_benchmarks_lack_is_said_once(tmp_path: Path) -> None:
+    lacks = {"A": ("weights", "set a"), "B": ("weights", "set b")}
+    lines = [
+        Line("row", name, metric, None, (), (), sentences_, ())
+        for metric in ("x", "y")
+        for name, sentences_ in lacks.items()
+    ]
+    found = Comparison(1, "t", "s.", tuple(lines)).missing_data()
+    assert found == [("A, B", ["weights"]), ("A", ["set a"]), ("B", ["set b"])]
+
+
+def test_steps_are_told_where_something_was_trained(tmp_path: Path) -> None:
+    plans = table_plans.plans(Workspace(tmp_path, str(tmp_path / "shards")), 5, False, None, [])
+    assert "nothing was trained" in table_results.compare(plans, []).setting
+    ready = replace(plans[0], missing={})
+    assert ready.row.trains and "transformer steps" in table_results.compare([ready, *plans[1:]], []).setting
+
+
+def test_rows_that_are_timed_take_turns(tmp_path: Path) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    timed = {plan.row.id: plan.timed_iterations for plan in table_plans.plans(home, 5, False, None, [])}
+    assert timed["E11 T=1"] == timed["E11 T=5"] == (1, 3, 5) and timed["E10 T=1"] == ()
 
 
 def test_the_best_later_result_is_the_least_error_or_the_largest_share() -> None:
@@ -253,7 +279,7 @@ def test_an_ordering_is_decided_by_the_interval_of_its_paired_differences() -> N
     single = ordering([0.5], 0.1)
     assert single.verdict == "not decided" and "one seed decides nothing" in sentences([single])[0]
     first, count = sentences([ordering([0.5, 0.6, 0.55], None, claim="it helps")])
-    assert first.startswith("It helps: **holds**.") and "+0.550 ± 0.05 (3 seeds; +0.426 to +0.674)" in first
+    assert first.startswith("It helps: holds.") and "+0.550 ± 0.05 (3 seeds; +0.426 to +0.674)" in first
     assert count == "Of 1 orderings: 1 holds, 0 does not hold, 0 not decided."
     assert "Without is worse than full" in sentences([sure])[0]
     assert "Without is worse than full" in sentences([ordering([-0.1, -0.2], -0.1, "pa_f5")])[0]
@@ -288,6 +314,7 @@ def test_rows_are_paired_by_seed_whatever_their_order_and_number() -> None:
     assert text.startswith("## Table 12: Components") and "43.40 ± 48" in text
     assert "| E18: without GAPR − E19: full | HO-3D v3 | pa_mpjpe_mm | +0.300 | +0.600 ± 0.14 |" in text
     assert "Of 1 orderings: 0 holds, 0 does not hold, 1 not decided." in text
+    assert "**not decided**" in text and "**" not in " ".join(sentences(comparison.orderings)), "markdown in files only"
     values = json.loads(comparison.to_json())
     assert values["orderings"][0]["verdict"] == "not decided" and values["lines"][0]["values"] == [20.5, 10.7, 99.0]
 

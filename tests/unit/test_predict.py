@@ -22,7 +22,7 @@ from maskhand.loading.crop import box_center_px, crop_side_px
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
-from maskhand.predict import PredictError, predict_hands, predict_photo
+from maskhand.predict import PredictError, files, predict_hands, predict_photo
 from maskhand.predict import hands as subject
 
 RECIPE = load_recipe("tiny", ["data.crop_px=64", "model.backbone.kwargs={embed_dim: 48, depth: 1, num_heads: 3}"])
@@ -138,6 +138,20 @@ def test_depth_is_proportional_to_the_given_focal_length(bundle, photo, use_dete
 def write_png(path: Path, image: np.ndarray) -> Path:
     cv2.imwrite(str(path), image[:, :, ::-1])
     return path
+
+
+def test_pictures_number_the_hands_as_the_files_do(bundle, photo, use_detector, monkeypatch, tmp_path):
+    boxes = (np.array(BOX, np.float32), np.array((130, 20, 220, 110), np.float32))
+    use_detector(
+        FakeDetector(), [HandBox(b, side, 0.9, POINTS) for b, side in zip(boxes, ("right", "left"), strict=True)]
+    )
+    labels, captions = [], []
+    label, sheet = files.draw_label, files.contact_sheet
+    monkeypatch.setattr(files, "draw_label", lambda *a: labels.append(a[1:]) or label(*a))
+    monkeypatch.setattr(files, "contact_sheet", lambda *a, **k: captions.extend(a[1]) or sheet(*a, **k))
+    predict_photo(write_png(tmp_path / "two.png", photo), bundle, tmp_path / "out", hypotheses=2)
+    assert labels == [("hand 0, right", (60.0, 30.0)), ("hand 1, left", (130.0, 20.0))]
+    assert [row[0] for row in captions] == ["hand 0, right", "hand 1, left"]
 
 
 def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):

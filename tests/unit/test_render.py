@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from maskhand.conventions import BONES
-from maskhand.render import FINGER_RGB, bar_tile, contact_sheet, draw_keypoints, overlay_mesh, png_bytes
+from maskhand.render import FINGER_RGB, bar_tile, contact_sheet, draw_keypoints, draw_label, overlay_mesh, png_bytes
 
 K_PX = np.array([[200.0, 0, 60], [0, 200.0, 40], [0, 0, 1]])
 SIZE = (90, 130)
@@ -123,6 +123,39 @@ def test_confidence_sets_radius_and_opacity_and_zero_hides():
 def test_keypoints_far_outside_are_harmless():
     far = hand_points() + 1e4
     np.testing.assert_array_equal(draw_keypoints(grey(), far), grey())
+
+
+def test_covered_joints_are_rings_that_show_the_picture():
+    points, canvas = hand_points() * 3, np.full((300, 400, 3), 128, np.uint8)
+    picture = draw_keypoints(canvas, points, occluded=np.arange(21) == 8)
+    for joint, hollow in ((8, True), (12, False)):
+        x, y = points[joint].astype(int)
+        assert (picture[y, x] == 128).all() == hollow
+        row = picture[y, x - 20 : x + 21].astype(int)
+        assert (np.abs(row - FINGER_RGB[(joint - 1) // 4]).max(1) <= 3).any(), "the finger's colour around it"
+
+
+@pytest.mark.parametrize("color", FINGER_RGB)
+def test_bones_are_outlined_on_their_own_colour(color):
+    """On a busy picture every colour comes up somewhere behind a bone."""
+    points = np.zeros((21, 2))
+    points[1], points[2] = (20, 45), (110, 45)
+    conf = np.isin(np.arange(21), (1, 2)).astype(float)
+    picture = draw_keypoints(np.full((*SIZE, 3), color, np.uint8), points, conf)
+    column = picture[35:56, 65].astype(int).sum(1)
+    assert column[:11].min() < 0.7 * sum(color) and column[10:].min() < 0.7 * sum(color)
+
+
+@pytest.mark.parametrize("corner", [(30.0, 40.0), (-50.0, -50.0), (500.0, 500.0)])
+def test_a_label_stands_over_its_corner_and_inside_the_picture(corner):
+    picture = draw_label(grey(), "hand 1", corner)
+    ys, xs = np.nonzero((picture != 128).any(-1))
+    assert len(ys) > 50, "whole, wherever the corner is"
+    whole = np.nonzero((draw_label(grey(), "hand 1", (30, 40)) != 128).any(-1))
+    assert (np.ptp(ys), np.ptp(xs)) == (np.ptp(whole[0]), np.ptp(whole[1]))
+    if corner == (30.0, 40.0):
+        assert 28 <= xs.min() <= 33 and 36 <= ys.max() <= 41
+    assert picture.min() < 60 and picture.max() > 200, "light on dark: to be read on any picture"
 
 
 def decode(png: bytes) -> np.ndarray:

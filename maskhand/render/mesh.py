@@ -1,26 +1,14 @@
-"""Pictures of results: keypoints, shaded mesh overlays and contact sheets. Software only, no GL, deterministic.
+"""Shaded meshes over pictures: rays cast with Embree, shaded with numpy.
 
-Meshes are drawn by casting rays with Embree and shading with numpy: four rays a pixel, smooth normals, ambient
-occlusion per vertex. Pictures are (H, W, 3) uint8 RGB, pixels with the centre of the top-left pixel at (0, 0).
+Four rays a pixel, smooth normals, ambient occlusion per vertex.
 """
 
 from __future__ import annotations
 
-import functools
-import io
-from collections.abc import Sequence
-
-import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
-from maskhand.conventions import BONES
 
 Array = np.ndarray
 
-FINGER_RGB = ((230, 57, 70), (244, 162, 45), (82, 183, 74), (52, 144, 220), (155, 93, 229))
-"""Thumb, index, middle, ring, little."""
-WRIST_RGB = (235, 235, 235)
 MESH_RGB = (150, 190, 240)
 GROUND_TRUTH_RGB = (178, 220, 160)
 
@@ -31,32 +19,6 @@ _SUBPIXELS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
 _ROWS_AT_ONCE = 64
 _OCCLUSION_RAYS = 48
 _OCCLUSION_REACH_M = 0.04
-_INK, _MUTED, _PAPER = (32, 36, 42), (105, 112, 122), (250, 250, 248)
-
-
-def draw_keypoints(image_rgb: Array, joints_px: Array, conf: Array | None = None) -> Array:
-    """A copy of the picture with the 21-joint skeleton, coloured by finger.
-
-    joints_px (21, 2) OpenPose order; conf (21,) in 0..1 sets the radius and the opacity, 0 or NaN hides a joint.
-    """
-    conf = np.ones(21) if conf is None else np.nan_to_num(np.asarray(conf, dtype=np.float64)).clip(0, 1)
-    joints = np.asarray(joints_px, dtype=np.float64)
-    seen = (conf > 0) & np.isfinite(joints).all(1) & (np.abs(np.nan_to_num(joints)) < 1e5).all(1)
-    canvas = image_rgb.astype(np.float32)
-    if not seen.any():
-        return image_rgb.copy()
-    reach = float(np.ptp(joints[seen], axis=0).max())
-    width = max(1.0, reach / 70)
-    for a, b in BONES:
-        if seen[a] and seen[b]:
-            color = FINGER_RGB[(b - 1) // 4]
-            _stroke(canvas, joints[a], joints[b], width, color, 0.25 + 0.65 * min(conf[a], conf[b]))
-    for j in np.flatnonzero(seen):
-        color = WRIST_RGB if j == 0 else FINGER_RGB[(j - 1) // 4]
-        radius = width * (0.8 + 1.2 * conf[j])
-        _stroke(canvas, joints[j], joints[j], 2 * radius + max(1.0, 0.8 * width), (20, 20, 20), 0.2 + 0.6 * conf[j])
-        _stroke(canvas, joints[j], joints[j], 2 * radius, color, 0.3 + 0.7 * conf[j])
-    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
 def overlay_mesh(
@@ -90,62 +52,6 @@ def overlay_mesh(
         mixed = window * (1 - opacity * cover[..., None]) + 255 * opacity * rgb
         picture[top:bottom, x0:x1] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
     return picture
-
-
-def contact_sheet(
-    rows: Sequence[Sequence[Array]],
-    captions: Sequence[Sequence[str]] | None = None,
-    columns: Sequence[str] = (),
-    title: str = "",
-    tile_px: int = 224,
-) -> bytes:
-    """Rows of pictures as one PNG: each scaled to fit a square tile, a caption under it, headings over the columns."""
-    if not rows or not any(len(row) for row in rows):
-        raise ValueError("contact_sheet: no pictures given")
-    text_px, gap = max(11, tile_px // 16), max(6, tile_px // 24)
-    lines = max((caption.count("\n") + 1 for row in captions or () for caption in row if caption), default=0)
-    caption_px = lines * (text_px + 4)
-    top = gap + (text_px * 2 if title else 0) + (text_px + gap if columns else 0)
-    across = max(len(row) for row in rows)
-    size = (across * (tile_px + gap) + gap, top + len(rows) * (tile_px + caption_px + gap) + gap)
-    sheet = Image.new("RGB", size, _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    if title:
-        draw.text((gap, gap), title, fill=_INK, font=_font(round(text_px * 1.3)))
-    for c, heading in enumerate(columns):
-        draw.text((gap + c * (tile_px + gap), top - text_px - gap // 2), heading, fill=_MUTED, font=_font(text_px))
-    for r, row in enumerate(rows):
-        y = top + r * (tile_px + caption_px + gap)
-        for c, picture in enumerate(row):
-            x = gap + c * (tile_px + gap)
-            sheet.paste(_fit(picture, tile_px), (x, y))
-            if captions and c < len(captions[r]):
-                draw.multiline_text((x, y + tile_px + 2), captions[r][c], fill=_INK, font=_font(text_px), spacing=2)
-    return png_bytes(np.asarray(sheet))
-
-
-def bar_tile(values: Array, labels: Sequence[str], colors: Sequence[tuple[int, int, int]], tile_px: int = 224) -> Array:
-    """(tile_px, tile_px, 3): one horizontal bar per value in 0..1, labelled."""
-    tile = Image.new("RGB", (tile_px, tile_px), (255, 255, 255))
-    draw = ImageDraw.Draw(tile)
-    row = tile_px / len(values)
-    font = _font(max(8, min(round(row * 0.75), tile_px // 16)))
-    left, right = tile_px * 0.36, tile_px * 0.97
-    for k, (value, label, color) in enumerate(zip(values, labels, colors, strict=True)):
-        share = float(np.clip(np.nan_to_num(value), 0, 1))
-        y = k * row
-        draw.text((tile_px * 0.03, y + row / 2), label, fill=_INK, font=font, anchor="lm")
-        draw.rectangle((left, y + row * 0.2, right, y + row * 0.8), fill=(236, 238, 240))
-        if share > 0:
-            draw.rectangle((left, y + row * 0.2, left + share * (right - left), y + row * 0.8), fill=color)
-    return np.asarray(tile)
-
-
-def png_bytes(image_rgb: Array) -> bytes:
-    """A picture as a PNG file."""
-    stream = io.BytesIO()
-    Image.fromarray(image_rgb).save(stream, format="PNG")
-    return stream.getvalue()
 
 
 class _Tracer:
@@ -240,36 +146,3 @@ def _linear(srgb: Array) -> Array:
 
 def _srgb(linear: Array) -> Array:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
-
-
-def _stroke(canvas: Array, a: Array, b: Array, width: float, color: Sequence[int], opacity: float) -> None:
-    """Blend a round-ended, anti-aliased line from a to b (a disc where they are one point) into a float picture."""
-    height, length = canvas.shape[:2]
-    low = np.floor(np.minimum(a, b) - width / 2 - 1).astype(int)
-    high = np.ceil(np.maximum(a, b) + width / 2 + 2).astype(int)
-    x0, y0 = np.maximum(low, 0)
-    x1, y1 = np.minimum(high, (length, height))
-    if x0 >= x1 or y0 >= y1:
-        return
-    y, x = np.mgrid[y0:y1, x0:x1].astype(np.float64)
-    offset = np.stack([x - a[0], y - a[1]], axis=-1)
-    along = b - a
-    t = np.clip(offset @ along / max(float(along @ along), 1e-12), 0, 1)
-    distance = np.linalg.norm(offset - t[..., None] * along, axis=-1)
-    cover = opacity * np.clip(width / 2 - distance + 0.5, 0, 1)[..., None]
-    canvas[y0:y1, x0:x1] += (cover * (np.array(color) - canvas[y0:y1, x0:x1])).astype(np.float32)
-
-
-def _fit(picture: Array, side_px: int) -> Image.Image:
-    height, width = picture.shape[:2]
-    scale = side_px / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    tile = Image.new("RGB", (side_px, side_px), _PAPER)
-    tile.paste(Image.fromarray(resized), ((side_px - size[0]) // 2, (side_px - size[1]) // 2))
-    return tile
-
-
-@functools.cache
-def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size_px)
