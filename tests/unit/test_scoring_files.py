@@ -122,7 +122,7 @@ def test_dexycb_is_scored_from_its_own_folder_as_from_an_npz(tmp_path: Path) -> 
     with pytest.raises(ScoreError, match="no split 's9'"):
         score("dexycb", folder, tmp_path / "pred.txt", "s9")
     np.savez(home / serial / "labels_000001.npz", other=np.zeros(3))
-    with pytest.raises(ScoreError, match="no 'joint_3d'"):
+    with pytest.raises(ScoreError, match=r"labels_000001.npz: expected 'joint_3d' among the fields"):
         score("dexycb", folder, tmp_path / "pred.txt", "s1_test")
 
 
