@@ -1,4 +1,4 @@
-"""The accelerator of this process. A Ray task that was given none sees none."""
+"""The accelerator of this process. A Ray task that asks for a GPU sees its own; one that does not may see them all."""
 
 from __future__ import annotations
 

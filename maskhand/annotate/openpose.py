@@ -55,7 +55,7 @@ class OpenPoseHand:
         self, net: HandPoseNet, weights_sha256: str, input_px: int = INPUT_PX, scales: Sequence[float] = (1.0,)
     ) -> None:
         """`scales`: sizes of the square tried, relative to `VIEW` (OpenPose's multi-scale mode: 6 in 0.8..1.2)."""
-        self.net, self.input_px, self.scales = net.to(accelerator()), input_px, tuple(scales)
+        self.net, self.input_px, self.scales = net, input_px, tuple(scales)
         tried = "" if self.scales == (1.0,) else "-" + "x".join(f"{s:g}" for s in self.scales)
         self.version = f"{weights_sha256[:12]}-{REVISION}{tried}"
 
@@ -113,7 +113,8 @@ class OpenPoseHand:
 
     def _look(self, images: Sequence[Array], looks: Sequence[_Look]) -> tuple[Array, Array]:
         """(looks, 21, 2) peaks in pixels of the crops and (looks, 21) confidence."""
-        shape, device = (self.input_px, self.input_px), next(self.net.parameters()).device
+        shape, device = (self.input_px, self.input_px), accelerator()
+        self.net.to(device)  # only now: who just asks for the version needs no GPU
         at_once = AT_ONCE.get(device.type, 1)
         peaks, confidence = [np.zeros((0, NUM_JOINTS, 2))], [np.zeros((0, NUM_JOINTS))]
         for start in range(0, len(looks), at_once):

@@ -49,6 +49,7 @@ class ModelBundle:
     """What the training run wanted to remember: step, metrics, data digests."""
     hand_digest: str
     weights_sha256: str
+    """Of model.pt."""
 
     @property
     def digest(self) -> str:

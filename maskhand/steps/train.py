@@ -154,11 +154,11 @@ def _train(
                 on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
             )
         export = done.export_dir if kind == "tokenizer" else _as_asked(done.export_dir, recipe)
-        if export != done.export_dir:  # another model of the same training: told apart, and with its numbers
-            tracker.rename(run_id, f"{name} {export.name}")
-            tracker.log_metrics(run_id, done.metrics)
         progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
         if not (done.reused and tracker.is_finished(run_id)):  # a call may have ended between training and these lines
+            if export != done.export_dir:  # another model of the same training: told apart, and with its numbers
+                tracker.rename(run_id, f"{name} {export.name}")
+                tracker.log_metrics(run_id, done.metrics)
             tracker.log_history(run_id, done.run_dir / "metrics.jsonl")
             tracker.end_run(run_id)
     except BaseException:

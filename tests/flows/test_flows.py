@@ -70,6 +70,18 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     return fake
 
 
+@pytest.fixture
+def data_steps(steps: FakeSteps, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
+    """The steps that make shards and sidecars, too, of sets with one split."""
+    from maskhand.steps import data, step_inputs
+
+    monkeypatch.setattr(data, "splits", lambda *_: ["training"])
+    monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
+    for name in ("shard", "annotate_keypoints", "annotate_mano"):
+        monkeypatch.setattr(data, name, steps.make(name))
+    return steps
+
+
 def run(workspace: Path, **parameters: Any) -> dict[str, Receipt]:
     from pipelines.train_maskhand import train_maskhand
 
@@ -96,42 +108,34 @@ def test_an_edited_recipe_is_trained_again(steps: FakeSteps, tmp_path: Path) -> 
 
 
 def test_another_card_or_hand_model_asks_for_shards_and_targets_again(
-    steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data_steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maskhand.steps import data, step_inputs
+    from maskhand.steps import step_inputs
     from pipelines.annotate_shards import annotate_shards
     from pipelines.shard_datasets import shard_datasets
 
-    monkeypatch.setattr(data, "splits", lambda *_: ["training"])
-    monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
-    for name in ("shard", "annotate_keypoints", "annotate_mano"):
-        monkeypatch.setattr(data, name, steps.make(name))
     for card in ("c1", "c1", "c2"):
         monkeypatch.setattr(step_inputs, "source_digests", lambda _, card=card: {"card": card})
         shard_datasets(workspace=str(tmp_path))
         annotate_shards(["freihand_synth/training"], workspace=str(tmp_path))
-    assert steps.ran["shard"] == steps.ran["annotate_mano"] == 2 and steps.ran["annotate_keypoints"] == 1
+    assert data_steps.ran["shard"] == data_steps.ran["annotate_mano"] == 2 and data_steps.ran["annotate_keypoints"] == 1
 
 
 def test_rejected_samples_and_another_detectors_weights_are_asked_for_again(
-    steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data_steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from maskhand.steps import data, step_inputs
+    from maskhand.steps import step_inputs
     from pipelines.annotate_shards import annotate_shards
     from pipelines.shard_datasets import shard_datasets
 
-    monkeypatch.setattr(data, "splits", lambda *_: ["training"])
-    monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
-    for name in ("shard", "annotate_keypoints", "annotate_mano"):
-        monkeypatch.setattr(data, name, steps.make(name))
     for rejects, asked in ((False, 1), (True, 2), (True, 3), (False, 3)):
         monkeypatch.setattr(step_inputs, "has_rejects", lambda *_, rejects=rejects: rejects)
         shard_datasets(workspace=str(tmp_path))
-        assert steps.ran["shard"] == asked
+        assert data_steps.ran["shard"] == asked
     for version, asked in (("w1", 1), ("w1", 1), ("w2", 2)):
         monkeypatch.setattr(step_inputs, "detector_version", lambda *_, version=version: version)
         annotate_shards(["freihand_synth/training"], workspace=str(tmp_path))
-        assert steps.ran["annotate_keypoints"] == asked and steps.ran["annotate_mano"] == 1
+        assert data_steps.ran["annotate_keypoints"] == asked and data_steps.ran["annotate_mano"] == 1
 
 
 def test_a_receipt_of_files_that_are_gone_is_not_believed(steps: FakeSteps, tmp_path: Path) -> None:
