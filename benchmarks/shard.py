@@ -2,13 +2,14 @@
 
     python benchmarks/shard.py             # 1,000 and 4,000 hands of 224 px, 500 of 640 x 480, 160 of 1500 x 1000
     python benchmarks/shard.py 224 2000    # width of the pictures, hands
+    python benchmarks/shard.py 224 2000 s3://bucket/scratch    # in a store; docs/operations.md has one
 
 Pictures in FreiHAND's published layout are generated. In the same run, each in a process of its own, in turn; the best
-of several rounds, with the pictures out of the page cache before each (cold) or in it (warm), with one process and with
-two:
+of several rounds, with the pictures out of the page cache before each (cold) or in it (warm), or in a store, with one
+process and with two:
 
 * copy: read every picture in the order of the plan, write as many bytes as the tars have, in a file per shard, fsync.
-  The bound, reading ahead in threads as the builder does or (copy1) not, whichever is faster;
+  The bound, reading ahead in threads as the builder does or (copy1, local files) not, whichever is faster;
 * checked: the same, and every JPEG read to its end for damage. The bound of everything that checks pictures;
 * ours: the builder of `maskhand shard` (check, conversion, validation, labels, tars, sha256, records, manifest);
   with Ray, too, whose session is started before;
@@ -40,6 +41,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from maskhand import storage
 from maskhand.adapters.whole_pictures import whole_picture
 from maskhand.catalog import DatasetSpec, load_spec
 from maskhand.shards.build import build_shards, serial_map
@@ -80,15 +82,14 @@ def evict(folder: Path) -> None:
         os.close(file)
 
 
-Shard = tuple[Path, Path, list[int], int]
+Shard = tuple[str, str, list[int], int]
 """Raw folder, file to write, positions in it, bytes per hand beside the picture."""
 
 
-def read_pictures(raw: Path, check: bool, positions: Sequence[int]) -> list[bytes]:
+def read_pictures(raw: str, check: bool, positions: Sequence[int]) -> list[bytes]:
     found = []
     for k in positions:
-        with open(raw / "training" / "rgb" / f"{k:08d}.jpg", "rb", buffering=0) as file:
-            found.append(file.read())
+        found.append(storage.read_bytes(f"{raw}/training/rgb/{k:08d}.jpg"))
         if check:
             whole_picture(found[-1])
     return found
@@ -97,17 +98,15 @@ def read_pictures(raw: Path, check: bool, positions: Sequence[int]) -> list[byte
 def copy_shard(shard: Shard, *, check: bool = False, ahead: bool = True) -> None:
     raw, target, positions, extra = shard
     pieces = [positions[start : start + PIECE] for start in range(0, len(positions), PIECE)]
+    readers = 2 * READERS if storage.is_remote(raw) else READERS
     read = partial(read_pictures, raw, check)
-    with ThreadPoolExecutor(READERS) as pool, open(target, "wb") as file:
-        for pictures in in_order(pool, read, pieces, 2 * READERS) if ahead else map(read, pieces):
-            file.writelines(pictures)
-            file.write(bytes(extra * len(pictures)))
-        file.flush()
-        os.fsync(file.fileno())
+    with ThreadPoolExecutor(readers) as pool, storage.atomic_writer(target) as write:
+        for pictures in in_order(pool, read, pieces, 2 * readers) if ahead else map(read, pieces):
+            write(b"".join([*pictures, bytes(extra * len(pictures))]))
 
 
 def plain_shard(shard: Shard) -> None:
-    raw, target, positions, _ = shard
+    raw, target, positions = Path(shard[0]), shard[1], shard[2]
     lists = {name: json.loads((raw / f"training_{name}.json").read_text()) for name in ("K", "xyz", "mano")}
     with tarfile.open(target, "w") as tar:
         for k in positions:
@@ -156,19 +155,20 @@ def _warm_up(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def measure(way: str, workers: str, raw: Path, out: Path, hands: int, extra: int) -> None:
+def measure(way: str, workers: str, raw: str, out: str, hands: int, extra: int) -> None:
     """Print seconds and MB of one way; imports, workers and the plan of the copies come before."""
     from maskhand.adapters import open_adapter
     from maskhand.shards.plan import make_plan
 
-    plan = make_plan(spec(hands), "training", open_adapter(spec(hands), str(raw), "training").plan(), 0)
-    shards: list[Shard] = [(raw, out / f"{n}.tar", shard.tolist(), extra) for n, shard in enumerate(plan.shards)]
-    out.mkdir()
+    plan = make_plan(spec(hands), "training", open_adapter(spec(hands), raw, "training").plan(), 0)
+    shards: list[Shard] = [(raw, f"{out}/{n}.tar", shard.tolist(), extra) for n, shard in enumerate(plan.shards)]
+    if not storage.is_remote(out):
+        Path(out).mkdir()
     with mapper_of(workers) as mapper:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         cpu, clock = time.process_time(), time.perf_counter()
         if way == "ours":
-            manifest = build_shards(spec(hands), str(raw), "training", str(out), mapper=mapper)
+            manifest = build_shards(spec(hands), raw, "training", out, mapper=mapper)
             assert manifest.count == hands, manifest.rejects
         else:
             mapper(WAYS[way], shards)
@@ -177,35 +177,56 @@ def measure(way: str, workers: str, raw: Path, out: Path, hands: int, extra: int
     print(json.dumps({"cpu": seconds[0], "clock": seconds[1], "peak_mb": peak}))
 
 
-def compare(width: int, hands: int) -> None:
+def compare(width: int, hands: int, store: str | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         raw, out = Path(scratch) / "raw", Path(scratch) / "out"
         write_raw(raw, width, hands)
         pictures = sum(path.stat().st_size for path in raw.rglob("*.jpg"))
         build_shards(spec(hands), str(raw), "training", str(out))
         extra = (sum(path.stat().st_size for path in out.rglob("*.tar")) - pictures) // hands
-        for cache in ("cold", "warm"):
-            runs = [(way, workers) for workers in ("1", "2") for way in ("copy", "copy1", "checked", "ours")]
+        places = [str(raw), str(out)]
+        if store:
+            places = [f"{store.rstrip('/')}/{os.getpid()}/{name}" for name in ("raw", "out")]
+            upload(raw, places[0])
+        for cache in ["store"] if store else ["cold", "warm"]:
+            ways = ("copy", "checked", "ours") if store else ("copy", "copy1", "checked", "ours")
+            runs = [(way, workers) for workers in ("1", "2") for way in ways]
             runs += [("ours", "ray"), ("plain", "1")] if cache == "cold" else []
             best = {run: {"cpu": np.inf, "clock": np.inf, "peak_mb": np.inf} for run in runs}
             for _ in range(ROUNDS):
                 for way, workers in runs:
-                    shutil.rmtree(out, ignore_errors=True)
+                    remove(places[1])
                     if cache == "cold":
                         evict(raw)
-                    command = [sys.executable, __file__, "--measure", way, workers, *map(str, (raw, out, hands, extra))]
+                    command = [sys.executable, __file__, "--measure", way, workers, *places, str(hands), str(extra)]
                     done = subprocess.run(command, check=True, capture_output=True, text=True)
                     got = json.loads(done.stdout.splitlines()[-1])
                     best[way, workers] = {name: min(value, got[name]) for name, value in best[way, workers].items()}
+            case = f"{width:5d} {hands:6d} {(pictures / hands + extra) / 1e3:4.0f} {cache:>5}"
             for way, workers in runs:
-                report(
-                    f"{width:5d} {hands:6d} {(pictures / hands + extra) / 1e3:4.0f}  {cache}", way, workers, hands, best
-                )
+                report(case, way, workers, hands, best)
+        if store:
+            for place in places:
+                remove(place)
+
+
+def upload(folder: Path, uri: str) -> None:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    with ThreadPoolExecutor(2 * READERS) as pool:
+        targets = [f"{uri}/{path.relative_to(folder)}" for path in paths]
+        list(pool.map(storage.write_bytes_atomic, targets, map(Path.read_bytes, paths)))
+
+
+def remove(place: str) -> None:
+    if not storage.is_remote(place):
+        return shutil.rmtree(place, ignore_errors=True)
+    with ThreadPoolExecutor(2 * READERS) as pool:
+        list(pool.map(storage.delete, storage.list_uris(place)))
 
 
 def report(case: str, way: str, workers: str, hands: int, best: dict[tuple[str, str], dict[str, float]]) -> None:
     got, beside = best[way, workers], "2" if workers == "ray" else workers
-    bound = min(best["copy", beside]["clock"], best["copy1", beside]["clock"])
+    bound = min(best[copy, beside]["clock"] for copy in ("copy", "copy1") if (copy, beside) in best)
     alone = workers == "1"
     # Of several processes this one sees neither.
     cpu, peak = (f"{got['cpu'] / hands * 1e3:8.3f}", f"{got['peak_mb']:7.0f}") if alone else (f"{'':8}", "")
@@ -219,9 +240,11 @@ def report(case: str, way: str, workers: str, hands: int, best: dict[tuple[str, 
 def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
         way, workers, raw, out, hands, extra = sys.argv[2:]
-        return measure(way, workers, Path(raw), Path(out), int(hands), int(extra))
+        return measure(way, workers, raw, out, int(hands), int(extra))
     print("width  hands kB/hand workers way   CPU ms/hand  ms/hand  of copy  of checked  peak MB")
-    for case in [(int(sys.argv[1]), int(sys.argv[2]))] if len(sys.argv) == 3 else CASES:
+    if len(sys.argv) > 1:
+        return compare(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    for case in CASES:
         compare(*case)
 
 
