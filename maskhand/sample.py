@@ -82,13 +82,17 @@ class HandSample:
     origin: dict[str, Any] = field(default_factory=dict)
     """The data set's own ids, enough to find the annotation again."""
 
-    def validate(self) -> None:
-        """Raise SampleError with a countable reason when a field has the wrong shape, a bad number or no sense."""
+    def validate(self, picture: str | None = None) -> None:
+        """Raise SampleError with a countable reason when a field has the wrong shape, a bad number or no sense.
+
+        `picture` is where the picture came from, for the sentence.
+        """
+        hand = self.key if picture is None else f"{self.key}: {picture}"
         if not self.key.replace("-", "0").replace("_", "0").isalnum():
             raise SampleError("bad_key", f"key {self.key!r}: expected letters, digits, '-' and '_' only")
         if self.side not in ("right", "left"):
-            raise SampleError("bad_side", f"{self.key}: side is {self.side!r}, expected 'right' or 'left'")
-        self._check_image()
+            raise SampleError("bad_side", f"{hand}: side is {self.side!r}, expected 'right' or 'left'")
+        self._check_image(hand)
         for name, record, shape in _SHAPES:
             holder = self if record is None else getattr(self, record)
             value = None if holder is None else getattr(holder, name)
@@ -96,25 +100,27 @@ class HandSample:
                 continue
             where = name if record is None else f"{record}.{name}"
             if value.shape != shape:
-                raise SampleError("wrong_shape", f"{self.key}: {where} has shape {value.shape}, expected {shape}")
+                raise SampleError("wrong_shape", f"{hand}: {where} has shape {value.shape}, expected {shape}")
             if not all_finite(value):
-                raise SampleError("not_finite", f"{self.key}: {where} holds NaN or infinity")
+                raise SampleError("not_finite", f"{hand}: {where} holds NaN or infinity")
         x0, y0, x1, y1 = self.box_xyxy_px.tolist()
         width, height = self.image_size_px
         if x1 - x0 < 2 or y1 - y0 < 2:
-            raise SampleError("empty_box", f"{self.key}: box {self.box_xyxy_px.tolist()} is smaller than 2 pixels")
+            raise SampleError("empty_box", f"{hand}: box {self.box_xyxy_px.tolist()} is smaller than 2 pixels")
         if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-            raise SampleError("box_outside", f"{self.key}: box {self.box_xyxy_px.tolist()} lies outside the picture")
+            raise SampleError(
+                "box_outside", f"{hand}: box {self.box_xyxy_px.tolist()} lies outside the picture of {width} x {height}"
+            )
 
-    def _check_image(self) -> None:
+    def _check_image(self, hand: str) -> None:
         if self.image_format not in _MAGIC:
-            raise SampleError("bad_image", f"{self.key}: image format {self.image_format!r}, expected jpg or png")
+            raise SampleError("bad_image", f"{hand}: image format {self.image_format!r}, expected jpg or png")
         head, tail = _MAGIC[self.image_format]
         if not self.image.startswith(head):
-            raise SampleError("bad_image", f"{self.key}: the picture is not a {self.image_format} file")
+            raise SampleError("bad_image", f"{hand}: the picture is not a {self.image_format} file")
         # Others may lie behind the end (a phone's preview, a film); `adapters.whole_pictures` reads up to it.
         if self.image.rfind(tail) < 0:
-            raise SampleError("cut_image", f"{self.key}: the {self.image_format} file ends too early; copy it again")
+            raise SampleError("cut_image", f"{hand}: the {self.image_format} file ends too early; copy it again")
 
 
 _MAGIC = {"jpg": (b"\xff\xd8\xff", b"\xff\xd9"), "png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}

@@ -6,6 +6,7 @@ MANO convention, pictures per annotation); it never looks at the dataset's name.
 * `plan()` runs once, in the driver: it reads the annotation files and names every hand of the split;
 * `read(item)` runs in many processes: it reads one picture and converts one annotation into the house's conventions. It
   raises `SampleError` with a countable reason, so that one bad file costs one sample and never its neighbours.
+  `read_hand` also looks over what came of it.
 
 A layout of somebody else's package is named in the card as `package.module:Class`; docs/add_a_dataset.md shows one.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from maskhand import storage
 from maskhand.adapters.asl_alphabet import AslAlphabetLayout
-from maskhand.adapters.base import MENDABLE, Adapter, Item, RawDataError, RawPlan
+from maskhand.adapters.base import MENDABLE, Adapter, Item, RawDataError, RawPlan, read_hand
 from maskhand.adapters.coco_wholebody import CocoWholeBodyLayout
 from maskhand.adapters.dexycb import DexYcbLayout
 from maskhand.adapters.freihand import FreiHandLayout
@@ -61,6 +62,7 @@ __all__ = [
     "layout_of",
     "open_adapter",
     "present_splits",
+    "read_hand",
 ]
 
 

@@ -78,7 +78,7 @@ class AslAlphabetLayout:
 
     def read(self, item: Item) -> HandSample:
         picture = read_picture(item.key, item.image_uri)
-        sample = HandSample(
+        return HandSample(
             key=item.key,
             dataset=self.spec.name,
             image=picture.data,
@@ -88,8 +88,6 @@ class AslAlphabetLayout:
             box_xyxy_px=np.array([0, 0, *picture.size_px], dtype=np.float32),
             origin=dict(item.origin),
         )
-        sample.validate()
-        return sample
 
     def _pictures(self, folder: str) -> list[tuple[str, int, str]]:
         """(sign, number, path) by sign and number; the number is 0 in the test split."""

@@ -73,7 +73,14 @@ class Adapter(Protocol):
         """Read the annotation files; RawDataError when they are missing, cut or of another layout."""
 
     def read(self, item: Item) -> HandSample:
-        """One validated sample; SampleError with a countable reason when it must not enter a shard."""
+        """One hand in the house's conventions; SampleError with a countable reason when it cannot be had."""
+
+
+def read_hand(adapter: Adapter, item: Item) -> HandSample:
+    """What the adapter reads, if it may enter a shard; SampleError otherwise. Every hand comes through this door."""
+    sample = adapter.read(item)
+    sample.validate(item.image_uri)
+    return sample
 
 
 @dataclass(frozen=True)

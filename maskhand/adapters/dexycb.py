@@ -79,7 +79,7 @@ class DexYcbLayout:
         camera = Camera(numbers(f"{key}: {given['K_file']}", "color", given["K"], (3, 3)))
         joints = stored[joint_order(self.spec)] * axes_to_opencv(self.spec) * self.spec.metres_per_unit
         joints_2d = camera.project(joints)
-        sample = HandSample(
+        return HandSample(
             key=key,
             dataset=self.spec.name,
             image=picture.data,
@@ -95,8 +95,6 @@ class DexYcbLayout:
             mano=self._pose(key, label, given),
             origin=dict(item.origin),
         )
-        sample.validate()
-        return sample
 
     def _pose(self, key: str, label: Mapping[str, Any], given: Mapping[str, Any]) -> HandPose | None:
         """3 global rotation, 45 principal components, 3 translation; the shape belongs to the subject."""

@@ -99,7 +99,7 @@ class FreiHandLayout:
             box = box_around(joints_2d)
         if "verts" in given:
             vertices = _stored(item, "verts", (778, 3)) * scale
-        sample = HandSample(
+        return HandSample(
             key=key,
             dataset=self.spec.name,
             image=picture.data,
@@ -116,8 +116,6 @@ class FreiHandLayout:
             mano=self._pose(item, joints),
             origin=dict(item.origin),
         )
-        sample.validate()
-        return sample
 
     def _pose(self, item: Item, joints_cam_m: np.ndarray | None) -> HandPose | None:
         """48 pose, 10 betas, 2 uv_root, 1 scale; the root they encode is joint 9, which is annotated as well."""

@@ -83,7 +83,7 @@ class HamerNpzLayout:
         stored: dict[str, Any] = {_OPTIONAL.get(name, name): value for name, value in item.annotation["row"].items()}
         labels = read_labels(f"{item.key}: {item.annotation['file']}", stored, pixels_per_scale=1.0)
         picture = read_picture(item.key, item.image_uri)
-        sample = HandSample(
+        return HandSample(
             key=item.key,
             dataset=self.spec.name,
             image=picture.data,
@@ -96,8 +96,6 @@ class HamerNpzLayout:
             origin=dict(item.origin),
             **labels.joints(self.spec),
         )
-        sample.validate()
-        return sample
 
 
 def _columns(data: bytes, uri: str) -> dict[str, Array]:

@@ -81,7 +81,7 @@ class HamerTarsLayout:
         picture = check_picture(key, item.image_uri, data)
         keypoints = labels.keypoints_2d
         assert keypoints is not None, "a required field"
-        sample = HandSample(
+        return HandSample(
             key=key,
             dataset=self.spec.name,
             image=picture.data,
@@ -93,8 +93,6 @@ class HamerTarsLayout:
             origin=dict(item.origin) | {"box_xyxy_px": labels.box_xyxy_px.tolist()},
             **labels.joints(self.spec),
         )
-        sample.validate()
-        return sample
 
     def _labels(self, item: Item) -> HamerLabels:
         """The hand's labels after the card's filters; SampleError where those leave the hand out."""

@@ -115,7 +115,7 @@ class Ho3dLayout:
             place, stored = item.annotation["verts"]
             vertices = (numbers(f"{key}: {place}", "verts", stored, (778, 3)) * to_opencv).astype(np.float32)
         picture = read_picture(key, item.image_uri)
-        sample = HandSample(
+        return HandSample(
             key=key,
             dataset=self.spec.name,
             image=picture.data,
@@ -132,8 +132,6 @@ class Ho3dLayout:
             mano=self._pose(where, label, side),
             origin=dict(item.origin),
         )
-        sample.validate()
-        return sample
 
     def _joints(self, item: Item, label: Mapping[str, Any], side: Side) -> tuple[Array, Array]:
         """(21, 3) joints in the dataset's axes but OpenPose order, and (21,) which of them are known."""

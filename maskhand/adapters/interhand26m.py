@@ -121,7 +121,7 @@ class InterHandLayout:
         joints = np.where(valid[:, None], joints, 0.0)
         joints_2d = np.zeros((21, 2))
         joints_2d[valid] = camera.project(joints[valid])
-        sample = HandSample(
+        return HandSample(
             key=key,
             dataset=self.spec.name,
             image=picture.data,
@@ -137,8 +137,6 @@ class InterHandLayout:
             mano=self._pose(key, raw, side, rotation, position_m),
             origin=dict(item.origin),
         )
-        sample.validate()
-        return sample
 
     def _valid(self, key: str, raw: Mapping[str, Any], side: Side) -> np.ndarray:
         """(21,) bool, OpenPose order. As in the official loader, a hand without its wrist counts as not annotated."""

@@ -27,10 +27,10 @@ def hand_in_2d(
     origin: Mapping[str, Any],
     occluded: Array | None = None,
 ) -> HandSample:
-    """A validated sample from (21, 2) pixels and (21,) confidence, in the data set's joint order.
+    """A sample from (21, 2) pixels and (21,) confidence, in the data set's joint order.
 
     Joints with confidence 0 are not annotated; their pixels become 0, 0. The box is the one around the others. For
-    `where` see `numbers`; SampleError (`not_annotated`, and those of `HandSample.validate`).
+    `where` see `numbers`; SampleError (`not_annotated`).
     """
     order = joint_order(spec)
     annotated = confidence[order] > 0
@@ -39,7 +39,7 @@ def hand_in_2d(
             "not_annotated", f"{where}: none of the {side} hand's joints is annotated, expected one or more"
         )
     points = np.where(annotated[:, None], points_px[order], 0.0)
-    sample = HandSample(
+    return HandSample(
         key=key,
         dataset=spec.name,
         image=picture.data,
@@ -52,8 +52,6 @@ def hand_in_2d(
         joints_2d_occluded=None if occluded is None else (occluded[order] > 0) & annotated,
         origin=dict(origin),
     )
-    sample.validate()
-    return sample
 
 
 def key_of(split: str, name: str) -> str:

@@ -113,7 +113,7 @@ class MtcLayout:
             raise SampleError("behind_camera", f"{where}: joints lie behind the camera; do the files belong together?")
         joints_2d = project(joints, K, lens)
         picture = read_picture(key, item.image_uri)
-        sample = HandSample(
+        return HandSample(
             key=key,
             dataset=self.spec.name,
             image=picture.data,
@@ -129,8 +129,6 @@ class MtcLayout:
             joints_3d_valid=np.ones(21, bool),
             origin=dict(item.origin),
         )
-        sample.validate()
-        return sample
 
     def _places(self, names: tuple[str, ...]) -> list[str]:
         return [storage.join(root, name) for root in self.roots for name in names]

@@ -80,7 +80,7 @@ class RhdLayout:
             )
         xyz = numbers(where, "xyz", field(where, fields, "xyz"), (42, 3))[own][order]
         picture = read_picture(key, item.image_uri)
-        sample = HandSample(
+        return HandSample(
             key=key,
             dataset=self.spec.name,
             image=picture.data,
@@ -96,8 +96,6 @@ class RhdLayout:
             joints_3d_valid=np.ones(21, bool),
             origin=dict(item.origin),
         )
-        sample.validate()
-        return sample
 
     def _annotation_uri(self) -> str:
         return storage.join(self.root, self.split, f"anno_{self.split}.pickle")

@@ -10,7 +10,7 @@ from itertools import chain, zip_longest
 from typing import Any, Protocol, TypeVar
 
 from maskhand import storage
-from maskhand.adapters import MENDABLE, Adapter, Item, open_adapter
+from maskhand.adapters import MENDABLE, Adapter, Item, open_adapter, read_hand
 from maskhand.catalog import DatasetSpec
 from maskhand.sample import SampleError
 from maskhand.shards.codec import Members, encode_sample
@@ -166,7 +166,7 @@ def _local_outcomes(adapter: Adapter, items: Sequence[Item]) -> Iterator[Outcome
 def _outcomes(adapter: Adapter, items: Iterable[Item]) -> Iterator[Outcome]:
     for item in items:
         try:
-            yield item.key, encode_sample(adapter.read(item))
+            yield item.key, encode_sample(read_hand(adapter, item))
         except SampleError as error:
             yield item.key, error
 

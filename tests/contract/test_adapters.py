@@ -12,7 +12,7 @@ from published_layouts import WRITERS, Fixture, Truth
 from published_layouts.hands import edit_json, licensed_folder, pose_hand
 
 from maskhand import catalog
-from maskhand.adapters import Adapter, RawDataError, layout_of, open_adapter, present_splits
+from maskhand.adapters import Adapter, RawDataError, layout_of, open_adapter, present_splits, read_hand
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
 from maskhand.sample import HandSample, SampleError
 
@@ -44,7 +44,7 @@ def _read_all(adapter: Adapter) -> dict[str, HandSample | SampleError]:
     found: dict[str, HandSample | SampleError] = {}
     for position, key in enumerate(plan.keys):
         try:
-            found[key] = adapter.read(plan.item(position))
+            found[key] = read_hand(adapter, plan.item(position))
         except SampleError as error:
             found[key] = error
     return found

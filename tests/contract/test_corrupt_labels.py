@@ -15,7 +15,7 @@ from published_layouts import WRITERS, Fixture, dexycb, ho3d, rhd
 from published_layouts.hands import licensed_folder
 
 from maskhand import catalog
-from maskhand.adapters import RawDataError, open_adapter
+from maskhand.adapters import RawDataError, open_adapter, read_hand
 from maskhand.sample import SampleError
 
 Edit = Callable[[Path, str, dict[str, Any], tuple[str, ...]], None]
@@ -89,7 +89,7 @@ def _reasons(fixture: Fixture, name: str) -> dict[str, str]:
     plan, reasons = adapter.plan(), {}
     for position, key in enumerate(plan.keys):
         try:
-            adapter.read(plan.item(position))
+            read_hand(adapter, plan.item(position))
         except SampleError as error:
             reasons[key] = error.reason
             assert key in str(error), "the sentence names the sample"
@@ -102,7 +102,7 @@ def _sentences(fixture: Fixture, name: str, keys: list[str]) -> list[str]:
     plan, sentences = adapter.plan(), []
     for key in keys:
         with pytest.raises(SampleError) as error:
-            adapter.read(plan.item(list(plan.keys).index(key)))
+            read_hand(adapter, plan.item(list(plan.keys).index(key)))
         sentences.append(str(error.value))
     return sentences
 

@@ -13,7 +13,7 @@ from published_layouts import hamer
 from published_layouts.hands import Fixture, licensed_folder, pose_hand
 
 from maskhand import catalog, storage
-from maskhand.adapters import Adapter, RawDataError, open_adapter, present_splits
+from maskhand.adapters import Adapter, RawDataError, open_adapter, present_splits, read_hand
 from maskhand.catalog import CatalogError
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
 from maskhand.sample import HandSample, SampleError
@@ -223,7 +223,7 @@ def test_reading_a_sample_touches_its_own_bytes_only(tmp_path: Path, monkeypatch
     whole = storage.read_range
     monkeypatch.setattr(storage, "read_range", lambda uri, at, n: spans.append(n) or whole(uri, at, n))
     monkeypatch.setattr(storage, "open_stream", None)
-    sample = adapter.read(plan.item(3))
+    sample = read_hand(adapter, plan.item(3))
     assert len(spans) == 2 and spans[1] == len(sample.image) and sum(spans) < fixture.joints_file.stat().st_size / 3
 
 

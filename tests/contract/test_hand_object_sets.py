@@ -15,7 +15,7 @@ from published_layouts import Fixture, dexycb, ho3d, rhd
 from published_layouts.hands import licensed_folder
 
 from maskhand import catalog
-from maskhand.adapters import RawDataError, open_adapter, present_splits
+from maskhand.adapters import RawDataError, open_adapter, present_splits, read_hand
 from maskhand.adapters.dexycb_splits import SELECTIONS, SERIALS
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.conventions import FINGERTIP_VERTICES
@@ -41,7 +41,7 @@ def _read(fixture: Fixture, name: str, split: str) -> dict[str, HandSample | Sam
     plan, found = adapter.plan(), {}
     for position, key in enumerate(plan.keys):
         try:
-            found[key] = adapter.read(plan.item(position))
+            found[key] = read_hand(adapter, plan.item(position))
         except SampleError as error:
             found[key] = error
     return found

@@ -17,7 +17,7 @@ from published_layouts import WRITERS, Fixture, mtc
 from published_layouts.hands import edit_json
 
 from maskhand import catalog
-from maskhand.adapters import Adapter, RawDataError, open_adapter
+from maskhand.adapters import Adapter, RawDataError, open_adapter, read_hand
 from maskhand.sample import HandSample, SampleError
 from maskhand.shards.codec import decode_sample, encode_sample
 
@@ -45,7 +45,7 @@ def _read_all(adapter: Adapter) -> dict[str, HandSample | SampleError]:
     plan, found = adapter.plan(), {}
     for position, key in enumerate(plan.keys):
         try:
-            found[key] = adapter.read(pickle.loads(pickle.dumps(plan.item(position))))
+            found[key] = read_hand(adapter, pickle.loads(pickle.dumps(plan.item(position))))
         except SampleError as error:
             assert key in str(error), "the sentence names the sample"
             found[key] = error
@@ -143,7 +143,7 @@ def test_a_label_that_vanishes_after_planning_costs_one_hand(tmp_path: Path, nam
     plan = adapter.plan()
     fixture.joints_file.unlink()
     with pytest.raises(SampleError) as error:
-        adapter.read(plan.item(len(plan.keys) - 1))
+        read_hand(adapter, plan.item(len(plan.keys) - 1))
     assert error.value.reason == "missing_label"
 
 

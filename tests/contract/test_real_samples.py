@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from maskhand import catalog
-from maskhand.adapters import Item, open_adapter
+from maskhand.adapters import Item, open_adapter, read_hand
 from maskhand.adapters.yaml_files import read_yaml
 
 SAMPLES = Path(os.environ.get("MASKHAND_SAMPLES") or "nowhere")
@@ -30,7 +30,7 @@ def test_interhand_s_joints_lie_in_their_boxes() -> None:
     boxes = {entry["id"]: np.array(entry["bbox"]) for entry in labels["annotations"]}
     sizes, sides = set(), set()
     for position in range(len(plan.keys)):
-        sample = adapter.read(plan.item(position))
+        sample = read_hand(adapter, plan.item(position))
         corner, extent = np.split(boxes[sample.origin["annotation"]], 2)
         joints = sample.joints_2d_px[sample.joints_3d_valid]
         assert (corner <= joints).all() and (joints <= corner + extent).all() and (joints >= 0).all()
@@ -48,6 +48,6 @@ def test_dexycb_s_published_pixels_are_the_projection_of_its_joints() -> None:
     K = [[color["fx"], 0, color["ppx"]], [0, color["fy"], color["ppy"]], [0, 0, 1]]
     given = {"side": "right", "betas": None, "K": K, "label": str(folder / "labels.npz")}
     adapter = open_adapter(catalog.load_spec("dexycb").model_copy(update={"mano": None}), str(folder), "s0_train")
-    sample = adapter.read(Item("frame", str(folder / "color.png"), given, {}))
+    sample = read_hand(adapter, Item("frame", str(folder / "color.png"), given, {}))
     published = np.load(folder / "labels.npz")["joint_2d"][0]
     np.testing.assert_allclose(sample.joints_2d_px, published, atol=0.01)
