@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +33,9 @@ PIXELS_PER_SCALE = 200.0
 _FIELDS = ("keypoints_2d", "keypoints_3d", "center", "scale", "right")
 _OPTIONAL = ("hand_pose", "betas", "has_hand_pose", "has_betas")
 _SPOT_CHECKS = 16
+_READERS = 8
+"""Tars on S3 that are indexed side by side: each is streamed whole, and one connection is slower than a store. Local
+ones are skipped through, in which threads would only wait for the interpreter."""
 
 
 class HamerTarsLayout:
@@ -53,21 +57,24 @@ class HamerTarsLayout:
         tars = next((found for folder in self.folders if (found := _tars(folder))), [])
         if not tars:
             raise RawDataError(f"{self.folders[0]}: tars not found; see how_to_get in the dataset's card")
-        index, labels_digest = _index(tars)
+        with ThreadPoolExecutor(_READERS if storage.is_remote(tars[0]) else 1) as pool:
+            indices = list(pool.map(_index, tars))
+        # Tar, then the columns of its rows.
+        rows = np.concatenate([np.insert(index.rows, 0, tar, axis=1) for tar, index in enumerate(indices)])
 
         def item(position: int) -> Item:
-            tar, picture, hand, *spans = (int(v) for v in index.rows[position])
-            origin = {"tar": _stem(tars[tar]), "member": index.members[tar][picture], "hand": hand}
+            tar, picture, hand, *spans = (int(v) for v in rows[position])
+            origin = {"tar": _stem(tars[tar]), "member": indices[tar].members[picture], "hand": hand}
             annotation = {"hand": hand, "picture": Span(*spans[:2]), "labels": Span(*spans[2:])}
             return Item(keys[position], tars[tar], annotation, origin)
 
-        keys = [f"{self.split}-{_stem(tars[tar])}-{picture:06d}-{hand}" for tar, picture, hand in index.rows[:, :3]]
+        keys = [f"{self.split}-{_stem(tars[tar])}-{picture:06d}-{hand}" for tar, picture, hand in rows[:, :3]]
         spots = np.linspace(0, len(keys) - 1, min(_SPOT_CHECKS, len(keys))).astype(int)
-        pictures = (_read_span(tars[index.rows[k, 0]], Span(*index.rows[k, 3:5].tolist())) for k in spots)
+        pictures = (_read_span(tars[rows[k, 0]], Span(*rows[k, 3:5].tolist())) for k in spots)
         digest = combined_digest(
             f"hamer tars layout {VERSION}",
             self.mano.digest() if self.mano else "no mano",
-            labels_digest,
+            *(index.digest for index in indices),
             *(hashlib.sha256(data or b"missing").hexdigest() for data in pictures),
         )
         return RawPlan(keys, item, digest, self.notes, listed=len(keys))
@@ -143,28 +150,28 @@ def _reprojection_loss(where: str, stored: dict[str, Any]) -> float | None:
 
 
 @dataclass(frozen=True)
-class _Index:
-    """Every hand of a folder of tars, compact: a split holds more than a million."""
+class _TarIndex:
+    """Every hand of one tar, compact: a split holds more than a million."""
 
     rows: np.ndarray
-    """(N, 7) int64: tar, picture in the tar, hand in it; offset and length of the picture, then of the labels."""
-    members: Sequence[Sequence[str]]
-    """Tar -> WebDataset key of every picture."""
+    """(N, 6) int64: picture in the tar, hand in it; offset and length of the picture, then of the labels."""
+    members: Sequence[str]
+    """WebDataset key of every picture."""
+    digest: str
+    """Over all labels and the places of all pictures."""
 
 
-def _index(tars: Sequence[str]) -> tuple[_Index, str]:
-    """And a digest over all labels and the places of all pictures."""
-    rows, members, digest = array("q"), [list[str]() for _ in tars], hashlib.sha256()
-    for tar, uri in enumerate(tars):
-        for sample in index_tar(uri, read=(LABELS,)):
-            labels = sample.contents.get(LABELS, b"")
-            picture = next((sample.members[name] for name in PICTURES if name in sample.members), NOWHERE)
-            place = sample.members.get(LABELS, NOWHERE)
-            digest.update(f"{sample.key} {picture} {place}\n".encode() + labels)
-            for hand in range(_count_hands(labels)):
-                rows.extend((tar, len(members[tar]), hand, picture.offset, picture.length, place.offset, place.length))
-            members[tar].append(sample.key)
-    return _Index(np.array(rows, np.int64).reshape(-1, 7), members), digest.hexdigest()
+def _index(uri: str) -> _TarIndex:
+    rows, members, digest = array("q"), list[str](), hashlib.sha256()
+    for sample in index_tar(uri, read=(LABELS,)):
+        labels = sample.contents.get(LABELS, b"")
+        picture = next((sample.members[name] for name in PICTURES if name in sample.members), NOWHERE)
+        place = sample.members.get(LABELS, NOWHERE)
+        digest.update(f"{sample.key} {picture} {place}\n".encode() + labels)
+        for hand in range(_count_hands(labels)):
+            rows.extend((len(members), hand, picture.offset, picture.length, place.offset, place.length))
+        members.append(sample.key)
+    return _TarIndex(np.array(rows, np.int64).reshape(-1, 6), members, digest.hexdigest())
 
 
 def _read_span(uri: str, span: Span) -> bytes | None:
