@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 PICTURES = (".jpg", ".jpeg", ".png")
 RAW_DEPTH = 3
 """How many folders deep the annotation files of a published data set may lie."""
+TRAINING_CODE = ("models/*.py", "training/*.py", "loading/*.py", "hand/*.py", "shards/mixture.py")
+"""Source that decides the weights: networks, losses, masking, augmentation, the order of samples, the hand."""
 MOCAP = "mocap.npz"
 """Poses without pictures, beside the files of a raw data set."""
 
@@ -85,7 +89,7 @@ def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[s
     }
     if kind == "tokenizer":
         digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, recipe))}
-    return digests | {"hand_model": _hand_digest(), "models": _models_digest()}
+    return digests | {"hand_model": _hand_digest(), "code": training_code_digest()}
 
 
 def mocap_files(workspace: Workspace, recipe: Recipe) -> tuple[str, ...]:
@@ -110,12 +114,28 @@ def _hand_digest(side: Side = "right") -> str:
     return load_hand_model(default_hand_path(side)).digest
 
 
-def _models_digest() -> str:
-    """Of the networks' source: weights of other networks cannot be resumed. Other code may change under a run."""
+@functools.cache
+def training_code_digest(package: Path = Path(__file__).parents[1]) -> str:
+    """Of what the code behind a training does (12 hex digits): losses of another kind, say, make another training.
+
+    Comments, docstrings and layout are left out: a remark written beside a running training does not part the two.
+    """
     digest = hashlib.sha256()
-    for path in sorted((Path(__file__).parents[1] / "models").glob("*.py")):
-        digest.update(path.read_bytes())
+    for path in sorted(path for part in TRAINING_CODE for path in package.glob(part)):
+        module = ast.parse(path.read_bytes())
+        for node in ast.walk(module):
+            if body := getattr(node, "body", None):
+                node.body = [s for s in body if not _is_remark(s)] if isinstance(body, list) else body  # type: ignore[attr-defined]
+        digest.update(f"{path.relative_to(package).as_posix()} {ast.dump(module)}\n".encode())
     return digest.hexdigest()[:12]
+
+
+def _is_remark(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
 
 
 def _sha256_12(path: str) -> str:

@@ -44,7 +44,7 @@ def run_identity(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
     """12 hex digits over everything that decides a training's outcome.
 
     The recipe's values that matter for this kind (not, say, the sampler's), and `inputs`: a digest by name for the
-    shard sets, the hand model and, for the transformer, the tokenizer.
+    shard sets, the hand model, the code and, for the transformer, the tokenizer.
     """
     facts = {"kind": kind, "recipe": deciding_values(kind, recipe), "inputs": dict(inputs)}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

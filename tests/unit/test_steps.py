@@ -79,13 +79,30 @@ def test_a_training_asks_for_what_it_reads_alone(tmp_path: Path) -> None:
     write_set(uri, make_samples(2))
     annotate_mano(uri)
     recipe = load_recipe("tiny", ["data.train={freihand_synth/training: 1.0}", "data.mocap=false"])
-    part, poses = "freihand_synth/training", {"hand_model", "models"}
+    part, poses = "freihand_synth/training", {"hand_model", "code"}
     assert step_inputs.training_digests(home, "tokenizer", recipe).keys() == poses | {f"{part}/mano"}
     with pytest.raises(ShardError, match="keypoints"):
         step_inputs.training_digests(home, "transformer", recipe)
     annotated = load_recipe("tiny", ["data.keypoints.train_source=annotated"])
     found = step_inputs.training_digests(home, "transformer", annotated)
     assert found.keys() == poses | {f"{part}/images", f"{part}/mano"}
+
+
+def test_other_code_is_another_training_and_other_remarks_are_not(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    losses, report = tmp_path / "training" / "losses.py", tmp_path / "report.py"
+
+    def digest(source: str) -> str:
+        losses.write_text(source)
+        step_inputs.training_code_digest.cache_clear()
+        return step_inputs.training_code_digest(tmp_path)
+
+    first = digest('"""Losses."""\n\ndef loss(x):\n    """Squares."""\n    return x * x\n')
+    assert digest("# Other words.\ndef loss(x):\n\n    return (x * x)  # of one\n") == first
+    assert digest("def loss(x):\n    return x * x * x\n") != first
+    report.write_text("print('not a part of training')\n")
+    assert digest("def loss(x): return x * x\n") == first
+    step_inputs.training_code_digest.cache_clear()
 
 
 def test_a_pose_file_that_is_asked_for_and_absent_is_a_sentence(tmp_path: Path) -> None:
