@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
 from maskhand.config import ConfigError, Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.masked_transformer import MaskedTransformer
@@ -15,6 +20,18 @@ _NETWORKS: dict[tuple[str, str], type[HandNetwork]] = {
     ("regression", "image"): RegressionNetwork,
     ("masked", "text"): TextTransformer,
 }
+
+
+def model_of_weights(recipe: Recipe, mano: ManoLayer, weights: Mapping[str, Tensor]) -> HandNetwork:
+    """The recipe's network with these weights (its whole state, tokenizer included), which are held and not copied.
+
+    Drawing the weights of a ViT-H at random first would take ten seconds. Buffers that are no part of the state must
+    be made on the CPU, whatever the default device. Raises RuntimeError where the weights do not fit.
+    """
+    with torch.device("meta"):
+        model = build_model(recipe, VQMano(recipe.tokenizer), mano, pretrained_backbone=False)
+    model.load_state_dict(weights, assign=True)
+    return model
 
 
 def build_model(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, *, pretrained_backbone: bool = True) -> HandNetwork:

@@ -26,9 +26,8 @@ import torch
 from maskhand.config import ConfigError, Recipe, parse_recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
-from maskhand.models.build import build_model
+from maskhand.models.build import model_of_weights
 from maskhand.models.network import HandNetwork
-from maskhand.models.vq_mano import VQMano
 
 FORMAT = 1
 _READS = {"image": "pictures", "text": "captions"}
@@ -117,10 +116,9 @@ class ModelBundle:
                 f"{folder}: trained with hand model {about['hand_digest']}, but {hand_path.name} is {hand.digest}; "
                 "point MASKHAND_MANO_DIR to the hand it was trained with, or unset it for the open hand"
             )
-        model = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer(hand), pretrained_backbone=False)
         weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
         try:
-            model.load_state_dict(weights)
+            model = model_of_weights(recipe, ManoLayer(hand), weights)
         except RuntimeError as error:
             raise BundleError(
                 f"{folder / 'model.pt'}: weights do not fit recipe.json ({error}); export it again"

@@ -58,7 +58,7 @@ class ClipTextEncoder(TextEncoder):
         self.transformer = _Transformer(cfg.width, cfg.heads, cfg.depth)
         self.ln_final = nn.LayerNorm(cfg.width)
         self.text_projection = nn.Parameter(cfg.width**-0.5 * torch.randn(cfg.width, cfg.width))
-        later = torch.ones(cfg.length, cfg.length, dtype=torch.bool).triu(1)
+        later = torch.ones(cfg.length, cfg.length, dtype=torch.bool, device="cpu").triu(1)  # see `model_of_weights`
         self.register_buffer("causal", later, persistent=False)
         self.requires_grad_(False).eval()
 

@@ -160,7 +160,8 @@ class CodeClassifier(nn.Module):
         if not self.near_codes:
             return self.linear(x)
         codes = (codebook - codebook.mean(0)) / codebook.std(0).clamp_min(1e-6)
-        point, log_sharpness = self.linear(x).split([codes.shape[1], 1], dim=-1)
-        # -|x - c|^2 / 2 without |x|^2, which the softmax does not see
-        nearness = point @ codes.T - 0.5 * codes.square().sum(1)
-        return log_sharpness.clamp(max=5.0).exp() * nearness + self.bias
+        with torch.autocast(x.device.type, enabled=False):  # the sharpness would multiply what bf16 rounds off
+            point, log_sharpness = self.linear(x.float()).split([codes.shape[1], 1], dim=-1)
+            # -|x - c|^2 / 2 without |x|^2, which the softmax does not see
+            nearness = point @ codes.T - 0.5 * codes.square().sum(1)
+            return log_sharpness.clamp(max=5.0).exp() * nearness + self.bias

@@ -37,9 +37,10 @@ class PoseGraph(nn.Module):
         if tokens not in (1, NUM_JOINTS):
             raise ValueError(f"model.pose2d_tokens is {tokens}; the pose graph gives 1 or {NUM_JOINTS} tokens")
         self.tokens = tokens
-        self.register_buffer("adjacency", skeleton_adjacency(), persistent=False)
-        # Hands fill their crop: coordinates spread by about a quarter, and layers like inputs that spread by one.
-        self.register_buffer("scale", torch.tensor([4.0, 4.0, 1.0]), persistent=False)
+        with torch.device("cpu"):  # constants, see `model_of_weights`
+            self.register_buffer("adjacency", skeleton_adjacency(), persistent=False)
+            # Hands fill their crop: coordinates spread by about a quarter, and layers like inputs that spread by one.
+            self.register_buffer("scale", torch.tensor([4.0, 4.0, 1.0]), persistent=False)
         self.joint = nn.Linear(3, width)
         self.joint_embedding = nn.Parameter(torch.randn(NUM_JOINTS, width))
         self.graph = nn.ModuleList(_GraphConvolution(width) for _ in range(2))

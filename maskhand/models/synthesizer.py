@@ -62,9 +62,10 @@ class ReferencePoints(nn.Module):
         self.kind = kind
         grid = torch.cat([torch.full((pose_tokens, 2), 0.5), _even_grid(tokens)])
         self.logits = nn.Parameter(torch.logit(grid))
-        own_joint = torch.tensor(openpose_joint_of_mano_joint())[joint_of_token(tokens)]
-        keypoint_joint = torch.arange(pose_tokens) if pose_tokens > 1 else torch.full((pose_tokens,), -1)
-        self.register_buffer("joints", torch.cat([keypoint_joint, own_joint]), persistent=False)
+        with torch.device("cpu"):  # a constant, see `model_of_weights`
+            own_joint = torch.tensor(openpose_joint_of_mano_joint())[joint_of_token(tokens)]
+            keypoint_joint = torch.arange(pose_tokens) if pose_tokens > 1 else torch.full((pose_tokens,), -1)
+            self.register_buffer("joints", torch.cat([keypoint_joint, own_joint]), persistent=False)
         if kind == "query":
             self.from_query = _no_move(dim)
         if kind == "iterative":

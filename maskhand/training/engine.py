@@ -122,7 +122,7 @@ class Engine:
             gathered = self.objective.state_dict()
         if self.rank != 0:
             return None
-        return {name: value.detach().cpu().clone().contiguous() for name, value in gathered.items()}
+        return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in gathered.items()}
 
 
 def learning_rate_factor(step: int, optim: OptimConfig) -> float:

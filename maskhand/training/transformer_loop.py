@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maskhand.batch import HandBatch
 from maskhand.config import ConfigError, Recipe
 from maskhand.hand.layer import ManoLayer
-from maskhand.models.build import build_model
+from maskhand.models.build import build_model, model_of_weights
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
@@ -72,9 +72,9 @@ def train(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStre
 
     def export(folder: Path, steps: int) -> None:
         weights = engine.full_state_dict()
-        if weights is not None:  # on rank 0; into a fresh model: what is saved is what was gathered
-            whole = build_model(recipe, VQMano(recipe.tokenizer), mano, pretrained_backbone=False)
-            whole.load_state_dict({name.removeprefix("model."): weight for name, weight in weights.items()})
+        if weights is not None:  # on rank 0; what is saved is what was gathered
+            own = {name.removeprefix("model."): weight for name, weight in weights.items()}
+            whole = model_of_weights(recipe, mano, own)
             ModelBundle.save(folder, whole, recipe, {"steps": steps, "metrics": journal.metrics})
 
     journal = Journal(engine, worker, optim, export)

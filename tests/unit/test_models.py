@@ -15,11 +15,11 @@ from maskhand.conventions import BONES, OPENPOSE_21
 from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import BackboneError, ImageEncoder
-from maskhand.models.build import build_model
+from maskhand.models.build import build_model, model_of_weights
 from maskhand.models.bundle import BundleError, ModelBundle
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
 from maskhand.models.gapr import GaprBlock, first_neighbours
-from maskhand.models.masked_transformer import TokenEmbedding
+from maskhand.models.masked_transformer import CodeClassifier, TokenEmbedding
 from maskhand.models.pose_graph import PoseGraph, skeleton_adjacency
 from maskhand.models.pyramid import FeaturePyramid
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
@@ -206,17 +206,17 @@ def test_encoder_gives_the_grid_and_checkpointing_changes_nothing() -> None:
     assert torch.allclose(gradients[0], gradients[1], atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"pose2d_tokens": 0},
-        {"pose2d_tokens": 21, "ref_points": "pose2d"},
-        {"gapr_residual": "equation", "token_embed": "table", "ref_points": "query"},
-        {"ref_points": "iterative"},
-        {"gapr_blocks": 0, "feature_scales": (1,), "logits_head": "codebook"},
-    ],
-)
+VARIANTS: list[dict] = [
+    {},
+    {"pose2d_tokens": 0},
+    {"pose2d_tokens": 21, "ref_points": "pose2d"},
+    {"gapr_residual": "equation", "token_embed": "table", "ref_points": "query"},
+    {"ref_points": "iterative"},
+    {"gapr_blocks": 0, "feature_scales": (1,), "logits_head": "codebook"},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
 def test_every_trainable_weight_gets_a_gradient(changes: dict) -> None:
     model = small_model(small_recipe(tokens=32, **changes)).train()
     batch = random_batch(3)
@@ -306,6 +306,35 @@ def test_parameter_groups_hold_every_trainable_weight_once() -> None:
         assert (id(p) in decayed) == (p.ndim > 1 and name.endswith("weight") and name != "embed.codes.weight"), name
     backbone = {id(p) for p in model.encoder.parameters()}
     assert all((id(p) in backbone) == (g["lr"] == 1e-4) for g in groups for p in g["params"])
+
+
+@pytest.mark.parametrize("changes", [*VARIANTS, {"decoder": "regression"}])
+def test_a_model_of_weights_holds_them_and_is_the_one_they_came_from(changes: dict) -> None:
+    recipe, mano = small_recipe(**changes), ManoLayer.from_default()
+    model = build_model(recipe, VQMano(recipe.tokenizer), mano).eval()
+    weights = model.state_dict()
+    again = model_of_weights(recipe, mano, weights).eval()
+    assert all(tensor.data_ptr() == weights[name].data_ptr() for name, tensor in again.state_dict().items())
+    trained = lambda network: [name for name, p in network.named_parameters() if p.requires_grad]  # noqa: E731
+    assert trained(again) == trained(model)
+    batch, ids = random_batch(2), torch.full((2, 16), model.mask_id)
+    before, after = (vars(network(batch.image, batch.keypoints_2d, ids)) for network in (model, again))
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model_of_weights(recipe, mano, dict(list(weights.items())[1:]))
+
+
+def test_the_nearness_of_codes_is_as_sharp_under_autocast() -> None:
+    """At the paper's size bf16 alone would move these logits by dozens."""
+    recipe = small_recipe()
+    tokenizer = VQMano(recipe.tokenizer.model_copy(update={"codebook_size": 2048, "code_dim": 256}))
+    nn.init.normal_(tokenizer.codebook)
+    head = CodeClassifier(32, tokenizer, near_codes=True)
+    nn.init.constant_(head.linear.bias[-1:], 2.0)
+    x = torch.randn(2, 16, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = head(x, tokenizer.codebook)
+    assert half.dtype == torch.float32 and torch.equal(half, head(x, tokenizer.codebook))
 
 
 @pytest.mark.parametrize("decoder", ["masked", "regression"])

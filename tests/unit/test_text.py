@@ -20,7 +20,7 @@ from maskhand.evaluation.text_to_mesh import Called, text_to_mesh
 from maskhand.generate import generate_files, hands_from_text
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
-from maskhand.models.build import build_model
+from maskhand.models.build import build_model, model_of_weights
 from maskhand.models.bundle import BundleError, ModelBundle
 from maskhand.models.clip_text import ClipTextEncoder, clip_text_weights
 from maskhand.models.pretrained import BackboneError
@@ -262,6 +262,9 @@ def test_clip_is_not_used_without_its_weights_and_not_trained_with_them(tmp_path
     trained = sum(len(group["params"]) for group in model.parameter_groups(1e-3, None, 0.0))
     frozen = ("encoder.", "tokenizer.")
     assert trained == sum(not name.startswith(frozen) for name, _ in model.named_parameters())
+    again = model_of_weights(recipe, ManoLayer.from_default(), model.state_dict())
+    ids = torch.randint(1, 100, (2, 10))
+    assert torch.equal(again.encoder(ids).tokens, model.encoder(ids).tokens)
     regression = recipe.model_copy(update={"model": recipe.model.model_copy(update={"decoder": "regression"})})
     with pytest.raises(ConfigError, match="reads pictures only"):
         build_model(regression, VQMano(recipe.tokenizer), ManoLayer.from_default())
