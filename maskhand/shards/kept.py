@@ -28,14 +28,21 @@ class KeptFile:
 
     def __init__(self, uri: str, sha256: str) -> None:
         self.uri = uri
+        self.named = True
+        """Is it still in a folder, where the next visit will find it?"""
         if not storage.is_remote(uri):
             self._descriptor = _descriptor(uri)
         elif cache := os.environ.get(CACHE):
             self.uri = _cached(uri, Path(cache) / f"{sha256}.tar")
             self._descriptor = _descriptor(self.uri)
         else:
-            self._descriptor = _nameless_copy(uri)
+            self._descriptor, self.named = _nameless_copy(uri), False
         weakref.finalize(self, os.close, self._descriptor)
+
+    def state(self) -> tuple[int, ...]:
+        """Another one for another file, and when this one is written to."""
+        about = os.fstat(self._descriptor)
+        return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
     def read(self, begin: int = 0, end: int | None = None) -> bytes:
         """The bytes begin..end-1, of the whole file unless said otherwise."""

@@ -18,6 +18,9 @@ from maskhand.shards.manifest import Manifest, ShardEntry, read_manifest
 from maskhand.shards.npz import decode_all
 from maskhand.shards.untar import decode_tar, plain_places
 
+_CHECKED: set[tuple[int, ...]] = set()
+"""States of files that were found to be what their manifest says."""
+
 
 @dataclass(frozen=True)
 class ShardSample:
@@ -134,12 +137,17 @@ def read_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
 
 
 def keep_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
-    """The same, checked alike, but members are read from the tar when they are asked for."""
+    """The same, but members are read from the tar when they are asked for; a file is checked once in a process, and
+    again when it was written to."""
     uri = tar_uri(part_uri, entry.name)
     with _listed(uri):
         file = KeptFile(uri, entry.sha256)
     data = file.read()
-    _check_content(file.uri, data, entry)
+    # A training comes back to every shard again and again, in each of its loader processes.
+    if (state := file.state()) not in _CHECKED:
+        _check_content(file.uri, data, entry)
+        if file.named:
+            _CHECKED.add(state)
     if (places := plain_places(data)) is None:
         return check_tar(uri, data, entry)
     _check_count(uri, len(places), entry)

@@ -17,6 +17,7 @@ from published_layouts import WRITERS
 
 from maskhand import storage
 from maskhand.catalog import load_spec
+from maskhand.shards import reader
 from maskhand.shards.build import build_shards
 from maskhand.shards.kept import KeptFile
 from maskhand.shards.layout import IMAGES, ShardError, tar_uri
@@ -102,6 +103,21 @@ def test_damaged_tars_are_refused(
     damage(_tar(shards))
     with pytest.raises(ShardError, match=sentence):
         shards.load(0, in_memory)
+
+
+def test_a_shard_is_checked_once_and_again_when_it_was_written_to(
+    shards: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str] = []
+    check = reader._check_content
+    monkeypatch.setattr(reader, "_check_content", lambda uri, *rest: (checked.append(uri), check(uri, *rest)))
+    for _ in range(3):
+        shards.load(0, in_memory=False)
+    assert checked == [str(_tar(shards))]
+    _alter(_tar(shards))
+    for _ in range(2):
+        with pytest.raises(ShardError, match="it was altered"):
+            shards.load(0, in_memory=False)
 
 
 def test_a_kept_file_that_becomes_shorter_is_an_error_not_an_end(tmp_path: Path) -> None:
