@@ -133,6 +133,20 @@ def test_dexycb_lines_score_as_the_evaluation_says(tmp_path: Path, result: Evalu
     assert found["pa_mpjpe_mm"] == pytest.approx(own["pa_mpjpe_mm"], rel=1e-3)
 
 
+def test_frames_that_the_shards_left_out_are_lines_of_zeros_in_dexycb(tmp_path: Path, result: EvaluationResult) -> None:
+    """Frame 3 and, beyond the last predicted one, frame 7: every frame with a hand needs a line to be scored."""
+    joints = in_official_order([hand.joints_cam_m for hand in SAMPLES])
+    np.savez(tmp_path / "gt.npz", image_id=np.arange(COUNT + 1), joint_3d_m=np.concatenate([joints, joints[:1]]))
+    found = result.predictions
+    kept = [k for k, origin in enumerate(found.origin) if origin["index"] != 3]
+    few = dataclasses.replace(found, origin=tuple(found.origin[k] for k in kept), joints_cam_m=found.joints_cam_m[kept])
+    unpack(write(few, layout("dexycb", planned=COUNT + 1)), tmp_path)
+    assert score("dexycb", tmp_path / "gt.npz", tmp_path / "results.txt").counts["samples"] == COUNT + 1
+    lines = [line.split(",") for line in (tmp_path / "results.txt").read_text().splitlines()]
+    assert [int(line[0]) for line in lines] == list(range(COUNT + 1))
+    assert [set(line[1:]) == {"0.0000"} for line in lines] == [k in (3, 7) for k in range(COUNT + 1)]
+
+
 def test_hint_keypoints_score_as_the_evaluation_says(tmp_path: Path, result: EvaluationResult) -> None:
     points = in_official_order([np.c_[hand.joints_2d_px, hand.joints_2d_conf] for hand in SAMPLES])
     size = in_official_order([np.ptp(hand.box_xyxy_px.reshape(2, 2), axis=0).max() for hand in SAMPLES])
