@@ -28,6 +28,7 @@ from maskhand.evaluation.submission import WRITERS, Layout, SubmissionError, wri
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
 from maskhand.steps import evaluate as evaluate_step
@@ -280,6 +281,25 @@ def test_any_number_of_workers_gives_the_same_bytes(bundle: ModelBundle, set_uri
     assert write(other.predictions, layout("freihand")) == write(result.predictions, layout("freihand"))
 
 
+def test_drawn_hands_do_not_depend_on_what_else_is_asked(bundle: ModelBundle, set_uri: str) -> None:
+    """Codes are drawn: `re-evaluate` asks for one number of iterations, `evaluate` for several."""
+    drawn = RECIPE.model_copy(update={"sampler": RECIPE.sampler.model_copy(update={"decode": "codes"})})
+    sure = dataclasses.replace(bundle, model=_sure_model())
+    alone, last = (evaluate(sure, set_uri, drawn, iterations=asked).best.metrics for asked in ([3], [1, 2, 3]))
+    assert alone == last
+    other_seed = evaluate(sure, set_uri, drawn.model_copy(update={"seed": 1}), iterations=[3]).best.metrics
+    assert other_seed["pa_mpjpe_mm"] != alone["pa_mpjpe_mm"], "the hands are drawn"
+
+
+def _sure_model() -> HandNetwork:
+    torch.manual_seed(0)
+    model = build_model(RECIPE, VQMano(RECIPE.tokenizer), ManoLayer.from_default()).eval()
+    for values in (*model.parameters(), *model.tokenizer.buffers()):  # else every code is as likely and decoded alike
+        if values.is_floating_point():
+            values.data += 0.1 * torch.randn(values.shape, generator=torch.Generator().manual_seed(values.numel()))
+    return model
+
+
 def test_a_picture_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, tmp_path: Path) -> None:
     broken = dataclasses.replace(SAMPLES[2], image=SAMPLES[2].image[:60] + b"IEND\xaeB`\x82")
     uri = str(tmp_path / "freihand_synth" / "evaluation")
@@ -302,11 +322,7 @@ def test_a_picture_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, 
 def test_the_hands_of_a_report_are_those_that_were_measured(bundle: ModelBundle, set_uri: str) -> None:
     """Codes are drawn (temperature 1): a second prediction would be another hand than the one the error belongs to."""
     drawn = RECIPE.model_copy(update={"sampler": RECIPE.sampler.model_copy(update={"decode": "codes"})})
-    model = build_model(RECIPE, VQMano(RECIPE.tokenizer), ManoLayer.from_default()).eval()
-    for values in (*model.parameters(), *model.tokenizer.buffers()):  # else every code is as likely and decoded alike
-        if values.is_floating_point():
-            values.data += 0.1 * torch.randn(values.shape, generator=torch.Generator().manual_seed(values.numel()))
-    sure = dataclasses.replace(bundle, model=model)
+    sure = dataclasses.replace(bundle, model=_sure_model())
     found = evaluate(sure, set_uri, drawn)
     for hand in shown_hands(sure, found, drawn, each=2, tile_px=48):
         assert hand.truth_m is not None and hand.errors["key"] == hand.key
