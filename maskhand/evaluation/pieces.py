@@ -70,12 +70,12 @@ def measure(job: Job, bundle: ModelBundle, batches: range) -> Measured:
 
 def measure_with(job: Job, model_folder: str, batches: range) -> Measured:
     """As `measure`, with the exported model in a folder: what a worker elsewhere can be given."""
-    return measure(job, _bundle(model_folder), batches)
+    return measure(job, exported_model(model_folder), batches)
 
 
 @functools.lru_cache(maxsize=1)
-def _bundle(folder: str) -> ModelBundle:
-    """A worker measures many pieces with one model."""
+def exported_model(folder: str) -> ModelBundle:
+    """The model exported to a folder, on this process's accelerator: a worker does many pieces of work with one."""
     return ModelBundle.load(folder, device=accelerator())
 
 

@@ -23,7 +23,7 @@ from maskhand.evaluation.metrics.alignment import procrustes_align
 from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import shown_hands
 from maskhand.evaluation.result import EvaluationResult
-from maskhand.evaluation.runner import evaluate, here
+from maskhand.evaluation.runner import evaluate
 from maskhand.evaluation.submission import WRITERS, Layout, SubmissionError, write
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
@@ -31,6 +31,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
+from maskhand.shards.build import serial_map
 from maskhand.steps import evaluate as evaluate_step
 from maskhand.steps.reevaluate import Measured, measure
 from maskhand.steps.score import score
@@ -273,7 +274,7 @@ def test_any_number_of_workers_gives_the_same_bytes(bundle: ModelBundle, set_uri
 
     def backwards(work, batches, on_done):
         assert isinstance(work, partial) and work.args[-1] == str(folder)
-        return here(work, batches[::-1], on_done)[::-1]
+        return serial_map(work, batches[::-1], on_done=on_done)[::-1]
 
     other = evaluate(bundle, set_uri, mapper=backwards, model_folder=str(folder))
     assert other.to_json() == result.to_json()
