@@ -37,7 +37,7 @@ Entry = dict[str, Array] | SampleError
 MAX_RESIDUAL_MM = 10.0
 """Default limit of the mean joint distance. Data sets whose joints were made with MANO stay below 1; fits to
 independent joints (InterHand2.6M) are a few millimetres off where they are good and up to 42 where they are not."""
-VERSION = "4"
+VERSION = "5"
 
 
 @dataclass(frozen=True)

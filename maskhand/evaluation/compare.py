@@ -19,7 +19,7 @@ from torch import Tensor
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import MANO_16, MIRROR_POINT, OPENPOSE_21
 from maskhand.evaluation.mean_pose import MeanPose
-from maskhand.evaluation.metrics.accumulate import Means, divide
+from maskhand.evaluation.metrics.accumulate import Means, row_means
 from maskhand.evaluation.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS
 from maskhand.evaluation.metrics.samples import SampleErrors, sample_errors
 from maskhand.evaluation.predictions import Predictions, with_tips
@@ -83,6 +83,7 @@ class Table:
     failure: list[str]
     """Why a sample counts as failed; empty where it does not."""
     has_joints: Tensor
+    """(N,) bool: 3D joints are annotated, not the wrist alone."""
     has_mesh: Tensor
     joint_confidence: Tensor
     """(N, 16); NaN for a predictor without any."""
@@ -142,9 +143,9 @@ class Table:
             "mean_confidence": self.confidence.numpy(),
             "failure": self.failure,
             "box_px": self.size_px.numpy(),
-            "occluded_share": _row_means(self.occluded.numpy()),
-            "epe_px": _row_means(self.distance_px.numpy()),
-            "absolute_mpjpe_mm": 1e3 * _row_means(self.absolute_m.numpy()),
+            "occluded_share": row_means(self.occluded.numpy()),
+            "epe_px": row_means(self.distance_px.numpy()),
+            "absolute_mpjpe_mm": 1e3 * row_means(self.absolute_m.numpy()),
         }
         joints = {f"pa_mm.{name}": 1e3 * self.errors.joint_pa_m[:, j] for j, name in enumerate(OPENPOSE_21)}
         confidence = {f"confidence.{name}": self.joint_confidence[:, j].numpy() for j, name in enumerate(MANO_16)}
@@ -206,7 +207,7 @@ def compare(
         score=guess.score.double().where(usable[:, 0, 0], torch.nan),
         confidence=confidence.mean(1),
         failure=failure,
-        has_joints=truth.joints_valid.any(1),
+        has_joints=torch.from_numpy(~np.isnan(errors.joint_m).all(1)),
         has_mesh=truth.has_mesh,
         joint_confidence=confidence,
         distance_px=unknown if placed is None else torch.from_numpy(_picture_distances(placed, rows)),
@@ -242,9 +243,3 @@ def _occluded(row: ShardSample) -> Array:
         return np.full(21, np.nan)
     seen = np.ones(21, bool) if confidence is None else confidence > MIN_CONFIDENCE
     return np.where(seen, hidden.astype(np.float64), np.nan)
-
-
-def _row_means(values: Array) -> Array:
-    """(N, K) -> (N,) mean of what is known, NaN for a row without anything."""
-    known = ~np.isnan(values)
-    return divide(np.where(known, values, 0.0).sum(1), known.sum(1))

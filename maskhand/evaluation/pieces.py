@@ -1,7 +1,8 @@
 """A part of an evaluation: whole batches of a shard set, measured alike wherever and beside whatever they run.
 
-A batch is always the same samples and computed by one thread, with random numbers of its own, so the numbers of an
-evaluation do not depend on how its batches are shared among workers.
+A batch is always the same samples and computed by one thread, with random numbers of its own for each number of
+iterations, so the numbers of an evaluation depend neither on how its batches are shared among workers nor on what else
+is asked of them. Drawn hands do depend on the size of a batch: its rows share their random numbers.
 """
 
 from __future__ import annotations
@@ -69,12 +70,12 @@ def measure(job: Job, bundle: ModelBundle, batches: range) -> Measured:
 
 def measure_with(job: Job, model_folder: str, batches: range) -> Measured:
     """As `measure`, with the exported model in a folder: what a worker elsewhere can be given."""
-    return measure(job, _bundle(model_folder), batches)
+    return measure(job, exported_model(model_folder), batches)
 
 
 @functools.lru_cache(maxsize=1)
-def _bundle(folder: str) -> ModelBundle:
-    """A worker measures many pieces with one model."""
+def exported_model(folder: str) -> ModelBundle:
+    """The model exported to a folder, on this process's accelerator: a worker does many pieces of work with one."""
     return ModelBundle.load(folder, device=accelerator())
 
 
@@ -84,14 +85,14 @@ def _measure_batch(job: Job, bundle: ModelBundle, rows: EvalRows, predictions: l
     truth = ground_truth(rows.hands, rows.samples, mano)
     tips = [job.tips[row.sample.side] for row in rows.samples]
     unreadable = ["bad_picture" if bad else "" for bad in rows.unreadable]
-    generator = torch.Generator(device).manual_seed(_seed(job.recipe.seed, rows.samples[0].index))
     on_device = rows.hands.to(device)
     tables: dict[str, Table] = {}
     with torch.inference_mode():
         context = model.encode(model.condition(on_device), on_device.keypoints_2d)
         for iterations in job.iterations:
             sampler = job.recipe.sampler.model_copy(update={"iterations": iterations})
-            guess = sample(model, context, sampler, generator).to("cpu")
+            seed = _seed(job.recipe.seed, rows.samples[0].index, iterations)
+            guess = sample(model, context, sampler, torch.Generator(device).manual_seed(seed)).to("cpu")
             finite = is_finite(guess).tolist()
             failure = [reason or ("" if ok else "not_finite") for reason, ok in zip(unreadable, finite, strict=True)]
             lost = torch.tensor([bool(reason) for reason in failure])
@@ -105,8 +106,8 @@ def _measure_batch(job: Job, bundle: ModelBundle, rows: EvalRows, predictions: l
     return tables
 
 
-def _seed(seed: int, index: int) -> int:
-    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+def _seed(*facts: int) -> int:
+    return int(np.random.SeedSequence(facts).generate_state(1)[0])
 
 
 @contextmanager

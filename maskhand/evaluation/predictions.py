@@ -11,7 +11,7 @@ import torch
 
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import FINGERTIP_VERTICES, MIRROR_POINT, Side
-from maskhand.hand.camera import FOCAL, crop_camera_to_full, project_crop
+from maskhand.hand.camera import assumed_camera, crop_camera_to_full, project_crop
 from maskhand.loading.crop import apply_affine
 from maskhand.sample import HandSample
 from maskhand.shards.reader import ShardSample
@@ -100,15 +100,10 @@ def place(
 
 
 def picture_camera(sample: HandSample) -> Array:
-    """(3, 3) float64 K, pixels: the known camera with one focal length, the mean of its two.
-
-    Else HaMeR's: a long focal length, the principal point in the middle.
-    """
+    """(3, 3) float64 K, pixels: the known camera with one focal length, the mean of its two; else the assumed one."""
     if sample.camera is None:
-        size = np.array(sample.image_size_px)
-        focal, centre = FOCAL * size.max(), (size - 1) / 2
-    else:
-        focal, centre = np.diag(sample.camera.K_px)[:2].mean(), sample.camera.K_px[:2, 2]
+        return assumed_camera(sample.image_size_px)
+    focal, centre = np.diag(sample.camera.K_px)[:2].mean(), sample.camera.K_px[:2, 2]
     return np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], np.float64)
 
 

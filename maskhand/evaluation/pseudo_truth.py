@@ -6,7 +6,6 @@ kept with `ok` false: nothing learns from it. Residuals are unknown.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from maskhand.batch import HandPrediction
-from maskhand.device import accelerator
+from maskhand.evaluation.pieces import exported_model
 from maskhand.evaluation.predictions import before_cameras
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.loader import eval_rows
@@ -38,7 +37,7 @@ class PredictedPoses:
     model_folder: str
 
     def __call__(self, samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleError]:
-        bundle = _bundle(self.model_folder)
+        bundle = exported_model(self.model_folder)
         return [
             entry
             for start in range(0, len(samples), BATCH)
@@ -59,7 +58,7 @@ def annotate_by_model(
     Raises BundleError when the model reads captions, ShardError when the keypoints are missing, or the part was made by
     something else (`rebuild=True` replaces it).
     """
-    bundle = _bundle(model_folder)
+    bundle = exported_model(model_folder)
     bundle.require("image")
     annotator = Annotator("maskhand-model", VERSION, {"model": bundle.digest, "hand_model": bundle.hand_digest})
     return build_sidecar(
@@ -72,11 +71,6 @@ def annotate_by_model(
         rebuild=rebuild,
         on_shard=on_shard,
     )
-
-
-@functools.lru_cache(maxsize=1)
-def _bundle(folder: str) -> ModelBundle:
-    return ModelBundle.load(folder, device=accelerator())
 
 
 def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[dict[str, np.ndarray] | SampleError]:

@@ -53,7 +53,7 @@ class EvaluationResult:
     count: int
     """Samples, each evaluated exactly once."""
     with_joints: int
-    """Samples with annotated 3D joints."""
+    """Samples with annotated 3D joints, not the wrist alone."""
     with_mesh: int
     """Samples with an annotated mesh, as vertices or as MANO parameters."""
     rows: tuple[EvaluationRow, ...]
@@ -83,9 +83,9 @@ class EvaluationResult:
     def gain_over_baseline(self, metric: str = "pa_mpjpe_mm") -> float | None:
         """How much smaller the model's error is than the mean pose's, as a share of it.
 
-        None without a baseline, or where the set has no ground truth for the metric.
+        None without a baseline, or where the set has no ground truth for the metric or the baseline no error.
         """
-        if self.baseline is None:
+        if self.baseline is None or not self.baseline.metrics[metric]:
             return None
         gain = 1 - self.best.metrics[metric] / self.baseline.metrics[metric]
         return gain if math.isfinite(gain) else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,26 +23,15 @@ from maskhand.evaluation.predictions import Predictions
 from maskhand.evaluation.result import EvaluationResult
 from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress, silent
+from maskhand.shards.build import Mapper, serial_map
 from maskhand.shards.layout import IMAGES
 from maskhand.shards.manifest import read_manifest
 
 MODEL_TIPS: Mapping[Side, str | None] = {"right": None, "left": None}
 
-Mapper = Callable[..., list[Measured]]
-"""`mapper(function, items, on_done=...)` -> results in the items' order."""
-
 
 class EvaluationError(RuntimeError):
     """An evaluation that did not see every sample exactly once, or has no ground truth to compare with."""
-
-
-def here(function: Callable[[range], Measured], items: Sequence[range], on_done: Callable[[Measured], None]) -> list:
-    """The mapper of one process."""
-    results = []
-    for item in items:
-        results.append(function(item))
-        on_done(results[-1])
-    return results
 
 
 def evaluate(
@@ -54,7 +43,7 @@ def evaluate(
     baseline: MeanPose | None = None,
     tips: Mapping[Side, str | None] = MODEL_TIPS,
     batch: int | None = None,
-    mapper: Mapper = here,
+    mapper: Mapper = serial_map,
     model_folder: str | None = None,
     progress: Progress = silent,
 ) -> EvaluationResult:

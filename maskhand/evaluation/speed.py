@@ -28,8 +28,9 @@ def seconds_per_picture(recipe: Recipe, iterations: Sequence[int], progress: Pro
 
     The numbers take turns, so that a busy machine slows all of them alike; asked again in this process, as by the next
     row of a table, the answer is the same measurement. Weights are random, they do not change the work; detector and
-    cropping are not included. On a GPU the encoder runs in bf16. With one thread on a CPU the process's own seconds
-    count, so other programs do not; with several the clock's, because threads that wait for each other spin.
+    cropping are not included. Precision is that of predictions and evaluations, fp32 on a GPU too. With one thread on a
+    CPU the process's own seconds count, so other programs do not; with several the clock's, because threads that wait
+    for each other spin.
     """
     key = (_at(recipe, 1).digest(), tuple(iterations))
     if key not in _TIMED:
@@ -54,7 +55,7 @@ def _in_turns(recipe: Recipe, iterations: Sequence[int], progress: Progress) -> 
     for turn in range(WARMUP + REPEATS):
         for place_in_turn, (count, times) in enumerate(taken.items(), 1):
             start_s = clock()
-            with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=on_gpu):
+            with torch.inference_mode():
                 sample(model, model.encode(image, keypoints), _at(recipe, count).sampler, generator)
             if on_gpu:
                 torch.cuda.synchronize()

@@ -2,7 +2,7 @@
 
 Shards are shuffled; a submission is in the official order, which the samples' `origin` tells. Lengths, axes and joint
 order are those of the dataset's card. A failed sample is written as zeros (HInt: NaN, which counts as incorrect), as is
-one that the shards had to leave out.
+one that the shards had to leave out; InterHand2.6M's files lack the latter, prediction and truth alike.
 """
 
 from __future__ import annotations
@@ -54,32 +54,24 @@ def write(predictions: Predictions, layout: Layout) -> dict[str, bytes]:
 
 def mesh_json(predictions: Predictions, layout: Layout) -> dict[str, bytes]:
     """FreiHAND and HO-3D: `[xyz, verts]`, a list per picture."""
-    rows = _positions(predictions)
-    count = max(layout.planned, int(rows.max()) + 1)
-    lists = []
-    for values in (layout.joints(predictions.joints_cam_m), layout.points(predictions.vertices_cam_m)):
-        stored = np.zeros((count, *values.shape[1:]))
-        stored[rows] = np.nan_to_num(values, nan=0.0)
-        lists.append(stored)
+    joints, vertices = layout.joints(predictions.joints_cam_m), layout.points(predictions.vertices_cam_m)
+    lists = [np.nan_to_num(_in_order(predictions, layout, values), nan=0.0) for values in (joints, vertices)]
     # float32 numbers are told apart by nine digits; a micrometre is enough and halves the file
     text = ", ".join(json.dumps(np.round(stored, 7).tolist()) for stored in lists)
     return {"pred.json": f"[{text}]\n".encode()}
 
 
 def dexycb_text(predictions: Predictions, layout: Layout) -> dict[str, bytes]:
-    """DexYCB: a line `image id, 63 numbers in mm` per frame."""
-    rows = _positions(predictions)
-    joints_mm = 1e3 * np.nan_to_num(predictions.joints_cam_m.astype(np.float64), nan=0.0)
-    lines = [f"{rows[k]}," + ",".join(f"{v:.4f}" for v in joints_mm[k].ravel()) for k in np.argsort(rows)]
+    """DexYCB: a line `image id, 63 numbers in mm` per frame, those without a hand included: the program skips them."""
+    joints_mm = 1e3 * np.nan_to_num(_in_order(predictions, layout, predictions.joints_cam_m), nan=0.0)
+    lines = [f"{k}," + ",".join(f"{v:.4f}" for v in frame.ravel()) for k, frame in enumerate(joints_mm)]
     return {"results.txt": ("\n".join(lines) + "\n").encode()}
 
 
 def hint_npz(predictions: Predictions, layout: Layout) -> dict[str, bytes]:
     """HInt: keypoints_2d_px (N, 21, 2) in the order of HaMeR's files."""
-    rows = _positions(predictions)
-    points = np.full((max(layout.planned, int(rows.max()) + 1), 21, 2), np.nan, np.float32)
-    points[rows] = predictions.joints_px
-    return {"pred.npz": _npz(keypoints_2d_px=points)}
+    points = _in_order(predictions, layout, predictions.joints_px)
+    return {"pred.npz": _npz(keypoints_2d_px=points.astype(np.float32))}
 
 
 def interhand_npz(predictions: Predictions, layout: Layout) -> dict[str, bytes]:
@@ -125,8 +117,12 @@ def _reordered(openpose: Array, joint_order: str) -> Array:
     return stored
 
 
-def _positions(predictions: Predictions) -> Array:
-    return np.array([_known(origin, "index") for origin in predictions.origin], np.int64)
+def _in_order(predictions: Predictions, layout: Layout, values: Array) -> Array:
+    """(N, ...) as predicted -> (planned, ...) float64 in the official order; NaN where there is no prediction."""
+    rows = np.array([_known(origin, "index") for origin in predictions.origin], np.int64)
+    stored = np.full((max(layout.planned, int(rows.max()) + 1), *values.shape[1:]), np.nan)
+    stored[rows] = values
+    return stored
 
 
 def _known(origin: Mapping[str, object], name: str) -> object:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,16 @@ FOCAL: Final = 5000 / 256
 
 MIN_SEEN: Final = 6
 """Keypoints that say where a hand is and how large."""
+
+
+def assumed_camera(size_px: tuple[int, int], focal_px: float | None = None) -> np.ndarray:
+    """(3, 3) float64 K, pixels, of a picture (width, height) whose camera is unknown: it looks at the picture's middle.
+
+    Without a focal length HaMeR's: the crop camera's, on the picture's longer side.
+    """
+    width, height = size_px
+    focal = FOCAL * max(width, height) if focal_px is None else focal_px
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], np.float64)
 
 
 def crop_camera_translation(camera: Tensor, focal: float | Tensor = FOCAL) -> Tensor:

@@ -9,9 +9,9 @@ from typing import cast
 import numpy as np
 import torch
 
-from maskhand.annotate.fit.hands import assumed_K
 from maskhand.annotate.mano_targets import right_hand_form
 from maskhand.conventions import MIRROR_POINT
+from maskhand.hand.camera import assumed_camera
 from maskhand.hand.layer import ManoLayer
 from maskhand.sample import HandPose
 from maskhand.shards.layout import MANO, TargetSource
@@ -70,7 +70,7 @@ def mesh_of(row: ShardSample, target: Target | None) -> Mesh | None:
         vertices = sample.vertices_cam_m
     else:
         return None
-    K_px = assumed_K(sample) if sample.camera is None else sample.camera.K_px
+    K_px = assumed_camera(sample.image_size_px) if sample.camera is None else sample.camera.K_px
     # The mirror image of a surface has the other winding.
     return Mesh(vertices, faces[:, ::-1].copy() if left else faces, K_px)
 

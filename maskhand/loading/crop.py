@@ -126,7 +126,9 @@ def cut_into(crop: Array, image: Array, crop_from_image: Array, shrink: float) -
 
 def can_decode(encoded: bytes) -> bool:
     """Is this a picture? Decoded at an eighth of its size where its format allows, which costs little."""
-    return bool(encoded) and cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) is not None
+    with contextlib.suppress(ValueError):
+        return _decode(encoded, 8, Scratch()).size > 0
+    return False
 
 
 def shrink_factor(crop_from_image: Array) -> Array:
@@ -155,7 +157,7 @@ def _decode(encoded: bytes, reduction: int, scratch: Scratch) -> Array:
     mode = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
     # Annotations refer to the stored pixels, whatever an EXIF tag says about showing them.
     flags = mode.get(reduction, cv2.IMREAD_REDUCED_COLOR_8) | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
     if image is None:
         raise ValueError("the picture cannot be decoded")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGBA)

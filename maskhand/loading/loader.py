@@ -8,6 +8,7 @@ the lanes and the batch.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -137,16 +138,21 @@ def eval_set(recipe: Recipe, set_uri: str) -> ShardSet:
 def eval_rows(recipe: Recipe, samples: Sequence[ShardSample], keypoints: str | None = None) -> EvalRows:
     """Samples of an evaluation set, unaugmented; keypoints: another source of the 2D pose than the recipe's."""
     data, pictures = recipe.data, [s.sample.image for s in samples]
-    unreadable = np.array([not can_decode(picture) for picture in pictures])
-    hands = make_batch(
+    cut = functools.partial(
+        make_batch,
         stack_labels([s.sample for s in samples], _entries(samples, data.keypoints), _mano(samples, annotated_target)),
-        [_BLACK if bad else picture for bad, picture in zip(unreadable, pictures, strict=True)],
         crop_px=data.crop_px,
         box_scale=data.box_scale,
         keypoints=keypoints or data.keypoints.eval_source,
         index=np.array([s.index for s in samples]),
         text_ids=_captions(samples, recipe),
     )
+    unreadable = np.zeros(len(samples), bool)
+    try:
+        hands = cut(pictures)
+    except ValueError:  # rare: only then is every picture looked at for itself
+        unreadable = np.array([not can_decode(picture) for picture in pictures])
+        hands = cut([_BLACK if bad else picture for bad, picture in zip(unreadable, pictures, strict=True)])
     return EvalRows(hands, tuple(samples), unreadable)
 
 

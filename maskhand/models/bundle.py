@@ -69,7 +69,7 @@ class ModelBundle:
     def save(cls, directory: str | Path, model: HandNetwork, recipe: Recipe, metadata: Mapping[str, Any]) -> Self:
         """Write `directory` in one move; an older bundle there is replaced. `metadata` must be plain JSON values."""
         weights = {k: v.detach().cpu() for k, v in model.state_dict().items() if not k.startswith("mano.")}
-        with _in_one_move(Path(directory)) as staging:
+        with in_one_move(Path(directory)) as staging:
             torch.save(weights, staging / "model.pt")
             sha256 = _sha256(staging / "model.pt")
             about = {"format": FORMAT, "hand_digest": model.mano.digest, "sha256": sha256, "metadata": dict(metadata)}
@@ -82,7 +82,7 @@ class ModelBundle:
 
         `recipe` must not differ in anything that the weights depend on. Raises BundleError.
         """
-        with _in_one_move(Path(directory)) as staging:
+        with in_one_move(Path(directory)) as staging:
             _link(Path(source) / "model.pt", staging / "model.pt")
             _write_about(staging, _read_json(Path(source), "bundle.json"), recipe)
 
@@ -127,17 +127,24 @@ class ModelBundle:
 
 
 @contextmanager
-def _in_one_move(target: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `target` when the block ends."""
+def in_one_move(target: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of `target` when the block ends; not if it ends in an error.
+
+    Both are whole at any time: a process that is killed between the two renames leaves them in a hidden folder beside.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    new, old = room / "new", room / "old"
+    new.mkdir()
     try:
-        yield staging
+        yield new
         if target.exists():
-            shutil.rmtree(target)
-        staging.rename(target)
+            target.rename(old)
+        new.rename(target)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def _write_about(folder: Path, about: Mapping[str, Any], recipe: Recipe) -> None:

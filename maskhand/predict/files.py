@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from maskhand import storage
 from maskhand.conventions import MANO_16, OPENPOSE_21, Side
 from maskhand.hand.camera import FOCAL
 from maskhand.hand.mesh import glb_bytes, obj_bytes
-from maskhand.loading.crop import box_center_px, crop_side_px
+from maskhand.loading.crop import box_center_px, crop_side_px, cut_crop
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict.hands import Box, CameraSource, predict_hands, read_photo
 from maskhand.predict.records import Array, PlacedHand, PredictedHand, PredictError
@@ -104,7 +103,7 @@ def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[l
     side_px, (x, y) = float(crop_side_px(hand.box_xyxy_px, 1.2)), box_center_px(hand.box_xyxy_px)
     zoom = TILE_PX / side_px
     tile_from_image = np.array([[zoom, 0, TILE_PX / 2 - zoom * x], [0, zoom, TILE_PX / 2 - zoom * y], [0, 0, 1]])
-    view = cv2.warpAffine(image_rgb, tile_from_image[:2], (TILE_PX, TILE_PX), flags=cv2.INTER_AREA)
+    view = cut_crop(image_rgb, tile_from_image[:2], TILE_PX)
     K_px = tile_from_image @ hand.K_px
 
     def drawn(placed: PlacedHand) -> Array:

@@ -20,7 +20,7 @@ from maskhand.annotate.hand_finder import find_hands
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.config import SamplerConfig
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT, Side
-from maskhand.hand.camera import FOCAL, camera_on_keypoints, crop_camera_to_full
+from maskhand.hand.camera import assumed_camera, camera_on_keypoints, crop_camera_to_full
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
@@ -187,15 +187,10 @@ def _place(prediction: HandPrediction, batch: HandBatch, crop_px: int, K_px: Arr
 
 
 def camera_matrix(image_rgb: Array, focal_px: float | None) -> Array:
-    """(3, 3) pinhole with the principal point in the middle of the picture.
-
-    Without a focal length HaMeR's choice: the crop camera's, on the picture's longer side. Raises PredictError.
-    """
-    height, width = image_rgb.shape[:2]
-    focal = FOCAL * max(height, width) if focal_px is None else float(focal_px)
-    if not np.isfinite(focal) or focal <= 0:
+    """(3, 3) `assumed_camera` of a picture (H, W, 3). Raises PredictError."""
+    if focal_px is not None and not (np.isfinite(focal_px) and focal_px > 0):
         raise PredictError(f"focal length {focal_px!r}: expected a positive number of pixels")
-    return np.array([[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]])
+    return assumed_camera((image_rgb.shape[1], image_rgb.shape[0]), focal_px)
 
 
 def read_photo(path: str | Path) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,9 @@ class ShardSet:
     def __len__(self) -> int:
         return self.manifest.count
 
+    def __hash__(self) -> int:
+        return hash((self.uri, self.manifest.digest))
+
     @property
     def shard_counts(self) -> np.ndarray:
         """(number of shards,) int64 samples per shard."""
@@ -105,15 +109,23 @@ class ShardSet:
         return self.between(rank * len(self) // world, (rank + 1) * len(self) // world)
 
     def between(self, start: int, stop: int) -> Iterator[ShardSample]:
-        """The samples start, start + 1, ..., stop - 1 of the set."""
+        """The samples start, start + 1, ..., stop - 1 of the set.
+
+        The last shard stays in memory: whoever asks for the samples behind these does not read and check it again.
+        """
         first = 0
         for shard, count in enumerate(self.shard_counts):
             begin, end = max(start - first, 0), min(stop - first, int(count))
             if begin < end:
-                loaded = self.load(shard)
+                loaded = _last_loaded(self, shard)
                 for position in range(begin, end):
                     yield loaded.sample(position)
             first += int(count)
+
+
+@functools.lru_cache(maxsize=1)
+def _last_loaded(shard_set: ShardSet, shard: int) -> LoadedShard:
+    return shard_set.load(shard)
 
 
 def _arrays(samples: Sequence[tuple[str, Members]]) -> list[dict[str, np.ndarray]]:

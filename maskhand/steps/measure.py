@@ -53,6 +53,7 @@ def measure_set(
     """
     from maskhand.catalog import load_spec
     from maskhand.evaluation import runner
+    from maskhand.shards.build import serial_map
 
     with _mapper(workers) as mapper:
         return runner.evaluate(
@@ -62,7 +63,7 @@ def measure_set(
             iterations=iterations,
             baseline=baseline,
             tips=load_spec(name.partition("/")[0]).tips,
-            mapper=mapper or runner.here,
+            mapper=mapper or serial_map,
             model_folder=folder if mapper else None,
             progress=progress,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,22 +17,20 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
-DEXYCB_SPLIT = "s0_test"
 _FRAMES_AT_ONCE = 1024
 
 
-def score(benchmark: BenchmarkFormat, gt: Path, pred: Path, split: str = DEXYCB_SPLIT) -> Scores:
-    """The official numbers of a prediction file; `split` says which frames of DexYCB's own folder are the truth.
+def score(benchmark: BenchmarkFormat, gt: Path, pred: Path, split: str = "s0_test") -> Scores:
+    """The official numbers of a prediction file; `split` says which frames of a dataset's own folder are the truth.
 
-    Raises ScoreError, or RawDataError for a folder of DexYCB that cannot be read.
+    Raises ScoreError, or RawDataError for a dataset's folder that cannot be read.
     """
     from maskhand.catalog import official_counts
-    from maskhand.evaluation.scoring import benchmarks, dexycb
+    from maskhand.evaluation.scoring import benchmarks
 
-    official = official_counts(benchmark)
-    if benchmark == "dexycb" and gt.is_dir():
-        return dexycb.score_frames(dexycb_truth(gt, split), pred, official)
-    return benchmarks.score(benchmark, gt, pred, official)
+    from_folder = TRUTH_FROM_FOLDER.get(benchmark) if gt.is_dir() else None
+    truth = gt if from_folder is None else from_folder(gt, split)
+    return benchmarks.score(benchmark, truth, pred, official_counts(benchmark))
 
 
 def dexycb_truth(folder: Path, split: str) -> Iterator[tuple[Array, Array]]:
@@ -72,3 +70,9 @@ def dexycb_truth(folder: Path, split: str) -> Iterator[tuple[Array, Array]]:
     while piece := [joints_m(frame) for frame in islice(frames, _FRAMES_AT_ONCE)]:
         yield np.arange(first, first + len(piece)), np.stack(piece)
         first += len(piece)
+
+
+TRUTH_FROM_FOLDER: Mapping[BenchmarkFormat, Callable[[Path, str], Iterator[tuple[Array, Array]]]] = {
+    "dexycb": dexycb_truth
+}
+"""Benchmarks whose truth can also be read from the dataset's own folder, a split of it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from maskhand.config import ASKED, Recipe, TokenizerConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.models.bundle import in_one_move
 from maskhand.models.vq_mano import VQMano
 
 EXPORT = "export"
@@ -80,12 +80,8 @@ class DirectoryStore:
         self._root = Path(root)
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
-        self._root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._root, prefix=".part-") as part:
-            write(Path(part) / "content")
-            final = self._root / f"step-{step:09d}"
-            shutil.rmtree(final, ignore_errors=True)
-            (Path(part) / "content").rename(final)
+        with in_one_move(self._root / f"step-{step:09d}") as folder:
+            write(folder)
         for old in self._steps()[:-2]:
             shutil.rmtree(old)
 

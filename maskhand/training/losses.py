@@ -1,8 +1,9 @@
 """Losses of both stages (paper sections 3.1 and 3.3; weights and reductions: METHOD 1.4 and 1.13).
 
-Reductions never depend on how a batch is cut: every term is a sum over samples divided by the number of samples B of
-this rank, *not* by the number of samples that carry the label. The mean over ranks of equal B is then exactly the value
-of one process with the whole batch, and so is the gradient. The price: a batch with few labels weighs them less.
+Reductions of losses never depend on how a batch is cut: every term is a sum over samples divided by the number of
+samples B of this rank, *not* by the number of samples that carry the label. The mean over ranks of equal B is then
+exactly the value of one process with the whole batch, and so is the gradient. The price: a batch with few labels weighs
+them less.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ class TransformerLosses(_Scalars):
     joints_2d: Tensor
     """L1 of projected joints, crop sides, weighted by confidence, summed over joints and axes."""
     token_accuracy: Tensor
-    """Share of masked tokens whose most probable code is the true one, over samples with MANO labels."""
+    """Share of masked tokens whose most probable code is the true one, over samples with MANO labels; no loss, but a
+    curve to look at: reports are the plain mean of this share over ranks and steps, however many tokens each had."""
 
 
 def transformer_losses(

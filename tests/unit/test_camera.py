@@ -7,6 +7,7 @@ import torch
 
 from maskhand.hand.camera import (
     FOCAL,
+    assumed_camera,
     camera_on_keypoints,
     crop_camera_to_full,
     crop_camera_translation,
@@ -102,6 +103,12 @@ def test_full_camera_projects_onto_the_crop():
         translation[:, 2],
         10 * crop_camera_to_full(CAMERA, affine, crop_px, torch.full((2,), 400.0), principal)[:, 2],
     )
+
+
+def test_an_assumed_camera_looks_at_the_middle_of_the_pixels():
+    """Pixel centres are integers, so the middle of three pixels is 1."""
+    assert assumed_camera((640, 480)).tolist() == [[640 * FOCAL, 0, 319.5], [0, 640 * FOCAL, 239.5], [0, 0, 1]]
+    assert assumed_camera((3, 1), focal_px=7).tolist() == [[7, 0, 1], [0, 7, 0], [0, 0, 1]]
 
 
 def test_gradients_reach_the_camera():

@@ -212,6 +212,26 @@ def test_without_annotated_vertices_the_mano_target_is_the_truth(oracle, tmp_pat
     assert result.per_sample.set_index("key").mpvpe_mm.isna().to_dict()["bare"]
 
 
+def test_an_annotated_wrist_alone_is_no_perfect_score(oracle, tmp_path):
+    """HO-3D's evaluation split without the lists that were released later."""
+    wrist = np.arange(21) == 0
+    changes = {"vertices_cam_m": None, "mano": None, "joints_3d_valid": wrist, "joints_2d_conf": wrist.astype("f4")}
+    write_set(str(tmp_path / "set"), [dataclasses.replace(s, **changes) for s in make_samples(3)])
+    mean = MeanPose(np.tile(np.eye(3), (16, 1, 1)), np.zeros(10), 1)
+    result = evaluate(oracle.bundle(), str(tmp_path / "set"), iterations=(1,), baseline=mean)
+    assert (result.with_joints, result.with_mesh) == (0, 0)
+    for name in ("mpjpe_mm", "pa_mpjpe_mm", "auc_joints", "pa_auc_joints"):
+        assert math.isnan(result.best.metrics[name])
+    assert result.best.metrics["absolute_mpjpe_mm"] > 0 and np.isfinite(result.best.metrics["epe_px"])
+    assert result.gain_over_baseline() is None and result.gain_sentences() == []
+
+
+def test_there_is_no_gain_over_a_mean_pose_without_error(oracle, set_uri):
+    result = evaluate(oracle.bundle(), set_uri, iterations=(1,))
+    perfect = dataclasses.replace(result.best, name="mean pose", iterations=None, metrics={"pa_mpjpe_mm": 0.0})
+    assert dataclasses.replace(result, rows=(result.best, perfect)).gain_over_baseline() is None
+
+
 def test_a_set_without_truth_is_refused(oracle, tmp_path):
     bare = [
         dataclasses.replace(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import shutil
 
 import cv2
 import numpy as np
@@ -13,9 +15,10 @@ from loading_parts import interleave, same, take, tiny
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.config import load_recipe
-from maskhand.loading.loader import eval_range, train_batches
+from maskhand.loading.loader import eval_range, eval_rows, train_batches
 from maskhand.loading.photo import photo_batch
 from maskhand.loading.poses import pose_batches
+from maskhand.shards import reader
 from maskhand.shards.mixture import TrainingStream
 
 
@@ -96,6 +99,31 @@ def test_evaluation_gives_each_sample_once_however_it_is_cut(shards, recipe, cut
         list(range(k, min(k + 4, 26))) for k in range(0, 26, 4)
     ]
     assert list(eval_range(recipe, uri, 26, 99, 4)) == []
+
+
+def test_evaluations_that_follow_each_other_read_a_shard_once(shards, recipe, monkeypatch, tmp_path):
+    read, real = [], reader.read_tar
+    monkeypatch.setattr(reader, "read_tar", lambda part, entry: read.append((part, entry.name)) or real(part, entry))
+    for copied in (tmp_path / "one", tmp_path / "two"):
+        shutil.copytree(shards, copied)
+        uri = str(copied / "dots" / "training")
+        pieces = [eval_range(recipe, uri, start, start + 2, 2) for start in range(0, 26, 2)]
+        assert [k for piece in pieces for rows in piece for k in rows.hands.index.tolist()] == list(range(26))
+    assert len(read) == len(set(read)) == 2 * 2 * 9, "two sets of nine shards: images and targets"
+
+
+def test_pictures_of_an_evaluation_are_decoded_once(shards, recipe, monkeypatch):
+    samples = next(eval_range(recipe, str(shards / "dots" / "training"), 0, 4, 4)).samples
+    decoded, real = [], cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda *args: decoded.append(args) or real(*args))
+    whole = eval_rows(recipe, samples)
+    assert len(decoded) == 4 and not whole.unreadable.any()
+    for broken in (b"", b"no picture", samples[2].sample.image[:60]):
+        damaged = dataclasses.replace(samples[2], sample=dataclasses.replace(samples[2].sample, image=broken))
+        rows = eval_rows(recipe, [*samples[:2], damaged, samples[3]])
+        assert rows.unreadable.tolist() == [False, False, True, False]
+        assert not rows.hands.pixels[2, ..., :3].any()
+        assert torch.equal(rows.hands.pixels[[0, 1, 3]], whole.hands.pixels[[0, 1, 3]])
 
 
 def test_evaluation_rows_are_their_samples(shards, recipe):

@@ -81,6 +81,16 @@ def test_missing_targets_are_fitted_to_keypoints_where_there_is_no_3d(camera):
             assert apart == pytest.approx(float(entry["residual_px"]), abs=0.05)
 
 
+def test_without_a_camera_a_mirrored_picture_has_the_same_target():
+    samples, _ = _possible_samples(2, ("right",))
+    right = [dataclasses.replace(s, joints_cam_m=None, joints_3d_valid=None, camera=None) for s in samples]
+    mirrored = [(s.joints_2d_px.astype(np.float64) * [-1, 1] + [223, 0]) for s in right]
+    left = [dataclasses.replace(s, side="left", joints_2d_px=p) for s, p in zip(right, mirrored, strict=True)]
+    for entry, other in zip(_annotate()(_rows(right)), _annotate()(_rows(left)), strict=True):
+        for name in ("pose_aa", "betas", "transl_cam_m"):
+            np.testing.assert_allclose(entry[name], other[name], atol=1e-6, err_msg=name)
+
+
 def test_bad_fits_are_kept_but_flagged():
     samples, _ = _possible_samples(4, ("right",))
     samples = [

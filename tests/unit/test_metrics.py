@@ -163,6 +163,20 @@ def test_unannotated_joints_neither_count_nor_steer_the_alignment(hands) -> None
     assert np.isfinite(list(errors.summary().values())).all()
 
 
+def test_too_few_joints_have_no_error_instead_of_none(hands) -> None:
+    """A wrist is at the wrist, and two joints are fitted exactly, whatever was predicted."""
+    valid = np.arange(21) < np.array([0, 1, 2, 3, 4, 21] * 2)[:, None]
+    errors = sample_errors(*hands, joints_valid=valid)
+    count = valid.sum(1)
+    assert np.array_equal(~np.isnan(errors.joint_m), valid & (count > 1)[:, None])
+    assert np.array_equal(~np.isnan(errors.joint_pa_m), valid & (count > 3)[:, None])
+    apart = np.zeros((12, 21), bool)
+    apart[:, [0, 5]] = True
+    assert np.array_equal(~np.isnan(sample_errors(*hands, joints_valid=apart).joint_m), apart)
+    rarely = sample_errors(*hands, joints_valid=valid & (count < 4)[:, None]).summary()
+    assert np.isnan([rarely["pa_mpjpe_mm"], rarely["pa_auc_joints"]]).all() and rarely["mpjpe_mm"] > 0
+
+
 def test_samples_without_a_mesh_leave_the_vertex_numbers_to_the_others(hands) -> None:
     has_mesh = np.arange(12) % 2 == 0
     errors = sample_errors(*hands, vertices_valid=has_mesh)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import BackboneError, ImageEncoder
 from maskhand.models.build import build_model, model_of_weights
-from maskhand.models.bundle import BundleError, ModelBundle
+from maskhand.models.bundle import BundleError, ModelBundle, in_one_move
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
 from maskhand.models.gapr import GaprBlock, first_neighbours
 from maskhand.models.masked_transformer import CodeClassifier, TokenEmbedding
@@ -357,6 +358,28 @@ def test_bundle_round_trip_without_the_hand_model(decoder: str, tmp_path: Path) 
     assert (
         torch.equal(before.logits, after.logits) if decoder == "masked" else torch.equal(before.rotmats, after.rotmats)
     )
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_folder_is_replaced_or_kept_whole(renames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted before one of its two renames, and not at all: the old folder goes when the new one is there."""
+    target, rename, before = tmp_path / "bundle", Path.rename, []
+
+    def interrupted(path: Path, to: Path) -> Path:
+        if len(before) == renames:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        before.append(sorted(file.read_text() for file in tmp_path.rglob("file")))
+        return rename(path, to)
+
+    with in_one_move(target) as folder:
+        (folder / "file").write_text("old")
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt) if renames < 2 else nullcontext(), in_one_move(target) as folder:
+        (folder / "file").write_text("whole")
+    assert before == [["old", "whole"]] * renames
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+    assert (target / "file").read_text() == ("whole" if renames == 2 else "old")
 
 
 def test_a_restated_bundle_is_the_same_weights_asked_otherwise(tmp_path: Path) -> None:

@@ -154,6 +154,18 @@ def test_pictures_number_the_hands_as_the_files_do(bundle, photo, use_detector, 
     assert [row[0] for row in captions] == ["hand 0, right", "hand 1, left"]
 
 
+def test_tiles_of_a_large_photo_do_not_alias(bundle, use_detector, monkeypatch, tmp_path):
+    stripes = np.zeros((1200, 1200, 3), np.uint8)
+    stripes[:, ::2] = 255
+    use_detector(FakeDetector())
+    tiles, sheet = [], files.contact_sheet
+    monkeypatch.setattr(files, "contact_sheet", lambda *a, **k: tiles.extend(a[0]) or sheet(*a, **k))
+    box = (40.0, 40.0, 900.0, 1160.0)
+    predict_photo(write_png(tmp_path / "large.png", stripes), bundle, tmp_path / "out", box, hypotheses=1)
+    inner = tiles[0][0][120:200, 120:180]  # below and beside the keypoints
+    assert abs(inner.mean() - 127.5) < 2 and inner.std() < 4
+
+
 def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):
     boxes = (np.array(BOX, np.float32), np.array((130, 20, 220, 110), np.float32))
     hands = [HandBox(box, side, 0.9, POINTS) for box, side in zip(boxes, ("right", "left"), strict=True)]

@@ -23,13 +23,15 @@ from maskhand.evaluation.metrics.alignment import procrustes_align
 from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import shown_hands
 from maskhand.evaluation.result import EvaluationResult
-from maskhand.evaluation.runner import evaluate, here
+from maskhand.evaluation.runner import evaluate
 from maskhand.evaluation.submission import WRITERS, Layout, SubmissionError, write
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
+from maskhand.shards.build import serial_map
 from maskhand.steps import evaluate as evaluate_step
 from maskhand.steps.reevaluate import Measured, measure
 from maskhand.steps.score import score
@@ -131,6 +133,20 @@ def test_dexycb_lines_score_as_the_evaluation_says(tmp_path: Path, result: Evalu
     assert found["absolute_mpjpe_mm"] == pytest.approx(own["absolute_mpjpe_mm"], rel=1e-4)
     assert found["root_relative_mpjpe_mm"] == pytest.approx(own["mpjpe_mm"], rel=1e-3)
     assert found["pa_mpjpe_mm"] == pytest.approx(own["pa_mpjpe_mm"], rel=1e-3)
+
+
+def test_frames_that_the_shards_left_out_are_lines_of_zeros_in_dexycb(tmp_path: Path, result: EvaluationResult) -> None:
+    """Frame 3 and, beyond the last predicted one, frame 7: every frame with a hand needs a line to be scored."""
+    joints = in_official_order([hand.joints_cam_m for hand in SAMPLES])
+    np.savez(tmp_path / "gt.npz", image_id=np.arange(COUNT + 1), joint_3d_m=np.concatenate([joints, joints[:1]]))
+    found = result.predictions
+    kept = [k for k, origin in enumerate(found.origin) if origin["index"] != 3]
+    few = dataclasses.replace(found, origin=tuple(found.origin[k] for k in kept), joints_cam_m=found.joints_cam_m[kept])
+    unpack(write(few, layout("dexycb", planned=COUNT + 1)), tmp_path)
+    assert score("dexycb", tmp_path / "gt.npz", tmp_path / "results.txt").counts["samples"] == COUNT + 1
+    lines = [line.split(",") for line in (tmp_path / "results.txt").read_text().splitlines()]
+    assert [int(line[0]) for line in lines] == list(range(COUNT + 1))
+    assert [set(line[1:]) == {"0.0000"} for line in lines] == [k in (3, 7) for k in range(COUNT + 1)]
 
 
 def test_hint_keypoints_score_as_the_evaluation_says(tmp_path: Path, result: EvaluationResult) -> None:
@@ -258,12 +274,31 @@ def test_any_number_of_workers_gives_the_same_bytes(bundle: ModelBundle, set_uri
 
     def backwards(work, batches, on_done):
         assert isinstance(work, partial) and work.args[-1] == str(folder)
-        return here(work, batches[::-1], on_done)[::-1]
+        return serial_map(work, batches[::-1], on_done=on_done)[::-1]
 
     other = evaluate(bundle, set_uri, mapper=backwards, model_folder=str(folder))
     assert other.to_json() == result.to_json()
     assert other.per_sample.equals(result.per_sample)
     assert write(other.predictions, layout("freihand")) == write(result.predictions, layout("freihand"))
+
+
+def test_drawn_hands_do_not_depend_on_what_else_is_asked(bundle: ModelBundle, set_uri: str) -> None:
+    """Codes are drawn: `re-evaluate` asks for one number of iterations, `evaluate` for several."""
+    drawn = RECIPE.model_copy(update={"sampler": RECIPE.sampler.model_copy(update={"decode": "codes"})})
+    sure = dataclasses.replace(bundle, model=_sure_model())
+    alone, last = (evaluate(sure, set_uri, drawn, iterations=asked).best.metrics for asked in ([3], [1, 2, 3]))
+    assert alone == last
+    other_seed = evaluate(sure, set_uri, drawn.model_copy(update={"seed": 1}), iterations=[3]).best.metrics
+    assert other_seed["pa_mpjpe_mm"] != alone["pa_mpjpe_mm"], "the hands are drawn"
+
+
+def _sure_model() -> HandNetwork:
+    torch.manual_seed(0)
+    model = build_model(RECIPE, VQMano(RECIPE.tokenizer), ManoLayer.from_default()).eval()
+    for values in (*model.parameters(), *model.tokenizer.buffers()):  # else every code is as likely and decoded alike
+        if values.is_floating_point():
+            values.data += 0.1 * torch.randn(values.shape, generator=torch.Generator().manual_seed(values.numel()))
+    return model
 
 
 def test_a_picture_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, tmp_path: Path) -> None:
@@ -288,11 +323,7 @@ def test_a_picture_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, 
 def test_the_hands_of_a_report_are_those_that_were_measured(bundle: ModelBundle, set_uri: str) -> None:
     """Codes are drawn (temperature 1): a second prediction would be another hand than the one the error belongs to."""
     drawn = RECIPE.model_copy(update={"sampler": RECIPE.sampler.model_copy(update={"decode": "codes"})})
-    model = build_model(RECIPE, VQMano(RECIPE.tokenizer), ManoLayer.from_default()).eval()
-    for values in (*model.parameters(), *model.tokenizer.buffers()):  # else every code is as likely and decoded alike
-        if values.is_floating_point():
-            values.data += 0.1 * torch.randn(values.shape, generator=torch.Generator().manual_seed(values.numel()))
-    sure = dataclasses.replace(bundle, model=model)
+    sure = dataclasses.replace(bundle, model=_sure_model())
     found = evaluate(sure, set_uri, drawn)
     for hand in shown_hands(sure, found, drawn, each=2, tile_px=48):
         assert hand.truth_m is not None and hand.errors["key"] == hand.key

@@ -236,7 +236,7 @@ def test_a_checkpoint_that_fails_half_way_leaves_the_older_one(tmp_path: Path) -
     store = DirectoryStore(tmp_path)
 
     def good(step: int):
-        return lambda folder: (folder.mkdir(), (folder / "step.json").write_text(json.dumps(step)))
+        return lambda folder: (folder / "step.json").write_text(json.dumps(step))
 
     def bad(folder: Path) -> None:
         good(9)(folder)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from maskhand.annotate.fit.fitter import Fits, ManoFitter
 from maskhand.annotate.fit.observed import Observed
 from maskhand.conventions import MIRROR_POINT, NUM_JOINTS
-from maskhand.hand.camera import FOCAL
+from maskhand.hand.camera import assumed_camera
 from maskhand.sample import HandPose, HandSample
 
 Array = NDArray[np.float64]
@@ -90,7 +90,7 @@ def _observe(hand: HandSample, tips_are_vertices: bool) -> tuple[Array, Array, A
         weight_3d = np.zeros(NUM_JOINTS)
     else:
         return None
-    K = assumed_K(hand) if hand.camera is None else hand.camera.K_px.astype(np.float64)
+    K = assumed_camera(hand.image_size_px) if hand.camera is None else hand.camera.K_px.astype(np.float64)
     if hand.side == "left":
         last = hand.image_size_px[0] - 1
         joints = joints * MIRROR_POINT
@@ -98,10 +98,3 @@ def _observe(hand: HandSample, tips_are_vertices: bool) -> tuple[Array, Array, A
         # u -> last - u of u = (K X)_0 / (K X)_2, with X seen in the mirror as well
         K = np.array([[-1, 0, last], [0, 1, 0], [0, 0, 1]]) @ K @ np.diag(MIRROR_POINT)
     return joints, weight_3d, keypoints, weight_2d, K
-
-
-def assumed_K(hand: HandSample) -> Array:
-    """HaMeR's camera: 5000 / 256 times the longer side, looking at the picture's centre."""
-    width, height = hand.image_size_px
-    focal = FOCAL * max(width, height)
-    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])

@@ -124,6 +124,12 @@ def mean_of_known(values: Array) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
+def row_means(values: Array) -> Array:
+    """(N, K) -> (N,) mean of what is not NaN; NaN for a row without anything."""
+    known = ~np.isnan(values)
+    return divide(np.where(known, values, 0.0).sum(1), known.sum(1))
+
+
 def divide(total: Array, count: Array) -> Array:
     """total / count, NaN where count is 0."""
     empty = np.full(np.broadcast_shapes(total.shape, count.shape), np.nan)

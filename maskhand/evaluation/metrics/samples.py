@@ -7,21 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from maskhand.evaluation.metrics.accumulate import PointErrors
+from maskhand.evaluation.metrics.accumulate import PointErrors, row_means
 from maskhand.evaluation.metrics.alignment import distances, procrustes_align
 from maskhand.evaluation.metrics.fscore import F_THRESHOLDS_M, f_scores
 
 Array = np.ndarray
 
+MIN_ALIGNED = 4
+"""Fewer annotated joints have no error after alignment. A similarity has 7 free numbers: it makes any two joints fit
+and leaves a triangle of three, 9 numbers, hardly anything to be wrong in. Four are the fewest that span space."""
+
 
 @dataclass(frozen=True)
 class SampleErrors:
-    """Errors of N samples, float64; NaN where a point is not annotated."""
+    """Errors of N samples, float64; NaN where a point is not annotated or has nothing to be compared with."""
 
     joint_m: Array
-    """(N, 21) distance of each joint, metres."""
+    """(N, 21) distance of each joint, metres; NaN throughout where the wrist alone is annotated."""
     joint_pa_m: Array
-    """(N, 21) the same after Procrustes alignment of the joints."""
+    """(N, 21) the same after Procrustes alignment of the joints; NaN throughout below `MIN_ALIGNED` annotated ones."""
     vertex_m: Array
     """(N, 778); NaN throughout where a sample has no annotated mesh."""
     vertex_pa_m: Array
@@ -41,10 +45,10 @@ class SampleErrors:
     def per_sample(self) -> dict[str, Array]:
         """One number per sample and metric, (N,): millimetres and F-scores."""
         return {
-            "mpjpe_mm": 1e3 * _row_means(self.joint_m),
-            "pa_mpjpe_mm": 1e3 * _row_means(self.joint_pa_m),
-            "mpvpe_mm": 1e3 * _row_means(self.vertex_m),
-            "pa_mpvpe_mm": 1e3 * _row_means(self.vertex_pa_m),
+            "mpjpe_mm": 1e3 * row_means(self.joint_m),
+            "pa_mpjpe_mm": 1e3 * row_means(self.joint_pa_m),
+            "mpvpe_mm": 1e3 * row_means(self.vertex_m),
+            "pa_mpvpe_mm": 1e3 * row_means(self.vertex_pa_m),
             "f5": self.f_scores[:, 0],
             "f15": self.f_scores[:, 1],
             "pa_f5": self.f_scores_pa[:, 0],
@@ -55,8 +59,8 @@ class SampleErrors:
         """The set's numbers: errors in millimetres, F-scores and areas in 0..1; NaN where nothing is annotated."""
         raw, aligned = PointErrors.of(self.joint_m), PointErrors.of(self.joint_pa_m)
         mesh, mesh_aligned = PointErrors.of(self.vertex_m), PointErrors.of(self.vertex_pa_m)
-        f5, f15 = _row_means(self.f_scores.T)
-        pa_f5, pa_f15 = _row_means(self.f_scores_pa.T)
+        f5, f15 = row_means(self.f_scores.T)
+        pa_f5, pa_f15 = row_means(self.f_scores_pa.T)
         values = {
             "mpjpe_mm": 1e3 * raw.mean,
             "pa_mpjpe_mm": 1e3 * aligned.mean,
@@ -86,13 +90,16 @@ def sample_errors(
     """Compare N predictions with the truth: joints (N, 21, 3), vertices (N, 778, 3), metres, in one frame.
 
     Arrays or tensors of the CPU. joints_valid (N, 21) marks annotated joints, vertices_valid (N,) samples with an
-    annotated mesh; None = all. Predictions must be finite.
+    annotated mesh; None = all. Predictions must be finite. Wrists are expected together: a hand whose wrist alone is
+    annotated has no error of joints, for it would be 0 whatever was predicted.
     """
     joints, true_joints = np.asarray(joints_m, np.float64), np.asarray(true_joints_m, np.float64)
     vertices, true_vertices = np.asarray(vertices_m, np.float64), np.asarray(true_vertices_m, np.float64)
     seen = np.ones(joints.shape[:2], bool) if joints_valid is None else np.asarray(joints_valid, bool)
     has_mesh = np.ones(len(joints), bool) if vertices_valid is None else np.asarray(vertices_valid, bool)
     aligned = procrustes_align(joints, true_joints, seen, reflection=reflection)
+    placed = seen & seen[:, 1:].any(1, keepdims=True)
+    fitted = seen & (seen.sum(1, keepdims=True) >= MIN_ALIGNED)
 
     vertices, true_vertices = vertices[has_mesh], true_vertices[has_mesh]
     aligned_vertices = procrustes_align(vertices, true_vertices, reflection=reflection)
@@ -103,17 +110,10 @@ def sample_errors(
         return spread
 
     return SampleErrors(
-        joint_m=np.where(seen, distances(joints, true_joints), np.nan),
-        joint_pa_m=np.where(seen, distances(aligned, true_joints), np.nan),
+        joint_m=np.where(placed, distances(joints, true_joints), np.nan),
+        joint_pa_m=np.where(fitted, distances(aligned, true_joints), np.nan),
         vertex_m=of_meshes(distances(vertices, true_vertices)),
         vertex_pa_m=of_meshes(distances(aligned_vertices, true_vertices)),
         f_scores=of_meshes(f_scores(vertices, true_vertices, F_THRESHOLDS_M)),
         f_scores_pa=of_meshes(f_scores(aligned_vertices, true_vertices, F_THRESHOLDS_M)),
     )
-
-
-def _row_means(values: Array) -> Array:
-    """(N, K) -> (N,) mean of what is not NaN; NaN for a row without anything."""
-    known = ~np.isnan(values)
-    total = np.where(known, values, 0.0).sum(1)
-    return np.divide(total, known.sum(1), out=np.full(len(values), np.nan), where=known.any(1))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from maskhand.evaluation.scoring import dexycb, hint, interhand, mesh
 from maskhand.evaluation.scoring.scores import ScoreError, Scores
 
-BENCHMARKS: Mapping[str, Callable[[Path, Path, Mapping[str, int]], Scores]] = {
+BENCHMARKS: Mapping[str, Callable[[Any, Path, Mapping[str, int]], Scores]] = {
     "freihand": partial(mesh.score, mesh.FREIHAND),
     "ho3d": partial(mesh.score, mesh.HO3D),
     "dexycb": dexycb.score,
@@ -18,10 +19,11 @@ BENCHMARKS: Mapping[str, Callable[[Path, Path, Mapping[str, int]], Scores]] = {
 }
 
 
-def score(benchmark: str, gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
+def score(benchmark: str, gt: Any, pred: Path, official: Mapping[str, int]) -> Scores:
     """Score a prediction file against a ground truth; both in the benchmark's official formats (docs/evaluation.md).
 
-    official: split -> number of samples; another number is a warning.
+    gt: a path, or the truth in pieces where the benchmark takes it so (`dexycb.score`); official: split -> number of
+    samples, another number is a warning.
 
     Raises ScoreError, a sentence, for an unknown benchmark and for files that cannot be scored.
     """

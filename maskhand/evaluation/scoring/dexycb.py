@@ -39,19 +39,14 @@ class Totals(Addable):
     aligned: PointErrors
 
 
-def score(gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
-    """gt: .npz with image_id (N,) and joint_3d_m (N, 21, 3); pred: a line `id,63 numbers in mm` per frame.
+def score(gt: Path | Iterable[tuple[Array, Array]], pred: Path, official: Mapping[str, int]) -> Scores:
+    """gt: .npz with image_id (N,) and joint_3d_m (N, 21, 3), or pieces of them; pred: a line `id,63 numbers in mm` per
+    frame.
 
-    Raises ScoreError for files that cannot be scored, such as a prediction without one of the frames.
+    Joints are metres as published, all -1 where there is no hand; official: split -> number of its frames, with or
+    without one. Raises ScoreError for files that cannot be scored, such as a prediction without one of the frames.
     """
-    return score_frames(read_truth(gt), pred, official)
-
-
-def score_frames(truth: Iterable[tuple[Array, Array]], pred: Path, official: Mapping[str, int]) -> Scores:
-    """truth: pieces of image ids (n,) and joints in metres (n, 21, 3) as published, -1 where there is no hand.
-
-    official: split -> number of its frames, with or without a hand.
-    """
+    truth = read_truth(gt) if isinstance(gt, Path) else gt
     ids, joints_mm = read_predictions(pred)
     finite = np.isfinite(joints_mm).all((1, 2))
     joints_mm[~finite] = 0.0

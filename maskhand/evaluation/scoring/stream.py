@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
 from maskhand.evaluation.metrics.accumulate import Addable
+from maskhand.shards.read_ahead import in_order
 
 Piece = TypeVar("Piece")
 Totals = TypeVar("Totals", bound=Addable)
@@ -22,17 +22,8 @@ def total(pieces: Iterable[Piece], measure: Callable[[Piece], Totals], workers: 
     Threads, because numpy lets go of the interpreter in its loops; each is its own core, so BLAS gets one thread.
     """
     workers = workers or len(os.sched_getaffinity(0))
-    running: deque[Future[Totals]] = deque()
     found: Totals | None = None
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        for piece in pieces:
-            running.append(pool.submit(measure, piece))
-            if len(running) > 2 * workers:
-                found = _add(found, running.popleft().result())
-        while running:
-            found = _add(found, running.popleft().result())
+        for part in in_order(pool, measure, pieces, ahead=2 * workers):
+            found = part if found is None else found + part
     return found
-
-
-def _add(found: Totals | None, more: Totals) -> Totals:
-    return more if found is None else found + more
