@@ -198,7 +198,8 @@ class TransformerTrainConfig(_Frozen):
 class EngineConfig(_Frozen):
     workers: int = Field(default=2, ge=1)
     threads_per_worker: int = Field(default=1, ge=1)
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: Literal[0, 1, 2] = 1
+    """Not 3: the synthesizer projects feature maps ahead of its own forward pass, where 3 has no weights to give."""
     precision: Literal["fp32", "bf16"] = "fp32"
     max_failures: int = 3
     use_gpu: bool = False

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from maskhand.cluster.run_folder import TrainingError
 from maskhand.steps.receipt import Receipt
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("harness")]
@@ -239,7 +240,16 @@ def test_a_mistyped_override_stops_the_quickstart_before_any_work(steps: FakeSte
     assert steps.order == []
 
 
-@pytest.mark.parametrize(("error", "attempts"), [(ValueError("wrong recipe"), 1), (ConnectionError("lost"), 3)])
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (ValueError("wrong recipe"), 1),
+        (LookupError("no such model"), 1),
+        (TrainingError("ConfigError: wrong recipe"), 1),
+        (TrainingError("workers lost", may_heal=True), 3),
+        (ConnectionError("lost"), 3),
+    ],
+)
 def test_only_what_may_pass_is_tried_again(error: Exception, attempts: int, tmp_path: Path) -> None:
     from prefect import flow
 

@@ -58,6 +58,7 @@ def test_every_key_of_a_preset_is_written_down(name: str) -> None:
         ("data.crop_px.x=1", r"data\.crop_px is the value \d+ and has no keys"),
         ("data.evaluate.0=a", r"data\.evaluate is the value .* and has no keys"),
         ("data.keypoints=3", r"data\.keypoints: .*valid dictionary"),
+        ("engine.zero_stage=3", r"engine\.zero_stage: .*0, 1 or 2"),
         ("model.dim=[1", r"'\[1' is not a YAML value"),
         ("name=2026-13-01", "is not a YAML value; quote it"),
         ("data.train.x.y=1", r"data\.train\.x: .*number"),
