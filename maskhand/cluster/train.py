@@ -134,9 +134,11 @@ def _check_resources(name: str, engine: EngineConfig) -> None:
 def _run_worker(
     loop: Loop, reporter: Report | None, run_dir: Path, threads: int, config: dict[str, Any]
 ) -> dict[str, float]:
+    import cv2
     import torch
 
     torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
     context = ray.train.get_context()
     rank = context.get_world_rank()
     if rank != 0:
