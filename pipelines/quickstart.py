@@ -14,8 +14,8 @@ from pathlib import Path
 from prefect import flow
 
 from maskhand.cluster.session import ray_session
-from maskhand.config import load_recipe
 from maskhand.progress import print_facts, print_table
+from maskhand.recipe_files import load_recipe
 from maskhand.steps import data, evaluate, step_inputs
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from maskhand import storage
-from maskhand.config import ask_otherwise, parse_recipe
 from maskhand.progress import Progress
+from maskhand.recipe_files import ask_otherwise, parse_recipe
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.steps.measure import load_model, measure_set, training_mean_pose
 from maskhand.steps.receipt import Receipt

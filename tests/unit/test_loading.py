@@ -13,10 +13,10 @@ from hand_sets import make_samples, write_set
 from loading_parts import interleave, same, take, tiny
 
 from maskhand.annotate.mano_targets import annotate_mano
-from maskhand.config import load_recipe
 from maskhand.loading.loader import _StepsOfWorker, _TrainingBatches, eval_range, train_batches
 from maskhand.loading.photo import photo_batch
 from maskhand.loading.poses import pose_batches
+from maskhand.recipe_files import load_recipe
 from maskhand.shards.mixture import TrainingStream
 
 

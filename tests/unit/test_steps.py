@@ -16,13 +16,14 @@ from maskhand.catalog import catalogue_dirs, load_spec
 from maskhand.cluster import session
 from maskhand.cluster import train as cluster_train
 from maskhand.cluster.run_folder import FitResult
-from maskhand.config import ConfigError, load_recipe
+from maskhand.config import ConfigError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
+from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
 from maskhand.steps import data, evaluate, step_inputs, train
 from maskhand.steps.receipt import Receipt

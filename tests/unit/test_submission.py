@@ -16,7 +16,6 @@ from hand_sets import make_samples, write_set
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import benchmarks, load_spec
-from maskhand.config import load_recipe
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS
 from maskhand.evaluation import pieces
 from maskhand.evaluation.metrics.alignment import procrustes_align
@@ -30,6 +29,7 @@ from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
+from maskhand.recipe_files import load_recipe
 from maskhand.steps import evaluate as evaluate_step
 from maskhand.steps.reevaluate import Measured, measure
 from maskhand.steps.score import score
