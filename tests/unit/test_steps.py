@@ -25,7 +25,7 @@ from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
-from maskhand.steps import data, evaluate, step_inputs, train
+from maskhand.steps import data, evaluate, step_inputs, synthetic, train
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
 from maskhand.tracking import Tracker
@@ -266,7 +266,8 @@ def test_the_places_of_the_environment_hold_in_every_process(tmp_path: Path, mon
 def test_synthetic_data_asked_for_otherwise_needs_rebuild(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, str(tmp_path / "shards"))
     told: list[float] = []
-    ask = lambda hands, rebuild: data.synthesise(workspace, hands, 0, 2, 0, lambda d, t, _="": told.append(d), rebuild)  # noqa: E731
+    tell = lambda done, _total, _text="": told.append(done)  # noqa: E731
+    ask = lambda hands, rebuild: synthetic.synthesise(workspace, hands, 0, 2, 0, tell, rebuild)  # noqa: E731
     first = ask(1, False)
     assert told == [1] and first.numbers["hands"] == 1
     assert ask(1, False) == first and told == [1], "a finished data set is kept"

@@ -31,6 +31,7 @@ from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
 from maskhand.recipe_files import load_recipe
 from maskhand.steps import evaluate as evaluate_step
+from maskhand.steps import registration
 from maskhand.steps.reevaluate import Measured, measure
 from maskhand.steps.score import score
 from maskhand.tracking import ModelVersion, Promotion, Tracker
@@ -185,8 +186,8 @@ def test_a_set_of_2d_keypoints_alone_is_evaluated_and_its_model_registered(
     version = ModelVersion("maskhand", 1)
     monkeypatch.setattr(Tracker, "register_model", lambda self, _, __, metrics, ___: asked.append(metrics) or version)
     monkeypatch.setattr(Tracker, "promote", lambda self, version: Promotion(version, ("challenger",), "not a number"))
-    monkeypatch.setattr(evaluate_step, "track", lambda *_: "run")
-    registered = evaluate_step.register(home, str(folder), receipt.uri, "run")
+    monkeypatch.setattr(registration, "track", lambda *_: "run")
+    registered = registration.register(home, str(folder), receipt.uri, "run")
     assert all(np.isnan(value) for value in asked[0].values()) and not set(asked[0]) & set(registered.numbers)
 
 
@@ -206,7 +207,7 @@ def test_a_partial_benchmark_is_reported_without_its_submission(bundle: ModelBun
     write_set(home.shard_set("dexycb/s0_val"), SAMPLES[:2])
     other = evaluate_step.evaluate(home, str(folder), ["dexycb/s0_val"], silent)
     assert len({receipt.folder, otherwise.folder, other.folder}) == 3, "no report writes over another"
-    run_id = evaluate_step.track(home, receipt)
+    run_id = registration.track(home, receipt)
     (kept,) = Tracker.of(home).history("evaluation")
     assert kept.run_id == run_id and kept.metrics[f"eval/{name}/T2/pa_mpjpe_mm"] > 0
 
