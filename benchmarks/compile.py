@@ -13,11 +13,11 @@ import time
 import torch
 from measure import machine, seconds
 
-from maskhand.config import load_recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import random_rotations
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.vq_mano import VQMano
+from maskhand.recipe_files import load_recipe
 
 FOUR_BLOCKS = "model.backbone.kwargs={depth: 4}"
 

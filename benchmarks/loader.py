@@ -33,8 +33,9 @@ import torch
 import webdataset
 
 from maskhand import storage
-from maskhand.config import Recipe, load_recipe
+from maskhand.config import Recipe
 from maskhand.loading.loader import train_batches
+from maskhand.recipe_files import load_recipe
 from maskhand.sample import Camera, HandPose, HandSample
 from maskhand.shards import mixture
 from maskhand.shards.codec import encode_sample

@@ -15,11 +15,11 @@ import statistics
 import torch
 from measure import machine, p95, seconds, times_s
 
-from maskhand.config import load_recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import sample
 from maskhand.models.vq_mano import VQMano
+from maskhand.recipe_files import load_recipe
 
 
 def main() -> None:

@@ -24,13 +24,14 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from maskhand.config import Recipe, load_recipe
+from maskhand.config import Recipe
 from maskhand.conventions import NUM_BETAS
 from maskhand.evaluation.reconstruction import code_usage, reconstruction_errors
 from maskhand.hand.anatomy import pose_table, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.poses import PosePool
+from maskhand.recipe_files import load_recipe
 from maskhand.synth.pose_prior import sample_poses
 from maskhand.training import tokenizer_loop
 from maskhand.training.checkpoint import EXPORT, DirectoryStore, load_tokenizer

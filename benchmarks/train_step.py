@@ -17,12 +17,13 @@ import torch
 from measure import machine, seconds_in_a_row
 
 from maskhand.batch import HandBatch
-from maskhand.config import Recipe, load_recipe
+from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import random_rotations
 from maskhand.models.build import build_model
 from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
+from maskhand.recipe_files import load_recipe
 from maskhand.training.transformer_loop import TransformerObjective
 
 

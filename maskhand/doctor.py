@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from maskhand.steps.data import available_cores
+from maskhand.steps.synthetic import available_cores
 from maskhand.workspace import Workspace
 
 State = Literal["ok", "warn", "fail"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.artifacts import create_image_artifact
 
-from maskhand.steps import evaluate
+from maskhand.steps import evaluate, registration
 from maskhand.steps.receipt import Receipt
 from pipelines.runtime import workspace_for
 from pipelines.step import done, slug, step, table, told
@@ -31,7 +31,7 @@ def evaluate_maskhand(
     home = workspace_for(workspace)
     receipt = done(measure, str(home.root), model, evaluate.input_digests(home, model, sets), sets)
     show(receipt)
-    evaluate.track(home, receipt)
+    registration.track(home, receipt)
     return receipt
 
 

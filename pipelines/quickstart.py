@@ -14,9 +14,9 @@ from pathlib import Path
 from prefect import flow
 
 from maskhand.cluster.session import ray_session
-from maskhand.config import load_recipe
 from maskhand.progress import print_facts, print_table
-from maskhand.steps import data, evaluate, step_inputs
+from maskhand.recipe_files import load_recipe
+from maskhand.steps import evaluate, step_inputs, synthetic
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 from pipelines.annotate_shards import annotate_shards
@@ -33,7 +33,7 @@ def synthesise(
 ) -> Receipt:
     with told("render hands", "progress-synthesise") as progress:
         home = workspace_for(workspace)
-        return data.synthesise(home, hands, evaluation_hands, mocap_poses, seed, progress, rebuild=True)
+        return synthetic.synthesise(home, hands, evaluation_hands, mocap_poses, seed, progress, rebuild=True)
 
 
 @flow(name="quickstart")
@@ -58,14 +58,13 @@ def quickstart(
     # One Ray session for all stages: each start and stop would cost seconds.
     with ray_session():
         with clock.stage("synthetic pictures"):
-            done(
-                synthesise, root, hands, evaluation_hands, mocap_poses, seed, step_inputs.source_digests(data.SYNTHETIC)
-            )
+            made_from = step_inputs.source_digests(synthetic.SYNTHETIC)
+            done(synthesise, root, hands, evaluation_hands, mocap_poses, seed, made_from)
         with clock.stage("shards"):
             # Another size or seed is other data under the same name: what the earlier one made is replaced.
-            shard_datasets([data.SYNTHETIC], rebuild=True, workspace=root)
+            shard_datasets([synthetic.SYNTHETIC], rebuild=True, workspace=root)
         with clock.stage("keypoints and MANO targets"):
-            sets = [f"{data.SYNTHETIC}/training", f"{data.SYNTHETIC}/evaluation"]
+            sets = [f"{synthetic.SYNTHETIC}/training", f"{synthetic.SYNTHETIC}/evaluation"]
             annotate_shards(sets, wanted.data.keypoints.detector, True, root)
         with clock.stage("train VQ-MANO"):
             tokenizer = train_vq_mano(recipe, overrides, workspace=root)

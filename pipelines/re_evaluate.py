@@ -10,10 +10,17 @@ from maskhand.steps import reevaluate
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.reevaluate import Measured
 from pipelines.runtime import workspace_for
-from pipelines.step import slug, table, told
+from pipelines.step import is_worth_a_retry, slug, table, told
 
 
-@task(name="measure-again", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=10)
+@task(
+    name="measure-again",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=10,
+    retry_condition_fn=is_worth_a_retry,
+)
 def measure_again(workspace: str, model: str, benchmark: str, set_name: str) -> Receipt:
     """Never taken from a cache: that the numbers are still the same is what the flow is for."""
     with told(f"{model} on {benchmark}", slug("progress-re-evaluate", benchmark)) as progress:

@@ -39,9 +39,13 @@ CODE = CachePolicy.from_cache_key_fn(_code_digest)
 
 
 def is_worth_a_retry(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Lost workers and networks may come back; a wrong parameter or a missing file stays wrong."""
+    """Lost workers and networks may come back; a wrong parameter, name or program and a missing file stay wrong."""
+    from maskhand.cluster.run_folder import TrainingError
+
     error = state.data if isinstance(state.data, BaseException) else getattr(state.data, "result", None)
-    return not isinstance(error, ValueError | FileNotFoundError | TypeError)
+    if isinstance(error, TrainingError):
+        return error.may_heal
+    return not isinstance(error, ValueError | FileNotFoundError | TypeError | LookupError)
 
 
 def step(name: str, retries: int = 2) -> Callable[[Callable[P, Receipt]], Task[P, Receipt]]:

@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
-from maskhand.steps import evaluate, train
+from maskhand.steps import evaluate, registration, train
 from maskhand.steps.receipt import Receipt
 from pipelines.evaluate_maskhand import measure, show
 from pipelines.runtime import workspace_for
@@ -27,7 +27,7 @@ def transformer(
 
 @step("register")
 def register(workspace: str, model: str, evaluation: str, evaluation_digest: str, run_id: str) -> Receipt:
-    return evaluate.register(workspace_for(workspace), model, evaluation, run_id)
+    return registration.register(workspace_for(workspace), model, evaluation, run_id)
 
 
 @flow(name="train-maskhand")

@@ -82,17 +82,11 @@ class LandmarkNet:
 
     def look(self, image: Array, center_px: Array, side_px: float, angle_rad: float) -> Look:
         """Look at the square of that side around `center_px`, turned clockwise by `angle_rad`."""
-        crop_from_image = square_affine(center_px, side_px, angle_rad, INPUT_PX)
-        shrink = min(1.0, 2 * INPUT_PX / side_px)
-        if shrink < 1:
-            image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-            crop = cv2.warpAffine(image, _after_resize(crop_from_image, shrink), (INPUT_PX, INPUT_PX))
-        else:
-            crop = cv2.warpAffine(image, crop_from_image, (INPUT_PX, INPUT_PX))
+        crop = square_crop(image, center_px, side_px, angle_rad, INPUT_PX)
         self._net.set_tensor(self._input, crop[None].astype(np.float32) / np.float32(255))
         self._net.invoke()
         points = self._net.get_tensor(self._points).reshape(NUM_JOINTS, 3)[:, :2].astype(np.float64)
-        image_from_crop = cv2.invertAffineTransform(crop_from_image)
+        image_from_crop = cv2.invertAffineTransform(square_affine(center_px, side_px, angle_rad, INPUT_PX))
         return Look(
             points @ image_from_crop[:, :2].T + image_from_crop[:, 2],
             float(self._net.get_tensor(self._presence)[0, 0]),
@@ -206,6 +200,30 @@ def square_affine(center_px: Array, side_px: float, angle_rad: float, out_px: in
     c, s = math.cos(angle_rad) * scale, math.sin(angle_rad) * scale
     linear = np.array([[c, s], [-s, c]])
     return np.hstack([linear, ((out_px - 1) / 2 - linear @ np.asarray(center_px))[:, None]])
+
+
+def square_crop(image: Array, center_px: Array, side_px: float, angle_rad: float, out_px: int) -> Array:
+    """(out_px, out_px, 3) crop of that square, black outside the picture; a large square is shrunk by areas first."""
+    crop_from_image = square_affine(center_px, side_px, angle_rad, out_px)
+    shrink = min(1.0, 2 * out_px / side_px)
+    if shrink < 1:
+        # Only the part that the turned square covers, and what its edges are interpolated with.
+        reach = side_px / 2 * (abs(math.cos(angle_rad)) + abs(math.sin(angle_rad))) + 2 / shrink
+        size = np.array([image.shape[1], image.shape[0]])
+        low = np.floor(center_px - reach).astype(int).clip(0, size - 1)
+        low = np.array([_on_grid(edge, shrink) for edge in low.tolist()])
+        high = np.ceil(center_px + reach).astype(int).clip(low + 1, size)
+        crop_from_image[:, 2] += crop_from_image[:, :2] @ low
+        part = image[low[1] : high[1], low[0] : high[0]]
+        image = cv2.resize(part, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        crop_from_image = _after_resize(crop_from_image, shrink)
+    return cv2.warpAffine(image, crop_from_image, (out_px, out_px))
+
+
+def _on_grid(edge: int, shrink: float) -> int:
+    """At most 64 px before `edge`, the place that shrinks to nearly a whole pixel: a part's pixels are the whole's."""
+    before = np.arange(max(edge - 64, 0), edge + 1)
+    return int(before[np.argmin(np.abs(before * shrink - np.rint(before * shrink)))])
 
 
 def _after_resize(crop_from_image: Array, factor: float) -> Array:

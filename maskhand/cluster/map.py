@@ -18,11 +18,10 @@ def map_shards(
     items: Sequence[T],
     *,
     concurrency: int | None = None,
-    cpus_per_task: float = 1.0,
     gpus_per_task: float = 0.0,
     on_done: Callable[[R], None] | None = None,
 ) -> list[R]:
-    """Apply a picklable `fn` to every item, one task each, `concurrency` at a time (None: as many as fit).
+    """Apply a picklable `fn` to every item, one task on one core each, `concurrency` at a time (None: as many as fit).
 
     `on_done` sees results as they arrive, in any order; the returned list has the items' order. Tasks of a lost machine
     run again, so `fn` must be safe to repeat. The first exception that `fn` raises is raised here, as it was.
@@ -38,7 +37,7 @@ def map_shards(
     rows = [{"position": position, "item": cloudpickle.dumps(item)} for position, item in enumerate(items)]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         _Apply(fn),
-        num_cpus=cpus_per_task,
+        num_cpus=1,
         num_gpus=gpus_per_task or None,
         compute=ray.data.TaskPoolStrategy(size=min(concurrency, len(items)) if concurrency else None),
     )
@@ -76,8 +75,10 @@ class _Apply:
         self._fn = fn
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        import cv2
         from ray import cloudpickle
 
+        cv2.setNumThreads(1)  # a task has one core, and OpenCV's threads do not heed OMP_NUM_THREADS
         try:
             outcome = (True, self._fn(pickle.loads(row["item"])))
         except Exception as error:

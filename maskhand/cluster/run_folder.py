@@ -27,7 +27,14 @@ _POLL_S = 0.25
 
 
 class TrainingError(RuntimeError):
-    """A training run that cannot start or did not end well; the message says why and where to look."""
+    """A training run that cannot start or did not end well; the message says why and where to look.
+
+    may_heal: another call may mend it, such as one after lost workers.
+    """
+
+    def __init__(self, message: str, *, may_heal: bool = False) -> None:
+        super().__init__(message)
+        self.may_heal = may_heal
 
 
 @dataclass(frozen=True)

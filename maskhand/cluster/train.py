@@ -98,7 +98,10 @@ def fit(
         try:
             result: Any = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise TrainingError(f"run {name}: {_root_cause(error)}; its files are in {run_dir}") from error
+            cause = _root_cause(error)
+            raise TrainingError(
+                f"run {name}: {_line(cause)}; its files are in {run_dir}", may_heal=_may_heal(cause)
+            ) from error
     if result.checkpoint is None:
         raise TrainingError(f"run {name}: ended without a checkpoint; its files are in {run_dir}")
     with result.checkpoint.as_directory() as folder:
@@ -131,9 +134,11 @@ def _check_resources(name: str, engine: EngineConfig) -> None:
 def _run_worker(
     loop: Loop, reporter: Report | None, run_dir: Path, threads: int, config: dict[str, Any]
 ) -> dict[str, float]:
+    import cv2
     import torch
 
     torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
     context = ray.train.get_context()
     rank = context.get_world_rank()
     if rank != 0:
@@ -214,10 +219,13 @@ def _worker_environment(engine: EngineConfig) -> dict[str, str]:
     return environment
 
 
-def _root_cause(error: Exception) -> str:
-    """One line: the first worker's own exception, or the controller's."""
-    failures = getattr(error, "worker_failures", None)
-    cause = _unwrapped(next(iter(failures.values())) if failures else getattr(error, "controller_failure", error))
+def _root_cause(error: Exception) -> BaseException:
+    """A worker's own exception, one that no repetition mends if there is one, or the controller's."""
+    failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
+    return min(map(_unwrapped, failures.values()), key=_may_heal)
+
+
+def _line(cause: BaseException) -> str:
     lines = str(cause).strip().splitlines() or [""]
     return f"{type(cause).__name__}: {lines[-1] if isinstance(cause, ray.exceptions.RayError) else lines[0]}"
 

@@ -32,10 +32,12 @@ def synth(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Render a synthetic data set in FreiHAND's official layout into WORKSPACE/raw/freihand_synth."""
-    from maskhand.steps import data
+    from maskhand.steps import synthetic
 
     with shown_progress("render hands") as progress:
-        receipt = data.synthesise(current_workspace(), hands, evaluation_hands, mocap_poses, seed, progress, rebuild)
+        receipt = synthetic.synthesise(
+            current_workspace(), hands, evaluation_hands, mocap_poses, seed, progress, rebuild
+        )
     say(receipt)
 
 
@@ -154,10 +156,10 @@ def alphabet(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Render a synthetic ASL alphabet in Kaggle's layout, with shards, keypoints and MANO targets: text to mesh."""
-    from maskhand.steps import data
+    from maskhand.steps import synthetic
 
     with shown_progress("letters") as progress:
-        receipts = data.alphabet(current_workspace(), per_letter, seed, progress, rebuild)
+        receipts = synthetic.alphabet(current_workspace(), per_letter, seed, progress, rebuild)
     for receipt in receipts:
         say(receipt)
 

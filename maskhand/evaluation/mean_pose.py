@@ -12,13 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from maskhand import storage
 from maskhand.conventions import NUM_BETAS, NUM_MANO_JOINTS
-from maskhand.loading.labels import good_target
-from maskhand.shards.layout import MANO
-from maskhand.shards.manifest import read_manifest
-from maskhand.shards.npz import decode_arrays
-from maskhand.shards.reader import read_tar
+from maskhand.loading.poses import PosePool, mano_poses_by_shard
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ def mean_pose_of_sets(sets: Mapping[str, float]) -> MeanPose:
     rotation_sum, beta_sum = np.zeros((NUM_MANO_JOINTS, 3, 3)), np.zeros(NUM_BETAS)
     total, count = 0.0, 0
     for uri, weight in sets.items():
-        mean_rotation, mean_betas, number = _plain_mean(_targets(uri))
+        mean_rotation, mean_betas, number = _plain_mean(mano_poses_by_shard(uri))
         if number and weight > 0:
             rotation_sum += weight * mean_rotation
             beta_sum += weight * mean_betas
@@ -58,20 +53,11 @@ def nearest_rotation(matrices: np.ndarray) -> np.ndarray:
     return (u * np.stack([np.ones_like(sign), np.ones_like(sign), sign], axis=-1)[..., None, :]) @ vt
 
 
-def _targets(set_uri: str) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Per shard: (N, 16, 3) axis-angle and (N, 10) betas."""
-    for entry in read_manifest(set_uri, MANO).shards:
-        targets = (decode_arrays(members["npz"]) for _, members in read_tar(storage.join(set_uri, MANO), entry))
-        rows = [row for row in map(good_target, targets) if row is not None]
-        if rows:
-            yield np.stack([row["pose_aa"] for row in rows]), np.stack([row["betas"] for row in rows])
-
-
-def _plain_mean(shards: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, int]:
+def _plain_mean(shards: Iterable[PosePool]) -> tuple[np.ndarray, np.ndarray, int]:
     rotation_sum, beta_sum, count = np.zeros((NUM_MANO_JOINTS, 3, 3)), np.zeros(NUM_BETAS), 0
-    for pose_aa, betas in shards:
-        matrices = Rotation.from_rotvec(pose_aa.reshape(-1, 3).astype(np.float64)).as_matrix()
+    for poses in filter(len, shards):
+        matrices = Rotation.from_rotvec(poses.pose_aa.reshape(-1, 3).astype(np.float64)).as_matrix()
         rotation_sum += matrices.reshape(-1, NUM_MANO_JOINTS, 3, 3).sum(0)
-        beta_sum += betas.astype(np.float64).sum(0)
-        count += len(betas)
+        beta_sum += poses.betas.astype(np.float64).sum(0)
+        count += len(poses)
     return rotation_sum / max(count, 1), beta_sum / max(count, 1), count

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 
@@ -106,6 +107,7 @@ class _StepsOfWorker(torch.utils.data.IterableDataset):
 
     def __iter__(self) -> Iterator[HandBatch]:
         torch.set_num_threads(1)
+        cv2.setNumThreads(1)  # its threads do not heed OMP_NUM_THREADS
         info = torch.utils.data.get_worker_info()
         first, stride = (0, 1) if info is None else (info.id, info.num_workers)
         return self.job.batches(self.start_step + first, stride)

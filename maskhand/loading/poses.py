@@ -19,8 +19,7 @@ from maskhand.loading.labels import good_target
 from maskhand.loading.loader import rows_per_rank
 from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import read_manifest
-from maskhand.shards.npz import decode_arrays
-from maskhand.shards.reader import read_tar
+from maskhand.shards.reader import arrays_of, read_tar
 
 Array = np.ndarray
 
@@ -92,13 +91,15 @@ def _draw(
 
 def read_mano_poses(set_uri: str) -> PosePool:
     """All good poses of a set's `mano` sidecar, in shard order; no picture is read. ShardError when it is missing."""
-    poses, betas = [], []
+    return join_pools([_pool([], []), *mano_poses_by_shard(set_uri)])
+
+
+def mano_poses_by_shard(set_uri: str) -> Iterator[PosePool]:
+    """The same, one shard after the other."""
     for entry in read_manifest(set_uri, MANO).shards:
-        for _, members in read_tar(storage.join(set_uri, MANO), entry):
-            if target := good_target(decode_arrays(members["npz"])):
-                poses.append(target["pose_aa"])
-                betas.append(target["betas"])
-    return _pool(poses, betas)
+        targets = arrays_of(read_tar(storage.join(set_uri, MANO), entry))
+        good = [target for target in map(good_target, targets) if target is not None]
+        yield _pool([target["pose_aa"] for target in good], [target["betas"] for target in good])
 
 
 def read_mocap(uri: str) -> PosePool:

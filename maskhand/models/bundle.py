@@ -23,11 +23,12 @@ from typing import Any, Literal, Self
 
 import torch
 
-from maskhand.config import ConfigError, Recipe, parse_recipe
+from maskhand.config import ConfigError, Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.build import model_of_weights
 from maskhand.models.network import HandNetwork
+from maskhand.recipe_files import parse_recipe
 
 FORMAT = 1
 _READS = {"image": "pictures", "text": "captions"}

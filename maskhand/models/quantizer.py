@@ -25,7 +25,7 @@ class Quantized:
     commitment: Tensor
     """() mean squared distance of the inputs to their (fixed) codes."""
     perplexity: Tensor
-    """() exp(entropy) of the code usage in this batch over all ranks: 1..codebook_size."""
+    """() exp(entropy) of the code usage in this batch, in training over all ranks: 1..codebook_size."""
     dead_share: Tensor
     """() share of codes that the running statistics call unused."""
 
@@ -67,8 +67,8 @@ class Quantizer(nn.Module):
         counts = torch.zeros_like(self.ema_count).index_add_(
             0, ids.flatten(), torch.ones_like(ids.flatten(), dtype=torch.float32)
         )
-        counts = _sum_over_ranks(counts)
-        if self.training:
+        if self.training:  # else a rank may be asked alone, and would wait for the others
+            counts = _sum_over_ranks(counts)
             self._update(z, ids, counts)
         share = counts / counts.sum()
         perplexity = torch.exp(-(share * share.clamp_min(1e-10).log()).sum())

@@ -144,6 +144,7 @@ def _opener(shard_set: ShardSet) -> OpenShard:
     if sum(entry.bytes for manifest in manifests for entry in manifest.shards) > KEEP_BYTES:
         # Sixteen shards of each of a dozen sets would be many gigabytes of pictures in every process.
         return lambda shard: shard_set.load(shard, in_memory=False).sample
+    # Neither cache outgrows the set: every shard is fetched, and every sample decoded, once.
     return cache(lambda shard: cache(shard_set.load(shard).sample))
 
 

@@ -95,8 +95,8 @@ class ShardSet:
         sides = {}
         for part, manifest in self.sidecar_manifests.items():
             entries = read_tar(storage.join(self.uri, part), manifest.shards[shard])
-            sides[part] = dict(zip([key for key, _ in entries], _arrays(entries), strict=True))
-        return LoadedShard(int(self.shard_counts[:shard].sum()), images, _arrays(images), sides)
+            sides[part] = dict(zip([key for key, _ in entries], arrays_of(entries), strict=True))
+        return LoadedShard(int(self.shard_counts[:shard].sum()), images, arrays_of(images), sides)
 
     def read_shard(self, shard: int) -> list[ShardSample]:
         loaded = self.load(shard)
@@ -128,7 +128,8 @@ def _last_loaded(shard_set: ShardSet, shard: int) -> LoadedShard:
     return shard_set.load(shard)
 
 
-def _arrays(samples: Sequence[tuple[str, Members]]) -> list[dict[str, np.ndarray]]:
+def arrays_of(samples: Sequence[tuple[str, Members]]) -> list[dict[str, np.ndarray]]:
+    """The arrays of each sample of a tar, decoded together; ShardError where one has none."""
     for key, members in samples:
         if "npz" not in members:
             raise ShardError(f"sample {key}: found members {sorted(members)}, expected npz among them")

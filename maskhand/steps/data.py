@@ -1,10 +1,8 @@
-"""The data steps: synthetic pictures, image shards, sidecars, and their verification."""
+"""The data steps: image shards, sidecars, and their verification."""
 
 from __future__ import annotations
 
 import difflib
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,66 +16,6 @@ from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
     from maskhand.shards.manifest import Manifest
-
-SYNTHETIC = "freihand_synth"
-"""The data set of the catalogue that this machine renders itself."""
-LETTERS = "asl_alphabet_synth"
-LETTER_SPLITS = ("letters_train", "letters_test")
-LETTER_DETECTOR = "litert-hand"
-"""The same for text to mesh: its data set, the splits that are used, whose 2D keypoints."""
-PER_LETTER = 20
-"""Pictures of each letter, unless asked for otherwise."""
-
-
-def synthesise(
-    workspace: Workspace,
-    hands: int,
-    evaluation_hands: int,
-    mocap_poses: int,
-    seed: int,
-    progress: Progress,
-    rebuild: bool = False,
-) -> Receipt:
-    """Render the synthetic data set into WORKSPACE/raw/freihand_synth.
-
-    Each training hand gets as many pictures as the set's card says. `rebuild` replaces one that was asked for with
-    other numbers; without it that is an error.
-    """
-    from maskhand.catalog import load_spec
-    from maskhand.synth.freihand_layout import write_freihand_synth
-
-    folder = workspace.raw / SYNTHETIC
-    write = partial(
-        write_freihand_synth,
-        folder,
-        train=hands,
-        evaluation=evaluation_hands,
-        mocap=mocap_poses,
-        seed=seed,
-        versions=load_spec(SYNTHETIC).images_per_annotation.get("training", 1),
-        workers=available_cores(),
-        progress=lambda done, total: progress(done, total, f"{done} hands"),
-    )
-    _write_raw(write, folder, rebuild)
-    return Receipt.of(str(folder / "synth.json"), hands=hands, evaluation_hands=evaluation_hands, seed=seed)
-
-
-def _write_raw(write: Callable[[], object], folder: Path, rebuild: bool) -> None:
-    """Make a synthetic set; `rebuild` replaces one that was asked for with other numbers (SynthError without it)."""
-    from maskhand.synth.freihand_layout import SynthError
-
-    try:
-        write()
-    except SynthError:
-        if not rebuild:
-            raise
-        shutil.rmtree(folder)
-        write()
-
-
-def available_cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shard(
@@ -97,7 +35,7 @@ def shard(
     spec, on_shard = load_spec(dataset), _count(progress)
     with ray_session():
         manifest = build_shards(spec, folder, split, set_uri, mapper=map_shards, rebuild=rebuild, on_shard=on_shard)
-    return _receipt(set_uri, IMAGES, manifest)
+    return part_receipt(set_uri, IMAGES, manifest)
 
 
 def annotate_keypoints(
@@ -114,7 +52,7 @@ def annotate_keypoints(
     with ray_session():
         mapper = map_on_gpus if detector in ON_GPU else map_shards
         manifest = annotate(set_uri, detector, assets, mapper=mapper, rebuild=rebuild, on_shard=on_shard)
-    return _receipt(set_uri, keypoint_part(detector), manifest)
+    return part_receipt(set_uri, keypoint_part(detector), manifest)
 
 
 def annotate_mano(
@@ -136,41 +74,7 @@ def annotate_mano(
         build, mapper = partial(annotate_by_model, set_uri, str(Path(model_folder).resolve())), map_on_gpus
     with ray_session():
         manifest = build(mapper=mapper, rebuild=rebuild, on_shard=_count(progress))
-    return _receipt(set_uri, MANO, manifest)
-
-
-def alphabet(
-    workspace: Workspace, per_letter: int, seed: int, progress: Progress, rebuild: bool = False
-) -> list[Receipt]:
-    """Synthetic ASL letters into WORKSPACE/raw/asl_alphabet_synth, then their shards, keypoints and MANO targets.
-
-    The receipts name the manifests of the `mano` parts. `rebuild` replaces letters that were asked for with other
-    numbers; without it they are an error.
-    """
-    from maskhand.cluster.map import map_shards
-    from maskhand.cluster.session import ray_session
-    from maskhand.synth.letters import annotate_rendered, write_letters
-
-    folder = workspace.raw / LETTERS
-    write = partial(
-        write_letters,
-        folder,
-        per_letter=per_letter,
-        seed=seed,
-        workers=available_cores(),
-        progress=lambda done, total: progress(done, total, f"{done} letters"),
-    )
-    _write_raw(write, folder, rebuild)
-    receipts = []
-    with ray_session():
-        for split in LETTER_SPLITS:
-            name = f"{LETTERS}/{split}"
-            shard(workspace, LETTERS, split, None, progress, rebuild=True)
-            annotate_keypoints(workspace, name, LETTER_DETECTOR, progress, rebuild=True)
-            set_uri = workspace.shard_set(name)
-            manifest = annotate_rendered(set_uri, folder, mapper=map_shards, rebuild=True)
-            receipts.append(_receipt(set_uri, MANO, manifest))
-    return receipts
+    return part_receipt(set_uri, MANO, manifest)
 
 
 def mask(
@@ -184,7 +88,7 @@ def mask(
     masking, source = Masking(share, seed), uri_of_set(workspace, name)
     with ray_session():
         manifest = build_masked(source, masking, mapper=map_shards, rebuild=rebuild, on_shard=_count(progress))
-    return _receipt(masked_set(source, masking), IMAGES, manifest)
+    return part_receipt(masked_set(source, masking), IMAGES, manifest)
 
 
 def splits(workspace: Workspace, dataset: str, raw: str | None) -> list[str]:
@@ -217,7 +121,8 @@ def verify(workspace: Workspace, name_or_uri: str) -> list[str]:
     return [p.message for p in problems(uri_of_set(workspace, name_or_uri))]
 
 
-def _receipt(set_uri: str, part: str, manifest: Manifest) -> Receipt:
+def part_receipt(set_uri: str, part: str, manifest: Manifest) -> Receipt:
+    """Names the manifest of a finished part, with what was left out of it."""
     part_uri = storage.join(set_uri, part)
     numbers: dict[str, float | int | str] = {
         "samples": manifest.count,

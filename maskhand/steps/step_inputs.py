@@ -6,6 +6,8 @@ import ast
 import contextlib
 import functools
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from maskhand.training.checkpoint import Kind
 
 PICTURES = (".jpg", ".jpeg", ".png")
-RAW_DEPTH = 3
-"""How many folders deep the annotation files of a published data set may lie."""
 TRAINING_CODE = ("models/*.py", "training/*.py", "loading/*.py", "hand/*.py", "shards/mixture.py")
 """Source that decides the weights: networks, losses, masking, augmentation, the order of samples, the hand."""
 MOCAP = "mocap.npz"
@@ -35,18 +35,34 @@ def data_digest(workspace: Workspace, name: str) -> str:
 
 
 def raw_fingerprint(folder: str) -> str:
-    """12 hex digits that change when published files do: name, size and time (S3: ETag) of all but the pictures."""
+    """12 hex digits that change when published files do: name, size and time (S3: ETag) of all but the pictures.
+
+    A local folder is walked whole, links followed: 100,000 pictures take 0.05 s, as many label files, which must be
+    asked for their time, 0.4 s.
+    """
     if storage.is_remote(folder):
         etags = storage.list_etags(folder).items()
         facts = [f"{uri} {etag}" for uri, etag in etags if not uri.lower().endswith(PICTURES)]
     else:
-        root, facts = Path(folder), []
-        for depth in range(RAW_DEPTH):
-            for path in root.glob("*/" * depth + "*.*"):
-                if path.suffix.lower() not in PICTURES and path.is_file():
-                    about = path.stat()
-                    facts.append(f"{path.relative_to(root)} {about.st_size} {about.st_mtime_ns}")
+        facts = [f"{path} {about.st_size} {about.st_mtime_ns}" for path, about in _labels_below(Path(folder))]
     return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
+
+
+def _labels_below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """(path relative to `root`, its facts) of every file that is no picture."""
+    been: set[tuple[int, int]] = set()
+    for here, folders, files in os.walk(root, followlinks=True):
+        about = os.stat(here)
+        if (about.st_dev, about.st_ino) in been:  # a link to a folder above it would be walked for ever
+            folders.clear()
+            continue
+        been.add((about.st_dev, about.st_ino))
+        folders.sort()  # which of two names of a folder comes first must not depend on the file system
+        inside = here.removeprefix(str(root))
+        for name in files:
+            if not name.lower().endswith(PICTURES):
+                with contextlib.suppress(FileNotFoundError):  # a link to nothing
+                    yield f"{inside}/{name}", os.stat(f"{here}/{name}")
 
 
 def has_rejects(workspace: Workspace, name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from maskhand import storage
 from maskhand.progress import Progress
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
-from maskhand.steps import data, step_inputs
+from maskhand.steps import data, step_inputs, synthetic
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ def prepare(
         return
     table_rows = rows.paper_table(table).rows
     if any(row.measure == "text" for row in table_rows):
-        letters = [workspace.shard_set(f"{data.LETTERS}/{split}") for split in data.LETTER_SPLITS]
+        letters = [workspace.shard_set(f"{synthetic.LETTERS}/{split}") for split in synthetic.LETTER_SPLITS]
         if any(find_manifest(uri, MANO) is None for uri in letters):
-            data.alphabet(workspace, data.PER_LETTER, 0, progress)
+            synthetic.alphabet(workspace, synthetic.PER_LETTER, 0, progress)
     masked = [row for row in table_rows if row.mask]
     if not masked:
         return

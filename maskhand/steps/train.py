@@ -30,7 +30,7 @@ def train_tokenizer(
     workspace: Workspace, recipe: str, overrides: Sequence[str], label: str, progress: Progress
 ) -> Receipt:
     """VQ-MANO on the recipe's shard sets and pose files. The receipt names `tokenizer.json` of the exported folder."""
-    from maskhand.config import load_recipe
+    from maskhand.recipe_files import load_recipe
     from maskhand.training import tokenizer_loop
 
     wanted = load_recipe(recipe, overrides)
@@ -61,7 +61,7 @@ def train_transformer(
     A finished training that was asked for with another sampler, or other held-out sets, is not repeated: its weights
     make another model, tracked as a run of its own.
     """
-    from maskhand.config import load_recipe
+    from maskhand.recipe_files import load_recipe
     from maskhand.training import transformer_loop
     from maskhand.training.checkpoint import check_tokenizer, tokenizer_folder
 
@@ -97,7 +97,7 @@ def input_digests(
 
     tokenizer: of a masked transformer; None: VQ-MANO itself is trained.
     """
-    from maskhand.config import load_recipe
+    from maskhand.recipe_files import load_recipe
 
     wanted = load_recipe(recipe, overrides)
     kind: Kind = "tokenizer" if tokenizer is None else "transformer"
@@ -169,8 +169,8 @@ def _train(
 
 def _as_asked(export: Path, recipe: Recipe) -> Path:
     """The exported model, or the same weights in a folder beside it where `recipe` asks them otherwise."""
-    from maskhand.config import parse_recipe
     from maskhand.models.bundle import ModelBundle
+    from maskhand.recipe_files import parse_recipe
     from maskhand.training.checkpoint import asked_digest
 
     held, wanted = parse_recipe(json.loads((export / "recipe.json").read_bytes())), asked_digest(recipe)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from maskhand.config import Recipe, load_recipe
+from maskhand.config import Recipe
+from maskhand.recipe_files import load_recipe
 from maskhand.shards.masked import Masking, masked_set
 
 FOLDER = Path(__file__).parent

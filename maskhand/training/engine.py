@@ -4,10 +4,10 @@
     stats = engine.step(step, *inputs)  # forward, backward, clipped and sharded AdamW update
     engine.save(folder, state); state = engine.load(folder)
     engine.mean(values)                 # over ranks
-    engine.full_state_dict()            # fp32 weights, gathered from all ranks
+    engine.full_state_dict()            # fp32 weights, on rank 0
 
 The objective is a module whose `forward(*inputs)` returns `(loss, stats)`: everything that touches weights happens
-inside this one call, as ZeRO stage 3 and mixed precision require. With bf16 the weights stay fp32 and the operations of
+inside this one call, as mixed precision requires. With bf16 the weights stay fp32 and the operations of
 the forward pass are cast (torch autocast), so that the exported weights are the trained ones at full precision.
 """
 
@@ -115,14 +115,11 @@ class Engine:
         return state
 
     def full_state_dict(self) -> dict[str, Tensor] | None:
-        """The objective's state on the CPU in fp32, gathered over ranks; None but on rank 0. All ranks must call it."""
-        if self._wrapped.zero_optimization_stage() == 3:
-            gathered = self._wrapped._zero3_consolidated_16bit_state_dict()
-        else:
-            gathered = self.objective.state_dict()
+        """The objective's state on the CPU in fp32; None but on rank 0: up to stage 2 every rank has all weights."""
         if self.rank != 0:
             return None
-        return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in gathered.items()}
+        state = self.objective.state_dict()
+        return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
 
 
 def learning_rate_factor(step: int, optim: OptimConfig) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from maskhand.batch import HandBatch
-from maskhand.config import ConfigError, Recipe
+from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model, model_of_weights
 from maskhand.models.bundle import ModelBundle
@@ -62,9 +62,6 @@ def train(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStre
     The tokenizer stays as it is. The last checkpoint holds `export/`, a `models.bundle.ModelBundle`.
     """
     optim = recipe.training.optim
-    if recipe.engine.zero_stage == 3:
-        # The cross-attention projects feature maps ahead of its own forward pass, where stage 3 has no weights to give.
-        raise ConfigError("engine.zero_stage=3 does not work with the masked transformer; choose 1 or 2")
     seed_everything(recipe.seed)
     model = build_model(recipe, tokenizer, mano)
     groups = model.parameter_groups(optim.lr, optim.lr_backbone, optim.weight_decay)
@@ -72,7 +69,7 @@ def train(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStre
 
     def export(folder: Path, steps: int) -> None:
         weights = engine.full_state_dict()
-        if weights is not None:  # on rank 0; what is saved is what was gathered
+        if weights is not None:  # on rank 0
             own = {name.removeprefix("model."): weight for name, weight in weights.items()}
             whole = model_of_weights(recipe, mano, own)
             ModelBundle.save(folder, whole, recipe, {"steps": steps, "metrics": journal.metrics})

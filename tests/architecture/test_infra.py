@@ -91,7 +91,7 @@ def test_the_ray_job_is_a_command_that_parses() -> None:
     assert words[:3] == ["maskhand", "train", "transformer"]
     command: Any = typer.main.get_command(app)
     parsed = command.commands["train"].commands["transformer"].make_context("transformer", words[3:])
-    from maskhand.config import load_recipe
+    from maskhand.recipe_files import load_recipe
 
     load_recipe(parsed.params["recipe"], parsed.params["set_"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from maskhand.annotate.detectors import DETECTORS, HandBox, load_detector
 from maskhand.annotate.hand_finder import HandFinder, anchors, distinct_hands, find_hands
+from maskhand.annotate.litert import square_affine, square_crop
 from maskhand.annotate.openpose import OpenPoseHand
 from maskhand.annotate.openpose_net import HandPoseNet
 from maskhand.conventions import Side
@@ -120,6 +122,20 @@ def test_trained_detectors_find_a_hand_at_any_turn(assets, side, turn_deg):
             assert error(found.keypoints_px[0], picture) < 0.07, name
             assert found.presence[0] > 0.5 and (found.right_probability[0] > 0.5) == (side == "right"), name
             assert found.confidence.mean() > 0.4, name
+
+
+def test_a_large_square_is_the_crop_of_the_whole_picture_shrunk():
+    rng, size = np.random.default_rng(0), np.array([1200, 900])
+    photo = cv2.GaussianBlur(rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8), (0, 0), 1.5)
+    for center in (*rng.uniform(0, 1, (8, 2)) * size, (-200, 450), (5000, 450)):  # the last square is all outside
+        side, angle = rng.uniform(460, 1500), rng.uniform(-np.pi, np.pi)
+        factor = 2 * 224 / side
+        small = cv2.resize(photo, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        in_small = (np.asarray(center) + 0.5) * factor - 0.5
+        expected = cv2.warpAffine(small, square_affine(in_small, side * factor, angle, 224), (224, 224))
+        found = square_crop(photo, np.asarray(center), side, angle, 224)
+        off = np.abs(found.astype(int) - expected)
+        assert off.max() <= 3 and off.mean() < 0.3
 
 
 def test_unknown_detectors_are_named():

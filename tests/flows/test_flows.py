@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from maskhand.cluster.run_folder import TrainingError
 from maskhand.steps.receipt import Receipt
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("harness")]
@@ -44,7 +45,7 @@ class FakeSteps:
 
 @pytest.fixture
 def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
-    from maskhand.steps import evaluate, inspection, step_inputs, train
+    from maskhand.steps import evaluate, inspection, registration, step_inputs, train
 
     fake = FakeSteps(tmp_path / "results")
     sheet = tmp_path / "sheet.png"
@@ -66,7 +67,7 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     monkeypatch.setattr(inspection, "table", lambda _: [("hands in shards", "3")])
     monkeypatch.setattr(inspection, "sheet_as_data_url", lambda _: "data:image/jpeg;base64,")
     registered = fake.make("register", model="models:/maskhand/7", aliases="challenger", reason="because", run_id="r2")
-    monkeypatch.setattr(evaluate, "register", registered)
+    monkeypatch.setattr(registration, "register", registered)
     return fake
 
 
@@ -186,13 +187,14 @@ def test_artifacts_have_stable_keys_and_the_event_names_the_model(
 def test_the_quickstart_goes_through_every_stage_once_and_says_where_to_look(
     steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from maskhand.steps import data, step_inputs
+    from maskhand.steps import data, step_inputs, synthetic
     from pipelines import quickstart
 
     monkeypatch.setattr(quickstart, "ray_session", nullcontext)
     monkeypatch.setattr(data, "splits", lambda *_: ["training", "evaluation"])
     monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
-    for name in ("synthesise", "shard", "annotate_keypoints", "annotate_mano"):
+    monkeypatch.setattr(synthetic, "synthesise", steps.make("synthesise"))
+    for name in ("shard", "annotate_keypoints", "annotate_mano"):
         monkeypatch.setattr(data, name, steps.make(name))
     for _ in range(2):
         receipts = quickstart.quickstart(hands=8, evaluation_hands=8, workspace=str(tmp_path))
@@ -239,7 +241,16 @@ def test_a_mistyped_override_stops_the_quickstart_before_any_work(steps: FakeSte
     assert steps.order == []
 
 
-@pytest.mark.parametrize(("error", "attempts"), [(ValueError("wrong recipe"), 1), (ConnectionError("lost"), 3)])
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (ValueError("wrong recipe"), 1),
+        (LookupError("no such model"), 1),
+        (TrainingError("ConfigError: wrong recipe"), 1),
+        (TrainingError("workers lost", may_heal=True), 3),
+        (ConnectionError("lost"), 3),
+    ],
+)
 def test_only_what_may_pass_is_tried_again(error: Exception, attempts: int, tmp_path: Path) -> None:
     from prefect import flow
 

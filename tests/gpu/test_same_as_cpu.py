@@ -11,11 +11,12 @@ import torch
 from model_parts import random_batch, random_poses, small_model, small_recipe
 
 from maskhand.annotate.openpose import find_peaks
-from maskhand.config import SamplerConfig, TokenizerConfig, load_recipe
+from maskhand.config import SamplerConfig, TokenizerConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.sampling import predict, sample
 from maskhand.models.vq_mano import VQMano, full_precision
+from maskhand.recipe_files import load_recipe
 from maskhand.training.losses import tokenizer_losses
 from maskhand.training.masking import corrupt_tokens
 from maskhand.training.transformer_loop import TransformerObjective

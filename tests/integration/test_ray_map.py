@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from published_layouts import WRITERS
@@ -47,6 +48,11 @@ def test_results_keep_the_order_and_errors_arrive_as_raised() -> None:
     with pytest.raises(SampleError, match="7 is refused") as error:
         map_shards(refuse, [7])
     assert error.value.reason == "odd"
+
+
+@pytest.mark.skipif(cv2.getNumberOfCPUs() < 2, reason="has one thread anyway")
+def test_a_task_keeps_to_its_core() -> None:
+    assert map_shards(lambda _: cv2.getNumThreads(), [0, 1]) == [1, 1]
 
 
 def test_networks_have_a_gpu_each_where_the_session_has_some() -> None:

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from maskhand.annotate.hand_finder import find_hands
-from maskhand.config import load_recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.predict import read_photo
+from maskhand.recipe_files import load_recipe
 from maskhand.synth.scene import open_studio, photograph, random_streams, render_foreground, sample_labels
 from maskhand.tracking import ModelVersion, Promotion, Tracker
 

@@ -9,11 +9,12 @@ import torch
 
 from maskhand.annotate.mano_targets import AnnotateMano
 from maskhand.batch import HandBatch
-from maskhand.config import Recipe, load_recipe
+from maskhand.config import Recipe
 from maskhand.hand.model_file import default_hand_path
 from maskhand.loading.augment import ImageAugmentation
 from maskhand.loading.collate import make_batch
 from maskhand.loading.labels import stack_labels
+from maskhand.recipe_files import load_recipe
 from maskhand.sample import HandSample
 from maskhand.shards.reader import ShardSample
 

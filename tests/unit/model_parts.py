@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from maskhand.batch import HandBatch
-from maskhand.config import ModelConfig, Recipe, TokenizerConfig, load_recipe
+from maskhand.config import ModelConfig, Recipe, TokenizerConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix, random_rotations
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.vq_mano import VQMano
+from maskhand.recipe_files import load_recipe
 
 CROP_PX = 64
 

@@ -13,8 +13,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskhand.config import load_recipe
 from maskhand.models.backbone import ImageEncoder
+from maskhand.recipe_files import load_recipe
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

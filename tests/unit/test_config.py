@@ -1,10 +1,16 @@
 """Recipes: strict keys, nearest-key hints, bases, overrides and digests."""
 
+from collections.abc import Iterator
+
 import pytest
 import yaml
 
 from maskhand import catalog
-from maskhand.config import RECIPES, ConfigError, ask_otherwise, load_recipe, parse_recipe, recipe_names
+from maskhand.config import ConfigError
+from maskhand.recipe_files import RECIPES, ask_otherwise, load_recipe, parse_recipe, recipe_names
+
+OWN_KEYS = ("data.train", "data.train_poses", "model.backbone.kwargs")
+"""Mappings whose keys are a recipe's own."""
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -40,11 +46,27 @@ def test_every_key_of_a_preset_is_written_down(name: str) -> None:
     full = load_recipe(name).model_dump(mode="json")
 
     def keys(node: object, prefix: str = "") -> set[str]:
-        if not isinstance(node, dict) or prefix in ("data.train.", "data.train_poses.", "model.backbone.kwargs."):
+        if not isinstance(node, dict) or prefix.rstrip(".") in OWN_KEYS:
             return {prefix}
         return {k for name, value in node.items() for k in keys(value, f"{prefix}{name}.")}
 
     assert keys(values) == keys(full)
+
+
+@pytest.mark.parametrize("name", ["tiny", "base"])
+def test_every_key_of_a_preset_is_explained(name: str) -> None:
+    text = (RECIPES / f"{name}.yaml").read_text()
+    lines = text.splitlines()
+
+    def unexplained(node: yaml.MappingNode, path: str = "") -> Iterator[str]:
+        for key, value in node.value:
+            inner = f"{path}{key.value}"
+            if isinstance(value, yaml.MappingNode) and inner not in OWN_KEYS:
+                yield from unexplained(value, f"{inner}.")
+            elif "#" not in lines[key.start_mark.line]:
+                yield inner
+
+    assert list(unexplained(yaml.compose(text))) == []
 
 
 @pytest.mark.parametrize(
@@ -58,6 +80,27 @@ def test_every_key_of_a_preset_is_written_down(name: str) -> None:
         ("data.crop_px.x=1", r"data\.crop_px is the value \d+ and has no keys"),
         ("data.evaluate.0=a", r"data\.evaluate is the value .* and has no keys"),
         ("data.keypoints=3", r"data\.keypoints: .*valid dictionary"),
+        ("engine.zero_stage=3", r"engine\.zero_stage: .*0, 1 or 2"),
+        ("evaluate.batch=0", r"evaluate\.batch: .*greater than or equal to 1, found 0"),
+        ("evaluate.iterations=[]", r"evaluate\.iterations: .*at least 1 item"),
+        ("evaluate.iterations=[3,0]", r"evaluate\.iterations\.1: .*greater than or equal to 1, found 0"),
+        ("sampler.iterations=0", r"sampler\.iterations: .*greater than or equal to 1, found 0"),
+        ("sampler.temperature=-1", r"sampler\.temperature: .*greater than or equal to 0, found -1"),
+        ("sampler.top_p=1.5", r"sampler\.top_p: .*less than or equal to 1, found 1\.5"),
+        ("tokenizer.num_tokens=0", r"tokenizer\.num_tokens: .*greater than or equal to 1, found 0"),
+        ("tokenizer.ema_decay=1", r"tokenizer\.ema_decay: .*less than 1, found 1"),
+        ("data.train={}", r"data\.train: .*at least 1 item"),
+        ("data.train={rhd/training: 0}", r"data\.train\.rhd/training: .*greater than 0, found 0"),
+        ("data.evaluate=[]", r"data\.evaluate: .*at least 1 item"),
+        ("data.crop_px=0", r"data\.crop_px: .*greater than or equal to 1, found 0"),
+        ("data.loader_workers=-1", r"data\.loader_workers: .*greater than or equal to 0, found -1"),
+        ("data.keypoints.drop_joint=7", r"data\.keypoints\.drop_joint: .*less than or equal to 1, found 7"),
+        ("training.masking.tau_max=2", r"training\.masking\.tau_max: .*less than or equal to 1, found 2"),
+        ("training.optim.lr=.nan", r"training\.optim\.lr: .*finite number, found nan"),
+        ("training.losses.mask=-1", r"training\.losses\.mask: .*greater than or equal to 0, found -1"),
+        ("model.dropout=1", r"model\.dropout: .*less than 1, found 1"),
+        ("model.feature_scales=[]", r"model\.feature_scales: .*at least 1 item"),
+        ("engine.max_failures=-1", r"engine\.max_failures: .*greater than or equal to 0, found -1"),
         ("model.dim=[1", r"'\[1' is not a YAML value"),
         ("name=2026-13-01", "is not a YAML value; quote it"),
         ("data.train.x.y=1", r"data\.train\.x: .*number"),

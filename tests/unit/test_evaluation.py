@@ -17,7 +17,6 @@ from scipy.spatial.transform import Rotation
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
-from maskhand.config import load_recipe
 from maskhand.evaluation import pieces
 from maskhand.evaluation.mean_pose import MeanPose, mean_pose_of_sets, nearest_rotation
 from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_report
@@ -27,6 +26,7 @@ from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
+from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
 
 COUNT = 11

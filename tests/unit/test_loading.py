@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import shutil
+from functools import partial
 
 import cv2
 import numpy as np
@@ -14,10 +15,10 @@ from hand_sets import make_samples, write_set
 from loading_parts import interleave, same, take, tiny
 
 from maskhand.annotate.mano_targets import annotate_mano
-from maskhand.config import load_recipe
-from maskhand.loading.loader import eval_range, eval_rows, train_batches
+from maskhand.loading.loader import _StepsOfWorker, _TrainingBatches, eval_range, eval_rows, train_batches
 from maskhand.loading.photo import photo_batch
 from maskhand.loading.poses import pose_batches
+from maskhand.recipe_files import load_recipe
 from maskhand.shards import reader
 from maskhand.shards.mixture import TrainingStream
 
@@ -61,6 +62,14 @@ def test_a_training_batch_has_the_documented_fields(shards, recipe):
     assert batch.keypoints_2d.shape == (8, 21, 3) and (batch.index == -1).all()
     assert batch.has_mano.all() and batch.image_size_px.tolist() == [[96, 80]] * 8
     assert torch.allclose(torch.linalg.det(batch.rotmats), torch.ones(8, 16), atol=1e-5)
+
+
+def test_a_loader_process_keeps_to_one_thread(shards, recipe, monkeypatch):
+    asked = {}
+    for library, name in ((cv2, "setNumThreads"), (torch, "set_num_threads")):
+        monkeypatch.setattr(library, name, partial(asked.__setitem__, name))
+    next(iter(_StepsOfWorker(_TrainingBatches(recipe, str(shards), 0, 1, 0), 0)))
+    assert asked == {"setNumThreads": 1, "set_num_threads": 1}
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from hand_sets import make_samples, write_set
 from known_hands import known_hands, mesh
 
 from maskhand.annotate.mano_targets import AnnotateMano, annotate_mano, right_hand_form
-from maskhand.config import load_recipe
 from maskhand.conventions import MIRROR_POINT
 from maskhand.evaluation.mean_pose import mean_pose_of_sets
 from maskhand.hand.layer import ManoLayer
@@ -20,6 +19,7 @@ from maskhand.hand.model_file import default_hand_path
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.loader import eval_range
 from maskhand.loading.poses import read_mano_poses
+from maskhand.recipe_files import load_recipe
 from maskhand.sample import Camera, HandPose, SampleError
 from maskhand.shards.layout import ShardError
 from maskhand.shards.reader import ShardSample, ShardSet

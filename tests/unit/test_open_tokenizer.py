@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from maskhand.config import load_recipe
 from maskhand.conventions import NUM_BETAS
 from maskhand.evaluation.reconstruction import code_usage, reconstruction_errors
 from maskhand.hand.anatomy import pose_table, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.loading.poses import PosePool
+from maskhand.recipe_files import load_recipe
 from maskhand.synth.pose_prior import sample_poses
 from maskhand.training.checkpoint import OPEN_TOKENIZER, TokenizerFileError, load_tokenizer, tokenizer_folder
 

@@ -9,11 +9,11 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from training_fakes import hand_batch
 
-from maskhand.config import load_recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.sampling import predict
 from maskhand.models.vq_mano import VQMano
+from maskhand.recipe_files import load_recipe
 from maskhand.training.losses import tokenizer_losses
 from maskhand.training.transformer_loop import TransformerObjective
 

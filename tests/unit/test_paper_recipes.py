@@ -7,11 +7,12 @@ import torch
 import yaml
 from model_parts import random_batch, random_poses
 
-from maskhand.config import RECIPES, Recipe, load_recipe, recipe_names
+from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.sampling import predict, schedule
 from maskhand.models.vq_mano import VQMano
+from maskhand.recipe_files import RECIPES, load_recipe, recipe_names
 from maskhand.training.losses import tokenizer_losses
 from maskhand.training.transformer_loop import TransformerObjective
 

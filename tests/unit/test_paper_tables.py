@@ -12,8 +12,8 @@ import pytest
 import torch
 from hand_sets import make_samples, write_set
 
-from maskhand.config import recipe_names
 from maskhand.progress import silent
+from maskhand.recipe_files import recipe_names
 from maskhand.steps import table_plans, table_results
 from maskhand.tables.comparison import Comparison, Line, best_later, lines_of
 from maskhand.tables.needs import missing

@@ -12,7 +12,6 @@ import torch
 import trimesh
 
 from maskhand.annotate.detectors import Detections, HandBox
-from maskhand.config import load_recipe
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
 from maskhand.hand.camera import FOCAL
 from maskhand.hand.layer import ManoLayer
@@ -24,6 +23,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.predict import PredictError, files, predict_hands, predict_photo
 from maskhand.predict import hands as subject
+from maskhand.recipe_files import load_recipe
 
 RECIPE = load_recipe("tiny", ["data.crop_px=64", "model.backbone.kwargs={embed_dim: 48, depth: 1, num_heads: 3}"])
 SIZE = (150, 240)

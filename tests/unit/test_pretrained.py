@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskhand.config import BackboneConfig, load_recipe
+from maskhand.config import BackboneConfig
 from maskhand.models.backbone import ImageEncoder
 from maskhand.models.pretrained import BackboneError, fitted
+from maskhand.recipe_files import load_recipe
 
 WIDTH, DEPTH, CROP_PX = 24, 2, 128  # a grid of 8 x 6 patches
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import ray
+import ray.train
 from ray.train import UserCallback
 
 from maskhand.cluster.run_folder import TrainingError, follow, read_metrics
-from maskhand.cluster.train import _check_resources, _may_heal, _StopOnProgramError, _ToFileAnd
+from maskhand.cluster.train import _check_resources, _may_heal, _root_cause, _StopOnProgramError, _ToFileAnd
 from maskhand.config import ConfigError, EngineConfig
 
 GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connection reset by peer"
@@ -35,6 +36,9 @@ def test_only_what_repetition_mends_is_repeated(error: Exception, heals: bool) -
     else:
         with pytest.raises(type(error)):
             stop.after_exception(None, {0: RuntimeError(GLOO), 1: error})
+    failed = ray.train.WorkerGroupError("failed", {0: RuntimeError(GLOO), 1: error})
+    assert _root_cause(failed) is error or heals
+    assert _may_heal(_root_cause(failed)) is heals
 
 
 def test_more_than_this_machine_has_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

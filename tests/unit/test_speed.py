@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from maskhand.config import SamplerConfig, load_recipe
+from maskhand.config import SamplerConfig
 from maskhand.evaluation import speed
+from maskhand.recipe_files import load_recipe
 
 
 def test_load_that_comes_and_goes_slows_all_numbers_of_iterations_alike(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,21 +9,23 @@ from pathlib import Path
 import pytest
 from hand_sets import make_samples, write_set
 from published_layouts import WRITERS
+from published_layouts.hands import licensed_folder
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import catalogue_dirs, load_spec
 from maskhand.cluster import session
 from maskhand.cluster import train as cluster_train
 from maskhand.cluster.run_folder import FitResult
-from maskhand.config import ConfigError, load_recipe
+from maskhand.config import ConfigError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
+from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
-from maskhand.steps import data, evaluate, step_inputs, train
+from maskhand.steps import data, evaluate, step_inputs, synthetic, train
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
 from maskhand.tracking import Tracker
@@ -56,6 +58,42 @@ def test_the_fingerprint_of_raw_data_follows_annotations_not_pictures(tmp_path: 
     assert second != first
     (tmp_path / "more.json").write_text("{}")
     assert step_inputs.raw_fingerprint(str(tmp_path)) not in (first, second)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "deepest"),
+    [
+        ("hamer_tars", "freihand-train", "hamer_training_data/dataset_tars/freihand-train/*.tar"),
+        ("ho3d_v2", "train", "train/*/meta/*.pkl"),
+        ("dexycb", "s0_train", "*/*/*/labels_*.npz"),
+    ],
+)
+def test_the_fingerprint_sees_every_label_file_of_a_published_layout(
+    name: str, split: str, deepest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKHAND_MANO_DIR", str(licensed_folder(tmp_path / "mano")))
+    spec = load_spec(name)
+    root = WRITERS[spec.layout](tmp_path / "raw", spec, split, 6).raw_dir
+    labels = [path for path in root.rglob("*.*") if path.suffix not in (".jpg", ".png") and path.is_file()]
+    assert set(root.glob(deepest)) & set(labels)
+    seen = {step_inputs.raw_fingerprint(str(root))}
+    for path in labels:
+        os.utime(path, ns=(1, 1))
+        seen.add(step_inputs.raw_fingerprint(str(root)))
+    assert len(seen) == len(labels) + 1
+
+
+def test_the_fingerprint_follows_links_and_ends(tmp_path: Path) -> None:
+    raw, elsewhere = tmp_path / "raw", tmp_path / "elsewhere"
+    for folder in (raw, elsewhere):
+        folder.mkdir()
+    (elsewhere / "joints.json").write_text("{}")
+    (raw / "train").symlink_to(elsewhere)
+    (elsewhere / "above").symlink_to(raw)
+    (raw / "gone.json").symlink_to(tmp_path / "nothing")
+    first = step_inputs.raw_fingerprint(str(raw))
+    (elsewhere / "joints.json").write_text("{ }")
+    assert step_inputs.raw_fingerprint(str(raw)) != first
 
 
 def test_what_shards_are_made_of_is_the_card_and_the_hand_model(
@@ -245,7 +283,8 @@ def test_the_places_of_the_environment_hold_in_every_process(tmp_path: Path, mon
 def test_synthetic_data_asked_for_otherwise_needs_rebuild(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path, str(tmp_path / "shards"))
     told: list[float] = []
-    ask = lambda hands, rebuild: data.synthesise(workspace, hands, 0, 2, 0, lambda d, t, _="": told.append(d), rebuild)  # noqa: E731
+    tell = lambda done, _total, _text="": told.append(done)  # noqa: E731
+    ask = lambda hands, rebuild: synthetic.synthesise(workspace, hands, 0, 2, 0, tell, rebuild)  # noqa: E731
     first = ask(1, False)
     assert told == [1] and first.numbers["hands"] == 1
     assert ask(1, False) == first and told == [1], "a finished data set is kept"

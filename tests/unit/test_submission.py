@@ -16,7 +16,6 @@ from hand_sets import make_samples, write_set
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import benchmarks, load_spec
-from maskhand.config import load_recipe
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS
 from maskhand.evaluation import pieces
 from maskhand.evaluation.metrics.alignment import procrustes_align
@@ -31,8 +30,10 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
+from maskhand.recipe_files import load_recipe
 from maskhand.shards.build import serial_map
 from maskhand.steps import evaluate as evaluate_step
+from maskhand.steps import registration
 from maskhand.steps.reevaluate import Measured, measure
 from maskhand.steps.score import score
 from maskhand.tracking import ModelVersion, Promotion, Tracker
@@ -201,8 +202,8 @@ def test_a_set_of_2d_keypoints_alone_is_evaluated_and_its_model_registered(
     version = ModelVersion("maskhand", 1)
     monkeypatch.setattr(Tracker, "register_model", lambda self, _, __, metrics, ___: asked.append(metrics) or version)
     monkeypatch.setattr(Tracker, "promote", lambda self, version: Promotion(version, ("challenger",), "not a number"))
-    monkeypatch.setattr(evaluate_step, "track", lambda *_: "run")
-    registered = evaluate_step.register(home, str(folder), receipt.uri, "run")
+    monkeypatch.setattr(registration, "track", lambda *_: "run")
+    registered = registration.register(home, str(folder), receipt.uri, "run")
     assert all(np.isnan(value) for value in asked[0].values()) and not set(asked[0]) & set(registered.numbers)
 
 
@@ -222,7 +223,7 @@ def test_a_partial_benchmark_is_reported_without_its_submission(bundle: ModelBun
     write_set(home.shard_set("dexycb/s0_val"), SAMPLES[:2])
     other = evaluate_step.evaluate(home, str(folder), ["dexycb/s0_val"], silent)
     assert len({receipt.folder, otherwise.folder, other.folder}) == 3, "no report writes over another"
-    run_id = evaluate_step.track(home, receipt)
+    run_id = registration.track(home, receipt)
     (kept,) = Tracker.of(home).history("evaluation")
     assert kept.run_id == run_id and kept.metrics[f"eval/{name}/T2/pa_mpjpe_mm"] > 0
 

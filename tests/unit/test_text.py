@@ -14,7 +14,7 @@ import torch
 from model_parts import random_batch, random_poses, small_recipe
 from torch import Tensor, nn
 
-from maskhand.config import ConfigError, Recipe, SamplerConfig, TextConfig, load_recipe
+from maskhand.config import ConfigError, Recipe, SamplerConfig, TextConfig
 from maskhand.evaluation.pseudo_truth import annotate_by_model
 from maskhand.evaluation.text_to_mesh import Called, text_to_mesh
 from maskhand.generate import generate_files, hands_from_text
@@ -30,6 +30,7 @@ from maskhand.models.text_encoder import ByteTextEncoder, TextTokens
 from maskhand.models.text_transformer import TextTransformer
 from maskhand.models.vq_mano import VQMano
 from maskhand.predict import predict_hands
+from maskhand.recipe_files import load_recipe
 from maskhand.synth.letters import UPRIGHT, letter_pose
 from maskhand.text import CLIP_VOCABULARY, ClipVocabulary, TextError, caption_ids, caption_of
 from maskhand.training.losses import tokenizer_losses

@@ -11,7 +11,7 @@ import pytest
 import torch
 from training_fakes import batches, new_tokenizer, poses, small_recipe
 
-from maskhand.config import ConfigError, OptimConfig
+from maskhand.config import OptimConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import geodesic_rad
 from maskhand.models.bundle import ModelBundle
@@ -102,7 +102,7 @@ def test_a_killed_run_resumes_to_the_same_losses_and_weights(kind: str, tmp_path
 
 def test_stages_and_precisions_train_alike(tmp_path: Path) -> None:
     losses = {}
-    for stage, precision in ((1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16")):
+    for stage, precision in ((1, "fp32"), (2, "fp32"), (1, "bf16")):
         recipe = small_recipe(f"engine.zero_stage={stage}", f"engine.precision={precision}")
         folder = tmp_path / f"{stage}{precision}"
         curve = _train("tokenizer", recipe, folder)
@@ -110,15 +110,12 @@ def test_stages_and_precisions_train_alike(tmp_path: Path) -> None:
         exported = load_tokenizer(folder / "step-000000012" / "export").state_dict()
         assert all(weight.dtype in (torch.float32, torch.int64) for weight in exported.values())
     assert losses[2, "fp32"] == pytest.approx(losses[1, "fp32"], rel=1e-6)
-    assert losses[3, "fp32"] == pytest.approx(losses[1, "fp32"], rel=1e-6)
     assert losses[1, "bf16"] == losses[1, "fp32"], "the tokenizer is fp32 whatever is asked"
     halves = [
         _train("transformer", small_recipe(f"engine.precision={precision}"), tmp_path / precision)[12]["train/loss"]
         for precision in ("fp32", "bf16")
     ]
     assert halves[1] == pytest.approx(halves[0], rel=0.02) and halves[1] != halves[0]
-    with pytest.raises(ConfigError, match="choose 1 or 2"):
-        _train("transformer", small_recipe("engine.zero_stage=3"), tmp_path / "refused")
 
 
 def test_the_tokenizer_stays_as_it_was_while_the_transformer_trains(tmp_path: Path) -> None:

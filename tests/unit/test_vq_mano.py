@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -139,8 +140,23 @@ def _train_quantizer(rank: int, world: int) -> dict[str, torch.Tensor]:
 
 
 def _rank(rank: int, world: int, folder: str) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    _join(rank, world, folder)
     torch.save(_train_quantizer(rank, world), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def _join(rank: int, world: int, folder: str) -> None:
+    rendezvous, patience = f"file://{folder}/rendezvous", timedelta(seconds=20)
+    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world, timeout=patience)
+
+
+def _measure_on_rank_0_alone(rank: int, world: int, folder: str) -> None:
+    _join(rank, world, folder)
+    if rank == 0:
+        quantizer = Quantizer(4, 1, 0.99, 20, 1.0).eval()
+        quantizer.codebook.copy_(torch.arange(4.0)[:, None])
+        assert quantizer(torch.arange(4.0).view(1, 4, 1)).perplexity.item() == pytest.approx(4)
+    distributed.barrier()
     distributed.destroy_process_group()
 
 
@@ -153,6 +169,11 @@ def test_codebook_is_the_same_on_all_ranks_and_for_any_number_of_them(tmp_path: 
         assert torch.equal(first[name], second[name]), name
         assert torch.allclose(first[name], value, atol=1e-5), name
     assert alone["codebook"].abs().sum() > 0
+
+
+@pytest.mark.slow
+def test_a_rank_may_measure_while_the_others_wait(tmp_path: Path) -> None:
+    multiprocessing.spawn(_measure_on_rank_0_alone, (2, str(tmp_path)), nprocs=2)
 
 
 def test_frozen_tokenizer_passes_gradients_through_but_takes_none() -> None:

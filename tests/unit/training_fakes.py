@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from maskhand.batch import HandBatch
-from maskhand.config import Recipe, load_recipe
+from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.vq_mano import VQMano
+from maskhand.recipe_files import load_recipe
 
 SMALL = (
     "data.crop_px=64",

@@ -1,0 +1,88 @@
+"""The steps after an evaluation: track it, register the model and let the gate decide about its alias."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from maskhand import storage
+from maskhand.steps.evaluate import SUBMISSION, model_folder, read_summary
+from maskhand.steps.receipt import Receipt
+from maskhand.steps.train import flow_tags
+from maskhand.workspace import Workspace
+
+if TYPE_CHECKING:
+    from maskhand.tracking import Tracker
+
+
+def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) -> str:
+    """Write an evaluation's numbers, tables and contact sheets into a tracked run; returns the run's id.
+
+    `run_id`: the training that made the model; None: a run of its own.
+    """
+    from maskhand.models.bundle import ModelBundle
+    from maskhand.tracking import Lineage, Tracker
+
+    summary, tracker = read_summary(evaluation), Tracker.of(workspace)
+    if run_id is not None:
+        _log(tracker, run_id, summary)
+        return run_id
+    recipe = ModelBundle.load(model_folder(workspace, summary["model"])).recipe
+    lineage = [Lineage(name, result["set"], result["data_digest"]) for name, result in summary["sets"].items()]
+    tags = {"model": summary["model"], "model_digest": summary["model_digest"], **flow_tags()}
+    with tracker.ending(tracker.start_run("evaluation", recipe, tags, lineage)) as run_id:
+        _log(tracker, run_id, summary)
+    return run_id
+
+
+def _log(tracker: Tracker, run_id: str, summary: Mapping[str, Any]) -> None:
+    for name, result in summary["sets"].items():
+        for row in result["rows"]:
+            predictor = row["name"].replace("=", "").replace(" ", "_")
+            values = {k: v for k, v in row["metrics"].items() if v is not None}
+            tracker.log_metrics(run_id, {f"eval/{name}/{predictor}/{metric}": v for metric, v in values.items()})
+        for file, uri in result["files"].items():
+            if not file.startswith(SUBMISSION):  # as large as the benchmark, and made again by the same command
+                tracker.log_file(run_id, uri, f"evaluation/{name}")
+    tracker.log_file(run_id, summary["page"], "evaluation")
+
+
+def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str) -> Receipt:
+    """Register the exported folder `model`, evaluated in `evaluation_uri`, made by run `run_id`; then the gate decides.
+
+    The first set of the evaluation is the gate's. The receipt names `registered.json` beside the evaluation.
+    """
+    from maskhand.tracking import Tracker
+
+    evaluation = Receipt.of(evaluation_uri)
+    uri = storage.join(evaluation.folder, "registered.json")
+    asked = {"evaluation_digest": evaluation.digest, "run_id": run_id}
+    if storage.exists(uri):
+        facts = json.loads(storage.read_bytes(uri))
+        if asked.items() <= facts.items():
+            return Receipt.of(uri, **facts)  # the same model, measured alike, needs no second version
+    track(workspace, evaluation, run_id)
+    result = next(iter(read_summary(evaluation)["sets"].values()))
+    by_iterations = {row["iterations"]: _number(row["metrics"]["pa_mpjpe_mm"]) for row in result["rows"]}
+    metrics = {
+        "pa_mpjpe_mm": by_iterations[max(t for t in by_iterations if t is not None)],
+        "mean_pose_pa_mpjpe_mm": by_iterations.get(None, math.nan),
+    }
+    tracker = Tracker.of(workspace)
+    decision = tracker.promote(tracker.register_model(model, run_id, metrics, result["data_digest"]))
+    facts = {
+        "model": decision.version.uri,
+        "aliases": ", ".join(decision.aliases),
+        "reason": decision.reason,
+        **{name: value for name, value in metrics.items() if math.isfinite(value)},
+        **asked,
+    }
+    storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
+    return Receipt.of(uri, **facts)
+
+
+def _number(value: float | None) -> float:
+    """What `result.json` writes as null is NaN: the set has no such ground truth."""
+    return math.nan if value is None else value

@@ -1,0 +1,109 @@
+"""The steps that make pictures on this machine: the synthetic hands, and letters with their shards and sidecars."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from maskhand.progress import Progress
+from maskhand.shards.layout import MANO
+from maskhand.steps.data import annotate_keypoints, part_receipt, shard
+from maskhand.steps.receipt import Receipt
+from maskhand.workspace import Workspace
+
+SYNTHETIC = "freihand_synth"
+"""The data set of the catalogue that this machine renders itself."""
+LETTERS = "asl_alphabet_synth"
+LETTER_SPLITS = ("letters_train", "letters_test")
+LETTER_DETECTOR = "litert-hand"
+"""The same for text to mesh: its data set, the splits that are used, whose 2D keypoints."""
+PER_LETTER = 20
+"""Pictures of each letter, unless asked for otherwise."""
+
+
+def synthesise(
+    workspace: Workspace,
+    hands: int,
+    evaluation_hands: int,
+    mocap_poses: int,
+    seed: int,
+    progress: Progress,
+    rebuild: bool = False,
+) -> Receipt:
+    """Render the synthetic data set into WORKSPACE/raw/freihand_synth.
+
+    Each training hand gets as many pictures as the set's card says. `rebuild` replaces one that was asked for with
+    other numbers; without it that is an error.
+    """
+    from maskhand.catalog import load_spec
+    from maskhand.synth.freihand_layout import write_freihand_synth
+
+    folder = workspace.raw / SYNTHETIC
+    write = partial(
+        write_freihand_synth,
+        folder,
+        train=hands,
+        evaluation=evaluation_hands,
+        mocap=mocap_poses,
+        seed=seed,
+        versions=load_spec(SYNTHETIC).images_per_annotation.get("training", 1),
+        workers=available_cores(),
+        progress=lambda done, total: progress(done, total, f"{done} hands"),
+    )
+    _write_raw(write, folder, rebuild)
+    return Receipt.of(str(folder / "synth.json"), hands=hands, evaluation_hands=evaluation_hands, seed=seed)
+
+
+def _write_raw(write: Callable[[], object], folder: Path, rebuild: bool) -> None:
+    """Make a synthetic set; `rebuild` replaces one that was asked for with other numbers (SynthError without it)."""
+    from maskhand.synth.freihand_layout import SynthError
+
+    try:
+        write()
+    except SynthError:
+        if not rebuild:
+            raise
+        shutil.rmtree(folder)
+        write()
+
+
+def available_cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def alphabet(
+    workspace: Workspace, per_letter: int, seed: int, progress: Progress, rebuild: bool = False
+) -> list[Receipt]:
+    """Synthetic ASL letters into WORKSPACE/raw/asl_alphabet_synth, then their shards, keypoints and MANO targets.
+
+    The receipts name the manifests of the `mano` parts. `rebuild` replaces letters that were asked for with other
+    numbers; without it they are an error.
+    """
+    from maskhand.cluster.map import map_shards
+    from maskhand.cluster.session import ray_session
+    from maskhand.synth.letters import annotate_rendered, write_letters
+
+    folder = workspace.raw / LETTERS
+    write = partial(
+        write_letters,
+        folder,
+        per_letter=per_letter,
+        seed=seed,
+        workers=available_cores(),
+        progress=lambda done, total: progress(done, total, f"{done} letters"),
+    )
+    _write_raw(write, folder, rebuild)
+    receipts = []
+    with ray_session():
+        for split in LETTER_SPLITS:
+            name = f"{LETTERS}/{split}"
+            shard(workspace, LETTERS, split, None, progress, rebuild=True)
+            annotate_keypoints(workspace, name, LETTER_DETECTOR, progress, rebuild=True)
+            set_uri = workspace.shard_set(name)
+            manifest = annotate_rendered(set_uri, folder, mapper=map_shards, rebuild=True)
+            receipts.append(part_receipt(set_uri, MANO, manifest))
+    return receipts
