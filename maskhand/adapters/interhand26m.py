@@ -16,17 +16,17 @@ from maskhand.adapters.base import (
     RawPlan,
     any_exists,
     axes_to_opencv,
-    box_around,
     combined_digest,
     first_existing,
+    hand_sample,
     joint_order,
     numbers,
-    read_json,
     read_picture,
     spot_check,
 )
 from maskhand.adapters.interhand26m_tables import FrameFits, FrameJoints, read_hands
 from maskhand.adapters.mano_pose import mano_reader
+from maskhand.adapters.split_files import read_json
 from maskhand.adapters.tables import Computed
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import Side
@@ -116,26 +116,15 @@ class InterHandLayout:
         where = f"{key}: {raw['files']['joint_3d']}"
         world = numbers(where, "world_coord", raw["joints"]["world_coord"], (42, 3)) * self.spec.metres_per_unit
         world = world[_FIRST_JOINT[side] :][:21][joint_order(self.spec)]
-        joints = (world - position_m) @ rotation.T
-        # Joints without annotation hold a dummy position; zeros with a zero flag cannot be mistaken for one.
-        joints = np.where(valid[:, None], joints, 0.0)
-        joints_2d = np.zeros((21, 2))
-        joints_2d[valid] = camera.project(joints[valid])
-        return HandSample(
-            key=key,
-            dataset=self.spec.name,
-            image=picture.data,
-            image_format=picture.format,
-            image_size_px=picture.size_px,
+        return hand_sample(
+            self.spec,
+            item,
+            picture,
             side=side,
-            box_xyxy_px=box_around(joints_2d[valid]),
             camera=camera,
-            joints_2d_px=joints_2d.astype(np.float32),
-            joints_2d_conf=valid.astype(np.float32),
-            joints_cam_m=joints.astype(np.float32),
+            joints_cam_m=(world - position_m) @ rotation.T,
             joints_3d_valid=valid,
             mano=self._pose(key, raw, side, rotation, position_m),
-            origin=dict(item.origin),
         )
 
     def _valid(self, key: str, raw: Mapping[str, Any], side: Side) -> np.ndarray:
