@@ -29,13 +29,12 @@ from maskhand.adapters.mano_pose import mano_reader
 from maskhand.adapters.split_files import read_json
 from maskhand.adapters.tables import Computed
 from maskhand.catalog import DatasetSpec
-from maskhand.conventions import Side
+from maskhand.conventions import INTERHAND_HANDS, Side
 from maskhand.sample import Camera, HandPose, HandSample, SampleError
 
 VERSION = 1
 """Raise it when the conversion changes, so that shards are built anew."""
 
-_FIRST_JOINT: dict[Side, int] = {"right": 0, "left": 21}
 _FILES = {"data": "pictures and boxes", "camera": "cameras", "joint_3d": "joints"}
 
 
@@ -115,7 +114,7 @@ class InterHandLayout:
             raise SampleError("wrong_size", f"{where}: expected a picture of {raw['size']}, it is {picture.size_px}")
         where = f"{key}: {raw['files']['joint_3d']}"
         world = numbers(where, "world_coord", raw["joints"]["world_coord"], (42, 3)) * self.spec.metres_per_unit
-        world = world[_FIRST_JOINT[side] :][:21][joint_order(self.spec)]
+        world = world[INTERHAND_HANDS[side]][joint_order(self.spec)]
         return hand_sample(
             self.spec,
             item,
@@ -136,7 +135,7 @@ class InterHandLayout:
         both = numbers(data, "joint_valid", raw["joint_valid"], shape) * numbers(
             joint_3d, "joint_valid", raw["joints"]["joint_valid"], shape
         )
-        valid = (both[:, 0] > 0)[_FIRST_JOINT[side] :][:21][joint_order(self.spec)]
+        valid = (both[:, 0] > 0)[INTERHAND_HANDS[side]][joint_order(self.spec)]
         if not valid[0]:
             raise SampleError(
                 "wrist_not_annotated",

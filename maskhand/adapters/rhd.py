@@ -26,13 +26,11 @@ from maskhand.adapters.base import (
 from maskhand.adapters.label_files import field
 from maskhand.adapters.split_files import SplitFile, read_pickle
 from maskhand.catalog import DatasetSpec
-from maskhand.conventions import Side
+from maskhand.conventions import RHD_HANDS
 from maskhand.sample import Camera, HandSample, SampleError
 
 VERSION = 1
 """Raise it when the conversion changes, so that shards are built anew."""
-
-_FIRST_JOINT: dict[Side, int] = {"left": 0, "right": 21}
 
 
 class RhdLayout:
@@ -48,7 +46,7 @@ class RhdLayout:
         uri = first_existing([self._annotation_uri()], "the annotations")
         file = read_pickle(uri)
         annotations = _annotations(file)
-        ids, sides = sorted(annotations), tuple(_FIRST_JOINT)
+        ids, sides = sorted(annotations), tuple(RHD_HANDS)
 
         def item(position: int) -> Item:
             image_id, side = ids[position // len(sides)], sides[position % len(sides)]
@@ -68,8 +66,7 @@ class RhdLayout:
         where = f"{key}: {item.annotation['file']}"
         if not isinstance(fields, dict):
             raise SampleError("wrong_shape", f"{where}: the annotation is a {type(fields).__name__}, expected fields")
-        own = slice(_FIRST_JOINT[side], _FIRST_JOINT[side] + 21)
-        order = joint_order(self.spec)
+        own, order = RHD_HANDS[side], joint_order(self.spec)
         uv_vis = numbers(where, "uv_vis", field(where, fields, "uv_vis"), (42, 3))[own][order]
         visible = uv_vis[:, 2] > 0
         if not visible.any():

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhand.conventions import FINGERTIP_VERTICES
+from maskhand.conventions import FINGERTIP_VERTICES, FIRST_MANO_JOINT
 from maskhand.synth.surface import HandSurface, incidence_matrix, vertex_normals
 
 Array = NDArray[np.float32]
@@ -21,9 +21,6 @@ TEXELS_PER_EDGE = 4
 NOISE_FIELDS = 6
 PAINT_SEED = 1
 CURVE_REACH_M = 0.015
-
-# MANO's finger order, first joint of each; FINGERTIP_VERTICES counts from the thumb
-_FIRST_JOINT = {"thumb": 13, "index": 1, "middle": 4, "ring": 10, "little": 7}
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def paint(surface: HandSurface, axes: NDArray[np.float64]) -> SkinMaps:
         for name in ("blush", "crease", "wrinkle", "nail", "nail_edge", "nail_free", "tendon")
     }
     wobble = 0.0004 * _value_noise(p / 0.008, rng)
-    for i, (finger, first) in enumerate(_FIRST_JOINT.items()):
+    for i, (finger, first) in enumerate(FIRST_MANO_JOINT.items()):
         chain = np.concatenate([joints[first : first + 3], tips[i : i + 1]])
         own = weights[:, first : first + 3].sum(1) > 0.15
         _paint_finger(maps, finger, p, facing, palmar, chain, axes[first : first + 3], own, wobble)
