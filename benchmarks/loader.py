@@ -40,7 +40,7 @@ from maskhand.shards import mixture
 from maskhand.shards.codec import encode_sample
 from maskhand.shards.layout import FORMAT_VERSION, IMAGES, keypoint_part, manifest_uri, shard_name
 from maskhand.shards.manifest import Manifest, entries_and_rejects
-from maskhand.shards.reader import ShardSample, iterate_samples
+from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.writer import write_shard
 
@@ -154,7 +154,9 @@ def usual_loader(folder: Path, weights: Mapping[str, float], seed: int) -> Itera
 def _usual_sample(entry: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     facts = json.loads(entry["json"])
     labels = dict(np.load(io.BytesIO(entry["npz"])))
-    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(entry["jpg"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    bgr = cv2.imdecode(np.frombuffer(entry["jpg"], np.uint8), cv2.IMREAD_COLOR)
+    assert bgr is not None
+    image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     width = image.shape[1]
     x0, y0, x1, y1 = facts["box_xyxy_px"]
     points, points_3d = labels["joints_2d_px"].copy(), labels["joints_cam_m"] - labels["joints_cam_m"][:1]
@@ -257,7 +259,7 @@ def measure(case: str) -> None:
 
 def _files(uri: str) -> Iterator[np.ndarray]:
     """The pictures of a set, for ever."""
-    return itertools.cycle([np.frombuffer(row.sample.image, np.uint8) for row in iterate_samples(uri)])
+    return itertools.cycle([np.frombuffer(row.sample.image, np.uint8) for row in ShardSet.open(uri)])
 
 
 def main() -> None:

@@ -106,7 +106,7 @@ def _joints(result: EvaluationResult) -> Figure:
         table = _of(result, name)
         bars.append((name, np.array([table[f"pa_mm.{joint}"].mean() for joint in OPENPOSE_21]), style))
     names = [joint.replace("_", " ") for joint in OPENPOSE_21]
-    return Figure("Error by joint", charts.bars(names, bars, "mean error after Procrustes, mm"), "", True)
+    return Figure("Error by joint", charts.bars(names, bars, "mean error after Procrustes, mm"), "", tall=True)
 
 
 def _confidence(table: pd.DataFrame) -> list[Figure]:
