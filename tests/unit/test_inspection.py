@@ -211,11 +211,11 @@ def test_captions_say_what_rings_and_colours_mean(
 
 def test_the_box_is_outlined_on_its_own_colour() -> None:
     hand = make_samples(1)[0]
-    yellow = cv2.imencode(".png", np.full((160, 200, 3), sheet._BOX_RGB[::-1], np.uint8))[1].tobytes()
-    tile = sheet._whole(decode_rgb(dataclasses.replace(hand, image=yellow)), hand.box_xyxy_px)
+    yellow = cv2.imencode(".png", np.full((160, 200, 3), sheet.BOX_RGB[::-1], np.uint8))[1].tobytes()
+    tile = sheet.boxed_picture(decode_rgb(dataclasses.replace(hand, image=yellow)), hand.box_xyxy_px)
     x0, y0, _, y1 = np.rint((hand.box_xyxy_px + 0.5) * tile.shape[1] / 200 - 0.5).astype(int)
     across = tile[(y0 + y1) // 2, max(0, x0 - 6) : x0 + 7].astype(int).sum(-1)
-    assert across.min() < 0.6 * sum(sheet._BOX_RGB)
+    assert across.min() < 0.6 * sum(sheet.BOX_RGB)
 
 
 def test_the_step_writes_both_files_and_a_table(shard_set: tuple[str, list[HandSample]], tmp_path: Path) -> None:
