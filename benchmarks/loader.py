@@ -38,7 +38,7 @@ from maskhand.loading.loader import train_batches
 from maskhand.sample import Camera, HandPose, HandSample
 from maskhand.shards import mixture
 from maskhand.shards.codec import encode_sample
-from maskhand.shards.layout import FORMAT_VERSION, IMAGES, keypoint_part, manifest_uri, shard_name
+from maskhand.shards.layout import IMAGES, keypoint_part, manifest_uri, shard_name
 from maskhand.shards.manifest import Manifest, entries_and_rejects
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
@@ -76,7 +76,7 @@ def write_set(uri: str, size: str) -> int:
         for n in range(count // shard)
     ]
     entries, rejects = entries_and_rejects(records)
-    manifest = Manifest(IMAGES, "benchmark", size, FORMAT_VERSION, "benchmark", count, count, rejects, entries)
+    manifest = Manifest(IMAGES, "benchmark", size, "benchmark", count, count, rejects, entries)
     storage.write_bytes_atomic(manifest_uri(part), manifest.to_json())
     build_sidecar(uri, keypoint_part("benchmark"), Annotator("benchmark", "1"), _keypoints)
     build_sidecar(uri, "mano", Annotator("benchmark", "1"), _mano)

@@ -18,9 +18,9 @@ import numpy as np
 from maskhand.annotate.detectors import KeypointDetector, load_detector
 from maskhand.annotate.pictures import decode_rgb
 from maskhand.sample import SampleError
-from maskhand.shards.build import Mapper, OnShard, serial_map
 from maskhand.shards.layout import keypoint_part
 from maskhand.shards.manifest import Manifest
+from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.read_ahead import in_order
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar

@@ -25,9 +25,9 @@ from maskhand.conventions import FINGERTIP_VERTICES, FINGERTIPS, MIRROR_AXIS_ANG
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.sample import HandPose, HandSample, SampleError
-from maskhand.shards.build import Mapper, OnShard, serial_map
 from maskhand.shards.layout import IMAGES, MANO, TargetSource
 from maskhand.shards.manifest import Manifest, read_manifest
+from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
 
