@@ -88,7 +88,7 @@ def annotate_keypoints(
 ) -> Manifest:
     """Annotate every shard of a set that is not annotated yet.
 
-    assets: folder of the detector's model files (fetched there when missing, see `maskhand.assets`). The manifest names
+    assets: folder of the detector's model files (fetched there when missing, see `fetched_models`). The manifest names
     the detector and its version. Raises ShardError when the part was made by another version (`rebuild=True` replaces
     it), AssetError when the model cannot be had.
     """

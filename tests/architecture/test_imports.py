@@ -39,7 +39,8 @@ MAY_USE = {
     "s3": (),
     "replacement": (),
     "storage": ("s3", "replacement"),
-    "assets": ("storage",),
+    "fetched_models": ("storage",),
+    "assets": ("fetched_models",),
     "catalog": ("conventions",),
     "hand": ("conventions", "sample"),
     # numpy only: MANO's mean pose, and the unpickler
@@ -54,6 +55,7 @@ MAY_USE = {
         "catalog",
         "storage",
         "assets",
+        "fetched_models",
         "device",
         "models.torchvision_shim",
     ),
