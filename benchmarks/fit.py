@@ -130,18 +130,23 @@ def main() -> None:
     noise_m = rng.normal(0, 0.005, truth.joints_m.shape)
     box_px = np.ptp(truth.joints_px, axis=1).max(1)[:, None, None]
     noise_px = 0.015 * box_px * rng.standard_normal(truth.joints_px.shape)
+    seen, unseen = np.ones(truth.joints_m.shape[:2]), np.zeros(truth.joints_m.shape[:2])
+
+    def observed(noise_m: float | np.ndarray, in_3d: np.ndarray, noise_px: float | np.ndarray, in_2d: np.ndarray):
+        return Observed(truth.joints_m + noise_m, in_3d, truth.joints_px + noise_px, in_2d, truth.K_px)
+
     observations = {
-        "3D, exact": Observed.of_joints(truth.joints_m),
-        "3D, 5 mm noise per axis": Observed.of_joints(truth.joints_m + noise_m),
-        "2D, exact": Observed.of_keypoints(truth.joints_px, truth.K_px),
-        "2D, 1.5 % of the box noise": Observed.of_keypoints(truth.joints_px + noise_px, truth.K_px),
+        "3D, exact": observed(0.0, seen, 0.0, unseen),
+        "3D, 5 mm noise per axis": observed(noise_m, seen, 0.0, unseen),
+        "2D, exact": observed(0.0, unseen, 0.0, seen),
+        "2D, 1.5 % of the box noise": observed(0.0, unseen, noise_px, seen),
     }
     print(f"{given.hands} hands; mean and largest over hands")
     print("| from | joints mm | max | vertices mm | max | px | max | PA joints mm | hands/min on one core |")
     print("|---|---|---|---|---|---|---|---|---|")
     speeds = {}
-    for name, observed in observations.items():
-        fits, seconds = timed(fitter, observed)
+    for name, given_hands in observations.items():
+        fits, seconds = timed(fitter, given_hands)
         speeds[name] = report(name, seconds, *mesh(fits.pose_aa, fits.betas, fits.transl_cam_m), truth)
     start = time.process_time()
     joints, vertices = zip(*(one_by_one(hand) for hand in truth.joints_m[: given.peer_hands]), strict=True)

@@ -39,9 +39,9 @@ from maskhand.recipe_files import load_recipe
 from maskhand.sample import Camera, HandPose, HandSample
 from maskhand.shards import mixture
 from maskhand.shards.codec import encode_sample
-from maskhand.shards.layout import FORMAT_VERSION, IMAGES, keypoint_part, manifest_uri, shard_name
+from maskhand.shards.layout import IMAGES, keypoint_part, manifest_uri, shard_name
 from maskhand.shards.manifest import Manifest, entries_and_rejects
-from maskhand.shards.reader import ShardSample, iterate_samples
+from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.writer import write_shard
 
@@ -77,7 +77,7 @@ def write_set(uri: str, size: str) -> int:
         for n in range(count // shard)
     ]
     entries, rejects = entries_and_rejects(records)
-    manifest = Manifest(IMAGES, "benchmark", size, FORMAT_VERSION, "benchmark", count, count, rejects, entries)
+    manifest = Manifest(IMAGES, "benchmark", size, "benchmark", count, count, rejects, entries)
     storage.write_bytes_atomic(manifest_uri(part), manifest.to_json())
     build_sidecar(uri, keypoint_part("benchmark"), Annotator("benchmark", "1"), _keypoints)
     build_sidecar(uri, "mano", Annotator("benchmark", "1"), _mano)
@@ -155,7 +155,9 @@ def usual_loader(folder: Path, weights: Mapping[str, float], seed: int) -> Itera
 def _usual_sample(entry: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     facts = json.loads(entry["json"])
     labels = dict(np.load(io.BytesIO(entry["npz"])))
-    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(entry["jpg"], np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    bgr = cv2.imdecode(np.frombuffer(entry["jpg"], np.uint8), cv2.IMREAD_COLOR)
+    assert bgr is not None
+    image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     width = image.shape[1]
     x0, y0, x1, y1 = facts["box_xyxy_px"]
     points, points_3d = labels["joints_2d_px"].copy(), labels["joints_cam_m"] - labels["joints_cam_m"][:1]
@@ -258,7 +260,7 @@ def measure(case: str) -> None:
 
 def _files(uri: str) -> Iterator[np.ndarray]:
     """The pictures of a set, for ever."""
-    return itertools.cycle([np.frombuffer(row.sample.image, np.uint8) for row in iterate_samples(uri)])
+    return itertools.cycle([np.frombuffer(row.sample.image, np.uint8) for row in ShardSet.open(uri)])
 
 
 def main() -> None:

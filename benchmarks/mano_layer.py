@@ -51,7 +51,7 @@ def main() -> None:
 
         def by_us(rotmats: torch.Tensor = rotmats, betas: torch.Tensor = betas) -> torch.Tensor:
             hand = ours(rotmats, betas)
-            (hand.vertices_m.square().sum() + hand.joints16_m.square().sum()).backward()
+            (hand.vertices_m.square().sum() + hand.joints_m.square().sum()).backward()
             return hand.vertices_m
 
         apart_m = (by_smplx() - by_us()).abs().max().item()

@@ -65,7 +65,8 @@ def ours(xyz: Array, verts: Array, xyz_pred: Array, verts_pred: Array) -> dict[s
 
 def direct(xyz: Array, verts: Array, xyz_pred: Array, verts_pred: Array) -> dict[str, float]:
     """The same, one sample after the other."""
-    joints, joints_aligned, raw, aligned = ([[] for _ in range(p)] for p in (21, 21, verts.shape[1], verts.shape[1]))
+    counts = (21, 21, verts.shape[1], verts.shape[1])
+    joints, joints_aligned, raw, aligned = (list[list[float]]([] for _ in range(points)) for points in counts)
     f: list[list[float]] = []
     for truth, true_mesh, guess, mesh_guess in zip(xyz, verts, xyz_pred, verts_pred, strict=True):
         _feed(joints, truth, guess)

@@ -44,7 +44,8 @@ from PIL import Image
 from maskhand import storage
 from maskhand.adapters.whole_pictures import whole_picture
 from maskhand.catalog import DatasetSpec, load_spec
-from maskhand.shards.build import build_shards, serial_map
+from maskhand.shards.build import build_shards
+from maskhand.shards.part import serial_map
 from maskhand.shards.read_ahead import in_order
 
 SHARDS, ROUNDS, READERS, PIECE = 8, 3, 4, 8

@@ -17,6 +17,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +27,16 @@ from torch import Tensor
 
 from maskhand.config import Recipe
 from maskhand.conventions import NUM_BETAS
-from maskhand.evaluation.reconstruction import code_usage, reconstruction_errors
+from maskhand.evaluation.reconstruction import reconstruction_errors
 from maskhand.hand.anatomy import pose_table, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.poses import PosePool
+from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
 from maskhand.synth.pose_prior import sample_poses
 from maskhand.training import tokenizer_loop
-from maskhand.training.checkpoint import EXPORT, DirectoryStore, load_tokenizer
+from maskhand.training.checkpoint import EXPORT, load_tokenizer
 from maskhand.training.worker import Worker
 
 TRAIN_POSES, HELD_OUT_POSES, ORIENTATIONS = 150_000, 1_000, 30
@@ -91,18 +93,37 @@ def measure(folder: Path, mano: ManoLayer) -> dict[str, dict[str, float]]:
     return rows
 
 
-class MeasuringStore(DirectoryStore):
-    """Measures every checkpoint that it keeps."""
+@torch.inference_mode()
+def code_usage(tokenizer: VQMano, poses: PosePool) -> dict[str, float]:
+    """How much of the codebook the poses use: `perplexity` (1..codes) and `unused_percent` of the codes."""
+    counts = torch.zeros(tokenizer.codebook_size)
+    for part in np.array_split(poses.pose_aa, max(len(poses) // 256, 1)):
+        codes = tokenizer.encode(axis_angle_to_matrix(torch.from_numpy(part)))
+        counts += codes.flatten().bincount(minlength=len(counts))
+    share = counts / counts.sum()
+    entropy = -(share * share.clamp_min(1e-12).log()).sum()
+    return {"perplexity": entropy.exp().item(), "unused_percent": 100 * (counts == 0).float().mean().item()}
+
+
+class MeasuringStore:
+    """Keeps the newest checkpoint and measures every one."""
 
     def __init__(self, root: Path, measured: Callable[[int, Path], None]) -> None:
-        super().__init__(root)
-        self._measured = measured
+        self._root, self._measured = root, measured
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
-        super().save(step, write)
-        with self.latest() as folder:
-            assert folder is not None
-            self._measured(step, folder / EXPORT)
+        part, final, older = self._root / "part", self._root / f"step-{step:09d}", list(self._root.glob("step-*"))
+        self._root.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        write(part)
+        part.rename(final)
+        for folder in older:
+            shutil.rmtree(folder)
+        self._measured(step, final / EXPORT)
+
+    @contextmanager
+    def latest(self) -> Iterator[Path | None]:
+        yield max(self._root.glob("step-*"), default=None)
 
 
 def train(name: str, recipe: Recipe, pool: np.ndarray, out: Path) -> Path:
@@ -112,20 +133,21 @@ def train(name: str, recipe: Recipe, pool: np.ndarray, out: Path) -> Path:
 
     def measured(step: int, folder: Path) -> None:
         spent = time.process_time() - clock["cpu_s"]
-        row = {"name": name, "step": step, "cpu_s": round(spent, 1), "sets": measure(folder, mano)}
+        sets = measure(folder, mano)
+        row = {"name": name, "step": step, "cpu_s": round(spent, 1), "sets": sets}
         with open(out / "rows.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
-        prior = row["sets"]["prior"]
+        prior = sets["prior"]
         print(f"{name:22} {step:6d} {spent:7.0f} s  " + "  ".join(f"{k} {prior[k]:.3f}" for k in prior), flush=True)
         clock["cpu_s"] += time.process_time() - clock["cpu_s"] - spent  # measuring does not count as training
 
-    def poses(first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def poses(first_step: int) -> Iterator[Tensor]:
         step = first_step
         while True:
             rows = np.random.default_rng([recipe.seed, step]).integers(
                 len(pool), size=recipe.tokenizer_training.optim.batch
             )
-            yield axis_angle_to_matrix(torch.from_numpy(pool[rows])), torch.zeros(len(rows), NUM_BETAS)
+            yield axis_angle_to_matrix(torch.from_numpy(pool[rows]))
             step += 1
 
     store = MeasuringStore(out / name.replace(", ", "_").replace(" ", "_"), measured)

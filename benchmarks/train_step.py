@@ -28,7 +28,6 @@ from maskhand.training.transformer_loop import TransformerObjective
 
 
 def random_batch(size: int, crop_px: int) -> HandBatch:
-    zeros = torch.zeros(size)
     return HandBatch(
         pixels=torch.randint(256, (size, crop_px, crop_px * 3 // 4, 4)).byte(),
         color_gain=torch.ones(size, 3),
@@ -41,8 +40,7 @@ def random_batch(size: int, crop_px: int) -> HandBatch:
         betas=torch.randn(size, 10),
         has_mano=torch.ones(size),
         crop_from_image=torch.eye(2, 3, dtype=torch.float64).expand(size, 2, 3),
-        focal_crop=zeros,
-        is_left=zeros.bool(),
+        is_left=torch.zeros(size, dtype=torch.bool),
         image_size_px=torch.full((size, 2), crop_px),
         index=torch.full((size,), -1),
         text_ids=torch.zeros(size, 0, dtype=torch.int64),

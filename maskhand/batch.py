@@ -58,8 +58,6 @@ class HandBatch(_Movable):
     """(B,) float32 in {0, 1}."""
     crop_from_image: Tensor
     """(B, 2, 3) float64, affine: pixels of the (mirrored, if left) source picture -> pixels of the square crop."""
-    focal_crop: Tensor
-    """(B,) float32, focal length in units of the crop's side; 0 when the camera is unknown."""
     is_left: Tensor
     """(B,) bool: the source hand was a left hand."""
     image_size_px: Tensor

@@ -1,4 +1,4 @@
-"""The conventions of the house, defined here and nowhere else: joint orders, fingertip vertices, axes, mirroring.
+"""The conventions of the house, defined here and nowhere else: joint orders, fingers and tips, axes, mirroring.
 
 Everything inside maskhand uses one convention, and adapters convert into it once:
 
@@ -23,21 +23,25 @@ NUM_VERTICES: Final = 778
 NUM_FACES: Final = 1538
 NUM_BETAS: Final = 10
 
+FINGERS: Final = ("thumb", "index", "middle", "ring", "little")
+"""In OpenPose's order, which is also that of tips wherever they are listed alone."""
+
 OPENPOSE_21: Final = (
     "wrist",
-    *(f"{finger}_{part}" for finger, parts in (
-        ("thumb", ("cmc", "mcp", "ip", "tip")),
-        ("index", ("mcp", "pip", "dip", "tip")),
-        ("middle", ("mcp", "pip", "dip", "tip")),
-        ("ring", ("mcp", "pip", "dip", "tip")),
-        ("little", ("mcp", "pip", "dip", "tip")),
-    ) for part in parts),
+    *(f"{finger}_{part}" for finger in FINGERS for part in (
+        ("cmc", "mcp", "ip", "tip") if finger == "thumb" else ("mcp", "pip", "dip", "tip")
+    )),
 )  # fmt: skip
 
-MANO_16: Final = (
-    "wrist",
-    *(f"{finger}{k}" for finger in ("index", "middle", "little", "ring", "thumb") for k in (1, 2, 3)),
-)
+FINGERTIPS: Final = (4, 8, 12, 16, 20)
+"""The tips among the OpenPose-21 joints."""
+
+MANO_FINGERS: Final = ("index", "middle", "little", "ring", "thumb")
+
+MANO_16: Final = ("wrist", *(f"{finger}{k}" for finger in MANO_FINGERS for k in (1, 2, 3)))
+
+FIRST_MANO_JOINT: Final = {finger: 1 + 3 * MANO_FINGERS.index(finger) for finger in FINGERS}
+"""Finger, thumb first -> the first of its three joints among MANO's 16; the others follow it."""
 
 BONES: Final = tuple(
     (0 if k == 0 else 1 + 4 * finger + k - 1, 1 + 4 * finger + k) for finger in range(5) for k in range(4)
@@ -61,8 +65,14 @@ OPENPOSE_FROM_MANO_AND_TIPS: Final = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 1
 OPENPOSE_FROM_INTERHAND: Final = (20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16)
 """Per hand of InterHand2.6M: each finger tip to base, thumb first, the wrist last."""
 
+INTERHAND_HANDS: Final[dict[Side, slice]] = {"right": slice(0, 21), "left": slice(21, 42)}
+"""Each hand's joints among the 42 of InterHand2.6M."""
+
 OPENPOSE_FROM_RHD: Final = (0, 4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17)
 """Per hand of RHD: the wrist first, then each finger tip to base, thumb first."""
+
+RHD_HANDS: Final[dict[Side, slice]] = {"left": slice(0, 21), "right": slice(21, 42)}
+"""Each hand's joints among the 42 of RHD."""
 
 JOINT_ORDERS: Final[dict[str, tuple[int, ...]]] = {
     "openpose21": tuple(range(NUM_JOINTS)),

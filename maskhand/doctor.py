@@ -45,7 +45,8 @@ class Finding:
 def examine(workspace: Workspace) -> list[Finding]:
     """Every check, in the order in which a user would mend things."""
     checks: tuple[Callable[[Workspace], Iterator[Finding]], ...] = (
-        _python, _packages, _machine, _accelerator, _ray, _prefect, _mlflow, _storage, _hand_model, _detector,
+        check_python, check_packages, check_machine, check_accelerator, check_ray, check_prefect, check_mlflow,
+        check_storage, check_hand_model, check_detector,
     )  # fmt: skip
     findings: list[Finding] = []
     for check in checks:
@@ -56,14 +57,14 @@ def examine(workspace: Workspace) -> list[Finding]:
     return findings
 
 
-def _python(_: Workspace) -> Iterator[Finding]:
+def check_python(_: Workspace) -> Iterator[Finding]:
     good = sys.version_info >= (3, 11)
     yield Finding(
         "ok" if good else "fail", "Python", platform.python_version(), "" if good else "install 3.11 or later"
     )
 
 
-def _packages(_: Workspace) -> Iterator[Finding]:
+def check_packages(_: Workspace) -> Iterator[Finding]:
     for name in PARTS:
         try:
             yield Finding("ok", name, metadata.version(name))
@@ -76,11 +77,11 @@ def _packages(_: Workspace) -> Iterator[Finding]:
         yield Finding("ok" if good else "fail", name, version, "" if good else f"{how}: install {name}<{limit}")
 
 
-def _machine(workspace: Workspace) -> Iterator[Finding]:
+def check_machine(workspace: Workspace) -> Iterator[Finding]:
     cores = available_cores()
     yield Finding("ok" if cores >= 2 else "warn", "CPU cores", str(cores), "" if cores >= 2 else "two are the least")
     folder = next(p for p in (workspace.root, *workspace.root.parents) if p.exists())
-    amounts = {"memory": _memory_bytes(), "disk": shutil.disk_usage(folder).free}
+    amounts = {"memory": memory_bytes(), "disk": shutil.disk_usage(folder).free}
     for name, amount in amounts.items():
         gib, (least, wished) = amount / 2**30, NEEDED_GIB[name]
         state: State = "fail" if gib < least else "warn" if gib < wished else "ok"
@@ -88,7 +89,7 @@ def _machine(workspace: Workspace) -> Iterator[Finding]:
         yield Finding(state, name, f"{gib:.1f} GiB{where}", "" if state == "ok" else f"{wished:g} GiB are comfortable")
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
     """What this process may use: the machine's memory or a smaller limit of its container."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
@@ -96,7 +97,7 @@ def _memory_bytes() -> int:
     return total if text == "max" else min(total, int(text))
 
 
-def _accelerator(_: Workspace) -> Iterator[Finding]:
+def check_accelerator(_: Workspace) -> Iterator[Finding]:
     import torch
 
     if torch.cuda.is_available():
@@ -105,7 +106,7 @@ def _accelerator(_: Workspace) -> Iterator[Finding]:
         yield Finding("ok", "CUDA", "none", "the tiny recipe needs none; --set engine.use_gpu=true where there is one")
 
 
-def _ray(workspace: Workspace) -> Iterator[Finding]:
+def check_ray(workspace: Workspace) -> Iterator[Finding]:
     from maskhand.cluster.session import ray_session
 
     address = os.environ.get("RAY_ADDRESS")
@@ -117,7 +118,7 @@ def _ray(workspace: Workspace) -> Iterator[Finding]:
         yield Finding("fail", "Ray", f"{type(error).__name__}: {str(error)[:120]}", advice)
 
 
-def _prefect(workspace: Workspace) -> Iterator[Finding]:
+def check_prefect(workspace: Workspace) -> Iterator[Finding]:
     url = os.environ.get("PREFECT_API_URL")
     if url is None:
         yield Finding("ok", "Prefect", f"embedded server, database in {workspace.prefect_home}")
@@ -127,7 +128,7 @@ def _prefect(workspace: Workspace) -> Iterator[Finding]:
     yield Finding("ok" if good else "fail", "Prefect", url, advice)
 
 
-def _mlflow(workspace: Workspace) -> Iterator[Finding]:
+def check_mlflow(workspace: Workspace) -> Iterator[Finding]:
     uri = workspace.mlflow_uri
     good = not uri.startswith("http") or _answers(f"{uri}/health")
     advice = "" if good else "start that server, or unset MLFLOW_TRACKING_URI for a database in the workspace"
@@ -144,7 +145,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _storage(workspace: Workspace) -> Iterator[Finding]:
+def check_storage(workspace: Workspace) -> Iterator[Finding]:
     from maskhand import storage
 
     uri = storage.join(workspace.shards_uri, ".doctor")
@@ -157,7 +158,7 @@ def _storage(workspace: Workspace) -> Iterator[Finding]:
         yield Finding("ok", "shards", f"{workspace.shards_uri} can be written")
 
 
-def _hand_model(_: Workspace) -> Iterator[Finding]:
+def check_hand_model(_: Workspace) -> Iterator[Finding]:
     from maskhand.hand.model_file import default_hand_path, load_hand_model
 
     try:
@@ -169,7 +170,7 @@ def _hand_model(_: Workspace) -> Iterator[Finding]:
         )
 
 
-def _detector(workspace: Workspace) -> Iterator[Finding]:
+def check_detector(workspace: Workspace) -> Iterator[Finding]:
     from maskhand.assets import list_assets
 
     asset = next(a for a in list_assets(workspace.assets) if a.name == "hand landmark models")

@@ -53,7 +53,7 @@ _ARRAYS = ("box_xyxy_px", "pose_aa", "betas", "transl_cam_m", "joints_cam_m", "j
 
 def _decoded(image: Any, position: int) -> np.ndarray:
     """(H, W, 3) uint8 RGB of one cell; ValueError names its position."""
-    import cv2
+    from maskhand.predict import decode_photo
 
     if isinstance(image, np.ndarray | list):
         pixels = np.asarray(image)
@@ -67,10 +67,7 @@ def _decoded(image: Any, position: int) -> np.ndarray:
             image = base64.b64decode(image, validate=True)
         except binascii.Error:
             raise ValueError(f"image {position}: {image[:80]!r} is neither a file nor base64") from None
-    decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR) if image else None
-    if decoded is None:
-        raise ValueError(f"image {position}: not a picture that can be decoded; give JPEG or PNG")
-    return np.ascontiguousarray(decoded[:, :, ::-1])
+    return decode_photo(image, f"image {position}")
 
 
 set_model(HandPredictor())

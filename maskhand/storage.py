@@ -11,12 +11,12 @@ import hashlib
 import io
 import os
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from maskhand import s3
+from maskhand.replacement import is_unfinished, replacement
 from maskhand.s3 import MissingFileError, StorageError, is_remote
 
 __all__ = [
@@ -44,7 +44,6 @@ __all__ = [
 ]
 
 _CHUNK = 1 << 20
-_TEMPORARY = ".partial"
 
 
 def join(uri: str | Path, *parts: str) -> str:
@@ -153,7 +152,7 @@ def atomic_writer(uri: str | Path) -> Iterator[Callable[[bytes], object]]:
     # Errors of the block itself are not about this file and pass as they are.
     with contextlib.ExitStack() as stack:
         with s3.sentences(uri):
-            file = stack.enter_context(_local_replacement(Path(uri)))
+            file = stack.enter_context(replacement(Path(uri)))
 
         def write(data: bytes) -> None:
             with s3.sentences(uri):
@@ -188,7 +187,7 @@ def list_uris(prefix: str | Path) -> list[str]:
 def list_sizes(prefix: str | Path) -> dict[str, int]:
     """The same files with their bytes; one request for a thousand objects instead of one each."""
     if not is_remote(prefix):
-        files = (p for p in Path(prefix).rglob("*") if not p.name.endswith(_TEMPORARY) and p.is_file())
+        files = (p for p in Path(prefix).rglob("*") if not is_unfinished(p) and p.is_file())
         return {str(p): p.stat().st_size for p in files}
     return {uri: int(entry["Size"]) for uri, entry in _objects(prefix).items()}
 
@@ -224,7 +223,7 @@ def delete(uri: str | Path) -> None:
 def clean_partial(folder: str | Path) -> None:
     """Remove what killed local writes left directly in a folder. Only call it when nobody is writing there."""
     if not is_remote(folder):
-        for path in Path(folder).glob(f".*{_TEMPORARY}"):
+        for path in filter(is_unfinished, Path(folder).glob(".*")):
             path.unlink(missing_ok=True)
 
 
@@ -233,23 +232,3 @@ def _objects(prefix: str | Path) -> dict[str, dict[str, Any]]:
     with s3.sentences(prefix):
         pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
         return {f"s3://{bucket}/{entry['Key']}": entry for page in pages for entry in page.get("Contents", ())}
-
-
-@contextlib.contextmanager
-def _local_replacement(path: Path) -> Iterator[IO[bytes]]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    # The rename itself survives a power cut only once the folder is on disk.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

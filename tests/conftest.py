@@ -23,7 +23,7 @@ os.environ |= {
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """Folder with the hand models of the embedded detector; fetched by package name once per checkout."""
-    from maskhand.assets import hand_models
+    from maskhand.fetched_models import hand_models
     from maskhand.workspace import Workspace
 
     folder = Workspace.default().assets

@@ -10,10 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 
-import numpy as np
-
 from maskhand import storage
-from maskhand.adapters.base import Item, RawDataError, RawPlan, combined_digest, read_picture, spot_check
+from maskhand.adapters.base import Item, RawDataError, RawPlan, combined_digest, hand_sample, read_picture, spot_check
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import Side
 from maskhand.sample import HandSample
@@ -77,17 +75,7 @@ class AslAlphabetLayout:
         return RawPlan(keys, item, digest, (note,) if empty else (), listed=len(found))
 
     def read(self, item: Item) -> HandSample:
-        picture = read_picture(item.key, item.image_uri)
-        return HandSample(
-            key=item.key,
-            dataset=self.spec.name,
-            image=picture.data,
-            image_format=picture.format,
-            image_size_px=picture.size_px,
-            side=self.side,
-            box_xyxy_px=np.array([0, 0, *picture.size_px], dtype=np.float32),
-            origin=dict(item.origin),
-        )
+        return hand_sample(self.spec, item, read_picture(item.key, item.image_uri), side=self.side)
 
     def _pictures(self, folder: str) -> list[tuple[str, int, str]]:
         """(sign, number, path) by sign and number; the number is 0 in the test split."""

@@ -1,28 +1,26 @@
-"""What every layout adapter offers, and the few careful readers they share."""
+"""What every layout adapter offers, and how pictures, numbers and facts of the card become a sample."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import orjson
 
 from maskhand import storage
 from maskhand.adapters.whole_pictures import whole_picture
 from maskhand.catalog import CatalogError, DatasetSpec
-from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS
-from maskhand.sample import HandSample, SampleError, all_finite
+from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS, NUM_JOINTS, Side
+from maskhand.sample import Camera, HandPose, HandSample, SampleError, all_finite
 
 Array = np.ndarray
 
 VERSION = 3
-"""Of what layouts share: this module, `whole_pictures`, `label_files`, `keypoints_2d`, `mano_pose`, `turns`, `lens`;
-`conventions`, `sample` and `hand.array_pickle`. Raise it when one of them converts differently or lets other samples
-pass, so that shards of every layout are built anew."""
+"""Of what layouts share: this module, `whole_pictures`, `split_files`, `label_files`, `keypoints_2d`, `mano_pose`,
+`turns`, `lens`; `conventions`, `sample` and `hand.array_pickle`. Raise it when one of them converts differently or lets
+other samples pass, so that shards of every layout are built anew."""
 
 MENDABLE = frozenset({"missing_image", "bad_image", "cut_image", "wrong_size", "missing_label", "bad_label"})
 """Reasons for rejection that end when one file of that hand alone is copied again; label files of a whole split are
@@ -152,35 +150,68 @@ def joint_order(spec: DatasetSpec) -> Array:
     return _ORDERS[spec.joint_order]
 
 
+def hand_sample(
+    spec: DatasetSpec,
+    item: Item,
+    picture: Picture,
+    *,
+    side: Side,
+    box_xyxy_px: Array | None = None,
+    camera: Camera | None = None,
+    joints_2d_px: Array | None = None,
+    joints_2d_conf: Array | None = None,
+    joints_2d_occluded: Array | None = None,
+    joints_cam_m: Array | None = None,
+    joints_3d_valid: Array | None = None,
+    vertices_cam_m: Array | None = None,
+    mano: HandPose | None = None,
+    more_origin: Mapping[str, Any] | None = None,
+) -> HandSample:
+    """The hand of an item, with the labels that exist; `HandSample` has their units and frames, and gets its dtypes.
+
+    Of what is not named: every joint given is annotated; where there is a camera, 2D joints are the valid 3D ones seen
+    by it; the box is the tight one around the annotated 2D joints, and the whole picture where there are none.
+    """
+    everywhere = np.ones(NUM_JOINTS, bool)
+    if joints_cam_m is not None:
+        valid = joints_3d_valid = everywhere if joints_3d_valid is None else joints_3d_valid
+        # Joints without annotation may hold a dummy position; zeros with a zero flag cannot be mistaken for one.
+        joints_cam_m = np.where(valid[:, None], joints_cam_m, 0.0)
+        if joints_2d_px is None and camera is not None:
+            joints_2d_px, joints_2d_conf = np.zeros((NUM_JOINTS, 2)), valid
+            joints_2d_px[valid] = camera.project(joints_cam_m[valid])
+    box = np.array([0, 0, *picture.size_px]) if box_xyxy_px is None else box_xyxy_px
+    if joints_2d_px is not None:
+        joints_2d_conf = everywhere if joints_2d_conf is None else joints_2d_conf
+        if box_xyxy_px is None and (joints_2d_conf > 0).any():
+            box = box_around(joints_2d_px[joints_2d_conf > 0])
+    return HandSample(
+        key=item.key,
+        dataset=spec.name,
+        image=picture.data,
+        image_format=picture.format,
+        image_size_px=picture.size_px,
+        side=side,
+        box_xyxy_px=box.astype(np.float32),
+        camera=camera,
+        joints_2d_px=_as(np.float32, joints_2d_px),
+        joints_2d_conf=_as(np.float32, joints_2d_conf),
+        joints_2d_occluded=_as(bool, joints_2d_occluded),
+        joints_cam_m=_as(np.float32, joints_cam_m),
+        joints_3d_valid=_as(bool, joints_3d_valid),
+        vertices_cam_m=_as(np.float32, vertices_cam_m),
+        mano=mano,
+        origin={**item.origin, **(more_origin or {})},
+    )
+
+
+def _as(dtype: type, values: Array | None) -> Array | None:
+    return None if values is None else values.astype(dtype)
+
+
 def box_around(points_px: Array) -> Array:
-    """(N, 2) pixels -> (4,) float32 x0, y0, x1, y1: the tight box; cropping adds its own margin."""
-    return np.concatenate([np.minimum.reduce(points_px), np.maximum.reduce(points_px)]).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class JsonFile:
-    uri: str
-    value: Any
-    sha256: str
-
-
-def read_json(uri: str) -> JsonFile:
-    """Parse an annotation file; RawDataError when it is cut or not JSON."""
-    data = storage.read_bytes(uri)
-    try:
-        return JsonFile(uri, _parsed(data), hashlib.sha256(data).hexdigest())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RawDataError(
-            f"{uri}: not valid JSON ({error}); the file holds {len(data)} bytes and was probably cut, copy it again"
-        ) from None
-
-
-def _parsed(data: bytes) -> Any:
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        # NaN is no JSON, yet Python writes it; such a number is one sample's fault and not the file's.
-        return json.loads(data)
+    """(N, 2) pixels -> (4,) x0, y0, x1, y1: the tight box; cropping adds its own margin."""
+    return np.concatenate([np.minimum.reduce(points_px), np.maximum.reduce(points_px)])
 
 
 def any_exists(uris: Sequence[str]) -> bool:

@@ -151,9 +151,9 @@ class CocoHandsLayout(ABC):
             raise SampleError("wrong_size", f"{where}: expected a picture of {raw['size']}, it is {picture.size_px}")
         # The official evaluations need the person's area and the hand's box, which nothing else of a sample tells.
         extra = {"person_area_px": raw["area"], "box_xywh_px": raw["box"]}
-        origin = {**item.origin, **{k: np.asarray(v).tolist() for k, v in extra.items() if _is_finite(v)}}
+        extra = {k: np.asarray(v).tolist() for k, v in extra.items() if _is_finite(v)}
         # v may be a fraction; as a confidence it stays one, and 1 and 2 both mean annotated.
-        return hand_in_2d(self.spec, key, where, picture, raw["side"], points[:, :2], points[:, 2], origin)
+        return hand_in_2d(self.spec, item, where, picture, raw["side"], points[:, :2], points[:, 2], more_origin=extra)
 
     def _read(self, place: str) -> tuple[_Table, str]:
         table = _Table()

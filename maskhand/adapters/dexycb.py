@@ -17,8 +17,8 @@ from maskhand.adapters.base import (
     Item,
     RawPlan,
     axes_to_opencv,
-    box_around,
     combined_digest,
+    hand_sample,
     joint_order,
     numbers,
     read_picture,
@@ -78,22 +78,14 @@ class DexYcbLayout:
         picture = read_picture(key, item.image_uri)
         camera = Camera(numbers(f"{key}: {given['K_file']}", "color", given["K"], (3, 3)))
         joints = stored[joint_order(self.spec)] * axes_to_opencv(self.spec) * self.spec.metres_per_unit
-        joints_2d = camera.project(joints)
-        return HandSample(
-            key=key,
-            dataset=self.spec.name,
-            image=picture.data,
-            image_format=picture.format,
-            image_size_px=picture.size_px,
+        return hand_sample(
+            self.spec,
+            item,
+            picture,
             side=given["side"],
-            box_xyxy_px=box_around(joints_2d),
             camera=camera,
-            joints_2d_px=joints_2d.astype(np.float32),
-            joints_2d_conf=np.ones(21, np.float32),
-            joints_cam_m=joints.astype(np.float32),
-            joints_3d_valid=np.ones(21, bool),
+            joints_cam_m=joints,
             mano=self._pose(key, label, given),
-            origin=dict(item.origin),
         )
 
     def _pose(self, key: str, label: Mapping[str, Any], given: Mapping[str, Any]) -> HandPose | None:

@@ -13,22 +13,22 @@ import numpy as np
 from maskhand import storage
 from maskhand.adapters.base import (
     Item,
-    JsonFile,
     RawDataError,
     RawPlan,
     any_exists,
     axes_to_opencv,
-    box_around,
     combined_digest,
     first_existing,
+    hand_sample,
     joint_order,
     numbers,
-    read_json,
     read_picture,
     spot_check,
 )
 from maskhand.adapters.mano_pose import mano_reader
+from maskhand.adapters.split_files import SplitFile, read_json
 from maskhand.catalog import CatalogError, DatasetSpec
+from maskhand.conventions import Side
 from maskhand.sample import Camera, HandPose, HandSample
 
 VERSION = 1
@@ -41,14 +41,15 @@ _LABELS = {"training": ("xyz", "mano"), "evaluation": ("xyz", "mano", "verts")}
 class FreiHandLayout:
     """`<split>/rgb/%08d.jpg` with lists `<split>_K.json`, `<split>_xyz.json`, ... of unique annotations."""
 
+    side: Side
+
     def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
         if spec.handedness == "both" or split not in _LABELS:
             raise CatalogError(
                 f"{spec.name}: the layout freihand has splits training and evaluation and one handedness, "
                 f"the card says {split!r} and {spec.handedness!r}"
             )
-        self.spec, self.split = spec, split
-        self.side = spec.handedness
+        self.spec, self.split, self.side = spec, split, spec.handedness
         nested = storage.join(raw_dir, "FreiHAND_pub_v2")
         self.root = nested if storage.exists(storage.join(nested, f"{split}_K.json")) else raw_dir
         parent = self.root.rsplit("/", 1)[0] if "/" in self.root else "."
@@ -87,34 +88,19 @@ class FreiHandLayout:
         return RawPlan([self._key(i) for i in range(count)], item, digest, notes, listed=count)
 
     def read(self, item: Item) -> HandSample:
-        key, given = item.key, item.annotation
-        picture = read_picture(key, item.image_uri)
+        given, scale = item.annotation, self.spec.metres_per_unit * axes_to_opencv(self.spec)
+        picture = read_picture(item.key, item.image_uri)
         camera = Camera(_stored(item, "K", (3, 3)))
-        scale = self.spec.metres_per_unit * axes_to_opencv(self.spec)
-        joints = joints_2d = vertices = None
-        box = np.array([0, 0, *picture.size_px], dtype=np.float32)  # pictures are crops around the hand
-        if "xyz" in given:
-            joints = _stored(item, "xyz", (21, 3))[joint_order(self.spec)] * scale
-            joints_2d = camera.project(joints)
-            box = box_around(joints_2d)
-        if "verts" in given:
-            vertices = _stored(item, "verts", (778, 3)) * scale
-        return HandSample(
-            key=key,
-            dataset=self.spec.name,
-            image=picture.data,
-            image_format=picture.format,
-            image_size_px=picture.size_px,
-            side=self.side,  # type: ignore[arg-type]
-            box_xyxy_px=box,
+        joints = _stored(item, "xyz", (21, 3))[joint_order(self.spec)] * scale if "xyz" in given else None
+        return hand_sample(
+            self.spec,
+            item,
+            picture,  # a crop around the hand, and so the box of hands without joints
+            side=self.side,
             camera=camera,
-            joints_2d_px=_float32(joints_2d),
-            joints_2d_conf=None if joints is None else np.ones(21, np.float32),
-            joints_cam_m=_float32(joints),
-            joints_3d_valid=None if joints is None else np.ones(21, bool),
-            vertices_cam_m=_float32(vertices),
+            joints_cam_m=joints,
+            vertices_cam_m=_stored(item, "verts", (778, 3)) * scale if "verts" in given else None,
             mano=self._pose(item, joints),
-            origin=dict(item.origin),
         )
 
     def _pose(self, item: Item, joints_cam_m: np.ndarray | None) -> HandPose | None:
@@ -125,12 +111,12 @@ class FreiHandLayout:
         return self.mano.canonical(
             theta[:48],
             theta[48:58],
-            self.side,  # type: ignore[arg-type]
+            self.side,
             camera_from_stored=np.diag(axes_to_opencv(self.spec)),
             palm_cam_m={9: joints_cam_m[9]},
         )
 
-    def _label_files(self) -> dict[str, JsonFile]:
+    def _label_files(self) -> dict[str, SplitFile]:
         files = {"K": read_json(first_existing(self._places("K"), "camera matrices"))}
         for name in _LABELS[self.split]:
             for uri in self._places(name):
@@ -142,7 +128,7 @@ class FreiHandLayout:
     def _places(self, name: str) -> list[str]:
         return [storage.join(folder, f"{self.split}_{name}.json") for folder in self.label_folders]
 
-    def _entries(self, name: str, file: JsonFile) -> Sequence[Any]:
+    def _entries(self, name: str, file: SplitFile) -> Sequence[Any]:
         if not isinstance(file.value, list) or not file.value:
             raise RawDataError(
                 f"{self.split}_{name}.json under {self.root}: expected a list with an entry per annotation"
@@ -159,7 +145,3 @@ class FreiHandLayout:
 def _stored(item: Item, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The item's entry in `<split>_<name>.json`; errors as in `numbers`."""
     return numbers(f"{item.key}: {item.annotation['files'][name]}", name, item.annotation[name], shape)
-
-
-def _float32(values: np.ndarray | None) -> np.ndarray | None:
-    return None if values is None else values.astype(np.float32)

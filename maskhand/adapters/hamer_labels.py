@@ -45,13 +45,11 @@ class HamerLabels:
         fields: dict[str, Any] = {}
         if self.keypoints_2d is not None:
             known = self.keypoints_2d[:, 2] > 0
-            fields["joints_2d_px"] = np.where(known[:, None], self.keypoints_2d[:, :2], 0).astype(np.float32)
-            fields["joints_2d_conf"] = np.clip(self.keypoints_2d[:, 2], 0, 1).astype(np.float32)
+            fields["joints_2d_px"] = np.where(known[:, None], self.keypoints_2d[:, :2], 0)
+            fields["joints_2d_conf"] = np.clip(self.keypoints_2d[:, 2], 0, 1)
         if self.keypoints_3d is not None and (self.keypoints_3d[:, 3] > 0).any():
-            known = self.keypoints_3d[:, 3] > 0
-            metres = self.keypoints_3d[:, :3] * spec.metres_per_unit
-            fields["joints_cam_m"] = np.where(known[:, None], metres, 0).astype(np.float32)
-            fields["joints_3d_valid"] = known
+            fields["joints_cam_m"] = self.keypoints_3d[:, :3] * spec.metres_per_unit
+            fields["joints_3d_valid"] = self.keypoints_3d[:, 3] > 0
         return fields
 
     def mano(self, spec: DatasetSpec, reader: ManoReader | None) -> HandPose | None:

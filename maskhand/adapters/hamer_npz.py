@@ -19,6 +19,7 @@ from maskhand.adapters.base import (
     any_exists,
     combined_digest,
     first_existing,
+    hand_sample,
     read_picture,
     spot_check,
 )
@@ -83,17 +84,14 @@ class HamerNpzLayout:
         stored: dict[str, Any] = {_OPTIONAL.get(name, name): value for name, value in item.annotation["row"].items()}
         labels = read_labels(f"{item.key}: {item.annotation['file']}", stored, pixels_per_scale=1.0)
         picture = read_picture(item.key, item.image_uri)
-        return HandSample(
-            key=item.key,
-            dataset=self.spec.name,
-            image=picture.data,
-            image_format=picture.format,
-            image_size_px=picture.size_px,
+        return hand_sample(
+            self.spec,
+            item,
+            picture,
             side=labels.side,
             # Its longer side is what HInt's PCK is measured in, so the published box stays.
             box_xyxy_px=labels.box_xyxy_px,
             mano=labels.mano(self.spec, self.mano),
-            origin=dict(item.origin),
             **labels.joints(self.spec),
         )
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.base import Item, RawDataError, RawPlan, box_around, check_picture, combined_digest, numbers
+from maskhand.adapters.base import Item, RawDataError, RawPlan, check_picture, combined_digest, hand_sample, numbers
 from maskhand.adapters.hamer_labels import HamerLabels, read_labels
 from maskhand.adapters.label_files import field
 from maskhand.adapters.mano_pose import mano_reader
@@ -86,18 +86,13 @@ class HamerTarsLayout:
         if data is None:
             raise SampleError("missing_image", f"{key}: {item.origin['member']} has no picture in {item.image_uri}")
         picture = check_picture(key, item.image_uri, data)
-        keypoints = labels.keypoints_2d
-        assert keypoints is not None, "a required field"
-        return HandSample(
-            key=key,
-            dataset=self.spec.name,
-            image=picture.data,
-            image_format=picture.format,
-            image_size_px=picture.size_px,
+        return hand_sample(
+            self.spec,
+            item,
+            picture,
             side=labels.side,
-            box_xyxy_px=box_around(keypoints[keypoints[:, 2] > 0, :2]),
             mano=labels.mano(self.spec, self.mano),
-            origin=dict(item.origin) | {"box_xyxy_px": labels.box_xyxy_px.tolist()},
+            more_origin={"box_xyxy_px": labels.box_xyxy_px.tolist()},
             **labels.joints(self.spec),
         )
 

@@ -19,12 +19,12 @@ from maskhand.adapters.base import (
     combined_digest,
     first_existing,
     numbers,
-    read_json,
     read_picture,
     spot_check,
 )
 from maskhand.adapters.keypoints_2d import hand_in_2d
 from maskhand.adapters.label_files import field
+from maskhand.adapters.split_files import read_json
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import Side
 from maskhand.sample import HandSample, SampleError
@@ -82,7 +82,7 @@ class Hand143Layout:
         if picture.size_px != stated:
             raise SampleError("wrong_size", f"{where}: expected a picture of {stated}, it is {picture.size_px}")
         annotated = (points[:, 2] == 1).astype(np.float64)
-        return hand_in_2d(self.spec, key, where, picture, self.side, points[:, :2], annotated, item.origin)
+        return hand_in_2d(self.spec, item, where, picture, self.side, points[:, :2], annotated)
 
     def _places(self) -> list[str]:
         return [storage.join(root, _LABELS) for root in self.roots]

@@ -39,10 +39,10 @@ class HandLabelsLayout(PicturesWithLabels):
         points = numbers(where, "hand_pts", field(where, fields, "hand_pts"), (21, 3))
         side = self._side(where, item.annotation["name"], fields)
         picture = read_picture(key, item.image_uri)
-        origin = {**item.origin, **{name: fields[name] for name in _KEPT if name in fields}}
+        kept = {name: fields[name] for name in _KEPT if name in fields}
         # The third value is 1 for annotated joints; readers treat every other number as not annotated.
         annotated = (points[:, 2] == 1).astype(np.float64)
-        return hand_in_2d(self.spec, key, where, picture, side, points[:, :2], annotated, origin)
+        return hand_in_2d(self.spec, item, where, picture, side, points[:, :2], annotated, more_origin=kept)
 
     def _side(self, where: str, name: str, fields: Mapping[str, Any]) -> Side:
         """`is_left`, else the ending of the name; nothing is guessed."""

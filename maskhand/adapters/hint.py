@@ -34,5 +34,8 @@ class HIntLayout(PicturesWithLabels):
         )
         picture = read_picture(key, item.image_uri)
         # The published box is about 1.24 times the joints' box; it is kept, since some normalise errors by it.
-        origin = {**item.origin, "box_xyxy_px": box[0].tolist()}
-        return hand_in_2d(self.spec, key, where, picture, side, points, (exists > 0).astype(float), origin, occluded)
+        published = {"box_xyxy_px": box[0].tolist()}
+        known = (exists > 0).astype(float)
+        return hand_in_2d(
+            self.spec, item, where, picture, side, points, known, occluded=occluded, more_origin=published
+        )

@@ -21,9 +21,9 @@ from maskhand.adapters.base import (
     RawDataError,
     RawPlan,
     axes_to_opencv,
-    box_around,
     combined_digest,
     first_existing,
+    hand_sample,
     joint_order,
     numbers,
     read_picture,
@@ -107,30 +107,22 @@ class Ho3dLayout:
         camera = Camera(numbers(where, "camMat", field(where, label, "camMat"), (3, 3)))
         to_opencv = axes_to_opencv(self.spec) * self.spec.metres_per_unit
         joints, valid = self._joints(item, label, side)
-        joints = np.where(valid[:, None], joints * to_opencv, 0.0)
-        joints_2d = np.zeros((21, 2))
-        joints_2d[valid] = camera.project(joints[valid])
         vertices = None
         if "verts" in item.annotation:
             place, stored = item.annotation["verts"]
-            vertices = (numbers(f"{key}: {place}", "verts", stored, (778, 3)) * to_opencv).astype(np.float32)
+            vertices = numbers(f"{key}: {place}", "verts", stored, (778, 3)) * to_opencv
         picture = read_picture(key, item.image_uri)
-        return HandSample(
-            key=key,
-            dataset=self.spec.name,
-            image=picture.data,
-            image_format=picture.format,
-            image_size_px=picture.size_px,
+        return hand_sample(
+            self.spec,
+            item,
+            picture,
             side=side,
-            box_xyxy_px=self._box(where, label, side, joints_2d),
+            box_xyxy_px=self._box(where, label, side),
             camera=camera,
-            joints_2d_px=joints_2d.astype(np.float32),
-            joints_2d_conf=valid.astype(np.float32),
-            joints_cam_m=joints.astype(np.float32),
+            joints_cam_m=joints * to_opencv,
             joints_3d_valid=valid,
             vertices_cam_m=vertices,
             mano=self._pose(where, label, side),
-            origin=dict(item.origin),
         )
 
     def _joints(self, item: Item, label: Mapping[str, Any], side: Side) -> tuple[Array, Array]:
@@ -147,12 +139,12 @@ class Ho3dLayout:
             return wrist_only, np.arange(21) == 0
         return numbers(where, name, stored, (21, 3))[joint_order(self.spec)], np.ones(21, bool)
 
-    def _box(self, where: str, label: Mapping[str, Any], side: Side, joints_2d_px: Array) -> Array:
+    def _box(self, where: str, label: Mapping[str, Any], side: Side) -> Array | None:
         """Evaluation labels name the box that the benchmark gives; training labels have none."""
         name = f"{self.hands[side]}BoundingBox"
         if self.split == "evaluation":
-            return numbers(where, name, field(where, label, name), (4,)).astype(np.float32)
-        return box_around(joints_2d_px)
+            return numbers(where, name, field(where, label, name), (4,))
+        return None
 
     def _pose(self, where: str, label: Mapping[str, Any], side: Side) -> HandPose | None:
         if self.mano is None:

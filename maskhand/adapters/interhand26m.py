@@ -16,26 +16,25 @@ from maskhand.adapters.base import (
     RawPlan,
     any_exists,
     axes_to_opencv,
-    box_around,
     combined_digest,
     first_existing,
+    hand_sample,
     joint_order,
     numbers,
-    read_json,
     read_picture,
     spot_check,
 )
 from maskhand.adapters.interhand26m_tables import FrameFits, FrameJoints, read_hands
 from maskhand.adapters.mano_pose import mano_reader
+from maskhand.adapters.split_files import read_json
 from maskhand.adapters.tables import Computed
 from maskhand.catalog import DatasetSpec
-from maskhand.conventions import Side
+from maskhand.conventions import INTERHAND_HANDS, Side
 from maskhand.sample import Camera, HandPose, HandSample, SampleError
 
 VERSION = 1
 """Raise it when the conversion changes, so that shards are built anew."""
 
-_FIRST_JOINT: dict[Side, int] = {"right": 0, "left": 21}
 _FILES = {"data": "pictures and boxes", "camera": "cameras", "joint_3d": "joints"}
 
 
@@ -115,27 +114,16 @@ class InterHandLayout:
             raise SampleError("wrong_size", f"{where}: expected a picture of {raw['size']}, it is {picture.size_px}")
         where = f"{key}: {raw['files']['joint_3d']}"
         world = numbers(where, "world_coord", raw["joints"]["world_coord"], (42, 3)) * self.spec.metres_per_unit
-        world = world[_FIRST_JOINT[side] :][:21][joint_order(self.spec)]
-        joints = (world - position_m) @ rotation.T
-        # Joints without annotation hold a dummy position; zeros with a zero flag cannot be mistaken for one.
-        joints = np.where(valid[:, None], joints, 0.0)
-        joints_2d = np.zeros((21, 2))
-        joints_2d[valid] = camera.project(joints[valid])
-        return HandSample(
-            key=key,
-            dataset=self.spec.name,
-            image=picture.data,
-            image_format=picture.format,
-            image_size_px=picture.size_px,
+        world = world[INTERHAND_HANDS[side]][joint_order(self.spec)]
+        return hand_sample(
+            self.spec,
+            item,
+            picture,
             side=side,
-            box_xyxy_px=box_around(joints_2d[valid]),
             camera=camera,
-            joints_2d_px=joints_2d.astype(np.float32),
-            joints_2d_conf=valid.astype(np.float32),
-            joints_cam_m=joints.astype(np.float32),
+            joints_cam_m=(world - position_m) @ rotation.T,
             joints_3d_valid=valid,
             mano=self._pose(key, raw, side, rotation, position_m),
-            origin=dict(item.origin),
         )
 
     def _valid(self, key: str, raw: Mapping[str, Any], side: Side) -> np.ndarray:
@@ -147,7 +135,7 @@ class InterHandLayout:
         both = numbers(data, "joint_valid", raw["joint_valid"], shape) * numbers(
             joint_3d, "joint_valid", raw["joints"]["joint_valid"], shape
         )
-        valid = (both[:, 0] > 0)[_FIRST_JOINT[side] :][:21][joint_order(self.spec)]
+        valid = (both[:, 0] > 0)[INTERHAND_HANDS[side]][joint_order(self.spec)]
         if not valid[0]:
             raise SampleError(
                 "wrist_not_annotated",

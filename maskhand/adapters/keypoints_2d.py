@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.base import Array, Picture, box_around, joint_order, spot_check
+from maskhand.adapters.base import Array, Item, Picture, hand_sample, joint_order, spot_check
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import Side
 from maskhand.sample import HandSample, SampleError
@@ -18,19 +18,20 @@ from maskhand.sample import HandSample, SampleError
 
 def hand_in_2d(
     spec: DatasetSpec,
-    key: str,
+    item: Item,
     where: str,
     picture: Picture,
     side: Side,
     points_px: Array,
     confidence: Array,
-    origin: Mapping[str, Any],
+    *,
     occluded: Array | None = None,
+    more_origin: Mapping[str, Any] | None = None,
 ) -> HandSample:
     """A sample from (21, 2) pixels and (21,) confidence, in the data set's joint order.
 
-    Joints with confidence 0 are not annotated; their pixels become 0, 0. The box is the one around the others. For
-    `where` see `numbers`; SampleError (`not_annotated`).
+    Joints with confidence 0 are not annotated; their pixels become 0, 0. For `where` see `numbers`; SampleError
+    (`not_annotated`).
     """
     order = joint_order(spec)
     annotated = confidence[order] > 0
@@ -38,19 +39,15 @@ def hand_in_2d(
         raise SampleError(
             "not_annotated", f"{where}: none of the {side} hand's joints is annotated, expected one or more"
         )
-    points = np.where(annotated[:, None], points_px[order], 0.0)
-    return HandSample(
-        key=key,
-        dataset=spec.name,
-        image=picture.data,
-        image_format=picture.format,
-        image_size_px=picture.size_px,
+    return hand_sample(
+        spec,
+        item,
+        picture,
         side=side,
-        box_xyxy_px=box_around(points[annotated]),
-        joints_2d_px=points.astype(np.float32),
-        joints_2d_conf=np.clip(confidence[order], 0.0, 1.0).astype(np.float32),
+        joints_2d_px=np.where(annotated[:, None], points_px[order], 0.0),
+        joints_2d_conf=np.clip(confidence[order], 0.0, 1.0),
         joints_2d_occluded=None if occluded is None else (occluded[order] > 0) & annotated,
-        origin=dict(origin),
+        more_origin=more_origin,
     )
 
 

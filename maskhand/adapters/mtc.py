@@ -15,13 +15,12 @@ import numpy as np
 from maskhand import storage
 from maskhand.adapters.base import (
     Item,
-    RawDataError,
     RawPlan,
     any_exists,
     axes_to_opencv,
-    box_around,
     combined_digest,
     first_existing,
+    hand_sample,
     joint_order,
     numbers,
     read_picture,
@@ -31,9 +30,9 @@ from maskhand.adapters.keypoints_2d import key_of
 from maskhand.adapters.label_files import field
 from maskhand.adapters.lens import local_pinhole, project
 from maskhand.adapters.mtc_tables import View, check_unit, checked_hands, visible_views
+from maskhand.adapters.split_files import read_pickle
 from maskhand.adapters.tables import Computed
 from maskhand.catalog import CatalogError, DatasetSpec
-from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
 from maskhand.sample import HandSample, SampleError
 
 VERSION = 1
@@ -60,12 +59,12 @@ class MtcLayout:
     def plan(self) -> RawPlan:
         labels = first_existing(self._places(_LABELS), "annotations")
         cameras = first_existing(self._places(_CAMERAS), "cameras")
-        people, labels_sha = _read_pickle(labels)
-        sequences, cameras_sha = _read_pickle(cameras)
+        people, sequences = read_pickle(labels), read_pickle(cameras)
+        sha256 = people.sha256, sequences.sha256
         checks_uri = storage.join(labels.rpartition("/")[0], _CHECKS)
         checks = storage.read_bytes(checks_uri) if storage.exists(checks_uri) else None
         wrong = checked_hands(checks.decode(), checks_uri) if checks is not None else frozenset()
-        views, hands = visible_views(people, _PARTS[self.split], labels, wrong)
+        views, hands = visible_views(people.value, _PARTS[self.split], labels, wrong)
         del people
         check_unit(hands, self.spec, labels)
         pictures = storage.join(labels.rpartition("/")[0], "hdImgs")
@@ -81,15 +80,14 @@ class MtcLayout:
 
         def item(position: int) -> Item:
             view: View = views[position]
-            camera = _member(_member(sequences, view.sequence), view.camera)
+            camera = _member(_member(sequences.value, view.sequence), view.camera)
             raw = {"side": view.side, "landmarks": hands[view.hand], "camera": camera, "files": (labels, cameras)}
             origin = {"sequence": view.sequence, "frame": view.frame, "camera": view.camera, "person": view.person}
             return Item(key(position), uri(position), raw, origin)
 
         digest = combined_digest(
             f"mtc layout {VERSION}",
-            labels_sha,
-            cameras_sha,
+            *sha256,
             hashlib.sha256(checks or b"").hexdigest(),
             spot_check(Computed(len(views), uri)),
         )
@@ -113,36 +111,19 @@ class MtcLayout:
             raise SampleError("behind_camera", f"{where}: joints lie behind the camera; do the files belong together?")
         joints_2d = project(joints, K, lens)
         picture = read_picture(key, item.image_uri)
-        return HandSample(
-            key=key,
-            dataset=self.spec.name,
-            image=picture.data,
-            image_format=picture.format,
-            image_size_px=picture.size_px,
+        return hand_sample(
+            self.spec,
+            item,
+            picture,
             side=side,
-            box_xyxy_px=box_around(joints_2d),
             # The published matrix leaves out the lens and misses hands near the border by tens of pixels.
             camera=local_pinhole(joints.mean(axis=0), K, lens),
-            joints_2d_px=joints_2d.astype(np.float32),
-            joints_2d_conf=np.ones(21, np.float32),
-            joints_cam_m=joints.astype(np.float32),
-            joints_3d_valid=np.ones(21, bool),
-            origin=dict(item.origin),
+            joints_2d_px=joints_2d,
+            joints_cam_m=joints,
         )
 
     def _places(self, names: tuple[str, ...]) -> list[str]:
         return [storage.join(root, name) for root in self.roots for name in names]
-
-
-def _read_pickle(uri: str) -> tuple[Any, str]:
-    """The value and the sha256 of a pickle that describes the whole set."""
-    data = storage.read_bytes(uri)
-    try:
-        return read_array_pickle(data, uri), hashlib.sha256(data).hexdigest()
-    except UnsafePickleError as error:
-        raise RawDataError(str(error)) from None
-    except UnreadablePickleError as error:
-        raise RawDataError(f"{error}; the file holds {len(data)} bytes and was probably cut, copy it again") from None
 
 
 def _member(mapping: Any, name: Any) -> Any:

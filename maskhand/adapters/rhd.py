@@ -5,11 +5,8 @@ Facts: FORMATS section 6; lmb-freiburg/hand3d README.md, create_binary_db.py, da
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from maskhand import storage
 from maskhand.adapters.base import (
@@ -20,21 +17,20 @@ from maskhand.adapters.base import (
     box_around,
     combined_digest,
     first_existing,
+    hand_sample,
     joint_order,
     numbers,
     read_picture,
     spot_check,
 )
 from maskhand.adapters.label_files import field
+from maskhand.adapters.split_files import SplitFile, read_pickle
 from maskhand.catalog import DatasetSpec
-from maskhand.conventions import Side
-from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
+from maskhand.conventions import RHD_HANDS
 from maskhand.sample import Camera, HandSample, SampleError
 
 VERSION = 1
 """Raise it when the conversion changes, so that shards are built anew."""
-
-_FIRST_JOINT: dict[Side, int] = {"left": 0, "right": 21}
 
 
 class RhdLayout:
@@ -48,9 +44,9 @@ class RhdLayout:
 
     def plan(self) -> RawPlan:
         uri = first_existing([self._annotation_uri()], "the annotations")
-        data = storage.read_bytes(uri)
-        annotations = _annotations(data, uri)
-        ids, sides = sorted(annotations), tuple(_FIRST_JOINT)
+        file = read_pickle(uri)
+        annotations = _annotations(file)
+        ids, sides = sorted(annotations), tuple(RHD_HANDS)
 
         def item(position: int) -> Item:
             image_id, side = ids[position // len(sides)], sides[position % len(sides)]
@@ -60,7 +56,7 @@ class RhdLayout:
         keys = [f"{self.split}-{image_id:05d}-{side[0]}" for image_id in ids for side in sides]
         digest = combined_digest(
             f"rhd layout {VERSION}",
-            hashlib.sha256(data).hexdigest(),
+            file.sha256,
             spot_check([self._image(image_id) for image_id in ids]),
         )
         return RawPlan(keys, item, digest, listed=len(ids))
@@ -70,8 +66,7 @@ class RhdLayout:
         where = f"{key}: {item.annotation['file']}"
         if not isinstance(fields, dict):
             raise SampleError("wrong_shape", f"{where}: the annotation is a {type(fields).__name__}, expected fields")
-        own = slice(_FIRST_JOINT[side], _FIRST_JOINT[side] + 21)
-        order = joint_order(self.spec)
+        own, order = RHD_HANDS[side], joint_order(self.spec)
         uv_vis = numbers(where, "uv_vis", field(where, fields, "uv_vis"), (42, 3))[own][order]
         visible = uv_vis[:, 2] > 0
         if not visible.any():
@@ -80,21 +75,17 @@ class RhdLayout:
             )
         xyz = numbers(where, "xyz", field(where, fields, "xyz"), (42, 3))[own][order]
         picture = read_picture(key, item.image_uri)
-        return HandSample(
-            key=key,
-            dataset=self.spec.name,
-            image=picture.data,
-            image_format=picture.format,
-            image_size_px=picture.size_px,
+        return hand_sample(
+            self.spec,
+            item,
+            picture,
             side=side,
             # Hidden joints are as exact as visible ones, so the box holds the whole hand.
             box_xyxy_px=box_around(uv_vis[:, :2]),
             camera=Camera(numbers(where, "K", field(where, fields, "K"), (3, 3))),
-            joints_2d_px=uv_vis[:, :2].astype(np.float32),
-            joints_2d_conf=visible.astype(np.float32),
-            joints_cam_m=(xyz * axes_to_opencv(self.spec) * self.spec.metres_per_unit).astype(np.float32),
-            joints_3d_valid=np.ones(21, bool),
-            origin=dict(item.origin),
+            joints_2d_px=uv_vis[:, :2],
+            joints_2d_conf=visible,
+            joints_cam_m=xyz * axes_to_opencv(self.spec) * self.spec.metres_per_unit,
         )
 
     def _annotation_uri(self) -> str:
@@ -104,14 +95,9 @@ class RhdLayout:
         return storage.join(self.root, self.split, "color", f"{image_id:05d}.png")
 
 
-def _annotations(data: bytes, uri: str) -> Mapping[int, Any]:
+def _annotations(file: SplitFile) -> Mapping[int, Any]:
     """Picture's number -> fields."""
-    try:
-        value = read_array_pickle(data, uri)
-    except UnsafePickleError as error:
-        raise RawDataError(str(error)) from None
-    except UnreadablePickleError as error:
-        raise RawDataError(f"{error}; the file holds {len(data)} bytes and was probably cut, copy it again") from None
+    value = file.value
     if not isinstance(value, dict) or not value or not all(isinstance(name, int) for name in value):
-        raise RawDataError(f"{uri}: expected a dictionary from picture number to annotation")
+        raise RawDataError(f"{file.uri}: expected a dictionary from picture number to annotation")
     return value

@@ -122,7 +122,7 @@ DETECTORS: dict[str, Callable[[Path], KeypointDetector]] = {"litert-hand": _lite
 def load_detector(name: str, assets: str | Path) -> KeypointDetector:
     """The detector of that name, its model files taken from (or fetched into) the assets folder.
 
-    Raises ValueError for an unknown name and `maskhand.assets.AssetError` when a model file cannot be had.
+    Raises ValueError for an unknown name and `maskhand.fetched_models.AssetError` when a model file cannot be had.
     """
     if name not in DETECTORS:
         raise ValueError(f"unknown keypoint detector {name!r}; known detectors: {', '.join(sorted(DETECTORS))}")

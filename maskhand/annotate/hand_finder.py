@@ -28,8 +28,8 @@ from maskhand.annotate.litert import (
     turned_extent,
     upright_angle,
 )
-from maskhand.assets import hand_models
 from maskhand.conventions import Side
+from maskhand.fetched_models import hand_models
 
 PALM_INPUT_PX = 192
 GRIDS = ((24, 2), (12, 6))

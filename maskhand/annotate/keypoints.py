@@ -18,9 +18,9 @@ import numpy as np
 from maskhand.annotate.detectors import KeypointDetector, load_detector
 from maskhand.annotate.pictures import decode_rgb
 from maskhand.sample import SampleError
-from maskhand.shards.build import Mapper, OnShard, serial_map
 from maskhand.shards.layout import keypoint_part
 from maskhand.shards.manifest import Manifest
+from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.read_ahead import in_order
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
@@ -88,7 +88,7 @@ def annotate_keypoints(
 ) -> Manifest:
     """Annotate every shard of a set that is not annotated yet.
 
-    assets: folder of the detector's model files (fetched there when missing, see `maskhand.assets`). The manifest names
+    assets: folder of the detector's model files (fetched there when missing, see `fetched_models`). The manifest names
     the detector and its version. Raises ShardError when the part was made by another version (`rebuild=True` replaces
     it), AssetError when the model cannot be had.
     """

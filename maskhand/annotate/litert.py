@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 
 from maskhand.annotate.detectors import Array, Detections, check_inputs
-from maskhand.assets import LANDMARK_MODEL, hand_models
 from maskhand.conventions import NUM_JOINTS, Side
+from maskhand.fetched_models import LANDMARK_MODEL, hand_models
 
 INPUT_PX = 224
 WRIST, MIDDLE_MCP = 0, 9

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 
 from maskhand.annotate.fit.fitter import ManoFitter
-from maskhand.annotate.fit.hands import MIN_OBSERVED, TIPS, ManoTarget, fit_hands
+from maskhand.annotate.fit.hands import MIN_OBSERVED, ManoTarget, fit_hands
 from maskhand.catalog import load_spec
-from maskhand.conventions import FINGERTIP_VERTICES, MIRROR_AXIS_ANGLE, MIRROR_POINT, NUM_JOINTS
+from maskhand.conventions import FINGERTIP_VERTICES, FINGERTIPS, MIRROR_AXIS_ANGLE, MIRROR_POINT, NUM_JOINTS
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.sample import HandPose, HandSample, SampleError
-from maskhand.shards.build import Mapper, OnShard, serial_map
 from maskhand.shards.layout import IMAGES, MANO, TargetSource
 from maskhand.shards.manifest import Manifest, read_manifest
+from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
 
@@ -121,7 +121,7 @@ def _annotated(hand: HandSample, tips: str | None) -> tuple[Array, Array]:
         return np.zeros((NUM_JOINTS, 3)), np.zeros(NUM_JOINTS, bool)
     valid = np.ones(NUM_JOINTS, bool) if hand.joints_3d_valid is None else hand.joints_3d_valid.astype(bool)
     if tips is None:
-        valid = valid & ~np.isin(np.arange(NUM_JOINTS), TIPS)
+        valid = valid & ~np.isin(np.arange(NUM_JOINTS), FINGERTIPS)
     joints = hand.joints_cam_m.astype(np.float64)
     return (joints * MIRROR_POINT if hand.side == "left" else joints), valid
 

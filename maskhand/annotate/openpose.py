@@ -20,9 +20,10 @@ from torch.nn import functional
 
 from maskhand.annotate.detectors import Array, Detections, check_inputs
 from maskhand.annotate.openpose_net import HandPoseNet, load_hand_pose_net
-from maskhand.assets import OPENPOSE_FILE, AssetError, openpose_weights_path
+from maskhand.assets import OPENPOSE_FILE, openpose_weights_path
 from maskhand.conventions import NUM_JOINTS, Side
 from maskhand.device import accelerator
+from maskhand.fetched_models import AssetError
 
 INPUT_PX = 368
 VIEW = 2.2

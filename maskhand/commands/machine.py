@@ -17,7 +17,8 @@ def assets(
     workspace: WorkspaceOption = None,
 ) -> None:
     """What is there, what is missing, what each file is for, its licence and where to get it."""
-    from maskhand.assets import hand_models, list_assets
+    from maskhand.assets import list_assets
+    from maskhand.fetched_models import hand_models
     from maskhand.progress import print_table
 
     folder = current_workspace().assets

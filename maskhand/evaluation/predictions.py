@@ -10,16 +10,13 @@ import numpy as np
 import torch
 
 from maskhand.batch import HandBatch, HandPrediction
-from maskhand.conventions import FINGERTIP_VERTICES, MIRROR_POINT, Side
+from maskhand.conventions import FINGERTIP_VERTICES, FINGERTIPS, MIRROR_POINT, Side
 from maskhand.hand.camera import assumed_camera, crop_camera_to_full, project_crop
 from maskhand.loading.crop import apply_affine
 from maskhand.sample import HandSample
 from maskhand.shards.reader import ShardSample
 
 Array = np.ndarray
-
-TIPS = (4, 8, 12, 16, 20)
-"""Fingertips in OpenPose order."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def with_tips(joints: torch.Tensor, vertices: torch.Tensor, tips: Sequence[str |
     joints = joints.clone()
     for name in {tip for tip in tips if tip is not None}:
         rows = torch.tensor([k for k, tip in enumerate(tips) if tip == name])
-        joints[rows[:, None], torch.tensor(TIPS)] = vertices[rows][:, list(FINGERTIP_VERTICES[name])]
+        joints[rows[:, None], torch.tensor(FINGERTIPS)] = vertices[rows][:, list(FINGERTIP_VERTICES[name])]
     return joints
 
 

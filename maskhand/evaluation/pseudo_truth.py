@@ -20,9 +20,9 @@ from maskhand.loading.loader import eval_rows
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.sampling import predict
 from maskhand.sample import SampleError
-from maskhand.shards.build import Mapper, OnShard, serial_map
 from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.shards.manifest import Manifest
+from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
 

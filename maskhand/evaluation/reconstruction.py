@@ -39,17 +39,6 @@ def reconstruction_errors(tokenizer: VQMano, mano: ManoLayer, poses: PosePool) -
     return SampleErrors.concatenate(errors).summary() | turned
 
 
-@torch.inference_mode()
-def code_usage(tokenizer: VQMano, poses: PosePool) -> dict[str, float]:
-    """How much of the codebook the poses use: `perplexity` (1..codes) and `unused_percent` of the codes."""
-    counts = torch.zeros(tokenizer.codebook_size)
-    for rotmats, _ in _batches(poses, tokenizer.codebook):
-        counts += tokenizer.encode(rotmats).flatten().bincount(minlength=len(counts)).cpu()
-    share = counts / counts.sum()
-    entropy = -(share * share.clamp_min(1e-12).log()).sum()
-    return {"perplexity": entropy.exp().item(), "unused_percent": 100 * (counts == 0).float().mean().item()}
-
-
 def _batches(poses: PosePool, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Rotation matrices (B, 16, 3, 3) and betas (B, 10) on the device of `like`."""
     if len(poses) == 0:

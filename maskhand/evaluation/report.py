@@ -11,7 +11,7 @@ import numpy as np
 from maskhand import storage
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
-from maskhand.conventions import MANO_16, MIRROR_POINT
+from maskhand.conventions import FIRST_MANO_JOINT, MANO_16, MIRROR_POINT
 from maskhand.evaluation.compare import ground_truth
 from maskhand.evaluation.predictions import picture_camera
 from maskhand.evaluation.result import EvaluationResult
@@ -35,8 +35,8 @@ from maskhand.shards.reader import ShardSample, ShardSet
 Array = np.ndarray
 
 _COLUMNS = ("picture", "given 2D pose", "prediction", "ground truth", "confidence")
-# MANO's joints by finger, thumb first, as the keypoints are coloured.
-_BAR_ORDER = (0, 13, 14, 15, 1, 2, 3, 4, 5, 6, 10, 11, 12, 7, 8, 9)
+_BAR_ORDER = (0, *(first + k for first in FIRST_MANO_JOINT.values() for k in range(3)))
+"""MANO's joints by finger, thumb first, as the keypoints are coloured."""
 _GREY = (140, 146, 154)
 _IN_SPACE = {"PA-MPJPE": "pa_mpjpe_mm", "PA-MPVPE": "pa_mpvpe_mm"}
 

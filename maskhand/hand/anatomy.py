@@ -19,16 +19,14 @@ import yaml
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from maskhand.conventions import MANO_16, NUM_MANO_JOINTS
+from maskhand.conventions import FINGERS, FIRST_MANO_JOINT, MANO_16, NUM_MANO_JOINTS
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
 
 Array = NDArray[np.float64]
 
 TABLE = Path(__file__).with_name("hand_shapes.yaml")
 FLEXION, ABDUCTION, TWIST = 0, 1, 2
-FINGERS = ("index", "middle", "little", "ring", "thumb")
-FIRST_JOINT = {finger: 1 + 3 * k for k, finger in enumerate(FINGERS)}
-LONG_FINGERS = tuple(FIRST_JOINT[f] for f in ("index", "middle", "ring", "little"))
+LONG_FINGERS = tuple(FIRST_MANO_JOINT[finger] for finger in FINGERS if finger != "thumb")
 """MANO's joint index of each long finger's MCP; PIP and DIP follow it."""
 
 # DIP follows PIP, as the deep flexor and the retinacular ligaments tie them (Rijpkema and Girard 1991)
@@ -86,7 +84,7 @@ def _angles(where: str, fingers: dict[str, Any]) -> Array:
     if set(fingers) != set(FINGERS):
         raise ValueError(f"{where}: expected exactly the fingers {', '.join(FINGERS)}, found {', '.join(fingers)}.")
     for finger, values in fingers.items():
-        first = FIRST_JOINT[finger]
+        first = FIRST_MANO_JOINT[finger]
         if len(values) != (5 if finger == "thumb" else 4):
             raise ValueError(f"{where}: {finger} has {len(values)} angles; the file's header lists what is expected.")
         if finger == "thumb":

@@ -27,9 +27,7 @@ class HandMesh:
     vertices_m: Tensor
     """(B, 778, 3)."""
     joints_m: Tensor
-    """(B, 21, 3), OpenPose order; the tips are vertices of the mesh."""
-    joints16_m: Tensor
-    """(B, 16, 3), MANO order."""
+    """(B, 21, 3), OpenPose order; MANO's 16 joints (`conventions.openpose_joint_of_mano_joint`) and five vertices."""
 
 
 class ManoLayer(nn.Module):
@@ -105,7 +103,7 @@ class ManoLayer(nn.Module):
             vertices = vertices + transl_m[:, None]
             joints16 = joints16 + transl_m[:, None]
         joints21 = torch.cat([joints16, vertices[:, self.tip_ids]], dim=1)[:, self.openpose_order]
-        return HandMesh(vertices, joints21, joints16)
+        return HandMesh(vertices, joints21)
 
     def from_axis_angle(self, pose_aa: Tensor, betas: Tensor, transl_m: Tensor | None = None) -> HandMesh:
         """As forward, from absolute axis-angle (B, 16, 3) or (B, 48), radians."""

@@ -26,7 +26,7 @@ CONTEXT = 1.5
 """Side of the cut-out, in longer sides of the hand's box."""
 MIN_SIDE_PX = 24.0
 """A smaller cut-out would show nothing but a few pixels."""
-_BOX_RGB, _OUTLINE_RGB = (255, 214, 10), (20, 20, 20)
+BOX_RGB, _OUTLINE_RGB = (255, 214, 10), (20, 20, 20)
 _BOX_WIDTH_PX = max(2, TILE_PX // 100)
 _LETTERS = 30
 """That fit under a tile."""
@@ -62,21 +62,21 @@ def _tiles(row: ShardSample, detectors: Sequence[str]) -> list[Tile]:
     crop = np.ascontiguousarray(cut_crop(image, tile_from_image, TILE_PX))
     facts = _wrapped(f"{sample.side}, {sample.dataset}", sample.key)
     return [
-        (_whole(image, sample.box_xyxy_px), facts),
+        (boxed_picture(image, sample.box_xyxy_px), facts),
         _annotated(row, crop, tile_from_image),
         *(_detected(row, part, crop, tile_from_image) for part in detectors),
         _mesh(row, crop, tile_from_image),
     ]
 
 
-def _whole(image: Array, box_xyxy_px: Array) -> Array:
+def boxed_picture(image: Array, box_xyxy_px: Array) -> Array:
     """The whole picture with the hand's box, outlined: a thin line alone is lost on a busy picture."""
     height, width = image.shape[:2]
     scale = TILE_PX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     x0, y0, x1, y1 = (int(v) for v in np.rint((box_xyxy_px + 0.5) * scale - 0.5))
-    for color, width_px in ((_OUTLINE_RGB, _BOX_WIDTH_PX + 2), (_BOX_RGB, _BOX_WIDTH_PX)):
+    for color, width_px in ((_OUTLINE_RGB, _BOX_WIDTH_PX + 2), (BOX_RGB, _BOX_WIDTH_PX)):
         cv2.rectangle(small, (x0, y0), (x1, y1), color, width_px, cv2.LINE_AA)
     return small
 

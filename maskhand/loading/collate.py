@@ -108,7 +108,6 @@ def make_batch(
     # scipy's rotations: the many small operations of `hand.rotations` cost thrice as much at this size.
     rotmats = Rotation.from_rotvec(labels.pose_aa.reshape(-1, 3)).as_matrix().reshape(batch, -1, 3, 3)
     rotmats[:, 0] = turn @ rotmats[:, 0]
-    side_px = crop_px * shrink_factor(crop_from_image)
     joints_2d = to_crop(labels.joints_2d_px, crop_from_image, crop_px) * (labels.joints_2d_conf > 0)[..., None]
     return HandBatch(
         pixels=torch.from_numpy(crops),
@@ -122,7 +121,6 @@ def make_batch(
         betas=_float(labels.betas),
         has_mano=_float(labels.has_mano),
         crop_from_image=torch.from_numpy(crop_from_image),
-        focal_crop=_float(labels.focal_px / side_px),
         is_left=torch.from_numpy(labels.is_left),
         image_size_px=torch.from_numpy(labels.size_px),
         index=torch.full((batch,), -1) if index is None else torch.from_numpy(np.asarray(index, np.int64)),

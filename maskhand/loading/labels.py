@@ -9,7 +9,7 @@ import numpy as np
 
 from maskhand.conventions import MIRROR_POINT, NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS
 from maskhand.loading.crop import apply_affine, mirror_affine
-from maskhand.sample import Camera, HandSample
+from maskhand.sample import HandSample
 
 Array = np.ndarray
 Sidecar = Mapping[str, Array] | None
@@ -28,8 +28,6 @@ class Labels:
     """(B, 2, 3) affine: identity for right hands, x -> width - 1 - x for left ones."""
     box_xyxy_px: Array
     """(B, 4)."""
-    focal_px: Array
-    """(B,); 0 = unknown camera."""
     joints_2d_px: Array
     """(B, 21, 2)."""
     joints_2d_conf: Array
@@ -81,7 +79,6 @@ def stack_labels(samples: Sequence[HandSample], keypoints: Sequence[Sidecar], ma
         size_px=size,
         mirrored_from_image=mirror,
         box_xyxy_px=box,
-        focal_px=np.array([_focal_px(s.camera) for s in samples]),
         joints_2d_px=apply_affine(mirror, _stack([s.joints_2d_px for s in samples], (NUM_JOINTS, 2))),
         joints_2d_conf=conf_2d,
         joints_3d_m=joints_3d,
@@ -102,10 +99,6 @@ def good_target(entry: Sidecar) -> Sidecar:
 def annotated_target(entry: Sidecar) -> Sidecar:
     """The entry of a `mano` sidecar to be measured against: None in the place of a fit of our own."""
     return entry if entry is not None and str(entry["source"]) == "annotated" else None
-
-
-def _focal_px(camera: Camera | None) -> float:
-    return 0.0 if camera is None else (camera.K_px[0, 0] + camera.K_px[1, 1]) / 2
 
 
 def _present(values) -> Array:

@@ -49,8 +49,8 @@ def pose_batches(
     world: int = 1,
     start_step: int = 0,
     seed: int | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (rotmats (B, 16, 3, 3), betas (B, 10)) float32 of one rank, from global step `start_step` on.
+) -> Iterator[Tensor]:
+    """Endless rotmats (B, 16, 3, 3) float32 of one rank, from global step `start_step` on.
 
     Poses come from the `mano` sidecars of the recipe's pose sets, by their weights, and half of them from the `mocap`
     files (npz with hand_pose (N, 48) absolute axis-angle and betas (N, 10), as HaMeR's freihand_mocap.npz) if any are
@@ -72,10 +72,8 @@ def pose_batches(
     return _draw(pools, shares, batch, range(rank, batch, world), start_step, recipe.seed if seed is None else seed)
 
 
-def _draw(
-    pools: Sequence[PosePool], shares: Array, batch: int, slots: range, step: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    everything = join_pools(pools)
+def _draw(pools: Sequence[PosePool], shares: Array, batch: int, slots: range, step: int, seed: int) -> Iterator[Tensor]:
+    pose_aa = np.concatenate([p.pose_aa for p in pools])
     sizes = np.array([len(p) for p in pools])
     firsts = np.cumsum(sizes) - sizes
     edges = np.cumsum(shares) / np.sum(shares)
@@ -85,7 +83,7 @@ def _draw(
         source, place = uniform[:, slots.start :: slots.step]
         pool = np.searchsorted(edges, source, side="right")
         rows = firsts[pool] + (place * sizes[pool]).astype(np.int64)
-        yield axis_angle_to_matrix(torch.from_numpy(everything.pose_aa[rows])), torch.from_numpy(everything.betas[rows])
+        yield axis_angle_to_matrix(torch.from_numpy(pose_aa[rows]))
         step += 1
 
 

@@ -77,9 +77,7 @@ class MaskedTransformer(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        tokens = self.encoder(condition)
-        if drop_image is not None:
-            tokens = tokens.masked_fill(drop_image[:, None, None, None], 0.0)
+        tokens = self.picture_tokens(condition, drop_image)
         maps = self.pyramid(tokens)
         betas, placement = self.shape_camera(tokens)
         values = tuple(cast(SynthesizerLayer, layer).cross.project(maps) for layer in self.synthesizer)

@@ -76,6 +76,11 @@ class HandNetwork(nn.Module, ABC):
         """What the network looks at in a batch: the pictures, or the ids of the captions."""
         return batch.image
 
+    def picture_tokens(self, condition: Tensor, drop_image: Tensor | None) -> Tensor:
+        """(B, C, h, w) what the encoder says, zeros where `drop_image` (B,) bool."""
+        tokens = self.encoder(condition)
+        return tokens if drop_image is None else tokens.masked_fill(drop_image[:, None, None, None], 0.0)
+
     @abstractmethod
     def encode(
         self,

@@ -43,9 +43,7 @@ class RegressionNetwork(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        tokens = self.encoder(condition)
-        if drop_image is not None:
-            tokens = tokens.masked_fill(drop_image[:, None, None, None], 0.0)
+        tokens = self.picture_tokens(condition, drop_image)
         betas, placement = self.shape_camera(tokens)
         source = self.norm_source(tokens.flatten(2).transpose(1, 2))
         x = self.queries.expand(len(tokens), -1, -1)

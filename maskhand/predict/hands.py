@@ -134,14 +134,14 @@ def _placed_hands(
     if not hypotheses:
         return first, [()] * len(first)
     drawn = sample(model, context, hypothesis_sampler(sampler), generator, hypotheses).to("cpu")
-    kept = [_distinct(ids.numpy()) for ids in drawn.tokens.ids.split(hypotheses)]
+    kept = [distinct_strings(ids.numpy()) for ids in drawn.tokens.ids.split(hypotheses)]
     rows = torch.cat([torch.from_numpy(places) + hypotheses * k for k, (places, _) in enumerate(kept)])
     picture = torch.div(rows, hypotheses, rounding_mode="floor")
     hands = iter(placed(drawn[rows], batch[picture]))
     return first, [tuple(Hypothesis(**vars(next(hands)), drawn=int(n)) for n in counts) for _, counts in kept]
 
 
-def _distinct(ids: Array) -> tuple[Array, Array]:
+def distinct_strings(ids: Array) -> tuple[Array, Array]:
     """(H, L) token strings -> where each different one stands first, in that order, and how often it is there."""
     _, first, counts = np.unique(ids, axis=0, return_index=True, return_counts=True)
     order = np.argsort(first)
@@ -199,9 +199,14 @@ def read_photo(path: str | Path) -> Array:
         data = Path(path).read_bytes()
     except OSError as error:
         raise PredictError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return decode_photo(data, str(path))
+
+
+def decode_photo(data: bytes, name: str) -> Array:
+    """(H, W, 3) uint8 RGB of an encoded picture, as `read_photo`. Raises PredictError, which begins with the name."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
-        raise PredictError(f"{path}: not a picture that can be decoded; give a JPEG or PNG file")
+        raise PredictError(f"{name}: not a picture that can be decoded; give a JPEG or PNG file")
     return np.ascontiguousarray(image[:, :, ::-1])
 
 

@@ -7,7 +7,8 @@
         keypoints.<detector>/  mano/           more parts, a tar per image tar, with the same keys
 
 * layout, codec, npz, tar, untar, manifest: names of the files, what is in a tar and how, what is said of it;
-* plan, build, read_ahead, writer, sidecar: who goes where, and resumable building of a part;
+* plan, part, writer: who goes where, and resumable building of a part;
+* build, read_ahead, sidecar, masked: images from published files, what annotators add, masked pictures;
 * verify: what was cut, altered, lost or added since;
 * reader, mixture: evaluation (each sample once) and training (an endless seeded stream that starts anywhere).
 

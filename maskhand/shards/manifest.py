@@ -54,15 +54,15 @@ class Manifest:
     """`images`, `mano`, `keypoints.<detector>`."""
     dataset: str
     split: str
-    format_version: int
     plan_digest: str
     """Changes with everything that decides the content."""
     planned: int
-    count: int
+    count: int = 0
     """Samples in all tars."""
-    rejects: dict[str, int]
+    rejects: dict[str, int] = field(default_factory=dict)
     """Reason -> number; the records beside the tars name each one."""
-    shards: tuple[ShardEntry, ...]
+    shards: tuple[ShardEntry, ...] = ()
+    format_version: int = FORMAT_VERSION
     official_count: int | None = None
     """Pictures, or hands, that the dataset's makers state for this split; None where nobody states any."""
     notes: tuple[str, ...] = ()

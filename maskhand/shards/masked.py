@@ -18,10 +18,10 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.sample import HandSample, SampleError
-from maskhand.shards.build import Mapper, OnShard, build_part, serial_map
 from maskhand.shards.codec import Members, encode_sample
 from maskhand.shards.layout import FORMAT_VERSION, IMAGES, ShardError
-from maskhand.shards.manifest import Manifest, ShardRecord, entries_and_rejects
+from maskhand.shards.manifest import Manifest, ShardRecord
+from maskhand.shards.part import Mapper, OnShard, build_part, serial_map
 from maskhand.shards.reader import ShardSet
 from maskhand.shards.writer import write_shard
 
@@ -77,28 +77,20 @@ def build_masked(
     plan_digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     part_uri = storage.join(set_uri, IMAGES)
 
-    def finish(records: list[ShardRecord]) -> Manifest:
-        entries, rejects = entries_and_rejects(records)
-        return replace(
-            source.manifest,
-            split=masked_set(source.manifest.split, masking),
-            plan_digest=plan_digest,
-            planned=source.manifest.count,
-            count=sum(entry.count for entry in entries),
-            rejects=rejects,
-            shards=entries,
-            annotator={"name": "masked", "version": str(VERSION), "settings": asdict(masking)},
-            inputs={IMAGES: source.manifest.digest},
-        )
-
+    about = replace(
+        source.manifest,
+        split=masked_set(source.manifest.split, masking),
+        plan_digest=plan_digest,
+        planned=source.manifest.count,
+        annotator={"name": "masked", "version": str(VERSION), "settings": asdict(masking)},
+        inputs={IMAGES: source.manifest.digest},
+    )
     return build_part(
         set_uri,
-        IMAGES,
-        plan_digest,
+        about,
         [entry.name for entry in source.manifest.shards],
         lambda shard: MaskTask(source, shard, part_uri, plan_digest, masking),
         write_masked_shard,
-        finish,
         mapper=mapper,
         rebuild=rebuild,
         on_shard=on_shard,

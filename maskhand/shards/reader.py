@@ -102,11 +102,9 @@ class ShardSet:
         loaded = self.load(shard)
         return [loaded.sample(position) for position in range(len(loaded))]
 
-    def evaluation(self, rank: int = 0, world: int = 1) -> Iterator[ShardSample]:
-        """This rank's contiguous slice of the sample indices; all ranks together give each sample exactly once."""
-        if not 0 <= rank < world:
-            raise ValueError(f"rank {rank} is not in 0..{world - 1}")
-        return self.between(rank * len(self) // world, (rank + 1) * len(self) // world)
+    def __iter__(self) -> Iterator[ShardSample]:
+        """Every sample once, by its index."""
+        return self.between(0, len(self))
 
     def between(self, start: int, stop: int) -> Iterator[ShardSample]:
         """The samples start, start + 1, ..., stop - 1 of the set.
@@ -134,11 +132,6 @@ def arrays_of(samples: Sequence[tuple[str, Members]]) -> list[dict[str, np.ndarr
         if "npz" not in members:
             raise ShardError(f"sample {key}: found members {sorted(members)}, expected npz among them")
     return decode_all([members["npz"] for _, members in samples])
-
-
-def iterate_samples(set_uri: str, sidecars: Sequence[str] = (), rank: int = 0, world: int = 1) -> Iterator[ShardSample]:
-    """Every sample of a set once, in index order, split over ranks by contiguous slices."""
-    return ShardSet.open(set_uri, sidecars).evaluation(rank, world)
 
 
 def read_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:

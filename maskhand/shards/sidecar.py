@@ -12,11 +12,11 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.sample import SampleError
-from maskhand.shards.build import Mapper, OnShard, build_part, serial_map
 from maskhand.shards.codec import Members
 from maskhand.shards.layout import FORMAT_VERSION, IMAGES, ShardError
-from maskhand.shards.manifest import Manifest, ShardRecord, entries_and_rejects
+from maskhand.shards.manifest import Manifest, ShardRecord
 from maskhand.shards.npz import encode_arrays
+from maskhand.shards.part import Mapper, OnShard, build_part, serial_map
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.writer import write_shard
 
@@ -69,30 +69,21 @@ def build_sidecar(
     text = json.dumps([FORMAT_VERSION, part, made_from, asdict(annotator)], sort_keys=True)
     plan_digest = hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def finish(records: list[ShardRecord]) -> Manifest:
-        entries, rejects = entries_and_rejects(records)
-        return Manifest(
-            part=part,
-            dataset=images.manifest.dataset,
-            split=images.manifest.split,
-            format_version=FORMAT_VERSION,
-            plan_digest=plan_digest,
-            planned=images.manifest.count,
-            count=sum(entry.count for entry in entries),
-            rejects=rejects,
-            shards=entries,
-            annotator=asdict(annotator),
-            inputs=made_from,
-        )
-
+    about = Manifest(
+        part=part,
+        dataset=images.manifest.dataset,
+        split=images.manifest.split,
+        plan_digest=plan_digest,
+        planned=images.manifest.count,
+        annotator=asdict(annotator),
+        inputs=made_from,
+    )
     return build_part(
         set_uri,
-        part,
-        plan_digest,
+        about,
         [entry.name for entry in images.manifest.shards],
         lambda index: SidecarTask(images, index, part, plan_digest, annotate),
         write_sidecar_shard,
-        finish,
         mapper=mapper,
         rebuild=rebuild,
         on_shard=on_shard,

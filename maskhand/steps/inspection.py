@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from maskhand import storage
+from maskhand.conventions import FINGERS
 from maskhand.progress import Progress
 from maskhand.shards.layout import IMAGES
 from maskhand.steps.data import uri_of_set
@@ -115,14 +116,11 @@ def _targets(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     spread = facts["pose_spread_deg"]
     if spread:
         rows.append(("spread of global orientation", f"{spread['wrist']:.0f} degrees"))
-        fingers = [(name, spread[name + "1"], spread[name + "2"], spread[name + "3"]) for name in _FINGERS]
+        fingers = [(name, spread[name + "1"], spread[name + "2"], spread[name + "3"]) for name in FINGERS]
         rows += [(f"spread of {n}1 2 3", f"{a:.0f} | {b:.0f} | {c:.0f} degrees") for n, a, b, c in fingers]
         rows.append(("betas, mean", " ".join(f"{v:.2f}" for v in facts["betas_mean"])))
         rows.append(("betas, deviation", " ".join(f"{v:.2f}" for v in facts["betas_std"])))
     return rows
-
-
-_FINGERS = ("thumb", "index", "middle", "ring", "little")
 
 
 def _quantiles(found: Mapping[str, Any], digits: int) -> str:

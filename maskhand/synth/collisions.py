@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhand.conventions import FINGERTIP_VERTICES, MANO_16_PARENTS
+from maskhand.conventions import FINGERTIP_VERTICES, FIRST_MANO_JOINT, MANO_16_PARENTS
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 
 Array = NDArray[np.float64]
@@ -25,7 +25,7 @@ SAMPLES_PER_BONE = 6
 # the last bone is followed to the tip's surface, where a capsule must end one radius earlier
 BONE_SHARES = (0.06, 0.94)
 LAST_BONE_SHARES = (0.06, 0.72)
-_FIRST_JOINT = (13, 1, 4, 10, 7)
+_FIRST_JOINT = tuple(FIRST_MANO_JOINT.values())
 
 
 @cache

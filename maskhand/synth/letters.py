@@ -30,9 +30,9 @@ from maskhand import storage
 from maskhand.hand.anatomy import pose_table, respect_limits, to_axis_angle
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.sample import SampleError
-from maskhand.shards.build import Mapper, OnShard, serial_map
 from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import Manifest
+from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.synth.collisions import overlap_m

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from maskhand.conventions import NUM_MANO_JOINTS
+from maskhand.conventions import FINGERS, FIRST_MANO_JOINT, NUM_MANO_JOINTS
 from maskhand.hand.anatomy import (
     ABDUCTION,
     DIP_OF_PIP,
-    FIRST_JOINT,
     FLEXION,
     LONG_FINGERS,
     TWIST,
@@ -65,9 +64,9 @@ def _per_finger(rng: np.random.Generator, count: int) -> Array:
     table = pose_table().angles_deg
     out = np.zeros((count, NUM_MANO_JOINTS, 3))
     shape = rng.integers(len(table), size=count)
-    for finger in ("index", "middle", "ring", "little", "thumb"):
+    for finger in (*FINGERS[1:], "thumb"):
         shape = np.where(rng.random(count) < 0.45, rng.integers(len(table), size=count), shape)
-        joints = slice(FIRST_JOINT[finger], FIRST_JOINT[finger] + 3)
+        joints = slice(FIRST_MANO_JOINT[finger], FIRST_MANO_JOINT[finger] + 3)
         out[:, joints] = table[shape][:, joints]
     return _keep_fingers_apart(out + jitter(rng, count, np.full((count, 1, 1), 5.0)))
 

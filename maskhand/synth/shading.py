@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskhand.synth.brushes import smooth_step
 from maskhand.synth.raycast import RAY_OFFSET_M, Scene
-from maskhand.synth.skin import SkinMaps, smooth_step, texel_index
+from maskhand.synth.skin import SkinMaps, texel_index
 from maskhand.synth.solids import colours
 
 Array = NDArray[np.float32]

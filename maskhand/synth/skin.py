@@ -7,12 +7,12 @@ creases and nails in a 224-pixel picture without a texture atlas, and the same f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhand.conventions import FINGERTIP_VERTICES
+from maskhand.conventions import FINGERTIP_VERTICES, FIRST_MANO_JOINT
+from maskhand.synth.brushes import distance_to_curve, line, smooth_step, spline, value_noise
 from maskhand.synth.surface import HandSurface, incidence_matrix, vertex_normals
 
 Array = NDArray[np.float32]
@@ -20,10 +20,6 @@ Array = NDArray[np.float32]
 TEXELS_PER_EDGE = 4
 NOISE_FIELDS = 6
 PAINT_SEED = 1
-CURVE_REACH_M = 0.015
-
-# MANO's finger order, first joint of each; FINGERTIP_VERTICES counts from the thumb
-_FIRST_JOINT = {"thumb": 13, "index": 1, "middle": 4, "ring": 10, "little": 7}
 
 
 @dataclass(frozen=True)
@@ -102,13 +98,13 @@ def paint(surface: HandSurface, axes: NDArray[np.float64]) -> SkinMaps:
         name: np.zeros(len(p), np.float32)
         for name in ("blush", "crease", "wrinkle", "nail", "nail_edge", "nail_free", "tendon")
     }
-    wobble = 0.0004 * _value_noise(p / 0.008, rng)
-    for i, (finger, first) in enumerate(_FIRST_JOINT.items()):
+    wobble = 0.0004 * value_noise(p / 0.008, rng)
+    for i, (finger, first) in enumerate(FIRST_MANO_JOINT.items()):
         chain = np.concatenate([joints[first : first + 3], tips[i : i + 1]])
         own = weights[:, first : first + 3].sum(1) > 0.15
         _paint_finger(maps, finger, p, facing, palmar, chain, axes[first : first + 3], own, wobble)
     _paint_palm(maps, p, palmar, facing, palm_weight, joints, wobble)
-    noise = np.stack([_value_noise(p / s, rng) for s in (0.030, 0.015, 0.007, 0.0035, 0.0018, 0.0011)], 1)
+    noise = np.stack([value_noise(p / s, rng) for s in (0.030, 0.015, 0.007, 0.0035, 0.0018, 0.0011)], 1)
     return SkinMaps(
         palmar=palmar,
         noise=noise,
@@ -132,10 +128,10 @@ def _paint_finger(
         )
         for at_mm in lines_mm:
             here = own if at_mm > 10 else near
-            maps["crease"] += here * palmar * _line(axial - at_mm / 1000, 0.0009)
+            maps["crease"] += here * palmar * line(axial - at_mm / 1000, 0.0009)
         if k > 0:
             for at_mm in (-3.2, -1.2, 0.8, 2.6) if k == 1 else (-1.5, 0.2, 1.8):
-                maps["wrinkle"] += near * dorsal * _line(axial - at_mm / 1000 + wobble, 0.0006)
+                maps["wrinkle"] += near * dorsal * line(axial - at_mm / 1000 + wobble, 0.0006)
         spread = 0.0085 if k == 0 else 0.0065
         maps["blush"] += (
             0.75 * (own | (k == 0)) * dorsal * np.exp(-(((p - chain[k]) ** 2).sum(1)) / (2 * spread**2 + 1e-9))
@@ -158,7 +154,7 @@ def _paint_finger(
     top = beyond & (facing > 0.1) & (np.linalg.norm(centre_line, axis=1) < 0.03)
     plate = top * (1 - smooth_step(distance, 0.92, 1.06))
     maps["nail"] += plate
-    maps["nail_edge"] += top * _line(distance - 1.05, 0.11)
+    maps["nail_edge"] += top * line(distance - 1.05, 0.11)
     maps["nail_free"] += plate * (smooth_step(y, 0.72, 0.86) + 0.45 * smooth_step(-y - 0.35 * x**2, 0.62, 0.8))
     maps["wrinkle"] *= 1 - plate
 
@@ -182,10 +178,10 @@ def _paint_palm(
                   little + 18 * mm_back - 10 * mm_radial],
     }  # fmt: skip
     for points in curves.values():
-        distance = _distance_to_curve(p[:, [0, 2]], _spline(np.array(points)[:, [0, 2]])) + wobble
-        maps["crease"] += 0.9 * palm * _line(distance, 0.0011)
+        distance = distance_to_curve(p[:, [0, 2]], spline(np.array(points)[:, [0, 2]])) + wobble
+        maps["crease"] += 0.9 * palm * line(distance, 0.0011)
     # the crease of the wrist
-    maps["crease"] += 0.5 * palmar * palm_weight * _line((p[:, 0] - wrist[0]) + 2 * wobble, 0.0008)
+    maps["crease"] += 0.5 * palmar * palm_weight * line((p[:, 0] - wrist[0]) + 2 * wobble, 0.0008)
     away = smooth_step(wrist[0] + 0.006 - p[:, 0], 0.0, 0.02)
     for centre, radius, strength in (
         (0.5 * (thumb + thumb_mcp), 0.016, 0.8),
@@ -197,61 +193,12 @@ def _paint_palm(
     back = palm_weight * smooth_step(facing, 0.3, 0.8)
     for knuckle in (index, middle, ring, little):
         curve = np.stack([knuckle, 0.75 * wrist + 0.25 * middle])[:, [0, 2]]
-        distance = _distance_to_curve(p[:, [0, 2]], curve)
+        distance = distance_to_curve(p[:, [0, 2]], curve)
         maps["tendon"] += back * (np.exp(-((distance / 0.0022) ** 2)) - 0.5 * np.exp(-((distance / 0.005) ** 2)))
     for a, b in ((index, ring), (middle, little), (ring, middle)):
-        vein = _spline(
+        vein = spline(
             np.array([a + 12 * mm_back - 6 * mm_radial, 0.6 * a + 0.4 * b + 30 * mm_back, 0.4 * b + 0.6 * wrist])[
                 :, [0, 2]
             ]
         )
-        maps["tendon"] += 0.5 * back * np.exp(-(((_distance_to_curve(p[:, [0, 2]], vein) + 2 * wobble) / 0.0013) ** 2))
-
-
-def _line(distance: Array, width: float) -> Array:
-    return np.exp(-((distance / width) ** 2)).astype(np.float32)
-
-
-def smooth_step(x: Array, low: float, high: float) -> Array:
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
-
-
-def _spline(points: NDArray[np.float64], steps: int = 10) -> NDArray[np.float64]:
-    """Catmull-Rom through (P, 2) points."""
-    padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
-    t = np.linspace(0, 1, steps, endpoint=False)[:, None]
-    pieces = []
-    for a, b, c, d in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
-        pieces.append(0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3))
-    return np.concatenate([*pieces, points[-1:]])
-
-
-def _distance_to_curve(p: Array, curve: NDArray[np.float64]) -> Array:
-    """(T,) distance of (T, 2) points from a polyline (P, 2); infinite where it is too far to matter."""
-    near = np.flatnonzero(((p > curve.min(0) - CURVE_REACH_M) & (p < curve.max(0) + CURVE_REACH_M)).all(1))
-    best = np.full(len(near), np.inf, np.float32)
-    for a, b in pairwise(curve.astype(np.float32)):
-        along = b - a
-        t = np.clip(((p[near] - a) @ along) / (along @ along + 1e-12), 0, 1)
-        gap = p[near] - a - t[:, None] * along
-        np.minimum(best, (gap**2).sum(1), out=best)
-    distance = np.full(len(p), np.inf, np.float32)
-    distance[near] = np.sqrt(best)
-    return distance
-
-
-def _value_noise(p: Array, rng: np.random.Generator) -> Array:
-    """(T,) smooth 3D value noise of unit cell size, zero mean, unit deviation."""
-    size = 17
-    table = rng.standard_normal((size, size, size)).astype(np.float32)
-    cell = np.floor(p).astype(np.int64)
-    t = (p - cell).astype(np.float32)
-    t = t * t * (3 - 2 * t)
-    out = np.zeros(len(p), np.float32)
-    for corner in range(8):
-        offset = np.array([corner >> 2 & 1, corner >> 1 & 1, corner & 1])
-        share = np.where(offset, t, 1 - t).prod(1)
-        where = (cell + offset) % size
-        out += share * table[where[:, 0], where[:, 1], where[:, 2]]
-    return (out - out.mean()) / out.std()
+        maps["tendon"] += 0.5 * back * np.exp(-(((distance_to_curve(p[:, [0, 2]], vein) + 2 * wobble) / 0.0013) ** 2))

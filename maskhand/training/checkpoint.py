@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from maskhand.config import ASKED, Recipe, TokenizerConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
-from maskhand.models.bundle import in_one_move
 from maskhand.models.vq_mano import VQMano
 
 EXPORT = "export"
@@ -71,27 +68,6 @@ def _values(recipe: Recipe, below: Sequence[str]) -> dict[str, str]:
 def load_mano(path: str | None) -> ManoLayer:
     """The right-hand layer of the model file at `path`; None: the configured one, or the open hand."""
     return ManoLayer(load_hand_model(path or default_hand_path("right")))
-
-
-class DirectoryStore:
-    """Checkpoints of a single process, a folder each under `root`; the two newest are kept."""
-
-    def __init__(self, root: str | Path) -> None:
-        self._root = Path(root)
-
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
-        with in_one_move(self._root / f"step-{step:09d}") as folder:
-            write(folder)
-        for old in self._steps()[:-2]:
-            shutil.rmtree(old)
-
-    @contextmanager
-    def latest(self) -> Iterator[Path | None]:
-        steps = self._steps()
-        yield steps[-1] if steps else None
-
-    def _steps(self) -> list[Path]:
-        return sorted(self._root.glob("step-*"))
 
 
 def save_tokenizer(folder: str | Path, weights: Mapping[str, Any], recipe: Recipe, metadata: Mapping[str, Any]) -> None:

@@ -24,9 +24,9 @@ from maskhand.training.losses import tokenizer_losses
 from maskhand.training.seeds import generator_of, global_slots, seed_everything
 from maskhand.training.worker import Worker
 
-PoseStream = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+PoseStream = Callable[[int], Iterator[Tensor]]
 """`poses(first_step)` yields, for ever, this rank's rows of the global batches from that step on: rotmats
-(B, 16, 3, 3) and betas (B, 10). Row i of rank r is row r + world * i of the global batch."""
+(B, 16, 3, 3). Row i of rank r is row r + world * i of the global batch."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def run(job: TokenizerJob, worker: Worker) -> dict[str, float]:
     """Train on the shard sets of the recipe; a loop for `cluster.train.fit`."""
     from maskhand.loading.poses import pose_batches
 
-    def poses(first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def poses(first_step: int) -> Iterator[Tensor]:
         return pose_batches(
             job.recipe, job.shards_uri, mocap=job.mocap, rank=worker.rank, world=worker.world, start_step=first_step
         )
@@ -80,8 +80,7 @@ def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: Worker) ->
     for step in range(first, optim.steps):
         seed_everything(recipe.seed, step, worker.rank)
         slots = global_slots(optim.batch, worker)
-        rotmats, _ = next(stream)
-        rotmats = turn_hands(rotmats, slots, optim.batch, settings, recipe.seed, step)
+        rotmats = turn_hands(next(stream), slots, optim.batch, settings, recipe.seed, step)
         stats = engine.step(step, rotmats.to(engine.device, non_blocking=True))
         journal.after_step(step + 1, stats)
     return journal.metrics

@@ -21,7 +21,7 @@ from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.conventions import FINGERTIP_VERTICES
 from maskhand.sample import HandSample, SampleError
 from maskhand.shards.build import build_shards
-from maskhand.shards.reader import iterate_samples
+from maskhand.shards.reader import ShardSet
 
 TIPS = [4, 8, 12, 16, 20]
 
@@ -70,7 +70,7 @@ def test_posed_parameters_meet_the_annotated_joints(tmp_path: Path, name: str, s
     fixture, shards = _write(tmp_path, name, split), str(tmp_path / "shards")
     build_shards(catalog.load_spec(name), str(fixture.raw_dir), split, shards)
     annotate_mano(shards)
-    rows = [row for row in iterate_samples(shards, ("mano",)) if row.sample.side == "right"]
+    rows = [row for row in ShardSet.open(shards, ("mano",)) if row.sample.side == "right"]
     targets = [row.sidecars["mano"] for row in rows]
     assert len(targets) >= 7 and all(target is not None for target in targets)
     assert all(str(target["source"]) == "annotated" and target["residual_mm"] < 0.01 for target in targets if target)
@@ -175,7 +175,7 @@ def test_dexycb_pictures_without_a_hand_are_counted(tmp_path: Path) -> None:
     manifest = build_shards(catalog.load_spec("dexycb"), str(fixture.raw_dir), "s0_test", str(tmp_path / "shards"))
     assert manifest.rejects == {"no_hand": 1}
     assert manifest.planned == manifest.count + 1 == len(fixture.truths) + 1
-    assert {row.sample.key for row in iterate_samples(str(tmp_path / "shards"))} == set(fixture.truths)
+    assert {row.sample.key for row in ShardSet.open(str(tmp_path / "shards"))} == set(fixture.truths)
 
 
 def test_dexycb_notes_absent_subjects_and_refuses_incomplete_ones(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from maskhand.cluster.map import map_on_gpus, map_shards
 from maskhand.cluster.session import ensure_ray, ray_session
 from maskhand.sample import SampleError
 from maskhand.shards.build import build_shards
-from maskhand.shards.reader import ShardSample, iterate_samples
+from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.verify import verify
 
@@ -92,7 +92,7 @@ def test_shards_and_sidecars_are_the_same_with_one_and_two_workers(tmp_path: Pat
         build_shards(spec, str(raw.raw_dir), "training", uri, mapper=mapper)
         build_sidecar(uri, "keypoints.centre", Annotator("centre", "1"), centre, mapper=mapper)
         assert verify(uri, mapper=mapper) == []
-        assert sum(1 for _ in iterate_samples(uri, ["keypoints.centre"])) == 24
+        assert sum(1 for _ in ShardSet.open(uri, ["keypoints.centre"])) == 24
     one, two = (
         {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
         for folder in (tmp_path / "workers1", tmp_path / "workers2")

@@ -20,7 +20,7 @@ from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.bundle import ModelBundle
 from maskhand.training import tokenizer_loop, transformer_loop
-from maskhand.training.checkpoint import DirectoryStore, load_tokenizer
+from maskhand.training.checkpoint import load_tokenizer
 from maskhand.training.worker import Worker
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
@@ -108,7 +108,7 @@ def test_a_killed_worker_changes_nothing(two_workers: FitResult, tmp_path: Path)
 def _alone(job: Job, folder: Path) -> tuple[dict[int, float], Path]:
     """The same training in this process, without Ray: losses by step and the exported folder."""
     losses: dict[int, float] = {}
-    worker = Worker(0, 1, lambda step, row: losses.update({step: row["train/loss"]}), DirectoryStore(folder))
+    worker = Worker(0, 1, lambda step, row: losses.update({step: row["train/loss"]}), fakes.FolderStore(folder))
     loop(job, worker)
     return losses, folder / "step-000000012" / "export"
 

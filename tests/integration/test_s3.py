@@ -18,7 +18,7 @@ from maskhand.cluster.session import ray_session
 from maskhand.progress import silent
 from maskhand.shards.build import build_shards
 from maskhand.shards.mixture import TrainingStream
-from maskhand.shards.reader import iterate_samples
+from maskhand.shards.reader import ShardSet
 from maskhand.shards.verify import verify
 from maskhand.steps import inspection, step_inputs
 from maskhand.storage import MissingFileError, StorageError
@@ -77,14 +77,14 @@ def test_shards_are_the_same_as_in_a_folder(server: S3Server, tmp_path: Path, mo
     assert names == [uri.removeprefix(local) for uri in storage.list_uris(local)]
     assert all(storage.read_bytes(remote + name) == storage.read_bytes(local + name) for name in names)
     assert verify(remote) == []
-    assert len(list(iterate_samples(remote))) == manifest.count == 20
+    assert len(list(ShardSet.open(remote))) == manifest.count == 20
     order = [s.sample.key for s in islice(TrainingStream({remote: 1.0}).iterate(7), 30)]
     assert order == [s.sample.key for s in islice(TrainingStream({local: 1.0}).iterate(7), 30)]
     monkeypatch.setattr("maskhand.shards.mixture.KEEP_BYTES", 0)
     kept = list(islice(TrainingStream({remote: 1.0}).iterate(7), 30))
     assert order == [s.sample.key for s in kept]
     assert {s.sample.key: s.sample.image for s in kept} == {
-        s.sample.key: s.sample.image for s in iterate_samples(local) if s.sample.key in order
+        s.sample.key: s.sample.image for s in ShardSet.open(local) if s.sample.key in order
     }
 
     home = Workspace(tmp_path, str(tmp_path / "shards"))

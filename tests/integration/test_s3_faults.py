@@ -20,7 +20,7 @@ from maskhand.sample import SampleError
 from maskhand.shards.build import build_shards
 from maskhand.shards.layout import MANO
 from maskhand.shards.mixture import TrainingStream
-from maskhand.shards.reader import ShardSample, iterate_samples
+from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.verify import verify
 from maskhand.storage import StorageError
@@ -59,7 +59,7 @@ def test_no_sample_is_lost(proxy: FaultyProxy, tmp_path: Path) -> None:
         assert manifest.count == 20 and verify(uri) == []
         parts = (KEYPOINTS, MANO)
         stream = [s.sample.key for s in islice(TrainingStream({uri: 1.0}, parts).iterate(5), 60)]
-        evaluated = [(s.index, s.sample.key) for rank in (0, 1, 2) for s in iterate_samples(uri, parts, rank, 3)]
+        evaluated = [(s.index, s.sample.key) for s in ShardSet.open(uri, parts)]
         read.append((manifest, stream, evaluated))
     assert read[0] == read[1]
     assert [index for index, _ in read[0][2]] == list(range(20))

@@ -13,7 +13,7 @@ from maskhand.conventions import BONES, MIRROR_AXIS_ANGLE, MIRROR_POINT, Side
 from maskhand.hand.layer import ManoLayer
 from maskhand.sample import Camera, HandPose, HandSample
 from maskhand.shards.codec import encode_sample
-from maskhand.shards.layout import FORMAT_VERSION, IMAGES, manifest_uri, shard_name
+from maskhand.shards.layout import IMAGES, manifest_uri, shard_name
 from maskhand.shards.manifest import Manifest, entries_and_rejects
 from maskhand.shards.writer import write_shard
 
@@ -84,7 +84,6 @@ def write_set(set_uri: str, samples: Sequence[HandSample], shard_size: int = 4) 
         part=IMAGES,
         dataset=samples[0].dataset,
         split="test",
-        format_version=FORMAT_VERSION,
         plan_digest="test",
         planned=len(samples),
         count=len(samples),

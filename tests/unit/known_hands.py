@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from maskhand.annotate.fit.observed import Observed
 from maskhand.hand.anatomy import to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.synth.pose_prior import sample_poses
@@ -62,3 +63,16 @@ def mesh(
 def pixels(points_m: np.ndarray, K_px: np.ndarray) -> np.ndarray:
     uvw = points_m @ K_px.swapaxes(1, 2)
     return uvw[..., :2] / uvw[..., 2:]
+
+
+def seen_in_3d(joints_m: np.ndarray, weight: np.ndarray | None = None) -> Observed:
+    """Joints (N, 21, 3) alone; all of them, or by weight (N, 21)."""
+    nothing, ones = np.zeros(joints_m.shape[:2]), np.ones(joints_m.shape[:2])
+    any_K = np.broadcast_to(np.eye(3), (len(joints_m), 3, 3))
+    return Observed(joints_m, ones if weight is None else weight, np.zeros((len(joints_m), 21, 2)), nothing, any_K)
+
+
+def seen_in_2d(keypoints_px: np.ndarray, K_px: np.ndarray) -> Observed:
+    """Keypoints (N, 21, 2) alone, under cameras (N, 3, 3)."""
+    nothing, ones = np.zeros(keypoints_px.shape[:2]), np.ones(keypoints_px.shape[:2])
+    return Observed(np.zeros((len(keypoints_px), 21, 3)), nothing, keypoints_px, ones, K_px)

@@ -66,7 +66,6 @@ def random_batch(count: int, seed: int = 0) -> HandBatch:
         betas=normal(count, 10),
         has_mano=torch.ones(count),
         crop_from_image=torch.eye(2, 3, dtype=torch.float64).expand(count, 2, 3),
-        focal_crop=torch.zeros(count),
         is_left=torch.zeros(count, dtype=torch.bool),
         image_size_px=torch.full((count, 2), 100),
         index=torch.arange(count),

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from maskhand import assets as subject
-from maskhand.assets import AssetError, WheelMember, extract_members, hand_models, list_assets
+from maskhand import fetched_models as subject
+from maskhand.assets import MANO_ENV, OPENPOSE_FILE, list_assets
+from maskhand.fetched_models import AssetError, WheelMember, extract_members, hand_models
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_a_file_that_is_no_wheel_is_named(tmp_path):
 
 
 def test_the_list_follows_what_is_there(tmp_path, monkeypatch):
-    monkeypatch.delenv(subject.MANO_ENV, raising=False)
+    monkeypatch.delenv(MANO_ENV, raising=False)
     before = {a.name: a for a in list_assets(tmp_path / "assets")}
     assert before["open hand"].present and not before["MANO"].present
     assert not before["hand landmark models"].present and not before["OpenPose hand weights"].present
@@ -108,9 +109,9 @@ def test_the_list_follows_what_is_there(tmp_path, monkeypatch):
     for name in ("MANO_RIGHT.pkl", "MANO_LEFT.pkl"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "assets").mkdir()
-    for name in ("hand_landmark_full.tflite", "palm_detection_full.tflite", subject.OPENPOSE_FILE):
+    for name in ("hand_landmark_full.tflite", "palm_detection_full.tflite", OPENPOSE_FILE):
         (tmp_path / "assets" / name).write_bytes(b"")
-    monkeypatch.setenv(subject.MANO_ENV, str(tmp_path))
+    monkeypatch.setenv(MANO_ENV, str(tmp_path))
     after = {a.name: a.present for a in list_assets(tmp_path / "assets")}
     assert after["MANO"] and after["hand landmark models"] and after["OpenPose hand weights"]
     assert not after["ViTPose-H checkpoint"]

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from maskhand.loading.poses import PosePool
 from maskhand.models.backbone import ImageEncoder
 from maskhand.recipe_files import load_recipe
 
@@ -43,3 +45,18 @@ def test_the_encoders_multiplications_are_counted_right(monkeypatch: pytest.Monk
     with torch.device("meta"):
         huge = ImageEncoder(load_recipe("base").model.backbone, 256)
     assert encoder_flops(SimpleNamespace(encoder=huge)) / 2e9 == pytest.approx(124.0, rel=1e-3)
+
+
+def test_usage_counts_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from tokenizer import code_usage
+
+    class Halves:
+        codebook_size = 4
+
+        def encode(self, rotmats: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([0, 3]).expand(len(rotmats), 2)
+
+    poses = PosePool(np.zeros((5, 16, 3), np.float32), np.zeros((5, 10), np.float32))
+    usage = code_usage(Halves(), poses)
+    assert usage == pytest.approx({"perplexity": 2.0, "unused_percent": 50.0})

@@ -49,7 +49,9 @@ def test_projected_3d_equals_2d_and_posed_mano_equals_3d_after_any_augmentation(
     wrists = np.stack([s.joints_cam_m[0] for s in centred]) * ([-1, 1, 1] if side == "left" else [1, 1, 1])
     turn = np.stack([cv2.Rodrigues(np.array([0, 0, a]))[0] for a in change.rotation_rad])
     points = batch.joints_3d_m.double() + torch.from_numpy((turn @ wrists[:, :, None])[..., 0])[:, None]
-    projected = batch.focal_crop.double()[:, None, None] * points[..., :2] / points[..., 2:]
+    focal_px = torch.tensor([s.camera.K_px[0, 0] for s in centred])
+    focal = focal_px * batch.crop_from_image[:, :, :2].det().abs().sqrt() / CROP  # in sides of the crop
+    projected = focal[:, None, None] * points[..., :2] / points[..., 2:]
     assert torch.allclose(projected, batch.joints_2d.double(), atol=1e-4)
 
 
@@ -200,7 +202,6 @@ def test_absent_labels_are_zero_with_zero_flags():
         "joints_3d_m",
         "joints_3d_valid",
         "betas",
-        "focal_crop",
     ):
         assert not getattr(batch, name).any(), name
     assert batch.has_mano.item() == 0

@@ -37,7 +37,7 @@ def test_versions_that_break_the_server(
 ) -> None:
     real = metadata.version
     monkeypatch.setattr(doctor.metadata, "version", lambda name: version if name == package else real(name))
-    finding = one(doctor._packages, workspace, package)
+    finding = one(doctor.check_packages, workspace, package)
     assert (finding.state, finding.found) == (state, version)
     assert (package in finding.advice) == (state == "fail")
 
@@ -47,7 +47,7 @@ def test_a_missing_package_does_not_hide_the_other_answers(workspace, monkeypatc
         raise ModuleNotFoundError("No module named 'ray'", name="ray")
         yield
 
-    for check in ("_accelerator", "_ray", "_hand_model"):
+    for check in ("check_accelerator", "check_ray", "check_hand_model"):
         monkeypatch.setattr(doctor, check, missing)
     findings = doctor.examine(workspace)
     assert [f.what for f in findings if f.state == "fail"] == ["ray"] * 3
@@ -56,26 +56,26 @@ def test_a_missing_package_does_not_hide_the_other_answers(workspace, monkeypatc
 
 @pytest.mark.parametrize(("gib", "state"), [(2, "fail"), (8, "warn"), (24, "ok")])
 def test_memory(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, gib: int, state: str) -> None:
-    monkeypatch.setattr(doctor, "_memory_bytes", lambda: gib * 2**30)
-    assert one(doctor._machine, workspace, "memory").state == state
+    monkeypatch.setattr(doctor, "memory_bytes", lambda: gib * 2**30)
+    assert one(doctor.check_machine, workspace, "memory").state == state
 
 
 def test_servers_that_do_not_answer(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert one(doctor._prefect, workspace, "Prefect").state == "ok"
+    assert one(doctor.check_prefect, workspace, "Prefect").state == "ok"
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    for check, what in ((doctor._prefect, "Prefect"), (doctor._mlflow, "MLflow")):
+    for check, what in ((doctor.check_prefect, "Prefect"), (doctor.check_mlflow, "MLflow")):
         finding = one(check, workspace, what)
         assert finding.state == "fail" and "unset" in finding.advice
 
 
 def test_a_place_for_shards_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    finding = one(doctor._storage, Workspace(tmp_path, str(tmp_path / "file" / "shards")), "shards")
+    finding = one(doctor.check_storage, Workspace(tmp_path, str(tmp_path / "file" / "shards")), "shards")
     assert finding.state == "fail" and "MASKHAND_SHARDS" in finding.advice
 
 
 def test_a_wrong_hand_model_folder(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert one(doctor._hand_model, workspace, "hand model").state == "ok"
+    assert one(doctor.check_hand_model, workspace, "hand model").state == "ok"
     monkeypatch.setenv("MASKHAND_MANO_DIR", str(tmp_path))
-    assert one(doctor._hand_model, workspace, "hand model").state == "fail"
+    assert one(doctor.check_hand_model, workspace, "hand model").state == "fail"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from known_hands import KnownHands, known_hands, mesh, pixels
+from known_hands import KnownHands, known_hands, mesh, pixels, seen_in_2d, seen_in_3d
 from scipy.spatial.transform import Rotation
 
 from maskhand.annotate.fit.fitter import Fits, ManoFitter
@@ -72,7 +72,7 @@ def test_the_prior_keeps_the_limits_of_the_anatomy() -> None:
 
 
 def test_exact_3d_joints_give_the_hand_back(truth: KnownHands) -> None:
-    fits = FITTER.fit(Observed.of_joints(truth.joints_m))
+    fits = FITTER.fit(seen_in_3d(truth.joints_m))
     joints, vertices = _errors_mm(fits, truth)
     assert joints.mean() <= 1 and vertices.mean() <= 3, "the requirement"
     assert joints.max() <= 1 and vertices.max() <= 3, "and for every single hand"
@@ -81,7 +81,7 @@ def test_exact_3d_joints_give_the_hand_back(truth: KnownHands) -> None:
 
 
 def test_keypoints_alone_are_met_by_possible_hands(truth: KnownHands) -> None:
-    fits = FITTER.fit(Observed.of_keypoints(truth.joints_px, truth.K_px))
+    fits = FITTER.fit(seen_in_2d(truth.joints_px, truth.K_px))
     joints, _ = mesh(fits.pose_aa, fits.betas, fits.transl_cam_m)
     apart = np.linalg.norm(pixels(joints, truth.K_px) - truth.joints_px, axis=2).mean(1)
     np.testing.assert_allclose(fits.residual_px, apart, atol=1e-3)
@@ -99,13 +99,13 @@ def test_keypoints_alone_are_met_by_possible_hands(truth: KnownHands) -> None:
 def test_a_hand_that_the_likely_directions_miss_is_found() -> None:
     """Of these thousand hands the one that 48 viewing directions leave 3.4 pixels off."""
     hands, hard = known_hands(1000, seed=41), [464]
-    fits = FITTER.fit(Observed.of_keypoints(hands.joints_px[hard], hands.K_px[hard]))
+    fits = FITTER.fit(seen_in_2d(hands.joints_px[hard], hands.K_px[hard]))
     assert fits.residual_px.max() < 1
 
 
 def test_a_fit_is_nearer_to_the_truth_than_its_noisy_joints(truth: KnownHands) -> None:
     noise = np.random.default_rng(5).normal(0, 0.005, truth.joints_m.shape)
-    joints, vertices = _errors_mm(FITTER.fit(Observed.of_joints(truth.joints_m + noise)), truth)
+    joints, vertices = _errors_mm(FITTER.fit(seen_in_3d(truth.joints_m + noise)), truth)
     noise_mm = 1000 * np.linalg.norm(noise, axis=2).mean()
     assert joints.mean() < 0.75 * noise_mm and vertices.mean() < 0.75 * noise_mm
 
@@ -114,14 +114,14 @@ def test_joints_without_weight_say_nothing(truth: KnownHands) -> None:
     weight = np.ones((len(truth.joints_m), 21))
     weight[:, [4, 7, 12, 17, 20]] = 0
     garbage = np.where(weight[..., None] > 0, truth.joints_m, np.nan)
-    joints, _ = _errors_mm(FITTER.fit(Observed.of_joints(garbage, weight)), truth)
+    joints, _ = _errors_mm(FITTER.fit(seen_in_3d(garbage, weight)), truth)
     assert np.median(joints) < 1.5
 
 
 def test_keypoints_fill_in_for_joints_without_3d(truth: KnownHands) -> None:
     in_3d = np.ones((len(truth.joints_m), 21))
     in_3d[:, [4, 8, 12, 16, 20]] = 0
-    only = Observed.of_joints(truth.joints_m, in_3d)
+    only = seen_in_3d(truth.joints_m, in_3d)
     both = Observed(truth.joints_m, in_3d, truth.joints_px, 1 - in_3d, truth.K_px)
     without, _ = _errors_mm(FITTER.fit(only), truth)
     joints, _ = _errors_mm(FITTER.fit(both), truth)
@@ -130,22 +130,22 @@ def test_keypoints_fill_in_for_joints_without_3d(truth: KnownHands) -> None:
 
 def test_other_fingertips_are_a_misfit() -> None:
     other = known_hands(16, seed=21, tips="ho3d")
-    joints = Observed.of_joints(other.joints_m)
+    joints = seen_in_3d(other.joints_m)
     own = ManoFitter(load_hand_model(default_hand_path("right")), "ho3d").fit(joints)
     assert own.residual_mm.mean() < 0.2 < FITTER.fit(joints).residual_mm.mean()
 
 
 def test_nonsense_gives_finite_fits() -> None:
     place = np.broadcast_to([0, 0, 0.5], (3, 21, 3))
-    nothing = Observed.of_joints(place * np.nan, np.zeros((3, 21)))
-    wild = Observed.of_keypoints(np.random.default_rng(0).uniform(-1e4, 1e4, (3, 21, 2)), np.tile(np.eye(3), (3, 1, 1)))
-    for observed in (Observed.of_joints(place), nothing, wild):
+    nothing = seen_in_3d(place * np.nan, np.zeros((3, 21)))
+    wild = seen_in_2d(np.random.default_rng(0).uniform(-1e4, 1e4, (3, 21, 2)), np.tile(np.eye(3), (3, 1, 1)))
+    for observed in (seen_in_3d(place), nothing, wild):
         fits = FITTER.fit(observed)
         for name in ("pose_aa", "betas", "transl_cam_m", "angles_deg"):
             assert np.isfinite(getattr(fits, name)).all(), name
 
 
 def test_the_same_hands_give_the_same_bytes(truth: KnownHands) -> None:
-    observed = Observed.of_keypoints(truth.joints_px[:8], truth.K_px[:8])
+    observed = seen_in_2d(truth.joints_px[:8], truth.K_px[:8])
     first, again = FITTER.fit(observed), FITTER.fit(observed)
     assert all(getattr(first, name).tobytes() == getattr(again, name).tobytes() for name in vars(first))

@@ -27,7 +27,7 @@ from maskhand.loading.crop import box_center_px, crop_affine
 from maskhand.render import FINGER_RGB
 from maskhand.sample import Camera, HandSample
 from maskhand.shards.layout import MANO, ShardError
-from maskhand.shards.reader import LoadedShard, ShardSample, ShardSet, iterate_samples
+from maskhand.shards.reader import LoadedShard, ShardSample, ShardSet
 from maskhand.steps import inspection
 from maskhand.workspace import Workspace
 
@@ -107,7 +107,7 @@ def test_statistics_are_those_of_all_samples(shard_set: tuple[str, list[HandSamp
     assert found.targets == {"annotated": 7, "fitted": 1}
     assert found.parts[MANO].rejects == {"no_mano": 1}
     assert found.residual_mm["annotated"].max < 0.5 and found.residual_px["fitted"].count == 1
-    good = [e for row in iterate_samples(uri, [MANO]) if (e := row.sidecars[MANO]) is not None and e["ok"]]
+    good = [e for row in ShardSet.open(uri, [MANO]) if (e := row.sidecars[MANO]) is not None and e["ok"]]
     assert found.good_targets == len(good)
     np.testing.assert_allclose(found.betas_std, np.std([e["betas"] for e in good], axis=0), rtol=1e-5)
 
@@ -153,7 +153,7 @@ def test_meshes_of_both_hands_lie_in_the_stored_picture(tmp_path: Path, with_sid
     uri = str(tmp_path / "toy")
     write_set(uri, samples)
     annotate_mano(uri)
-    rows = list(iterate_samples(uri, [MANO] if with_sidecar else []))
+    rows = list(ShardSet.open(uri, [MANO] if with_sidecar else []))
     for row, truth in zip(rows, make_samples(4, sides=("right", "left")), strict=True):
         mesh = mesh_of(row, target_of(row))
         if not with_camera and not with_sidecar:
@@ -211,11 +211,11 @@ def test_captions_say_what_rings_and_colours_mean(
 
 def test_the_box_is_outlined_on_its_own_colour() -> None:
     hand = make_samples(1)[0]
-    yellow = cv2.imencode(".png", np.full((160, 200, 3), sheet._BOX_RGB[::-1], np.uint8))[1].tobytes()
-    tile = sheet._whole(decode_rgb(dataclasses.replace(hand, image=yellow)), hand.box_xyxy_px)
+    yellow = cv2.imencode(".png", np.full((160, 200, 3), sheet.BOX_RGB[::-1], np.uint8))[1].tobytes()
+    tile = sheet.boxed_picture(decode_rgb(dataclasses.replace(hand, image=yellow)), hand.box_xyxy_px)
     x0, y0, _, y1 = np.rint((hand.box_xyxy_px + 0.5) * tile.shape[1] / 200 - 0.5).astype(int)
     across = tile[(y0 + y1) // 2, max(0, x0 - 6) : x0 + 7].astype(int).sum(-1)
-    assert across.min() < 0.6 * sum(sheet._BOX_RGB)
+    assert across.min() < 0.6 * sum(sheet.BOX_RGB)
 
 
 def test_the_step_writes_both_files_and_a_table(shard_set: tuple[str, list[HandSample]], tmp_path: Path) -> None:

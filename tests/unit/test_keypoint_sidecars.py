@@ -49,7 +49,7 @@ def test_each_hand_is_shown_as_stored_with_its_box_and_side(echo, tmp_path):
     assert (manifest.part, manifest.count, manifest.planned) == ("keypoints.echo", 5, 5)
     assert manifest.annotator["name"] == "echo" and manifest.annotator["version"] == "1"
     assert echo.shown == [((70, 90, 3), s.side) for s in samples]
-    for row in ShardSet.open(uri, (keypoint_part("echo"),)).evaluation():
+    for row in ShardSet.open(uri, (keypoint_part("echo"),)):
         entry = row.sidecars["keypoints.echo"]
         np.testing.assert_array_equal(entry["keypoints_px"], np.tile(row.sample.box_xyxy_px[:2], (21, 1)))
         assert entry["confidence"].shape == (21,) and entry["confidence"].dtype == np.float32

@@ -55,7 +55,7 @@ def test_the_real_adapter_reads_them_and_their_targets_are_what_was_rendered(roo
     assert adapter.present() and len(adapter.plan().keys) == 26, "one of five is held out; here is one of each"
     build_shards(spec, str(root), "letters_train", uri)
     assert annotate_rendered(uri, root).count == 26
-    rows = list(ShardSet.open(uri, (MANO,)).evaluation())
+    rows = list(ShardSet.open(uri, (MANO,)))
     assert {row.sample.origin["sign"] for row in rows} == set("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     with np.load(root / POSES) as poses:
         by_path = dict(zip(poses["path"].tolist(), poses["pose_aa"], strict=True))
@@ -94,7 +94,7 @@ def test_a_models_predictions_become_targets(tmp_path: Path) -> None:
     manifest = annotate_by_model(uri, str(tmp_path / "model"))
     assert manifest.annotator is not None and manifest.annotator["settings"]["model"]
     assert set(manifest.inputs) == {"images", part} and manifest.rejects == {"bad_picture": 1}
-    rows = list(ShardSet.open(uri, (MANO,)).evaluation())
+    rows = list(ShardSet.open(uri, (MANO,)))
     rows = [row for row in rows if row.sample.key != broken.key]
     entries = [row.sidecars[MANO] for row in rows]
     assert [bool(e["ok"]) for e in entries if e is not None] == [True, False, True, True, True]
@@ -105,7 +105,7 @@ def test_a_models_predictions_become_targets(tmp_path: Path) -> None:
         pose, betas = (torch.from_numpy(entry[name])[None] for name in ("pose_aa", "betas"))
         mesh = mano(axis_angle_to_matrix(pose), betas)
         assert mesh.vertices_m.isfinite().all() and entry["transl_cam_m"][2] > 0
-    seen = [row for row in ShardSet.open(uri, (part,)).evaluation() if row.sample.key != broken.key]
+    seen = [row for row in ShardSet.open(uri, (part,)) if row.sample.key != broken.key]
     bare = [replace(row, sample=replace(row.sample, camera=None)) for row in seen]
     for row, assumed, entry in zip(seen, PredictedPoses(str(tmp_path / "model"))(bare), entries, strict=True):
         assert row.sample.camera is not None and not isinstance(assumed, SampleError) and entry is not None

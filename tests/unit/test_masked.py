@@ -12,7 +12,7 @@ from hand_sets import make_samples, write_set
 from maskhand.annotate.pictures import decode_rgb
 from maskhand.sample import HandSample
 from maskhand.shards.masked import GRID, Masking, build_masked, hidden_cells, mask_sample, masked_set
-from maskhand.shards.reader import iterate_samples
+from maskhand.shards.reader import ShardSet
 from maskhand.shards.verify import verify
 
 PUBLISHED = (
@@ -67,7 +67,7 @@ def test_a_masked_set_is_a_set(tmp_path: Path) -> None:
     target = masked_set(source, Masking(0.8))
     assert target == f"{source}-masked80" and verify(target) == []
     assert (manifest.dataset, manifest.split, manifest.count) == ("freihand_synth", "test-masked80", 6)
-    for before, after in zip(iterate_samples(source), iterate_samples(target), strict=True):
+    for before, after in zip(ShardSet.open(source), ShardSet.open(target), strict=True):
         assert after.sample.key == before.sample.key and after.sample.side == before.sample.side
         np.testing.assert_array_equal(after.sample.joints_cam_m, before.sample.joints_cam_m)  # type: ignore[arg-type]
         assert after.sample.image != before.sample.image

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 
 from maskhand.conventions import NUM_BETAS
-from maskhand.evaluation.reconstruction import code_usage, reconstruction_errors
+from maskhand.evaluation.reconstruction import reconstruction_errors
 from maskhand.hand.anatomy import pose_table, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.loading.poses import PosePool
@@ -39,14 +38,3 @@ def test_it_loses_less_than_a_millimetre_of_poses_it_has_not_seen(group: str) ->
     errors = reconstruction_errors(load_tokenizer(OPEN_TOKENIZER), ManoLayer.from_default(), poses)
     assert errors["pa_mpjpe_mm"] < 0.6 and errors["pa_mpvpe_mm"] < 0.5
     assert errors["mpjpe_mm"] < 2 and errors["orientation_deg"] < 1.6 and errors["rotation_deg"] < 0.8
-
-
-def test_usage_counts_codes() -> None:
-    class Halves:
-        codebook_size, codebook = 4, torch.zeros(4, 1)
-
-        def encode(self, rotmats: torch.Tensor) -> torch.Tensor:
-            return torch.tensor([0, 3]).expand(len(rotmats), 2)
-
-    usage = code_usage(Halves(), turned(np.zeros((5, 16, 3)), seed=0))  # type: ignore[arg-type]
-    assert usage == pytest.approx({"perplexity": 2.0, "unused_percent": 50.0})

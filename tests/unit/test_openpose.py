@@ -9,7 +9,7 @@ import torch
 from maskhand.annotate.detectors import load_detector
 from maskhand.annotate.openpose import AT_ONCE, OpenPoseHand, find_peaks, to_input
 from maskhand.annotate.openpose_net import HandPoseNet, WeightsError, load_hand_pose_net
-from maskhand.assets import AssetError
+from maskhand.fetched_models import AssetError
 
 # Names and shapes of the converted file, written down from the published prototxt.
 PUBLISHED = {

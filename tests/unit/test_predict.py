@@ -230,7 +230,7 @@ def test_hypotheses_are_ranked_placed_and_counted(bundle, photo, use_detector, m
 
 
 def test_a_token_string_that_was_drawn_twice_is_one_hypothesis():
-    first, counts = subject._distinct(np.array([[3, 1], [0, 2], [3, 1], [9, 9], [3, 1]]))
+    first, counts = subject.distinct_strings(np.array([[3, 1], [0, 2], [3, 1], [9, 9], [3, 1]]))
     assert first.tolist() == [0, 1, 3] and counts.tolist() == [3, 1, 1]
 
 

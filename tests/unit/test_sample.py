@@ -9,6 +9,9 @@ import pytest
 
 from maskhand.conventions import (
     BONES,
+    FINGERS,
+    FINGERTIPS,
+    FIRST_MANO_JOINT,
     JOINT_ORDERS,
     MANO_16,
     OPENPOSE_21,
@@ -83,6 +86,8 @@ def test_joint_orders_are_permutations_that_agree_on_names() -> None:
             finger, digit = name[:-1], name[-1]
             name = f"{finger}_{part[digit][finger == 'thumb']}"
         assert name == openpose
+    assert tuple(OPENPOSE_21[j] for j in FINGERTIPS) == tips
+    assert [MANO_16[first] for first in FIRST_MANO_JOINT.values()] == [f"{finger}1" for finger in FINGERS]
     assert [OPENPOSE_21[j] for j in openpose_joint_of_mano_joint()][:4] == ["wrist", *OPENPOSE_21[5:8]]
 
 

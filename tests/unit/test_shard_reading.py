@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from maskhand.sample import HandSample, SampleError
 from maskhand.shards.layout import ShardError
 from maskhand.shards.manifest import read_manifest
 from maskhand.shards.mixture import TrainingStream
-from maskhand.shards.reader import ShardSample, ShardSet, iterate_samples
+from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.verify import verify
 
@@ -62,7 +62,7 @@ def test_verify_finds_damage(raw: Fixture, tmp_path: Path, name: str, how: str, 
     assert (problem.kind, problem.uri) == (kind, str(tmp_path / "images" / name))
     if name.endswith("tar") or name.startswith("manifest"):
         with pytest.raises(ShardError):
-            list(iterate_samples(str(tmp_path)))
+            list(ShardSet.open(str(tmp_path)))
 
 
 def test_verify_finds_foreign_files_and_edited_manifests(raw: Fixture, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_sidecars_join_by_key_and_belong_to_their_images(raw: Fixture, tmp_path:
     assert {k: v for k, v in bytes_below(tmp_path).items() if k in images} == images, "image tars are never rewritten"
     assert side.rejects == {"odd": 9} and side.count == 12  # of 0..22, and 7 and 11 are no samples
     assert side.annotator == {"name": "mean", "version": "1", "settings": {}}
-    found = list(iterate_samples(str(tmp_path), ["keypoints.mean"]))
+    found = list(ShardSet.open(str(tmp_path), ["keypoints.mean"]))
     for s in found:
         entry = s.sidecars["keypoints.mean"]
         assert (entry is None) == bool(s.sample.origin["index"] % 2)
@@ -112,12 +112,14 @@ def _must_not_run(samples: list[ShardSample]) -> list[SampleError]:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 40])
-def test_evaluation_gives_every_sample_once(raw: Fixture, tmp_path: Path, world: int) -> None:
+def test_ranges_of_a_set_give_every_sample_once(raw: Fixture, tmp_path: Path, world: int) -> None:
     manifest = build(raw, tmp_path)
-    seen = [s for rank in range(world) for s in iterate_samples(str(tmp_path), rank=rank, world=world)]
+    shard_set = ShardSet.open(str(tmp_path))
+    cuts = [rank * len(shard_set) // world for rank in range(world + 1)]
+    seen = [s for start, stop in pairwise(cuts) for s in shard_set.between(start, stop)]
     assert [s.index for s in seen] == list(range(manifest.count))
     assert len({s.sample.key for s in seen}) == manifest.count
-    by_index = {s.index: s.sample.key for s in iterate_samples(str(tmp_path))}
+    by_index = {s.index: s.sample.key for s in ShardSet.open(str(tmp_path))}
     assert all(by_index[s.index] == s.sample.key for s in seen)
 
 
@@ -187,7 +189,7 @@ def test_a_set_reads_the_same_after_it_moved(raw: Fixture, tmp_path: Path) -> No
 
 def test_samples_arrive_whole(raw: Fixture, tmp_path: Path) -> None:
     build(raw, tmp_path)
-    for s in iterate_samples(str(tmp_path)):
+    for s in ShardSet.open(str(tmp_path)):
         assert isinstance(s.sample, HandSample)
         s.sample.validate()
         np.testing.assert_allclose(s.sample.joints_cam_m, raw.truths[s.sample.key].joints_cam_m, atol=1e-6)

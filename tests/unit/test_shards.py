@@ -21,7 +21,7 @@ from maskhand.shards.build import build_shards
 from maskhand.shards.codec import decode_sample, encode_sample
 from maskhand.shards.layout import ShardError
 from maskhand.shards.plan import make_plan
-from maskhand.shards.reader import iterate_samples
+from maskhand.shards.reader import ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.tar import in_blocks, sample_pieces
 from maskhand.shards.verify import verify
@@ -94,7 +94,7 @@ def test_rejects_are_counted_by_reason_and_neighbours_stay(raw: Fixture, tmp_pat
     manifest = build(raw, tmp_path)
     assert (manifest.planned, manifest.count) == (COUNT, COUNT - 2)
     assert manifest.rejects == {"cut_image": 1, "missing_image": 1}
-    keys = {s.sample.key for s in iterate_samples(str(tmp_path))}
+    keys = {s.sample.key for s in ShardSet.open(str(tmp_path))}
     assert keys == set(raw.truths) - {"training-00000007", "training-00000011"}
     records = [json.loads(p.read_text()) for p in (tmp_path / "images").glob("0*.json")]
     rejected = {r["key"]: r["reason"] for record in records for r in record["rejects"]}
@@ -123,7 +123,7 @@ def test_plain_webdataset_reads_the_tars(raw: Fixture, tmp_path: Path) -> None:
     manifest = build(raw, tmp_path)
     urls = [str(tmp_path / "images" / f"{entry.name}.tar") for entry in manifest.shards]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False))
-    assert [s["__key__"] for s in samples] == [s.sample.key for s in iterate_samples(str(tmp_path))]
+    assert [s["__key__"] for s in samples] == [s.sample.key for s in ShardSet.open(str(tmp_path))]
     assert all(s["jpg"] == raw.truths[s["__key__"]].image_path.read_bytes() for s in samples)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -48,13 +50,28 @@ def new_tokenizer(recipe: Recipe) -> VQMano:
     return tokenizer
 
 
-def poses(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
+class FolderStore:
+    """Checkpoints of a single process, a folder each."""
+
+    def __init__(self, root: str | Path) -> None:
+        self._root = Path(root)
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        write(self._root / f"step-{step:09d}")
+
+    @contextmanager
+    def latest(self) -> Iterator[Path | None]:
+        yield max(self._root.glob("step-*"), default=None)
+
+
+def poses(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int], Iterator[Tensor]]:
     """A `PoseStream`: global batch of a step = f(step), of which this rank takes rank :: world."""
 
-    def stream(first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def stream(first_step: int) -> Iterator[Tensor]:
         batch, step = recipe.tokenizer_training.optim.batch, first_step
         while True:
-            yield _rotmats(batch, step)[rank::world], torch.zeros(batch, 10)[rank::world]
+            yield _rotmats(batch, step)[rank::world]
             step += 1
 
     return stream
@@ -93,7 +110,6 @@ def hand_batch(recipe: Recipe, mano: ManoLayer, size: int, step: int) -> HandBat
         betas=betas,
         has_mano=torch.ones(size),
         crop_from_image=torch.eye(3, dtype=torch.float64)[:2].repeat(size, 1, 1),
-        focal_crop=torch.zeros(size),
         is_left=torch.zeros(size, dtype=torch.bool),
         image_size_px=torch.full((size, 2), side),
         index=torch.full((size,), -1),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from maskhand.annotate.fit.fitter import Fits, ManoFitter
 from maskhand.annotate.fit.observed import Observed
-from maskhand.conventions import MIRROR_POINT, NUM_JOINTS
+from maskhand.conventions import FINGERTIPS, MIRROR_POINT, NUM_JOINTS
 from maskhand.hand.camera import assumed_camera
 from maskhand.sample import HandPose, HandSample
 
@@ -18,7 +18,6 @@ Array = NDArray[np.float64]
 
 MIN_OBSERVED = 8
 """Fewer joints than this say too little about a hand; it is not fitted."""
-TIPS = (4, 8, 12, 16, 20)
 FOREIGN_TIP_WEIGHT = 0.1
 """Of tips that are no vertices of the model: they bend the last joint, but a few millimetres beside it."""
 MAX_RESIDUAL_OF_HAND = 0.05
@@ -85,7 +84,7 @@ def _observe(hand: HandSample, tips_are_vertices: bool) -> tuple[Array, Array, A
     if (weight_3d > 0).sum() >= MIN_OBSERVED:
         weight_2d = np.zeros(NUM_JOINTS)
         if not tips_are_vertices:
-            weight_3d[list(TIPS)] *= FOREIGN_TIP_WEIGHT
+            weight_3d[list(FINGERTIPS)] *= FOREIGN_TIP_WEIGHT
     elif (weight_2d > 0).sum() >= MIN_OBSERVED:
         weight_3d = np.zeros(NUM_JOINTS)
     else:

@@ -38,21 +38,6 @@ class Observed:
     def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Observed:
         return replace(self, **{name: value[rows] for name, value in vars(self).items()})
 
-    @staticmethod
-    def of_joints(joints_m: Array, weight: Array | None = None) -> Observed:
-        """3D joints (B, 21, 3) alone; all of them, or by weight (B, 21)."""
-        count = len(joints_m)
-        ones = np.ones((count, 21)) if weight is None else weight
-        any_K = np.tile(np.eye(3), (count, 1, 1))
-        return Observed(joints_m, ones, np.zeros((count, 21, 2)), np.zeros((count, 21)), any_K)
-
-    @staticmethod
-    def of_keypoints(keypoints_px: Array, K_px: Array, weight: Array | None = None) -> Observed:
-        """2D keypoints (B, 21, 2) alone, under cameras (B, 3, 3)."""
-        count = len(keypoints_px)
-        ones = np.ones((count, 21)) if weight is None else weight
-        return Observed(np.zeros((count, 21, 3)), np.zeros((count, 21)), keypoints_px, ones, K_px)
-
     def in_mano_order(self) -> Observed:
         """The same with MANO's 16 joints and the tips after them, zeros where nothing was observed."""
         seen = {"joints_m": self.joint_weight, "keypoints_px": self.keypoint_weight}

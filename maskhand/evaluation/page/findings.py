@@ -54,8 +54,8 @@ def groups(result: EvaluationResult) -> list[Group]:
     table = _of(result, result.best.name)
     kinds: dict[str, pd.Series] = {
         "side": table.side,
-        "size in the picture": _thirds(table.box_px, "{:.0f} to {:.0f} px"),
-        "confidence": _thirds(table.mean_confidence, "{:.2f} to {:.2f}"),
+        "size in the picture": thirds(table.box_px, "{:.0f} to {:.0f} px"),
+        "confidence": thirds(table.mean_confidence, "{:.2f} to {:.2f}"),
         "hidden joints": pd.cut(
             table.occluded_share, [-0.01, 0.0, 0.25, 0.5, 1.0], labels=["none", "up to 25 %", "25 to 50 %", "over 50 %"]
         ),
@@ -106,7 +106,7 @@ def _joints(result: EvaluationResult) -> Figure:
         table = _of(result, name)
         bars.append((name, np.array([table[f"pa_mm.{joint}"].mean() for joint in OPENPOSE_21]), style))
     names = [joint.replace("_", " ") for joint in OPENPOSE_21]
-    return Figure("Error by joint", charts.bars(names, bars, "mean error after Procrustes, mm"), "", True)
+    return Figure("Error by joint", charts.bars(names, bars, "mean error after Procrustes, mm"), "", tall=True)
 
 
 def _confidence(table: pd.DataFrame) -> list[Figure]:
@@ -143,7 +143,7 @@ def _confidence(table: pd.DataFrame) -> list[Figure]:
     return [calibration, Figure("Does confidence sort the errors?", svg, note)]
 
 
-def _thirds(values: pd.Series, text: str) -> pd.Series:
+def thirds(values: pd.Series, text: str) -> pd.Series:
     """Names of three ranges with equally many hands; nothing where the ranges would read the same."""
     unknown = pd.Series(np.nan, index=values.index)
     if values.nunique() < 3:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskhand.conventions import INTERHAND_HANDS, OPENPOSE_FROM_INTERHAND
 from maskhand.evaluation.metrics.accumulate import Addable, Means
 from maskhand.evaluation.metrics.alignment import distances
 from maskhand.evaluation.scoring.doubts import Written, doubts
@@ -23,9 +24,9 @@ from maskhand.evaluation.scoring.stream import total
 
 Array = np.ndarray
 
-WRISTS = (20, 41)
-"""Right, left; joints 0-20 are the right hand's, 21-41 the left one's."""
-HANDS = (slice(0, 21), slice(21, 42))
+HANDS = tuple(INTERHAND_HANDS.values())
+WRISTS = tuple(hand.start + OPENPOSE_FROM_INTERHAND[0] for hand in HANDS)
+"""Right, left."""
 HAND_TYPES = ("right", "left", "interacting")
 JOINTS = tuple(
     f"{side}_{name}"

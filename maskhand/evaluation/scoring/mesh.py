@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskhand.conventions import MANO_16, NUM_JOINTS, OPENPOSE_21
+from maskhand.conventions import FINGERS, MANO_16, NUM_JOINTS, OPENPOSE_21
 from maskhand.evaluation.metrics.accumulate import Addable, Means, PointErrors
 from maskhand.evaluation.metrics.alignment import distances, procrustes_align, scale_translation_align
 from maskhand.evaluation.metrics.fscore import f_scores
@@ -42,7 +42,7 @@ class MeshBenchmark:
 FREIHAND = MeshBenchmark("freihand", OPENPOSE_21, Written("metres", "openpose21"), None)
 HO3D = MeshBenchmark(
     "ho3d",
-    (*MANO_16, *(f"{finger}_tip" for finger in ("thumb", "index", "middle", "ring", "little"))),
+    (*MANO_16, *(f"{finger}_tip" for finger in FINGERS)),
     Written("metres", "mano16_tips"),
     (0, 4),
 )

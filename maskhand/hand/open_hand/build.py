@@ -13,6 +13,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
+from maskhand.conventions import MANO_FINGERS
 from maskhand.hand.open_hand import (
     correctives,
     decimate,
@@ -97,7 +98,7 @@ def _decimated(
 def _vertex_order(vertices_m: Array, faces: NDArray[np.int64], tips: NDArray[np.int64]) -> NDArray[np.int64]:
     """MANO's ids for the tips, the vertices next to them and the wrist's rim."""
     groups = {}
-    for finger, tip in zip(skeleton.FINGERS, tips, strict=True):
+    for finger, tip in zip(MANO_FINGERS, tips, strict=True):
         ring = np.setdiff1d(faces[(faces == tip).any(1)], [tip])
         nearest = ring[np.argsort(np.linalg.norm(vertices_m[ring] - vertices_m[tip], axis=1), kind="stable")]
         groups[finger] = [int(tip), *nearest.tolist()]
@@ -110,7 +111,7 @@ def _vertex_order(vertices_m: Array, faces: NDArray[np.int64], tips: NDArray[np.
 
 def anatomy(bones: skeleton.Skeleton) -> dict[str, object]:
     """Anatomical axes of the right hand for pose priors: what turning a joint about each axis does."""
-    names = [f"{finger}{k}" for finger in skeleton.FINGERS for k in (1, 2, 3)]
+    names = [f"{finger}{k}" for finger in MANO_FINGERS for k in (1, 2, 3)]
     joints = {
         name: {
             "joint": joint,

@@ -13,7 +13,8 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 
-from maskhand.hand.open_hand.skeleton import PARENTS, Skeleton
+from maskhand.conventions import MANO_16_PARENTS
+from maskhand.hand.open_hand.skeleton import Skeleton
 
 Array = NDArray[np.float64]
 
@@ -95,12 +96,12 @@ def _moved_share(weights: Array, joint: int) -> Array:
 
 def _chain_share(weights: Array, joint: int) -> Array:
     """(V,) the part of each vertex that belongs to the two bones meeting in the joint."""
-    return np.asarray(weights[:, joint] + weights[:, max(PARENTS[joint], 0)])
+    return np.asarray(weights[:, joint] + weights[:, max(MANO_16_PARENTS[joint], 0)])
 
 
 def _descends(joint: int, ancestor: int) -> bool:
     while joint > ancestor:
-        joint = PARENTS[joint]
+        joint = MANO_16_PARENTS[joint]
     return joint == ancestor
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from maskhand.hand.open_hand.skeleton import PARENTS
+from maskhand.conventions import MANO_16_PARENTS, MIRROR_AXIS_ANGLE, MIRROR_POINT
 
 Array = NDArray[np.float64]
 
@@ -25,9 +25,6 @@ TIP_IDS = {
 }
 # MANO's wrist opening, in the direction of its 16 rim edges; renderers close the hole with triangles over these ids.
 RIM_IDS = (92, 38, 122, 118, 117, 119, 120, 108, 79, 78, 121, 214, 215, 279, 239, 234)
-
-MIRROR = np.array([-1.0, 1.0, 1.0])
-MIRROR_ROTATION = np.array([1.0, -1.0, -1.0])  # an axis-angle vector is a pseudo-vector
 
 
 @dataclass(frozen=True)
@@ -47,15 +44,15 @@ class OpenHand:
 
 def mirrored(hand: OpenHand) -> OpenHand:
     """The other hand: reflected in x, with the winding flipped so that faces still look outward."""
-    flip_pose = np.tile(MIRROR_ROTATION, 15)
+    flip_pose = np.tile(MIRROR_AXIS_ANGLE, 15)
     # R -> M R M changes the sign of the entries that couple x with y or z
-    flip_feature = np.tile(np.outer(MIRROR, MIRROR).ravel(), 15)
+    flip_feature = np.tile(np.outer(MIRROR_POINT, MIRROR_POINT).ravel(), 15)
     return replace(
         hand,
-        vertices_m=hand.vertices_m * MIRROR,
+        vertices_m=hand.vertices_m * MIRROR_POINT,
         faces=hand.faces[:, [0, 2, 1]],
-        shapedirs_m=hand.shapedirs_m * MIRROR[:, None],
-        posedirs_m=hand.posedirs_m * MIRROR[:, None] * flip_feature,
+        shapedirs_m=hand.shapedirs_m * MIRROR_POINT[:, None],
+        posedirs_m=hand.posedirs_m * MIRROR_POINT[:, None] * flip_feature,
         hands_mean=hand.hands_mean * flip_pose,
         hands_components=hand.hands_components * flip_pose,
     )
@@ -74,7 +71,7 @@ def mano_vertex_order(tips: dict[str, list[int]], rim: list[int], count: int) ->
 def write_mano_file(hand: OpenHand, path: Path) -> None:
     """Write the dictionary that MANO_RIGHT.pkl holds, as float32 (half the size; 1e-5 mm at a hand's scale)."""
     joints = hand.joint_regressor @ hand.vertices_m
-    kintree = np.array([PARENTS, range(16)], dtype=np.int64)
+    kintree = np.array([MANO_16_PARENTS, range(16)], dtype=np.int64)
     kintree[0, 0] = 2**32 - 1
     content = {
         "v_template": _compact(hand.vertices_m),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from maskhand.conventions import MANO_FINGERS
 from maskhand.hand.open_hand.mano_file import TIP_IDS, OpenHand
 from maskhand.hand.open_hand.poses import FIST, Angles, axis_angles
-from maskhand.hand.open_hand.skeleton import FINGERS, Skeleton
+from maskhand.hand.open_hand.skeleton import Skeleton
 from maskhand.hand.open_hand.skinning import skinned
 from maskhand.hand.open_hand.source import SourceHands
 
@@ -20,7 +21,7 @@ HOOK: Angles = {j: (f, 0.0, 0.0) for first in (2, 5, 8, 11) for j, f in ((first,
 def bone_lengths_mm(joints_m: Array, tips_m: Array) -> dict[str, list[float]]:
     """Per finger: wrist to base joint, then the three bones, the last one to the tip of the skin."""
     lengths = {}
-    for i, finger in enumerate(FINGERS):
+    for i, finger in enumerate(MANO_FINGERS):
         chain = np.stack([joints_m[0], *joints_m[1 + 3 * i : 4 + 3 * i], tips_m[i]])
         lengths[finger] = (1000.0 * np.linalg.norm(np.diff(chain, axis=0), axis=1)).round(1).tolist()
     return lengths
@@ -59,7 +60,7 @@ def report(source: SourceHands, bones: Skeleton, hand: OpenHand) -> str:
     lines = [f"decimation error mm: mean {mean:.3f} max {worst:.3f}"]
     before = bone_lengths_mm(source.anny_joints_m + moved, bones.tips_m)
     after = bone_lengths_mm(bones.joints_m, bones.tips_m)
-    lines += [f"{finger}: bones mm {before[finger]} -> {after[finger]}" for finger in FINGERS]
+    lines += [f"{finger}: bones mm {before[finger]} -> {after[finger]}" for finger in MANO_FINGERS]
     residual = np.linalg.norm(hand.joint_regressor @ hand.vertices_m - bones.joints_m, axis=1).max()
     lines.append(f"joint regressor residual mm: {1000.0 * residual:.4f}")
     for name, angles in (("fist", FIST), ("all MCP 90", MCP_BEND), ("hook 95/60", HOOK)):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhand.hand.open_hand.skeleton import FINGERS, Skeleton
+from maskhand.conventions import MANO_FINGERS
+from maskhand.hand.open_hand.skeleton import Skeleton
 
 Array = NDArray[np.float64]
 
@@ -25,12 +26,12 @@ FINGER_LENGTH_CV = 0.030
 def varied_forms(vertices_m: Array, weights: Array, bones: Skeleton) -> Array:
     """(S, V, 3) the population with palm and single-finger proportions varied; weights (V, 16) of these vertices."""
     samples = len(vertices_m)
-    half = np.random.default_rng(FORM_SEED).standard_normal((samples // 2, 3 + len(FINGERS))).clip(-2.5, 2.5)
+    half = np.random.default_rng(FORM_SEED).standard_normal((samples // 2, 3 + len(MANO_FINGERS))).clip(-2.5, 2.5)
     z = np.concatenate([half, -half])
     palm_scale = z[:, :3] * [PALM_LENGTH_CV, PALM_DEPTH_CV, PALM_BREADTH_CV]
     about_wrist = vertices_m.mean(0) - bones.joints_m[0]
     out = vertices_m + palm_scale[:, None] * (weights[:, :1] * about_wrist)
-    for i in range(len(FINGERS)):
+    for i in range(len(MANO_FINGERS)):
         first = 1 + 3 * i
         share = weights[:, first : first + 3].sum(1)[:, None]
         base = bones.joints_m[first]

@@ -16,10 +16,9 @@ from scipy import sparse
 from scipy.optimize import nnls
 from scipy.sparse.linalg import splu
 
-Array = NDArray[np.float64]
+from maskhand.conventions import MANO_16_PARENTS, MANO_FINGERS
 
-FINGERS = ("index", "middle", "little", "ring", "thumb")
-PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
+Array = NDArray[np.float64]
 
 # Distance of each finger's three joints from its tip, distal first, for the mean adult (hand length 185 mm).
 # They follow the phalanx lengths of Buryanov and Kotiuk (2010), scaled by 1.07 to this hand's length; the two
@@ -53,7 +52,7 @@ class Skeleton:
     """Joints and axes of the mean hand; `axes[j]` has rows twist, flexion, abduction for joints 1..15."""
 
     joints_m: Array  # (16, 3)
-    tips_m: Array  # (5, 3) in FINGERS order
+    tips_m: Array  # (5, 3) in MANO_FINGERS order
     axes: Array  # (16, 3, 3) unit rows (twist, flexion, abduction), right-handed; row 0 of joint 0 unused
     tip_vertices: NDArray[np.int64]  # (5,) source vertex at each tip
 
@@ -63,7 +62,7 @@ def build_skeleton(mesh: trimesh.Trimesh, finger_share: Array, anny_joints_m: Ar
     vertices = np.asarray(mesh.vertices, dtype=np.float64)
     joints, axes = np.zeros((16, 3)), np.zeros((16, 3, 3))
     tips = np.zeros(5, dtype=np.int64)
-    for i, finger in enumerate(FINGERS):
+    for i, finger in enumerate(MANO_FINGERS):
         first = 1 + 3 * i
         along = anny_joints_m[first + 2] - anny_joints_m[first]
         if finger != "thumb":
@@ -223,7 +222,7 @@ def joint_regressor(vertices_m: Array, weights: Array, skeleton: Skeleton) -> Ar
         offset = vertices_m - target
         axial = offset @ along
         radial = np.linalg.norm(offset - axial[:, None] * along, axis=1)
-        own = weights[:, joint] + weights[:, max(PARENTS[joint], 0)] > 0.6
+        own = weights[:, joint] + weights[:, max(MANO_16_PARENTS[joint], 0)] > 0.6
         # a joint deep in the palm needs a wider ring before the skin surrounds it
         for reach_m in (0.016, 0.022, 0.028, 0.034, 0.040, 0.050):
             near = own & (np.abs(axial) < 0.6 * reach_m) & (radial < reach_m)

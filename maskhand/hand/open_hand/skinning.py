@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from maskhand.hand.open_hand.skeleton import PARENTS
+from maskhand.conventions import MANO_16_PARENTS
 
 Array = NDArray[np.float64]
 
@@ -19,7 +19,7 @@ def skinned(vertices_m: Array, weights: Array, joints_m: Array, pose: Array, pos
     world = np.tile(np.eye(4), (16, 1, 1))
     world[0, :3, 3] = joints_m[0]
     for joint in range(1, 16):
-        parent = PARENTS[joint]
+        parent = MANO_16_PARENTS[joint]
         world[joint, :3, :3] = world[parent, :3, :3] @ turns[joint]
         offset = joints_m[joint] - joints_m[parent]
         world[joint, :3, 3] = world[parent, :3, 3] + world[parent, :3, :3] @ offset

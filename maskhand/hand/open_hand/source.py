@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from maskhand.conventions import MANO_FINGERS
+
 Array = NDArray[np.float64]
 
-# Our finger order is MANO's; Anny counts thumb 1 .. little 5 and hangs fingers 2..5 on metacarpals 1..4.
+# Anny counts thumb 1 .. little 5 and hangs fingers 2..5 on metacarpals 1..4.
 ANNY_FINGER = {"index": 2, "middle": 3, "little": 5, "ring": 4, "thumb": 1}
-FINGERS = tuple(ANNY_FINGER)
 
 # In Anny's rest pose the thumb dips below the palm; this lifts it to where a hand laid on a table has it.
 THUMB_LIFT_DEG = 14.0
@@ -41,7 +42,7 @@ class SourceHands:
     vertices_m: Array  # (S, 1609, 3) metres; the wrist's Anny joint is at the origin
     mean_m: Array  # (1609, 3) the population mean
     faces: NDArray[np.int64]  # (3196, 3) outward winding
-    finger_share: Array  # (1609, 5) how much of a vertex Anny skins to each of FINGERS (phalanges only)
+    finger_share: Array  # (1609, 5) how much of a vertex Anny skins to each of MANO_FINGERS (phalanges only)
     anny_joints_m: Array  # (16, 3) Anny's own joints of the mean, MANO order, to report the change
     anny_weights: Array  # (1609, 16) Anny's own weights, MANO order, palm and metacarpals merged into joint 0
 
@@ -91,7 +92,7 @@ def _straightening(heads_m: Array, bone_rotations: Array, labels: list[str], tip
         rest = bone_rotations[index[name]]
         pose[index[name], :3, :3] = rest.T @ relative @ rest
 
-    for finger in FINGERS:
+    for finger in MANO_FINGERS:
         chain = [heads_m[index[_bone(finger, k)]] for k in (1, 2, 3)] + [tips_m[finger]]
         if finger == "thumb":
             set_relative(_bone(finger, 1), _thumb_lift(chain))
@@ -160,9 +161,9 @@ def load_source_hands(samples: int) -> SourceHands:
     heads = (heads - heads[0]) @ frame.T
     # the bone frames do not depend on shape to within float error, so the first sample's stand for all
     rotations = frame @ rest["rest_bone_poses"][0, :, :3, :3]
-    share = np.stack([sum(weights[:, labels.index(_bone(f, k))] for k in (1, 2, 3)) for f in FINGERS], axis=1)
-    last = {f: labels.index(_bone(f, 3)) for f in FINGERS}
-    tips = {f: _tip(vertices, weights[:, last[f]], heads[last[f]]) for f in FINGERS}
+    share = np.stack([sum(weights[:, labels.index(_bone(f, k))] for k in (1, 2, 3)) for f in MANO_FINGERS], axis=1)
+    last = {f: labels.index(_bone(f, 3)) for f in MANO_FINGERS}
+    tips = {f: _tip(vertices, weights[:, last[f]], heads[last[f]]) for f in MANO_FINGERS}
     posed = run(_straightening(heads, rotations, labels, tips))
 
     # Anny expresses a posed hand relative to its root bone: the wrist's bone frame carries it back to the rest frame
@@ -175,7 +176,7 @@ def load_source_hands(samples: int) -> SourceHands:
 
     flat = to_mano(posed["vertices"])
     joints = to_mano(pose[:, :, :3, 3]).mean(0)
-    order = [labels.index(_bone(f, k)) for f in FINGERS for k in (1, 2, 3)]
+    order = [labels.index(_bone(f, k)) for f in MANO_FINGERS for k in (1, 2, 3)]
     return SourceHands(
         vertices_m=flat,
         mean_m=flat.mean(0),

@@ -1,0 +1,41 @@
+"""A local file put in place at once: readers see the old file or the whole new one, after a power cut as well."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+_TEMPORARY = ".partial"
+
+
+def is_unfinished(path: Path) -> bool:
+    """Is this a file that a killed `replacement` left, or one that is being written?"""
+    return path.name.endswith(_TEMPORARY)
+
+
+@contextlib.contextmanager
+def replacement(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write into, which takes the place of `path` when the block ends, but not in an error.
+
+    Folders above are made. OSError as the system gives it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    # The rename itself survives a power cut only once the folder is on disk.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
