@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from maskhand.config import TokenizerConfig, TokenizerLossConfig, load_recipe
+from maskhand.config import TokenizerConfig, TokenizerLossConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix, geodesic_rad, matrix_to_axis_angle, random_rotations
 from maskhand.models.quantizer import Quantizer
 from maskhand.models.vq_mano import VQMano, joint_of_token
+from maskhand.recipe_files import load_recipe
 from maskhand.training.losses import nearest_axis_angle, tokenizer_losses
 from maskhand.training.tokenizer_loop import turn_hands
 
