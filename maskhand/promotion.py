@@ -2,37 +2,59 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 REQUIRED_GAIN = 0.30
-"""A champion's PA-MPJPE must be at least this share below that of a predictor that always says the mean pose."""
+"""A champion's error must be at least this share below that of a predictor that always says the mean pose."""
+
+
+GATE_METRICS = {"pa_mpjpe_mm": "PA-MPJPE", "pa_mpvpe_mm": "PA-MPVPE"}
+"""The gate looks at the first that the data has ground truth for."""
 
 
 @dataclass(frozen=True)
 class Score:
     """What a model reached, and on what."""
 
-    pa_mpjpe_mm: float
-    mean_pose_pa_mpjpe_mm: float
+    error_mm: float
+    mean_pose_mm: float
     """Of the mean-pose predictor on the same data."""
-    evaluation_digest: str
-    """Of the data; scores on different data are never compared."""
+    data_digest: str
+    """Scores on different data are never compared."""
+    metric: str = "pa_mpjpe_mm"
+    """One of GATE_METRICS."""
+
+    @classmethod
+    def of_metrics(
+        cls, model: Mapping[str, float | None], mean_pose: Mapping[str, float | None], data_digest: str
+    ) -> Self:
+        """Of all that was measured; NaN where that has no such number."""
+        known = [name for name in GATE_METRICS if math.isfinite(_number(model.get(name)))]
+        metric = next(iter([*known, *GATE_METRICS]))
+        return cls(_number(model.get(metric)), _number(mean_pose.get(metric)), data_digest, metric)
+
+    def as_numbers(self) -> dict[str, float]:
+        """By the names under which they are kept."""
+        return {self.metric: self.error_mm, f"mean_pose_{self.metric}": self.mean_pose_mm}
 
     def as_tags(self) -> dict[str, str]:
-        return {
-            "pa_mpjpe_mm": repr(self.pa_mpjpe_mm),
-            "mean_pose_pa_mpjpe_mm": repr(self.mean_pose_pa_mpjpe_mm),
-            "evaluation_digest": self.evaluation_digest,
-        }
+        return {name: repr(value) for name, value in self.as_numbers().items()} | {"data_digest": self.data_digest}
 
     @classmethod
     def of_tags(cls, tags: Mapping[str, str]) -> Self | None:
         """The score written by `as_tags`; None when there is none."""
-        if not {"pa_mpjpe_mm", "mean_pose_pa_mpjpe_mm", "evaluation_digest"} <= tags.keys():
-            return None
-        return cls(float(tags["pa_mpjpe_mm"]), float(tags["mean_pose_pa_mpjpe_mm"]), tags["evaluation_digest"])
+        for metric in GATE_METRICS:
+            if {metric, f"mean_pose_{metric}", "data_digest"} <= tags.keys():
+                return cls(float(tags[metric]), float(tags[f"mean_pose_{metric}"]), tags["data_digest"], metric)
+        return None
+
+
+def _number(value: float | None) -> float:
+    """What is written as null, or not at all, is NaN: the set has no such ground truth."""
+    return math.nan if value is None else value
 
 
 def judge(candidate: Score, champion: Score | None, champion_name: str | None = None) -> tuple[bool, str]:
@@ -41,23 +63,23 @@ def judge(candidate: Score, champion: Score | None, champion_name: str | None = 
     It must beat the mean pose by 30 %, and the present champion (if any) on the same evaluation data. A champion that
     was measured on other data, or never, stays: measure it on the same data first.
     """
-    ours, mean = candidate.pa_mpjpe_mm, candidate.mean_pose_pa_mpjpe_mm
+    ours, mean, metric = candidate.error_mm, candidate.mean_pose_mm, GATE_METRICS[candidate.metric]
     if not (ours == ours and mean > 0):
-        return False, f"Stays challenger: its PA-MPJPE ({ours}) or the mean pose's ({mean}) is not a number."
+        return False, f"Stays challenger: its {metric} ({ours}) or the mean pose's ({mean}) is not a number."
     gain = 1 - ours / mean
     side = "below" if gain >= 0 else "above"
-    facts = f"PA-MPJPE {ours:.2f} mm, {100 * abs(gain):.1f} % {side} the mean pose's {mean:.2f} mm"
+    facts = f"{metric} {ours:.2f} mm, {100 * abs(gain):.1f} % {side} the mean pose's {mean:.2f} mm"
     if gain < REQUIRED_GAIN:
         return False, f"Stays challenger: {facts}, but {100 * REQUIRED_GAIN:.0f} % below it are required."
     if champion_name is None:
         return True, f"Becomes champion: {facts}, and there was no champion."
-    if champion is None or champion.evaluation_digest != candidate.evaluation_digest:
-        known = "never measured" if champion is None else f"measured on other data ({champion.evaluation_digest})"
+    if champion is None or (champion.data_digest, champion.metric) != (candidate.data_digest, candidate.metric):
+        known = "never measured" if champion is None else f"measured on other data ({champion.data_digest})"
         return False, (
             f"Stays challenger: {facts}, but the champion ({champion_name}) was {known}, not on "
-            f"{candidate.evaluation_digest}; evaluate it there and register it again."
+            f"{candidate.data_digest}; evaluate it there and register it again."
         )
-    theirs = champion.pa_mpjpe_mm
+    theirs = champion.error_mm
     if ours < theirs:
         return True, f"Becomes champion: {facts}, better than the former champion's {theirs:.2f} mm ({champion_name})."
     return False, f"Stays challenger: {facts}, not better than the champion's {theirs:.2f} mm ({champion_name})."

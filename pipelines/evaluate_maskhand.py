@@ -38,6 +38,7 @@ def evaluate_maskhand(
 def show(receipt: Receipt) -> None:
     """Keep the table and the contact sheets on the server; called by every flow that measures."""
     columns, rows = evaluate.table(receipt)
-    table("evaluation", [dict(zip(columns, row, strict=True)) for row in rows], "errors beside the mean pose's")
+    what = f"{evaluate.of_model(receipt)}: errors beside the mean pose's"
+    table("evaluation", [dict(zip(columns, row, strict=True)) for row in rows], what)
     for name, sheet in evaluate.sheets(receipt).items():
         create_image_artifact(evaluate.as_data_url(sheet), key=slug("contact-sheet", name), description=sheet)

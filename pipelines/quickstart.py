@@ -16,7 +16,7 @@ from prefect import flow
 from maskhand.cluster.session import ray_session
 from maskhand.progress import print_facts, print_table
 from maskhand.recipe_files import load_recipe
-from maskhand.steps import evaluate, step_inputs, synthetic
+from maskhand.steps import evaluate, registration, step_inputs, synthetic
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 from pipelines.annotate_shards import annotate_shards
@@ -101,7 +101,7 @@ def _show(home: Workspace, clock: _Stages, trained: dict[str, Receipt]) -> None:
             ("report (open it in a browser)", evaluate.page_uri(trained["evaluation"])),
             *((f"contact sheet of {name}", uri) for name, uri in sheets.items()),
             ("metrics", trained["evaluation"].uri),
-            ("registered model", f"{registered['model']}, {registered['aliases']}. {registered['reason']}"),
+            ("registered model", f"{registration.standing(home, trained['registered'])}. {registered['reason']}"),
             ("predict from a photo", f"{commands}/maskhand predict PHOTO --out out -w {home.root}"),
             ("MLflow pages", f"{commands}/mlflow server --host {HOST} --backend-store-uri {home.mlflow_uri}"),
             ("", f"then http://{HOST}:5000"),

@@ -36,22 +36,34 @@ def re_evaluate(newest: int = 3, workspace: str | None = None) -> dict[str, str]
     home = workspace_for(workspace)
     champion, challengers = reevaluate.contenders(home, newest)
     models = [*filter(None, [champion]), *challengers]
-    found, flags = {}, list[str]()
+    found, flags, failures = dict[str, list[Measured]](), list[str](), list[str]()
     for model in models:
-        receipts = [measure_again(str(home.root), model, *entry) for entry in reevaluate.benchmarks(home).items()]
-        found[model] = [Measured.of(receipt) for receipt in receipts]
-        flags += [f"{model}: {sentence}" for sentence in reevaluate.log(home, model, found[model])]
+        found[model] = []
+        for benchmark, set_name in reevaluate.benchmarks(home).items():
+            state = measure_again(str(home.root), model, benchmark, set_name, return_state=True)
+            if state.is_completed():
+                found[model].append(Measured.of(state.result()))
+            else:  # one hopeless pair must not cost the others their night
+                failures.append(f"{model} on {benchmark}: {state.message}")
+        if found[model]:
+            flags += [f"{model}: {sentence}" for sentence in reevaluate.log(home, model, found[model])]
     if not any(found.values()):
-        raise ValueError("nothing to evaluate: there is no registered model, or no benchmark's shards are here")
+        reason = "; ".join(failures) or "there is no registered model, or no benchmark's shards are here"
+        raise ValueError(f"nothing to evaluate: {reason}")
     homes = {model: reevaluate.home_set(home, model) for model in models}
     decisions = dict(reevaluate.decide(home, champion, found, homes))
     table("re-evaluation", reevaluate.table(home), "champion and challengers by benchmark, the newest first")
-    create_markdown_artifact(_summary(champion, decisions, flags), key="promotion-gate")
+    create_markdown_artifact(
+        _summary(champion, decisions, flags, failures),
+        key="promotion-gate",
+        description=f"{len(decisions)} challengers, {len(flags)} drifts, {len(failures)} that could not be measured",
+    )
     return decisions
 
 
-def _summary(champion: str | None, decisions: dict[str, str], flags: list[str]) -> str:
+def _summary(champion: str | None, decisions: dict[str, str], flags: list[str], failures: list[str]) -> str:
     lines = [f"The champion was {champion or 'nobody'}.", "", "## Decisions"]
     lines += [f"* **{model}**: {reason}" for model, reason in decisions.items()] or ["* no challenger"]
-    lines += ["", "## Drift since the last evaluation", *(f"* {flag}" for flag in flags)]
-    return "\n".join(lines if flags else [*lines, "* none"])
+    lines += ["", "## Drift since the last evaluation", *(f"* {flag}" for flag in flags or ["none"])]
+    lines += ["", "## Not measured", *(f"* {failure}" for failure in failures or ["none"])]
+    return "\n".join(lines)

@@ -27,7 +27,14 @@ def transformer(
 
 @step("register")
 def register(workspace: str, model: str, evaluation: str, evaluation_digest: str, run_id: str) -> Receipt:
-    return registration.register(workspace_for(workspace), model, evaluation, run_id)
+    receipt, is_new = registration.register(workspace_for(workspace), model, evaluation, run_id)
+    if is_new:
+        emit_event(
+            REGISTERED,
+            resource={"prefect.resource.id": "maskhand.model", "prefect.resource.name": "maskhand"},
+            payload={"model": receipt.numbers["model"], "workspace": workspace},
+        )
+    return receipt
 
 
 @flow(name="train-maskhand")
@@ -52,12 +59,8 @@ def train_maskhand(
     measured = done(measure, root, model.folder, evaluate.input_digests(home, model.folder, []), [])
     show(measured)
     registered = done(register, root, model.folder, measured.uri, measured.digest, str(model.numbers["run_id"]))
-    emit_event(
-        REGISTERED,
-        resource={"prefect.resource.id": "maskhand.model", "prefect.resource.name": "maskhand"},
-        payload={"model": registered.numbers["model"], "workspace": root},
-    )
-    create_markdown_artifact(_summary(model, measured, registered), key="model-registered")
+    facts, now = _summary(model, measured, registered), registration.standing(home, registered)
+    create_markdown_artifact(facts, key="model-registered", description=now)
     return {"model": model, "evaluation": measured, "registered": registered}
 
 

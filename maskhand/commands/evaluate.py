@@ -98,7 +98,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder for meshes, picture and JSON.")],
     model: Annotated[
         str, typer.Option(help="An exported folder of a model that reads text, or models:/NAME@ALIAS.")
-    ] = "models:/maskhand@challenger",
+    ] = "models:/maskhand-text@challenger",
     count: Annotated[int, typer.Option(min=1, help="Hands.")] = 8,
     seed: Annotated[int, typer.Option(help="Same seed, same hands.")] = 0,
     workspace: WorkspaceOption = None,

@@ -19,6 +19,7 @@ from maskhand.steps.train import BUNDLE_FILE
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
+    from maskhand.config import Recipe
     from maskhand.evaluation.result import EvaluationResult
 
 SUMMARY = "evaluation.json"
@@ -46,10 +47,25 @@ def model_folder(workspace: Workspace, model: str) -> str:
         return str(Tracker.of(workspace).bundle_folder(model))
     except LookupError as error:
         trained = sorted(workspace.runs.glob(f"transformer-*/export*/{BUNDLE_FILE}"), key=lambda p: p.stat().st_mtime)
-        newest = f"; trained here, not registered: --model {trained[-1].parent}" if trained else ""
+        newest = f". The newest training here can be asked with --model {trained[-1].parent}" if trained else ""
         raise LookupError(
-            f"{error}; `maskhand run train-maskhand` trains one, measures it and registers it{newest}"
+            f"{error}. `maskhand run train-maskhand` trains one, measures it and registers it{newest}"
         ) from None
+
+
+def lasting_name(workspace: Workspace, model: str) -> str:
+    """A name that means the same model tomorrow: the version in place of an alias, a path as it is."""
+    if "@" not in model or not model.startswith("models:/"):
+        return model
+    from maskhand.tracking import Tracker
+
+    return Tracker.of(workspace).resolve(model).uri
+
+
+def exported_recipe(folder: str) -> Recipe:
+    """The recipe of an exported model."""
+    uri = storage.join(folder, "recipe.json")
+    return parse_recipe(json.loads(storage.read_bytes(uri)), uri)
 
 
 def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict[str, str]:
@@ -58,9 +74,9 @@ def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict
     from maskhand.shards.manifest import find_manifest
 
     folder = model_folder(workspace, model)
-    recipe = parse_recipe(json.loads(storage.read_bytes(storage.join(folder, "recipe.json"))), f"{folder}/recipe.json")
+    recipe = exported_recipe(folder)
     parts = [(name, MANO) for name in recipe.data.train]  # the mean pose
-    measured = sets or recipe.data.evaluate
+    measured = _asked_sets(recipe, sets)
     for name in measured:
         parts += [(name, part) for part in (IMAGES, MANO, keypoint_part(recipe.data.keypoints.detector))]
     found = {f"{name}/{part}": find_manifest(workspace.shard_set(name), part) for name, part in parts}
@@ -109,12 +125,13 @@ def evaluate(
     from maskhand.evaluation.submission import SubmissionError
 
     exported = model_folder(workspace, model)
+    model = lasting_name(workspace, model)
     bundle = load_model(exported, workers)
     bundle = replace(bundle, recipe=ask_otherwise(bundle.recipe, overrides))
     baseline = training_mean_pose(workspace, bundle.recipe)
-    recipe, sets = bundle.recipe, list(sets or bundle.recipe.data.evaluate)
-    # Another question about the same model has a report of its own.
-    asked = {"sets": sets, "iterations": recipe.evaluate.iterations}
+    recipe, sets = bundle.recipe, _asked_sets(bundle.recipe, sets)
+    # Another question about the same model has a report of its own, and so has a model under another name.
+    asked = {"model": model, "sets": sets, "iterations": recipe.evaluate.iterations}
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
     folder = storage.join(workspace.reports, f"evaluation-{recipe.name}-{bundle.digest}-{key}")
     found: dict[str, Any] = {}
@@ -144,6 +161,18 @@ def evaluate(
     if notes:
         numbers["no_submission"] = "; ".join(notes)
     return Receipt.of(uri, **numbers)
+
+
+def _asked_sets(recipe: Recipe, sets: Sequence[str]) -> list[str]:
+    """Those that are asked for, else the recipe's; ValueError for a path or address."""
+    for name in sets:
+        dataset, _, split = name.partition("/")
+        if not (dataset and split) or ":" in dataset or "/" in split:
+            raise ValueError(
+                f"shard set {name!r}: expected DATASET/SPLIT, such as freihand_synth/evaluation; MASKHAND_SHARDS names "
+                "the folder or s3:// place where the sets are"
+            )
+    return list(sets or recipe.data.evaluate)
 
 
 def _submission(workspace: Workspace, name: str, result: EvaluationResult, folder: str) -> dict[str, str]:
@@ -183,6 +212,12 @@ def table(receipt: Receipt) -> tuple[list[str], list[list[str]]]:
 def sheets(receipt: Receipt) -> dict[str, str]:
     """URIs of an evaluation's contact sheets, by set."""
     return {name: result["files"]["sheet.png"] for name, result in read_summary(receipt)["sets"].items()}
+
+
+def of_model(receipt: Receipt) -> str:
+    """The model that an evaluation measured, with the digest of its weights."""
+    summary = read_summary(receipt)
+    return f"{summary['model']} ({summary['model_digest']})"
 
 
 def page_uri(receipt: Receipt) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskhand import storage
 from maskhand.progress import Progress
@@ -17,6 +17,9 @@ from maskhand.steps.measure import load_model, measure_set, training_mean_pose
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.train import BUNDLE_FILE, flow_tags
 from maskhand.workspace import Workspace
+
+if TYPE_CHECKING:
+    from maskhand.evaluation.result import EvaluationRow
 
 KIND = "re-evaluation"
 """Of the tracked runs: one per model version and time."""
@@ -35,7 +38,8 @@ class Measured:
     set_name: str
     data_digest: str
     metrics: Mapping[str, float]
-    mean_pose_pa_mpjpe_mm: float | None
+    mean_pose: Mapping[str, float]
+    """Metrics of the mean-pose predictor; empty where there is none."""
     samples_uri: str | None
     """samples.parquet; None where the benchmark has neither 3D joints nor meshes."""
     predictor: str
@@ -46,9 +50,7 @@ class Measured:
 
     @property
     def score(self) -> Score:
-        mean = self.mean_pose_pa_mpjpe_mm
-        nan = float("nan")
-        return Score(self.metrics.get("pa_mpjpe_mm", nan), nan if mean is None else mean, self.data_digest)
+        return Score.of_metrics(self.metrics, self.mean_pose, self.data_digest)
 
     def errors_mm(self) -> dict[str, float]:
         """Sample -> PA-MPJPE, or PA-MPVPE where the set has no joints."""
@@ -57,7 +59,7 @@ class Measured:
         assert self.samples_uri is not None, "asked only where there are samples"
         table = pd.read_parquet(io.BytesIO(storage.read_bytes(self.samples_uri)))
         table = table[table.predictor == self.predictor]
-        metric = "pa_mpjpe_mm" if table.pa_mpjpe_mm.notna().any() else "pa_mpvpe_mm"
+        metric = self.score.metric
         return dict(zip(table["index"].astype(str) + " " + table["key"], table[metric].astype(float), strict=True))
 
 
@@ -91,9 +93,8 @@ def measure(workspace: Workspace, model: str, benchmark: str, set_name: str, pro
     baseline = training_mean_pose(workspace, bundle.recipe)
     iterations = [bundle.recipe.sampler.iterations]
     result = measure_set(workspace, bundle, set_name, progress, baseline=baseline, iterations=iterations)
-    mean, samples = None, None
+    samples = None
     if result.with_joints or result.with_mesh:
-        mean = None if result.baseline is None else result.baseline.metrics["pa_mpjpe_mm"]
         samples = storage.join(place, "samples.parquet")
         parquet = io.BytesIO()
         result.per_sample.to_parquet(parquet, index=False)
@@ -102,14 +103,18 @@ def measure(workspace: Workspace, model: str, benchmark: str, set_name: str, pro
         "benchmark": benchmark,
         "set_name": set_name,
         "data_digest": result.data_digest,
-        "metrics": {name: value for name, value in result.best.metrics.items() if value == value},
-        "mean_pose_pa_mpjpe_mm": mean,
+        "metrics": _known(result.best),
+        "mean_pose": {} if result.baseline is None else _known(result.baseline),
         "samples_uri": samples,
         "predictor": result.best.name,
     }
     uri = storage.join(place, "result.json")
     storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
     return Receipt.of(uri)
+
+
+def _known(row: EvaluationRow) -> dict[str, float]:
+    return {name: value for name, value in row.metrics.items() if value == value}
 
 
 def log(workspace: Workspace, model: str, found: Sequence[Measured]) -> list[str]:
@@ -165,20 +170,21 @@ def decide(
 ) -> list[tuple[str, str]]:
     """The gate over all measured versions, the best challenger first; returns (model, sentence) of each challenger.
 
-    found: by model URI; homes: model -> the shard set of its recipe on which it must beat the mean pose. At most one
-    version takes the alias; the others are judged against it.
+    found: by model URI, nothing where it could not be measured; homes: model -> the shard set of its recipe on which
+    it must beat the mean pose. At most one version takes the alias; the others are judged against it.
     """
     from maskhand.tracking import ModelVersion, Tracker
 
     tracker = Tracker.of(workspace)
-    challengers = sorted((m for m in found if m != champion), key=lambda m: _home(found[m], homes[m]).score.pa_mpjpe_mm)
+    measured = [model for model in found if model != champion and found[model]]
+    challengers = sorted(measured, key=lambda model: _home(found[model], homes[model]).score.error_mm)
     holder, decisions = champion, []
     for model in challengers:
         score = _home(found[model], homes[model]).score
         if holder is None:
             won, reason = judge(score, None)
         else:
-            won, reason = judge_succession(score, _pairs(found[holder], found[model]), holder)
+            won, reason = judge_succession(score, _pairs(found.get(holder, ()), found[model]), holder)
         name, _, version = model.removeprefix("models:/").partition("/")
         tracker.record_decision(ModelVersion(name, int(version)), won, reason)
         decisions.append((model, reason))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from maskhand import storage
-from maskhand.steps.evaluate import SUBMISSION, model_folder, read_summary
+from maskhand.steps.evaluate import SUBMISSION, exported_recipe, model_folder, read_summary
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.train import flow_tags
 from maskhand.workspace import Workspace
@@ -22,14 +22,13 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
 
     `run_id`: the training that made the model; None: a run of its own.
     """
-    from maskhand.models.bundle import ModelBundle
     from maskhand.tracking import Lineage, Tracker
 
     summary, tracker = read_summary(evaluation), Tracker.of(workspace)
     if run_id is not None:
         _log(tracker, run_id, summary)
         return run_id
-    recipe = ModelBundle.load(model_folder(workspace, summary["model"])).recipe
+    recipe = exported_recipe(model_folder(workspace, summary["model"]))
     lineage = [Lineage(name, result["set"], result["data_digest"]) for name, result in summary["sets"].items()]
     tags = {"model": summary["model"], "model_digest": summary["model_digest"], **flow_tags()}
     with tracker.ending(tracker.start_run("evaluation", recipe, tags, lineage)) as run_id:
@@ -49,40 +48,51 @@ def _log(tracker: Tracker, run_id: str, summary: Mapping[str, Any]) -> None:
     tracker.log_file(run_id, summary["page"], "evaluation")
 
 
-def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str) -> Receipt:
+def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str) -> tuple[Receipt, bool]:
     """Register the exported folder `model`, evaluated in `evaluation_uri`, made by run `run_id`; then the gate decides.
 
-    The first set of the evaluation is the gate's. The receipt names `registered.json` beside the evaluation.
+    The first set of the evaluation is the gate's. The receipt names `registered.json` beside the evaluation; the flag
+    says whether that is new: the same model, measured alike, needs no second version.
     """
-    from maskhand.tracking import Tracker
+    from maskhand.promotion import Score
+    from maskhand.tracking import MODEL, TEXT_MODEL, Tracker
 
-    evaluation = Receipt.of(evaluation_uri)
+    evaluation, tracker = Receipt.of(evaluation_uri), Tracker.of(workspace)
     uri = storage.join(evaluation.folder, "registered.json")
     asked = {"evaluation_digest": evaluation.digest, "run_id": run_id}
     if storage.exists(uri):
         facts = json.loads(storage.read_bytes(uri))
-        if asked.items() <= facts.items():
-            return Receipt.of(uri, **facts)  # the same model, measured alike, needs no second version
+        if asked.items() <= facts.items() and _is_there(tracker, facts["model"]):
+            return Receipt.of(uri, **facts), False
     track(workspace, evaluation, run_id)
     result = next(iter(read_summary(evaluation)["sets"].values()))
-    by_iterations = {row["iterations"]: _number(row["metrics"]["pa_mpjpe_mm"]) for row in result["rows"]}
-    metrics = {
-        "pa_mpjpe_mm": by_iterations[max(t for t in by_iterations if t is not None)],
-        "mean_pose_pa_mpjpe_mm": by_iterations.get(None, math.nan),
-    }
-    tracker = Tracker.of(workspace)
-    decision = tracker.promote(tracker.register_model(model, run_id, metrics, result["data_digest"]))
-    facts = {
-        "model": decision.version.uri,
-        "aliases": ", ".join(decision.aliases),
-        "reason": decision.reason,
-        **{name: value for name, value in metrics.items() if math.isfinite(value)},
-        **asked,
-    }
+    measured = {row["iterations"]: row["metrics"] for row in result["rows"]}
+    most = max(iterations for iterations in measured if iterations is not None)
+    score = Score.of_metrics(measured[most], measured.get(None, {}), result["data_digest"])
+    name = TEXT_MODEL if exported_recipe(model).model.condition == "text" else MODEL
+    decision = tracker.promote(tracker.register_model(model, run_id, score, name))
+    numbers = {name: round(value, 3) for name, value in score.as_numbers().items() if math.isfinite(value)}
+    facts = {"model": decision.version.uri, "reason": decision.reason, **numbers, **asked}
     storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
-    return Receipt.of(uri, **facts)
+    return Receipt.of(uri, **facts), True
 
 
-def _number(value: float | None) -> float:
-    """What `result.json` writes as null is NaN: the set has no such ground truth."""
-    return math.nan if value is None else value
+def _is_there(tracker: Tracker, model: str) -> bool:
+    try:
+        tracker.resolve(model)
+    except LookupError:
+        return False
+    return True
+
+
+def standing(workspace: Workspace, registered: Receipt) -> str:
+    """The version that a receipt of `register` names and the aliases that it has now, such as `models:/maskhand/3,
+    challenger`."""
+    from maskhand.tracking import Tracker
+
+    tracker, model = Tracker.of(workspace), str(registered.numbers["model"])
+    try:
+        version = tracker.resolve(model)
+    except LookupError:
+        return f"{model}, which is no longer in {tracker.uri}"
+    return ", ".join([version.uri, *tracker.aliases(version)])

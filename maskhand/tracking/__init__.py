@@ -5,8 +5,18 @@ to it through a `RunReporter`. Registered models predict from pictures, see `ser
 lives in a database file and a folder of the workspace.
 """
 
-from maskhand.tracking.records import BUNDLE, MODEL, Lineage, ModelVersion, Promotion, TrackedRun
+from maskhand.tracking.records import BUNDLE, MODEL, TEXT_MODEL, Lineage, ModelVersion, Promotion, TrackedRun
 from maskhand.tracking.registry import Tracker
 from maskhand.tracking.reporter import RunReporter
 
-__all__ = ["BUNDLE", "MODEL", "Lineage", "ModelVersion", "Promotion", "RunReporter", "TrackedRun", "Tracker"]
+__all__ = [
+    "BUNDLE",
+    "MODEL",
+    "TEXT_MODEL",
+    "Lineage",
+    "ModelVersion",
+    "Promotion",
+    "RunReporter",
+    "TrackedRun",
+    "Tracker",
+]

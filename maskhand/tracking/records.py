@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 MODEL = "maskhand"
-"""Name of the registered model."""
+"""Name of the registered model that reads pictures."""
+TEXT_MODEL = "maskhand-text"
+"""Of that which reads captions: neither can stand in for the other, so each has a champion of its own."""
 BUNDLE = "bundle"
 """Name of the model bundle among the artifacts of a registered model."""
 

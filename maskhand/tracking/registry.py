@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,13 @@ _SERVING_PACKAGES = (
 class Tracker(Runs):
     """Runs and models of one tracking store."""
 
-    def register_model(
-        self, bundle_dir: str | Path, run_id: str, metrics: Mapping[str, float], evaluation_digest: str
-    ) -> ModelVersion:
-        """Register a model bundle as the next version of `maskhand`, made by `run_id`.
+    def register_model(self, bundle_dir: str | Path, run_id: str, score: Score, name: str = MODEL) -> ModelVersion:
+        """Register a model bundle as the next version of `name`, made by `run_id`.
 
-        metrics: of its evaluation, with `pa_mpjpe_mm` and `mean_pose_pa_mpjpe_mm` for the gate (see `promote`);
-        evaluation_digest: of the data it was evaluated on. The bundle and our code travel with the model.
+        score: what the gate sees, see `promote`. The bundle and our code travel with the model.
         """
         import mlflow
 
-        score = Score(metrics["pa_mpjpe_mm"], metrics["mean_pose_pa_mpjpe_mm"], evaluation_digest)
         package = Path(__file__).parents[1]
         with DefaultStore(self.uri), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*input example")  # the signature is written, not guessed
@@ -44,20 +39,20 @@ class Tracker(Runs):
                 code_paths=[str(package)],
                 signature=_signature(),
                 pip_requirements=[f"{name}=={metadata.version(name).partition('+')[0]}" for name in _SERVING_PACKAGES],
-                registered_model_name=MODEL,
+                registered_model_name=name,
             )
-        version = ModelVersion(MODEL, int(logged.registered_model_version))
-        for name, value in score.as_tags().items():
-            self._client.set_model_version_tag(MODEL, str(version.version), name, value)
-        self.log_metrics(run_id, {f"registered/{name}": value for name, value in metrics.items()})
+        version = ModelVersion(name, int(logged.registered_model_version))
+        for tag, value in score.as_tags().items():
+            self._client.set_model_version_tag(name, str(version.version), tag, value)
+        self.log_metrics(run_id, {f"registered/{metric}": value for metric, value in score.as_numbers().items()})
         return version
 
     def promote(self, version: ModelVersion) -> Promotion:
         """Make `version` the challenger, and the champion if it deserves it (`promotion.judge`); says why."""
-        candidate = Score.of_tags(self._client.get_model_version(MODEL, str(version.version)).tags)
+        candidate = Score.of_tags(self._client.get_model_version(version.name, str(version.version)).tags)
         if candidate is None:
             raise ValueError(f"{version.uri} was registered without an evaluation; register it with register_model")
-        champion = self._alias("champion")
+        champion = self._alias(version.name, "champion")
         better, reason = judge(
             candidate,
             None if champion is None else Score.of_tags(champion.tags),
@@ -65,14 +60,13 @@ class Tracker(Runs):
         )
         aliases = ("challenger", "champion") if better else ("challenger",)
         for alias in aliases:
-            self._client.set_registered_model_alias(MODEL, alias, str(version.version))
-        self._client.set_model_version_tag(MODEL, str(version.version), "promotion", reason)
-        self._client.update_model_version(MODEL, str(version.version), description=reason)
+            self._client.set_registered_model_alias(version.name, alias, str(version.version))
+        self._say(version, reason)
         return Promotion(version, aliases, reason)
 
     def contenders(self, newest: int) -> tuple[ModelVersion | None, list[ModelVersion]]:
-        """(the champion, if any; the `newest` versions registered after it, the newest first)."""
-        champion = self._alias("champion")
+        """Of the models that read pictures (the champion, if any; the `newest` versions after it, the newest first)."""
+        champion = self._alias(MODEL, "champion")
         after = 0 if champion is None else int(champion.version)
         numbers = (int(v.version) for v in self._client.search_model_versions(f"name = '{MODEL}'"))
         later = sorted((number for number in numbers if number > after), reverse=True)[:newest]
@@ -81,24 +75,55 @@ class Tracker(Runs):
     def record_decision(self, version: ModelVersion, becomes_champion: bool, reason: str) -> Promotion:
         """Keep the gate's sentence with the version, and move the alias `champion` to it if it won."""
         if becomes_champion:
-            self._client.set_registered_model_alias(MODEL, "champion", str(version.version))
-        self._client.set_model_version_tag(MODEL, str(version.version), "promotion", reason)
+            self._client.set_registered_model_alias(version.name, "champion", str(version.version))
+        self._say(version, reason)
         return Promotion(version, ("champion",) if becomes_champion else (), reason)
 
-    def bundle_folder(self, model_uri: str) -> Path:
-        """Local folder of the bundle of `models:/NAME@ALIAS` or `models:/NAME/VERSION`; LookupError when unknown."""
-        import mlflow
+    def _say(self, version: ModelVersion, reason: str) -> None:
+        self._client.set_model_version_tag(version.name, str(version.version), "promotion", reason)
+        self._client.update_model_version(version.name, str(version.version), description=reason)
+
+    def aliases(self, version: ModelVersion) -> tuple[str, ...]:
+        """Those that name this version now."""
+        named = self._client.get_registered_model(version.name).aliases
+        return tuple(sorted(alias for alias, number in named.items() if int(number) == version.version))
+
+    def resolve(self, model_uri: str) -> ModelVersion:
+        """The version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names now; LookupError when there is none."""
+        known = self._known(model_uri)
+        return ModelVersion(known.name, int(known.version))
+
+    def _known(self, model_uri: str) -> Any:
+        """What the registry says of a version."""
         from mlflow.exceptions import MlflowException
 
-        name, _, alias = model_uri.removeprefix("models:/").partition("@")
+        name, at, alias = model_uri.removeprefix("models:/").partition("@")
+        name, _, number = name.partition("/")
         try:
-            if alias:
-                known = self._client.get_model_version_by_alias(name, alias)
-            else:
-                name, _, number = name.partition("/")
-                known = self._client.get_model_version(name, number)
-        except MlflowException as error:
-            raise LookupError(f"{model_uri}: no such model in {self.uri} ({error.message})") from None
+            if at:
+                return self._client.get_model_version_by_alias(name, alias)
+            if number.isdecimal():
+                return self._client.get_model_version(name, number)
+        except MlflowException:
+            pass
+        raise LookupError(f"{model_uri}: no such model in {self.uri}; {self._there_is(name)}")
+
+    def _there_is(self, name: str) -> str:
+        """What a mistaken name of a model might have meant."""
+        numbers = sorted(int(v.version) for v in self._client.search_model_versions(f"name = '{name}'"))
+        if not numbers:
+            names = [model.name for model in self._client.search_registered_models()]
+            return f"registered are {', '.join(names)}" if names else "none is registered"
+        aliases = self._client.get_registered_model(name).aliases
+        named = [f"{name}@{alias} (version {number})" for alias, number in sorted(aliases.items())]
+        return f"there are {', '.join([*named, *(f'{name}/{number}' for number in numbers)])}"
+
+    def bundle_folder(self, model_uri: str) -> Path:
+        """Local folder of the bundle of a registered version; LookupError as in `resolve`."""
+        import mlflow
+
+        known = self._known(model_uri)
+        name = known.name
         root = self._artifacts.parent if self._artifacts else Path(tempfile.mkdtemp(prefix="maskhand-models-"))
         # With the run: a registry that was deleted counts its versions from 1 again.
         folder = root / "fetched" / f"{name}-{known.version}-{known.run_id}"
@@ -109,11 +134,11 @@ class Tracker(Runs):
                 Path(got).rename(folder)
         return next((folder / "artifacts").iterdir())
 
-    def _alias(self, alias: str) -> Any | None:
+    def _alias(self, name: str, alias: str) -> Any | None:
         from mlflow.exceptions import MlflowException
 
         try:
-            return self._client.get_model_version_by_alias(MODEL, alias)
+            return self._client.get_model_version_by_alias(name, alias)
         except MlflowException:
             return None
 

@@ -66,8 +66,10 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     monkeypatch.setattr(inspection, "input_digests", lambda *_: {"images": "d1"})
     monkeypatch.setattr(inspection, "table", lambda _: [("hands in shards", "3")])
     monkeypatch.setattr(inspection, "sheet_as_data_url", lambda _: "data:image/jpeg;base64,")
-    registered = fake.make("register", model="models:/maskhand/7", aliases="challenger", reason="because", run_id="r2")
-    monkeypatch.setattr(registration, "register", registered)
+    registered = fake.make("register", model="models:/maskhand/7", reason="because", run_id="r2")
+    monkeypatch.setattr(registration, "register", lambda *given: (registered(*given), fake.ran["register"] == 1))
+    monkeypatch.setattr(registration, "standing", lambda *_: "models:/maskhand/7, challenger")
+    monkeypatch.setattr(evaluate, "of_model", lambda _: "models:/maskhand/7 (w1)")
     return fake
 
 
@@ -168,9 +170,13 @@ def test_artifacts_have_stable_keys_and_the_event_names_the_model(
 
     events: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(train_maskhand, "emit_event", lambda name, **about: events.append((name, about["payload"])))
-    run(tmp_path)
+    receipts = run(tmp_path)
     payload = {"model": "models:/maskhand/7", "workspace": str(tmp_path)}
     assert events == [("maskhand.model.registered", payload)]
+    run(tmp_path)  # cached
+    Path(receipts["registered"].uri).unlink()
+    run(tmp_path)  # asked again, and found to be registered
+    assert steps.ran["register"] == 2 and len(events) == 1, "what was registered before is no event"
     kinds = {
         "vq-mano": "table",
         "evaluation": "table",
@@ -296,8 +302,10 @@ def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_t
 
     def measure(_workspace: Any, model: str, benchmark: str, set_name: str, _progress: Any) -> Receipt:
         measured.append((model, benchmark))
+        if (model, benchmark) == (new, "y"):
+            raise ValueError("it reads captions, not pictures")
         path = tmp_path / "result.json"
-        facts = {"data_digest": "d", "metrics": {"pa_mpjpe_mm": 9.0}, "mean_pose_pa_mpjpe_mm": 20.0}
+        facts = {"data_digest": "d", "metrics": {"pa_mpjpe_mm": 9.0}, "mean_pose": {"pa_mpjpe_mm": 20.0}}
         path.write_text(
             json.dumps(facts | {"benchmark": benchmark, "set_name": set_name, "samples_uri": None, "predictor": ""})
         )
@@ -309,13 +317,18 @@ def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_t
     monkeypatch.setattr(reevaluate, "measure", measure)
     monkeypatch.setattr(reevaluate, "log", lambda _, model, __: ["x moved."] if model == old else [])
     monkeypatch.setattr(reevaluate, "home_set", lambda *_: "x/evaluation")
-    monkeypatch.setattr(reevaluate, "decide", lambda *_: [(new, "Becomes champion: because.")])
+    monkeypatch.setattr(
+        reevaluate,
+        "decide",
+        lambda _, __, found, ___: [(m, f"{m} has {len(of_m)} of 2.") for m, of_m in found.items()],
+    )
     monkeypatch.setattr(reevaluate, "table", lambda _: [{"model": old, "PA-MPJPE mm": 9.0}])
     for _ in range(2):  # a cached answer would say nothing about today
-        assert re_evaluate(workspace=str(tmp_path)) == {new: "Becomes champion: because."}
+        assert re_evaluate(workspace=str(tmp_path)) == {old: f"{old} has 2 of 2.", new: f"{new} has 1 of 2."}
     assert measured == 2 * [(old, "x"), (old, "y"), (new, "x"), (new, "y")]
     gate = Artifact.get("promotion-gate")
-    assert gate is not None and "Becomes champion: because." in gate.data and "x moved." in gate.data
+    assert gate is not None and f"{new} has 1 of 2." in gate.data and "x moved." in gate.data
+    assert f"{new} on y: " in gate.data and "it reads captions, not pictures" in gate.data
     kept = Artifact.get("re-evaluation")
     assert kept is not None and json.loads(kept.data)[0]["model"] == old
 

@@ -19,13 +19,14 @@ from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.predict import read_photo
+from maskhand.promotion import Score
 from maskhand.recipe_files import load_recipe
 from maskhand.synth.scene import open_studio, photograph, random_streams, render_foreground, sample_labels
 from maskhand.tracking import ModelVersion, Promotion, Tracker
 
 pytestmark = pytest.mark.slow
 
-SCORES = {"pa_mpjpe_mm": 6.0, "mean_pose_pa_mpjpe_mm": 10.0}
+SCORE = Score(6.0, 10.0, "data-1")
 
 CLIENT = """
 import json, sys
@@ -62,7 +63,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
     bundle = ModelBundle.save(root / "bundle", model, recipe, {})
     tracker = Tracker(f"sqlite:///{root / 'mlflow.db'}", root / "artifacts")
     run_id = tracker.start_run("transformer", recipe, {})
-    version = tracker.register_model(root / "bundle", run_id, SCORES, "data-1")
+    version = tracker.register_model(root / "bundle", run_id, SCORE)
     return Registered(tracker, bundle, version, tracker.promote(version))
 
 

@@ -262,7 +262,7 @@ def test_a_model_that_is_not_registered_is_named(tmp_path: Path) -> None:
     export = home.runs / "transformer-tiny-abc" / "export"
     export.mkdir(parents=True)
     (export / "bundle.json").write_text("{}")
-    with pytest.raises(LookupError, match=f"not registered: --model {export}$"):
+    with pytest.raises(LookupError, match=f"The newest training here can be asked with --model {export}$"):
         evaluate.model_folder(home, "models:/maskhand@champion")
     assert evaluate.model_folder(home, str(export)) == str(export)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
+from maskhand.promotion import Score
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.build import serial_map
 from maskhand.steps import evaluate as evaluate_step
@@ -175,7 +175,7 @@ def test_a_benchmark_of_2d_keypoints_alone_is_re_evaluated_by_its_pck(
     ModelBundle.save(folder, bundle.model, RECIPE, {})
     receipt = measure(home, str(folder), "hint_newdays", "hamer_eval/TEST_newdays_img_all", silent)
     found = Measured.of(receipt)
-    assert found.samples_uri is None and found.mean_pose_pa_mpjpe_mm is None
+    assert found.samples_uri is None and found.mean_pose == {}
     assert "pa_mpjpe_mm" not in found.metrics
     assert 0 < found.metrics["pck_015"] < 1 and np.isfinite(found.metrics["epe_px"])
 
@@ -198,13 +198,18 @@ def test_a_set_of_2d_keypoints_alone_is_evaluated_and_its_model_registered(
     assert not re.search(r"[> ]nan[ <]", sections) and "EPE" in sections
     assert Path(receipt.folder, name, "submission", "pred.npz").is_file()
 
-    asked: list[Mapping[str, float]] = []
+    for place in ("s3://bucket/v1/synthetic/evaluation", str(home.shard_set(name)), "synthetic"):
+        with pytest.raises(ValueError, match="expected DATASET/SPLIT"):
+            evaluate_step.evaluate(home, str(folder), [place], silent)
+
+    asked: list[Score] = []
     version = ModelVersion("maskhand", 1)
-    monkeypatch.setattr(Tracker, "register_model", lambda self, _, __, metrics, ___: asked.append(metrics) or version)
+    monkeypatch.setattr(Tracker, "register_model", lambda self, _, __, score, ___: asked.append(score) or version)
     monkeypatch.setattr(Tracker, "promote", lambda self, version: Promotion(version, ("challenger",), "not a number"))
     monkeypatch.setattr(registration, "track", lambda *_: "run")
-    registered = registration.register(home, str(folder), receipt.uri, "run")
-    assert all(np.isnan(value) for value in asked[0].values()) and not set(asked[0]) & set(registered.numbers)
+    registered, is_new = registration.register(home, str(folder), receipt.uri, "run")
+    numbers = asked[0].as_numbers()
+    assert is_new and all(np.isnan(value) for value in numbers.values()) and not set(numbers) & set(registered.numbers)
 
 
 def test_a_partial_benchmark_is_reported_without_its_submission(bundle: ModelBundle, tmp_path: Path) -> None:

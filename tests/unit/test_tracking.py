@@ -18,7 +18,7 @@ from training_fakes import small_recipe
 
 from maskhand.promotion import Score, judge
 from maskhand.provenance import code_digest
-from maskhand.tracking import MODEL, Lineage, ModelVersion, RunReporter, Tracker
+from maskhand.tracking import MODEL, TEXT_MODEL, Lineage, ModelVersion, RunReporter, Tracker
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +138,42 @@ def test_aliases_follow_the_gate(tracker: Tracker, client: Any, tmp_path: Path) 
     assert better.aliases == ("challenger", "champion") and (holder("champion"), holder("challenger")) == (3, 3)
     with pytest.raises(ValueError, match="without an evaluation"):
         tracker.promote(register(None))
-    with pytest.raises(LookupError, match="models:/maskhand@nobody"):
-        tracker.bundle_folder("models:/maskhand@nobody")
+    assert tracker.aliases(better.version) == ("challenger", "champion") and tracker.aliases(first.version) == ()
+    assert tracker.resolve("models:/maskhand@champion") == better.version
+    there = r"there are maskhand@challenger \(version 3\), maskhand@champion \(version 3\), maskhand/1, maskhand/2, "
+    for mistaken in ("models:/maskhand@nobody", "models:/maskhand/9", "models:/maskhand"):
+        with pytest.raises(LookupError, match=f"{mistaken}: no such model in .*; {there}"):
+            tracker.bundle_folder(mistaken)
+    with pytest.raises(LookupError, match="registered are maskhand"):
+        tracker.resolve("models:/hand@champion")
+
+
+def test_models_that_read_texts_have_a_champion_of_their_own(tmp_path: Path) -> None:
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    client = mlflow.MlflowClient(tracker.uri, tracker.uri)
+    for name, score in ((MODEL, Score(6.0, 10.0, "a")), (TEXT_MODEL, Score(14.0, 30.0, "t", "pa_mpvpe_mm"))):
+        client.create_registered_model(name)
+        made = client.create_model_version(name, source=tmp_path.as_uri(), tags=score.as_tags())
+        decision = tracker.promote(ModelVersion(name, int(made.version)))
+        assert decision.aliases == ("challenger", "champion"), decision.reason
+    assert "PA-MPVPE 14.00 mm, 53.3 % below" in decision.reason
+    assert client.get_model_version(TEXT_MODEL, "1").description == decision.reason
+    assert tracker.contenders(9) == (ModelVersion(MODEL, 1), [])
+
+
+@pytest.mark.parametrize(
+    ("own", "mean_pose", "expected"),
+    [
+        ({"pa_mpjpe_mm": 5.0, "pa_mpvpe_mm": 6.0}, {"pa_mpjpe_mm": 9.0}, Score(5.0, 9.0, "d")),
+        ({"pa_mpjpe_mm": None, "pa_mpvpe_mm": 6.0}, {"pa_mpvpe_mm": 9.0}, Score(6.0, 9.0, "d", "pa_mpvpe_mm")),
+        ({"pa_mpjpe_mm": math.nan, "pa_mpvpe_mm": 6.0}, {"pa_mpvpe_mm": 9.0}, Score(6.0, 9.0, "d", "pa_mpvpe_mm")),
+    ],
+)
+def test_the_gate_looks_at_joints_or_else_at_meshes(own: dict, mean_pose: dict, expected: Score) -> None:
+    found = Score.of_metrics(own, mean_pose, "d")
+    assert found == expected == Score.of_tags(found.as_tags())
+    empty = Score.of_metrics({"pck_005": 0.5}, {}, "d")
+    assert math.isnan(empty.error_mm) and math.isnan(empty.mean_pose_mm)
 
 
 def test_a_new_registrys_first_version_is_not_the_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
