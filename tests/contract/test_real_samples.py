@@ -46,7 +46,8 @@ def test_dexycb_s_published_pixels_are_the_projection_of_its_joints() -> None:
     (intrinsics,) = folder.glob("*_640x480.yml")
     color = read_yaml(str(intrinsics)).value["color"]
     K = [[color["fx"], 0, color["ppx"]], [0, color["fy"], color["ppy"]], [0, 0, 1]]
-    given = {"side": "right", "betas": None, "K": K, "label": str(folder / "labels.npz")}
+    files = {"K_file": str(intrinsics), "label": str(folder / "labels.npz")}
+    given = {"side": "right", "betas": None, "K": K, **files}
     adapter = open_adapter(catalog.load_spec("dexycb").model_copy(update={"mano": None}), str(folder), "s0_train")
     sample = read_hand(adapter, Item("frame", str(folder / "color.png"), given, {}))
     published = np.load(folder / "labels.npz")["joint_2d"][0]
