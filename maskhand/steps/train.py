@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskhand.progress import Progress
 from maskhand.shards.layout import IMAGES, MANO
-from maskhand.steps import step_inputs
+from maskhand.steps import step_inputs, training_checks
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
@@ -38,6 +38,19 @@ def train_tokenizer(
     job = tokenizer_loop.TokenizerJob(wanted, workspace.shards_uri, step_inputs.mocap_files(workspace, wanted))
     steps = wanted.tokenizer_training.optim.steps
     return _train("tokenizer", tokenizer_loop.run, job, wanted, inputs, steps, TOKENIZER_FILE, workspace, progress)
+
+
+def check_before_tokenizer(workspace: Workspace, recipe: str, overrides: Sequence[str]) -> None:
+    """Raises now what would be found in days: that no transformer can be trained on the recipe's tokenizer.
+
+    Nothing is looked at when the tokenizer is trained already: then `train_transformer` says so itself, at once.
+    """
+    from maskhand.cluster.run_folder import finished
+    from maskhand.recipe_files import load_recipe
+
+    wanted = load_recipe(recipe, overrides)
+    if finished(workspace.runs / _run_name("tokenizer", wanted, _inputs(workspace, "tokenizer", wanted, ""))) is None:
+        training_checks.check_transformer(workspace, wanted)
 
 
 def check_tokenizer_overrides(overrides: Sequence[str]) -> None:
@@ -116,6 +129,13 @@ def _inputs(
     return digests
 
 
+def _run_name(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
+    """Of the run's folder."""
+    from maskhand.training.checkpoint import run_identity
+
+    return f"{kind}-{recipe.name}-{run_identity(kind, recipe, inputs)}"
+
+
 def _train(
     kind: Kind,
     loop: Callable[[Any, Worker], dict[str, float]],
@@ -128,6 +148,7 @@ def _train(
     progress: Progress,
 ) -> Receipt:
     """Fit under one tracked run: an earlier run of the same identity is continued, a finished one is returned."""
+    from maskhand.cluster.run_folder import finished
     from maskhand.cluster.session import ray_session
     from maskhand.cluster.train import fit
     from maskhand.tracking import Lineage, RunReporter, Tracker
@@ -135,10 +156,12 @@ def _train(
 
     identity = run_identity(kind, recipe, inputs)
     tracked_as = identity if kind == "tokenizer" else f"{identity}.{asked_digest(recipe)}"
-    name = f"{kind}-{recipe.name}-{identity}"
+    name = _run_name(kind, recipe, inputs)
     tracker = Tracker.of(workspace)
     sets, part = (recipe.data.pose_sets, MANO) if kind == "tokenizer" else (recipe.data.train, IMAGES)
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
+    if finished(workspace.runs / name) is None:
+        training_checks.check_settings(kind, recipe)  # before a run is opened that could only fail
     tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
     run_id = tracker.find_run(kind, tracked_as) or tracker.start_run(kind, recipe, tags, lineage, run_name=name)
     try:

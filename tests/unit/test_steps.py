@@ -15,7 +15,7 @@ from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import catalogue_dirs, load_spec
 from maskhand.cluster import session
 from maskhand.cluster import train as cluster_train
-from maskhand.cluster.run_folder import FitResult
+from maskhand.cluster.run_folder import FitResult, TrainingError
 from maskhand.config import ConfigError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
@@ -29,6 +29,7 @@ from maskhand.steps import data, evaluate, step_inputs, synthetic, train
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
 from maskhand.tracking import Tracker
+from maskhand.training.checkpoint import run_identity
 from maskhand.workspace import Workspace
 
 
@@ -124,6 +125,59 @@ def test_a_training_asks_for_what_it_reads_alone(tmp_path: Path) -> None:
     annotated = load_recipe("tiny", ["data.keypoints.train_source=annotated"])
     found = step_inputs.training_digests(home, "transformer", annotated)
     assert found.keys() == poses | {f"{part}/images", f"{part}/mano"}
+
+
+def _set_with_targets(home: Workspace) -> None:
+    uri = home.shard_set("freihand_synth/training")
+    write_set(uri, make_samples(2))
+    annotate_mano(uri)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ([], r"no keypoints.litert-hand shards here"),
+        (["data.keypoints.detector=openpose-hand"], r"no keypoints.openpose-hand shards here"),
+        (["model.backbone.name=vit_tny"], r"cannot build a vision transformer 'vit_tny'"),
+        (["model.backbone.checkpoint=/tmp/none.pt"], r"no file /tmp/none\.pt"),
+        (["model.backbone.checkpoint=vit.pt"], r"vit\.pt: say /.*/vit\.pt; the training workers have"),
+        (["training.optim.batch=33"], r"training\.optim\.batch=33 does not divide over engine\.workers=2"),
+        (["data.lanes=15"], r"data\.lanes=15 does not divide over engine\.workers=2"),
+        (["engine.workers=64"], r"engine\.workers=64 .* needs 64 CPUs"),
+        (["model.condition=text", "model.text.encoder=clip"], r"model\.text\.checkpoint is null"),
+    ],
+)
+def test_what_no_transformer_can_be_trained_with_is_found_before_its_tokenizer(
+    changes: list[str], sentence: str, tmp_path: Path
+) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    _set_with_targets(home)
+    with pytest.raises((ValueError, ShardError, TrainingError), match=sentence):
+        train.check_before_tokenizer(home, "tiny", ["data.mocap=false", *changes])
+    assert not home.runs.exists()
+
+
+def test_a_recipe_that_can_be_trained_passes(tmp_path: Path) -> None:
+    home, changes = Workspace(tmp_path, str(tmp_path / "shards")), ["data.mocap=false"]
+    _set_with_targets(home)
+    train.check_before_tokenizer(home, "tiny", [*changes, "data.keypoints.train_source=annotated"])
+    tokenizer = home.runs / f"tokenizer-tiny-{_tokenizer_identity(home, changes)}"
+    tokenizer.mkdir(parents=True)
+    (tokenizer / "finished.json").write_text("{}")
+    train.check_before_tokenizer(home, "tiny", [*changes, "model.backbone.name=vit_tny"])  # not asked any more
+
+
+def _tokenizer_identity(home: Workspace, changes: list[str]) -> str:
+    recipe = load_recipe("tiny", changes)
+    return run_identity("tokenizer", recipe, step_inputs.training_digests(home, "tokenizer", recipe))
+
+
+def test_a_training_that_cannot_start_leaves_no_run(tmp_path: Path) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    _set_with_targets(home)
+    with pytest.raises(ConfigError, match=r"optim\.batch=129 does not divide over engine\.workers=2"):
+        train.train_tokenizer(home, "tiny", ["data.mocap=false", "tokenizer_training.optim.batch=129"], "", silent)
+    assert not home.runs.exists() and not (tmp_path / "mlflow").exists()
 
 
 def test_other_code_is_another_training_and_other_remarks_are_not(tmp_path: Path) -> None:
