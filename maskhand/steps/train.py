@@ -163,7 +163,11 @@ def _train(
     if finished(workspace.runs / name) is None:
         training_checks.check_settings(kind, recipe)  # before a run is opened that could only fail
     tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
-    run_id = tracker.find_run(kind, tracked_as) or tracker.start_run(kind, recipe, tags, lineage, run_name=name)
+    run_id = tracker.find_run(kind, tracked_as)
+    if run_id is None:
+        run_id = tracker.start_run(kind, recipe, tags, lineage, run_name=name)
+    elif not tracker.is_finished(run_id):
+        tracker.resume(run_id)
     try:
         with ray_session():
             done = fit(
@@ -184,8 +188,8 @@ def _train(
                 tracker.log_metrics(run_id, done.metrics)
             tracker.log_history(run_id, done.run_dir / "metrics.jsonl")
             tracker.end_run(run_id)
-    except BaseException:
-        tracker.end_run(run_id, status="FAILED")
+    except BaseException as error:
+        tracker.end_failed(run_id, error)
         raise
     return Receipt.of(str(export / marker), run_id=run_id, steps=done.steps, restarts=done.restarts)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hand_sets import make_samples, write_set
+from mlflow import MlflowClient
 from published_layouts import WRITERS
 from published_layouts.hands import licensed_folder
 
@@ -229,6 +230,31 @@ def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
     written_ns = curves.stat().st_mtime_ns
     assert train.train_tokenizer(home, "tiny", [], "", silent) == receipt
     assert curves.stat().st_mtime_ns == written_ns, "a run that is finished is left as it is"
+
+
+def test_a_stopped_training_is_killed_and_runs_again_when_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    _set_with_targets(home)
+    seen: list[str] = []
+
+    def status() -> str:
+        (run,) = MlflowClient(home.mlflow_uri).search_runs(["1"])
+        return run.info.status
+
+    def fit(*_: object, **__: object) -> None:
+        seen.append(status())
+        raise SystemExit(143) if len(seen) == 1 else TrainingError("a worker was lost")
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(cluster_train, "fit", fit)
+    monkeypatch.setattr(session, "ray_session", nullcontext)
+    for ending, left in ((SystemExit, "KILLED"), (TrainingError, "FAILED")):
+        with pytest.raises(ending):
+            train.train_tokenizer(home, "tiny", ["data.mocap=false"], "", silent)
+        assert status() == left
+    assert seen == ["RUNNING", "RUNNING"]
 
 
 def test_another_sampler_makes_another_model_of_the_same_training(
