@@ -26,7 +26,7 @@ from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
-from maskhand.steps import data, evaluate, step_inputs, synthetic, train
+from maskhand.steps import data, evaluate, hands, step_inputs, synthetic, train
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
 from maskhand.tracking import Tracker
@@ -339,6 +339,9 @@ def test_a_model_that_is_not_registered_is_named(tmp_path: Path) -> None:
         LookupError, match=r"no such model .*`maskhand run train-maskhand` trains one, measures it and reg"
     ):
         evaluate.model_folder(home, "models:/maskhand@champion")
+    with pytest.raises(LookupError, match=r"`maskhand run train-maskhand -p recipe=tiny_text` trains one"):
+        hands.generate(home, "", tmp_path / "out", "models:/maskhand@champion", 1, 0)
+    assert not (tmp_path / "out").exists()
     export = home.runs / "transformer-tiny-abc" / "export"
     export.mkdir(parents=True)
     (export / "bundle.json").write_text("{}")
