@@ -157,6 +157,7 @@ def _train(
     identity = run_identity(kind, recipe, inputs)
     tracked_as = identity if kind == "tokenizer" else f"{identity}.{asked_digest(recipe)}"
     name = _run_name(kind, recipe, inputs)
+    shown = " ".join(filter(None, (name, inputs.get("label"))))
     tracker = Tracker.of(workspace)
     sets, part = (recipe.data.pose_sets, MANO) if kind == "tokenizer" else (recipe.data.train, IMAGES)
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
@@ -165,7 +166,7 @@ def _train(
     tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
     run_id = tracker.find_run(kind, tracked_as)
     if run_id is None:
-        run_id = tracker.start_run(kind, recipe, tags, lineage, run_name=name)
+        run_id = tracker.start_run(kind, recipe, tags, lineage, run_name=shown)
     elif not tracker.is_finished(run_id):
         tracker.resume(run_id)
     try:
@@ -184,7 +185,7 @@ def _train(
         progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
         if not (done.reused and tracker.is_finished(run_id)):  # a call may have ended between training and these lines
             if export != done.export_dir:  # another model of the same training: told apart, and with its numbers
-                tracker.rename(run_id, f"{name} {export.name}")
+                tracker.rename(run_id, f"{shown} {export.name}")
                 tracker.log_metrics(run_id, done.metrics)
             tracker.log_history(run_id, done.run_dir / "metrics.jsonl")
             tracker.end_run(run_id)

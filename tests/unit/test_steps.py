@@ -223,12 +223,12 @@ def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
     monkeypatch.setattr(session, "ray_session", nullcontext)
     monkeypatch.setattr(step_inputs, "training_digests", lambda *_: digests)
     monkeypatch.setattr(step_inputs, "mocap_files", lambda *_: ())
-    receipt = train.train_tokenizer(home, "tiny", [], "", silent)
+    receipt = train.train_tokenizer(home, "tiny", [], "again", silent)
     (run,) = Tracker.of(home).history("tokenizer")
-    assert run.run_id == receipt.numbers["run_id"]
+    assert run.run_id == receipt.numbers["run_id"] and run.tags["mlflow.runName"].endswith(" again")
     curves = tmp_path / "mlflow" / "artifacts" / run.run_id / "artifacts" / "curves.png"
     written_ns = curves.stat().st_mtime_ns
-    assert train.train_tokenizer(home, "tiny", [], "", silent) == receipt
+    assert train.train_tokenizer(home, "tiny", [], "again", silent) == receipt
     assert curves.stat().st_mtime_ns == written_ns, "a run that is finished is left as it is"
 
 
