@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -30,6 +30,12 @@ class ConfigError(ValueError):
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+def _check_heads(heads: int, **widths: int) -> None:
+    for key, width in widths.items():
+        if width % heads:
+            raise ValueError(f"{key}={width} is not a multiple of heads={heads}")
 
 
 class AugmentConfig(_Frozen):
@@ -61,7 +67,8 @@ class DataConfig(_Frozen):
     evaluate: Annotated[tuple[str, ...], Field(min_length=1)]
     mocap: bool = False
     caption: str | None = None
-    crop_px: Count = 256
+    crop_px: Annotated[int, Field(ge=1, multiple_of=8)] = 256
+    """So that its central 3:4 columns are whole pixels."""
     box_scale: Positive = 1.2
     keypoints: KeypointConfig
     augment: AugmentConfig = AugmentConfig()
@@ -135,6 +142,11 @@ class TextConfig(_Frozen):
     checkpoint: str | None = None
     vocabulary: str | None = None
 
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        _check_heads(self.heads, width=self.width)
+        return self
+
 
 class ModelConfig(_Frozen):
     condition: Literal["image", "text"] = "image"
@@ -159,6 +171,11 @@ class ModelConfig(_Frozen):
     ref_points: Literal["learned", "query", "pose2d", "iterative"] = "learned"
     token_embed: Literal["codebook", "table"] = "codebook"
     logits_head: Literal["linear", "codebook"] = "linear"
+
+    @model_validator(mode="after")
+    def _heads_share_the_widths(self) -> Self:
+        _check_heads(self.heads, dim=self.dim, head_dim=self.head_dim)
+        return self
 
 
 class MaskingConfig(_Frozen):

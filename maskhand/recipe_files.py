@@ -110,10 +110,19 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: {text!r} is not a YAML value; quote it if it is a text") from None
 
 
+_EXPECTED = {
+    "tuple_type": "a list such as [1,3,5]",
+    "dict_type": "a mapping such as {freihand/training: 1.0}",
+    "model_type": "a mapping with the keys below it",
+}
+
+
 def _sentence(error: Any) -> str:
     path = ".".join(str(p) for p in error["loc"])
-    if error["type"] == "missing":
-        return f"{path}: {error['msg']}"
+    if error["type"] in _EXPECTED:
+        return f"{path}: expected {_EXPECTED[error['type']]}, found {reprlib.repr(error['input'])}"
+    if error["type"] in ("missing", "value_error"):
+        return f"{path}: {error['msg'].removeprefix('Value error, ')}"
     if error["type"] != "extra_forbidden":
         return f"{path}: {error['msg']}, found {reprlib.repr(error['input'])}"
     known = _known_keys(error["loc"][:-1])

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,7 +53,12 @@ def join(uri: str | Path, *parts: str) -> str:
 
 
 def absolute(uri: str | Path) -> str:
-    """The same place under a name that holds in every process of the machine; without a slash at the end."""
+    """The same place under a name that holds in every process of the machine; without a slash at the end.
+
+    StorageError for the address of another kind of store, which would pass for a folder here.
+    """
+    if re.match("[A-Za-z][A-Za-z0-9]+:/", str(uri)) and not is_remote(uri):
+        raise StorageError(f"{uri}: neither a folder nor s3://bucket/prefix; mind the two slashes")
     return str(uri).rstrip("/") if is_remote(uri) else str(Path(uri).expanduser().absolute())
 
 
@@ -164,15 +170,17 @@ def atomic_writer(uri: str | Path) -> Iterator[Callable[[bytes], object]]:
 
 
 def check_writable(folder: str | Path) -> None:
-    """Make a local folder that is to be written into; StorageError that names it when that is refused.
+    """StorageError when a local folder could not be made or written into. None is made: what comes next may fail.
 
     Nothing follows for `s3://`: what may be written there the store says at the first object.
     """
     if is_remote(folder):
         return
+    nearest = Path(folder).absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

@@ -16,7 +16,7 @@ from prefect import flow
 from maskhand.cluster.session import ray_session
 from maskhand.progress import print_facts, print_table
 from maskhand.recipe_files import load_recipe
-from maskhand.steps import evaluate, registration, step_inputs, synthetic
+from maskhand.steps import evaluate, registration, step_inputs, synthetic, train, training_checks
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 from pipelines.annotate_shards import annotate_shards
@@ -57,6 +57,8 @@ def quickstart(
     clock = _Stages()
     # One Ray session for all stages: each start and stop would cost seconds.
     with ray_session():
+        training_checks.check_settings("tokenizer", wanted)
+        training_checks.check_settings("transformer", wanted)
         with clock.stage("synthetic pictures"):
             made_from = step_inputs.source_digests(synthetic.SYNTHETIC)
             done(synthesise, root, hands, evaluation_hands, mocap_poses, seed, made_from)
@@ -67,6 +69,7 @@ def quickstart(
             sets = [f"{synthetic.SYNTHETIC}/training", f"{synthetic.SYNTHETIC}/evaluation"]
             annotate_shards(sets, wanted.data.keypoints.detector, True, root)
         with clock.stage("train VQ-MANO"):
+            train.check_before_tokenizer(home, recipe, overrides)
             tokenizer = train_vq_mano(recipe, overrides, workspace=root)
         with clock.stage("train, measure and register the masked transformer"):
             trained = train_maskhand(recipe, overrides, tokenizer.folder, workspace=root)

@@ -5,6 +5,8 @@ Prefect is spoken to through its own command line, in subprocesses with the envi
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
 import signal
 import socket
@@ -15,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from maskhand.workspace import Workspace
 from pipelines.runtime import HOST, PORT, settings
@@ -38,11 +40,29 @@ def environment(workspace: Workspace, api_url: str | None = None) -> dict[str, s
 
 
 def run_deployment(workspace: Workspace, name: str, parameters: Sequence[str], watch: bool) -> int:
-    """`train-maskhand` -> `prefect deployment run train-maskhand/train-maskhand`. Returns its exit code."""
+    """`train-maskhand` -> `prefect deployment run train-maskhand/train-maskhand`. Returns its exit code.
+
+    Raises ServerError for a parameter without a value and for a deployment that the server does not know.
+    """
+    if wrong := [parameter for parameter in parameters if "=" not in parameter]:
+        raise ServerError(f"parameter {wrong[0]!r}: expected KEY=VALUE, for example recipe=tiny")
+    url = _running_server()
     deployment = name if "/" in name else f"{name}/{name}"
+    known = sorted(found["name"] for found in _ask(url, "/deployments/filter", {}) or [])
+    if known and deployment.partition("/")[2] not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ServerError(f"no deployment {name!r} at {url}; {hint}there are {', '.join(known)}")
     options = [word for parameter in parameters for word in ("--param", parameter)]
-    command = ["deployment", "run", deployment, *options, *(["--watch"] if watch else [])]
-    return subprocess.run(_prefect(*command), env=environment(workspace, _running_server()), check=False).returncode
+    command = _prefect("deployment", "run", deployment, *options, *(["--watch"] if watch else []))
+    run_id = ""
+    with subprocess.Popen(command, env=environment(workspace, url), stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            run_id = run_id or line.partition("UUID: ")[2].strip()
+    if process.returncode and run_id and (run := _ask(url, f"/flow_runs/{run_id}")):
+        print(run["state"]["message"], file=sys.stderr)
+    return process.returncode
 
 
 def deploy(workspace: Workspace) -> int:
@@ -85,6 +105,14 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[str]:
     url = f"http://{HOST}:{port}/api"
     if _answers(url):
         raise ServerError(f"port {port} is taken by another Prefect server; choose another one with --port")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server: an ended one's port is free
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ServerError(
+                f"port {port} is taken by another program ({error.strerror}); choose another one with --port"
+            ) from None
     # The pages ask this address for everything they show; by default they would ask port 4200.
     own = environment(workspace) | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING", "PREFECT_SERVER_UI_API_URL": url}
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -147,6 +175,17 @@ def _answers(url: str) -> bool:
             return answer.status == 200
     except OSError:
         return False
+
+
+def _ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """What the API at `url` says, POSTed to with a body; None where it does not answer us, as one behind a login."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+    except OSError:
+        return None
 
 
 def _prefect(*words: str) -> list[str]:

@@ -53,6 +53,8 @@ def train_maskhand(
     """
     home = workspace_for(workspace)
     root = str(home.root)
+    if tokenizer is None:
+        train.check_before_tokenizer(home, recipe, overrides)
     folder = tokenizer or train_vq_mano(recipe, overrides, "", root).folder
     digests = train.input_digests(home, recipe, overrides, label, folder)
     model = done(transformer, root, recipe, overrides, digests, folder, label)

@@ -5,11 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 LOCAL_CPUS = max(os.cpu_count() or 1, 4)
 """Logical CPUs of a local session. Ray counts them, it does not pin them; with only two of them, two training workers
 and a data task wait for each other for ever."""
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
+"""What `signal.getsignal` gives."""
 
 _OBJECT_STORE_BYTES = 512 * 1024**2
 
@@ -41,12 +49,42 @@ def ensure_ray() -> bool:
 
 @contextlib.contextmanager
 def ray_session() -> Iterator[None]:
-    """A Ray session for a block; one that was there before is used and left running."""
+    """A Ray session for a block; one that was there before is used and left running. SIGTERM ends the block."""
+    handler = signal.getsignal(signal.SIGTERM)
     started = ensure_ray()
     try:
-        yield
+        with _ended_by_sigterm(handler):
+            yield
     finally:
         if started:
             import ray
 
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm(handler: Handler) -> Iterator[None]:
+    """SIGTERM leaves the block with the exception of `handler`, the one before Ray's (Prefect's), else SystemExit.
+
+    Ray's own native handler would end the process on the spot, and what is open would stay open; and of all exceptions
+    Ray's waits let only SystemExit and KeyboardInterrupt through.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = False
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except SystemExit:
+        if came and callable(handler):
+            handler(signal.SIGTERM, None)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)

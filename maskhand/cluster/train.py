@@ -19,6 +19,7 @@ from typing import Any
 
 import ray
 import ray.train
+import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -34,6 +35,7 @@ from maskhand.cluster.run_folder import (
     follow,
     result_of,
 )
+from maskhand.cluster.session import LOCAL_CPUS
 from maskhand.config import EngineConfig
 from maskhand.training.worker import Report, Worker, silent
 
@@ -70,7 +72,7 @@ def fit(
     claim(run_dir, identity)
     if (facts := finished(run_dir)) is not None:
         return result_of(run_dir, facts, started_s, reused=True)
-    _check_resources(name, engine)
+    check_resources(engine)
     os.environ |= _RAY_TRAIN_ENVIRONMENT
     # Ray's types describe the older version of its own API, hence Any.
     work: Any = functools.partial(_run_worker, loop, reporter, run_dir, engine.threads_per_worker)
@@ -109,12 +111,13 @@ def fit(
     return result_of(run_dir, facts, started_s, reused=False)
 
 
-def _check_resources(name: str, engine: EngineConfig) -> None:
+def check_resources(engine: EngineConfig) -> None:
     """TrainingError when the private session of this machine lacks what the workers need: Ray would wait for ever.
 
-    A cluster may grow when it is asked to, so there it is not an error.
+    A cluster may grow when it is asked to, so there it is not an error. Starts no session.
     """
-    there = ray.cluster_resources()
+    private = {"CPU": LOCAL_CPUS, "GPU": torch.cuda.device_count()}
+    there = ray.cluster_resources() if ray.is_initialized() else private
     wanted = {"CPU": engine.workers} | ({"GPU": engine.workers} if engine.use_gpu else {})
     lacking = [
         f"{count} {kind}s (there are {there.get(kind, 0):.0f})"
@@ -123,7 +126,7 @@ def _check_resources(name: str, engine: EngineConfig) -> None:
     ]
     if lacking and not os.environ.get("RAY_ADDRESS"):
         raise TrainingError(
-            f"run {name}: engine.workers={engine.workers} with engine.use_gpu={str(engine.use_gpu).lower()} needs "
+            f"engine.workers={engine.workers} with engine.use_gpu={str(engine.use_gpu).lower()} needs "
             f"{' and '.join(lacking)}; --set engine.workers=..., engine.use_gpu=false, or name a cluster in RAY_ADDRESS"
         )
 

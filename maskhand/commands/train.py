@@ -67,6 +67,7 @@ def train_transformer(
 
     home = current_workspace()
     if tokenizer is None:
+        train.check_before_tokenizer(home, recipe, set_)
         with shown_progress("train VQ-MANO") as progress:
             tokenizer = train.train_tokenizer(home, recipe, set_, "", progress).folder
     with shown_progress("train masked transformer") as progress:

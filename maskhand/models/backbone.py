@@ -28,14 +28,18 @@ class ImageEncoder(nn.Module):
 
         kwargs = {"num_classes": 0, "global_pool": "", "class_token": False, **cfg.kwargs}
         padding = kwargs.pop("patch_padding", 0)
-        if crop_px % 64:
-            raise BackboneError(
-                f"data.crop_px is {crop_px}; it must be a multiple of 64, so that 3/4 of it fits patches"
-            )
         try:
             vit: Any = timm.create_model(cfg.name, img_size=(crop_px, crop_px * 3 // 4), **kwargs)
-        except (RuntimeError, TypeError) as error:
-            raise BackboneError(f"model.backbone: timm cannot build {cfg.name!r} with {kwargs} ({error})") from None
+            patch_px = vit.patch_embed.patch_size[0]
+        except (RuntimeError, TypeError, AssertionError, AttributeError) as error:
+            raise BackboneError(
+                f"model.backbone: timm cannot build a vision transformer {cfg.name!r} with {kwargs} ({error})"
+            ) from None
+        if crop_px % (4 * patch_px):
+            raise BackboneError(
+                f"data.crop_px is {crop_px}; for the patches of {patch_px} px of {cfg.name} it must be a multiple of "
+                f"{4 * patch_px}, so that 3/4 of it fits patches as well"
+            )
         vit.patch_embed.proj.padding = (padding, padding)
         vit.set_grad_checkpointing(cfg.gradient_checkpointing)
         self.vit = vit

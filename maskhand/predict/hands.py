@@ -197,6 +197,8 @@ def read_photo(path: str | Path) -> Array:
     """(H, W, 3) uint8 RGB, turned as its EXIF tag says (what people see is what they mean). Raises PredictError."""
     try:
         data = Path(path).read_bytes()
+    except IsADirectoryError:
+        raise PredictError(f"{path}: a folder; give one picture, a JPEG or PNG file") from None
     except OSError as error:
         raise PredictError(f"{path}: cannot be read ({error.strerror or error})") from None
     return decode_photo(data, str(path))

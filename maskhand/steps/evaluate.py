@@ -37,8 +37,11 @@ COLUMNS = {
 }
 
 
-def model_folder(workspace: Workspace, model: str) -> str:
-    """The exported folder of a model: a path as it is, `models:/NAME@ALIAS` fetched from the registry."""
+def model_folder(workspace: Workspace, model: str, training: str = "train-maskhand") -> str:
+    """The exported folder of a model: a path as it is, `models:/NAME@ALIAS` fetched from the registry.
+
+    training: what `maskhand run` is told to make one of this kind, for the LookupError where there is none.
+    """
     if not model.startswith("models:/"):
         return model
     from maskhand.tracking import Tracker
@@ -49,7 +52,7 @@ def model_folder(workspace: Workspace, model: str) -> str:
         trained = sorted(workspace.runs.glob(f"transformer-*/export*/{BUNDLE_FILE}"), key=lambda p: p.stat().st_mtime)
         newest = f". The newest training here can be asked with --model {trained[-1].parent}" if trained else ""
         raise LookupError(
-            f"{error}. `maskhand run train-maskhand` trains one, measures it and registers it{newest}"
+            f"{error}. `maskhand run {training}` trains one, measures it and registers it{newest}"
         ) from None
 
 

@@ -52,7 +52,8 @@ def generate(workspace: Workspace, text: str, out: Path, model: str, count: int,
     from maskhand.models.bundle import ModelBundle
 
     storage.check_writable(out)
-    bundle = ModelBundle.load(model_folder(workspace, model), device=accelerator())
+    folder = model_folder(workspace, model, "train-maskhand -p recipe=tiny_text")
+    bundle = ModelBundle.load(folder, device=accelerator())
     return generate_files(bundle, text, out, count, seed)
 
 

@@ -31,7 +31,8 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
     recipe = exported_recipe(model_folder(workspace, summary["model"]))
     lineage = [Lineage(name, result["set"], result["data_digest"]) for name, result in summary["sets"].items()]
     tags = {"model": summary["model"], "model_digest": summary["model_digest"], **flow_tags()}
-    with tracker.ending(tracker.start_run("evaluation", recipe, tags, lineage)) as run_id:
+    name = f"evaluation-{recipe.name}-{summary['model_digest']}"
+    with tracker.ending(tracker.start_run("evaluation", recipe, tags, lineage, run_name=name)) as run_id:
         _log(tracker, run_id, summary)
     return run_id
 

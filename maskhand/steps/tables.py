@@ -57,6 +57,8 @@ def run_row(workspace: Workspace, wanted: RowPlan, progress: Progress) -> Receip
 def _trained(workspace: Workspace, wanted: RowPlan, progress: Progress) -> str:
     """Folder of the row's trained model or tokenizer; trainings of the same identity are made once."""
     recipe, changes = wanted.source, wanted.changes
+    if wanted.row.measure != "tokenizer":
+        train.check_before_tokenizer(workspace, recipe, changes)
     tokenizer = train.train_tokenizer(workspace, recipe, changes, "", progress)
     if wanted.row.measure == "tokenizer":
         return tokenizer.folder

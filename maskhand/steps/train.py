@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskhand.progress import Progress
 from maskhand.shards.layout import IMAGES, MANO
-from maskhand.steps import step_inputs
+from maskhand.steps import step_inputs, training_checks
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
@@ -38,6 +38,19 @@ def train_tokenizer(
     job = tokenizer_loop.TokenizerJob(wanted, workspace.shards_uri, step_inputs.mocap_files(workspace, wanted))
     steps = wanted.tokenizer_training.optim.steps
     return _train("tokenizer", tokenizer_loop.run, job, wanted, inputs, steps, TOKENIZER_FILE, workspace, progress)
+
+
+def check_before_tokenizer(workspace: Workspace, recipe: str, overrides: Sequence[str]) -> None:
+    """Raises now what would be found in days: that no transformer can be trained on the recipe's tokenizer.
+
+    Nothing is looked at when the tokenizer is trained already: then `train_transformer` says so itself, at once.
+    """
+    from maskhand.cluster.run_folder import finished
+    from maskhand.recipe_files import load_recipe
+
+    wanted = load_recipe(recipe, overrides)
+    if finished(workspace.runs / _run_name("tokenizer", wanted, _inputs(workspace, "tokenizer", wanted, ""))) is None:
+        training_checks.check_transformer(workspace, wanted)
 
 
 def check_tokenizer_overrides(overrides: Sequence[str]) -> None:
@@ -116,6 +129,13 @@ def _inputs(
     return digests
 
 
+def _run_name(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
+    """Of the run's folder."""
+    from maskhand.training.checkpoint import run_identity
+
+    return f"{kind}-{recipe.name}-{run_identity(kind, recipe, inputs)}"
+
+
 def _train(
     kind: Kind,
     loop: Callable[[Any, Worker], dict[str, float]],
@@ -128,6 +148,7 @@ def _train(
     progress: Progress,
 ) -> Receipt:
     """Fit under one tracked run: an earlier run of the same identity is continued, a finished one is returned."""
+    from maskhand.cluster.run_folder import finished
     from maskhand.cluster.session import ray_session
     from maskhand.cluster.train import fit
     from maskhand.tracking import Lineage, RunReporter, Tracker
@@ -135,12 +156,19 @@ def _train(
 
     identity = run_identity(kind, recipe, inputs)
     tracked_as = identity if kind == "tokenizer" else f"{identity}.{asked_digest(recipe)}"
-    name = f"{kind}-{recipe.name}-{identity}"
+    name = _run_name(kind, recipe, inputs)
+    shown = " ".join(filter(None, (name, inputs.get("label"))))
     tracker = Tracker.of(workspace)
     sets, part = (recipe.data.pose_sets, MANO) if kind == "tokenizer" else (recipe.data.train, IMAGES)
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
+    if finished(workspace.runs / name) is None:
+        training_checks.check_settings(kind, recipe)  # before a run is opened that could only fail
     tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
-    run_id = tracker.find_run(kind, tracked_as) or tracker.start_run(kind, recipe, tags, lineage, run_name=name)
+    run_id = tracker.find_run(kind, tracked_as)
+    if run_id is None:
+        run_id = tracker.start_run(kind, recipe, tags, lineage, run_name=shown)
+    elif not tracker.is_finished(run_id):
+        tracker.resume(run_id)
     try:
         with ray_session():
             done = fit(
@@ -157,12 +185,12 @@ def _train(
         progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
         if not (done.reused and tracker.is_finished(run_id)):  # a call may have ended between training and these lines
             if export != done.export_dir:  # another model of the same training: told apart, and with its numbers
-                tracker.rename(run_id, f"{name} {export.name}")
+                tracker.rename(run_id, f"{shown} {export.name}")
                 tracker.log_metrics(run_id, done.metrics)
             tracker.log_history(run_id, done.run_dir / "metrics.jsonl")
             tracker.end_run(run_id)
-    except BaseException:
-        tracker.end_run(run_id, status="FAILED")
+    except BaseException as error:
+        tracker.end_failed(run_id, error)
         raise
     return Receipt.of(str(export / marker), run_id=run_id, steps=done.steps, restarts=done.restarts)
 

@@ -153,7 +153,9 @@ def paper_table(name: TableName) -> PaperTable:
     if name not in tables:
         last = max(table for table in tables if isinstance(table, int))
         ours = " and ".join(map(repr, OUR_TABLES))
-        raise TableError(f"there is no table {name!r}: the paper's are 1 to {last}, and there are {ours}")
+        raise TableError(
+            f"there is no table {name!r}: the paper's are 1 to {last}, 'all' of them, and there are {ours}"
+        )
     return tables[name]
 
 

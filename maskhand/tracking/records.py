@@ -13,7 +13,8 @@ TEXT_MODEL = "maskhand-text"
 BUNDLE = "bundle"
 """Name of the model bundle among the artifacts of a registered model."""
 
-RunStatus = Literal["FINISHED", "FAILED"]
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+"""KILLED: by a signal, such as Prefect's at a cancellation, or Ctrl-C."""
 
 
 @dataclass(frozen=True)

@@ -78,11 +78,11 @@ class Runs:
 
     @contextmanager
     def ending(self, run_id: str) -> Iterator[str]:
-        """The run for a block, with which it ends: as FAILED where the block raised."""
+        """The run for a block, with which it ends: see `end_failed` where the block raised."""
         try:
             yield run_id
-        except BaseException:
-            self.end_run(run_id, "FAILED")
+        except BaseException as error:
+            self.end_failed(run_id, error)
             raise
         self.end_run(run_id)
 
@@ -105,6 +105,14 @@ class Runs:
 
     def end_run(self, run_id: str, status: RunStatus = "FINISHED") -> None:
         self._client.set_terminated(run_id, status)
+
+    def end_failed(self, run_id: str, error: BaseException) -> None:
+        """As FAILED, or as KILLED where the program did not fail but was told to end (SIGTERM, Ctrl-C)."""
+        self.end_run(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+
+    def resume(self, run_id: str) -> None:
+        """A run that had ended is running again."""
+        self._client.update_run(run_id, "RUNNING")
 
     def rename(self, run_id: str, name: str) -> None:
         """Another name of the run on MLflow's pages."""

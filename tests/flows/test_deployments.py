@@ -127,3 +127,30 @@ def test_a_mistyped_parameter_is_refused(api: Callable[[str, dict[str, Any]], An
     from pipelines import server
 
     assert server.run_deployment(workspace, "train-maskhand", ["recipie=tiny"], watch=False) != 0
+    with pytest.raises(server.ServerError, match="parameter 'recipe': expected KEY=VALUE"):
+        server.run_deployment(workspace, "train-maskhand", ["recipe"], watch=False)
+    with pytest.raises(
+        server.ServerError, match=r"'train-maskand' .* did you mean 'train-maskhand'. there are annotate-"
+    ):
+        server.run_deployment(workspace, "train-maskand", [], watch=False)
+
+
+def test_why_a_watched_run_failed_is_said(
+    api: Callable[[str, dict[str, Any]], Any], workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipelines import server
+
+    assert server.run_deployment(workspace, "train-vq-mano", ["recipe=tinny"], watch=True) == 1
+    assert "recipe 'tinny' not found; did you mean 'tiny'" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_named(workspace: Workspace) -> None:
+    from pipelines import server
+
+    with socket.create_server((server.HOST, 0)) as other:
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(server.ServerError, match=f"port {port} is taken by another program .*--port"),
+            server.server(workspace, port, workspace.root / "other.log"),
+        ):
+            pass

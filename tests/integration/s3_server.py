@@ -49,7 +49,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", f"-master.port={master}"]
     command += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", f"-volume.port={volume}", "-volume.max=50"]
     command += ["-volume.preStopSeconds=0", f"-filer.port={filer}", "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0"]
-    command += [f"-s3.config={folder / 'identities.json'}"]
+    command += ["-s3.port.lance=0", f"-s3.config={folder / 'identities.json'}"]
     server = S3Server(f"http://127.0.0.1:{s3}", "shards")
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

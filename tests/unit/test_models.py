@@ -16,7 +16,7 @@ from maskhand.conventions import BONES, OPENPOSE_21
 from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import BackboneError, ImageEncoder
-from maskhand.models.build import build_model, model_of_weights
+from maskhand.models.build import build_model, check_model, model_of_weights
 from maskhand.models.bundle import BundleError, ModelBundle, in_one_move
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
 from maskhand.models.gapr import GaprBlock, first_neighbours
@@ -26,6 +26,7 @@ from maskhand.models.pyramid import FeaturePyramid
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
 from maskhand.models.synthesizer import ReferencePoints
 from maskhand.models.vq_mano import VQMano
+from maskhand.recipe_files import load_recipe
 
 
 def naive_bilinear(value: torch.Tensor, x: float, y: float) -> torch.Tensor:
@@ -205,6 +206,30 @@ def test_encoder_gives_the_grid_and_checkpointing_changes_nothing() -> None:
         encoder(image).square().mean().backward()
         gradients.append(encoder.vit.patch_embed.proj.weight.grad)
     assert torch.allclose(gradients[0], gradients[1], atol=1e-7)
+
+
+def test_a_model_that_cannot_be_built_is_refused_without_its_weights(tmp_path: Path) -> None:
+    def refused(*changes: str) -> str:
+        with pytest.raises(ValueError) as error:
+            check_model(load_recipe("tiny", changes), mano)
+        return str(error.value)
+
+    mano = ManoLayer.from_default()
+    check_model(load_recipe("base"), mano)  # 2.6 GB of weights, which are never made
+    assert "timm cannot build a vision transformer 'vit_tny'" in refused("model.backbone.name=vit_tny")
+    assert "cannot build a vision transformer 'resnet18'" in refused("model.backbone={name: resnet18, kwargs: {}}")
+    assert "num_heads" in refused("model.backbone.kwargs={embed_dim: 64, depth: 1, num_heads: 7}")
+    assert "model.feature_scales is [3]" in refused("model.feature_scales=[3]")
+    assert "data.crop_px is 72; for the patches of 16 px" in refused("data.crop_px=72")
+    check_model(load_recipe("tiny", ["data.crop_px=32", "model.backbone.kwargs={depth: 1, patch_size: 8}"]), mano)
+    assert "no file /tmp/none.pt" in refused("model.backbone.checkpoint=/tmp/none.pt")
+    other = build_model(load_recipe("tiny"), VQMano(load_recipe("tiny").tokenizer), mano).encoder.vit.state_dict()
+    torch.save(other, tmp_path / "vit.pt")
+    named = f"model.backbone.checkpoint={tmp_path / 'vit.pt'}"
+    check_model(load_recipe("tiny", [named]), mano)
+    assert "weights do not fit" in refused(named, "model.backbone.kwargs={embed_dim: 48, depth: 3, num_heads: 2}")
+    assert "reads pictures only" in refused("model.decoder=regression", "model.condition=text")
+    assert "model.text.checkpoint is null" in refused("model.condition=text", "model.text.encoder=clip")
 
 
 VARIANTS: list[dict] = [

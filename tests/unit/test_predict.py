@@ -21,7 +21,7 @@ from maskhand.loading.crop import box_center_px, crop_side_px
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
-from maskhand.predict import PredictError, files, predict_hands, predict_photo
+from maskhand.predict import PredictError, files, predict_hands, predict_photo, read_photo
 from maskhand.predict import hands as subject
 from maskhand.recipe_files import load_recipe
 
@@ -250,6 +250,8 @@ def test_errors_are_sentences(bundle, photo, use_detector, tmp_path):
     with pytest.raises(PredictError, match=r"photo\.png: no hand found; give its box"):
         predict_photo(good, bundle, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(PredictError, match=rf"{tmp_path}: a folder; give one picture"):
+        read_photo(tmp_path)
     with pytest.raises(PredictError, match=r"nowhere\.jpg: cannot be read"):
         predict_photo(tmp_path / "nowhere.jpg", bundle, tmp_path / "out")
     (tmp_path / "text.jpg").write_text("not a picture")

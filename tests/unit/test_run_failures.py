@@ -7,8 +7,9 @@ import ray
 import ray.train
 from ray.train import UserCallback
 
+from maskhand.cluster import train
 from maskhand.cluster.run_folder import TrainingError, follow, read_metrics
-from maskhand.cluster.train import _check_resources, _may_heal, _root_cause, _StopOnProgramError, _ToFileAnd
+from maskhand.cluster.train import _may_heal, _root_cause, _StopOnProgramError, _ToFileAnd, check_resources
 from maskhand.config import ConfigError, EngineConfig
 
 GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connection reset by peer"
@@ -42,14 +43,19 @@ def test_only_what_repetition_mends_is_repeated(error: Exception, heals: bool) -
 
 
 def test_more_than_this_machine_has_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "LOCAL_CPUS", 6)
+    check_resources(EngineConfig(workers=6))
+    with pytest.raises(TrainingError, match=r"needs 8 CPUs \(there are 6\)"):
+        check_resources(EngineConfig(workers=8))
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
-    _check_resources("run", EngineConfig(workers=4))
+    check_resources(EngineConfig(workers=4))
     with pytest.raises(TrainingError, match=r"engine.workers=8 .* needs 8 CPUs \(there are 4\); --set engine.workers"):
-        _check_resources("run", EngineConfig(workers=8))
+        check_resources(EngineConfig(workers=8))
     with pytest.raises(TrainingError, match=r"use_gpu=true needs 2 GPUs \(there are 0\)"):
-        _check_resources("run", EngineConfig(use_gpu=True))
+        check_resources(EngineConfig(use_gpu=True))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    _check_resources("run", EngineConfig(workers=8, use_gpu=True))  # a cluster may grow
+    check_resources(EngineConfig(workers=8, use_gpu=True))  # a cluster may grow
 
 
 def test_metrics_of_a_restarted_run_count_once(tmp_path) -> None:

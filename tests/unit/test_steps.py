@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hand_sets import make_samples, write_set
+from mlflow import MlflowClient
 from published_layouts import WRITERS
 from published_layouts.hands import licensed_folder
 
@@ -15,7 +16,7 @@ from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import catalogue_dirs, load_spec
 from maskhand.cluster import session
 from maskhand.cluster import train as cluster_train
-from maskhand.cluster.run_folder import FitResult
+from maskhand.cluster.run_folder import FitResult, TrainingError
 from maskhand.config import ConfigError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
@@ -25,10 +26,11 @@ from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
-from maskhand.steps import data, evaluate, step_inputs, synthetic, train
+from maskhand.steps import data, evaluate, hands, step_inputs, synthetic, train
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
 from maskhand.tracking import Tracker
+from maskhand.training.checkpoint import run_identity
 from maskhand.workspace import Workspace
 
 
@@ -126,6 +128,59 @@ def test_a_training_asks_for_what_it_reads_alone(tmp_path: Path) -> None:
     assert found.keys() == poses | {f"{part}/images", f"{part}/mano"}
 
 
+def _set_with_targets(home: Workspace) -> None:
+    uri = home.shard_set("freihand_synth/training")
+    write_set(uri, make_samples(2))
+    annotate_mano(uri)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ([], r"no keypoints.litert-hand shards here"),
+        (["data.keypoints.detector=openpose-hand"], r"no keypoints.openpose-hand shards here"),
+        (["model.backbone.name=vit_tny"], r"cannot build a vision transformer 'vit_tny'"),
+        (["model.backbone.checkpoint=/tmp/none.pt"], r"no file /tmp/none\.pt"),
+        (["model.backbone.checkpoint=vit.pt"], r"vit\.pt: say /.*/vit\.pt; the training workers have"),
+        (["training.optim.batch=33"], r"training\.optim\.batch=33 does not divide over engine\.workers=2"),
+        (["data.lanes=15"], r"data\.lanes=15 does not divide over engine\.workers=2"),
+        (["engine.workers=64"], r"engine\.workers=64 .* needs 64 CPUs"),
+        (["model.condition=text", "model.text.encoder=clip"], r"model\.text\.checkpoint is null"),
+    ],
+)
+def test_what_no_transformer_can_be_trained_with_is_found_before_its_tokenizer(
+    changes: list[str], sentence: str, tmp_path: Path
+) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    _set_with_targets(home)
+    with pytest.raises((ValueError, ShardError, TrainingError), match=sentence):
+        train.check_before_tokenizer(home, "tiny", ["data.mocap=false", *changes])
+    assert not home.runs.exists()
+
+
+def test_a_recipe_that_can_be_trained_passes(tmp_path: Path) -> None:
+    home, changes = Workspace(tmp_path, str(tmp_path / "shards")), ["data.mocap=false"]
+    _set_with_targets(home)
+    train.check_before_tokenizer(home, "tiny", [*changes, "data.keypoints.train_source=annotated"])
+    tokenizer = home.runs / f"tokenizer-tiny-{_tokenizer_identity(home, changes)}"
+    tokenizer.mkdir(parents=True)
+    (tokenizer / "finished.json").write_text("{}")
+    train.check_before_tokenizer(home, "tiny", [*changes, "model.backbone.name=vit_tny"])  # not asked any more
+
+
+def _tokenizer_identity(home: Workspace, changes: list[str]) -> str:
+    recipe = load_recipe("tiny", changes)
+    return run_identity("tokenizer", recipe, step_inputs.training_digests(home, "tokenizer", recipe))
+
+
+def test_a_training_that_cannot_start_leaves_no_run(tmp_path: Path) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    _set_with_targets(home)
+    with pytest.raises(ConfigError, match=r"optim\.batch=129 does not divide over engine\.workers=2"):
+        train.train_tokenizer(home, "tiny", ["data.mocap=false", "tokenizer_training.optim.batch=129"], "", silent)
+    assert not home.runs.exists() and not (tmp_path / "mlflow").exists()
+
+
 def test_other_code_is_another_training_and_other_remarks_are_not(tmp_path: Path) -> None:
     (tmp_path / "training").mkdir()
     losses, report = tmp_path / "training" / "losses.py", tmp_path / "report.py"
@@ -168,13 +223,38 @@ def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
     monkeypatch.setattr(session, "ray_session", nullcontext)
     monkeypatch.setattr(step_inputs, "training_digests", lambda *_: digests)
     monkeypatch.setattr(step_inputs, "mocap_files", lambda *_: ())
-    receipt = train.train_tokenizer(home, "tiny", [], "", silent)
+    receipt = train.train_tokenizer(home, "tiny", [], "again", silent)
     (run,) = Tracker.of(home).history("tokenizer")
-    assert run.run_id == receipt.numbers["run_id"]
+    assert run.run_id == receipt.numbers["run_id"] and run.tags["mlflow.runName"].endswith(" again")
     curves = tmp_path / "mlflow" / "artifacts" / run.run_id / "artifacts" / "curves.png"
     written_ns = curves.stat().st_mtime_ns
-    assert train.train_tokenizer(home, "tiny", [], "", silent) == receipt
+    assert train.train_tokenizer(home, "tiny", [], "again", silent) == receipt
     assert curves.stat().st_mtime_ns == written_ns, "a run that is finished is left as it is"
+
+
+def test_a_stopped_training_is_killed_and_runs_again_when_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    _set_with_targets(home)
+    seen: list[str] = []
+
+    def status() -> str:
+        (run,) = MlflowClient(home.mlflow_uri).search_runs(["1"])
+        return run.info.status
+
+    def fit(*_: object, **__: object) -> None:
+        seen.append(status())
+        raise SystemExit(143) if len(seen) == 1 else TrainingError("a worker was lost")
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(cluster_train, "fit", fit)
+    monkeypatch.setattr(session, "ray_session", nullcontext)
+    for ending, left in ((SystemExit, "KILLED"), (TrainingError, "FAILED")):
+        with pytest.raises(ending):
+            train.train_tokenizer(home, "tiny", ["data.mocap=false"], "", silent)
+        assert status() == left
+    assert seen == ["RUNNING", "RUNNING"]
 
 
 def test_another_sampler_makes_another_model_of_the_same_training(
@@ -259,6 +339,9 @@ def test_a_model_that_is_not_registered_is_named(tmp_path: Path) -> None:
         LookupError, match=r"no such model .*`maskhand run train-maskhand` trains one, measures it and reg"
     ):
         evaluate.model_folder(home, "models:/maskhand@champion")
+    with pytest.raises(LookupError, match=r"`maskhand run train-maskhand -p recipe=tiny_text` trains one"):
+        hands.generate(home, "", tmp_path / "out", "models:/maskhand@champion", 1, 0)
+    assert not (tmp_path / "out").exists()
     export = home.runs / "transformer-tiny-abc" / "export"
     export.mkdir(parents=True)
     (export / "bundle.json").write_text("{}")

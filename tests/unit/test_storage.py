@@ -12,6 +12,7 @@ import pytest
 
 from maskhand import s3, storage
 from maskhand.storage import MissingFileError, StorageError
+from maskhand.workspace import Workspace
 
 
 def test_write_read_list_delete(tmp_path: Path) -> None:
@@ -73,9 +74,16 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
         storage.read_bytes(tmp_path / "nothing.tar")
 
 
+@pytest.mark.parametrize("mistyped", ["s3:/shards/v1", "gs://bucket/shards", "file:///data/shards"])
+def test_an_address_of_no_store_is_no_folder(mistyped: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKHAND_SHARDS", mistyped)
+    with pytest.raises(StorageError, match=f"^{mistyped}: neither a folder nor s3://bucket/prefix; mind the two"):
+        Workspace.default()
+
+
 def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path: Path) -> None:
     storage.check_writable(tmp_path / "new" / "folder")
-    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    assert list(tmp_path.iterdir()) == [], "work that fails leaves no empty folder"
     storage.check_writable("s3://bucket/anything")
     (tmp_path / "file").write_text("x")
     with pytest.raises(

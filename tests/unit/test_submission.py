@@ -231,6 +231,7 @@ def test_a_partial_benchmark_is_reported_without_its_submission(bundle: ModelBun
     run_id = registration.track(home, receipt)
     (kept,) = Tracker.of(home).history("evaluation")
     assert kept.run_id == run_id and kept.metrics[f"eval/{name}/T2/pa_mpjpe_mm"] > 0
+    assert kept.tags["mlflow.runName"] == f"evaluation-{RECIPE.name}-{ModelBundle.load(folder).digest}"
 
 
 def test_interhand_pairs_both_hands_of_an_annotation(tmp_path: Path, result: EvaluationResult) -> None:

@@ -60,6 +60,12 @@ def test_a_run_ends_with_its_block(tracker: Tracker, client: Any) -> None:
     with pytest.raises(OSError, match="lost"), tracker.ending(bad):
         raise OSError("lost")
     assert tracker.is_finished(good) and client.get_run(bad).info.status == "FAILED"
+    stopped = tracker.start_run("evaluation", small_recipe(), {})
+    with pytest.raises(SystemExit), tracker.ending(stopped):
+        raise SystemExit(143)
+    assert client.get_run(stopped).info.status == "KILLED"
+    tracker.resume(stopped)
+    assert client.get_run(stopped).info.status == "RUNNING"
 
 
 def test_a_reporter_travels_and_writes_every_step(tracker: Tracker, client: Any) -> None:

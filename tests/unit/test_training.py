@@ -205,7 +205,7 @@ def test_run_identity_knows_what_decides_a_training() -> None:
 def test_a_tokenizer_is_not_trained_again_for_what_it_never_reads() -> None:
     recipe = small_recipe()
     unread = (
-        "data.evaluate=[x/y]", "data.loader_workers=3", "data.augment.scale=0.0", "data.crop_px=96",
+        "data.evaluate=[x/y]", "data.loader_workers=3", "data.augment.scale=0.0", "data.crop_px=128",
         "data.keypoints.detector=openpose-hand", "engine.threads_per_worker=2", "engine.max_failures=0",
         "engine.precision=bf16",
     )  # fmt: skip

@@ -1,0 +1,67 @@
+"""What would end a training is looked for before it starts; the transformer's before its tokenizer, which takes days.
+
+Bounds of single keys, and of keys that belong together, are the recipe's own (`config`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskhand.steps import step_inputs
+from maskhand.workspace import Workspace
+
+if TYPE_CHECKING:
+    from maskhand.config import Recipe
+    from maskhand.training.checkpoint import Kind
+
+
+def check_settings(kind: Kind, recipe: Recipe) -> None:
+    """The recipe on this machine, whatever the data: workers, and for the transformer network and pretrained files.
+
+    Reads a checkpoint that the recipe names. Raises ConfigError, BackboneError, TextError, TrainingError.
+    """
+    from maskhand.cluster.train import check_resources
+    from maskhand.hand.layer import ManoLayer
+    from maskhand.models.build import check_model
+    from maskhand.text import caption_ids
+
+    check_resources(recipe.engine)
+    _check_shares(kind, recipe)
+    if kind == "transformer":
+        _check_paths(recipe)
+        check_model(recipe, ManoLayer.from_default())
+        if recipe.model.condition == "text":
+            caption_ids(["a hand"], recipe.model.text)
+
+
+def check_transformer(workspace: Workspace, recipe: Recipe) -> None:
+    """As `check_settings`, and its shard sets and their sidecars, which are there (ShardError)."""
+    check_settings("transformer", recipe)
+    step_inputs.training_digests(workspace, "transformer", recipe)
+
+
+def _check_shares(kind: Kind, recipe: Recipe) -> None:
+    from maskhand.config import ConfigError
+
+    counts = {"tokenizer_training.optim.batch": recipe.tokenizer_training.optim.batch}
+    if kind == "transformer":
+        counts = {"training.optim.batch": recipe.training.optim.batch, "data.lanes": recipe.data.lanes}
+    workers = recipe.engine.workers
+    for key, count in counts.items():
+        if count % workers:
+            raise ConfigError(f"{key}={count} does not divide over engine.workers={workers}; choose a multiple of it")
+
+
+def _check_paths(recipe: Recipe) -> None:
+    from maskhand.config import ConfigError
+
+    backbone, text = recipe.model.backbone, recipe.model.text
+    paths = {"model.backbone.checkpoint": backbone.checkpoint}
+    if recipe.model.condition == "text":
+        paths = {"model.text.checkpoint": text.checkpoint, "model.text.vocabulary": text.vocabulary}
+    for key, path in paths.items():
+        if path is not None and not Path(path).is_absolute():
+            raise ConfigError(
+                f"{key}={path}: say {Path(path).absolute()}; the training workers have a working directory of their own"
+            )
