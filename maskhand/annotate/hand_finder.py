@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -49,6 +49,8 @@ CENTRAL_BOXES = (0.5, 0.75)
 """Shares of the picture taken as the hand's box when no palm was found."""
 CENTRAL_QUALITY = 0.25
 """Quality of `litert` above which that was a hand: 7 of 8 FreiHAND crops reach it, no full photo passed 0.16."""
+LONGEST_PX = 4096
+"""A longer picture is searched in a copy of this length; the palm model sees less than that."""
 MIN_HAND_PX = 24
 SAME_PALM, SAME_HAND = 0.6, 0.4
 """Overlaps (intersection over union) above which two finds are one."""
@@ -115,6 +117,9 @@ class HandFinder:
 
     def find(self, image: Array, max_hands: int = 10) -> list[HandBox]:
         """The hands of a picture (H, W, 3) uint8 RGB, best first; empty when there is none."""
+        if (factor := LONGEST_PX / max(image.shape[:2])) < 1:
+            smaller = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            return [_enlarged(hand, factor) for hand in self.find(smaller, max_hands)]
         hands = self._from_palms(image, (1, 2)) or self._from_central_box(image) or self._from_palms(image, (3, 4))
         return hands[:max_hands]
 
@@ -225,6 +230,12 @@ def _tile_centers(width: int, height: int, side: float) -> Iterator[Array]:
     for y in axes[1]:
         for x in axes[0]:
             yield np.array([x, y])
+
+
+def _enlarged(hand: HandBox, factor: float) -> HandBox:
+    """A hand of the shrunk picture in pixels of the picture."""
+    box, keypoints = ((points + 0.5) / np.float32(factor) - 0.5 for points in (hand.box_xyxy_px, hand.keypoints_px))
+    return replace(hand, box_xyxy_px=box, keypoints_px=keypoints)
 
 
 def _scaled(palm: Palm, factor: float) -> Palm:

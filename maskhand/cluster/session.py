@@ -83,8 +83,10 @@ def _ended_by_sigterm(handler: Handler) -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        if came and callable(handler):
+        if not came:
+            raise
+        if callable(handler):
             handler(signal.SIGTERM, None)
-        raise
+        sys.exit(128 + signal.SIGTERM)  # Ray may have changed the code on the way
     finally:
         signal.signal(signal.SIGTERM, handler)

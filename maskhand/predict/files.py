@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from maskhand import storage
@@ -22,6 +23,8 @@ from maskhand.render import contact_sheet, draw_keypoints, draw_label, overlay_m
 
 SHOWN = 6
 """Hypotheses of a hand in the picture and the scene: the first, the last and others evenly between."""
+OVERLAY_PX = 4096
+"""Longer side of the overlay, at most."""
 TILE_PX, SPACING_M = 240, 0.22
 
 
@@ -36,6 +39,7 @@ def predict_photo(
     camera: CameraSource = "keypoints",
     hypotheses: int = 0,
     assets: str | Path | None = None,
+    image_rgb: Array | None = None,
 ) -> list[Path]:
     """Predict the hands of a photo file and write NAME_overlay.png, NAME_hand0.obj ..., NAME.glb and NAME.json.
 
@@ -43,10 +47,10 @@ def predict_photo(
     hands (else as detected); focal_px: the photo's focal length in pixels (else a long one is assumed, as HaMeR does,
     and depth is relative); camera: see `predict_hands`. hypotheses: so many more hands are drawn beside each; then
     NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and the JSON holds all that differ.
-    Returns the paths, the JSON last. Raises PredictError.
+    image_rgb: its picture, where that has been read already. Returns the paths, the JSON last. Raises PredictError.
     """
     photo = Path(path)
-    image = read_photo(photo)
+    image = read_photo(photo) if image_rgb is None else image_rgb
     boxes = None if box is None else [box]
     hands = predict_hands(
         image, bundle, boxes, side, focal_px=focal_px, camera=camera, hypotheses=hypotheses, assets=assets
@@ -130,16 +134,33 @@ def _shown(hand: PredictedHand) -> list[int]:
 
 
 def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand]) -> Array:
-    """The photo with every mesh over it, far hands first, the 2D keypoints the network was given, and their names."""
-    picture = image_rgb
+    """The photo with every mesh over it, far hands first, the 2D keypoints the network was given, and their names.
+
+    A longer photo is shown `OVERLAY_PX` long: drawing and compressing take most of the time that a huge one costs.
+    """
+    picture, view_from_image = _view(image_rgb)
+    scale, offset = view_from_image.diagonal()[:2], view_from_image[:2, 2]
     for hand in sorted(hands, key=lambda h: -float(h.transl_cam_m[2])):
         if hand.vertices_cam_m[:, 2].min() > 0:  # a badly trained model may place a hand behind the camera
-            picture = overlay_mesh(picture, hand.vertices_cam_m, hand.faces, hand.K_px)
+            picture = overlay_mesh(picture, hand.vertices_cam_m, hand.faces, view_from_image @ hand.K_px)
     for hand in hands:
-        picture = draw_keypoints(picture, hand.keypoints_px, hand.keypoints_confidence)
+        picture = draw_keypoints(picture, hand.keypoints_px * scale + offset, hand.keypoints_confidence)
     for k, hand in enumerate(hands):
-        picture = draw_label(picture, _name(k, hand), (float(hand.box_xyxy_px[0]), float(hand.box_xyxy_px[1])))
+        x, y = (hand.box_xyxy_px[:2] * scale + offset).tolist()
+        picture = draw_label(picture, _name(k, hand), (x, y))
     return picture
+
+
+def _view(image_rgb: Array) -> tuple[Array, Array]:
+    """A picture as it is shown, and the (3, 3) affine from its own pixels to the shown ones."""
+    height, width = image_rgb.shape[:2]
+    if max(height, width) <= OVERLAY_PX:
+        return image_rgb, np.eye(3)
+    size = np.maximum(1, np.rint(np.array([width, height]) * (OVERLAY_PX / max(height, width)))).astype(int)
+    scale = size / (width, height)
+    offset = (scale - 1) / 2  # cv2's pixel centres: x' = (x + 1/2) s - 1/2
+    affine = np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]], [0, 0, 1]])
+    return cv2.resize(image_rgb, size.tolist(), interpolation=cv2.INTER_AREA), affine
 
 
 def _name(number: int, hand: PredictedHand) -> str:

@@ -29,7 +29,7 @@ def predict(
     from maskhand.predict import predict_photo, read_photo
 
     # A picture that cannot be read, or a folder that cannot be written, should not wait for the model.
-    read_photo(photo)
+    image = read_photo(photo)
     storage.check_writable(out)
     bundle = ModelBundle.load(model_folder(workspace, model), device=accelerator())
     return predict_photo(
@@ -42,6 +42,7 @@ def predict(
         camera=camera,
         hypotheses=hypotheses,
         assets=workspace.assets,
+        image_rgb=image,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from maskhand.annotate import hand_finder
 from maskhand.annotate.detectors import DETECTORS, HandBox, load_detector
 from maskhand.annotate.hand_finder import HandFinder, anchors, distinct_hands, find_hands
 from maskhand.annotate.litert import square_affine, square_crop
@@ -162,6 +163,16 @@ def test_a_small_hand_of_a_large_photo_is_found(assets):
     photo[600:800, 700:940] = picture.image
     hands = find_hands(photo, assets)
     assert len(hands) == 1 and error(hands[0].keypoints_px - [700, 600], picture) < 0.07
+
+
+def test_a_huge_photo_is_searched_in_a_smaller_copy(assets, monkeypatch):
+    photo = hand_picture(20).image
+    (hand,) = find_hands(photo, assets)
+    monkeypatch.setattr(hand_finder, "LONGEST_PX", max(photo.shape))
+    (enlarged,) = find_hands(cv2.resize(photo, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC), assets)
+    assert enlarged.box_xyxy_px.dtype == np.float32 and enlarged.side == hand.side
+    np.testing.assert_allclose(enlarged.keypoints_px, 3 * hand.keypoints_px + 1, atol=6)
+    np.testing.assert_allclose(enlarged.box_xyxy_px, 3 * hand.box_xyxy_px + 1, atol=6)
 
 
 def test_a_picture_without_a_hand_has_none(assets):

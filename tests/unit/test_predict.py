@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -164,6 +165,24 @@ def test_tiles_of_a_large_photo_do_not_alias(bundle, use_detector, monkeypatch, 
     predict_photo(write_png(tmp_path / "large.png", stripes), bundle, tmp_path / "out", box, hypotheses=1)
     inner = tiles[0][0][120:200, 120:180]  # below and beside the keypoints
     assert abs(inner.mean() - 127.5) < 2 and inner.std() < 4
+
+
+def test_a_huge_photo_is_shown_smaller(bundle, photo, use_detector, monkeypatch):
+    use_detector(FakeDetector())
+    huge = cv2.resize(photo, (960, 600), interpolation=cv2.INTER_CUBIC)
+    hand = predict_hands(photo, bundle, [BOX])[0]
+    huge_from_photo = np.array([[4, 0, 1.5], [0, 4, 1.5], [0, 0, 1]])  # of pixel centres
+    same = replace(
+        hand,
+        K_px=huge_from_photo @ hand.K_px,
+        keypoints_px=4 * hand.keypoints_px + 1.5,
+        box_xyxy_px=4 * hand.box_xyxy_px + 1.5,
+    )
+    assert files.draw_hands(huge, [same]).shape == huge.shape
+    monkeypatch.setattr(files, "OVERLAY_PX", 240)
+    shown, wanted = files.draw_hands(huge, [same]), files.draw_hands(photo, [hand])
+    assert shown.shape == wanted.shape
+    assert np.abs(shown.astype(int) - wanted).mean() < 1.5 < 4 < np.abs(wanted.astype(int) - photo).mean()
 
 
 def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):
