@@ -170,24 +170,32 @@ def decide(
 ) -> list[tuple[str, str]]:
     """The gate over all measured versions, the best challenger first; returns (model, sentence) of each challenger.
 
-    found: by model URI, nothing where it could not be measured; homes: model -> the shard set of its recipe on which
-    it must beat the mean pose. At most one version takes the alias; the others are judged against it.
+    found: by model URI, without the benchmarks on which it could not be measured; a challenger that lacks one stays
+    what it is. homes: model -> the shard set of its recipe on which it must beat the mean pose. At most one version
+    takes the alias; the others are judged against it.
     """
     from maskhand.tracking import ModelVersion, Tracker
 
-    tracker = Tracker.of(workspace)
-    measured = [model for model in found if model != champion and found[model]]
-    challengers = sorted(measured, key=lambda model: _home(found[model], homes[model]).score.error_mm)
-    holder, decisions = champion, []
-    for model in challengers:
+    tracker, asked = Tracker.of(workspace), benchmarks(workspace)
+
+    def record(model: str, won: bool, reason: str) -> None:
+        name, _, version = model.removeprefix("models:/").partition("/")
+        tracker.record_decision(ModelVersion(name, int(version)), won, reason)
+        decisions.append((model, reason))
+
+    holder, decisions, complete = champion, list[tuple[str, str]](), list[str]()
+    for model in (model for model in found if model != champion):
+        if missing := asked.keys() - {m.benchmark for m in found[model]}:
+            record(model, False, f"Stays challenger: it could not be measured on {', '.join(sorted(missing))}.")
+        else:
+            complete.append(model)
+    for model in sorted(complete, key=lambda model: _home(found[model], homes[model]).score.error_mm):
         score = _home(found[model], homes[model]).score
         if holder is None:
             won, reason = judge(score, None)
         else:
             won, reason = judge_succession(score, _pairs(found.get(holder, ()), found[model]), holder)
-        name, _, version = model.removeprefix("models:/").partition("/")
-        tracker.record_decision(ModelVersion(name, int(version)), won, reason)
-        decisions.append((model, reason))
+        record(model, won, reason)
         holder = model if won else holder
     return decisions
 

@@ -72,7 +72,7 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
     score = Score.of_metrics(measured[most], measured.get(None, {}), result["data_digest"])
     name = TEXT_MODEL if exported_recipe(model).model.condition == "text" else MODEL
     decision = tracker.promote(tracker.register_model(model, run_id, score, name))
-    numbers = {name: round(value, 3) for name, value in score.as_numbers().items() if math.isfinite(value)}
+    numbers = {metric: round(value, 3) for metric, value in score.as_numbers().items() if math.isfinite(value)}
     facts = {"model": decision.version.uri, "reason": decision.reason, **numbers, **asked}
     storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
     return Receipt.of(uri, **facts), True

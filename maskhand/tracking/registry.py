@@ -38,7 +38,7 @@ class Tracker(Runs):
                 artifacts={BUNDLE: str(bundle_dir)},
                 code_paths=[str(package)],
                 signature=_signature(),
-                pip_requirements=[f"{name}=={metadata.version(name).partition('+')[0]}" for name in _SERVING_PACKAGES],
+                pip_requirements=[f"{p}=={metadata.version(p).partition('+')[0]}" for p in _SERVING_PACKAGES],
                 registered_model_name=name,
             )
         version = ModelVersion(name, int(logged.registered_model_version))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 
 from maskhand.promotion import NOT_WORSE, PairedDifference, Score, judge_succession, paired_difference
-from maskhand.steps.reevaluate import drifts
+from maskhand.steps import reevaluate
+from maskhand.steps.reevaluate import Measured, drifts
+from maskhand.tracking import Tracker
+from maskhand.workspace import Workspace
 
 GOOD = Score(6.0, 10.0, "a")
 
@@ -83,3 +88,28 @@ def test_drift_is_flagged_with_its_possible_reason() -> None:
     assert flag == "x PA-MPJPE mm 10.000 -> 10.060 (same data and code: libraries or machine)."
     assert "the data changed and the code changed" in drifts(before, now, ["x"], changed_code=True)[0]
     assert drifts(before, before, [], changed_code=True) == []
+
+
+def test_who_could_not_be_measured_everywhere_wins_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    client = mlflow.MlflowClient(tracker.uri, tracker.uri)
+    client.create_registered_model("maskhand")
+    models = []
+    for _ in range(3):
+        made = client.create_model_version("maskhand", source=tmp_path.as_uri())
+        models.append(f"models:/maskhand/{made.version}")
+    monkeypatch.setattr(Tracker, "of", lambda _: tracker)
+    monkeypatch.setattr(reevaluate, "benchmarks", lambda _: {"x": "x/evaluation", "y": "y/evaluation"})
+
+    def measured(name: str, error_mm: float) -> Measured:
+        own, mean = {"pa_mpjpe_mm": error_mm}, {"pa_mpjpe_mm": 20.0}
+        return Measured(name, f"{name}/evaluation", "d", own, mean, None, "T=5")
+
+    found = {models[0]: [measured("x", 9.0), measured("y", 9.0)], models[1]: [measured("x", 5.0)], models[2]: []}
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    decisions = dict(reevaluate.decide(home, None, found, dict.fromkeys(models, "x/evaluation")))
+    assert decisions[models[0]].startswith("Becomes champion: PA-MPJPE 9.00 mm")
+    assert decisions[models[1]] == "Stays challenger: it could not be measured on y."
+    assert decisions[models[2]] == "Stays challenger: it could not be measured on x, y."
+    assert tracker.resolve("models:/maskhand@champion").uri == models[0]
+    assert client.get_model_version("maskhand", "2").description == decisions[models[1]]
