@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskhand.annotate.fit.fitter import Fits, ManoFitter
-from maskhand.annotate.fit.observed import Observed
+from maskhand.annotate.fit.observed import Observed, no_relative
 from maskhand.conventions import FINGERTIPS, MIRROR_POINT, NUM_JOINTS
 from maskhand.hand.camera import assumed_camera
 from maskhand.sample import HandPose, HandSample
@@ -55,7 +55,8 @@ def fit_hands(
     if not seen:
         return [None] * len(hands)
     columns = zip(*(row for row in rows if row is not None), strict=True)
-    fits = fitter.fit(Observed(*(np.stack(column) for column in columns)))
+    joints, weight_3d, keypoints, weight_2d, K_px = (np.stack(column) for column in columns)
+    fits = fitter.fit(Observed(joints, weight_3d, keypoints, weight_2d, K_px, *no_relative(len(seen))))
     answers: list[ManoTarget | None] = [None] * len(hands)
     for place, k in enumerate(seen):
         answers[k] = _target(fits, place, max_residual_mm)
