@@ -20,8 +20,9 @@ from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import MANO_16, MIRROR_POINT, OPENPOSE_21
 from maskhand.evaluation.mean_pose import MeanPose
 from maskhand.evaluation.metrics.accumulate import Means, row_means
-from maskhand.evaluation.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS
+from maskhand.evaluation.metrics.pck import MIN_CONFIDENCE
 from maskhand.evaluation.metrics.samples import SampleErrors, sample_errors
+from maskhand.evaluation.placed_errors import PCK_NAMES, PlacedErrors
 from maskhand.evaluation.predictions import Predictions, with_tips
 from maskhand.evaluation.result import EvaluationRow
 from maskhand.hand.layer import ManoLayer
@@ -29,16 +30,13 @@ from maskhand.shards.reader import ShardSample
 
 Array = np.ndarray
 
-PCK_NAMES = {f"pck_{round(100 * threshold):03d}": threshold for threshold in PCK_THRESHOLDS}
 _TENSORS = (
     "score",
     "confidence",
     "has_joints",
     "has_mesh",
     "joint_confidence",
-    "distance_px",
     "size_px",
-    "absolute_m",
     "occluded",
 )
 
@@ -87,12 +85,12 @@ class Table:
     has_mesh: Tensor
     joint_confidence: Tensor
     """(N, 16); NaN for a predictor without any."""
-    distance_px: Tensor
-    """(N, 21) of the projected joints from the annotated ones in the picture; NaN where unknown."""
     size_px: Tensor
     """(N,) longer side of the annotation's box."""
-    absolute_m: Tensor
-    """(N, 21) distance before the picture's camera, without any alignment; NaN where unknown."""
+    placed: PlacedErrors
+    """Of the hands where their 2D keypoints put them, or, without any, the network's camera."""
+    by_model: PlacedErrors
+    """Of the hands where the network's own camera puts them."""
     occluded: Tensor
     """(N, 21) 1 where a joint is annotated as hidden, 0 where not; NaN where the data set does not say."""
 
@@ -104,6 +102,8 @@ class Table:
             keys=[key for p in parts for key in p.keys],
             sides=[side for p in parts for side in p.sides],
             failure=[reason for p in parts for reason in p.failure],
+            placed=PlacedErrors.concatenate([p.placed for p in parts]),
+            by_model=PlacedErrors.concatenate([p.by_model for p in parts]),
             **{name: torch.cat([getattr(p, name) for p in parts]) for name in _TENSORS},
         )
 
@@ -117,21 +117,17 @@ class Table:
         return EvaluationRow(name, iterations, metrics, sum(bool(reason) for reason in self.failure))
 
     def _in_picture(self) -> dict[str, float]:
-        """What needs the picture's camera: absolute error, end-point error, PCK; NaN where there is no truth for it."""
-        distance = self.distance_px.numpy()
-        within = {
-            name: np.where(np.isnan(distance), np.nan, distance <= threshold * self.size_px.numpy()[:, None])
-            for name, threshold in PCK_NAMES.items()
-        }
-        reached = np.where(
-            np.isfinite(distance), distance, np.nan
-        )  # a failed sample is wrong, but not by so many pixels
-        means = {"absolute_mpjpe_mm": 1e3 * self.absolute_m.numpy(), "epe_px": reached, **within}
-        hidden = self.occluded.numpy()
+        """What needs the picture's camera: absolute error, end-point error, PCK; NaN where there is no truth for it.
+
+        `model_camera_`...: the same of the hands where the network's own camera puts them.
+        """
+        size, hidden = self.size_px.numpy(), self.occluded.numpy()
+        values = self.placed.values(size)
+        values |= {f"model_camera_{name}": value for name, value in self.by_model.values(size).items()}
         if not np.isnan(hidden).all():
             for state, chosen in (("visible", hidden == 0), ("occluded", hidden == 1)):
-                means |= {f"{name}_{state}": np.where(chosen, values, np.nan) for name, values in within.items()}
-        return {name: Means.of(values).mean for name, values in means.items()}
+                values |= {f"{name}_{state}": np.where(chosen, values[name], np.nan) for name in PCK_NAMES}
+        return {name: Means.of(value).mean for name, value in values.items()}
 
     def frame(self, name: str) -> pd.DataFrame:
         columns: dict[str, Any] = {
@@ -144,8 +140,8 @@ class Table:
             "failure": self.failure,
             "box_px": self.size_px.numpy(),
             "occluded_share": row_means(self.occluded.numpy()),
-            "epe_px": row_means(self.distance_px.numpy()),
-            "absolute_mpjpe_mm": 1e3 * row_means(self.absolute_m.numpy()),
+            **self.placed.per_sample(),
+            **{f"model_camera_{name}": value for name, value in self.by_model.per_sample().items()},
         }
         joints = {f"pa_mm.{name}": 1e3 * self.errors.joint_pa_m[:, j] for j, name in enumerate(OPENPOSE_21)}
         confidence = {f"confidence.{name}": self.joint_confidence[:, j].numpy() for j, name in enumerate(MANO_16)}
@@ -185,10 +181,12 @@ def compare(
     tips: Sequence[str | None],
     failure: list[str],
     placed: Predictions | None = None,
+    by_model: Predictions | None = None,
 ) -> Table:
     """Errors of B predictions; those with a reason in `failure` are scored as a hand shrunk to a point.
 
-    placed: the same predictions before the picture's camera, where the predictor has one.
+    placed: the same predictions before the picture's camera, where the predictor has one; by_model: alike, placed by
+    the network's own camera.
     """
     usable = torch.tensor([not reason for reason in failure])[:, None, None]
     vertices = guess.vertices_m.where(usable, 0.0)
@@ -198,7 +196,6 @@ def compare(
         joints - wrist, truth.joints_m, vertices - wrist, truth.vertices_m, truth.joints_valid, truth.has_mesh
     )
     confidence = guess.joint_confidence.double().where(usable[:, 0], torch.nan)
-    unknown = torch.full((len(rows), 21), torch.nan, dtype=torch.float64)
     return Table(
         errors=errors,
         index=np.array([row.index for row in rows]),
@@ -210,30 +207,11 @@ def compare(
         has_joints=torch.from_numpy(~np.isnan(errors.joint_m).all(1)),
         has_mesh=truth.has_mesh,
         joint_confidence=confidence,
-        distance_px=unknown if placed is None else torch.from_numpy(_picture_distances(placed, rows)),
         size_px=torch.tensor([np.ptp(row.sample.box_xyxy_px.reshape(2, 2), axis=0).max() for row in rows]).double(),
-        absolute_m=unknown if placed is None else torch.from_numpy(_absolute_distances(placed, rows)),
+        placed=PlacedErrors.of(placed, rows),
+        by_model=PlacedErrors.of(by_model, rows),
         occluded=torch.from_numpy(np.stack([_occluded(row) for row in rows])),
     )
-
-
-def _picture_distances(placed: Predictions, rows: Sequence[ShardSample]) -> Array:
-    """(B, 21) pixels, NaN where a joint is not annotated; infinite for a failed sample."""
-    found = np.full((len(rows), 21), np.nan)
-    for k, row in enumerate(rows):
-        target, confidence = row.sample.joints_2d_px, row.sample.joints_2d_conf
-        if target is not None:
-            seen = np.ones(21, bool) if confidence is None else confidence > MIN_CONFIDENCE
-            distance = np.linalg.norm(placed.joints_px[k].astype(np.float64) - target, axis=1)
-            found[k, seen] = np.where(np.isnan(distance), np.inf, distance)[seen]
-    return found
-
-
-def _absolute_distances(placed: Predictions, rows: Sequence[ShardSample]) -> Array:
-    """(B, 21) metres where the picture's camera is known; a failed sample counts as a point at the camera."""
-    distance = np.linalg.norm(np.nan_to_num(placed.joints_cam_m.astype(np.float64)) - placed.truth_cam_m, axis=-1)
-    distance[[row.sample.camera is None for row in rows]] = np.nan
-    return distance
 
 
 def _occluded(row: ShardSample) -> Array:

@@ -26,6 +26,7 @@ from maskhand.evaluation.result import MEAN_POSE
 from maskhand.loading.loader import EvalRows, eval_range
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.sampling import sample
+from maskhand.placement import CAMERA_SOURCES
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,11 @@ def _measure_batch(job: Job, bundle: ModelBundle, rows: EvalRows, predictions: l
             finite = is_finite(guess).tolist()
             failure = [reason or ("" if ok else "not_finite") for reason, ok in zip(unreadable, finite, strict=True)]
             lost = torch.tensor([bool(reason) for reason in failure])
-            placed = place(guess, lost, rows.hands, rows.samples, job.recipe.data.crop_px, tips)
-            tables[f"T={iterations}"] = compare(guess, truth, rows.samples, tips, failure, placed)
+            crop_px = job.recipe.data.crop_px
+            placed, by_model = (
+                place(guess, lost, rows.hands, rows.samples, crop_px, tips, camera) for camera in CAMERA_SOURCES
+            )
+            tables[f"T={iterations}"] = compare(guess, truth, rows.samples, tips, failure, placed, by_model)
             if iterations == max(job.iterations):
                 predictions.append(placed)
         if job.baseline is not None:

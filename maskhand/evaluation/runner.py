@@ -79,7 +79,7 @@ def evaluate(
     tables = {name: Table.concatenate([part.tables[name] for part in parts]) for name in parts[0].tables}
     first = next(iter(tables.values()))
     _check_once(first, manifest.count, set_uri)
-    truths = (first.has_joints, first.has_mesh, ~first.distance_px.isnan())
+    truths = (first.has_joints, first.has_mesh, ~first.placed.distance_px.isnan())
     if not any(bool(truth.any()) for truth in truths):
         raise EvaluationError(f"{set_uri}: no sample has 3D joints, a mesh or 2D joints to compare with")
     failures = Counter(reason for table in tables.values() for reason in table.failure if reason)

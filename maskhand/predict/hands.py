@@ -7,9 +7,7 @@ the mirror of the right one) and camera.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,19 +17,18 @@ from maskhand.annotate.detectors import load_detector
 from maskhand.annotate.hand_finder import find_hands
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.config import SamplerConfig
-from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT, Side
-from maskhand.hand.camera import assumed_camera, camera_on_keypoints, crop_camera_to_full
+from maskhand.conventions import MIRROR_AXIS_ANGLE, Side
+from maskhand.hand.camera import assumed_camera
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import sample
+from maskhand.placement import CameraSource, place_hands
 from maskhand.predict.records import Array, Hypothesis, PlacedHand, PredictedHand, PredictError
 from maskhand.workspace import Workspace
 
 Box = tuple[float, float, float, float]
-CameraSource = Literal["keypoints", "model"]
-"""What places a hand in the photo: the 2D keypoints that were seen, or the network alone."""
 
 
 def predict_hands(
@@ -88,7 +85,7 @@ def predict_hands(
         K_px=None if focal_px is None else K_px,
     )
     faces = bundle.model.mano.faces.cpu().numpy()
-    first, drawn = _placed_hands(bundle, batch, K_px, image_rgb.shape[1], camera, hypotheses)
+    first, drawn = _placed_hands(bundle, batch, K_px, camera, hypotheses)
     return [
         PredictedHand(
             side=known[k],
@@ -113,7 +110,7 @@ def hypothesis_sampler(sampler: SamplerConfig) -> SamplerConfig:
 
 @torch.no_grad()
 def _placed_hands(
-    bundle: ModelBundle, batch: HandBatch, K_px: Array, width_px: int, camera: CameraSource, hypotheses: int
+    bundle: ModelBundle, batch: HandBatch, K_px: Array, camera: CameraSource, hypotheses: int
 ) -> tuple[list[PlacedHand], list[tuple[Hypothesis, ...]]]:
     """For every row of the batch the prediction, and the different ones among `hypotheses` draws."""
     model, sampler = bundle.model, bundle.recipe.sampler
@@ -125,10 +122,7 @@ def _placed_hands(
     def placed(prediction: HandPrediction, hands: HandBatch) -> list[PlacedHand]:
         if not bool(prediction.vertices_m.isfinite().all() and prediction.camera.isfinite().all()):
             raise PredictError(f"model {bundle.digest} predicts numbers that are not finite; train or export it again")
-        if camera == "keypoints":
-            aligned = camera_on_keypoints(prediction.camera, prediction.joints_m, hands.keypoints_2d)
-            prediction = replace(prediction, camera=aligned)
-        return _place(prediction, hands, bundle.recipe.data.crop_px, K_px, width_px)
+        return _place(prediction, hands, bundle.recipe.data.crop_px, K_px, camera)
 
     first = placed(sample(model, context, sampler, generator).to("cpu"), batch)
     if not hypotheses:
@@ -148,34 +142,24 @@ def distinct_strings(ids: Array) -> tuple[Array, Array]:
     return first[order], counts[order]
 
 
-def _place(prediction: HandPrediction, batch: HandBatch, crop_px: int, K_px: Array, width_px: int) -> list[PlacedHand]:
+def _place(
+    prediction: HandPrediction, batch: HandBatch, crop_px: int, K_px: Array, camera: CameraSource
+) -> list[PlacedHand]:
     """Mirror left hands back and put all hands before the photo's camera."""
     left = batch.is_left.numpy()
-    # Left hands were seen in the mirrored photo, whose principal point is mirrored too.
-    principal = np.tile(K_px[:2, 2], (len(left), 1))
-    principal[left, 0] = width_px - 1 - principal[left, 0]
-    translation = crop_camera_to_full(
-        prediction.camera.double(),
-        batch.crop_from_image,
-        crop_px,
-        torch.full((len(left),), float(K_px[0, 0])),
-        torch.from_numpy(principal),
-    ).numpy()
-    mirror_point = np.where(left[:, None], MIRROR_POINT, 1.0)
-    translation = translation * mirror_point
-    vertices = prediction.vertices_m.double().numpy() * mirror_point[:, None] + translation[:, None]
-    joints = prediction.joints_m.double().numpy() * mirror_point[:, None] + translation[:, None]
-    projected = joints @ K_px.T
+    placed = place_hands(prediction, batch, np.tile(K_px, (len(left), 1, 1)), crop_px, camera)
+    vertices, joints = placed.before_camera(prediction.vertices_m), placed.before_camera(prediction.joints_m)
+    joints_px = placed.pixels(joints)
     pose_aa = matrix_to_axis_angle(prediction.rotmats.double()).numpy()
     pose_aa = pose_aa * np.where(left[:, None, None], MIRROR_AXIS_ANGLE, 1.0)
     return [
         PlacedHand(
             pose_aa=pose_aa[k],
             betas=prediction.betas[k].numpy(),
-            transl_cam_m=translation[k],
+            transl_cam_m=placed.translation_m[k],
             vertices_cam_m=vertices[k],
             joints_cam_m=joints[k],
-            joints_px=projected[k, :, :2] / projected[k, :, 2:],
+            joints_px=joints_px[k],
             crop_camera=prediction.camera[k].numpy(),
             joint_confidence=prediction.joint_confidence[k].numpy(),
             tokens=prediction.tokens.ids[k].numpy(),

@@ -32,7 +32,7 @@ class PlacedHand:
     joints_px: Array
     """(21, 2) projections of joints_cam_m."""
     crop_camera: Array
-    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's, or the one that its 2D keypoints say."""
+    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's own, whatever placed the hand."""
     joint_confidence: Array
     """(16,) mean probability of the pose tokens of each MANO joint."""
     tokens: Array

@@ -62,11 +62,13 @@ MAY_USE = {
     ),
     "text": ("config",),
     "loading": ("shards", "batch", "hand", "config", "sample", "conventions", "storage", "text"),
+    "placement": ("batch", "hand", "conventions"),
     "models": ("hand", "batch", "config", "recipe_files", "conventions", "storage", "text"),
     "training": ("models", "hand", "loading", "batch", "config", "conventions", "storage", "shards"),
     "evaluation": (
         "device",
         "models",
+        "placement",
         "hand",
         "loading",
         "shards",
@@ -83,6 +85,7 @@ MAY_USE = {
     "render": ("conventions", "hand", "sample", "batch"),
     "predict": (
         "models",
+        "placement",
         "hand",
         "loading",
         "annotate",

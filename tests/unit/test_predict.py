@@ -14,7 +14,7 @@ import trimesh
 
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
-from maskhand.hand.camera import FOCAL
+from maskhand.hand.camera import FOCAL, project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.hand.rotations import axis_angle_to_matrix
@@ -80,20 +80,27 @@ def use_detector(monkeypatch):
     return use
 
 
-def test_a_hand_keeps_its_place_in_the_photo(bundle, photo, use_detector):
-    """The model's origin projects where the crop camera saw it, at the size it had there."""
+def test_a_hand_stands_where_its_keypoints_or_the_network_say(bundle, photo, use_detector):
+    """Place and size in the photo are those of the keypoints, or those that the network's crop camera sees."""
     use_detector(FakeDetector())
     hand = predict_hands(photo, bundle, [BOX])[0]
     assert hand.side == "right" and hand.K_px[0, 0] == FOCAL * SIZE[1]
-    side_px, center = crop_side_px(np.array(BOX), RECIPE.data.box_scale), box_center_px(np.array(BOX))
-    scale, tx, ty = hand.crop_camera
-    expected = center + side_px * scale * np.array([tx, ty]) / 2
-    origin = hand.K_px @ hand.transl_cam_m
-    np.testing.assert_allclose(origin[:2] / origin[2], expected, atol=1e-3)
-    pixels_per_metre = hand.K_px[0, 0] / hand.transl_cam_m[2]
-    assert pixels_per_metre == pytest.approx(side_px * scale / 2, rel=1e-4)
+    weight = hand.keypoints_confidence / hand.keypoints_confidence.sum()
+    middles = [weight @ points for points in (hand.joints_px, POINTS)]
+    np.testing.assert_allclose(*middles, atol=0.5)
+    spreads = [
+        weight @ np.square(p - middle).sum(1) for p, middle in zip((hand.joints_px, POINTS), middles, strict=True)
+    ]
+    assert spreads[0] == pytest.approx(spreads[1], rel=0.05)
     projected = hand.joints_cam_m @ hand.K_px.T
     np.testing.assert_allclose(hand.joints_px, projected[:, :2] / projected[:, 2:], atol=1e-6)
+
+    own = predict_hands(photo, bundle, [BOX], camera="model")[0]
+    np.testing.assert_array_equal(own.crop_camera, hand.crop_camera)
+    joints = torch.from_numpy(own.joints_cam_m - own.transl_cam_m)[None]
+    in_crop = project_crop(joints, torch.from_numpy(own.crop_camera).double()[None])[0].numpy()
+    side_px, center = crop_side_px(np.array(BOX), RECIPE.data.box_scale), box_center_px(np.array(BOX))
+    np.testing.assert_allclose(own.joints_px, center + side_px * in_crop, atol=1)
 
 
 def test_parameters_reproduce_the_mesh_for_both_sides(bundle, photo, use_detector):

@@ -106,6 +106,7 @@ def _sentences(result: EvaluationResult) -> list[str]:
         if failed
         else "No sample failed."
     )
+    found += _camera_sentences(result)
     if without := result.facts.get("without_2d_pose"):
         pictures = "one picture" if without == 1 else f"{without:,} pictures"
         detected = result.facts.get("keypoints") == "detected"
@@ -115,6 +116,18 @@ def _sentences(result: EvaluationResult) -> list[str]:
             else f"For {pictures} no 2D pose was given."
         )
     return found
+
+
+def _camera_sentences(result: EvaluationResult) -> list[str]:
+    """What the network's own camera reaches, beside the table, whose hands stand where their 2D keypoints say."""
+    own = {title: (name, result.best.metrics[f"model_camera_{name}"]) for name, title in _PICTURE_COLUMNS.items()}
+    known = [f"{title} {_cell(name, value)}" for title, (name, value) in own.items() if value == value]
+    if not known:
+        return []
+    return [
+        "In the table hands stand where the given 2D pose says. Where the network's own camera says, "
+        f"{result.best.name} has " + ", ".join(known) + "."
+    ]
 
 
 def _hand(hand: ShownHand) -> _Hand:
