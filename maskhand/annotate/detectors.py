@@ -45,7 +45,7 @@ class Detections:
     def __len__(self) -> int:
         return len(self.presence)
 
-    def __getitem__(self, rows: slice) -> Detections:
+    def __getitem__(self, rows: slice | Array) -> Detections:
         return replace(self, **{name: value[rows] for name, value in self.arrays().items()})
 
     def arrays(self) -> dict[str, Array]:

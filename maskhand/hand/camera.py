@@ -73,6 +73,14 @@ def translation_on_points(
     return (np.concatenate([shift, depth[:, None]], axis=1)[:, None] @ sight.transpose(0, 2, 1))[:, 0]
 
 
+def crop_camera_on_points(joints_m: np.ndarray, points: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(B, 3) the crop camera s, tx, ty under which joints meet points (B, J, 2) in crop coordinates; the others as in
+    `translation_on_points`."""
+    K = np.tile(np.diag([FOCAL, FOCAL, 1.0]), (len(joints_m), 1, 1))
+    tx, ty, depth = translation_on_points(joints_m, points, weight, K).T
+    return np.stack([2 * FOCAL / depth, tx, ty], axis=1)
+
+
 def _looking_along(direction: np.ndarray) -> np.ndarray:
     """(B, 3) directions with positive z -> (B, 3, 3) rotations whose last column is the direction: v @ R is v seen by a
     camera that looks there."""

@@ -17,8 +17,10 @@ from maskhand.hand.camera import FOCAL
 from maskhand.hand.mesh import glb_bytes, obj_bytes
 from maskhand.loading.crop import box_center_px, crop_side_px, cut_crop
 from maskhand.models.bundle import ModelBundle
-from maskhand.predict.hands import Box, CameraSource, predict_hands, read_photo
-from maskhand.predict.records import Array, PlacedHand, PredictedHand, PredictError
+from maskhand.placement import CameraSource
+from maskhand.predict.hands import DEFAULT_METHOD, predict_hands
+from maskhand.predict.photo import Box, read_photo
+from maskhand.predict.records import Array, Method, PlacedHand, PredictedHand, PredictError
 from maskhand.render import contact_sheet, draw_keypoints, draw_label, overlay_mesh, png_bytes
 
 SHOWN = 6
@@ -30,14 +32,16 @@ TILE_PX, SPACING_M = 240, 0.22
 
 def predict_photo(
     path: str | Path,
-    bundle: ModelBundle,
+    bundle: ModelBundle | None,
     out_dir: str | Path,
     box: Box | None = None,
     side: Side | None = None,
     *,
+    method: Method = DEFAULT_METHOD,
     focal_px: float | None = None,
     camera: CameraSource = "keypoints",
     hypotheses: int = 0,
+    min_confidence: float = 0.0,
     assets: str | Path | None = None,
     image_rgb: Array | None = None,
 ) -> list[Path]:
@@ -45,18 +49,29 @@ def predict_photo(
 
     box: x0, y0, x1, y1 of the one hand to look at (else all hands are found); side: of the hand in the box, or of all
     hands (else as detected); focal_px: the photo's focal length in pixels (else a long one is assumed, as HaMeR does,
-    and depth is relative); camera: see `predict_hands`. hypotheses: so many more hands are drawn beside each; then
-    NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and the JSON holds all that differ.
-    image_rgb: its picture, where that has been read already. Returns the paths, the JSON last. Raises PredictError.
+    and depth is relative); bundle, method, camera, min_confidence: see `predict_hands`. hypotheses: so many more hands
+    are drawn beside each; then NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and the
+    JSON holds all that differ. image_rgb: its picture, where that has been read already. Returns the paths, the JSON
+    last. Raises PredictError.
     """
     photo = Path(path)
     image = read_photo(photo) if image_rgb is None else image_rgb
     boxes = None if box is None else [box]
     hands = predict_hands(
-        image, bundle, boxes, side, focal_px=focal_px, camera=camera, hypotheses=hypotheses, assets=assets
+        image,
+        bundle,
+        boxes,
+        side,
+        method=method,
+        focal_px=focal_px,
+        camera=camera,
+        hypotheses=hypotheses,
+        min_confidence=min_confidence,
+        assets=assets,
     )
     if not hands:
-        raise PredictError(f"{photo}: no hand found; give its box with --box X0,Y0,X1,Y1")
+        seen = f" whose keypoints have a mean confidence of {min_confidence:g}" if min_confidence else ""
+        raise PredictError(f"{photo}: no hand found{seen}; give its box with --box X0,Y0,X1,Y1")
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     overlay, scene, summary = (out / f"{photo.stem}{end}" for end in ("_overlay.png", ".glb", ".json"))
@@ -71,8 +86,10 @@ def predict_photo(
         "image_size_px": [image.shape[1], image.shape[0]],
         "focal_given": focal_px is not None,
         "camera_from": camera,
-        "model": {"digest": bundle.digest, "recipe": bundle.recipe.name, "hand_model": bundle.hand_digest},
-        "keypoint_detector": bundle.recipe.data.keypoints.detector,
+        "method": method,
+        "model": None if bundle is None else {"digest": bundle.digest, "recipe": bundle.recipe.name},
+        "hand_model": hands[0].hand_model,
+        "keypoint_detector": hands[0].detector,
         "hands": [to_json(hand) | {"mesh": mesh.name} for hand, mesh in zip(hands, meshes, strict=True)],
     }
     # One line per innermost list: a file that people can read.
@@ -165,13 +182,15 @@ def _view(image_rgb: Array) -> tuple[Array, Array]:
 
 def _name(number: int, hand: PredictedHand) -> str:
     """In pictures, as files and the terminal count."""
-    return f"hand {number}, {hand.side}"
+    side = hand.side if hand.side_known else "side unknown"
+    return f"hand {number}, {side}" + (", a guess" if hand.is_guess else "")
 
 
 def to_json(hand: PredictedHand) -> dict[str, Any]:
     """Everything but the mesh, as plain numbers: metres, radians, pixels."""
     facts = {
-        "side": hand.side,
+        "side": hand.side if hand.side_known else None,
+        "guess": hand.is_guess,
         "box_xyxy_px": _numbers(hand.box_xyxy_px, 2),
         "detection_score": None if hand.detection_score is None else round(float(hand.detection_score), 4),
         **_pose_json(hand, hand.side),
@@ -195,11 +214,13 @@ def to_json(hand: PredictedHand) -> dict[str, Any]:
 
 
 def _pose_json(hand: PlacedHand, side: Side) -> dict[str, Any]:
-    return {
+    from_tokens = {
         "score": round(hand.score, 4),
-        "joint_confidence": dict(zip(MANO_16, _numbers(hand.joint_confidence, 4), strict=True)),
+        "token_confidence_of_joints": dict(zip(MANO_16, _numbers(hand.joint_confidence, 4), strict=True)),
         "tokens": hand.tokens.tolist(),
         "token_confidence": _numbers(hand.token_confidence, 4),
+    }
+    return (from_tokens if len(hand.tokens) else {}) | {
         "mano": {
             "side": side,
             "flat_hand_mean": True,

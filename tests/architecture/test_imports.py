@@ -91,6 +91,7 @@ MAY_USE = {
         "annotate",
         "batch",
         "config",
+        "recipe_files",
         "conventions",
         "sample",
         "render",

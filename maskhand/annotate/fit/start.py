@@ -75,7 +75,8 @@ class Starts:
         )
         depth = np.sqrt(spread / np.maximum(seen_spread, 1e-12))
         centre = np.concatenate([place, np.ones((len(place), 1))], axis=1) * depth[:, None]
-        return self.from_joints(joints + (centre - middle)[:, None], given.astype(np.float64))
+        placed: Array = joints + (centre - middle)[:, None]
+        return self.from_joints(placed, np.where(given, 1.0, 0.0))
 
     def from_keypoints(self, seen: Observed, count: int) -> list[State]:
         """`count` starts per hand, best first, of different viewing directions; `seen` is in MANO's order."""
