@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -22,9 +23,12 @@ from maskhand.loading.crop import box_center_px, crop_side_px
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
-from maskhand.predict import PredictError, files, predict_hands, predict_photo, read_photo
+from maskhand.predict import PredictError, detect, files, read_photo
 from maskhand.predict import hands as subject
 from maskhand.recipe_files import load_recipe
+
+predict_hands = partial(subject.predict_hands, method="model")
+predict_photo = partial(files.predict_photo, method="model")
 
 RECIPE = load_recipe("tiny", ["data.crop_px=64", "model.backbone.kwargs={embed_dim: 48, depth: 1, num_heads: 3}"])
 SIZE = (150, 240)
@@ -56,13 +60,15 @@ POINTS = np.random.default_rng(1).uniform((60, 30), (130, 120), (21, 2)).astype(
 class FakeDetector:
     """Sees the same 21 points in every box; `mirrored` where the photo is."""
 
-    def __init__(self, mirrored: bool = False, right: float = 0.9) -> None:
+    def __init__(self, mirrored: bool = False, right: float = 0.9, confidence: float = 1.0) -> None:
         self.points = POINTS * (-1, 1) + (SIZE[1] - 1, 0) if mirrored else POINTS
-        self.right = right
+        self.right, self.confidence = right, confidence
+        self.asked = 0
 
     def detect(self, images, boxes, sides=None) -> Detections:
         n = len(images)
-        confidence = np.tile(np.linspace(0.1, 1, 21, dtype=np.float32), (n, 1))
+        self.asked += n
+        confidence = self.confidence * np.tile(np.linspace(0.1, 1, 21, dtype=np.float32), (n, 1))
         return Detections(
             np.tile(self.points.astype(np.float32), (n, 1, 1)),
             confidence,
@@ -71,11 +77,15 @@ class FakeDetector:
         )
 
 
+def found_hand(box: np.ndarray, side: str, confidence: float = 1.0) -> HandBox:
+    return HandBox(box, side, 0.9, FakeDetector(confidence=confidence).detect([None], [box]))
+
+
 @pytest.fixture
 def use_detector(monkeypatch):
     def use(detector: FakeDetector, hands: list[HandBox] | None = None) -> None:
-        monkeypatch.setattr(subject, "load_detector", lambda name, assets: detector)
-        monkeypatch.setattr(subject, "find_hands", lambda image, assets: hands or [])
+        monkeypatch.setattr(detect, "load_detector", lambda name, assets: detector)
+        monkeypatch.setattr(detect, "find_hands", lambda image, assets: hands or [])
 
     return use
 
@@ -136,10 +146,11 @@ def test_the_side_is_taken_from_the_detector_unless_given(bundle, photo, use_det
         assert predict_hands(photo, bundle, [BOX], "right")[0].side == "right"
 
 
-def test_depth_is_proportional_to_the_given_focal_length(bundle, photo, use_detector):
+def test_depth_grows_with_the_given_focal_length(bundle, photo, use_detector):
+    """In proportion to the distance; the hand's own depth is a part of both."""
     use_detector(FakeDetector())
-    near, far = (predict_hands(photo, bundle, [BOX], focal_px=f)[0] for f in (500.0, 1000.0))
-    assert far.transl_cam_m[2] == pytest.approx(2 * near.transl_cam_m[2])
+    near, far = (predict_hands(photo, bundle, [BOX], focal_px=f)[0] for f in (5000.0, 10000.0))
+    assert far.transl_cam_m[2] == pytest.approx(2 * near.transl_cam_m[2], rel=0.01)
     np.testing.assert_allclose(far.vertices_cam_m - far.transl_cam_m, near.vertices_cam_m - near.transl_cam_m)
 
 
@@ -150,9 +161,7 @@ def write_png(path: Path, image: np.ndarray) -> Path:
 
 def test_pictures_number_the_hands_as_the_files_do(bundle, photo, use_detector, monkeypatch, tmp_path):
     boxes = (np.array(BOX, np.float32), np.array((130, 20, 220, 110), np.float32))
-    use_detector(
-        FakeDetector(), [HandBox(b, side, 0.9, POINTS) for b, side in zip(boxes, ("right", "left"), strict=True)]
-    )
+    use_detector(FakeDetector(), [found_hand(b, side) for b, side in zip(boxes, ("right", "left"), strict=True)])
     labels, captions = [], []
     label, sheet = files.draw_label, files.contact_sheet
     monkeypatch.setattr(files, "draw_label", lambda *a: labels.append(a[1:]) or label(*a))
@@ -194,7 +203,7 @@ def test_a_huge_photo_is_shown_smaller(bundle, photo, use_detector, monkeypatch)
 
 def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):
     boxes = (np.array(BOX, np.float32), np.array((130, 20, 220, 110), np.float32))
-    hands = [HandBox(box, side, 0.9, POINTS) for box, side in zip(boxes, ("right", "left"), strict=True)]
+    hands = [found_hand(box, side) for box, side in zip(boxes, ("right", "left"), strict=True)]
     use_detector(FakeDetector(), hands)
     paths = predict_photo(write_png(tmp_path / "two.png", photo), bundle, tmp_path / "out")
     names = [path.name for path in paths]
@@ -210,7 +219,7 @@ def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):
         assert mesh.vertices.shape == (778, 3) and mesh.faces.shape == (1538, 3) and mesh.volume > 0
         mano = hand["mano"]
         assert np.shape(mano["hand_pose"]) == (15, 3) and np.shape(mano["betas"]) == (10,)
-        assert np.shape(hand["joints_cam_m"]) == (21, 3) and len(hand["joint_confidence"]) == 16
+        assert np.shape(hand["joints_cam_m"]) == (21, 3) and len(hand["token_confidence_of_joints"]) == 16
         assert len(hand["tokens"]) == len(hand["token_confidence"]) == bundle.model.num_tokens
         assert np.log(hand["token_confidence"]).mean() == pytest.approx(hand["score"], abs=0.01)
         assert hand["camera"]["crop_is_mirrored"] == (hand["side"] == "left")
