@@ -52,7 +52,8 @@ def translation_on_points(
     joints_m (B, J, 3) camera axes, before translation; points_px (B, J, 2) pixels; weight (B, J), not negative and in
     each row positive somewhere; K_px (B, 3, 3). Exact where the joints are right. Where they are not, a least-squares
     fit would put the hand too far away (a regression on erroneous joints is diluted), so the depth is the one at which
-    the points, carried back to their joints' depths, spread as far across the line of sight as the joints do.
+    the points, carried back to their joints' depths, spread as far across the line of sight as the joints do; the rest
+    is least squares in the picture.
     """
     share = (weight / weight.sum(1, keepdims=True))[..., None]
     rays = np.concatenate([points_px, np.ones_like(points_px[..., :1])], axis=2) @ np.linalg.inv(K_px).transpose(
@@ -60,17 +61,19 @@ def translation_on_points(
     )
     sight = _looking_along((share * rays).sum(1))
     rays, joints = rays @ sight, joints_m @ sight
-    rays = rays[..., :2] / rays[..., 2:]
-    # At depth d the points are rays * (z + d): their spread is a quadratic in d.
-    lean = rays * joints[..., 2:]
-    middle_rays, middle_lean, middle = ((share * x).sum(1, keepdims=True) for x in (rays, lean, joints[..., :2]))
-    rays, lean, across = rays - middle_rays, lean - middle_lean, joints[..., :2] - middle
-    a = np.maximum((share * rays * rays).sum((1, 2)), 1e-12)
-    b = (share * rays * lean).sum((1, 2))
-    c = (share * (lean * lean - across * across)).sum((1, 2))
-    depth = (np.sqrt(np.maximum(b * b - a * c, 0)) - b) / a
-    shift = middle_rays[:, 0] * depth[:, None] + middle_lean[:, 0] - middle[:, 0]
-    return (np.concatenate([shift, depth[:, None]], axis=1)[:, None] @ sight.transpose(0, 2, 1))[:, 0]
+    rays, across, along = rays[..., :2] / rays[..., 2:], joints[..., :2], joints[..., 2:]
+
+    def apart(values: np.ndarray) -> np.ndarray:
+        return values - (share * values).sum(1, keepdims=True)
+
+    # At depth d the points are rays * (along + d): their spread is a quadratic in d.
+    a = np.maximum((share * apart(rays) ** 2).sum((1, 2)), 1e-12)
+    b = (share * apart(rays) * apart(rays * along)).sum((1, 2))
+    c = (share * (apart(rays * along) ** 2 - apart(across) ** 2)).sum((1, 2))
+    depth = ((np.sqrt(np.maximum(b * b - a * c, 0)) - b) / a)[:, None, None]
+    in_picture = share / (along + depth) ** 2
+    shift = (in_picture * (rays * (along + depth) - across)).sum(1, keepdims=True) / in_picture.sum(1, keepdims=True)
+    return (np.concatenate([shift, depth], axis=2) @ sight.transpose(0, 2, 1))[:, 0]
 
 
 def _looking_along(direction: np.ndarray) -> np.ndarray:
