@@ -14,7 +14,7 @@ import trimesh
 
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
-from maskhand.hand.camera import FOCAL, project_crop
+from maskhand.hand.camera import FOCAL, project_crop, translation_on_points
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.hand.rotations import axis_angle_to_matrix
@@ -81,17 +81,13 @@ def use_detector(monkeypatch):
 
 
 def test_a_hand_stands_where_its_keypoints_or_the_network_say(bundle, photo, use_detector):
-    """Place and size in the photo are those of the keypoints, or those that the network's crop camera sees."""
+    """Place and size in the photo are as the keypoints ask, or as the network's crop camera sees them."""
     use_detector(FakeDetector())
     hand = predict_hands(photo, bundle, [BOX])[0]
     assert hand.side == "right" and hand.K_px[0, 0] == FOCAL * SIZE[1]
-    weight = hand.keypoints_confidence / hand.keypoints_confidence.sum()
-    middles = [weight @ points for points in (hand.joints_px, POINTS)]
-    np.testing.assert_allclose(*middles, atol=0.5)
-    spreads = [
-        weight @ np.square(p - middle).sum(1) for p, middle in zip((hand.joints_px, POINTS), middles, strict=True)
-    ]
-    assert spreads[0] == pytest.approx(spreads[1], rel=0.05)
+    given = (hand.joints_cam_m - hand.transl_cam_m, POINTS, hand.keypoints_confidence, hand.K_px)
+    expected = translation_on_points(*(values[None] for values in given))[0]
+    np.testing.assert_allclose(hand.transl_cam_m, expected, atol=1e-4)
     projected = hand.joints_cam_m @ hand.K_px.T
     np.testing.assert_allclose(hand.joints_px, projected[:, :2] / projected[:, 2:], atol=1e-6)
 
