@@ -27,7 +27,7 @@ from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
 
-VERSION = "2"
+VERSION = "3"
 BATCH = 32
 
 

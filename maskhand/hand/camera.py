@@ -15,6 +15,9 @@ from torch import Tensor
 FOCAL: Final = 5000 / 256
 """Focal length of the crop camera in crop sides."""
 
+REWEIGHTINGS: Final = 3
+"""After which the weights of the points do not change much any more."""
+
 
 def assumed_camera(size_px: tuple[int, int], focal_px: float | None = None) -> np.ndarray:
     """(3, 3) float64 K, pixels, of a picture (width, height) whose camera is unknown: it looks at the picture's middle.
@@ -50,27 +53,46 @@ def translation_on_points(
     """(B, 3) float64, metres: puts hands before their pictures' cameras so that their joints meet points seen there.
 
     joints_m (B, J, 3) camera axes, before translation; points_px (B, J, 2) pixels; weight (B, J), not negative and in
-    each row positive somewhere; K_px (B, 3, 3). Exact where the joints are right. Where they are not, a least-squares
-    fit would put the hand too far away (a regression on erroneous joints is diluted), so the depth is the one at which
-    the points, carried back to their joints' depths, spread as far across the line of sight as the joints do.
+    each row positive somewhere; K_px (B, 3, 3). Exact where the joints are right. Points that the hand then misses by
+    more than its mean count less (Cauchy's weights): detectors mistake one finger for another.
     """
-    share = (weight / weight.sum(1, keepdims=True))[..., None]
-    rays = np.concatenate([points_px, np.ones_like(points_px[..., :1])], axis=2) @ np.linalg.inv(K_px).transpose(
+    weight = weight[..., None]
+    seen = np.concatenate([points_px, np.ones_like(points_px[..., :1])], axis=2) @ np.linalg.inv(K_px).transpose(
         0, 2, 1
     )
-    sight = _looking_along((share * rays).sum(1))
-    rays, joints = rays @ sight, joints_m @ sight
-    rays = rays[..., :2] / rays[..., 2:]
-    # At depth d the points are rays * (z + d): their spread is a quadratic in d.
-    lean = rays * joints[..., 2:]
-    middle_rays, middle_lean, middle = ((share * x).sum(1, keepdims=True) for x in (rays, lean, joints[..., :2]))
-    rays, lean, across = rays - middle_rays, lean - middle_lean, joints[..., :2] - middle
-    a = np.maximum((share * rays * rays).sum((1, 2)), 1e-12)
-    b = (share * rays * lean).sum((1, 2))
-    c = (share * (lean * lean - across * across)).sum((1, 2))
-    depth = (np.sqrt(np.maximum(b * b - a * c, 0)) - b) / a
-    shift = middle_rays[:, 0] * depth[:, None] + middle_lean[:, 0] - middle[:, 0]
-    return (np.concatenate([shift, depth[:, None]], axis=1)[:, None] @ sight.transpose(0, 2, 1))[:, 0]
+    sight = _looking_along((weight * seen).sum(1) / weight.sum(1))
+    seen, joints = seen @ sight, joints_m @ sight
+    rays = seen[..., :2] / seen[..., 2:]
+    translation = _along_sight(joints, rays, weight)
+    for _ in range(REWEIGHTINGS):
+        moved = joints + translation
+        missed = np.linalg.norm(moved[..., :2] / moved[..., 2:] - rays, axis=2, keepdims=True)
+        mean = (weight * missed).sum(1, keepdims=True) / weight.sum(1, keepdims=True)
+        translation = _along_sight(joints, rays, weight / (1 + (missed / np.maximum(mean, 1e-9)) ** 2))
+    return (translation @ sight.transpose(0, 2, 1))[:, 0]
+
+
+def _along_sight(joints_m: np.ndarray, rays: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(B, 1, 3) translations of joints (B, J, 3) before cameras that look at them, onto rays (B, J, 2) = x / z, y / z.
+
+    Where the joints are wrong, a least-squares fit of all three coordinates would put the hand too far away (a
+    regression on erroneous joints is diluted). So the depth is the one at which the rays, followed to their joints'
+    depths, spread as far across the line of sight as the joints do; the rest is least squares. weight (B, J, 1).
+    """
+    share = weight / weight.sum(1, keepdims=True)
+    across, along = joints_m[..., :2], joints_m[..., 2:]
+
+    def apart(values: np.ndarray) -> np.ndarray:
+        return values - (share * values).sum(1, keepdims=True)
+
+    # At depth d the rays are at rays * (along + d): their spread is a quadratic in d.
+    a = np.maximum((share * apart(rays) ** 2).sum((1, 2)), 1e-12)
+    b = (share * apart(rays) * apart(rays * along)).sum((1, 2))
+    c = (share * (apart(rays * along) ** 2 - apart(across) ** 2)).sum((1, 2))
+    depth = ((np.sqrt(np.maximum(b * b - a * c, 0)) - b) / a)[:, None, None]
+    in_picture = share / (along + depth) ** 2
+    shift = (in_picture * (rays * (along + depth) - across)).sum(1, keepdims=True) / in_picture.sum(1, keepdims=True)
+    return np.concatenate([shift, depth], axis=2)
 
 
 def crop_camera_on_points(joints_m: np.ndarray, points: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import math
 
@@ -19,6 +20,7 @@ from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.evaluation import pieces
 from maskhand.evaluation.mean_pose import MeanPose, mean_pose_of_sets, nearest_rotation
+from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_report
 from maskhand.evaluation.runner import EvaluationError, evaluate
 from maskhand.hand.layer import ManoLayer
@@ -30,6 +32,7 @@ from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
 
 COUNT = 11
+FACES = np.zeros((1538, 3), np.int64)
 RECIPE = load_recipe(
     "tiny",
     [
@@ -116,9 +119,39 @@ def test_a_perfect_model_has_no_error_on_either_side(oracle, set_uri):
         for name in ("mpjpe_mm", "pa_mpjpe_mm", "mpvpe_mm", "pa_mpvpe_mm"):
             assert row.metrics[name] < 1e-3
         assert row.metrics["f5"] == row.metrics["pa_f15"] == 1.0
+        assert row.metrics["absolute_mpjpe_mm"] < 0.01 and row.metrics["epe_px"] < 0.01 and row.metrics["pck_005"] == 1
         assert row.failed == 0
     assert result.best.iterations == 5 and result.baseline is None
     assert set(result.per_sample.side) == {"left", "right"}
+
+
+def test_the_networks_own_camera_is_measured_beside_the_keypoints(oracle, set_uri):
+    """A camera that sees a hand elsewhere and too small; the 2D pose puts it where it is."""
+
+    def seen_too_small(prediction, hands):
+        camera = torch.stack([torch.full((len(hands.index),), 9.0), *torch.zeros(2, len(hands.index))], dim=1)
+        return dataclasses.replace(prediction, camera=camera)
+
+    oracle.answer = seen_too_small
+    result = evaluate(oracle.bundle(), set_uri, iterations=(1,))
+    metrics, table = result.best.metrics, result.per_sample
+    assert metrics["absolute_mpjpe_mm"] < 0.01 and metrics["model_camera_absolute_mpjpe_mm"] > 20
+    assert metrics["epe_px"] < 0.01 and metrics["model_camera_epe_px"] > 3
+    assert metrics["pck_005"] == 1 > metrics["model_camera_pck_005"]
+    assert table.model_camera_epe_px.mean() == pytest.approx(metrics["model_camera_epe_px"])
+    text = html.unescape(page("tiny", "oracle", [Measurement(result, [])], FACES))
+    assert "the network's own camera says, T=1 has absolute MPJPE mm" in text
+
+    none = oracle.bundle().recipe.model_copy(
+        update={
+            "data": RECIPE.data.model_copy(
+                update={"keypoints": RECIPE.data.keypoints.model_copy(update={"eval_source": "none"})}
+            )
+        }
+    )
+    metrics = evaluate(oracle.bundle(), set_uri, none, iterations=(1,)).best.metrics
+    for name in ("absolute_mpjpe_mm", "epe_px", "pck_005"):
+        assert metrics[name] == metrics[f"model_camera_{name}"] == result.best.metrics[f"model_camera_{name}"]
 
 
 def test_pictures_are_encoded_once_and_every_sample_counts_once(oracle, set_uri):

@@ -112,7 +112,7 @@ def test_a_fit_needs_no_trained_model(truth, found, tmp_path: Path) -> None:
     found(seen(truth, 5))
     path = tmp_path / "photo.png"
     cv2.imwrite(str(path), PHOTO)
-    home = Workspace.at(tmp_path / "workspace")
+    home = Workspace(tmp_path / "workspace", str(tmp_path / "shards"))
     arguments = (home, path, tmp_path / "out", "models:/maskhand@challenger", None, None, None, "keypoints")
     assert step.predict(*arguments)[-1].exists()
     with pytest.raises(LookupError, match="trains one"):
