@@ -14,12 +14,13 @@ from torch import Tensor
 
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.config import SamplerConfig
-from maskhand.conventions import NUM_JOINTS, NUM_MANO_JOINTS
+from maskhand.conventions import NUM_JOINTS
 from maskhand.hand.camera import project_crop
+from maskhand.models.influence import joint_from_tokens
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context, HandNetwork
 from maskhand.models.shape_camera_head import place_camera
-from maskhand.models.vq_mano import full_precision, joint_of_token
+from maskhand.models.vq_mano import full_precision
 
 STRINGS_AT_ONCE = 512
 """Token strings decoded together; the logits of one of 64 tokens and 2048 codes are half a megabyte."""
@@ -118,7 +119,6 @@ def _prediction(
 ) -> HandPrediction:
     mesh = model.mano(rotmats, betas)
     camera = place_camera(placement, mesh.joints_m)
-    to_joints = joint_from_tokens(tokens.confidence.shape[1], betas.device)
     return HandPrediction(
         rotmats=rotmats,
         betas=betas,
@@ -127,7 +127,7 @@ def _prediction(
         joints_m=mesh.joints_m,
         joints_2d=project_crop(mesh.joints_m, camera),
         tokens=tokens,
-        joint_confidence=tokens.confidence @ to_joints,
+        joint_confidence=tokens.confidence @ joint_from_tokens(model.tokenizer.influence),
         score=_score(tokens),
     )
 
@@ -135,18 +135,6 @@ def _prediction(
 def _score(tokens: PoseTokens) -> Tensor:
     """(B,) mean log confidence over tokens."""
     return tokens.confidence.clamp_min(1e-12).log().mean(1)
-
-
-def joint_from_tokens(num_tokens: int, device: torch.device | None = None) -> Tensor:
-    """(L, 16) weights, columns sum to one: a joint's confidence is the mean over its tokens.
-
-    With fewer tokens than joints, a joint takes the token whose span it falls into.
-    """
-    joints = torch.arange(NUM_MANO_JOINTS, device=device)
-    if num_tokens < NUM_MANO_JOINTS:
-        return torch.eye(num_tokens, device=device)[joints * num_tokens // NUM_MANO_JOINTS].T
-    member = (joint_of_token(num_tokens, device)[:, None] == joints).float()
-    return member / member.sum(0)
 
 
 def _fill_in_parts(

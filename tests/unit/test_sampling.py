@@ -10,13 +10,14 @@ from maskhand.config import SamplerConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.models import sampling
 from maskhand.models.build import build_model
-from maskhand.models.sampling import filter_logits, generate, joint_from_tokens, predict, sample, schedule
-from maskhand.models.vq_mano import VQMano, joint_of_token
+from maskhand.models.sampling import filter_logits, generate, predict, sample, schedule
+from maskhand.models.vq_mano import VQMano
 
 
 @pytest.fixture(scope="module")
 def model():
     model = small_model(small_recipe(tokens=32))
+    model.tokenizer.influence.uniform_(generator=torch.Generator().manual_seed(0))
     torch.nn.init.normal_(model.to_logits.linear.weight, std=1.0)  # opinions strong enough to differ
     return model
 
@@ -131,8 +132,11 @@ def test_one_greedy_iteration_in_closed_form(model, batch) -> None:
     assert torch.allclose(hands["expectation"].rotmats, soft, atol=1e-6)
     mesh = model.mano(hand.rotmats, hand.betas)
     assert torch.allclose(hand.joints_m, mesh.joints_m)
-    by_joint = torch.stack([confidence[:, joint_of_token(32) == j].mean(1) for j in range(16)], dim=1)
-    assert torch.allclose(hand.joint_confidence, by_joint)
+    influence = model.tokenizer.influence
+    by_joint = [
+        [(row @ influence[:, j] / influence[:, j].sum()).item() for j in range(16)] for row in confidence.detach()
+    ]
+    assert torch.allclose(hand.joint_confidence, torch.tensor(by_joint), atol=1e-5)
 
 
 def test_expectation_is_taken_when_a_token_is_fixed(model, batch, monkeypatch) -> None:
@@ -181,13 +185,6 @@ def test_an_iteration_that_keeps_nothing_is_not_run(monkeypatch) -> None:
     spy = Spy(small, monkeypatch)
     predict(small, random_batch(1), SamplerConfig(iterations=5))
     assert len(spy.asked) == 4, "schedule(16, 5) begins with 16"
-
-
-@pytest.mark.parametrize("tokens", [8, 16, 32, 96])
-def test_joint_confidence_is_a_mean(tokens: int) -> None:
-    weights = joint_from_tokens(tokens)
-    assert weights.shape == (tokens, 16)
-    assert torch.allclose(weights.sum(0), torch.ones(16))
 
 
 def test_hypotheses_are_sorted_varied_and_reproducible(model, batch) -> None:
