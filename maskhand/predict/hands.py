@@ -18,14 +18,13 @@ import torch
 from maskhand.annotate.detectors import load_detector
 from maskhand.annotate.hand_finder import find_hands
 from maskhand.batch import HandBatch, HandPrediction
-from maskhand.config import SamplerConfig
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT, Side
 from maskhand.hand.camera import assumed_camera, camera_on_keypoints, crop_camera_to_full
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.masked_transformer import MaskedTransformer
-from maskhand.models.sampling import sample
+from maskhand.models.sampling import hypothesis_sampler, sample
 from maskhand.predict.records import Array, Hypothesis, PlacedHand, PredictedHand, PredictError
 from maskhand.workspace import Workspace
 
@@ -106,11 +105,6 @@ def predict_hands(
     ]
 
 
-def hypothesis_sampler(sampler: SamplerConfig) -> SamplerConfig:
-    """The recipe's sampler, drawing at temperature 1 where it takes the most probable code; hands are made of codes."""
-    return sampler.model_copy(update={"temperature": sampler.temperature or 1.0, "decode": "codes"})
-
-
 @torch.no_grad()
 def _placed_hands(
     bundle: ModelBundle, batch: HandBatch, K_px: Array, width_px: int, camera: CameraSource, hypotheses: int
@@ -137,8 +131,10 @@ def _placed_hands(
     kept = [distinct_strings(ids.numpy()) for ids in drawn.tokens.ids.split(hypotheses)]
     rows = torch.cat([torch.from_numpy(places) + hypotheses * k for k, (places, _) in enumerate(kept)])
     picture = torch.div(rows, hypotheses, rounding_mode="floor")
-    hands = iter(placed(drawn[rows], batch[picture]))
-    return first, [tuple(Hypothesis(**vars(next(hands)), drawn=int(n)) for n in counts) for _, counts in kept]
+    hands, scores = iter(placed(drawn[rows], batch[picture])), iter(drawn.score[rows].tolist())
+    return first, [
+        tuple(Hypothesis(**vars(next(hands)), drawn=int(n), score=next(scores)) for n in counts) for _, counts in kept
+    ]
 
 
 def distinct_strings(ids: Array) -> tuple[Array, Array]:
@@ -180,7 +176,7 @@ def _place(prediction: HandPrediction, batch: HandBatch, crop_px: int, K_px: Arr
             joint_confidence=prediction.joint_confidence[k].numpy(),
             tokens=prediction.tokens.ids[k].numpy(),
             token_confidence=prediction.tokens.confidence[k].numpy(),
-            score=float(prediction.score[k]),
+            log_probability=float(prediction.log_probability[k]),
         )
         for k in range(len(left))
     ]

@@ -34,13 +34,13 @@ class PlacedHand:
     crop_camera: Array
     """(3,) s, tx, ty for the (mirrored, if left) crop: the network's, or the one that its 2D keypoints say."""
     joint_confidence: Array
-    """(16,) mean probability of the pose tokens of each MANO joint."""
+    """(16,) mean probability of the pose tokens, for each MANO joint weighted by their influence on it."""
     tokens: Array
     """(L,) int64, the string of pose tokens (for a left hand those of its mirror image)."""
     token_confidence: Array
     """(L,) probability of each token when it was fixed."""
-    score: float
-    """Mean log probability of the pose tokens."""
+    log_probability: float
+    """Mean of the pose tokens' logarithms of `token_confidence`."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Hypothesis(PlacedHand):
 
     drawn: int
     """How many of the draws gave this very string of tokens."""
+    score: float
+    """Minus the mean distance of its joints from those of all other draws, wrists together, millimetres."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class PredictedHand(PlacedHand):
     crop_from_image: Array
     """(2, 3) affine from the (mirrored, if left) photo to the crop."""
     hypotheses: tuple[Hypothesis, ...] = ()
-    """Different ones among those asked for, the surest first."""
+    """Different ones among those asked for, the one in the midst of the others first."""
 
     @property
     def joint_spread_m(self) -> Array:
