@@ -26,7 +26,7 @@ from maskhand.training.losses import tokenizer_losses
 from maskhand.training.seeds import generator_of, global_slots, seed_everything
 from maskhand.training.worker import Worker
 
-INFLUENCE_HANDS = 64
+INFLUENCE_HANDS = 128
 """Between which tokens are swapped to see which joints they speak of."""
 
 PoseStream = Callable[[int], Iterator[Tensor]]
