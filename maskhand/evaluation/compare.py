@@ -77,6 +77,7 @@ class Table:
     keys: list[str]
     sides: list[str]
     score: Tensor
+    """(N,) mean log probability of the tokens."""
     confidence: Tensor
     failure: list[str]
     """Why a sample counts as failed; empty where it does not."""
@@ -154,7 +155,7 @@ class Points:
 
     vertices_m: Tensor
     joints_m: Tensor
-    score: Tensor
+    log_probability: Tensor
     joint_confidence: Tensor
 
 
@@ -201,7 +202,7 @@ def compare(
         index=np.array([row.index for row in rows]),
         keys=[row.sample.key for row in rows],
         sides=[row.sample.side for row in rows],
-        score=guess.score.double().where(usable[:, 0, 0], torch.nan),
+        score=guess.log_probability.double().where(usable[:, 0, 0], torch.nan),
         confidence=confidence.mean(1),
         failure=failure,
         has_joints=torch.from_numpy(~np.isnan(errors.joint_m).all(1)),

@@ -37,7 +37,7 @@ class MaskedTransformer(HandNetwork):
         self.pose_graph = PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, dim) if cfg.pose2d_tokens else None
 
         self.embed = TokenEmbedding(tokenizer, dim, from_codebook=cfg.token_embed == "codebook")
-        neighbours = first_neighbours(cfg.pose2d_tokens, self.num_tokens)
+        neighbours = first_neighbours(cfg.pose2d_tokens, tokenizer.influence)
         self.gapr = nn.ModuleList(
             GaprBlock(neighbours, dim, cfg.heads, cfg.gapr_se_ratio, cfg.gapr_residual, cfg.dropout)
             for _ in range(cfg.gapr_blocks)
@@ -52,7 +52,8 @@ class MaskedTransformer(HandNetwork):
     def _make_sight(self, cfg: ModelConfig) -> None:
         """Between the encoder and the cross-attention."""
         self.pyramid = FeaturePyramid(self.encoder.channels, cfg.dim, cfg.feature_scales, cfg.pyramid_depthwise)
-        self.reference = ReferencePoints(cfg.ref_points, cfg.pose2d_tokens, self.num_tokens, cfg.dim, cfg.synth_layers)
+        influence = self.tokenizer.influence
+        self.reference = ReferencePoints(cfg.ref_points, cfg.pose2d_tokens, influence, cfg.dim, cfg.synth_layers)
 
     def _make_cross_attention(self, cfg: ModelConfig) -> nn.Module:
         return DeformableCrossAttention(cfg.dim, cfg.heads, len(cfg.feature_scales), cfg.synth_points)

@@ -101,7 +101,7 @@ def predict_photo(
 def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Path, stem: str) -> list[Path]:
     sheet = out / f"{stem}_hypotheses.png"
     rows = [_hypothesis_row(image_rgb, hand, _name(k, hand)) for k, hand in enumerate(hands)]
-    headings = ("given 2D pose", "prediction", "hypotheses, the surest first")
+    headings = ("given 2D pose", "prediction", "hypotheses, the one amid the others first")
     storage.write_bytes_atomic(
         sheet,
         contact_sheet([tiles for tiles, _ in rows], [captions for _, captions in rows], headings, tile_px=TILE_PX),
@@ -133,14 +133,15 @@ def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[l
 
     points = hand.keypoints_px @ tile_from_image[:2, :2].T + tile_from_image[:2, 2]
     tiles = [draw_keypoints(view, points, hand.keypoints_confidence), drawn(hand)]
-    captions = [name, f"mean log probability {hand.score:.2f}"]
+    captions = [name, f"mean log probability {hand.log_probability:.2f}"]
     own = hand.joints_cam_m - hand.joints_cam_m[0]
     for rank in _shown(hand):
         other = hand.hypotheses[rank]
         apart_mm = 1e3 * np.linalg.norm(other.joints_cam_m - other.joints_cam_m[0] - own, axis=1).mean()
         tiles.append(drawn(other))
         captions.append(
-            f"{rank + 1} of {len(hand.hypotheses)}: {other.score:.2f}\n{apart_mm:.0f} mm from the prediction"
+            f"{rank + 1} of {len(hand.hypotheses)}: {-other.score:.0f} mm from the others\n"
+            f"{apart_mm:.0f} mm from the prediction"
         )
     return tiles, captions
 
@@ -209,13 +210,15 @@ def to_json(hand: PredictedHand) -> dict[str, Any]:
     }
     if hand.hypotheses:
         facts["joint_spread_mm"] = _numbers(1e3 * hand.joint_spread_m, 2)
-        facts["hypotheses"] = [{"drawn": h.drawn, **_pose_json(h, hand.side)} for h in hand.hypotheses]
+        facts["hypotheses"] = [
+            {"drawn": h.drawn, "score": round(h.score, 4), **_pose_json(h, hand.side)} for h in hand.hypotheses
+        ]
     return facts
 
 
 def _pose_json(hand: PlacedHand, side: Side) -> dict[str, Any]:
     from_tokens = {
-        "score": round(hand.score, 4),
+        "log_probability": round(hand.log_probability, 4),
         "token_confidence_of_joints": dict(zip(MANO_16, _numbers(hand.joint_confidence, 4), strict=True)),
         "tokens": hand.tokens.tolist(),
         "token_confidence": _numbers(hand.token_confidence, 4),

@@ -33,7 +33,7 @@ def fit_hands(seen: SeenHands, batch: HandBatch, K_px: Array, network: HandPredi
     """N right hands (left ones mirrored) fitted to what was seen of them in one image with intrinsics K_px (3, 3).
 
     batch: the same hands' crops; network: its hands, which the fit then takes as evidence too. The hands are not made
-    of tokens: they have none, and no score.
+    of tokens: they have none, and no probability.
     """
     fitter, layer = _hand_model(str(default_hand_path("right")))
     observed = observe(
@@ -56,7 +56,8 @@ def fit_hands(seen: SeenHands, batch: HandBatch, K_px: Array, network: HandPredi
         joints_2d=project_crop(mesh.joints_m, camera),
         tokens=PoseTokens(nothing.long(), nothing),
         joint_confidence=torch.full((len(seen), NUM_MANO_JOINTS), torch.nan),
-        score=torch.full((len(seen),), torch.nan),
+        log_probability=torch.full((len(seen),), torch.nan),
+        score=torch.zeros(len(seen)),
     )
 
 

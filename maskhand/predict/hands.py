@@ -14,13 +14,12 @@ import numpy as np
 import torch
 
 from maskhand.batch import HandBatch, HandPrediction
-from maskhand.config import SamplerConfig
 from maskhand.conventions import MIRROR_AXIS_ANGLE, Side
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.masked_transformer import MaskedTransformer
-from maskhand.models.sampling import sample
+from maskhand.models.sampling import hypothesis_sampler, sample
 from maskhand.placement import CameraSource, place_hands
 from maskhand.predict.detect import FINDS_HANDS, SeenHands, see_hands
 from maskhand.predict.fit import check_hand_model, fit_hands, hand_model_of
@@ -95,11 +94,6 @@ def predict_hands(
     ]
 
 
-def hypothesis_sampler(sampler: SamplerConfig) -> SamplerConfig:
-    """The recipe's sampler, drawing at temperature 1 where it takes the most probable code; hands are made of codes."""
-    return sampler.model_copy(update={"temperature": sampler.temperature or 1.0, "decode": "codes"})
-
-
 def distinct_strings(ids: Array) -> tuple[Array, Array]:
     """(H, L) token strings -> where each different one stands first, in that order, and how often it is there."""
     _, first, counts = np.unique(ids, axis=0, return_index=True, return_counts=True)
@@ -156,8 +150,10 @@ def _placed_hands(
     kept = [distinct_strings(ids.numpy()) for ids in drawn.tokens.ids.split(hypotheses)]
     rows = torch.cat([torch.from_numpy(places) + hypotheses * k for k, (places, _) in enumerate(kept)])
     image = torch.div(rows, hypotheses, rounding_mode="floor")
-    hands = iter(_place(drawn[rows], batch[image], crop_px, K_px, camera))
-    return first, [tuple(Hypothesis(**vars(next(hands)), drawn=int(n)) for n in counts) for _, counts in kept]
+    hands, scores = iter(_place(drawn[rows], batch[image], crop_px, K_px, camera)), iter(drawn.score[rows].tolist())
+    return first, [
+        tuple(Hypothesis(**vars(next(hands)), drawn=int(n), score=next(scores)) for n in counts) for _, counts in kept
+    ]
 
 
 def _finite(prediction: HandPrediction, bundle: ModelBundle) -> HandPrediction:
@@ -188,7 +184,7 @@ def _place(
             joint_confidence=prediction.joint_confidence[k].numpy(),
             tokens=prediction.tokens.ids[k].numpy(),
             token_confidence=prediction.tokens.confidence[k].numpy(),
-            score=float(prediction.score[k]),
+            log_probability=float(prediction.log_probability[k]),
         )
         for k in range(len(left))
     ]

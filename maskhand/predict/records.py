@@ -42,13 +42,14 @@ class PlacedHand:
     crop_camera: Array
     """(3,) s, tx, ty for the (mirrored, if left) crop: the network's own, whatever placed the hand."""
     joint_confidence: Array
-    """(16,) mean probability of the pose tokens of each MANO joint; NaN for a hand that is not made of tokens."""
+    """(16,) mean probability of the pose tokens, for each MANO joint weighted by their influence on it; NaN for a fitted
+    hand, which is not made of tokens."""
     tokens: Array
     """(L,) int64, the sequence of pose tokens (for a left hand those of its mirror image); a fitted hand has none."""
     token_confidence: Array
     """(L,) probability of each token when it was fixed."""
-    score: float
-    """Mean log probability of the pose tokens; NaN without any."""
+    log_probability: float
+    """Mean of the pose tokens' logarithms of `token_confidence`; NaN without tokens."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Hypothesis(PlacedHand):
 
     drawn: int
     """How many of the draws gave this very string of tokens."""
+    score: float
+    """Minus the mean distance of its joints from those of all other draws, wrists together, millimetres."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class PredictedHand(PlacedHand):
     hand_model: str
     """Digest of the hand model file."""
     hypotheses: tuple[Hypothesis, ...] = ()
-    """Different ones among those asked for, the surest first."""
+    """Different ones among those asked for, the one in the midst of the others first."""
 
     @property
     def is_guess(self) -> bool:

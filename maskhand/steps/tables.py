@@ -90,6 +90,8 @@ def _measure(
         return _generation(model, recipe, count)
     if row.measure == "text":
         return _text(model, recipe, set_uri, progress)
+    if row.measure == "hypotheses":
+        return _hypotheses(model, recipe, wanted.sets[benchmark], set_uri, progress)
     return _hands(workspace, wanted, benchmark, model, progress)
 
 
@@ -121,6 +123,16 @@ def _text(model: str, recipe: Recipe, set_uri: str, progress: Progress) -> dict[
     network = load_model(model).model
     assert isinstance(network, MaskedTransformer), "text rows generate"
     return text_to_mesh(generated_by_caption(network, recipe, set_uri, progress))
+
+
+def _hypotheses(model: str, recipe: Recipe, set_name: str, set_uri: str, progress: Progress) -> dict[str, float]:
+    from maskhand.catalog import load_spec
+    from maskhand.evaluation.hypotheses import hypothesis_errors
+    from maskhand.models.masked_transformer import MaskedTransformer
+
+    network = load_model(model).model
+    assert isinstance(network, MaskedTransformer), "the recipe of the row has tokens"
+    return hypothesis_errors(network, recipe, set_uri, load_spec(set_name.partition("/")[0]).tips, progress)
 
 
 def _hands(workspace: Workspace, wanted: RowPlan, benchmark: str, model: str, progress: Progress) -> dict[str, float]:

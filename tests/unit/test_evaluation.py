@@ -99,7 +99,8 @@ class Oracle:
             joints_2d=torch.zeros(rows, 21, 2),
             tokens=PoseTokens(torch.zeros(rows, 16, dtype=torch.int64), torch.ones(rows, 16)),
             joint_confidence=torch.ones(rows, 16),
-            score=-self.hands.index.float(),
+            log_probability=-self.hands.index.float(),
+            score=torch.zeros(rows),
         )
         return self.answer(prediction, self.hands)
 

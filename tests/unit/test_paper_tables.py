@@ -50,7 +50,7 @@ def test_all_seventeen_tables_and_every_recipe_of_the_paper_are_there() -> None:
     assert of_paper == {f"E{k:02d}" for k in range(1, 38)}
     assert table_names("all") == [*range(1, 18)] and table_names("claims") == [CLAIMS] and table_names("7") == [7]
     for unknown in ("18", "0", "-1", "every"):
-        with pytest.raises(TableError, match="1 to 17, 'all' of them, and there are 'claims' and 'choices'"):
+        with pytest.raises(TableError, match="1 to 17, 'all' of them, and there are 'claims', 'choices', 'hypotheses'"):
             table_names(unknown)
 
 

@@ -217,7 +217,7 @@ def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):
         assert np.shape(mano["hand_pose"]) == (15, 3) and np.shape(mano["betas"]) == (10,)
         assert np.shape(hand["joints_cam_m"]) == (21, 3) and len(hand["token_confidence_of_joints"]) == 16
         assert len(hand["tokens"]) == len(hand["token_confidence"]) == bundle.model.num_tokens
-        assert np.log(hand["token_confidence"]).mean() == pytest.approx(hand["score"], abs=0.01)
+        assert np.log(hand["token_confidence"]).mean() == pytest.approx(hand["log_probability"], abs=0.01)
         assert hand["camera"]["crop_is_mirrored"] == (hand["side"] == "left")
         K, points = np.array(hand["camera"]["K_px"]), np.array(hand["joints_cam_m"])
         projected = points @ K.T

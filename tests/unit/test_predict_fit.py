@@ -59,7 +59,7 @@ def test_a_hand_is_found_again_without_any_network(truth, found) -> None:
     assert errors.mean() < 6
     for hand in hands:
         assert hand.method == "fit" and hand.side_known and not hand.is_guess
-        assert len(hand.tokens) == 0 and np.isnan(hand.score)
+        assert len(hand.tokens) == 0 and np.isnan(hand.log_probability)
 
 
 def test_a_left_hand_is_the_mirror_image_of_the_right_one(truth, found) -> None:
