@@ -87,10 +87,10 @@ class _TrainingBatches:
 
     def _batch(self, rows: Sequence[ShardSample], indices: np.ndarray) -> HandBatch:
         data = self.recipe.data
-        unseen = self.recipe.model.condition == "text"
+        seen = self.recipe.model.sees_picture
         return make_batch(
             stack_labels([r.sample for r in rows], _entries(rows, data.keypoints), _mano(rows, good_target)),
-            [_BLACK if unseen else r.sample.image for r in rows],
+            [r.sample.image if seen else _BLACK for r in rows],
             crop_px=data.crop_px,
             box_scale=data.box_scale,
             keypoints=draw_keypoint_disturbance(data.keypoints, self.seed, indices),

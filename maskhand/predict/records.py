@@ -40,10 +40,10 @@ class PlacedHand:
     joints_px: Array
     """(21, 2) projections of joints_cam_m."""
     crop_camera: Array
-    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's own, whatever placed the hand."""
+    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's own, whatever placed the hand; that of the keypoints for a fit."""
     joint_confidence: Array
-    """(16,) mean probability of the pose tokens, for each MANO joint weighted by their influence on it; NaN for a fitted
-    hand, which is not made of tokens."""
+    """(16,) mean probability of the pose tokens, for each MANO joint weighted by their influence on it; NaN for a
+    fitted hand, which is not made of tokens."""
     tokens: Array
     """(L,) int64, the sequence of pose tokens (for a left hand those of its mirror image); a fitted hand has none."""
     token_confidence: Array

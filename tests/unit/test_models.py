@@ -237,7 +237,7 @@ def test_a_model_that_cannot_be_built_is_refused_without_its_weights(tmp_path: P
     named = f"model.backbone.checkpoint={tmp_path / 'vit.pt'}"
     check_model(load_recipe("tiny", [named]), mano)
     assert "weights do not fit" in refused(named, "model.backbone.kwargs={embed_dim: 48, depth: 3, num_heads: 2}")
-    assert "reads pictures only" in refused("model.decoder=regression", "model.condition=text")
+    assert "reads no captions" in refused("model.decoder=regression", "model.condition=text")
     assert "model.text.checkpoint is null" in refused("model.condition=text", "model.text.encoder=clip")
 
 
@@ -343,7 +343,7 @@ def test_parameter_groups_hold_every_trainable_weight_once() -> None:
     assert all((id(p) in backbone) == (g["lr"] == 1e-4) for g in groups for p in g["params"])
 
 
-@pytest.mark.parametrize("changes", [*VARIANTS, {"decoder": "regression"}])
+@pytest.mark.parametrize("changes", [*VARIANTS, {"decoder": "regression"}, {"decoder": "lifter"}])
 def test_a_model_of_weights_holds_them_and_is_the_one_they_came_from(changes: dict) -> None:
     recipe, mano = small_recipe(**changes), ManoLayer.from_default()
     model = build_model(recipe, VQMano(recipe.tokenizer), mano).eval()
@@ -372,7 +372,7 @@ def test_the_nearness_of_codes_is_as_sharp_under_autocast() -> None:
     assert half.dtype == torch.float32 and torch.equal(half, head(x, tokenizer.codebook))
 
 
-@pytest.mark.parametrize("decoder", ["masked", "regression"])
+@pytest.mark.parametrize("decoder", ["masked", "regression", "lifter"])
 def test_bundle_round_trip_without_the_hand_model(decoder: str, tmp_path: Path) -> None:
     recipe = small_recipe(decoder=decoder)
     model = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default()).eval()

@@ -316,16 +316,17 @@ def test_order_of_the_batch_is_the_order_of_the_hands(model, batch) -> None:
     assert torch.allclose(hands.vertices_m[order], permuted.vertices_m, atol=1e-6)
 
 
-def test_a_regression_network_says_one_hand_without_doubt(batch) -> None:
-    recipe = small_recipe(decoder="regression")
+@pytest.mark.parametrize("decoder", ["regression", "lifter"])
+def test_a_network_without_tokens_says_one_hand_without_doubt(decoder: str, batch) -> None:
+    recipe = small_recipe(decoder=decoder)
     torch.manual_seed(0)
-    regression = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default()).eval()
-    for parameter in regression.parameters():
+    network = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default()).eval()
+    for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    output = regression(batch.image, batch.keypoints_2d)
-    hands = predict(regression, batch, SamplerConfig(), hypotheses=2)
+    output = network(batch.image, batch.keypoints_2d)
+    hands = predict(network, batch, SamplerConfig(), hypotheses=2)
     assert torch.allclose(hands.rotmats, output.rotmats.repeat_interleave(2, 0), atol=1e-6)
-    assert torch.allclose(hands.joints_m, regression.mano(hands.rotmats, hands.betas).joints_m)
-    assert torch.equal(hands.tokens.ids, regression.tokenizer.encode(hands.rotmats))
+    assert torch.allclose(hands.joints_m, network.mano(hands.rotmats, hands.betas).joints_m)
+    assert torch.equal(hands.tokens.ids, network.tokenizer.encode(hands.rotmats))
     assert (hands.tokens.confidence == 1).all() and (hands.log_probability == 0).all()
     assert not torch.allclose(output.rotmats[0], output.rotmats[1], atol=1e-4), "it looks at the picture"
