@@ -36,8 +36,6 @@ class Predictions:
     """(N, 21, 2) float32, projected by the crop camera. NaN for a failed sample."""
     truth_cam_m: Array
     """(N, 21, 3) float32 annotated joints; NaN where a joint is not annotated."""
-    joint_confidence: Array
-    """(N, 16) float32 of MANO's joints."""
 
     @classmethod
     def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
@@ -92,7 +90,6 @@ def place(
         vertices_cam_m=shown(prediction.vertices_m),
         joints_px=_without(lost, points_px),
         truth_cam_m=np.stack([_truth(row) for row in rows]),
-        joint_confidence=prediction.joint_confidence.numpy(),
     )
 
 
