@@ -88,7 +88,7 @@ def evaluate(
     truths = (first.has_joints, first.has_mesh, ~first.distance_px.isnan())
     if not any(bool(truth.any()) for truth in truths):
         raise EvaluationError(f"{set_uri}: no sample has 3D joints, a mesh or 2D joints to compare with")
-    failures = Counter(reason for table in tables.values() for reason in table.failure if reason)
+    failures = Counter(reason for reason in tables[job.product.name].failure if reason)
     return EvaluationResult(
         set_uri=set_uri,
         data_digest=manifest.digest,

@@ -28,7 +28,7 @@ class Predictor:
 
 
 def passes(length: int, iterations: int) -> int:
-    """Passes of T iterations over strings of `length` tokens: an iteration that would keep none of them is not made.
+    """Passes of T iterations over strings of `length` tokens: until one of them would keep a token none is made.
 
     >>> passes(16, 5), passes(64, 5), passes(16, 1)
     (4, 5, 1)
