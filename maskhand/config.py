@@ -73,6 +73,7 @@ class DataConfig(_Frozen):
     keypoints: KeypointConfig
     augment: AugmentConfig = AugmentConfig()
     lanes: Count = 16
+    held_out: BelowOne = 0.0
     loader_workers: Natural = 0
 
     @property

@@ -36,8 +36,6 @@ class Predictions:
     """(N, 21, 2) float32, projections of `joints_cam_m`. NaN for a failed sample."""
     truth_cam_m: Array
     """(N, 21, 3) float32 annotated joints; NaN where a joint is not annotated."""
-    joint_confidence: Array
-    """(N, 16) float32 of MANO's joints."""
 
     @classmethod
     def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
@@ -82,7 +80,6 @@ def place(
         vertices_cam_m=_without(lost, placed.before_camera(prediction.vertices_m)),
         joints_px=_without(lost, placed.pixels(joints)),
         truth_cam_m=np.stack([_truth(row) for row in rows]),
-        joint_confidence=prediction.joint_confidence.numpy(),
     )
 
 

@@ -40,7 +40,8 @@ class PlacedHand:
     joints_px: Array
     """(21, 2) projections of joints_cam_m."""
     crop_camera: Array
-    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's own, whatever placed the hand; that of the keypoints for a fit."""
+    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's own, whatever placed the hand; for a fit that of
+    the keypoints."""
     joint_confidence: Array
     """(16,) mean probability of the pose tokens, for each MANO joint weighted by their influence on it; NaN for a
     fitted hand, which is not made of tokens."""

@@ -137,12 +137,13 @@ def _hypotheses(model: str, recipe: Recipe, set_name: str, set_uri: str, progres
 
 def _hands(workspace: Workspace, wanted: RowPlan, benchmark: str, model: str, progress: Progress) -> dict[str, float]:
     """The numbers of `maskhand evaluate`; PCK in percent; `T1/...` are those of another number of iterations."""
+    from maskhand.models.estimators import predictor
     from maskhand.tables.rows import paper_table
 
     recipe = wanted.recipe
     metrics = paper_table(wanted.table).metrics_of(wanted.row)
     others = {int(found[1]) for metric in metrics if (found := AT_ITERATIONS.match(metric))}
-    own = recipe.sampler.iterations
+    samplers = {t: recipe.sampler.model_copy(update={"iterations": t}) for t in others}
     result = measure_set(
         workspace,
         load_model(model),
@@ -150,12 +151,12 @@ def _hands(workspace: Workspace, wanted: RowPlan, benchmark: str, model: str, pr
         progress,
         baseline=training_mean_pose(workspace, recipe) if BELOW_MEAN_POSE in metrics else None,
         recipe=recipe,
-        iterations=sorted({own, *others}),
+        samplers=[*samplers.values(), recipe.sampler],
     )
-    by_iterations = {row.iterations: _in_percent(row.metrics) for row in result.rows}
-    mine = dict(by_iterations[own])
-    for iterations in others:
-        mine |= {f"T{iterations}/{metric}": value for metric, value in by_iterations[iterations].items()}
+    mine = _in_percent(result.best.metrics)
+    for iterations, sampler in samplers.items():
+        there = result.row(predictor(recipe, sampler).name).metrics
+        mine |= {f"T{iterations}/{metric}": value for metric, value in _in_percent(there).items()}
     if result.baseline is not None:
         mine[BELOW_MEAN_POSE] = 100 * (1 - mine["pa_mpjpe_mm"] / result.baseline.metrics["pa_mpjpe_mm"])
     return mine

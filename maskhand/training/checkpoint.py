@@ -26,7 +26,7 @@ _READ: dict[Kind, tuple[str, ...]] = {
     "tokenizer": ("seed", "data.mocap", "tokenizer", "tokenizer_training", *_ENGINE),
     "transformer": (
         "seed", "data.train", "data.caption", "data.crop_px", "data.box_scale", "data.keypoints",
-        "data.augment", "data.lanes", "tokenizer", "model", "training", *_ENGINE, "engine.precision",
+        "data.augment", "data.lanes", "data.held_out", "tokenizer", "model", "training", *_ENGINE, "engine.precision",
     ),
 }  # fmt: skip
 """Keys and sections of a recipe that decide the weights. A run can be resumed only by as many ranks, with the same ZeRO
