@@ -41,6 +41,7 @@ from maskhand.shards import mixture
 from maskhand.shards.codec import encode_sample
 from maskhand.shards.layout import IMAGES, keypoint_part, manifest_uri, shard_name
 from maskhand.shards.manifest import Manifest, entries_and_rejects
+from maskhand.shards.mano_entry import mano_entry
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.writer import write_shard
@@ -124,16 +125,7 @@ def _keypoints(rows: list[ShardSample]) -> list[dict[str, np.ndarray]]:
 def _mano(rows: list[ShardSample]) -> list[dict[str, np.ndarray]]:
     poses = [r.sample.mano for r in rows]
     return [
-        {
-            "pose_aa": p.pose_aa,
-            "betas": p.betas,
-            "transl_cam_m": p.transl_cam_m,
-            "mirrored": np.array(r.sample.side == "left"),
-            "source": np.array("annotated"),
-            "residual_mm": np.array(1.0, np.float32),
-            "residual_px": np.array(1.0, np.float32),
-            "ok": np.array(True),
-        }
+        mano_entry(p, "annotated", mirrored=r.sample.side == "left", residual_mm=1.0, residual_px=1.0)
         for r, p in zip(rows, poses, strict=True)
         if p is not None
     ]

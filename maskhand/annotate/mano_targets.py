@@ -5,7 +5,8 @@ translation (-x, y, z), with `mirrored` set), absolute axis-angle (flat hand = 0
 
 Annotated parameters are posed with the hand model in use and their 21 joints, with the fingertip vertices of the data
 set's card, are compared with the annotated joints. Hands without parameters, or with parameters too far off, are fitted
-to their 3D joints or 2D keypoints (`annotate.fit`); a fit says how far off it is and if it is good.
+to their 3D joints or 2D keypoints (`annotate.fit`); a fit says how far off it is, what it was made from, and what is
+wrong with it, if anything.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.sample import HandPose, HandSample, SampleError
 from maskhand.shards.layout import IMAGES, MANO, TargetSource
 from maskhand.shards.manifest import Manifest, read_manifest
+from maskhand.shards.mano_entry import mano_entry
 from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
@@ -37,7 +39,7 @@ Entry = dict[str, Array] | SampleError
 MAX_RESIDUAL_MM = 10.0
 """Default limit of the mean joint distance. Data sets whose joints were made with MANO stay below 1; fits to
 independent joints (InterHand2.6M) are a few millimetres off where they are good and up to 42 where they are not."""
-VERSION = "5"
+VERSION = "6"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class AnnotateMano:
     """The same for left hands, where they differ from right ones."""
 
     def __call__(self, samples: list[ShardSample]) -> list[Entry]:
-        """Per sample the arrays of `_entry`, or why it has none, in order.
+        """Per sample the arrays of `mano_entry`, or why it has none, in order.
 
         Residuals are the mean distance of the valid annotated joints, NaN where there is none to compare with.
         """
@@ -71,7 +73,7 @@ class AnnotateMano:
         residuals_mm = dict(zip(poses, self._residuals_mm(hands, poses, tips), strict=True))
         far_off = {k for k, mm in residuals_mm.items() if mm > self.max_residual_mm}
         entries: dict[int, Entry] = {
-            k: _entry(hands[k], ManoTarget(pose, residuals_mm[k], float("nan"), ok=True), "annotated")
+            k: mano_entry(pose, "annotated", mirrored=hands[k].side == "left", residual_mm=residuals_mm[k])
             for k, pose in poses.items()
             if k not in far_off
         }
@@ -133,18 +135,16 @@ def _nothing_to_fit(hand: HandSample) -> SampleError:
 
 
 def _entry(hand: HandSample, target: ManoTarget, source: TargetSource) -> Entry:
-    """`pose_aa` (16, 3), `betas` (10,), `transl_cam_m` (3,); scalars `residual_mm`, `residual_px`, `ok`, `mirrored`,
-    `source`."""
-    return {
-        "pose_aa": target.pose.pose_aa,
-        "betas": target.pose.betas,
-        "transl_cam_m": target.pose.transl_cam_m,
-        "residual_mm": np.array(target.residual_mm, np.float32),
-        "residual_px": np.array(target.residual_px, np.float32),
-        "ok": np.array(target.ok),
-        "mirrored": np.array(hand.side == "left"),
-        "source": np.array(source),
-    }
+    return mano_entry(
+        target.pose,
+        source,
+        mirrored=hand.side == "left",
+        fault=target.fault,
+        residual_mm=target.residual_mm,
+        residual_px=target.residual_px,
+        joints_seen=target.evidence.joints,
+        fingers_seen=target.evidence.fingers,
+    )
 
 
 def right_hand_form(hand: HandSample) -> HandPose:

@@ -1,7 +1,7 @@
 """Pseudo ground truth: a model's predictions as the `mano` part of a set on which nobody annotated hands (paper B).
 
-Entries have the fields of `annotate.mano_targets` with `source` predicted. A hand whose 2D keypoints were not found is
-kept with `ok` false: nothing learns from it. Residuals are unknown.
+Entries have `source` predicted. A hand whose 2D keypoints were not found is kept with the fault `not_seen`: nothing
+learns from it. Residuals are unknown.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from maskhand.loading.loader import eval_rows
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.sampling import predict
 from maskhand.placement import place_hands
-from maskhand.sample import SampleError
+from maskhand.sample import HandPose, SampleError
 from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.shards.manifest import Manifest
+from maskhand.shards.mano_entry import mano_entry
 from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
@@ -92,13 +93,9 @@ def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[dict[str,
 
 
 def _entry(hands: HandPrediction, transl: np.ndarray, k: int, seen: bool, mirrored: bool) -> dict[str, np.ndarray]:
-    return {
-        "pose_aa": matrix_to_axis_angle(hands.rotmats[k].double()).float().numpy(),
-        "betas": hands.betas[k].numpy().astype(np.float32),
-        "transl_cam_m": transl[k].astype(np.float32),
-        "residual_mm": np.array(np.nan, np.float32),
-        "residual_px": np.array(np.nan, np.float32),
-        "ok": np.array(seen),
-        "mirrored": np.array(mirrored),
-        "source": np.array("predicted"),
-    }
+    pose = HandPose(
+        matrix_to_axis_angle(hands.rotmats[k].double()).float().numpy(),
+        hands.betas[k].numpy().astype(np.float32),
+        transl[k].astype(np.float32),
+    )
+    return mano_entry(pose, "predicted", mirrored=mirrored, fault="" if seen else "not_seen")

@@ -125,7 +125,7 @@ def _mesh(row: ShardSample, crop: Array, tile_from_image: Array) -> Tile:
 def _told(target: Target, color_name: str) -> str:
     residuals = ((target.residual_mm, "mm"), (target.residual_px, "px"))
     off = [f"{value:.1f} {unit}" for value, unit in residuals if not math.isnan(value)]
-    return ", ".join([f"{target.source} ({color_name})", *off, *(() if target.ok else ("BAD",))])
+    return ", ".join([f"{target.source} ({color_name})", *off, *((f"BAD: {target.fault}",) if target.fault else ())])
 
 
 def _wrapped(*lines: str) -> str:

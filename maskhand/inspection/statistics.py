@@ -14,7 +14,7 @@ from maskhand.conventions import MANO_16, NUM_BETAS, NUM_JOINTS, Side
 from maskhand.inspection.spread import Histogram, Moments, Quantiles, RotationSpread
 from maskhand.inspection.targets import Target, target_of
 from maskhand.sample import HandSample
-from maskhand.shards.layout import IMAGES, TargetSource
+from maskhand.shards.layout import IMAGES, TargetFault, TargetSource
 from maskhand.shards.manifest import Manifest
 from maskhand.shards.reader import ShardSample, ShardSet
 
@@ -75,7 +75,9 @@ class SetStatistics:
     targets: Mapping[TargetSource, int]
     """Source of the MANO parameters -> samples."""
     good_targets: int
-    """Those to learn from: parameters whose residual is within the limit."""
+    """Those to learn from."""
+    bad_targets: Mapping[TargetFault, int]
+    """Fault -> the others."""
     residual_mm: Mapping[TargetSource, Quantiles]
     """Mean distance to the annotated 3D joints; predicted targets have none."""
     residual_px: Mapping[TargetSource, Quantiles]
@@ -98,7 +100,7 @@ class Tally:
     sides: Counter[Side] = field(default_factory=Counter)
     coverage: Counter[str] = field(default_factory=Counter)
     targets: Counter[TargetSource] = field(default_factory=Counter)
-    good: int = 0
+    faults: Counter[TargetFault] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._joints_2d, self._joints_3d = (Histogram(-0.5, NUM_JOINTS + 0.5, bins=NUM_JOINTS + 1) for _ in range(2))
@@ -145,8 +147,8 @@ class Tally:
             mine = [target for target in targets if target.source == source]
             self._residual_mm[source].add([target.residual_mm for target in mine])
             self._residual_px[source].add([target.residual_px for target in mine])
-        good = [target.pose for target in targets if target.ok]
-        self.good += len(good)
+        self.faults.update(target.fault for target in targets)
+        good = [target.pose for target in targets if not target.fault]
         if good:
             self._pose.add(np.stack([pose.pose_aa for pose in good]).astype(np.float64))
             self._betas.add(np.stack([pose.betas for pose in good]).astype(np.float64))
@@ -172,7 +174,8 @@ class Tally:
             box_px=self._box.quantiles(),
             detected_conf={part: histogram.quantiles() for part, histogram in self._detected.items()},
             targets=dict(sorted(self.targets.items())),
-            good_targets=self.good,
+            good_targets=self.faults[""],
+            bad_targets={fault: number for fault, number in sorted(self.faults.items()) if fault},
             residual_mm={source: self._residual_mm[source].quantiles() for source in sorted(self.targets)},
             residual_px={source: self._residual_px[source].quantiles() for source in sorted(self.targets)},
             pose_spread_deg=dict(zip(MANO_16, self._pose.degrees(), strict=False)),

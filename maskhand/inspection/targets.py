@@ -14,7 +14,7 @@ from maskhand.conventions import MIRROR_POINT
 from maskhand.hand.camera import assumed_camera
 from maskhand.hand.layer import ManoLayer
 from maskhand.sample import HandPose
-from maskhand.shards.layout import MANO, TargetSource
+from maskhand.shards.layout import MANO, ShardError, TargetFault, TargetSource
 from maskhand.shards.reader import ShardSample
 
 Array = np.ndarray
@@ -26,8 +26,8 @@ class Target:
 
     pose: HandPose
     source: TargetSource
-    ok: bool
-    """Good enough to learn from; annotated parameters without a sidecar are believed."""
+    fault: TargetFault
+    """Why nothing learns from it; empty when it is good. Annotated parameters without a sidecar are believed."""
     residual_mm: float
     """NaN where there is nothing to compare with."""
     residual_px: float
@@ -46,15 +46,24 @@ class Mesh:
 
 
 def target_of(row: ShardSample) -> Target | None:
-    """The sidecar's target where the part was read, else the annotated parameters; None without either."""
+    """The sidecar's target where the part was read, else the annotated parameters; None without either.
+
+    Raises ShardError for an entry of an earlier version.
+    """
     if MANO not in row.sidecars:
-        return None if row.sample.mano is None else Target(right_hand_form(row.sample), "annotated", True, *_UNKNOWN)
+        return None if row.sample.mano is None else Target(right_hand_form(row.sample), "annotated", "", *_UNKNOWN)
     entry = row.sidecars[MANO]
     if entry is None:
         return None
+    if "fault" not in entry:
+        raise ShardError(
+            f"{row.sample.key}: its MANO target lacks the field fault, as those of earlier versions do; make the part "
+            "again with `maskhand annotate mano SET --rebuild`"
+        )
     pose = HandPose(entry["pose_aa"], entry["betas"], entry["transl_cam_m"])
     residuals = float(entry["residual_mm"]), float(entry["residual_px"])
-    return Target(pose, cast(TargetSource, str(entry["source"])), bool(entry["ok"]), *residuals)
+    source, fault = cast(TargetSource, str(entry["source"])), cast(TargetFault, str(entry["fault"]))
+    return Target(pose, source, fault, *residuals)
 
 
 def mesh_of(row: ShardSample, target: Target | None) -> Mesh | None:

@@ -92,7 +92,7 @@ def stack_labels(samples: Sequence[HandSample], keypoints: Sequence[Sidecar], ma
 
 
 def good_target(entry: Sidecar) -> Sidecar:
-    """The entry of a `mano` sidecar to learn from: None in the place of a fit that its residual calls bad."""
+    """The entry of a `mano` sidecar to learn from: None in the place of one with a fault."""
     return entry if entry is not None and bool(entry["ok"]) else None
 
 

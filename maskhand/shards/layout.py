@@ -18,6 +18,11 @@ MANO = "mano"
 TargetSource = Literal["annotated", "fitted", "predicted"]
 """Where the `source` of a MANO target says that its parameters come from: the data set, its joints, or a model."""
 
+TargetFault = Literal["", "few_fingers", "too_small", "far_off", "strange_shape", "not_finite", "not_seen"]
+"""The `fault` of a MANO target, for which nothing learns from it; empty when it is good. Of fits: too few fingers were
+observed, the hand is too small, the fit is too far from what was observed, its shape or its numbers are impossible; of
+predictions: no keypoint of the hand was found."""
+
 MANIFEST = "manifest.json"
 
 

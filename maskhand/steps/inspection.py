@@ -110,6 +110,7 @@ def _targets(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         return []
     rows = [("MANO targets", ", ".join(f"{source} {n:,}" for source, n in facts["targets"].items()))]
     rows.append(("good MANO targets", _share(facts["good_targets"], total)))
+    rows += [(f"bad MANO targets, {fault}", _share(number, total)) for fault, number in facts["bad_targets"].items()]
     for source in facts["targets"]:
         rows.append((f"residual mm, {source}", _quantiles(facts["residual_mm"][source], 2)))
         rows.append((f"residual px, {source}", _quantiles(facts["residual_px"][source], 2)))

@@ -29,9 +29,10 @@ from scipy.spatial.transform import Rotation
 from maskhand import storage
 from maskhand.hand.anatomy import pose_table, respect_limits, to_axis_angle
 from maskhand.hand.model_file import default_hand_path, load_hand_model
-from maskhand.sample import SampleError
+from maskhand.sample import HandPose, SampleError
 from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import Manifest
+from maskhand.shards.mano_entry import mano_entry
 from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
@@ -46,6 +47,8 @@ Progress = Callable[[int, int], None]
 
 FORMAT_VERSION = 1
 """Raise it when the pictures or poses of a seed change."""
+TARGETS_VERSION = "2"
+"""Raise it when the entries of the targets change."""
 FOLDER = "asl_alphabet_train/asl_alphabet_train"
 POSES, RECORD = "poses.npz", "letters.json"
 
@@ -144,13 +147,8 @@ class RenderedPoses:
     def _entry(self, key: str, path: str) -> dict[str, np.ndarray] | SampleError:
         if path not in self.poses:
             return SampleError("no_mano", f"{key}: {path} is not in {POSES}")
-        return {name: np.asarray(value, np.float32) for name, value in self.poses[path].items()} | {
-            "residual_mm": np.array(0.0, np.float32),
-            "residual_px": np.array(0.0, np.float32),
-            "ok": np.array(True),
-            "mirrored": np.array(False),
-            "source": np.array("annotated"),
-        }
+        pose = HandPose(**{name: np.asarray(value, np.float32) for name, value in self.poses[path].items()})
+        return mano_entry(pose, "annotated", mirrored=False, residual_mm=0.0, residual_px=0.0)
 
 
 def annotate_rendered(
@@ -162,7 +160,7 @@ def annotate_rendered(
         columns = {name: file[name] for name in file.files}
     paths = columns.pop("path")
     poses = {str(p): {name: column[k] for name, column in columns.items()} for k, p in enumerate(paths)}
-    annotator = Annotator("rendered-poses", str(FORMAT_VERSION), request)
+    annotator = Annotator("rendered-poses", TARGETS_VERSION, request)
     return build_sidecar(
         set_uri, MANO, annotator, RenderedPoses(poses), mapper=mapper, rebuild=rebuild, on_shard=on_shard
     )

@@ -108,7 +108,7 @@ def test_statistics_are_those_of_all_samples(shard_set: tuple[str, list[HandSamp
     assert found.parts[MANO].rejects == {"no_mano": 1}
     assert found.residual_mm["annotated"].max < 0.5 and found.residual_px["fitted"].count == 1
     good = [e for row in ShardSet.open(uri, [MANO]) if (e := row.sidecars[MANO]) is not None and e["ok"]]
-    assert found.good_targets == len(good)
+    assert found.good_targets == len(good) == 7 and found.bad_targets == {"few_fingers": 1}
     np.testing.assert_allclose(found.betas_std, np.std([e["betas"] for e in good], axis=0), rtol=1e-5)
 
 

@@ -17,11 +17,12 @@ from maskhand.evaluation.mean_pose import mean_pose_of_sets
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path
 from maskhand.hand.rotations import axis_angle_to_matrix
+from maskhand.loading.labels import good_target
 from maskhand.loading.loader import eval_range
 from maskhand.loading.poses import read_mano_poses
 from maskhand.recipe_files import load_recipe
 from maskhand.sample import Camera, HandPose, SampleError
-from maskhand.shards.layout import ShardError
+from maskhand.shards.layout import MANO, ShardError
 from maskhand.shards.reader import ShardSample, ShardSet
 
 
@@ -101,7 +102,68 @@ def test_bad_fits_are_kept_but_flagged():
     ]
     entries = _annotate()(_rows(samples))
     assert [bool(e["ok"]) for e in entries] == [False] * 4
+    assert [str(e["fault"]) for e in entries] == ["strange_shape", "far_off", "too_small", "far_off"]
     assert all(np.isfinite(e["pose_aa"]).all() and np.isfinite(e["betas"]).all() for e in entries)
+
+
+def _seen(sample, joints, in_3d):
+    """The sample with only these joints annotated, in space or in the picture."""
+    seen = np.isin(np.arange(21), joints)
+    if in_3d:
+        return dataclasses.replace(sample, joints_3d_valid=seen)
+    return dataclasses.replace(sample, joints_cam_m=None, joints_3d_valid=None, joints_2d_conf=seen.astype(np.float32))
+
+
+def _shrunk(sample, box_px):
+    """The hand seen from so far away that the longer side of its keypoints' box is `box_px`."""
+    scale = box_px / np.ptp(sample.joints_2d_px, axis=0).max()
+    K = sample.camera.K_px * [[scale], [scale], [1]]
+    return dataclasses.replace(
+        sample, joints_cam_m=None, joints_3d_valid=None, joints_2d_px=sample.joints_2d_px * scale, camera=Camera(K)
+    )
+
+
+@pytest.mark.parametrize("in_3d", [True, False])
+def test_a_fit_is_good_only_when_every_finger_was_seen(in_3d):
+    """A glove of which 8 joints were seen is met to a tenth of a pixel, with the other fingers anywhere."""
+    (sample,), _ = _possible_samples(1, ("right",))
+    two_fingers, four_fingers = range(9), range(17)
+    two_of_each = [2, 4, 5, 7, 9, 11, 14, 16, 17, 20]
+    parts = (two_fingers, four_fingers, two_of_each, range(21))
+    entries = _annotate()(_rows([_seen(sample, joints, in_3d) for joints in parts]))
+    assert all(e["residual_mm" if in_3d else "residual_px"] < 1 for e in entries)
+    assert [str(e["fault"]) for e in entries] == ["few_fingers", "few_fingers", "", ""]
+    assert [bool(e["ok"]) for e in entries] == [False, False, True, True]
+    assert [(int(e["joints_seen"]), int(e["fingers_seen"])) for e in entries] == [(9, 2), (17, 4), (10, 5), (21, 5)]
+
+
+def test_joints_of_little_confidence_were_not_seen():
+    (sample,), _ = _possible_samples(1, ("right",))
+    doubtful = np.where(np.arange(21) < 13, 1.0, 0.1).astype(np.float32)
+    flat = dataclasses.replace(sample, joints_cam_m=None, joints_3d_valid=None, joints_2d_conf=doubtful)
+    (entry,) = _annotate()(_rows([flat]))
+    assert (int(entry["joints_seen"]), str(entry["fault"])) == (13, "few_fingers")
+
+
+def test_a_hand_of_a_few_pixels_is_no_target():
+    (sample,), _ = _possible_samples(1, ("right",))
+    small, large = _annotate()(_rows([_shrunk(sample, 17), _shrunk(sample, 50)]))
+    assert small["residual_px"] < 0.5 and (str(small["fault"]), bool(small["ok"])) == ("too_small", False)
+    assert (str(large["fault"]), bool(large["ok"])) == ("", True)
+
+
+def test_a_finger_that_nobody_saw_is_taught_to_nobody(tmp_path):
+    """The loader gives no MANO target, and so no cross-entropy, for a hand of which a part was observed."""
+    samples, _ = _possible_samples(3, ("right",))
+    samples[1] = _seen(samples[1], range(13), in_3d=True)
+    uri = str(tmp_path / "set")
+    write_set(uri, [dataclasses.replace(s, key=f"fit-{k}") for k, s in enumerate(samples)])
+    assert annotate_mano(uri).count == 3
+    entries = [row.sidecars[MANO] for row in ShardSet.open(uri, [MANO])]
+    faults = [str(entry["fault"]) for entry in entries]
+    assert sorted(faults) == ["", "", "few_fingers"]
+    assert [good_target(entry) is None for entry in entries] == [fault == "few_fingers" for fault in faults]
+    assert len(read_mano_poses(uri)) == 2
 
 
 def test_tips_that_are_no_vertices_only_guide_a_fit():

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from maskhand.annotate.fit.evidence import Evidence
 from maskhand.annotate.fit.fitter import Fits, ManoFitter
 from maskhand.annotate.fit.observed import Observed, no_relative
 from maskhand.conventions import FINGERTIPS, MIRROR_POINT, NUM_JOINTS
 from maskhand.hand.camera import assumed_camera
 from maskhand.sample import HandPose, HandSample
+from maskhand.shards.layout import TargetFault
 
 Array = NDArray[np.float64]
 
@@ -22,8 +24,10 @@ FOREIGN_TIP_WEIGHT = 0.1
 """Of tips that are no vertices of the model: they bend the last joint, but a few millimetres beside it."""
 MAX_RESIDUAL_OF_HAND = 0.05
 """A good 2D fit's mean distance, in sides of the keypoints' box (PCK's strictest threshold)."""
-MIN_HAND_PX = 10.0
-"""Smaller hands, or keypoints all in one place, show no pose."""
+MIN_HAND_PX = 24.0
+"""Longer side of the keypoints' box; smaller hands show no pose, however near a fit comes to their few pixels."""
+MIN_FINGERS = 5
+"""Fingers that must be seen (`Evidence`): of a finger that nobody saw, the prior alone makes up the pose."""
 MAX_BETA = 3.0
 """A good fit's largest shape coefficient (HaMeR's limit); what was observed needs a stranger hand than that."""
 
@@ -37,8 +41,10 @@ class ManoTarget:
     """Mean distance to the annotated 3D joints; NaN where there is none or keypoints were fitted."""
     residual_px: float
     """Mean distance to the keypoints in the stored picture; NaN unless they were fitted."""
-    ok: bool
-    """Good enough to learn from."""
+    evidence: Evidence
+    """What was fitted to."""
+    fault: TargetFault
+    """Why it is not good enough to learn from; empty when it is."""
 
 
 def fit_hands(
@@ -46,33 +52,43 @@ def fit_hands(
 ) -> list[ManoTarget | None]:
     """Fit all hands together; None where fewer than MIN_OBSERVED joints are annotated.
 
+    What was not observed is as the prior has it: `fault` tells which fits know too little, or fit too badly.
     A sample with enough 3D joints is fitted to those, another one to its keypoints, under HaMeR's focal length where
     the camera is unknown: the depth of such a fit is that of a telephoto lens. `tips_are_vertices`: are the annotated
     3D tips those of the fitter?
     """
-    rows = [_observe(hand, tips_are_vertices) for hand in hands]
+    rows = [_observe(hand) for hand in hands]
     seen = [k for k, row in enumerate(rows) if row is not None]
     if not seen:
         return [None] * len(hands)
     columns = zip(*(row for row in rows if row is not None), strict=True)
     joints, weight_3d, keypoints, weight_2d, K_px = (np.stack(column) for column in columns)
+    # exactly one of the weights says something about each hand
+    evidence = [Evidence.of(weight) for weight in weight_3d + weight_2d]
+    if not tips_are_vertices:
+        weight_3d[:, list(FINGERTIPS)] *= FOREIGN_TIP_WEIGHT
     fits = fitter.fit(Observed(joints, weight_3d, keypoints, weight_2d, K_px, *no_relative(len(seen))))
     answers: list[ManoTarget | None] = [None] * len(hands)
     for place, k in enumerate(seen):
-        answers[k] = _target(fits, place, max_residual_mm)
+        answers[k] = _target(fits, place, evidence[place], max_residual_mm)
     return answers
 
 
-def _target(fits: Fits, k: int, max_residual_mm: float) -> ManoTarget:
+def _target(fits: Fits, k: int, evidence: Evidence, max_residual_mm: float) -> ManoTarget:
     mm, px, hand_px = float(fits.residual_mm[k]), float(fits.residual_px[k]), float(fits.hand_px[k])
     pose = HandPose(*(v[k].astype(np.float32) for v in (fits.pose_aa, fits.betas, fits.transl_cam_m)))
-    finite = all(np.isfinite(v).all() for v in (pose.pose_aa, pose.betas, pose.transl_cam_m))
-    in_picture = np.isnan(px) or (hand_px >= MIN_HAND_PX and px <= MAX_RESIDUAL_OF_HAND * hand_px)
-    in_space = np.isnan(mm) or mm <= max_residual_mm
-    return ManoTarget(pose, mm, px, bool(finite and in_picture and in_space and np.abs(pose.betas).max() <= MAX_BETA))
+    in_picture = not np.isnan(px)
+    faults: dict[TargetFault, bool] = {
+        "not_finite": not all(np.isfinite(v).all() for v in (pose.pose_aa, pose.betas, pose.transl_cam_m)),
+        "few_fingers": evidence.fingers < MIN_FINGERS,
+        "too_small": in_picture and hand_px < MIN_HAND_PX,
+        "far_off": px > MAX_RESIDUAL_OF_HAND * hand_px or mm > max_residual_mm,
+        "strange_shape": bool(np.abs(pose.betas).max() > MAX_BETA),
+    }
+    return ManoTarget(pose, mm, px, evidence, next((fault for fault, found in faults.items() if found), ""))
 
 
-def _observe(hand: HandSample, tips_are_vertices: bool) -> tuple[Array, Array, Array, Array, Array] | None:
+def _observe(hand: HandSample) -> tuple[Array, Array, Array, Array, Array] | None:
     """One row of `Observed`, mirrored if it is a left hand."""
     joints, weight_3d = np.zeros((NUM_JOINTS, 3)), np.zeros(NUM_JOINTS)
     keypoints, weight_2d = np.zeros((NUM_JOINTS, 2)), np.zeros(NUM_JOINTS)
@@ -84,8 +100,6 @@ def _observe(hand: HandSample, tips_are_vertices: bool) -> tuple[Array, Array, A
         weight_2d = np.ones(NUM_JOINTS) if hand.joints_2d_conf is None else hand.joints_2d_conf.astype(np.float64)
     if (weight_3d > 0).sum() >= MIN_OBSERVED:
         weight_2d = np.zeros(NUM_JOINTS)
-        if not tips_are_vertices:
-            weight_3d[list(FINGERTIPS)] *= FOREIGN_TIP_WEIGHT
     elif (weight_2d > 0).sum() >= MIN_OBSERVED:
         weight_3d = np.zeros(NUM_JOINTS)
     else:
