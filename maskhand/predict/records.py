@@ -50,7 +50,7 @@ class Hypothesis(PlacedHand):
     drawn: int
     """How many of the draws gave this very string of tokens."""
     score: float
-    """Minus the mean distance of its joints from those of all other draws, wrists together, millimetres."""
+    """Minus its distance from the middle of all draws, after alignment, millimetres (`models/consensus.py`)."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class PredictedHand(PlacedHand):
     crop_from_image: Array
     """(2, 3) affine from the (mirrored, if left) photo to the crop."""
     hypotheses: tuple[Hypothesis, ...] = ()
-    """Different ones among those asked for, the one in the midst of the others first."""
+    """Different ones among those asked for, nearest to their middle first."""
 
     @property
     def joint_spread_m(self) -> Array:
