@@ -118,5 +118,5 @@ class HandPrediction(_Movable):
     log_probability: Tensor
     """(B,) mean log confidence over tokens."""
     score: Tensor
-    """(B,) ranks hypotheses: minus the mean distance of a hand's joints from those of the others that were drawn for
-    its picture, wrists together, millimetres; 0 for a hand alone."""
+    """(B,) ranks hypotheses: minus the distance of a hand from the middle of all that were drawn for its picture, after
+    alignment, millimetres (`models/consensus.py`); 0 for a hand alone."""

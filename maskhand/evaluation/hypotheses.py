@@ -1,9 +1,9 @@
 """Several drawn hands for one picture against the truth: the best of them, and what can be chosen without knowing it.
 
 `best` is the literature's protocol for methods that draw (the smallest error among N hands): the truth chooses, so it
-falls with N whatever the model. `by_score` is what `predict` puts first, the medoid of the draws; `by_log_probability`
-the hand whose tokens were the most probable when fixed; `mean` the mean of the draws' joints, wrists together, which is
-no hand of the model's any more.
+falls with N whatever the model. `by_score` is what `predict` puts first, the draw nearest to their middle;
+`by_log_probability` the hand whose tokens were the most probable when fixed; `mean` the middle itself, the mean of the
+joints in the hands' own frames, which is no draw any more.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from maskhand.evaluation.metrics.alignment import distances, procrustes_align
 from maskhand.evaluation.metrics.samples import MIN_ALIGNED
 from maskhand.evaluation.predictions import with_tips
 from maskhand.loading.loader import EvalRows, eval_range
+from maskhand.models.consensus import mean_hand
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context
 from maskhand.models.sampling import hypothesis_sampler, sample
@@ -129,7 +130,8 @@ def _drawn_errors(
     truth = ground_truth(rows.hands, rows.samples, model.mano)
     names = [tips[row.sample.side] for row in rows.samples for _ in range(count)]
     joints = with_tips(drawn.joints_m, drawn.vertices_m, names).double().numpy()
-    joints = (joints - joints[:, :1]).reshape(-1, count, *joints.shape[1:])[usable]
+    joints = joints.reshape(-1, count, *joints.shape[1:])[usable]
+    rotmats = drawn.rotmats.double().unflatten(0, (-1, count))[torch.from_numpy(usable)]
     true, valid = truth.joints_m.double().numpy()[usable], truth.joints_valid.numpy()[usable]
 
     def error_mm(guess: Array) -> Array:
@@ -140,6 +142,6 @@ def _drawn_errors(
     by_picture = (drawn.score, drawn.log_probability)
     return DrawnErrors(
         error_mm(joints.reshape(-1, *joints.shape[2:])).reshape(-1, count),
-        error_mm(joints.mean(1)),
+        error_mm(mean_hand(rotmats, torch.from_numpy(joints)).numpy()),
         *(values.double().numpy().reshape(-1, count)[usable] for values in by_picture),
     )

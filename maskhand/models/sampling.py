@@ -16,6 +16,7 @@ from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.config import SamplerConfig
 from maskhand.conventions import NUM_JOINTS
 from maskhand.hand.camera import project_crop
+from maskhand.models.consensus import consensus
 from maskhand.models.influence import joint_from_tokens
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context, HandNetwork
@@ -121,20 +122,6 @@ def hypothesis_sampler(sampler: SamplerConfig) -> SamplerConfig:
     return sampler.model_copy(update={"temperature": sampler.temperature or 1.0, "decode": "codes"})
 
 
-def consensus(joints_m: Tensor) -> Tensor:
-    """(B, H, 21, 3) joints of H hands for each of B pictures -> (B, H) minus the mean distance from the other hands.
-
-    Millimetres, wrists together; 0 for a hand alone. Of the scores that were measured it orders the errors within a
-    picture best, see docs/method.md: the probabilities of tokens "when fixed" depend on the order of fixing.
-    """
-    relative = joints_m - joints_m[:, :, :1]
-    hands = relative.shape[1]
-    distance = relative.new_zeros(len(relative), hands, hands)
-    for joint in relative.unbind(2):
-        distance += torch.cdist(joint, joint, compute_mode="donot_use_mm_for_euclid_dist")
-    return -1e3 * distance.sum(2) / (max(1, hands - 1) * relative.shape[2])
-
-
 def _prediction(
     model: HandNetwork, rotmats: Tensor, betas: Tensor, placement: Tensor, tokens: PoseTokens, hypotheses: int
 ) -> HandPrediction:
@@ -150,7 +137,7 @@ def _prediction(
         tokens=tokens,
         joint_confidence=tokens.confidence @ joint_from_tokens(model.tokenizer.influence),
         log_probability=tokens.confidence.clamp_min(1e-12).log().mean(1),
-        score=consensus(mesh.joints_m.unflatten(0, (-1, hypotheses))).flatten(),
+        score=consensus(*(x.unflatten(0, (-1, hypotheses)) for x in (rotmats, mesh.joints_m))).flatten(),
     )
 
 

@@ -101,7 +101,7 @@ def predict_photo(
 def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Path, stem: str) -> list[Path]:
     sheet = out / f"{stem}_hypotheses.png"
     rows = [_hypothesis_row(image_rgb, hand, _name(k, hand)) for k, hand in enumerate(hands)]
-    headings = ("given 2D pose", "prediction", "hypotheses, the one amid the others first")
+    headings = ("given 2D pose", "prediction", "hypotheses, nearest to their middle first")
     storage.write_bytes_atomic(
         sheet,
         contact_sheet([tiles for tiles, _ in rows], [captions for _, captions in rows], headings, tile_px=TILE_PX),
@@ -140,7 +140,7 @@ def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[l
         apart_mm = 1e3 * np.linalg.norm(other.joints_cam_m - other.joints_cam_m[0] - own, axis=1).mean()
         tiles.append(drawn(other))
         captions.append(
-            f"{rank + 1} of {len(hand.hypotheses)}: {-other.score:.0f} mm from the others\n"
+            f"{rank + 1} of {len(hand.hypotheses)}: {-other.score:.0f} mm from the middle\n"
             f"{apart_mm:.0f} mm from the prediction"
         )
     return tiles, captions

@@ -60,7 +60,7 @@ class Hypothesis(PlacedHand):
     drawn: int
     """How many of the draws gave this very string of tokens."""
     score: float
-    """Minus the mean distance of its joints from those of all other draws, wrists together, millimetres."""
+    """Minus its distance from the middle of all draws, after alignment, millimetres (`models/consensus.py`)."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class PredictedHand(PlacedHand):
     hand_model: str
     """Digest of the hand model file."""
     hypotheses: tuple[Hypothesis, ...] = ()
-    """Different ones among those asked for, the one in the midst of the others first."""
+    """Different ones among those asked for, nearest to their middle first."""
 
     @property
     def is_guess(self) -> bool:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from model_parts import random_batch, small_model, small_recipe
+from model_parts import random_batch, random_poses, small_model, small_recipe
+from scipy.spatial.transform import Rotation
 
 from maskhand.config import SamplerConfig
+from maskhand.evaluation.metrics.alignment import distances, procrustes_align
 from maskhand.hand.layer import ManoLayer
+from maskhand.hand.rotations import axis_angle_to_matrix, random_rotations
 from maskhand.models import sampling
 from maskhand.models.build import build_model
-from maskhand.models.sampling import consensus, filter_logits, generate, predict, sample, schedule
+from maskhand.models.consensus import consensus
+from maskhand.models.sampling import filter_logits, generate, predict, sample, schedule
 from maskhand.models.vq_mano import VQMano
 
 
@@ -196,24 +201,30 @@ def test_hypotheses_are_sorted_varied_and_reproducible(model, batch) -> None:
     assert len({tuple(row) for row in first.tokens.ids[:8].tolist()}) > 1
     assert torch.equal(first.tokens.ids, again.tokens.ids)
     assert torch.allclose(first.log_probability, first.tokens.confidence.log().mean(1))
-    for picture in range(3):
-        joints = first.joints_m[8 * picture : 8 * picture + 8]
-        relative = joints - joints[:, :1]
-        apart_mm = [
-            1e3 * sum((a - b).norm(dim=-1).mean().item() for b in relative) / 7  # its distance from itself is 0
-            for a in relative
-        ]
-        assert torch.allclose(scores[picture], -torch.tensor(apart_mm), atol=1e-3)
+    by_picture = [x.view(3, 8, *x.shape[1:]) for x in (first.rotmats, first.joints_m)]
+    assert torch.allclose(scores, consensus(*by_picture), atol=1e-3)
 
 
-def test_the_order_of_hypotheses_does_not_depend_on_the_order_of_fixing() -> None:
-    """The same hands, fixed one way or another, are ranked alike: the outlier last, whatever its probability."""
-    joints = torch.zeros(1, 4, 21, 3)
-    joints[0, :, 1:, 0] = torch.tensor([0.01, 0.02, 0.022, 0.3])[:, None]
-    score = consensus(joints + torch.randn(1, 4, 1, 3))  # wherever the hands are
-    expected = [-(10 + 12 + 290) / 3, -(10 + 2 + 280) / 3, -(12 + 2 + 278) / 3, -(290 + 280 + 278) / 3]
-    assert torch.allclose(score[0], torch.tensor(expected) * 20 / 21, atol=1e-2)
-    assert consensus(joints[:, :1]).tolist() == [[0.0]]
+def test_the_score_is_the_aligned_distance_from_the_middle_of_the_draws() -> None:
+    """Whatever the order in which tokens were fixed; checked against scipy and the metric's own alignment."""
+    mano = ManoLayer.from_default()
+    rotmats = random_poses(6)
+    rotmats[5, 1:] = rotmats[5, 1:] @ axis_angle_to_matrix(torch.tensor([0.0, 0.0, -1.2]))  # an outlier
+    joints = mano(rotmats, torch.zeros(6, 10)).joints_m
+    score = consensus(rotmats[None], joints[None] + torch.randn(1, 6, 1, 3))[0]  # wherever the hands are
+    upright = [
+        Rotation.from_matrix(r[0].numpy()).inv().apply((j - j[0]).numpy()) for r, j in zip(rotmats, joints, strict=True)
+    ]
+    middle = np.mean(upright, axis=0)
+    for hand, value in zip(upright, score.tolist(), strict=True):
+        fitted = procrustes_align(hand[None], middle[None], np.ones((1, 21), bool), reflection=False)
+        assert -value == pytest.approx(1e3 * distances(fitted, middle[None]).mean(), rel=1e-4)
+    assert int(score.argmin()) == 5
+    turned = random_rotations(6)[:, None]
+    elsewhere = torch.cat([turned @ rotmats[:, :1], rotmats[:, 1:]], 1), (joints - joints[:, :1]) @ turned[:, 0].mT
+    again = consensus(*(x[None] for x in elsewhere))[0]
+    assert torch.allclose(again, score, atol=1e-3), "a whole hand may be turned: PA-MPJPE does not see it either"
+    assert consensus(rotmats[None, :1], joints[None, :1]).tolist() == [[0.0]]
 
 
 def test_hypotheses_compute_the_first_logits_once_per_picture(model, batch, monkeypatch) -> None:
