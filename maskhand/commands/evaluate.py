@@ -38,7 +38,8 @@ def evaluate(
     ] = [],  # noqa: B006
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Measure a model on held-out shard sets, at every T of evaluate.iterations, beside the mean pose."""
+    """Measure a model on held-out shard sets: the paper's procedure at every T of evaluate.iterations, the model's own
+    estimator, the mean pose."""
     from maskhand.progress import print_table
     from maskhand.steps import evaluate as step
 
