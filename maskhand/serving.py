@@ -2,7 +2,7 @@
 
     model = mlflow.pyfunc.load_model("models:/maskhand@champion")
     model.predict({"image": Path("photo.jpg").read_bytes()})     # a DataFrame, a row per hand
-    model.predict(pandas.DataFrame({"image": ["a.jpg", "b.png"]}), params={"vertices": True})
+    model.predict(pandas.DataFrame({"image": ["a.jpg", "b.png"]}), params={"vertices": True, "method": "refine"})
 
 Needs nothing from the workspace but the keypoint detector's files, which are fetched into `$MASKHAND_WORKSPACE/assets`.
 """
@@ -25,8 +25,10 @@ class HandPredictor(PythonModel):
 
     Rows: `input` (position of the picture), `hand` (0 = best detection), side, box_xyxy_px (4), pose_aa (16 x 3
     absolute MANO axis-angle, global orientation first), betas (10), transl_cam_m (3), joints_cam_m (21 x 3, OpenPose
-    order), joints_px (21 x 2), K_px (3 x 3, with an assumed focal length), joint_confidence (16),
-    log_probability; with the parameter `vertices` also vertices_cam_m (778 x 3).
+    order), joints_px (21 x 2), K_px (3 x 3, with an assumed focal length), p_within_10mm (21) and joint_error_mm (21)
+    after alignment (NaN where the model is not calibrated), guess (its keypoints were hardly seen); with the parameter
+    `vertices` also vertices_cam_m (778 x 3). The parameter `method` is `model`, the hands of this version's network,
+    or `fit` or `refine` as in `maskhand predict`.
     """
 
     def load_context(self, context: Any) -> None:
@@ -36,19 +38,33 @@ class HandPredictor(PythonModel):
         self._bundle = ModelBundle.load(context.artifacts["bundle"], device=accelerator())
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        from maskhand.predict import predict_hands
+        from maskhand.predict import METHODS, predict_hands
 
+        asked = params or {}
+        method = asked.get("method", "model")
+        if method not in METHODS:
+            raise ValueError(f"params: method is {method!r}; expected one of {', '.join(METHODS)}")
+        arrays = _ARRAYS + (("vertices_cam_m",) if asked.get("vertices") else ())
         rows = []
         for position, image in enumerate(model_input["image"]):
-            for rank, hand in enumerate(predict_hands(_decoded(image, position), self._bundle)):
-                row: dict[str, Any] = {"input": position, "hand": rank, "side": hand.side}
-                for name in _ARRAYS + (("vertices_cam_m",) if (params or {}).get("vertices") else ()):
-                    row[name] = np.asarray(getattr(hand, name), np.float64).tolist()
-                rows.append(row | {"log_probability": hand.log_probability})
-        return pd.DataFrame(rows, columns=None if rows else ["input", "hand", "side", *_ARRAYS, "log_probability"])
+            for rank, hand in enumerate(predict_hands(_decoded(image, position), self._bundle, method=method)):
+                row: dict[str, Any] = {"input": position, "hand": rank, "guess": hand.is_guess}
+                row["side"] = hand.side if hand.side_known else None
+                rows.append(row | {name: np.asarray(getattr(hand, name), np.float64).tolist() for name in arrays})
+        return pd.DataFrame(rows, columns=None if rows else ["input", "hand", "guess", "side", *arrays])
 
 
-_ARRAYS = ("box_xyxy_px", "pose_aa", "betas", "transl_cam_m", "joints_cam_m", "joints_px", "K_px", "joint_confidence")
+_ARRAYS = (
+    "box_xyxy_px",
+    "pose_aa",
+    "betas",
+    "transl_cam_m",
+    "joints_cam_m",
+    "joints_px",
+    "K_px",
+    "p_within_10mm",
+    "joint_error_mm",
+)
 
 
 def _decoded(image: Any, position: int) -> np.ndarray:

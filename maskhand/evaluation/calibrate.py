@@ -29,10 +29,9 @@ from maskhand.models.calibration import (
     Array,
     Calibration,
     Candidate,
-    Evidence,
     JointMap,
     MethodCalibration,
-    features,
+    draw_features,
 )
 from maskhand.models.confidence import DRAWS, SEED, drawn_joints, evidence_of
 from maskhand.models.estimators import candidates, predictor
@@ -80,7 +79,7 @@ class _Seen:
     """What was measured of one method."""
 
     errors_mm: list[Array]
-    evidence: list[Evidence]
+    features: list[Array]
 
 
 def calibrate(
@@ -124,7 +123,7 @@ def calibrate(
                 usable = valid & np.isfinite(compared).all((1, 2))[:, None]
                 error_m = aligned_errors(np.nan_to_num(compared), truth.joints_m.double().numpy(), usable)
                 seen[name].errors_mm.append(1e3 * error_m)
-                seen[name].evidence.append(evidence_of(drawn, joints))
+                seen[name].features.append(draw_features(evidence_of(drawn, joints)))
             done += len(rows.samples)
             hands[one.name] += int((valid.sum(1) > 0).sum())
             progress(done, most, f"held-out hands of {one.name}")
@@ -146,15 +145,14 @@ def calibrate(
     )
 
 
-def _joined(seen: _Seen) -> tuple[Array, Evidence]:
-    share, spread = (np.concatenate([getattr(e, name) for e in seen.evidence]) for name in ("share", "spread_mm"))
-    return np.concatenate(seen.errors_mm), Evidence(share, spread, DRAWS)
+def _joined(seen: _Seen) -> tuple[Array, Array]:
+    return np.concatenate(seen.errors_mm), np.concatenate(seen.features)
 
 
-def fit(error_mm: Array, evidence: Evidence) -> MethodCalibration:
-    """error_mm (N, 21) of reported hands, NaN where unknown, and the evidence beside them."""
-    known = np.isfinite(error_mm) & np.isfinite(evidence.spread_mm)
-    x = _design(features(evidence))[known]
+def fit(error_mm: Array, features: Array) -> MethodCalibration:
+    """error_mm (N, 21) of reported hands, NaN where unknown, and features (N, 21, F) of the evidence beside them."""
+    known = np.isfinite(error_mm) & np.isfinite(features).all(-1)
+    x = _design(features)[known]
     error = error_mm[known]
     right = (error <= WITHIN_MM).astype(np.float64)
     joint = np.broadcast_to(np.arange(NUM_JOINTS), known.shape)[known]
@@ -169,22 +167,24 @@ def fit(error_mm: Array, evidence: Evidence) -> MethodCalibration:
     )
 
 
-def _design(evidence: Array) -> Array:
-    """(N, 21, 2) -> (N, 21, 24): constant, joint, evidence."""
-    one_hot = np.broadcast_to(np.eye(NUM_JOINTS), (len(evidence), NUM_JOINTS, NUM_JOINTS))
-    return np.concatenate([np.ones((*evidence.shape[:2], 1)), one_hot, evidence], axis=-1)
+def _design(features: Array) -> Array:
+    """(N, 21, F) -> (N, 21, 22 + F): constant, joint, features."""
+    one_hot = np.broadcast_to(np.eye(NUM_JOINTS), (len(features), NUM_JOINTS, NUM_JOINTS))
+    return np.concatenate([np.ones((*features.shape[:2], 1)), one_hot, features], axis=-1)
 
 
-_PENALTY = np.array([0.0, *[_RIDGE] * NUM_JOINTS, 1e-3, 1e-3])
+def _penalty(columns: int) -> Array:
+    """(columns,) of the design's weights."""
+    return np.array([0.0, *[_RIDGE] * NUM_JOINTS, *[1e-3] * (columns - 1 - NUM_JOINTS)])
 
 
 def _logistic(x: Array, right: Array) -> Array:
-    """Weights (24,) of a logistic regression, by Newton's method."""
-    weights = np.zeros(x.shape[1])
+    """Weights (22 + F,) of a logistic regression, by Newton's method."""
+    weights, penalty = np.zeros(x.shape[1]), _penalty(x.shape[1])
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
-        slope = x.T @ (right - p) - _PENALTY * weights
-        curvature = (x * (p * (1 - p))[:, None]).T @ x + np.diag(_PENALTY + 1e-9)
+        slope = x.T @ (right - p) - penalty * weights
+        curvature = (x * (p * (1 - p))[:, None]).T @ x + np.diag(penalty + 1e-9)
         step = np.linalg.solve(curvature, slope)
         weights = weights + step
         if np.abs(step).max() < 1e-9:
@@ -193,18 +193,17 @@ def _logistic(x: Array, right: Array) -> Array:
 
 
 def _least_squares(x: Array, y: Array) -> Array:
-    return np.linalg.solve(x.T @ x + np.diag(_PENALTY + 1e-9), x.T @ y)
+    return np.linalg.solve(x.T @ x + np.diag(_penalty(x.shape[1]) + 1e-9), x.T @ y)
 
 
 def _map(weights: Array, index: Array, value: Array) -> JointMap:
-    """Weights (24,) as a record, with the rising table of the values' means along the index."""
+    """Weights (22 + F,) as a record, with the rising table of the values' means along the index."""
     order = np.argsort(index, kind="stable")
     parts = np.array_split(order, min(_BINS, len(order)))
     places, means = (np.array([values[part].mean() for part in parts]) for values in (index, value))
     rising = isotonic_regression(means, weights=np.array([len(part) for part in parts], np.float64)).x
     return JointMap(
         offset=tuple((weights[0] + weights[1 : 1 + NUM_JOINTS]).tolist()),
-        share=float(weights[-2]),
-        spread=float(weights[-1]),
+        weights=tuple(weights[1 + NUM_JOINTS :].tolist()),
         table=tuple(zip(places.tolist(), rising.tolist(), strict=True)),
     )

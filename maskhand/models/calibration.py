@@ -58,26 +58,22 @@ class _Frozen(BaseModel):
 
 
 class JointMap(_Frozen):
-    """Evidence and joint -> a number that grows with an index: offset + a * logit(share) + b * log(spread in mm)."""
+    """Joint and evidence -> a number that grows with an index: offset + weights . features."""
 
     offset: ByJoint
     """What a joint is worth before this hand is looked at."""
-    share: float
-    spread: float
+    weights: Annotated[tuple[float, ...], Field(min_length=1)]
+    """Of the features of the evidence, as many as the method has."""
     table: Annotated[tuple[tuple[float, float], ...], Field(min_length=1)]
     """(index, number), ascending in both; between them straight lines, beyond them constants."""
 
-    def index(self, evidence: Evidence) -> Array:
-        """(B, 21)."""
-        return np.asarray(self.offset) + features(evidence) @ (self.share, self.spread)
-
-    def __call__(self, evidence: Evidence) -> Array:
-        """(B, 21)."""
+    def __call__(self, features: Array) -> Array:
+        """(B, 21, F) -> (B, 21)."""
         places, numbers = np.asarray(self.table).T
-        return np.interp(self.index(evidence), places, numbers)
+        return np.interp(np.asarray(self.offset) + features @ self.weights, places, numbers)
 
 
-def features(evidence: Evidence) -> Array:
+def draw_features(evidence: Evidence) -> Array:
     """(B, 21, 2) logit of the share, half a draw away from 0 and 1, and logarithm of the spread in millimetres."""
     hits = evidence.share * evidence.draws
     logit = np.log((hits + 0.5) / (evidence.draws - hits + 0.5))
@@ -85,7 +81,11 @@ def features(evidence: Evidence) -> Array:
 
 
 class MethodCalibration(_Frozen):
-    """For the hands of one method: from the evidence of the model's draws to what is said of the joints."""
+    """For the hands of one method: from the evidence beside them to what is said of the joints.
+
+    The evidence of a network's hands, and of hands refined by them, are its draws (`draw_features`); that of a fit is
+    how well it fits (`annotate.fit.detected.fit_features`).
+    """
 
     within: JointMap
     error: JointMap
@@ -95,9 +95,10 @@ class MethodCalibration(_Frozen):
     hands: Annotated[int, Field(ge=1)]
     """Held-out hands with annotated 3D joints that it was fitted on."""
 
-    def __call__(self, evidence: Evidence) -> JointConfidence:
-        by_joint = np.broadcast_to(self.within_by_joint, evidence.share.shape)
-        return JointConfidence(self.within(evidence), self.error(evidence), by_joint)
+    def __call__(self, features: Array) -> JointConfidence:
+        """features (B, 21, F)."""
+        by_joint = np.broadcast_to(self.within_by_joint, features.shape[:2])
+        return JointConfidence(self.within(features), self.error(features), by_joint)
 
 
 class Candidate(_Frozen):

@@ -14,7 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskhand.models.calibration import WITHIN_MM, Array, Evidence, JointConfidence, MethodCalibration
+from maskhand.models.calibration import (
+    WITHIN_MM,
+    Array,
+    Evidence,
+    JointConfidence,
+    MethodCalibration,
+    draw_features,
+)
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context, HandNetwork
 from maskhand.models.vq_mano import full_precision
@@ -37,7 +44,7 @@ def joint_confidence(
     context: of the B pictures; joints_m (B, 21, 3) the reported hands, in metres, in any frame (each drawn hand is laid
     over them); calibration: of the method that reported them; draws, seed: the calibration's own.
     """
-    return calibration(evidence_of(drawn_joints(model, context, draws, seed), joints_m))
+    return calibration(draw_features(evidence_of(drawn_joints(model, context, draws, seed), joints_m)))
 
 
 @torch.no_grad()

@@ -3,10 +3,11 @@
 from maskhand.predict.files import predict_photo
 from maskhand.predict.hands import DEFAULT_METHOD, predict_hands
 from maskhand.predict.photo import decode_photo, read_photo
-from maskhand.predict.records import Hypothesis, Method, PlacedHand, PredictedHand, PredictError
+from maskhand.predict.records import METHODS, Hypothesis, Method, PlacedHand, PredictedHand, PredictError
 
 __all__ = [
     "DEFAULT_METHOD",
+    "METHODS",
     "Hypothesis",
     "Method",
     "PlacedHand",

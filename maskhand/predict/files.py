@@ -182,9 +182,10 @@ def _view(image_rgb: Array) -> tuple[Array, Array]:
 
 
 def _name(number: int, hand: PredictedHand) -> str:
-    """In pictures, as files and the terminal count."""
+    """In pictures, as files and the terminal count; with the expected error of a joint."""
     side = hand.side if hand.side_known else "side unknown"
-    return f"hand {number}, {side}" + (", a guess" if hand.is_guess else "")
+    error = f", {hand.joint_error_mm.mean():.0f} mm" if np.isfinite(hand.joint_error_mm).all() else ""
+    return f"hand {number}, {side}" + (", a guess" if hand.is_guess else error)
 
 
 def to_json(hand: PredictedHand) -> dict[str, Any]:
@@ -205,6 +206,8 @@ def to_json(hand: PredictedHand) -> dict[str, Any]:
         "joint_names": list(OPENPOSE_21),
         "joints_cam_m": _numbers(hand.joints_cam_m, 6),
         "joints_px": _numbers(hand.joints_px, 3),
+        "p_within_10mm": _known(hand.p_within_10mm, 3),
+        "joint_error_mm": _known(hand.joint_error_mm, 2),
         "keypoints_px": _numbers(hand.keypoints_px, 3),
         "keypoints_confidence": _numbers(hand.keypoints_confidence, 4),
     }
@@ -233,6 +236,11 @@ def _pose_json(hand: PlacedHand, side: Side) -> dict[str, Any]:
             "transl_cam_m": _numbers(hand.transl_cam_m, 6),
         },
     }
+
+
+def _known(values: Array, digits: int) -> list[Any] | None:
+    """As `_numbers`; None where the method is not calibrated."""
+    return _numbers(values, digits) if np.isfinite(values).all() else None
 
 
 def _numbers(values: Array, digits: int) -> list[Any]:

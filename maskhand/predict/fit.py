@@ -7,11 +7,13 @@ returns them in the form in which networks predict.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from maskhand.annotate.fit.detected import observe, with_relative
+from maskhand.annotate.fit.detected import fit_features, observe, with_relative
 from maskhand.annotate.fit.fitter import ManoFitter
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.conventions import NUM_MANO_JOINTS
@@ -20,6 +22,7 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.calibration import MethodCalibration
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
 from maskhand.placement import MIN_SEEN
 from maskhand.predict.detect import SeenHands
@@ -29,11 +32,20 @@ NETWORK_NOISE_M = 0.03
 """Standard deviation of a coordinate of the network's joints in `refine`, chosen on 60 real hands."""
 
 
-def fit_hands(seen: SeenHands, batch: HandBatch, K_px: Array, network: HandPrediction | None = None) -> HandPrediction:
+@dataclass(frozen=True)
+class FittedHands:
+    """N fitted right hands."""
+
+    prediction: HandPrediction
+    """In the form in which networks predict. The hands are not made of tokens: they have none, and no probability."""
+    features: Array
+    """(N, 21, 2) see `fit_features`."""
+
+
+def fit_hands(seen: SeenHands, batch: HandBatch, K_px: Array, network: HandPrediction | None = None) -> FittedHands:
     """N right hands (left ones mirrored) fitted to what was seen of them in one image with intrinsics K_px (3, 3).
 
-    batch: the same hands' crops; network: its hands, which the fit then takes as evidence too. The hands are not made
-    of tokens: they have none, and no probability.
+    batch: the same hands' crops; network: its hands, which the fit then takes as evidence too.
     """
     fitter, layer = _hand_model(str(default_hand_path("right")))
     observed = observe(
@@ -47,7 +59,7 @@ def fit_hands(seen: SeenHands, batch: HandBatch, K_px: Array, network: HandPredi
     mesh = layer(rotmats, betas)
     camera = _crop_camera(mesh.joints_m, batch)
     nothing = rotmats.new_zeros(len(seen), 0)
-    return HandPrediction(
+    hands = HandPrediction(
         rotmats=rotmats,
         betas=betas,
         camera=camera,
@@ -59,6 +71,13 @@ def fit_hands(seen: SeenHands, batch: HandBatch, K_px: Array, network: HandPredi
         log_probability=torch.full((len(seen),), torch.nan),
         score=torch.zeros(len(seen)),
     )
+    return FittedHands(hands, fit_features(observed, fits))
+
+
+@functools.cache
+def fit_calibration() -> MethodCalibration:
+    """What the features of a fit say of its joints: `fit_calibration.json`, made by benchmarks/calibrate_fit.py."""
+    return MethodCalibration.model_validate_json(Path(__file__).with_name("fit_calibration.json").read_bytes())
 
 
 def check_hand_model(digest: str) -> None:

@@ -12,17 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import MIRROR_AXIS_ANGLE, Side
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.calibration import JointConfidence, calibrated
+from maskhand.models.confidence import joint_confidence
 from maskhand.models.masked_transformer import MaskedTransformer
+from maskhand.models.network import Context
 from maskhand.models.sampling import hypothesis_sampler, sample
 from maskhand.placement import CameraSource, place_hands
 from maskhand.predict.detect import FINDS_HANDS, SeenHands, see_hands
-from maskhand.predict.fit import check_hand_model, fit_hands, hand_model_of
+from maskhand.predict.fit import check_hand_model, fit_calibration, fit_hands, hand_model_of
 from maskhand.predict.photo import Box, camera_matrix
 from maskhand.predict.records import Array, Hypothesis, Method, PlacedHand, PredictedHand, PredictError
 from maskhand.recipe_files import load_recipe
@@ -71,7 +75,7 @@ def predict_hands(
         confidence=seen.detections.confidence,
         K_px=None if focal_px is None else K_px,
     )
-    first, drawn = _placed_hands(bundle, method, seen, batch, data.crop_px, K_px, camera, hypotheses)
+    first, confidence, drawn = _placed_hands(bundle, method, seen, batch, data.crop_px, K_px, camera, hypotheses)
     hand_model, faces = hand_model_of(bundle)
     return [
         PredictedHand(
@@ -84,6 +88,8 @@ def predict_hands(
             faces=faces[:, ::-1] if seen.sides[k] == "left" else faces,
             K_px=K_px,
             crop_from_image=batch.crop_from_image[k].numpy(),
+            p_within_10mm=confidence.p_within_10mm[k],
+            joint_error_mm=confidence.joint_error_mm[k],
             detector=detector,
             method=method,
             hand_model=hand_model,
@@ -128,32 +134,54 @@ def _placed_hands(
     K_px: Array,
     camera: CameraSource,
     hypotheses: int,
-) -> tuple[list[PlacedHand], list[tuple[Hypothesis, ...]]]:
-    """For every hand the reconstruction, and the different ones among `hypotheses` draws of the network."""
+) -> tuple[list[PlacedHand], JointConfidence, list[tuple[Hypothesis, ...]]]:
+    """The reconstructed hands, what is said of their joints, and the different ones among `hypotheses` draws of the
+    network for each."""
     none: list[tuple[Hypothesis, ...]] = [()] * len(seen)
-    if bundle is None or (method == "fit" and camera == "keypoints" and not hypotheses):
-        return _place(fit_hands(seen, batch, K_px), batch, crop_px, K_px, camera), none
+    fitted = fit_hands(seen, batch, K_px) if method == "fit" else None
+    if fitted is not None:
+        confidence = fit_calibration()(fitted.features)
+        if bundle is None or (camera == "keypoints" and not hypotheses):
+            return _place(fitted.prediction, batch, crop_px, K_px, camera), confidence, none
+    assert bundle is not None
     model, recipe = bundle.model, bundle.recipe
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(recipe.seed)
     there = batch.to(device)
     context = model.encode(model.condition(there), there.keypoints_2d)
-    network = _finite(sample(model, context, recipe.sampler, generator).to("cpu"), bundle)
+    network = _finite(sample(model, context, bundle.estimator, generator).to("cpu"), bundle)
     hand = network
     if method != "model":
-        hand = fit_hands(seen, batch, K_px, network if method == "refine" else None)
+        hand = (fitted or fit_hands(seen, batch, K_px, network)).prediction
+    if fitted is None:
+        confidence = _drawn_confidence(bundle, context, method, hand.joints_m)
     hand = replace(hand, camera=network.camera) if camera == "model" else hand
     first = _place(hand, batch, crop_px, K_px, camera)
     if not hypotheses:
-        return first, none
+        return first, confidence, none
     drawn = _finite(sample(model, context, hypothesis_sampler(recipe.sampler), generator, hypotheses).to("cpu"), bundle)
     kept = [distinct_strings(ids.numpy()) for ids in drawn.tokens.ids.split(hypotheses)]
     rows = torch.cat([torch.from_numpy(places) + hypotheses * k for k, (places, _) in enumerate(kept)])
     image = torch.div(rows, hypotheses, rounding_mode="floor")
     hands, scores = iter(_place(drawn[rows], batch[image], crop_px, K_px, camera)), iter(drawn.score[rows].tolist())
-    return first, [
-        tuple(Hypothesis(**vars(next(hands)), drawn=int(n), score=next(scores)) for n in counts) for _, counts in kept
-    ]
+    return (
+        first,
+        confidence,
+        [
+            tuple(Hypothesis(**vars(next(hands)), drawn=int(n), score=next(scores)) for n in counts)
+            for _, counts in kept
+        ],
+    )
+
+
+def _drawn_confidence(bundle: ModelBundle, context: Context, method: Method, joints_m: Tensor) -> JointConfidence:
+    """Of a network's hands, or of those refined by them; NaN where the bundle has no calibration of the method."""
+    calibration = calibrated(bundle.recipe.sampler, bundle.calibration).get(method)
+    if calibration is None or bundle.calibration is None:
+        nothing = np.full(joints_m.shape[:2], np.nan)
+        return JointConfidence(nothing, nothing, nothing)
+    draws, seed = bundle.calibration.draws, bundle.calibration.seed
+    return joint_confidence(bundle.model, context, joints_m, calibration, draws, seed)
 
 
 def _finite(prediction: HandPrediction, bundle: ModelBundle) -> HandPrediction:

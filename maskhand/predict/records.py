@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -13,6 +13,8 @@ Array = np.ndarray
 
 Method = Literal["fit", "model", "refine"]
 """How a hand is reconstructed: by a fit to the detected keypoints, by the network, or by a fit to both."""
+
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 SEEN = 0.2
@@ -85,6 +87,11 @@ class PredictedHand(PlacedHand):
     """(3, 3) the camera used: the given focal length, or the assumed one."""
     crop_from_image: Array
     """(2, 3) affine from the (mirrored, if left) photo to the crop."""
+    p_within_10mm: Array
+    """(21,) probability that a joint lies within 10 mm of the truth, once the whole hand is laid over the true one
+    (similarity alignment, as PA-MPJPE does); NaN where the method is not calibrated."""
+    joint_error_mm: Array
+    """(21,) expected distance of each joint from the truth, alike."""
     detector: str
     """Name of the detector that saw the keypoints."""
     method: Method

@@ -78,8 +78,15 @@ def findings(summary: Path) -> list[str]:
     for k, hand in enumerate(facts["hands"]):
         found = "" if hand["detection_score"] is None else f", found with {hand['detection_score']:.2f}"
         seen = sum(hand["keypoints_confidence"]) / len(hand["keypoints_confidence"])
-        guess = ": a guess, its keypoints were hardly seen" if hand["guess"] else ""
-        lines.append(f"hand {k}: {hand['side'] or 'side unknown'}{found}, keypoints seen with {seen:.2f}{guess}")
+        lines.append(f"hand {k}: {hand['side'] or 'side unknown'}{found}, keypoints seen with {seen:.2f}")
+        if hand["guess"]:
+            lines.append(f"hand {k}: a guess, its keypoints were hardly seen")
+        elif hand["joint_error_mm"] is not None:
+            errors, within = hand["joint_error_mm"], hand["p_within_10mm"]
+            lines.append(
+                f"hand {k}: a joint is expected to be {sum(errors) / len(errors):.0f} mm off, "
+                f"{100 * sum(within) / len(within):.0f} % of them within 10 mm"
+            )
         if "hypotheses" in hand:
             spread = sum(hand["joint_spread_mm"][1:]) / (len(hand["joint_spread_mm"]) - 1)
             lines.append(f"hand {k}: {len(hand['hypotheses'])} different hypotheses, joints spread by {spread:.1f} mm")

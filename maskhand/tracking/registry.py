@@ -151,12 +151,15 @@ def _signature() -> Any:
     numbers = Array(DataType.double)
     table = Array(numbers)
     outputs: list[tuple[Any, str]] = [
-        (DataType.long, "input"), (DataType.long, "hand"), (DataType.string, "side"), (numbers, "box_xyxy_px"),
-        (table, "pose_aa"), (numbers, "betas"), (numbers, "transl_cam_m"), (table, "joints_cam_m"),
-        (table, "joints_px"), (table, "K_px"), (numbers, "joint_confidence"), (DataType.double, "log_probability"),
+        (DataType.long, "input"), (DataType.long, "hand"), (DataType.boolean, "guess"), (DataType.string, "side"),
+        (numbers, "box_xyxy_px"), (table, "pose_aa"), (numbers, "betas"), (numbers, "transl_cam_m"),
+        (table, "joints_cam_m"), (table, "joints_px"), (table, "K_px"), (numbers, "p_within_10mm"),
+        (numbers, "joint_error_mm"),
     ]  # fmt: skip
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), "image")]),
         outputs=Schema([ColSpec(kind, name) for kind, name in outputs]),
-        params=ParamSchema([ParamSpec("vertices", DataType.boolean, False)]),
+        params=ParamSchema(
+            [ParamSpec("vertices", DataType.boolean, False), ParamSpec("method", DataType.string, "model")]
+        ),
     )

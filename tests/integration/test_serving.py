@@ -37,7 +37,7 @@ photos = sys.argv[1:]
 model = mlflow.pyfunc.load_model("models:/maskhand@champion")
 as_bytes = model.predict(pd.DataFrame({"image": [Path(p).read_bytes() for p in photos]}))
 as_paths = model.predict(pd.DataFrame({"image": photos}), params={"vertices": True})
-alone = model.predict({"image": Path(photos[0]).read_bytes()})
+alone = model.predict({"image": Path(photos[0]).read_bytes()}, params={"method": "fit"})
 try:
     model.predict({"image": b"no picture"})
 except Exception as error:
@@ -82,16 +82,17 @@ def test_a_stranger_predicts_from_jpegs(registered: Registered, assets: Path, tm
     assert {row["input"] for row in as_bytes} == {0, 1}, "a hand was found in both pictures"
     without = [{k: v for k, v in row.items() if k != "vertices_cam_m"} for row in as_paths]
     assert without == as_bytes
-    assert [row["log_probability"] for row in alone] == [
-        row["log_probability"] for row in as_bytes if row["input"] == 0
-    ]
+    by_network = [row for row in as_bytes if row["input"] == 0]
+    assert [row["box_xyxy_px"] for row in alone] == [row["box_xyxy_px"] for row in by_network]
+    assert all(0 < p < 1 for row in alone for p in row["p_within_10mm"]), "a fit is calibrated without any training"
+    assert [row["pose_aa"] for row in alone] != [row["pose_aa"] for row in by_network]
     assert "image 0" in refused and "JPEG or PNG" in refused
 
     row = next(r for r in as_paths if r["side"] == "right")
     shapes = {name: torch.tensor(value).shape for name, value in row.items() if isinstance(value, list)}
     assert shapes == {
         "box_xyxy_px": (4,), "pose_aa": (16, 3), "betas": (10,), "transl_cam_m": (3,), "joints_cam_m": (21, 3),
-        "joints_px": (21, 2), "K_px": (3, 3), "joint_confidence": (16,), "vertices_cam_m": (778, 3),
+        "joints_px": (21, 2), "K_px": (3, 3), "p_within_10mm": (21,), "joint_error_mm": (21,), "vertices_cam_m": (778, 3),
     }  # fmt: skip
     # The rows hold together: the parameters make the joints and the vertices.
     pose, betas, transl = (torch.tensor(row[name])[None] for name in ("pose_aa", "betas", "transl_cam_m"))

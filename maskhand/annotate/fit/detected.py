@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskhand.annotate.detectors import Detections
+from maskhand.annotate.fit.fitter import Fits
 from maskhand.annotate.fit.observed import Observed
 from maskhand.annotate.fit.start import rotation_between
 from maskhand.conventions import MIRROR_POINT, NUM_JOINTS, Side
@@ -58,6 +59,18 @@ def with_relative(observed: Observed, joints_m: Array, noise_m: float) -> Observ
         relative_m=np.concatenate([observed.relative_m, joints_m[:, None]], axis=1),
         relative_precision=np.concatenate([observed.relative_precision, precision], axis=1),
     )
+
+
+def fit_features(observed: Observed, fits: Fits) -> Array:
+    """(B, 21, 2) what a fit to detected keypoints says of its own error, the same for every joint of a hand.
+
+    Logarithms of the mean residual in sides of the hand's box, and of how far the keypoints' mean confidence is from
+    one. (How far the detector's two views of depth disagree orders errors well on real hands, and not at all on
+    rendered ones, on which the calibration is made.)
+    """
+    residual = np.log(np.maximum(np.nan_to_num(fits.residual_px / fits.hand_px, nan=1.0), 1e-3))
+    doubt = np.log(1.02 - np.clip(observed.keypoint_weight.mean(1), 0.0, 1.0))
+    return np.repeat(np.stack([residual, doubt], axis=-1)[:, None], NUM_JOINTS, axis=1)
 
 
 def _relative(detections: Detections, keypoints_px: Array, signs: Array, K_px: Array) -> Array:
