@@ -18,7 +18,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from maskhand.annotate.fit.fitter import Fits, ManoFitter
-from maskhand.annotate.fit.observed import Observed
+from maskhand.annotate.fit.observed import Observed, no_relative
 from maskhand.hand.anatomy import to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
@@ -133,7 +133,8 @@ def main() -> None:
     seen, unseen = np.ones(truth.joints_m.shape[:2]), np.zeros(truth.joints_m.shape[:2])
 
     def observed(noise_m: float | np.ndarray, in_3d: np.ndarray, noise_px: float | np.ndarray, in_2d: np.ndarray):
-        return Observed(truth.joints_m + noise_m, in_3d, truth.joints_px + noise_px, in_2d, truth.K_px)
+        noisy = truth.joints_m + noise_m, in_3d, truth.joints_px + noise_px, in_2d
+        return Observed(*noisy, truth.K_px, *no_relative(len(in_3d)))
 
     observations = {
         "3D, exact": observed(0.0, seen, 0.0, unseen),

@@ -29,7 +29,7 @@ class _Movable:
 
     def _map(self, fn) -> Self:
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        return type(self)(**{k: fn(v) if isinstance(v, Tensor) else v for k, v in values.items()})
+        return type(self)(**{k: v._map(fn) if isinstance(v, _Movable) else fn(v) for k, v in values.items()})
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,9 @@ class HandPrediction(_Movable):
     """(B, 21, 2) projected joints in crop coordinates."""
     tokens: PoseTokens
     joint_confidence: Tensor
-    """(B, 16) mean confidence of the tokens of each MANO joint."""
+    """(B, 16) mean confidence of the tokens, for each MANO joint weighted by their influence on it."""
+    log_probability: Tensor
+    """(B,) mean log confidence over tokens."""
     score: Tensor
-    """(B,) mean log confidence over tokens; ranks hypotheses."""
+    """(B,) ranks hypotheses: minus the distance of a hand from the middle of all that were drawn for its picture, after
+    alignment, millimetres (`models/consensus.py`); 0 for a hand alone."""

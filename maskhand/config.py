@@ -73,6 +73,7 @@ class DataConfig(_Frozen):
     keypoints: KeypointConfig
     augment: AugmentConfig = AugmentConfig()
     lanes: Count = 16
+    held_out: BelowOne = 0.0
     loader_workers: Natural = 0
 
     @property
@@ -152,7 +153,7 @@ class ModelConfig(_Frozen):
     condition: Literal["image", "text"] = "image"
     backbone: BackboneConfig
     text: TextConfig = TextConfig()
-    decoder: Literal["masked", "regression"] = "masked"
+    decoder: Literal["masked", "regression", "lifter"] = "masked"
     dim: Count = 256
     heads: Count = 8
     dropout: BelowOne = 0.1
@@ -171,6 +172,12 @@ class ModelConfig(_Frozen):
     ref_points: Literal["learned", "query", "pose2d", "iterative"] = "learned"
     token_embed: Literal["codebook", "table"] = "codebook"
     logits_head: Literal["linear", "codebook"] = "linear"
+    lifter_width: Count = 1024
+    lifter_blocks: Count = 2
+
+    @property
+    def sees_picture(self) -> bool:
+        return self.condition == "image" and self.decoder != "lifter"
 
     @model_validator(mode="after")
     def _heads_share_the_widths(self) -> Self:

@@ -36,7 +36,7 @@ def top_share(sampler: SamplerConfig, codes: int) -> SamplerConfig:
 
 @torch.inference_mode()
 def hands_from_text(bundle: ModelBundle, text: str, count: int, seed: int) -> HandPrediction:
-    """`count` hands that a text calls for, the surest first, without 2D pose. BundleError, TextError."""
+    """`count` hands that a text calls for, the most typical first, without 2D pose. BundleError, TextError."""
     bundle.require("text")
     model, recipe = bundle.model, bundle.recipe
     device = model.mano.weights.device
@@ -54,7 +54,7 @@ def generate_files(bundle: ModelBundle, text: str, out_dir: str | Path, count: i
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     sheet, scene, summary = out / "hands.png", out / "hands.glb", out / "hands.json"
-    storage.write_bytes_atomic(sheet, _sheet(text, centred, faces, hands.score.tolist()))
+    storage.write_bytes_atomic(sheet, _sheet(text, centred, faces, hands.log_probability.tolist()))
     meshes = [out / f"hand{k}.obj" for k in range(count)]
     for path, vertices in zip(meshes, centred, strict=True):
         storage.write_bytes_atomic(path, obj_bytes(vertices, faces))
@@ -69,6 +69,7 @@ def generate_files(bundle: ModelBundle, text: str, out_dir: str | Path, count: i
             {
                 "mesh": mesh.name,
                 "score": round(float(hands.score[k]), 4),
+                "log_probability": round(float(hands.log_probability[k]), 4),
                 "pose_aa": matrix_to_axis_angle(hands.rotmats[k].double()).numpy().round(5).tolist(),
                 "betas": hands.betas[k].double().numpy().round(5).tolist(),
             }
@@ -79,14 +80,14 @@ def generate_files(bundle: ModelBundle, text: str, out_dir: str | Path, count: i
     return [sheet, *meshes, scene, summary]
 
 
-def _sheet(text: str, centred_m: np.ndarray, faces: np.ndarray, scores: list[float]) -> bytes:
+def _sheet(text: str, centred_m: np.ndarray, faces: np.ndarray, log_probabilities: list[float]) -> bytes:
     """Every hand as a camera sees it that stands before it."""
     extent = np.abs(centred_m[..., :2]).max()
     focal = FILL * TILE_PX / 2 * DISTANCE_M / extent
     K = np.array([[focal, 0, TILE_PX / 2], [0, focal, TILE_PX / 2], [0, 0, 1]])
     blank = np.full((TILE_PX, TILE_PX, 3), 244, np.uint8)
     tiles = [overlay_mesh(blank, v + np.array([0, 0, DISTANCE_M]), faces, K, opacity=1.0) for v in centred_m]
-    captions = [f"log probability {score:.2f}" for score in scores]
+    captions = [f"log probability {value:.2f}" for value in log_probabilities]
     rows = range(0, len(tiles), COLUMNS)
     return contact_sheet(
         [tiles[r : r + COLUMNS] for r in rows], [captions[r : r + COLUMNS] for r in rows], title=text, tile_px=TILE_PX

@@ -25,8 +25,8 @@ class HandPredictor(PythonModel):
 
     Rows: `input` (position of the picture), `hand` (0 = best detection), side, box_xyxy_px (4), pose_aa (16 x 3
     absolute MANO axis-angle, global orientation first), betas (10), transl_cam_m (3), joints_cam_m (21 x 3, OpenPose
-    order), joints_px (21 x 2), K_px (3 x 3, with an assumed focal length), joint_confidence (16), score; with the
-    parameter `vertices` also vertices_cam_m (778 x 3).
+    order), joints_px (21 x 2), K_px (3 x 3, with an assumed focal length), joint_confidence (16),
+    log_probability; with the parameter `vertices` also vertices_cam_m (778 x 3).
     """
 
     def load_context(self, context: Any) -> None:
@@ -44,8 +44,8 @@ class HandPredictor(PythonModel):
                 row: dict[str, Any] = {"input": position, "hand": rank, "side": hand.side}
                 for name in _ARRAYS + (("vertices_cam_m",) if (params or {}).get("vertices") else ()):
                     row[name] = np.asarray(getattr(hand, name), np.float64).tolist()
-                rows.append(row | {"score": hand.score})
-        return pd.DataFrame(rows, columns=None if rows else ["input", "hand", "side", *_ARRAYS, "score"])
+                rows.append(row | {"log_probability": hand.log_probability})
+        return pd.DataFrame(rows, columns=None if rows else ["input", "hand", "side", *_ARRAYS, "log_probability"])
 
 
 _ARRAYS = ("box_xyxy_px", "pose_aa", "betas", "transl_cam_m", "joints_cam_m", "joints_px", "K_px", "joint_confidence")

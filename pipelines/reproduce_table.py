@@ -46,9 +46,9 @@ def reproduce_table(
 ) -> Receipt:
     """Train and measure the rows of a table that this machine has data for; the others say what is missing.
 
-    table: 1 to 17, `claims`, `choices` or `all`; embedded: every row, small, on the synthetic hands; budget_steps: of
-    each training (else the recipes' own); seeds: trainings of each row; overrides: of every row's recipe; workspace:
-    else `$MASKHAND_WORKSPACE`.
+    table: 1 to 17, `claims`, `choices`, `hypotheses` or `all`; embedded: every row, small, on the synthetic hands;
+    budget_steps: of each training (else the recipes' own); seeds: trainings of each row; overrides: of every row's
+    recipe; workspace: else `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
     names = table_names(str(table))

@@ -12,7 +12,7 @@ detector and its version so that nobody mixes two habits unknowingly.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -35,13 +35,26 @@ class Detections:
     """(N,) float32 in 0..1, how sure the detector is that the box holds a hand."""
     right_probability: Array
     """(N,) float32 in 0..1, how much it looks like a right hand; 0.5 where the detector cannot say."""
+    z_px: Array | None = None
+    """(N, 21) float32, depth behind the wrist in pixels of the picture, as large as in x and y; None where the detector
+    sees two dimensions only."""
+    world_m: Array | None = None
+    """(N, 21, 3) float32, metres, axes of the picture (x right, y down, z away from the camera), origin anywhere; None
+    where the detector sees two dimensions only."""
 
     def __len__(self) -> int:
         return len(self.presence)
 
+    def __getitem__(self, rows: slice | Array) -> Detections:
+        return replace(self, **{name: value[rows] for name, value in self.arrays().items()})
+
+    def arrays(self) -> dict[str, Array]:
+        """The fields that are there, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
     @staticmethod
     def stack(rows: Sequence[Detections]) -> Detections:
-        """One record of all the hands of several; the empty one when there are none."""
+        """One record of all the hands of several by the same detector; the empty one when there are none."""
         if not rows:
             return Detections(
                 np.zeros((0, NUM_JOINTS, 2), np.float32),
@@ -49,8 +62,12 @@ class Detections:
                 np.zeros(0, np.float32),
                 np.zeros(0, np.float32),
             )
-        fields = ("keypoints_px", "confidence", "presence", "right_probability")
-        return Detections(*(np.concatenate([getattr(r, f) for r in rows]).astype(np.float32) for f in fields))
+        return Detections(
+            **{
+                name: np.concatenate([getattr(row, name) for row in rows]).astype(np.float32)
+                for name in rows[0].arrays()
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -62,8 +79,13 @@ class HandBox:
     side: Side
     score: float
     """0..1, presence of a hand in the box."""
-    keypoints_px: Array
-    """(21, 2) float32, OpenPose order, as seen while the box was verified."""
+    detection: Detections
+    """One hand, as seen while the box was verified: whoever wants its keypoints need not detect again."""
+
+    @property
+    def keypoints_px(self) -> Array:
+        """(21, 2) float32, OpenPose order."""
+        return self.detection.keypoints_px[0]
 
 
 class KeypointDetector(Protocol):

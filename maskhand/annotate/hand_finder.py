@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from maskhand.annotate.detectors import Array, HandBox
+from maskhand.annotate.detectors import Array, Detections, HandBox
 from maskhand.annotate.litert import (
     SECOND_VIEW,
     LitertHand,
     box_overlap,
+    join_looks,
     points_box,
     square_affine,
     turned_extent,
@@ -54,11 +55,12 @@ LONGEST_PX = 4096
 MIN_HAND_PX = 24
 SAME_PALM, SAME_HAND = 0.6, 0.4
 """Overlaps (intersection over union) above which two finds are one."""
-PART_SIZE, PART_INSIDE, PART_REACH = 0.4, 0.9, 0.25
-"""A find is a finger of a better one when its longer side is below the first share of the other's and more than the
-second of its box lies in the other's, grown by the third of its longer side: a finger that both looks took for a hand
-is often one that the hand's own landmarks did not reach. A fist is nearly half an open hand long, so that hands which
-hold or cover each other stay."""
+PART_SIZE: Mapping[bool, float] = {True: 0.65, False: 0.4}
+PART_INSIDE, PART_REACH = 0.9, 0.25
+"""A find is a part of a better one when its longer side is below PART_SIZE of the other's (of the same side or not) and
+more than PART_INSIDE of its box lies in the other's, grown by PART_REACH of its longer side: a finger that both looks
+took for a hand is often one that the hand's own landmarks did not reach. Bent fingers that pass for a hand have the
+hand's own side; a fist is half an open hand long, and what lies before a person's hand is the person's other one."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class HandFinder:
             box = np.concatenate([size * (1 - share), size * (1 + share)]) / 2
             pair = self._hand.best_pair(image, box, None)
             if pair.quality > CENTRAL_QUALITY:
-                return [_hand_box(pair.keypoints_px, pair.right_probability, pair.presence)]
+                return [_hand_box(pair.detection, float(pair.detection.presence[0]))]
         return []
 
     def _verified(self, image: Array, palms: list[Palm]) -> list[HandBox]:
@@ -169,13 +171,13 @@ class HandFinder:
         score = math.sqrt(before.presence * last.presence) * math.exp(-distance / AGREEMENT)
         if score < HAND_SCORE:
             return None
-        keypoints = (before.keypoints_px + last.keypoints_px) / 2
-        return _hand_box(keypoints, (before.right_probability + last.right_probability) / 2, score)
+        right_probability = (before.right_probability + last.right_probability) / 2
+        return _hand_box(join_looks(before, last, extent, right_probability), score)
 
 
-def _hand_box(keypoints_px: Array, right_probability: float, score: float) -> HandBox:
-    side: Side = "right" if right_probability > 0.5 else "left"
-    return HandBox(points_box(keypoints_px).astype(np.float32), side, score, keypoints_px.astype(np.float32))
+def _hand_box(detection: Detections, score: float) -> HandBox:
+    side: Side = "right" if detection.right_probability[0] > 0.5 else "left"
+    return HandBox(points_box(detection.keypoints_px[0]), side, score, detection)
 
 
 def find_hands(image: Array, assets: str | Path) -> list[HandBox]:
@@ -189,23 +191,23 @@ def _finder(assets: str) -> HandFinder:
 
 
 def distinct_hands(found: Sequence[HandBox]) -> list[HandBox]:
-    """Best first, without what is a better hand seen again, or a finger of one."""
+    """Best first, without what is a better hand seen again, or a part of one."""
     hands: list[HandBox] = []
     for hand in sorted(found, key=lambda h: -h.score):
-        box = hand.box_xyxy_px
-        if not any(_is_same_or_finger(box, other.box_xyxy_px) for other in hands):
+        if not any(_is_same_or_part(hand, better) for better in hands):
             hands.append(hand)
     return hands
 
 
-def _is_same_or_finger(box_xyxy: Array, better_xyxy: Array) -> bool:
+def _is_same_or_part(hand: HandBox, better: HandBox) -> bool:
+    box_xyxy, better_xyxy = hand.box_xyxy_px, better.box_xyxy_px
     if box_overlap(box_xyxy, better_xyxy) >= SAME_HAND:
         return True
     size, better_px = box_xyxy[2:] - box_xyxy[:2], float((better_xyxy[2:] - better_xyxy[:2]).max())
     reach = PART_REACH * better_px
     shared = np.minimum(box_xyxy[2:], better_xyxy[2:] + reach) - np.maximum(box_xyxy[:2], better_xyxy[:2] - reach)
     inside = float(np.clip(shared, 0, None).prod() / size.prod())
-    return float(size.max()) < PART_SIZE * better_px and inside > PART_INSIDE
+    return float(size.max()) < PART_SIZE[hand.side == better.side] * better_px and inside > PART_INSIDE
 
 
 def anchors() -> Array:
@@ -234,8 +236,10 @@ def _tile_centers(width: int, height: int, side: float) -> Iterator[Array]:
 
 def _enlarged(hand: HandBox, factor: float) -> HandBox:
     """A hand of the shrunk picture in pixels of the picture."""
-    box, keypoints = ((points + 0.5) / np.float32(factor) - 0.5 for points in (hand.box_xyxy_px, hand.keypoints_px))
-    return replace(hand, box_xyxy_px=box, keypoints_px=keypoints)
+    seen, scale = hand.detection, np.float32(factor)
+    assert seen.z_px is not None
+    detection = replace(seen, keypoints_px=(seen.keypoints_px + 0.5) / scale - 0.5, z_px=seen.z_px / scale)
+    return replace(hand, box_xyxy_px=points_box(detection.keypoints_px[0]), detection=detection)
 
 
 def _scaled(palm: Palm, factor: float) -> Palm:

@@ -25,7 +25,6 @@ from maskhand.shards.read_ahead import in_order
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
 
-_FIELDS = ("keypoints_px", "confidence", "presence", "right_probability")
 _AT_ONCE = 16
 """Hands that a detector is given together."""
 _DECODERS = 4
@@ -40,7 +39,7 @@ class AnnotateKeypoints:
     assets: str
 
     def __call__(self, samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleError]:
-        """Per sample `keypoints_px` (21, 2), `confidence` (21,), `presence` () and `right_probability` (), float32."""
+        """Per sample the fields of `Detections` without their first axis, float32, in order."""
         detector = _detector(self.detector, self.assets)
         answers: list[dict[str, np.ndarray] | SampleError] = []
         with ThreadPoolExecutor(_DECODERS) as pool:
@@ -67,9 +66,13 @@ def _answers(
         np.array([sample.box_xyxy_px for sample, _ in readable]).reshape(-1, 4),
         [sample.side for sample, _ in readable],
     )
-    hands = zip(*(getattr(found, name) for name in _FIELDS), strict=True)
+    fields, rows_seen = found.arrays(), itertools.count()
     for picture in pictures:
-        yield picture if isinstance(picture, SampleError) else dict(zip(_FIELDS, next(hands), strict=True))
+        if isinstance(picture, SampleError):
+            yield picture
+        else:
+            hand = next(rows_seen)
+            yield {name: values[hand] for name, values in fields.items()}
 
 
 @functools.lru_cache(maxsize=2)

@@ -40,16 +40,20 @@ HOPELESS = 0.05
 """A first look below this quality earns no second one."""
 AGREEMENT = 0.1
 """Scale of disagreement between two looks, in longer sides of the box."""
-REVISION = "1"
+REVISION = "2"
 """Raise whenever the procedure above changes: cached keypoints name it."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the model said about one crop."""
+    """What the model said about one crop. Axes of the picture: x right, y down, z away from the camera."""
 
     keypoints_px: Array
     """(21, 2) float64, pixels of the picture."""
+    z_px: Array
+    """(21,) depth behind the wrist in pixels of the picture."""
+    world_m: Array
+    """(21, 3) metres, from the hand's middle."""
     presence: float
     right_probability: float
 
@@ -58,12 +62,8 @@ class Look:
 class Pair:
     """Two looks at the same hand, joined."""
 
-    keypoints_px: Array
-    """(21, 2) mean of both."""
-    confidence: Array
-    """(21,) how well they agree about each joint, times presence."""
-    presence: float
-    right_probability: float
+    detection: Detections
+    """One hand."""
     quality: float
     """0..1: both see a hand of the known side, agree, and fill the box that was asked about."""
 
@@ -78,19 +78,26 @@ class LandmarkNet:
         self._net.allocate_tensors()
         self._input = self._net.get_input_details()[0]["index"]
         outputs = {d["name"]: d["index"] for d in self._net.get_output_details()}
-        self._points, self._presence, self._right = (outputs[n] for n in ("Identity", "Identity_1", "Identity_2"))
+        names = ("Identity", "Identity_1", "Identity_2", "Identity_3")
+        self._points, self._presence, self._right, self._world = (outputs[name] for name in names)
 
     def look(self, image: Array, center_px: Array, side_px: float, angle_rad: float) -> Look:
         """Look at the square of that side around `center_px`, turned clockwise by `angle_rad`."""
         crop = square_crop(image, center_px, side_px, angle_rad, INPUT_PX)
         self._net.set_tensor(self._input, crop[None].astype(np.float32) / np.float32(255))
         self._net.invoke()
-        points = self._net.get_tensor(self._points).reshape(NUM_JOINTS, 3)[:, :2].astype(np.float64)
+        points, world = (
+            self._net.get_tensor(index).reshape(NUM_JOINTS, 3).astype(np.float64)
+            for index in (self._points, self._world)
+        )
         image_from_crop = cv2.invertAffineTransform(square_affine(center_px, side_px, angle_rad, INPUT_PX))
+        c, s = math.cos(angle_rad), math.sin(angle_rad)
         return Look(
-            points @ image_from_crop[:, :2].T + image_from_crop[:, 2],
-            float(self._net.get_tensor(self._presence)[0, 0]),
-            float(self._net.get_tensor(self._right)[0, 0]),
+            keypoints_px=points[:, :2] @ image_from_crop[:, :2].T + image_from_crop[:, 2],
+            z_px=points[:, 2] * (side_px / INPUT_PX),
+            world_m=world @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]),
+            presence=float(self._net.get_tensor(self._presence)[0, 0]),
+            right_probability=float(self._net.get_tensor(self._right)[0, 0]),
         )
 
 
@@ -111,7 +118,9 @@ class LitertHand:
         two looks agree about the joint."""
         check_inputs(images, boxes_xyxy_px, sides)
         known = sides if sides is not None else [None] * len(images)
-        return Detections.stack([self._one(*row) for row in zip(images, boxes_xyxy_px, known, strict=True)])
+        return Detections.stack(
+            [self.best_pair(*row).detection for row in zip(images, boxes_xyxy_px, known, strict=True)]
+        )
 
     def best_pair(self, image: Array, box_px: Array, side: Side | None) -> Pair:
         """The first pair of looks that is good enough, else the best of all assumed rotations."""
@@ -124,41 +133,43 @@ class LitertHand:
         assert best is not None
         return best
 
-    def _one(self, image: Array, box_px: Array, side: Side | None) -> Detections:
-        best = self.best_pair(image, box_px, side)
-        return Detections(
-            best.keypoints_px[None].astype(np.float32),
-            best.confidence[None].astype(np.float32),
-            np.array([best.presence], np.float32),
-            np.array([best.right_probability], np.float32),
-        )
-
     def _pairs(self, image: Array, box_px: Array, side: Side | None) -> Iterator[Pair]:
         center, extent = (box_px[:2] + box_px[2:]) / 2, float((box_px[2:] - box_px[:2]).max())
         for turn in TURNS:
             first = self.net.look(image, center, FIRST_VIEW * extent, turn)
             quality = look_quality(first, box_px, side)
             if quality < HOPELESS:
-                yield Pair(first.keypoints_px, np.zeros(NUM_JOINTS), first.presence, first.right_probability, 0.0)
+                yield Pair(_detection(first, np.zeros(NUM_JOINTS)), 0.0)
                 continue
             angle = upright_angle(first.keypoints_px)
             found_center, found_extent = turned_extent(first.keypoints_px, angle)
             # Half way between what was asked about and what was found: a bad first look cannot run away with the crop.
             view = (SECOND_VIEW * found_extent + FIRST_VIEW * extent) / 2
             second = self.net.look(image, (found_center + center) / 2, view, angle)
-            yield _join(first, second, quality, look_quality(second, box_px, side), extent)
+            distance = float(np.linalg.norm(first.keypoints_px - second.keypoints_px, axis=1).mean()) / extent
+            both = math.sqrt(quality * look_quality(second, box_px, side)) * math.exp(-distance / AGREEMENT)
+            # The side of the upright look: left and right are hard to tell upside down.
+            yield Pair(join_looks(first, second, extent, second.right_probability), both)
 
 
-def _join(first: Look, second: Look, first_quality: float, second_quality: float, extent: float) -> Pair:
-    distance = np.linalg.norm(first.keypoints_px - second.keypoints_px, axis=1) / extent
+def join_looks(first: Look, second: Look, extent_px: float, right_probability: float) -> Detections:
+    """The mean of two looks at one hand; a joint's confidence is how well they agree about it, times presence."""
+    distance = np.linalg.norm(first.keypoints_px - second.keypoints_px, axis=1) / extent_px
     presence = math.sqrt(first.presence * second.presence)
-    return Pair(
-        (first.keypoints_px + second.keypoints_px) / 2,
-        presence * np.exp(-distance / AGREEMENT),
-        presence,
-        second.right_probability,  # the upright look: left and right are hard to tell upside down
-        math.sqrt(first_quality * second_quality) * math.exp(-float(distance.mean()) / AGREEMENT),
+    mean = Look(
+        keypoints_px=(first.keypoints_px + second.keypoints_px) / 2,
+        z_px=(first.z_px + second.z_px) / 2,
+        world_m=(first.world_m + second.world_m) / 2,
+        presence=presence,
+        right_probability=right_probability,
     )
+    return _detection(mean, presence * np.exp(-distance / AGREEMENT))
+
+
+def _detection(look: Look, confidence: Array) -> Detections:
+    """One hand; confidence (21,)."""
+    values = (look.keypoints_px, confidence, look.presence, look.right_probability, look.z_px, look.world_m)
+    return Detections(*(np.asarray(value, np.float32)[None] for value in values))
 
 
 def look_quality(look: Look, box_px: Array, side: Side | None) -> float:

@@ -38,7 +38,8 @@ def evaluate(
     ] = [],  # noqa: B006
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Measure a model on held-out shard sets, at every T of evaluate.iterations, beside the mean pose."""
+    """Measure a model on held-out shard sets: the paper's procedure at every T of evaluate.iterations, the model's own
+    estimator, the mean pose."""
     from maskhand.progress import print_table
     from maskhand.steps import evaluate as step
 
@@ -55,6 +56,7 @@ def evaluate(
     epilog=examples(
         "predict hand.jpg --out out",
         "predict hand.jpg --out out --box 120,80,360,330 --side left",
+        "predict hand.jpg --out out --method refine --model models:/maskhand@champion",
         "predict hand.jpg --out out --hypotheses 100",
     )
 )
@@ -72,15 +74,34 @@ def predict(
     camera: Annotated[
         Literal["keypoints", "model"], typer.Option(help="What places the mesh: the 2D keypoints, or the model alone.")
     ] = "keypoints",
+    method: Annotated[
+        Literal["fit", "model", "refine"],
+        typer.Option(help="A fit to the detected keypoints (no training needed), the network, or a fit to both."),
+    ] = "fit",
     hypotheses: Annotated[
         int, typer.Option(min=0, help="Also draw so many hands that the photo allows, ranked by confidence.")
     ] = 0,
+    min_confidence: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Leave out hands whose keypoints are seen less surely on average.")
+    ] = 0.0,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Find the hands in a photo and write overlay PNG, meshes (.obj, .glb) and a JSON with MANO parameters."""
     from maskhand.steps import hands as step
 
-    paths = step.predict(current_workspace(), photo, out, model, _numbers(box), side, focal, camera, hypotheses)
+    paths = step.predict(
+        current_workspace(),
+        photo,
+        out,
+        model,
+        _numbers(box),
+        side,
+        focal,
+        camera,
+        hypotheses,
+        method,
+        min_confidence,
+    )
     for path in paths:
         typer.echo(str(path))
     for line in step.findings(paths[-1]):

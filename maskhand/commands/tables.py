@@ -24,7 +24,9 @@ app = typer.Typer()
     ),
 )
 def reproduce_table(
-    table: Annotated[str, typer.Argument(help="1 to 17: a table of the paper; all: these; claims, choices: see docs.")],
+    table: Annotated[
+        str, typer.Argument(help="1 to 17: a table of the paper; all: these; claims, choices, hypotheses: see docs.")
+    ],
     embedded: Annotated[bool, typer.Option("--embedded", help="Every row, small, on the synthetic hands.")] = False,
     budget_steps: Annotated[
         int | None, typer.Option(min=1, show_default=False, help="Steps of each training [default: the recipe's].")

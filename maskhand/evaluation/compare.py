@@ -17,28 +17,31 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from maskhand.batch import HandBatch, HandPrediction
-from maskhand.conventions import MANO_16, MIRROR_POINT, OPENPOSE_21
+from maskhand.conventions import MANO_16, MIRROR_POINT, NUM_JOINTS, OPENPOSE_21
 from maskhand.evaluation.mean_pose import MeanPose
 from maskhand.evaluation.metrics.accumulate import Means, row_means
-from maskhand.evaluation.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS
+from maskhand.evaluation.metrics.calibration import JointConfidenceQuality
+from maskhand.evaluation.metrics.pck import MIN_CONFIDENCE
 from maskhand.evaluation.metrics.samples import SampleErrors, sample_errors
+from maskhand.evaluation.placed_errors import PCK_NAMES, PlacedErrors
 from maskhand.evaluation.predictions import Predictions, with_tips
 from maskhand.evaluation.result import EvaluationRow
 from maskhand.hand.layer import ManoLayer
+from maskhand.models.calibration import WITHIN_MM, JointConfidence
+from maskhand.models.estimators import Predictor
 from maskhand.shards.reader import ShardSample
 
 Array = np.ndarray
 
-PCK_NAMES = {f"pck_{round(100 * threshold):03d}": threshold for threshold in PCK_THRESHOLDS}
 _TENSORS = (
     "score",
-    "confidence",
     "has_joints",
     "has_mesh",
-    "joint_confidence",
-    "distance_px",
+    "token_confidence",
+    "p_within_10mm",
+    "p_by_joint",
+    "joint_error_mm",
     "size_px",
-    "absolute_m",
     "occluded",
 )
 
@@ -79,20 +82,26 @@ class Table:
     keys: list[str]
     sides: list[str]
     score: Tensor
-    confidence: Tensor
+    """(N,) mean log probability of the tokens."""
     failure: list[str]
     """Why a sample counts as failed; empty where it does not."""
     has_joints: Tensor
     """(N,) bool: 3D joints are annotated, not the wrist alone."""
     has_mesh: Tensor
-    joint_confidence: Tensor
-    """(N, 16); NaN for a predictor without any."""
-    distance_px: Tensor
-    """(N, 21) of the projected joints from the annotated ones in the picture; NaN where unknown."""
+    token_confidence: Tensor
+    """(N, 16) mean probability of the tokens of each MANO joint; NaN for a predictor without any."""
+    p_within_10mm: Tensor
+    """(N, 21) see `JointConfidence`; NaN for all but a calibrated product."""
+    p_by_joint: Tensor
+    """(N, 21) alike."""
+    joint_error_mm: Tensor
+    """(N, 21) the expected error, alike."""
     size_px: Tensor
     """(N,) longer side of the annotation's box."""
-    absolute_m: Tensor
-    """(N, 21) distance before the picture's camera, without any alignment; NaN where unknown."""
+    placed: PlacedErrors
+    """Of the hands where their 2D keypoints put them, or, without any, the network's camera."""
+    by_model: PlacedErrors
+    """Of the hands where the network's own camera puts them."""
     occluded: Tensor
     """(N, 21) 1 where a joint is annotated as hidden, 0 where not; NaN where the data set does not say."""
 
@@ -104,34 +113,40 @@ class Table:
             keys=[key for p in parts for key in p.keys],
             sides=[side for p in parts for side in p.sides],
             failure=[reason for p in parts for reason in p.failure],
+            placed=PlacedErrors.concatenate([p.placed for p in parts]),
+            by_model=PlacedErrors.concatenate([p.by_model for p in parts]),
             **{name: torch.cat([getattr(p, name) for p in parts]) for name in _TENSORS},
         )
 
-    def row(self, name: str, iterations: int | None) -> EvaluationRow:
+    def row(self, name: str, asked: Predictor | None) -> EvaluationRow:
+        """asked: None for the mean pose."""
         metrics = self.errors.summary() | self._in_picture()
-        if iterations is not None:
+        if asked is not None:
             error, score = self.errors.per_sample()["pa_mpjpe_mm"], self.score.numpy()
             known = np.isfinite(error) & np.isfinite(score)
             varied = known.sum() > 2 and np.ptp(score[known]) > 0
             metrics["score_rank_correlation"] = float(spearmanr(score[known], -error[known])[0]) if varied else np.nan
-        return EvaluationRow(name, iterations, metrics, sum(bool(reason) for reason in self.failure))
+            if self.p_within_10mm.isfinite().any():
+                known_mm = 1e3 * self.errors.joint_pa_m
+                chance, constant, expected = (
+                    x.numpy() for x in (self.p_within_10mm, self.p_by_joint, self.joint_error_mm)
+                )
+                metrics |= vars(JointConfidenceQuality.of(chance, constant, expected, known_mm, WITHIN_MM))
+        key, passes = (name.replace(" ", "_"), None) if asked is None else (asked.key, asked.passes)
+        return EvaluationRow(name, key, passes, metrics, sum(bool(reason) for reason in self.failure))
 
     def _in_picture(self) -> dict[str, float]:
-        """What needs the picture's camera: absolute error, end-point error, PCK; NaN where there is no truth for it."""
-        distance = self.distance_px.numpy()
-        within = {
-            name: np.where(np.isnan(distance), np.nan, distance <= threshold * self.size_px.numpy()[:, None])
-            for name, threshold in PCK_NAMES.items()
-        }
-        reached = np.where(
-            np.isfinite(distance), distance, np.nan
-        )  # a failed sample is wrong, but not by so many pixels
-        means = {"absolute_mpjpe_mm": 1e3 * self.absolute_m.numpy(), "epe_px": reached, **within}
-        hidden = self.occluded.numpy()
+        """What needs the picture's camera: absolute error, end-point error, PCK; NaN where there is no truth for it.
+
+        `model_camera_`...: the same of the hands where the network's own camera puts them.
+        """
+        size, hidden = self.size_px.numpy(), self.occluded.numpy()
+        values = self.placed.values(size)
+        values |= {f"model_camera_{name}": value for name, value in self.by_model.values(size).items()}
         if not np.isnan(hidden).all():
             for state, chosen in (("visible", hidden == 0), ("occluded", hidden == 1)):
-                means |= {f"{name}_{state}": np.where(chosen, values, np.nan) for name, values in within.items()}
-        return {name: Means.of(values).mean for name, values in means.items()}
+                values |= {f"{name}_{state}": np.where(chosen, values[name], np.nan) for name in PCK_NAMES}
+        return {name: Means.of(value).mean for name, value in values.items()}
 
     def frame(self, name: str) -> pd.DataFrame:
         columns: dict[str, Any] = {
@@ -140,16 +155,23 @@ class Table:
             "key": self.keys,
             "side": self.sides,
             "score": self.score.numpy(),
-            "mean_confidence": self.confidence.numpy(),
+            "mean_token_confidence": self.token_confidence.mean(1).numpy(),
+            "mean_p_within_10mm": row_means(self.p_within_10mm.numpy()),
+            "mean_joint_error_mm": row_means(self.joint_error_mm.numpy()),
             "failure": self.failure,
             "box_px": self.size_px.numpy(),
             "occluded_share": row_means(self.occluded.numpy()),
-            "epe_px": row_means(self.distance_px.numpy()),
-            "absolute_mpjpe_mm": 1e3 * row_means(self.absolute_m.numpy()),
+            **self.placed.per_sample(),
+            **{f"model_camera_{name}": value for name, value in self.by_model.per_sample().items()},
         }
         joints = {f"pa_mm.{name}": 1e3 * self.errors.joint_pa_m[:, j] for j, name in enumerate(OPENPOSE_21)}
-        confidence = {f"confidence.{name}": self.joint_confidence[:, j].numpy() for j, name in enumerate(MANO_16)}
-        return pd.DataFrame(columns | self.errors.per_sample() | joints | confidence)
+        tokens = {f"token_confidence.{name}": self.token_confidence[:, j].numpy() for j, name in enumerate(MANO_16)}
+        said = {
+            f"{what}.{name}": getattr(self, what)[:, j].numpy()
+            for what in ("p_within_10mm", "joint_error_mm")
+            for j, name in enumerate(OPENPOSE_21)
+        }
+        return pd.DataFrame(columns | self.errors.per_sample() | joints | said | tokens)
 
 
 @dataclass(frozen=True)
@@ -158,7 +180,7 @@ class Points:
 
     vertices_m: Tensor
     joints_m: Tensor
-    score: Tensor
+    log_probability: Tensor
     joint_confidence: Tensor
 
 
@@ -185,10 +207,13 @@ def compare(
     tips: Sequence[str | None],
     failure: list[str],
     placed: Predictions | None = None,
+    by_model: Predictions | None = None,
+    known: JointConfidence | None = None,
 ) -> Table:
     """Errors of B predictions; those with a reason in `failure` are scored as a hand shrunk to a point.
 
-    placed: the same predictions before the picture's camera, where the predictor has one.
+    placed: the same predictions before the picture's camera, where the predictor has one; by_model: alike, placed by
+    the network's own camera; known: what is said of their joints, where that is calibrated.
     """
     usable = torch.tensor([not reason for reason in failure])[:, None, None]
     vertices = guess.vertices_m.where(usable, 0.0)
@@ -198,42 +223,27 @@ def compare(
         joints - wrist, truth.joints_m, vertices - wrist, truth.vertices_m, truth.joints_valid, truth.has_mesh
     )
     confidence = guess.joint_confidence.double().where(usable[:, 0], torch.nan)
-    unknown = torch.full((len(rows), 21), torch.nan, dtype=torch.float64)
+    nothing = np.full((len(rows), NUM_JOINTS), np.nan)
+    said = {
+        name: torch.from_numpy(nothing if known is None else np.where(usable[:, 0], getattr(known, name), np.nan))
+        for name in ("p_within_10mm", "p_by_joint", "joint_error_mm")
+    }
     return Table(
         errors=errors,
         index=np.array([row.index for row in rows]),
         keys=[row.sample.key for row in rows],
         sides=[row.sample.side for row in rows],
-        score=guess.score.double().where(usable[:, 0, 0], torch.nan),
-        confidence=confidence.mean(1),
+        score=guess.log_probability.double().where(usable[:, 0, 0], torch.nan),
         failure=failure,
         has_joints=torch.from_numpy(~np.isnan(errors.joint_m).all(1)),
         has_mesh=truth.has_mesh,
-        joint_confidence=confidence,
-        distance_px=unknown if placed is None else torch.from_numpy(_picture_distances(placed, rows)),
+        token_confidence=confidence,
+        **said,
         size_px=torch.tensor([np.ptp(row.sample.box_xyxy_px.reshape(2, 2), axis=0).max() for row in rows]).double(),
-        absolute_m=unknown if placed is None else torch.from_numpy(_absolute_distances(placed, rows)),
+        placed=PlacedErrors.of(placed, rows),
+        by_model=PlacedErrors.of(by_model, rows),
         occluded=torch.from_numpy(np.stack([_occluded(row) for row in rows])),
     )
-
-
-def _picture_distances(placed: Predictions, rows: Sequence[ShardSample]) -> Array:
-    """(B, 21) pixels, NaN where a joint is not annotated; infinite for a failed sample."""
-    found = np.full((len(rows), 21), np.nan)
-    for k, row in enumerate(rows):
-        target, confidence = row.sample.joints_2d_px, row.sample.joints_2d_conf
-        if target is not None:
-            seen = np.ones(21, bool) if confidence is None else confidence > MIN_CONFIDENCE
-            distance = np.linalg.norm(placed.joints_px[k].astype(np.float64) - target, axis=1)
-            found[k, seen] = np.where(np.isnan(distance), np.inf, distance)[seen]
-    return found
-
-
-def _absolute_distances(placed: Predictions, rows: Sequence[ShardSample]) -> Array:
-    """(B, 21) metres where the picture's camera is known; a failed sample counts as a point at the camera."""
-    distance = np.linalg.norm(np.nan_to_num(placed.joints_cam_m.astype(np.float64)) - placed.truth_cam_m, axis=-1)
-    distance[[row.sample.camera is None for row in rows]] = np.nan
-    return distance
 
 
 def _occluded(row: ShardSample) -> Array:

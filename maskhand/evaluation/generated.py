@@ -9,10 +9,17 @@ from torch import Tensor
 from maskhand.config import SamplerConfig
 from maskhand.evaluation.metrics.generation import average_pairwise_distance, self_intersection
 from maskhand.hand.layer import ManoLayer
-from maskhand.hand.model_file import HandModel
+from maskhand.hand.model_file import HandModel, HandModelError
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import generate
+
+Array = np.ndarray
+
+NO_SPREAD = (
+    "{file}: no field 'hands_coeffs' (N, 45), the poses that 'hands_components' were made from; random PCA hands need "
+    "their spread along each component. MANO's own MANO_RIGHT.pkl and the open hand have it"
+)
 
 
 @torch.inference_mode()
@@ -24,11 +31,21 @@ def generated_hands(model: MaskedTransformer, count: int, sampler: SamplerConfig
 
 @torch.inference_mode()
 def pca_hands(hand: HandModel, count: int, seed: int) -> dict[str, float]:
-    """The same of poses drawn from the unit normal distribution in the hand model's principal components."""
-    coefficients = np.random.default_rng(seed).standard_normal((count, len(hand.hands_components)))
-    fingers = (coefficients @ hand.hands_components).reshape(count, 15, 3) + hand.hands_mean_aa
-    pose = np.concatenate([np.zeros((count, 1, 3)), fingers], axis=1).astype(np.float32)
+    """The same of `pca_poses`."""
+    pose = np.concatenate([np.zeros((count, 1, 3)), pca_poses(hand, count, seed)], axis=1).astype(np.float32)
     return _figures(ManoLayer(hand), axis_angle_to_matrix(torch.from_numpy(pose)))
+
+
+def pca_poses(hand: HandModel, count: int, seed: int) -> Array:
+    """(count, 15, 3) axis-angle: around the hand model's mean pose, along each of its principal components normally
+    distributed with the spread of the poses that the components were made from.
+
+    Raises HandModelError when the hand model does not know that spread.
+    """
+    if hand.hands_std is None:
+        raise HandModelError(NO_SPREAD.format(file=f"hand model {hand.digest}"))
+    coefficients = hand.hands_std * np.random.default_rng(seed).standard_normal((count, len(hand.hands_std)))
+    return (coefficients @ hand.hands_components).reshape(count, 15, 3) + hand.hands_mean_aa
 
 
 def _figures(mano: ManoLayer, rotmats: Tensor) -> dict[str, float]:

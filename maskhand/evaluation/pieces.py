@@ -25,7 +25,11 @@ from maskhand.evaluation.predictions import Predictions, place
 from maskhand.evaluation.result import MEAN_POSE
 from maskhand.loading.loader import EvalRows, eval_range
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.calibration import MODEL, calibrated
+from maskhand.models.confidence import joint_confidence
+from maskhand.models.estimators import Predictor
 from maskhand.models.sampling import sample
+from maskhand.placement import CAMERA_SOURCES
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,9 @@ class Job:
 
     set_uri: str
     recipe: Recipe
-    iterations: tuple[int, ...]
+    predictors: tuple[Predictor, ...]
+    product: Predictor
+    """The one among them that the model uses: its hands are shown and submitted, and have a confidence."""
     baseline: MeanPose | None
     tips: Mapping[Side, str | None]
     """Whose fingertip vertices the set's annotation uses: keys of FINGERTIP_VERTICES, None = the model's own."""
@@ -48,13 +54,14 @@ class Measured:
     tables: dict[str, Table]
     """By predictor."""
     predictions: Predictions
-    """Of the model with the most iterations."""
+    """The product's."""
     without_pose: int
     """Samples without any 2D keypoint: the detector saw no hand, or the recipe gives none."""
 
 
 def measure(job: Job, bundle: ModelBundle, batches: range) -> Measured:
-    """Measure the batches numbered `batches`. The picture is encoded once; each T decodes from the same context."""
+    """Measure the batches numbered `batches`. The picture is encoded once; each predictor decodes from the same
+    context."""
     tables: dict[str, list[Table]] = defaultdict(list)
     predictions: list[Predictions] = []
     without_pose = 0
@@ -89,17 +96,24 @@ def _measure_batch(job: Job, bundle: ModelBundle, rows: EvalRows, predictions: l
     tables: dict[str, Table] = {}
     with torch.inference_mode():
         context = model.encode(model.condition(on_device), on_device.keypoints_2d)
-        for iterations in job.iterations:
-            sampler = job.recipe.sampler.model_copy(update={"iterations": iterations})
-            seed = _seed(job.recipe.seed, rows.samples[0].index, iterations)
-            guess = sample(model, context, sampler, torch.Generator(device).manual_seed(seed)).to("cpu")
+        methods = calibrated(job.recipe.sampler, bundle.calibration)
+        for asked in job.predictors:
+            seed = _seed(job.recipe.seed, rows.samples[0].index, asked.sampler.iterations)
+            guess = sample(model, context, asked.sampler, torch.Generator(device).manual_seed(seed)).to("cpu")
             finite = is_finite(guess).tolist()
             failure = [reason or ("" if ok else "not_finite") for reason, ok in zip(unreadable, finite, strict=True)]
             lost = torch.tensor([bool(reason) for reason in failure])
-            placed = place(guess, lost, rows.hands, rows.samples, job.recipe.data.crop_px, tips)
-            tables[f"T={iterations}"] = compare(guess, truth, rows.samples, tips, failure, placed)
-            if iterations == max(job.iterations):
+            crop_px = job.recipe.data.crop_px
+            placed, by_model = (
+                place(guess, lost, rows.hands, rows.samples, crop_px, tips, camera) for camera in CAMERA_SOURCES
+            )
+            known = None
+            if asked == job.product:
                 predictions.append(placed)
+                if bundle.calibration is not None and MODEL in methods:
+                    draws, noise = bundle.calibration.draws, bundle.calibration.seed
+                    known = joint_confidence(model, context, guess.joints_m, methods[MODEL], draws, noise)
+            tables[asked.name] = compare(guess, truth, rows.samples, tips, failure, placed, by_model, known)
         if job.baseline is not None:
             mean = always(job.baseline, mano, len(rows.samples))
             tables[MEAN_POSE] = compare(mean, truth, rows.samples, tips, [""] * len(rows.samples))

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from maskhand.batch import HandBatch, HandPrediction
-from maskhand.conventions import FINGERTIP_VERTICES, FINGERTIPS, MIRROR_POINT, Side
-from maskhand.hand.camera import assumed_camera, crop_camera_to_full, project_crop
-from maskhand.loading.crop import apply_affine
+from maskhand.conventions import FINGERTIP_VERTICES, FINGERTIPS, Side
+from maskhand.hand.camera import assumed_camera
+from maskhand.placement import CameraSource, place_hands
 from maskhand.sample import HandSample
 from maskhand.shards.reader import ShardSample
 
@@ -33,11 +33,9 @@ class Predictions:
     vertices_cam_m: Array
     """(N, 778, 3) float32, alike."""
     joints_px: Array
-    """(N, 21, 2) float32, projected by the crop camera. NaN for a failed sample."""
+    """(N, 21, 2) float32, projections of `joints_cam_m`. NaN for a failed sample."""
     truth_cam_m: Array
     """(N, 21, 3) float32 annotated joints; NaN where a joint is not annotated."""
-    joint_confidence: Array
-    """(N, 16) float32 of MANO's joints."""
 
     @classmethod
     def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
@@ -68,52 +66,31 @@ def place(
     rows: Sequence[ShardSample],
     crop_px: int,
     tips: Sequence[str | None],
+    camera: CameraSource,
 ) -> Predictions:
-    """Put B predicted right hands before their pictures' cameras (`picture_camera`), as they are seen there."""
-    left = hands.is_left.numpy()
-    size = hands.image_size_px.numpy()
-    translation = before_cameras(prediction, hands, rows, crop_px)
-    mirror = np.where(left[:, None, None], MIRROR_POINT, 1.0)
-    joints = with_tips(prediction.joints_m, prediction.vertices_m, tips)
-    points_px = (project_crop(joints, prediction.camera).double().numpy() + 0.5) * crop_px
-    image_from_crop = np.linalg.inv(_square(hands.crop_from_image.numpy()))[:, :2]
-    points_px = apply_affine(image_from_crop, points_px)
-    points_px[left, :, 0] = size[left, :1] - 1 - points_px[left, :, 0]
+    """Put B predicted right hands before their pictures' cameras, as `placement` does, with the set's fingertips."""
+    placed = place_hands(prediction, hands, picture_cameras(rows), crop_px, camera)
+    joints = placed.before_camera(with_tips(prediction.joints_m, prediction.vertices_m, tips))
     lost = failed.numpy()
-
-    def shown(points: torch.Tensor) -> Array:
-        return _without(lost, (points.double().numpy() + translation[:, None]) * mirror)
-
     return Predictions(
         index=np.array([row.index for row in rows], np.int64),
         origin=tuple(row.sample.origin for row in rows),
         side=tuple(row.sample.side for row in rows),
-        joints_cam_m=shown(joints),
-        vertices_cam_m=shown(prediction.vertices_m),
-        joints_px=_without(lost, points_px),
+        joints_cam_m=_without(lost, joints),
+        vertices_cam_m=_without(lost, placed.before_camera(prediction.vertices_m)),
+        joints_px=_without(lost, placed.pixels(joints)),
         truth_cam_m=np.stack([_truth(row) for row in rows]),
-        joint_confidence=prediction.joint_confidence.numpy(),
     )
 
 
 def picture_camera(sample: HandSample) -> Array:
-    """(3, 3) float64 K, pixels: the known camera with one focal length, the mean of its two; else the assumed one."""
-    if sample.camera is None:
-        return assumed_camera(sample.image_size_px)
-    focal, centre = np.diag(sample.camera.K_px)[:2].mean(), sample.camera.K_px[:2, 2]
-    return np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]], np.float64)
+    """(3, 3) float64 K, pixels: the known camera, else the assumed one."""
+    return assumed_camera(sample.image_size_px) if sample.camera is None else sample.camera.K_px.astype(np.float64)
 
 
-def before_cameras(prediction: HandPrediction, hands: HandBatch, rows: Sequence[ShardSample], crop_px: int) -> Array:
-    """(B, 3) float64, metres: puts the right hands before their pictures' cameras (`picture_camera`), left hands'
-    pictures mirrored."""
-    left = hands.is_left.numpy()
-    cameras = np.stack([picture_camera(row.sample) for row in rows])
-    focal, centre = cameras[:, 0, 0], cameras[:, :2, 2]
-    centre[left, 0] = hands.image_size_px.numpy()[left, 0] - 1 - centre[left, 0]
-    return crop_camera_to_full(
-        prediction.camera.double(), hands.crop_from_image, crop_px, torch.from_numpy(focal), torch.from_numpy(centre)
-    ).numpy()
+def picture_cameras(rows: Sequence[ShardSample]) -> Array:
+    """(B, 3, 3) float64, `picture_camera` of each."""
+    return np.stack([picture_camera(row.sample) for row in rows])
 
 
 def _truth(row: ShardSample) -> Array:
@@ -127,8 +104,3 @@ def _without(lost: Array, values: Array) -> Array:
     values = values.astype(np.float32)
     values[lost] = np.nan
     return values
-
-
-def _square(affine: Array) -> Array:
-    """(B, 2, 3) -> (B, 3, 3)."""
-    return np.concatenate([affine, np.tile([[[0.0, 0.0, 1.0]]], (len(affine), 1, 1))], axis=1)

@@ -14,11 +14,12 @@ import torch
 
 from maskhand.batch import HandPrediction
 from maskhand.evaluation.pieces import exported_model
-from maskhand.evaluation.predictions import before_cameras
+from maskhand.evaluation.predictions import picture_cameras
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.loader import eval_rows
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.sampling import predict
+from maskhand.placement import place_hands
 from maskhand.sample import HandPose, SampleError
 from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.shards.manifest import Manifest
@@ -81,7 +82,8 @@ def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[dict[str,
     generator = torch.Generator(device).manual_seed(bundle.recipe.seed)
     hands = predict(bundle.model, batch.to(device), bundle.recipe.sampler, generator).to("cpu")
     seen = (batch.keypoints_2d[..., 2] > 0).any(1).numpy()
-    transl = before_cameras(hands, batch, rows, bundle.recipe.data.crop_px)
+    placed = place_hands(hands, batch, picture_cameras(rows), bundle.recipe.data.crop_px, "keypoints")
+    transl = placed.translation_m * placed.mirror  # the sidecar holds the right hand
     return [
         SampleError("bad_picture", f"{row.sample.key}: its picture cannot be decoded")
         if shown.unreadable[k]

@@ -11,7 +11,7 @@ import numpy as np
 from maskhand import storage
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
-from maskhand.conventions import FIRST_MANO_JOINT, MANO_16, MIRROR_POINT
+from maskhand.conventions import MIRROR_POINT, OPENPOSE_21
 from maskhand.evaluation.compare import ground_truth
 from maskhand.evaluation.predictions import picture_camera
 from maskhand.evaluation.result import EvaluationResult
@@ -34,9 +34,7 @@ from maskhand.shards.reader import ShardSample, ShardSet
 
 Array = np.ndarray
 
-_COLUMNS = ("picture", "given 2D pose", "prediction", "ground truth", "confidence")
-_BAR_ORDER = (0, *(first + k for first in FIRST_MANO_JOINT.values() for k in range(3)))
-"""MANO's joints by finger, thumb first, as the keypoints are coloured."""
+_COLUMNS = ("picture", "given 2D pose", "prediction", "ground truth", "chance to be within 10 mm")
 _GREY = (140, 146, 154)
 _IN_SPACE = {"PA-MPJPE": "pa_mpjpe_mm", "PA-MPVPE": "pa_mpvpe_mm"}
 
@@ -69,8 +67,10 @@ class ShownHand:
     has_truth: bool
     keypoint_confidence: float
     """Mean over the given 2D pose."""
-    confidence: Array
-    """(16,) of MANO's joints."""
+    p_within_10mm: Array
+    """(21,) NaN for a hand without a calibrated confidence."""
+    joint_error_mm: Array
+    """(21,) expected error, alike."""
     score: float
     vertices_m: Array
     """(778, 3) predicted, relative to the wrist; NaN for a failed sample."""
@@ -114,7 +114,8 @@ def shown_hands(
                 pictures=tuple(view.shown(tile) for tile in tiles),
                 has_truth=truth is not None,
                 keypoint_confidence=float(hands.keypoints_2d[k, :, 2].mean()),
-                confidence=found.joint_confidence[at],
+                p_within_10mm=_of_joints(errors, "p_within_10mm"),
+                joint_error_mm=_of_joints(errors, "joint_error_mm"),
                 score=errors["score"],
                 vertices_m=found.vertices_cam_m[at] - found.joints_cam_m[at, 0],
                 truth_m=truths.vertices_m[k].numpy() * view.mirror if truths.has_mesh[k] else None,
@@ -125,14 +126,14 @@ def shown_hands(
 
 def evaluation_sheet(result: EvaluationResult, shown: Sequence[ShownHand], tile_px: int = 224) -> bytes:
     """A PNG of the hands, a row each."""
-    pictures = [[*hand.pictures, _confidence_tile(hand.confidence, tile_px)] for hand in shown]
+    pictures = [[*hand.pictures, _confidence_tile(hand.p_within_10mm, tile_px)] for hand in shown]
     captions = [
         [
             f"{hand.group}\n{hand.key}",
             f"mean confidence {hand.keypoint_confidence:.2f}",
             "\n".join(error_lines(hand.errors)),
             "" if hand.has_truth else "no mesh with a camera",
-            f"mean {hand.confidence.mean():.2f}, score {hand.score:.2f}",
+            confidence_line(hand),
         ]
         for hand in shown
     ]
@@ -143,6 +144,17 @@ def error_lines(errors: Mapping[str, float]) -> list[str]:
     """The errors of one hand: in space where the set has joints or a mesh, else in the picture."""
     known = {title: errors[metric] for title, metric in _IN_SPACE.items() if errors[metric] == errors[metric]}
     return [f"{title} {mm:.1f} mm" for title, mm in known.items()] or [f"EPE {errors['epe_px']:.1f} px"]
+
+
+def confidence_line(hand: ShownHand) -> str:
+    """How sure the model is of the hand."""
+    if np.isnan(hand.p_within_10mm).all():
+        return "not calibrated"
+    return f"mean {hand.p_within_10mm.mean():.2f}, expected error {hand.joint_error_mm.mean():.1f} mm"
+
+
+def _of_joints(row: Mapping[str, float], what: str) -> Array:
+    return np.array([row[f"{what}.{joint}"] for joint in OPENPOSE_21])
 
 
 def _places(count: int, each: int) -> list[tuple[str, int]]:
@@ -235,6 +247,6 @@ class _View:
         return self.mesh(vertices, sample.camera.K_px, mano, GROUND_TRUTH_RGB)
 
 
-def _confidence_tile(confidence: Array, tile_px: int) -> Array:
-    colors = [_GREY, *(FINGER_RGB[k // 3] for k in range(15))]
-    return bar_tile(confidence[list(_BAR_ORDER)], [MANO_16[j] for j in _BAR_ORDER], colors, tile_px)
+def _confidence_tile(p_within_10mm: Array, tile_px: int) -> Array:
+    colors = [_GREY, *(FINGER_RGB[k // 4] for k in range(20))]
+    return bar_tile(p_within_10mm, [name.replace("_", " ") for name in OPENPOSE_21], colors, tile_px)

@@ -33,11 +33,14 @@ class EvaluationRow:
     """One predictor on one set."""
 
     name: str
-    """`T=5`, `mean pose`."""
-    iterations: int | None
-    """Sampling iterations; None for a predictor without any."""
+    """`drawn codes, T=5 (4 passes)`, `mean pose`."""
+    key: str
+    """The same for machines: `drawn_codes_T5`, `mean_pose`."""
+    passes: int | None
+    """How often the transformer is asked; None for the mean pose."""
     metrics: Mapping[str, float]
-    """See `SampleErrors.summary`; for models also `score_rank_correlation`, Spearman's between score and -PA-MPJPE."""
+    """See `SampleErrors.summary`; for models also `score_rank_correlation`, Spearman's between score and -PA-MPJPE, and
+    for the product what its calibrated confidence is worth, see `metrics.calibration.JointConfidenceQuality`."""
     failed: int
     """Predictions that were not finite numbers; they are scored as a hand shrunk to a point."""
 
@@ -58,11 +61,13 @@ class EvaluationResult:
     """Samples with an annotated mesh, as vertices or as MANO parameters."""
     rows: tuple[EvaluationRow, ...]
     per_sample: pd.DataFrame
-    """One row per sample and predictor: predictor, index, key, side, score, mean_confidence, errors in millimetres."""
+    """One row per sample and predictor: predictor, index, key, side, score, confidences, errors in millimetres."""
     errors: Mapping[str, SampleErrors]
     """By predictor, point by point."""
     predictions: Predictions
-    """Of the model's row with the most iterations."""
+    """The product's."""
+    product: str
+    """Name of the row that counts: the estimator that the model uses."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Box source, detector, sampler and whatever else was fixed; failures and rejects by reason."""
 
@@ -77,8 +82,12 @@ class EvaluationResult:
 
     @property
     def best(self) -> EvaluationRow:
-        """The model's row with the most iterations: the one that counts."""
-        return max((row for row in self.rows if row.iterations is not None), key=lambda row: row.iterations or 0)
+        """The model's row that counts: of the estimator that it uses."""
+        return self.row(self.product)
+
+    def row(self, name: str) -> EvaluationRow:
+        """The row of this name; StopIteration where there is none."""
+        return next(row for row in self.rows if row.name == name)
 
     def gain_over_baseline(self, metric: str = "pa_mpjpe_mm") -> float | None:
         """How much smaller the model's error is than the mean pose's, as a share of it.
@@ -98,6 +107,26 @@ class EvaluationResult:
         side = "below" if gain >= 0 else "above"
         return [f"PA-MPJPE of {self.best.name} is {100 * abs(gain):.1f} % {side} the mean pose's."]
 
+    def product_sentences(self) -> list[str]:
+        """Which row is what the model itself uses, and why."""
+        ranked: Mapping[str, float] = (self.facts.get("calibration") or {}).get("held_out_pa_mpjpe_mm", {})
+        if self.product not in ranked:
+            return [f"The model itself uses {self.product}, as its recipe says."]
+        numbers = ", ".join(f"{name} {mm:.2f}" for name, mm in ranked.items())
+        return [f"The model itself uses {self.product}: the best on held-out training hands (PA-MPJPE mm: {numbers})."]
+
+    def confidence_sentences(self) -> list[str]:
+        """What its confidence in joints is worth; nothing where it has none, or there was nothing to compare with."""
+        found = self.best.metrics
+        if not found.get("confidence_auroc", math.nan) > 0:
+            return []
+        return [
+            f"Chance of a joint to be within 10 mm: expected calibration error {found['confidence_ece']:.3f}, AUROC "
+            f"{found['confidence_auroc']:.3f} (a constant per joint {found['confidence_auroc_by_joint']:.3f}).",
+            f"Expected against true error: Spearman {found['confidence_error_spearman']:.2f} over joints, "
+            f"{found['confidence_hand_spearman']:.2f} over hands.",
+        ]
+
     def to_markdown(self) -> str:
         """The table, with what one must know to read it."""
         lines = [
@@ -108,8 +137,9 @@ class EvaluationResult:
             f"{self.count} samples of {self.set_name} (data {self.data_digest}, model {self.model_digest}); "
             f"{self.with_joints} with joints, {self.with_mesh} with a mesh.",
             "PA, F and AUC: after Procrustes alignment (FreiHAND's evaluator). MPJPE, MPVPE: relative to the wrist.",
+            *self.product_sentences(),
         ]
-        lines += self.gain_sentences()
+        lines += [*self.gain_sentences(), *self.confidence_sentences()]
         failed = {row.name: row.failed for row in self.rows if row.failed}
         if failed:
             lines.append("Failed predictions: " + ", ".join(f"{name} {count}" for name, count in failed.items()) + ".")
@@ -128,12 +158,14 @@ class EvaluationResult:
             "count": self.count,
             "with_joints": self.with_joints,
             "with_mesh": self.with_mesh,
+            "product": self.product,
             "gain_over_mean_pose": self.gain_over_baseline(),
             "facts": dict(self.facts),
             "rows": [
                 {
                     "name": row.name,
-                    "iterations": row.iterations,
+                    "key": row.key,
+                    "passes": row.passes,
                     "failed": row.failed,
                     "metrics": {k: None if v != v else v for k, v in row.metrics.items()},
                 }

@@ -1,4 +1,4 @@
-"""Evaluate a model on a shard set: every sample exactly once, at several numbers of sampling iterations.
+"""Evaluate a model on a shard set: every sample exactly once, by the paper's procedure and by the model's estimator.
 
 Any number of workers gives the same numbers, to the last bit (see `pieces`).
 """
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from maskhand.config import Recipe
+from maskhand.config import Recipe, SamplerConfig
 from maskhand.conventions import Side
 from maskhand.evaluation.compare import Table
 from maskhand.evaluation.mean_pose import MeanPose
@@ -22,6 +22,8 @@ from maskhand.evaluation.pieces import Job, Measured, measure, measure_with
 from maskhand.evaluation.predictions import Predictions
 from maskhand.evaluation.result import EvaluationResult
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.calibration import estimator_of
+from maskhand.models.estimators import Predictor, paper_procedure, predictor
 from maskhand.progress import Progress, silent
 from maskhand.shards.build import Mapper, serial_map
 from maskhand.shards.layout import IMAGES
@@ -39,7 +41,7 @@ def evaluate(
     set_uri: str,
     recipe: Recipe | None = None,
     *,
-    iterations: Sequence[int] | None = None,
+    samplers: Sequence[SamplerConfig] | None = None,
     baseline: MeanPose | None = None,
     tips: Mapping[Side, str | None] = MODEL_TIPS,
     batch: int | None = None,
@@ -49,8 +51,10 @@ def evaluate(
 ) -> EvaluationResult:
     """Measure a model, and the mean pose beside it.
 
-    recipe: other data or sampler settings than the bundle's own; iterations: default the recipe's; tips: per side
-    whose fingertip vertices the set's annotation uses (a key of FINGERTIP_VERTICES; None: the model's own tips);
+    recipe: other data or sampler settings than the bundle's own; samplers: how the model is asked, the last one its
+    product; default the paper's procedure at the recipe's `evaluate.iterations` and, last, the model's own estimator (a
+    model without tokens is asked once); tips: per side whose fingertip vertices the set's annotation uses (a key of
+    FINGERTIP_VERTICES; None: the model's own tips);
     mapper: shares the batches among workers, who load the bundle from `model_folder`. Raises EvaluationError when the
     set has no ground truth or a sample was seen twice or never, ShardError when the set is missing or damaged.
     """
@@ -58,10 +62,12 @@ def evaluate(
     manifest = read_manifest(set_uri, IMAGES)
     if not manifest.count:
         raise EvaluationError(f"{set_uri}: the set holds no samples")
+    predictors = _predictors(settings, bundle, samplers)
     job = Job(
         set_uri=set_uri,
         recipe=settings,
-        iterations=tuple(settings.evaluate.iterations if iterations is None else iterations),
+        predictors=tuple(predictors.values()),
+        product=list(predictors.values())[-1],
         baseline=baseline,
         tips=tips,
         batch=batch or settings.evaluate.batch,
@@ -79,10 +85,10 @@ def evaluate(
     tables = {name: Table.concatenate([part.tables[name] for part in parts]) for name in parts[0].tables}
     first = next(iter(tables.values()))
     _check_once(first, manifest.count, set_uri)
-    truths = (first.has_joints, first.has_mesh, ~first.distance_px.isnan())
+    truths = (first.has_joints, first.has_mesh, ~first.placed.distance_px.isnan())
     if not any(bool(truth.any()) for truth in truths):
         raise EvaluationError(f"{set_uri}: no sample has 3D joints, a mesh or 2D joints to compare with")
-    failures = Counter(reason for table in tables.values() for reason in table.failure if reason)
+    failures = Counter(reason for reason in tables[job.product.name].failure if reason)
     return EvaluationResult(
         set_uri=set_uri,
         data_digest=manifest.digest,
@@ -90,7 +96,8 @@ def evaluate(
         count=len(first.keys),
         with_joints=int(first.has_joints.sum()),
         with_mesh=int(first.has_mesh.sum()),
-        rows=tuple(table.row(name, _iterations(name)) for name, table in tables.items()),
+        rows=tuple(table.row(name, predictors.get(name)) for name, table in tables.items()),
+        product=job.product.name,
         per_sample=pd.concat([table.frame(name) for name, table in tables.items()], ignore_index=True),
         facts=_facts(job, bundle)
         | {
@@ -109,8 +116,13 @@ def _pieces(batches: int) -> list[range]:
     return [range(start, min(start + size, batches)) for start in range(0, batches, size)]
 
 
-def _iterations(name: str) -> int | None:
-    return int(name.removeprefix("T=")) if name.startswith("T=") else None
+def _predictors(recipe: Recipe, bundle: ModelBundle, samplers: Sequence[SamplerConfig] | None) -> dict[str, Predictor]:
+    """By name, the product last."""
+    if samplers is None:
+        paper = [paper_procedure(recipe.sampler, iterations) for iterations in recipe.evaluate.iterations]
+        samplers = [*paper, estimator_of(recipe.sampler, bundle.calibration)]
+    named = [predictor(recipe, sampler) for sampler in samplers]
+    return {one.name: one for one in named if one.name != named[-1].name} | {named[-1].name: named[-1]}
 
 
 def _check_once(table: Table, count: int, set_uri: str) -> None:
@@ -129,7 +141,9 @@ def _facts(job: Job, bundle: ModelBundle) -> dict[str, Any]:
         "box_scale": recipe.data.box_scale,
         "keypoints": recipe.data.keypoints.eval_source,
         "detector": recipe.data.keypoints.detector,
-        "sampler": recipe.sampler.model_dump(mode="json", exclude={"iterations"}),
+        "sampler": recipe.sampler.model_dump(mode="json"),
+        "product": job.product.sampler.model_dump(mode="json"),
+        "calibration": None if bundle.calibration is None else bundle.calibration.facts(),
         "seed": recipe.seed,
         "batch": job.batch,
         "fingertip_vertices": dict(job.tips),

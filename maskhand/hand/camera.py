@@ -1,4 +1,4 @@
-"""HaMeR's crop camera (s, tx, ty) and its way to a full-image camera.
+"""HaMeR's crop camera (s, tx, ty), and where a hand stands before the camera of the whole picture.
 
 Lengths in the crop are measured in crop sides, so focal lengths are too: HaMeR's 5000 px on a 256 px crop is
 `FOCAL` = 5000 / 256 whatever the crop's resolution. Crop coordinates run over -0.5..0.5 (see `batch`).
@@ -15,8 +15,8 @@ from torch import Tensor
 FOCAL: Final = 5000 / 256
 """Focal length of the crop camera in crop sides."""
 
-MIN_SEEN: Final = 6
-"""Keypoints that say where a hand is and how large."""
+REWEIGHTINGS: Final = 3
+"""After which the weights of the points do not change much any more."""
 
 
 def assumed_camera(size_px: tuple[int, int], focal_px: float | None = None) -> np.ndarray:
@@ -47,43 +47,66 @@ def project_crop(points_m: Tensor, camera: Tensor, focal: float | Tensor = FOCAL
     return focal * translated[..., :2] / translated[..., 2:]
 
 
-def camera_on_keypoints(camera: Tensor, joints_m: Tensor, keypoints_2d: Tensor) -> Tensor:
-    """The crop camera under which the hand has the size and the place of its seen 2D keypoints.
+def translation_on_points(
+    joints_m: np.ndarray, points_px: np.ndarray, weight: np.ndarray, K_px: np.ndarray
+) -> np.ndarray:
+    """(B, 3) float64, metres: puts hands before their pictures' cameras so that their joints meet points seen there.
 
-    camera (B, 3) is kept where fewer than `MIN_SEEN` keypoints are seen; joints_m (B, K, 3) before translation;
-    keypoints_2d (B, K, 3) crop coordinates and confidence, the weight. The scale is the ratio of the spreads, not a
-    regression: an error of the pose then does not shrink the hand.
+    joints_m (B, J, 3) camera axes, before translation; points_px (B, J, 2) pixels; weight (B, J), not negative and in
+    each row positive somewhere; K_px (B, 3, 3). Exact where the joints are right. Points that the hand then misses by
+    more than its mean count less (Cauchy's weights): detectors mistake one finger for another.
     """
-    seen, weight = keypoints_2d[..., :2], keypoints_2d[..., 2:].clamp_min(0)
-    total = weight.sum(1, keepdim=True).clamp_min(1e-9)
-    middle = (weight * joints_m[..., :2]).sum(1, keepdim=True) / total
-    spread = (weight * (joints_m[..., :2] - middle).square()).sum((1, 2)).clamp_min(1e-12)
-    half_scale = camera[:, 0] / 2
-    for _ in range(4):  # the hand's own depth is a few percent of its distance: this converges at once
-        flat = seen * (1 + half_scale[:, None, None] * joints_m[..., 2:] / FOCAL)  # as if all joints had depth zero
-        place = (weight * flat).sum(1, keepdim=True) / total
-        half_scale = ((weight * (flat - place).square()).sum((1, 2)) / spread).sqrt()
-    shift = place[:, 0] / half_scale.clamp_min(1e-9)[:, None] - middle[:, 0]
-    fitted = torch.cat([2 * half_scale[:, None], shift], dim=1)
-    usable = ((weight[..., 0] > 0).sum(1) >= MIN_SEEN) & (half_scale > 0)
-    return torch.where(usable[:, None], fitted, camera)
+    weight = weight[..., None]
+    seen = np.concatenate([points_px, np.ones_like(points_px[..., :1])], axis=2) @ np.linalg.inv(K_px).transpose(
+        0, 2, 1
+    )
+    sight = _looking_along((weight * seen).sum(1) / weight.sum(1))
+    seen, joints = seen @ sight, joints_m @ sight
+    rays = seen[..., :2] / seen[..., 2:]
+    translation = _along_sight(joints, rays, weight)
+    for _ in range(REWEIGHTINGS):
+        moved = joints + translation
+        missed = np.linalg.norm(moved[..., :2] / moved[..., 2:] - rays, axis=2, keepdims=True)
+        mean = (weight * missed).sum(1, keepdims=True) / weight.sum(1, keepdims=True)
+        translation = _along_sight(joints, rays, weight / (1 + (missed / np.maximum(mean, 1e-9)) ** 2))
+    return (translation @ sight.transpose(0, 2, 1))[:, 0]
 
 
-def crop_camera_to_full(
-    camera: Tensor, crop_from_image: Tensor, crop_px: int, focal_px: Tensor, principal_px: Tensor
-) -> Tensor:
-    """Translation (B, 3), metres, that places the hand before the camera of the whole picture.
+def _along_sight(joints_m: np.ndarray, rays: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(B, 1, 3) translations of joints (B, J, 3) before cameras that look at them, onto rays (B, J, 2) = x / z, y / z.
 
-    camera (B, 3) crop camera; crop_from_image (B, 2, 3) upright affine from picture to crop pixels; focal_px (B,) and
-    principal_px (B, 2) of the picture (HaMeR takes its centre). The hand keeps its size and place in the picture
-    (HaMeR `cam_crop_to_full`); a longer focal length puts it proportionally further away.
+    Where the joints are wrong, a least-squares fit of all three coordinates would put the hand too far away (a
+    regression on erroneous joints is diluted). So the depth is the one at which the rays, followed to their joints'
+    depths, spread as far across the line of sight as the joints do; the rest is least squares. weight (B, J, 1).
     """
-    affine = crop_from_image.to(camera.dtype)
-    box_side_px = crop_px / affine[:, :, :2].det().abs().sqrt()
-    half_crop = torch.full_like(affine[:, :, 2], crop_px / 2)
-    centre_px = torch.linalg.solve(affine[:, :, :2], half_crop - affine[:, :, 2])
-    scale, tx, ty = camera.unbind(-1)
-    pixels_per_metre_doubled = box_side_px * scale + 1e-9
-    shift = 2 * (centre_px - principal_px.to(camera.dtype)) / pixels_per_metre_doubled[:, None]
-    depth = 2 * focal_px.to(camera.dtype) / pixels_per_metre_doubled
-    return torch.stack([tx + shift[:, 0], ty + shift[:, 1], depth], dim=-1)
+    share = weight / weight.sum(1, keepdims=True)
+    across, along = joints_m[..., :2], joints_m[..., 2:]
+
+    def apart(values: np.ndarray) -> np.ndarray:
+        return values - (share * values).sum(1, keepdims=True)
+
+    # At depth d the rays are at rays * (along + d): their spread is a quadratic in d.
+    a = np.maximum((share * apart(rays) ** 2).sum((1, 2)), 1e-12)
+    b = (share * apart(rays) * apart(rays * along)).sum((1, 2))
+    c = (share * (apart(rays * along) ** 2 - apart(across) ** 2)).sum((1, 2))
+    depth = ((np.sqrt(np.maximum(b * b - a * c, 0)) - b) / a)[:, None, None]
+    in_picture = share / (along + depth) ** 2
+    shift = (in_picture * (rays * (along + depth) - across)).sum(1, keepdims=True) / in_picture.sum(1, keepdims=True)
+    return np.concatenate([shift, depth], axis=2)
+
+
+def crop_camera_on_points(joints_m: np.ndarray, points: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(B, 3) the crop camera s, tx, ty under which joints meet points (B, J, 2) in crop coordinates; the others as in
+    `translation_on_points`."""
+    K = np.tile(np.diag([FOCAL, FOCAL, 1.0]), (len(joints_m), 1, 1))
+    tx, ty, depth = translation_on_points(joints_m, points, weight, K).T
+    return np.stack([2 * FOCAL / depth, tx, ty], axis=1)
+
+
+def _looking_along(direction: np.ndarray) -> np.ndarray:
+    """(B, 3) directions with positive z -> (B, 3, 3) rotations whose last column is the direction: v @ R is v seen by a
+    camera that looks there."""
+    forward = direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    right = np.stack([forward[:, 2], np.zeros(len(forward)), -forward[:, 0]], axis=1)
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
+    return np.stack([right, np.cross(forward, right), forward], axis=2)

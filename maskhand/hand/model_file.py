@@ -65,6 +65,9 @@ class HandModel:
     """(15, 3) MANO's mean pose; absolute pose = stored pose + this where a data set has flat_hand_mean=False."""
     hands_components: Array
     """(45, 45) rows are MANO's pose principal components, over axis-angle relative to the mean pose."""
+    hands_std: Array | None
+    """(45,) radians, standard deviation along each component over the poses it was made from (`hands_coeffs`); None
+    where the file does not hold these."""
     digest: str
     """First 12 hex digits of the file's sha256."""
 
@@ -92,6 +95,7 @@ def load_hand_model(path: str | Path) -> HandModel:
         posedirs=_array(fields, "posedirs", (NUM_VERTICES, 3, 9 * (NUM_MANO_JOINTS - 1)), path),
         hands_mean_aa=_array(fields, "hands_mean", (45,), path).reshape(15, 3),
         hands_components=_array(fields, "hands_components", (45, 45), path),
+        hands_std=_pose_spread(fields, path),
         digest=hashlib.sha256(data).hexdigest()[:12],
     )
     if not np.allclose(model.weights.sum(1), 1.0, atol=1e-3):
@@ -214,6 +218,17 @@ def _array(fields: Mapping[str, Any], name: str, shape: tuple[int, ...], path: P
     if not np.isfinite(value).all():
         raise HandModelError(f"{path}: field {name!r} holds NaN or infinity")
     return value
+
+
+def _pose_spread(fields: Mapping[str, Any], path: Path) -> Array | None:
+    """Of `hands_coeffs` (N, 45), a row per pose; they may be absent: nothing that poses or shapes a hand reads them."""
+    if "hands_coeffs" not in fields:
+        return None
+    poses = np.shape(_plain(fields["hands_coeffs"]))[:1]
+    coefficients = _array(fields, "hands_coeffs", (*poses, 45), path)
+    if len(coefficients) < 2:
+        raise HandModelError(f"{path}: field 'hands_coeffs' holds {len(coefficients)} pose; a spread takes two or more")
+    return coefficients.std(axis=0)
 
 
 def _parents(fields: Mapping[str, Any], path: Path) -> Array:

@@ -25,7 +25,7 @@ from maskhand.loading.crop import can_decode
 from maskhand.loading.labels import Sidecar, annotated_target, good_target, stack_labels
 from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest
-from maskhand.shards.mixture import TrainingStream
+from maskhand.shards.mixture import TrainingStream, held_out_places
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.text import caption_ids, caption_of
 
@@ -78,7 +78,7 @@ class _TrainingBatches:
         rows = rows_per_rank(batch, self.world)
         sidecars = (*_keypoint_sidecar(data.keypoints.train_source, data.keypoints), MANO)
         sets = {f"{self.shards_uri.rstrip('/')}/{name}": weight for name, weight in data.train.items()}
-        stream = TrainingStream(sets, sidecars, self.seed, self.rank, self.world, data.lanes)
+        stream = TrainingStream(sets, sidecars, self.seed, self.rank, self.world, data.lanes, data.held_out)
         elements = stream.iterate(first_step * rows, run=rows, stride=stride)
         # The stream gives rank r the global elements r, r + world, ...: exactly its slots of every batch.
         slots = np.arange(self.rank, batch, self.world)
@@ -87,10 +87,10 @@ class _TrainingBatches:
 
     def _batch(self, rows: Sequence[ShardSample], indices: np.ndarray) -> HandBatch:
         data = self.recipe.data
-        unseen = self.recipe.model.condition == "text"
+        seen = self.recipe.model.sees_picture
         return make_batch(
             stack_labels([r.sample for r in rows], _entries(rows, data.keypoints), _mano(rows, good_target)),
-            [_BLACK if unseen else r.sample.image for r in rows],
+            [r.sample.image if seen else _BLACK for r in rows],
             crop_px=data.crop_px,
             box_scale=data.box_scale,
             keypoints=draw_keypoint_disturbance(data.keypoints, self.seed, indices),
@@ -127,6 +127,22 @@ def eval_range(recipe: Recipe, set_uri: str, start: int, stop: int, batch: int) 
     """The samples start..stop-1 of an evaluation set, unaugmented, `batch` at a time, the last rows fewer."""
     shard_set = eval_set(recipe, set_uri)
     rows = shard_set.between(start, min(stop, len(shard_set)))
+    while samples := tuple(itertools.islice(rows, batch)):
+        yield eval_rows(recipe, samples)
+
+
+def held_out_rows(recipe: Recipe, set_uri: str, batch: int, most: int | None = None) -> Iterator[EvalRows]:
+    """The samples of a training set that training leaves out (`data.held_out`), as those of an evaluation set.
+
+    most: of more samples, the first ones, which are a random sample too (see `shards.plan`) and lie in few shards. The
+    2D pose is the annotated one where the recipe evaluates with detections that this training set does not have.
+    """
+    keypoints = recipe.data.keypoints
+    if keypoints.eval_source == "detected" and find_manifest(set_uri, keypoint_part(keypoints.detector)) is None:
+        keypoints = keypoints.model_copy(update={"eval_source": "annotated"})
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"keypoints": keypoints})})
+    shard_set = eval_set(recipe, set_uri)
+    rows = shard_set.at(held_out_places(len(shard_set), recipe.data.held_out)[:most].tolist())
     while samples := tuple(itertools.islice(rows, batch)):
         yield eval_rows(recipe, samples)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from maskhand.config import ConfigError, ModelConfig, Recipe
 from maskhand.hand.layer import ManoLayer
+from maskhand.models.lifter import LiftingNetwork
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import HandNetwork
 from maskhand.models.regression import RegressionNetwork
@@ -19,6 +20,7 @@ from maskhand.models.vq_mano import VQMano
 _NETWORKS: dict[tuple[str, str], type[HandNetwork]] = {
     ("masked", "image"): MaskedTransformer,
     ("regression", "image"): RegressionNetwork,
+    ("lifter", "image"): LiftingNetwork,
     ("masked", "text"): TextTransformer,
 }
 
@@ -39,7 +41,7 @@ def build_model(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, *, pretraine
     """The recipe's network with fresh weights; its encoder's pretrained ones when the recipe names a checkpoint."""
     cfg = recipe.model
     if (cfg.decoder, cfg.condition) not in _NETWORKS:
-        raise ConfigError(f"model.decoder={cfg.decoder} reads pictures only; set model.condition=image")
+        raise ConfigError(f"model.decoder={cfg.decoder} reads no captions; set model.condition=image")
     model = _NETWORKS[cfg.decoder, cfg.condition](cfg, tokenizer, mano, recipe.data.crop_px)
     if pretrained_backbone:
         _load_pretrained(model, cfg)
@@ -59,6 +61,8 @@ def check_model(recipe: Recipe, mano: ManoLayer) -> None:
 
 
 def _load_pretrained(model: HandNetwork, cfg: ModelConfig) -> None:
+    if model.encoder is None:
+        return
     checkpoint = cfg.backbone.checkpoint if cfg.condition == "image" else cfg.text.checkpoint
     if checkpoint is not None:
         model.encoder.load_pretrained(checkpoint)

@@ -1,8 +1,10 @@
 """A trained model as one folder: what evaluation, prediction and the model registry load.
 
-    model.pt      state dict of the HandNetwork, tokenizer included, the hand model never
-    recipe.json   the whole recipe
-    bundle.json   format, hand model digest, sha256 of model.pt, digest of the recipe, free metadata; written last
+    model.pt          state dict of the HandNetwork, tokenizer included, the hand model never
+    recipe.json       the whole recipe
+    calibration.json  what its doubts mean and which estimator it uses; made after the training, where it can be
+    bundle.json       format, hand model digest, sha256 of model.pt and calibration.json, digest of the recipe, free
+                      metadata; written last
 
 The hand model stays out because its licence may forbid copying it; its digest is kept, so that a model is not silently
 run with another hand than it was trained with.
@@ -17,20 +19,23 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
+from pydantic import ValidationError
 
-from maskhand.config import ConfigError, Recipe
+from maskhand.config import ConfigError, Recipe, SamplerConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.build import model_of_weights
+from maskhand.models.calibration import Calibration, estimator_of
 from maskhand.models.network import HandNetwork
 from maskhand.recipe_files import parse_recipe
 
 FORMAT = 1
+CALIBRATION = "calibration.json"
 _READS = {"image": "pictures", "text": "captions"}
 _SMALLEST = {"image": "tiny", "text": "tiny_text"}
 """`model.condition` -> what is looked at, and the smallest recipe of it."""
@@ -50,12 +55,20 @@ class ModelBundle:
     hand_digest: str
     weights_sha256: str
     """Of model.pt."""
+    calibration: Calibration | None = None
+    """None for a model that reads captions or has no tokens, and where too few hands were held out."""
 
     @property
     def digest(self) -> str:
-        """12 hex digits over what decides its answers: weights and sampler."""
+        """12 hex digits over what decides its answers: weights, sampler and calibration."""
         sampler = json.dumps(self.recipe.sampler.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256((self.weights_sha256 + sampler).encode()).hexdigest()[:12]
+        calibration = "" if self.calibration is None else self.calibration.model_dump_json()
+        return hashlib.sha256((self.weights_sha256 + sampler + calibration).encode()).hexdigest()[:12]
+
+    @property
+    def estimator(self) -> SamplerConfig:
+        """How the hand that is reported is made of the distribution: see `calibration.estimator_of`."""
+        return estimator_of(self.recipe.sampler, self.calibration)
 
     def require(self, condition: Literal["image", "text"]) -> None:
         """BundleError when the model looks at something else than pictures (`image`), or captions (`text`)."""
@@ -81,11 +94,25 @@ class ModelBundle:
     def restate(cls, source: str | Path, directory: str | Path, recipe: Recipe) -> None:
         """The model in `source` as another one in `directory`: the same weights, asked and measured as `recipe` says.
 
+        Without the calibration, which is of the model as it was asked.
+
         `recipe` must not differ in anything that the weights depend on. Raises BundleError.
         """
         with in_one_move(Path(directory)) as staging:
             _link(Path(source) / "model.pt", staging / "model.pt")
-            _write_about(staging, _read_json(Path(source), "bundle.json"), recipe)
+            about = _read_json(Path(source), "bundle.json")
+            about.pop("calibration", None)
+            _write_about(staging, about, recipe)
+
+    def calibrate(self, directory: str | Path, calibration: Calibration) -> Self:
+        """This bundle, which lies in `directory`, with its calibration; the folder is replaced in one move."""
+        folder = Path(directory)
+        with in_one_move(folder) as staging:
+            _link(folder / "model.pt", staging / "model.pt")
+            (staging / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n")
+            about = _read_json(folder, "bundle.json") | {"calibration": _sha256(staging / CALIBRATION)}
+            _write_about(staging, about, self.recipe)
+        return replace(self, calibration=calibration)
 
     @classmethod
     def load(
@@ -110,6 +137,7 @@ class ModelBundle:
                 f"{folder / 'model.pt'}: its sha256 is not the recorded one; copy or export the bundle again"
             )
 
+        calibration = _read_calibration(folder, about.get("calibration"))
         hand_path = Path(hand_model_path) if hand_model_path is not None else default_hand_path("right")
         hand = load_hand_model(hand_path)
         if hand.digest != about["hand_digest"]:
@@ -124,7 +152,9 @@ class ModelBundle:
             raise BundleError(
                 f"{folder / 'model.pt'}: weights do not fit recipe.json ({error}); export it again"
             ) from None
-        return cls(model.to(device).eval(), recipe, about["metadata"], about["hand_digest"], about["sha256"])
+        return cls(
+            model.to(device).eval(), recipe, about["metadata"], about["hand_digest"], about["sha256"], calibration
+        )
 
 
 @contextmanager
@@ -152,6 +182,23 @@ def _write_about(folder: Path, about: Mapping[str, Any], recipe: Recipe) -> None
     (folder / "recipe.json").write_text(json.dumps(recipe.model_dump(mode="json"), indent=1))
     # The digest makes bundle.json, whose digest is the receipt's, another file for another recipe.
     (folder / "bundle.json").write_text(json.dumps({**about, "recipe": recipe.digest()}, indent=1, sort_keys=True))
+
+
+def _read_calibration(folder: Path, sha256: str | None) -> Calibration | None:
+    if sha256 is None:
+        return None
+    if _sha256(folder / CALIBRATION) != sha256:
+        raise BundleError(
+            f"{folder / CALIBRATION}: its sha256 is not the recorded one; copy or export the bundle again"
+        )
+    try:
+        return Calibration.model_validate_json((folder / CALIBRATION).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BundleError(
+            f"{folder / CALIBRATION}: {'.'.join(map(str, first['loc']))}: {first['msg']}; it was written by another "
+            "version, export the bundle again"
+        ) from None
 
 
 def _link(source: Path, target: Path) -> None:

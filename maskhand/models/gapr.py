@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from maskhand.conventions import openpose_joint_of_mano_joint
 from maskhand.models.attention import Attention
+from maskhand.models.influence import spoken_of
 from maskhand.models.pose_graph import skeleton_adjacency
-from maskhand.models.vq_mano import joint_of_token
 
 
 class GaprBlock(nn.Module):
@@ -57,18 +57,19 @@ class GaprBlock(nn.Module):
         return self.adjacency_logits.softmax(-1)
 
 
-def first_neighbours(pose_tokens: int, tokens: int) -> Tensor:
-    """(K, K) bool, K = 2D tokens + pose tokens: everyone hears itself, and pose tokens hear the 2D pose of their joint.
+def first_neighbours(pose_tokens: int, influence: Tensor) -> Tensor:
+    """(K, K) bool, K = 2D tokens + pose tokens: everyone hears itself, and pose tokens the 2D pose of their joints.
 
-    A single 2D token speaks for all joints; of 21, a pose token hears its own and those of the bones that meet there.
-    Without this start a pose token would hear the 2D pose as one voice among K, and learn from it late.
+    influence (L, 16): of each pose token on MANO's joints. A single 2D token speaks for all joints; of 21, a pose token
+    hears the joints that it speaks of and those of the bones that meet there. Without this start a pose token would
+    hear the 2D pose as one voice among K, and learn from it late.
     """
-    neighbours = torch.eye(pose_tokens + tokens, dtype=torch.bool)
+    neighbours = torch.eye(pose_tokens + len(influence), dtype=torch.bool)
     if pose_tokens == 1:
         neighbours[1:, 0] = True
     elif pose_tokens:
-        own_joint = torch.tensor(openpose_joint_of_mano_joint())[joint_of_token(tokens)]
-        neighbours[pose_tokens:, :pose_tokens] = skeleton_adjacency()[own_joint] > 0
+        bones = skeleton_adjacency()[list(openpose_joint_of_mano_joint())]
+        neighbours[pose_tokens:, :pose_tokens] = spoken_of(influence).float() @ bones > 0
     return neighbours
 
 

@@ -16,7 +16,7 @@ from maskhand.config import ModelConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.deformable import DeformableCrossAttention
 from maskhand.models.gapr import GaprBlock, first_neighbours
-from maskhand.models.network import Context, HandNetwork, TransformerOutput
+from maskhand.models.network import Context, HandNetwork, TransformerOutput, seen_keypoints
 from maskhand.models.pose_graph import PoseGraph
 from maskhand.models.pyramid import FeaturePyramid
 from maskhand.models.shape_camera_head import ShapeCameraHead
@@ -37,7 +37,7 @@ class MaskedTransformer(HandNetwork):
         self.pose_graph = PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, dim) if cfg.pose2d_tokens else None
 
         self.embed = TokenEmbedding(tokenizer, dim, from_codebook=cfg.token_embed == "codebook")
-        neighbours = first_neighbours(cfg.pose2d_tokens, self.num_tokens)
+        neighbours = first_neighbours(cfg.pose2d_tokens, tokenizer.influence)
         self.gapr = nn.ModuleList(
             GaprBlock(neighbours, dim, cfg.heads, cfg.gapr_se_ratio, cfg.gapr_residual, cfg.dropout)
             for _ in range(cfg.gapr_blocks)
@@ -52,7 +52,8 @@ class MaskedTransformer(HandNetwork):
     def _make_sight(self, cfg: ModelConfig) -> None:
         """Between the encoder and the cross-attention."""
         self.pyramid = FeaturePyramid(self.encoder.channels, cfg.dim, cfg.feature_scales, cfg.pyramid_depthwise)
-        self.reference = ReferencePoints(cfg.ref_points, cfg.pose2d_tokens, self.num_tokens, cfg.dim, cfg.synth_layers)
+        influence = self.tokenizer.influence
+        self.reference = ReferencePoints(cfg.ref_points, cfg.pose2d_tokens, influence, cfg.dim, cfg.synth_layers)
 
     def _make_cross_attention(self, cfg: ModelConfig) -> nn.Module:
         return DeformableCrossAttention(cfg.dim, cfg.heads, len(cfg.feature_scales), cfg.synth_points)
@@ -86,11 +87,10 @@ class MaskedTransformer(HandNetwork):
 
     def _pose_tokens(self, keypoints_2d: Tensor, drop_pose: Tensor | None) -> tuple[Tensor, Tensor]:
         """The 2D pose (B, 21, 3) as the network is to see it, and its tokens (B, P, dim)."""
-        if drop_pose is not None:
-            keypoints_2d = keypoints_2d.masked_fill(drop_pose[:, None, None], 0.0)
+        seen = seen_keypoints(keypoints_2d, drop_pose)
         if self.pose_graph is None:
-            return keypoints_2d, keypoints_2d.new_zeros(len(keypoints_2d), 0, self.norm.normalized_shape[0])
-        return keypoints_2d, self.pose_graph(keypoints_2d)
+            return seen, seen.new_zeros(len(seen), 0, self.norm.normalized_shape[0])
+        return seen, self.pose_graph(seen)
 
     def logits(self, ids: Tensor, context: Context) -> Tensor:
         """ids (B * H, L) int64 with `mask_id` for [MASK], the H strings of a picture together -> (B * H, L, V)."""

@@ -55,11 +55,16 @@ class TransformerOutput:
         return type(self)(logits, self.betas.float(), self.placement.float(), rotmats)
 
 
+def seen_keypoints(keypoints_2d: Tensor, drop_pose: Tensor | None) -> Tensor:
+    """The 2D pose (B, 21, 3) as a network is to see it: unseen where `drop_pose` (B,) bool."""
+    return keypoints_2d if drop_pose is None else keypoints_2d.masked_fill(drop_pose[:, None, None], 0.0)
+
+
 class HandNetwork(nn.Module, ABC):
     """Holds the frozen tokenizer, and the hand model (whose buffers are not part of the state dict)."""
 
     encoder: Any
-    """`ImageEncoder`, or a `TextEncoder`."""
+    """`ImageEncoder`, or a `TextEncoder`; None of a network that sees keypoints alone."""
 
     def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
         super().__init__()
@@ -69,7 +74,7 @@ class HandNetwork(nn.Module, ABC):
         self.mask_id = tokenizer.codebook_size
         self.encoder = self._make_encoder(cfg, crop_px)
 
-    def _make_encoder(self, cfg: ModelConfig, crop_px: int) -> nn.Module:
+    def _make_encoder(self, cfg: ModelConfig, crop_px: int) -> nn.Module | None:
         return ImageEncoder(cfg.backbone, crop_px)
 
     def condition(self, batch: HandBatch) -> Tensor:

@@ -116,7 +116,7 @@ class Quantizer(nn.Module):
 
     def _draw(self, z: Tensor) -> Tensor:
         """As many vectors as codes from the global batch, the same on every rank. Seeded by the number of updates."""
-        vectors = _gather_global(z.detach().float()).flatten(0, -2)
+        vectors = gather_global(z.detach().float()).flatten(0, -2)
         generator = torch.Generator().manual_seed(self._updates_done())
         size = len(self.codebook)
         order = torch.randperm(len(vectors), generator=generator)
@@ -138,7 +138,7 @@ def _sum_over_ranks(x: Tensor) -> Tensor:
     return x
 
 
-def _gather_global(z: Tensor) -> Tensor:
+def gather_global(z: Tensor) -> Tensor:
     """This rank's (B, ...) -> the global batch (world * B, ...), in its order: row i of rank r is row r + world * i."""
     if _world() == 1:
         return z

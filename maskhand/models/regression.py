@@ -1,7 +1,7 @@
-"""The plain alternative to masked modelling: sixteen queries look at the picture's tokens and say the pose at once.
+"""The plain alternative to masked modelling: sixteen queries look at picture and 2D pose and say the hand's at once.
 
-HaMeR's design on the same encoder, shape and camera head and losses, so that a comparison differs in nothing but how
-the pose comes about. It says one hand and no doubt: no tokens are guessed, no 2D pose is read.
+HaMeR's design on the same encoder, 2D pose tokens, shape and camera head and losses, so that a comparison differs in
+nothing but how the pose comes about. It says one hand and no doubt: no tokens of a pose are guessed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from maskhand.conventions import NUM_MANO_JOINTS
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import rot6d_to_matrix
 from maskhand.models.attention import DecoderLayer
-from maskhand.models.network import Context, HandNetwork, TransformerOutput
+from maskhand.models.network import Context, HandNetwork, TransformerOutput, seen_keypoints
+from maskhand.models.pose_graph import PoseGraph
 from maskhand.models.shape_camera_head import ShapeCameraHead
 from maskhand.models.vq_mano import VQMano
 
@@ -24,16 +25,16 @@ class RegressionNetwork(HandNetwork):
 
     def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
         super().__init__(cfg, tokenizer, mano, crop_px)
-        self.shape_camera = ShapeCameraHead(self.encoder.channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout)
+        channels = self.encoder.channels
+        self.shape_camera = ShapeCameraHead(channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout)
         self.queries = nn.Parameter(torch.randn(NUM_MANO_JOINTS, cfg.dim))
-        self.norm_source = nn.LayerNorm(self.encoder.channels)
+        self.norm_source = nn.LayerNorm(channels)
+        self.pose_graph = PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, channels) if cfg.pose2d_tokens else None
         self.layers = nn.ModuleList(
-            DecoderLayer(cfg.dim, cfg.heads, self.encoder.channels, cfg.dropout) for _ in range(cfg.synth_layers)
+            DecoderLayer(cfg.dim, cfg.heads, channels, cfg.dropout) for _ in range(cfg.synth_layers)
         )
         self.norm = nn.LayerNorm(cfg.dim)
-        self.to_rot6d = nn.Linear(cfg.dim, 6)
-        nn.init.xavier_uniform_(self.to_rot6d.weight, gain=0.01)
-        self.to_rot6d.bias.data.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))  # begin at the flat hand
+        self.to_rot6d = flat_hand_readout(cfg.dim, 1)
 
     def encode(
         self,
@@ -46,11 +47,14 @@ class RegressionNetwork(HandNetwork):
         tokens = self.picture_tokens(condition, drop_image)
         betas, placement = self.shape_camera(tokens)
         source = self.norm_source(tokens.flatten(2).transpose(1, 2))
+        seen = seen_keypoints(keypoints_2d, drop_pose)
+        if self.pose_graph is not None:
+            source = torch.cat([source, self.pose_graph(seen)], dim=1)
         x = self.queries.expand(len(tokens), -1, -1)
         for layer in self.layers:
             x = layer(x, source)
         rotmats = rot6d_to_matrix(self.to_rot6d(self.norm(x)).float())
-        return Context((), x[:, :0], keypoints_2d, betas, placement, rotmats)
+        return Context((), x[:, :0], seen, betas, placement, rotmats)
 
     def forward(
         self,
@@ -60,6 +64,14 @@ class RegressionNetwork(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> TransformerOutput:
-        """As MaskedTransformer's; `keypoints_2d`, `ids` and `drop_pose` are not looked at."""
-        context = self.encode(condition, keypoints_2d, drop_image=drop_image)
+        """As MaskedTransformer's; `ids` are not looked at."""
+        context = self.encode(condition, keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
         return TransformerOutput(None, context.betas, context.placement, context.rotmats)
+
+
+def flat_hand_readout(width: int, joints: int) -> nn.Linear:
+    """Features -> 6D rotations of so many joints, side by side; it begins at the flat hand."""
+    readout = nn.Linear(width, 6 * joints)
+    nn.init.xavier_uniform_(readout.weight, gain=0.01)
+    readout.bias.data.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0] * joints))
+    return readout

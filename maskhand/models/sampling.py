@@ -14,12 +14,14 @@ from torch import Tensor
 
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.config import SamplerConfig
-from maskhand.conventions import NUM_JOINTS, NUM_MANO_JOINTS
+from maskhand.conventions import NUM_JOINTS
 from maskhand.hand.camera import project_crop
+from maskhand.models.consensus import consensus
+from maskhand.models.influence import joint_from_tokens
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context, HandNetwork
 from maskhand.models.shape_camera_head import place_camera
-from maskhand.models.vq_mano import full_precision, joint_of_token
+from maskhand.models.vq_mano import full_precision
 
 STRINGS_AT_ONCE = 512
 """Token strings decoded together; the logits of one of 64 tokens and 2048 codes are half a megabyte."""
@@ -58,7 +60,7 @@ def predict(
 
 @torch.no_grad()
 def generate(model: MaskedTransformer, count: int, cfg: SamplerConfig, generator: torch.Generator) -> HandPrediction:
-    """`count` hands of the mean shape from no picture and no 2D pose (supplement G), the surest first.
+    """`count` hands of the mean shape from no picture and no 2D pose (supplement G), the most typical first.
 
     `cfg.temperature` must be above 0, or all would be equal; `generator` lives on the model's device.
     """
@@ -83,9 +85,10 @@ def sample(
 ) -> HandPrediction:
     """Decode hands for encoded pictures.
 
-    Returns B * hypotheses rows, the hypotheses of one picture together, the best score first. `temperature` 0 takes the
-    most probable code (then all hypotheses are equal); above 0, codes are drawn with `generator`, which must live on
-    the model's device. Confidence is always the probability under the unfiltered softmax.
+    Returns B * hypotheses rows, the hypotheses of one picture together, the best `consensus` first: the hand in the
+    midst of the others. `temperature` 0 takes the most probable code (then all hypotheses are equal); above 0, codes
+    are drawn with `generator`, which must live on the model's device. Confidence is always the probability under the
+    unfiltered softmax.
 
     The hand is decoded from the chosen codes (`decode: codes`); or, `expectation` as in training, from the mean code
     vector under the distribution by which each token was fixed; or, `mixed`, from the codes of tokens that others were
@@ -105,20 +108,25 @@ def sample(
     else:
         assert isinstance(model, MaskedTransformer)
         tokens, codes = _fill_in_parts(model, context, cfg, generator, hypotheses)
-        pictures = len(context.betas)
-        best = _score(tokens).view(pictures, hypotheses).argsort(dim=1, descending=True, stable=True)
-        rows = (best + hypotheses * torch.arange(pictures, device=best.device)[:, None]).flatten()
-        tokens, rotmats = tokens[rows], model.tokenizer.decode_soft(codes[rows])
+        rotmats = model.tokenizer.decode_soft(codes)
     with full_precision(betas.device):
-        return _prediction(model, rotmats, betas, placement, tokens)
+        hands = _prediction(model, rotmats, betas, placement, tokens, hypotheses)
+    if hypotheses == 1:
+        return hands
+    best = hands.score.view(-1, hypotheses).argsort(dim=1, descending=True, stable=True)
+    return hands[(best + hypotheses * torch.arange(len(best), device=best.device)[:, None]).flatten()]
+
+
+def hypothesis_sampler(sampler: SamplerConfig) -> SamplerConfig:
+    """The recipe's sampler, drawing at temperature 1 where it takes the most probable code; hands are made of codes."""
+    return sampler.model_copy(update={"temperature": sampler.temperature or 1.0, "decode": "codes"})
 
 
 def _prediction(
-    model: HandNetwork, rotmats: Tensor, betas: Tensor, placement: Tensor, tokens: PoseTokens
+    model: HandNetwork, rotmats: Tensor, betas: Tensor, placement: Tensor, tokens: PoseTokens, hypotheses: int
 ) -> HandPrediction:
     mesh = model.mano(rotmats, betas)
     camera = place_camera(placement, mesh.joints_m)
-    to_joints = joint_from_tokens(tokens.confidence.shape[1], betas.device)
     return HandPrediction(
         rotmats=rotmats,
         betas=betas,
@@ -127,26 +135,10 @@ def _prediction(
         joints_m=mesh.joints_m,
         joints_2d=project_crop(mesh.joints_m, camera),
         tokens=tokens,
-        joint_confidence=tokens.confidence @ to_joints,
-        score=_score(tokens),
+        joint_confidence=tokens.confidence @ joint_from_tokens(model.tokenizer.influence),
+        log_probability=tokens.confidence.clamp_min(1e-12).log().mean(1),
+        score=consensus(*(x.unflatten(0, (-1, hypotheses)) for x in (rotmats, mesh.joints_m))).flatten(),
     )
-
-
-def _score(tokens: PoseTokens) -> Tensor:
-    """(B,) mean log confidence over tokens."""
-    return tokens.confidence.clamp_min(1e-12).log().mean(1)
-
-
-def joint_from_tokens(num_tokens: int, device: torch.device | None = None) -> Tensor:
-    """(L, 16) weights, columns sum to one: a joint's confidence is the mean over its tokens.
-
-    With fewer tokens than joints, a joint takes the token whose span it falls into.
-    """
-    joints = torch.arange(NUM_MANO_JOINTS, device=device)
-    if num_tokens < NUM_MANO_JOINTS:
-        return torch.eye(num_tokens, device=device)[joints * num_tokens // NUM_MANO_JOINTS].T
-    member = (joint_of_token(num_tokens, device)[:, None] == joints).float()
-    return member / member.sum(0)
 
 
 def _fill_in_parts(

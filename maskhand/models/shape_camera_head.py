@@ -43,10 +43,13 @@ class ShapeCameraHead(nn.Module):
         for layer in self.layers:
             x = layer(x, source)
         shape, camera = self.norm(x).unbind(1)
-        delta = self.to_camera(camera)
-        # an exponential keeps the scale, and so the depth, positive
-        placement = torch.cat([MEAN_SCALE * delta[:, :1].exp(), delta[:, 1:]], dim=1)
-        return self.to_betas(shape), placement
+        return self.to_betas(shape), placement_of(self.to_camera(camera))
+
+
+def placement_of(delta: Tensor) -> Tensor:
+    """What a readout says (B, 3), zeros for a mean hand in the middle of the crop, -> placement (B, 3)."""
+    # an exponential keeps the scale, and so the depth, positive
+    return torch.cat([MEAN_SCALE * delta[:, :1].exp(), delta[:, 1:]], dim=1)
 
 
 def place_camera(placement: Tensor, joints_m: Tensor) -> Tensor:

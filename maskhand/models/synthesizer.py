@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from maskhand.conventions import openpose_joint_of_mano_joint
 from maskhand.models.attention import Attention, feed_forward
 from maskhand.models.deformable import crop_to_map
-from maskhand.models.vq_mano import joint_of_token
+from maskhand.models.influence import own_joint
 
 
 class SynthesizerLayer(nn.Module):
@@ -42,30 +42,33 @@ class ReferencePoints(nn.Module):
 
     learned: a constant per token, the same for every picture (what the authors' figure 17 shows; one-stage Deformable
     DETR), beginning on an even grid over the central 80 %. query: a linear map of the token's content. pose2d: the
-    detected place of the token's joint, or the learned constant where that joint was not seen. iterative: the learned
+    detected place of the joint that the token moves most, or the learned constant where that joint was not seen.
+    iterative: the learned
     constant in the first layer, moved after each by a linear map of the token's content (Deformable DETR's refinement;
     the gradient passes, as no loss sees the points themselves). Tokens of the 2D pose begin in the centre, or at their
     joint.
     """
 
     joints: Tensor
+    """(K,) int64 the OpenPose joint of each token; -1 for the one that speaks for all. Kept with the weights, which
+    were trained to look there."""
 
     def __init__(
         self,
         kind: Literal["learned", "query", "pose2d", "iterative"],
         pose_tokens: int,
-        tokens: int,
+        influence: Tensor,
         dim: int,
         layers: int,
     ) -> None:
+        """influence (L, 16): of each pose token on MANO's joints."""
         super().__init__()
         self.kind = kind
-        grid = torch.cat([torch.full((pose_tokens, 2), 0.5), _even_grid(tokens)])
+        grid = torch.cat([torch.full((pose_tokens, 2), 0.5), _even_grid(len(influence))])
         self.logits = nn.Parameter(torch.logit(grid))
-        with torch.device("cpu"):  # a constant, see `model_of_weights`
-            own_joint = torch.tensor(openpose_joint_of_mano_joint())[joint_of_token(tokens)]
-            keypoint_joint = torch.arange(pose_tokens) if pose_tokens > 1 else torch.full((pose_tokens,), -1)
-            self.register_buffer("joints", torch.cat([keypoint_joint, own_joint]), persistent=False)
+        keypoint_joint = torch.arange(pose_tokens) if pose_tokens > 1 else torch.full((pose_tokens,), -1)
+        token_joint = torch.tensor(openpose_joint_of_mano_joint())[own_joint(influence)]
+        self.register_buffer("joints", torch.cat([keypoint_joint, token_joint]))
         if kind == "query":
             self.from_query = _no_move(dim)
         if kind == "iterative":

@@ -2,7 +2,8 @@
 
 A 1D convolutional autoencoder over the sequence of MANO's joints: upsampled to twice the number of tokens, halved once
 by a strided convolution, quantised, and brought back to sixteen joints. The order of the sequence is MANO's (wrist,
-index, middle, little, ring, thumb), so each token belongs to a neighbourhood of joints, see `joint_of_token`.
+index, middle, little, ring, thumb), so each token belongs to a neighborhood of joints; which one is measured, see
+`models/influence.py`.
 The layout follows TokenHMR's `vanilla_pose_vqvae.py`; where the paper is silent see METHOD 1.1-1.3.
 """
 
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from maskhand.config import TokenizerConfig
 from maskhand.conventions import NUM_MANO_JOINTS
 from maskhand.hand.rotations import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_rot6d, rot6d_to_matrix
+from maskhand.models.influence import covered_joints
 from maskhand.models.quantizer import Quantizer
 
 
@@ -40,6 +42,10 @@ class VQManoOutput:
 
 
 class VQMano(nn.Module):
+    influence: Tensor
+    """(L, 16) which joints each token speaks of (`influence.token_influence`); measured when a tokenizer is
+    exported."""
+
     def __init__(self, cfg: TokenizerConfig) -> None:
         super().__init__()
         self.cfg = cfg
@@ -49,6 +55,7 @@ class VQMano(nn.Module):
         self.encoder = _encoder(cfg, channels)
         self.quantizer = Quantizer(cfg.codebook_size, cfg.code_dim, cfg.ema_decay, cfg.reset_every, cfg.reset_below)
         self.decoder = _decoder(cfg, channels)
+        self.register_buffer("influence", covered_joints(cfg.num_tokens))
         self._frozen = False
 
     @property
@@ -115,11 +122,6 @@ def full_precision(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
-
-
-def joint_of_token(num_tokens: int, device: torch.device | None = None) -> Tensor:
-    """(L,) int64: the MANO joint that each token describes most: floor(16 i / L)."""
-    return torch.arange(num_tokens, device=device) * NUM_MANO_JOINTS // num_tokens
 
 
 class _Resize(nn.Module):

@@ -1,11 +1,14 @@
 """A photo in, hands out: `hands` finds and places them, `files` writes what people ask for."""
 
 from maskhand.predict.files import predict_photo
-from maskhand.predict.hands import decode_photo, predict_hands, read_photo
-from maskhand.predict.records import Hypothesis, PlacedHand, PredictedHand, PredictError
+from maskhand.predict.hands import DEFAULT_METHOD, predict_hands
+from maskhand.predict.photo import decode_photo, read_photo
+from maskhand.predict.records import Hypothesis, Method, PlacedHand, PredictedHand, PredictError
 
 __all__ = [
+    "DEFAULT_METHOD",
     "Hypothesis",
+    "Method",
     "PlacedHand",
     "PredictError",
     "PredictedHand",

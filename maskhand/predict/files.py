@@ -17,8 +17,10 @@ from maskhand.hand.camera import FOCAL
 from maskhand.hand.mesh import glb_bytes, obj_bytes
 from maskhand.loading.crop import box_center_px, crop_side_px, cut_crop
 from maskhand.models.bundle import ModelBundle
-from maskhand.predict.hands import Box, CameraSource, predict_hands, read_photo
-from maskhand.predict.records import Array, PlacedHand, PredictedHand, PredictError
+from maskhand.placement import CameraSource
+from maskhand.predict.hands import DEFAULT_METHOD, predict_hands
+from maskhand.predict.photo import Box, read_photo
+from maskhand.predict.records import Array, Method, PlacedHand, PredictedHand, PredictError
 from maskhand.render import contact_sheet, draw_keypoints, draw_label, overlay_mesh, png_bytes
 
 SHOWN = 6
@@ -30,14 +32,16 @@ TILE_PX, SPACING_M = 240, 0.22
 
 def predict_photo(
     path: str | Path,
-    bundle: ModelBundle,
+    bundle: ModelBundle | None,
     out_dir: str | Path,
     box: Box | None = None,
     side: Side | None = None,
     *,
+    method: Method = DEFAULT_METHOD,
     focal_px: float | None = None,
     camera: CameraSource = "keypoints",
     hypotheses: int = 0,
+    min_confidence: float = 0.0,
     assets: str | Path | None = None,
     image_rgb: Array | None = None,
 ) -> list[Path]:
@@ -45,18 +49,29 @@ def predict_photo(
 
     box: x0, y0, x1, y1 of the one hand to look at (else all hands are found); side: of the hand in the box, or of all
     hands (else as detected); focal_px: the photo's focal length in pixels (else a long one is assumed, as HaMeR does,
-    and depth is relative); camera: see `predict_hands`. hypotheses: so many more hands are drawn beside each; then
-    NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and the JSON holds all that differ.
-    image_rgb: its picture, where that has been read already. Returns the paths, the JSON last. Raises PredictError.
+    and depth is relative); bundle, method, camera, min_confidence: see `predict_hands`. hypotheses: so many more hands
+    are drawn beside each; then NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and the
+    JSON holds all that differ. image_rgb: its picture, where that has been read already. Returns the paths, the JSON
+    last. Raises PredictError.
     """
     photo = Path(path)
     image = read_photo(photo) if image_rgb is None else image_rgb
     boxes = None if box is None else [box]
     hands = predict_hands(
-        image, bundle, boxes, side, focal_px=focal_px, camera=camera, hypotheses=hypotheses, assets=assets
+        image,
+        bundle,
+        boxes,
+        side,
+        method=method,
+        focal_px=focal_px,
+        camera=camera,
+        hypotheses=hypotheses,
+        min_confidence=min_confidence,
+        assets=assets,
     )
     if not hands:
-        raise PredictError(f"{photo}: no hand found; give its box with --box X0,Y0,X1,Y1")
+        seen = f" whose keypoints have a mean confidence of {min_confidence:g}" if min_confidence else ""
+        raise PredictError(f"{photo}: no hand found{seen}; give its box with --box X0,Y0,X1,Y1")
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     overlay, scene, summary = (out / f"{photo.stem}{end}" for end in ("_overlay.png", ".glb", ".json"))
@@ -71,8 +86,10 @@ def predict_photo(
         "image_size_px": [image.shape[1], image.shape[0]],
         "focal_given": focal_px is not None,
         "camera_from": camera,
-        "model": {"digest": bundle.digest, "recipe": bundle.recipe.name, "hand_model": bundle.hand_digest},
-        "keypoint_detector": bundle.recipe.data.keypoints.detector,
+        "method": method,
+        "model": None if bundle is None else {"digest": bundle.digest, "recipe": bundle.recipe.name},
+        "hand_model": hands[0].hand_model,
+        "keypoint_detector": hands[0].detector,
         "hands": [to_json(hand) | {"mesh": mesh.name} for hand, mesh in zip(hands, meshes, strict=True)],
     }
     # One line per innermost list: a file that people can read.
@@ -84,7 +101,7 @@ def predict_photo(
 def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Path, stem: str) -> list[Path]:
     sheet = out / f"{stem}_hypotheses.png"
     rows = [_hypothesis_row(image_rgb, hand, _name(k, hand)) for k, hand in enumerate(hands)]
-    headings = ("given 2D pose", "prediction", "hypotheses, the surest first")
+    headings = ("given 2D pose", "prediction", "hypotheses, nearest to their middle first")
     storage.write_bytes_atomic(
         sheet,
         contact_sheet([tiles for tiles, _ in rows], [captions for _, captions in rows], headings, tile_px=TILE_PX),
@@ -116,14 +133,15 @@ def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[l
 
     points = hand.keypoints_px @ tile_from_image[:2, :2].T + tile_from_image[:2, 2]
     tiles = [draw_keypoints(view, points, hand.keypoints_confidence), drawn(hand)]
-    captions = [name, f"mean log probability {hand.score:.2f}"]
+    captions = [name, f"mean log probability {hand.log_probability:.2f}"]
     own = hand.joints_cam_m - hand.joints_cam_m[0]
     for rank in _shown(hand):
         other = hand.hypotheses[rank]
         apart_mm = 1e3 * np.linalg.norm(other.joints_cam_m - other.joints_cam_m[0] - own, axis=1).mean()
         tiles.append(drawn(other))
         captions.append(
-            f"{rank + 1} of {len(hand.hypotheses)}: {other.score:.2f}\n{apart_mm:.0f} mm from the prediction"
+            f"{rank + 1} of {len(hand.hypotheses)}: {-other.score:.0f} mm from the middle\n"
+            f"{apart_mm:.0f} mm from the prediction"
         )
     return tiles, captions
 
@@ -165,13 +183,15 @@ def _view(image_rgb: Array) -> tuple[Array, Array]:
 
 def _name(number: int, hand: PredictedHand) -> str:
     """In pictures, as files and the terminal count."""
-    return f"hand {number}, {hand.side}"
+    side = hand.side if hand.side_known else "side unknown"
+    return f"hand {number}, {side}" + (", a guess" if hand.is_guess else "")
 
 
 def to_json(hand: PredictedHand) -> dict[str, Any]:
     """Everything but the mesh, as plain numbers: metres, radians, pixels."""
     facts = {
-        "side": hand.side,
+        "side": hand.side if hand.side_known else None,
+        "guess": hand.is_guess,
         "box_xyxy_px": _numbers(hand.box_xyxy_px, 2),
         "detection_score": None if hand.detection_score is None else round(float(hand.detection_score), 4),
         **_pose_json(hand, hand.side),
@@ -190,16 +210,20 @@ def to_json(hand: PredictedHand) -> dict[str, Any]:
     }
     if hand.hypotheses:
         facts["joint_spread_mm"] = _numbers(1e3 * hand.joint_spread_m, 2)
-        facts["hypotheses"] = [{"drawn": h.drawn, **_pose_json(h, hand.side)} for h in hand.hypotheses]
+        facts["hypotheses"] = [
+            {"drawn": h.drawn, "score": round(h.score, 4), **_pose_json(h, hand.side)} for h in hand.hypotheses
+        ]
     return facts
 
 
 def _pose_json(hand: PlacedHand, side: Side) -> dict[str, Any]:
-    return {
-        "score": round(hand.score, 4),
-        "joint_confidence": dict(zip(MANO_16, _numbers(hand.joint_confidence, 4), strict=True)),
+    from_tokens = {
+        "log_probability": round(hand.log_probability, 4),
+        "token_confidence_of_joints": dict(zip(MANO_16, _numbers(hand.joint_confidence, 4), strict=True)),
         "tokens": hand.tokens.tolist(),
         "token_confidence": _numbers(hand.token_confidence, 4),
+    }
+    return (from_tokens if len(hand.tokens) else {}) | {
         "mano": {
             "side": side,
             "flat_hand_mean": True,

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from maskhand.conventions import Side
 
 Array = np.ndarray
+
+Method = Literal["fit", "model", "refine"]
+"""How a hand is reconstructed: by a fit to the detected keypoints, by the network, or by a fit to both."""
+
+
+SEEN = 0.2
+"""Mean confidence of keypoints below which they are no evidence: of 16 such hands in real photos all were wrong."""
 
 
 class PredictError(ValueError):
@@ -32,15 +40,17 @@ class PlacedHand:
     joints_px: Array
     """(21, 2) projections of joints_cam_m."""
     crop_camera: Array
-    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's, or the one that its 2D keypoints say."""
+    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's own, whatever placed the hand; for a fit that of
+    the keypoints."""
     joint_confidence: Array
-    """(16,) mean probability of the pose tokens of each MANO joint."""
+    """(16,) mean probability of the pose tokens, for each MANO joint weighted by their influence on it; NaN for a
+    fitted hand, which is not made of tokens."""
     tokens: Array
-    """(L,) int64, the string of pose tokens (for a left hand those of its mirror image)."""
+    """(L,) int64, the sequence of pose tokens (for a left hand those of its mirror image); a fitted hand has none."""
     token_confidence: Array
     """(L,) probability of each token when it was fixed."""
-    score: float
-    """Mean log probability of the pose tokens."""
+    log_probability: float
+    """Mean of the pose tokens' logarithms of `token_confidence`; NaN without tokens."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,8 @@ class Hypothesis(PlacedHand):
 
     drawn: int
     """How many of the draws gave this very string of tokens."""
+    score: float
+    """Minus its distance from the middle of all draws, after alignment, millimetres (`models/consensus.py`)."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,9 @@ class PredictedHand(PlacedHand):
     """One hand of a photo, as it is seen there."""
 
     side: Side
+    """Of the mesh and the MANO parameters."""
+    side_known: bool
+    """Whether the side was given, or told by keypoints that were seen."""
     box_xyxy_px: Array
     """(4,)."""
     detection_score: float | None
@@ -70,8 +85,18 @@ class PredictedHand(PlacedHand):
     """(3, 3) the camera used: the given focal length, or the assumed one."""
     crop_from_image: Array
     """(2, 3) affine from the (mirrored, if left) photo to the crop."""
+    detector: str
+    """Name of the detector that saw the keypoints."""
+    method: Method
+    hand_model: str
+    """Digest of the hand model file."""
     hypotheses: tuple[Hypothesis, ...] = ()
-    """Different ones among those asked for, the surest first."""
+    """Different ones among those asked for, nearest to their middle first."""
+
+    @property
+    def is_guess(self) -> bool:
+        """Its keypoints were hardly seen: what is shown is a hand, but not evidence of this one."""
+        return float(self.keypoints_confidence.mean()) < SEEN
 
     @property
     def joint_spread_m(self) -> Array:

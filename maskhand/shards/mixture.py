@@ -10,6 +10,9 @@ share the epochs without overlap for any number of shards and never run dry. Ins
 their own. Shards are random samples of their split (see plan) and neighbours in the stream come from different lanes,
 so this is as good as a global shuffle, while every visit fetches its shard once.
 
+A share of every set may be held out: the stream never gives these samples, whoever asks and wherever it starts. Which
+they are follows from their places in the set alone (`held_out_places`), so every shard lends its share.
+
 Which set an element comes from is drawn by weight from a counter-based generator. To start anywhere therefore needs
 only counting: no state is saved, and no data before the start is read.
 """
@@ -51,6 +54,8 @@ class SetOrder:
     seed: int
     lane: int
     lanes: int
+    held_out: float = 0.0
+    """Share of the set that is left out, see `held_out_places`."""
 
     def shard(self, visit: int) -> int:
         """The shard of this lane's visit."""
@@ -58,17 +63,20 @@ class SetOrder:
         return int(_epoch_order(self.name, self.seed, epoch, len(self.shard_counts))[place])
 
     def samples(self, visit: int) -> np.ndarray:
-        """(count,) order of the samples within this lane's visit."""
+        """(count,) order of the samples within this lane's visit, without those that are held out."""
         overall = visit * self.lanes + self.lane
-        return _generator("samples", self.name, self.seed, overall).permutation(self.shard_counts[self.shard(visit)])
+        return _generator("samples", self.name, self.seed, overall).permutation(self._trained(self.shard(visit)))
 
     def locate(self, position: int) -> tuple[int, int]:
         """Position in this lane's stream of the set -> (visit, samples of that visit that come before)."""
         visit = 0
-        while position >= (count := self.shard_counts[self.shard(visit)]):
+        while position >= (count := len(self._trained(self.shard(visit)))):
             position -= count
             visit += 1
         return visit, position
+
+    def _trained(self, shard: int) -> np.ndarray:
+        return _trained_positions(self.shard_counts, self.held_out, shard)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ class TrainingStream:
     world: int = 1
     lanes: int = 16
     """Shards of a set that are read side by side, over all ranks. Part of the order."""
+    held_out: float = 0.0
+    """Share of every set that is never given, see `held_out_places`."""
     sets: tuple[ShardSet, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,7 +146,28 @@ class TrainingStream:
     def _order(self, shard_set: ShardSet, lane: int) -> SetOrder:
         # The order must not depend on where the shards are stored, so it is seeded by what they hold.
         name = f"{shard_set.manifest.dataset}/{shard_set.manifest.split}"
-        return SetOrder(tuple(shard_set.shard_counts.tolist()), name, self.seed, lane, self.lanes)
+        return SetOrder(tuple(shard_set.shard_counts.tolist()), name, self.seed, lane, self.lanes, self.held_out)
+
+
+def held_out_places(count: int, share: float) -> np.ndarray:
+    """The places in a set of `count` samples that training leaves out, ascending int64: floor(count * share) of them.
+
+    As evenly spread as can be: of 5 % every twentieth. Sets are shuffled when they are cut into shards, so these are a
+    random sample.
+    """
+    return np.flatnonzero(_is_held_out(0, count, share))
+
+
+@lru_cache(maxsize=4096)
+def _trained_positions(shard_counts: tuple[int, ...], held_out: float, shard: int) -> np.ndarray:
+    """Positions within a shard that are not held out, ascending."""
+    return np.flatnonzero(~_is_held_out(sum(shard_counts[:shard]), shard_counts[shard], held_out))
+
+
+def _is_held_out(first: int, count: int, share: float) -> np.ndarray:
+    """(count,) bool of the places first, first + 1, ...: those where the share of all up to them becomes one more."""
+    passed = np.floor(np.arange(first, first + count + 1) * share + 1e-9)  # 0.07 * 100 is a hair below 7
+    return np.diff(passed) > 0
 
 
 def _opener(shard_set: ShardSet) -> OpenShard:

@@ -111,14 +111,17 @@ class ShardSet:
 
         The last shard stays in memory: whoever asks for the samples behind these does not read and check it again.
         """
-        first = 0
-        for shard, count in enumerate(self.shard_counts):
-            begin, end = max(start - first, 0), min(stop - first, int(count))
-            if begin < end:
-                loaded = _last_loaded(self, shard)
-                for position in range(begin, end):
-                    yield loaded.sample(position)
-            first += int(count)
+        return self.at(range(max(start, 0), min(stop, len(self))))
+
+    def at(self, places: Sequence[int]) -> Iterator[ShardSample]:
+        """The samples at these places of the set, which ascend; shards without any of them are not read."""
+        ends = np.cumsum(self.shard_counts)
+        loaded, behind = None, 0
+        for place in places:
+            if loaded is None or place >= behind:
+                shard = int(np.searchsorted(ends, place, side="right"))
+                loaded, behind = _last_loaded(self, shard), int(ends[shard])
+            yield loaded.sample(place - loaded.first_index)
 
 
 @functools.lru_cache(maxsize=1)

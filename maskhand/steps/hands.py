@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from maskhand import storage
 from maskhand.conventions import Side
 from maskhand.steps.evaluate import model_folder
 from maskhand.workspace import Workspace
+
+if TYPE_CHECKING:
+    from maskhand.placement import CameraSource
+    from maskhand.predict.records import Method
 
 
 def predict(
@@ -20,27 +24,36 @@ def predict(
     box_xyxy_px: tuple[float, float, float, float] | None,
     side: Side | None,
     focal_px: float | None,
-    camera: Literal["keypoints", "model"],
+    camera: CameraSource,
     hypotheses: int = 0,
+    method: Method | None = None,
+    min_confidence: float = 0.0,
 ) -> list[Path]:
-    """The hands of a photo as overlay, meshes and JSON in folder `out`; returns the files (see `predict_photo`)."""
+    """The hands of a photo as overlay, meshes and JSON in folder `out`; returns the files (see `predict_photo`).
+
+    method: None is the default one. The model is loaded where something is asked of it.
+    """
     from maskhand.device import accelerator
     from maskhand.models.bundle import ModelBundle
-    from maskhand.predict import predict_photo, read_photo
+    from maskhand.predict import DEFAULT_METHOD, predict_photo, read_photo
 
     # A picture that cannot be read, or a folder that cannot be written, should not wait for the model.
     image = read_photo(photo)
     storage.check_writable(out)
-    bundle = ModelBundle.load(model_folder(workspace, model), device=accelerator())
+    method = method or DEFAULT_METHOD
+    needs_network = method != "fit" or camera == "model" or hypotheses > 0
+    bundle = ModelBundle.load(model_folder(workspace, model), device=accelerator()) if needs_network else None
     return predict_photo(
         photo,
         bundle,
         out,
         box_xyxy_px,
         side,
+        method=method,
         focal_px=focal_px,
         camera=camera,
         hypotheses=hypotheses,
+        min_confidence=min_confidence,
         assets=workspace.assets,
         image_rgb=image,
     )
@@ -63,9 +76,10 @@ def findings(summary: Path) -> list[str]:
     facts = json.loads(summary.read_text())
     lines = []
     for k, hand in enumerate(facts["hands"]):
-        confidence = sum(hand["joint_confidence"].values()) / len(hand["joint_confidence"])
         found = "" if hand["detection_score"] is None else f", found with {hand['detection_score']:.2f}"
-        lines.append(f"hand {k}: {hand['side']}{found}, mean confidence of its joints {confidence:.2f}")
+        seen = sum(hand["keypoints_confidence"]) / len(hand["keypoints_confidence"])
+        guess = ": a guess, its keypoints were hardly seen" if hand["guess"] else ""
+        lines.append(f"hand {k}: {hand['side'] or 'side unknown'}{found}, keypoints seen with {seen:.2f}{guess}")
         if "hypotheses" in hand:
             spread = sum(hand["joint_spread_mm"][1:]) / (len(hand["joint_spread_mm"]) - 1)
             lines.append(f"hand {k}: {len(hand['hypotheses'])} different hypotheses, joints spread by {spread:.1f} mm")

@@ -11,7 +11,7 @@ from maskhand.progress import Progress
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
-    from maskhand.config import Recipe
+    from maskhand.config import Recipe, SamplerConfig
     from maskhand.evaluation.mean_pose import MeanPose
     from maskhand.evaluation.result import EvaluationResult
     from maskhand.models.bundle import ModelBundle
@@ -43,7 +43,7 @@ def measure_set(
     *,
     baseline: MeanPose | None,
     recipe: Recipe | None = None,
-    iterations: Sequence[int] | None = None,
+    samplers: Sequence[SamplerConfig] | None = None,
     workers: int = 1,
     folder: str | None = None,
 ) -> EvaluationResult:
@@ -60,7 +60,7 @@ def measure_set(
             bundle,
             workspace.shard_set(name),
             recipe,
-            iterations=iterations,
+            samplers=samplers,
             baseline=baseline,
             tips=load_spec(name.partition("/")[0]).tips,
             mapper=mapper or serial_map,

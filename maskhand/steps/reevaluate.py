@@ -91,8 +91,8 @@ def measure(workspace: Workspace, model: str, benchmark: str, set_name: str, pro
     digest = Receipt.of(storage.join(folder, BUNDLE_FILE)).digest
     place = storage.join(str(workspace.reports), KIND, digest, benchmark)
     baseline = training_mean_pose(workspace, bundle.recipe)
-    iterations = [bundle.recipe.sampler.iterations]
-    result = measure_set(workspace, bundle, set_name, progress, baseline=baseline, iterations=iterations)
+    samplers = [bundle.estimator]
+    result = measure_set(workspace, bundle, set_name, progress, baseline=baseline, samplers=samplers)
     samples = None
     if result.with_joints or result.with_mesh:
         samples = storage.join(place, "samples.parquet")

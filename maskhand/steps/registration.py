@@ -16,6 +16,9 @@ from maskhand.workspace import Workspace
 if TYPE_CHECKING:
     from maskhand.tracking import Tracker
 
+PRODUCT = "product"
+"""Key of the row of the estimator that a model uses, whichever that is: comparable over models and time."""
+
 
 def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) -> str:
     """Write an evaluation's numbers, tables and contact sheets into a tracked run; returns the run's id.
@@ -40,9 +43,9 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
 def _log(tracker: Tracker, run_id: str, summary: Mapping[str, Any]) -> None:
     for name, result in summary["sets"].items():
         for row in result["rows"]:
-            predictor = row["name"].replace("=", "").replace(" ", "_")
             values = {k: v for k, v in row["metrics"].items() if v is not None}
-            tracker.log_metrics(run_id, {f"eval/{name}/{predictor}/{metric}": v for metric, v in values.items()})
+            for key in (row["key"], *([PRODUCT] if row["name"] == result["product"] else [])):
+                tracker.log_metrics(run_id, {f"eval/{name}/{key}/{metric}": v for metric, v in values.items()})
         for file, uri in result["files"].items():
             if not file.startswith(SUBMISSION):  # as large as the benchmark, and made again by the same command
                 tracker.log_file(run_id, uri, f"evaluation/{name}")
@@ -55,6 +58,7 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
     The first set of the evaluation is the gate's. The receipt names `registered.json` beside the evaluation; the flag
     says whether that is new: the same model, measured alike, needs no second version.
     """
+    from maskhand.evaluation.result import MEAN_POSE
     from maskhand.promotion import Score
     from maskhand.tracking import MODEL, TEXT_MODEL, Tracker
 
@@ -67,9 +71,8 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
             return Receipt.of(uri, **facts), False
     track(workspace, evaluation, run_id)
     result = next(iter(read_summary(evaluation)["sets"].values()))
-    measured = {row["iterations"]: row["metrics"] for row in result["rows"]}
-    most = max(iterations for iterations in measured if iterations is not None)
-    score = Score.of_metrics(measured[most], measured.get(None, {}), result["data_digest"])
+    measured = {row["name"]: row["metrics"] for row in result["rows"]}
+    score = Score.of_metrics(measured[result["product"]], measured.get(MEAN_POSE, {}), result["data_digest"])
     name = TEXT_MODEL if exported_recipe(model).model.condition == "text" else MODEL
     decision = tracker.promote(tracker.register_model(model, run_id, score, name))
     numbers = {metric: round(value, 3) for metric, value in score.as_numbers().items() if math.isfinite(value)}

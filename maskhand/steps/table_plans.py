@@ -111,7 +111,7 @@ def plan(
     from maskhand.assets import CLIP_FILE, CLIP_VOCABULARY_FILE, VITPOSE_FILE
     from maskhand.device import gpu_count
     from maskhand.tables import rows
-    from maskhand.tables.needs import missing
+    from maskhand.tables.needs import missing, wants_backbone
 
     changes = tuple(rows.row_overrides(row, embedded, budget_steps, overrides))
     recipe = rows.row_recipe(row, embedded, changes)
@@ -119,7 +119,7 @@ def plan(
     if not embedded and recipe.model.condition == "text":
         if recipe.model.text.checkpoint is None and clip.is_file() and vocabulary.is_file():
             changes = (*changes, f"model.text.checkpoint={clip}", f"model.text.vocabulary={vocabulary}")
-    elif not embedded and recipe.model.backbone.checkpoint is None and checkpoint.is_file():
+    elif not embedded and wants_backbone(recipe) and checkpoint.is_file():
         changes = (*changes, f"model.backbone.checkpoint={checkpoint}")
     if seed_offset:
         changes = (*changes, f"seed={recipe.seed + seed_offset}")
@@ -137,6 +137,8 @@ def plan(
         name: tuple(missing(row, recipe, [whole[name]] if name in whole else [], workspace, not embedded, gpus))
         for name in row.paper
     }
+    if row.measure == "pca":
+        lacks = {name: (*sentences, *_missing_spread()) for name, sentences in lacks.items()}
     return RowPlan(
         table=table,
         row=row,
@@ -151,8 +153,18 @@ def plan(
     )
 
 
+def _missing_spread() -> list[str]:
+    """What the hand model lacks for random PCA hands."""
+    from maskhand.evaluation.generated import NO_SPREAD
+    from maskhand.hand.model_file import default_hand_path, load_hand_model
+
+    path = default_hand_path("right")
+    return [NO_SPREAD.format(file=path)] if load_hand_model(path).hands_std is None else []
+
+
 def digests(workspace: Workspace, wanted: RowPlan) -> dict[str, str]:
     """Everything that decides a row's numbers, its own text included: the key under which a flow caches it."""
+    from maskhand.hand.model_file import default_hand_path, load_hand_model
     from maskhand.shards.manifest import find_manifest
     from maskhand.tables import rows
 
@@ -163,6 +175,8 @@ def digests(workspace: Workspace, wanted: RowPlan) -> dict[str, str]:
         found |= step_inputs.training_digests(workspace, "tokenizer", wanted.recipe)
         if wanted.row.measure != "tokenizer":
             found |= step_inputs.training_digests(workspace, "transformer", wanted.recipe)
+    if wanted.row.measure == "pca":
+        found["hand"] = load_hand_model(default_hand_path("right")).digest
     for name in wanted.sets.values():
         for part in (IMAGES, MANO, keypoint_part(wanted.recipe.data.keypoints.detector)):
             manifest = find_manifest(workspace.shard_set(name), part)

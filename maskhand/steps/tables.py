@@ -90,6 +90,8 @@ def _measure(
         return _generation(model, recipe, count)
     if row.measure == "text":
         return _text(model, recipe, set_uri, progress)
+    if row.measure == "hypotheses":
+        return _hypotheses(model, recipe, wanted.sets[benchmark], set_uri, progress)
     return _hands(workspace, wanted, benchmark, model, progress)
 
 
@@ -123,14 +125,25 @@ def _text(model: str, recipe: Recipe, set_uri: str, progress: Progress) -> dict[
     return text_to_mesh(generated_by_caption(network, recipe, set_uri, progress))
 
 
+def _hypotheses(model: str, recipe: Recipe, set_name: str, set_uri: str, progress: Progress) -> dict[str, float]:
+    from maskhand.catalog import load_spec
+    from maskhand.evaluation.hypotheses import hypothesis_errors
+    from maskhand.models.masked_transformer import MaskedTransformer
+
+    network = load_model(model).model
+    assert isinstance(network, MaskedTransformer), "the recipe of the row has tokens"
+    return hypothesis_errors(network, recipe, set_uri, load_spec(set_name.partition("/")[0]).tips, progress)
+
+
 def _hands(workspace: Workspace, wanted: RowPlan, benchmark: str, model: str, progress: Progress) -> dict[str, float]:
     """The numbers of `maskhand evaluate`; PCK in percent; `T1/...` are those of another number of iterations."""
+    from maskhand.models.estimators import predictor
     from maskhand.tables.rows import paper_table
 
     recipe = wanted.recipe
     metrics = paper_table(wanted.table).metrics_of(wanted.row)
     others = {int(found[1]) for metric in metrics if (found := AT_ITERATIONS.match(metric))}
-    own = recipe.sampler.iterations
+    samplers = {t: recipe.sampler.model_copy(update={"iterations": t}) for t in others}
     result = measure_set(
         workspace,
         load_model(model),
@@ -138,12 +151,12 @@ def _hands(workspace: Workspace, wanted: RowPlan, benchmark: str, model: str, pr
         progress,
         baseline=training_mean_pose(workspace, recipe) if BELOW_MEAN_POSE in metrics else None,
         recipe=recipe,
-        iterations=sorted({own, *others}),
+        samplers=[*samplers.values(), recipe.sampler],
     )
-    by_iterations = {row.iterations: _in_percent(row.metrics) for row in result.rows}
-    mine = dict(by_iterations[own])
-    for iterations in others:
-        mine |= {f"T{iterations}/{metric}": value for metric, value in by_iterations[iterations].items()}
+    mine = _in_percent(result.best.metrics)
+    for iterations, sampler in samplers.items():
+        there = result.row(predictor(recipe, sampler).name).metrics
+        mine |= {f"T{iterations}/{metric}": value for metric, value in _in_percent(there).items()}
     if result.baseline is not None:
         mine[BELOW_MEAN_POSE] = 100 * (1 - mine["pa_mpjpe_mm"] / result.baseline.metrics["pa_mpjpe_mm"])
     return mine

@@ -95,7 +95,7 @@ def starts_from_nothing(recipe: Recipe) -> str:
     "" for a recipe's own small ones, which have a depth in their `kwargs`.
     """
     backbone = recipe.model.backbone
-    if recipe.model.condition != "image" or backbone.checkpoint is not None or "depth" in backbone.kwargs:
+    if not recipe.model.sees_picture or backbone.checkpoint is not None or "depth" in backbone.kwargs:
         return ""
     return (
         f"recipe {recipe.name}: {backbone.name} starts from random weights, which hand data hardly makes up for; "
@@ -181,7 +181,10 @@ def _train(
                 reporter=RunReporter(tracker.uri, run_id),
                 on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
             )
-        export = done.export_dir if kind == "tokenizer" else _as_asked(done.export_dir, recipe)
+        export = done.export_dir
+        if kind == "transformer":
+            export = _as_asked(export, recipe)
+            _calibrate(export, recipe, workspace)
         progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
         if not (done.reused and tracker.is_finished(run_id)):  # a call may have ended between training and these lines
             if export != done.export_dir:  # another model of the same training: told apart, and with its numbers
@@ -208,6 +211,30 @@ def _as_asked(export: Path, recipe: Recipe) -> Path:
     if not (restated / BUNDLE_FILE).exists():
         ModelBundle.restate(export, restated, recipe)
     return restated
+
+
+def _calibrate(export: Path, recipe: Recipe, workspace: Workspace) -> None:
+    """Give the model in `export` its calibration on the hands that its training left out, unless it has one."""
+    from maskhand.catalog import load_spec
+    from maskhand.evaluation.calibrate import FEWEST_HANDS, TrainingSet, calibrate
+    from maskhand.steps.measure import load_model
+
+    about = json.loads((export / BUNDLE_FILE).read_bytes())
+    if "calibration" in about:
+        return
+    bundle = load_model(str(export))
+    sets = [
+        TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).tips)
+        for name, weight in recipe.data.train.items()
+    ]
+    found = calibrate(bundle, sets)
+    if found is not None:
+        bundle.calibrate(export, found)
+    elif recipe.model.condition == "image" and recipe.model.decoder == "masked":
+        logging.getLogger(__name__).warning(
+            f"recipe {recipe.name}: fewer than {FEWEST_HANDS} hands with 3D joints were held out (data.held_out="
+            f"{recipe.data.held_out:g}), so its confidence is not calibrated and hands are made as sampler says"
+        )
 
 
 def flow_tags() -> dict[str, str]:

@@ -50,7 +50,7 @@ def missing(
         names = [MANO_ASSET]
         if row.measure == "text" and recipe.model.text.encoder == "clip" and recipe.model.text.checkpoint is None:
             names.append(TEXT_ENCODER)
-        elif row.trains and row.measure not in ("tokenizer", "text") and recipe.model.backbone.checkpoint is None:
+        elif row.trains and row.measure not in ("tokenizer", "text") and wants_backbone(recipe):
             names.append(BACKBONE)
         if any(keypoints in s for s in sentences) and data.keypoints.detector == "openpose-hand":
             names.append(OPENPOSE)
@@ -60,6 +60,11 @@ def missing(
                 f"{recipe.engine.workers} GPUs (there are {gpus}): --set engine.workers=..., engine.use_gpu=..."
             )
     return sentences
+
+
+def wants_backbone(recipe: Recipe) -> bool:
+    """Does its network look at pictures, and name no weights of an encoder?"""
+    return recipe.model.sees_picture and recipe.model.backbone.checkpoint is None
 
 
 def _missing_parts(name: str, parts: set[str], workspace: Workspace) -> list[str]:

@@ -17,7 +17,7 @@ from maskhand.tables.rows import PaperRow, PaperTable, catalogue
 
 CONFIDENCE = 0.95
 
-HIGHER_IS_BETTER = ("pa_f", "pa_auc", "pck", "apd", "below_mean_pose")
+HIGHER_IS_BETTER = ("pa_f", "pa_auc", "pck", "apd", "below_mean_pose", "score_rank", "log_probability_rank")
 """Beginnings of the metrics where more is better."""
 
 Verdict = Literal["holds", "does not hold", "not decided", "no ordering"]

@@ -18,9 +18,9 @@ FOLDER = Path(__file__).parent
 
 TableName = int | str
 """A number of the paper's, or one of OUR_TABLES."""
-CLAIMS, CHOICES = OUR_TABLES = "claims", "choices"
+CLAIMS, CHOICES, HYPOTHESES = OUR_TABLES = "claims", "choices", "hypotheses"
 Joints = Literal["all", "vis", "occ"]
-Measure = Literal["hands", "pck", "tokenizer", "seconds", "generation", "pca", "text"]
+Measure = Literal["hands", "pck", "tokenizer", "seconds", "generation", "pca", "text", "hypotheses"]
 
 
 class TableError(ValueError):
@@ -152,7 +152,7 @@ def paper_table(name: TableName) -> PaperTable:
     tables = catalogue().tables
     if name not in tables:
         last = max(table for table in tables if isinstance(table, int))
-        ours = " and ".join(map(repr, OUR_TABLES))
+        ours = ", ".join(map(repr, OUR_TABLES))
         raise TableError(
             f"there is no table {name!r}: the paper's are 1 to {last}, 'all' of them, and there are {ours}"
         )

@@ -153,7 +153,7 @@ def _signature() -> Any:
     outputs: list[tuple[Any, str]] = [
         (DataType.long, "input"), (DataType.long, "hand"), (DataType.string, "side"), (numbers, "box_xyxy_px"),
         (table, "pose_aa"), (numbers, "betas"), (numbers, "transl_cam_m"), (table, "joints_cam_m"),
-        (table, "joints_px"), (table, "K_px"), (numbers, "joint_confidence"), (DataType.double, "score"),
+        (table, "joints_px"), (table, "K_px"), (numbers, "joint_confidence"), (DataType.double, "log_probability"),
     ]  # fmt: skip
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), "image")]),

@@ -26,7 +26,7 @@ _READ: dict[Kind, tuple[str, ...]] = {
     "tokenizer": ("seed", "data.mocap", "tokenizer", "tokenizer_training", *_ENGINE),
     "transformer": (
         "seed", "data.train", "data.caption", "data.crop_px", "data.box_scale", "data.keypoints",
-        "data.augment", "data.lanes", "tokenizer", "model", "training", *_ENGINE, "engine.precision",
+        "data.augment", "data.lanes", "data.held_out", "tokenizer", "model", "training", *_ENGINE, "engine.precision",
     ),
 }  # fmt: skip
 """Keys and sections of a recipe that decide the weights. A run can be resumed only by as many ranks, with the same ZeRO
@@ -118,7 +118,8 @@ def _check_settings(folder: Path, found: TokenizerConfig, expected: TokenizerCon
 def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) -> VQMano:
     """The frozen tokenizer exported to `folder`.
 
-    Raises TokenizerFileError when files are missing or damaged, or when its settings are not the `expected` ones.
+    Raises TokenizerFileError when files are missing or damaged or of another version, or when its settings are not the
+    `expected` ones.
     """
     import torch
 
@@ -136,5 +137,10 @@ def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) 
     if expected is not None:
         _check_settings(folder, config, expected)
     tokenizer = VQMano(config)
-    tokenizer.load_state_dict(torch.load(folder / "tokenizer.pt", map_location="cpu", weights_only=True))
+    try:
+        tokenizer.load_state_dict(torch.load(folder / "tokenizer.pt", map_location="cpu", weights_only=True))
+    except RuntimeError as error:
+        raise TokenizerFileError(
+            f"{folder / 'tokenizer.pt'}: its weights are not what this version expects ({error}); train it again"
+        ) from None
     return tokenizer.freeze()

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from maskhand.config import Recipe, TokenizerLossConfig, TokenizerTrainConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix, random_rotations
+from maskhand.models.influence import token_influence
+from maskhand.models.quantizer import gather_global
 from maskhand.models.vq_mano import VQMano
 from maskhand.training.checkpoint import load_mano, save_tokenizer
 from maskhand.training.engine import start_engine
@@ -23,6 +25,9 @@ from maskhand.training.journal import Journal
 from maskhand.training.losses import tokenizer_losses
 from maskhand.training.seeds import generator_of, global_slots, seed_everything
 from maskhand.training.worker import Worker
+
+INFLUENCE_HANDS = 128
+"""Between which tokens are swapped to see which joints they speak of."""
 
 PoseStream = Callable[[int], Iterator[Tensor]]
 """`poses(first_step)` yields, for ever, this rank's rows of the global batches from that step on: rotmats
@@ -57,7 +62,8 @@ def run(job: TokenizerJob, worker: Worker) -> dict[str, float]:
 def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: Worker) -> dict[str, float]:
     """Train for `recipe.tokenizer_training.optim.steps`, resuming if there is a checkpoint; returns the last metrics.
 
-    Every checkpoint holds `export/` with `tokenizer.pt` and `tokenizer.json` (see `checkpoint.load_tokenizer`).
+    Every checkpoint holds `export/` with `tokenizer.pt` and `tokenizer.json` (see `checkpoint.load_tokenizer`), and in
+    the former which joints each token speaks of, measured on hands of the first batches.
     """
     settings = recipe.tokenizer_training
     optim = settings.optim
@@ -68,7 +74,18 @@ def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: Worker) ->
     engine_config = recipe.engine.model_copy(update={"precision": "fp32"})
     engine = start_engine(objective, _parameter_groups(tokenizer, recipe), optim, engine_config)
 
+    def turned(rotmats: Tensor, step: int) -> Tensor:
+        slots = global_slots(optim.batch, worker)
+        rotmats = turn_hands(rotmats, slots, optim.batch, settings, recipe.seed, step)
+        return rotmats.to(engine.device, non_blocking=True)
+
+    def first_hands() -> Tensor:
+        """(N, 16, 3, 3) as trained on, the same on every rank and for any number of them."""
+        batches = zip(range(math.ceil(INFLUENCE_HANDS / optim.batch)), poses(0), strict=False)
+        return torch.cat([gather_global(turned(rotmats, step)) for step, rotmats in batches])[:INFLUENCE_HANDS]
+
     def export(folder: Path, steps: int) -> None:
+        tokenizer.influence.copy_(token_influence(tokenizer, first_hands()))
         weights = engine.full_state_dict()
         if weights is not None:
             own = {name.removeprefix("tokenizer."): w for name, w in weights.items() if name.startswith("tokenizer.")}
@@ -79,9 +96,7 @@ def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: Worker) ->
     stream = poses(first)
     for step in range(first, optim.steps):
         seed_everything(recipe.seed, step, worker.rank)
-        slots = global_slots(optim.batch, worker)
-        rotmats = turn_hands(next(stream), slots, optim.batch, settings, recipe.seed, step)
-        stats = engine.step(step, rotmats.to(engine.device, non_blocking=True))
+        stats = engine.step(step, turned(next(stream), step))
         journal.after_step(step + 1, stats)
     return journal.metrics
 

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from maskhand.annotate import hand_finder
-from maskhand.annotate.detectors import DETECTORS, HandBox, load_detector
+from maskhand.annotate.detectors import DETECTORS, Detections, HandBox, load_detector
 from maskhand.annotate.hand_finder import HandFinder, anchors, distinct_hands, find_hands
 from maskhand.annotate.litert import square_affine, square_crop
 from maskhand.annotate.openpose import OpenPoseHand
@@ -94,6 +94,22 @@ def test_a_hand_does_not_depend_on_its_neighbours_or_on_when_it_is_seen(detector
         alone = detector.detect([images[k]], boxes[k : k + 1])
         np.testing.assert_array_equal(alone.keypoints_px[0], together.keypoints_px[k])
         np.testing.assert_array_equal(alone.confidence[0], together.confidence[k])
+
+
+def test_depth_turns_with_the_image(assets):
+    """World landmarks and depth are in the axes of the image, whichever way the detector turned its crop."""
+    seen = {}
+    for turn_deg in (0, 90):
+        picture = hand_picture(turn_deg, "right")
+        found = load_detector("litert-hand", assets).detect([picture.image], picture.box_xyxy_px[None], ["right"])
+        assert found.world_m.shape == (1, 21, 3) and found.z_px.shape == (1, 21)
+        assert found.world_m.dtype == found.z_px.dtype == np.float32
+        seen[turn_deg] = found
+    flat, turned = (found.world_m[0] - found.world_m[0].mean(0) for found in seen.values())
+    best = Rotation.align_vectors(turned, flat)[0].as_rotvec(degrees=True)
+    assert abs(best[2]) == pytest.approx(90, abs=15) and np.linalg.norm(best[:2]) < 25
+    moved = seen[90].keypoints_px[0, 9] - seen[90].keypoints_px[0, 0]
+    assert moved @ (turned[9] - turned[0])[:2] > 0, "landmarks and keypoints point alike"
 
 
 def test_no_hands_in_no_hands_out(detector):
@@ -181,20 +197,24 @@ def test_a_picture_without_a_hand_has_none(assets):
     assert finder.find(noise) == [] and finder.find(np.zeros((90, 300, 3), np.uint8)) == []
 
 
+NOTHING = Detections(np.zeros((1, 21, 2)), np.zeros((1, 21)), np.zeros(1), np.zeros(1))
+
+
 @pytest.mark.parametrize(
-    ("other", "kept"),
+    ("other", "side", "kept"),
     [
-        ((40, 50, 60, 100), False),  # a finger
-        ((-30, 50, -10, 100), False),  # a finger that the hand's own landmarks missed
-        ((160, 50, 180, 100), True),  # a small hand farther away
-        ((30, 30, 100, 105), True),  # a fist before an open hand, wholly in its box
-        ((60, 30, 180, 180), True),  # hands that overlap
-        ((10, 5, 95, 150), False),  # the same hand found again
+        ((40, 50, 60, 100), "left", False),  # a finger
+        ((-30, 50, -10, 100), "left", False),  # a finger that the hand's own landmarks missed
+        ((160, 50, 180, 100), "right", True),  # a small hand farther away
+        ((30, 30, 100, 105), "left", True),  # the other fist before an open hand, wholly in its box
+        ((30, 30, 100, 105), "right", False),  # bent fingers that pass for a hand
+        ((60, 30, 180, 180), "right", True),  # hands that overlap
+        ((10, 5, 95, 150), "left", False),  # the same hand found again
     ],
 )
-def test_a_finger_of_a_better_hand_is_none_but_hands_that_hold_each_other_are(other, kept):
+def test_a_part_of_a_better_hand_is_none_but_hands_that_hold_each_other_are(other, side, kept):
     boxes = np.array([(0, 0, 130, 150), other], np.float32)
-    hand, second = (HandBox(b, "right", s, np.zeros((21, 2))) for b, s in zip(boxes, (0.95, 0.77), strict=True))
+    hand, second = HandBox(boxes[0], "right", 0.95, NOTHING), HandBox(boxes[1], side, 0.77, NOTHING)
     assert [found.score for found in distinct_hands([second, hand])] == ([0.95, 0.77] if kept else [0.95])
 
 

@@ -96,7 +96,7 @@ def test_greedy_sampling_finds_the_same_tokens(device: torch.device, iterations:
         hands, hands_there = predict(here, batch, cfg), predict(there, batch.to(device), cfg).to("cpu")
     assert torch.equal(hands_there.tokens.ids, hands.tokens.ids)
     torch.testing.assert_close(hands_there.vertices_m, hands.vertices_m, atol=1e-5, rtol=0)
-    torch.testing.assert_close(hands_there.score, hands.score, atol=1e-4, rtol=0)
+    torch.testing.assert_close(hands_there.log_probability, hands.log_probability, atol=1e-4, rtol=0)
 
 
 def test_bf16_training_is_close_to_fp32_on_the_cpu(device: torch.device) -> None:

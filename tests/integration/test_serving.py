@@ -82,7 +82,9 @@ def test_a_stranger_predicts_from_jpegs(registered: Registered, assets: Path, tm
     assert {row["input"] for row in as_bytes} == {0, 1}, "a hand was found in both pictures"
     without = [{k: v for k, v in row.items() if k != "vertices_cam_m"} for row in as_paths]
     assert without == as_bytes
-    assert [row["score"] for row in alone] == [row["score"] for row in as_bytes if row["input"] == 0]
+    assert [row["log_probability"] for row in alone] == [
+        row["log_probability"] for row in as_bytes if row["input"] == 0
+    ]
     assert "image 0" in refused and "JPEG or PNG" in refused
 
     row = next(r for r in as_paths if r["side"] == "right")

@@ -28,6 +28,7 @@ def random_fields(seed: int = 0) -> dict[str, Any]:
         "posedirs": rng.normal(0.0, 0.001, (778, 3, 135)),
         "hands_mean": rng.normal(0.0, 0.3, 45),
         "hands_components": np.linalg.qr(rng.normal(size=(45, 45)))[0],
+        "hands_coeffs": rng.normal(0.0, 0.5, (30, 45)),
         "bs_style": "lbs",
         "bs_type": "lrotmin",
     }
@@ -47,5 +48,6 @@ def random_model(seed: int = 0) -> HandModel:
         posedirs=fields["posedirs"],
         hands_mean_aa=fields["hands_mean"].reshape(15, 3),
         hands_components=fields["hands_components"],
+        hands_std=fields["hands_coeffs"].std(0),
         digest=f"random{seed:06d}",
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from maskhand.annotate.fit.observed import Observed
+from maskhand.annotate.fit.observed import Observed, no_relative
 from maskhand.hand.anatomy import to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.synth.pose_prior import sample_poses
@@ -69,10 +69,13 @@ def seen_in_3d(joints_m: np.ndarray, weight: np.ndarray | None = None) -> Observ
     """Joints (N, 21, 3) alone; all of them, or by weight (N, 21)."""
     nothing, ones = np.zeros(joints_m.shape[:2]), np.ones(joints_m.shape[:2])
     any_K = np.broadcast_to(np.eye(3), (len(joints_m), 3, 3))
-    return Observed(joints_m, ones if weight is None else weight, np.zeros((len(joints_m), 21, 2)), nothing, any_K)
+    weight = ones if weight is None else weight
+    keypoints = np.zeros((len(joints_m), 21, 2))
+    return Observed(joints_m, weight, keypoints, nothing, any_K, *no_relative(len(joints_m)))
 
 
 def seen_in_2d(keypoints_px: np.ndarray, K_px: np.ndarray) -> Observed:
     """Keypoints (N, 21, 2) alone, under cameras (N, 3, 3)."""
     nothing, ones = np.zeros(keypoints_px.shape[:2]), np.ones(keypoints_px.shape[:2])
-    return Observed(np.zeros((len(keypoints_px), 21, 3)), nothing, keypoints_px, ones, K_px)
+    joints = np.zeros((len(keypoints_px), 21, 3))
+    return Observed(joints, nothing, keypoints_px, ones, K_px, *no_relative(len(keypoints_px)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import math
 
@@ -17,8 +18,10 @@ from scipy.spatial.transform import Rotation
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
+from maskhand.config import SamplerConfig
 from maskhand.evaluation import pieces
 from maskhand.evaluation.mean_pose import MeanPose, mean_pose_of_sets, nearest_rotation
+from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_report
 from maskhand.evaluation.runner import EvaluationError, evaluate
 from maskhand.hand.layer import ManoLayer
@@ -30,6 +33,7 @@ from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
 
 COUNT = 11
+FACES = np.zeros((1538, 3), np.int64)
 RECIPE = load_recipe(
     "tiny",
     [
@@ -39,6 +43,10 @@ RECIPE = load_recipe(
         "evaluate.batch=4",
     ],
 )
+
+
+def asked(iterations: int) -> SamplerConfig:
+    return RECIPE.sampler.model_copy(update={"iterations": iterations})
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +104,8 @@ class Oracle:
             joints_2d=torch.zeros(rows, 21, 2),
             tokens=PoseTokens(torch.zeros(rows, 16, dtype=torch.int64), torch.ones(rows, 16)),
             joint_confidence=torch.ones(rows, 16),
-            score=-self.hands.index.float(),
+            log_probability=-self.hands.index.float(),
+            score=torch.zeros(rows),
         )
         return self.answer(prediction, self.hands)
 
@@ -111,18 +120,50 @@ def oracle(monkeypatch, mano) -> Oracle:
 
 def test_a_perfect_model_has_no_error_on_either_side(oracle, set_uri):
     result = evaluate(oracle.bundle(), set_uri)
-    assert [row.name for row in result.rows] == ["T=1", "T=3", "T=5"]
+    assert [row.name for row in result.rows] == [
+        "drawn codes, T=1", "drawn codes, T=3", "drawn codes, T=5 (4 passes)", "expectation, T=5 (4 passes)",
+    ]  # fmt: skip
     for row in result.rows:
         for name in ("mpjpe_mm", "pa_mpjpe_mm", "mpvpe_mm", "pa_mpvpe_mm"):
             assert row.metrics[name] < 1e-3
         assert row.metrics["f5"] == row.metrics["pa_f15"] == 1.0
+        assert row.metrics["absolute_mpjpe_mm"] < 0.01 and row.metrics["epe_px"] < 0.01 and row.metrics["pck_005"] == 1
         assert row.failed == 0
-    assert result.best.iterations == 5 and result.baseline is None
+    assert result.best.key == "expectation_T5" and result.baseline is None
     assert set(result.per_sample.side) == {"left", "right"}
 
 
+def test_the_networks_own_camera_is_measured_beside_the_keypoints(oracle, set_uri):
+    """A camera that sees a hand elsewhere and too small; the 2D pose puts it where it is."""
+
+    def seen_too_small(prediction, hands):
+        camera = torch.stack([torch.full((len(hands.index),), 9.0), *torch.zeros(2, len(hands.index))], dim=1)
+        return dataclasses.replace(prediction, camera=camera)
+
+    oracle.answer = seen_too_small
+    result = evaluate(oracle.bundle(), set_uri, iterations=(1,))
+    metrics, table = result.best.metrics, result.per_sample
+    assert metrics["absolute_mpjpe_mm"] < 0.01 and metrics["model_camera_absolute_mpjpe_mm"] > 20
+    assert metrics["epe_px"] < 0.01 and metrics["model_camera_epe_px"] > 3
+    assert metrics["pck_005"] == 1 > metrics["model_camera_pck_005"]
+    assert table.model_camera_epe_px.mean() == pytest.approx(metrics["model_camera_epe_px"])
+    text = html.unescape(page("tiny", "oracle", [Measurement(result, [])], FACES))
+    assert "the network's own camera says, T=1 has absolute MPJPE mm" in text
+
+    none = oracle.bundle().recipe.model_copy(
+        update={
+            "data": RECIPE.data.model_copy(
+                update={"keypoints": RECIPE.data.keypoints.model_copy(update={"eval_source": "none"})}
+            )
+        }
+    )
+    metrics = evaluate(oracle.bundle(), set_uri, none, iterations=(1,)).best.metrics
+    for name in ("absolute_mpjpe_mm", "epe_px", "pck_005"):
+        assert metrics[name] == metrics[f"model_camera_{name}"] == result.best.metrics[f"model_camera_{name}"]
+
+
 def test_pictures_are_encoded_once_and_every_sample_counts_once(oracle, set_uri):
-    result = evaluate(oracle.bundle(), set_uri, iterations=(1, 3, 5))
+    result = evaluate(oracle.bundle(), set_uri, samplers=[asked(1), asked(3), asked(5)])
     assert oracle.encoded == [4, 4, 3]  # padding is not evaluated
     assert oracle.decoded == [1, 3, 5] * 3
     assert result.count == result.with_joints == result.with_mesh == COUNT
@@ -190,14 +231,14 @@ def test_failed_predictions_are_counted_and_scored_as_a_point(oracle, set_uri):
         return dataclasses.replace(prediction, vertices_m=vertices)
 
     oracle.answer = break_one
-    result = evaluate(oracle.bundle(), set_uri, iterations=(1,))
+    result = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)])
     assert result.best.failed == 1
     table = result.per_sample.set_index("index")
     truth = next(s for s in make_samples(COUNT, sides=("right", "left")) if s.key == table.key[5]).joints_cam_m
     spread = 1e3 * np.linalg.norm(truth - truth.mean(0), axis=1).mean()
     assert table.pa_mpjpe_mm[5] == pytest.approx(spread, abs=1e-3)
     assert table.pa_mpjpe_mm.drop(5).max() < 1e-3
-    assert "T=1 1" in result.to_markdown()
+    assert "expectation, T=1 1" in result.to_markdown()
 
 
 def test_without_annotated_vertices_the_mano_target_is_the_truth(oracle, tmp_path):
@@ -206,7 +247,7 @@ def test_without_annotated_vertices_the_mano_target_is_the_truth(oracle, tmp_pat
     uri = str(tmp_path / "set")
     write_set(uri, samples)
     annotate_mano(uri)
-    result = evaluate(oracle.bundle(), uri, iterations=(1,))
+    result = evaluate(oracle.bundle(), uri, samplers=[asked(1)])
     assert (result.with_joints, result.with_mesh) == (4, 3)
     assert result.best.metrics["pa_mpvpe_mm"] < 1e-3
     assert result.per_sample.set_index("key").mpvpe_mm.isna().to_dict()["bare"]
@@ -218,7 +259,7 @@ def test_an_annotated_wrist_alone_is_no_perfect_score(oracle, tmp_path):
     changes = {"vertices_cam_m": None, "mano": None, "joints_3d_valid": wrist, "joints_2d_conf": wrist.astype("f4")}
     write_set(str(tmp_path / "set"), [dataclasses.replace(s, **changes) for s in make_samples(3)])
     mean = MeanPose(np.tile(np.eye(3), (16, 1, 1)), np.zeros(10), 1)
-    result = evaluate(oracle.bundle(), str(tmp_path / "set"), iterations=(1,), baseline=mean)
+    result = evaluate(oracle.bundle(), str(tmp_path / "set"), samplers=[asked(1)], baseline=mean)
     assert (result.with_joints, result.with_mesh) == (0, 0)
     for name in ("mpjpe_mm", "pa_mpjpe_mm", "auc_joints", "pa_auc_joints"):
         assert math.isnan(result.best.metrics[name])
@@ -227,8 +268,8 @@ def test_an_annotated_wrist_alone_is_no_perfect_score(oracle, tmp_path):
 
 
 def test_there_is_no_gain_over_a_mean_pose_without_error(oracle, set_uri):
-    result = evaluate(oracle.bundle(), set_uri, iterations=(1,))
-    perfect = dataclasses.replace(result.best, name="mean pose", iterations=None, metrics={"pa_mpjpe_mm": 0.0})
+    result = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)])
+    perfect = dataclasses.replace(result.best, name="mean pose", metrics={"pa_mpjpe_mm": 0.0})
     assert dataclasses.replace(result, rows=(result.best, perfect)).gain_over_baseline() is None
 
 
@@ -246,9 +287,9 @@ def test_a_set_without_truth_is_refused(oracle, tmp_path):
 
 def test_the_data_sets_own_fingertips_are_compared(oracle, set_uri):
     """The oracle's joints are right for smplx's tips; FreiHAND's ring and little tips lie elsewhere on the mesh."""
-    here = evaluate(oracle.bundle(), set_uri, iterations=(1,)).best.metrics["mpjpe_mm"]
+    here = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)]).best.metrics["mpjpe_mm"]
     tips = {"right": "freihand", "left": "freihand"}
-    there = evaluate(oracle.bundle(), set_uri, iterations=(1,), tips=tips).best.metrics["mpjpe_mm"]
+    there = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)], tips=tips).best.metrics["mpjpe_mm"]
     assert here < 1e-3 < 0.05 < there
 
 
@@ -261,7 +302,7 @@ def test_confidence_is_related_to_error(oracle, set_uri):
         return dataclasses.replace(prediction, vertices_m=moved, joints_m=joints)
 
     oracle.answer = worse_with_index  # and the oracle's score falls with the index
-    assert evaluate(oracle.bundle(), set_uri, iterations=(1,)).best.metrics["score_rank_correlation"] > 0.9
+    assert evaluate(oracle.bundle(), set_uri, samplers=[asked(1)]).best.metrics["score_rank_correlation"] > 0.9
 
 
 def test_mean_of_rotations_is_found_again():
@@ -298,9 +339,16 @@ def test_report_files(oracle, set_uri, tmp_path):
     assert list(uris) == ["table.md", "samples.parquet", "result.json"]
     table = (tmp_path / "report" / "table.md").read_text()
     assert table.splitlines()[0].startswith("| predictor | PA-MPJPE mm | PA-MPVPE mm | F@5 |")
-    assert "| T=5 | 0.00 |" in table and "| mean pose | " in table and "100.0 % below the mean pose's" in table
+    assert (
+        "| drawn codes, T=5 (4 passes) | 0.00 |" in table
+        and "| mean pose | " in table
+        and "100.0 % below the mean pose's" in table
+    )
     values = json.loads((tmp_path / "report" / "result.json").read_text())
-    assert [row["name"] for row in values["rows"]] == ["T=1", "T=3", "T=5", "mean pose"]
+    assert [row["key"] for row in values["rows"]] == [
+        "drawn_codes_T1", "drawn_codes_T3", "drawn_codes_T5", "expectation_T5", "mean_pose",
+    ]  # fmt: skip
+    assert values["product"] == "expectation, T=5 (4 passes)" in table
     assert values["rows"][0]["metrics"]["pa_f5"] == 1.0 and values["count"] == COUNT
     pd.testing.assert_frame_equal(pd.read_parquet(uris["samples.parquet"]), result.per_sample)
 
@@ -309,7 +357,7 @@ def test_missing_numbers_are_dashes_and_nulls(oracle, tmp_path):
     samples = [dataclasses.replace(s, vertices_cam_m=None, mano=None) for s in make_samples(2)]
     write_set(str(tmp_path / "set"), samples)
     mean = MeanPose(np.tile(np.eye(3), (16, 1, 1)), np.zeros(10), 1)
-    result = evaluate(oracle.bundle(), str(tmp_path / "set"), iterations=(1,), baseline=mean)
+    result = evaluate(oracle.bundle(), str(tmp_path / "set"), samplers=[asked(1)], baseline=mean)
     assert math.isnan(result.best.metrics["pa_mpvpe_mm"])
     assert result.gain_over_baseline("pa_mpvpe_mm") is None and "NaN" not in result.to_json().decode()
     assert "| – |" in result.to_markdown()

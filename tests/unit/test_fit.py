@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from known_hands import KnownHands, known_hands, mesh, pixels, seen_in_2d, seen_in_3d
+from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
+from maskhand.annotate.detectors import Detections
+from maskhand.annotate.fit.detected import observe
 from maskhand.annotate.fit.fitter import Fits, ManoFitter
-from maskhand.annotate.fit.observed import Observed
+from maskhand.annotate.fit.observed import Noise, Observed, misfit, no_relative, normal_equations
 from maskhand.annotate.fit.prior import pose_prior
 from maskhand.annotate.fit.skeleton import DOF_COLUMN, DOF_JOINT, NUM_ANGLES, NUM_PARAMETERS, Skeleton, State
-from maskhand.conventions import OPENPOSE_FROM_MANO_AND_TIPS
+from maskhand.conventions import MIRROR_POINT, OPENPOSE_FROM_MANO_AND_TIPS
 from maskhand.hand.anatomy import DIP_OF_PIP, DIP_SLACK_DEG, FLEXION, pose_table, respect_limits, to_axis_angle
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 
@@ -122,7 +127,7 @@ def test_keypoints_fill_in_for_joints_without_3d(truth: KnownHands) -> None:
     in_3d = np.ones((len(truth.joints_m), 21))
     in_3d[:, [4, 8, 12, 16, 20]] = 0
     only = seen_in_3d(truth.joints_m, in_3d)
-    both = Observed(truth.joints_m, in_3d, truth.joints_px, 1 - in_3d, truth.K_px)
+    both = Observed(truth.joints_m, in_3d, truth.joints_px, 1 - in_3d, truth.K_px, *no_relative(len(in_3d)))
     without, _ = _errors_mm(FITTER.fit(only), truth)
     joints, _ = _errors_mm(FITTER.fit(both), truth)
     assert joints.mean() < 0.5 * without.mean()
@@ -149,3 +154,91 @@ def test_the_same_hands_give_the_same_bytes(truth: KnownHands) -> None:
     observed = seen_in_2d(truth.joints_px[:8], truth.K_px[:8])
     first, again = FITTER.fit(observed), FITTER.fit(observed)
     assert all(getattr(first, name).tobytes() == getattr(again, name).tobytes() for name in vars(first))
+
+
+def _relative(truth: KnownHands, noise_m: float, shift_m: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """One source of relative joints, somewhere else, with noise."""
+    noise = np.random.default_rng(6).normal(0, noise_m, truth.joints_m.shape)
+    return (truth.joints_m + noise + shift_m)[:, None], np.full((len(noise), 1, 21), 1 / 0.014**2)
+
+
+def test_relative_joints_say_what_keypoints_leave_open(truth: KnownHands) -> None:
+    """Keypoints with a detector's noise: depth comes from the second source, however far away that stands."""
+    noise = np.random.default_rng(7).normal(0, 4.0, truth.joints_px.shape)
+    seen = seen_in_2d(truth.joints_px + noise, truth.K_px)
+    relative_m, precision = _relative(truth, 0.008)
+    flat = FITTER.fit(seen)
+    deep = FITTER.fit(replace(seen, relative_m=relative_m, relative_precision=precision))
+    centered = [joints - joints.mean(1, keepdims=True) for joints in (_joints(flat), _joints(deep), truth.joints_m)]
+    without, with_depth = (1000 * np.linalg.norm(j - centered[2], axis=2).mean(1) for j in centered[:2])
+    assert with_depth.mean() < 0.75 * without.mean()
+    elsewhere = replace(seen, relative_m=relative_m - 3.0, relative_precision=precision)
+    np.testing.assert_allclose(_joints(FITTER.fit(elsewhere)), _joints(deep), atol=1e-4)
+
+
+def test_relative_joints_enter_as_brute_force_says() -> None:
+    """The cost of a source is the precision times the squared distances after the best common shift."""
+    state = _state(3)
+    points, jacobian = FITTER.skeleton.points_and_jacobian(state)
+    rng = np.random.default_rng(8)
+    source, precision = rng.normal(0, 0.1, (3, 2, 21, 3)), rng.uniform(1e3, 1e4, (3, 2, 21))
+    precision[:, 1, 5:] = 0
+    nothing = seen_in_2d(np.zeros((3, 21, 2)), np.tile(np.eye(3), (3, 1, 1)))
+    seen = replace(nothing, keypoint_weight=np.zeros((3, 21)), relative_m=source, relative_precision=precision)
+    noise = Noise(np.ones(3), np.ones(3))
+    expected = np.zeros(3)
+    for hand in range(3):
+        for s in range(2):
+
+            def cost(shift: np.ndarray, hand: int = hand, s: int = s) -> float:
+                apart = points[hand] + shift - source[hand, s]
+                return 0.5 * float(precision[hand, s] @ (apart**2).sum(1))
+
+            expected[hand] += minimize(cost, np.zeros(3)).fun
+    np.testing.assert_allclose(misfit(points, seen, noise), expected, rtol=1e-6)
+    _, gradient = normal_equations(points, jacobian, seen, noise)
+    for k in (0, 4, 20, 35):
+        step = np.zeros((3, NUM_PARAMETERS))
+        step[:, k] = 1e-6
+        costs = [misfit(FITTER.skeleton.points(state.moved(sign * step)), seen, noise) for sign in (1, -1)]
+        np.testing.assert_allclose(gradient[:, k], (costs[0] - costs[1]) / 2e-6, rtol=1e-4, atol=1e-3)
+
+
+def test_a_detected_left_hand_is_the_mirror_image_of_the_right_one(truth: KnownHands) -> None:
+    """World landmarks, depth, keypoints and camera are mirrored together; the hand stands off the optical axis."""
+    hands, width = 6, 224
+    world = truth.joints_m[:hands] - truth.joints_m[:hands].mean(1, keepdims=True)
+    z = 300 * world[..., 2]
+    right = Detections(
+        truth.joints_px[:hands], np.ones((hands, 21)), np.ones(hands), np.ones(hands), z_px=z, world_m=world
+    )
+    left = replace(right, keypoints_px=right.keypoints_px * [-1, 1] + [width - 1, 0], world_m=world * MIRROR_POINT)
+    K_px, sizes = truth.K_px[:hands].copy(), np.full((hands, 2), width)
+    K_px[:, 0, 2] += 40
+    mirrored = K_px.copy()
+    mirrored[:, 0, 2] = width - 1 - K_px[:, 0, 2]
+    expected = observe(right, ["right"] * hands, sizes, K_px)
+    found = observe(left, ["left"] * hands, sizes, mirrored)
+    pixels_of = [pixels(truth.joints_m[:hands], observed.K_px) for observed in (expected, found)]
+    np.testing.assert_allclose(pixels_of[0], pixels_of[1], atol=1e-9)
+    for name in ("keypoints_px", "keypoint_weight", "relative_m", "relative_precision"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-9, err_msg=name)
+    assert observe(replace(right, z_px=None, world_m=None), ["right"] * hands, sizes, K_px).relative_m.shape[1] == 0
+
+
+def test_world_landmarks_are_turned_to_the_ray_of_the_hand(truth: KnownHands) -> None:
+    """A detector that looks along the ray to an off-axis hand sees it turned; `observe` turns it back."""
+    joints = truth.joints_m[:1] - truth.joints_m[:1].mean(1, keepdims=True) + [0.4, -0.2, 0.6]
+    K_px = np.array([[[250.0, 0, 112], [0, 260.0, 112], [0, 0, 1]]])
+    keypoints = pixels(joints, K_px)
+    ray = np.linalg.inv(K_px[0]) @ [*keypoints[0].mean(0), 1]
+    ray_from_camera = Rotation.align_vectors([[0, 0, 1]], [ray / np.linalg.norm(ray)])[0]
+    world = ray_from_camera.apply(joints[0])[None]
+    one = np.ones(1)
+    seen = Detections(keypoints, np.ones((1, 21)), one, one, z_px=np.zeros((1, 21)), world_m=world)
+    found = observe(seen, ["right"], np.full((1, 2), 224), K_px).relative_m[0, 0]
+    np.testing.assert_allclose(found - found[0], joints[0] - joints[0, 0], atol=2e-3)
+
+
+def _joints(fits: Fits) -> np.ndarray:
+    return mesh(fits.pose_aa, fits.betas, fits.transl_cam_m)[0]

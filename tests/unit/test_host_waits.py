@@ -70,7 +70,7 @@ def test_decoding(decode: str, temperature: float, changes: dict) -> None:
     assert hands.vertices_m.isfinite().all()
 
 
-@pytest.mark.parametrize("decoder", ["masked", "regression"])
+@pytest.mark.parametrize("decoder", ["masked", "regression", "lifter"])
 def test_a_training_step_of_the_transformer(decoder: str) -> None:
     recipe = small_recipe(decoder=decoder)
     mano, batch = ManoLayer.from_default(), random_batch(2)

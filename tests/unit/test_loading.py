@@ -15,6 +15,7 @@ from hand_sets import make_samples, write_set
 from loading_parts import interleave, same, take, tiny
 
 from maskhand.annotate.mano_targets import annotate_mano
+from maskhand.loading import collate
 from maskhand.loading.loader import _StepsOfWorker, _TrainingBatches, eval_range, eval_rows, train_batches
 from maskhand.loading.photo import photo_batch
 from maskhand.loading.poses import pose_batches
@@ -70,6 +71,15 @@ def test_a_loader_process_keeps_to_one_thread(shards, recipe, monkeypatch):
         monkeypatch.setattr(library, name, partial(asked.__setitem__, name))
     next(iter(_StepsOfWorker(_TrainingBatches(recipe, str(shards), 0, 1, 0), 0)))
     assert asked == {"setNumThreads": 1, "set_num_threads": 1}
+
+
+def test_no_picture_is_decoded_for_a_network_that_sees_keypoints_alone(shards, recipe, monkeypatch):
+    expected = take(train_batches(recipe, str(shards)), 1)[0]
+    lifter = recipe.model_copy(update={"model": recipe.model.model_copy(update={"decoder": "lifter"})})
+    monkeypatch.setattr(collate, "decode_for_crop", None)
+    batch = take(train_batches(lifter, str(shards)), 1)[0]
+    assert not batch.pixels[..., :3].any()
+    assert same(dataclasses.replace(batch, pixels=expected.pixels), expected)
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from maskhand.config import MaskingConfig
+from maskhand.models.sampling import schedule
+from maskhand.recipe_files import load_recipe
 from maskhand.training.masking import corrupt_tokens, mask_count, uniform
 
 L, V = 64, 100
@@ -30,6 +32,25 @@ def test_mask_count_is_the_paper_formula() -> None:
     tau = torch.linspace(0.01, 0.99, 50)
     expected = [math.ceil(math.cos(math.pi / 2 * 0.7 * t) * L) for t in tau.double().tolist()]
     assert mask_count(tau, L, MaskingConfig()).tolist() == expected
+
+
+@pytest.mark.parametrize("name", ["tiny", "base", "open", "tiny_text"])
+def test_training_masks_as_few_tokens_as_the_last_pass_of_the_recipes_own_sampler(name: str) -> None:
+    """And not only at the very end of the range: a tenth of the training strings are at least as full."""
+    recipe = load_recipe(name)
+    length = recipe.tokenizer.num_tokens
+    taus = torch.linspace(0, 1, 20_001)[:-1]
+    for iterations in {recipe.sampler.iterations, *recipe.evaluate.iterations} - {1}:
+        last = schedule(length, iterations)[-2]
+        share = (mask_count(taus, length, recipe.training.masking) <= last).float().mean().item()
+        assert share > 0.1, (iterations, last)
+
+
+def test_the_papers_masking_ends_before_the_last_of_five_passes_begins() -> None:
+    """Why the other recipes differ: table 13's cap is kept where the paper is taken literally."""
+    paper = load_recipe("paper")
+    fewest = mask_count(torch.ones(1), 64, paper.training.masking).item()
+    assert (paper.training.masking.tau_max, fewest, schedule(64, 5)[-2]) == (0.7, 30, 20)
 
 
 def test_masked_counts_fill_their_support() -> None:

@@ -57,6 +57,18 @@ def test_plain_numpy_in_every_protocol(tmp_path, protocol):
     assert_same(load_hand_model(write(tmp_path / "MANO_RIGHT.pkl", stored, protocol)), fields)
 
 
+def test_the_spread_of_poses_is_that_of_the_stored_coefficients(tmp_path):
+    fields = random_fields()
+    stored = fields["hands_coeffs"] * np.arange(1, 46)
+    with_poses = load_hand_model(write(tmp_path / "MANO_RIGHT.pkl", fields | {"hands_coeffs": stored}))
+    np.testing.assert_allclose(with_poses.hands_std, np.sqrt(((stored - stored.mean(0)) ** 2).mean(0)))
+    del fields["hands_coeffs"]
+    assert load_hand_model(write(tmp_path / "without.pkl", fields)).hands_std is None
+    for wrong, said in ((stored[:, :12], r"shape \(30, 12\), expected \(30, 45\)"), (stored[:1], "holds 1 pose")):
+        with pytest.raises(HandModelError, match=rf"wrong\.pkl: field 'hands_coeffs' .*{said}"):
+            load_hand_model(write(tmp_path / "wrong.pkl", fields | {"hands_coeffs": wrong}))
+
+
 @pytest.mark.parametrize("protocol", [0, 2])
 def test_chumpy_expressions_are_read_without_chumpy(tmp_path, chumpy_like, monkeypatch, protocol):
     fields = random_fields()

@@ -12,7 +12,7 @@ from model_parts import CROP_PX, random_batch, small_model, small_recipe
 from torch import nn
 
 from maskhand.config import BackboneConfig
-from maskhand.conventions import BONES, OPENPOSE_21
+from maskhand.conventions import BONES, MANO_16, OPENPOSE_21
 from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import BackboneError, ImageEncoder
@@ -20,6 +20,7 @@ from maskhand.models.build import build_model, check_model, model_of_weights
 from maskhand.models.bundle import BundleError, ModelBundle, in_one_move
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
 from maskhand.models.gapr import GaprBlock, first_neighbours
+from maskhand.models.influence import covered_joints
 from maskhand.models.masked_transformer import CodeClassifier, TokenEmbedding
 from maskhand.models.pose_graph import PoseGraph, skeleton_adjacency
 from maskhand.models.pyramid import FeaturePyramid
@@ -132,14 +133,18 @@ def test_gapr_adjacency_starts_at_its_neighbours_and_learns() -> None:
 
 
 def test_pose_tokens_first_hear_the_2d_pose_of_their_joint() -> None:
-    assert torch.equal(first_neighbours(0, 16), torch.eye(16, dtype=torch.bool))
-    one = first_neighbours(1, 32)
+    influence = covered_joints(32)
+    assert torch.equal(first_neighbours(0, influence), torch.eye(32, dtype=torch.bool))
+    one = first_neighbours(1, influence)
     assert one[1:, 0].all() and not one[0, 1:].any()
     assert one[1:, 1:].sum() == 32
-    many = first_neighbours(21, 32)
-    # MANO's joint 1, tokens 2 and 3, is the index finger's base
+    influence[2] = 0.0  # whatever its place in the string: thumb tip's joint most, the middle finger's base a little
+    influence[2, [MANO_16.index("thumb3"), MANO_16.index("thumb2"), MANO_16.index("middle1")]] = torch.tensor(
+        [0.8, 0.4, 0.39]
+    )
+    many = first_neighbours(21, influence)
     heard = {OPENPOSE_21[j] for j in many[21 + 2, :21].nonzero().flatten().tolist()}
-    assert heard == {"wrist", "index_mcp", "index_pip"}
+    assert heard == {"thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip"}
 
 
 def test_gapr_residual_is_the_difference_between_figure_and_equation() -> None:
@@ -166,23 +171,27 @@ def test_pyramid_names_an_unknown_scale() -> None:
 def test_reference_points_follow_their_kind() -> None:
     queries = torch.randn(4, 17, 16)
     keypoints = torch.cat([torch.rand(2, 21, 2) - 0.5, torch.ones(2, 21, 1)], dim=-1)
-    learned = ReferencePoints("learned", 1, 16, 16, 3)(queries, keypoints)
+    learned = ReferencePoints("learned", 1, covered_joints(16), 16, 3)(queries, keypoints)
     assert learned.shape == (1, 17, 2)
     assert torch.allclose(learned[0, 0], torch.tensor([0.5, 0.5]))
     assert learned.min() >= 0.1
     assert learned.max() <= 0.9
-    assert torch.allclose(ReferencePoints("query", 1, 16, 16, 3)(queries, keypoints), learned.expand(4, -1, -1))
+    assert torch.allclose(
+        ReferencePoints("query", 1, covered_joints(16), 16, 3)(queries, keypoints), learned.expand(4, -1, -1)
+    )
     keypoints[1, OPENPOSE_21.index("wrist"), 2] = 0.0
-    places = ReferencePoints("pose2d", 1, 16, 16, 3)(queries, keypoints)
-    # MANO's joint 1 is the index finger's base; two token strings per picture
-    assert torch.allclose(places[1, 2], crop_to_map(keypoints[0, OPENPOSE_21.index("index_mcp"), :2]))
+    influence = torch.rand(16, 16)
+    influence[0, MANO_16.index("wrist")] = influence[1, MANO_16.index("ring2")] = 1.5
+    places = ReferencePoints("pose2d", 1, influence, 16, 3)(queries, keypoints)
+    # whatever a token's place in the string; two token strings per picture
+    assert torch.allclose(places[1, 2], crop_to_map(keypoints[0, OPENPOSE_21.index("ring_pip"), :2]))
     assert torch.allclose(places[2, 1], learned[0, 1]), "an unseen joint falls back to the learned place"
-    own = ReferencePoints("pose2d", 21, 16, 16, 3)(torch.randn(2, 37, 16), keypoints)
+    own = ReferencePoints("pose2d", 21, covered_joints(16), 16, 3)(torch.randn(2, 37, 16), keypoints)
     assert torch.allclose(own[0, :21], crop_to_map(keypoints[0, :, :2]))
 
 
 def test_iterative_points_move_from_layer_to_layer() -> None:
-    points = ReferencePoints("iterative", 1, 16, 16, 3)
+    points = ReferencePoints("iterative", 1, covered_joints(16), 16, 3)
     queries = torch.randn(4, 17, 16)
     start = points(queries, torch.zeros(2, 21, 3))
     assert torch.allclose(points.after_layer(0, queries, start), start.expand(4, -1, -1)), "nothing moves at first"
@@ -190,7 +199,7 @@ def test_iterative_points_move_from_layer_to_layer() -> None:
     moved = points.after_layer(1, queries, start)
     assert torch.allclose(torch.logit(moved), torch.logit(start) + queries @ points.moves[1].weight.T, atol=1e-4)
     assert points.after_layer(2, queries, moved) is moved, "no layer reads points behind the last"
-    assert ReferencePoints("learned", 1, 16, 16, 3).after_layer(0, queries, start) is start
+    assert ReferencePoints("learned", 1, covered_joints(16), 16, 3).after_layer(0, queries, start) is start
 
 
 def test_encoder_gives_the_grid_and_checkpointing_changes_nothing() -> None:
@@ -228,7 +237,7 @@ def test_a_model_that_cannot_be_built_is_refused_without_its_weights(tmp_path: P
     named = f"model.backbone.checkpoint={tmp_path / 'vit.pt'}"
     check_model(load_recipe("tiny", [named]), mano)
     assert "weights do not fit" in refused(named, "model.backbone.kwargs={embed_dim: 48, depth: 3, num_heads: 2}")
-    assert "reads pictures only" in refused("model.decoder=regression", "model.condition=text")
+    assert "reads no captions" in refused("model.decoder=regression", "model.condition=text")
     assert "model.text.checkpoint is null" in refused("model.condition=text", "model.text.encoder=clip")
 
 
@@ -334,7 +343,7 @@ def test_parameter_groups_hold_every_trainable_weight_once() -> None:
     assert all((id(p) in backbone) == (g["lr"] == 1e-4) for g in groups for p in g["params"])
 
 
-@pytest.mark.parametrize("changes", [*VARIANTS, {"decoder": "regression"}])
+@pytest.mark.parametrize("changes", [*VARIANTS, {"decoder": "regression"}, {"decoder": "lifter"}])
 def test_a_model_of_weights_holds_them_and_is_the_one_they_came_from(changes: dict) -> None:
     recipe, mano = small_recipe(**changes), ManoLayer.from_default()
     model = build_model(recipe, VQMano(recipe.tokenizer), mano).eval()
@@ -363,7 +372,7 @@ def test_the_nearness_of_codes_is_as_sharp_under_autocast() -> None:
     assert half.dtype == torch.float32 and torch.equal(half, head(x, tokenizer.codebook))
 
 
-@pytest.mark.parametrize("decoder", ["masked", "regression"])
+@pytest.mark.parametrize("decoder", ["masked", "regression", "lifter"])
 def test_bundle_round_trip_without_the_hand_model(decoder: str, tmp_path: Path) -> None:
     recipe = small_recipe(decoder=decoder)
     model = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default()).eval()

@@ -49,6 +49,7 @@ SWITCHES: dict[str, dict[str, object]] = {
     },
     **{f"e34_{n}": {"model.synth_layers": n} for n in (2, 4, 6, 8)},
     "regression": {"model.decoder": "regression"},
+    "lifter": {"model.decoder": "lifter"},
     "e35": {
         "data.train.asl_alphabet/letters_train": 1.0,
         "data.evaluate": ("asl_alphabet/letters_test",),

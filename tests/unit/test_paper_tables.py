@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hand_models import random_fields, random_model
 from hand_sets import make_samples, write_set
 
+from maskhand.evaluation.generated import pca_hands, pca_poses
+from maskhand.hand.model_file import HandModelError, default_hand_path, load_hand_model
 from maskhand.progress import silent
 from maskhand.recipe_files import recipe_names
 from maskhand.steps import table_plans, table_results
@@ -50,7 +54,7 @@ def test_all_seventeen_tables_and_every_recipe_of_the_paper_are_there() -> None:
     assert of_paper == {f"E{k:02d}" for k in range(1, 38)}
     assert table_names("all") == [*range(1, 18)] and table_names("claims") == [CLAIMS] and table_names("7") == [7]
     for unknown in ("18", "0", "-1", "every"):
-        with pytest.raises(TableError, match="1 to 17, 'all' of them, and there are 'claims' and 'choices'"):
+        with pytest.raises(TableError, match="1 to 17, 'all' of them, and there are 'claims', 'choices', 'hypotheses'"):
             table_names(unknown)
 
 
@@ -165,13 +169,38 @@ def test_the_best_later_result_is_the_least_error_or_the_largest_share() -> None
 
 
 def test_random_pca_hands_repeat_and_differ_from_each_other() -> None:
-    from maskhand.evaluation.generated import pca_hands
-    from maskhand.hand.model_file import default_hand_path, load_hand_model
-
     hand = load_hand_model(default_hand_path("right"))
     first = pca_hands(hand, 4, seed=0)
     assert first == pca_hands(hand, 4, seed=0) != pca_hands(hand, 4, seed=1)
-    assert first["apd_mm"] > 1 and 0 <= first["self_intersection_percent"] < 50
+    with pytest.raises(HandModelError, match=rf"hand model {hand.digest}: no field 'hands_coeffs'"):
+        pca_hands(replace(hand, hands_std=None), 4, seed=0)
+
+
+def test_random_pca_poses_have_the_hand_models_own_spread() -> None:
+    """Their coefficients, found again by projection, have its standard deviations; and so they are hands, not noise."""
+    hand, count = random_model(), 4000
+    poses = pca_poses(hand, count, seed=3)
+    assert hand.hands_std is not None
+    coefficients = (poses - hand.hands_mean_aa).reshape(count, 45) @ hand.hands_components.T
+    standard = coefficients / hand.hands_std
+    np.testing.assert_allclose(np.cov(standard.T), np.eye(45), atol=5 / np.sqrt(count))
+    np.testing.assert_allclose(standard.mean(0), 0, atol=5 / np.sqrt(count))
+    figures = pca_hands(load_hand_model(default_hand_path("right")), 60, seed=0)
+    assert 15 < figures["apd_mm"] < 30 and figures["self_intersection_percent"] < 1
+
+
+def test_a_hand_model_without_its_poses_is_named_as_what_the_pca_row_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = random_fields()
+    del fields["hands_coeffs"]
+    (tmp_path / "MANO_RIGHT.pkl").write_bytes(pickle.dumps(fields))
+    monkeypatch.setenv("MASKHAND_MANO_DIR", str(tmp_path))
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    lacks = {plan.row.id: plan.missing for plan in table_plans.plans(home, 11, True, None, [])}
+    (sentence,) = lacks["E37 PCA"]["generation"]
+    assert sentence.startswith(f"{tmp_path / 'MANO_RIGHT.pkl'}: no field 'hands_coeffs' (N, 45)")
+    assert not any("hands_coeffs" in s for s in lacks["E37"]["generation"])
 
 
 def test_reconstruction_by_a_tokenizer_that_loses_nothing_is_exact() -> None:
@@ -209,6 +238,7 @@ def test_rows_of_the_claims_differ_from_the_full_model_by_their_part_alone() -> 
         "without upsampler": {"model.feature_scales"},
         "masked-only loss": {f"training.losses.{name}" for name in ("theta", "joints_3d", "joints_2d")},
         "regression": {"model.decoder"},
+        "lifter": {"model.decoder", "training.optim.lr"},
     }
     full = recipes.pop("full")
     assert recipes.keys() == parts.keys()
@@ -233,6 +263,7 @@ def test_rows_of_the_open_choices_differ_by_their_switch_and_samplers_share_a_tr
         assert changed[row] == {f"sampler.{key}" for key in keys}
         assert run_identity("transformer", recipes[row], {}) == run_identity("transformer", recommended, {})
     assert changed["recommended"] == changed["21 2D tokens"] == set()
+    assert changed.pop("lifter") == {"model.decoder", "training.optim.lr"}
     others = changed.keys() - samplers.keys() - {"recommended", "21 2D tokens"}
     assert all(len(changed[row]) == 1 for row in others) and len(others) == 4
 

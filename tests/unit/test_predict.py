@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ import trimesh
 
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
-from maskhand.hand.camera import FOCAL
+from maskhand.hand.camera import FOCAL, project_crop, translation_on_points
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.hand.rotations import axis_angle_to_matrix
@@ -22,9 +23,12 @@ from maskhand.loading.crop import box_center_px, crop_side_px
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
-from maskhand.predict import PredictError, files, predict_hands, predict_photo, read_photo
+from maskhand.predict import PredictError, detect, files, read_photo
 from maskhand.predict import hands as subject
 from maskhand.recipe_files import load_recipe
+
+predict_hands = partial(subject.predict_hands, method="model")
+predict_photo = partial(files.predict_photo, method="model")
 
 RECIPE = load_recipe("tiny", ["data.crop_px=64", "model.backbone.kwargs={embed_dim: 48, depth: 1, num_heads: 3}"])
 SIZE = (150, 240)
@@ -56,13 +60,15 @@ POINTS = np.random.default_rng(1).uniform((60, 30), (130, 120), (21, 2)).astype(
 class FakeDetector:
     """Sees the same 21 points in every box; `mirrored` where the photo is."""
 
-    def __init__(self, mirrored: bool = False, right: float = 0.9) -> None:
+    def __init__(self, mirrored: bool = False, right: float = 0.9, confidence: float = 1.0) -> None:
         self.points = POINTS * (-1, 1) + (SIZE[1] - 1, 0) if mirrored else POINTS
-        self.right = right
+        self.right, self.confidence = right, confidence
+        self.asked = 0
 
     def detect(self, images, boxes, sides=None) -> Detections:
         n = len(images)
-        confidence = np.tile(np.linspace(0.1, 1, 21, dtype=np.float32), (n, 1))
+        self.asked += n
+        confidence = self.confidence * np.tile(np.linspace(0.1, 1, 21, dtype=np.float32), (n, 1))
         return Detections(
             np.tile(self.points.astype(np.float32), (n, 1, 1)),
             confidence,
@@ -71,29 +77,36 @@ class FakeDetector:
         )
 
 
+def found_hand(box: np.ndarray, side: str, confidence: float = 1.0) -> HandBox:
+    return HandBox(box, side, 0.9, FakeDetector(confidence=confidence).detect([None], [box]))
+
+
 @pytest.fixture
 def use_detector(monkeypatch):
     def use(detector: FakeDetector, hands: list[HandBox] | None = None) -> None:
-        monkeypatch.setattr(subject, "load_detector", lambda name, assets: detector)
-        monkeypatch.setattr(subject, "find_hands", lambda image, assets: hands or [])
+        monkeypatch.setattr(detect, "load_detector", lambda name, assets: detector)
+        monkeypatch.setattr(detect, "find_hands", lambda image, assets: hands or [])
 
     return use
 
 
-def test_a_hand_keeps_its_place_in_the_photo(bundle, photo, use_detector):
-    """The model's origin projects where the crop camera saw it, at the size it had there."""
+def test_a_hand_stands_where_its_keypoints_or_the_network_say(bundle, photo, use_detector):
+    """Place and size in the photo are as the keypoints ask, or as the network's crop camera sees them."""
     use_detector(FakeDetector())
     hand = predict_hands(photo, bundle, [BOX])[0]
     assert hand.side == "right" and hand.K_px[0, 0] == FOCAL * SIZE[1]
-    side_px, center = crop_side_px(np.array(BOX), RECIPE.data.box_scale), box_center_px(np.array(BOX))
-    scale, tx, ty = hand.crop_camera
-    expected = center + side_px * scale * np.array([tx, ty]) / 2
-    origin = hand.K_px @ hand.transl_cam_m
-    np.testing.assert_allclose(origin[:2] / origin[2], expected, atol=1e-3)
-    pixels_per_metre = hand.K_px[0, 0] / hand.transl_cam_m[2]
-    assert pixels_per_metre == pytest.approx(side_px * scale / 2, rel=1e-4)
+    given = (hand.joints_cam_m - hand.transl_cam_m, POINTS, hand.keypoints_confidence, hand.K_px)
+    expected = translation_on_points(*(values[None] for values in given))[0]
+    np.testing.assert_allclose(hand.transl_cam_m, expected, atol=1e-4)
     projected = hand.joints_cam_m @ hand.K_px.T
     np.testing.assert_allclose(hand.joints_px, projected[:, :2] / projected[:, 2:], atol=1e-6)
+
+    own = predict_hands(photo, bundle, [BOX], camera="model")[0]
+    np.testing.assert_array_equal(own.crop_camera, hand.crop_camera)
+    joints = torch.from_numpy(own.joints_cam_m - own.transl_cam_m)[None]
+    in_crop = project_crop(joints, torch.from_numpy(own.crop_camera).double()[None])[0].numpy()
+    side_px, center = crop_side_px(np.array(BOX), RECIPE.data.box_scale), box_center_px(np.array(BOX))
+    np.testing.assert_allclose(own.joints_px, center + side_px * in_crop, atol=1)
 
 
 def test_parameters_reproduce_the_mesh_for_both_sides(bundle, photo, use_detector):
@@ -131,8 +144,9 @@ def test_the_side_is_taken_from_the_detector_unless_given(bundle, photo, use_det
 
 def test_depth_is_proportional_to_the_given_focal_length(bundle, photo, use_detector):
     use_detector(FakeDetector())
-    near, far = (predict_hands(photo, bundle, [BOX], focal_px=f)[0] for f in (500.0, 1000.0))
-    assert far.transl_cam_m[2] == pytest.approx(2 * near.transl_cam_m[2])
+    near, far = (predict_hands(photo, bundle, [BOX], focal_px=f)[0] for f in (5000.0, 10000.0))
+    # as seen from so far away; nearer, perspective makes the near joints larger
+    assert far.joints_cam_m[:, 2].mean() == pytest.approx(2 * near.joints_cam_m[:, 2].mean(), rel=0.01)
     np.testing.assert_allclose(far.vertices_cam_m - far.transl_cam_m, near.vertices_cam_m - near.transl_cam_m)
 
 
@@ -143,9 +157,7 @@ def write_png(path: Path, image: np.ndarray) -> Path:
 
 def test_pictures_number_the_hands_as_the_files_do(bundle, photo, use_detector, monkeypatch, tmp_path):
     boxes = (np.array(BOX, np.float32), np.array((130, 20, 220, 110), np.float32))
-    use_detector(
-        FakeDetector(), [HandBox(b, side, 0.9, POINTS) for b, side in zip(boxes, ("right", "left"), strict=True)]
-    )
+    use_detector(FakeDetector(), [found_hand(b, side) for b, side in zip(boxes, ("right", "left"), strict=True)])
     labels, captions = [], []
     label, sheet = files.draw_label, files.contact_sheet
     monkeypatch.setattr(files, "draw_label", lambda *a: labels.append(a[1:]) or label(*a))
@@ -187,7 +199,7 @@ def test_a_huge_photo_is_shown_smaller(bundle, photo, use_detector, monkeypatch)
 
 def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):
     boxes = (np.array(BOX, np.float32), np.array((130, 20, 220, 110), np.float32))
-    hands = [HandBox(box, side, 0.9, POINTS) for box, side in zip(boxes, ("right", "left"), strict=True)]
+    hands = [found_hand(box, side) for box, side in zip(boxes, ("right", "left"), strict=True)]
     use_detector(FakeDetector(), hands)
     paths = predict_photo(write_png(tmp_path / "two.png", photo), bundle, tmp_path / "out")
     names = [path.name for path in paths]
@@ -203,9 +215,9 @@ def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):
         assert mesh.vertices.shape == (778, 3) and mesh.faces.shape == (1538, 3) and mesh.volume > 0
         mano = hand["mano"]
         assert np.shape(mano["hand_pose"]) == (15, 3) and np.shape(mano["betas"]) == (10,)
-        assert np.shape(hand["joints_cam_m"]) == (21, 3) and len(hand["joint_confidence"]) == 16
+        assert np.shape(hand["joints_cam_m"]) == (21, 3) and len(hand["token_confidence_of_joints"]) == 16
         assert len(hand["tokens"]) == len(hand["token_confidence"]) == bundle.model.num_tokens
-        assert np.log(hand["token_confidence"]).mean() == pytest.approx(hand["score"], abs=0.01)
+        assert np.log(hand["token_confidence"]).mean() == pytest.approx(hand["log_probability"], abs=0.01)
         assert hand["camera"]["crop_is_mirrored"] == (hand["side"] == "left")
         K, points = np.array(hand["camera"]["K_px"]), np.array(hand["joints_cam_m"])
         projected = points @ K.T

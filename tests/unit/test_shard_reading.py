@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from maskhand import storage
 from maskhand.sample import HandSample, SampleError
 from maskhand.shards.layout import ShardError
 from maskhand.shards.manifest import read_manifest
-from maskhand.shards.mixture import TrainingStream
+from maskhand.shards.mixture import TrainingStream, held_out_places
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.verify import verify
@@ -156,6 +157,33 @@ def test_training_resumes_anywhere(two_sets: dict[str, float], start: int) -> No
         assert _ids(islice(stream.iterate(start), 40)) == _ids(islice(stream.iterate(), start, start + 40))
     else:  # too far to walk: two resumptions must agree where they overlap
         assert _ids(islice(stream.iterate(start), 10, 40)) == _ids(islice(stream.iterate(start + 10), 30))
+
+
+def test_held_out_samples_are_never_trained_on_and_the_others_as_before(
+    raw: Fixture, two_sets: dict[str, float]
+) -> None:
+    first = next(iter(two_sets))
+    count = read_manifest(first, "images").count
+    places = held_out_places(count, 0.3).tolist()
+    assert len(places) == int(0.3 * count) and {place // 4 for place in places} == set(range(count // 4)), "spread"
+    seen = Counter(s.index for s in islice(TrainingStream({first: 1.0}, held_out=0.3).iterate(), 40 * count))
+    assert set(seen) == set(range(count)) - set(places)
+    assert max(seen.values()) - min(seen.values()) <= 10
+    whole = _ids(islice(TrainingStream(two_sets, seed=4, held_out=0.3).iterate(), 320))
+    for rank in (0, 3):
+        part = TrainingStream(two_sets, seed=4, rank=rank, world=4, held_out=0.3)
+        assert _ids(islice(part.iterate(), 80)) == whole[rank::4]
+        assert _ids(islice(part.iterate(33), 40)) == whole[rank::4][33:73]
+    assert _ids(islice(TrainingStream(two_sets, seed=5, held_out=0.3).iterate(), 320)) != whole
+
+
+@pytest.mark.parametrize(("count", "share"), [(100, 0.05), (100, 0.07), (1000, 0.01), (19, 0.05), (7, 0.99), (7, 0.0)])
+def test_as_many_are_held_out_as_the_share_says_of_every_beginning_of_a_set(count: int, share: float) -> None:
+    places = held_out_places(count, share)
+    assert (np.diff(places) > 0).all() and len(places) < count
+    for end in range(count + 1):
+        assert (places < end).sum() == Fraction(str(share)) * end // 1
+    assert held_out_places(10 * count, share)[: len(places)].tolist() == places.tolist(), "of a set that grew"
 
 
 def test_a_set_is_seen_evenly_and_sets_by_weight(raw: Fixture, two_sets: dict[str, float]) -> None:

@@ -263,6 +263,7 @@ def test_another_sampler_makes_another_model_of_the_same_training(
     home, recipe = Workspace(tmp_path, str(tmp_path / "shards")), load_recipe("open")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "train/loss": 0.5}\n')
+    write_set(home.shard_set("freihand_synth/training"), make_samples(2))  # too few to calibrate with
     network = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default())
     ModelBundle.save(tmp_path / "run" / "export", network, recipe, {"steps": 1})
     names: list[str] = []

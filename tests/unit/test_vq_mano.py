@@ -14,7 +14,7 @@ from maskhand.config import TokenizerConfig, TokenizerLossConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix, geodesic_rad, matrix_to_axis_angle, random_rotations
 from maskhand.models.quantizer import Quantizer
-from maskhand.models.vq_mano import VQMano, joint_of_token
+from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
 from maskhand.training.losses import nearest_axis_angle, tokenizer_losses
 from maskhand.training.tokenizer_loop import turn_hands
@@ -48,11 +48,6 @@ def test_encode_and_decode_codes_are_the_two_halves_of_forward() -> None:
     ids = tokenizer.encode(poses(4, seed=1))
     assert torch.equal(ids, output.ids)
     assert torch.allclose(tokenizer.decode_codes(ids), output.rotmats, atol=1e-6)
-
-
-def test_joint_of_token_is_the_floor_formula() -> None:
-    for length in (16, 32, 64, 96, 128):
-        assert joint_of_token(length).tolist() == [16 * i // length for i in range(length)]
 
 
 def test_nearest_code_equals_brute_force() -> None:

@@ -86,7 +86,14 @@ class ManoFitter:
 
     def _from_joints(self, seen: Observed) -> State:
         noise = _first_noise(seen)
-        state, _ = solve(self.skeleton, self.prior, seen, noise, self.starts.from_joints(seen), FIRST_STEPS)
+        state, _ = solve(
+            self.skeleton,
+            self.prior,
+            seen,
+            noise,
+            self.starts.from_joints(seen.joints_m, seen.joint_weight),
+            FIRST_STEPS,
+        )
         return self._refined(seen, state)
 
     def _fit_keypoints(self, seen: Observed, rows: NDArray[np.int64], state: State) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from maskhand.annotate.fit.evidence import Evidence
 from maskhand.annotate.fit.fitter import Fits, ManoFitter
-from maskhand.annotate.fit.observed import Observed
+from maskhand.annotate.fit.observed import Observed, no_relative
 from maskhand.conventions import FINGERTIPS, MIRROR_POINT, NUM_JOINTS
 from maskhand.hand.camera import assumed_camera
 from maskhand.sample import HandPose, HandSample
@@ -61,12 +61,13 @@ def fit_hands(
     seen = [k for k, row in enumerate(rows) if row is not None]
     if not seen:
         return [None] * len(hands)
-    observed = Observed(*(np.stack(column) for column in zip(*(row for row in rows if row is not None), strict=True)))
+    columns = zip(*(row for row in rows if row is not None), strict=True)
+    joints, weight_3d, keypoints, weight_2d, K_px = (np.stack(column) for column in columns)
     # exactly one of the weights says something about each hand
-    evidence = [Evidence.of(weight) for weight in observed.joint_weight + observed.keypoint_weight]
+    evidence = [Evidence.of(weight) for weight in weight_3d + weight_2d]
     if not tips_are_vertices:
-        observed.joint_weight[:, list(FINGERTIPS)] *= FOREIGN_TIP_WEIGHT
-    fits = fitter.fit(observed)
+        weight_3d[:, list(FINGERTIPS)] *= FOREIGN_TIP_WEIGHT
+    fits = fitter.fit(Observed(joints, weight_3d, keypoints, weight_2d, K_px, *no_relative(len(seen))))
     answers: list[ManoTarget | None] = [None] * len(hands)
     for place, k in enumerate(seen):
         answers[k] = _target(fits, place, evidence[place], max_residual_mm)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskhand.annotate.fit.skeleton import NUM_PARAMETERS
-from maskhand.conventions import OPENPOSE_FROM_MANO_AND_TIPS
+from maskhand.conventions import NUM_JOINTS, OPENPOSE_FROM_MANO_AND_TIPS
 
 Array = NDArray[np.float64]
 
@@ -31,6 +31,11 @@ class Observed:
     """(B, 21) 0 to 1; 0 = not observed in the picture."""
     K_px: Array
     """(B, 3, 3) intrinsics that `keypoints_px` were seen with."""
+    relative_m: Array
+    """(B, S, 21, 3) joints up to a translation, camera axes, as S sources have them: a detector's world landmarks, a
+    network's hand. S may be 0."""
+    relative_precision: Array
+    """(B, S, 21) per square metre: how much one coordinate of them is trusted; 0 = not given."""
 
     def __len__(self) -> int:
         return len(self.joints_m)
@@ -40,10 +45,19 @@ class Observed:
 
     def in_mano_order(self) -> Observed:
         """The same with MANO's 16 joints and the tips after them, zeros where nothing was observed."""
-        seen = {"joints_m": self.joint_weight, "keypoints_px": self.keypoint_weight}
-        clean = {name: np.where(weight[..., None] > 0, getattr(self, name), 0.0) for name, weight in seen.items()}
-        order = {name: value[:, _FROM_OPENPOSE] for name, value in (vars(self) | clean).items() if name != "K_px"}
-        return replace(self, **order)
+        weights = {
+            "joints_m": self.joint_weight,
+            "keypoints_px": self.keypoint_weight,
+            "relative_m": self.relative_precision,
+        }
+        points = {name: np.where(w[..., None] > 0, getattr(self, name), 0.0) for name, w in weights.items()}
+        return replace(
+            self,
+            **{name: value[..., _FROM_OPENPOSE, :] for name, value in points.items()},
+            joint_weight=self.joint_weight[:, _FROM_OPENPOSE],
+            keypoint_weight=self.keypoint_weight[:, _FROM_OPENPOSE],
+            relative_precision=self.relative_precision[..., _FROM_OPENPOSE],
+        )
 
     @property
     def hand_px(self) -> Array:
@@ -53,6 +67,11 @@ class Observed:
         high = np.where(seen, self.keypoints_px, -np.inf).max(1)
         side = np.where(seen.any(1), high - low, 0.0).max(1, initial=0.0)
         return np.maximum(side, 1.0)
+
+
+def no_relative(count: int) -> tuple[Array, Array]:
+    """`relative_m` and `relative_precision` of hands without any source."""
+    return np.zeros((count, 0, NUM_JOINTS, 3)), np.zeros((count, 0, NUM_JOINTS))
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,18 @@ def misfit(points_m: Array, seen: Observed, noise: Noise) -> Array:
         pixels, _ = project(points_m, seen.K_px)
         apart = ((pixels - seen.keypoints_px) ** 2).sum(2)
         total = total + 0.5 * (seen.keypoint_weight * apart).sum(1) / noise.keypoint_px**2
+    for source in range(seen.relative_m.shape[1]):
+        precision = seen.relative_precision[:, source]
+        apart = ((_centred(points_m - seen.relative_m[:, source], precision)) ** 2).sum(2)
+        total = total + 0.5 * (precision * apart).sum(1)
     return np.asarray(total)
+
+
+def _centred(values: Array, weight: Array) -> Array:
+    """(B, 21, ...) minus their weighted mean over the points; weight (B, 21)."""
+    share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-9)
+    share = share.reshape(*share.shape, *(1 for _ in values.shape[2:]))
+    return np.asarray(values - (share * values).sum(1, keepdims=True))
 
 
 def normal_equations(points_m: Array, jacobian: Array, seen: Observed, noise: Noise) -> tuple[Array, Array]:
@@ -104,4 +134,9 @@ def normal_equations(points_m: Array, jacobian: Array, seen: Observed, noise: No
         pixels, by_point = project(points_m, seen.K_px)
         weight = seen.keypoint_weight / noise.keypoint_px[:, None] ** 2
         add(by_point @ jacobian, pixels - seen.keypoints_px, weight)
+    for source in range(seen.relative_m.shape[1]):
+        precision = seen.relative_precision[:, source]
+        if precision.any():  # what a common shift explains costs nothing
+            apart = _centred(points_m - seen.relative_m[:, source], precision)
+            add(_centred(jacobian, precision), apart, precision)
     return matrix, gradient

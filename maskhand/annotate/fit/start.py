@@ -43,19 +43,40 @@ class Starts:
         seen = np.einsum("vij,snj->vsni", self.views[:, :2], self.points_m)
         self.flat = (seen[..., 0] + 1j * seen[..., 1]).reshape(VIEWS * count, -1)
 
-    def from_joints(self, seen: Observed) -> State:
-        """One start per hand from its 3D joints; `seen` is in MANO's order."""
-        weight = seen.joint_weight * FINGER_IN_PALM_FIT
-        weight[:, PALM] = seen.joint_weight[:, PALM]
-        turn, wrist = _align(self.mean_m, seen.joints_m, weight)
-        local = (seen.joints_m - wrist[:, None]) @ turn
+    def from_joints(self, joints_m: Array, joint_weight: Array) -> State:
+        """One start per hand from its 3D joints (B, 21, 3) and their weights (B, 21), in MANO's order."""
+        weight = joint_weight * FINGER_IN_PALM_FIT
+        weight[:, PALM] = joint_weight[:, PALM]
+        turn, wrist = _align(self.mean_m, joints_m, weight)
+        local = (joints_m - wrist[:, None]) @ turn
         angles = np.empty((len(local), len(DOF_JOINT)))
         for finger, points in enumerate(_FINGER_POINTS):
             apart = ((local[:, None, points] - self.points_m[None][:, :, points]) ** 2).sum(3)
-            nearest = (apart * seen.joint_weight[:, None, points]).sum(2).argmin(1)
+            nearest = (apart * joint_weight[:, None, points]).sum(2).argmin(1)
             own = finger == _FINGER_OF_DOF
             angles[:, own] = self.shapes[nearest][:, own]
         return State(wrist, turn, angles, np.zeros((len(local), NUM_BETAS)))
+
+    def from_relative(self, seen: Observed) -> State:
+        """One start per hand from the mean of its sources of relative joints, put where the keypoints show it (weak
+        perspective); `seen` is in MANO's order."""
+        precision = seen.relative_precision
+        total = np.maximum(precision.sum(1), 1e-9)
+        own_middle = (precision[..., None] * seen.relative_m).sum(2) / np.maximum(precision.sum(2), 1e-9)[..., None]
+        centred = seen.relative_m - own_middle[:, :, None]
+        joints, given = (precision[..., None] * centred).sum(1) / total[..., None], (precision > 0).any(1)
+        share = given * seen.keypoint_weight
+        share = share / np.maximum(share.sum(1, keepdims=True), 1e-9)
+        flat = _normalised(seen)
+        middle, place = ((share[..., None] * points).sum(1) for points in (joints, flat))
+        spread, seen_spread = (
+            (share * ((points[..., :2] - centre[:, None, :2]) ** 2).sum(2)).sum(1)
+            for points, centre in ((joints, middle), (flat, place))
+        )
+        depth = np.sqrt(spread / np.maximum(seen_spread, 1e-12))
+        centre = np.concatenate([place, np.ones((len(place), 1))], axis=1) * depth[:, None]
+        placed: Array = joints + (centre - middle)[:, None]
+        return self.from_joints(placed, np.where(given, 1.0, 0.0))
 
     def from_keypoints(self, seen: Observed, count: int) -> list[State]:
         """`count` starts per hand, best first, of different viewing directions; `seen` is in MANO's order."""
@@ -89,7 +110,7 @@ class Starts:
         depth = 1 / scale
         at = np.stack([wrist.real * depth, wrist.imag * depth, depth], axis=1)
         ray = np.stack([wrist.real, wrist.imag, np.ones(len(at))], axis=1)
-        lean = _rotation_between(np.array([0.0, 0.0, 1.0]), ray)
+        lean = rotation_between(np.array([0.0, 0.0, 1.0]), ray)
         return State(at, lean @ roll @ self.views[view], self.shapes[shape], np.zeros((len(at), NUM_BETAS)))
 
 
@@ -117,10 +138,10 @@ def _views(count: int) -> Array:
     height, around = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
     radius = np.sqrt(1 - height**2)
     directions = np.stack([radius * np.cos(around), radius * np.sin(around), height], axis=1)
-    return np.swapaxes(_rotation_between(np.array([0.0, 0.0, 1.0]), directions), 1, 2)
+    return np.swapaxes(rotation_between(np.array([0.0, 0.0, 1.0]), directions), 1, 2)
 
 
-def _rotation_between(axis: Array, directions: Array) -> Array:
+def rotation_between(axis: Array, directions: Array) -> Array:
     """(N, 3, 3) the shortest rotations of a unit axis to each direction (N, 3)."""
     unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     cross = np.cross(axis, unit)

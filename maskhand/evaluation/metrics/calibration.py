@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 
-from maskhand.evaluation.metrics.accumulate import divide
+from maskhand.evaluation.metrics.accumulate import divide, row_means
 
 Array = np.ndarray
 
@@ -44,6 +45,45 @@ def reliability(confidence: Array, correct: Array, bins: int = 10) -> Reliabilit
     count = np.bincount(place, minlength=bins)
     sums = (np.bincount(place, weights=values, minlength=bins) for values in (confidence, correct.astype(np.float64)))
     return Reliability(count, *(divide(total, count) for total in sums))
+
+
+@dataclass(frozen=True)
+class JointConfidenceQuality:
+    """What the confidence in joints is worth on N hands; NaN where there is nothing to tell apart."""
+
+    confidence_ece: float
+    """Expected calibration error of the chance to be right, ten bins."""
+    confidence_auroc: float
+    """Chance that a joint beyond the limit is less sure than one within it."""
+    confidence_auroc_by_joint: float
+    """The same of a constant per joint, which knows nothing of the hand."""
+    confidence_error_spearman: float
+    """Rank correlation of expected and true errors over joints."""
+    confidence_hand_spearman: float
+    """The same over hands, of the means over their joints."""
+
+    @classmethod
+    def of(cls, p_right: Array, p_by_joint: Array, expected_mm: Array, error_mm: Array, limit_mm: float) -> Self:
+        """All (N, 21), NaN where unknown. p_right: chance of an error up to `limit_mm`; p_by_joint: a constant's."""
+        known = np.isfinite(p_right) & np.isfinite(error_mm)
+        p, constant, expected, error = (x[known] for x in (p_right, p_by_joint, expected_mm, error_mm))
+        large = int((error > limit_mm).sum())
+        decided = 0 < large < len(error)
+        hands = known.any(1)
+        of_hand = (np.where(known, x, np.nan)[hands] for x in (expected_mm, error_mm))
+        return cls(
+            reliability(np.clip(p, 0, 1), error <= limit_mm).expected_calibration_error,
+            auroc_large_errors(p, error, limit_mm) if decided else float("nan"),
+            auroc_large_errors(constant, error, limit_mm) if decided else float("nan"),
+            _rank_correlation(expected, error),
+            _rank_correlation(*(row_means(values) for values in of_hand)),
+        )
+
+
+def _rank_correlation(a: Array, b: Array) -> float:
+    """Spearman's; NaN where one of them is constant."""
+    varied = len(a) > 2 and np.ptp(a) > 0 and np.ptp(b) > 0
+    return float(spearmanr(a, b)[0]) if varied else float("nan")
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,14 @@ class SampleErrors:
         return {name: float(value) for name, value in values.items()}
 
 
+def aligned_errors(joints_m: Array, true_joints_m: Array, seen: Array, *, reflection: bool = True) -> Array:
+    """(N, 21, 3) float64 twice and (N, 21) bool -> (N, 21) metres after Procrustes alignment of the joints; NaN where a
+    joint is not annotated, and throughout below `MIN_ALIGNED` annotated ones."""
+    aligned = procrustes_align(joints_m, true_joints_m, seen, reflection=reflection)
+    fitted = seen & (seen.sum(1, keepdims=True) >= MIN_ALIGNED)
+    return np.where(fitted, distances(aligned, true_joints_m), np.nan)
+
+
 def sample_errors(
     joints_m: Any,
     true_joints_m: Any,
@@ -97,9 +105,7 @@ def sample_errors(
     vertices, true_vertices = np.asarray(vertices_m, np.float64), np.asarray(true_vertices_m, np.float64)
     seen = np.ones(joints.shape[:2], bool) if joints_valid is None else np.asarray(joints_valid, bool)
     has_mesh = np.ones(len(joints), bool) if vertices_valid is None else np.asarray(vertices_valid, bool)
-    aligned = procrustes_align(joints, true_joints, seen, reflection=reflection)
     placed = seen & seen[:, 1:].any(1, keepdims=True)
-    fitted = seen & (seen.sum(1, keepdims=True) >= MIN_ALIGNED)
 
     vertices, true_vertices = vertices[has_mesh], true_vertices[has_mesh]
     aligned_vertices = procrustes_align(vertices, true_vertices, reflection=reflection)
@@ -111,7 +117,7 @@ def sample_errors(
 
     return SampleErrors(
         joint_m=np.where(placed, distances(joints, true_joints), np.nan),
-        joint_pa_m=np.where(fitted, distances(aligned, true_joints), np.nan),
+        joint_pa_m=aligned_errors(joints, true_joints, seen, reflection=reflection),
         vertex_m=of_meshes(distances(vertices, true_vertices)),
         vertex_pa_m=of_meshes(distances(aligned_vertices, true_vertices)),
         f_scores=of_meshes(f_scores(vertices, true_vertices, F_THRESHOLDS_M)),

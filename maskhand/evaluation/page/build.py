@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from maskhand.evaluation.page.findings import Figure, Group, figures, groups
-from maskhand.evaluation.report import ShownHand, error_lines
+from maskhand.evaluation.report import ShownHand, confidence_line, error_lines
 from maskhand.evaluation.result import MAIN_COLUMNS, EvaluationResult
 
 Array = np.ndarray
@@ -43,7 +43,7 @@ class _Hand:
     key: str
     error: str
     side: str
-    confidence: float
+    confidence: str
     pictures: list[tuple[str, str]]
     mesh: str
     truth: str
@@ -99,13 +99,14 @@ def _section(measured: Measurement) -> _Section:
 
 def _sentences(result: EvaluationResult) -> list[str]:
     found = [f"{result.count:,} hands; {result.with_joints:,} with 3D joints, {result.with_mesh:,} with a mesh."]
-    found += result.gain_sentences()
+    found += [*result.product_sentences(), *result.gain_sentences()]
     failed = {row.name: row.failed for row in result.rows if row.failed}
     found.append(
         "Failed and scored as a point: " + ", ".join(f"{name} {count:,}" for name, count in failed.items()) + "."
         if failed
         else "No sample failed."
     )
+    found += _camera_sentences(result)
     if without := result.facts.get("without_2d_pose"):
         pictures = "one picture" if without == 1 else f"{without:,} pictures"
         detected = result.facts.get("keypoints") == "detected"
@@ -117,6 +118,18 @@ def _sentences(result: EvaluationResult) -> list[str]:
     return found
 
 
+def _camera_sentences(result: EvaluationResult) -> list[str]:
+    """What the network's own camera reaches, beside the table, whose hands stand where their 2D keypoints say."""
+    own = {title: (name, result.best.metrics[f"model_camera_{name}"]) for name, title in _PICTURE_COLUMNS.items()}
+    known = [f"{title} {_cell(name, value)}" for title, (name, value) in own.items() if value == value]
+    if not known:
+        return []
+    return [
+        "In the table hands stand where the given 2D pose says. Where the network's own camera says, "
+        f"{result.best.name} has " + ", ".join(known) + "."
+    ]
+
+
 def _hand(hand: ShownHand) -> _Hand:
     titles = ("picture", "given 2D pose", "prediction", "ground truth")
     chosen = [(t, p) for t, p in zip(titles, hand.pictures, strict=True) if t != "ground truth" or hand.has_truth]
@@ -125,7 +138,7 @@ def _hand(hand: ShownHand) -> _Hand:
         key=hand.key,
         error=", ".join(error_lines(hand.errors)),
         side=str(hand.errors["side"]),
-        confidence=float(hand.confidence.mean()),
+        confidence=confidence_line(hand),
         pictures=[(title, _jpeg(picture)) for title, picture in chosen],
         mesh=_vertices(hand.vertices_m),
         truth="" if hand.truth_m is None else _vertices(hand.truth_m),

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from maskhand.conventions import MANO_16, OPENPOSE_21, openpose_joint_of_mano_joint
+from maskhand.conventions import OPENPOSE_21
 from maskhand.evaluation.metrics.calibration import auroc_large_errors, reliability, sparsification
 from maskhand.evaluation.page import charts
 from maskhand.evaluation.result import MEAN_POSE, EvaluationResult
+from maskhand.models.calibration import WITHIN_MM
 
 Array = np.ndarray
 
-RIGHT_WITHIN_MM = 10.0
-"""A joint counts as right, for the reliability of its confidence, up to this error after Procrustes."""
 _CURVE_MM = np.linspace(0.0, 50.0, 101)
 
 
@@ -46,7 +45,7 @@ def figures(result: EvaluationResult) -> list[Figure]:
     if table.pa_mpjpe_mm.isna().all():
         return [_pixels(table)] if table.epe_px.notna().any() else []
     found = [_pck(result), _errors(result), _joints(result)]
-    return found + _confidence(table)
+    return found + _confidence(result, table)
 
 
 def groups(result: EvaluationResult) -> list[Group]:
@@ -55,7 +54,7 @@ def groups(result: EvaluationResult) -> list[Group]:
     kinds: dict[str, pd.Series] = {
         "side": table.side,
         "size in the picture": thirds(table.box_px, "{:.0f} to {:.0f} px"),
-        "confidence": thirds(table.mean_confidence, "{:.2f} to {:.2f}"),
+        "expected error": thirds(table.mean_joint_error_mm, "{:.1f} to {:.1f} mm"),
         "hidden joints": pd.cut(
             table.occluded_share, [-0.01, 0.0, 0.25, 0.5, 1.0], labels=["none", "up to 25 %", "25 to 50 %", "over 50 %"]
         ),
@@ -73,7 +72,7 @@ def _of(result: EvaluationResult, name: str) -> pd.DataFrame:
 
 
 def _predictors(result: EvaluationResult) -> Mapping[str, int]:
-    """Name -> colour: the model with the most iterations, and the mean pose."""
+    """Name -> colour: the model's own estimator, and the mean pose."""
     return {result.best.name: 0} | ({MEAN_POSE: 1} if result.baseline else {})
 
 
@@ -109,38 +108,43 @@ def _joints(result: EvaluationResult) -> Figure:
     return Figure("Error by joint", charts.bars(names, bars, "mean error after Procrustes, mm"), "", tall=True)
 
 
-def _confidence(table: pd.DataFrame) -> list[Figure]:
-    places = openpose_joint_of_mano_joint()
-    confidence = np.stack([table[f"confidence.{name}"].to_numpy() for name in MANO_16], axis=1)
-    error = np.stack([table[f"pa_mm.{OPENPOSE_21[j]}"].to_numpy() for j in places], axis=1)
-    known = np.isfinite(confidence) & np.isfinite(error)
+def _confidence(result: EvaluationResult, table: pd.DataFrame) -> list[Figure]:
+    chance, error = (
+        np.stack([table[f"{what}.{joint}"].to_numpy() for joint in OPENPOSE_21], axis=1)
+        for what in ("p_within_10mm", "pa_mm")
+    )
+    known = np.isfinite(chance) & np.isfinite(error)
     if not known.any():
         return []
-    bins = reliability(np.clip(confidence[known], 0, 1), error[known] <= RIGHT_WITHIN_MM)
+    bins = reliability(np.clip(chance[known], 0, 1), error[known] <= WITHIN_MM)
     ideal = charts.Series("ideal", np.array([0.0, 1.0]), np.array([0.0, 1.0]), 1, dashed=True)
     measured = charts.Series("joints", bins.confidence, bins.correct, 0)
     calibration = Figure(
         "Reliability of confidence",
         charts.lines(
-            [ideal, measured], "confidence of a joint", f"share within {RIGHT_WITHIN_MM:g} mm", 1.0, dots=True
+            [ideal, measured],
+            f"said chance of a joint to be within {WITHIN_MM:g} mm",
+            f"share within {WITHIN_MM:g} mm",
+            1.0,
+            dots=True,
         ),
-        f"Expected calibration error {bins.expected_calibration_error:.3f}.",
+        " ".join(result.confidence_sentences()),
     )
-    whole = table[table.pa_mpjpe_mm.notna() & table.mean_confidence.notna()]
+    whole = table[table.pa_mpjpe_mm.notna() & table.mean_joint_error_mm.notna()]
     if len(whole) < 3:
         return [calibration]
-    curve = sparsification(whole.mean_confidence.to_numpy(), whole.pa_mpjpe_mm.to_numpy())
+    sureness, errors = -whole.mean_joint_error_mm.to_numpy(), whole.pa_mpjpe_mm.to_numpy()
+    curve = sparsification(sureness, errors)
     series = [
-        charts.Series("least confident first", curve.left_out, curve.by_confidence, 0),
+        charts.Series("largest expected error first", curve.left_out, curve.by_confidence, 0),
         charts.Series("worst first (ideal)", curve.left_out, curve.by_error, 1, dashed=True),
     ]
-    limit = float(whole.pa_mpjpe_mm.quantile(0.75))
+    limit = float(np.quantile(errors, 0.75))
     note = f"Excess over the ideal {curve.excess:.2f} mm."
-    if (whole.pa_mpjpe_mm > limit).any():
-        large = auroc_large_errors(whole.mean_confidence.to_numpy(), whole.pa_mpjpe_mm.to_numpy(), limit)
-        note += f" AUROC for errors above {limit:.1f} mm: {large:.2f}."
+    if (errors > limit).any():
+        note += f" AUROC for errors above {limit:.1f} mm: {auroc_large_errors(sureness, errors, limit):.2f}."
     svg = charts.lines(series, "share of hands left out", "PA-MPJPE of the rest, mm")
-    return [calibration, Figure("Does confidence sort the errors?", svg, note)]
+    return [calibration, Figure("Does the expected error sort the errors?", svg, note)]
 
 
 def thirds(values: pd.Series, text: str) -> pd.Series:

@@ -1,0 +1,210 @@
+"""Measure a finished model on the hands that its training left out: which estimator it uses, and what its doubts mean.
+
+Everything is fitted on the held-out share of the training sets (`data.held_out`); evaluation sets are never looked at.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from scipy.optimize import isotonic_regression
+from torch import Tensor
+
+from maskhand.batch import HandBatch
+from maskhand.conventions import NUM_JOINTS, Side
+from maskhand.evaluation.compare import ground_truth
+from maskhand.evaluation.metrics.accumulate import row_means
+from maskhand.evaluation.metrics.samples import aligned_errors
+from maskhand.evaluation.predictions import with_tips
+from maskhand.loading.loader import EvalRows, held_out_rows
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.calibration import (
+    MODEL,
+    WITHIN_MM,
+    Array,
+    Calibration,
+    Candidate,
+    Evidence,
+    JointMap,
+    MethodCalibration,
+    features,
+)
+from maskhand.models.confidence import DRAWS, SEED, drawn_joints, evidence_of
+from maskhand.models.estimators import candidates, predictor
+from maskhand.models.masked_transformer import MaskedTransformer
+from maskhand.models.network import Context
+from maskhand.models.sampling import sample
+from maskhand.progress import Progress, silent
+
+MOST_HANDS, FEWEST_HANDS = 1000, 20
+"""Held-out hands that are looked at, over all sets, and what a table can be made of."""
+_BINS = 40
+"""A table's values are means over at least a fortieth of the joints: one lucky joint makes no certainty."""
+_RIDGE = 1.0
+"""Of the joints' offsets: it holds one that was always, or never, right on few hands."""
+
+
+class Reported(Protocol):
+    """Hands of B pictures as right hands, metres, in any frame: a `HandPrediction`, or the hand layer's mesh."""
+
+    @property
+    def joints_m(self) -> Tensor: ...
+    @property
+    def vertices_m(self) -> Tensor: ...
+
+
+class Method(Protocol):
+    """A way of reporting hands other than the network's own. rows: of the CPU; there: its batch beside the model."""
+
+    def __call__(self, rows: EvalRows, there: HandBatch, context: Context) -> Reported: ...
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """A training set whose held-out hands are looked at."""
+
+    name: str
+    uri: str
+    weight: float
+    tips: Mapping[Side, str | None]
+    """Whose fingertip vertices its annotation uses, as in `runner.evaluate`."""
+
+
+@dataclass
+class _Seen:
+    """What was measured of one method."""
+
+    errors_mm: list[Array]
+    evidence: list[Evidence]
+
+
+def calibrate(
+    bundle: ModelBundle,
+    sets: Sequence[TrainingSet],
+    methods: Mapping[str, Method] | None = None,
+    progress: Progress = silent,
+) -> Calibration | None:
+    """The bundle's calibration; None where it reads captions, has no tokens, or fewer than 20 held-out hands have 3D
+    joints.
+
+    methods: further ways of reporting hands, by name, whose hands get a calibration of their own from the same draws.
+    Raises ShardError when a set is missing.
+    """
+    model, recipe = bundle.model, bundle.recipe
+    if recipe.model.condition != "image" or not isinstance(model, MaskedTransformer):
+        return None
+    asked = {predictor(recipe, sampler).name: sampler for sampler in candidates(recipe.sampler)}
+    others = {} if methods is None else methods
+    seen: dict[str, _Seen] = defaultdict(lambda: _Seen([], []))
+    total, hands = sum(one.weight for one in sets), dict[str, int]()
+    device = next(model.parameters()).device
+    for one in sets:
+        most = max(1, round(MOST_HANDS * one.weight / total))
+        hands[one.name], done = 0, 0
+        for rows in held_out_rows(recipe, one.uri, recipe.evaluate.batch, most):
+            there = rows.hands.to(device)
+            truth = ground_truth(rows.hands, rows.samples, model.mano)
+            valid = truth.joints_valid.numpy() & ~rows.unreadable[:, None]
+            tips = [one.tips[row.sample.side] for row in rows.samples]
+            with torch.inference_mode():
+                context = model.encode(model.condition(there), there.keypoints_2d)
+                drawn = drawn_joints(model, context)
+                found: dict[str, Reported] = {
+                    name: sample(model, context, sampler, torch.Generator(device).manual_seed(recipe.seed + done))
+                    for name, sampler in asked.items()
+                } | {name: method(rows, there, context) for name, method in others.items()}
+            for name, hand in found.items():
+                joints, vertices = hand.joints_m.cpu(), hand.vertices_m.cpu()
+                compared = with_tips(joints, vertices, tips).double().numpy()
+                usable = valid & np.isfinite(compared).all((1, 2))[:, None]
+                error_m = aligned_errors(np.nan_to_num(compared), truth.joints_m.double().numpy(), usable)
+                seen[name].errors_mm.append(1e3 * error_m)
+                seen[name].evidence.append(evidence_of(drawn, joints))
+            done += len(rows.samples)
+            hands[one.name] += int((valid.sum(1) > 0).sum())
+            progress(done, most, f"held-out hands of {one.name}")
+    if sum(hands.values()) < FEWEST_HANDS:
+        return None
+    measured = {name: _joined(entry) for name, entry in seen.items()}
+    ranked = tuple(
+        Candidate(name=name, sampler=sampler, pa_mpjpe_mm=float(np.nanmean(row_means(measured[name][0]))))
+        for name, sampler in asked.items()
+    )
+    best = min(ranked, key=lambda candidate: candidate.pa_mpjpe_mm).name
+    return Calibration(
+        asked=recipe.sampler,
+        candidates=ranked,
+        draws=DRAWS,
+        seed=SEED,
+        hands=hands,
+        methods={MODEL: fit(*measured[best])} | {name: fit(*measured[name]) for name in others},
+    )
+
+
+def _joined(seen: _Seen) -> tuple[Array, Evidence]:
+    share, spread = (np.concatenate([getattr(e, name) for e in seen.evidence]) for name in ("share", "spread_mm"))
+    return np.concatenate(seen.errors_mm), Evidence(share, spread, DRAWS)
+
+
+def fit(error_mm: Array, evidence: Evidence) -> MethodCalibration:
+    """error_mm (N, 21) of reported hands, NaN where unknown, and the evidence beside them."""
+    known = np.isfinite(error_mm) & np.isfinite(evidence.spread_mm)
+    x = _design(features(evidence))[known]
+    error = error_mm[known]
+    right = (error <= WITHIN_MM).astype(np.float64)
+    joint = np.broadcast_to(np.arange(NUM_JOINTS), known.shape)[known]
+    within = _logistic(x, right)
+    expected = _least_squares(x, np.log(np.maximum(error, 0.1)))
+    count = np.bincount(joint, minlength=NUM_JOINTS)
+    return MethodCalibration(
+        within=_map(within, x @ within, right),
+        error=_map(expected, x @ expected, error),
+        within_by_joint=tuple((np.bincount(joint, right, NUM_JOINTS) / np.maximum(count, 1)).tolist()),
+        hands=int(known.any(1).sum()),
+    )
+
+
+def _design(evidence: Array) -> Array:
+    """(N, 21, 2) -> (N, 21, 24): constant, joint, evidence."""
+    one_hot = np.broadcast_to(np.eye(NUM_JOINTS), (len(evidence), NUM_JOINTS, NUM_JOINTS))
+    return np.concatenate([np.ones((*evidence.shape[:2], 1)), one_hot, evidence], axis=-1)
+
+
+_PENALTY = np.array([0.0, *[_RIDGE] * NUM_JOINTS, 1e-3, 1e-3])
+
+
+def _logistic(x: Array, right: Array) -> Array:
+    """Weights (24,) of a logistic regression, by Newton's method."""
+    weights = np.zeros(x.shape[1])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
+        slope = x.T @ (right - p) - _PENALTY * weights
+        curvature = (x * (p * (1 - p))[:, None]).T @ x + np.diag(_PENALTY + 1e-9)
+        step = np.linalg.solve(curvature, slope)
+        weights = weights + step
+        if np.abs(step).max() < 1e-9:
+            break
+    return weights
+
+
+def _least_squares(x: Array, y: Array) -> Array:
+    return np.linalg.solve(x.T @ x + np.diag(_PENALTY + 1e-9), x.T @ y)
+
+
+def _map(weights: Array, index: Array, value: Array) -> JointMap:
+    """Weights (24,) as a record, with the rising table of the values' means along the index."""
+    order = np.argsort(index, kind="stable")
+    parts = np.array_split(order, min(_BINS, len(order)))
+    places, means = (np.array([values[part].mean() for part in parts]) for values in (index, value))
+    rising = isotonic_regression(means, weights=np.array([len(part) for part in parts], np.float64)).x
+    return JointMap(
+        offset=tuple((weights[0] + weights[1 : 1 + NUM_JOINTS]).tolist()),
+        share=float(weights[-2]),
+        spread=float(weights[-1]),
+        table=tuple(zip(places.tolist(), rising.tolist(), strict=True)),
+    )

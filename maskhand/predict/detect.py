@@ -1,0 +1,76 @@
+"""The hands of an image as a keypoint detector sees them: found, or looked for in given boxes; detected once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskhand.annotate.detectors import Detections, load_detector
+from maskhand.annotate.hand_finder import find_hands
+from maskhand.conventions import Side
+from maskhand.predict.photo import Box, check_boxes
+from maskhand.predict.records import SEEN, Array
+
+FINDS_HANDS = "litert-hand"
+"""The detector whose keypoints the hand finder gives."""
+
+
+@dataclass(frozen=True)
+class SeenHands:
+    """N hands of one image, best first."""
+
+    boxes_xyxy_px: Array
+    """(N, 4) float32."""
+    scores: tuple[float | None, ...]
+    """0..1 how sure the hand finder is; None where the box was given."""
+    sides: tuple[Side, ...]
+    """As given, or as the detector says."""
+    side_known: tuple[bool, ...]
+    """Whether a side was given, or keypoints were seen that tell it."""
+    detections: Detections
+    """N hands in pixels of the image, left ones as left hands."""
+
+    def __len__(self) -> int:
+        return len(self.sides)
+
+
+def see_hands(
+    image_rgb: Array,
+    boxes_xyxy_px: Sequence[Box] | Array | None,
+    side: Side | None,
+    detector: str,
+    assets: Path,
+    min_confidence: float = 0.0,
+) -> SeenHands:
+    """The hands of an image (H, W, 3) uint8 RGB.
+
+    boxes_xyxy_px: one hand each, None: all are found; side: of every hand, None: as detected. Hands whose keypoints
+    have a mean confidence below `min_confidence` are left out. Raises PredictError for boxes outside the image,
+    AssetError when the detector's model cannot be had.
+    """
+    if boxes_xyxy_px is None:
+        found = find_hands(image_rgb, assets)
+        boxes = np.array([hand.box_xyxy_px for hand in found], np.float32).reshape(-1, 4)
+        scores: list[float | None] = [hand.score for hand in found]
+        sides: list[Side | None] = [side or hand.side for hand in found]
+        detections = Detections.stack([hand.detection for hand in found])
+    else:
+        boxes = np.asarray(boxes_xyxy_px, np.float32).reshape(-1, 4)
+        check_boxes(boxes, image_rgb)
+        scores, sides = [None] * len(boxes), [side] * len(boxes)
+    if len(boxes) and (boxes_xyxy_px is not None or detector != FINDS_HANDS):
+        detections = load_detector(detector, assets).detect([image_rgb] * len(boxes), boxes, sides)
+    elif boxes_xyxy_px is not None:
+        detections = Detections.stack([])
+    confidence = detections.confidence.mean(axis=1)
+    kept = np.flatnonzero(confidence >= min_confidence)
+    return SeenHands(
+        boxes[kept],
+        tuple(scores[k] for k in kept),
+        tuple(sides[k] or ("right" if detections.right_probability[k] > 0.5 else "left") for k in kept),
+        tuple(side is not None or bool(confidence[k] >= SEEN) for k in kept),
+        detections[kept],
+    )

@@ -1,0 +1,420 @@
+"""What is said of joints: drawn hands, calibration on held-out hands, the estimator, and where these are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hand_sets import make_samples, write_set
+from model_parts import random_batch, small_model, small_recipe
+from scipy.spatial.transform import Rotation
+from sklearn.metrics import roc_auc_score
+
+from maskhand.annotate.mano_targets import annotate_mano
+from maskhand.config import Recipe
+from maskhand.conventions import OPENPOSE_21
+from maskhand.evaluation.calibrate import TrainingSet, calibrate, fit
+from maskhand.evaluation.metrics.calibration import JointConfidenceQuality
+from maskhand.evaluation.page.build import Measurement, page
+from maskhand.evaluation.report import evaluation_sheet, shown_hands
+from maskhand.evaluation.runner import evaluate
+from maskhand.loading.loader import eval_rows, eval_set, held_out_rows
+from maskhand.models.bundle import BundleError, ModelBundle
+from maskhand.models.calibration import Calibration, Candidate, Evidence, MethodCalibration, estimator_of
+from maskhand.models.confidence import drawn_joints, evidence_of, joint_confidence
+from maskhand.models.estimators import candidates, paper_procedure, passes, predictor
+from maskhand.models.network import Context, HandNetwork
+from maskhand.progress import silent
+from maskhand.promotion import Score
+from maskhand.steps import evaluate as evaluate_step
+from maskhand.steps import registration, train
+from maskhand.tracking import ModelVersion, Promotion, Tracker
+from maskhand.workspace import Workspace
+
+DRAWS = 32
+TIPS = {"right": None, "left": None}
+
+
+def encoded(model: HandNetwork, count: int) -> Context:
+    batch = random_batch(count)
+    return model.encode(batch.image, batch.keypoints_2d)
+
+
+def imagined(hands: int, seed: int = 0) -> tuple[np.ndarray, Evidence, np.ndarray]:
+    """Errors (mm) of hands whose joints are wrong by as much as they and their hand are hard, the evidence beside them,
+    and the true chance to be within 10 mm. The draws are too sure: they spread half as wide as the errors."""
+    rng = np.random.default_rng(seed)
+    scale = np.linspace(3, 9, 21) * np.exp(rng.normal(0, 0.4, (hands, 1)))
+    errors = scale * np.linalg.norm(rng.normal(size=(hands, 21, 3)), axis=-1)
+    drawn = 0.5 * scale[:, None] * np.linalg.norm(rng.normal(size=(hands, DRAWS, 21, 3)), axis=-1)
+    other = scale[:, None] * np.linalg.norm(rng.normal(size=(hands, 4000, 21, 3)), axis=-1) if hands <= 50 else drawn
+    evidence = Evidence((drawn <= 10).mean(1), np.sqrt((drawn**2).mean(1)), DRAWS)
+    return errors, evidence, (other <= 10).mean(1)
+
+
+def test_evidence_is_that_of_single_hands_laid_over_each_other() -> None:
+    rng = np.random.default_rng(0)
+    reported = rng.normal(0, 0.03, (3, 21, 3))
+    drawn = reported[:, None] + rng.normal(0, 0.006, (3, DRAWS, 21, 3))
+    found = evidence_of(drawn, reported)
+    for hand in range(3):
+        apart = []
+        for draw in drawn[hand]:
+            a, b = draw - draw.mean(0), reported[hand] - reported[hand].mean(0)
+            turn, _ = Rotation.align_vectors(b, a)
+            turned = turn.apply(a)
+            scale = (turned * b).sum() / (turned**2).sum()
+            apart.append(1e3 * np.linalg.norm(scale * turned - b, axis=1))
+        np.testing.assert_allclose(found.share[hand], (np.array(apart) <= 10).mean(0))
+        np.testing.assert_allclose(found.spread_mm[hand], np.sqrt((np.array(apart) ** 2).mean(0)), rtol=1e-6)
+
+
+def test_where_and_how_large_a_drawn_hand_is_does_not_matter() -> None:
+    rng = np.random.default_rng(1)
+    reported = rng.normal(0, 0.03, (2, 21, 3))
+    turns = Rotation.random(2 * DRAWS, random_state=0).as_matrix().reshape(2, DRAWS, 3, 3)
+    moved = 1.3 * reported[:, None] @ turns + rng.normal(size=(2, DRAWS, 1, 3))
+    found = evidence_of(moved, reported)
+    assert (found.share == 1).all() and found.spread_mm.max() < 1e-6
+    mirrored = evidence_of(moved * [-1, 1, 1], reported)
+    assert mirrored.share.min() < 0.5, "a mirrored hand is another hand"
+    broken = evidence_of(moved, np.where(np.arange(2)[:, None, None] == 1, np.nan, reported))
+    assert np.isnan(broken.share[1]).all() and np.isnan(broken.spread_mm[1]).all() and (broken.share[0] == 1).all()
+
+
+def test_hands_are_drawn_from_the_models_distribution() -> None:
+    recipe = small_recipe()
+    model, draws = small_model(recipe), 4000
+    context = encoded(model, 1)
+    masked = torch.full((1, model.num_tokens), model.mask_id)
+    expected = model.logits(masked, context).softmax(-1)[0].detach().numpy()
+    seen: list[torch.Tensor] = []
+    decode = model.tokenizer.decode_codes
+    model.tokenizer.decode_codes = lambda ids: seen.append(ids) or decode(ids)  # type: ignore[method-assign]
+    joints = drawn_joints(model, context, draws)
+    ids = torch.cat(seen).numpy()
+    shares = np.stack([np.bincount(column, minlength=20) for column in ids.T]) / draws
+    assert joints.shape == (1, draws, 21, 3)
+    assert np.abs(shares - expected).max() < 5 * np.sqrt(0.25 / draws)
+    with torch.no_grad():
+        again = model.mano(decode(torch.from_numpy(ids)), context.betas.expand(draws, -1)).joints_m
+    torch.testing.assert_close(joints[0], again)
+
+
+def test_a_hands_confidence_does_not_depend_on_its_neighbors() -> None:
+    model = small_model()
+    errors, evidence, _ = imagined(60)
+    calibration = fit(errors, evidence)
+    batch = random_batch(5)
+    reported = 0.05 * torch.randn(5, 21, 3, generator=torch.Generator().manual_seed(0))
+
+    def said(rows: slice) -> np.ndarray:
+        context = model.encode(batch.image[rows], batch.keypoints_2d[rows])
+        found = joint_confidence(model, context, reported[rows], calibration)
+        return np.stack([found.p_within_10mm, found.joint_error_mm])
+
+    together = said(slice(0, 5))
+    assert together.shape == (2, 5, 21) and (together == said(slice(0, 5))).all()
+    np.testing.assert_allclose(said(slice(3, 5)), together[:, 3:], rtol=1e-6)
+
+
+def test_a_network_without_tokens_has_nothing_to_draw_from() -> None:
+    with pytest.raises(ValueError, match="no distribution to draw from"):
+        drawn_joints(torch.nn.Identity(), None)  # type: ignore[arg-type]
+
+
+def test_the_calibration_is_honest_and_better_than_a_constant_per_joint() -> None:
+    """Draws that are too sure are corrected, and what they know of the hand is added to what is known of the joint."""
+    errors, evidence, _ = imagined(2000)
+    calibration = fit(errors, evidence)
+    held, known, chance = imagined(50, seed=1)
+    said = calibration(known)
+    assert np.abs(said.p_within_10mm - chance).mean() < 0.06 < np.abs(known.share - chance).mean()
+    right = (held <= 10).ravel()
+    sure, constant, share = (
+        roc_auc_score(right, x.ravel()) for x in (said.p_within_10mm, said.p_by_joint, known.share)
+    )
+    assert sure > constant + 0.05 and sure > share
+    assert np.corrcoef(said.joint_error_mm.ravel(), held.ravel())[0, 1] > 0.5
+    assert said.joint_error_mm.mean() == pytest.approx(held.mean(), rel=0.1)
+    for table in (calibration.within.table, calibration.error.table):
+        assert (np.diff(np.array(table), axis=0) >= 0).all()
+    assert said.p_within_10mm.min() >= 0 and said.p_within_10mm.max() <= 1
+    np.testing.assert_allclose(calibration.within_by_joint, (errors <= 10).mean(0))
+
+
+def test_joints_without_a_truth_and_hands_that_failed_are_left_out_of_the_calibration() -> None:
+    errors, evidence, _ = imagined(300)
+    errors[:100, 3] = np.nan
+    holes = dataclasses.replace(
+        evidence, spread_mm=np.where(np.arange(300)[:, None] >= 250, np.nan, evidence.spread_mm)
+    )
+    found = fit(errors, holes)
+    assert found.hands == 250
+    np.testing.assert_allclose(found.within_by_joint[3], (errors[100:250, 3] <= 10).mean())
+
+
+def test_what_confidence_is_worth() -> None:
+    rng = np.random.default_rng(2)
+    error = rng.uniform(0, 20, (400, 21))
+    constant = np.tile(np.linspace(0.2, 0.8, 21), (400, 1))
+    found = JointConfidenceQuality.of((error <= 10).astype(float), constant, error + 1, error, 10.0)
+    assert (found.confidence_ece, found.confidence_auroc) == (0, 1)
+    assert [found.confidence_error_spearman, found.confidence_hand_spearman] == pytest.approx([1, 1])
+    assert found.confidence_auroc_by_joint == pytest.approx(roc_auc_score(error.ravel() > 10, -constant.ravel()))
+    half = JointConfidenceQuality.of(np.full((400, 21), 0.75), constant, constant, error, 10.0)
+    assert half.confidence_ece == pytest.approx(abs(0.75 - (error <= 10).mean())) and half.confidence_auroc == 0.5
+    nothing = JointConfidenceQuality.of(constant, constant, constant, np.full((400, 21), 3.0), 10.0)
+    assert np.isnan([nothing.confidence_auroc, nothing.confidence_error_spearman]).all()
+
+
+def test_passes_are_counted_as_they_are_made() -> None:
+    recipe = small_recipe()
+    names = {t: predictor(recipe, paper_procedure(recipe.sampler, t)).name for t in (1, 3, 5, 16)}
+    assert names == {
+        1: "drawn codes, T=1",
+        3: "drawn codes, T=3",
+        5: "drawn codes, T=5 (4 passes)",
+        16: "drawn codes, T=16 (13 passes)",
+    }
+    assert [passes(64, t) for t in (1, 3, 5)] == [1, 3, 5]
+    by = lambda **changes: predictor(recipe, recipe.sampler.model_copy(update=changes))  # noqa: E731
+    assert by().name == "expectation, T=5 (4 passes)" and by().key == "expectation_T5"
+    assert by(decode="codes").key == "surest_codes_T5" and by(temperature=0.5).name.startswith("expectation of drawn")
+    assert by(decode="codes", temperature=0.5, iterations=1).key == "drawn_codes_at_0.5_T1"
+    regression = recipe.model_copy(update={"model": recipe.model.model_copy(update={"decoder": "regression"})})
+    assert predictor(regression, recipe.sampler).name == "regression"
+
+
+def test_the_passes_that_a_model_makes_are_those_that_its_name_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    from maskhand.models.sampling import sample
+
+    model, asked = small_model(), []
+    logits = model.logits
+    monkeypatch.setattr(model, "logits", lambda *args: asked.append(1) or logits(*args))
+    recipe = small_recipe()
+    for iterations in (1, 2, 5, 16, 40):
+        asked.clear()
+        sample(model, encoded(model, 2), recipe.sampler.model_copy(update={"iterations": iterations}))
+        assert len(asked) == passes(16, iterations)
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    small = small_recipe()
+    keypoints = small.data.keypoints.model_copy(update={"eval_source": "annotated"})
+    changes = {"keypoints": keypoints, "held_out": 0.5, "train": {"freihand_synth/training": 1.0}}
+    return small.model_copy(update={"data": small.data.model_copy(update=changes)})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """60 training and 20 evaluation hands."""
+    folder = tmp_path_factory.mktemp("home")
+    home = Workspace(folder, str(folder / "shards"))
+    for name, count in (("freihand_synth/training", 60), ("freihand_synth/evaluation", 20)):
+        write_set(home.shard_set(name), make_samples(count, sides=("right", "left"), seed=count), shard_size=16)
+        annotate_mano(home.shard_set(name))
+    return home
+
+
+@pytest.fixture(scope="module")
+def bundle(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    return ModelBundle.save(tmp_path_factory.mktemp("model") / "bundle", small_model(recipe), recipe, {})
+
+
+@pytest.fixture(scope="module")
+def calibration(bundle: ModelBundle, home: Workspace) -> Calibration:
+    def closer(rows, there, context):
+        mesh = bundle.model.mano(there.rotmats, there.betas)
+        return dataclasses.replace(mesh, joints_m=mesh.joints_m + 1e-3)
+
+    sets = [TrainingSet("freihand_synth/training", home.shard_set("freihand_synth/training"), 1.0, TIPS)]
+    found = calibrate(bundle, sets, {"truth": closer})
+    assert found is not None
+    return found
+
+
+def test_held_out_hands_are_read_as_an_evaluation_reads_them(home: Workspace, recipe: Recipe) -> None:
+    uri = home.shard_set("freihand_synth/training")
+    found = list(held_out_rows(recipe, uri, 8))
+    places = [int(i) for rows in found for i in rows.hands.index]
+    assert places == list(range(1, 60, 2)) and [len(rows.samples) for rows in found] == [8, 8, 8, 6]
+    expected = eval_rows(recipe, [s for s in eval_set(recipe, uri) if s.index in places[:8]])
+    for name in ("pixels", "keypoints_2d", "joints_3d_m", "crop_from_image"):
+        assert torch.equal(getattr(found[0].hands, name), getattr(expected.hands, name))
+    few = [int(i) for rows in held_out_rows(recipe, uri, 8, most=5) for i in rows.hands.index]
+    assert few == places[:5]
+    detected = recipe.data.keypoints.model_copy(update={"eval_source": "detected"})
+    without = recipe.model_copy(update={"data": recipe.data.model_copy(update={"keypoints": detected})})
+    assert torch.equal(next(held_out_rows(without, uri, 8)).hands.keypoints_2d, found[0].hands.keypoints_2d)
+
+
+def test_the_best_estimator_on_held_out_hands_is_chosen(calibration: Calibration, recipe: Recipe) -> None:
+    assert [c.sampler for c in calibration.candidates] == list(candidates(recipe.sampler))
+    assert calibration.estimator.pa_mpjpe_mm == min(c.pa_mpjpe_mm for c in calibration.candidates)
+    assert calibration.hands == {"freihand_synth/training": 30}
+    assert set(calibration.methods) == {"model", "truth"}
+    assert (
+        np.mean(calibration.methods["truth"].within_by_joint)
+        == 1
+        > np.mean(calibration.methods["model"].within_by_joint)
+    )
+
+
+def test_too_few_held_out_hands_or_no_tokens_make_no_calibration(bundle: ModelBundle, home: Workspace) -> None:
+    sets = [TrainingSet("freihand_synth/training", home.shard_set("freihand_synth/training"), 1.0, TIPS)]
+    few = bundle.recipe.model_copy(update={"data": bundle.recipe.data.model_copy(update={"held_out": 0.2})})
+    assert calibrate(dataclasses.replace(bundle, recipe=few), sets) is None
+    assert calibrate(dataclasses.replace(bundle, model=torch.nn.Identity()), sets) is None
+
+
+def with_choice(calibration: Calibration, place: int) -> Calibration:
+    """The same, had candidate number `place` been the best."""
+    ranked = [
+        Candidate(name=c.name, sampler=c.sampler, pa_mpjpe_mm=float(k != place))
+        for k, c in enumerate(calibration.candidates)
+    ]
+    return calibration.model_copy(update={"candidates": tuple(ranked)})
+
+
+def test_the_row_that_counts_is_the_chosen_estimators_and_not_that_of_the_largest_t(
+    bundle: ModelBundle, calibration: Calibration, home: Workspace
+) -> None:
+    uri = home.shard_set("freihand_synth/evaluation")
+    first = dataclasses.replace(bundle, calibration=with_choice(calibration, 0))
+    found = evaluate(first, uri)
+    drawn = ["drawn codes, T=1", "drawn codes, T=3", "drawn codes, T=5 (4 passes)"]
+    assert [row.name for row in found.rows] == [*drawn, "expectation, T=1"]
+    assert (found.best.name, found.best.key, found.best.passes) == ("expectation, T=1", "expectation_T1", 1)
+    paper = evaluate(dataclasses.replace(bundle, calibration=with_choice(calibration, 2)), uri)
+    assert [row.name for row in paper.rows] == drawn and paper.best.name == drawn[-1]
+    assert paper.best.metrics["pa_mpjpe_mm"] == found.row(drawn[-1]).metrics["pa_mpjpe_mm"]
+    assert "The model itself uses expectation, T=1: the best on held-out training hands" in found.to_markdown()
+    for result in (found, paper):
+        table = result.per_sample.set_index("predictor")
+        said = table[[f"p_within_10mm.{joint}" for joint in OPENPOSE_21]]
+        assert said.loc[result.product].notna().to_numpy().all() and said.drop(result.product).isna().to_numpy().all()
+        assert 0 <= result.best.metrics["confidence_ece"] <= 1
+
+    otherwise = bundle.recipe.sampler.model_copy(update={"iterations": 2})
+    asked = evaluate(first, uri, bundle.recipe.model_copy(update={"sampler": otherwise}))
+    assert asked.best.name == "expectation, T=2", "who asks otherwise gets what he asks for"
+    assert asked.per_sample.mean_p_within_10mm.isna().all() and "confidence_ece" not in asked.best.metrics
+
+
+def test_any_number_of_workers_says_the_same_of_joints(
+    bundle: ModelBundle, calibration: Calibration, home: Workspace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    saved = ModelBundle.save(folder, bundle.model, bundle.recipe, {}).calibrate(folder, calibration)
+    uri = home.shard_set("freihand_synth/evaluation")
+
+    def backwards(work, batches, on_done):
+        parts = [work(batch) for batch in batches[::-1]][::-1]
+        for part in parts:
+            on_done(part)
+        return parts
+
+    here, there = evaluate(saved, uri), evaluate(saved, uri, mapper=backwards, model_folder=str(folder))
+    assert here.to_json() == there.to_json() and here.per_sample.equals(there.per_sample)
+
+
+def test_pictures_and_page_show_what_is_said_of_the_joints(
+    bundle: ModelBundle, calibration: Calibration, home: Workspace
+) -> None:
+    whole = dataclasses.replace(bundle, calibration=calibration)
+    for model, is_known in ((whole, True), (bundle, False)):
+        result = evaluate(model, home.shard_set("freihand_synth/evaluation"))
+        hands = shown_hands(model, result, each=1, tile_px=48)
+        assert all(hand.p_within_10mm.shape == (21,) for hand in hands)
+        assert evaluation_sheet(result, hands, tile_px=48)
+        text = page("model", model.digest, [Measurement(result, hands)], model.model.mano.faces.numpy())
+        for said in ("Reliability of confidence", "a constant per joint", "expected error"):
+            assert (said in text) == is_known
+        assert ("not calibrated" in text) != is_known
+        if is_known:
+            table = result.per_sample[result.per_sample.predictor == result.product].set_index("key")
+            assert hands[0].p_within_10mm.mean() == pytest.approx(table.mean_p_within_10mm[hands[0].key])
+
+
+def test_a_bundle_keeps_its_calibration(bundle: ModelBundle, calibration: Calibration, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    plain = ModelBundle.save(folder, bundle.model, bundle.recipe, {"steps": 3})
+    before = (folder / "bundle.json").read_bytes()
+    whole = plain.calibrate(folder, calibration)
+    loaded = ModelBundle.load(folder)
+    assert loaded.calibration == calibration and loaded.metadata == {"steps": 3}
+    assert loaded.digest == whole.digest != plain.digest, "other answers"
+    assert (folder / "bundle.json").read_bytes() != before, "so that a flow measures it again"
+    assert loaded.estimator == calibration.estimator.sampler and plain.estimator == bundle.recipe.sampler
+    assert estimator_of(bundle.recipe.sampler.model_copy(update={"iterations": 2}), calibration).iterations == 2
+    other = bundle.recipe.model_copy(update={"sampler": bundle.recipe.sampler.model_copy(update={"iterations": 2})})
+    ModelBundle.restate(folder, tmp_path / "other", other)
+    assert ModelBundle.load(tmp_path / "other").calibration is None
+    (folder / "calibration.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"calibration\.json: its sha256 is not the recorded one"):
+        ModelBundle.load(folder)
+    (folder / "calibration.json").unlink()
+    with pytest.raises(BundleError, match=r"no calibration\.json"):
+        ModelBundle.load(folder)
+
+
+def test_a_calibration_names_what_it_lacks(calibration: Calibration) -> None:
+    values = json.loads(calibration.model_dump_json())
+    assert Calibration.model_validate(values) == calibration
+    with pytest.raises(ValueError, match="'model' must be among them"):
+        Calibration.model_validate(values | {"methods": {"fit": values["methods"]["model"]}})
+    short = values["methods"]["model"] | {"within_by_joint": [0.5] * 20}
+    with pytest.raises(ValueError, match="at least 21"):
+        MethodCalibration.model_validate(short)
+
+
+def test_a_training_calibrates_its_model_once(
+    bundle: ModelBundle, home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "export"
+    ModelBundle.save(folder, bundle.model, bundle.recipe, {})
+    train._calibrate(folder, bundle.recipe, home)
+    made = (folder / "calibration.json").stat()
+    assert ModelBundle.load(folder).calibration is not None
+    train._calibrate(folder, bundle.recipe, home)
+    assert (folder / "calibration.json").stat() == made
+    few = bundle.recipe.model_copy(update={"data": bundle.recipe.data.model_copy(update={"held_out": 0.0})})
+    ModelBundle.save(tmp_path / "few", bundle.model, few, {})
+    with caplog.at_level(logging.WARNING):
+        train._calibrate(tmp_path / "few", few, home)
+    assert "fewer than 20 hands with 3D joints were held out (data.held_out=0)" in caplog.text
+    assert ModelBundle.load(tmp_path / "few").calibration is None
+
+
+def test_the_gate_and_the_tracker_look_at_the_row_that_counts(
+    bundle: ModelBundle, calibration: Calibration, home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    ModelBundle.save(folder, bundle.model, bundle.recipe, {}).calibrate(folder, with_choice(calibration, 0))
+    here = Workspace(tmp_path, home.shards_uri)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    receipt = evaluate_step.evaluate(here, str(folder), ["freihand_synth/evaluation"], silent)
+    (result,) = evaluate_step.read_summary(receipt)["sets"].values()
+    own = next(row for row in result["rows"] if row["name"] == "expectation, T=1")["metrics"]
+    asked: list[Score] = []
+    version = ModelVersion("maskhand", 1)
+    monkeypatch.setattr(Tracker, "register_model", lambda self, _, __, score, ___: asked.append(score) or version)
+    monkeypatch.setattr(Tracker, "promote", lambda self, version: Promotion(version, ("challenger",), "why"))
+    with monkeypatch.context() as patch:
+        patch.setattr(registration, "track", lambda *_: "run")
+        registration.register(here, str(folder), receipt.uri, "run")
+    assert asked[0].error_mm == own["pa_mpjpe_mm"]
+    registration.track(here, receipt)
+    (run,) = Tracker.of(here).history("evaluation")
+    for key in ("expectation_T1", "product"):
+        assert run.metrics[f"eval/freihand_synth/evaluation/{key}/pa_mpjpe_mm"] == own["pa_mpjpe_mm"]
+    assert {name.split("/")[3] for name in run.metrics} == {
+        "drawn_codes_T1", "drawn_codes_T3", "drawn_codes_T5", "expectation_T1", "mean_pose", "product",
+    }  # fmt: skip
