@@ -92,7 +92,8 @@ def test_a_stranger_predicts_from_jpegs(registered: Registered, assets: Path, tm
     shapes = {name: torch.tensor(value).shape for name, value in row.items() if isinstance(value, list)}
     assert shapes == {
         "box_xyxy_px": (4,), "pose_aa": (16, 3), "betas": (10,), "transl_cam_m": (3,), "joints_cam_m": (21, 3),
-        "joints_px": (21, 2), "K_px": (3, 3), "p_within_10mm": (21,), "joint_error_mm": (21,), "vertices_cam_m": (778, 3),
+        "joints_px": (21, 2), "K_px": (3, 3), "p_within_10mm": (21,), "joint_error_mm": (21,),
+        "vertices_cam_m": (778, 3),
     }  # fmt: skip
     # The rows hold together: the parameters make the joints and the vertices.
     pose, betas, transl = (torch.tensor(row[name])[None] for name in ("pose_aa", "betas", "transl_cam_m"))

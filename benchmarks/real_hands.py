@@ -1,0 +1,86 @@
+"""`maskhand predict` on images of real hands with annotated 3D joints: error, confidence and speed, by method.
+
+    python benchmarks/real_hands.py FOLDER [--model DIR] [--known-camera]
+
+FOLDER holds `annotations.json`, a list of {image, side, K_px (3, 3), joints_cam_m (21, 3), joints_px (21, 2)}, OpenPose
+joint order, OpenCV camera axes, metres, and the images. One hand an image is annotated; the best find counts, whatever
+side it has, and a hand that is not found counts as 60 mm. PA-MPJPE: similarity alignment without mirroring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from maskhand.evaluation.metrics.alignment import distances, procrustes_align
+from maskhand.evaluation.metrics.calibration import reliability
+from maskhand.models.bundle import ModelBundle
+from maskhand.predict import METHODS, Method, predict_hands, read_photo
+
+NOT_FOUND_MM = 60.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", help="an exported model, for the methods that ask a network")
+    parser.add_argument("--known-camera", action="store_true", help="give the annotated focal length")
+    parser.add_argument("--assets", default="workspace/assets", help="where the detector's files are")
+    asked = parser.parse_args()
+    hands = json.loads((asked.folder / "annotations.json").read_text())
+    bundle = None if asked.model is None else ModelBundle.load(asked.model)
+    for method in METHODS if bundle else METHODS[:1]:
+        report(method, asked, hands, bundle)
+
+
+def report(method: Method, asked: argparse.Namespace, hands: list[dict], bundle: ModelBundle | None) -> None:
+    errors, within, expected, wrong_side, seconds = [], [], [], 0, 0.0
+    more, epe_px, absolute_mm = 0, [], []
+    for hand in hands:
+        image = read_photo(asked.folder / hand["image"])
+        focal = float(hand["K_px"][0][0]) if asked.known_camera else None
+        start = time.process_time()
+        found = predict_hands(image, bundle, method=method, focal_px=focal, assets=asked.assets)
+        seconds += time.process_time() - start
+        truth = np.array(hand["joints_cam_m"])
+        if not found:
+            errors.append(np.full(21, NOT_FOUND_MM))
+            within.append(np.full(21, np.nan))
+            expected.append(np.full(21, np.nan))
+            continue
+        best, more = found[0], more + len(found) - 1
+        wrong_side += best.side != hand["side"]
+        aligned = procrustes_align(best.joints_cam_m[None], truth[None], reflection=False)
+        errors.append(1e3 * distances(aligned, truth[None])[0])
+        within.append(best.p_within_10mm)
+        expected.append(best.joint_error_mm)
+        epe_px.append(np.linalg.norm(best.joints_px - np.array(hand["joints_px"]), axis=1).mean())
+        absolute_mm.append(1e3 * np.linalg.norm(best.joints_cam_m - truth, axis=1).mean())
+    error, p, mm = (np.stack(values) for values in (errors, within, expected))
+    by_hand = error.mean(1)
+    boot = np.random.default_rng(0).choice(by_hand, (2000, len(by_hand))).mean(1)
+    low, high = np.percentile(boot, [2.5, 97.5])
+    print(
+        f"{method}: PA-MPJPE {by_hand.mean():.2f} mm (95 % {low:.2f} to {high:.2f}), median {np.median(by_hand):.2f}, "
+        f"p95 {np.percentile(by_hand, 95):.2f}; {len(by_hand)} hands, {len(epe_px)} found, {wrong_side} of the wrong "
+        f"side, {more} more finds; EPE {np.mean(epe_px):.1f} px, absolute {np.mean(absolute_mm):.1f} mm; "
+        f"{seconds / len(hands):.3f} s of CPU an image"
+    )
+    if np.isfinite(p).all():
+        right = error <= 10
+        quality = reliability(p.ravel(), right.ravel())
+        print(
+            f"  p_within_10mm: mean {p.mean():.3f}, true {right.mean():.3f}, ECE "
+            f"{quality.expected_calibration_error:.3f}; joint_error_mm: mean {mm.mean():.1f}, true {error.mean():.1f}; "
+            f"Spearman with the error: hands {spearmanr(mm.mean(1), by_hand)[0]:.2f}, "
+            f"joints {spearmanr(mm.ravel(), error.ravel())[0]:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
