@@ -80,7 +80,7 @@ class AnnotateMano:
         others = [k for k in range(len(hands)) if k not in entries]
         for k, fit in zip(others, self._fits([hands[k] for k in others], tips), strict=True):
             if fit is not None:
-                entries[k] = _entry(hands[k], fit, "fitted")
+                entries[k] = target_entry(hands[k], fit, "fitted")
             elif k in far_off:
                 entries[k] = self._too_far(hands[k], residuals_mm[k])
             else:
@@ -97,7 +97,7 @@ class AnnotateMano:
     def _fits(self, hands: Sequence[HandSample], tips: str | None) -> list[ManoTarget | None]:
         if not hands:
             return []
-        fitter = _fitter(self.hand_path, tips or "smplx")
+        fitter = fitter_of(self.hand_path, tips or "smplx")
         return fit_hands(hands, fitter, tips_are_vertices=tips is not None, max_residual_mm=self.max_residual_mm)
 
     def _residuals_mm(self, hands: Sequence[HandSample], poses: dict[int, HandPose], tips: str | None) -> list[float]:
@@ -134,7 +134,8 @@ def _nothing_to_fit(hand: HandSample) -> SampleError:
     )
 
 
-def _entry(hand: HandSample, target: ManoTarget, source: TargetSource) -> Entry:
+def target_entry(hand: HandSample, target: ManoTarget, source: TargetSource) -> Entry:
+    """The entry of a fitted hand."""
     return mano_entry(
         target.pose,
         source,
@@ -165,7 +166,8 @@ def _layer(hand_path: str, tips: str) -> ManoLayer:
 
 
 @functools.lru_cache(maxsize=2)
-def _fitter(hand_path: str, tips: str) -> ManoFitter:
+def fitter_of(hand_path: str, tips: str) -> ManoFitter:
+    """A process's fitter of a hand model file."""
     return ManoFitter(load_hand_model(hand_path), tips)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -122,6 +122,7 @@ def annotate_keypoints(
     "mano",
     epilog=examples(
         "annotate mano freihand_synth/training freihand_synth/evaluation",
+        "annotate mano asl_alphabet/letters_train --from keypoints",
         "annotate mano asl_alphabet/letters_train --model models:/maskhand@champion",
     ),
 )
@@ -131,20 +132,26 @@ def annotate_mano(
         str | None,
         typer.Option(help="Its predictions become the targets: a folder, or models:/NAME@ALIAS.", show_default=False),
     ] = None,
+    source: Annotated[
+        Literal["labels", "keypoints"],
+        typer.Option("--from", help="The set's labels, or fits to the detected keypoints of pictures without labels."),
+    ] = "labels",
+    detector: Annotated[str, typer.Option(help="Whose keypoints, for --from keypoints.")] = "litert-hand",
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Write MANO targets in the one canonical form, checked against the annotated joints."""
+    """Write MANO targets in the one canonical form, each with a flag whether it is good enough to learn from."""
     from maskhand.cluster.session import ray_session
     from maskhand.steps import data
     from maskhand.steps.evaluate import model_folder
 
     home = current_workspace()
     exported = model_folder(home, model) if model else None
+    seen_by = detector if source == "keypoints" else None
     with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"mano {name}") as progress:
-                receipt = data.annotate_mano(home, name, progress, rebuild, exported)
+                receipt = data.annotate_mano(home, name, progress, rebuild, exported, seen_by)
             say(receipt)
 
 

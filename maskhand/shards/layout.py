@@ -15,8 +15,9 @@ IMAGES = "images"
 MANO = "mano"
 """The sidecar part with MANO targets."""
 
-TargetSource = Literal["annotated", "fitted", "predicted"]
-"""Where the `source` of a MANO target says that its parameters come from: the data set, its joints, or a model."""
+TargetSource = Literal["annotated", "fitted", "keypoints", "predicted"]
+"""Where the `source` of a MANO target says that its parameters come from: the data set, a fit to its joints, a fit to a
+detector's keypoints, or a model."""
 
 TargetFault = Literal["", "few_fingers", "too_small", "far_off", "strange_shape", "not_finite", "not_seen"]
 """The `fault` of a MANO target, for which nothing learns from it; empty when it is good. Of fits: too few fingers were

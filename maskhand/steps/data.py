@@ -56,19 +56,30 @@ def annotate_keypoints(
 
 
 def annotate_mano(
-    workspace: Workspace, name: str, progress: Progress, rebuild: bool = False, model_folder: str | None = None
+    workspace: Workspace,
+    name: str,
+    progress: Progress,
+    rebuild: bool = False,
+    model_folder: str | None = None,
+    detector: str | None = None,
 ) -> Receipt:
     """Sidecar shards `mano` of the shard set `name` (or at this URI): canonical MANO targets.
 
-    model_folder: an exported model whose predictions are the targets (pseudo ground truth), its keypoints beside them.
+    detector: targets are fitted to its keypoint sidecar, whatever labels there are; model_folder: an exported model
+    whose predictions are the targets (pseudo ground truth), its keypoints beside them. ValueError for both.
     """
+    from maskhand.annotate.keypoint_targets import annotate_from_keypoints
     from maskhand.annotate.mano_targets import annotate_mano as annotate
     from maskhand.cluster.map import map_on_gpus, map_shards
     from maskhand.cluster.session import ray_session
 
+    if model_folder is not None and detector is not None:
+        raise ValueError("MANO targets come from keypoints or from a model, not from both: leave one of them out")
     set_uri = uri_of_set(workspace, name)
     build, mapper = partial(annotate, set_uri), map_shards
-    if model_folder is not None:
+    if detector is not None:
+        build = partial(annotate_from_keypoints, set_uri, detector)
+    elif model_folder is not None:
         from maskhand.evaluation.pseudo_truth import annotate_by_model
 
         build, mapper = partial(annotate_by_model, set_uri, str(Path(model_folder).resolve())), map_on_gpus

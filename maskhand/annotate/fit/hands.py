@@ -70,11 +70,12 @@ def fit_hands(
     fits = fitter.fit(Observed(joints, weight_3d, keypoints, weight_2d, K_px, *no_relative(len(seen))))
     answers: list[ManoTarget | None] = [None] * len(hands)
     for place, k in enumerate(seen):
-        answers[k] = _target(fits, place, evidence[place], max_residual_mm)
+        answers[k] = target_of_fit(fits, place, evidence[place], max_residual_mm)
     return answers
 
 
-def _target(fits: Fits, k: int, evidence: Evidence, max_residual_mm: float) -> ManoTarget:
+def target_of_fit(fits: Fits, k: int, evidence: Evidence, max_residual_mm: float) -> ManoTarget:
+    """The k-th fit, with what is wrong with it."""
     mm, px, hand_px = float(fits.residual_mm[k]), float(fits.residual_px[k]), float(fits.hand_px[k])
     pose = HandPose(*(v[k].astype(np.float32) for v in (fits.pose_aa, fits.betas, fits.transl_cam_m)))
     in_picture = not np.isnan(px)

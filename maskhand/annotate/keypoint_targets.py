@@ -1,0 +1,92 @@
+"""MANO targets of hands without labels, as the sidecar part `mano`: fits to what a detector saw of them.
+
+The same fit as `maskhand predict` makes: 2D keypoints and, from a detector that sees depth, depth and world landmarks.
+What makes real photos trainable is the flag: a target is good where every finger was seen, large enough, and the fit
+meets its keypoints (`annotate.fit.hands`); nothing learns from the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskhand.annotate.detectors import Detections
+from maskhand.annotate.fit.detected import observe
+from maskhand.annotate.fit.evidence import Evidence
+from maskhand.annotate.fit.hands import target_of_fit
+from maskhand.annotate.mano_targets import Entry, fitter_of, target_entry
+from maskhand.hand.camera import assumed_camera
+from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.sample import HandSample, SampleError
+from maskhand.shards.layout import MANO, keypoint_part
+from maskhand.shards.manifest import Manifest
+from maskhand.shards.part import Mapper, OnShard, serial_map
+from maskhand.shards.reader import ShardSample
+from maskhand.shards.sidecar import Annotator, build_sidecar
+
+VERSION = "1"
+
+
+@dataclass(frozen=True)
+class AnnotateFromKeypoints:
+    """Makes the targets of one shard; picklable, loads the hand model once per process."""
+
+    hand_path: str
+    part: str
+    """The keypoint sidecar that is fitted to."""
+
+    def __call__(self, samples: list[ShardSample]) -> list[Entry]:
+        """Per sample the arrays of `mano_entry`, or why it has none, in order."""
+        seen = [k for k, row in enumerate(samples) if row.sidecars.get(self.part) is not None]
+        entries: list[Entry] = [
+            SampleError("no_keypoints", f"{row.sample.key}: the detector gave no keypoints of it") for row in samples
+        ]
+        if not seen:
+            return entries
+        hands = [samples[k].sample for k in seen]
+        arrays = [samples[k].sidecars[self.part] for k in seen]
+        rows = [Detections(**{name: value[None] for name, value in entry.items()}) for entry in arrays if entry]
+        detections, cameras = Detections.stack(rows), np.stack([_camera(hand) for hand in hands])
+        sizes = np.array([hand.image_size_px for hand in hands])
+        observed = observe(detections, [hand.side for hand in hands], sizes, cameras)
+        fits = fitter_of(self.hand_path, "smplx").fit(observed)
+        for place, k in enumerate(seen):
+            evidence = Evidence.of(detections.confidence[place])
+            target = target_of_fit(fits, place, evidence, np.inf)
+            entries[k] = target_entry(hands[place], target, "keypoints")
+        return entries
+
+
+def _camera(hand: HandSample) -> np.ndarray:
+    return assumed_camera(hand.image_size_px) if hand.camera is None else hand.camera.K_px.astype(np.float64)
+
+
+def annotate_from_keypoints(
+    set_uri: str,
+    detector: str,
+    *,
+    hand_path: str | Path | None = None,
+    mapper: Mapper = serial_map,
+    rebuild: bool = False,
+    on_shard: OnShard | None = None,
+) -> Manifest:
+    """Make the `mano` part of a set from its sidecar `keypoints.DETECTOR`; labels are not looked at.
+
+    Raises ShardError when the keypoints are missing, or the part was made by something else (`rebuild=True` replaces
+    it).
+    """
+    path = str(default_hand_path("right") if hand_path is None else hand_path)
+    part = keypoint_part(detector)
+    annotator = Annotator("mano-from-keypoints", VERSION, {"hand_model": load_hand_model(path).digest})
+    return build_sidecar(
+        set_uri,
+        MANO,
+        annotator,
+        AnnotateFromKeypoints(path, part),
+        inputs=(part,),
+        mapper=mapper,
+        rebuild=rebuild,
+        on_shard=on_shard,
+    )
