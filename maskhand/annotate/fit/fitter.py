@@ -74,27 +74,23 @@ class ManoFitter:
     def fit(self, observed: Observed) -> Fits:
         """Every hand: nonsense gives a finite fit that its residual or its betas give away.
 
-        Hands with 3D joints start from those, the others from their keypoints.
+        Hands with 3D joints start from those, hands with relative joints from the mean of these, the others from their
+        keypoints alone.
         """
         seen = observed.in_mano_order()
         in_3d = (seen.joint_weight > 0).any(1)
+        # without a keypoint nothing says where relative joints are
+        relative = (seen.relative_precision > 0).any((1, 2)) & (seen.keypoint_weight > 0).any(1) & ~in_3d
         state = _blank(len(seen))
         for chunk in _chunks(np.flatnonzero(in_3d)):
-            state.put(chunk, self._from_joints(seen[chunk]))
-        self._fit_keypoints(seen, np.flatnonzero(~in_3d), state)
+            hands = seen[chunk]
+            start = self.starts.from_joints(hands.joints_m, hands.joint_weight)
+            state.put(chunk, self._best_of(hands, [start], FIRST_STEPS))
+        for chunk in _chunks(np.flatnonzero(relative)):
+            hands = seen[chunk]
+            state.put(chunk, self._best_of(hands, [self.starts.from_relative(hands)], FIRST_STEPS))
+        self._fit_keypoints(seen, np.flatnonzero(~in_3d & ~relative), state)
         return self._judged(seen, state)
-
-    def _from_joints(self, seen: Observed) -> State:
-        noise = _first_noise(seen)
-        state, _ = solve(
-            self.skeleton,
-            self.prior,
-            seen,
-            noise,
-            self.starts.from_joints(seen.joints_m, seen.joint_weight),
-            FIRST_STEPS,
-        )
-        return self._refined(seen, state)
 
     def _fit_keypoints(self, seen: Observed, rows: NDArray[np.int64], state: State) -> None:
         """Fill in these rows of `state`. Poor fits of all chunks share the next attempt; few hands are slow."""
