@@ -25,7 +25,7 @@ from maskhand.evaluation.report import evaluation_sheet, shown_hands
 from maskhand.evaluation.runner import evaluate
 from maskhand.loading.loader import eval_rows, eval_set, held_out_rows
 from maskhand.models.bundle import BundleError, ModelBundle
-from maskhand.models.calibration import Calibration, Candidate, Evidence, MethodCalibration, estimator_of
+from maskhand.models.calibration import Calibration, Candidate, Evidence, MethodCalibration, draw_features, estimator_of
 from maskhand.models.confidence import drawn_joints, evidence_of, joint_confidence
 from maskhand.models.estimators import candidates, paper_procedure, passes, predictor
 from maskhand.models.network import Context, HandNetwork
@@ -109,7 +109,7 @@ def test_hands_are_drawn_from_the_models_distribution() -> None:
 def test_a_hands_confidence_does_not_depend_on_its_neighbors() -> None:
     model = small_model()
     errors, evidence, _ = imagined(60)
-    calibration = fit(errors, evidence)
+    calibration = fit(errors, draw_features(evidence))
     batch = random_batch(5)
     reported = 0.05 * torch.randn(5, 21, 3, generator=torch.Generator().manual_seed(0))
 
@@ -131,9 +131,9 @@ def test_a_network_without_tokens_has_nothing_to_draw_from() -> None:
 def test_the_calibration_is_honest_and_better_than_a_constant_per_joint() -> None:
     """Draws that are too sure are corrected, and what they know of the hand is added to what is known of the joint."""
     errors, evidence, _ = imagined(2000)
-    calibration = fit(errors, evidence)
+    calibration = fit(errors, draw_features(evidence))
     held, known, chance = imagined(50, seed=1)
-    said = calibration(known)
+    said = calibration(draw_features(known))
     assert np.abs(said.p_within_10mm - chance).mean() < 0.06 < np.abs(known.share - chance).mean()
     right = (held <= 10).ravel()
     sure, constant, share = (
@@ -154,7 +154,7 @@ def test_joints_without_a_truth_and_hands_that_failed_are_left_out_of_the_calibr
     holes = dataclasses.replace(
         evidence, spread_mm=np.where(np.arange(300)[:, None] >= 250, np.nan, evidence.spread_mm)
     )
-    found = fit(errors, holes)
+    found = fit(errors, draw_features(holes))
     assert found.hands == 250
     np.testing.assert_allclose(found.within_by_joint[3], (errors[100:250, 3] <= 10).mean())
 

@@ -141,14 +141,14 @@ def test_the_networks_own_camera_is_measured_beside_the_keypoints(oracle, set_ur
         return dataclasses.replace(prediction, camera=camera)
 
     oracle.answer = seen_too_small
-    result = evaluate(oracle.bundle(), set_uri, iterations=(1,))
+    result = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)])
     metrics, table = result.best.metrics, result.per_sample
     assert metrics["absolute_mpjpe_mm"] < 0.01 and metrics["model_camera_absolute_mpjpe_mm"] > 20
     assert metrics["epe_px"] < 0.01 and metrics["model_camera_epe_px"] > 3
     assert metrics["pck_005"] == 1 > metrics["model_camera_pck_005"]
     assert table.model_camera_epe_px.mean() == pytest.approx(metrics["model_camera_epe_px"])
     text = html.unescape(page("tiny", "oracle", [Measurement(result, [])], FACES))
-    assert "the network's own camera says, T=1 has absolute MPJPE mm" in text
+    assert "the network's own camera says, expectation, T=1 has absolute MPJPE mm" in text
 
     none = oracle.bundle().recipe.model_copy(
         update={
@@ -157,7 +157,7 @@ def test_the_networks_own_camera_is_measured_beside_the_keypoints(oracle, set_ur
             )
         }
     )
-    metrics = evaluate(oracle.bundle(), set_uri, none, iterations=(1,)).best.metrics
+    metrics = evaluate(oracle.bundle(), set_uri, none, samplers=[asked(1)]).best.metrics
     for name in ("absolute_mpjpe_mm", "epe_px", "pck_005"):
         assert metrics[name] == metrics[f"model_camera_{name}"] == result.best.metrics[f"model_camera_{name}"]
 
