@@ -356,7 +356,7 @@ def test_a_generated_letter_is_nearer_to_its_own_than_to_the_others() -> None:
         loss.backward()
         optimizer.step()
 
-    model, steps = build_model(recipe, tokenizer, mano).train(), 250
+    model, steps, rounds = build_model(recipe, tokenizer, mano), 250, 4
     objective = TransformerObjective(model, recipe)
     assert isinstance(model, TextTransformer)
     optimizer = torch.optim.AdamW(model.parameter_groups(3e-3, None, 0.0))
@@ -365,23 +365,32 @@ def test_a_generated_letter_is_nearer_to_its_own_than_to_the_others() -> None:
         blank, rotmats=rotmats, betas=torch.zeros_like(blank.betas), text_ids=captions.repeat_interleave(EACH, 0),
         joints_3d_valid=torch.zeros_like(blank.joints_3d_valid), joints_2d_conf=torch.zeros_like(blank.joints_2d_conf),
     )  # fmt: skip
-    for k in range(steps):
+    truth = mano(held_out, torch.zeros(len(held_out), 10)).vertices_m.detach().double().numpy()
+    truth = truth.reshape(len(LEARNT), EACH, 778, 3)
+    for k in range(rounds * steps):  # one round is enough where this was tried; another processor may need more
         rows = torch.randint(0, len(rotmats), (32,), generator=torch.Generator().manual_seed(k))
         loss, _ = objective(batch[rows], torch.arange(32), k)
-        optimizer.param_groups[0]["lr"] = 3e-3 * 0.5 * (1 + math.cos(math.pi * k / steps))
+        optimizer.param_groups[0]["lr"] = 3e-3 * 0.5 * (1 + math.cos(math.pi * (k % steps) / steps))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if k % steps == steps - 1:
+            kinds, error = _made_letters(model.eval(), captions, recipe.sampler, truth)
+            others = error[~np.eye(len(LEARNT), dtype=bool)]
+            own_is_nearest = (error.argmin(1) == np.arange(len(LEARNT))).all()
+            if kinds > len(LEARNT) * 2 and own_is_nearest and np.diag(error).mean() < 0.5 * others.mean():
+                return
+            model.train()
+    pytest.fail(f"after {rounds * steps} steps {kinds} different hands, errors\n{error.round(1)}")
 
-    context = model.eval().encode(captions, torch.zeros(len(LEARNT), 21, 3))
-    made = sample(model, context, recipe.sampler, torch.Generator().manual_seed(0), EACH)
-    assert len(made.tokens.ids.unique(dim=0)) > len(LEARNT) * 2, "hands of a letter differ"
-    truth = mano(held_out, torch.zeros(len(held_out), 10)).vertices_m.detach().double().numpy()
-    ours = mano(made.rotmats, torch.zeros(len(held_out), 10)).vertices_m.detach().double().numpy()
-    per_letter = ours.reshape(len(LEARNT), EACH, 778, 3), truth.reshape(len(LEARNT), EACH, 778, 3)
-    error = np.array(
-        [[text_to_mesh({"": Called(a, b)})["paired_pa_mpvpe_mm"] for b in per_letter[1]] for a in per_letter[0]]
-    )
-    assert (error.argmin(1) == np.arange(len(LEARNT))).all(), error.round(1)
-    others = error[~np.eye(len(LEARNT), dtype=bool)]
-    assert np.diag(error).mean() < 0.5 * others.mean(), error.round(1)
+
+def _made_letters(
+    model: TextTransformer, captions: Tensor, cfg: SamplerConfig, truth_m: np.ndarray
+) -> tuple[int, np.ndarray]:
+    """How many different hands are drawn, EACH of a letter, and the error of each letter's against each letter's."""
+    context = model.encode(captions, torch.zeros(len(LEARNT), 21, 3))
+    made = sample(model, context, cfg, torch.Generator().manual_seed(0), EACH)
+    vertices = model.mano(made.rotmats, torch.zeros(len(made.rotmats), 10)).vertices_m.detach().double().numpy()
+    ours = vertices.reshape(truth_m.shape)
+    error = [[text_to_mesh({"": Called(a, b)})["paired_pa_mpvpe_mm"] for b in truth_m] for a in ours]
+    return len(made.tokens.ids.unique(dim=0)), np.array(error)

@@ -221,7 +221,11 @@ def test_loss_unit_scales_vertices_and_joints_alone() -> None:
 
 @pytest.mark.slow
 def test_a_tokenizer_learns_and_its_codes_follow_image_rotation() -> None:
-    """Of upright hands alone, turned as training turns them: image augmentation turns the labels."""
+    """Of upright hands alone, turned as training turns them: image augmentation turns the labels.
+
+    Where no hand is turned in training, turned ones stay more than 0.38 rad off however long it takes; with turns, they
+    come below 0.34 after 180 to 300 steps, depending on seed and processor.
+    """
     torch.manual_seed(0)
     mano, settings = ManoLayer.from_default(), load_recipe("tiny").tokenizer_training
     config = TokenizerConfig(
@@ -230,19 +234,23 @@ def test_a_tokenizer_learns_and_its_codes_follow_image_rotation() -> None:
     tokenizer = VQMano(config)
     optimizer = torch.optim.Adam(tokenizer.parameters(), 3e-3)
     upright = axis_angle_to_matrix(0.3 * torch.randn(256, 16, 3))
-    first = None
-    for step in range(240):
+    most = torch.tensor([[1.0], [-1.0]]) * math.radians(settings.inplane_rotation_deg)
+    turns = axis_angle_to_matrix(most * torch.tensor([0.0, 0.0, 1.0]))
+    hands = torch.cat([(turns[:, None] @ upright[:, 0])[:, :, None], upright[:, 1:].expand(2, -1, -1, -1, -1)], dim=2)
+    hands = hands.flatten(0, 1)
+    first, off_rad = 0.0, math.inf
+    for step in range(600):
         batch = turn_hands(upright[torch.randint(256, (64,))], torch.arange(64), 64, settings, 0, step)
         losses = tokenizer_losses(tokenizer(batch), batch, mano, TokenizerLossConfig())
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
         first = losses.total.item() if step == 0 else first
-    assert losses.total.item() < 0.4 * first
-    tokenizer.freeze()
-    most = torch.tensor([[0.0], [1.0], [-1.0]]) * math.radians(settings.inplane_rotation_deg)
-    turns = axis_angle_to_matrix(most * torch.tensor([0.0, 0.0, 1.0]))
-    hands = torch.cat([(turns[:, None] @ upright[:, 0])[:, :, None], upright[:, 1:].expand(3, -1, -1, -1, -1)], dim=2)
-    decoded = tokenizer.decode_codes(tokenizer.encode(hands.flatten(0, 1)))
-    error = geodesic_rad(decoded, hands.flatten(0, 1))[:, 0].view(3, -1).mean(1)
-    assert error[1:].mean() < 1.5 * error[0], "it is twice the error where no hand was turned in training"
+        if step % 30 == 29:
+            with torch.no_grad():
+                decoded = tokenizer.eval().decode_codes(tokenizer.encode(hands))
+            tokenizer.train()
+            off_rad = geodesic_rad(decoded, hands)[:, 0].mean().item()
+            if off_rad < 0.34 and losses.total.item() < 0.4 * first:
+                return
+    pytest.fail(f"turned hands are {off_rad:.2f} rad off, the loss is {losses.total.item() / first:.2f} of the first")
