@@ -79,7 +79,7 @@ def predict(
         typer.Option(help="A fit to the detected keypoints (no training needed), the network, or a fit to both."),
     ] = "fit",
     hypotheses: Annotated[
-        int, typer.Option(min=0, help="Also draw so many hands that the photo allows, ranked by confidence.")
+        int, typer.Option(min=0, help="Also draw so many hands that the photo allows, nearest to their middle first.")
     ] = 0,
     min_confidence: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Leave out hands whose keypoints are seen less surely on average.")
