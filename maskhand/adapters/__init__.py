@@ -32,6 +32,7 @@ from maskhand.adapters.hint import HIntLayout
 from maskhand.adapters.ho3d import Ho3dLayout
 from maskhand.adapters.interhand26m import InterHandLayout
 from maskhand.adapters.mtc import MtcLayout
+from maskhand.adapters.photos import PhotosLayout
 from maskhand.adapters.rhd import RhdLayout
 from maskhand.catalog import CatalogError, DatasetSpec
 
@@ -49,6 +50,7 @@ LAYOUTS: dict[str, type[Adapter]] = {
     "ho3d": Ho3dLayout,
     "interhand26m": InterHandLayout,
     "mtc": MtcLayout,
+    "photos": PhotosLayout,
     "rhd": RhdLayout,
 }
 

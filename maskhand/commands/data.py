@@ -41,6 +41,23 @@ def synth(
     say(receipt)
 
 
+@app.command(epilog=examples("find", "find ~/photos", "find ~/photos --rebuild"))
+def find(
+    folder: Annotated[
+        str | None,
+        typer.Argument(help="Photos, in folders below it as well [default: WORKSPACE/raw/photos].", show_default=False),
+    ] = None,
+    rebuild: RebuildOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Find hands in photos without labels, which `shard photos` then takes; what is listed already is kept."""
+    from maskhand.steps import photos
+
+    with shown_progress("find hands") as progress:
+        receipt = photos.find(current_workspace(), folder, progress, rebuild)
+    say(receipt)
+
+
 @app.command(
     epilog=examples(
         "shard freihand --raw ~/FreiHAND_pub_v2",

@@ -21,6 +21,7 @@ from published_layouts import (
     ho3d,
     interhand26m,
     mtc,
+    photos,
     rhd,
 )
 from published_layouts.hands import Fixture, Truth
@@ -39,6 +40,7 @@ WRITERS: dict[str, Callable[..., Fixture]] = {
     "ho3d": ho3d.write,
     "interhand26m": interhand26m.write,
     "mtc": mtc.write,
+    "photos": photos.write,
     "rhd": rhd.write,
 }
 

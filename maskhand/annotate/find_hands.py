@@ -1,0 +1,67 @@
+"""The hands of photos that nobody labelled: a box and a side each, for `adapters.photos`.
+
+Only hands that can be told are listed: keypoints that were seen, and no doubt about the side. A hand of the wrong side
+would become a target in the mirror, which every fit meets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from maskhand import storage
+from maskhand.annotate.detectors import HandBox
+from maskhand.annotate.fit.evidence import SURE
+from maskhand.annotate.hand_finder import find_hands
+
+SURE_SIDE = 0.8
+"""Least probability of a listed hand's side."""
+
+
+@dataclass(frozen=True)
+class PhotoHands:
+    """What was found in a photo."""
+
+    name: str
+    """Its path below the folder."""
+    hands: list[dict[str, Any]] | None
+    """`side`, `box_xyxy_px` and `score` of each, best first; None where the photo cannot be decoded."""
+    doubtful: int
+    """Hands that are not listed."""
+
+
+@dataclass(frozen=True)
+class FindHands:
+    """Finds the hands of some photos; picklable, loads the finder once per process."""
+
+    folder: str
+    assets: str
+
+    def __call__(self, names: Sequence[str]) -> list[PhotoHands]:
+        """One answer per photo, in order; `names` are paths below the folder."""
+        return [self._hands_of(name) for name in names]
+
+    def _hands_of(self, name: str) -> PhotoHands:
+        data = np.frombuffer(storage.read_bytes(storage.join(self.folder, name)), np.uint8)
+        # as `pictures.decode_rgb` shows it to detectors: boxes are in stored pixels
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
+        if image is None:
+            return PhotoHands(name, None, 0)
+        found = find_hands(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.assets)
+        sure = [hand for hand in found if is_sure(hand)]
+        return PhotoHands(name, [_entry(hand) for hand in sure], len(found) - len(sure))
+
+
+def is_sure(hand: HandBox) -> bool:
+    """Were its keypoints seen, and its side?"""
+    right = float(hand.detection.right_probability[0])
+    return float(hand.detection.confidence.mean()) >= SURE and max(right, 1 - right) >= SURE_SIDE
+
+
+def _entry(hand: HandBox) -> dict[str, Any]:
+    box = [round(float(value), 2) for value in hand.box_xyxy_px]
+    return {"side": hand.side, "box_xyxy_px": box, "score": round(float(hand.score), 4)}
