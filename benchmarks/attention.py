@@ -2,7 +2,7 @@
 
     python benchmarks/attention.py
 
-One ViT-H attention on a 256 x 192 picture (192 tokens, 16 heads of 80), forward and backward.
+One ViT-H attention on a 256 x 192 image (192 tokens, 16 heads of 80), forward and backward.
 """
 
 from __future__ import annotations

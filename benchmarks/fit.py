@@ -82,18 +82,18 @@ def one_by_one(joints_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pose, betas = torch.zeros(1, 16, 3, requires_grad=True), torch.zeros(1, 10, requires_grad=True)
     transl = target[:, 0].clone().requires_grad_()
     parameters = [pose, betas, transl]
-    optimiser = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         parameters, max_iter=PEER_STEPS, history_size=20, tolerance_change=1e-12, line_search_fn="strong_wolfe"
     )
 
     def closure() -> torch.Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         apart = layer.from_axis_angle(pose, betas, transl).joints_m - target
         loss = 1e4 * apart.square().sum() + 1e-2 * betas.square().sum() + 1e-3 * pose[:, 1:].square().sum()
         loss.backward()
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         posed = layer.from_axis_angle(pose, betas, transl)
     return posed.joints_m[0].numpy(), posed.vertices_m[0].numpy()

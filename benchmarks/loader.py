@@ -1,6 +1,6 @@
 """Samples/s per core of the training loader, against bare JPEG decoding and against a loader of the usual kind.
 
-    python benchmarks/loader.py            # three picture sizes, and the default mixture
+    python benchmarks/loader.py            # three image sizes, and the default mixture
     python benchmarks/loader.py mixture    # one of them
 
 The same shards, in the same run and process, taken in turn batch by batch; CPU time of one core, of the
@@ -9,7 +9,7 @@ best of several rounds:
 * decode: OpenCV decodes the same JPEGs at full size, from memory, and nothing else;
 * ours: `maskhand.loading.train_batches` with the augmentation, keypoints and MANO targets of a full-size recipe, every
   shard fetched, checked and decoded anew at each visit, as with sets that are too large to keep in memory;
-* normalising: what the loader leaves to the network, bytes -> normalised floats, here on this CPU;
+* normalizing: what the loader leaves to the network, bytes -> normalized floats, here on this CPU;
 * usual: per sample through WebDataset, `json` and `numpy.load`; full decoding, mirroring of left hands, a Gaussian
   where the crop shrinks, one `cv2.warpAffine`, per-joint and per-channel numpy, per-sample dicts, default collation.
 """
@@ -57,7 +57,7 @@ SIZES = {
 """Width, height, side of the hand's box in pixels, samples, samples per shard (FreiHAND's have 1000)."""
 
 MIXTURE = {"224x224": 0.25, "320x320": 0.05, "512x334": 0.25, "640x480": 0.35, "1920x1080": 0.10}
-"""Weights of the default mixture (recipes/base.yaml) by the size of its sets' pictures: FreiHAND; RHD (as JPEG here);
+"""Weights of the default mixture (recipes/base.yaml) by the size of its sets' images: FreiHAND; RHD (as JPEG here);
 InterHand2.6M; COCO-WholeBody, Halpe, hand_labels (various, taken for 640 x 480), HO-3D, H2O-3D, DexYCB; MTC."""
 
 CASES = {size: {size: 1.0} for size in ("224x224", "640x480", "1500x1000")} | {"mixture": MIXTURE}
@@ -66,7 +66,7 @@ MEAN, STD = 255 * np.array([0.485, 0.456, 0.406]), 255 * np.array([0.229, 0.224,
 
 
 def write_set(uri: str, size: str) -> int:
-    """A shard set with every label and both sidecars; returns the bytes of its pictures."""
+    """A shard set with every label and both sidecars; returns the bytes of its images."""
     width, height, side, count, shard = SIZES[size]
     rng = np.random.default_rng(0)
     samples = [_sample(k, rng, width, height, side) for k in range(count)]
@@ -88,13 +88,13 @@ def write_set(uri: str, size: str) -> int:
 def _sample(k: int, rng: np.random.Generator, width: int, height: int, side: float) -> HandSample:
     coarse = rng.integers(0, 256, (height // 8, width // 8, 3)).astype(np.uint8)
     smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    picture = np.clip(smooth + rng.normal(0, 2, smooth.shape), 0, 255).astype(np.uint8)
+    image = np.clip(smooth + rng.normal(0, 2, smooth.shape), 0, 255).astype(np.uint8)
     box = np.concatenate([c := np.array([width, height]) / 2 - side / 2, c + side]).astype(np.float32)
     joints = rng.uniform(box[:2], box[2:], (21, 2)).astype(np.float32)
     return HandSample(
         key=f"hand-{k:06d}",
         dataset="benchmark",
-        image=cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes(),
+        image=cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes(),
         image_format="jpg",
         image_size_px=(width, height),
         side="left" if k % 2 else "right",
@@ -237,7 +237,7 @@ def measure(case: str) -> None:
             "decode": decode,
             "ours": lambda: next(ours),
             "usual": lambda: next(usual),
-            "normalising": lambda: ready.image,
+            "normalizing": lambda: ready.image,
         }
         # Lanes fetch their shards at about the same time: a round is long enough for every lane to fetch one.
         turns = math.ceil(max(settings.data.lanes * SIZES[size][-1] / weights[size] for size in weights) / BATCH)
@@ -245,19 +245,19 @@ def measure(case: str) -> None:
     print(
         f"{case:10} {sum(weights[size] * size_bytes[size] for size in weights) / 1e3:7.0f} {ms['decode']:10.3f} "
         f"{ms['ours']:8.3f} {ms['usual']:9.3f} {1e3 / ms['ours']:12.0f} {ms['decode'] / ms['ours']:15.2f} "
-        f"{ms['usual'] / ms['ours']:12.2f} {ms['normalising']:15.3f}",
+        f"{ms['usual'] / ms['ours']:12.2f} {ms['normalizing']:15.3f}",
         flush=True,
     )
 
 
 def _files(uri: str) -> Iterator[np.ndarray]:
-    """The pictures of a set, for ever."""
+    """The images of a set, for ever."""
     return itertools.cycle([np.frombuffer(row.sample.image, np.uint8) for row in ShardSet.open(uri)])
 
 
 def main() -> None:
     mixture.KEEP_BYTES = 0
-    print("picture    kB/file  decode ms  ours ms  usual ms  ours/s/core  of bare decode  times usual  normalising ms")
+    print("image    kB/file  decode ms  ours ms  usual ms  ours/s/core  of bare decode  times usual  normalizing ms")
     for case in sys.argv[1:] or CASES:
         measure(case)
 

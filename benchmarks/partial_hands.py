@@ -4,7 +4,7 @@
 
 Truth as in `fit.py`. Of each hand a part is seen: all joints; whole fingers hidden (one to four, with or without the
 knuckle); what lies beyond a straight border of the image; the joints farthest from the camera; or joints at random. In
-the picture the hand's longer side is 10 to 200 px (log-uniform) and a coordinate's noise 1.5 % of it and half a pixel;
+the image the hand's longer side is 10 to 200 px (log-uniform) and a coordinate's noise 1.5 % of it and half a pixel;
 in space the noise is 1 to 8 mm. Printed per rule: which share of the hands that fit well it keeps, how many of those
 are more than 10 mm off (all 21 joints, after similarity alignment), and how far hidden joints fall from their places.
 """
@@ -41,7 +41,7 @@ class Outcome:
     error_mm: np.ndarray
     """(B,) PA-MPJPE over all 21 joints."""
     hidden_off: np.ndarray
-    """(B,) of the hidden joint farthest from its place in the picture, in sides of the hand; 0 where all are seen."""
+    """(B,) of the hidden joint farthest from its place in the image, in sides of the hand; 0 where all are seen."""
 
     def __len__(self) -> int:
         return len(self.seen)

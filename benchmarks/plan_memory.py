@@ -3,7 +3,7 @@
     python benchmarks/plan_memory.py                              # every case
     python benchmarks/plan_memory.py interhand26m 20000 200000    # one case, of these sizes
 
-Only what planning reads is written: no pictures, no labels of single frames. JSON files are also read by `json.load`,
+Only what planning reads is written: no images, no labels of single frames. JSON files are also read by `json.load`,
 which is what a plain reader starts with, in the same run. Each way runs in a process of its own (Linux); memory is the
 peak above what was resident before, time is CPU time.
 """
@@ -33,15 +33,15 @@ from maskhand.catalog import load_spec
 from maskhand.shards.plan import make_plan
 
 VIEWS = 80
-"""Pictures of one captured frame of InterHand2.6M, about as in the official training split."""
+"""Images of one captured frame of InterHand2.6M, about as in the official training split."""
 HAND_SHARE = 1 / 6
 """Of COCO-WholeBody's hands that are annotated: 0.3 a person."""
 DEXYCB_FRAMES = 73
-"""Per sequence: 1000 x 73 x 8 = 584,000 pictures in all, DexYCB has 582,000."""
+"""Per sequence: 1000 x 73 x 8 = 584,000 images in all, DexYCB has 582,000."""
 
 
-def write_interhand26m(folder: Path, pictures: int) -> None:
-    """`pictures` interacting pictures, written record by record in the official structure."""
+def write_interhand26m(folder: Path, images: int) -> None:
+    """`images` interacting images, written record by record in the official structure."""
     rng = random.Random(0)
     labels = folder / "annotations" / "train"
     labels.mkdir(parents=True)
@@ -50,7 +50,7 @@ def write_interhand26m(folder: Path, pictures: int) -> None:
     with open(labels / "InterHand2.6M_train_data.json", "w") as file:
         for part in ("images", "annotations"):
             file.write('{"images": [' if part == "images" else '], "annotations": [')
-            for k in range(pictures):
+            for k in range(images):
                 capture, camera, frame = place(k)
                 name = f"Capture{capture}/0266_dh_pray/cam{camera}/image{frame}.jpg"
                 image = {"id": k, "file_name": name, "width": 334, "height": 512, "capture": capture, "subject": 2}
@@ -61,7 +61,7 @@ def write_interhand26m(folder: Path, pictures: int) -> None:
         file.write("]}")
     cameras: dict[str, Any] = {}
     joints: dict[str, Any] = {}
-    for k in range(pictures):
+    for k in range(images):
         capture, camera, frame = place(k)
         views = cameras.setdefault(str(capture), {"campos": {}, "camrot": {}, "focal": {}, "princpt": {}})
         views["campos"][camera], views["camrot"][camera] = [0.0, 0.0, -1e3], [[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]
@@ -119,11 +119,11 @@ def write_dexycb(folder: Path, sequences: int) -> None:
         path.write_text("color: {fx: 616.6, fy: 616.3, ppx: 308.5, ppy: 248.5}\n")
 
 
-def write_rhd(folder: Path, pictures: int) -> None:
+def write_rhd(folder: Path, images: int) -> None:
     rng = np.random.default_rng(0)
     (folder / "training").mkdir()
     annotations = {
-        k: {"xyz": rng.random((42, 3)), "uv_vis": rng.random((42, 3)), "K": np.eye(3)} for k in range(pictures)
+        k: {"xyz": rng.random((42, 3)), "uv_vis": rng.random((42, 3)), "K": np.eye(3)} for k in range(images)
     }
     (folder / "training" / "anno_training.pickle").write_bytes(pickle.dumps(annotations, protocol=2))
 

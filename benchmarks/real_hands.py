@@ -3,7 +3,7 @@
     python benchmarks/real_hands.py FOLDER [--model DIR] [--known-camera]
 
 FOLDER holds `annotations.json`, a list of {image, side, K_px (3, 3), joints_cam_m (21, 3), joints_px (21, 2)}, OpenPose
-joint order, OpenCV camera axes, metres, and the images. One hand an image is annotated; the best find counts, whatever
+joint order, OpenCV camera axes, meters, and the images. One hand an image is annotated; the best find counts, whatever
 side it has, and a hand that is not found counts as 60 mm. PA-MPJPE: similarity alignment without mirroring.
 """
 

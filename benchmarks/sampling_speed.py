@@ -4,7 +4,7 @@
 
 The weights are random: they do not change the work. From the crop and its keypoints to vertices; on a GPU the network
 runs in bf16, tokenizer and hand in fp32. Detectors and cropping are not included. Every run is waited for, as a caller
-with one picture does; the figures are medians and 95 % bounds of runs that take turns.
+with one image does; the figures are medians and 95 % bounds of runs that take turns.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
     generator = torch.Generator(device).manual_seed(0)
 
     def half() -> torch.autocast:
-        # a context per run: it casts every weight once, and so does the caller with one picture
+        # a context per run: it casts every weight once, and so does the caller with one image
         return torch.autocast(device, precision, enabled=device == "cuda")
 
     def encode() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
         ratio = value / taken["T=1"]
         print(f"{name}: {1e3 * value:.1f} ms ({ratio:.3f} of T=1), 95 % within {1e3 * p95(times[name]):.1f} ms")
     print(f"each further iteration: {1e3 * (taken['T=5'] - taken['T=1']) / 4:.1f} ms")
-    print("the paper, a picture on its own GPU: T=1 40 ms, T=3 80 ms (2.0 of T=1), T=5 120 ms (3.0)")
+    print("the paper, an image on its own GPU: T=1 40 ms, T=3 80 ms (2.0 of T=1), T=5 120 ms (3.0)")
     separate = count * taken["T=5, drawn"]
     print(
         f"{count} hypotheses at once: {together:.2f} s; {count} runs of one: {separate:.1f} s "

@@ -38,9 +38,9 @@ def hands(count: int, seed: int = 0) -> tuple[Array, Array]:
         return amplitude_m * np.sin(rest @ (20 * rng.normal(size=(count, 3, 3))) + rng.uniform(0, 6, (count, 1, 3)))
 
     truth = (rest + bend(0.02)) @ Rotation.random(count, random_state=seed).as_matrix() + (0, 0, 0.7)
-    centre = truth.mean(1, keepdims=True)
+    center = truth.mean(1, keepdims=True)
     turn = Rotation.from_rotvec(0.1 * rng.normal(size=(count, 3))).as_matrix()
-    guess = (truth - centre + bend(0.007)) @ turn * rng.uniform(0.9, 1.1, (count, 1, 1)) + centre
+    guess = (truth - center + bend(0.007)) @ turn * rng.uniform(0.9, 1.1, (count, 1, 1)) + center
     return truth, guess + 0.01 * rng.normal(size=(count, 1, 3))
 
 

@@ -1,19 +1,19 @@
 """Throughput and memory of building image shards, against copying the same bytes and against a plain loop.
 
     python benchmarks/shard.py             # 1,000 and 4,000 hands of 224 px, 500 of 640 x 480, 160 of 1500 x 1000
-    python benchmarks/shard.py 224 2000    # width of the pictures, hands
+    python benchmarks/shard.py 224 2000    # width of the images, hands
     python benchmarks/shard.py 224 2000 s3://bucket/scratch    # in a store; docs/operations.md has one
 
-Pictures in FreiHAND's published layout are generated. In the same run, each in a process of its own, in turn; the best
-of several rounds, with the pictures out of the page cache before each (cold) or in it (warm), or in a store, with one
+Images in FreiHAND's published layout are generated. In the same run, each in a process of its own, in turn; the best
+of several rounds, with the images out of the page cache before each (cold) or in it (warm), or in a store, with one
 process and with two:
 
-* copy: read every picture in the order of the plan, write as many bytes as the tars have, in a file per shard, fsync.
+* copy: read every image in the order of the plan, write as many bytes as the tars have, in a file per shard, fsync.
   The bound, reading ahead in threads as the builder does or (copy1, local files) not, whichever is faster;
-* checked: the same, and every JPEG read to its end for damage. The bound of everything that checks pictures;
+* checked: the same, and every JPEG read to its end for damage. The bound of everything that checks images;
 * ours: the builder of `maskhand shard` (check, conversion, validation, labels, tars, sha256, records, manifest);
   with Ray, too, whose session is started before;
-* plain: a loop that decodes each picture with Pillow to see that it can be, and writes it with `numpy.savez` and `json`
+* plain: a loop that decodes each image with Pillow to see that it can be, and writes it with `numpy.savez` and `json`
   through `tarfile`.
 """
 
@@ -42,7 +42,7 @@ import numpy as np
 from PIL import Image
 
 from maskhand import storage
-from maskhand.adapters.whole_pictures import whole_picture
+from maskhand.adapters.whole_images import whole_image
 from maskhand.catalog import DatasetSpec, load_spec
 from maskhand.shards.build import build_shards
 from maskhand.shards.part import serial_map
@@ -64,8 +64,8 @@ def write_raw(folder: Path, width: int, hands: int) -> None:
     for k in range(hands):
         coarse = rng.integers(0, 256, (height // 8, width // 8, 3)).astype(np.uint8)
         smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-        picture = np.clip(smooth + np.roll(noise, k, 0), 0, 255).astype(np.uint8)
-        file = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+        image = np.clip(smooth + np.roll(noise, k, 0), 0, 255).astype(np.uint8)
+        file = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
         (folder / "training" / "rgb" / f"{k:08d}.jpg").write_bytes(file)
     lists: dict[str, Any] = {"K": [[[500.0, 0, width / 2], [0, 500.0, height / 2], [0, 0, 1]]] * hands}
     lists["xyz"] = rng.normal([0, 0, 0.7], 0.03, (hands, 21, 3)).tolist()
@@ -75,7 +75,7 @@ def write_raw(folder: Path, width: int, hands: int) -> None:
 
 
 def evict(folder: Path) -> None:
-    """Put the pictures out of the page cache."""
+    """Put the images out of the page cache."""
     for path in folder.rglob("*.jpg"):
         file = os.open(path, os.O_RDONLY)
         os.fsync(file)
@@ -84,15 +84,15 @@ def evict(folder: Path) -> None:
 
 
 Shard = tuple[str, str, list[int], int]
-"""Raw folder, file to write, positions in it, bytes per hand beside the picture."""
+"""Raw folder, file to write, positions in it, bytes per hand beside the image."""
 
 
-def read_pictures(raw: str, check: bool, positions: Sequence[int]) -> list[bytes]:
+def read_images(raw: str, check: bool, positions: Sequence[int]) -> list[bytes]:
     found = []
     for k in positions:
         found.append(storage.read_bytes(f"{raw}/training/rgb/{k:08d}.jpg"))
         if check:
-            whole_picture(found[-1])
+            whole_image(found[-1])
     return found
 
 
@@ -100,10 +100,10 @@ def copy_shard(shard: Shard, *, check: bool = False, ahead: bool = True) -> None
     raw, target, positions, extra = shard
     pieces = [positions[start : start + PIECE] for start in range(0, len(positions), PIECE)]
     readers = 2 * READERS if storage.is_remote(raw) else READERS
-    read = partial(read_pictures, raw, check)
+    read = partial(read_images, raw, check)
     with ThreadPoolExecutor(readers) as pool, storage.atomic_writer(target) as write:
-        for pictures in in_order(pool, read, pieces, 2 * readers) if ahead else map(read, pieces):
-            write(b"".join([*pictures, bytes(extra * len(pictures))]))
+        for images in in_order(pool, read, pieces, 2 * readers) if ahead else map(read, pieces):
+            write(b"".join([*images, bytes(extra * len(images))]))
 
 
 def plain_shard(shard: Shard) -> None:
@@ -182,9 +182,9 @@ def compare(width: int, hands: int, store: str | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         raw, out = Path(scratch) / "raw", Path(scratch) / "out"
         write_raw(raw, width, hands)
-        pictures = sum(path.stat().st_size for path in raw.rglob("*.jpg"))
+        images = sum(path.stat().st_size for path in raw.rglob("*.jpg"))
         build_shards(spec(hands), str(raw), "training", str(out))
-        extra = (sum(path.stat().st_size for path in out.rglob("*.tar")) - pictures) // hands
+        extra = (sum(path.stat().st_size for path in out.rglob("*.tar")) - images) // hands
         places = [str(raw), str(out)]
         if store:
             places = [f"{store.rstrip('/')}/{os.getpid()}/{name}" for name in ("raw", "out")]
@@ -203,7 +203,7 @@ def compare(width: int, hands: int, store: str | None = None) -> None:
                     done = subprocess.run(command, check=True, capture_output=True, text=True)
                     got = json.loads(done.stdout.splitlines()[-1])
                     best[way, workers] = {name: min(value, got[name]) for name, value in best[way, workers].items()}
-            case = f"{width:5d} {hands:6d} {(pictures / hands + extra) / 1e3:4.0f} {cache:>5}"
+            case = f"{width:5d} {hands:6d} {(images / hands + extra) / 1e3:4.0f} {cache:>5}"
             for way, workers in runs:
                 report(case, way, workers, hands, best)
         if store:

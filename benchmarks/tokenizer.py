@@ -3,7 +3,7 @@
     python benchmarks/tokenizer.py open --out OUT                                # train the recipe `open`
     python benchmarks/tokenizer.py curve --steps 1500 --out curve                # other sizes, 1,500 steps each
     python benchmarks/tokenizer.py measure maskhand/models/open_tokenizer        # a trained one
-    python benchmarks/tokenizer.py plot curve OUT/run --out curve.png            # the picture of both
+    python benchmarks/tokenizer.py plot curve OUT/run --out curve.png            # the image of both
 
 Poses are those of the pose prior. Held out: 1,000 draws of another seed, and the named shapes of the grasp taxonomy
 and the finger alphabet, each in 30 orientations; all orientations uniform. Training poses that come closer than 5
@@ -157,7 +157,7 @@ def train(name: str, recipe: Recipe, pool: np.ndarray, out: Path) -> Path:
         return folder / EXPORT
 
 
-def plot(folders: list[Path], picture: Path) -> None:
+def plot(folders: list[Path], image: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -171,14 +171,14 @@ def plot(folders: list[Path], picture: Path) -> None:
         for axis, key in zip(axes, ("step", "cpu_s"), strict=True):
             axis.loglog([row[key] for row in mine], errors, ".-", label=name)
     for axis, label in zip(axes, ("steps", "seconds of one core"), strict=True):
-        axis.axhline(0.47, color="grey", linestyle=":")
+        axis.axhline(0.47, color="gray", linestyle=":")
         axis.set_xlabel(label)
         axis.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("PA-MPJPE of held-out poses, mm")
-    axes[0].text(axes[0].get_xlim()[0] * 1.1, 0.49, "paper: 0.47", color="grey")
+    axes[0].text(axes[0].get_xlim()[0] * 1.1, 0.49, "paper: 0.47", color="gray")
     axes[1].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(picture, dpi=80)
+    figure.savefig(image, dpi=80)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Training step of the masked transformer: pictures a second, share of the device's peak, and peak memory.
+"""Training step of the masked transformer: images a second, share of the device's peak, and peak memory.
 
     python benchmarks/train_step.py [--recipe base] [--batch 48] [--peak-tflops 989] [--set key=value ...]
 
@@ -48,7 +48,7 @@ def random_batch(size: int, crop_px: int) -> HandBatch:
 
 
 def encoder_flops(model: HandNetwork) -> float:
-    """Of one picture's forward pass; a multiplication with its addition counts two."""
+    """Of one image's forward pass; a multiplication with its addition counts two."""
     vit = model.encoder.vit
     tokens = model.encoder.grid[0] * model.encoder.grid[1] + model.encoder.prefix_tokens
     matrices = sum(p.numel() for name, p in vit.named_parameters() if p.ndim > 1 and "pos_embed" not in name)
@@ -92,7 +92,7 @@ def report(recipe: Recipe, size: int, device: str, repeats: int, peak_tflops: fl
     tflops = 3 * size * encoder_flops(model) / taken / 1e12
     saving = "with" if recipe.model.backbone.gradient_checkpointing else "without"
     said = f"{recipe.name}, batch {size}, {'bf16' if half else 'fp32'}: {saving} gradient checkpointing: "
-    said += f"{size / taken:.1f} pictures/s, {1e3 * taken:.0f} ms a step, {tflops:.3g} TFLOP/s"
+    said += f"{size / taken:.1f} images/s, {1e3 * taken:.0f} ms a step, {tflops:.3g} TFLOP/s"
     if peak_tflops:
         said += f" ({tflops / peak_tflops:.0%} of the peak)"
     if device == "cuda":

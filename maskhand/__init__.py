@@ -1,3 +1,3 @@
-"""maskhand: generative masked modelling of 3D hand meshes from single pictures (MaskHand, ICCV 2025)."""
+"""maskhand: generative masked modeling of 3D hand meshes from single images (MaskHand, ICCV 2025)."""
 
 __version__ = "0.1.0"

@@ -25,7 +25,7 @@ class Asset:
     where: str
     """The file or folder it is read from."""
     purpose: str
-    licence: str
+    license: str
     how_to_get: str
 
 
@@ -71,8 +71,8 @@ def _mano(folder: Path) -> Asset:
         "MANO",
         place is not None and all((Path(place) / n).is_file() for n in names),
         place or f"${MANO_ENV} is not set",
-        "the licensed hand model; needed to train on data sets annotated with MANO and to compare with papers",
-        "MANO licence, non-commercial research",
+        "the licensed hand model; needed to train on datasets annotated with MANO and to compare with papers",
+        "MANO license, non-commercial research",
         f"register at mano.is.tue.mpg.de, unpack, and set {MANO_ENV} to the folder of {' and '.join(names)}",
     )
 
@@ -96,7 +96,7 @@ def _openpose(folder: Path) -> Asset:
         path.is_file(),
         str(path),
         "OpenPose's hand network as keypoint detector (openpose-hand), the one the paper uses",
-        "OpenPose licence, non-commercial research",
+        "OpenPose license, non-commercial research",
         f"get {OPENPOSE_FILE} as linked by github.com/Hzzone/pytorch-openpose and copy it to {path}",
     )
 
@@ -120,7 +120,7 @@ def _hamer(folder: Path) -> Asset:
         path.is_file(),
         str(path),
         "initial weights of the full-size image encoder, already trained on hands",
-        "MIT (code); trained on research data sets and MANO",
+        "MIT (code); trained on research datasets and MANO",
         f"see github.com/geopavlakos/hamer; copy it to {path}; set model.backbone.checkpoint",
     )
 

@@ -37,7 +37,7 @@ class HandBatch(_Movable):
     """B hands, ready for the masked transformer. Absent labels are zeros with a zero flag beside them."""
 
     pixels: Tensor
-    """(B, H, W, 4) uint8, RGB and 255 where the picture covers the crop, 0 in the border around it; W = 3/4 H."""
+    """(B, H, W, 4) uint8, RGB and 255 where the image covers the crop, 0 in the border around it; W = 3/4 H."""
     color_gain: Tensor
     """(B, 3) float32, factor on R, G, B before they are clipped at white; 1 outside of training."""
     keypoints_2d: Tensor
@@ -47,7 +47,7 @@ class HandBatch(_Movable):
     joints_2d_conf: Tensor
     """(B, 21) float32; 0 = not annotated."""
     joints_3d_m: Tensor
-    """(B, 21, 3) float32, annotated joints relative to the wrist, camera axes, metres."""
+    """(B, 21, 3) float32, annotated joints relative to the wrist, camera axes, meters."""
     joints_3d_valid: Tensor
     """(B, 21) float32 in {0, 1}."""
     rotmats: Tensor
@@ -57,11 +57,11 @@ class HandBatch(_Movable):
     has_mano: Tensor
     """(B,) float32 in {0, 1}."""
     crop_from_image: Tensor
-    """(B, 2, 3) float64, affine: pixels of the (mirrored, if left) source picture -> pixels of the square crop."""
+    """(B, 2, 3) float64, affine: pixels of the (mirrored, if left) source image -> pixels of the square crop."""
     is_left: Tensor
     """(B,) bool: the source hand was a left hand."""
     image_size_px: Tensor
-    """(B, 2) int64, width and height of the source picture."""
+    """(B, 2) int64, width and height of the source image."""
     index: Tensor
     """(B,) int64, position of the sample in its evaluation set; -1 marks training samples."""
     text_ids: Tensor
@@ -69,15 +69,15 @@ class HandBatch(_Movable):
 
     @property
     def image(self) -> Tensor:
-        """(B, 3, H, W) float32, ImageNet-normalised RGB: what networks see, made anew where the batch lives.
+        """(B, 3, H, W) float32, ImageNet-normalized RGB: what networks see, made anew where the batch lives.
 
         Loaders and copies to a device carry bytes, an eighth of the memory traffic of writing and copying floats.
         """
-        return normalise(self.pixels, self.color_gain)
+        return normalize(self.pixels, self.color_gain)
 
 
-def normalise(pixels: Tensor, color_gain: Tensor) -> Tensor:
-    """(B, H, W, 4) uint8 and (B, 3) gains -> (B, 3, H, W) float32, ImageNet-normalised. The only place that does it."""
+def normalize(pixels: Tensor, color_gain: Tensor) -> Tensor:
+    """(B, H, W, 4) uint8 and (B, 3) gains -> (B, 3, H, W) float32, ImageNet-normalized. The only place that does it."""
     # Bytes are moved into planes before they grow to four times their size.
     planes = pixels[..., :3].permute(0, 3, 1, 2).contiguous().float()
     planes.mul_(color_gain[:, :, None, None]).clamp_(max=255)
@@ -88,7 +88,7 @@ def normalise(pixels: Tensor, color_gain: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PoseTokens(_Movable):
-    """Decoded token strings."""
+    """Decoded token sequences."""
 
     ids: Tensor
     """(B, L) int64 in 0..codebook_size-1."""
@@ -107,7 +107,7 @@ class HandPrediction(_Movable):
     camera: Tensor
     """(B, 3) HaMeR's crop camera: scale s, tx, ty (see hand.camera)."""
     vertices_m: Tensor
-    """(B, 778, 3) model vertices before translation, camera axes, metres."""
+    """(B, 778, 3) model vertices before translation, camera axes, meters."""
     joints_m: Tensor
     """(B, 21, 3) joints before translation, OpenPose order."""
     joints_2d: Tensor
@@ -118,5 +118,5 @@ class HandPrediction(_Movable):
     log_probability: Tensor
     """(B,) mean log confidence over tokens."""
     score: Tensor
-    """(B,) ranks hypotheses: minus the distance of a hand from the middle of all that were drawn for its picture, after
-    alignment, millimetres (`models/consensus.py`); 0 for a hand alone."""
+    """(B,) ranks hypotheses: minus the distance of a hand from the middle of all that were drawn for its image, after
+    alignment, millimeters (`models/consensus.py`); 0 for a hand alone."""

@@ -1,7 +1,7 @@
-"""The catalogue: one card per dataset (`datasets/<name>/card.yaml`), read into a frozen `DatasetSpec`.
+"""The catalog: one card per dataset (`datasets/<name>/card.yaml`), read into a frozen `DatasetSpec`.
 
-A card states facts as data: licence, splits with official counts, joint order, units, axes, MANO convention. Code asks
-the card, never the dataset's name. The catalogue is the repository's folder `datasets/`, or the folders that
+A card states facts as data: license, splits with official counts, joint order, units, axes, MANO convention. Code asks
+the card, never the dataset's name. The catalog is the repository's folder `datasets/`, or the folders that
 `$MASKHAND_CATALOG` lists, separated like those of `$PATH`.
 """
 
@@ -30,8 +30,8 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Licence(_Frozen):
-    """Under which terms the pictures and labels may be used."""
+class License(_Frozen):
+    """Under which terms the images and labels may be used."""
 
     name: str
     commercial_use: bool
@@ -40,14 +40,14 @@ class Licence(_Frozen):
 
 
 class ManoConvention(_Frozen):
-    """How the data set stores MANO parameters; METHOD and FORMATS 1.4 explain why each of these differs."""
+    """How the dataset stores MANO parameters; METHOD and FORMATS 1.4 explain why each of these differs."""
 
     pose: Literal["axis_angle", "pca"]
     flat_hand_mean: bool
     """False: stored finger rotations are relative to the model's mean pose `hands_mean`."""
     frame: Literal["camera", "world"]
     translation: Literal["metric", "from_joints"]
-    """metric: a vector in metres is stored; from_joints: the annotated joints place the mesh."""
+    """metric: a vector in meters is stored; from_joints: the annotated joints place the mesh."""
     model: Literal["mano", "any"]
     """mano: only the licensed model has the mean pose these parameters refer to; any: made with the model in use."""
     left_shapedirs_fixed: bool = True
@@ -89,15 +89,15 @@ class DatasetSpec(_Frozen):
     """Name of the adapter that reads the published files, see `maskhand.adapters`; one from outside is named
     `package.module:Class`."""
     open: bool = False
-    """True: no licence to accept, the project makes or ships it."""
-    licence: Licence
+    """True: no license to accept, the project makes or ships it."""
+    license: License
     how_to_get: str
     splits: dict[str, int | None]
-    """Split -> number of pictures (or hands, as the card says) its makers state; None: nobody states any."""
+    """Split -> number of images (or hands, as the card says) its makers state; None: nobody states any."""
     default_splits: tuple[str, ...] = ()
-    """What is built when no split is named, where splits share pictures; all of them if absent."""
+    """What is built when no split is named, where splits share images; all of them if absent."""
     images_per_annotation: dict[str, int] = Field(default_factory=dict)
-    """Split -> pictures that share one annotation (picture i has annotation i modulo their number); 1 if absent."""
+    """Split -> images that share one annotation (image i has annotation i modulo their number); 1 if absent."""
     joint_order: str | None
     """A key of `conventions.JOINT_ORDERS`; None: no joints are annotated."""
     fingertip_vertices: str | None
@@ -114,17 +114,17 @@ class DatasetSpec(_Frozen):
     """For sets that publish machine-made labels with their confidence."""
     benchmark: Benchmark | None = None
     """None: predictions on this set have no official format."""
-    picture_folders: dict[str, str] = Field(default_factory=dict)
-    """Split -> folder of its pictures below the raw folder, where the labels do not say it."""
+    image_folders: dict[str, str] = Field(default_factory=dict)
+    """Split -> folder of its images below the raw folder, where the labels do not say it."""
     shard_size: int = Field(gt=0, le=10_000)
     """Samples per tar."""
     errata: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
     @property
-    def metres_per_unit(self) -> float:
+    def meters_per_unit(self) -> float:
         if self.units is None:
-            raise CatalogError(f"{self.name}: the card has units: null, so nothing of it can be in metres")
+            raise CatalogError(f"{self.name}: the card has units: null, so nothing of it can be in meters")
         return {"m": 1.0, "cm": 0.01, "mm": 0.001}[self.units]
 
     def tips_of(self, side: Side) -> str | None:
@@ -138,7 +138,7 @@ class DatasetSpec(_Frozen):
 
     def digest(self) -> str:
         """12 hex digits over every fact that decides a sample's content (no prose); part of every shard plan."""
-        prose = {"title", "licence", "how_to_get", "errata", "sources", "benchmark", "default_splits"}
+        prose = {"title", "license", "how_to_get", "errata", "sources", "benchmark", "default_splits"}
         text = json.dumps(self.model_dump(mode="json", exclude=prose), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -147,27 +147,27 @@ class DatasetSpec(_Frozen):
             raise CatalogError(f"{self.name} has no split {split!r}; its splits are {', '.join(self.splits)}")
 
 
-def catalogue_dirs() -> list[Path]:
+def catalog_dirs() -> list[Path]:
     """Folders of `$MASKHAND_CATALOG`, else the repository's `datasets/`; CatalogError when one of them is not there."""
     given = os.environ.get("MASKHAND_CATALOG")
     folders = [Path(word) for word in given.split(os.pathsep)] if given else [_OWN]
     for folder in folders:
         if not folder.is_dir():
             raise CatalogError(
-                f"{folder}: there is no catalogue here; set MASKHAND_CATALOG to the repository's datasets/, or to "
+                f"{folder}: there is no catalog here; set MASKHAND_CATALOG to the repository's datasets/, or to "
                 f"several such folders with {os.pathsep!r} between them"
             )
     return folders
 
 
 def names() -> list[str]:
-    """All datasets of the catalogue."""
-    return sorted({card.parent.name for folder in catalogue_dirs() for card in folder.glob("*/card.yaml")})
+    """All datasets of the catalog."""
+    return sorted({card.parent.name for folder in catalog_dirs() for card in folder.glob("*/card.yaml")})
 
 
 def load_spec(name: str) -> DatasetSpec:
     """Read the card of a dataset; CatalogError when it is unknown or its card does not fit. The first folder wins."""
-    path = next((card for folder in catalogue_dirs() if (card := folder / name / "card.yaml").is_file()), None)
+    path = next((card for folder in catalog_dirs() if (card := folder / name / "card.yaml").is_file()), None)
     if path is None:
         raise CatalogError(f"unknown dataset {name!r}; {_nearest(name, names())}")
     try:
@@ -231,7 +231,7 @@ def _sentence(error: Any) -> str:
     if error["type"] != "extra_forbidden":
         return f"{key}: {error['msg']}"
     parts: dict[tuple[str, ...], type[BaseModel]] = {
-        ("licence",): Licence,
+        ("license",): License,
         ("mano",): ManoConvention,
         ("filters",): LabelFilters,
         ("benchmark",): Benchmark,

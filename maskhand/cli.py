@@ -14,7 +14,7 @@ import typer
 from maskhand.commands import data, evaluate, flows, machine, score, tables, train
 
 app = typer.Typer(
-    help="MaskHand: 3D hand meshes from one picture, from raw data to a registered model.",
+    help="MaskHand: 3D hand meshes from one image, from raw data to a registered model.",
     epilog="\b\nStart here:\n  maskhand quickstart         everything, small, on this machine\n"
     "  maskhand doctor             is this machine ready?\n  maskhand VERB --help        examples of a verb",
     add_completion=False,

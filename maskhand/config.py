@@ -176,7 +176,7 @@ class ModelConfig(_Frozen):
     lifter_blocks: Count = 2
 
     @property
-    def sees_picture(self) -> bool:
+    def sees_image(self) -> bool:
         return self.condition == "image" and self.decoder != "lifter"
 
     @model_validator(mode="after")

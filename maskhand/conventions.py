@@ -3,7 +3,7 @@
 Everything inside maskhand uses one convention, and adapters convert into it once:
 
 * joints: OpenPose-21 order (`OPENPOSE_21`); wrist first, then thumb, index, middle, ring, little, base to tip;
-* lengths: metres; images: pixels with the centre of the top-left pixel at (0, 0);
+* lengths: meters; images: pixels with the center of the top-left pixel at (0, 0);
 * camera axes: OpenCV (x right, y down, z forward);
 * MANO pose: 16 absolute rotations (flat hand = zero), the first one the global orientation;
 * MANO translation: the vector added to the model's vertices after posing (smplx convention).
@@ -57,7 +57,7 @@ FINGERTIP_VERTICES: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "manopth": (745, 317, 444, 556, 673),
     "manopth_left": (745, 317, 445, 556, 673),
 }
-"""Vertex ids of the tips (thumb, index, middle, ring, little); data sets disagree by a few millimetres."""
+"""Vertex ids of the tips (thumb, index, middle, ring, little); datasets disagree by a few millimeters."""
 
 OPENPOSE_FROM_MANO_AND_TIPS: Final = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
 """`openpose = mano21[OPENPOSE_FROM_MANO_AND_TIPS]`, where mano21 is MANO's 16 joints followed by the five tips."""
@@ -86,7 +86,7 @@ AXES_TO_OPENCV: Final[dict[str, tuple[float, float, float]]] = {
     "opencv": (1.0, 1.0, 1.0),
     "opengl": (1.0, -1.0, -1.0),
 }
-"""Diagonal of the matrix that takes a data set's camera axes to OpenCV's."""
+"""Diagonal of the matrix that takes a dataset's camera axes to OpenCV's."""
 
 MIRROR_AXIS_ANGLE: Final = np.array([1.0, -1.0, -1.0])
 """A rotation mirrored in the plane x = 0: its axis-angle keeps x and negates y and z."""

@@ -1,6 +1,6 @@
-"""Where predicted hands stand before their pictures' cameras: one way for evaluation, pseudo ground truth and photos.
+"""Where predicted hands stand before their images' cameras: one way for evaluation, pseudo ground truth and photos.
 
-The network looks at a crop and at a mirrored picture where the hand is a left one; everything here comes out as it was
+The network looks at a crop and at a mirrored image where the hand is a left one; everything here comes out as it was
 seen. A hand stands where the 2D keypoints say that the network was given, or where the network's own crop camera sees
 it: then the points are the joints that this camera projects.
 """
@@ -20,7 +20,7 @@ from maskhand.hand.camera import project_crop, translation_on_points
 Array = np.ndarray
 
 CameraSource = Literal["keypoints", "model"]
-"""What places a hand in the picture: the 2D keypoints that were seen, or the network alone."""
+"""What places a hand in the image: the 2D keypoints that were seen, or the network alone."""
 
 CAMERA_SOURCES: Final[tuple[CameraSource, CameraSource]] = ("keypoints", "model")
 
@@ -30,23 +30,23 @@ MIN_SEEN: Final = 6
 
 @dataclass(frozen=True)
 class Placement:
-    """B hands before their pictures' cameras. OpenCV camera axes, metres, stored pixels; left hands are left again."""
+    """B hands before their images' cameras. OpenCV camera axes, meters, stored pixels; left hands are left again."""
 
     translation_m: Array
     """(B, 3) float64, added to the model's points (mirrored, if left)."""
     mirror: Array
     """(B, 3) float64, the signs between the right hand that the network knows and the hand as it was seen."""
     K_px: Array
-    """(B, 3, 3) float64 of the pictures as they are stored."""
+    """(B, 3, 3) float64 of the images as they are stored."""
     by_keypoints: Array
     """(B,) bool: its 2D keypoints placed the hand, not the network's own camera."""
 
     def before_camera(self, points_m: Tensor) -> Array:
-        """(B, N, 3) points of the predicted right hands before translation -> (B, N, 3) float64 camera axes, metres."""
+        """(B, N, 3) points of the predicted right hands before translation -> (B, N, 3) float64 camera axes, meters."""
         return points_m.double().numpy() * self.mirror[:, None] + self.translation_m[:, None]
 
     def pixels(self, points_cam_m: Array) -> Array:
-        """(B, N, 3) camera axes, metres -> (B, N, 2) float64 pixels."""
+        """(B, N, 3) camera axes, meters -> (B, N, 2) float64 pixels."""
         projected = points_cam_m @ self.K_px.transpose(0, 2, 1)
         return projected[..., :2] / projected[..., 2:]
 
@@ -54,7 +54,7 @@ class Placement:
 def place_hands(
     prediction: HandPrediction, hands: HandBatch, K_px: Array, crop_px: int, camera: CameraSource
 ) -> Placement:
-    """Put B predicted right hands before their pictures' cameras K_px (B, 3, 3).
+    """Put B predicted right hands before their images' cameras K_px (B, 3, 3).
 
     hands: the batch that the network saw, whose `keypoints_2d` place the hands for `keypoints`, where at least
     `MIN_SEEN` of them are seen; the network's own crop camera places the others, and all of them for `model`.
@@ -67,15 +67,15 @@ def place_hands(
     mirror = np.where(hands.is_left.numpy()[:, None], MIRROR_POINT, 1.0)
     translation = translation_on_points(
         prediction.joints_m.double().numpy() * mirror[:, None],
-        _in_picture(points, hands, crop_px),
+        _in_image(points, hands, crop_px),
         np.where(by_keypoints[:, None], confidence, 1.0),
         K_px,
     )
     return Placement(translation, mirror, K_px, by_keypoints)
 
 
-def _in_picture(points: Array, hands: HandBatch, crop_px: int) -> Array:
-    """(B, N, 2) crop coordinates -> pixels of the pictures as they are stored."""
+def _in_image(points: Array, hands: HandBatch, crop_px: int) -> Array:
+    """(B, N, 2) crop coordinates -> pixels of the images as they are stored."""
     crop_from_image = hands.crop_from_image.double().numpy()
     linear, offset = crop_from_image[:, :, :2], crop_from_image[:, None, :, 2]
     points_px = ((points + 0.5) * crop_px - offset) @ np.linalg.inv(linear).transpose(0, 2, 1)

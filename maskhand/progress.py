@@ -92,7 +92,7 @@ def both(first: Progress, second: Progress) -> Progress:
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], stream: IO[str] | None = None
 ) -> None:
-    """Print a small table; a cell of `ok`, `warn` or `fail` is coloured on a terminal."""
+    """Print a small table; a cell of `ok`, `warn` or `fail` is colored on a terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

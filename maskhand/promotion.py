@@ -127,7 +127,7 @@ def paired_difference(
 ) -> PairedDifference:
     """Errors by sample -> mean difference with its 95 % percentile interval from 2,000 seeded bootstrap resamples.
 
-    Samples are resampled one by one: for pictures of few video sequences the interval is too narrow. Raises ValueError
+    Samples are resampled one by one: for images of few video sequences the interval is too narrow. Raises ValueError
     when the two were not measured on the same samples. Those whose error is NaN in both are left out; one that is NaN
     in only one of them leaves no interval.
     """

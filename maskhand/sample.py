@@ -32,14 +32,14 @@ class Camera:
     """(3, 3) float64, intrinsics in pixels."""
 
     def project(self, points_cam_m: Array) -> Array:
-        """(N, 3) points in camera axes, metres -> (N, 2) pixels."""
+        """(N, 3) points in camera axes, meters -> (N, 2) pixels."""
         uvw = points_cam_m @ self.K_px.T
         return uvw[:, :2] / uvw[:, 2:]
 
 
 @dataclass(frozen=True)
 class HandPose:
-    """MANO parameters in the one canonical form: absolute axis-angle, metres, OpenCV camera."""
+    """MANO parameters in the one canonical form: absolute axis-angle, meters, OpenCV camera."""
 
     pose_aa: Array
     """(16, 3) float32, absolute axis-angle in radians; row 0 is the global orientation in camera axes."""
@@ -51,13 +51,13 @@ class HandPose:
 
 @dataclass(frozen=True)
 class HandSample:
-    """One hand in one picture. Left hands stay left here; mirroring happens when a batch is loaded."""
+    """One hand in one image. Left hands stay left here; mirroring happens when a batch is loaded."""
 
     key: str
-    """Unique in its data set, letters, digits, `-` and `_` only (a dot would split a WebDataset key)."""
+    """Unique in its dataset, letters, digits, `-` and `_` only (a dot would split a WebDataset key)."""
     dataset: str
     image: bytes
-    """The encoded picture, byte for byte as published where nothing had to change."""
+    """The encoded image, byte for byte as published where nothing had to change."""
     image_format: str
     """`jpg` or `png`."""
     image_size_px: tuple[int, int]
@@ -71,7 +71,7 @@ class HandSample:
     joints_2d_conf: Array | None = None
     """(21,) float32 in 0..1; 0 where a joint is not annotated."""
     joints_2d_occluded: Array | None = None
-    """(21,) bool, annotated although something hides it; None where the data set does not say."""
+    """(21,) bool, annotated although something hides it; None where the dataset does not say."""
     joints_cam_m: Array | None = None
     """(21, 3) float32, OpenPose order, camera axes."""
     joints_3d_valid: Array | None = None
@@ -80,14 +80,14 @@ class HandSample:
     """(778, 3) float32, the annotated mesh of evaluation sets."""
     mano: HandPose | None = None
     origin: dict[str, Any] = field(default_factory=dict)
-    """The data set's own ids, enough to find the annotation again."""
+    """The dataset's own ids, enough to find the annotation again."""
 
-    def validate(self, picture: str | None = None) -> None:
+    def validate(self, image_uri: str | None = None) -> None:
         """Raise SampleError with a countable reason when a field has the wrong shape, a bad number or no sense.
 
-        `picture` is where the picture came from, for the sentence.
+        `image_uri` is where the image came from, for the sentence.
         """
-        hand = self.key if picture is None else f"{self.key}: {picture}"
+        hand = self.key if image_uri is None else f"{self.key}: {image_uri}"
         if not self.key.replace("-", "0").replace("_", "0").isalnum():
             raise SampleError("bad_key", f"key {self.key!r}: expected letters, digits, '-' and '_' only")
         if self.side not in ("right", "left"):
@@ -109,7 +109,7 @@ class HandSample:
             raise SampleError("empty_box", f"{hand}: box {self.box_xyxy_px.tolist()} is smaller than 2 pixels")
         if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
             raise SampleError(
-                "box_outside", f"{hand}: box {self.box_xyxy_px.tolist()} lies outside the picture of {width} x {height}"
+                "box_outside", f"{hand}: box {self.box_xyxy_px.tolist()} lies outside the image of {width} x {height}"
             )
 
     def _check_image(self, hand: str) -> None:
@@ -117,8 +117,8 @@ class HandSample:
             raise SampleError("bad_image", f"{hand}: image format {self.image_format!r}, expected jpg or png")
         head, tail = _MAGIC[self.image_format]
         if not self.image.startswith(head):
-            raise SampleError("bad_image", f"{hand}: the picture is not a {self.image_format} file")
-        # Others may lie behind the end (a phone's preview, a film); `adapters.whole_pictures` reads up to it.
+            raise SampleError("bad_image", f"{hand}: the image is not a {self.image_format} file")
+        # Others may lie behind the end (a phone's preview, a film); `adapters.whole_images` reads up to it.
         if self.image.rfind(tail) < 0:
             raise SampleError("cut_image", f"{hand}: the {self.image_format} file ends too early; copy it again")
 

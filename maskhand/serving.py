@@ -1,4 +1,4 @@
-"""A registered model in use: MLflow runs this file ("model from code"), pictures go in and hands come out.
+"""A registered model in use: MLflow runs this file ("model from code"), images go in and hands come out.
 
     model = mlflow.pyfunc.load_model("models:/maskhand@champion")
     model.predict({"image": Path("photo.jpg").read_bytes()})     # a DataFrame, a row per hand
@@ -21,9 +21,9 @@ from mlflow.pyfunc.model import PythonModel
 
 
 class HandPredictor(PythonModel):
-    """Column `image`: an encoded picture (bytes, or base64 text), the path of one, or (H, W, 3) uint8 RGB.
+    """Column `image`: an encoded image (bytes, or base64 text), the path of one, or (H, W, 3) uint8 RGB.
 
-    Rows: `input` (position of the picture), `hand` (0 = best detection), side, box_xyxy_px (4), pose_aa (16 x 3
+    Rows: `input` (position of the image), `hand` (0 = best detection), side, box_xyxy_px (4), pose_aa (16 x 3
     absolute MANO axis-angle, global orientation first), betas (10), transl_cam_m (3), joints_cam_m (21 x 3, OpenPose
     order), joints_px (21 x 2), K_px (3 x 3, with an assumed focal length), p_within_10mm (21) and joint_error_mm (21)
     after alignment (NaN where the model is not calibrated), guess (its keypoints were hardly seen); with the parameter

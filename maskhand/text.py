@@ -99,7 +99,7 @@ class ClipVocabulary:
         return (self.begin, *(self._id[piece] for piece in pieces), self.end)
 
     def _pieces(self, word: str) -> list[str]:
-        """Merge neighbours, the earliest rule first, until no rule fits."""
+        """Merge neighbors, the earliest rule first, until no rule fits."""
         parts = [self._letters[byte] for byte in word.encode()]
         parts[-1] += "</w>"
         while len(parts) > 1:

@@ -28,7 +28,7 @@ class Workspace:
 
     @property
     def raw(self) -> Path:
-        """Raw data sets in their published layouts, a folder each."""
+        """Raw datasets in their published layouts, a folder each."""
         return self.root / "raw"
 
     @property

@@ -1,4 +1,4 @@
-"""Flow `annotate-shards`: sidecar shards with 2D keypoints and MANO targets, keyed like the pictures, and a look."""
+"""Flow `annotate-shards`: sidecar shards with 2D keypoints and MANO targets, keyed like the images, and a look."""
 
 from __future__ import annotations
 

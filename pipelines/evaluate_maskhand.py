@@ -23,7 +23,7 @@ def evaluate_maskhand(
     sets: list[str] = [],  # noqa: B006
     workspace: str | None = None,
 ) -> Receipt:
-    """Measure a model and keep its metrics and pictures with the tracker; the alias moves at registration only.
+    """Measure a model and keep its metrics and images with the tracker; the alias moves at registration only.
 
     model: an exported folder or models:/NAME@ALIAS; sets: held-out shard sets (else the recipe's); workspace: else
     `$MASKHAND_WORKSPACE`.

@@ -27,13 +27,13 @@ from pipelines.train_maskhand import train_maskhand
 from pipelines.train_vq_mano import train_vq_mano
 
 
-@step("synthesise")
-def synthesise(
+@step("synthesize")
+def synthesize(
     workspace: str, hands: int, evaluation_hands: int, mocap_poses: int, seed: int, digests: dict[str, str]
 ) -> Receipt:
-    with told("render hands", "progress-synthesise") as progress:
+    with told("render hands", "progress-synthesize") as progress:
         home = workspace_for(workspace)
-        return synthetic.synthesise(home, hands, evaluation_hands, mocap_poses, seed, progress, rebuild=True)
+        return synthetic.synthesize(home, hands, evaluation_hands, mocap_poses, seed, progress, rebuild=True)
 
 
 @flow(name="quickstart")
@@ -59,9 +59,9 @@ def quickstart(
     with ray_session():
         training_checks.check_settings("tokenizer", wanted)
         training_checks.check_settings("transformer", wanted)
-        with clock.stage("synthetic pictures"):
+        with clock.stage("synthetic images"):
             made_from = step_inputs.source_digests(synthetic.SYNTHETIC)
-            done(synthesise, root, hands, evaluation_hands, mocap_poses, seed, made_from)
+            done(synthesize, root, hands, evaluation_hands, mocap_poses, seed, made_from)
         with clock.stage("shards"):
             # Another size or seed is other data under the same name: what the earlier one made is replaced.
             shard_datasets([synthetic.SYNTHETIC], rebuild=True, workspace=root)

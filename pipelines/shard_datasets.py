@@ -1,4 +1,4 @@
-"""Flow `shard-datasets`: published files of a data set -> shard sets with manifests, and what is in them."""
+"""Flow `shard-datasets`: published files of a dataset -> shard sets with manifests, and what is in them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def shard_datasets(
     rebuild: bool = False,
     workspace: str | None = None,
 ) -> list[Receipt]:
-    """Shard data sets of the catalogue, every split whose files are there.
+    """Shard datasets of the catalog, every split whose files are there.
 
-    datasets: folders of datasets/; raw: the published files (else WORKSPACE/raw/NAME, for each data set);
+    datasets: folders of datasets/; raw: the published files (else WORKSPACE/raw/NAME, for each dataset);
     rebuild: replace shards that another card, raw data or code has made; workspace: else `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
@@ -35,7 +35,7 @@ def shard_datasets(
         folder = data.raw_folder(home, name, raw)
         made_from = step_inputs.source_digests(name) | {"raw": step_inputs.raw_fingerprint(folder)}
         for split in data.splits(home, name, raw):
-            # What was rejected may be whole by now, and pictures are not in the fingerprint. Finished shards are kept.
+            # What was rejected may be whole by now, and images are not in the fingerprint. Finished shards are kept.
             again = step_inputs.has_rejects(home, f"{name}/{split}")
             ask = shard.with_options(refresh_cache=True) if again else shard
             receipts.append(done(ask, str(home.root), name, split, folder, made_from, rebuild))

@@ -1,11 +1,11 @@
 """Raw published layouts -> `HandSample`, one short module per layout.
 
 An adapter is chosen by the `layout` of a dataset's card and asks the card for every fact (joint order, units, axes,
-MANO convention, pictures per annotation); it never looks at the dataset's name. Its work is in two halves:
+MANO convention, images per annotation); it never looks at the dataset's name. Its work is in two halves:
 
 * `plan()` runs once, in the driver: it reads the annotation files and names every hand of the split;
-* `read(item)` runs in many processes: it reads one picture and converts one annotation into the house's conventions. It
-  raises `SampleError` with a countable reason, so that one bad file costs one sample and never its neighbours.
+* `read(item)` runs in many processes: it reads one image and converts one annotation into the house's conventions. It
+  raises `SampleError` with a countable reason, so that one bad file costs one sample and never its neighbors.
   `read_hand` also looks over what came of it.
 
 A layout of somebody else's package is named in the card as `package.module:Class`; docs/add_a_dataset.md shows one.
@@ -96,7 +96,7 @@ def open_adapter(spec: DatasetSpec, raw_dir: str, split: str) -> Adapter:
 def present_splits(spec: DatasetSpec, raw_dir: str) -> list[str]:
     """What is built when no split is named: the card's default splits whose annotation files are in this folder.
 
-    RawDataError when there is none; splits that share the pictures of the default ones are never chosen for the user.
+    RawDataError when there is none; splits that share the images of the default ones are never chosen for the user.
     """
     if "://" not in raw_dir and not Path(raw_dir).is_dir():
         raise RawDataError(f"{raw_dir}: there is no such folder. {spec.how_to_get}")

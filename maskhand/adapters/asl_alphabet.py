@@ -1,7 +1,7 @@
-"""Kaggle's ASL alphabet: a folder of pictures per sign; nothing of the hand is annotated but the sign.
+"""Kaggle's ASL alphabet: a folder of images per sign; nothing of the hand is annotated but the sign.
 
-Facts: FORMATS section 12. The box of such a hand is the whole picture, and the sign is kept in `origin`. Besides the
-published splits there are `letters_train` and `letters_test`: the 26 letters of the published training pictures, dealt
+Facts: FORMATS section 12. The box of such a hand is the whole image, and the sign is kept in `origin`. Besides the
+published splits there are `letters_train` and `letters_test`: the 26 letters of the published training images, dealt
 four to one within each letter, for text to mesh (paper section 4.3).
 """
 
@@ -11,7 +11,7 @@ import hashlib
 import re
 
 from maskhand import storage
-from maskhand.adapters.base import Item, RawDataError, RawPlan, combined_digest, hand_sample, read_picture, spot_check
+from maskhand.adapters.base import Item, RawDataError, RawPlan, combined_digest, hand_sample, read_image, spot_check
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import Side
 from maskhand.sample import HandSample
@@ -28,7 +28,7 @@ WITHOUT_HAND = "nothing"
 DEALT = {"letters_train": False, "letters_test": True}
 """Split of the letters -> is it the one that is held out?"""
 HELD_OUT = 5
-"""One picture in so many of each letter."""
+"""One image in so many of each letter."""
 
 
 class AslAlphabetLayout:
@@ -48,17 +48,15 @@ class AslAlphabetLayout:
         self.folders = [storage.join(raw_dir, own, own), storage.join(raw_dir, own)]
 
     def present(self) -> bool:
-        return any(self._pictures(folder) for folder in self.folders)
+        return any(self._images(folder) for folder in self.folders)
 
     def plan(self) -> RawPlan:
-        folder, found = next(
-            ((f, pictures) for f in self.folders if (pictures := self._pictures(f))), (self.folders[0], [])
-        )
+        folder, found = next(((f, images) for f in self.folders if (images := self._images(f))), (self.folders[0], []))
         hands = [entry for entry in found if entry[0] != WITHOUT_HAND]
         if self.split in DEALT:
             hands = _dealt(hands, held_out=DEALT[self.split])
         if not hands:
-            raise RawDataError(f"{folder}: pictures not found; see how_to_get in the dataset's card")
+            raise RawDataError(f"{folder}: images not found; see how_to_get in the dataset's card")
 
         def uri(position: int) -> str:
             return storage.join(folder, hands[position][2])
@@ -71,13 +69,13 @@ class AslAlphabetLayout:
         look = spot_check([uri(position) for position in range(len(hands))])
         digest = combined_digest(f"asl alphabet layout {VERSION}", names, look)
         empty = sum(sign == WITHOUT_HAND for sign, _, _ in found)
-        note = f"{empty} pictures of the class {WITHOUT_HAND!r} show no hand and were left out"
+        note = f"{empty} images of the class {WITHOUT_HAND!r} show no hand and were left out"
         return RawPlan(keys, item, digest, (note,) if empty else (), listed=len(found))
 
     def read(self, item: Item) -> HandSample:
-        return hand_sample(self.spec, item, read_picture(item.key, item.image_uri), side=self.side)
+        return hand_sample(self.spec, item, read_image(item.key, item.image_uri), side=self.side)
 
-    def _pictures(self, folder: str) -> list[tuple[str, int, str]]:
+    def _images(self, folder: str) -> list[tuple[str, int, str]]:
         """(sign, number, path) by sign and number; the number is 0 in the test split."""
         prefix = storage.join(folder, "")
         names = (uri.removeprefix(prefix) for uri in storage.list_sizes(folder))
@@ -85,10 +83,10 @@ class AslAlphabetLayout:
         return sorted((m["sign"], int(m["number"] or 0), name) for name, m in matches if m)
 
 
-def _dealt(pictures: list[tuple[str, int, str]], held_out: bool) -> list[tuple[str, int, str]]:
-    """The letters' pictures on one side of the deal: of each letter, one in `HELD_OUT` by a hash of its name."""
+def _dealt(images: list[tuple[str, int, str]], held_out: bool) -> list[tuple[str, int, str]]:
+    """The letters' images on one side of the deal: of each letter, one in `HELD_OUT` by a hash of its name."""
     letters: dict[str, list[tuple[str, int, str]]] = {}
-    for entry in pictures:
+    for entry in images:
         if len(entry[0]) == 1:
             letters.setdefault(entry[0], []).append(entry)
     dealt = []

@@ -1,4 +1,4 @@
-"""What every layout adapter offers, and how pictures, numbers and facts of the card become a sample."""
+"""What every layout adapter offers, and how images, numbers and facts of the card become a sample."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.whole_pictures import whole_picture
+from maskhand.adapters.whole_images import whole_image
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS, NUM_JOINTS, Side
 from maskhand.sample import Camera, HandPose, HandSample, SampleError, all_finite
@@ -18,7 +18,7 @@ from maskhand.sample import Camera, HandPose, HandSample, SampleError, all_finit
 Array = np.ndarray
 
 VERSION = 3
-"""Of what layouts share: this module, `whole_pictures`, `split_files`, `label_files`, `keypoints_2d`, `mano_pose`,
+"""Of what layouts share: this module, `whole_images`, `split_files`, `label_files`, `keypoints_2d`, `mano_pose`,
 `turns`, `lens`; `conventions`, `sample` and `hand.array_pickle`. Raise it when one of them converts differently or lets
 other samples pass, so that shards of every layout are built anew."""
 
@@ -33,7 +33,7 @@ class RawDataError(ValueError):
 
 @dataclass(frozen=True)
 class Item:
-    """One hand to be read: small, picklable, and all that `Adapter.read` needs beside the picture."""
+    """One hand to be read: small, picklable, and all that `Adapter.read` needs beside the image."""
 
     key: str
     """Letters, digits, `-` and `_`; unique in the dataset."""
@@ -52,11 +52,11 @@ class RawPlan:
     item: Callable[[int], Item]
     """Position -> item; built when asked for, since a split may hold millions."""
     source_digest: str
-    """Hex digest that changes with the annotation files, the pictures (spot check) and the conversion."""
+    """Hex digest that changes with the annotation files, the images (spot check) and the conversion."""
     notes: tuple[str, ...] = ()
     """Sentences about what was left out, for the manifest."""
     listed: int | None = None
-    """What the label files list, counted as `splits` of the card counts (pictures or hands); None: not comparable."""
+    """What the label files list, counted as `splits` of the card counts (images or hands); None: not comparable."""
 
 
 class Adapter(Protocol):
@@ -82,25 +82,25 @@ def read_hand(adapter: Adapter, item: Item) -> HandSample:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Image:
     data: bytes
     format: str
     size_px: tuple[int, int]
 
 
-def read_picture(key: str, uri: str) -> Picture:
-    """Read and check one picture; its bytes are kept as published."""
+def read_image(key: str, uri: str) -> Image:
+    """Read and check one image; its bytes are kept as published."""
     try:
         data = storage.read_bytes(uri)
     except storage.MissingFileError:
         raise SampleError("missing_image", f"{key}: {uri} does not exist") from None
-    return check_picture(key, uri, data)
+    return check_image(key, uri, data)
 
 
-def check_picture(key: str, uri: str, data: bytes) -> Picture:
-    """A picture's bytes, which came from `uri`, if they are whole; SampleError (`bad_image`, `cut_image`)."""
+def check_image(key: str, uri: str, data: bytes) -> Image:
+    """An image's bytes, which came from `uri`, if they are whole; SampleError (`bad_image`, `cut_image`)."""
     try:
-        return Picture(data, *whole_picture(data))
+        return Image(data, *whole_image(data))
     except TypeError:
         raise SampleError("bad_image", f"{key}: {uri} is neither a JPEG nor a PNG file") from None
     except ValueError as error:
@@ -153,7 +153,7 @@ def joint_order(spec: DatasetSpec) -> Array:
 def hand_sample(
     spec: DatasetSpec,
     item: Item,
-    picture: Picture,
+    image: Image,
     *,
     side: Side,
     box_xyxy_px: Array | None = None,
@@ -170,7 +170,7 @@ def hand_sample(
     """The hand of an item, with the labels that exist; `HandSample` has their units and frames, and gets its dtypes.
 
     Of what is not named: every joint given is annotated; where there is a camera, 2D joints are the valid 3D ones seen
-    by it; the box is the tight one around the annotated 2D joints, and the whole picture where there are none.
+    by it; the box is the tight one around the annotated 2D joints, and the whole image where there are none.
     """
     everywhere = np.ones(NUM_JOINTS, bool)
     if joints_cam_m is not None:
@@ -180,7 +180,7 @@ def hand_sample(
         if joints_2d_px is None and camera is not None:
             joints_2d_px, joints_2d_conf = np.zeros((NUM_JOINTS, 2)), valid
             joints_2d_px[valid] = camera.project(joints_cam_m[valid])
-    box = np.array([0, 0, *picture.size_px]) if box_xyxy_px is None else box_xyxy_px
+    box = np.array([0, 0, *image.size_px]) if box_xyxy_px is None else box_xyxy_px
     if joints_2d_px is not None:
         joints_2d_conf = everywhere if joints_2d_conf is None else joints_2d_conf
         if box_xyxy_px is None and (joints_2d_conf > 0).any():
@@ -188,9 +188,9 @@ def hand_sample(
     return HandSample(
         key=item.key,
         dataset=spec.name,
-        image=picture.data,
-        image_format=picture.format,
-        image_size_px=picture.size_px,
+        image=image.data,
+        image_format=image.format,
+        image_size_px=image.size_px,
         side=side,
         box_xyxy_px=box.astype(np.float32),
         camera=camera,
@@ -227,7 +227,7 @@ def first_existing(uris: Sequence[str], what: str) -> str:
 
 
 def spot_check(uris: Sequence[str], count: int = 16) -> str:
-    """Hex digest over `count` pictures spread evenly over the split: notices pictures that were made anew."""
+    """Hex digest over `count` images spread evenly over the split: notices images that were made anew."""
     digest = hashlib.sha256()
     for position in np.linspace(0, len(uris) - 1, min(count, len(uris))).astype(int):
         uri = uris[position]

@@ -19,7 +19,7 @@ from maskhand.adapters.base import (
     combined_digest,
     first_existing,
     numbers,
-    read_picture,
+    read_image,
     spot_check,
 )
 from maskhand.adapters.json_stream import open_json
@@ -91,8 +91,8 @@ class CocoHandsLayout(ABC):
         """Paths below the raw folder where the annotation file of the split may lie."""
 
     @abstractmethod
-    def picture_folders(self) -> list[str]:
-        """Folders below the raw folder where the pictures of the split may lie."""
+    def image_folders(self) -> list[str]:
+        """Folders below the raw folder where the images of the split may lie."""
 
     @abstractmethod
     def hands_of(self, annotation: Mapping[str, Any]) -> Iterator[PersonHand] | None:
@@ -146,14 +146,14 @@ class CocoHandsLayout(ABC):
             raise SampleError(reason, f"{where}: {sentence}")
         name = self.keypoints_field.format(side=raw["side"])
         points = numbers(where, name, raw["keypoints"], (63,)).reshape(21, 3)
-        picture = read_picture(key, item.image_uri)
-        if picture.size_px != tuple(raw["size"]):
-            raise SampleError("wrong_size", f"{where}: expected a picture of {raw['size']}, it is {picture.size_px}")
+        image = read_image(key, item.image_uri)
+        if image.size_px != tuple(raw["size"]):
+            raise SampleError("wrong_size", f"{where}: expected an image of {raw['size']}, it is {image.size_px}")
         # The official evaluations need the person's area and the hand's box, which nothing else of a sample tells.
         extra = {"person_area_px": raw["area"], "box_xywh_px": raw["box"]}
         extra = {k: np.asarray(v).tolist() for k, v in extra.items() if _is_finite(v)}
         # v may be a fraction; as a confidence it stays one, and 1 and 2 both mean annotated.
-        return hand_in_2d(self.spec, item, where, picture, raw["side"], points[:, :2], points[:, 2], more_origin=extra)
+        return hand_in_2d(self.spec, item, where, image, raw["side"], points[:, :2], points[:, 2], more_origin=extra)
 
     def _read(self, place: str) -> tuple[_Table, str]:
         table = _Table()
@@ -188,10 +188,10 @@ class CocoHandsLayout(ABC):
     def _places(self) -> list[str]:
         return [storage.join(self.root, place) for place in self.label_places()]
 
-    def _folder(self, picture: str) -> str:
-        """The first folder that holds this picture; the first one of all where none does."""
-        folders = [storage.join(self.root, folder) for folder in self.picture_folders()]
-        return next((f for f in folders if storage.exists(storage.join(f, picture))), folders[0])
+    def _folder(self, image: str) -> str:
+        """The first folder that holds this image; the first one of all where none does."""
+        folders = [storage.join(self.root, folder) for folder in self.image_folders()]
+        return next((f for f in folders if storage.exists(storage.join(f, image))), folders[0])
 
 
 def _is_finite(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""COCO-WholeBody's published layout: COCO 2017's pictures, its own annotation files.
+"""COCO-WholeBody's published layout: COCO 2017's images, its own annotation files.
 
 Facts: FORMATS section 8; jin-s13/COCO-WholeBody README.md, data_format.md.
 """
@@ -23,7 +23,7 @@ class CocoWholeBodyLayout(CocoHandsLayout):
         name = f"coco_wholebody_{self.split}_v1.0.json"
         return [f"annotations/{name}", name]
 
-    def picture_folders(self) -> list[str]:
+    def image_folders(self) -> list[str]:
         return [f"{self.split}2017", f"images/{self.split}2017"]
 
     def hands_of(self, annotation: Mapping[str, Any]) -> Iterator[PersonHand] | None:

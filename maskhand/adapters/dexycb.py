@@ -1,6 +1,6 @@
-"""DexYCB's published layout: subjects, sequences, eight cameras, a picture and an npz of labels per frame.
+"""DexYCB's published layout: subjects, sequences, eight cameras, an image and an npz of labels per frame.
 
-The labels of a frame are read with its picture, in the worker, which also finds out whether there is a hand at all.
+The labels of a frame are read with its image, in the worker, which also finds out whether there is a hand at all.
 
 Facts: FORMATS section 5; NVlabs/dex-ycb-toolkit README.md, dex_ycb_toolkit/{dex_ycb,hpe_eval}.py, layers/mano_layer.py.
 """
@@ -21,7 +21,7 @@ from maskhand.adapters.base import (
     hand_sample,
     joint_order,
     numbers,
-    read_picture,
+    read_image,
     spot_check,
 )
 from maskhand.adapters.dexycb_index import Frame, intrinsics_uri, is_present, read_index
@@ -63,7 +63,7 @@ class DexYcbLayout:
             self.mano.digest() if self.mano else "no mano",
             *index.yaml_sha256,
             spot_check([self._label(frame) for frame in frames]),
-            spot_check([self._picture(frame) for frame in frames]),
+            spot_check([self._image(frame) for frame in frames]),
         )
         notes = self.notes + ((f"subjects {absent} of {self.split} are absent",) if absent else ())
         return RawPlan([self._key(frame) for frame in index], item, digest, notes, listed=len(index))
@@ -75,13 +75,13 @@ class DexYcbLayout:
         stored = numbers(where, "joint_3d", field(where, label, "joint_3d"), (1, 21, 3))[0]
         if (stored == -1).all():
             raise SampleError("no_hand", f"{where}: no hand is in view (all joints are -1)")
-        picture = read_picture(key, item.image_uri)
+        image = read_image(key, item.image_uri)
         camera = Camera(numbers(f"{key}: {given['K_file']}", "color", given["K"], (3, 3)))
-        joints = stored[joint_order(self.spec)] * axes_to_opencv(self.spec) * self.spec.metres_per_unit
+        joints = stored[joint_order(self.spec)] * axes_to_opencv(self.spec) * self.spec.meters_per_unit
         return hand_sample(
             self.spec,
             item,
-            picture,
+            image,
             side=given["side"],
             camera=camera,
             joints_cam_m=joints,
@@ -122,13 +122,13 @@ class DexYcbLayout:
             "camera": frame.serial,
             "frame": frame.number,
         }
-        return Item(self._key(frame), self._picture(frame), annotation, origin)
+        return Item(self._key(frame), self._image(frame), annotation, origin)
 
     def _key(self, frame: Frame) -> str:
         sequence = frame.sequence
         return f"{self.split}-{sequence.subject:02d}-{sequence.name}-{frame.serial}-{frame.number:06d}"
 
-    def _picture(self, frame: Frame) -> str:
+    def _image(self, frame: Frame) -> str:
         return storage.join(self.root, frame.folder, f"color_{frame.number:06d}.jpg")
 
     def _label(self, frame: Frame) -> str:

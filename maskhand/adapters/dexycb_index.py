@@ -1,4 +1,4 @@
-"""Which pictures a split of DexYCB has: folders, a small YAML file per sequence, and the calibration. No label is read.
+"""Which images a split of DexYCB has: folders, a small YAML file per sequence, and the calibration. No label is read.
 
 Facts: FORMATS section 5; NVlabs/dex-ycb-toolkit dex_ycb_toolkit/dex_ycb.py.
 """
@@ -42,14 +42,14 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture."""
+    """One image."""
 
     sequence: Sequence
     serial: str
     """Of the camera."""
     number: int
     K_px: Array
-    """(3, 3) intrinsics of the colour camera."""
+    """(3, 3) intrinsics of the color camera."""
 
     @property
     def folder(self) -> str:
@@ -58,7 +58,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """Every picture of a split in the official order: sequence by sequence, in it camera by camera."""
+    """Every image of a split in the official order: sequence by sequence, in it camera by camera."""
 
     sequences: list[Sequence]
     serials: list[str]
@@ -104,7 +104,7 @@ def is_present(root: str, selection: Selection) -> bool:
 
 
 def read_index(root: str, selection: Selection) -> FrameIndex:
-    """The pictures of a split; RawDataError when calibration, subjects or descriptions are missing or unusable."""
+    """The images of a split; RawDataError when calibration, subjects or descriptions are missing or unusable."""
     serials = [SERIALS[camera] for camera in sorted(selection.cameras)]
     uris = [first_existing([intrinsics_uri(root, serial)], "camera intrinsics") for serial in serials]
     cameras = [read_yaml(uri) for uri in uris]

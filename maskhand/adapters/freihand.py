@@ -22,7 +22,7 @@ from maskhand.adapters.base import (
     hand_sample,
     joint_order,
     numbers,
-    read_picture,
+    read_image,
     spot_check,
 )
 from maskhand.adapters.mano_pose import mano_reader
@@ -88,14 +88,14 @@ class FreiHandLayout:
         return RawPlan([self._key(i) for i in range(count)], item, digest, notes, listed=count)
 
     def read(self, item: Item) -> HandSample:
-        given, scale = item.annotation, self.spec.metres_per_unit * axes_to_opencv(self.spec)
-        picture = read_picture(item.key, item.image_uri)
+        given, scale = item.annotation, self.spec.meters_per_unit * axes_to_opencv(self.spec)
+        image = read_image(item.key, item.image_uri)
         camera = Camera(_stored(item, "K", (3, 3)))
         joints = _stored(item, "xyz", (21, 3))[joint_order(self.spec)] * scale if "xyz" in given else None
         return hand_sample(
             self.spec,
             item,
-            picture,  # a crop around the hand, and so the box of hands without joints
+            image,  # a crop around the hand, and so the box of hands without joints
             side=self.side,
             camera=camera,
             joints_cam_m=joints,

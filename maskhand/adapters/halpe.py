@@ -1,4 +1,4 @@
-"""Halpe-FullBody's published layout: pictures of HICO-DET (train) and COCO 2017 (val), 136 keypoints per person.
+"""Halpe-FullBody's published layout: images of HICO-DET (train) and COCO 2017 (val), 136 keypoints per person.
 
 Facts: FORMATS section 8; Fang-Haoshu/Halpe-FullBody README.md, vis.py.
 """
@@ -30,7 +30,7 @@ class HalpeLayout(CocoHandsLayout):
         name = f"halpe_{self.split}_v1.json"
         return [f"annotations/{name}", name]
 
-    def picture_folders(self) -> list[str]:
+    def image_folders(self) -> list[str]:
         return _FOLDERS[self.split]
 
     def hands_of(self, annotation: Mapping[str, Any]) -> Iterator[PersonHand] | None:

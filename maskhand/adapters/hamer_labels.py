@@ -30,7 +30,7 @@ class HamerLabels:
     """(48,) absolute axis-angle; None unless pose and shape are both marked as known."""
     betas: Array | None
     """(10,)"""
-    centre_px: Array
+    center_px: Array
     """(2,) of the published box."""
     size_px: Array
     """(2,) of the published box."""
@@ -38,7 +38,7 @@ class HamerLabels:
     @property
     def box_xyxy_px(self) -> Array:
         """(4,) float32, the published box."""
-        return np.concatenate([self.centre_px - self.size_px / 2, self.centre_px + self.size_px / 2]).astype(np.float32)
+        return np.concatenate([self.center_px - self.size_px / 2, self.center_px + self.size_px / 2]).astype(np.float32)
 
     def joints(self, spec: DatasetSpec) -> dict[str, Any]:
         """The fields of `HandSample` that hold joints; joints without confidence are zeros with a zero flag."""
@@ -48,7 +48,7 @@ class HamerLabels:
             fields["joints_2d_px"] = np.where(known[:, None], self.keypoints_2d[:, :2], 0)
             fields["joints_2d_conf"] = np.clip(self.keypoints_2d[:, 2], 0, 1)
         if self.keypoints_3d is not None and (self.keypoints_3d[:, 3] > 0).any():
-            fields["joints_cam_m"] = self.keypoints_3d[:, :3] * spec.metres_per_unit
+            fields["joints_cam_m"] = self.keypoints_3d[:, :3] * spec.meters_per_unit
             fields["joints_3d_valid"] = self.keypoints_3d[:, 3] > 0
         return fields
 
@@ -57,7 +57,7 @@ class HamerLabels:
         if reader is None or self.pose is None or self.betas is None:
             return None
         joints = np.zeros((NUM_JOINTS, 4)) if self.keypoints_3d is None else self.keypoints_3d
-        palm = {joint: joints[joint, :3] * spec.metres_per_unit for joint in PALM if joints[joint, 3] > 0}
+        palm = {joint: joints[joint, :3] * spec.meters_per_unit for joint in PALM if joints[joint, 3] > 0}
         return reader.canonical(
             self.pose,
             self.betas,
@@ -87,7 +87,7 @@ def read_labels(where: str, stored: dict[str, Any], pixels_per_scale: float) -> 
         keypoints_3d=optional("keypoints_3d", (NUM_JOINTS, 4)),
         pose=optional("hand_pose", (48,)) if known else None,
         betas=optional("betas", (NUM_BETAS,)) if known else None,
-        centre_px=numbers(where, "center", stored["center"], (2,)),
+        center_px=numbers(where, "center", stored["center"], (2,)),
         size_px=size,
     )
 

@@ -1,4 +1,4 @@
-"""HaMeR's evaluation files: one npz of labels per split, beside the pictures of the data set it was made from.
+"""HaMeR's evaluation files: one npz of labels per split, beside the images of the dataset it was made from.
 
 Facts: FORMATS section 11.2; geopavlakos/hamer hamer/datasets/image_dataset.py, hamer/configs/datasets_eval.yaml.
 """
@@ -20,7 +20,7 @@ from maskhand.adapters.base import (
     combined_digest,
     first_existing,
     hand_sample,
-    read_picture,
+    read_image,
     spot_check,
 )
 from maskhand.adapters.hamer_labels import read_labels
@@ -46,13 +46,13 @@ _OPTIONAL = {
 
 
 class HamerNpzLayout:
-    """`<split>.npz` (in `hamer_evaluation_data/` or directly) and the card's folder of pictures for the split."""
+    """`<split>.npz` (in `hamer_evaluation_data/` or directly) and the card's folder of images for the split."""
 
     def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
-        if split not in spec.picture_folders:
-            raise CatalogError(f"{spec.name}: its card names no folder under picture_folders for the split {split}")
+        if split not in spec.image_folders:
+            raise CatalogError(f"{spec.name}: its card names no folder under image_folders for the split {split}")
         self.spec, self.split = spec, split
-        self.pictures = storage.join(raw_dir, spec.picture_folders[split])
+        self.root = storage.join(raw_dir, spec.image_folders[split])
         self.places = [storage.join(raw_dir, place, f"{split}.npz") for place in ("hamer_evaluation_data", "")]
         self.mano, self.notes = mano_reader(spec)
 
@@ -69,13 +69,13 @@ class HamerNpzLayout:
         def item(position: int) -> Item:
             annotation = {"file": uri, "row": {name: column[position] for name, column in columns.items()}}
             origin = {"index": position, "imgname": images[position]}
-            return Item(keys[position], storage.join(self.pictures, images[position]), annotation, origin)
+            return Item(keys[position], storage.join(self.root, images[position]), annotation, origin)
 
         digest = combined_digest(
             f"hamer npz layout {VERSION}",
             self.mano.digest() if self.mano and "hand_pose" in columns else "no mano",
             hashlib.sha256(data).hexdigest(),
-            spot_check([storage.join(self.pictures, image) for image in images]),
+            spot_check([storage.join(self.root, image) for image in images]),
         )
         notes = self.notes if "hand_pose" in columns else ()
         return RawPlan(keys, item, digest, notes, listed=len(keys))
@@ -83,11 +83,11 @@ class HamerNpzLayout:
     def read(self, item: Item) -> HandSample:
         stored: dict[str, Any] = {_OPTIONAL.get(name, name): value for name, value in item.annotation["row"].items()}
         labels = read_labels(f"{item.key}: {item.annotation['file']}", stored, pixels_per_scale=1.0)
-        picture = read_picture(item.key, item.image_uri)
+        image = read_image(item.key, item.image_uri)
         return hand_sample(
             self.spec,
             item,
-            picture,
+            image,
             side=labels.side,
             # Its longer side is what HInt's PCK is measured in, so the published box stays.
             box_xyxy_px=labels.box_xyxy_px,

@@ -1,4 +1,4 @@
-"""HaMeR's training tars: WebDataset tars of whole pictures with a pickled list of hands beside each.
+"""HaMeR's training tars: WebDataset tars of whole images with a pickled list of hands beside each.
 
 Facts: FORMATS section 11.1; geopavlakos/hamer hamer/datasets/image_dataset.py, hamer/configs/datasets_tar.yaml.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.base import Item, RawDataError, RawPlan, check_picture, combined_digest, hand_sample, numbers
+from maskhand.adapters.base import Item, RawDataError, RawPlan, check_image, combined_digest, hand_sample, numbers
 from maskhand.adapters.hamer_labels import HamerLabels, read_labels
 from maskhand.adapters.label_files import field
 from maskhand.adapters.mano_pose import mano_reader
@@ -28,7 +28,7 @@ VERSION = 2
 """Raise it when the conversion changes, so that shards are built anew."""
 
 LABELS = "data.pyd"
-PICTURES = ("jpg", "jpeg", "png")
+IMAGES = ("jpg", "jpeg", "png")
 PIXELS_PER_SCALE = 200.0
 _FIELDS = ("keypoints_2d", "keypoints_3d", "center", "scale", "right")
 _OPTIONAL = ("hand_pose", "betas", "has_hand_pose", "has_betas")
@@ -63,33 +63,33 @@ class HamerTarsLayout:
         rows = np.concatenate([np.insert(index.rows, 0, tar, axis=1) for tar, index in enumerate(indices)])
 
         def item(position: int) -> Item:
-            tar, picture, hand, *spans = (int(v) for v in rows[position])
-            origin = {"tar": _stem(tars[tar]), "member": indices[tar].members[picture], "hand": hand}
-            annotation = {"hand": hand, "picture": Span(*spans[:2]), "labels": Span(*spans[2:])}
+            tar, image, hand, *spans = (int(v) for v in rows[position])
+            origin = {"tar": _stem(tars[tar]), "member": indices[tar].members[image], "hand": hand}
+            annotation = {"hand": hand, "image": Span(*spans[:2]), "labels": Span(*spans[2:])}
             return Item(keys[position], tars[tar], annotation, origin)
 
-        keys = [f"{self.split}-{_stem(tars[tar])}-{picture:06d}-{hand}" for tar, picture, hand in rows[:, :3]]
+        keys = [f"{self.split}-{_stem(tars[tar])}-{image:06d}-{hand}" for tar, image, hand in rows[:, :3]]
         spots = np.linspace(0, len(keys) - 1, min(_SPOT_CHECKS, len(keys))).astype(int)
-        pictures = (_read_span(tars[rows[k, 0]], Span(*rows[k, 3:5].tolist())) for k in spots)
+        images = (_read_span(tars[rows[k, 0]], Span(*rows[k, 3:5].tolist())) for k in spots)
         digest = combined_digest(
             f"hamer tars layout {VERSION}",
             self.mano.digest() if self.mano else "no mano",
             *(index.digest for index in indices),
-            *(hashlib.sha256(data or b"missing").hexdigest() for data in pictures),
+            *(hashlib.sha256(data or b"missing").hexdigest() for data in images),
         )
         return RawPlan(keys, item, digest, self.notes, listed=len(keys))
 
     def read(self, item: Item) -> HandSample:
         key = item.key
         labels = self._labels(item)
-        data = _read_span(item.image_uri, item.annotation["picture"])
+        data = _read_span(item.image_uri, item.annotation["image"])
         if data is None:
-            raise SampleError("missing_image", f"{key}: {item.origin['member']} has no picture in {item.image_uri}")
-        picture = check_picture(key, item.image_uri, data)
+            raise SampleError("missing_image", f"{key}: {item.origin['member']} has no image in {item.image_uri}")
+        image = check_image(key, item.image_uri, data)
         return hand_sample(
             self.spec,
             item,
-            picture,
+            image,
             side=labels.side,
             mano=labels.mano(self.spec, self.mano),
             more_origin={"box_xyxy_px": labels.box_xyxy_px.tolist()},
@@ -149,22 +149,22 @@ class _TarIndex:
     """Every hand of one tar, compact: a split holds more than a million."""
 
     rows: np.ndarray
-    """(N, 6) int64: picture in the tar, hand in it; offset and length of the picture, then of the labels."""
+    """(N, 6) int64: image in the tar, hand in it; offset and length of the image, then of the labels."""
     members: Sequence[str]
-    """WebDataset key of every picture."""
+    """WebDataset key of every image."""
     digest: str
-    """Over all labels and the places of all pictures."""
+    """Over all labels and the places of all images."""
 
 
 def _index(uri: str) -> _TarIndex:
     rows, members, digest = array("q"), list[str](), hashlib.sha256()
     for sample in index_tar(uri, read=(LABELS,)):
         labels = sample.contents.get(LABELS, b"")
-        picture = next((sample.members[name] for name in PICTURES if name in sample.members), NOWHERE)
+        image = next((sample.members[name] for name in IMAGES if name in sample.members), NOWHERE)
         place = sample.members.get(LABELS, NOWHERE)
-        digest.update(f"{sample.key} {picture} {place}\n".encode() + labels)
+        digest.update(f"{sample.key} {image} {place}\n".encode() + labels)
         for hand in range(_count_hands(labels)):
-            rows.extend((len(members), hand, picture.offset, picture.length, place.offset, place.length))
+            rows.extend((len(members), hand, image.offset, image.length, place.offset, place.length))
         members.append(sample.key)
     return _TarIndex(np.array(rows, np.int64).reshape(-1, 6), members, digest.hexdigest())
 
@@ -174,7 +174,7 @@ def _read_span(uri: str, span: Span) -> bytes | None:
 
 
 def _count_hands(labels: bytes) -> int:
-    """Hands of one picture; a label that cannot be read counts as one, which is rejected when it is read."""
+    """Hands of one image; a label that cannot be read counts as one, which is rejected when it is read."""
     try:
         hands = read_array_pickle(labels, LABELS)
     except (UnsafePickleError, UnreadablePickleError):

@@ -1,4 +1,4 @@
-"""CMU HandDB's hand143_panopticdb: one JSON file with a hand per picture of the Panoptic Studio.
+"""CMU HandDB's hand143_panopticdb: one JSON file with a hand per image of the Panoptic Studio.
 
 Facts: FORMATS section 9; MengHao666/Minimal-Hand-pytorch datasets/hand143_panopticdb.py. No side is published; the card
 says which one is taken.
@@ -19,7 +19,7 @@ from maskhand.adapters.base import (
     combined_digest,
     first_existing,
     numbers,
-    read_picture,
+    read_image,
     spot_check,
 )
 from maskhand.adapters.keypoints_2d import hand_in_2d
@@ -54,12 +54,12 @@ class Hand143Layout:
         file, folder = read_json(place), storage.join(place.rpartition("/")[0], "imgs")
         entries = file.value.get("root") if isinstance(file.value, dict) else None
         if not isinstance(entries, list) or not entries:
-            raise RawDataError(f"{place}: expected {{'root': [...]}}, an entry per picture; is this the right file?")
+            raise RawDataError(f"{place}: expected {{'root': [...]}}, an entry per image; is this the right file?")
 
         def uri(position: int) -> str:
             entry = entries[position]
             path = entry.get("img_paths") if isinstance(entry, dict) else None
-            # Of the published path only the name holds; without one, entry i belongs to picture i.
+            # Of the published path only the name holds; without one, entry i belongs to image i.
             return storage.join(folder, path.rpartition("/")[2] if isinstance(path, str) else f"{position:08d}.jpg")
 
         def item(position: int) -> Item:
@@ -67,8 +67,8 @@ class Hand143Layout:
             return Item(keys[position], uri(position), {"fields": entry, "file": place}, {"index": position})
 
         keys = [f"{self.split}-{position:08d}" for position in range(len(entries))]
-        pictures = spot_check([uri(position) for position in range(len(entries))])
-        digest = combined_digest(f"hand143 layout {VERSION}", file.sha256, pictures)
+        images = spot_check([uri(position) for position in range(len(entries))])
+        digest = combined_digest(f"hand143 layout {VERSION}", file.sha256, images)
         return RawPlan(keys, item, digest, listed=len(keys))
 
     def read(self, item: Item) -> HandSample:
@@ -77,12 +77,12 @@ class Hand143Layout:
         if not isinstance(fields, dict):
             raise SampleError("wrong_shape", f"{where}: the entry is a {type(fields).__name__}, expected fields")
         points = numbers(where, "joint_self", field(where, fields, "joint_self"), (21, 3))
-        picture = read_picture(key, item.image_uri)
-        stated = (fields.get("img_width", picture.size_px[0]), fields.get("img_height", picture.size_px[1]))
-        if picture.size_px != stated:
-            raise SampleError("wrong_size", f"{where}: expected a picture of {stated}, it is {picture.size_px}")
+        image = read_image(key, item.image_uri)
+        stated = (fields.get("img_width", image.size_px[0]), fields.get("img_height", image.size_px[1]))
+        if image.size_px != stated:
+            raise SampleError("wrong_size", f"{where}: expected an image of {stated}, it is {image.size_px}")
         annotated = (points[:, 2] == 1).astype(np.float64)
-        return hand_in_2d(self.spec, item, where, picture, self.side, points[:, :2], annotated)
+        return hand_in_2d(self.spec, item, where, image, self.side, points[:, :2], annotated)
 
     def _places(self) -> list[str]:
         return [storage.join(root, _LABELS) for root in self.roots]

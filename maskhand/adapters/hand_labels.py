@@ -1,6 +1,6 @@
-"""CMU HandDB's layout of hand_labels and hand_labels_synth: a picture and a small JSON file per hand.
+"""CMU HandDB's layout of hand_labels and hand_labels_synth: an image and a small JSON file per hand.
 
-Facts: FORMATS section 9; MengHao666/Minimal-Hand-pytorch datasets/hand_labels.py. The full picture is repeated for each
+Facts: FORMATS section 9; MengHao666/Minimal-Hand-pytorch datasets/hand_labels.py. The full image is repeated for each
 of its hands.
 """
 
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from maskhand.adapters.base import Item, numbers, read_picture
+from maskhand.adapters.base import Item, numbers, read_image
+from maskhand.adapters.images_with_labels import ImagesWithLabels
 from maskhand.adapters.keypoints_2d import hand_in_2d, side_of_suffix
 from maskhand.adapters.label_files import field, read_json_fields
-from maskhand.adapters.pictures_with_labels import PicturesWithLabels
 from maskhand.conventions import Side
 from maskhand.sample import HandSample, SampleError
 
@@ -22,7 +22,7 @@ _KEPT = ("hand_box_center", "mpii_image", "mpii_annorect_idx")
 """Fields that lead back to MPII's annotation, where they are present."""
 
 
-class HandLabelsLayout(PicturesWithLabels):
+class HandLabelsLayout(ImagesWithLabels):
     """`<split>/NAME.jpg` and `NAME.json`, perhaps below the folder that the archive makes."""
 
     revision = "hand_labels layout 1"
@@ -38,11 +38,11 @@ class HandLabelsLayout(PicturesWithLabels):
             )
         points = numbers(where, "hand_pts", field(where, fields, "hand_pts"), (21, 3))
         side = self._side(where, item.annotation["name"], fields)
-        picture = read_picture(key, item.image_uri)
+        image = read_image(key, item.image_uri)
         kept = {name: fields[name] for name in _KEPT if name in fields}
         # The third value is 1 for annotated joints; readers treat every other number as not annotated.
         annotated = (points[:, 2] == 1).astype(np.float64)
-        return hand_in_2d(self.spec, item, where, picture, side, points[:, :2], annotated, more_origin=kept)
+        return hand_in_2d(self.spec, item, where, image, side, points[:, :2], annotated, more_origin=kept)
 
     def _side(self, where: str, name: str, fields: Mapping[str, Any]) -> Side:
         """`is_left`, else the ending of the name; nothing is guessed."""

@@ -1,18 +1,18 @@
-"""HInt's published layout: a picture and a small JSON file per hand, each subset in a folder named like its split.
+"""HInt's published layout: an image and a small JSON file per hand, each subset in a folder named like its split.
 
 Facts: FORMATS section 10; ddshan/hint README.md, prep_HInt/prep_ego4d.py, visualize_HInt/draw_hand.py.
 """
 
 from __future__ import annotations
 
-from maskhand.adapters.base import Item, numbers, read_picture
+from maskhand.adapters.base import Item, numbers, read_image
+from maskhand.adapters.images_with_labels import ImagesWithLabels
 from maskhand.adapters.keypoints_2d import hand_in_2d, side_of_suffix
 from maskhand.adapters.label_files import field, read_json_fields
-from maskhand.adapters.pictures_with_labels import PicturesWithLabels
 from maskhand.sample import HandSample, SampleError
 
 
-class HIntLayout(PicturesWithLabels):
+class HIntLayout(ImagesWithLabels):
     """`<split>/NAME_{l,r}.jpg` and `.json`, perhaps below `HInt_annotation` or `HInt_annotation_partial`."""
 
     revision = "hint layout 1"
@@ -32,10 +32,8 @@ class HIntLayout(PicturesWithLabels):
         exists, occluded, points, box = (
             numbers(where, name, field(where, hands[0], name), shape) for name, shape in shapes.items()
         )
-        picture = read_picture(key, item.image_uri)
-        # The published box is about 1.24 times the joints' box; it is kept, since some normalise errors by it.
+        image = read_image(key, item.image_uri)
+        # The published box is about 1.24 times the joints' box; it is kept, since some normalize errors by it.
         published = {"box_xyxy_px": box[0].tolist()}
         known = (exists > 0).astype(float)
-        return hand_in_2d(
-            self.spec, item, where, picture, side, points, known, occluded=occluded, more_origin=published
-        )
+        return hand_in_2d(self.spec, item, where, image, side, points, known, occluded=occluded, more_origin=published)

@@ -1,7 +1,7 @@
 """HO-3D's published layout (v2, v3) and H2O-3D's, which has the same files with two hands in each.
 
 `<split>.txt` lists the annotated frames, the label of a frame is a Python 2 pickle of its own and is read with its
-picture, in the worker. Evaluation labels hold a box and the wrist; the rest lies in lists that were released later.
+image, in the worker. Evaluation labels hold a box and the wrist; the rest lies in lists that were released later.
 
 Facts: FORMATS section 3; shreyashampali/ho3d README.md, vis_HO3D.py, vis_H2O3D.py, setup_mano.py, utils/vis_utils.py.
 """
@@ -26,7 +26,7 @@ from maskhand.adapters.base import (
     hand_sample,
     joint_order,
     numbers,
-    read_picture,
+    read_image,
     spot_check,
 )
 from maskhand.adapters.json_rows import JsonRows, read_json_rows
@@ -74,7 +74,7 @@ class Ho3dLayout:
         frames = self._frames(list_uri)
         places = {name: storage.join(self.root, f"evaluation_{name}.json") for name in _RELEASED}
         released = self._released(places, len(frames))
-        suffix = self._picture_suffix(frames)
+        suffix = self._image_suffix(frames)
         sides = tuple(self.hands)
 
         def frame_uri(frame: tuple[str, str], folder: str, ending: str) -> str:
@@ -105,17 +105,17 @@ class Ho3dLayout:
         label = read_pickled_fields(key, item.annotation["label"])
         where = f"{key}: {item.annotation['label']}"
         camera = Camera(numbers(where, "camMat", field(where, label, "camMat"), (3, 3)))
-        to_opencv = axes_to_opencv(self.spec) * self.spec.metres_per_unit
+        to_opencv = axes_to_opencv(self.spec) * self.spec.meters_per_unit
         joints, valid = self._joints(item, label, side)
         vertices = None
         if "verts" in item.annotation:
             place, stored = item.annotation["verts"]
             vertices = numbers(f"{key}: {place}", "verts", stored, (778, 3)) * to_opencv
-        picture = read_picture(key, item.image_uri)
+        image = read_image(key, item.image_uri)
         return hand_sample(
             self.spec,
             item,
-            picture,
+            image,
             side=side,
             box_xyxy_px=self._box(where, label, side),
             camera=camera,
@@ -185,7 +185,7 @@ class Ho3dLayout:
                 )
         return files
 
-    def _picture_suffix(self, frames: list[tuple[str, str]]) -> str:
+    def _image_suffix(self, frames: list[tuple[str, str]]) -> str:
         """`png` in v2, `jpg` since; decided by the files, since copies were made in either format."""
         for position in np.linspace(0, len(frames) - 1, min(_PROBES, len(frames))).astype(int):
             sequence, frame = frames[position]

@@ -1,4 +1,4 @@
-"""InterHand2.6M's published layout: every hand of an image becomes a sample, two for an interacting picture.
+"""InterHand2.6M's published layout: every hand of an image becomes a sample, two for an interacting image.
 
 Facts: FORMATS section 4; facebookresearch/InterHand2.6M data/InterHand2.6M/dataset.py, tool/MANO_world_to_camera.
 """
@@ -21,7 +21,7 @@ from maskhand.adapters.base import (
     hand_sample,
     joint_order,
     numbers,
-    read_picture,
+    read_image,
     spot_check,
 )
 from maskhand.adapters.interhand26m_tables import FrameFits, FrameJoints, read_hands
@@ -35,7 +35,7 @@ from maskhand.sample import Camera, HandPose, HandSample, SampleError
 VERSION = 1
 """Raise it when the conversion changes, so that shards are built anew."""
 
-_FILES = {"data": "pictures and boxes", "camera": "cameras", "joint_3d": "joints"}
+_FILES = {"data": "images and boxes", "camera": "cameras", "joint_3d": "joints"}
 
 
 class InterHandLayout:
@@ -54,7 +54,7 @@ class InterHandLayout:
         cameras = read_json(places["camera"])
         fits_place = next((uri for uri in self._places("MANO_NeuralAnnot") if storage.exists(uri)), None)
         fits = FrameFits(fits_place) if fits_place and self.mano else None
-        pictures, annotations = hands.pictures, hands.annotations
+        images, annotations = hands.images, hands.annotations
         files = places | ({"mano": fits_place} if fits_place else {})
         # In the official tree file_name is a path below images/<split>; small excerpts keep base names beside labels.
         official = places["data"] == self._places("data")[0]
@@ -62,21 +62,21 @@ class InterHandLayout:
 
         def rows(position: int) -> tuple[int, int]:
             row = int(hands.annotation_rows[position])
-            return row, int(hands.picture_rows[row])
+            return row, int(hands.image_rows[row])
 
         def key(position: int) -> str:
             return f"{self.split}-{annotations.ids[rows(position)[0]]:08d}-{hands.side(position)[0]}"
 
-        def picture_uri(position: int) -> str:
-            return storage.join(folder, pictures.paths[rows(position)[1]])
+        def image_uri(position: int) -> str:
+            return storage.join(folder, images.paths[rows(position)[1]])
 
         def item(position: int) -> Item:
             row, image = rows(position)
-            capture, frame, camera = pictures.captures[image], pictures.frames[image], pictures.cameras[image]
+            capture, frame, camera = images.captures[image], images.frames[image], images.cameras[image]
             side = hands.side(position)
             raw = {
                 "side": side,
-                "size": pictures.sizes_px[image],
+                "size": images.sizes_px[image],
                 "joint_valid": annotations.joints_valid[row],
                 "camera": {name: views.get(camera) for name, views in cameras.value.get(capture, {}).items()},
                 "joints": joints.at(capture, frame),
@@ -85,40 +85,40 @@ class InterHandLayout:
             }
             origin = {
                 "annotation": annotations.ids[row],
-                "image": pictures.ids[image],
+                "image": images.ids[image],
                 "capture": capture,
-                "sequence": pictures.sequences[image],
+                "sequence": images.sequences[image],
                 "camera": camera,
                 "frame": frame,
                 "hand_type": annotations.hand_types[row],
                 "hand_type_valid": annotations.hand_types_valid[row],
             }
-            return Item(key(position), picture_uri(position), raw, origin)
+            return Item(key(position), image_uri(position), raw, origin)
 
         digest = combined_digest(
             f"interhand layout {VERSION}",
             f"mano {fits.sha256} {self.mano.digest()}" if fits and self.mano else "no mano",
             *(f"{kind} {sha}" for kind, sha in zip(_FILES, (hands.sha256, cameras.sha256, joints.sha256), strict=True)),
-            spot_check(Computed(len(hands), picture_uri)),
+            spot_check(Computed(len(hands), image_uri)),
         )
         notes = self.notes if fits_place else ()
-        return RawPlan(Computed(len(hands), key), item, digest, notes, listed=len(pictures.ids))
+        return RawPlan(Computed(len(hands), key), item, digest, notes, listed=len(images.ids))
 
     def read(self, item: Item) -> HandSample:
         key, raw, side = item.key, item.annotation, item.annotation["side"]
         camera, rotation, position_m = self._camera(key, raw)
         valid = self._valid(key, raw, side)
-        picture = read_picture(key, item.image_uri)
-        if picture.size_px != tuple(raw["size"]):
+        image = read_image(key, item.image_uri)
+        if image.size_px != tuple(raw["size"]):
             where = f"{key}: {raw['files']['data']}"
-            raise SampleError("wrong_size", f"{where}: expected a picture of {raw['size']}, it is {picture.size_px}")
+            raise SampleError("wrong_size", f"{where}: expected an image of {raw['size']}, it is {image.size_px}")
         where = f"{key}: {raw['files']['joint_3d']}"
-        world = numbers(where, "world_coord", raw["joints"]["world_coord"], (42, 3)) * self.spec.metres_per_unit
+        world = numbers(where, "world_coord", raw["joints"]["world_coord"], (42, 3)) * self.spec.meters_per_unit
         world = world[INTERHAND_HANDS[side]][joint_order(self.spec)]
         return hand_sample(
             self.spec,
             item,
-            picture,
+            image,
             side=side,
             camera=camera,
             joints_cam_m=(world - position_m) @ rotation.T,
@@ -144,7 +144,7 @@ class InterHandLayout:
         return valid
 
     def _camera(self, key: str, raw: Mapping[str, Any]) -> tuple[Camera, np.ndarray, np.ndarray]:
-        """Intrinsics, rotation world -> OpenCV camera (3, 3), and the camera's place in the world in metres (3,)."""
+        """Intrinsics, rotation world -> OpenCV camera (3, 3), and the camera's place in the world in meters (3,)."""
         stored, where = raw["camera"], f"{key}: {raw['files']['camera']}"
         missing = [name for name in ("focal", "princpt", "camrot", "campos") if stored.get(name) is None]
         if missing:
@@ -153,7 +153,7 @@ class InterHandLayout:
             )
         (fx, fy), (cx, cy) = (numbers(where, name, stored[name], (2,)) for name in ("focal", "princpt"))
         rotation = axes_to_opencv(self.spec)[:, None] * numbers(where, "camrot", stored["camrot"], (3, 3))
-        position_m = numbers(where, "campos", stored["campos"], (3,)) * self.spec.metres_per_unit
+        position_m = numbers(where, "campos", stored["campos"], (3,)) * self.spec.meters_per_unit
         return Camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])), rotation, position_m
 
     def _pose(

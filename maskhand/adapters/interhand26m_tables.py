@@ -1,6 +1,6 @@
 """InterHand2.6M's annotation files, gigabytes of JSON, read as a stream into columns.
 
-About 0.1 kB stays in memory for each picture with its annotation, and 1 kB for each captured frame.
+About 0.1 kB stays in memory for each image with its annotation, and 1 kB for each captured frame.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _SIDES: tuple[Side, ...] = ("right", "left")
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A row per picture, in the file's order."""
+class Images:
+    """A row per image, in the file's order."""
 
     ids: array = field(default_factory=lambda: array("q"))
     paths: Paths = field(default_factory=Paths)
@@ -66,13 +66,13 @@ class Annotations:
 
 @dataclass(frozen=True)
 class HandTable:
-    """Every hand of a split: position -> annotation and picture rows."""
+    """Every hand of a split: position -> annotation and image rows."""
 
-    pictures: Pictures
+    images: Images
     annotations: Annotations
     annotation_rows: np.ndarray
     """(H,) int32."""
-    picture_rows: np.ndarray
+    image_rows: np.ndarray
     """(annotations,) int32."""
     left: np.ndarray
     """(H,) bool."""
@@ -86,9 +86,9 @@ class HandTable:
 
 
 def read_hands(uri: str) -> HandTable:
-    """Pictures and annotations of a data.json; RawDataError when it has another structure or lacks pictures."""
-    pictures, annotations = Pictures(), Annotations()
-    parts: dict[str, Pictures | Annotations] = {"images": pictures, "annotations": annotations}
+    """Images and annotations of a data.json; RawDataError when it has another structure or lacks images."""
+    images, annotations = Images(), Annotations()
+    parts: dict[str, Images | Annotations] = {"images": images, "annotations": annotations}
     with open_json(uri) as cursor:
         for part in cursor.members():
             if part not in parts:
@@ -102,9 +102,9 @@ def read_hands(uri: str) -> HandTable:
                 raise RawDataError(f"{uri}: not InterHand2.6M's structure ({detail})") from None
     if not len(annotations.ids):
         raise RawDataError(f"{uri}: no annotations; the file is incomplete")
-    picture_rows = rows_of_ids(pictures.ids, annotations.image_ids)
-    if (picture_rows < 0).any():
-        orphan = annotations.ids[int(np.argmax(picture_rows < 0))]
+    image_rows = rows_of_ids(images.ids, annotations.image_ids)
+    if (image_rows < 0).any():
+        orphan = annotations.ids[int(np.argmax(image_rows < 0))]
         raise RawDataError(
             f"{uri}: annotation {orphan} names an image that is not listed; the file is incomplete, copy it again"
         )
@@ -115,7 +115,7 @@ def read_hands(uri: str) -> HandTable:
     second = np.r_[False, annotation_rows[1:] == annotation_rows[:-1]]
     first_is_left = np.array([kinds[0] == "left" for kinds in sides])[codes][annotation_rows]
     return HandTable(
-        pictures, annotations, annotation_rows, picture_rows.astype(np.int32), second | first_is_left, cursor.sha256
+        images, annotations, annotation_rows, image_rows.astype(np.int32), second | first_is_left, cursor.sha256
     )
 
 

@@ -1,4 +1,4 @@
-"""What the data sets with hand keypoints in the picture and nothing else have in common."""
+"""What the datasets with hand keypoints in the image and nothing else have in common."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.base import Array, Item, Picture, hand_sample, joint_order, spot_check
+from maskhand.adapters.base import Array, Image, Item, hand_sample, joint_order, spot_check
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import Side
 from maskhand.sample import HandSample, SampleError
@@ -20,7 +20,7 @@ def hand_in_2d(
     spec: DatasetSpec,
     item: Item,
     where: str,
-    picture: Picture,
+    image: Image,
     side: Side,
     points_px: Array,
     confidence: Array,
@@ -28,7 +28,7 @@ def hand_in_2d(
     occluded: Array | None = None,
     more_origin: Mapping[str, Any] | None = None,
 ) -> HandSample:
-    """A sample from (21, 2) pixels and (21,) confidence, in the data set's joint order.
+    """A sample from (21, 2) pixels and (21,) confidence, in the dataset's joint order.
 
     Joints with confidence 0 are not annotated; their pixels become 0, 0. For `where` see `numbers`; SampleError
     (`not_annotated`).
@@ -42,7 +42,7 @@ def hand_in_2d(
     return hand_sample(
         spec,
         item,
-        picture,
+        image,
         side=side,
         joints_2d_px=np.where(annotated[:, None], points_px[order], 0.0),
         joints_2d_conf=np.clip(confidence[order], 0.0, 1.0),
@@ -58,9 +58,9 @@ def key_of(split: str, name: str) -> str:
 
 
 def names_with_labels(folder: str) -> tuple[list[str], dict[str, int]]:
-    """Names without ending of the pictures and labels directly in a folder, sorted, and name -> bytes of each label.
+    """Names without ending of the images and labels directly in a folder, sorted, and name -> bytes of each label.
 
-    A picture without its label is named as well, and so is a label without its picture. The folder is listed once.
+    An image without its label is named as well, and so is a label without its image. The folder is listed once.
     """
     found = {uri.removeprefix(storage.join(folder, "")): size for uri, size in storage.list_sizes(folder).items()}
     files = [(*name.rpartition("."), size) for name, size in sorted(found.items()) if "/" not in name]
@@ -74,7 +74,7 @@ def label_files_digest(folder: str, labels: dict[str, int]) -> str:
     return hashlib.sha256(f"{text}\n{spot_check(_uris(folder, labels, 'json'))}".encode()).hexdigest()
 
 
-def pictures_digest(folder: str, names: Iterable[str]) -> str:
+def images_digest(folder: str, names: Iterable[str]) -> str:
     return spot_check(_uris(folder, names, "jpg"))
 
 
@@ -83,6 +83,6 @@ def _uris(folder: str, names: Iterable[str], ending: str) -> Sequence[str]:
 
 
 def side_of_suffix(name: str) -> Side | None:
-    """`..._l` and `..._r`, as names of pictures with one annotated hand end."""
+    """`..._l` and `..._r`, as names of images with one annotated hand end."""
     sides: dict[str, Side] = {"_l": "left", "_r": "right"}
     return sides.get(name[-2:])

@@ -1,4 +1,4 @@
-"""Pictures taken through a lens that bends straight lines: Brown's model, in OpenCV's order of coefficients."""
+"""Images taken through a lens that bends straight lines: Brown's model, in OpenCV's order of coefficients."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def distort(points: Array, lens: Array) -> Array:
 
 
 def project(points_cam_m: Array, K_px: Array, lens: Array) -> Array:
-    """(N, 3) in camera axes -> (N, 2) pixels of the picture as it was taken."""
+    """(N, 3) in camera axes -> (N, 2) pixels of the image as it was taken."""
     bent = distort(points_cam_m[:, :2] / points_cam_m[:, 2:], lens)
     return bent @ K_px[:2, :2].T + K_px[:2, 2]
 
 
-def local_pinhole(centre_cam_m: Array, K_px: Array, lens: Array) -> Camera:
-    """A pinhole without skew that agrees with the bent picture at one point, and around it to first order on each axis.
+def local_pinhole(center_cam_m: Array, K_px: Array, lens: Array) -> Camera:
+    """A pinhole without skew that agrees with the bent image at one point, and around it to first order on each axis.
 
-    A hand is small in such a picture, so that this camera holds for all of it within a pixel or two, while no pinhole
-    holds for the whole picture.
+    A hand is small in such an image, so that this camera holds for all of it within a pixel or two, while no pinhole
+    holds for the whole image.
     """
     step = 1e-4
-    x, y = centre_cam_m[:2] / centre_cam_m[2]
+    x, y = center_cam_m[:2] / center_cam_m[2]
     around = np.array([[x, y], [x + step, y], [x - step, y], [x, y + step], [x, y - step]])
     u, v = (distort(around, lens) @ K_px[:2, :2].T + K_px[:2, 2]).T
     fx, fy = (u[1] - u[2]) / (2 * step), (v[3] - v[4]) / (2 * step)

@@ -1,4 +1,4 @@
-"""Stored MANO parameters -> the one canonical form (`HandPose`): absolute axis-angle, metres, OpenCV camera."""
+"""Stored MANO parameters -> the one canonical form (`HandPose`): absolute axis-angle, meters, OpenCV camera."""
 
 from __future__ import annotations
 

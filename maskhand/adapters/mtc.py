@@ -23,7 +23,7 @@ from maskhand.adapters.base import (
     hand_sample,
     joint_order,
     numbers,
-    read_picture,
+    read_image,
     spot_check,
 )
 from maskhand.adapters.keypoints_2d import key_of
@@ -67,11 +67,11 @@ class MtcLayout:
         views, hands = visible_views(people.value, _PARTS[self.split], labels, wrong)
         del people
         check_unit(hands, self.spec, labels)
-        pictures = storage.join(labels.rpartition("/")[0], "hdImgs")
+        images = storage.join(labels.rpartition("/")[0], "hdImgs")
 
         def uri(position: int) -> str:
             view = views[position]
-            return storage.join(pictures, view.sequence, view.frame, f"00_{view.camera:02d}_{view.frame}.jpg")
+            return storage.join(images, view.sequence, view.frame, f"00_{view.camera:02d}_{view.frame}.jpg")
 
         def key(position: int) -> str:
             view = views[position]
@@ -106,15 +106,15 @@ class MtcLayout:
         lens = numbers(where, "distCoef", np.ravel(field(where, camera, "distCoef")), (5,))
         stored = numbers(in_labels, "landmarks", item.annotation["landmarks"], (63,)).reshape(21, 3)
         joints = stored[joint_order(self.spec)] @ rotation.T + translation
-        joints = joints * axes_to_opencv(self.spec) * self.spec.metres_per_unit
+        joints = joints * axes_to_opencv(self.spec) * self.spec.meters_per_unit
         if (joints[:, 2] <= 0).any():
             raise SampleError("behind_camera", f"{where}: joints lie behind the camera; do the files belong together?")
         joints_2d = project(joints, K, lens)
-        picture = read_picture(key, item.image_uri)
+        image = read_image(key, item.image_uri)
         return hand_sample(
             self.spec,
             item,
-            picture,
+            image,
             side=side,
             # The published matrix leaves out the lens and misses hands near the border by tens of pixels.
             camera=local_pinhole(joints.mean(axis=0), K, lens),

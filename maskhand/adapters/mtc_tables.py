@@ -27,7 +27,7 @@ _MEASURED = 100
 
 @dataclass(frozen=True)
 class View:
-    """One hand of one person in one camera's picture."""
+    """One hand of one person in one camera's image."""
 
     sequence: str
     frame: str
@@ -57,7 +57,7 @@ def checked_hands(text: str, name: str) -> frozenset[tuple[str, str, Side]]:
 def visible_views(
     people: Any, part: str, uri: str, wrong: frozenset[tuple[str, str, Side]]
 ) -> tuple[Sequence[View], Rows]:
-    """Views by the makers' rule (all joints in the picture, none hidden, no overlap), and (63,) landmarks per hand."""
+    """Views by the makers' rule (all joints in the image, none hidden, no overlap), and (63,) landmarks per hand."""
     if not isinstance(people, dict) or not isinstance(people.get(part), list):
         raise RawDataError(f"{uri}: expected a dictionary with the lists training_data and testing_data")
     landmarks, owners = Rows((63,)), Words()
@@ -105,7 +105,7 @@ def check_unit(landmarks: Rows, spec: DatasetSpec, uri: str) -> None:
     if not hands:
         return
     parents, children = np.array(BONES).T
-    joints = 100 * spec.metres_per_unit * np.stack(hands)
+    joints = 100 * spec.meters_per_unit * np.stack(hands)
     found = np.median(np.linalg.norm(joints[:, children] - joints[:, parents], axis=2).sum(axis=1))
     low, high = _PLAUSIBLE_CM
     if not low <= found <= high:

@@ -21,7 +21,7 @@ from maskhand.adapters.base import (
     combined_digest,
     hand_sample,
     numbers,
-    read_picture,
+    read_image,
     spot_check,
 )
 from maskhand.adapters.keypoints_2d import key_of
@@ -67,9 +67,9 @@ class PhotosLayout:
         if not isinstance(hand, dict) or hand.get("side") not in ("right", "left"):
             raise SampleError("bad_side", f"{where}: found {hand!r}, expected a hand whose side is right or left")
         box = numbers(where, "box_xyxy_px", hand.get("box_xyxy_px"), (4,))
-        picture = read_picture(item.key, item.image_uri)
+        image = read_image(item.key, item.image_uri)
         score = {name: hand[name] for name in ("score",) if name in hand}
-        return hand_sample(self.spec, item, picture, side=hand["side"], box_xyxy_px=box, more_origin=score)
+        return hand_sample(self.spec, item, image, side=hand["side"], box_xyxy_px=box, more_origin=score)
 
     def _text(self) -> bytes:
         try:

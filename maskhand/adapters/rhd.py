@@ -1,4 +1,4 @@
-"""RHD's published layout (Rendered Hand Pose v2): one pickle of annotations per split, two hands in every picture.
+"""RHD's published layout (Rendered Hand Pose v2): one pickle of annotations per split, two hands in every image.
 
 Facts: FORMATS section 6; lmb-freiburg/hand3d README.md, create_binary_db.py, data/BinaryDbReader.py, utils/general.py.
 """
@@ -20,7 +20,7 @@ from maskhand.adapters.base import (
     hand_sample,
     joint_order,
     numbers,
-    read_picture,
+    read_image,
     spot_check,
 )
 from maskhand.adapters.label_files import field
@@ -70,22 +70,20 @@ class RhdLayout:
         uv_vis = numbers(where, "uv_vis", field(where, fields, "uv_vis"), (42, 3))[own][order]
         visible = uv_vis[:, 2] > 0
         if not visible.any():
-            raise SampleError(
-                "not_visible", f"{where}: by uv_vis no joint of the {side} hand can be seen in the picture"
-            )
+            raise SampleError("not_visible", f"{where}: by uv_vis no joint of the {side} hand can be seen in the image")
         xyz = numbers(where, "xyz", field(where, fields, "xyz"), (42, 3))[own][order]
-        picture = read_picture(key, item.image_uri)
+        image = read_image(key, item.image_uri)
         return hand_sample(
             self.spec,
             item,
-            picture,
+            image,
             side=side,
             # Hidden joints are as exact as visible ones, so the box holds the whole hand.
             box_xyxy_px=box_around(uv_vis[:, :2]),
             camera=Camera(numbers(where, "K", field(where, fields, "K"), (3, 3))),
             joints_2d_px=uv_vis[:, :2],
             joints_2d_conf=visible,
-            joints_cam_m=xyz * axes_to_opencv(self.spec) * self.spec.metres_per_unit,
+            joints_cam_m=xyz * axes_to_opencv(self.spec) * self.spec.meters_per_unit,
         )
 
     def _annotation_uri(self) -> str:
@@ -96,8 +94,8 @@ class RhdLayout:
 
 
 def _annotations(file: SplitFile) -> Mapping[int, Any]:
-    """Picture's number -> fields."""
+    """Image's number -> fields."""
     value = file.value
     if not isinstance(value, dict) or not value or not all(isinstance(name, int) for name in value):
-        raise RawDataError(f"{file.uri}: expected a dictionary from picture number to annotation")
+        raise RawDataError(f"{file.uri}: expected a dictionary from image number to annotation")
     return value

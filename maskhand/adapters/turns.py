@@ -1,7 +1,7 @@
 """Rotations of one hand at a time as unit quaternions (x, y, z, w) of plain numbers.
 
 A hand has one rotation to convert. Libraries for arrays of rotations spend a tenth of a millisecond on each such call,
-as much as reading its picture takes; their results are these.
+as much as reading its image takes; their results are these.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def vector_of_turn(turn: Turn) -> tuple[float, float, float]:
 
 
 def turn_of_matrix(matrix: np.ndarray) -> Turn:
-    """Of the rotation nearest to a (3, 3) matrix. A data set has few cameras, so each is converted once."""
+    """Of the rotation nearest to a (3, 3) matrix. A dataset has few cameras, so each is converted once."""
     return _turn_of_matrix(np.asarray(matrix, np.float64).tobytes())
 
 

@@ -1,4 +1,4 @@
-"""YAML files of data sets: plain values only, and the tuples that Python programs leave behind in them."""
+"""YAML files of datasets: plain values only, and the tuples that Python programs leave behind in them."""
 
 from __future__ import annotations
 

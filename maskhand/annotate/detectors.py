@@ -1,6 +1,6 @@
 """What a 2D keypoint detector promises, and how to get one by name.
 
-A detector is given pictures and one hand box per picture, always in the picture's own pixels and never mirrored: a left
+A detector is given images and one hand box per image, always in the image's own pixels and never mirrored: a left
 hand is shown to it as a left hand. It may be told which side each hand is; it must work without. What it returns is in
 OpenPose-21 order (`maskhand.conventions.OPENPOSE_21`).
 
@@ -28,7 +28,7 @@ class Detections:
     """The keypoints of N hands."""
 
     keypoints_px: Array
-    """(N, 21, 2) float32, OpenPose order, pixels of the picture (centre of the top-left pixel = 0, 0)."""
+    """(N, 21, 2) float32, OpenPose order, pixels of the image (center of the top-left pixel = 0, 0)."""
     confidence: Array
     """(N, 21) float32 in 0..1; 0 = not found."""
     presence: Array
@@ -36,10 +36,10 @@ class Detections:
     right_probability: Array
     """(N,) float32 in 0..1, how much it looks like a right hand; 0.5 where the detector cannot say."""
     z_px: Array | None = None
-    """(N, 21) float32, depth behind the wrist in pixels of the picture, as large as in x and y; None where the detector
+    """(N, 21) float32, depth behind the wrist in pixels of the image, as large as in x and y; None where the detector
     sees two dimensions only."""
     world_m: Array | None = None
-    """(N, 21, 3) float32, metres, axes of the picture (x right, y down, z away from the camera), origin anywhere; None
+    """(N, 21, 3) float32, meters, axes of the image (x right, y down, z away from the camera), origin anywhere; None
     where the detector sees two dimensions only."""
 
     def __len__(self) -> int:
@@ -99,24 +99,24 @@ class KeypointDetector(Protocol):
     def detect(
         self, images: Sequence[Array], boxes_xyxy_px: Array, sides: Sequence[Side | None] | None = None
     ) -> Detections:
-        """Keypoints of one hand per picture.
+        """Keypoints of one hand per image.
 
-        images: N pictures (H, W, 3) uint8 RGB, any sizes; boxes_xyxy_px: (N, 4) pixels; sides: what is known about each
+        images: N images (H, W, 3) uint8 RGB, any sizes; boxes_xyxy_px: (N, 4) pixels; sides: what is known about each
         hand, or None. Raises ValueError when the shapes do not fit.
         """
         ...
 
 
 def check_inputs(images: Sequence[Array], boxes_xyxy_px: Array, sides: Sequence[Side | None] | None) -> None:
-    """Raise ValueError, naming what does not fit, unless there is one box (and side) per picture."""
+    """Raise ValueError, naming what does not fit, unless there is one box (and side) per image."""
     boxes = np.asarray(boxes_xyxy_px)
     if boxes.shape != (len(images), 4):
-        raise ValueError(f"boxes_xyxy_px has shape {boxes.shape}, expected ({len(images)}, 4): one box per picture")
+        raise ValueError(f"boxes_xyxy_px has shape {boxes.shape}, expected ({len(images)}, 4): one box per image")
     if sides is not None and len(sides) != len(images):
-        raise ValueError(f"sides has {len(sides)} entries, expected {len(images)}: one per picture")
+        raise ValueError(f"sides has {len(sides)} entries, expected {len(images)}: one per image")
     for k, image in enumerate(images):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"picture {k} is {image.dtype} of shape {image.shape}, expected uint8 (H, W, 3) RGB")
+            raise ValueError(f"image {k} is {image.dtype} of shape {image.shape}, expected uint8 (H, W, 3) RGB")
     bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] - boxes[:, :2] < 2).any(axis=1)
     if bad.any():
         k = int(np.flatnonzero(bad)[0])

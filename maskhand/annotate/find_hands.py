@@ -1,4 +1,4 @@
-"""The hands of photos that nobody labelled: a box and a side each, for `adapters.photos`.
+"""The hands of photos that nobody labeled: a box and a side each, for `adapters.photos`.
 
 Only hands that can be told are listed: keypoints that were seen, and no doubt about the side. A hand of the wrong side
 would become a target in the mirror, which every fit meets.
@@ -47,7 +47,7 @@ class FindHands:
 
     def _hands_of(self, name: str) -> PhotoHands:
         data = np.frombuffer(storage.read_bytes(storage.join(self.folder, name)), np.uint8)
-        # as `pictures.decode_rgb` shows it to detectors: boxes are in stored pixels
+        # as `images.decode_rgb` shows it to detectors: boxes are in stored pixels
         image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
         if image is None:
             return PhotoHands(name, None, 0)

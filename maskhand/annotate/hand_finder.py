@@ -1,10 +1,10 @@
 """Find the hands of a full photo: palm detection (Apache-2.0 SSD, 2 MB) at several scales, each palm verified.
 
-Palms are searched in the whole picture and in overlapping half-size tiles. A palm gives position, size and rotation;
+Palms are searched in the whole image and in overlapping half-size tiles. A palm gives position, size and rotation;
 from there the landmark model looks, moves to what it saw, and looks again until two looks agree. What is not a hand
 fails: its presence is low or the looks wander. The side comes from the landmark model.
 
-When no palm is found, the picture may already be the crop of a hand (FreiHAND's are), and last come smaller tiles.
+When no palm is found, the image may already be the crop of a hand (FreiHAND's are), and last come smaller tiles.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PALM_KEYPOINTS = 7
 PALM_WRIST, PALM_MIDDLE = 0, 2
 PALM_SCORE = 0.5
 HAND_FROM_PALM = 2.6
-"""Side of the region around the hand in palm sides; its centre lies half a palm towards the fingers (MediaPipe)."""
+"""Side of the region around the hand in palm sides; its center lies half a palm towards the fingers (MediaPipe)."""
 HAND_SHIFT = 0.5
 HAND_SCORE = 0.6
 AGREEMENT = 0.25
@@ -47,11 +47,11 @@ AGREEMENT = 0.25
 SETTLED, MAX_LOOKS = 0.06, 4
 """Looks end when two disagree by less than this, or after this many."""
 CENTRAL_BOXES = (0.5, 0.75)
-"""Shares of the picture taken as the hand's box when no palm was found."""
+"""Shares of the image taken as the hand's box when no palm was found."""
 CENTRAL_QUALITY = 0.25
 """Quality of `litert` above which that was a hand: 7 of 8 FreiHAND crops reach it, no full photo passed 0.16."""
 LONGEST_PX = 4096
-"""A longer picture is searched in a copy of this length; the palm model sees less than that."""
+"""A longer image is searched in a copy of this length; the palm model sees less than that."""
 MIN_HAND_PX = 24
 SAME_PALM, SAME_HAND = 0.6, 0.4
 """Overlaps (intersection over union) above which two finds are one."""
@@ -65,7 +65,7 @@ hand's own side; a fist is half an open hand long, and what lies before a person
 
 @dataclass(frozen=True)
 class Palm:
-    """A palm in the picture's pixels."""
+    """A palm in the image's pixels."""
 
     box_xyxy_px: Array
     angle_rad: float
@@ -87,7 +87,7 @@ class PalmNet:
         self._anchors = anchors()
 
     def palms(self, image: Array, center_px: Array, side_px: float) -> list[Palm]:
-        """Palms in the square of that side; parts of it outside the picture are black."""
+        """Palms in the square of that side; parts of it outside the image are black."""
         region_from_image = square_affine(center_px, side_px, 0.0, PALM_INPUT_PX)
         region = cv2.warpAffine(image, region_from_image, (PALM_INPUT_PX, PALM_INPUT_PX))
         self._net.set_tensor(self._input, region[None].astype(np.float32) / np.float32(255))
@@ -118,7 +118,7 @@ class HandFinder:
         self._landmark_net = self._hand.net
 
     def find(self, image: Array, max_hands: int = 10) -> list[HandBox]:
-        """The hands of a picture (H, W, 3) uint8 RGB, best first; empty when there is none."""
+        """The hands of an image (H, W, 3) uint8 RGB, best first; empty when there is none."""
         if (factor := LONGEST_PX / max(image.shape[:2])) < 1:
             smaller = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
             return [_enlarged(hand, factor) for hand in self.find(smaller, max_hands)]
@@ -126,7 +126,7 @@ class HandFinder:
         return hands[:max_hands]
 
     def _from_palms(self, image: Array, divisions: Sequence[int]) -> list[HandBox]:
-        """Hands at palms found in tiles whose side is the picture's longer side over each of the divisions."""
+        """Hands at palms found in tiles whose side is the image's longer side over each of the divisions."""
         height, width = image.shape[:2]
         palms: list[Palm] = []
         for division in divisions:
@@ -139,7 +139,7 @@ class HandFinder:
         return self._verified(image, _distinct_palms(palms))
 
     def _from_central_box(self, image: Array) -> list[HandBox]:
-        """The one hand of a picture that is a crop around it."""
+        """The one hand of an image that is a crop around it."""
         size = np.array(image.shape[1::-1], np.float64)
         for share in CENTRAL_BOXES:
             box = np.concatenate([size * (1 - share), size * (1 + share)]) / 2
@@ -211,7 +211,7 @@ def _is_same_or_part(hand: HandBox, better: HandBox) -> bool:
 
 
 def anchors() -> Array:
-    """(2016, 2) centres of the SSD anchors in shares of the region, in the order of the model's outputs."""
+    """(2016, 2) centers of the SSD anchors in shares of the region, in the order of the model's outputs."""
     centers = []
     for cells, repeats in GRIDS:
         line = (np.arange(cells) + 0.5) / cells
@@ -221,7 +221,7 @@ def anchors() -> Array:
 
 
 def _tile_centers(width: int, height: int, side: float) -> Iterator[Array]:
-    """Centres of squares of that side that cover the picture, neighbours overlapping by half or more."""
+    """Centers of squares of that side that cover the image, neighbors overlapping by half or more."""
     axes = []
     for length in (width, height):
         if side >= length:
@@ -235,7 +235,7 @@ def _tile_centers(width: int, height: int, side: float) -> Iterator[Array]:
 
 
 def _enlarged(hand: HandBox, factor: float) -> HandBox:
-    """A hand of the shrunk picture in pixels of the picture."""
+    """A hand of the shrunk image in pixels of the image."""
     seen, scale = hand.detection, np.float32(factor)
     assert seen.z_px is not None
     detection = replace(seen, keypoints_px=(seen.keypoints_px + 0.5) / scale - 0.5, z_px=seen.z_px / scale)
@@ -243,7 +243,7 @@ def _enlarged(hand: HandBox, factor: float) -> HandBox:
 
 
 def _scaled(palm: Palm, factor: float) -> Palm:
-    """A palm of the shrunk picture in pixels of the picture."""
+    """A palm of the shrunk image in pixels of the image."""
     return Palm((palm.box_xyxy_px + 0.5) / factor - 0.5, palm.angle_rad, palm.score)
 
 

@@ -1,6 +1,6 @@
 """2D keypoints of every hand of a shard set, as the sidecar part `keypoints.<detector>`.
 
-The detector sees the picture as it is stored and the hand's annotated box and side; nothing is mirrored, so the
+The detector sees the image as it is stored and the hand's annotated box and side; nothing is mirrored, so the
 keypoints of a left hand are where a left hand's joints are. Mirroring happens once, when batches are made.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from maskhand.annotate.detectors import KeypointDetector, load_detector
-from maskhand.annotate.pictures import decode_rgb
+from maskhand.annotate.images import decode_rgb
 from maskhand.sample import SampleError
 from maskhand.shards.layout import keypoint_part
 from maskhand.shards.manifest import Manifest
@@ -28,7 +28,7 @@ from maskhand.shards.sidecar import Annotator, build_sidecar
 _AT_ONCE = 16
 """Hands that a detector is given together."""
 _DECODERS = 4
-"""Threads that decode pictures meanwhile: one hand a millisecond, as a GPU detects, is more than one can decode."""
+"""Threads that decode images meanwhile: one hand a millisecond, as a GPU detects, is more than one can decode."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class AnnotateKeypoints:
         detector = _detector(self.detector, self.assets)
         answers: list[dict[str, np.ndarray] | SampleError] = []
         with ThreadPoolExecutor(_DECODERS) as pool:
-            pictures = in_order(pool, _picture, samples, ahead=2 * _AT_ONCE)
+            images = in_order(pool, _image, samples, ahead=2 * _AT_ONCE)
             for start in range(0, len(samples), _AT_ONCE):
                 rows = samples[start : start + _AT_ONCE]
-                answers += _answers(detector, rows, list(itertools.islice(pictures, len(rows))))
+                answers += _answers(detector, rows, list(itertools.islice(images, len(rows))))
         return answers
 
 
-def _picture(row: ShardSample) -> np.ndarray | SampleError:
+def _image(row: ShardSample) -> np.ndarray | SampleError:
     try:
         return decode_rgb(row.sample)
     except SampleError as error:
@@ -58,18 +58,18 @@ def _picture(row: ShardSample) -> np.ndarray | SampleError:
 
 
 def _answers(
-    detector: KeypointDetector, rows: Sequence[ShardSample], pictures: Sequence[np.ndarray | SampleError]
+    detector: KeypointDetector, rows: Sequence[ShardSample], images: Sequence[np.ndarray | SampleError]
 ) -> Iterator[dict[str, np.ndarray] | SampleError]:
-    readable = [(row.sample, p) for row, p in zip(rows, pictures, strict=True) if not isinstance(p, SampleError)]
+    readable = [(row.sample, p) for row, p in zip(rows, images, strict=True) if not isinstance(p, SampleError)]
     found = detector.detect(
-        [picture for _, picture in readable],
+        [image for _, image in readable],
         np.array([sample.box_xyxy_px for sample, _ in readable]).reshape(-1, 4),
         [sample.side for sample, _ in readable],
     )
     fields, rows_seen = found.arrays(), itertools.count()
-    for picture in pictures:
-        if isinstance(picture, SampleError):
-            yield picture
+    for image in images:
+        if isinstance(image, SampleError):
+            yield image
         else:
             hand = next(rows_seen)
             yield {name: values[hand] for name, values in fields.items()}

@@ -1,8 +1,8 @@
 """The embedded keypoint detector: the open hand landmark model (Apache-2.0, 5 MB) on LiteRT, made robust to rotation.
 
-The model wants one roughly upright hand in a square picture; a box alone does not say which way up the hand is. So a
+The model wants one roughly upright hand in a square image; a box alone does not say which way up the hand is. So a
 hand is looked at in pairs: a first look at an assumed rotation tells where wrist and middle knuckle are, a second look
-is turned upright by them and re-centred. Both looks must agree, fill the box they were asked about and show the side
+is turned upright by them and re-centerd. Both looks must agree, fill the box they were asked about and show the side
 that is known; if they do, two runs are enough, else the next assumed rotation is tried and the best pair wins.
 
 Measured (error as a share of the joints' longer side, misses count): PCK@.1/.2 = .75/.91 with 5.7 runs on 72 real hands
@@ -46,14 +46,14 @@ REVISION = "2"
 
 @dataclass(frozen=True)
 class Look:
-    """What the model said about one crop. Axes of the picture: x right, y down, z away from the camera."""
+    """What the model said about one crop. Axes of the image: x right, y down, z away from the camera."""
 
     keypoints_px: Array
-    """(21, 2) float64, pixels of the picture."""
+    """(21, 2) float64, pixels of the image."""
     z_px: Array
-    """(21,) depth behind the wrist in pixels of the picture."""
+    """(21,) depth behind the wrist in pixels of the image."""
     world_m: Array
-    """(21, 3) metres, from the hand's middle."""
+    """(21, 3) meters, from the hand's middle."""
     presence: float
     right_probability: float
 
@@ -69,7 +69,7 @@ class Pair:
 
 
 class LandmarkNet:
-    """The landmark model: a square region of a picture, at any rotation, to 21 points."""
+    """The landmark model: a square region of an image, at any rotation, to 21 points."""
 
     def __init__(self, model: Path, threads: int = 1) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -192,13 +192,13 @@ def box_overlap(a_xyxy: Array, b_xyxy: Array) -> float:
 
 
 def upright_angle(keypoints_px: Array) -> float:
-    """How far (radians, clockwise in the picture) the hand is turned from fingers-up, by wrist and middle knuckle."""
+    """How far (radians, clockwise in the image) the hand is turned from fingers-up, by wrist and middle knuckle."""
     x, y = keypoints_px[MIDDLE_MCP] - keypoints_px[WRIST]
     return math.atan2(y, x) + math.pi / 2
 
 
 def turned_extent(points_px: Array, angle_rad: float) -> tuple[Array, float]:
-    """Centre (2,) and longer side of the tight box of the points whose axes are turned by `angle_rad`."""
+    """Center (2,) and longer side of the tight box of the points whose axes are turned by `angle_rad`."""
     c, s = math.cos(angle_rad), math.sin(angle_rad)
     upright_from_image = np.array([[c, s], [-s, c]])
     box = points_box(points_px @ upright_from_image.T)
@@ -206,7 +206,7 @@ def turned_extent(points_px: Array, angle_rad: float) -> tuple[Array, float]:
 
 
 def square_affine(center_px: Array, side_px: float, angle_rad: float, out_px: int) -> Array:
-    """(2, 3) affine: picture -> square crop of `out_px`, the picture's square being turned clockwise by `angle_rad`."""
+    """(2, 3) affine: image -> square crop of `out_px`, the image's square being turned clockwise by `angle_rad`."""
     scale = out_px / side_px
     c, s = math.cos(angle_rad) * scale, math.sin(angle_rad) * scale
     linear = np.array([[c, s], [-s, c]])
@@ -214,7 +214,7 @@ def square_affine(center_px: Array, side_px: float, angle_rad: float, out_px: in
 
 
 def square_crop(image: Array, center_px: Array, side_px: float, angle_rad: float, out_px: int) -> Array:
-    """(out_px, out_px, 3) crop of that square, black outside the picture; a large square is shrunk by areas first."""
+    """(out_px, out_px, 3) crop of that square, black outside the image; a large square is shrunk by areas first."""
     crop_from_image = square_affine(center_px, side_px, angle_rad, out_px)
     shrink = min(1.0, 2 * out_px / side_px)
     if shrink < 1:
@@ -238,6 +238,6 @@ def _on_grid(edge: int, shrink: float) -> int:
 
 
 def _after_resize(crop_from_image: Array, factor: float) -> Array:
-    """The same crop taken from the picture resized by `factor` (cv2's pixel centres: x' = (x + 1/2) f - 1/2)."""
+    """The same crop taken from the image resized by `factor` (cv2's pixel centers: x' = (x + 1/2) f - 1/2)."""
     image_from_small = np.array([[1 / factor, 0, 0.5 / factor - 0.5], [0, 1 / factor, 0.5 / factor - 0.5], [0, 0, 1]])
     return crop_from_image @ image_from_small

@@ -1,7 +1,7 @@
 """MANO targets of every hand of a shard set, as the sidecar part `mano`: annotated ones converted, others fitted.
 
 Canonical form: right-hand parameters (a left hand is stored as the right hand in the mirror: axis-angle (x, -y, -z),
-translation (-x, y, z), with `mirrored` set), absolute axis-angle (flat hand = 0), metres, OpenCV camera axes.
+translation (-x, y, z), with `mirrored` set), absolute axis-angle (flat hand = 0), meters, OpenCV camera axes.
 
 Annotated parameters are posed with the hand model in use and their 21 joints, with the fingertip vertices of the data
 set's card, are compared with the annotated joints. Hands without parameters, or with parameters too far off, are fitted
@@ -37,8 +37,8 @@ Array = np.ndarray
 Entry = dict[str, Array] | SampleError
 
 MAX_RESIDUAL_MM = 10.0
-"""Default limit of the mean joint distance. Data sets whose joints were made with MANO stay below 1; fits to
-independent joints (InterHand2.6M) are a few millimetres off where they are good and up to 42 where they are not."""
+"""Default limit of the mean joint distance. Datasets whose joints were made with MANO stay below 1; fits to
+independent joints (InterHand2.6M) are a few millimeters off where they are good and up to 42 where they are not."""
 VERSION = "6"
 
 

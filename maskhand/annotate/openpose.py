@@ -33,18 +33,18 @@ MIN_CONFIDENCE = 0.05
 REVISION = "1"
 AT_ONCE = {"cuda": 16}
 """Looks that the network takes together, by kind of device, else one. Sixteen keep a GPU busy, and their enlarged maps
-are 190 MB; a CPU gains nothing by them, and alone a hand's last digits do not depend on its neighbours."""
+are 190 MB; a CPU gains nothing by them, and alone a hand's last digits do not depend on its neighbors."""
 
 
 @dataclass(frozen=True)
 class _Look:
-    """A square of a picture, possibly mirrored."""
+    """A square of an image, possibly mirrored."""
 
     hand: int
-    """Row of the picture."""
+    """Row of the image."""
     mirror: bool
     affine: Array
-    """(2, 3): picture -> crop."""
+    """(2, 3): image -> crop."""
 
 
 class OpenPoseHand:
@@ -93,7 +93,7 @@ class OpenPoseHand:
         ends = np.cumsum(np.bincount([look.hand for look in looks], minlength=len(images)))
         rows = [slice(start, end) for start, end in zip(ends - np.diff(ends, prepend=0), ends, strict=True)]
         best = [row.start + int(means[row].argmax()) for row in rows]
-        keypoints = [_in_picture(peaks[k], looks[k].affine) for k in best]
+        keypoints = [_in_image(peaks[k], looks[k].affine) for k in best]
         right = [0.5 if side is not None else _right_share(means[row]) for side, row in zip(known, rows, strict=True)]
         return Detections(
             np.asarray(keypoints, np.float32).reshape(-1, NUM_JOINTS, 2),
@@ -142,9 +142,9 @@ def find_peaks(heat: Tensor, size_px: int) -> tuple[Array, Array]:
     """Highest point of each heat map.
 
     heat: (N, K, h, w); size_px: side of the square the maps cover. Returns (N, K, 2) x, y in the square's pixels,
-    refined below a pixel by a parabola through the neighbours, and (N, K) confidence in 0..1, 0 for no peak.
+    refined below a pixel by a parabola through the neighbors, and (N, K) confidence in 0..1, 0 for no peak.
     """
-    # Half-pixel centres on both sides: map cell i covers pixels 8 i .. 8 i + 7.
+    # Half-pixel centers on both sides: map cell i covers pixels 8 i .. 8 i + 7.
     large = functional.interpolate(heat.float(), size=(size_px, size_px), mode="bicubic", align_corners=False)
     height, place = large.flatten(2).max(dim=2)
     x, y = place % size_px, place.div(size_px, rounding_mode="floor")
@@ -154,9 +154,9 @@ def find_peaks(heat: Tensor, size_px: int) -> tuple[Array, Array]:
 
 
 def _refine(maps: Tensor, x: Tensor, y: Tensor, step: int) -> Tensor:
-    """Position of the vertex of the parabola through a peak and its two neighbours along one axis, float64.
+    """Position of the vertex of the parabola through a peak and its two neighbors along one axis, float64.
 
-    maps (N, K, S, S); x, y (N, K); step: places from one neighbour to the next, 1 along x and S along y.
+    maps (N, K, S, S); x, y (N, K); step: places from one neighbor to the next, 1 along x and S along y.
     """
     last, size = maps.shape[3] - 1, maps.shape[3]
     own, other, other_step = (x, y, size) if step == 1 else (y, x, 1)
@@ -168,14 +168,14 @@ def _refine(maps: Tensor, x: Tensor, y: Tensor, step: int) -> Tensor:
     return torch.where(shift.abs() <= 1, position + shift, own).double()
 
 
-def _in_picture(peaks: Array, affine: Array) -> Array:
-    """(21, 2) pixels of a crop -> of its picture; affine (2, 3): picture -> crop."""
+def _in_image(peaks: Array, affine: Array) -> Array:
+    """(21, 2) pixels of a crop -> of its image; affine (2, 3): image -> crop."""
     back = cv2.invertAffineTransform(affine)
     return peaks @ back[:, :2].T + back[:, 2]
 
 
 def _affine(center_px: Array, side_px: float, mirror: bool, out_px: int) -> Array:
-    """(2, 3): picture -> square crop; a mirrored one has its x axis turned round."""
+    """(2, 3): image -> square crop; a mirrored one has its x axis turned round."""
     scale = out_px / side_px
     linear = np.diag([-scale if mirror else scale, scale])
     return np.hstack([linear, ((out_px - 1) / 2 - linear @ center_px)[:, None]])

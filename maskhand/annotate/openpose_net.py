@@ -1,7 +1,7 @@
 """OpenPose's hand network in torch: a convolutional pose machine on a VGG-19 trunk (Simon et al., CVPR 2017).
 
 Layers carry the names of the published Caffe model (`conv1_1` ... `Mconv7_stage6`), so that weights converted from it
-load by name. Picture (N, 3, H, W) in, 22 heat maps (N, 22, H/8, W/8) out: the 21 keypoints and the background.
+load by name. Image (N, 3, H, W) in, 22 heat maps (N, 22, H/8, W/8) out: the 21 keypoints and the background.
 """
 
 from __future__ import annotations

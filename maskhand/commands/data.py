@@ -26,16 +26,16 @@ app.add_typer(annotate_app, name="annotate")
 def synth(
     hands: Annotated[int, typer.Option(help="Training hands.", min=1)] = 2000,
     evaluation_hands: Annotated[int, typer.Option(help="Evaluation hands.", min=1)] = 200,
-    mocap_poses: Annotated[int, typer.Option(help="Poses without pictures.", min=1)] = 20000,
+    mocap_poses: Annotated[int, typer.Option(help="Poses without images.", min=1)] = 20000,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Render a synthetic data set in FreiHAND's official layout into WORKSPACE/raw/freihand_synth."""
+    """Render a synthetic dataset in FreiHAND's official layout into WORKSPACE/raw/freihand_synth."""
     from maskhand.steps import synthetic
 
     with shown_progress("render hands") as progress:
-        receipt = synthetic.synthesise(
+        receipt = synthetic.synthesize(
             current_workspace(), hands, evaluation_hands, mocap_poses, seed, progress, rebuild
         )
     say(receipt)
@@ -66,7 +66,7 @@ def find(
     )
 )
 def shard(
-    name: Annotated[str, typer.Argument(help="A data set of the catalogue: a folder in datasets/.")],
+    name: Annotated[str, typer.Argument(help="A dataset of the catalog: a folder in datasets/.")],
     raw: Annotated[
         str | None,
         typer.Option(
@@ -124,7 +124,7 @@ def annotate_keypoints(
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Detect 2D keypoints in every picture of shard sets."""
+    """Detect 2D keypoints in every image of shard sets."""
     from maskhand.cluster.session import ray_session
     from maskhand.steps import data
 
@@ -151,7 +151,7 @@ def annotate_mano(
     ] = None,
     source: Annotated[
         Literal["labels", "keypoints"],
-        typer.Option("--from", help="The set's labels, or fits to the detected keypoints of pictures without labels."),
+        typer.Option("--from", help="The set's labels, or fits to the detected keypoints of images without labels."),
     ] = "labels",
     detector: Annotated[str, typer.Option(help="Whose keypoints, for --from keypoints.")] = "litert-hand",
     rebuild: RebuildOption = False,
@@ -174,7 +174,7 @@ def annotate_mano(
 
 @app.command(epilog=examples("alphabet", "alphabet --per-letter 50 --seed 7 --rebuild"))
 def alphabet(
-    per_letter: Annotated[int, typer.Option(help="Pictures of each letter.", min=5)] = 20,
+    per_letter: Annotated[int, typer.Option(help="Images of each letter.", min=5)] = 20,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,

@@ -116,7 +116,7 @@ def predict(
 )
 def generate(
     text: Annotated[str, typer.Argument(help="What the hands are to show.")],
-    out: Annotated[Path, typer.Option(help="Folder for meshes, picture and JSON.")],
+    out: Annotated[Path, typer.Option(help="Folder for meshes, image and JSON.")],
     model: Annotated[
         str, typer.Option(help="An exported folder of a model that reads text, or models:/NAME@ALIAS.")
     ] = "models:/maskhand-text@challenger",
@@ -124,7 +124,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Same seed, same hands.")] = 0,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Hands from a text: meshes (.obj, .glb), a picture of them and a JSON with MANO parameters."""
+    """Hands from a text: meshes (.obj, .glb), an image of them and a JSON with MANO parameters."""
     from maskhand.steps import hands as step
 
     for path in step.generate(current_workspace(), text, out, model, count, seed):

@@ -22,7 +22,7 @@ app = typer.Typer()
 def quickstart(
     hands: Annotated[int, typer.Option(help="Synthetic training hands.", min=8)] = 2000,
     evaluation_hands: Annotated[int, typer.Option(help="Synthetic evaluation hands.", min=8)] = 200,
-    mocap_poses: Annotated[int, typer.Option(help="Poses without pictures, for the tokenizer.", min=1)] = 20000,
+    mocap_poses: Annotated[int, typer.Option(help="Poses without images, for the tokenizer.", min=1)] = 20000,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic data.")] = 0,
     recipe: RecipeOption = "tiny",
     set_: SetOption = [],  # noqa: B006

@@ -16,7 +16,7 @@ def assets(
     fetch: Annotated[bool, typer.Option("--fetch", help="Fetch what may be fetched, with checksums.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """What is there, what is missing, what each file is for, its licence and where to get it."""
+    """What is there, what is missing, what each file is for, its license and where to get it."""
     from maskhand.assets import list_assets
     from maskhand.fetched_models import hand_models
     from maskhand.progress import print_table
@@ -25,10 +25,10 @@ def assets(
     if fetch:
         hand_models(folder)
     rows = [
-        ("ok" if a.present else "missing", a.name, a.purpose, a.licence, a.where if a.present else a.how_to_get)
+        ("ok" if a.present else "missing", a.name, a.purpose, a.license, a.where if a.present else a.how_to_get)
         for a in list_assets(folder)
     ]
-    print_table("assets", ("", "asset", "what it is for", "licence", "where / how to get it"), rows)
+    print_table("assets", ("", "asset", "what it is for", "license", "where / how to get it"), rows)
 
 
 @app.command(epilog=examples("doctor", "doctor -w /data/maskhand"))

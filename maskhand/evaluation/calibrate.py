@@ -49,7 +49,7 @@ _RIDGE = 1.0
 
 
 class Reported(Protocol):
-    """Hands of B pictures as right hands, metres, in any frame: a `HandPrediction`, or the hand layer's mesh."""
+    """Hands of B images as right hands, meters, in any frame: a `HandPrediction`, or the hand layer's mesh."""
 
     @property
     def joints_m(self) -> Tensor: ...

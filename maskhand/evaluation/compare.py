@@ -48,7 +48,7 @@ _TENSORS = (
 
 @dataclass(frozen=True)
 class Truth:
-    """Ground truth of B hands as right hands, metres, camera axes, relative to the wrist."""
+    """Ground truth of B hands as right hands, meters, camera axes, relative to the wrist."""
 
     joints_m: Tensor
     """(B, 21, 3)."""
@@ -103,7 +103,7 @@ class Table:
     by_model: PlacedErrors
     """Of the hands where the network's own camera puts them."""
     occluded: Tensor
-    """(N, 21) 1 where a joint is annotated as hidden, 0 where not; NaN where the data set does not say."""
+    """(N, 21) 1 where a joint is annotated as hidden, 0 where not; NaN where the dataset does not say."""
 
     @classmethod
     def concatenate(cls, parts: list[Table]) -> Table:
@@ -120,7 +120,7 @@ class Table:
 
     def row(self, name: str, asked: Predictor | None) -> EvaluationRow:
         """asked: None for the mean pose."""
-        metrics = self.errors.summary() | self._in_picture()
+        metrics = self.errors.summary() | self._in_image()
         if asked is not None:
             error, score = self.errors.per_sample()["pa_mpjpe_mm"], self.score.numpy()
             known = np.isfinite(error) & np.isfinite(score)
@@ -135,8 +135,8 @@ class Table:
         key, passes = (name.replace(" ", "_"), None) if asked is None else (asked.key, asked.passes)
         return EvaluationRow(name, key, passes, metrics, sum(bool(reason) for reason in self.failure))
 
-    def _in_picture(self) -> dict[str, float]:
-        """What needs the picture's camera: absolute error, end-point error, PCK; NaN where there is no truth for it.
+    def _in_image(self) -> dict[str, float]:
+        """What needs the image's camera: absolute error, end-point error, PCK; NaN where there is no truth for it.
 
         `model_camera_`...: the same of the hands where the network's own camera puts them.
         """
@@ -212,7 +212,7 @@ def compare(
 ) -> Table:
     """Errors of B predictions; those with a reason in `failure` are scored as a hand shrunk to a point.
 
-    placed: the same predictions before the picture's camera, where the predictor has one; by_model: alike, placed by
+    placed: the same predictions before the image's camera, where the predictor has one; by_model: alike, placed by
     the network's own camera; known: what is said of their joints, where that is calibrated.
     """
     usable = torch.tensor([not reason for reason in failure])[:, None, None]

@@ -1,4 +1,4 @@
-"""Several drawn hands for one picture against the truth: the best of them, and what can be chosen without knowing it.
+"""Several drawn hands for one image against the truth: the best of them, and what can be chosen without knowing it.
 
 `best` is the literature's protocol for methods that draw (the smallest error among N hands): the truth chooses, so it
 falls with N whatever the model. `by_score` is what `predict` puts first, the draw nearest to their middle;
@@ -33,12 +33,12 @@ from maskhand.shards.reader import ShardSet
 Array = np.ndarray
 
 COUNTS = (1, 8, 32, 100)
-"""Hands drawn for a picture; each number is drawn anew."""
+"""Hands drawn for an image; each number is drawn anew."""
 
 
 @dataclass(frozen=True)
 class DrawnErrors:
-    """N hands drawn for each of B pictures; PA-MPJPE in millimetres."""
+    """N hands drawn for each of B images; PA-MPJPE in millimeters."""
 
     each: Array
     """(B, N) of every hand, the best score first."""
@@ -54,8 +54,8 @@ class DrawnErrors:
         return cls(*(np.concatenate([vars(part)[name] for part in parts]) for name in cls.__dataclass_fields__))
 
     def summary(self) -> dict[str, float]:
-        """Means over the pictures; of several hands also Spearman's rank correlation between each of the two scores and
-        minus the error within a picture, mean over those pictures whose hands differ."""
+        """Means over the images; of several hands also Spearman's rank correlation between each of the two scores and
+        minus the error within an image, mean over those images whose hands differ."""
         if self.each.shape[1] == 1:
             return {"pa_mpjpe_mm": float(self.each.mean())}
         likeliest = self.log_probability.argmax(1)
@@ -65,12 +65,12 @@ class DrawnErrors:
             "by_score_pa_mpjpe_mm": float(self.each[:, 0].mean()),
             "by_log_probability_pa_mpjpe_mm": float(self.each[np.arange(len(self.each)), likeliest].mean()),
             "mean_pa_mpjpe_mm": float(self.mean.mean()),
-            "score_rank_correlation": within_pictures(self.score, self.each),
-            "log_probability_rank_correlation": within_pictures(self.log_probability, self.each),
+            "score_rank_correlation": within_images(self.score, self.each),
+            "log_probability_rank_correlation": within_images(self.log_probability, self.each),
         }
 
 
-def within_pictures(scores: Array, errors: Array) -> float:
+def within_images(scores: Array, errors: Array) -> float:
     """Spearman's between scores and minus errors (B, N), row by row, and the mean over the rows that vary."""
     rows = [
         spearmanr(score, -error)[0]
@@ -91,7 +91,7 @@ def hypothesis_errors(
     """`DrawnErrors.summary` of a shard set, `N8/best_pa_mpjpe_mm` and so on for each of `COUNTS`; drawn by the recipe's
     sampler as `predict --hypotheses` draws.
 
-    tips: as in `runner.evaluate`. Pictures that cannot be decoded and hands with fewer than `MIN_ALIGNED` annotated
+    tips: as in `runner.evaluate`. Images that cannot be decoded and hands with fewer than `MIN_ALIGNED` annotated
     joints are left out; ValueError when nothing is left.
     """
     device, total = model.mano.weights.device, len(ShardSet.open(set_uri))
@@ -139,9 +139,9 @@ def _drawn_errors(
         aligned = procrustes_align(guess, target, seen)
         return 1e3 * row_means(np.where(seen, distances(aligned, target), np.nan))
 
-    by_picture = (drawn.score, drawn.log_probability)
+    by_image = (drawn.score, drawn.log_probability)
     return DrawnErrors(
         error_mm(joints.reshape(-1, *joints.shape[2:])).reshape(-1, count),
         error_mm(mean_hand(rotmats, torch.from_numpy(joints)).numpy()),
-        *(values.double().numpy().reshape(-1, count)[usable] for values in by_picture),
+        *(values.double().numpy().reshape(-1, count)[usable] for values in by_image),
     )

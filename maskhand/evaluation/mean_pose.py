@@ -30,7 +30,7 @@ class MeanPose:
 def mean_pose_of_sets(sets: Mapping[str, float]) -> MeanPose:
     """The mean over the MANO targets of shard sets, given as URI -> weight of the set (as in `recipe.data.train`).
 
-    Reads the `mano` sidecars only, never the pictures. Raises ShardError when a set or its sidecar is missing.
+    Reads the `mano` sidecars only, never the images. Raises ShardError when a set or its sidecar is missing.
     """
     rotation_sum, beta_sum = np.zeros((NUM_MANO_JOINTS, 3, 3)), np.zeros(NUM_BETAS)
     total, count = 0.0, 0

@@ -60,7 +60,7 @@ class Measured:
 
 
 def measure(job: Job, bundle: ModelBundle, batches: range) -> Measured:
-    """Measure the batches numbered `batches`. The picture is encoded once; each predictor decodes from the same
+    """Measure the batches numbered `batches`. The image is encoded once; each predictor decodes from the same
     context."""
     tables: dict[str, list[Table]] = defaultdict(list)
     predictions: list[Predictions] = []
@@ -91,7 +91,7 @@ def _measure_batch(job: Job, bundle: ModelBundle, rows: EvalRows, predictions: l
     device = next(model.parameters()).device
     truth = ground_truth(rows.hands, rows.samples, mano)
     tips = [job.tips[row.sample.side] for row in rows.samples]
-    unreadable = ["bad_picture" if bad else "" for bad in rows.unreadable]
+    unreadable = ["bad_image" if bad else "" for bad in rows.unreadable]
     on_device = rows.hands.to(device)
     tables: dict[str, Table] = {}
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Errors of hands before their pictures' cameras: in the picture, and in space without any alignment."""
+"""Errors of hands before their images' cameras: in the image, and in space without any alignment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PlacedErrors:
     distance_px: Tensor
     """(N, 21) float64 of the projected joints from the annotated ones; infinite for a failed sample."""
     absolute_m: Tensor
-    """(N, 21) float64 before the picture's camera, without any alignment; a failed sample is a point at the camera."""
+    """(N, 21) float64 before the image's camera, without any alignment; a failed sample is a point at the camera."""
 
     @classmethod
     def of(cls, placed: Predictions | None, rows: Sequence[ShardSample]) -> PlacedErrors:

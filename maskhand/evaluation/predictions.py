@@ -1,4 +1,4 @@
-"""Predictions as they are published: whole samples before the picture's camera, left hands mirrored back."""
+"""Predictions as they are published: whole samples before the image's camera, left hands mirrored back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Predictions:
-    """N hands of one predictor in the order of the set. OpenPose joints; OpenCV camera axes; metres; stored pixels."""
+    """N hands of one predictor in the order of the set. OpenPose joints; OpenCV camera axes; meters; stored pixels."""
 
     index: Array
     """(N,) int64 position in the shard set."""
@@ -68,8 +68,8 @@ def place(
     tips: Sequence[str | None],
     camera: CameraSource,
 ) -> Predictions:
-    """Put B predicted right hands before their pictures' cameras, as `placement` does, with the set's fingertips."""
-    placed = place_hands(prediction, hands, picture_cameras(rows), crop_px, camera)
+    """Put B predicted right hands before their images' cameras, as `placement` does, with the set's fingertips."""
+    placed = place_hands(prediction, hands, image_cameras(rows), crop_px, camera)
     joints = placed.before_camera(with_tips(prediction.joints_m, prediction.vertices_m, tips))
     lost = failed.numpy()
     return Predictions(
@@ -83,14 +83,14 @@ def place(
     )
 
 
-def picture_camera(sample: HandSample) -> Array:
+def image_camera(sample: HandSample) -> Array:
     """(3, 3) float64 K, pixels: the known camera, else the assumed one."""
     return assumed_camera(sample.image_size_px) if sample.camera is None else sample.camera.K_px.astype(np.float64)
 
 
-def picture_cameras(rows: Sequence[ShardSample]) -> Array:
-    """(B, 3, 3) float64, `picture_camera` of each."""
-    return np.stack([picture_camera(row.sample) for row in rows])
+def image_cameras(rows: Sequence[ShardSample]) -> Array:
+    """(B, 3, 3) float64, `image_camera` of each."""
+    return np.stack([image_camera(row.sample) for row in rows])
 
 
 def _truth(row: ShardSample) -> Array:

@@ -14,7 +14,7 @@ import torch
 
 from maskhand.batch import HandPrediction
 from maskhand.evaluation.pieces import exported_model
-from maskhand.evaluation.predictions import picture_cameras
+from maskhand.evaluation.predictions import image_cameras
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.loader import eval_rows
 from maskhand.models.bundle import ModelBundle
@@ -55,7 +55,7 @@ def annotate_by_model(
     rebuild: bool = False,
     on_shard: OnShard | None = None,
 ) -> Manifest:
-    """Make the `mano` part of a set with an exported model that reads pictures and its detector's keypoint sidecar.
+    """Make the `mano` part of a set with an exported model that reads images and its detector's keypoint sidecar.
 
     Raises BundleError when the model reads captions, ShardError when the keypoints are missing, or the part was made by
     something else (`rebuild=True` replaces it).
@@ -82,10 +82,10 @@ def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[dict[str,
     generator = torch.Generator(device).manual_seed(bundle.recipe.seed)
     hands = predict(bundle.model, batch.to(device), bundle.recipe.sampler, generator).to("cpu")
     seen = (batch.keypoints_2d[..., 2] > 0).any(1).numpy()
-    placed = place_hands(hands, batch, picture_cameras(rows), bundle.recipe.data.crop_px, "keypoints")
+    placed = place_hands(hands, batch, image_cameras(rows), bundle.recipe.data.crop_px, "keypoints")
     transl = placed.translation_m * placed.mirror  # the sidecar holds the right hand
     return [
-        SampleError("bad_picture", f"{row.sample.key}: its picture cannot be decoded")
+        SampleError("bad_image", f"{row.sample.key}: its image cannot be decoded")
         if shown.unreadable[k]
         else _entry(hands, transl, k, bool(seen[k]), row.sample.side == "left")
         for k, row in enumerate(rows)

@@ -13,7 +13,7 @@ from maskhand.batch import HandBatch
 from maskhand.config import Recipe
 from maskhand.conventions import MIRROR_POINT, OPENPOSE_21
 from maskhand.evaluation.compare import ground_truth
-from maskhand.evaluation.predictions import picture_camera
+from maskhand.evaluation.predictions import image_camera
 from maskhand.evaluation.result import EvaluationResult
 from maskhand.hand.layer import ManoLayer
 from maskhand.loading.crop import compose, crop_encoded, mirror_affine
@@ -34,8 +34,8 @@ from maskhand.shards.reader import ShardSample, ShardSet
 
 Array = np.ndarray
 
-_COLUMNS = ("picture", "given 2D pose", "prediction", "ground truth", "chance to be within 10 mm")
-_GREY = (140, 146, 154)
+_COLUMNS = ("image", "given 2D pose", "prediction", "ground truth", "chance to be within 10 mm")
+_GRAY = (140, 146, 154)
 _IN_SPACE = {"PA-MPJPE": "pa_mpjpe_mm", "PA-MPVPE": "pa_mpvpe_mm"}
 
 
@@ -55,15 +55,15 @@ def write_report(result: EvaluationResult, folder_uri: str, sheet_png: bytes | N
 
 @dataclass(frozen=True)
 class ShownHand:
-    """One of the best, median or worst hands, drawn; pictures and meshes as the hand was seen, left hands left."""
+    """One of the best, median or worst hands, drawn; images and meshes as the hand was seen, left hands left."""
 
     group: str
     """`best`, `median` or `worst`."""
     key: str
     errors: Mapping[str, float]
     """Its row of the table per sample."""
-    pictures: tuple[Array, ...]
-    """Picture, given 2D pose, prediction, ground truth; (tile_px, tile_px, 3) uint8."""
+    images: tuple[Array, ...]
+    """Image, given 2D pose, prediction, ground truth; (tile_px, tile_px, 3) uint8."""
     has_truth: bool
     keypoint_confidence: float
     """Mean over the given 2D pose."""
@@ -81,7 +81,7 @@ class ShownHand:
 def shown_hands(
     bundle: ModelBundle, result: EvaluationResult, recipe: Recipe | None = None, each: int = 3, tile_px: int = 224
 ) -> list[ShownHand]:
-    """The `each` best, median and worst hands by PA-MPJPE (else PA-MPVPE, else the error in the picture).
+    """The `each` best, median and worst hands by PA-MPJPE (else PA-MPVPE, else the error in the image).
 
     The predictions are those that were measured; nothing is predicted again.
     """
@@ -101,17 +101,17 @@ def shown_hands(
         view = _View(row, hands.crop_from_image[k].numpy(), settings.data.crop_px, tile_px, bool(rows.unreadable[k]))
         truth = view.truth(mano, hands, k)
         tiles = (
-            view.picture,
+            view.image,
             view.keypoints(hands.keypoints_2d[k].numpy()),
-            view.mesh(found.vertices_cam_m[at], picture_camera(row.sample), mano),
-            view.picture if truth is None else truth,
+            view.mesh(found.vertices_cam_m[at], image_camera(row.sample), mano),
+            view.image if truth is None else truth,
         )
         shown.append(
             ShownHand(
                 group=group,
                 key=row.sample.key,
                 errors=errors,
-                pictures=tuple(view.shown(tile) for tile in tiles),
+                images=tuple(view.shown(tile) for tile in tiles),
                 has_truth=truth is not None,
                 keypoint_confidence=float(hands.keypoints_2d[k, :, 2].mean()),
                 p_within_10mm=_of_joints(errors, "p_within_10mm"),
@@ -126,7 +126,7 @@ def shown_hands(
 
 def evaluation_sheet(result: EvaluationResult, shown: Sequence[ShownHand], tile_px: int = 224) -> bytes:
     """A PNG of the hands, a row each."""
-    pictures = [[*hand.pictures, _confidence_tile(hand.p_within_10mm, tile_px)] for hand in shown]
+    images = [[*hand.images, _confidence_tile(hand.p_within_10mm, tile_px)] for hand in shown]
     captions = [
         [
             f"{hand.group}\n{hand.key}",
@@ -137,11 +137,11 @@ def evaluation_sheet(result: EvaluationResult, shown: Sequence[ShownHand], tile_
         ]
         for hand in shown
     ]
-    return contact_sheet(pictures, captions, _COLUMNS, f"{result.set_name}, {result.best.name}", tile_px)
+    return contact_sheet(images, captions, _COLUMNS, f"{result.set_name}, {result.best.name}", tile_px)
 
 
 def error_lines(errors: Mapping[str, float]) -> list[str]:
-    """The errors of one hand: in space where the set has joints or a mesh, else in the picture."""
+    """The errors of one hand: in space where the set has joints or a mesh, else in the image."""
     known = {title: errors[metric] for title, metric in _IN_SPACE.items() if errors[metric] == errors[metric]}
     return [f"{title} {mm:.1f} mm" for title, mm in known.items()] or [f"EPE {errors['epe_px']:.1f} px"]
 
@@ -188,11 +188,11 @@ class _View:
     crop_px: int
     tile_px: int
     unreadable: bool
-    """The picture cannot be decoded: a black one is shown, as it was to the model."""
+    """The image cannot be decoded: a black one is shown, as it was to the model."""
 
     @property
     def tile_from_image(self) -> Array:
-        """(2, 3), from the (mirrored) picture."""
+        """(2, 3), from the (mirrored) image."""
         return self.crop_from_image * (self.tile_px / self.crop_px)
 
     @property
@@ -205,7 +205,7 @@ class _View:
         return MIRROR_POINT if self.mirrored else np.ones(3)
 
     @property
-    def picture(self) -> Array:
+    def image(self) -> Array:
         if self.unreadable:
             return np.zeros((self.tile_px, self.tile_px, 3), np.uint8)
         affine = self.tile_from_image[None]
@@ -217,19 +217,19 @@ class _View:
         return tile[:, ::-1] if self.mirrored else tile
 
     def keypoints(self, pose: Array) -> Array:
-        return draw_keypoints(self.picture, (pose[:, :2] + 0.5) * self.tile_px, pose[:, 2])
+        return draw_keypoints(self.image, (pose[:, :2] + 0.5) * self.tile_px, pose[:, 2])
 
     def mesh(
         self, vertices_cam_m: Array, K_px: Array, mano: ManoLayer, color: tuple[int, int, int] = MESH_RGB
     ) -> Array:
-        """A hand (778, 3), as the picture's camera sees it, over the picture; nothing over it for one that failed."""
+        """A hand (778, 3), as the image's camera sees it, over the image; nothing over it for one that failed."""
         if not np.isfinite(vertices_cam_m).all() or vertices_cam_m[:, 2].min() <= 0:
-            return self.picture
+            return self.image
         K_px = np.array(K_px, np.float64)
         if self.mirrored:
             K_px[0, 2] = self.row.sample.image_size_px[0] - 1 - K_px[0, 2]
         tile_K_px = np.vstack([self.tile_from_image, [0, 0, 1]]) @ K_px
-        return overlay_mesh(self.picture, vertices_cam_m * self.mirror, mano.faces.cpu().numpy(), tile_K_px, color)
+        return overlay_mesh(self.image, vertices_cam_m * self.mirror, mano.faces.cpu().numpy(), tile_K_px, color)
 
     def truth(self, mano: ManoLayer, hands: HandBatch, k: int) -> Array | None:
         """The annotated mesh seen by the annotated camera; None without one."""
@@ -248,5 +248,5 @@ class _View:
 
 
 def _confidence_tile(p_within_10mm: Array, tile_px: int) -> Array:
-    colors = [_GREY, *(FINGER_RGB[k // 4] for k in range(20))]
+    colors = [_GRAY, *(FINGER_RGB[k // 4] for k in range(20))]
     return bar_tile(p_within_10mm, [name.replace("_", " ") for name in OPENPOSE_21], colors, tile_px)

@@ -1,4 +1,4 @@
-"""Seconds per picture (the paper's AITI, Table 5): from one crop and its 2D pose to vertices, weights fresh."""
+"""Seconds per image (the paper's AITI, Table 5): from one crop and its 2D pose to vertices, weights fresh."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _TIMED: dict[tuple[str, tuple[int, ...]], dict[int, float]] = {}
 """(digest of the recipe at one iteration, iterations) -> what this process measured."""
 
 
-def seconds_per_picture(recipe: Recipe, iterations: Sequence[int], progress: Progress) -> dict[int, float]:
-    """Number of iterations -> median over 10 predictions of one picture after 2 for warming up.
+def seconds_per_image(recipe: Recipe, iterations: Sequence[int], progress: Progress) -> dict[int, float]:
+    """Number of iterations -> median over 10 predictions of one image after 2 for warming up.
 
     The numbers take turns, so that a busy machine slows all of them alike; asked again in this process, as by the next
     row of a table, the answer is the same measurement. Weights are random, they do not change the work; detector and

@@ -34,17 +34,17 @@ class Layout:
     """A key of JOINT_ORDERS."""
     axes: str
     """A key of AXES_TO_OPENCV."""
-    metres_per_unit: float
+    meters_per_unit: float
     planned: int
     """Hands of the split, those that the shards left out included."""
 
     def joints(self, openpose_m: Array) -> Array:
-        """(N, 21, 3) OpenPose joints in OpenCV axes, metres -> the stored order, axes and unit."""
-        return _reordered(openpose_m, self.joint_order) * AXES_TO_OPENCV[self.axes] / self.metres_per_unit
+        """(N, 21, 3) OpenPose joints in OpenCV axes, meters -> the stored order, axes and unit."""
+        return _reordered(openpose_m, self.joint_order) * AXES_TO_OPENCV[self.axes] / self.meters_per_unit
 
     def points(self, points_m: Array) -> Array:
         """(N, K, 3) alike, without an order."""
-        return points_m * AXES_TO_OPENCV[self.axes] / self.metres_per_unit
+        return points_m * AXES_TO_OPENCV[self.axes] / self.meters_per_unit
 
 
 def write(predictions: Predictions, layout: Layout) -> dict[str, bytes]:
@@ -53,10 +53,10 @@ def write(predictions: Predictions, layout: Layout) -> dict[str, bytes]:
 
 
 def mesh_json(predictions: Predictions, layout: Layout) -> dict[str, bytes]:
-    """FreiHAND and HO-3D: `[xyz, verts]`, a list per picture."""
+    """FreiHAND and HO-3D: `[xyz, verts]`, a list per image."""
     joints, vertices = layout.joints(predictions.joints_cam_m), layout.points(predictions.vertices_cam_m)
     lists = [np.nan_to_num(_in_order(predictions, layout, values), nan=0.0) for values in (joints, vertices)]
-    # float32 numbers are told apart by nine digits; a micrometre is enough and halves the file
+    # float32 numbers are told apart by nine digits; a micrometer is enough and halves the file
     text = ", ".join(json.dumps(np.round(stored, 7).tolist()) for stored in lists)
     return {"pred.json": f"[{text}]\n".encode()}
 

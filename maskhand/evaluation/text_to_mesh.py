@@ -1,8 +1,8 @@
 """Hands generated from a text against held-out hands that are called so (the paper's Table 6).
 
-For every held-out picture one hand is generated from its caption (and its 2D pose, if the network has tokens for it).
+For every held-out image one hand is generated from its caption (and its 2D pose, if the network has tokens for it).
 Each is compared with two pseudo ground truths of the same caption: the nearest one, and the *paired* one, that of the
-picture itself, which for a network without 2D pose is a random one. The paper says neither which of them it took nor
+image itself, which for a network without 2D pose is a random one. The paper says neither which of them it took nor
 whether meshes were aligned. Here all three figures are of Procrustes-aligned meshes, so that turn and size do not
 count: a Chamfer distance of 9.7e-5 m2 (7 mm each way) beside a PA-MPVPE of 12.2 mm
 speaks for that.
@@ -36,7 +36,7 @@ PER_CAPTION = 100
 
 @dataclass(frozen=True)
 class Called:
-    """Hands of one caption, row by row of one held-out picture each."""
+    """Hands of one caption, row by row of one held-out image each."""
 
     generated_m: Array
     """(N, 778, 3) float64."""
@@ -48,12 +48,12 @@ class Called:
 def generated_by_caption(
     model: MaskedTransformer, recipe: Recipe, set_uri: str, progress: Callable[[int, int, str], None] | None = None
 ) -> dict[str, Called]:
-    """Generate a hand for each held-out picture; by caption. Pictures without a usable pseudo ground truth are skipped.
+    """Generate a hand for each held-out image; by caption. Images without a usable pseudo ground truth are skipped.
 
     Raises ValueError when there is none at all.
     """
     if recipe.data.caption is None:
-        raise ValueError("data.caption is null; text to mesh needs what the pictures are called")
+        raise ValueError("data.caption is null; text to mesh needs what the images are called")
     device = model.mano.weights.device
     generator = torch.Generator(device).manual_seed(recipe.seed)
     found: dict[str, list[tuple[Array, Array]]] = {}
@@ -81,13 +81,13 @@ def generated_by_caption(
             progress(sum(map(len, found.values())), 0, "hands from text")
     called = {c: Called(*(np.stack(side) for side in zip(*pairs, strict=True))) for c, pairs in found.items() if pairs}
     if not called:
-        raise ValueError(f"{set_uri}: no picture with a caption and a usable mano target; `maskhand annotate mano` it")
+        raise ValueError(f"{set_uri}: no image with a caption and a usable mano target; `maskhand annotate mano` it")
     return called
 
 
 def text_to_mesh(called: dict[str, Called]) -> dict[str, float]:
     """Mean and standard deviation over all generated hands: `hausdorff_m`, `chamfer_m2`, `pa_mpvpe_mm` against the
-    nearest pseudo ground truth of the caption (the least PA-MPVPE), and `paired_...` against the picture's own."""
+    nearest pseudo ground truth of the caption (the least PA-MPVPE), and `paired_...` against the image's own."""
     nearest = [_figures(c.generated_m, c.truth_m[_nearest(c.generated_m, c.truth_m)]) for c in called.values()]
     paired = [_figures(c.generated_m, c.truth_m) for c in called.values()]
     values: dict[str, float] = {}

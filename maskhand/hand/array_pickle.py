@@ -1,6 +1,6 @@
 """Pickles from outside, read by an unpickler that knows numpy arrays and plain values and nothing else.
 
-A pickle can name any function and have it called. Data sets of the Python 2 years (HO-3D, RHD, MTC) and MANO itself are
+A pickle can name any function and have it called. Datasets of the Python 2 years (HO-3D, RHD, MTC) and MANO itself are
 published as pickles all the same, so they are read here: every global that is not part of an array is refused before
 anything is called. Python 2's strings are decoded as latin-1, the one codec that keeps their bytes, in which its arrays
 are stored.

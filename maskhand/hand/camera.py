@@ -1,4 +1,4 @@
-"""HaMeR's crop camera (s, tx, ty), and where a hand stands before the camera of the whole picture.
+"""HaMeR's crop camera (s, tx, ty), and where a hand stands before the camera of the whole image.
 
 Lengths in the crop are measured in crop sides, so focal lengths are too: HaMeR's 5000 px on a 256 px crop is
 `FOCAL` = 5000 / 256 whatever the crop's resolution. Crop coordinates run over -0.5..0.5 (see `batch`).
@@ -20,9 +20,9 @@ REWEIGHTINGS: Final = 3
 
 
 def assumed_camera(size_px: tuple[int, int], focal_px: float | None = None) -> np.ndarray:
-    """(3, 3) float64 K, pixels, of a picture (width, height) whose camera is unknown: it looks at the picture's middle.
+    """(3, 3) float64 K, pixels, of an image (width, height) whose camera is unknown: it looks at the image's middle.
 
-    Without a focal length HaMeR's: the crop camera's, on the picture's longer side.
+    Without a focal length HaMeR's: the crop camera's, on the image's longer side.
     """
     width, height = size_px
     focal = FOCAL * max(width, height) if focal_px is None else focal_px
@@ -32,7 +32,7 @@ def assumed_camera(size_px: tuple[int, int], focal_px: float | None = None) -> n
 def crop_camera_translation(camera: Tensor, focal: float | Tensor = FOCAL) -> Tensor:
     """Where the hand stands before the crop camera.
 
-    camera (B, 3): s, tx, ty; s is the weak-perspective scale (crop half-sides per metre). Returns (B, 3) metres:
+    camera (B, 3): s, tx, ty; s is the weak-perspective scale (crop half-sides per meter). Returns (B, 3) meters:
     [tx, ty, 2 f / (s + 1e-9)] (HaMeR `hamer.py` with f / 256 = focal).
     """
     scale, tx, ty = camera.unbind(-1)
@@ -40,7 +40,7 @@ def crop_camera_translation(camera: Tensor, focal: float | Tensor = FOCAL) -> Te
 
 
 def project_crop(points_m: Tensor, camera: Tensor, focal: float | Tensor = FOCAL) -> Tensor:
-    """(B, N, 3) points before translation, metres, and (B, 3) crop camera -> (B, N, 2) crop coordinates."""
+    """(B, N, 3) points before translation, meters, and (B, 3) crop camera -> (B, N, 2) crop coordinates."""
     translated = points_m + crop_camera_translation(camera, focal)[:, None]
     if isinstance(focal, Tensor):
         focal = focal[:, None, None]
@@ -50,7 +50,7 @@ def project_crop(points_m: Tensor, camera: Tensor, focal: float | Tensor = FOCAL
 def translation_on_points(
     joints_m: np.ndarray, points_px: np.ndarray, weight: np.ndarray, K_px: np.ndarray
 ) -> np.ndarray:
-    """(B, 3) float64, metres: puts hands before their pictures' cameras so that their joints meet points seen there.
+    """(B, 3) float64, meters: puts hands before their images' cameras so that their joints meet points seen there.
 
     joints_m (B, J, 3) camera axes, before translation; points_px (B, J, 2) pixels; weight (B, J), not negative and in
     each row positive somewhere; K_px (B, 3, 3). Exact where the joints are right. Points that the hand then misses by
@@ -90,8 +90,8 @@ def _along_sight(joints_m: np.ndarray, rays: np.ndarray, weight: np.ndarray) -> 
     b = (share * apart(rays) * apart(rays * along)).sum((1, 2))
     c = (share * (apart(rays * along) ** 2 - apart(across) ** 2)).sum((1, 2))
     depth = ((np.sqrt(np.maximum(b * b - a * c, 0)) - b) / a)[:, None, None]
-    in_picture = share / (along + depth) ** 2
-    shift = (in_picture * (rays * (along + depth) - across)).sum(1, keepdims=True) / in_picture.sum(1, keepdims=True)
+    in_image = share / (along + depth) ** 2
+    shift = (in_image * (rays * (along + depth) - across)).sum(1, keepdims=True) / in_image.sum(1, keepdims=True)
     return np.concatenate([shift, depth], axis=2)
 
 

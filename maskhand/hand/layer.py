@@ -22,7 +22,7 @@ from maskhand.hand.skinning import skin
 
 @dataclass(frozen=True)
 class HandMesh:
-    """B posed hands in the frame of the global orientation (camera axes in maskhand), metres."""
+    """B posed hands in the frame of the global orientation (camera axes in maskhand), meters."""
 
     vertices_m: Tensor
     """(B, 778, 3)."""

@@ -1,4 +1,4 @@
-"""Hand meshes as .obj and .glb files, the formats every viewer and modelling tool opens."""
+"""Hand meshes as .obj and .glb files, the formats every viewer and modeling tool opens."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ SKIN_RGB = (222, 174, 149)
 
 
 def obj_bytes(vertices_m: np.ndarray, faces: np.ndarray) -> bytes:
-    """(V, 3) metres and (F, 3) triangles, in the axes given."""
+    """(V, 3) meters and (F, 3) triangles, in the axes given."""
     lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in np.asarray(vertices_m, dtype=np.float64)]
     lines += [f"f {a} {b} {c}" for a, b, c in np.asarray(faces, dtype=np.int64) + 1]
     return ("\n".join(lines) + "\n").encode()
 
 
 def glb_bytes(hands: list[tuple[np.ndarray, np.ndarray]], color_rgb: tuple[int, int, int] = SKIN_RGB) -> bytes:
-    """One scene of hands, each (V, 3) metres in OpenCV camera axes with its (F, 3) triangles.
+    """One scene of hands, each (V, 3) meters in OpenCV camera axes with its (F, 3) triangles.
 
     glTF looks along -z with y up, so the scene is turned by half a turn about x to be upright in viewers.
     """

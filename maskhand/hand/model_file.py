@@ -44,7 +44,7 @@ class HandModelError(ValueError):
 
 @dataclass(frozen=True)
 class HandModel:
-    """A MANO-form hand: template, blend shapes and skinning. Rest frame of MANO, metres, float64."""
+    """A MANO-form hand: template, blend shapes and skinning. Rest frame of MANO, meters, float64."""
 
     side: Side
     v_template_m: Array
@@ -58,11 +58,11 @@ class HandModel:
     parents: Array
     """(16,) int64, -1 for the wrist."""
     shapedirs: Array
-    """(778, 3, 10) metres per unit of beta."""
+    """(778, 3, 10) meters per unit of beta."""
     posedirs: Array
-    """(778, 3, 135) metres per unit of (R - I), row-major, joints 1..15."""
+    """(778, 3, 135) meters per unit of (R - I), row-major, joints 1..15."""
     hands_mean_aa: Array
-    """(15, 3) MANO's mean pose; absolute pose = stored pose + this where a data set has flat_hand_mean=False."""
+    """(15, 3) MANO's mean pose; absolute pose = stored pose + this where a dataset has flat_hand_mean=False."""
     hands_components: Array
     """(45, 45) rows are MANO's pose principal components, over axis-angle relative to the mean pose."""
     hands_std: Array | None

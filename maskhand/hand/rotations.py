@@ -65,7 +65,7 @@ def random_rotations(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """(n, 3, 3) uniformly distributed rotations (normalised Gaussian quaternions), drawn where `generator` lives."""
+    """(n, 3, 3) uniformly distributed rotations (normalized Gaussian quaternions), drawn where `generator` lives."""
     place = generator.device if generator is not None else torch.device(device)
     quaternion = torch.randn(n, 4, generator=generator, dtype=dtype, device=place)
     return _quaternion_to_matrix(functional.normalize(quaternion, dim=-1)).to(device)

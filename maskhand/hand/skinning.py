@@ -21,7 +21,7 @@ CHUNK = 32
 
 
 def skin(transforms: Tensor, rest: Tensor, weights: Tensor) -> Tensor:
-    """transforms (B, 12, J): the 3 x 4 matrix of each joint, row by row; rest (B, 3, V) metres; weights (J, V).
+    """transforms (B, 12, J): the 3 x 4 matrix of each joint, row by row; rest (B, 3, V) meters; weights (J, V).
 
     Returns (B, 3, V), differentiable once in `transforms` and `rest`.
     """

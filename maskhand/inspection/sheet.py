@@ -1,4 +1,4 @@
-"""The contact sheet of a shard set: per hand its picture, its keypoints, the detectors' and its mesh."""
+"""The contact sheet of a shard set: per hand its image, its keypoints, the detectors' and its mesh."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import chain
 import cv2
 import numpy as np
 
-from maskhand.annotate.pictures import decode_rgb
+from maskhand.annotate.images import decode_rgb
 from maskhand.inspection.statistics import KEYPOINTS
 from maskhand.inspection.targets import Target, mesh_of, target_of
 from maskhand.loading.crop import box_center_px, crop_affine, cut_crop
@@ -36,14 +36,14 @@ Tile = tuple[Array, str]
 
 
 def set_sheet(rows: Sequence[ShardSample], parts: Sequence[str], title: str) -> bytes:
-    """A PNG with the hands `rows`, whose sidecars `parts` were read. Raises SampleError for an undecodable picture."""
+    """A PNG with the hands `rows`, whose sidecars `parts` were read. Raises SampleError for an undecodable image."""
     detectors = [part for part in parts if part.startswith(KEYPOINTS)]
-    columns = ["picture", "annotated", *(part.removeprefix(KEYPOINTS) for part in detectors), "MANO"]
+    columns = ["image", "annotated", *(part.removeprefix(KEYPOINTS) for part in detectors), "MANO"]
     hands_across = max(1, min(TILES_ACROSS // len(columns), len(rows)))
     tiles = [_tiles(row, detectors) for row in rows]
     lines = [list(chain(*tiles[k : k + hands_across])) for k in range(0, len(tiles), hands_across)]
     return contact_sheet(
-        [[picture for picture, _ in line] for line in lines],
+        [[image for image, _ in line] for line in lines],
         [[caption for _, caption in line] for line in lines],
         columns * hands_across,
         title,
@@ -52,25 +52,25 @@ def set_sheet(rows: Sequence[ShardSample], parts: Sequence[str], title: str) -> 
 
 
 def _tiles(row: ShardSample, detectors: Sequence[str]) -> list[Tile]:
-    """One tile per column; everything is drawn in the pixels of the stored picture, so left hands look left."""
+    """One tile per column; everything is drawn in the pixels of the stored image, so left hands look left."""
     sample = row.sample
     image = decode_rgb(sample)
     size = sample.box_xyxy_px[2:] - sample.box_xyxy_px[:2]
     side_px = max(float(size.max()) * CONTEXT, MIN_SIDE_PX)
-    centre = box_center_px(sample.box_xyxy_px)
-    tile_from_image = crop_affine(centre[None], np.array([side_px]), np.zeros(1), TILE_PX)[0]
+    center = box_center_px(sample.box_xyxy_px)
+    tile_from_image = crop_affine(center[None], np.array([side_px]), np.zeros(1), TILE_PX)[0]
     crop = np.ascontiguousarray(cut_crop(image, tile_from_image, TILE_PX))
     facts = _wrapped(f"{sample.side}, {sample.dataset}", sample.key)
     return [
-        (boxed_picture(image, sample.box_xyxy_px), facts),
+        (boxed_image(image, sample.box_xyxy_px), facts),
         _annotated(row, crop, tile_from_image),
         *(_detected(row, part, crop, tile_from_image) for part in detectors),
         _mesh(row, crop, tile_from_image),
     ]
 
 
-def boxed_picture(image: Array, box_xyxy_px: Array) -> Array:
-    """The whole picture with the hand's box, outlined: a thin line alone is lost on a busy picture."""
+def boxed_image(image: Array, box_xyxy_px: Array) -> Array:
+    """The whole image with the hand's box, outlined: a thin line alone is lost on a busy image."""
     height, width = image.shape[:2]
     scale = TILE_PX / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

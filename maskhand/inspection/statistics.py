@@ -66,8 +66,8 @@ class SetStatistics:
     """Of the annotated joints."""
     joints_3d: Quantiles
     """Annotated 3D joints per hand, of hands with 3D labels."""
-    picture_px: Quantiles
-    """Longer side of the picture."""
+    image_px: Quantiles
+    """Longer side of the image."""
     box_px: Quantiles
     """Longer side of the hand's box."""
     detected_conf: Mapping[str, Quantiles]
@@ -105,7 +105,7 @@ class Tally:
     def __post_init__(self) -> None:
         self._joints_2d, self._joints_3d = (Histogram(-0.5, NUM_JOINTS + 0.5, bins=NUM_JOINTS + 1) for _ in range(2))
         self._conf_2d = Histogram(0, 1)
-        self._picture, self._box = Histogram(1, 1e5, log=True), Histogram(1, 1e5, log=True)
+        self._image, self._box = Histogram(1, 1e5, log=True), Histogram(1, 1e5, log=True)
         self._detected = {p: Histogram(0, 1) for p in self.shard_set.sidecar_manifests if p.startswith(KEYPOINTS)}
         sources = get_args(TargetSource)
         self._residual_mm = {source: Histogram(1e-4, 1e4, log=True) for source in sources}
@@ -139,7 +139,7 @@ class Tally:
             return
         box = np.stack([hand.box_xyxy_px for hand in hands])
         self._box.add((box[:, 2:] - box[:, :2]).max(1))
-        self._picture.add([max(hand.image_size_px) for hand in hands])
+        self._image.add([max(hand.image_size_px) for hand in hands])
 
     def _add_targets(self, targets: Sequence[Target]) -> None:
         self.targets.update(target.source for target in targets)
@@ -170,7 +170,7 @@ class Tally:
             joints_2d=self._joints_2d.quantiles(),
             joints_2d_conf=self._conf_2d.quantiles(),
             joints_3d=self._joints_3d.quantiles(),
-            picture_px=self._picture.quantiles(),
+            image_px=self._image.quantiles(),
             box_px=self._box.quantiles(),
             detected_conf={part: histogram.quantiles() for part, histogram in self._detected.items()},
             targets=dict(sorted(self.targets.items())),

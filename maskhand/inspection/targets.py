@@ -1,4 +1,4 @@
-"""The MANO parameters of a stored hand, from its sidecar or as annotated, and the mesh they make in its picture."""
+"""The MANO parameters of a stored hand, from its sidecar or as annotated, and the mesh they make in its image."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Mesh:
-    """A posed hand before the camera of the stored picture."""
+    """A posed hand before the camera of the stored image."""
 
     vertices_cam_m: Array
     """(778, 3)."""
     faces: Array
     """(1538, 3)."""
     K_px: Array
-    """(3, 3); HaMeR's assumed camera where the data set has none."""
+    """(3, 3); HaMeR's assumed camera where the dataset has none."""
 
 
 def target_of(row: ShardSample) -> Target | None:

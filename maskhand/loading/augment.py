@@ -2,7 +2,7 @@
 
 Every sample of a training run has a global index (step x batch + slot). All its random numbers are a pure function of
 the seed and that index, so they do not depend on workers, ranks or where a run was resumed. They are drawn as one row
-of uniforms per sample; everything after that is vectorised over the batch.
+of uniforms per sample; everything after that is vectorized over the batch.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class ImageAugmentation:
     scale: Array
     """(B,) factor on the side of the crop's square."""
     rotation_rad: Array
-    """(B,) clockwise rotation of the picture."""
+    """(B,) clockwise rotation of the image."""
     shift: Array
-    """(B, 2) of the square's centre, in its unscaled sides."""
+    """(B, 2) of the square's center, in its unscaled sides."""
     gain: Array
     """(B, 3) factor on R, G, B."""
     erase_xyxy: Array
     """(B, 4) rectangle in shares of the crop, 0..1; all zero = nothing erased."""
     erase_rgb: Array
-    """(B, 3) 0..255, its colour."""
+    """(B, 3) 0..255, its color."""
 
     @staticmethod
     def none(batch: int) -> ImageAugmentation:

@@ -1,6 +1,6 @@
 """Labels and crops -> HandBatch: the one place where the fields of a batch are computed.
 
-Everything here is vectorised over the batch; the only work per sample is cutting its crop.
+Everything here is vectorized over the batch; the only work per sample is cutting its crop.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ Array = np.ndarray
 
 
 def place_crops(labels: Labels, box_scale: float, crop_px: int, augmentation: ImageAugmentation) -> Array:
-    """(B, 2, 3) float64 affines from the (mirrored) pictures to the crops."""
+    """(B, 2, 3) float64 affines from the (mirrored) images to the crops."""
     side = crop_side_px(labels.box_xyxy_px, box_scale)
     center = box_center_px(labels.box_xyxy_px) + augmentation.shift * side[:, None]
     return crop_affine(center, side * augmentation.scale, augmentation.rotation_rad, crop_px)
 
 
-def cut_crops(pictures: Sequence[bytes | Array], labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
+def cut_crops(images: Sequence[bytes | Array], labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
     """(B, S, 3/4 S, 4) uint8: the columns of the crops that the network sees, as in `HandBatch.pixels`.
 
-    pictures: encoded files or decoded RGBA pictures (H, W, 4) uint8, neither mirrored.
+    images: encoded files or decoded RGBA images (H, W, 4) uint8, neither mirrored.
     """
     affines = compose(crop_from_image, labels.mirrored_from_image)
     margin = round(crop_px * (1 - NETWORK_ASPECT) / 2)
     affines[:, 0, 2] -= margin
     width_px = crop_px - 2 * margin
-    crops = np.empty((len(pictures), crop_px, width_px, 4), np.uint8)
+    crops = np.empty((len(images), crop_px, width_px, 4), np.uint8)
     scratch = Scratch()
-    for crop, picture, affine, shrink in zip(crops, pictures, affines, shrink_factor(affines).tolist(), strict=True):
-        if isinstance(picture, bytes):
-            picture, affine, shrink = decode_for_crop(picture, affine, shrink, scratch)
-        cut_into(crop, picture, affine, shrink)
+    for crop, image, affine, shrink in zip(crops, images, affines, shrink_factor(affines).tolist(), strict=True):
+        if isinstance(image, bytes):
+            image, affine, shrink = decode_for_crop(image, affine, shrink, scratch)
+        cut_into(crop, image, affine, shrink)
     return crops
 
 
@@ -81,13 +81,13 @@ def given_pose(labels: Labels, crop_from_image: Array, crop_px: int, source: Key
 
 
 def to_crop(points_px: Array, crop_from_image: Array, crop_px: int) -> Array:
-    """(B, K, 2) pixels of the (mirrored) pictures -> crop coordinates, -0.5..0.5 inside the crop."""
+    """(B, K, 2) pixels of the (mirrored) images -> crop coordinates, -0.5..0.5 inside the crop."""
     return apply_affine(crop_from_image, points_px) / crop_px - 0.5
 
 
 def make_batch(
     labels: Labels,
-    pictures: Sequence[bytes | Array],
+    images: Sequence[bytes | Array],
     *,
     crop_px: int,
     box_scale: float,
@@ -99,10 +99,10 @@ def make_batch(
     """Crop, augment and convert B hands. `keypoints` as in `given_pose`; `index` (B,) places in an evaluation set;
     `text_ids` (B, W) captions (`maskhand.text`).
     """
-    batch = len(pictures)
+    batch = len(images)
     change = ImageAugmentation.none(batch) if augmentation is None else augmentation
     crop_from_image = place_crops(labels, box_scale, crop_px, change)
-    crops = cut_crops(pictures, labels, crop_from_image, crop_px)
+    crops = cut_crops(images, labels, crop_from_image, crop_px)
     erase(crops, change)
     turn = _about_optical_axis(change.rotation_rad)
     # scipy's rotations: the many small operations of `hand.rotations` cost thrice as much at this size.
@@ -129,7 +129,7 @@ def make_batch(
 
 
 def _about_optical_axis(angle_rad: Array) -> Array:
-    """(B,) -> (B, 3, 3): what a clockwise turn of the picture is in camera axes (x right, y down)."""
+    """(B,) -> (B, 3, 3): what a clockwise turn of the image is in camera axes (x right, y down)."""
     c, s, zero, one = np.cos(angle_rad), np.sin(angle_rad), np.zeros_like(angle_rad), np.ones_like(angle_rad)
     return np.stack([c, -s, zero, s, c, zero, zero, zero, one], axis=-1).reshape(-1, 3, 3)
 

@@ -1,8 +1,8 @@
-"""The square crop around a hand: which square, its affine, and cutting it out of an encoded picture quickly.
+"""The square crop around a hand: which square, its affine, and cutting it out of an encoded image quickly.
 
 HaMeR's crop: the box grows to the network's 3:4 aspect, its longer side times `box_scale` is the side of a square; the
 square is warped bilinearly onto `crop_px` pixels with a black border, smoothed first where it shrinks by more than 1.1.
-All affines are (2, 3) and act on pixel coordinates whose origin is the centre of the top-left pixel; the centre of the
+All affines are (2, 3) and act on pixel coordinates whose origin is the center of the top-left pixel; the center of the
 box lands on `crop_px / 2`, which is 0 in crop coordinates (`batch`).
 """
 
@@ -36,9 +36,9 @@ def box_center_px(box_xyxy_px: Array) -> Array:
 
 
 def crop_affine(center_px: Array, side_px: Array, rotation_rad: Array, crop_px: int) -> Array:
-    """(N, 2) centres, (N,) sides and (N,) rotations -> (N, 2, 3) affines from picture to crop pixels.
+    """(N, 2) centers, (N,) sides and (N,) rotations -> (N, 2, 3) affines from image to crop pixels.
 
-    A positive rotation turns the picture's x axis towards its y axis: clockwise as seen.
+    A positive rotation turns the image's x axis towards its y axis: clockwise as seen.
     """
     c, s = np.cos(rotation_rad), np.sin(rotation_rad)
     scale = crop_px / np.asarray(side_px, np.float64)
@@ -48,7 +48,7 @@ def crop_affine(center_px: Array, side_px: Array, rotation_rad: Array, crop_px: 
 
 
 def mirror_affine(width_px: Array) -> Array:
-    """(N,) picture widths -> (N, 2, 3): x becomes width - 1 - x."""
+    """(N,) image widths -> (N, 2, 3): x becomes width - 1 - x."""
     affine = np.zeros((len(width_px), 2, 3))
     affine[:, 0, 0], affine[:, 1, 1], affine[:, 0, 2] = -1, 1, np.asarray(width_px) - 1
     return affine
@@ -67,9 +67,9 @@ def apply_affine(affine: Array, points: Array) -> Array:
 
 
 def crop_encoded(encoded: bytes, crop_from_image: Array, crop_px: int) -> Array:
-    """A square crop of an encoded picture: (crop_px, crop_px, 4) uint8 as in `HandBatch.pixels`.
+    """A square crop of an encoded image: (crop_px, crop_px, 4) uint8 as in `HandBatch.pixels`.
 
-    Raises ValueError when the picture cannot be decoded.
+    Raises ValueError when the image cannot be decoded.
     """
     shrink = float(shrink_factor(crop_from_image))
     image, crop_from_image, _ = decode_for_crop(encoded, crop_from_image, shrink, Scratch())
@@ -77,14 +77,14 @@ def crop_encoded(encoded: bytes, crop_from_image: Array, crop_px: int) -> Array:
 
 
 def cut_crop(image: Array, crop_from_image: Array, crop_px: int) -> Array:
-    """A square crop of a decoded picture (H, W, C) uint8: (crop_px, crop_px, C), channels as in the picture."""
+    """A square crop of a decoded image (H, W, C) uint8: (crop_px, crop_px, C), channels as in the image."""
     crop = np.empty((crop_px, crop_px, image.shape[2]), np.uint8)
     cut_into(crop, image, crop_from_image, float(shrink_factor(crop_from_image)))
     return crop
 
 
 class Scratch:
-    """Memory that is still in the processor's cache when the next picture is decoded into it."""
+    """Memory that is still in the processor's cache when the next image is decoded into it."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
@@ -99,10 +99,10 @@ class Scratch:
 def decode_for_crop(
     encoded: bytes, crop_from_image: Array, shrink: float, scratch: Scratch
 ) -> tuple[Array, Array, float]:
-    """A decoded picture (H, W, 4) uint8 RGBA, the (2, 3) affine from it to the crop, and the affine's shrink factor.
+    """A decoded image (H, W, 4) uint8 RGBA, the (2, 3) affine from it to the crop, and the affine's shrink factor.
 
-    A JPEG that shrinks by two or more is decoded at 1/2, 1/4 or 1/8 size, which costs a fraction of the full picture.
-    The next picture that is decoded into `scratch` may overwrite this one. Raises ValueError when the picture cannot be
+    A JPEG that shrinks by two or more is decoded at 1/2, 1/4 or 1/8 size, which costs a fraction of the full image.
+    The next image that is decoded into `scratch` may overwrite this one. Raises ValueError when the image cannot be
     decoded.
     """
     reduction = 1
@@ -113,7 +113,7 @@ def decode_for_crop(
 
 
 def cut_into(crop: Array, image: Array, crop_from_image: Array, shrink: float) -> None:
-    """Fill `crop` (h, w, C) uint8, C-contiguous, from a picture (H, W, C) uint8; black, and 0 in A, outside of it.
+    """Fill `crop` (h, w, C) uint8, C-contiguous, from an image (H, W, C) uint8; black, and 0 in A, outside of it.
 
     shrink: `shrink_factor` of the affine.
     """
@@ -125,14 +125,14 @@ def cut_into(crop: Array, image: Array, crop_from_image: Array, shrink: float) -
 
 
 def can_decode(encoded: bytes) -> bool:
-    """Is this a picture? Decoded at an eighth of its size where its format allows, which costs little."""
+    """Is this an image? Decoded at an eighth of its size where its format allows, which costs little."""
     with contextlib.suppress(ValueError):
         return _decode(encoded, 8, Scratch()).size > 0
     return False
 
 
 def shrink_factor(crop_from_image: Array) -> Array:
-    """(..., 2, 3) -> (...) pixels of the picture per pixel of the crop."""
+    """(..., 2, 3) -> (...) pixels of the image per pixel of the crop."""
     (a, b), (c, d) = np.moveaxis(crop_from_image[..., :2], (-2, -1), (0, 1))
     return np.abs(a * d - b * c) ** -0.5
 
@@ -146,7 +146,7 @@ def _decode(encoded: bytes, reduction: int, scratch: Scratch) -> Array:
             return simplejpeg.decode_jpeg(
                 encoded,
                 "RGBA",
-                # Colours as coarse as they are stored: 0.5 levels off on average, in 0.9 of the time.
+                # Colors as coarse as they are stored: 0.5 levels off on average, in 0.9 of the time.
                 fastupsample=True,
                 strict=False,
                 min_height=-(-height // reduction),
@@ -159,19 +159,19 @@ def _decode(encoded: bytes, reduction: int, scratch: Scratch) -> Array:
     flags = mode.get(reduction, cv2.IMREAD_REDUCED_COLOR_8) | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
     if image is None:
-        raise ValueError("the picture cannot be decoded")
+        raise ValueError("the image cannot be decoded")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGBA)
 
 
 def _from_reduced(crop_from_image: Array, reduction: int) -> Array:
-    """The same crop out of the picture reduced by an integer: x = (x' + 1/2) r - 1/2."""
+    """The same crop out of the image reduced by an integer: x = (x' + 1/2) r - 1/2."""
     shift = np.full(2, (reduction - 1) / 2)
     linear = crop_from_image[:, :2]
     return np.concatenate([linear * reduction, (linear @ shift + crop_from_image[:, 2])[:, None]], axis=1)
 
 
 def _smooth_region(image: Array, crop_from_image: Array, size: tuple[int, int], shrink: float) -> tuple[Array, Array]:
-    """Blur only the part of the picture that the crop covers; returns it with the affine that fits it."""
+    """Blur only the part of the image that the crop covers; returns it with the affine that fits it."""
     # A Gaussian of this width makes a source pixel's footprint as wide as a crop pixel's.
     sigma = 0.5 * (shrink**2 - 1) ** 0.5
     margin = int(np.ceil(3 * sigma)) + 1

@@ -1,4 +1,4 @@
-"""The labels of B samples, stacked and mirrored into right hands, still in the pixels of the picture."""
+"""The labels of B samples, stacked and mirrored into right hands, still in the pixels of the image."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Sidecar = Mapping[str, Array] | None
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known about B hands. Left hands (and their pictures) are mirrored; absent labels are zeros."""
+    """What is known about B hands. Left hands (and their images) are mirrored; absent labels are zeros."""
 
     is_left: Array
     """(B,) bool."""
     size_px: Array
-    """(B, 2) int64, width and height of the picture."""
+    """(B, 2) int64, width and height of the image."""
     mirrored_from_image: Array
     """(B, 2, 3) affine: identity for right hands, x -> width - 1 - x for left ones."""
     box_xyxy_px: Array

@@ -30,7 +30,7 @@ from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.text import caption_ids, caption_of
 
 _BLACK = np.zeros((8, 8, 4), np.uint8)
-"""In the place of a picture that cannot be decoded, or that no network looks at."""
+"""In the place of an image that cannot be decoded, or that no network looks at."""
 
 
 def train_batches(
@@ -87,7 +87,7 @@ class _TrainingBatches:
 
     def _batch(self, rows: Sequence[ShardSample], indices: np.ndarray) -> HandBatch:
         data = self.recipe.data
-        seen = self.recipe.model.sees_picture
+        seen = self.recipe.model.sees_image
         return make_batch(
             stack_labels([r.sample for r in rows], _entries(rows, data.keypoints), _mano(rows, good_target)),
             [r.sample.image if seen else _BLACK for r in rows],
@@ -120,7 +120,7 @@ class EvalRows:
     hands: HandBatch
     samples: tuple[ShardSample, ...]
     unreadable: np.ndarray
-    """(B,) bool: the picture cannot be decoded, so the model is shown a black one."""
+    """(B,) bool: the image cannot be decoded, so the model is shown a black one."""
 
 
 def eval_range(recipe: Recipe, set_uri: str, start: int, stop: int, batch: int) -> Iterator[EvalRows]:
@@ -155,7 +155,7 @@ def eval_set(recipe: Recipe, set_uri: str) -> ShardSet:
 
 def eval_rows(recipe: Recipe, samples: Sequence[ShardSample], keypoints: str | None = None) -> EvalRows:
     """Samples of an evaluation set, unaugmented; keypoints: another source of the 2D pose than the recipe's."""
-    data, pictures = recipe.data, [s.sample.image for s in samples]
+    data, images = recipe.data, [s.sample.image for s in samples]
     cut = functools.partial(
         make_batch,
         stack_labels([s.sample for s in samples], _entries(samples, data.keypoints), _mano(samples, annotated_target)),
@@ -167,10 +167,10 @@ def eval_rows(recipe: Recipe, samples: Sequence[ShardSample], keypoints: str | N
     )
     unreadable = np.zeros(len(samples), bool)
     try:
-        hands = cut(pictures)
-    except ValueError:  # rare: only then is every picture looked at for itself
-        unreadable = np.array([not can_decode(picture) for picture in pictures])
-        hands = cut([_BLACK if bad else picture for bad, picture in zip(unreadable, pictures, strict=True)])
+        hands = cut(images)
+    except ValueError:  # rare: only then is every image looked at for itself
+        unreadable = np.array([not can_decode(image) for image in images])
+        hands = cut([_BLACK if bad else image for bad, image in zip(unreadable, images, strict=True)])
     return EvalRows(hands, tuple(samples), unreadable)
 
 

@@ -1,4 +1,4 @@
-"""Batches of hand poses for the tokenizer: no pictures, only MANO targets and pose-only files."""
+"""Batches of hand poses for the tokenizer: no images, only MANO targets and pose-only files."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _draw(pools: Sequence[PosePool], shares: Array, batch: int, slots: range, st
 
 
 def read_mano_poses(set_uri: str) -> PosePool:
-    """All good poses of a set's `mano` sidecar, in shard order; no picture is read. ShardError when it is missing."""
+    """All good poses of a set's `mano` sidecar, in shard order; no image is read. ShardError when it is missing."""
     return join_pools([_pool([], []), *mano_poses_by_shard(set_uri)])
 
 

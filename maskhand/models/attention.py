@@ -43,7 +43,7 @@ def feed_forward(dim: int, hidden: int, dropout: float) -> nn.Sequential:
 
 
 class DecoderLayer(nn.Module):
-    """Queries (B, Q, dim) look at each other, then at `source` (B, N, source_dim); on normalised input, added."""
+    """Queries (B, Q, dim) look at each other, then at `source` (B, N, source_dim); on normalized input, added."""
 
     def __init__(self, dim: int, heads: int, source_dim: int, dropout: float) -> None:
         super().__init__()

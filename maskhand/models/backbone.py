@@ -16,7 +16,7 @@ from maskhand.models.torchvision_shim import prepare_torchvision
 
 
 class ImageEncoder(nn.Module):
-    """Pictures (B, 3, H, W) -> tokens (B, C, H / patch, W / patch)."""
+    """Images (B, 3, H, W) -> tokens (B, C, H / patch, W / patch)."""
 
     vit: Any
 

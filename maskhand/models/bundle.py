@@ -6,7 +6,7 @@
     bundle.json       format, hand model digest, sha256 of model.pt and calibration.json, digest of the recipe, free
                       metadata; written last
 
-The hand model stays out because its licence may forbid copying it; its digest is kept, so that a model is not silently
+The hand model stays out because its license may forbid copying it; its digest is kept, so that a model is not silently
 run with another hand than it was trained with.
 """
 
@@ -36,7 +36,7 @@ from maskhand.recipe_files import parse_recipe
 
 FORMAT = 1
 CALIBRATION = "calibration.json"
-_READS = {"image": "pictures", "text": "captions"}
+_READS = {"image": "images", "text": "captions"}
 _SMALLEST = {"image": "tiny", "text": "tiny_text"}
 """`model.condition` -> what is looked at, and the smallest recipe of it."""
 
@@ -71,7 +71,7 @@ class ModelBundle:
         return estimator_of(self.recipe.sampler, self.calibration)
 
     def require(self, condition: Literal["image", "text"]) -> None:
-        """BundleError when the model looks at something else than pictures (`image`), or captions (`text`)."""
+        """BundleError when the model looks at something else than images (`image`), or captions (`text`)."""
         reads = self.recipe.model.condition
         if reads != condition:
             raise BundleError(

@@ -74,7 +74,7 @@ class JointMap(_Frozen):
 
 
 def draw_features(evidence: Evidence) -> Array:
-    """(B, 21, 2) logit of the share, half a draw away from 0 and 1, and logarithm of the spread in millimetres."""
+    """(B, 21, 2) logit of the share, half a draw away from 0 and 1, and logarithm of the spread in millimeters."""
     hits = evidence.share * evidence.draws
     logit = np.log((hits + 0.5) / (evidence.draws - hits + 0.5))
     return np.stack([logit, np.log(np.maximum(evidence.spread_mm, _FINEST_MM))], axis=-1)

@@ -10,8 +10,8 @@
     ln_final.*                                     text_model.final_layer_norm.*
     text_projection                                text_projection.weight, transposed
 
-The picture tower and the temperature (`visual.*`, `vision_model.*`, `visual_projection.*`, `logit_scale`) are left out.
-The whole text's token is what CLIP compares with pictures, its end token projected; words are the normed output.
+The image tower and the temperature (`visual.*`, `vision_model.*`, `visual_projection.*`, `logit_scale`) are left out.
+The whole text's token is what CLIP compares with images, its end token projected; words are the normed output.
 """
 
 from __future__ import annotations

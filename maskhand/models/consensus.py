@@ -1,4 +1,4 @@
-"""Which of several hands drawn for one picture is the likeliest to be right: the one that is most like all of them.
+"""Which of several hands drawn for one image is the likeliest to be right: the one that is most like all of them.
 
 The probabilities of a string's tokens when they were fixed depend on the order of fixing, and one more pass over the
 finished string knows little more; docs/method.md has what was measured. Draws that agree need no probability.
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def consensus(rotmats: Tensor, joints_m: Tensor) -> Tensor:
-    """(B, H) minus the distance of each hand from the middle of the H drawn for its picture; 0 where H is 1.
+    """(B, H) minus the distance of each hand from the middle of the H drawn for its image; 0 where H is 1.
 
     rotmats (B, H, 16, 3, 3), joints_m (B, H, 21, 3). The distance is the mean over the joints after a similarity
-    alignment, in millimetres, as in PA-MPJPE; the middle is `mean_hand`.
+    alignment, in millimeters, as in PA-MPJPE; the middle is `mean_hand`.
     """
     if joints_m.shape[1] == 1:
         return joints_m.new_zeros(joints_m.shape[:2])

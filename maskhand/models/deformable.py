@@ -2,8 +2,8 @@
 
     out(q) = W_out  concat_heads  sum over levels l and points k of  A[l, k] * (W x_l)(p + offset[l, k])
 
-The values W x_l depend on the picture only: `project` makes them once, `forward` reads them in every iteration. Several
-token strings may read one picture's values (hypotheses); nothing is copied for that.
+The values W x_l depend on the image only: `project` makes them once, `forward` reads them in every iteration. Several
+token sequences may read one image's values (hypotheses); nothing is copied for that.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class DeformableCrossAttention(nn.Module):
 
     def forward(self, queries: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
         """queries (B * H, K, dim), sample-major; reference (B * H or 1, K, 2) in 0..1 over the map, x first."""
-        pictures = values[0].shape[0] // self.heads
+        images = values[0].shape[0] // self.heads
         rows, tokens, _ = queries.shape
         shape = (self.heads, self.levels, self.points)
         offsets = self.offsets(queries).unflatten(-1, (*shape, 2))
@@ -68,19 +68,19 @@ class DeformableCrossAttention(nn.Module):
         # Filled, not copied from the host: a copy would wait for the device in every layer of every iteration.
         sizes = torch.stack([offsets.new_full((), n) for v in values for n in (v.shape[3], v.shape[2])])
         places = reference[:, :, None, None, None] + offsets / sizes.view(self.levels, 1, 2)
-        # (rows, tokens, heads, levels, points, ...) -> (pictures * heads, hypotheses * tokens, levels, points, ...)
-        places = self._by_picture(2 * places - 1, pictures)
-        weights = self._by_picture(weights, pictures)
+        # (rows, tokens, heads, levels, points, ...) -> (images * heads, hypotheses * tokens, levels, points, ...)
+        places = self._by_image(2 * places - 1, images)
+        weights = self._by_image(weights, images)
         sampled = [
             F.grid_sample(value, places[:, :, level], mode="bilinear", padding_mode="zeros", align_corners=False)
             for level, value in enumerate(values)
         ]
-        # each (pictures * heads, dim / heads, hypotheses * tokens, points)
+        # each (images * heads, dim / heads, hypotheses * tokens, points)
         levels = [(s * weights[:, None, :, level]).sum(-1) for level, s in enumerate(sampled)]
         total = torch.stack(levels).sum(0)
-        merged = total.unflatten(0, (pictures, self.heads)).permute(0, 3, 1, 2)
+        merged = total.unflatten(0, (images, self.heads)).permute(0, 3, 1, 2)
         return self.out(merged.reshape(rows, tokens, -1))
 
-    def _by_picture(self, x: Tensor, pictures: int) -> Tensor:
-        grouped = x.reshape(pictures, -1, *x.shape[2:])
+    def _by_image(self, x: Tensor, images: int) -> Tensor:
+        grouped = x.reshape(images, -1, *x.shape[2:])
         return grouped.transpose(1, 2).flatten(0, 1)

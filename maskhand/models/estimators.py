@@ -1,8 +1,8 @@
-"""Ways of making one hand of a model's distribution over token strings, and what they are called.
+"""Ways of making one hand of a model's distribution over token sequences, and what they are called.
 
-The mean of the code vectors, all tokens at once (`expectation`, T = 1), minimises the expected squared distance from
-the true code vectors. A schedule that fills in tokens which the model chose itself learns nothing of the picture that
-the first pass did not know, and adds what was guessed wrong. A hand of drawn codes is one of the hands that the picture
+The mean of the code vectors, all tokens at once (`expectation`, T = 1), minimizes the expected squared distance from
+the true code vectors. A schedule that fills in tokens which the model chose itself learns nothing of the image that
+the first pass did not know, and adds what was guessed wrong. A hand of drawn codes is one of the hands that the image
 allows; more passes make its tokens agree with each other, which is what drawing gains. docs/method.md has the numbers.
 """
 

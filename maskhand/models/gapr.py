@@ -21,11 +21,11 @@ from maskhand.models.pose_graph import skeleton_adjacency
 
 
 class GaprBlock(nn.Module):
-    """(B, K, dim) -> (B, K, dim). `neighbours` (K, K) bool: whom each token hears at first, see `first_neighbours`."""
+    """(B, K, dim) -> (B, K, dim). `neighbors` (K, K) bool: whom each token hears at first, see `first_neighbors`."""
 
     def __init__(
         self,
-        neighbours: Tensor,
+        neighbors: Tensor,
         dim: int,
         heads: int,
         se_ratio: int,
@@ -34,8 +34,8 @@ class GaprBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.residual = residual
-        # Rows start as the mean over the neighbours (softmax of 4 against zeros), and are free from then on.
-        self.adjacency_logits = nn.Parameter(4.0 * neighbours.float())
+        # Rows start as the mean over the neighbors (softmax of 4 against zeros), and are free from then on.
+        self.adjacency_logits = nn.Parameter(4.0 * neighbors.float())
         self.graph_norm = nn.LayerNorm(dim)
         self.graph = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
@@ -57,20 +57,20 @@ class GaprBlock(nn.Module):
         return self.adjacency_logits.softmax(-1)
 
 
-def first_neighbours(pose_tokens: int, influence: Tensor) -> Tensor:
+def first_neighbors(pose_tokens: int, influence: Tensor) -> Tensor:
     """(K, K) bool, K = 2D tokens + pose tokens: everyone hears itself, and pose tokens the 2D pose of their joints.
 
     influence (L, 16): of each pose token on MANO's joints. A single 2D token speaks for all joints; of 21, a pose token
     hears the joints that it speaks of and those of the bones that meet there. Without this start a pose token would
     hear the 2D pose as one voice among K, and learn from it late.
     """
-    neighbours = torch.eye(pose_tokens + len(influence), dtype=torch.bool)
+    neighbors = torch.eye(pose_tokens + len(influence), dtype=torch.bool)
     if pose_tokens == 1:
-        neighbours[1:, 0] = True
+        neighbors[1:, 0] = True
     elif pose_tokens:
         bones = skeleton_adjacency()[list(openpose_joint_of_mano_joint())]
-        neighbours[pose_tokens:, :pose_tokens] = spoken_of(influence).float() @ bones > 0
-    return neighbours
+        neighbors[pose_tokens:, :pose_tokens] = spoken_of(influence).float() @ bones > 0
+    return neighbors
 
 
 class SqueezeExcite(nn.Module):

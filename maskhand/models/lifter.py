@@ -1,7 +1,7 @@
-"""The bar that a look at the picture has to clear: a small network that sees the 2D keypoints and nothing else.
+"""The bar that a look at the image has to clear: a small network that sees the 2D keypoints and nothing else.
 
 A residual multilayer perceptron after Martinez et al. (ICCV 2017), from 21 keypoints with their confidences to 6D
-rotations, shape and placement: no picture, no tokens. What a network that reads pictures adds to its keypoints is its
+rotations, shape and placement: no image, no tokens. What a network that reads images adds to its keypoints is its
 distance from this one, trained on the same hands with the same losses.
 """
 
@@ -44,7 +44,7 @@ class LiftingNetwork(HandNetwork):
         return None
 
     def condition(self, batch: HandBatch) -> Tensor:
-        """(B, 0): pictures are not even made ready for it."""
+        """(B, 0): images are not even made ready for it."""
         return batch.keypoints_2d.new_zeros(len(batch.keypoints_2d), 0)
 
     def encode(

@@ -1,6 +1,6 @@
-"""The context-guided masked transformer (paper section 3.2): which codes does this picture's hand consist of?
+"""The context-guided masked transformer (paper section 3.2): which codes does this image's hand consist of?
 
-`encode` does everything that depends on the picture alone, once: encoder, pyramid, shape and camera, 2D pose
+`encode` does everything that depends on the image alone, once: encoder, pyramid, shape and camera, 2D pose
 tokens and the values of the deformable attention. `logits` does the rest, once per sampling iteration.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maskhand.config import ModelConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.deformable import DeformableCrossAttention
-from maskhand.models.gapr import GaprBlock, first_neighbours
+from maskhand.models.gapr import GaprBlock, first_neighbors
 from maskhand.models.network import Context, HandNetwork, TransformerOutput, seen_keypoints
 from maskhand.models.pose_graph import PoseGraph
 from maskhand.models.pyramid import FeaturePyramid
@@ -37,9 +37,9 @@ class MaskedTransformer(HandNetwork):
         self.pose_graph = PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, dim) if cfg.pose2d_tokens else None
 
         self.embed = TokenEmbedding(tokenizer, dim, from_codebook=cfg.token_embed == "codebook")
-        neighbours = first_neighbours(cfg.pose2d_tokens, tokenizer.influence)
+        neighbors = first_neighbors(cfg.pose2d_tokens, tokenizer.influence)
         self.gapr = nn.ModuleList(
-            GaprBlock(neighbours, dim, cfg.heads, cfg.gapr_se_ratio, cfg.gapr_residual, cfg.dropout)
+            GaprBlock(neighbors, dim, cfg.heads, cfg.gapr_se_ratio, cfg.gapr_residual, cfg.dropout)
             for _ in range(cfg.gapr_blocks)
         )
         self.synthesizer = nn.ModuleList(
@@ -78,7 +78,7 @@ class MaskedTransformer(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        tokens = self.picture_tokens(condition, drop_image)
+        tokens = self.image_tokens(condition, drop_image)
         maps = self.pyramid(tokens)
         betas, placement = self.shape_camera(tokens)
         values = tuple(cast(SynthesizerLayer, layer).cross.project(maps) for layer in self.synthesizer)
@@ -93,9 +93,9 @@ class MaskedTransformer(HandNetwork):
         return seen, self.pose_graph(seen)
 
     def logits(self, ids: Tensor, context: Context) -> Tensor:
-        """ids (B * H, L) int64 with `mask_id` for [MASK], the H strings of a picture together -> (B * H, L, V)."""
-        pictures = len(context.pose_tokens)
-        pose_tokens = context.pose_tokens.repeat_interleave(len(ids) // pictures, dim=0)
+        """ids (B * H, L) int64 with `mask_id` for [MASK], the H strings of an image together -> (B * H, L, V)."""
+        images = len(context.pose_tokens)
+        pose_tokens = context.pose_tokens.repeat_interleave(len(ids) // images, dim=0)
         x = torch.cat([pose_tokens, self.embed(ids, self.tokenizer.codebook)], dim=1)
         for block in self.gapr:
             x = block(x)
@@ -139,7 +139,7 @@ class CodeClassifier(nn.Module):
     """Features (B, L, dim) -> logits (B, L, V): one weight vector per code, or the nearness of codes.
 
     Nearness: the features name a point in code space and how sure they are of it, and a code's logit falls with its
-    squared distance from the point (plus a bias per code). Neighbouring codes then share what is learned about either,
+    squared distance from the point (plus a bias per code). Neighboring codes then share what is learned about either,
     and the expected code vector follows the point from the first step on; with separate weights each code must be met
     often before it means anything. How sure differs by token: codes of orientations lie far apart, those of fingers
     close together.

@@ -19,7 +19,7 @@ _MULTIPLYING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 @dataclass(frozen=True)
 class Context:
-    """What a network knows about B pictures (texts) before any token; from a network without tokens, also the pose."""
+    """What a network knows about B images (texts) before any token; from a network without tokens, also the pose."""
 
     values: tuple[tuple[Tensor, ...], ...]
     """By layer what its cross-attention reads: [level] (B * heads, dim / heads, h, w), values of the deformable one; of
@@ -78,10 +78,10 @@ class HandNetwork(nn.Module, ABC):
         return ImageEncoder(cfg.backbone, crop_px)
 
     def condition(self, batch: HandBatch) -> Tensor:
-        """What the network looks at in a batch: the pictures, or the ids of the captions."""
+        """What the network looks at in a batch: the images, or the ids of the captions."""
         return batch.image
 
-    def picture_tokens(self, condition: Tensor, drop_image: Tensor | None) -> Tensor:
+    def image_tokens(self, condition: Tensor, drop_image: Tensor | None) -> Tensor:
         """(B, C, h, w) what the encoder says, zeros where `drop_image` (B,) bool."""
         tokens = self.encoder(condition)
         return tokens if drop_image is None else tokens.masked_fill(drop_image[:, None, None, None], 0.0)
@@ -95,15 +95,15 @@ class HandNetwork(nn.Module, ABC):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        """Everything that depends on the picture (or text) alone, once.
+        """Everything that depends on the image (or text) alone, once.
 
-        condition: (B, 3, H, 3/4 H) pictures, or what `condition` gives; keypoints_2d (B, 21, 3); both as in HandBatch.
+        condition: (B, 3, H, 3/4 H) images, or what `condition` gives; keypoints_2d (B, 21, 3); both as in HandBatch.
         drop_image (B,) bool: its features become zero (the paper's unconditional mode, supplement G).
         drop_pose (B,) bool: the 2D pose counts as unseen.
         """
 
     def parameter_groups(self, lr: float, lr_backbone: float | None, weight_decay: float) -> list[dict[str, Any]]:
-        """Trainable parameters for an optimiser: the encoder at its own rate, decay on what multiplies features only
+        """Trainable parameters for an optimizer: the encoder at its own rate, decay on what multiplies features only
         (not on biases and norms, nor on what is learned as a place: positions, queries, reference points)."""
         kernels = {id(m.weight) for m in self.modules() if isinstance(m, _MULTIPLYING)}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}

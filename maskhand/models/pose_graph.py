@@ -15,7 +15,7 @@ from maskhand.conventions import BONES, NUM_JOINTS
 
 
 def skeleton_adjacency() -> Tensor:
-    """(21, 21) fixed D^-1/2 (A + I) D^-1/2 of the hand skeleton (Kipf and Welling's normalisation)."""
+    """(21, 21) fixed D^-1/2 (A + I) D^-1/2 of the hand skeleton (Kipf and Welling's normalization)."""
     adjacency = torch.eye(NUM_JOINTS)
     for parent, child in BONES:
         adjacency[parent, child] = adjacency[child, parent] = 1.0
@@ -61,7 +61,7 @@ class PoseGraph(nn.Module):
 
 
 class _GraphConvolution(nn.Module):
-    """x + GELU(LN(A x W)): the sum keeps a joint's own place sharp, which averaging over neighbours would blur."""
+    """x + GELU(LN(A x W)): the sum keeps a joint's own place sharp, which averaging over neighbors would blur."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

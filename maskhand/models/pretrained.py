@@ -28,7 +28,7 @@ WRAPPERS = ("state_dict", "model")
 """Under which key a file keeps its weights, when it keeps more than weights."""
 
 LEFT_OUT = ("decoder", "mask_token", "head.", "head_", "fc_norm.", "pre_logits.")
-"""Beginnings of keys that belong to other tasks than encoding a picture."""
+"""Beginnings of keys that belong to other tasks than encoding an image."""
 
 
 class BackboneError(ValueError):

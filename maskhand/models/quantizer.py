@@ -49,7 +49,7 @@ class Quantizer(nn.Module):
         """`updates` on the host, once it is known: reading the buffer in every step would wait for the device."""
 
     def nearest(self, z: Tensor) -> Tensor:
-        """(..., C) -> (...) int64: index of the nearest code, in fp32 (half precision confuses near neighbours)."""
+        """(..., C) -> (...) int64: index of the nearest code, in fp32 (half precision confuses near neighbors)."""
         with torch.autocast(z.device.type, enabled=False):
             vectors, codebook = z.detach().float().flatten(0, -2), self.codebook.float()
             # |z - c|^2 without |z|^2, which is the same for every code; one table of distances, nothing beside it

@@ -1,4 +1,4 @@
-"""The plain alternative to masked modelling: sixteen queries look at picture and 2D pose and say the hand's at once.
+"""The plain alternative to masked modeling: sixteen queries look at image and 2D pose and say the hand's at once.
 
 HaMeR's design on the same encoder, 2D pose tokens, shape and camera head and losses, so that a comparison differs in
 nothing but how the pose comes about. It says one hand and no doubt: no tokens of a pose are guessed.
@@ -44,7 +44,7 @@ class RegressionNetwork(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        tokens = self.picture_tokens(condition, drop_image)
+        tokens = self.image_tokens(condition, drop_image)
         betas, placement = self.shape_camera(tokens)
         source = self.norm_source(tokens.flatten(2).transpose(1, 2))
         seen = seen_keypoints(keypoints_2d, drop_pose)

@@ -1,4 +1,4 @@
-"""Confidence-guided sampling: fill a masked token string in a few steps, the surest tokens first (paper section 3.4).
+"""Confidence-guided sampling: fill a masked token sequence in a few steps, the surest tokens first (paper section 3.4).
 
 The schedule is a list of Python integers and everything else stays on the device, so that no iteration waits for it.
 """
@@ -24,7 +24,7 @@ from maskhand.models.shape_camera_head import place_camera
 from maskhand.models.vq_mano import full_precision
 
 STRINGS_AT_ONCE = 512
-"""Token strings decoded together; the logits of one of 64 tokens and 2048 codes are half a megabyte."""
+"""Token sequences decoded together; the logits of one of 64 tokens and 2048 codes are half a megabyte."""
 
 
 def schedule(length: int, iterations: int) -> list[int]:
@@ -50,9 +50,9 @@ def predict(
     drop_image: Tensor | None = None,
     drop_pose: Tensor | None = None,
 ) -> HandPrediction:
-    """Encode the batch's pictures (or texts) and sample; see `sample`.
+    """Encode the batch's images (or texts) and sample; see `sample`.
 
-    drop_image, drop_pose (B,) bool: whose picture, or 2D pose, the model must do without.
+    drop_image, drop_pose (B,) bool: whose image, or 2D pose, the model must do without.
     """
     context = model.encode(model.condition(batch), batch.keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
     return sample(model, context, cfg, generator, hypotheses)
@@ -60,7 +60,7 @@ def predict(
 
 @torch.no_grad()
 def generate(model: MaskedTransformer, count: int, cfg: SamplerConfig, generator: torch.Generator) -> HandPrediction:
-    """`count` hands of the mean shape from no picture and no 2D pose (supplement G), the most typical first.
+    """`count` hands of the mean shape from no image and no 2D pose (supplement G), the most typical first.
 
     `cfg.temperature` must be above 0, or all would be equal; `generator` lives on the model's device.
     """
@@ -83,9 +83,9 @@ def sample(
     generator: torch.Generator | None = None,
     hypotheses: int = 1,
 ) -> HandPrediction:
-    """Decode hands for encoded pictures.
+    """Decode hands for encoded images.
 
-    Returns B * hypotheses rows, the hypotheses of one picture together, the best `consensus` first: the hand in the
+    Returns B * hypotheses rows, the hypotheses of one image together, the best `consensus` first: the hand in the
     midst of the others. `temperature` 0 takes the most probable code (then all hypotheses are equal); above 0, codes
     are drawn with `generator`, which must live on the model's device. Confidence is always the probability under the
     unfiltered softmax.
@@ -145,14 +145,14 @@ def _fill_in_parts(
     model: MaskedTransformer, context: Context, cfg: SamplerConfig, generator: torch.Generator | None, hypotheses: int
 ) -> tuple[PoseTokens, Tensor]:
     """As `_fill`, so many hypotheses at a time that `STRINGS_AT_ONCE` bounds the memory."""
-    pictures = len(context.betas)
-    at_once = max(1, STRINGS_AT_ONCE // pictures)
+    images = len(context.betas)
+    at_once = max(1, STRINGS_AT_ONCE // images)
     counts = [min(at_once, hypotheses - start) for start in range(0, hypotheses, at_once)]
     parts = [_fill(model, context, cfg, generator, count) for count in counts]
 
     def join(tensors: Iterable[Tensor]) -> Tensor:
-        by_picture = [t.unflatten(0, (pictures, -1)) for t in tensors]
-        return torch.cat(by_picture, dim=1).flatten(0, 1)
+        by_image = [t.unflatten(0, (images, -1)) for t in tensors]
+        return torch.cat(by_image, dim=1).flatten(0, 1)
 
     ids, confidence = join(p.ids for p, _ in parts), join(p.confidence for p, _ in parts)
     return PoseTokens(ids, confidence), join(codes for _, codes in parts)
@@ -161,9 +161,9 @@ def _fill_in_parts(
 def _fill(
     model: MaskedTransformer, context: Context, cfg: SamplerConfig, generator: torch.Generator | None, hypotheses: int
 ) -> tuple[PoseTokens, Tensor]:
-    """Token strings (B * H, L) and the code vectors (B * H, L, C) to decode."""
-    pictures, length = len(context.betas), model.num_tokens
-    rows, device = pictures * hypotheses, context.betas.device
+    """Token sequences (B * H, L) and the code vectors (B * H, L, C) to decode."""
+    images, length = len(context.betas), model.num_tokens
+    rows, device = images * hypotheses, context.betas.device
     codebook = model.tokenizer.codebook
     ids = torch.full((rows, length), model.mask_id, device=device)
     confidence = torch.zeros(rows, length, device=device)
@@ -174,7 +174,7 @@ def _fill(
         if remasked == length:
             continue  # would keep none of its tokens: the next iteration starts from the same string
         if all_masked:
-            # every hypothesis of a picture starts from the same string: compute its logits once
+            # every hypothesis of an image starts from the same string: compute its logits once
             logits = model.logits(ids[::hypotheses], context).float().repeat_interleave(hypotheses, 0)
         else:
             logits = model.logits(ids, context).float()

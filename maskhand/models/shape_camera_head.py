@@ -1,11 +1,11 @@
-"""Shape and camera from the encoder's low-resolution map, once per picture (paper section 3.2.1, x-attention head).
+"""Shape and camera from the encoder's low-resolution map, once per image (paper section 3.2.1, x-attention head).
 
 Two learned queries, one for the shape and one for the camera, look at the raw tokens through a small pre-norm decoder
 and say by how much the hand differs from the mean hand in the middle of the crop (HaMeR's `mano_head.py`, one step).
 
-The head does not know the pose yet, and MANO's origin is near the wrist: with the same picture place, HaMeR's tx, ty
+The head does not know the pose yet, and MANO's origin is near the wrist: with the same image place, HaMeR's tx, ty
 differ by a hand's length between a hand that points up and one that points down. So the head says where the *middle of
-the joints* is in the crop (nearly its centre, as crops are cut around hands), and `place_camera` turns this into
+the joints* is in the crop (nearly its center, as crops are cut around hands), and `place_camera` turns this into
 HaMeR's camera once the joints are known.
 """
 
@@ -18,7 +18,7 @@ from maskhand.conventions import NUM_BETAS
 from maskhand.models.attention import DecoderLayer
 
 MEAN_SCALE = 12.0
-"""Crop half-sides per metre at which a mean hand (joints over about 14 cm) fills a crop of 1.2 times its box."""
+"""Crop half-sides per meter at which a mean hand (joints over about 14 cm) fills a crop of 1.2 times its box."""
 
 
 class ShapeCameraHead(nn.Module):
@@ -58,5 +58,5 @@ def place_camera(placement: Tensor, joints_m: Tensor) -> Tensor:
     Exact for joints at one depth; the hand's own depth (a few cm of some 3 m) moves the middle by about a percent.
     """
     scale, place = placement[:, :1], placement[:, 1:]
-    metres_per_crop = 2 / scale
-    return torch.cat([scale, place * metres_per_crop - joints_m.mean(dim=1)[:, :2]], dim=1)
+    meters_per_crop = 2 / scale
+    return torch.cat([scale, place * meters_per_crop - joints_m.mean(dim=1)[:, :2]], dim=1)

@@ -1,4 +1,4 @@
-"""Context-infused masked synthesizer: tokens attend to each other and to the picture (paper section 3.2.2)."""
+"""Context-infused masked synthesizer: tokens attend to each other and to the image (paper section 3.2.2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maskhand.models.influence import own_joint
 
 
 class SynthesizerLayer(nn.Module):
-    """Self-attention, cross-attention, feed-forward; each on normalised input, added to the stream.
+    """Self-attention, cross-attention, feed-forward; each on normalized input, added to the stream.
 
     cross: `DeformableCrossAttention` or `TextCrossAttention`; what it reads is projected beforehand.
     """
@@ -40,12 +40,12 @@ class SynthesizerLayer(nn.Module):
 class ReferencePoints(nn.Module):
     """Where each token looks first, (rows or 1, K, 2) in 0..1 over the feature map.
 
-    learned: a constant per token, the same for every picture (what the authors' figure 17 shows; one-stage Deformable
+    learned: a constant per token, the same for every image (what the authors' figure 17 shows; one-stage Deformable
     DETR), beginning on an even grid over the central 80 %. query: a linear map of the token's content. pose2d: the
     detected place of the joint that the token moves most, or the learned constant where that joint was not seen.
     iterative: the learned
     constant in the first layer, moved after each by a linear map of the token's content (Deformable DETR's refinement;
-    the gradient passes, as no loss sees the points themselves). Tokens of the 2D pose begin in the centre, or at their
+    the gradient passes, as no loss sees the points themselves). Tokens of the 2D pose begin in the center, or at their
     joint.
     """
 

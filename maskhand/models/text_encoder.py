@@ -71,7 +71,7 @@ class ByteTextEncoder(TextEncoder):
 
 
 class _Layer(nn.Module):
-    """Self-attention among the known tokens, feed-forward; each on normalised input, added to the stream."""
+    """Self-attention among the known tokens, feed-forward; each on normalized input, added to the stream."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

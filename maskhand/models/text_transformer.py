@@ -1,4 +1,4 @@
-"""The masked transformer with a text in the picture's place (paper section 4.3, supplement B).
+"""The masked transformer with a text in the image's place (paper section 4.3, supplement B).
 
 The text encoder replaces the image encoder and its pyramid, cross-attention over the text's tokens replaces the
 deformable one over feature maps; tokens, 2D pose, GAPR, losses and sampling are those of `MaskedTransformer`. Shape and
@@ -24,7 +24,7 @@ ENCODERS: dict[str, type[ByteTextEncoder] | type[ClipTextEncoder]] = {"bytes": B
 
 
 class TextTransformer(MaskedTransformer):
-    """`model.condition: text`. The keys of the picture (backbone, feature scales, reference points) play no part."""
+    """`model.condition: text`. The keys of the image (backbone, feature scales, reference points) play no part."""
 
     encoder: TextEncoder  # type: ignore[assignment]
 

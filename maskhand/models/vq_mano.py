@@ -1,7 +1,7 @@
 """VQ-MANO: sixteen joint rotations <-> a string of discrete pose tokens (paper section 3.1, supplement B).
 
 A 1D convolutional autoencoder over the sequence of MANO's joints: upsampled to twice the number of tokens, halved once
-by a strided convolution, quantised, and brought back to sixteen joints. The order of the sequence is MANO's (wrist,
+by a strided convolution, quantized, and brought back to sixteen joints. The order of the sequence is MANO's (wrist,
 index, middle, little, ring, thumb), so each token belongs to a neighborhood of joints; which one is measured, see
 `models/influence.py`.
 The layout follows TokenHMR's `vanilla_pose_vqvae.py`; where the paper is silent see METHOD 1.1-1.3.

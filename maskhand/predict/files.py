@@ -24,7 +24,7 @@ from maskhand.predict.records import Array, Method, PlacedHand, PredictedHand, P
 from maskhand.render import contact_sheet, draw_keypoints, draw_label, overlay_mesh, png_bytes
 
 SHOWN = 6
-"""Hypotheses of a hand in the picture and the scene: the first, the last and others evenly between."""
+"""Hypotheses of a hand in the image and the scene: the first, the last and others evenly between."""
 OVERLAY_PX = 4096
 """Longer side of the overlay, at most."""
 TILE_PX, SPACING_M = 240, 0.22
@@ -51,7 +51,7 @@ def predict_photo(
     hands (else as detected); focal_px: the photo's focal length in pixels (else a long one is assumed, as HaMeR does,
     and depth is relative); bundle, method, camera, min_confidence: see `predict_hands`. hypotheses: so many more hands
     are drawn beside each; then NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and the
-    JSON holds all that differ. image_rgb: its picture, where that has been read already. Returns the paths, the JSON
+    JSON holds all that differ. image_rgb: its image, where that has been read already. Returns the paths, the JSON
     last. Raises PredictError.
     """
     photo = Path(path)
@@ -156,40 +156,40 @@ def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand]) -> Array:
 
     A longer photo is shown `OVERLAY_PX` long: drawing and compressing take most of the time that a huge one costs.
     """
-    picture, view_from_image = _view(image_rgb)
+    drawn, view_from_image = _view(image_rgb)
     scale, offset = view_from_image.diagonal()[:2], view_from_image[:2, 2]
     for hand in sorted(hands, key=lambda h: -float(h.transl_cam_m[2])):
         if hand.vertices_cam_m[:, 2].min() > 0:  # a badly trained model may place a hand behind the camera
-            picture = overlay_mesh(picture, hand.vertices_cam_m, hand.faces, view_from_image @ hand.K_px)
+            drawn = overlay_mesh(drawn, hand.vertices_cam_m, hand.faces, view_from_image @ hand.K_px)
     for hand in hands:
-        picture = draw_keypoints(picture, hand.keypoints_px * scale + offset, hand.keypoints_confidence)
+        drawn = draw_keypoints(drawn, hand.keypoints_px * scale + offset, hand.keypoints_confidence)
     for k, hand in enumerate(hands):
         x, y = (hand.box_xyxy_px[:2] * scale + offset).tolist()
-        picture = draw_label(picture, _name(k, hand), (x, y))
-    return picture
+        drawn = draw_label(drawn, _name(k, hand), (x, y))
+    return drawn
 
 
 def _view(image_rgb: Array) -> tuple[Array, Array]:
-    """A picture as it is shown, and the (3, 3) affine from its own pixels to the shown ones."""
+    """An image as it is shown, and the (3, 3) affine from its own pixels to the shown ones."""
     height, width = image_rgb.shape[:2]
     if max(height, width) <= OVERLAY_PX:
         return image_rgb, np.eye(3)
     size = np.maximum(1, np.rint(np.array([width, height]) * (OVERLAY_PX / max(height, width)))).astype(int)
     scale = size / (width, height)
-    offset = (scale - 1) / 2  # cv2's pixel centres: x' = (x + 1/2) s - 1/2
+    offset = (scale - 1) / 2  # cv2's pixel centers: x' = (x + 1/2) s - 1/2
     affine = np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]], [0, 0, 1]])
     return cv2.resize(image_rgb, size.tolist(), interpolation=cv2.INTER_AREA), affine
 
 
 def _name(number: int, hand: PredictedHand) -> str:
-    """In pictures, as files and the terminal count; with the expected error of a joint."""
+    """In images, as files and the terminal count; with the expected error of a joint."""
     side = hand.side if hand.side_known else "side unknown"
     error = f", {hand.joint_error_mm.mean():.0f} mm" if np.isfinite(hand.joint_error_mm).all() else ""
     return f"hand {number}, {side}" + (", a guess" if hand.is_guess else error)
 
 
 def to_json(hand: PredictedHand) -> dict[str, Any]:
-    """Everything but the mesh, as plain numbers: metres, radians, pixels."""
+    """Everything but the mesh, as plain numbers: meters, radians, pixels."""
     facts = {
         "side": hand.side if hand.side_known else None,
         "guess": hand.is_guess,

@@ -101,7 +101,7 @@ def predict_hands(
 
 
 def distinct_strings(ids: Array) -> tuple[Array, Array]:
-    """(H, L) token strings -> where each different one stands first, in that order, and how often it is there."""
+    """(H, L) token sequences -> where each different one stands first, in that order, and how often it is there."""
     _, first, counts = np.unique(ids, axis=0, return_index=True, return_counts=True)
     order = np.argsort(first)
     return first[order], counts[order]
@@ -119,7 +119,7 @@ def _check(bundle: ModelBundle | None, method: Method, camera: CameraSource, hyp
         check_hand_model(bundle.hand_digest)
     if hypotheses and not isinstance(bundle.model, MaskedTransformer):
         raise PredictError(
-            f"model {bundle.digest} (recipe {bundle.recipe.name}) knows one hand per picture; it has no "
+            f"model {bundle.digest} (recipe {bundle.recipe.name}) knows one hand per image; it has no "
             "distribution to draw hypotheses from"
         )
 

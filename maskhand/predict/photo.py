@@ -1,4 +1,4 @@
-"""A photo as a picture: read, decoded, its camera, boxes that are given in it."""
+"""A photo as an image: read, decoded, its camera, boxes that are given in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Box = tuple[float, float, float, float]
 
 
 def camera_matrix(image_rgb: Array, focal_px: float | None) -> Array:
-    """(3, 3) `assumed_camera` of a picture (H, W, 3). Raises PredictError."""
+    """(3, 3) `assumed_camera` of an image (H, W, 3). Raises PredictError."""
     if focal_px is not None and not (np.isfinite(focal_px) and focal_px > 0):
         raise PredictError(f"focal length {focal_px!r}: expected a positive number of pixels")
     return assumed_camera((image_rgb.shape[1], image_rgb.shape[0]), focal_px)
@@ -25,17 +25,17 @@ def read_photo(path: str | Path) -> Array:
     try:
         data = Path(path).read_bytes()
     except IsADirectoryError:
-        raise PredictError(f"{path}: a folder; give one picture, a JPEG or PNG file") from None
+        raise PredictError(f"{path}: a folder; give one image, a JPEG or PNG file") from None
     except OSError as error:
         raise PredictError(f"{path}: cannot be read ({error.strerror or error})") from None
     return decode_photo(data, str(path))
 
 
 def decode_photo(data: bytes, name: str) -> Array:
-    """(H, W, 3) uint8 RGB of an encoded picture, as `read_photo`. Raises PredictError, which begins with the name."""
+    """(H, W, 3) uint8 RGB of an encoded image, as `read_photo`. Raises PredictError, which begins with the name."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
-        raise PredictError(f"{name}: not a picture that can be decoded; give a JPEG or PNG file")
+        raise PredictError(f"{name}: not an image that can be decoded; give a JPEG or PNG file")
     return np.ascontiguousarray(image[:, :, ::-1])
 
 
@@ -44,9 +44,9 @@ def check_boxes(boxes: Array, image_rgb: Array) -> None:
     height, width = image_rgb.shape[:2]
     for x0, y0, x1, y1 in boxes.tolist():
         overlaps = x1 - x0 >= 2 and y1 - y0 >= 2 and x0 < width and y0 < height and x1 > 0 and y1 > 0
-        # a hand may leave the picture, but not by more than a picture
+        # a hand may leave the image, but not by more than an image
         if not (overlaps and x0 > -width and y0 > -height and x1 < 2 * width and y1 < 2 * height):
             raise PredictError(
                 f"box {x0:g},{y0:g},{x1:g},{y1:g}: expected x0,y0,x1,y1 with x0 < x1 and y0 < y1, "
-                f"in pixels of the {width} x {height} picture"
+                f"in pixels of the {width} x {height} image"
             )

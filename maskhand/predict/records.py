@@ -62,7 +62,7 @@ class Hypothesis(PlacedHand):
     drawn: int
     """How many of the draws gave this very string of tokens."""
     score: float
-    """Minus its distance from the middle of all draws, after alignment, millimetres (`models/consensus.py`)."""
+    """Minus its distance from the middle of all draws, after alignment, millimeters (`models/consensus.py`)."""
 
 
 @dataclass(frozen=True)

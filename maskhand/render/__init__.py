@@ -1,6 +1,6 @@
-"""Pictures of results: keypoints, shaded mesh overlays and contact sheets. Software only, no GL, deterministic.
+"""Images of results: keypoints, shaded mesh overlays and contact sheets. Software only, no GL, deterministic.
 
-Pictures are (H, W, 3) uint8 RGB, pixels with the centre of the top-left pixel at (0, 0).
+Images are (H, W, 3) uint8 RGB, pixels with the center of the top-left pixel at (0, 0).
 """
 
 from maskhand.render.drawing import FINGER_RGB, WRIST_RGB, draw_keypoints, draw_label

@@ -1,4 +1,4 @@
-"""Keypoints and names drawn over pictures, with dark outlines: to be seen on any background."""
+"""Keypoints and names drawn over images, with dark outlines: to be seen on any background."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DARK = (20, 20, 20)
 def draw_keypoints(
     image_rgb: Array, joints_px: Array, conf: Array | None = None, occluded: Array | None = None
 ) -> Array:
-    """A copy of the picture with the 21-joint skeleton, coloured by finger, outlined to be seen on busy pictures.
+    """A copy of the image with the 21-joint skeleton, colored by finger, outlined to be seen on busy images.
 
     joints_px (21, 2) OpenPose order; conf (21,) in 0..1 sets the radius and the opacity, 0 or NaN leaves a joint out;
     occluded (21,) bool: joints that something covers, drawn as rings.
@@ -51,23 +51,23 @@ def draw_keypoints(
 
 
 def draw_label(image_rgb: Array, text: str, corner_px: tuple[float, float]) -> Array:
-    """A copy of the picture with outlined text over the point, moved into the picture where it would leave it."""
+    """A copy of the image with outlined text over the point, moved into the image where it would leave it."""
     height, width = image_rgb.shape[:2]
     text_px = max(11, max(height, width) // 40)
-    picture = Image.fromarray(image_rgb)
-    draw, font = ImageDraw.Draw(picture), text_font(text_px)
+    image = Image.fromarray(image_rgb)
+    draw, font = ImageDraw.Draw(image), text_font(text_px)
     outline = max(1, text_px // 8)
     x0, y0, x1, y1 = draw.textbbox((0, 0), text, font=font, stroke_width=outline)
     x = min(max(corner_px[0], 0), max(width - (x1 - x0), 0)) - x0
     y = min(max(corner_px[1] - (y1 - y0), 0), max(height - (y1 - y0), 0)) - y0
     draw.text((x, y), text, fill=PAPER, font=font, stroke_width=outline, stroke_fill=_DARK)
-    return np.asarray(picture)
+    return np.asarray(image)
 
 
 def _stroke(canvas: Array, a: Array, b: Array, width: float, color: Sequence[int] | Array, opacity: float) -> None:
-    """Blend a round-ended, anti-aliased line from a to b (a disc where they are one point) into a float picture.
+    """Blend a round-ended, anti-aliased line from a to b (a disc where they are one point) into a float image.
 
-    color: RGB, or another picture of the same size that the line shows.
+    color: RGB, or another image of the same size that the line shows.
     """
     height, length = canvas.shape[:2]
     low = np.floor(np.minimum(a, b) - width / 2 - 1).astype(int)

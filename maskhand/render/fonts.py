@@ -1,4 +1,4 @@
-"""What texts in pictures share: the font that Pillow brings along, and the colour of paper."""
+"""What texts in images share: the font that Pillow brings along, and the color of paper."""
 
 from __future__ import annotations
 

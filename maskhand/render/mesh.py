@@ -1,4 +1,4 @@
-"""Shaded meshes over pictures: rays cast with Embree, shaded with numpy.
+"""Shaded meshes over images: rays cast with Embree, shaded with numpy.
 
 Four rays a pixel, smooth normals, ambient occlusion per vertex.
 """
@@ -29,29 +29,29 @@ def overlay_mesh(
     color: tuple[int, int, int] = MESH_RGB,
     opacity: float = 0.8,
 ) -> Array:
-    """A copy of the picture with a shaded, translucent mesh over it.
+    """A copy of the image with a shaded, translucent mesh over it.
 
-    vertices_cam_m (V, 3) metres in OpenCV camera axes, in front of the camera (others are a ValueError); faces (F, 3);
-    K_px (3, 3) intrinsics in pixels of this picture, without skew.
+    vertices_cam_m (V, 3) meters in OpenCV camera axes, in front of the camera (others are a ValueError); faces (F, 3);
+    K_px (3, 3) intrinsics in pixels of this image, without skew.
     """
     vertices = np.ascontiguousarray(vertices_cam_m, dtype=np.float32)
     if not np.isfinite(vertices).all() or vertices[:, 2].min() <= 0:
         raise ValueError("overlay_mesh: every vertex must be finite and in front of the camera (z > 0)")
     height, width = image_rgb.shape[:2]
-    picture = image_rgb.copy()
+    image = image_rgb.copy()
     projected = vertices[:, :2] / vertices[:, 2:] * (K_px[0, 0], K_px[1, 1]) + (K_px[0, 2], K_px[1, 2])
     x0, y0 = np.maximum(np.floor(projected.min(0)).astype(int) - 1, 0)
     x1, y1 = np.minimum(np.ceil(projected.max(0)).astype(int) + 2, (width, height))
     if x0 >= x1 or y0 >= y1:
-        return picture
+        return image
     tracer = _Tracer(vertices, np.asarray(faces, dtype=np.int32), color)
     for top in range(y0, y1, _ROWS_AT_ONCE):
         bottom = min(top + _ROWS_AT_ONCE, y1)
         rgb, cover = tracer.pixels((x0, top, x1, bottom), K_px)
-        window = picture[top:bottom, x0:x1]
+        window = image[top:bottom, x0:x1]
         mixed = window * (1 - opacity * cover[..., None]) + 255 * opacity * rgb
-        picture[top:bottom, x0:x1] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
-    return picture
+        image[top:bottom, x0:x1] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    return image
 
 
 class _Tracer:
@@ -116,7 +116,7 @@ class _Tracer:
         return _srgb(np.clip(linear, 0, 1))
 
     def _ambient_openness(self, vertices: Array) -> Array:
-        """(V,) share of the sky each vertex sees within a few centimetres: 1 = open, 0 = buried."""
+        """(V,) share of the sky each vertex sees within a few centimeters: 1 = open, 0 = buried."""
         directions = _hemisphere(_OCCLUSION_RAYS)
         helper = np.where(np.abs(self.normals[:, :1]) < 0.8, [[1.0, 0, 0]], [[0, 1.0, 0]])
         tangent = _unit(np.cross(self.normals, helper))

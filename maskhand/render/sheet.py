@@ -1,4 +1,4 @@
-"""Contact sheets, bars, and pictures as PNG files."""
+"""Contact sheets, bars, and images as PNG files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def contact_sheet(
     title: str = "",
     tile_px: int = 224,
 ) -> bytes:
-    """Rows of pictures as one PNG: each scaled to fit a square tile, a caption under it, headings over the columns."""
+    """Rows of images as one PNG: each scaled to fit a square tile, a caption under it, headings over the columns."""
     if not rows or not any(len(row) for row in rows):
-        raise ValueError("contact_sheet: no pictures given")
+        raise ValueError("contact_sheet: no images given")
     text_px, gap = max(11, tile_px // 16), max(6, tile_px // 24)
     lines = max((caption.count("\n") + 1 for row in captions or () for caption in row if caption), default=0)
     caption_px = lines * (text_px + 4)
@@ -40,16 +40,16 @@ def contact_sheet(
         draw.text((gap + c * (tile_px + gap), top - text_px - gap // 2), heading, fill=_MUTED, font=text_font(text_px))
     for r, row in enumerate(rows):
         y = top + r * (tile_px + caption_px + gap)
-        for c, picture in enumerate(row):
+        for c, image in enumerate(row):
             x = gap + c * (tile_px + gap)
-            sheet.paste(_fit(picture, tile_px), (x, y))
+            sheet.paste(_fit(image, tile_px), (x, y))
             if captions and c < len(captions[r]):
                 draw.multiline_text((x, y + tile_px + 2), captions[r][c], fill=_INK, font=text_font(text_px), spacing=2)
     return png_bytes(np.asarray(sheet))
 
 
 def bar_tile(values: Array, labels: Sequence[str], colors: Sequence[tuple[int, int, int]], tile_px: int = 224) -> Array:
-    """(tile_px, tile_px, 3): one horizontal bar per value in 0..1, labelled."""
+    """(tile_px, tile_px, 3): one horizontal bar per value in 0..1, labeled."""
     tile = Image.new("RGB", (tile_px, tile_px), (255, 255, 255))
     draw = ImageDraw.Draw(tile)
     row = tile_px / len(values)
@@ -66,17 +66,17 @@ def bar_tile(values: Array, labels: Sequence[str], colors: Sequence[tuple[int, i
 
 
 def png_bytes(image_rgb: Array) -> bytes:
-    """A picture as a PNG file."""
+    """An image as a PNG file."""
     stream = io.BytesIO()
     Image.fromarray(image_rgb).save(stream, format="PNG")
     return stream.getvalue()
 
 
-def _fit(picture: Array, side_px: int) -> Image.Image:
-    height, width = picture.shape[:2]
+def _fit(image: Array, side_px: int) -> Image.Image:
+    height, width = image.shape[:2]
     scale = side_px / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     tile = Image.new("RGB", (side_px, side_px), PAPER)
     tile.paste(Image.fromarray(resized), ((side_px - size[0]) // 2, (side_px - size[1]) // 2))
     return tile

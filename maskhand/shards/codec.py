@@ -54,7 +54,7 @@ def decode_sample(key: str, members: Members, arrays: Mapping[str, np.ndarray] |
     """
     image_format = next((name for name in ("jpg", "png") if name in members), None)
     if image_format is None or "json" not in members or "npz" not in members:
-        raise ShardError(f"sample {key}: found members {sorted(members)}, expected a picture, json and npz")
+        raise ShardError(f"sample {key}: found members {sorted(members)}, expected an image, json and npz")
     facts = orjson.loads(members["json"])
     if arrays is None:
         arrays = decode_arrays(members["npz"])

@@ -1,4 +1,4 @@
-"""The tar of a shard kept as an open file: its pictures are in the system's cache, which can give them up, instead of
+"""The tar of a shard kept as an open file: its images are in the system's cache, which can give them up, instead of
 in the memory of every process that reads the shard."""
 
 from __future__ import annotations

@@ -10,13 +10,13 @@ FORMAT_VERSION = 1
 """Raise it when the content of shards changes, so that they are built anew."""
 
 IMAGES = "images"
-"""The part that holds pictures and labels; every other part is a sidecar of it."""
+"""The part that holds images and labels; every other part is a sidecar of it."""
 
 MANO = "mano"
 """The sidecar part with MANO targets."""
 
 TargetSource = Literal["annotated", "fitted", "keypoints", "predicted"]
-"""Where the `source` of a MANO target says that its parameters come from: the data set, a fit to its joints, a fit to a
+"""Where the `source` of a MANO target says that its parameters come from: the dataset, a fit to its joints, a fit to a
 detector's keypoints, or a model."""
 
 TargetFault = Literal["", "few_fingers", "too_small", "far_off", "strange_shape", "not_finite", "not_seen"]

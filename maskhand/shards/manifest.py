@@ -64,7 +64,7 @@ class Manifest:
     shards: tuple[ShardEntry, ...] = ()
     format_version: int = FORMAT_VERSION
     official_count: int | None = None
-    """Pictures, or hands, that the dataset's makers state for this split; None where nobody states any."""
+    """Images, or hands, that the dataset's makers state for this split; None where nobody states any."""
     notes: tuple[str, ...] = ()
     annotator: dict[str, Any] | None = None
     """Sidecars: name, version and settings of what made them."""

@@ -1,8 +1,8 @@
 """Evaluation sets of masked hands (table 4 and supplement E: 80 % and 90 % of the hand hidden), derived from a set.
 
 The paper does not say how it draws its masks, so this is the published generator: the hand's box grown by GROWTH about
-its centre is divided into GRID x GRID cells, and a share of them is painted black. Which ones is a pure function of the
-seed and the sample's key. The masked pictures are a shard set of their own: 2D keypoints are detected on them like on
+its center is divided into GRID x GRID cells, and a share of them is painted black. Which ones is a pure function of the
+seed and the sample's key. The masked images are a shard set of their own: 2D keypoints are detected on them like on
 any other set, so that no detector has seen what is hidden. Labels, keys and order are those of the source.
 """
 
@@ -108,21 +108,21 @@ def write_masked_shard(task: MaskTask) -> ShardRecord:
 
 
 def mask_sample(sample: HandSample, masking: Masking) -> HandSample:
-    """The sample with its hand masked, its picture as a PNG, so that what is left is as it was."""
+    """The sample with its hand masked, its image as a PNG, so that what is left is as it was."""
     # Annotations refer to the stored pixels, whatever an EXIF tag says about showing them.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = cv2.imdecode(np.frombuffer(sample.image, np.uint8), flags)
-    if picture is None:
-        raise ShardError(f"{sample.key}: its picture cannot be decoded; build the source set again")
+    image = cv2.imdecode(np.frombuffer(sample.image, np.uint8), flags)
+    if image is None:
+        raise ShardError(f"{sample.key}: its image cannot be decoded; build the source set again")
     hidden = hidden_cells(sample.key, masking)
     x0, y0, x1, y1 = np.asarray(sample.box_xyxy_px, np.float64)
     grown = GROWTH / 2 * np.array([x1 - x0, y1 - y0])
     low, high = np.array([x0 + x1, y0 + y1]) / 2 - grown, np.array([x0 + x1, y0 + y1]) / 2 + grown
-    size = np.array([picture.shape[1], picture.shape[0]])
+    size = np.array([image.shape[1], image.shape[0]])
     edges = np.clip(np.round(np.linspace(low, high, GRID + 1)), 0, size).astype(int)
     for row, column in np.argwhere(hidden):
-        picture[edges[row, 1] : edges[row + 1, 1], edges[column, 0] : edges[column + 1, 0]] = 0
-    return replace(sample, image=cv2.imencode(".png", picture)[1].tobytes(), image_format="png")
+        image[edges[row, 1] : edges[row + 1, 1], edges[column, 0] : edges[column + 1, 0]] = 0
+    return replace(sample, image=cv2.imencode(".png", image)[1].tobytes(), image_format="png")
 
 
 def hidden_cells(key: str, masking: Masking) -> Array:

@@ -7,7 +7,7 @@ global order does not depend on the number of ranks, and yet a rank fetches only
 Each lane visits the shards of a set one after the other. Visit g of a set over all lanes reads shard
 `permutation(epoch)[g % shards]`, epoch = g // shards; lane l makes the visits l, l + lanes, l + 2 lanes, ... Lanes
 share the epochs without overlap for any number of shards and never run dry. Inside a visit the samples have an order of
-their own. Shards are random samples of their split (see plan) and neighbours in the stream come from different lanes,
+their own. Shards are random samples of their split (see plan) and neighbors in the stream come from different lanes,
 so this is as good as a global shuffle, while every visit fetches its shard once.
 
 A share of every set may be held out: the stream never gives these samples, whoever asks and wherever it starts. Which
@@ -173,7 +173,7 @@ def _is_held_out(first: int, count: int, share: float) -> np.ndarray:
 def _opener(shard_set: ShardSet) -> OpenShard:
     manifests = (shard_set.manifest, *shard_set.sidecar_manifests.values())
     if sum(entry.bytes for manifest in manifests for entry in manifest.shards) > KEEP_BYTES:
-        # Sixteen shards of each of a dozen sets would be many gigabytes of pictures in every process.
+        # Sixteen shards of each of a dozen sets would be many gigabytes of images in every process.
         return lambda shard: shard_set.load(shard, in_memory=False).sample
     # Neither cache outgrows the set: every shard is fetched, and every sample decoded, once.
     return cache(lambda shard: cache(shard_set.load(shard).sample))

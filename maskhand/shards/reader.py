@@ -88,7 +88,7 @@ class ShardSet:
     def load(self, shard: int, in_memory: bool = True) -> LoadedShard:
         """Fetch one shard and its sidecars; ShardError when a tar is missing, cut, altered or has another count.
 
-        in_memory: hold the pictures, too; else only their places in a file that is kept open (see `kept`).
+        in_memory: hold the images, too; else only their places in a file that is kept open (see `kept`).
         """
         read = read_tar if in_memory else keep_tar
         images = read(storage.join(self.uri, IMAGES), self.manifest.shards[shard])

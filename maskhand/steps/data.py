@@ -103,7 +103,7 @@ def mask(
 
 
 def splits(workspace: Workspace, dataset: str, raw: str | None) -> list[str]:
-    """The splits of a data set whose published files are there."""
+    """The splits of a dataset whose published files are there."""
     from maskhand.adapters import present_splits
     from maskhand.catalog import load_spec
 
@@ -121,7 +121,7 @@ def checked_splits(workspace: Workspace, dataset: str, raw: str | None, asked: S
 
 
 def raw_folder(workspace: Workspace, dataset: str, raw: str | None) -> str:
-    """Where the published files of a data set are: `raw`, else WORKSPACE/raw/DATASET."""
+    """Where the published files of a dataset are: `raw`, else WORKSPACE/raw/DATASET."""
     return raw or str(workspace.raw / dataset)
 
 

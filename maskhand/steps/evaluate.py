@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from maskhand.evaluation.result import EvaluationResult
 
 SUMMARY = "evaluation.json"
-"""Written last into the folder of an evaluation: the model and, per set, `result.json` with its neighbours."""
+"""Written last into the folder of an evaluation: the model and, per set, `result.json` with its neighbors."""
 
 PAGE = "report.html"
 SUBMISSION = "submission/"
@@ -192,7 +192,7 @@ def _submission(workspace: Workspace, name: str, result: EvaluationResult, folde
         format=spec.benchmark.format,
         joint_order=spec.joint_order or "openpose21",
         axes=spec.axes or "opencv",
-        metres_per_unit=1.0 if spec.units is None else spec.metres_per_unit,
+        meters_per_unit=1.0 if spec.units is None else spec.meters_per_unit,
         planned=read_manifest(workspace.shard_set(name), IMAGES).planned,
     )
     files = {f"{SUBMISSION}{name}": data for name, data in write(result.predictions, layout).items()}
@@ -229,7 +229,7 @@ def page_uri(receipt: Receipt) -> str:
 
 
 def as_data_url(png_uri: str) -> str:
-    """A picture inside its own address, for pages that cannot reach our files."""
+    """An image inside its own address, for pages that cannot reach our files."""
     return "data:image/png;base64," + base64.b64encode(storage.read_bytes(png_uri)).decode()
 
 

@@ -37,7 +37,7 @@ def predict(
     from maskhand.models.bundle import ModelBundle
     from maskhand.predict import DEFAULT_METHOD, predict_photo, read_photo
 
-    # A picture that cannot be read, or a folder that cannot be written, should not wait for the model.
+    # An image that cannot be read, or a folder that cannot be written, should not wait for the model.
     image = read_photo(photo)
     storage.check_writable(out)
     method = method or DEFAULT_METHOD
@@ -60,7 +60,7 @@ def predict(
 
 
 def generate(workspace: Workspace, text: str, out: Path, model: str, count: int, seed: int) -> list[Path]:
-    """Hands that a text calls for, as meshes, picture and JSON in folder `out` (see `generate_files`)."""
+    """Hands that a text calls for, as meshes, image and JSON in folder `out` (see `generate_files`)."""
     from maskhand.device import accelerator
     from maskhand.generate import generate_files
     from maskhand.models.bundle import ModelBundle
@@ -91,5 +91,5 @@ def findings(summary: Path) -> list[str]:
             spread = sum(hand["joint_spread_mm"][1:]) / (len(hand["joint_spread_mm"]) - 1)
             lines.append(f"hand {k}: {len(hand['hypotheses'])} different hypotheses, joints spread by {spread:.1f} mm")
     if not facts["focal_given"]:
-        lines.append("the focal length is assumed: sizes and places in the picture hold, depth does not (--focal PX)")
+        lines.append("the focal length is assumed: sizes and places in the image hold, depth does not (--focal PX)")
     return lines

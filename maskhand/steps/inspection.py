@@ -75,7 +75,7 @@ def table(receipt: Receipt) -> list[tuple[str, str]]:
     official = "not stated" if facts["official_count"] is None else f"{facts['official_count']:,}"
     rows = [
         ("hands in shards", f"{images['count']:,} of {images['planned']:,} planned"),
-        ("pictures, as its makers count them", official),
+        ("images, as its makers count them", official),
         *((f"rejected, {reason}", f"{number:,}") for reason, number in images["rejects"].items()),
         *(("note", note) for note in facts["notes"]),
         *_sidecars(facts["parts"]),
@@ -84,7 +84,7 @@ def table(receipt: Receipt) -> list[tuple[str, str]]:
         ("sides", ", ".join(f"{side} {_share(number, read)}" for side, number in facts["sides"].items())),
         *((f"has {label}", _share(number, read)) for label, number in facts["coverage"].items()),
         ("quantiles", "min | 5 % | 25 % | median | 75 % | 95 % | max"),
-        ("picture, longer side px", _quantiles(facts["picture_px"], 0)),
+        ("image, longer side px", _quantiles(facts["image_px"], 0)),
         ("box, longer side px", _quantiles(facts["box_px"], 0)),
         ("annotated 2D joints", _quantiles(facts["joints_2d"], 0)),
         ("annotated 2D confidence", _quantiles(facts["joints_2d_conf"], 2)),

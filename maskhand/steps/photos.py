@@ -1,4 +1,4 @@
-"""The step that looks for hands in photos without labels, so that they become a data set."""
+"""The step that looks for hands in photos without labels, so that they become a dataset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from maskhand.annotate.find_hands import PhotoHands
 
 PHOTOS = "photos"
-"""The data set of the catalogue whose photos are one's own."""
+"""The dataset of the catalog whose photos are one's own."""
 _AT_ONCE = 16
 """Photos that a worker looks at before it says so."""
 

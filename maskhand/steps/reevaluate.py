@@ -67,10 +67,10 @@ def benchmarks(workspace: Workspace) -> dict[str, str]:
     """Benchmark -> shard set, of those whose shards exist; the embedded one first."""
     from maskhand.shards.layout import IMAGES
     from maskhand.shards.manifest import find_manifest
-    from maskhand.tables.rows import catalogue, embedded
+    from maskhand.tables.rows import catalog, embedded
 
     known = {SYNTHETIC: embedded().set}
-    known |= {name: entry.set.format(joints="all") for name, entry in catalogue().benchmarks.items()}
+    known |= {name: entry.set.format(joints="all") for name, entry in catalog().benchmarks.items()}
     return {name: s for name, s in known.items() if find_manifest(workspace.shard_set(s), IMAGES) is not None}
 
 

@@ -1,4 +1,4 @@
-"""The step behind `maskhand score`: prediction files against published ground truth, with the catalogue's counts."""
+"""The step behind `maskhand score`: prediction files against published ground truth, with the catalog's counts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def score(benchmark: BenchmarkFormat, gt: Path, pred: Path, split: str = "s0_tes
 
 
 def dexycb_truth(folder: Path, split: str) -> Iterator[tuple[Array, Array]]:
-    """Pieces of image ids (n,) and joints (n, 21, 3) in metres as published, read from the dataset's own label files.
+    """Pieces of image ids (n,) and joints (n, 21, 3) in meters as published, read from the dataset's own label files.
 
     Ids count the split's frames in the official order. Raises RawDataError when a subject of the split is absent, for
     then ids would mean other frames, and ScoreError when a label cannot be read.

@@ -20,36 +20,36 @@ if TYPE_CHECKING:
     from maskhand.conventions import Side
     from maskhand.training.checkpoint import Kind
 
-PICTURES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 TRAINING_CODE = ("models/*.py", "training/*.py", "loading/*.py", "hand/*.py", "shards/mixture.py")
 """Source that decides the weights: networks, losses, masking, augmentation, the order of samples, the hand."""
 MOCAP = "mocap.npz"
-"""Poses without pictures, beside the files of a raw data set."""
+"""Poses without images, beside the files of a raw dataset."""
 
 
 def data_digest(workspace: Workspace, name: str) -> str:
-    """Digest of the pictures and annotations of a shard set (12 hex digits)."""
+    """Digest of the images and annotations of a shard set (12 hex digits)."""
     from maskhand.shards.manifest import read_manifest
 
     return read_manifest(workspace.shard_set(name), IMAGES).digest
 
 
 def raw_fingerprint(folder: str) -> str:
-    """12 hex digits that change when published files do: name, size and time (S3: ETag) of all but the pictures.
+    """12 hex digits that change when published files do: name, size and time (S3: ETag) of all but the images.
 
-    A local folder is walked whole, links followed: 100,000 pictures take 0.05 s, as many label files, which must be
+    A local folder is walked whole, links followed: 100,000 images take 0.05 s, as many label files, which must be
     asked for their time, 0.4 s.
     """
     if storage.is_remote(folder):
         etags = storage.list_etags(folder).items()
-        facts = [f"{uri} {etag}" for uri, etag in etags if not uri.lower().endswith(PICTURES)]
+        facts = [f"{uri} {etag}" for uri, etag in etags if not uri.lower().endswith(IMAGE_SUFFIXES)]
     else:
         facts = [f"{path} {about.st_size} {about.st_mtime_ns}" for path, about in _labels_below(Path(folder))]
     return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
 
 
 def _labels_below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """(path relative to `root`, its facts) of every file that is no picture."""
+    """(path relative to `root`, its facts) of every file that is no image."""
     been: set[tuple[int, int]] = set()
     for here, folders, files in os.walk(root, followlinks=True):
         about = os.stat(here)
@@ -60,7 +60,7 @@ def _labels_below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
         folders.sort()  # which of two names of a folder comes first must not depend on the file system
         inside = here.removeprefix(str(root))
         for name in files:
-            if not name.lower().endswith(PICTURES):
+            if not name.lower().endswith(IMAGE_SUFFIXES):
                 with contextlib.suppress(FileNotFoundError):  # a link to nothing
                     yield f"{inside}/{name}", os.stat(f"{here}/{name}")
 
@@ -81,7 +81,7 @@ def detector_version(workspace: Workspace, detector: str) -> str:
 
 
 def source_digests(dataset: str) -> dict[str, str]:
-    """What decides the samples and targets made of a data set's published files, beside these: card and hand models."""
+    """What decides the samples and targets made of a dataset's published files, beside these: card and hand models."""
     from maskhand.catalog import load_spec
 
     digests = {"card": load_spec(dataset).digest(), "hand_model": _hand_digest()}
@@ -109,7 +109,7 @@ def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[s
 
 
 def mocap_files(workspace: Workspace, recipe: Recipe) -> tuple[str, ...]:
-    """The pose-only files beside the raw data sets of a recipe that wants them; FileNotFoundError without any."""
+    """The pose-only files beside the raw datasets of a recipe that wants them; FileNotFoundError without any."""
     if not recipe.data.mocap:
         return ()
     paths = [

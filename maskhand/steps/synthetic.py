@@ -1,4 +1,4 @@
-"""The steps that make pictures on this machine: the synthetic hands, and letters with their shards and sidecars."""
+"""The steps that make images on this machine: the synthetic hands, and letters with their shards and sidecars."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
 SYNTHETIC = "freihand_synth"
-"""The data set of the catalogue that this machine renders itself."""
+"""The dataset of the catalog that this machine renders itself."""
 LETTERS = "asl_alphabet_synth"
 LETTER_SPLITS = ("letters_train", "letters_test")
 LETTER_DETECTOR = "litert-hand"
-"""The same for text to mesh: its data set, the splits that are used, whose 2D keypoints."""
+"""The same for text to mesh: its dataset, the splits that are used, whose 2D keypoints."""
 PER_LETTER = 20
-"""Pictures of each letter, unless asked for otherwise."""
+"""Images of each letter, unless asked for otherwise."""
 
 
-def synthesise(
+def synthesize(
     workspace: Workspace,
     hands: int,
     evaluation_hands: int,
@@ -33,9 +33,9 @@ def synthesise(
     progress: Progress,
     rebuild: bool = False,
 ) -> Receipt:
-    """Render the synthetic data set into WORKSPACE/raw/freihand_synth.
+    """Render the synthetic dataset into WORKSPACE/raw/freihand_synth.
 
-    Each training hand gets as many pictures as the set's card says. `rebuild` replaces one that was asked for with
+    Each training hand gets as many images as the set's card says. `rebuild` replaces one that was asked for with
     other numbers; without it that is an error.
     """
     from maskhand.catalog import load_spec

@@ -124,7 +124,7 @@ def plan(
     if seed_offset:
         changes = (*changes, f"seed={recipe.seed + seed_offset}")
     recipe = rows.row_recipe(row, embedded, changes)
-    known = rows.catalogue().benchmarks
+    known = rows.catalog().benchmarks
     whole = {
         name: (known[name].embedded or rows.embedded().set) if embedded else known[name].set.format(joints=row.joints)
         for name in row.paper

@@ -74,10 +74,10 @@ def _measure(
     set_uri = workspace.shard_set(wanted.sets[benchmark]) if benchmark in wanted.sets else ""
     count = shrunk().generated if wanted.embedded else GENERATED
     if row.measure == "seconds":
-        from maskhand.evaluation.speed import seconds_per_picture
+        from maskhand.evaluation.speed import seconds_per_image
 
-        seconds = seconds_per_picture(recipe, wanted.timed_iterations, progress)
-        return {"seconds_per_picture": seconds[recipe.sampler.iterations]}
+        seconds = seconds_per_image(recipe, wanted.timed_iterations, progress)
+        return {"seconds_per_image": seconds[recipe.sampler.iterations]}
     if row.measure == "pca":
         from maskhand.evaluation.generated import pca_hands
         from maskhand.hand.model_file import default_hand_path, load_hand_model

@@ -95,7 +95,7 @@ def starts_from_nothing(recipe: Recipe) -> str:
     "" for a recipe's own small ones, which have a depth in their `kwargs`.
     """
     backbone = recipe.model.backbone
-    if not recipe.model.sees_picture or backbone.checkpoint is not None or "depth" in backbone.kwargs:
+    if not recipe.model.sees_image or backbone.checkpoint is not None or "depth" in backbone.kwargs:
         return ""
     return (
         f"recipe {recipe.name}: {backbone.name} starts from random weights, which hand data hardly makes up for; "

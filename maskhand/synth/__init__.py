@@ -1,1 +1,1 @@
-"""The embedded default: pose prior, renderer and tiny data sets in the official layouts."""
+"""The embedded default: pose prior, renderer and tiny datasets in the official layouts."""

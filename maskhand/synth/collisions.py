@@ -12,7 +12,7 @@ from maskhand.hand.model_file import default_hand_path, load_hand_model
 
 Array = NDArray[np.float64]
 
-# half thickness of the flesh around each bone of an adult hand, metres: thumb, index, middle, ring, little
+# half thickness of the flesh around each bone of an adult hand, meters: thumb, index, middle, ring, little
 FINGER_RADII_M = (
     (0.0110, 0.0084, 0.0070),
     (0.0077, 0.0069, 0.0058),

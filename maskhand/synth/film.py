@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from maskhand.synth.background import Picture
+from maskhand.synth.background import Image
 from maskhand.synth.renderer import Layer
 
 Array = NDArray[np.float32]
@@ -25,7 +25,7 @@ LINEAR_TO_SRGB = np.where(_STEPS <= 0.0031308, 12.92 * _STEPS, 1.055 * _STEPS **
 
 @dataclass(frozen=True)
 class Grade:
-    """How one picture was taken."""
+    """How one image was taken."""
 
     exposure: float
     """Gain on the foreground's light after metering."""
@@ -36,7 +36,7 @@ class Grade:
     motion_px: float
     motion_rad: float
     noise: float
-    """Standard deviation at middle grey, 0..1 scale."""
+    """Standard deviation at middle gray, 0..1 scale."""
     vignette: float
     jpeg_quality: int
 
@@ -56,9 +56,9 @@ def sample_grade(rng: np.random.Generator) -> Grade:
     )
 
 
-def srgb_to_linear(colour_255: NDArray[np.generic] | tuple[float, ...]) -> Array:
+def srgb_to_linear(color_255: NDArray[np.generic] | tuple[float, ...]) -> Array:
     """sRGB 0..255 to linear 0..1."""
-    return SRGB_TO_LINEAR[np.clip(np.rint(np.asarray(colour_255, np.float64)), 0, 255).astype(np.uint8)]
+    return SRGB_TO_LINEAR[np.clip(np.rint(np.asarray(color_255, np.float64)), 0, 255).astype(np.uint8)]
 
 
 def meter(layer: Layer, skin_luminance: float) -> float:
@@ -68,7 +68,7 @@ def meter(layer: Layer, skin_luminance: float) -> float:
     return 0.30 * (max(skin_luminance, 0.02) / 0.35) ** 0.65 / max(seen, 1e-4)
 
 
-def develop(layer: Layer, gain: float, background: Picture, grade: Grade, rng: np.random.Generator) -> Picture:
+def develop(layer: Layer, gain: float, background: Image, grade: Grade, rng: np.random.Generator) -> Image:
     """One photograph (H, W, 3) sRGB uint8 of the layer in front of the background."""
     height, width = layer.alpha.shape
     light = layer.light * np.float32(gain * grade.exposure)
@@ -81,19 +81,19 @@ def develop(layer: Layer, gain: float, background: Picture, grade: Grade, rng: n
     linear = cv2.GaussianBlur(linear, (5, 5), grade.blur_px)
     if grade.motion_px:
         linear = cv2.filter2D(linear, -1, _streak(grade.motion_px, grade.motion_rad))
-    picture = LINEAR_TO_SRGB[(np.clip(linear, 0, 1) * 4095).astype(np.int16)]
-    picture = 0.5 + (picture - 0.5) * np.float32(grade.contrast)
+    image = LINEAR_TO_SRGB[(np.clip(linear, 0, 1) * 4095).astype(np.int16)]
+    image = 0.5 + (image - 0.5) * np.float32(grade.contrast)
     sheet = _grain()
     y, x = (int(rng.integers(GRAIN_PX - n)) for n in (height, width))
-    picture += np.float32(grade.noise) * sheet[y : y + height, x : x + width]
-    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    image += np.float32(grade.noise) * sheet[y : y + height, x : x + width]
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 @cache
 def _grain() -> Array:
-    """(GRAIN_PX, GRAIN_PX, 3) unit noise to cut pieces from; drawing it anew would take a third of a picture's time."""
+    """(GRAIN_PX, GRAIN_PX, 3) unit noise to cut pieces from; drawing it anew would take a third of an image's time."""
     noise = np.random.default_rng(GRAIN_SEED).standard_normal((GRAIN_PX, GRAIN_PX, 3), dtype=np.float32)
-    # sensors correlate neighbours through demosaicing
+    # sensors correlate neighbors through demosaicing
     return np.asarray(2 * cv2.blur(noise, (2, 2)))
 
 
@@ -106,11 +106,9 @@ def _streak(length_px: float, angle_rad: float) -> Array:
     return kernel / kernel.sum()
 
 
-def encode_jpeg(picture: Picture, quality: int) -> bytes:
-    """JPEG bytes of an RGB or a grey picture."""
-    ok, data = cv2.imencode(
-        ".jpg", picture[..., ::-1] if picture.ndim == 3 else picture, [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
+def encode_jpeg(image: Image, quality: int) -> bytes:
+    """JPEG bytes of an RGB or a gray image."""
+    ok, data = cv2.imencode(".jpg", image[..., ::-1] if image.ndim == 3 else image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
-        raise RuntimeError(f"OpenCV could not encode a JPEG of shape {picture.shape} at quality {quality}.")
+        raise RuntimeError(f"OpenCV could not encode a JPEG of shape {image.shape} at quality {quality}.")
     return data.tobytes()

@@ -1,4 +1,4 @@
-"""The hands of the synthetic set, piece by piece in several processes: pictures, masks, and labels in FreiHAND's form.
+"""The hands of the synthetic set, piece by piece in several processes: images, masks, and labels in FreiHAND's form.
 
 A piece is finished when its part file exists; the same bytes come out of any number of processes.
 """
@@ -61,7 +61,7 @@ class Chunk:
 
 
 def render(chunks: list[Chunk], workers: int, progress: Progress | None) -> None:
-    """Write pictures and part files of all hands, in `workers` processes; chunks whose part is there are kept."""
+    """Write images and part files of all hands, in `workers` processes; chunks whose part is there are kept."""
     total = sum(c.stop - c.start for c in chunks)
     missing = [c for c in chunks if not c.part.is_file()]
     done = total - sum(c.stop - c.start for c in missing)
@@ -94,7 +94,7 @@ def render(chunks: list[Chunk], workers: int, progress: Progress | None) -> None
 
 
 def _render_chunk(chunk: Chunk) -> None:
-    """Write the pictures of some hands, then their labels as one part file."""
+    """Write the images of some hands, then their labels as one part file."""
     studio = open_studio(chunk.hand_path)
     with _one_thread():
         rows = [_write_hand(studio, chunk, index) for index in range(chunk.start, chunk.stop)]
@@ -118,13 +118,13 @@ def _write_hand(studio: Studio, chunk: Chunk, index: int) -> dict[str, Any]:
     pose_rng, look_rng, *version_rngs = random_streams(chunk.seed, chunk.split, index, 2 + chunk.versions)
     labels = sample_labels(studio, pose_rng)
     foreground = render_foreground(studio, labels, look_rng)
-    pictures = chunk.root / chunk.split / "rgb"
+    images = chunk.root / chunk.split / "rgb"
     if chunk.split == "training":
         for k, (rng, kind) in enumerate(zip(version_rngs, BACKGROUNDS, strict=False)):
-            write_whole(pictures / f"{index + k * chunk.count:08d}.jpg", photograph(foreground, rng, kind))
+            write_whole(images / f"{index + k * chunk.count:08d}.jpg", photograph(foreground, rng, kind))
         write_whole(chunk.root / "training" / "mask" / f"{index:08d}.jpg", mask_jpeg(foreground))
     else:
-        write_whole(pictures / f"{index:08d}.jpg", photograph(foreground, version_rngs[0]))
+        write_whole(images / f"{index:08d}.jpg", photograph(foreground, version_rngs[0]))
     return annotation(labels, studio.hands_mean_aa)
 
 
@@ -150,12 +150,12 @@ def annotation(labels: HandLabels, hands_mean_aa: NDArray[np.float64]) -> dict[s
 
 
 def _rounded(values: NDArray[np.floating] | np.floating) -> Any:
-    """Lists of numbers with a tenth of a micrometre; a full double says nothing more and takes twice the space."""
+    """Lists of numbers with a tenth of a micrometer; a full double says nothing more and takes twice the space."""
     return np.round(values, 7).tolist()
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Readers see the whole file or none; unlike `storage` without waiting for the disk, for thousands of pictures."""
+    """Readers see the whole file or none; unlike `storage` without waiting for the disk, for thousands of images."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)

@@ -1,13 +1,13 @@
-"""A synthetic data set in FreiHAND v2's published layout, so that one adapter reads both.
+"""A synthetic dataset in FreiHAND v2's published layout, so that one adapter reads both.
 
     training/rgb/%08d.jpg    1 to 4 versions of each hand, at id + count * k
     training/mask/%08d.jpg   ids below count
     training_{K,mano,scale,verts,xyz}.json
     evaluation/rgb/%08d.jpg, evaluation_{K,mano,scale,verts,xyz}.json
-    mocap.npz                hand_pose (N, 48) absolute axis-angle, betas (N, 10), without pictures
+    mocap.npz                hand_pose (N, 48) absolute axis-angle, betas (N, 10), without images
     synth.json               written last: what was asked for, and the hand model's digest
 
-The versions show the same hand before different backgrounds, as FreiHAND's four recolourings do.
+The versions show the same hand before different backgrounds, as FreiHAND's four recolorings do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from maskhand.synth.scene import random_streams
 from maskhand.synth.view import sample_betas
 
 FORMAT_VERSION = 2
-"""Raise it when the pictures or labels of a seed change."""
+"""Raise it when the images or labels of a seed change."""
 FIELDS = ("K", "mano", "scale", "verts", "xyz")
 CHUNK = 20
 MOCAP_CHUNK = 1000
@@ -50,10 +50,10 @@ def write_freihand_synth(
     versions: int = 1,
     progress: Progress | None = None,
 ) -> Path:
-    """Write the data set below `root` and return `root`; `versions` pictures (1 to 4) of each training hand.
+    """Write the dataset below `root` and return `root`; `versions` images (1 to 4) of each training hand.
 
     The bytes depend on the counts, the seed and the hand model only, not on `workers`. An interrupted call is resumed
-    by repeating it; a finished one returns at once. Raises SynthError when the folder holds another data set.
+    by repeating it; a finished one returns at once. Raises SynthError when the folder holds another dataset.
     """
     hand_path = default_hand_path("right")
     request = {
@@ -64,7 +64,7 @@ def write_freihand_synth(
         if count < 0:
             raise SynthError(f"{name}={count}: the number of hands cannot be negative.")
     if not 1 <= versions <= len(BACKGROUNDS):
-        raise SynthError(f"versions={versions}: there can be 1 to {len(BACKGROUNDS)} pictures of a hand.")
+        raise SynthError(f"versions={versions}: there can be 1 to {len(BACKGROUNDS)} images of a hand.")
     if _already_there(root, request):
         return root
     (root / PARTS).mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def _already_there(root: Path, request: dict[str, Any]) -> bool:
                 f"{k}: {found.get(k)} there, {v} asked" for k, v in request.items() if found.get(k) != v
             )
             raise SynthError(
-                f"{root} already holds another synthetic data set ({differs}); "
+                f"{root} already holds another synthetic dataset ({differs}); "
                 "replace it with --rebuild, or choose another workspace"
             )
         return record.name == "synth.json"
@@ -111,7 +111,7 @@ def _merge(root: Path, split: str, chunks: list[Chunk]) -> None:
 
 
 def _mocap(count: int, seed: int) -> bytes:
-    """Poses without pictures, as HaMeR's freihand_mocap.npz; from random streams no picture uses."""
+    """Poses without images, as HaMeR's freihand_mocap.npz; from random streams no image uses."""
     poses, betas = [np.zeros((0, 48))], [np.zeros((0, 10))]
     for chunk in range(-(-count // MOCAP_CHUNK)):
         (rng,) = random_streams(seed, "mocap", chunk, 1)

@@ -46,7 +46,7 @@ Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
 FORMAT_VERSION = 1
-"""Raise it when the pictures or poses of a seed change."""
+"""Raise it when the images or poses of a seed change."""
 TARGETS_VERSION = "2"
 """Raise it when the entries of the targets change."""
 FOLDER = "asl_alphabet_train/asl_alphabet_train"
@@ -55,9 +55,9 @@ POSES, RECORD = "poses.npz", "letters.json"
 SHAPE_OF = {"J": "I", "Z": "point"}
 """Letters that are drawn in the air -> the still hand that draws them."""
 UPRIGHT = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-"""Rest frame -> camera axes: fingers up, palm to the viewer, the right hand's thumb at the picture's right."""
+"""Rest frame -> camera axes: fingers up, palm to the viewer, the right hand's thumb at the image's right."""
 TURN_DEG = {"G": -80.0, "H": -80.0, "P": -150.0, "Q": -150.0}
-"""In the picture plane: G and H point to the side, P and Q down."""
+"""In the image plane: G and H point to the side, P and Q down."""
 ORIENTATION_STD_DEG, POSE_STD_DEG = 9.0, 3.0
 DRAWN_AT_ONCE = 4
 
@@ -68,7 +68,7 @@ def write_letters(root: Path, *, per_letter: int, seed: int, workers: int, progr
     The bytes depend on the numbers, the seed and the hand model only.
     """
     if per_letter < 1:
-        raise SynthError(f"per_letter={per_letter}: at least 1 picture of each letter is needed.")
+        raise SynthError(f"per_letter={per_letter}: at least 1 image of each letter is needed.")
     hand_path = default_hand_path("right")
     request = {"format": FORMAT_VERSION, "per_letter": per_letter, "seed": seed,
                "hand_model": load_hand_model(hand_path).digest}  # fmt: skip
@@ -111,7 +111,7 @@ def letter_pose(letter: str, rng: np.random.Generator) -> Array:
 
 
 def _write_letter(root: Path, hand_path: Path, count: int, seed: int, letter: str) -> list[dict[str, Any]]:
-    """Render the pictures of one letter (in a worker); what was rendered."""
+    """Render the images of one letter (in a worker); what was rendered."""
     torch.set_num_threads(1)
     studio, place = open_studio(hand_path), string.ascii_uppercase.index(letter)
     rows = []
@@ -136,10 +136,10 @@ def _parameters(labels: HandLabels, hand_path: Path) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class RenderedPoses:
-    """Annotates pictures of letters with the hands they were rendered from; picklable."""
+    """Annotates images of letters with the hands they were rendered from; picklable."""
 
     poses: Mapping[str, Mapping[str, Array]]
-    """By path of the picture."""
+    """By path of the image."""
 
     def __call__(self, samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleError]:
         return [self._entry(row.sample.key, row.sample.origin["path"]) for row in samples]

@@ -82,7 +82,7 @@ def sample_arm(rng: np.random.Generator) -> tuple[Arm, Cloth]:
         sleeve_slack=float(rng.uniform(0.08, 0.4)),
     )
     stripes = float(rng.uniform(15, 80)) if rng.random() < 0.3 else 0.0
-    return arm, Cloth(_any_colour(rng), _any_colour(rng), stripes)
+    return arm, Cloth(_any_color(rng), _any_color(rng), stripes)
 
 
 def sample_solids(vertices_m: Double, joints_m: Double, hand_axes: Double, rng: np.random.Generator) -> list[Solid]:
@@ -108,13 +108,13 @@ def _held(vertices_m: Double, joints_m: Double, hand_axes: Double, rng: np.rando
     best: tuple[float, Double, Double] | None = None
     for _ in range(HELD_TRIES):
         if pinched:  # between thumb and index
-            centre, axis = (joints_m[4] + joints_m[8]) / 2 + rng.normal(0, 0.004, 3), rng.standard_normal(3)
+            center, axis = (joints_m[4] + joints_m[8]) / 2 + rng.normal(0, 0.004, 3), rng.standard_normal(3)
         else:
             share = rng.uniform(0.3, 0.7)
-            centre = share * tips + (1 - share) * knuckles - rng.uniform(0.0, 0.045) * hand_axes[:, 1]
+            center = share * tips + (1 - share) * knuckles - rng.uniform(0.0, 0.045) * hand_axes[:, 1]
             axis = hand_axes[:, 2] + rng.normal(0, 0.25, 3)
         frame = _frame_about(_unit64(axis), rng)
-        local = np.abs((vertices_m - centre) @ frame) / shape
+        local = np.abs((vertices_m - center) @ frame) / shape
         # size at which each vertex would lie on the solid's surface
         if kind == "box":
             reach = local.max(1)
@@ -124,26 +124,26 @@ def _held(vertices_m: Double, joints_m: Double, hand_axes: Double, rng: np.rando
             reach = np.maximum(np.hypot(local[:, 0], local[:, 1]), local[:, 2])
         size = min(float(np.quantile(reach, 0.008)), MAX_HELD_M)
         if best is None or size > best[0]:
-            best = (size, centre, frame)
+            best = (size, center, frame)
     if best is None or best[0] < MIN_HELD_M:
         return None
-    size, centre, frame = best
-    return make_solid(kind, centre, frame, size * shape, _finish(rng))
+    size, center, frame = best
+    return make_solid(kind, center, frame, size * shape, _finish(rng))
 
 
 def _hider(joints_m: Double, rng: np.random.Generator) -> Solid:
     """Something between camera and hand that covers a part of it."""
     target = joints_m[rng.integers(21)] + rng.normal(0, 0.02, 3)
-    centre = target * rng.uniform(0.62, 0.85)
+    center = target * rng.uniform(0.62, 0.85)
     frame = _frame_about(_unit64(rng.standard_normal(3)), rng)
     half = np.array([rng.uniform(0.004, 0.018), rng.uniform(0.004, 0.018), rng.uniform(0.015, 0.12)])
-    return make_solid(str(rng.choice(["cylinder", "box", "ellipsoid"])), centre, frame, half, _finish(rng))
+    return make_solid(str(rng.choice(["cylinder", "box", "ellipsoid"])), center, frame, half, _finish(rng))
 
 
 def _finish(rng: np.random.Generator) -> Finish:
     return Finish(
-        base=_any_colour(rng),
-        second=_any_colour(rng),
+        base=_any_color(rng),
+        second=_any_color(rng),
         pattern=str(rng.choice(["plain", "bands", "label", "checks", "marble"], p=[0.4, 0.15, 0.2, 0.1, 0.15])),
         frequency=float(rng.integers(1, 7)),
         gloss=float(rng.uniform(0, 3)),
@@ -151,11 +151,11 @@ def _finish(rng: np.random.Generator) -> Finish:
     )
 
 
-def _any_colour(rng: np.random.Generator) -> Array:
-    """(3,) linear; black, white and grey are as common as colours."""
-    grey = rng.uniform(15, 245)
-    colour = rng.uniform(15, 240, 3)
-    return srgb_to_linear(grey + rng.beta(0.7, 1.2) * (colour - grey))
+def _any_color(rng: np.random.Generator) -> Array:
+    """(3,) linear; black, white and gray are as common as colors."""
+    gray = rng.uniform(15, 245)
+    color = rng.uniform(15, 240, 3)
+    return srgb_to_linear(gray + rng.beta(0.7, 1.2) * (color - gray))
 
 
 def _frame_about(axis: Double, rng: np.random.Generator) -> Double:

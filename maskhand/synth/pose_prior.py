@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 # shares of the mixture: blend of two shapes, one shape per finger, common curl, uniform within limits
 MIXTURE = (0.45, 0.22, 0.18, 0.15)
-# soft fingers that press on each other flatten by a few millimetres
+# soft fingers that press on each other flatten by a few millimeters
 MAX_OVERLAP_M = 0.0036
 # drawn at once when a few poses are missing
 REDRAW = 4
@@ -60,7 +60,7 @@ def _blend(rng: np.random.Generator, count: int) -> Array:
 
 
 def _per_finger(rng: np.random.Generator, count: int) -> Array:
-    """Each finger from a named shape of its own; neighbours often move together."""
+    """Each finger from a named shape of its own; neighbors often move together."""
     table = pose_table().angles_deg
     out = np.zeros((count, NUM_MANO_JOINTS, 3))
     shape = rng.integers(len(table), size=count)
@@ -112,7 +112,7 @@ def jitter(rng: np.random.Generator, count: int, scale_deg: Array) -> Array:
 
 
 def _keep_fingers_apart(angles_deg: Array) -> Array:
-    """Spread neighbouring fingers that would lie through each other: similar curl, crossing headings."""
+    """Spread neighboring fingers that would lie through each other: similar curl, crossing headings."""
     axes = anatomical_axes()
     heading = {f: np.rad2deg(np.arctan2(axes[f, TWIST, 2], -axes[f, TWIST, 0])) for f in LONG_FINGERS}
     out = angles_deg.copy()

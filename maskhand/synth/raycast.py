@@ -21,7 +21,7 @@ RAY_OFFSET_M = 0.0012
 
 
 class Scene:
-    """The geometry of one picture, camera axes; the camera is at the origin."""
+    """The geometry of one image, camera axes; the camera is at the origin."""
 
     def __init__(self, arm: ArmMesh, solids: Sequence[Solid]) -> None:
         self.arm, self.solids = arm, solids

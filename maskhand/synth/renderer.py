@@ -1,6 +1,6 @@
 """Hand, forearm and objects to a layer of light: one ray per pixel, four more where an outline crosses the pixel.
 
-Visibility is embree's (`raycast.py`), colour is numpy's (`shading.py`); `film.py` develops the layer into a photograph.
+Visibility is embree's (`raycast.py`), color is numpy's (`shading.py`); `film.py` develops the layer into a photograph.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def render(
     surface: HandSurface, arm: ArmMesh, solids: Sequence[Solid], maps: SkinMaps, skin: Skin, cloth: Cloth,
     light: Light, K_px: NDArray[np.float64], size_px: tuple[int, int], rng: np.random.Generator,
 ) -> Layer:  # fmt: skip
-    """Render one hand seen by K_px (3, 3) into size_px (width, height); pixel centres are whole numbers."""
+    """Render one hand seen by K_px (3, 3) into size_px (width, height); pixel centers are whole numbers."""
     width, height = size_px
     scene = Scene(arm, solids)
     occlusion = vertex_occlusion(scene, surface)
@@ -55,8 +55,8 @@ def render(
     xs, ys = np.meshgrid(np.arange(x0, x1), np.arange(y0, y1))
     shade = Shader(scene, occlusion, maps, skin, cloth, light, rng)
     rows, cols = xs.shape
-    colour, covered, is_hand, part, depth = shade(_rays(xs, ys, K_px), (rows, cols))
-    light_px = colour.reshape(rows, cols, 3)
+    color, covered, is_hand, part, depth = shade(_rays(xs, ys, K_px), (rows, cols))
+    light_px = color.reshape(rows, cols, 3)
     alpha = covered.reshape(rows, cols).astype(np.float32)
     hand = is_hand.reshape(rows, cols).astype(np.float32)
 
@@ -65,8 +65,8 @@ def render(
     if len(ey):
         sub_x = (xs[ey, ex][:, None] + SUBPIXELS[:, 0]).reshape(-1)
         sub_y = (ys[ey, ex][:, None] + SUBPIXELS[:, 1]).reshape(-1)
-        colour, covered, is_hand, _, _ = shade(_rays(sub_x, sub_y, K_px))
-        light_px[ey, ex] = colour.reshape(-1, 4, 3).mean(1)
+        color, covered, is_hand, _, _ = shade(_rays(sub_x, sub_y, K_px))
+        light_px[ey, ex] = color.reshape(-1, 4, 3).mean(1)
         alpha[ey, ex] = covered.reshape(-1, 4).mean(1)
         hand[ey, ex] = is_hand.reshape(-1, 4).mean(1)
     blank.light[y0:y1, x0:x1] = light_px
@@ -76,7 +76,7 @@ def render(
 
 
 def _rays(xs: NDArray, ys: NDArray, K_px: NDArray[np.float64]) -> Array:
-    """(N, 3) directions with unit depth, so that a hit's `tfar` is its depth in metres."""
+    """(N, 3) directions with unit depth, so that a hit's `tfar` is its depth in meters."""
     x = (xs.reshape(-1) - K_px[0, 2]) / K_px[0, 0]
     y = (ys.reshape(-1) - K_px[1, 2]) / K_px[1, 1]
     return np.stack([x, y, np.ones_like(x)], 1).astype(np.float32)
@@ -95,7 +95,7 @@ def _window(points: Array, K_px: NDArray[np.float64], width: int, height: int) -
 
 
 def _edges(part: NDArray, depth: Array) -> NDArray[np.bool_]:
-    """Pixels where the surface or the depth jumps between neighbours."""
+    """Pixels where the surface or the depth jumps between neighbors."""
     edge = np.zeros(part.shape, bool)
     for axis in (0, 1):
         jump = (np.diff(part, axis=axis) != 0) | (np.abs(np.diff(depth, axis=axis)) > EDGE_DEPTH_STEP_M)

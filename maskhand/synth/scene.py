@@ -1,4 +1,4 @@
-"""One synthetic hand from one number: pose, shape, camera, look; its labels and its pictures."""
+"""One synthetic hand from one number: pose, shape, camera, look; its labels and its images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from maskhand.hand.anatomy import ABDUCTION, FLEXION, TWIST, anatomical_axes, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
-from maskhand.synth.background import Picture, make_background
+from maskhand.synth.background import Image, make_background
 from maskhand.synth.film import develop, encode_jpeg, meter, sample_grade
 from maskhand.synth.look import sample_arm, sample_light, sample_skin, sample_solids
 from maskhand.synth.pose_prior import sample_poses
@@ -33,7 +33,7 @@ MIN_VISIBLE_SHARE = 0.30
 
 @dataclass(frozen=True)
 class Studio:
-    """What is the same for every picture: hand model, smoothed surface, painted skin."""
+    """What is the same for every image: hand model, smoothed surface, painted skin."""
 
     layer: ManoLayer
     surface: HandSurface
@@ -44,7 +44,7 @@ class Studio:
 
 @dataclass(frozen=True)
 class HandLabels:
-    """Exact labels, OpenCV camera axes, metres, FreiHAND's fingertip vertices."""
+    """Exact labels, OpenCV camera axes, meters, FreiHAND's fingertip vertices."""
 
     pose_aa: Array
     """(16, 3) absolute axis-angle, row 0 the global orientation."""
@@ -120,10 +120,10 @@ def render_foreground(
 
 def photograph(foreground: Foreground, rng: np.random.Generator, kind: str | None = None) -> bytes:
     """JPEG of the foreground before a new background, taken by a new camera."""
-    background: Picture = make_background(rng, (SIZE_PX, SIZE_PX), kind)
+    background: Image = make_background(rng, (SIZE_PX, SIZE_PX), kind)
     grade = sample_grade(rng)
-    picture = develop(foreground.layer, foreground.gain, background, grade, rng)
-    return encode_jpeg(picture, grade.jpeg_quality)
+    image = develop(foreground.layer, foreground.gain, background, grade, rng)
+    return encode_jpeg(image, grade.jpeg_quality)
 
 
 def mask_jpeg(foreground: Foreground) -> bytes:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from maskhand.synth.brushes import smooth_step
 from maskhand.synth.raycast import RAY_OFFSET_M, Scene
 from maskhand.synth.skin import SkinMaps, texel_index
-from maskhand.synth.solids import colours
+from maskhand.synth.solids import colors
 
 Array = NDArray[np.float32]
 
-# few, because shadows are smoothed over neighbouring pixels
+# few, because shadows are smoothed over neighboring pixels
 SHADOW_RAYS = 2
 # red light travels furthest inside skin, so it wraps furthest around a curve (linear RGB)
 SKIN_WRAP = np.array([0.42, 0.24, 0.16], np.float32)
@@ -140,7 +140,7 @@ class Shader:
                 solid = scene.solids[k - 3]
                 start = len(scene.vertices) - sum(len(s.vertices_m) for s in scene.solids[k - 3 :])
                 local = np.einsum("nk,nkc->nc", share[here], solid.local[corners[here] - start])
-                albedo[here] = colours(solid.finish, local)
+                albedo[here] = colors(solid.finish, local)
                 gloss[here], sharp[here] = solid.finish.gloss, 45.0
 
         is_skin = (part <= 1)[:, None]
@@ -153,7 +153,7 @@ class Shader:
         light_in = diffuse * shadow * light.key
         height = (0.5 + 0.5 * (normal @ light.up))[:, None]
         ambient = light.ground + (light.sky - light.ground) * height
-        # light that enters a cleft bounces between its skin walls and comes out coloured by them
+        # light that enters a cleft bounces between its skin walls and comes out colored by them
         cleft = open_sky[:, None] / (1 - albedo * (1 - open_sky[:, None]) * 0.8)
         out = albedo * (light_in + ambient * cleft)
 

@@ -1,7 +1,7 @@
 """What skin looks like where: maps painted once on the rest pose of the smoothed hand.
 
-Every triangle carries a small grid of texels ("mesh colours", Yuksel et al. 2010), about 0.6 mm apart: fine enough for
-creases and nails in a 224-pixel picture without a texture atlas, and the same for every hand in MANO's topology.
+Every triangle carries a small grid of texels ("mesh colors", Yuksel et al. 2010), about 0.6 mm apart: fine enough for
+creases and nails in a 224-pixel image without a texture atlas, and the same for every hand in MANO's topology.
 """
 
 from __future__ import annotations
@@ -144,14 +144,14 @@ def _paint_finger(
     maps["blush"] += beyond * (0.35 + 0.65 * palmar) * smooth_step(share, 0.3, 0.85)
 
     # nail: a rounded rectangle in (along, around) on the back of the last phalanx
-    centre_line = (chain[2] + chain[3]) / 2 - p
+    center_line = (chain[2] + chain[3]) / 2 - p
     across = (p - chain[2]) @ last[1]
     width = {"thumb": 0.0068, "index": 0.0056, "middle": 0.0058, "ring": 0.0054, "little": 0.0045}[finger]
     start, end = 0.52, 1.0
     y = (share - (start + end) / 2) / ((end - start) / 2)
     x = across / width
     distance = (np.abs(x) ** 3.2 + np.abs(y + 0.1 * x**2) ** 3.2) ** (1 / 3.2)
-    top = beyond & (facing > 0.1) & (np.linalg.norm(centre_line, axis=1) < 0.03)
+    top = beyond & (facing > 0.1) & (np.linalg.norm(center_line, axis=1) < 0.03)
     plate = top * (1 - smooth_step(distance, 0.92, 1.06))
     maps["nail"] += plate
     maps["nail_edge"] += top * line(distance - 1.05, 0.11)
@@ -183,12 +183,12 @@ def _paint_palm(
     # the crease of the wrist
     maps["crease"] += 0.5 * palmar * palm_weight * line((p[:, 0] - wrist[0]) + 2 * wobble, 0.0008)
     away = smooth_step(wrist[0] + 0.006 - p[:, 0], 0.0, 0.02)
-    for centre, radius, strength in (
+    for center, radius, strength in (
         (0.5 * (thumb + thumb_mcp), 0.016, 0.8),
         (0.45 * little + 0.55 * wrist + np.array([0, 0, -0.008]), 0.016, 0.7),
         (index, 0.010, 0.6), (middle, 0.010, 0.55), (ring, 0.010, 0.55), (little, 0.010, 0.6),
     ):  # fmt: skip
-        distance2 = ((p[:, [0, 2]] - centre[[0, 2]]) ** 2).sum(1)
+        distance2 = ((p[:, [0, 2]] - center[[0, 2]]) ** 2).sum(1)
         maps["blush"] += strength * palm * away * np.exp(-distance2 / (2 * radius**2))
     back = palm_weight * smooth_step(facing, 0.3, 0.8)
     for knuckle in (index, middle, ring, little):

@@ -16,12 +16,12 @@ KINDS = ("cylinder", "cone", "box", "ellipsoid")
 
 @dataclass(frozen=True)
 class Finish:
-    """Colours are linear RGB. The pattern is drawn in the solid's own unit coordinates."""
+    """Colors are linear RGB. The pattern is drawn in the solid's own unit coordinates."""
 
     base: Array
     """(3,)"""
     second: Array
-    """(3,) colour of bands, label or stripes."""
+    """(3,) color of bands, label or stripes."""
     pattern: str
     """`plain`, `bands`, `label`, `checks` or `marble`."""
     frequency: float
@@ -43,7 +43,7 @@ class Solid:
     finish: Finish
 
 
-def make_solid(kind: str, centre_m: Double, frame: Double, half_m: Double, finish: Finish) -> Solid:
+def make_solid(kind: str, center_m: Double, frame: Double, half_m: Double, finish: Finish) -> Solid:
     """A solid of half sizes half_m (3,) along the columns of frame (3, 3); its axis is the last column."""
     if kind not in KINDS:
         raise ValueError(f"Unknown solid {kind!r}; expected one of {', '.join(KINDS)}.")
@@ -51,7 +51,7 @@ def make_solid(kind: str, centre_m: Double, frame: Double, half_m: Double, finis
     normal = normal / half_m
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     return Solid(
-        vertices_m=((local * half_m) @ frame.T + centre_m).astype(np.float32),
+        vertices_m=((local * half_m) @ frame.T + center_m).astype(np.float32),
         normals=(normal @ frame.T).astype(np.float32),
         local=local.astype(np.float32),
         faces=faces,
@@ -59,7 +59,7 @@ def make_solid(kind: str, centre_m: Double, frame: Double, half_m: Double, finis
     )
 
 
-def colours(finish: Finish, local: Array) -> Array:
+def colors(finish: Finish, local: Array) -> Array:
     """(N, 3) linear albedo at unit coordinates local (N, 3)."""
     x, y, z = local.T
     around = np.arctan2(y, x)

@@ -1,4 +1,4 @@
-"""The surface that is rendered: the 778-vertex hand, smoothed once, continued by a forearm that leaves the picture.
+"""The surface that is rendered: the 778-vertex hand, smoothed once, continued by a forearm that leaves the image.
 
 Skinning stays on the 778 vertices; one step of Loop subdivision is a constant sparse matrix applied after posing, so
 silhouettes are round while labels remain the model's own vertices.
@@ -112,7 +112,7 @@ def loop_subdivision(faces: Indices, vertices: int) -> tuple[sparse.csr_matrix, 
 
 
 def boundary_loop(faces: Indices) -> Indices:
-    """(L,) vertices of the one open edge in order, directed as the missing neighbour face would traverse it."""
+    """(L,) vertices of the one open edge in order, directed as the missing neighbor face would traverse it."""
     half = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     present = {(int(a), int(b)) for a, b in half}
     following = {b: a for a, b in present if (b, a) not in present}
@@ -153,10 +153,10 @@ class HandSurface:
         ahead = np.roll(rings, -1, axis=1)
         a, b, c, d = rings[:-1], ahead[:-1], rings[1:], ahead[1:]
         quads = np.stack([np.stack([a, b, c], -1), np.stack([b, d, c], -1)], 2)
-        centre = hand_vertices + FOREARM_RINGS * ring
-        cap = np.stack([rings[-1], ahead[-1], np.full(ring, centre)], -1)
+        center = hand_vertices + FOREARM_RINGS * ring
+        cap = np.stack([rings[-1], ahead[-1], np.full(ring, center)], -1)
         self.faces = np.concatenate([self.hand_faces, quads.reshape(-1, 3), cap]).astype(np.int64)
-        self.vertex_count = centre + 1
+        self.vertex_count = center + 1
         self.faces_per_ring = 2 * ring
         self.incidence = incidence_matrix(self.faces, self.vertex_count)
         rng = np.random.default_rng(PAINT_SEED)
@@ -173,15 +173,15 @@ class HandSurface:
         """
         hand = self.smooth @ vertices_m
         edge = hand[self.loop]
-        centre = edge.mean(0)
-        local = (edge - centre) @ hand_axes  # in the hand's own axes; x is the arm's direction
+        center = edge.mean(0)
+        local = (edge - center) @ hand_axes  # in the hand's own axes; x is the arm's direction
         # between the rings of the bend the direction turns evenly
         share = np.clip(self.ring_at_m / WRIST_BEND_LENGTH_M, 0, 1)
         pitch, yaw = share * arm.flexion_rad, share * arm.deviation_rad
         # flexion lowers the palm, so seen from the hand the arm goes down (-y); deviation to the thumb: arm to -z
         along = np.stack([np.cos(pitch) * np.cos(yaw), -np.sin(pitch), -np.cos(pitch) * np.sin(yaw)], -1)
         steps = np.diff(self.ring_at_m, prepend=0.0)[:, None]
-        centres = np.cumsum(along * steps, axis=0)
+        centers = np.cumsum(along * steps, axis=0)
         swell = 1 + FOREARM_SWELL * np.sin(np.clip(self.ring_at_m / 0.2, 0, 1) * np.pi / 2) ** 2
         sleeved = self.ring_at_m >= arm.sleeve_from_m
         radius = swell * np.where(sleeved, 1 + arm.sleeve_slack, 1.0)
@@ -196,10 +196,10 @@ class HandSurface:
         z = fade * local[:, 2] + (1 - fade) * oval[1]
         # the offset along the arm of the uneven cut fades as well, or the first rings would fold over
         x = fade * local[:, 0]
-        rings = centres[:, None] + x[..., None] * along[:, None]
+        rings = centers[:, None] + x[..., None] * along[:, None]
         rings = rings + radius[:, None, None] * (y[..., None] * side_y[:, None] + z[..., None] * side_z[:, None])
         end = rings[-1].mean(0, keepdims=True)
-        arm_points = np.concatenate([rings.reshape(-1, 3), end]) @ hand_axes.T + centre
+        arm_points = np.concatenate([rings.reshape(-1, 3), end]) @ hand_axes.T + center
         vertices = np.concatenate([hand, arm_points.astype(np.float32)])
         distance = np.concatenate(
             [np.zeros(len(hand)), np.repeat(self.ring_at_m, len(self.loop)), [FOREARM_LENGTH_M]]

@@ -1,4 +1,4 @@
-"""Who is seen from where: hand shape, global orientation, and a camera whose picture looks like a FreiHAND crop."""
+"""Who is seen from where: hand shape, global orientation, and a camera whose image looks like a FreiHAND crop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BETA_LIMIT = 2.5
 FOCAL_MEDIAN_PX, FOCAL_LOG_STD, FOCAL_RANGE_PX = 500.0, 0.22, (366.0, 1131.0)
 FILL = (0.50, 0.76)
 PRINCIPAL_PX = 112.0
-CENTRE_STD_PX = 9.0
+CENTER_STD_PX = 9.0
 # an elbow that points at the camera hides the hand behind its own arm
 ELBOW_TO_CAMERA = 0.55
 
@@ -58,12 +58,12 @@ def sample_orientation(rng: np.random.Generator) -> Array:
 
 
 def fit_view(points_m: Array, rng: np.random.Generator) -> View:
-    """A camera that shows points_m (N, 3), given in camera axes up to a translation, large and near the centre."""
+    """A camera that shows points_m (N, 3), given in camera axes up to a translation, large and near the center."""
     focal = float(np.clip(FOCAL_MEDIAN_PX * np.exp(FOCAL_LOG_STD * rng.standard_normal()), *FOCAL_RANGE_PX))
     K = np.array([[focal, 0, PRINCIPAL_PX], [0, focal, PRINCIPAL_PX], [0, 0, 1]])
     wanted_px = rng.uniform(*FILL) * SIZE_PX
     room_px = max((SIZE_PX - wanted_px) / 2 - 4, 0)
-    middle_px = PRINCIPAL_PX + np.clip(rng.normal(0, CENTRE_STD_PX, 2), -room_px, room_px)
+    middle_px = PRINCIPAL_PX + np.clip(rng.normal(0, CENTER_STD_PX, 2), -room_px, room_px)
     points = points_m - (points_m.max(0) + points_m.min(0)) / 2
     depth = focal * np.ptp(points[:, :2], axis=0).max() / wanted_px
     shift = np.zeros(2)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from maskhand.tables.orderings import Ordering, difference_text, higher_is_better, sentences, values_of
-from maskhand.tables.rows import Joints, LaterResult, PaperRow, PaperTable, TableName, catalogue, later_results
+from maskhand.tables.rows import Joints, LaterResult, PaperRow, PaperTable, TableName, catalog, later_results
 
 COLUMNS = ("row", "benchmark", "metric", "paper", "ours", "gap", "best later", "notes")
 ORDERING_COLUMNS = ("row minus base", "benchmark", "metric", "paper", "ours", "95 % interval", "ordering")
@@ -154,7 +154,7 @@ def lines_of(
     """
     lines = []
     for benchmark, values in row.paper.items():
-        known = catalogue().benchmarks.get(benchmark)
+        known = catalog().benchmarks.get(benchmark)
         notes = tuple(filter(None, (row.protocol, table.note, known.protocol if known else "", *remarks)))
         for metric, paper in zip(table.metrics_of(row), values, strict=True):
             ours = tuple(values_of(measured, benchmark, metric).values())

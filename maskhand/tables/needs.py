@@ -63,8 +63,8 @@ def missing(
 
 
 def wants_backbone(recipe: Recipe) -> bool:
-    """Does its network look at pictures, and name no weights of an encoder?"""
-    return recipe.model.sees_picture and recipe.model.backbone.checkpoint is None
+    """Does its network look at images, and name no weights of an encoder?"""
+    return recipe.model.sees_image and recipe.model.backbone.checkpoint is None
 
 
 def _missing_parts(name: str, parts: set[str], workspace: Workspace) -> list[str]:
@@ -76,9 +76,9 @@ def _missing_parts(name: str, parts: set[str], workspace: Workspace) -> list[str
         raw = workspace.raw / dataset
         how = "" if raw.is_dir() else f"{' '.join(spec.how_to_get.split())} Then "
         return [f"shard set {name}: {how}`maskhand shard {dataset} --split {split} --raw DIR`, then its sidecars"]
-    unlabelled = spec.joint_order is None and spec.mano is None
+    unlabeled = spec.joint_order is None and spec.mano is None
     by_model = (
-        " --model MODEL" if unlabelled else ""
+        " --model MODEL" if unlabeled else ""
     )  # of a set without annotations a model's predictions are the targets
     commands = {MANO: f"maskhand annotate mano {name}{by_model}"}
     return [

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from maskhand.tables.rows import PaperRow, PaperTable, catalogue
+from maskhand.tables.rows import PaperRow, PaperTable, catalog
 
 CONFIDENCE = 0.95
 
@@ -129,7 +129,7 @@ def orderings_of(table: PaperTable, measured: Measured) -> list[Ordering]:
             base = next((b for b in map(table.row, table.base) if benchmark in b.paper and b.id != row.id), None)
             if row.id in table.base or base is None:
                 continue
-            known = catalogue().benchmarks.get(benchmark)
+            known = catalog().benchmarks.get(benchmark)
             title = known.title if known else benchmark
             printed = [dict(zip(table.metrics_of(r), r.paper[benchmark], strict=True)) for r in (row, base)]
             for metric in table.metrics_of(row):

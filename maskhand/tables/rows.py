@@ -108,7 +108,7 @@ class LaterResult(_Frozen):
 
 
 class Embedded(_Frozen):
-    """How a row shrinks onto the synthetic data set."""
+    """How a row shrinks onto the synthetic dataset."""
 
     set: str
     steps: int
@@ -119,7 +119,7 @@ class Embedded(_Frozen):
     """Further overrides of the rows that read text."""
 
 
-class Catalogue(_Frozen):
+class Catalog(_Frozen):
     """Everything in paper.yaml, and the tables that the paper does not have."""
 
     benchmarks: dict[str, Benchmark]
@@ -127,10 +127,10 @@ class Catalogue(_Frozen):
 
 
 @functools.cache
-def catalogue() -> Catalogue:
+def catalog() -> Catalog:
     paper = _read("paper.yaml")
     ours = {name: _read(f"{name}.yaml") for name in OUR_TABLES}
-    return Catalogue.model_validate({**paper, "tables": paper["tables"] | ours})
+    return Catalog.model_validate({**paper, "tables": paper["tables"] | ours})
 
 
 @functools.cache
@@ -149,7 +149,7 @@ def embedded() -> Embedded:
 
 def paper_table(name: TableName) -> PaperTable:
     """A table of the paper, or one of ours; TableError when there is none of that name."""
-    tables = catalogue().tables
+    tables = catalog().tables
     if name not in tables:
         last = max(table for table in tables if isinstance(table, int))
         ours = ", ".join(map(repr, OUR_TABLES))
@@ -162,7 +162,7 @@ def paper_table(name: TableName) -> PaperTable:
 def table_names(asked: str) -> list[TableName]:
     """`2` -> [2], `claims` -> ["claims"], `all` -> the paper's; TableError for anything else."""
     if asked == "all":
-        return [name for name in catalogue().tables if name not in OUR_TABLES]
+        return [name for name in catalog().tables if name not in OUR_TABLES]
     name: TableName = int(asked) if asked.isdecimal() else asked
     paper_table(name)
     return [name]

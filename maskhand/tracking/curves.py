@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 
 def curves_png(rows: Sequence[Mapping[str, float]]) -> bytes:
-    """A picture of every metric in `rows` (with `step`) over the steps."""
+    """An image of every metric in `rows` (with `step`) over the steps."""
     names = [name for name in rows[-1] if name != "step"]
     columns = min(4, len(names))
     lines = -(-len(names) // columns)

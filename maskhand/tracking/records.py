@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 MODEL = "maskhand"
-"""Name of the registered model that reads pictures."""
+"""Name of the registered model that reads images."""
 TEXT_MODEL = "maskhand-text"
 """Of that which reads captions: neither can stand in for the other, so each has a champion of its own."""
 BUNDLE = "bundle"
@@ -19,7 +19,7 @@ RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 @dataclass(frozen=True)
 class Lineage:
-    """A data set that went into a run."""
+    """A dataset that went into a run."""
 
     name: str
     uri: str

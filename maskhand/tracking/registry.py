@@ -65,7 +65,7 @@ class Tracker(Runs):
         return Promotion(version, aliases, reason)
 
     def contenders(self, newest: int) -> tuple[ModelVersion | None, list[ModelVersion]]:
-        """Of the models that read pictures (the champion, if any; the `newest` versions after it, the newest first)."""
+        """Of the models that read images (the champion, if any; the `newest` versions after it, the newest first)."""
         champion = self._alias(MODEL, "champion")
         after = 0 if champion is None else int(champion.version)
         numbers = (int(v.version) for v in self._client.search_model_versions(f"name = '{MODEL}'"))

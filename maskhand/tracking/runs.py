@@ -141,7 +141,7 @@ class Runs:
             self.log_file(run_id, path, Path(name).parent.as_posix().removeprefix("."))
 
     def log_history(self, run_id: str, metrics_jsonl: str | Path) -> None:
-        """Keep a finished run's `metrics.jsonl` with its curves as a picture, `curves.png`."""
+        """Keep a finished run's `metrics.jsonl` with its curves as an image, `curves.png`."""
         from maskhand.tracking.curves import curves_png
 
         rows = [json.loads(line) for line in Path(metrics_jsonl).read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""The one place that knows DeepSpeed: a model, its optimiser and its ranks behind five verbs.
+"""The one place that knows DeepSpeed: a model, its optimizer and its ranks behind five verbs.
 
     engine = start_engine(objective, parameter_groups, optim, config)
     stats = engine.step(step, *inputs)  # forward, backward, clipped and sharded AdamW update
@@ -36,7 +36,7 @@ def start_engine(
 ) -> Engine:
     """Build a DeepSpeed engine over all ranks of the process group (or a group of one when there is none).
 
-    Ranks call this together, with identically initialised objectives. `parameter_groups` are AdamW's (params, lr,
+    Ranks call this together, with identically initialized objectives. `parameter_groups` are AdamW's (params, lr,
     weight_decay); what is in none of them is not trained. Raises ValueError when the batch does not divide over ranks
     or a parameter has no dimension, RuntimeError when a GPU is asked for and there is none.
     """

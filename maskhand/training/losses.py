@@ -26,7 +26,7 @@ from maskhand.models.shape_camera_head import place_camera
 from maskhand.models.vq_mano import VQMano, VQManoOutput
 from maskhand.training.masking import CorruptedTokens
 
-_UNITS_PER_METRE = {"m": 1.0, "dm": 10.0, "mm": 1000.0}
+_UNITS_PER_METER = {"m": 1.0, "dm": 10.0, "mm": 1000.0}
 
 
 class _Scalars:
@@ -56,7 +56,7 @@ def tokenizer_losses(
     with torch.no_grad():
         target = mano(rotmats, mean_shape)
     mesh = mano(output.rotmats, mean_shape)
-    scale = _UNITS_PER_METRE[cfg.mano_loss_unit]
+    scale = _UNITS_PER_METER[cfg.mano_loss_unit]
     wrist, target_wrist = mesh.joints_m[:, :1], target.joints_m[:, :1]
     vertices = scale * F.l1_loss(mesh.vertices_m - wrist, target.vertices_m - target_wrist)
     joints = scale * F.l1_loss(mesh.joints_m - wrist, target.joints_m - target_wrist)
@@ -92,7 +92,7 @@ class TransformerLosses(_Scalars):
     beta: Tensor
     """Squared error of betas, summed."""
     joints_3d: Tensor
-    """L1 of wrist-relative joints, metres, summed over joints and axes."""
+    """L1 of wrist-relative joints, meters, summed over joints and axes."""
     joints_2d: Tensor
     """L1 of projected joints, crop sides, weighted by confidence, summed over joints and axes."""
     token_accuracy: Tensor

@@ -24,9 +24,9 @@ class CorruptedTokens:
     masked: Tensor
     """(B, L) bool, where [MASK] stands."""
     drop_image: Tensor
-    """(B,) bool, whose picture is hidden."""
+    """(B,) bool, whose image is hidden."""
     drop_pose: Tensor
-    """(B,) bool, whose 2D pose is hidden with the picture."""
+    """(B,) bool, whose 2D pose is hidden with the image."""
 
 
 def corrupt_tokens(

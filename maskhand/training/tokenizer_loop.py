@@ -104,7 +104,7 @@ def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: Worker) ->
 def turn_hands(
     rotmats: Tensor, slots: Tensor, global_batch: int, settings: TokenizerTrainConfig, seed: int, step: int
 ) -> Tensor:
-    """Turn whole hands (B, 16, 3, 3): a share by a uniformly random rotation, the others in the picture plane.
+    """Turn whole hands (B, 16, 3, 3): a share by a uniformly random rotation, the others in the image plane.
 
     Image rotation turns the global orientation of the targets, so the tokenizer must have seen such turns. The turns
     belong to the places `slots` (B,) in the global batch, whatever the number of ranks.

@@ -1,4 +1,4 @@
-"""Training the masked transformer: guess the hidden pose tokens of a picture's hand (paper sections 3.2-3.3).
+"""Training the masked transformer: guess the hidden pose tokens of an image's hand (paper sections 3.2-3.3).
 
 Read `train`: it is the whole loop. The engine hides ranks and precision, the journal reports, saves and resumes.
 """

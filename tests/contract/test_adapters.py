@@ -1,4 +1,4 @@
-"""One contract for every dataset of the catalogue: a card and a layout writer are all that a new one brings."""
+"""One contract for every dataset of the catalog: a card and a layout writer are all that a new one brings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
 from maskhand.sample import HandSample, SampleError
 
 NAMES = [name for name in catalog.names() if not catalog.load_spec(name).layout.startswith("hamer_")]
-"""HaMeR's tars and npz have no picture or label file per sample; `test_hamer.py` holds them to the same contract."""
+"""HaMeR's tars and npz have no image or label file per sample; `test_hamer.py` holds them to the same contract."""
 SPLITS = [(name, split) for name in NAMES for split in catalog.load_spec(name).splits]
 LABELLED = [name for name in NAMES if catalog.load_spec(name).joint_order is not None]
 """Without joints there is no label file that could be broken."""
@@ -76,7 +76,7 @@ def test_reads_every_hand_as_it_was_made(tmp_path: Path, name: str, split: str) 
     for key, truth in fixture.truths.items():
         sample = found[key]
         assert (sample.dataset, sample.side) == (name, truth.side)
-        assert sample.image == truth.image_path.read_bytes(), "pictures are copied byte for byte"
+        assert sample.image == truth.image_path.read_bytes(), "images are copied byte for byte"
         assert truth.origin.items() <= sample.origin.items()
         _check_3d(sample, truth)
         _check_2d(sample, truth)
@@ -98,7 +98,7 @@ def _check_3d(sample: HandSample, truth: Truth) -> None:
 
 
 def _check_2d(sample: HandSample, truth: Truth) -> None:
-    """Within 0.001 pixels; the box is tight around the joints where the data set has no other."""
+    """Within 0.001 pixels; the box is tight around the joints where the dataset has no other."""
     points, box = truth.points_px(), truth.box_xyxy_px
     if points is None:
         assert sample.joints_2d_px is None and sample.joints_2d_conf is None
@@ -153,7 +153,7 @@ def test_bad_files_cost_only_their_own_samples(tmp_path: Path, name: str) -> Non
     paths[2].write_bytes(b"<html>not found</html>")
     expected = dict(zip(paths[:3], ("missing_image", "cut_image", "bad_image"), strict=True))
     if name not in LABELLED:
-        # Where the pictures are all that is published, one that is not there is not planned either.
+        # Where the images are all that is published, one that is not there is not planned either.
         expected.pop(paths[0])
     hit = {key: expected[truth.image_path] for key, truth in fixture.truths.items() if truth.image_path in expected}
     assert _reasons(_read_all(adapter)) == fixture.rejects | hit
@@ -223,16 +223,16 @@ def test_the_splits_that_are_there_are_found(tmp_path: Path, name: str, split: s
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_source_digest_follows_labels_and_pictures(tmp_path: Path, name: str) -> None:
+def test_the_source_digest_follows_labels_and_images(tmp_path: Path, name: str) -> None:
     split = next(iter(catalog.load_spec(name).splits))
     fixture, adapter = _write(tmp_path, name, split)
     before = adapter.plan().source_digest
     assert adapter.plan().source_digest == before
     path = next(iter(fixture.truths.values())).image_path
-    picture = path.read_bytes()
-    path.write_bytes(picture + b"\0")
+    image = path.read_bytes()
+    path.write_bytes(image + b"\0")
     assert adapter.plan().source_digest != before
-    path.write_bytes(picture)
+    path.write_bytes(image)
     if name not in LABELLED:
         assert adapter.plan().source_digest == before
         return
@@ -259,7 +259,7 @@ def test_freihand_evaluation_labels_in_either_release(tmp_path: Path, how: dict)
         np.testing.assert_allclose(sample.joints_cam_m, fixture.truths[key].joints_cam_m, atol=1e-6)
 
 
-def test_freihand_evaluation_without_labels_keeps_pictures_and_cameras(tmp_path: Path) -> None:
+def test_freihand_evaluation_without_labels_keeps_images_and_cameras(tmp_path: Path) -> None:
     _, adapter = _write(tmp_path, "freihand", "evaluation", labels="none")
     assert any("evaluation_xyz.json is absent" in note for note in adapter.plan().notes)
     for sample in _read_all(adapter).values():
@@ -268,7 +268,7 @@ def test_freihand_evaluation_without_labels_keeps_pictures_and_cameras(tmp_path:
         assert sample.box_xyxy_px.tolist() == [0, 0, 224, 224]
 
 
-def test_freihand_training_has_four_pictures_per_annotation(tmp_path: Path) -> None:
+def test_freihand_training_has_four_images_per_annotation(tmp_path: Path) -> None:
     fixture, adapter = _write(tmp_path, "freihand", "training", 3)
     assert len(adapter.plan().keys) == 4 * 3
     found = _read_all(adapter)
@@ -295,7 +295,7 @@ def test_interhand_reads_flat_excerpts_and_drops_hands_without_wrist(tmp_path: P
     assert _reasons(_read_all(adapter)) == without_wrist
 
     edit_json(fixture.raw_dir / "test_interhand2.6m_camera.json", lambda cameras: cameras["1"]["focal"].clear())
-    # The last picture is of the same capture.
+    # The last image is of the same capture.
     unseen = dict.fromkeys(("test-00000057-r", "test-00000071-r", "test-00000071-l"), "no_camera")
     assert _reasons(_read_all(adapter)) == without_wrist | unseen
 
@@ -330,7 +330,7 @@ def _first(entries: dict[str, Any]) -> Any:
 
 
 def test_units_and_axes_come_from_the_card(tmp_path: Path) -> None:
-    """The same files under another card: millimetres and OpenGL axes."""
+    """The same files under another card: millimeters and OpenGL axes."""
     fixture, _ = _write(tmp_path, "freihand_synth", "evaluation")
     spec = replace_facts("freihand_synth", units="mm", axes="opengl", mano=None)
     sample = _read_all(open_adapter(spec, str(fixture.raw_dir), "evaluation"))["evaluation-00000000"]

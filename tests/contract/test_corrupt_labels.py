@@ -108,7 +108,7 @@ def _sentences(fixture: Fixture, name: str, keys: list[str]) -> list[str]:
 
 
 def _hit(fixture: Fixture, key: str, field: str | None) -> list[str]:
-    """Keys that share what was damaged: the other hand of the picture where the field or the file is common."""
+    """Keys that share what was damaged: the other hand of the image where the field or the file is common."""
     alone = field is not None and field not in SHARED_BY_BOTH_HANDS
     path = fixture.truths[key].image_path
     return [k for k, truth in fixture.truths.items() if k == key or (truth.image_path == path and not alone)]
@@ -200,7 +200,7 @@ def test_a_broken_file(tmp_path: Path, name: str, kind: str) -> None:
     ("content", "message"),
     [
         (pickle.dumps({0: _Attack("true")}, protocol=2), r"refused, the pickle asks for (posix|nt)\.system"),
-        (pickle.dumps([1, 2], protocol=2), "expected a dictionary from picture number to annotation"),
+        (pickle.dumps([1, 2], protocol=2), "expected a dictionary from image number to annotation"),
         (b"", "not a readable pickle"),
     ],
 )
@@ -212,7 +212,7 @@ def test_a_broken_file_of_all_labels_is_one_sentence(tmp_path: Path, content: by
     assert str(fixture.joints_file) in str(error.value)
 
 
-def test_an_annotation_that_is_no_dictionary_costs_its_picture(tmp_path: Path) -> None:
+def test_an_annotation_that_is_no_dictionary_costs_its_image(tmp_path: Path) -> None:
     fixture, key = _write(tmp_path, "rhd")
     annotations = pickle.loads(fixture.joints_file.read_bytes(), encoding="latin1")
     annotations[int(key.split("-")[1])] = [1.0, 2.0]

@@ -1,4 +1,4 @@
-"""HaMeR's tars and evaluation files: pictures lie in tars or in other sets' folders, so the contract is its own."""
+"""HaMeR's tars and evaluation files: images lie in tars or in other sets' folders, so the contract is its own."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_reads_every_hand_as_it_was_made(tmp_path: Path, name: str, split: str) 
         sample = found[key]
         assert isinstance(sample, HandSample), sample
         assert (sample.dataset, sample.side, sample.camera) == (name, truth.side, None)
-        assert sample.image == truth.image_path.read_bytes(), "pictures are copied byte for byte"
+        assert sample.image == truth.image_path.read_bytes(), "images are copied byte for byte"
         np.testing.assert_array_equal(sample.joints_3d_valid, truth.valid)
         np.testing.assert_array_equal(sample.joints_2d_conf, truth.valid.astype(np.float32))
         np.testing.assert_allclose(sample.joints_cam_m[truth.valid], truth.joints_cam_m[truth.valid], atol=1e-6)
@@ -147,7 +147,7 @@ class _Foreign:
 def test_corrupt_members_cost_only_their_own_samples(tmp_path: Path) -> None:
     fixture, adapter = _write(tmp_path, *TAR)
     assert isinstance(fixture, hamer.TarFixture)
-    first, second = fixture.pictures
+    first, second = fixture.images
     marker = tmp_path / "executed"
     first[0].labels = pickle.dumps([{"extra_info": _Foreign(marker)}])
     first[1].labels = pickle.dumps({"keypoints_2d": 1})
@@ -192,8 +192,8 @@ def test_a_cut_tar_is_one_sentence(tmp_path: Path, length: str) -> None:
 def test_the_filters_of_the_card(tmp_path: Path) -> None:
     fixture, adapter = _write(tmp_path, *TAR)
     assert isinstance(fixture, hamer.TarFixture)
-    pictures = fixture.pictures[0]
-    doubtful, few, bad, strange, half = (pictures[k].hands[h] for k, h in ((0, 0), (0, 1), (2, 0), (3, 0), (3, 1)))
+    images = fixture.images[0]
+    doubtful, few, bad, strange, half = (images[k].hands[h] for k, h in ((0, 0), (0, 1), (2, 0), (3, 0), (3, 1)))
     doubtful["keypoints_2d"][[1, 2], 2] = 0.29, 0.31
     few["keypoints_2d"][4:, 2] = 0.2
     bad["extra_info"]["fitting_loss"].item()["reprojection_loss"] = 31000.0
@@ -238,7 +238,7 @@ def test_evaluation_files_may_lack_everything_but_names_and_boxes(tmp_path: Path
         np.testing.assert_allclose(sample.box_xyxy_px, fixture.truths[key].box_xyxy_px, atol=1e-3)
 
 
-def test_pictures_that_are_not_there_cost_only_their_own_samples(tmp_path: Path) -> None:
+def test_images_that_are_not_there_cost_only_their_own_samples(tmp_path: Path) -> None:
     fixture, adapter = _write(tmp_path, *NPZ)
     keys = list(fixture.truths)
     fixture.truths[keys[1]].image_path.unlink()

@@ -128,7 +128,7 @@ def test_a_released_list_that_does_not_fit_is_one_sentence(tmp_path: Path, damag
         _read(fixture, "ho3d_v2", "evaluation")
 
 
-def test_ho3d_pictures_are_png_in_version_2_and_jpeg_in_version_3(tmp_path: Path) -> None:
+def test_ho3d_images_are_png_in_version_2_and_jpeg_in_version_3(tmp_path: Path) -> None:
     formats = {}
     for name in ("ho3d_v2", "ho3d_v3"):
         fixture = _write(tmp_path / name, name, "train")
@@ -170,7 +170,7 @@ def test_dexycb_splits_are_the_toolkits() -> None:
     assert sorted(SERIALS) == list(SERIALS), "cameras are counted in the order of their numbers"
 
 
-def test_dexycb_pictures_without_a_hand_are_counted(tmp_path: Path) -> None:
+def test_dexycb_images_without_a_hand_are_counted(tmp_path: Path) -> None:
     fixture = _write(tmp_path, "dexycb", "s0_test")
     manifest = build_shards(catalog.load_spec("dexycb"), str(fixture.raw_dir), "s0_test", str(tmp_path / "shards"))
     assert manifest.rejects == {"no_hand": 1}
@@ -194,7 +194,7 @@ def test_dexycb_notes_absent_subjects_and_refuses_incomplete_ones(tmp_path: Path
 
 
 def test_dexycb_without_a_split_is_built_once(tmp_path: Path) -> None:
-    """Of the four ways to divide the same pictures the card names one."""
+    """Of the four ways to divide the same images the card names one."""
     fixture, spec = _write(tmp_path, "dexycb", "s0_test"), catalog.load_spec("dexycb")
     root = str(fixture.raw_dir)
     every = [split for split in spec.splits if open_adapter(spec, root, split).present()]

@@ -112,23 +112,23 @@ def test_a_broken_label_file_costs_one_hand(tmp_path: Path, name: str, content: 
 
 
 @pytest.mark.parametrize("name", FILE_PER_HAND)
-def test_pictures_and_labels_that_are_alone_are_planned(tmp_path: Path, name: str) -> None:
+def test_images_and_labels_that_are_alone_are_planned(tmp_path: Path, name: str) -> None:
     fixture, adapter = _write(tmp_path, name)
     whole, keys = adapter.plan(), list(fixture.truths)
-    pictures = [fixture.truths[key].image_path for key in keys]
-    pictures[0].with_suffix(".json").unlink()
-    pictures[1].unlink()
-    (pictures[2].parent / "notes.txt").write_text("neither a picture nor a label")
+    images = [fixture.truths[key].image_path for key in keys]
+    images[0].with_suffix(".json").unlink()
+    images[1].unlink()
+    (images[2].parent / "notes.txt").write_text("neither an image nor a label")
     found = _read_all(adapter)
     assert list(found) == keys, "in the same order"
     alone = {key: error for key, error in found.items() if isinstance(error, SampleError)}
     assert {key: error.reason for key, error in alone.items()} == {keys[0]: "missing_label", keys[1]: "missing_image"}
-    assert str(pictures[0].with_suffix(".json")) in str(alone[keys[0]]) and str(pictures[1]) in str(alone[keys[1]])
+    assert str(images[0].with_suffix(".json")) in str(alone[keys[0]]) and str(images[1]) in str(alone[keys[1]])
     assert adapter.plan().listed == len(keys) - 1 and whole.listed == len(keys), "what the labels list"
 
 
 @pytest.mark.parametrize("name", FILE_PER_HAND)
-def test_pictures_without_any_label_are_not_the_data_set(tmp_path: Path, name: str) -> None:
+def test_images_without_any_label_are_not_the_data_set(tmp_path: Path, name: str) -> None:
     fixture, adapter = _write(tmp_path, name)
     for truth in fixture.truths.values():
         truth.image_path.with_suffix(".json").unlink()
@@ -256,7 +256,7 @@ def test_manual_hands_without_the_flag_take_the_side_of_their_name(tmp_path: Pat
     assert sides == {key: truth.side for key, truth in fixture.truths.items()}
 
 
-def test_pictures_of_hand143_by_number_where_no_name_is_given(tmp_path: Path) -> None:
+def test_images_of_hand143_by_number_where_no_name_is_given(tmp_path: Path) -> None:
     fixture, adapter = _write(tmp_path, "hand143_panopticdb", above="hand143_panopticdb")
     edit_json(fixture.joints_file, lambda data: [entry.pop("img_paths") for entry in data["root"]])
     found = _read_all(adapter)
@@ -286,9 +286,9 @@ def test_letters_are_dealt_four_to_one_within_each_letter(tmp_path: Path) -> Non
     fixture, _ = _write(tmp_path, "asl_alphabet", split="train", count=3)
     spec = catalog.load_spec("asl_alphabet")
     plans = {s: open_adapter(spec, str(fixture.raw_dir), s).plan() for s in ("letters_train", "letters_test")}
-    learnt, held_out = (set(plan.keys) for plan in plans.values())
+    learned, held_out = (set(plan.keys) for plan in plans.values())
     letters = {key for key in fixture.truths if key.startswith(("train-A", "train-Z"))}
-    assert learnt | held_out == letters and not learnt & held_out
+    assert learned | held_out == letters and not learned & held_out
     assert sorted(key[:7] for key in held_out) == ["train-A", "train-A", "train-Z", "train-Z"], "of eleven each"
     (fixture.joints_file / "A" / "A12.jpg").write_bytes((fixture.joints_file / "A" / "A1.jpg").read_bytes())
     again = set(open_adapter(spec, str(fixture.raw_dir), "letters_test").plan().keys)
@@ -308,7 +308,7 @@ def test_the_lens_of_the_studio(tmp_path: Path) -> None:
         K = np.array([[1395.0, 0, 950], [0, 1395, 555], [0, 0, 1]])
         bare = (truth.joints_cam_m @ K.T)[:, :2] / truth.joints_cam_m[:, 2:]
         published.append(np.linalg.norm(bare - truth.joints_px, axis=1).max())
-        assert sample.camera.K_px[0, 1] == 0, "without skew, as the pictures' overlays expect"
+        assert sample.camera.K_px[0, 1] == 0, "without skew, as the images' overlays expect"
     assert np.median(ours) < 2 and max(ours) < 4 and max(published) > 10 * max(ours)
 
 
@@ -411,6 +411,6 @@ def test_interhand_s_missing_fields_cost_their_own_hands(tmp_path: Path) -> None
     fixture.damage_joints(len(fixture.truths) - 1, None)
     adapter = open_adapter(spec, str(tmp_path), "test")
     keys = list(fixture.truths)
-    # The damaged frame is that of the last picture, whose other hand has no wrist.
+    # The damaged frame is that of the last image, whose other hand has no wrist.
     damaged = {keys[2]: "missing_field", keys[-1]: "missing_field"}
     assert _reasons(adapter) == fixture.rejects | damaged

@@ -1,6 +1,6 @@
 """A few published files as they are, where someone has them: what no fixture of ours can tell.
 
-MASKHAND_SAMPLES names a folder with `interhand26m/` (four pictures and their three label files, as in mmpose's tests)
+MASKHAND_SAMPLES names a folder with `interhand26m/` (four images and their three label files, as in mmpose's tests)
 and `dexycb/` (color.png, labels.npz and the camera's SERIAL_640x480.yml of one frame).
 """
 
@@ -35,7 +35,7 @@ def test_interhand_s_joints_lie_in_their_boxes() -> None:
         joints = sample.joints_2d_px[sample.joints_3d_valid]
         assert (corner <= joints).all() and (joints <= corner + extent).all() and (joints >= 0).all()
         assert (joints < sample.image_size_px).all()
-        assert 0.5 < sample.joints_cam_m[0, 2] < 2, "metres"
+        assert 0.5 < sample.joints_cam_m[0, 2] < 2, "meters"
         sizes.add(sample.image_size_px)
         sides.add(sample.side)
     assert sizes == {(334, 512), (512, 334)} and sides == {"right", "left"}

@@ -199,15 +199,15 @@ def test_the_quickstart_goes_through_every_stage_once_and_says_where_to_look(
     monkeypatch.setattr(quickstart, "ray_session", nullcontext)
     monkeypatch.setattr(data, "splits", lambda *_: ["training", "evaluation"])
     monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
-    monkeypatch.setattr(synthetic, "synthesise", steps.make("synthesise"))
+    monkeypatch.setattr(synthetic, "synthesize", steps.make("synthesize"))
     for name in ("shard", "annotate_keypoints", "annotate_mano"):
         monkeypatch.setattr(data, name, steps.make(name))
     for _ in range(2):
         receipts = quickstart.quickstart(hands=8, evaluation_hands=8, workspace=str(tmp_path))
     both_splits = dict.fromkeys(PER_SPLIT, 2)
-    once = dict.fromkeys(("synthesise", "tokenizer", "transformer", "evaluate", "register"), 1)
+    once = dict.fromkeys(("synthesize", "tokenizer", "transformer", "evaluate", "register"), 1)
     assert steps.ran == once | both_splits
-    assert steps.order[0] == "synthesise" and steps.order[-1] == "register"
+    assert steps.order[0] == "synthesize" and steps.order[-1] == "register"
     assert receipts["registered"].numbers["model"] == "models:/maskhand/7"
     said = capsys.readouterr().out
     for words in ("train VQ-MANO", "total", str(tmp_path / "sheet.png"), "mlflow server", "maskhand serve", "because"):
@@ -303,7 +303,7 @@ def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_t
     def measure(_workspace: Any, model: str, benchmark: str, set_name: str, _progress: Any) -> Receipt:
         measured.append((model, benchmark))
         if (model, benchmark) == (new, "y"):
-            raise ValueError("it reads captions, not pictures")
+            raise ValueError("it reads captions, not images")
         path = tmp_path / "result.json"
         facts = {"data_digest": "d", "metrics": {"pa_mpjpe_mm": 9.0}, "mean_pose": {"pa_mpjpe_mm": 20.0}}
         path.write_text(
@@ -328,7 +328,7 @@ def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_t
     assert measured == 2 * [(old, "x"), (old, "y"), (new, "x"), (new, "y")]
     gate = Artifact.get("promotion-gate")
     assert gate is not None and f"{new} has 1 of 2." in gate.data and "x moved." in gate.data
-    assert f"{new} on y: " in gate.data and "it reads captions, not pictures" in gate.data
+    assert f"{new} on y: " in gate.data and "it reads captions, not images" in gate.data
     kept = Artifact.get("re-evaluation")
     assert kept is not None and json.loads(kept.data)[0]["model"] == old
 
@@ -349,7 +349,7 @@ def test_every_table_is_written_with_what_ran_and_what_is_missing(
         return {"apd_mm": 10.0 + seed, "self_intersection_percent": 1.0}
 
     monkeypatch.setattr(generated, "pca_hands", hands)
-    monkeypatch.setattr(speed, "seconds_per_picture", lambda _, iterations, __: {t: 0.1 * t for t in iterations})
+    monkeypatch.setattr(speed, "seconds_per_image", lambda _, iterations, __: {t: 0.1 * t for t in iterations})
     for _ in range(2):
         receipt = reproduce_table(table="all", embedded=True, seeds=2, workspace=str(tmp_path))
         assert seeds == [0, 1]

@@ -60,7 +60,7 @@ def _said_by(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch,
     return capsys.readouterr().out
 
 
-def test_the_time_per_picture_is_reported(device: torch.device, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_the_time_per_image_is_reported(device: torch.device, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     arguments = ["--recipe", "tiny", "--hypotheses", "8", "--repeats", "2"]
     said = _said_by("sampling_speed.py", arguments, monkeypatch, capsys)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "threads"
@@ -73,7 +73,7 @@ def test_the_training_step_is_reported(device: torch.device, monkeypatch: pytest
     arguments = ["--recipe", "tiny", "--batch", "8", "--repeats", "2", "--peak-tflops", "989"]
     arguments += ["--set", "engine.precision=bf16"]
     said = _said_by("train_step.py", arguments, monkeypatch, capsys)
-    assert len(re.findall(r"with(?:out)? gradient checkpointing: [\d.]+ pictures/s, \d+ ms a step", said)) == 2
+    assert len(re.findall(r"with(?:out)? gradient checkpointing: [\d.]+ images/s, \d+ ms a step", said)) == 2
     assert said.count("% of the peak") == 2
     if device.type == "cuda":
         assert "bf16" in said and said.count("GiB at most") == 2

@@ -82,17 +82,17 @@ def test_an_open_session_is_joined_and_left_running() -> None:
 
 
 def test_shards_and_sidecars_are_the_same_with_one_and_two_workers(tmp_path: Path) -> None:
-    def centre(samples: list[ShardSample]) -> list[dict[str, np.ndarray]]:
-        return [{"centre_px": s.sample.box_xyxy_px.reshape(2, 2).mean(0)} for s in samples]
+    def center(samples: list[ShardSample]) -> list[dict[str, np.ndarray]]:
+        return [{"center_px": s.sample.box_xyxy_px.reshape(2, 2).mean(0)} for s in samples]
 
     spec = load_spec("freihand_synth").model_copy(update={"shard_size": 5, "images_per_annotation": {"training": 4}})
     raw = WRITERS["freihand"](tmp_path / "raw", spec, "training", 6)
     for workers in (1, 2):
         uri, mapper = str(tmp_path / f"workers{workers}"), partial(map_shards, concurrency=workers)
         build_shards(spec, str(raw.raw_dir), "training", uri, mapper=mapper)
-        build_sidecar(uri, "keypoints.centre", Annotator("centre", "1"), centre, mapper=mapper)
+        build_sidecar(uri, "keypoints.center", Annotator("center", "1"), center, mapper=mapper)
         assert verify(uri, mapper=mapper) == []
-        assert sum(1 for _ in ShardSet.open(uri, ["keypoints.centre"])) == 24
+        assert sum(1 for _ in ShardSet.open(uri, ["keypoints.center"])) == 24
     one, two = (
         {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
         for folder in (tmp_path / "workers1", tmp_path / "workers2")

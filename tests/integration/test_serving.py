@@ -40,7 +40,7 @@ as_bytes = model.predict(pd.DataFrame({"image": [Path(p).read_bytes() for p in p
 as_paths = model.predict(pd.DataFrame({"image": photos}), params={"vertices": True})
 alone = model.predict({"image": Path(photos[0]).read_bytes()}, params={"method": "fit"})
 try:
-    model.predict({"image": b"no picture"})
+    model.predict({"image": b"no image"})
 except Exception as error:
     refused = str(error)
 print("ANSWER" + json.dumps([json.loads(t.to_json(orient="records")) for t in (as_bytes, as_paths, alone)] + [refused]))
@@ -80,7 +80,7 @@ def test_a_stranger_predicts_from_jpegs(registered: Registered, assets: Path, tm
     photos = _photos(tmp_path, 2, assets)
     answer = _run_client(registered, assets, photos, tmp_path)
     as_bytes, as_paths, alone, refused = answer
-    assert {row["input"] for row in as_bytes} == {0, 1}, "a hand was found in both pictures"
+    assert {row["input"] for row in as_bytes} == {0, 1}, "a hand was found in both images"
     without = [{k: v for k, v in row.items() if k != "vertices_cam_m"} for row in as_paths]
     assert without == as_bytes
     by_network = [row for row in as_bytes if row["input"] == 0]
@@ -116,7 +116,7 @@ def _photos(folder: Path, count: int, assets: Path) -> list[Path]:
             paths.append(path)
         if len(paths) == count:
             return paths
-    raise AssertionError(f"the hand finder found a hand in only {len(paths)} of 20 rendered pictures")
+    raise AssertionError(f"the hand finder found a hand in only {len(paths)} of 20 rendered images")
 
 
 def _run_client(registered: Registered, assets: Path, photos: list[Path], folder: Path) -> list:

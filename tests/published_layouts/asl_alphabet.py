@@ -1,4 +1,4 @@
-"""The ASL alphabet as its archive unpacks: a folder per sign for training, a picture per sign for testing."""
+"""The ASL alphabet as its archive unpacks: a folder per sign for training, an image per sign for testing."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, Truth, write_picture
+from published_layouts.hands import Fixture, Truth, write_image
 
 SIZE = (200, 200)
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0, *, levels: int = 2) -> Fixture:
-    """`count` pictures of each of a few signs (all 28 of the test split), numbered from 1 without leading zeros.
+    """`count` images of each of a few signs (all 28 of the test split), numbered from 1 without leading zeros.
 
-    `letters_train` and `letters_test` are dealt from the pictures of `train`.
+    `letters_train` and `letters_test` are dealt from the images of `train`.
     """
     wanted, split = split, "test" if split == "test" else "train"
     rng = np.random.default_rng(seed)
@@ -28,7 +28,7 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
     for sign in signs:
         for number in range(1, 9 + count) if split == "train" else [0]:
             path = home / (f"{sign}/{sign}{number}.jpg" if split == "train" else f"{sign}_test.jpg")
-            write_picture(path, rng, SIZE)
+            write_image(path, rng, SIZE)
             if sign != "nothing":
                 truths[f"{split}-{sign}{number:04d}"] = Truth(
                     "right",

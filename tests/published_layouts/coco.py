@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from published_layouts.hands import Truth, seen_hand, write_picture
+from published_layouts.hands import Truth, seen_hand, write_image
 
 SIZE = (320, 240)
 SIDES = ("left", "right")
@@ -31,8 +31,8 @@ class Person:
 
 def write_persons(
     file: Path,
-    pictures: Path,
-    picture_name: Callable[[int], str],
+    image_dir: Path,
+    image_name: Callable[[int], str],
     split: str,
     count: int,
     rng: np.random.Generator,
@@ -40,14 +40,14 @@ def write_persons(
     visibility: tuple[float, ...],
     annotations_first: bool = False,
 ) -> dict[str, Truth]:
-    """`count` times PERSONS in pictures of their own, the last one with both hands; a picture without persons."""
+    """`count` times PERSONS in images of their own, the last one with both hands; an image without persons."""
     images, annotations = [], []
     truths: dict[str, Truth] = {}
     for k in range(len(PERSONS) * count + 1):
         image_id, annotation_id = 391895 + 13 * k, 900100000000 + k
-        name = picture_name(image_id)
+        name = image_name(image_id)
         images.append({"license": 3, "id": image_id, "file_name": name, "width": SIZE[0], "height": SIZE[1]})
-        write_picture(pictures / name, rng, SIZE)
+        write_image(image_dir / name, rng, SIZE)
         if k == len(PERSONS) * count:
             continue
         points, seen = {}, {}
@@ -67,7 +67,7 @@ def write_persons(
                     None,
                     seen[side] > 0,
                     None,
-                    pictures / name,
+                    image_dir / name,
                     visible=np.minimum(seen[side], 1.0),
                     joints_px=points[side],
                     label=(annotation_id, side),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, PosedHand, Truth, model, pose_hand, write_large_picture
+from published_layouts.hands import Fixture, PosedHand, Truth, model, pose_hand, write_large_image
 
 SIZE = (640, 480)
 TIPS = {
@@ -62,7 +62,7 @@ LEFT_SIGNS = (-1, 1, 1)
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0) -> Fixture:
-    """A right and a left sequence of one subject; one picture of the second shows no hand."""
+    """A right and a left sequence of one subject; one image of the second shows no hand."""
     rng = np.random.default_rng(seed)
     subject, cameras, sequences = INSIDE[split]
     name = f"{DATES[subject]}-subject-{subject + 1:02d}"
@@ -83,11 +83,11 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
             continue
         for c, serial in enumerate(SERIALS):
             for frame in range(frames):
-                picture = home / serial / f"color_{frame:06d}.jpg"
-                write_large_picture(picture, frame + c, SIZE)
+                image = home / serial / f"color_{frame:06d}.jpg"
+                write_large_image(image, frame + c, SIZE)
                 hand = _hand(rng, side, betas[side])
                 empty = k == sequences[1] and c == cameras[0] and frame == 0
-                joints, path = _write_label(home / serial, frame, hand, intrinsics[c], empty), picture
+                joints, path = _write_label(home / serial, frame, hand, intrinsics[c], empty), image
                 key = f"{split}-{subject + 1:02d}-{stamp}-{serial}-{frame:06d}"
                 if k not in sequences or c not in cameras:
                     continue

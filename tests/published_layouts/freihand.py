@@ -1,4 +1,4 @@
-"""FreiHAND v2 as published: lists of unique annotations, several pictures for each in training."""
+"""FreiHAND v2 as published: lists of unique annotations, several images for each in training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, Truth, edit_json, model, random_hand, write_picture
+from published_layouts.hands import Fixture, Truth, edit_json, model, random_hand, write_image
 
 SIZE = (224, 224)
 TIPS = {"thumb": 744, "index": 320, "middle": 443, "ring": 555, "little": 672}
@@ -29,7 +29,7 @@ def write(
     """`count` unique annotations; their labels lie `beside` K, in the `separate` release, or nowhere (`none`)."""
     rng = np.random.default_rng(seed)
     root = folder / "FreiHAND_pub_v2" if nested else folder
-    pictures = spec.images_per_annotation.get(split, 1)
+    images = spec.images_per_annotation.get(split, 1)
     mean = model("right").hands_mean_aa
     lists: dict[str, list[Any]] = {name: [] for name in ("K", "xyz", "verts", "mano", "scale")}
     truths: dict[str, Truth] = {}
@@ -50,9 +50,9 @@ def write(
         lists["mano"].append([stored.tolist()])
         lists["scale"].append(float(np.linalg.norm(xyz[9] - xyz[10])))
         hands.append((hand, K, xyz))
-    for position in range(count * pictures):
+    for position in range(count * images):
         path = root / split / "rgb" / f"{position:08d}.jpg"
-        write_picture(path, rng, SIZE)
+        write_image(path, rng, SIZE)
         hand, K, xyz = hands[position % count]
         truths[f"{split}-{position:08d}"] = Truth("right", K, xyz, np.ones(21, bool), hand.vertices_m, path)
     label_folder = folder / "FreiHAND_pub_v2_eval" if labels == "separate" else root

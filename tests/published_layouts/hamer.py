@@ -1,4 +1,4 @@
-"""HaMeR's preprocessed data as published: tars of pickled hands, evaluation npz beside other sets' pictures."""
+"""HaMeR's preprocessed data as published: tars of pickled hands, evaluation npz beside other sets' images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, PosedHand, Truth, random_hand, write_picture
+from published_layouts.hands import Fixture, PosedHand, Truth, random_hand, write_image
 
 SIZE = (320, 240)
 K_PX = np.array([[400.0, 0, 160], [0, 400, 120], [0, 0, 1]])
@@ -20,8 +20,8 @@ K_PX = np.array([[400.0, 0, 160], [0, 400, 120], [0, 0, 1]])
 
 
 @dataclass
-class Picture:
-    """One picture of a tar with its pickled hands, before it is written."""
+class Image:
+    """One image of a tar with its pickled hands, before it is written."""
 
     key: str
     extension: str
@@ -34,38 +34,38 @@ class Picture:
 
 @dataclass(frozen=True)
 class TarFixture(Fixture):
-    """`rewrite` writes the tars again from `pictures`, a list per tar."""
+    """`rewrite` writes the tars again from `images`, a list per tar."""
 
-    pictures: tuple[list[Picture], ...] = ()
+    images: tuple[list[Image], ...] = ()
     loose: Path = Path()
 
     def rewrite(self) -> None:
-        for number, pictures in enumerate(self.pictures):
-            _write_tar(self.joints_file.with_name(f"{number:06d}.tar"), pictures, self.loose)
+        for number, images in enumerate(self.images):
+            _write_tar(self.joints_file.with_name(f"{number:06d}.tar"), images, self.loose)
 
 
 def write_tars(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0) -> TarFixture:
-    """Two tars of `count` pictures; picture k of a tar holds k % 3 hands, of both sides; the truths are whole hands."""
+    """Two tars of `count` images; image k of a tar holds k % 3 hands, of both sides; the truths are whole hands."""
     rng = np.random.default_rng(seed)
     root, loose = folder / "hamer_training_data" / "dataset_tars" / split, folder.parent / "loose"
     truths: dict[str, Truth] = {}
     places: list[tuple[int, int, int]] = []
-    tars: tuple[list[Picture], ...] = ([], [])
-    for number, pictures in enumerate(tars):
+    tars: tuple[list[Image], ...] = ([], [])
+    for number, images in enumerate(tars):
         for k in range(count):
-            picture = Picture(f"seq{number}/frame_{k:04d}", ("jpg", "jpeg", "png")[k % 3])
-            path = loose / f"{picture.key}.{picture.extension}"
-            write_picture(path, rng, SIZE)
+            image = Image(f"seq{number}/frame_{k:04d}", ("jpg", "jpeg", "png")[k % 3])
+            path = loose / f"{image.key}.{image.extension}"
+            write_image(path, rng, SIZE)
             for h in range((k + 2) % 3):
                 hand = random_hand(rng, ("right", "left")[(k + h) % 2], np.array([*rng.uniform(-0.05, 0.05, 2), 0.7]))
                 valid = np.ones(21, bool)
                 valid[[4, 20]] = h == 0
                 valid[9] = k % 3 > 0
-                picture.hands.append(_hand(hand, valid))
+                image.hands.append(_hand(hand, valid))
                 key = f"{split}-{number:06d}-{k:06d}-{h}"
                 truths[key] = Truth(hand.side, K_PX, hand.joints_m, valid, hand.vertices_m, path)
                 places.append((number, k, h))
-            pictures.append(picture)
+            images.append(image)
     root.mkdir(parents=True)
 
     def damage_joints(position: int, value: Any) -> None:
@@ -73,7 +73,7 @@ def write_tars(folder: Path, spec: DatasetSpec, split: str, count: int, seed: in
         tars[number][k].hands[h]["keypoints_3d"] = np.array(value)
         fixture.rewrite()
 
-    fixture = TarFixture(folder, truths, root / "000000.tar", damage_joints, pictures=tars, loose=loose)
+    fixture = TarFixture(folder, truths, root / "000000.tar", damage_joints, images=tars, loose=loose)
     fixture.rewrite()
     return fixture
 
@@ -101,19 +101,19 @@ def _hand(hand: PosedHand, valid: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _write_tar(path: Path, pictures: list[Picture], loose: Path) -> None:
+def _write_tar(path: Path, images: list[Image], loose: Path) -> None:
     with tarfile.open(path, "w") as tar:
-        for picture in pictures:
+        for image in images:
             masks = io.BytesIO()
-            np.savez_compressed(masks, masks=np.zeros((max(len(picture.hands), 1), *SIZE[::-1]), bool))
+            np.savez_compressed(masks, masks=np.zeros((max(len(image.hands), 1), *SIZE[::-1]), bool))
             members = {
-                picture.extension: (loose / f"{picture.key}.{picture.extension}").read_bytes(),
-                "data.pyd": pickle.dumps(picture.hands) if picture.labels is None else picture.labels,
+                image.extension: (loose / f"{image.key}.{image.extension}").read_bytes(),
+                "data.pyd": pickle.dumps(image.hands) if image.labels is None else image.labels,
                 "detection.npz": masks.getvalue(),
             }
             for extension, data in members.items():
-                if extension not in picture.drop:
-                    header = tarfile.TarInfo(f"{picture.key}.{extension}")
+                if extension not in image.drop:
+                    header = tarfile.TarInfo(f"{image.key}.{extension}")
                     header.size = len(data)
                     tar.addfile(header, io.BytesIO(data))
 
@@ -129,16 +129,16 @@ def write_npz(
     scale_columns: int = 2,
     extra: dict[str, Any] | None = None,
 ) -> Fixture:
-    """`count` hands of both sides (right ones only without `right`), a picture each; two or three joints are hidden."""
+    """`count` hands of both sides (right ones only without `right`), an image each; two or three joints are hidden."""
     rng = np.random.default_rng(seed)
-    pictures = folder / spec.picture_folders[split]
+    images = folder / spec.image_folders[split]
     truths: dict[str, Truth] = {}
     rows: dict[str, list[Any]] = {}
     for k in range(count):
         side = "right" if "right" in absent else ("right", "left")[k % 2]
         hand = random_hand(rng, side, np.array([*rng.uniform(-0.05, 0.05, 2), rng.uniform(0.6, 0.8)]))
         name = f"video{k % 2}/frame_{k:05d}.jpg"
-        write_picture(pictures / name, rng, SIZE)
+        write_image(images / name, rng, SIZE)
         valid = np.ones(21, bool)
         valid[[8, 12]] = False
         valid[9] = k % 3 > 0
@@ -158,7 +158,7 @@ def write_npz(
                 rows.setdefault(column, []).append(value)
         box = np.concatenate([stored["center"] - size / 2, stored["center"] + size / 2])
         truths[f"{split}-{k:08d}"] = Truth(
-            side, K_PX, hand.joints_m, valid, hand.vertices_m, pictures / name, box_xyxy_px=box
+            side, K_PX, hand.joints_m, valid, hand.vertices_m, images / name, box_xyxy_px=box
         )
     path = folder / "hamer_evaluation_data" / f"{split}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)

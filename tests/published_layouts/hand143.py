@@ -1,4 +1,4 @@
-"""hand143_panopticdb of CMU HandDB as published: a list `root` with an entry per picture."""
+"""hand143_panopticdb of CMU HandDB as published: a list `root` with an entry per image."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, Truth, edit_json, seen_hand, write_large_picture
+from published_layouts.hands import Fixture, Truth, edit_json, seen_hand, write_large_image
 
 SIZE = (1920, 1080)
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0, *, above: str = "") -> Fixture:
-    """Two times `count` pictures; joint 7 of the first and joint 3 of the last are not annotated."""
+    """Two times `count` images; joint 7 of the first and joint 3 of the last are not annotated."""
     rng = np.random.default_rng(seed)
     home = folder / above
     entries: list[dict[str, Any]] = []
     truths: dict[str, Truth] = {}
     for k in range(2 * count):
         path = home / "imgs" / f"{k:08d}.jpg"
-        write_large_picture(path, k, SIZE)
+        write_large_image(path, k, SIZE)
         points, flags = seen_hand(rng, "right", SIZE), np.ones(21)
         if k == 0:
             flags[7] = 0

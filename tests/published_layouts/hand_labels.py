@@ -1,4 +1,4 @@
-"""hand_labels and hand_labels_synth of CMU HandDB as published: the full picture and a JSON file per hand."""
+"""hand_labels and hand_labels_synth of CMU HandDB as published: the full image and a JSON file per hand."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, Truth, edit_json, seen_hand, write_picture
+from published_layouts.hands import Fixture, Truth, edit_json, seen_hand, write_image
 
 SIDES = ("left", "right")
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0, *, above: str = "") -> Fixture:
-    """`count` pictures with both hands: MPII's and NZSL's names in turn, plain numbers in the synthetic parts."""
+    """`count` images with both hands: MPII's and NZSL's names in turn, plain numbers in the synthetic parts."""
     rng = np.random.default_rng(seed)
     home = folder / above / split
     written: dict[str, tuple[str, Truth]] = {}
@@ -33,22 +33,22 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
             else:
                 name = f"{15774148 + k:09d}_01_{side[0]}"
             path = home / f"{name}.jpg"
-            # The picture is repeated for each of its hands; the synthetic ones show one hand each.
+            # The image is repeated for each of its hands; the synthetic ones show one hand each.
             if first is None or split.startswith("synth"):
-                write_picture(path, rng, size)
+                write_image(path, rng, size)
             else:
                 shutil.copy(first, path)
             first = path
             points = seen_hand(rng, side, size)
             flags = np.ones(21)
             flags[rng.integers(1, 21, 3)] = [0, 0, 0.5]
-            centre = (points.min(0) + points.max(0)) / 2
+            center = (points.min(0) + points.max(0)) / 2
             fields: dict[str, Any] = {
                 "hand_pts": np.column_stack([points, flags]).tolist(),
-                "hand_box_center": centre.tolist(),
+                "hand_box_center": center.tolist(),
                 "is_left": [0.0, False, 0, 1.0, True, 1][3 * (side == "left") + k % 3],
             }
-            origin: dict[str, Any] = {"name": name, "hand_box_center": centre.tolist()}
+            origin: dict[str, Any] = {"name": name, "hand_box_center": center.tolist()}
             if not nzsl and not split.startswith("synth"):
                 origin |= {"mpii_image": f"{k:09d}.jpg", "mpii_annorect_idx": k}
                 fields |= {"mpii_body_pts": [[0.0, 0.0, 0.0]] * 16, "head_box": [[1, 2], [3, 4]]}

@@ -27,7 +27,7 @@ JOINT_NAMES = ["wrist"] + [f"{f}_{k}" for f in ("thumb", "index", "middle", "rin
 
 @dataclass(frozen=True)
 class PosedHand:
-    """A hand in the frame it was posed in, metres."""
+    """A hand in the frame it was posed in, meters."""
 
     side: str
     global_aa: np.ndarray
@@ -40,7 +40,7 @@ class PosedHand:
     """(21, 3) in the order of JOINT_NAMES."""
 
     def named(self, tips: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
-        """Joints by name; `tips` are the vertices of another data set's fingertips."""
+        """Joints by name; `tips` are the vertices of another dataset's fingertips."""
         by_name = dict(zip(JOINT_NAMES, self.joints_m, strict=True))
         return by_name | {f"{finger}_3": self.vertices_m[vertex] for finger, vertex in (tips or {}).items()}
 
@@ -51,9 +51,9 @@ class Truth:
 
     side: str
     K_px: np.ndarray | None
-    """None: no camera is published, or none that holds for the whole picture."""
+    """None: no camera is published, or none that holds for the whole image."""
     joints_cam_m: np.ndarray | None
-    """(21, 3) OpenPose order; None where only the picture is annotated."""
+    """(21, 3) OpenPose order; None where only the image is annotated."""
     valid: np.ndarray
     """(21,) annotated joints."""
     vertices_cam_m: np.ndarray | None
@@ -63,7 +63,7 @@ class Truth:
     box_xyxy_px: np.ndarray | None = None
     """The published box; the one around the annotated joints where None."""
     mano: bool = True
-    """Can the house's model express the stored parameters, if the data set has any?"""
+    """Can the house's model express the stored parameters, if the dataset has any?"""
     joints_px: np.ndarray | None = None
     """(21, 2) pixels where no K_px gives them."""
     occluded: np.ndarray | None = None
@@ -110,7 +110,7 @@ def model(side: str) -> HandModel:
 
 
 ShapeSigns = tuple[int, int, int]
-"""Signs of the x, y and z rows of the shape directions; left models of some data sets have wrong ones."""
+"""Signs of the x, y and z rows of the shape directions; left models of some datasets have wrong ones."""
 
 
 @lru_cache(maxsize=6)
@@ -164,13 +164,13 @@ def random_hand(
     return pose_hand(side, rng.normal(0, 1, 3), rng.normal(0, 0.3, 45), rng.normal(0, 0.7, 10), transl_m, shape_signs)
 
 
-def write_picture(path: Path, rng: np.random.Generator, size_px: tuple[int, int]) -> None:
+def write_image(path: Path, rng: np.random.Generator, size_px: tuple[int, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), rng.integers(0, 255, (size_px[1], size_px[0], 3), dtype=np.uint8))
 
 
-def write_large_picture(path: Path, index: int, size_px: tuple[int, int]) -> None:
-    """One of a few pictures, by the ending of its name; encoded once, since thousands of them are written."""
+def write_large_image(path: Path, index: int, size_px: tuple[int, int]) -> None:
+    """One of a few images, by the ending of its name; encoded once, since thousands of them are written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_encoded(index % 4, size_px, path.suffix))
 
@@ -190,7 +190,7 @@ def licensed_folder(folder: Path) -> Path:
 
 
 def seen_hand(rng: np.random.Generator, side: str, size_px: tuple[int, int]) -> np.ndarray:
-    """(21, 2) pixels, in the order of JOINT_NAMES, of a random hand well inside a picture, by a pinhole camera."""
+    """(21, 2) pixels, in the order of JOINT_NAMES, of a random hand well inside an image, by a pinhole camera."""
     width, height = size_px
     depth = rng.uniform(0.6, 0.9)
     place = np.array([rng.uniform(-0.25, 0.25) * width, rng.uniform(-0.25, 0.25) * height]) * depth / height

@@ -1,4 +1,4 @@
-"""HInt as published: a picture and a JSON file per hand; only the name tells the side."""
+"""HInt as published: an image and a JSON file per hand; only the name tells the side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, Truth, edit_json, seen_hand, write_picture
+from published_layouts.hands import Fixture, Truth, edit_json, seen_hand, write_image
 
 SIZE = (456, 256)
 SIDES = ("left", "right")
@@ -24,7 +24,7 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
     labels: list[Path] = []
     for k in range(count):
         frame = f"9d5b145f-{k:02d}_clip_{k}_{300 + k}_pre_45"
-        write_picture(home / f"{frame}_{SIDES[0][0]}.jpg", rng, SIZE)
+        write_image(home / f"{frame}_{SIDES[0][0]}.jpg", rng, SIZE)
         shutil.copy(home / f"{frame}_{SIDES[0][0]}.jpg", home / f"{frame}_{SIDES[1][0]}.jpg")
         for side in SIDES:
             name = f"{frame}_{side[0]}"

@@ -1,4 +1,4 @@
-"""HO-3D v2 and v3, and H2O-3D, as published: lists of frames, a picture and a Python 2 pickle for each."""
+"""HO-3D v2 and v3, and H2O-3D, as published: lists of frames, an image and a Python 2 pickle for each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from maskhand.catalog import DatasetSpec
 from published_layouts import python2_pickle
-from published_layouts.hands import Fixture, PosedHand, Truth, pose_hand, write_large_picture
+from published_layouts.hands import Fixture, PosedHand, Truth, pose_hand, write_large_image
 
 SIZE = (640, 480)
 TIPS = {"thumb": 744, "index": 333, "middle": 444, "ring": 555, "little": 672}
@@ -36,8 +36,8 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
         sequence, frame = ("MC1", "ABF10")[k % 2], f"{10 * k:04d}"
         lines.append(f"{sequence}/{frame}")
         home = folder / split / sequence
-        picture, label_path = home / "rgb" / f"{frame}.{suffix}", home / "meta" / f"{frame}.pkl"
-        write_large_picture(picture, k, SIZE)
+        image, label_path = home / "rgb" / f"{frame}.{suffix}", home / "meta" / f"{frame}.pkl"
+        write_large_image(image, k, SIZE)
         K = np.array([[rng.uniform(600, 620), 0, 312.4], [0, rng.uniform(600, 620), 241.4], [0, 0, 1]])
         label: dict[str, Any] = {"camMat": K, "camIDList": ["0", "1"], "objName": "021_bleach_cleanser", "objLabel": 12}
         label |= {"objRot": rng.normal(0, 1, (3, 1)), "objTrans": rng.normal(0, 0.1, 3)}
@@ -50,7 +50,7 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
             label |= fields | {"handBeta": betas} if split == "train" else fields
             label |= _contacts() if (spec.name, split) == ("ho3d_v3", "train") else {}
             key = f"{split}-{sequence}-{frame}" + (f"-{side[0]}" if two else "")
-            truths[key] = Truth(side, K, *truth[:3], picture, box_xyxy_px=truth[3], mano=side == "right")
+            truths[key] = Truth(side, K, *truth[:3], image, box_xyxy_px=truth[3], mano=side == "right")
             labels.append((label_path, f"{prefix}Joints3D"))
             xyz.append(np.stack([hand.named(TIPS)[name] for name in STORED]).tolist())
             verts.append(hand.vertices_m.tolist())
@@ -58,7 +58,7 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
         label_path.write_bytes(python2_pickle.dumps(label))
         empty = dict.fromkeys(label) | {"camMat": K}
         (home / "meta" / f"{10 * k + 1:04d}.pkl").write_bytes(python2_pickle.dumps(empty))
-        write_large_picture(home / "rgb" / f"{10 * k + 1:04d}.{suffix}", k, SIZE)
+        write_large_image(home / "rgb" / f"{10 * k + 1:04d}.{suffix}", k, SIZE)
     (folder / f"{split}.txt").write_text("".join(f"{line}\n" for line in lines))
     if released:
         (folder / "evaluation_xyz.json").write_text(json.dumps(xyz))

@@ -1,4 +1,4 @@
-"""InterHand2.6M as published: world coordinates in millimetres, one camera file, one picture list per split."""
+"""InterHand2.6M as published: world coordinates in millimeters, one camera file, one image list per split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, PosedHand, Truth, edit_json, model, random_hand, write_picture
+from published_layouts.hands import Fixture, PosedHand, Truth, edit_json, model, random_hand, write_image
 
 SIZE = (334, 512)
 _FINGERS = ("thumb", "index", "middle", "ring", "little")
@@ -20,7 +20,7 @@ HAND_TYPES = ("interacting", "right", "left")
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0, *, flat: bool = False) -> Fixture:
-    """`count` pictures that take turns in HAND_TYPES; the tip of the right thumb of picture 0 is not annotated.
+    """`count` images that take turns in HAND_TYPES; the tip of the right thumb of image 0 is not annotated.
 
     A last one shows both hands, of a left hand without its wrist, in a frame for which there are no fits.
     """
@@ -35,14 +35,14 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
     for k in range(count + 1):
         capture, camera, frame, image_id = str(k % 2), f"4000{k:02d}", str(1000 + k), 50 + 7 * k
         rotation = Rotation.random(rng=rng).as_matrix()
-        # X_cam = R (X_world - campos): place the camera a metre from the hands, looking at them.
-        centre = rng.uniform(-0.2, 0.2, 3) + np.array([0, 0, 1.0])
-        campos = centre - rotation.T @ np.array([0, 0, 1.1])
+        # X_cam = R (X_world - campos): place the camera a meter from the hands, looking at them.
+        center = rng.uniform(-0.2, 0.2, 3) + np.array([0, 0, 1.0])
+        campos = center - rotation.T @ np.array([0, 0, 1.1])
         focal, princpt = rng.uniform(1200, 1300, 2), np.array([SIZE[0] / 2 + 3, SIZE[1] / 2 - 5])
         K = np.array([[focal[0], 0, princpt[0]], [0, focal[1], princpt[1]], [0, 0, 1]])
         kind = HAND_TYPES[k % 3] if k < count else "interacting"
         sides = ("right", "left") if kind == "interacting" else (kind,)
-        hands = {side: random_hand(rng, side, centre + rng.uniform(-0.02, 0.02, 3)) for side in sides}
+        hands = {side: random_hand(rng, side, center + rng.uniform(-0.02, 0.02, 3)) for side in sides}
         valid = {side: np.ones(21, bool) for side in sides}
         if k == 0:
             valid["right"][SKELETON.index("thumb_3")] = False
@@ -51,7 +51,7 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
         world, flags = _both_hands(hands, valid)
         name = f"image{frame}.jpg" if flat else f"Capture{capture}/0001_pose/cam{camera}/image{frame}.jpg"
         path = folder / name if flat else folder / "images" / split / name
-        write_picture(path, rng, SIZE)
+        write_image(path, rng, SIZE)
         data["images"].append(
             {"id": image_id, "file_name": name, "width": SIZE[0], "height": SIZE[1], "capture": int(capture)}
             | {"subject": 1, "seq_name": "0001_pose", "camera": camera, "frame_idx": int(frame)}
@@ -98,7 +98,7 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
 
 
 def _both_hands(hands: dict[str, PosedHand], valid: dict[str, np.ndarray]) -> tuple[list, list]:
-    """(42, 3) millimetres and (42, 1) flags; what is not annotated is (1, 1, 1)."""
+    """(42, 3) millimeters and (42, 1) flags; what is not annotated is (1, 1, 1)."""
     world, flags = np.ones((42, 3)), np.zeros((42, 1), int)
     for side, hand in hands.items():
         first = 0 if side == "right" else 21
@@ -110,6 +110,6 @@ def _both_hands(hands: dict[str, PosedHand], valid: dict[str, np.ndarray]) -> tu
 
 
 def _fit(hand: PosedHand) -> dict[str, list[float]]:
-    """World coordinates, fingers relative to the mean pose of the hand's own model, translation in metres."""
+    """World coordinates, fingers relative to the mean pose of the hand's own model, translation in meters."""
     stored = np.concatenate([hand.global_aa, (hand.fingers_aa - model(hand.side).hands_mean_aa).ravel()])
     return {"pose": stored.tolist(), "shape": hand.betas.tolist(), "trans": hand.transl_m.tolist()}

@@ -1,4 +1,4 @@
-"""MTC's a4 as its makers' scripts write it: two pickles, people in world axes and centimetres, views by camera."""
+"""MTC's a4 as its makers' scripts write it: two pickles, people in world axes and centimeters, views by camera."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, Truth, random_hand, write_large_picture
+from published_layouts.hands import Fixture, Truth, random_hand, write_large_image
 
 SIZE = (1920, 1080)
 CAMERAS = (0, 7, 30)
@@ -48,7 +48,7 @@ def write(
         }
         for camera in CAMERAS:
             path = folder / "hdImgs" / sequence / frame / f"00_{camera:02d}_{frame}.jpg"
-            write_large_picture(path, camera + k, SIZE)
+            write_large_image(path, camera + k, SIZE)
         for side in ("right", "left"):
             # The last person is there for a hand that the makers marked as wrong.
             if side not in (HANDS[k % len(HANDS)] if k < count else ("left",)):
@@ -100,7 +100,7 @@ def _seen() -> dict[str, Any]:
 
 
 def _camera(rng: np.random.Generator) -> dict[str, Any]:
-    """X_cam = R X + t in centimetres; the lens bends as much as those of the studio."""
+    """X_cam = R X + t in centimeters; the lens bends as much as those of the studio."""
     K = np.array([[rng.uniform(1380, 1410), 0, 950.0], [0, rng.uniform(1380, 1410), 555.0], [0, 0, 1]])
     t = np.array([rng.uniform(-110, 110), rng.uniform(-55, 55), rng.uniform(240, 290)])[:, None]
     lens = np.array([-0.28, 0.18, rng.uniform(-1e-3, 1e-3), rng.uniform(-1e-3, 1e-3), 0.05])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, Truth, write_picture
+from published_layouts.hands import Fixture, Truth, write_image
 
 SIZE = (320, 240)
 
@@ -20,10 +20,10 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
     rng = np.random.default_rng(seed)
     truths: dict[str, Truth] = {}
     listed: dict[str, list[dict[str, Any]]] = {"nobody.jpg": []}
-    write_picture(folder / "nobody.jpg", rng, SIZE)
+    write_image(folder / "nobody.jpg", rng, SIZE)
     for k in range(count):
         name = f"day{k % 2}/img_{k:03d}.jpg"
-        write_picture(folder / name, rng, SIZE)
+        write_image(folder / name, rng, SIZE)
         listed[name] = []
         for side in ("right", "left")[: 1 + k % 2]:
             box = [*rng.uniform(0, 100, 2).round(2), *rng.uniform(120, 230, 2).round(2)]

@@ -1,4 +1,4 @@
-"""RHD v2 as published: a pickle of 42 joints per picture, the left hand's first, with visibility."""
+"""RHD v2 as published: a pickle of 42 joints per image, the left hand's first, with visibility."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from maskhand.catalog import DatasetSpec
 from published_layouts import python2_pickle
-from published_layouts.hands import Fixture, Truth, random_hand, write_large_picture
+from published_layouts.hands import Fixture, Truth, random_hand, write_large_image
 
 SIZE = (320, 320)
 STORED = ["wrist"] + [
@@ -21,15 +21,15 @@ SIDES = ("left", "right")
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0) -> Fixture:
-    """`count` pictures; of the first left hand two joints are hidden, of every other one and the last one all."""
+    """`count` images; of the first left hand two joints are hidden, of every other one and the last one all."""
     rng = np.random.default_rng(seed)
     truths: dict[str, Truth] = {}
     rejects: dict[str, str] = {}
     hands: list[tuple[int, str]] = []
     annotations: dict[int, dict[str, np.ndarray]] = {}
     for k in range(count):
-        picture = folder / split / "color" / f"{k:05d}.png"
-        write_large_picture(picture, k, SIZE)
+        image = folder / split / "color" / f"{k:05d}.png"
+        write_large_image(image, k, SIZE)
         K = np.array([[rng.uniform(280, 320), 0, 160.0], [0, rng.uniform(280, 320), 160.0], [0, 0, 1]])
         xyz, uv_vis = [], []
         for side in SIDES:
@@ -47,7 +47,7 @@ def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0
             if any(seen.values()):
                 visible = np.array([seen[name] for name in named])
                 whole = np.ones(21, bool)
-                truths[key] = Truth(side, K, hand.joints_m, whole, hand.vertices_m, picture, visible)
+                truths[key] = Truth(side, K, hand.joints_m, whole, hand.vertices_m, image, visible)
                 hands.append((k, side))
             else:
                 rejects[key] = "not_visible"

@@ -1,4 +1,4 @@
-"""Small shard sets for tests: posed hands of the open hand model, drawn as coloured dots, in memory or on disk."""
+"""Small shard sets for tests: posed hands of the open hand model, drawn as colored dots, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _sample(k: int, layer: ManoLayer, rng: np.random.Generator, size: tuple[int,
     return HandSample(
         key=f"hand-{k:04d}",
         dataset="freihand_synth",
-        image=cv2.imencode(".png", _picture(joints_px, size))[1].tobytes(),
+        image=cv2.imencode(".png", _image(joints_px, size))[1].tobytes(),
         image_format="png",
         image_size_px=size,
         side=side,
@@ -60,7 +60,7 @@ def _sample(k: int, layer: ManoLayer, rng: np.random.Generator, size: tuple[int,
     )
 
 
-def _picture(joints_px: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _image(joints_px: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     width, height = size
     ramp = np.linspace(0, 255, width).astype(np.uint8)
     image = np.dstack([np.tile(ramp, (height, 1)), np.full((height, width), 90, np.uint8), np.tile(ramp, (height, 1))])

@@ -17,7 +17,7 @@ from maskhand.synth.view import fit_view, sample_betas
 
 @dataclass(frozen=True)
 class KnownHands:
-    """N right hands, camera axes, metres."""
+    """N right hands, camera axes, meters."""
 
     pose_aa: np.ndarray
     """(N, 16, 3)"""
@@ -30,7 +30,7 @@ class KnownHands:
     vertices_m: np.ndarray
     """(N, 778, 3)"""
     K_px: np.ndarray
-    """(N, 3, 3) of a picture of 224 x 224."""
+    """(N, 3, 3) of an image of 224 x 224."""
     joints_px: np.ndarray
     """(N, 21, 2)"""
 

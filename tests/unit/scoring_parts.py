@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 
 def hands(count: int, points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and predictions, metres: near, far, mirrored, a single point, all zero, and one exactly right."""
+    """Truth and predictions, meters: near, far, mirrored, a single point, all zero, and one exactly right."""
     rng = np.random.default_rng(seed)
     shape = rng.normal(size=(points, 3)) * (0.05, 0.03, 0.015)
     truth = (shape + rng.normal(size=(count, points, 3)) * 0.004) @ Rotation.random(

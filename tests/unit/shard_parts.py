@@ -1,4 +1,4 @@
-"""A small set in FreiHAND's layout with two bad pictures, and ways of building it."""
+"""A small set in FreiHAND's layout with two bad images, and ways of building it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COUNT = 23
 
 
 def write_raw(folder: Path) -> Fixture:
-    """23 hands; the picture of hand 7 is cut and that of hand 11 is missing."""
+    """23 hands; the image of hand 7 is cut and that of hand 11 is missing."""
     fixture = WRITERS["freihand"](folder, SPEC, "training", COUNT)
     paths = [truth.image_path for truth in fixture.truths.values()]
     paths[7].write_bytes(paths[7].read_bytes()[:-500])

@@ -38,10 +38,10 @@ def downloads(monkeypatch):
     """Replaces the call of pip; collects the commands."""
     calls: list[list[str]] = []
 
-    def install(behaviour):
+    def install(behavior):
         def run(command, **kwargs):
             calls.append(command)
-            return behaviour(Path(command[command.index("--dest") + 1]))
+            return behavior(Path(command[command.index("--dest") + 1]))
 
         monkeypatch.setattr(subject.subprocess, "run", run)
         return calls
@@ -104,7 +104,7 @@ def test_the_list_follows_what_is_there(tmp_path, monkeypatch):
     before = {a.name: a for a in list_assets(tmp_path / "assets")}
     assert before["open hand"].present and not before["MANO"].present
     assert not before["hand landmark models"].present and not before["OpenPose hand weights"].present
-    assert all(a.purpose and a.licence and a.how_to_get and a.where for a in before.values())
+    assert all(a.purpose and a.license and a.how_to_get and a.where for a in before.values())
 
     for name in ("MANO_RIGHT.pkl", "MANO_LEFT.pkl"):
         (tmp_path / name).write_bytes(b"")

@@ -62,7 +62,7 @@ def test_the_2d_pose_decides_with_the_rest_unless_it_is_dropped(decoder: str, to
     torch.testing.assert_close(said(model, with_pose(batch, nowhere)), said(model, with_pose(batch, hidden)))
 
 
-def test_regression_sees_the_picture_and_a_lifter_has_no_eyes() -> None:
+def test_regression_sees_the_image_and_a_lifter_has_no_eyes() -> None:
     batch, other = random_batch(3), random_batch(3, seed=1)
     repainted = replace(batch, pixels=other.pixels)
     regression, lifter = (network(small_recipe(decoder=decoder)) for decoder in ("regression", "lifter"))

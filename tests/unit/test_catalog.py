@@ -17,9 +17,9 @@ from maskhand.catalog import CatalogError, load_spec
 
 
 @pytest.fixture
-def own_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "datasets"
-    shutil.copytree(catalog.catalogue_dirs()[0], folder)
+    shutil.copytree(catalog.catalog_dirs()[0], folder)
     monkeypatch.setenv("MASKHAND_CATALOG", str(folder))
     return folder
 
@@ -46,7 +46,7 @@ def test_official_counts() -> None:
 def test_only_our_own_data_is_open_and_closed_ones_say_how_to_get_them() -> None:
     specs = [load_spec(name) for name in catalog.names()]
     assert [spec.name for spec in specs if spec.open] == ["asl_alphabet_synth", "freihand_synth"]
-    assert all(len(spec.how_to_get) > 60 and spec.licence.name for spec in specs)
+    assert all(len(spec.how_to_get) > 60 and spec.license.name for spec in specs)
 
 
 @pytest.mark.parametrize(("real", "ours"), [("freihand", "freihand_synth"), ("asl_alphabet", "asl_alphabet_synth")])
@@ -55,12 +55,12 @@ def test_a_synthetic_set_shares_the_layout_of_the_real_one(real: str, ours: str)
     assert all(getattr(load_spec(real), fact) == getattr(load_spec(ours), fact) for fact in facts)
 
 
-def test_sets_without_3d_labels_say_so_and_have_no_metres() -> None:
+def test_sets_without_3d_labels_say_so_and_have_no_meters() -> None:
     for name in ("coco_wholebody", "halpe", "hint", "mpii_nzsl", "hand_labels_synth", "hand143_panopticdb"):
         spec = load_spec(name)
         assert (spec.units, spec.axes, spec.mano, spec.fingertip_vertices) == (None,) * 4
         with pytest.raises(CatalogError, match="units: null"):
-            spec.metres_per_unit  # noqa: B018
+            spec.meters_per_unit  # noqa: B018
 
 
 def test_cards_are_frozen() -> None:
@@ -68,11 +68,11 @@ def test_cards_are_frozen() -> None:
         load_spec("freihand").units = "mm"  # type: ignore[misc]
 
 
-def test_the_digest_follows_facts_and_ignores_prose(own_catalogue: Path) -> None:
+def test_the_digest_follows_facts_and_ignores_prose(own_catalog: Path) -> None:
     before = load_spec("freihand").digest()
-    _edit(own_catalogue, errata=["a new remark"], how_to_get="elsewhere", default_splits=["training"])
+    _edit(own_catalog, errata=["a new remark"], how_to_get="elsewhere", default_splits=["training"])
     assert load_spec("freihand").digest() == before
-    _edit(own_catalogue, units="mm")
+    _edit(own_catalog, units="mm")
     assert load_spec("freihand").digest() != before
 
 
@@ -80,7 +80,7 @@ def test_the_digest_follows_facts_and_ignores_prose(own_catalogue: Path) -> None
     ("changes", "message"),
     [
         ({"shardsize": 10}, r"card.yaml: shardsize: unknown key; did you mean 'shard_size'\?"),
-        ({"licence": {"nam": "x"}}, r"licence.nam: unknown key; did you mean 'name'\?"),
+        ({"license": {"nam": "x"}}, r"license.nam: unknown key; did you mean 'name'\?"),
         ({"joint_order": "openpose"}, r"joint_order is 'openpose'; did you mean 'openpose21'\?"),
         ({"axes": "unity"}, r"axes is 'unity'; known: opencv, opengl"),
         ({"units": "inch"}, r"units: Input should be 'm', 'cm' or 'mm'"),
@@ -91,32 +91,32 @@ def test_the_digest_follows_facts_and_ignores_prose(own_catalogue: Path) -> None
         ({"shard_size": 0}, r"shard_size: Input should be greater than 0"),
     ],
 )
-def test_a_wrong_card_is_a_sentence(own_catalogue: Path, changes: dict, message: str) -> None:
-    _edit(own_catalogue, **changes)
+def test_a_wrong_card_is_a_sentence(own_catalog: Path, changes: dict, message: str) -> None:
+    _edit(own_catalog, **changes)
     with pytest.raises(CatalogError, match=message):
         load_spec("freihand")
 
 
-def test_unknown_dataset_and_broken_yaml(own_catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_dataset_and_broken_yaml(own_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CatalogError, match=r"unknown dataset 'frehand'; did you mean 'freihand'\?"):
         load_spec("frehand")
-    (own_catalogue / "freihand" / "card.yaml").write_text("a: [1")
+    (own_catalog / "freihand" / "card.yaml").write_text("a: [1")
     with pytest.raises(CatalogError, match=r"card.yaml: not valid YAML"):
         load_spec("freihand")
-    monkeypatch.setenv("MASKHAND_CATALOG", str(own_catalogue / "gone"))
-    with pytest.raises(CatalogError, match="there is no catalogue here; set MASKHAND_CATALOG"):
+    monkeypatch.setenv("MASKHAND_CATALOG", str(own_catalog / "gone"))
+    with pytest.raises(CatalogError, match="there is no catalog here; set MASKHAND_CATALOG"):
         catalog.names()
 
 
-def test_own_cards_stand_beside_the_repositorys(own_catalogue: Path, tmp_path: Path, monkeypatch) -> None:
+def test_own_cards_stand_beside_the_repositorys(own_catalog: Path, tmp_path: Path, monkeypatch) -> None:
     mine = tmp_path / "mine" / "freihand"
     mine.mkdir(parents=True)
-    text = (own_catalogue / "freihand" / "card.yaml").read_text()
+    text = (own_catalog / "freihand" / "card.yaml").read_text()
     (mine / "card.yaml").write_text(re.sub(r"^shard_size: .*$", "shard_size: 7", text, flags=re.MULTILINE))
-    monkeypatch.setenv("MASKHAND_CATALOG", f"{mine.parent}{os.pathsep}{own_catalogue}")
+    monkeypatch.setenv("MASKHAND_CATALOG", f"{mine.parent}{os.pathsep}{own_catalog}")
     assert load_spec("freihand").shard_size == 7, "the first folder wins"
     assert load_spec("dexycb").name == "dexycb"
-    assert catalog.names() == sorted(p.name for p in own_catalogue.iterdir())
+    assert catalog.names() == sorted(p.name for p in own_catalog.iterdir())
 
 
 @pytest.mark.parametrize(

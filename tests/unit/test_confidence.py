@@ -325,7 +325,7 @@ def test_any_number_of_workers_says_the_same_of_joints(
     assert here.to_json() == there.to_json() and here.per_sample.equals(there.per_sample)
 
 
-def test_pictures_and_page_show_what_is_said_of_the_joints(
+def test_images_and_page_show_what_is_said_of_the_joints(
     bundle: ModelBundle, calibration: Calibration, home: Workspace
 ) -> None:
     whole = dataclasses.replace(bundle, calibration=calibration)

@@ -20,7 +20,7 @@ def test_every_recipe_loads_and_survives_a_round_trip(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_the_sets_of_a_recipe_are_in_the_catalogue(name: str) -> None:
+def test_the_sets_of_a_recipe_are_in_the_catalog(name: str) -> None:
     data = load_recipe(name).data
     for shard_set in (*data.train, *data.pose_sets, *data.evaluate):
         dataset, split = shard_set.split("/")

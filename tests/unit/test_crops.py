@@ -1,4 +1,4 @@
-"""Crops, augmentation and labels of a batch: pictures, 2D, 3D and MANO stay consistent; draws are pure."""
+"""Crops, augmentation and labels of a batch: images, 2D, 3D and MANO stay consistent; draws are pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from hand_sets import make_samples
 from loading_parts import CROP, batch_of, same, tiny
 
-from maskhand.batch import normalise
+from maskhand.batch import normalize
 from maskhand.hand.layer import ManoLayer
 from maskhand.loading.augment import ImageAugmentation, draw_image_augmentation, draw_keypoint_disturbance
 from maskhand.loading.collate import given_pose, make_batch
@@ -27,35 +27,35 @@ def test_crop_square_grows_to_the_aspect_of_the_network():
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_projected_3d_equals_2d_and_posed_mano_equals_3d_after_any_augmentation(side):
     samples = make_samples(4, sides=(side,), seed=3)
-    # A turn of the picture is a turn about the optical axis only if the square is centred on the principal point.
-    centred = []
+    # A turn of the image is a turn about the optical axis only if the square is centerd on the principal point.
+    centerd = []
     for sample in samples:
         width = sample.image_size_px[0]
         cx, cy = sample.camera.K_px[:2, 2]
         half = 70.0
         box = np.array([cx - half, cy - half, cx + half, cy + half], np.float32)
-        centred.append(dataclasses.replace(sample, box_xyxy_px=box))
+        centerd.append(dataclasses.replace(sample, box_xyxy_px=box))
         assert 0 < cx < width
     change = dataclasses.replace(
         ImageAugmentation.none(4),
         rotation_rad=np.array([0.0, 0.5, -1.0, 3.0]),
         scale=np.array([1.0, 1.3, 0.7, 0.9]),
     )
-    batch = batch_of(centred, change)
+    batch = batch_of(centerd, change)
     mesh = ManoLayer.from_default()(batch.rotmats, batch.betas)
     relative = mesh.joints_m - mesh.joints_m[:, :1]
     assert torch.allclose(relative, batch.joints_3d_m, atol=2e-5)
 
-    wrists = np.stack([s.joints_cam_m[0] for s in centred]) * ([-1, 1, 1] if side == "left" else [1, 1, 1])
+    wrists = np.stack([s.joints_cam_m[0] for s in centerd]) * ([-1, 1, 1] if side == "left" else [1, 1, 1])
     turn = np.stack([cv2.Rodrigues(np.array([0, 0, a]))[0] for a in change.rotation_rad])
     points = batch.joints_3d_m.double() + torch.from_numpy((turn @ wrists[:, :, None])[..., 0])[:, None]
-    focal_px = torch.tensor([s.camera.K_px[0, 0] for s in centred])
+    focal_px = torch.tensor([s.camera.K_px[0, 0] for s in centerd])
     focal = focal_px * batch.crop_from_image[:, :, :2].det().abs().sqrt() / CROP  # in sides of the crop
     projected = focal[:, None, None] * points[..., :2] / points[..., 2:]
     assert torch.allclose(projected, batch.joints_2d.double(), atol=1e-4)
 
 
-def test_picture_and_joints_move_together():
+def test_image_and_joints_move_together():
     """A white dot painted at a joint is found where the batch says the joint is."""
     for side, seed in (("right", 0), ("left", 1)):
         (sample,) = make_samples(1, sides=(side,), seed=seed)
@@ -76,7 +76,7 @@ def test_picture_and_joints_move_together():
         assert torch.allclose(found, batch.joints_2d[0, 9], atol=0.01)
 
 
-def test_a_left_hand_gives_the_batch_of_the_right_hand_in_the_mirrored_picture():
+def test_a_left_hand_gives_the_batch_of_the_right_hand_in_the_mirrored_image():
     (left,) = make_samples(1, sides=("left",))
     width = left.image_size_px[0]
     flipped = cv2.imdecode(np.frombuffer(left.image, np.uint8), cv2.IMREAD_COLOR)[:, ::-1]
@@ -100,7 +100,7 @@ def test_a_left_hand_gives_the_batch_of_the_right_hand_in_the_mirrored_picture()
     )
     a, b = batch_of([left]), batch_of([right])
     assert a.is_left.item() and not b.is_left.item()
-    # Bilinear weights are quantised by OpenCV, so a mirrored warp differs by a grey level here and there.
+    # Bilinear weights are quantized by OpenCV, so a mirrored warp differs by a gray level here and there.
     assert (a.image - b.image).abs().max() < 0.05
     assert same(dataclasses.replace(a, pixels=b.pixels, is_left=b.is_left), b, tolerance=1e-5)
     back = torch.linalg.inv(torch.cat([a.crop_from_image[0], torch.tensor([[0.0, 0, 1]])]).double())
@@ -109,7 +109,7 @@ def test_a_left_hand_gives_the_batch_of_the_right_hand_in_the_mirrored_picture()
 
 
 def test_shrinking_does_not_alias():
-    """Fine stripes become their mean grey, in decoded pictures and in JPEGs decoded at reduced size."""
+    """Fine stripes become their mean gray, in decoded images and in JPEGs decoded at reduced size."""
     stripes = np.zeros((800, 800, 3), np.uint8)
     stripes[:, ::2] = 255
     affine = np.array([[0.13, 0, 4.0], [0, 0.13, 4.0]])
@@ -122,45 +122,45 @@ def test_shrinking_does_not_alias():
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("scale", [0.11, 0.2, 0.4])
-def test_shrinking_keeps_positions_and_colours(suffix, scale):
-    """JPEGs decoded at 1/8, 1/4 and 1/2 size, and pictures smoothed around the crop only."""
+def test_shrinking_keeps_positions_and_colors(suffix, scale):
+    """JPEGs decoded at 1/8, 1/4 and 1/2 size, and images smoothed around the crop only."""
     image = np.zeros((640, 800, 3), np.uint8)
     cv2.circle(image, (503, 217), 40, (40, 160, 240), -1)
     turned = np.array([[scale, scale / 4], [-scale / 4, scale]])
     affine = np.hstack([turned, np.array([[52.0], [47.0]]) - turned @ [[503.0], [217.0]]])
     crop = crop_encoded(cv2.imencode(suffix, image)[1].tobytes(), affine, 100).astype(float)
-    centre = np.array([52.0, 47.0])
+    center = np.array([52.0, 47.0])
     weight = crop[..., 0]
     ys, xs = np.mgrid[:100, :100]
     np.testing.assert_allclose(
-        [(weight * xs).sum() / weight.sum(), (weight * ys).sum() / weight.sum()], centre, atol=0.03
+        [(weight * xs).sum() / weight.sum(), (weight * ys).sum() / weight.sum()], center, atol=0.03
     )
-    assert np.round(crop[int(centre[1]), int(centre[0]), :3]).tolist() == pytest.approx([240, 160, 40], abs=4)
+    assert np.round(crop[int(center[1]), int(center[0]), :3]).tolist() == pytest.approx([240, 160, 40], abs=4)
 
 
-def test_normalisation_is_imagenets():
+def test_normalization_is_imagenets():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 4), dtype=np.uint8)
     gain = np.array([[1, 1, 1], [0.8, 1.2, 1.0]])
     scaled = np.minimum(pixels[..., :3] * gain[:, None, None], 255) / 255
     expected = (scaled - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    image = normalise(torch.from_numpy(pixels), torch.from_numpy(gain).float())
+    image = normalize(torch.from_numpy(pixels), torch.from_numpy(gain).float())
     assert image.shape == (2, 3, 64, 48) and image.dtype == torch.float32 and image.is_contiguous()
     np.testing.assert_allclose(image.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_the_fourth_channel_says_where_the_picture_is(suffix):
+def test_the_fourth_channel_says_where_the_image_is(suffix):
     encoded = cv2.imencode(suffix, np.full((60, 60, 3), 200, np.uint8))[1].tobytes()
     crop = crop_encoded(encoded, np.array([[0.5, 0, 20], [0, 0.5, 20]]), 64)
     covered = np.zeros((64, 64), bool)
-    covered[21:49, 21:49] = True  # the picture's edge pixels are mixed with the border
+    covered[21:49, 21:49] = True  # the image's edge pixels are mixed with the border
     assert (crop[covered] == [200, 200, 200, 255]).all()
     covered[19:51, 19:51] = True
     assert not crop[~covered].any()
 
 
 @pytest.mark.parametrize("rotation", [0.0, 0.7])
-def test_an_erased_rectangle_has_its_place_and_colour_and_nothing_else_changes(rotation):
+def test_an_erased_rectangle_has_its_place_and_color_and_nothing_else_changes(rotation):
     samples = make_samples(2)
     plain = dataclasses.replace(ImageAugmentation.none(2), rotation_rad=np.full(2, rotation))
     erased = dataclasses.replace(
@@ -174,15 +174,15 @@ def test_an_erased_rectangle_has_its_place_and_colour_and_nothing_else_changes(r
     inside[0, CROP // 8 : CROP // 2, CROP // 4 - left : 3 * CROP // 4 - left] = True
     inside[1, CROP // 2 :, : CROP // 4 - left] = True
     for row in range(2):
-        colour = torch.from_numpy(erased.erase_rgb[row]).byte()
-        assert (after.pixels[row][inside[row]][:, :3] == colour).all()
+        color = torch.from_numpy(erased.erase_rgb[row]).byte()
+        assert (after.pixels[row][inside[row]][:, :3] == color).all()
     assert torch.equal(after.pixels[~inside], before.pixels[~inside])
     assert same(dataclasses.replace(after, pixels=before.pixels), before), "labels do not know of it"
 
 
 def test_an_image_that_cannot_be_decoded_is_an_error():
     with pytest.raises(ValueError, match="decoded"):
-        crop_encoded(b"\xff\xd8 no picture", np.eye(2, 3), 32)
+        crop_encoded(b"\xff\xd8 no image", np.eye(2, 3), 32)
 
 
 # ------------------------------------------------------------------------------------------- absent labels, 2D pose

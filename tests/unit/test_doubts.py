@@ -13,11 +13,11 @@ from maskhand.conventions import JOINT_ORDERS, NUM_JOINTS
 from maskhand.evaluation.scoring.doubts import Written, doubts
 from maskhand.steps.score import score
 
-FREIHAND, HO3D = Written("metres", "openpose21"), Written("metres", "mano16_tips")
+FREIHAND, HO3D = Written("meters", "openpose21"), Written("meters", "mano16_tips")
 
 
 def hands(count: int = 60, noise_m: float = 0.004) -> tuple[np.ndarray, np.ndarray]:
-    """(predictions, truth), metres, OpenPose order: hands of one shape, turned and moved."""
+    """(predictions, truth), meters, OpenPose order: hands of one shape, turned and moved."""
     rng = np.random.default_rng(0)
     shape = np.zeros((NUM_JOINTS, 3))
     for finger, side in enumerate((-0.05, -0.03, 0.0, 0.02, 0.04)):  # bent, so that a mirror image is another shape
@@ -43,13 +43,13 @@ def test_nothing_is_said_about_files_that_are_right_or_merely_bad(noise_m: float
     assert doubts(guess[:0], truth[:0], FREIHAND) == []
 
 
-@pytest.mark.parametrize(("factor", "unit"), [(1000, "millimetres"), (100, "centimetres")])
+@pytest.mark.parametrize(("factor", "unit"), [(1000, "millimeters"), (100, "centimeters")])
 def test_another_unit(factor: float, unit: str) -> None:
     guess, truth = hands()
     (sentence,) = doubts(factor * guess, truth, FREIHAND)
-    assert f"did you write {unit}? metres are expected" in sentence
-    (sentence,) = doubts(guess, 1000 * truth, Written("millimetres", "openpose21"))
-    assert "did you write metres? millimetres are expected" in sentence
+    assert f"did you write {unit}? meters are expected" in sentence
+    (sentence,) = doubts(guess, 1000 * truth, Written("millimeters", "openpose21"))
+    assert "did you write meters? millimeters are expected" in sentence
 
 
 @pytest.mark.parametrize("order", sorted(set(JOINT_ORDERS) - {"mano16_tips"}))
@@ -65,7 +65,7 @@ def test_other_axes_also_together_with_another_order_and_unit() -> None:
     (sentence,) = doubts(written_as(guess, "mano16_tips"), truth, HO3D)
     assert "OpenCV's axes (y down, z forward) and OpenGL's?" in sentence
     unit, order, axes = doubts(1000 * guess, truth, HO3D)
-    assert "millimetres" in unit and "openpose21" in order and "OpenGL" in axes
+    assert "millimeters" in unit and "openpose21" in order and "OpenGL" in axes
 
 
 def test_mirrored_hands_which_the_official_alignment_hides() -> None:
@@ -105,4 +105,4 @@ def test_every_benchmark_warns(tmp_path: Path) -> None:
         np.savez(tmp_path / f"x_{state}.npz", hand_keypoints_2d=points, scale=np.full(60, 90.0))
     np.savez(tmp_path / "h.npz", keypoints_2d_px=np.abs(truth[..., :2]))
     lines = [w for w in score("hint", tmp_path / "x", tmp_path / "h.npz").warnings if "did you write" in w]
-    assert len(lines) == 1 and "Pixels of the original picture are expected" in lines[0]
+    assert len(lines) == 1 and "Pixels of the original image are expected" in lines[0]

@@ -162,7 +162,7 @@ def test_the_networks_own_camera_is_measured_beside_the_keypoints(oracle, set_ur
         assert metrics[name] == metrics[f"model_camera_{name}"] == result.best.metrics[f"model_camera_{name}"]
 
 
-def test_pictures_are_encoded_once_and_every_sample_counts_once(oracle, set_uri):
+def test_images_are_encoded_once_and_every_sample_counts_once(oracle, set_uri):
     result = evaluate(oracle.bundle(), set_uri, samplers=[asked(1), asked(3), asked(5)])
     assert oracle.encoded == [4, 4, 3]  # padding is not evaluated
     assert oracle.decoded == [1, 3, 5] * 3
@@ -306,12 +306,12 @@ def test_confidence_is_related_to_error(oracle, set_uri):
 
 
 def test_mean_of_rotations_is_found_again():
-    centre = Rotation.random(16, random_state=0)
+    center = Rotation.random(16, random_state=0)
     spread = Rotation.from_rotvec(np.random.default_rng(1).normal(0, 0.3, (4000, 16, 3)).reshape(-1, 3)).as_matrix()
-    samples = centre.as_matrix() @ spread.reshape(4000, 16, 3, 3)
+    samples = center.as_matrix() @ spread.reshape(4000, 16, 3, 3)
     mean = nearest_rotation(samples.mean(0))
     np.testing.assert_allclose(mean @ mean.transpose(0, 2, 1), np.tile(np.eye(3), (16, 1, 1)), atol=1e-12)
-    assert np.rad2deg((centre.inv() * Rotation.from_matrix(mean)).magnitude()).max() < 2
+    assert np.rad2deg((center.inv() * Rotation.from_matrix(mean)).magnitude()).max() < 2
     reflected = np.diag([1.0, 1.0, -0.1])
     np.testing.assert_allclose(np.linalg.det(nearest_rotation(reflected)), 1.0)
 
@@ -380,9 +380,9 @@ def test_a_real_model_is_evaluated_deterministically_and_drawn(small_bundle, set
     assert other_batches.best.metrics["pa_mpjpe_mm"] == pytest.approx(result.best.metrics["pa_mpjpe_mm"], abs=0.05)
     assert result.gain_over_baseline() < 0 and "% above the mean pose's" in result.to_markdown()
     sheet = evaluation_sheet(result, shown_hands(small_bundle, result, each=2, tile_px=64), tile_px=64)
-    picture = cv2.imdecode(np.frombuffer(sheet, np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape[0] > 6 * 64 and picture.shape[1] > 5 * 64
-    # The ground truth column shows a mesh: it differs from the picture's own column.
+    image = cv2.imdecode(np.frombuffer(sheet, np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape[0] > 6 * 64 and image.shape[1] > 5 * 64
+    # The ground truth column shows a mesh: it differs from the image's own column.
     gap = 6
-    columns = [picture[:, gap + c * (64 + gap) : gap + c * (64 + gap) + 64] for c in range(5)]
+    columns = [image[:, gap + c * (64 + gap) : gap + c * (64 + gap) + 64] for c in range(5)]
     assert np.abs(columns[0].astype(int) - columns[3]).mean() > 3

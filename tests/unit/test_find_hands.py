@@ -1,4 +1,4 @@
-"""Hands of photos that nobody labelled: sure ones are listed, the others counted; what is listed is kept."""
+"""Hands of photos that nobody labeled: sure ones are listed, the others counted; what is listed is kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_only_hands_that_can_be_told_are_listed(tmp_path: Path, monkeypatch) -> 
     found = [hand(0.95, 0.9), hand(0.1, 0.8), hand(0.6, 0.9), hand(0.95, 0.1)]  # unsure side, unseen keypoints
     monkeypatch.setattr(subject, "find_hands", lambda image, assets: found)
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((50, 40, 3), np.uint8))
-    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    (tmp_path / "b.jpg").write_bytes(b"no image")
     good, broken = FindHands(str(tmp_path), "assets")(["a.png", "b.jpg"])
     assert [entry["side"] for entry in good.hands or []] == ["right", "left"] and good.doubtful == 2
     assert good.hands[0]["box_xyxy_px"] == [1, 2, 30, 40]

@@ -90,7 +90,7 @@ def test_keypoints_alone_are_met_by_possible_hands(truth: KnownHands) -> None:
     joints, _ = mesh(fits.pose_aa, fits.betas, fits.transl_cam_m)
     apart = np.linalg.norm(pixels(joints, truth.K_px) - truth.joints_px, axis=2).mean(1)
     np.testing.assert_allclose(fits.residual_px, apart, atol=1e-3)
-    assert apart.max() <= 2, "pixels of a picture of 224 x 224"
+    assert apart.max() <= 2, "pixels of an image of 224 x 224"
     angles = _full_angles(fits.angles_deg)
     limits = pose_table().limits_deg
     assert (angles >= limits[..., 0] - 1e-6).all() and (angles <= limits[..., 1] + 1e-6).all()

@@ -47,8 +47,8 @@ def test_self_intersection_of_two_triangles() -> None:
     beside, above = through + np.array([2, 0, 0]), through + np.array([0, 0, 1.5])
     meshes = np.stack([np.concatenate([flat, other]) for other in (through, beside, above)])
     assert self_intersection(meshes, faces).tolist() == [1.0, 0.0, 0.0]
-    neighbours = np.array([[0, 1, 2], [0, 4, 5]])
-    assert self_intersection(meshes[:1], neighbours).tolist() == [0.0]
+    neighbors = np.array([[0, 1, 2], [0, 4, 5]])
+    assert self_intersection(meshes[:1], neighbors).tolist() == [0.0]
 
 
 def test_self_intersection_of_spheres_and_of_the_hand() -> None:

@@ -1,4 +1,4 @@
-"""Hands drawn for one picture: the table's numbers against brute force, and what each way of choosing means."""
+"""Hands drawn for one image: the table's numbers against brute force, and what each way of choosing means."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model_parts import small_model, small_recipe
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.evaluation import hypotheses
 from maskhand.evaluation.compare import ground_truth
-from maskhand.evaluation.hypotheses import DrawnErrors, hypothesis_errors, within_pictures
+from maskhand.evaluation.hypotheses import DrawnErrors, hypothesis_errors, within_images
 from maskhand.evaluation.metrics.samples import sample_errors
 from maskhand.evaluation.runner import MODEL_TIPS
 from maskhand.loading.loader import eval_range
@@ -38,7 +38,7 @@ def test_each_way_of_choosing_in_closed_form() -> None:
         "log_probability_rank_correlation": pytest.approx((-0.5 + 0.5) / 2),
     }
     alike = np.ones((1, 3))
-    assert math.isnan(within_pictures(alike, errors.each[:1])) and math.isnan(within_pictures(errors.score[:1], alike))
+    assert math.isnan(within_images(alike, errors.each[:1])) and math.isnan(within_images(errors.score[:1], alike))
 
 
 def test_the_measured_hands_are_those_that_the_sampler_draws(tmp_path, monkeypatch) -> None:

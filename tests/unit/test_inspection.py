@@ -1,4 +1,4 @@
-"""Inspecting a set: numbers against brute force, pictures against where the hands are, one shard in memory."""
+"""Inspecting a set: numbers against brute force, images against where the hands are, one shard in memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hand_sets import make_samples, write_set
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from maskhand.annotate.images import decode_rgb
 from maskhand.annotate.mano_targets import annotate_mano
-from maskhand.annotate.pictures import decode_rgb
 from maskhand.hand.camera import FOCAL
 from maskhand.inspection import inspect_set as subject
 from maskhand.inspection import sheet
@@ -144,7 +144,7 @@ def test_a_sidecar_of_other_images_is_left_out_and_named(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("with_sidecar", [False, True])
 @pytest.mark.parametrize("with_camera", [False, True])
-def test_meshes_of_both_hands_lie_in_the_stored_picture(tmp_path: Path, with_sidecar: bool, with_camera: bool) -> None:
+def test_meshes_of_both_hands_lie_in_the_stored_image(tmp_path: Path, with_sidecar: bool, with_camera: bool) -> None:
     """HaMeR's assumed camera shows a fit where its keypoints are; an annotated mesh needs the true one."""
     samples = make_samples(4, sides=("right", "left"))
     if not with_camera:
@@ -183,8 +183,8 @@ def test_the_sheet_shows_what_is_there(shard_set: tuple[str, list[HandSample]]) 
 def test_keypoints_are_drawn_where_they_are_on_left_hands_too() -> None:
     black = cv2.imencode(".png", np.zeros((160, 200, 3), np.uint8))[1].tobytes()
     left = dataclasses.replace(make_samples(2, sides=("right", "left"))[1], image=black, mano=None, vertices_cam_m=None)
-    picture = np.asarray(Image.open(io.BytesIO(set_sheet([ShardSample(left, 0, {})], [], ""))))
-    tile = picture[28:228, 216:416]
+    image = np.asarray(Image.open(io.BytesIO(set_sheet([ShardSample(left, 0, {})], [], ""))))
+    tile = image[28:228, 216:416]
     (to_tile,) = crop_affine(
         box_center_px(left.box_xyxy_px)[None], np.ptp(left.box_xyxy_px.reshape(2, 2), 0).max(keepdims=True) * 1.5,
         np.zeros(1), 200,
@@ -193,7 +193,7 @@ def test_keypoints_are_drawn_where_they_are_on_left_hands_too() -> None:
     np.testing.assert_allclose(tile[y, x], FINGER_RGB[4], atol=3)
 
 
-def test_captions_say_what_rings_and_colours_mean(
+def test_captions_say_what_rings_and_colors_mean(
     shard_set: tuple[str, list[HandSample]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri, _ = shard_set
@@ -209,10 +209,10 @@ def test_captions_say_what_rings_and_colours_mean(
     assert "14 of 21 joints, 2 hidden\n(rings)" in captions or "14 of 21 joints, 2 hidden (rings)" in captions
 
 
-def test_the_box_is_outlined_on_its_own_colour() -> None:
+def test_the_box_is_outlined_on_its_own_color() -> None:
     hand = make_samples(1)[0]
     yellow = cv2.imencode(".png", np.full((160, 200, 3), sheet.BOX_RGB[::-1], np.uint8))[1].tobytes()
-    tile = sheet.boxed_picture(decode_rgb(dataclasses.replace(hand, image=yellow)), hand.box_xyxy_px)
+    tile = sheet.boxed_image(decode_rgb(dataclasses.replace(hand, image=yellow)), hand.box_xyxy_px)
     x0, y0, _, y1 = np.rint((hand.box_xyxy_px + 0.5) * tile.shape[1] / 200 - 0.5).astype(int)
     across = tile[(y0 + y1) // 2, max(0, x0 - 6) : x0 + 7].astype(int).sum(-1)
     assert across.min() < 0.6 * sum(sheet.BOX_RGB)

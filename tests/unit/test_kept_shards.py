@@ -1,4 +1,4 @@
-"""Shards of large sets: the same samples as from memory, without their pictures in it."""
+"""Shards of large sets: the same samples as from memory, without their images in it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_kept_shard_holds_the_same_samples(shards: ShardSet) -> None:
     _same(_samples(shards.load(0)), _samples(shards.load(0, in_memory=False)))
 
 
-def test_pictures_of_a_kept_shard_take_no_memory(shards: ShardSet) -> None:
+def test_images_of_a_kept_shard_take_no_memory(shards: ShardSet) -> None:
     def held(in_memory: bool) -> int:
         tracemalloc.start()
         loaded = shards.load(0, in_memory)
@@ -63,9 +63,9 @@ def test_pictures_of_a_kept_shard_take_no_memory(shards: ShardSet) -> None:
         assert len(loaded) == COUNT
         return taken
 
-    pictures = sum(len(sample.sample.image) for sample in shards.read_shard(0))
+    images = sum(len(sample.sample.image) for sample in shards.read_shard(0))
     held(True)  # whatever is loaded once
-    assert held(True) - held(False) > 0.9 * pictures
+    assert held(True) - held(False) > 0.9 * images
 
 
 def test_a_kept_shard_outlives_its_name_and_is_closed_in_the_end(shards: ShardSet) -> None:

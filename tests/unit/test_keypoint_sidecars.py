@@ -1,4 +1,4 @@
-"""Keypoint sidecars: named detector, resumable, left hands as seen, bad pictures counted."""
+"""Keypoint sidecars: named detector, resumable, left hands as seen, bad images counted."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_finished_shards_are_kept_and_another_version_is_refused(echo, tmp_path)
     assert annotate_keypoints(uri, "echo", tmp_path, rebuild=True).annotator["version"] == "2"
 
 
-def test_a_picture_that_cannot_be_decoded_is_counted_and_its_neighbours_stay(echo, tmp_path):
+def test_a_image_that_cannot_be_decoded_is_counted_and_its_neighbors_stay(echo, tmp_path):
     samples = make_samples(3)
     samples[1] = dataclasses.replace(samples[1], image=samples[1].image[:60])
     rows = [ShardSample(s, k, {}) for k, s in enumerate(samples)]

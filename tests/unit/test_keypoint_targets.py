@@ -1,4 +1,4 @@
-"""MANO targets from detected keypoints alone: what makes pictures without labels trainable."""
+"""MANO targets from detected keypoints alone: what makes images without labels trainable."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class KnownDetector:
 
 
 @pytest.fixture
-def unlabelled(monkeypatch, tmp_path) -> tuple[str, KnownDetector]:
-    """A set of pictures with boxes, sides and cameras, without joints, meshes or parameters."""
+def unlabeled(monkeypatch, tmp_path) -> tuple[str, KnownDetector]:
+    """A set of images with boxes, sides and cameras, without joints, meshes or parameters."""
     detector = KnownDetector()
     monkeypatch.setitem(DETECTORS, "known", lambda assets: detector)
     keypoints._detector.cache_clear()
@@ -62,8 +62,8 @@ def unlabelled(monkeypatch, tmp_path) -> tuple[str, KnownDetector]:
     return uri, detector
 
 
-def test_hands_without_labels_get_targets(unlabelled, tmp_path) -> None:
-    uri, detector = unlabelled
+def test_hands_without_labels_get_targets(unlabeled, tmp_path) -> None:
+    uri, detector = unlabeled
     with pytest.raises(ShardError):
         annotate_from_keypoints(uri, "known")
     annotate_keypoints(uri, "known", tmp_path)

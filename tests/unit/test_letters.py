@@ -1,4 +1,4 @@
-"""The synthetic ASL alphabet, and targets of pictures on which nobody annotated a hand."""
+"""The synthetic ASL alphabet, and targets of images on which nobody annotated a hand."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_models_predictions_become_targets(tmp_path: Path) -> None:
     build_sidecar(uri, part, Annotator("corners", "1"), corners)
     manifest = annotate_by_model(uri, str(tmp_path / "model"))
     assert manifest.annotator is not None and manifest.annotator["settings"]["model"]
-    assert set(manifest.inputs) == {"images", part} and manifest.rejects == {"bad_picture": 1}
+    assert set(manifest.inputs) == {"images", part} and manifest.rejects == {"bad_image": 1}
     rows = list(ShardSet.open(uri, (MANO,)))
     rows = [row for row in rows if row.sample.key != broken.key]
     entries = [row.sidecars[MANO] for row in rows]

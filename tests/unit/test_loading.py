@@ -73,7 +73,7 @@ def test_a_loader_process_keeps_to_one_thread(shards, recipe, monkeypatch):
     assert asked == {"setNumThreads": 1, "set_num_threads": 1}
 
 
-def test_no_picture_is_decoded_for_a_network_that_sees_keypoints_alone(shards, recipe, monkeypatch):
+def test_no_image_is_decoded_for_a_network_that_sees_keypoints_alone(shards, recipe, monkeypatch):
     expected = take(train_batches(recipe, str(shards)), 1)[0]
     lifter = recipe.model_copy(update={"model": recipe.model.model_copy(update={"decoder": "lifter"})})
     monkeypatch.setattr(collate, "decode_for_crop", None)
@@ -131,13 +131,13 @@ def test_evaluations_that_follow_each_other_read_a_shard_once(shards, recipe, mo
     assert len(read) == len(set(read)) == 2 * 2 * 9, "two sets of nine shards: images and targets"
 
 
-def test_pictures_of_an_evaluation_are_decoded_once(shards, recipe, monkeypatch):
+def test_images_of_an_evaluation_are_decoded_once(shards, recipe, monkeypatch):
     samples = next(eval_range(recipe, str(shards / "dots" / "training"), 0, 4, 4)).samples
     decoded, real = [], cv2.imdecode
     monkeypatch.setattr(cv2, "imdecode", lambda *args: decoded.append(args) or real(*args))
     whole = eval_rows(recipe, samples)
     assert len(decoded) == 4 and not whole.unreadable.any()
-    for broken in (b"", b"no picture", samples[2].sample.image[:60]):
+    for broken in (b"", b"no image", samples[2].sample.image[:60]):
         damaged = dataclasses.replace(samples[2], sample=dataclasses.replace(samples[2].sample, image=broken))
         rows = eval_rows(recipe, [*samples[:2], damaged, samples[3]])
         assert rows.unreadable.tolist() == [False, False, True, False]
@@ -209,7 +209,7 @@ def test_a_pose_file_of_another_layout_is_named(shards, tmp_path):
 
 
 def test_the_default_mixture_is_hamers():
-    """Weights of HaMeR's `mix_all.yaml`; its MPIINZSL is two data sets here, in five parts."""
+    """Weights of HaMeR's `mix_all.yaml`; its MPIINZSL is two datasets here, in five parts."""
     data = load_recipe("base").data
     shares: dict[str, float] = {}
     for name, weight in data.train.items():

@@ -138,11 +138,11 @@ def test_mean_over_ranks_is_the_loss_of_one_process(model, ce: str) -> None:
     assert torch.allclose(output.logits.grad, gradient, atol=1e-6)
 
 
-def test_token_accuracy_looks_at_masked_labelled_tokens(model) -> None:
+def test_token_accuracy_looks_at_masked_labeled_tokens(model) -> None:
     batch = replace(random_batch(2), has_mano=torch.tensor([1.0, 0.0]))
     tokens = corrupted(model, batch)
     right = torch.nn.functional.one_hot(tokens.target_ids, 20).float()
-    right[1] = 0.0  # the unlabelled sample is not asked
+    right[1] = 0.0  # the unlabeled sample is not asked
     right[0][~tokens.masked[0]] = 0.0  # nor is a visible token
     placement = torch.tensor([[10.0, 0.0, 0.0]]).expand(2, 3)
     output = TransformerOutput(right * 9, torch.zeros(2, 10), placement)

@@ -1,4 +1,4 @@
-"""Stored MANO parameters of conventions that no card of the catalogue has."""
+"""Stored MANO parameters of conventions that no card of the catalog has."""
 
 from __future__ import annotations
 

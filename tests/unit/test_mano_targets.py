@@ -82,7 +82,7 @@ def test_missing_targets_are_fitted_to_keypoints_where_there_is_no_3d(camera):
             assert apart == pytest.approx(float(entry["residual_px"]), abs=0.05)
 
 
-def test_without_a_camera_a_mirrored_picture_has_the_same_target():
+def test_without_a_camera_a_mirrored_image_has_the_same_target():
     samples, _ = _possible_samples(2, ("right",))
     right = [dataclasses.replace(s, joints_cam_m=None, joints_3d_valid=None, camera=None) for s in samples]
     mirrored = [(s.joints_2d_px.astype(np.float64) * [-1, 1] + [223, 0]) for s in right]
@@ -107,7 +107,7 @@ def test_bad_fits_are_kept_but_flagged():
 
 
 def _seen(sample, joints, in_3d):
-    """The sample with only these joints annotated, in space or in the picture."""
+    """The sample with only these joints annotated, in space or in the image."""
     seen = np.isin(np.arange(21), joints)
     if in_3d:
         return dataclasses.replace(sample, joints_3d_valid=seen)
@@ -220,7 +220,7 @@ def test_parameters_that_are_far_off_give_way_to_a_fit():
     assert 1000 * np.linalg.norm(vertices - truth.vertices_m, axis=2).mean() < 1
 
 
-def test_a_target_that_cannot_be_mended_is_rejected_and_its_neighbours_stay():
+def test_a_target_that_cannot_be_mended_is_rejected_and_its_neighbors_stay():
     good, wrong, without = make_samples(3)
     off = HandPose(wrong.mano.pose_aa, wrong.mano.betas, wrong.mano.transl_cam_m + np.float32([0, 0, 0.012]))
     rows = _rows([good, dataclasses.replace(_without_joints(wrong), mano=off), _without_joints(without)])

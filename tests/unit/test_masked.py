@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hand_sets import make_samples, write_set
 
-from maskhand.annotate.pictures import decode_rgb
+from maskhand.annotate.images import decode_rgb
 from maskhand.sample import HandSample
 from maskhand.shards.masked import GRID, Masking, build_masked, hidden_cells, mask_sample, masked_set
 from maskhand.shards.reader import ShardSet
@@ -42,7 +42,7 @@ def test_the_generator_is_the_published_one() -> None:
 
 
 def white(sample: HandSample) -> np.ndarray:
-    """(H, W) which pixels are as they were, of a sample with a white picture."""
+    """(H, W) which pixels are as they were, of a sample with a white image."""
     return decode_rgb(sample).min(axis=2) == 255
 
 

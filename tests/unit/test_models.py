@@ -19,7 +19,7 @@ from maskhand.models.backbone import BackboneError, ImageEncoder
 from maskhand.models.build import build_model, check_model, model_of_weights
 from maskhand.models.bundle import BundleError, ModelBundle, in_one_move
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
-from maskhand.models.gapr import GaprBlock, first_neighbours
+from maskhand.models.gapr import GaprBlock, first_neighbors
 from maskhand.models.influence import covered_joints
 from maskhand.models.masked_transformer import CodeClassifier, TokenEmbedding
 from maskhand.models.pose_graph import PoseGraph, skeleton_adjacency
@@ -31,7 +31,7 @@ from maskhand.recipe_files import load_recipe
 
 
 def naive_bilinear(value: torch.Tensor, x: float, y: float) -> torch.Tensor:
-    """value (C, h, w) at coordinates in cells; cell centres at half-integers (align_corners=False), zero outside."""
+    """value (C, h, w) at coordinates in cells; cell centers at half-integers (align_corners=False), zero outside."""
     column, row = x - 0.5, y - 0.5
     total = torch.zeros(value.shape[0])
     for r in (int(row // 1), int(row // 1) + 1):
@@ -78,13 +78,13 @@ def test_deformable_attention_starts_on_rings() -> None:
     assert torch.allclose(offsets[1, 0], torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]]), atol=1e-6)
 
 
-def test_crop_corners_map_to_the_cut_picture() -> None:
+def test_crop_corners_map_to_the_cut_image() -> None:
     # the network sees columns 1/8 .. 7/8 of the square crop
     points = torch.tensor([[0.0, 0.0], [-0.375, -0.5], [0.375, 0.5]])
     assert torch.allclose(crop_to_map(points), torch.tensor([[0.5, 0.5], [0.0, 0.0], [1.0, 1.0]]))
 
 
-def test_skeleton_adjacency_is_the_normalised_tree() -> None:
+def test_skeleton_adjacency_is_the_normalized_tree() -> None:
     adjacency = skeleton_adjacency()
     degree = torch.ones(21)
     for a, b in BONES:
@@ -119,10 +119,10 @@ def test_pose_graph_ignores_what_was_not_seen() -> None:
     assert torch.equal(graph(nothing), graph.no_pose.expand(2, 1, 16))
 
 
-def test_gapr_adjacency_starts_at_its_neighbours_and_learns() -> None:
-    neighbours = torch.eye(5, dtype=torch.bool)
-    neighbours[3, 0] = True
-    block = GaprBlock(neighbours, 16, 2, 4, "figure", 0.0)
+def test_gapr_adjacency_starts_at_its_neighbors_and_learns() -> None:
+    neighbors = torch.eye(5, dtype=torch.bool)
+    neighbors[3, 0] = True
+    block = GaprBlock(neighbors, 16, 2, 4, "figure", 0.0)
     adjacency = block.adjacency()
     e = torch.e**4
     assert torch.allclose(adjacency.sum(1), torch.ones(5))
@@ -134,15 +134,15 @@ def test_gapr_adjacency_starts_at_its_neighbours_and_learns() -> None:
 
 def test_pose_tokens_first_hear_the_2d_pose_of_their_joint() -> None:
     influence = covered_joints(32)
-    assert torch.equal(first_neighbours(0, influence), torch.eye(32, dtype=torch.bool))
-    one = first_neighbours(1, influence)
+    assert torch.equal(first_neighbors(0, influence), torch.eye(32, dtype=torch.bool))
+    one = first_neighbors(1, influence)
     assert one[1:, 0].all() and not one[0, 1:].any()
     assert one[1:, 1:].sum() == 32
     influence[2] = 0.0  # whatever its place in the string: thumb tip's joint most, the middle finger's base a little
     influence[2, [MANO_16.index("thumb3"), MANO_16.index("thumb2"), MANO_16.index("middle1")]] = torch.tensor(
         [0.8, 0.4, 0.39]
     )
-    many = first_neighbours(21, influence)
+    many = first_neighbors(21, influence)
     heard = {OPENPOSE_21[j] for j in many[21 + 2, :21].nonzero().flatten().tolist()}
     assert heard == {"thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip"}
 
@@ -183,7 +183,7 @@ def test_reference_points_follow_their_kind() -> None:
     influence = torch.rand(16, 16)
     influence[0, MANO_16.index("wrist")] = influence[1, MANO_16.index("ring2")] = 1.5
     places = ReferencePoints("pose2d", 1, influence, 16, 3)(queries, keypoints)
-    # whatever a token's place in the string; two token strings per picture
+    # whatever a token's place in the string; two token sequences per image
     assert torch.allclose(places[1, 2], crop_to_map(keypoints[0, OPENPOSE_21.index("ring_pip"), :2]))
     assert torch.allclose(places[2, 1], learned[0, 1]), "an unseen joint falls back to the learned place"
     own = ReferencePoints("pose2d", 21, covered_joints(16), 16, 3)(torch.randn(2, 37, 16), keypoints)
@@ -324,8 +324,8 @@ def test_hypotheses_share_one_encoding() -> None:
         ids = torch.randint(model.mask_id + 1, (6, 16))
         together = model.logits(ids, model.encode(batch.image, batch.keypoints_2d))
         for row in range(6):
-            picture = row // 3
-            one = batch[slice(picture, picture + 1)]
+            image = row // 3
+            one = batch[slice(image, image + 1)]
             alone = model.logits(ids[row : row + 1], model.encode(one.image, one.keypoints_2d))
             assert torch.allclose(together[row : row + 1], alone, atol=1e-5)
 

@@ -24,7 +24,7 @@ WRIST_CAP = [
     [92, 38, 234], [234, 38, 239], [38, 122, 239], [239, 122, 279], [122, 118, 279], [279, 118, 215], [118, 117, 215],
     [215, 117, 214], [117, 119, 214], [214, 119, 121], [119, 120, 121], [121, 120, 78], [120, 108, 78], [78, 108, 79],
 ]  # fmt: skip
-# Plausible adult means, millimetres: base joint to middle joint, middle to last, last to the tip of the skin.
+# Plausible adult means, millimeters: base joint to middle joint, middle to last, last to the tip of the skin.
 BONES_MM = {
     "index": ((37, 47), (21, 29), (18, 27)),
     "middle": ((41, 51), (24, 32), (19, 28)),
@@ -179,7 +179,7 @@ def test_anatomical_axes_are_right_handed_frames_along_the_bones(
 def test_flexion_curls_toward_the_palm_and_back_again(right: dict[str, Any], anatomy: dict[str, Any]) -> None:
     model = layer("RIGHT", use_pca=False, flat_hand_mean=True)
     flat, _ = posed(model)
-    palm_centre = right["J"][[0, 1, 4, 7]].mean(0) - [0.0, 0.02, 0.0]
+    palm_center = right["J"][[0, 1, 4, 7]].mean(0) - [0.0, 0.02, 0.0]
     for name, entry in anatomy["joints"].items():
         tip = TIPS[name[:-1]]
         moved = {}
@@ -191,7 +191,7 @@ def test_flexion_curls_toward_the_palm_and_back_again(right: dict[str, Any], ana
             assert moved[60.0][1] < flat[tip][1] - 0.010 and moved[-20.0][1] > flat[tip][1], name
         else:
             # the thumb curls across the palm
-            assert np.linalg.norm(moved[60.0] - palm_centre) < np.linalg.norm(flat[tip] - palm_centre) - 0.004, name
+            assert np.linalg.norm(moved[60.0] - palm_center) < np.linalg.norm(flat[tip] - palm_center) - 0.004, name
 
 
 def test_abduction_turns_fingers_toward_the_thumb(anatomy: dict[str, Any], right: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def test_it_is_small_and_fits_the_recipe_open(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("group", ["prior", "grasp", "alphabet"])
-def test_it_loses_less_than_a_millimetre_of_poses_it_has_not_seen(group: str) -> None:
+def test_it_loses_less_than_a_millimeter_of_poses_it_has_not_seen(group: str) -> None:
     table = pose_table()
     named = table.angles_deg[[g == group for g in table.groups]]
     poses = turned(sample_poses(np.random.default_rng(99), 200) if group == "prior" else named.repeat(6, 0), seed=7)

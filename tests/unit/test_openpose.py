@@ -115,12 +115,12 @@ def test_input_is_bgr_over_256_minus_half():
 
 
 def test_peaks_are_found_below_a_pixel_with_their_height():
-    """Gaussians sampled at the centres of the map's cells, at positions between them."""
+    """Gaussians sampled at the centers of the map's cells, at positions between them."""
     truth = np.array([[100.3, 200.8], [51.5, 300.1], [250.0, 60.7]])
-    centres = 8 * np.arange(46) + 3.5
+    centers = 8 * np.arange(46) + 3.5
     heights = [0.9, 0.4, 0.03]
     maps = [
-        h * np.exp(-((centres[None, :] - x) ** 2 + (centres[:, None] - y) ** 2) / (2 * 14.0**2))
+        h * np.exp(-((centers[None, :] - x) ** 2 + (centers[:, None] - y) ** 2) / (2 * 14.0**2))
         for (x, y), h in zip(truth, heights, strict=True)
     ]
     peaks, confidence = find_peaks(torch.tensor(np.array(maps)[None], dtype=torch.float32), 368)
@@ -129,7 +129,7 @@ def test_peaks_are_found_below_a_pixel_with_their_height():
 
 
 class _Marker(HandPoseNet):
-    """Stands in for trained weights: map k is bright where the picture is blue and its red is 100 + 5 k."""
+    """Stands in for trained weights: map k is bright where the image is blue and its red is 100 + 5 k."""
 
     def forward(self, image):
         blue, _, red = torch.nn.functional.avg_pool2d((image + 0.5) * 256, 8).split(1, dim=1)
@@ -142,7 +142,7 @@ class _Marker(HandPoseNet):
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("scales", [(1.0,), (0.8, 1.0, 1.2)])
-def test_keypoints_come_back_in_the_picture(side, scales):
+def test_keypoints_come_back_in_the_image(side, scales):
     rng = np.random.default_rng(1)
     image = np.zeros((300, 420, 3), np.uint8)
     places = np.array([[140 + 34 * (k % 5), 80 + 36 * (k // 5)] for k in range(21)])[rng.permutation(21)]
@@ -156,7 +156,7 @@ def test_keypoints_come_back_in_the_picture(side, scales):
 
 
 class _Recorder(HandPoseNet):
-    """Keeps the pictures it is shown."""
+    """Keeps the images it is shown."""
 
     def forward(self, image):
         self.seen = image

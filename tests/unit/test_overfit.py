@@ -31,12 +31,12 @@ BY_HEART = ("training.masking.random_token_rate=0", "training.masking.drop_image
 
 
 def train_until(
-    learnt: Callable[[], bool],
+    learned: Callable[[], bool],
     loss_of_step: Callable[[int], torch.Tensor],
     groups: Callable[[], Iterable[dict[str, Any]]],
     steps: int,
 ) -> None:
-    """Rounds of `steps` steps with warm restarts, until `learnt`, which is asked every now and then; AssertionError."""
+    """Rounds of `steps` steps with warm restarts, until `learned`, asked now and then; AssertionError."""
     for k in range(ROUNDS * steps):
         if k % steps == 0:
             optimizer = torch.optim.AdamW(groups())
@@ -48,9 +48,9 @@ def train_until(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        if (k + 1) % LOOK_EVERY == 0 and learnt():
+        if (k + 1) % LOOK_EVERY == 0 and learned():
             return
-    raise AssertionError(f"not learnt in {ROUNDS * steps} steps")
+    raise AssertionError(f"not learned in {ROUNDS * steps} steps")
 
 
 def aligned_error_m(points: torch.Tensor, target: torch.Tensor) -> float:
@@ -66,7 +66,7 @@ def aligned_error_m(points: torch.Tensor, target: torch.Tensor) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_32_hands_are_learnt_to_less_than_a_millimetre() -> None:
+def test_32_hands_are_learned_to_less_than_a_millimeter() -> None:
     recipe = load_recipe("tiny", BY_HEART)
     torch.manual_seed(0)
     mano = ManoLayer.from_default()

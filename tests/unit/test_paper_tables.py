@@ -29,7 +29,7 @@ from maskhand.tables.rows import (
     PaperRow,
     TableError,
     TableName,
-    catalogue,
+    catalog,
     later_results,
     paper_table,
     row_overrides,
@@ -39,7 +39,7 @@ from maskhand.tables.rows import (
 from maskhand.training.checkpoint import run_identity
 from maskhand.workspace import Workspace
 
-ROWS = [(number, row) for number, table in catalogue().tables.items() for row in table.rows]
+ROWS = [(number, row) for number, table in catalog().tables.items() for row in table.rows]
 
 
 def ids(value: object) -> str:
@@ -47,7 +47,7 @@ def ids(value: object) -> str:
 
 
 def test_all_seventeen_tables_and_every_recipe_of_the_paper_are_there() -> None:
-    assert list(catalogue().tables) == [*range(1, 18), *OUR_TABLES]
+    assert list(catalog().tables) == [*range(1, 18), *OUR_TABLES]
     used = {row.recipe for _, row in ROWS}
     assert {name for name in recipe_names() if name.startswith("paper/e")} <= used
     of_paper = {row.id.split()[0] for name, row in ROWS if name not in OUR_TABLES}
@@ -63,7 +63,7 @@ def test_a_row_has_a_value_per_metric_and_a_base_that_is_there(name: TableName, 
     table = paper_table(name)
     for benchmark, values in row.paper.items():
         assert len(values) == len(table.metrics_of(row))
-        assert benchmark in catalogue().benchmarks or row.measure in ("seconds", "generation", "pca")
+        assert benchmark in catalog().benchmarks or row.measure in ("seconds", "generation", "pca")
     assert set(table.base) <= {other.id for other in table.rows}
     assert not (row.claim and row.id in table.base)
 
@@ -165,7 +165,7 @@ def test_the_best_later_result_is_the_least_error_or_the_largest_share() -> None
     assert best_later("dexycb", "pa_mpjpe_mm", None)[0][1] == 4.08
     assert best_later("hint_visor", "pck_010", "vis") == (("Hamba (NeurIPS 2024)", 89.6),)
     assert best_later("hint_visor", "pck_005", "vis") == ()
-    assert set(later_results()) <= set(catalogue().benchmarks)
+    assert set(later_results()) <= set(catalog().benchmarks)
 
 
 def test_random_pca_hands_repeat_and_differ_from_each_other() -> None:
@@ -351,7 +351,7 @@ def test_rows_are_paired_by_seed_whatever_their_order_and_number() -> None:
 
 
 def test_every_base_is_compared_with_a_row_of_the_same_benchmark() -> None:
-    for table in catalogue().tables.values():
+    for table in catalog().tables.values():
         everything = {
             row.id: {0: {name: dict.fromkeys(table.metrics_of(row), 1.0) for name in row.paper}} for row in table.rows
         }

@@ -1,4 +1,4 @@
-"""Hands before their pictures' cameras: a hand that is right stands where it is, whatever camera, side and crop."""
+"""Hands before their images' cameras: a hand that is right stands where it is, whatever camera, side and crop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WIDE = np.array([[170.0, 0, 60], [0, 230.0, 150], [0, 0, 1]])
 
 @dataclass(frozen=True)
 class Seen:
-    """N true hands of both sides in pictures, as a perfect network says them."""
+    """N true hands of both sides in images, as a perfect network says them."""
 
     joints_cam_m: np.ndarray
     """(N, 21, 3) as they were seen."""
@@ -44,7 +44,7 @@ class Seen:
 
 
 def seen_hands(count: int = 40, seed: int = 0) -> Seen:
-    """Hands of the pose prior anywhere in the picture, from 25 to 80 cm away."""
+    """Hands of the pose prior anywhere in the image, from 25 to 80 cm away."""
     rng = np.random.default_rng(seed)
     known = known_hands(count, seed)
     sides: list[Side] = [("right", "left")[k % 2] for k in range(count)]
@@ -98,7 +98,7 @@ def test_a_true_hand_stands_where_it_is():
 
 
 def test_the_networks_camera_places_by_the_same_way():
-    """A crop in the middle of its picture, seen by the crop camera itself: the camera's own hand, not one at the depth
+    """A crop in the middle of its image, seen by the crop camera itself: the camera's own hand, not one at the depth
     of its middle."""
     size, count = 256, 20
     known = known_hands(count, 3)
@@ -114,10 +114,10 @@ def test_the_networks_camera_places_by_the_same_way():
     for source in ("keypoints", "model"):  # no keypoints are given
         placed = place_hands(prediction, batch, K, CONFIG.crop_px, source)
         assert not placed.by_keypoints.any()
-        in_picture = placed.pixels(placed.before_camera(prediction.joints_m))
+        in_image = placed.pixels(placed.before_camera(prediction.joints_m))
         crop = project_crop(model, crop_camera.double()).numpy()
         crop[::2, :, 0] *= -1
-        np.testing.assert_allclose((in_picture - 127.5) / side_px, crop, atol=1e-4)
+        np.testing.assert_allclose((in_image - 127.5) / side_px, crop, atol=1e-4)
         expected = np.tile([0.01, -0.02, 2 * FOCAL / 12], (count, 1)) * np.where(np.arange(count) % 2, 1, -1)[
             :, None
         ] ** np.array([1, 0, 0])
@@ -188,7 +188,7 @@ def test_a_wrong_pose_does_not_push_the_hand_away():
 
 
 def test_a_camera_that_turns_sees_the_same_hand():
-    """The place does not depend on where in the picture the hand is, though its pose be wrong."""
+    """The place does not depend on where in the image the hand is, though its pose be wrong."""
     known = known_hands(20, 8)
     rng = np.random.default_rng(8)
     wrong = known.joints_m - known.transl_m[:, None] + rng.normal(0, 0.008, (20, 21, 3))

@@ -29,7 +29,7 @@ def samples() -> np.ndarray:
 
 
 def joints_of(layer: ManoLayer, angles_deg: np.ndarray) -> np.ndarray:
-    """(21, 3) metres of the mean hand."""
+    """(21, 3) meters of the mean hand."""
     pose = torch.from_numpy(to_axis_angle(angles_deg))[None].float()
     return layer.from_axis_angle(pose, torch.zeros(1, 10)).joints_m[0].numpy()
 
@@ -42,7 +42,7 @@ def extension(joints: np.ndarray, finger: str) -> float:
 
 
 def tip_to_palm(joints: np.ndarray, finger: str) -> float:
-    """Metres from a fingertip to the middle of the palm."""
+    """Meters from a fingertip to the middle of the palm."""
     palm = joints[[0, 5, 9, 13, 17]].mean(0)
     return float(np.linalg.norm(joints[FINGER_TIPS[finger]] - palm))
 

@@ -41,7 +41,7 @@ def bundle(tmp_path_factory) -> ModelBundle:
     tokenizer = VQMano(RECIPE.tokenizer)
     tokenizer.quantizer.codebook.normal_()
     model = build_model(RECIPE, tokenizer, ManoLayer.from_default())
-    # Fresh weights answer every picture alike; larger read-outs make the answer depend on it.
+    # Fresh weights answer every image alike; larger read-outs make the answer depend on it.
     with torch.no_grad():
         for parameter in model.shape_camera.parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
@@ -155,7 +155,7 @@ def write_png(path: Path, image: np.ndarray) -> Path:
     return path
 
 
-def test_pictures_number_the_hands_as_the_files_do(bundle, photo, use_detector, monkeypatch, tmp_path):
+def test_images_number_the_hands_as_the_files_do(bundle, photo, use_detector, monkeypatch, tmp_path):
     boxes = (np.array(BOX, np.float32), np.array((130, 20, 220, 110), np.float32))
     use_detector(FakeDetector(), [found_hand(b, side) for b, side in zip(boxes, ("right", "left"), strict=True)])
     labels, captions = [], []
@@ -183,7 +183,7 @@ def test_a_huge_photo_is_shown_smaller(bundle, photo, use_detector, monkeypatch)
     use_detector(FakeDetector())
     huge = cv2.resize(photo, (960, 600), interpolation=cv2.INTER_CUBIC)
     hand = predict_hands(photo, bundle, [BOX])[0]
-    huge_from_photo = np.array([[4, 0, 1.5], [0, 4, 1.5], [0, 0, 1]])  # of pixel centres
+    huge_from_photo = np.array([[4, 0, 1.5], [0, 4, 1.5], [0, 0, 1]])  # of pixel centers
     same = replace(
         hand,
         K_px=huge_from_photo @ hand.K_px,
@@ -231,7 +231,7 @@ def test_hypotheses_are_ranked_placed_and_counted(bundle, photo, use_detector, m
     monkeypatch.setattr(bundle.model, "encode", lambda *a, **k: passes.append(1) or encode(*a, **k))
     second = (130.0, 20.0, 220.0, 110.0)
     hands = predict_hands(photo, bundle, [BOX, second], "left", hypotheses=12)
-    assert len(passes) == 1, "the picture is encoded once for the prediction and all hypotheses"
+    assert len(passes) == 1, "the image is encoded once for the prediction and all hypotheses"
     for hand, alone in zip(hands, predict_hands(photo, bundle, [BOX, second], "left"), strict=True):
         np.testing.assert_array_equal(hand.vertices_cam_m, alone.vertices_cam_m)
         assert alone.hypotheses == () and sum(h.drawn for h in hand.hypotheses) == 12
@@ -271,7 +271,7 @@ def test_a_network_without_a_distribution_refuses_hypotheses(photo, use_detector
     model = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default())
     bundle = ModelBundle.save(tmp_path / "bundle", model.eval(), recipe, {})
     assert len(predict_hands(photo, bundle, [BOX])) == 1
-    with pytest.raises(PredictError, match="knows one hand per picture"):
+    with pytest.raises(PredictError, match="knows one hand per image"):
         predict_hands(photo, bundle, [BOX], hypotheses=3)
 
 
@@ -281,14 +281,14 @@ def test_errors_are_sentences(bundle, photo, use_detector, tmp_path):
     with pytest.raises(PredictError, match=r"photo\.png: no hand found; give its box"):
         predict_photo(good, bundle, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(PredictError, match=rf"{tmp_path}: a folder; give one picture"):
+    with pytest.raises(PredictError, match=rf"{tmp_path}: a folder; give one image"):
         read_photo(tmp_path)
     with pytest.raises(PredictError, match=r"nowhere\.jpg: cannot be read"):
         predict_photo(tmp_path / "nowhere.jpg", bundle, tmp_path / "out")
-    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "empty.jpg").touch()
     for name in ("text.jpg", "empty.jpg"):
-        with pytest.raises(PredictError, match="not a picture that can be decoded"):
+        with pytest.raises(PredictError, match="not an image that can be decoded"):
             predict_photo(tmp_path / name, bundle, tmp_path / "out")
     for box in ((100, 30, 60, 120), (0, 0, 1, 1), (500, 500, 600, 600), (0, 0, float("nan"), 9)):
         with pytest.raises(PredictError, match="expected x0,y0,x1,y1"):

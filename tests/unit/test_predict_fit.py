@@ -29,7 +29,7 @@ def truth() -> KnownHands:
 def seen(truth: KnownHands, k: int, confidence: float = 0.9, side: str = "right") -> HandBox:
     """The k-th hand as a detector without error sees it."""
     world = truth.joints_m[k] - truth.joints_m[k].mean(0)
-    metres_per_px = truth.joints_m[k, 0, 2] / truth.K_px[k, 0, 0]
+    meters_per_px = truth.joints_m[k, 0, 2] / truth.K_px[k, 0, 0]
     sign = MIRROR_POINT if side == "left" else np.ones(3)
     points = truth.joints_px[k] * sign[:2] + ([223, 0] if side == "left" else [0, 0])
     detection = Detections(
@@ -37,7 +37,7 @@ def seen(truth: KnownHands, k: int, confidence: float = 0.9, side: str = "right"
         np.full((1, 21), confidence, np.float32),
         np.ones(1, np.float32),
         np.full(1, 0.9 if side == "right" else 0.1, np.float32),
-        z_px=((world[:, 2] - world[0, 2]) / metres_per_px)[None].astype(np.float32),
+        z_px=((world[:, 2] - world[0, 2]) / meters_per_px)[None].astype(np.float32),
         world_m=(world * sign)[None].astype(np.float32),
     )
     return HandBox(points_box(detection.keypoints_px[0]), side, 0.9, detection)

@@ -138,7 +138,7 @@ def test_a_resized_grid_keeps_what_is_linear_in_place(tmp_path: Path) -> None:
     assert torch.allclose(resized[1:-1, 2:-2, 1], columns[None, 2:-2].expand(6, -1), atol=0.02)
 
 
-def test_a_resized_patch_sees_flat_pictures_alike(tmp_path: Path) -> None:
+def test_a_resized_patch_sees_flat_images_alike(tmp_path: Path) -> None:
     weights = published(196, patch=14)
     torch.save(weights, tmp_path / "weights.pth")
     ours = encoder()

@@ -1,4 +1,4 @@
-"""Pictures: drawn where the geometry says, nowhere else, the same every time."""
+"""Images: drawn where the geometry says, nowhere else, the same every time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ K_PX = np.array([[200.0, 0, 60], [0, 200.0, 40], [0, 0, 1]])
 SIZE = (90, 130)
 
 
-def grey(value: int = 128) -> np.ndarray:
+def gray(value: int = 128) -> np.ndarray:
     return np.full((*SIZE, 3), value, np.uint8)
 
 
-def sphere(centre, radius: float, rows: int = 40, columns: int = 60) -> tuple[np.ndarray, np.ndarray]:
+def sphere(center, radius: float, rows: int = 40, columns: int = 60) -> tuple[np.ndarray, np.ndarray]:
     """A closed sphere of quads cut in two, outward winding."""
     lat = np.linspace(0, np.pi, rows)[:, None]
     lon = np.linspace(0, 2 * np.pi, columns, endpoint=False)[None]
@@ -25,13 +25,13 @@ def sphere(centre, radius: float, rows: int = 40, columns: int = 60) -> tuple[np
     i, j = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
     a, b = i * columns + j, i * columns + (j + 1) % columns
     faces = np.concatenate([np.stack([a, a + columns, b], -1), np.stack([b, a + columns, b + columns], -1)])
-    return ball.reshape(-1, 3) * radius + centre, faces.reshape(-1, 3)
+    return ball.reshape(-1, 3) * radius + center, faces.reshape(-1, 3)
 
 
 def test_a_sphere_covers_its_projection_and_nothing_else():
     vertices, faces = sphere([0.02, 0.01, 1.0], 0.1)
-    picture = overlay_mesh(grey(), vertices, faces, K_PX, opacity=1.0)
-    changed = (picture != 128).any(-1)
+    image = overlay_mesh(gray(), vertices, faces, K_PX, opacity=1.0)
+    changed = (image != 128).any(-1)
     ray = np.array([0.02, 0.01, 1.0])
     v, u = np.mgrid[: SIZE[0], : SIZE[1]]
     directions = np.stack([(u - 60) / 200, (v - 40) / 200, np.ones_like(u)], -1)
@@ -42,11 +42,11 @@ def test_a_sphere_covers_its_projection_and_nothing_else():
     assert not changed[angle > limit + pixel].any()
 
 
-def test_edges_are_anti_aliased_and_the_picture_shows_through():
+def test_edges_are_anti_aliased_and_the_image_shows_through():
     vertices, faces = sphere([0, 0, 1.0], 0.1)
     flat = (200, 200, 200)
-    black = overlay_mesh(grey(0), vertices, faces, K_PX, flat, opacity=0.5)
-    white = overlay_mesh(grey(255), vertices, faces, K_PX, flat, opacity=0.5)
+    black = overlay_mesh(gray(0), vertices, faces, K_PX, flat, opacity=0.5)
+    white = overlay_mesh(gray(255), vertices, faces, K_PX, flat, opacity=0.5)
     through = white[..., 0].astype(int) - black[..., 0]
     assert through[40, 60] == pytest.approx(127.5, abs=1)  # half of the background's range inside
     assert through[0, 0] == 255
@@ -56,29 +56,29 @@ def test_edges_are_anti_aliased_and_the_picture_shows_through():
 
 def test_light_comes_from_the_upper_left_and_the_near_surface_wins():
     vertices, faces = sphere([0, 0, 1.0], 0.1)
-    picture = overlay_mesh(grey(0), vertices, faces, K_PX, opacity=1.0).astype(int).sum(-1)
-    assert picture[32, 52] > picture[48, 68]
+    image = overlay_mesh(gray(0), vertices, faces, K_PX, opacity=1.0).astype(int).sum(-1)
+    assert image[32, 52] > image[48, 68]
     behind, _ = sphere([0, 0, 1.5], 0.1)
     both = overlay_mesh(
-        grey(0), np.concatenate([behind, vertices]), np.concatenate([faces, faces + len(vertices)]), K_PX, opacity=1.0
+        gray(0), np.concatenate([behind, vertices]), np.concatenate([faces, faces + len(vertices)]), K_PX, opacity=1.0
     )
-    assert np.abs(both.astype(int).sum(-1) - picture).mean() < 6  # only ambient occlusion differs
+    assert np.abs(both.astype(int).sum(-1) - image).mean() < 6  # only ambient occlusion differs
 
 
-def test_meshes_may_leave_the_picture_but_not_stand_behind_the_camera():
+def test_meshes_may_leave_the_image_but_not_stand_behind_the_camera():
     vertices, faces = sphere([0, 0, 1.0], 0.1)
-    assert (overlay_mesh(grey(), vertices + np.array([5, 0, 0]), faces, K_PX) == 128).all()
-    cut = overlay_mesh(grey(), vertices + np.array([-0.3, 0, 0]), faces, K_PX)
+    assert (overlay_mesh(gray(), vertices + np.array([5, 0, 0]), faces, K_PX) == 128).all()
+    cut = overlay_mesh(gray(), vertices + np.array([-0.3, 0, 0]), faces, K_PX)
     assert (cut[:, 100:] == 128).all() and (cut[:, :10] != 128).any()
     with pytest.raises(ValueError, match="in front of the camera"):
-        overlay_mesh(grey(), vertices - np.array([0, 0, 1.0]), faces, K_PX)
+        overlay_mesh(gray(), vertices - np.array([0, 0, 1.0]), faces, K_PX)
     with pytest.raises(ValueError, match="finite"):
-        overlay_mesh(grey(), vertices * np.nan, faces, K_PX)
+        overlay_mesh(gray(), vertices * np.nan, faces, K_PX)
 
 
 def test_rendering_repeats_exactly():
     vertices, faces = sphere([0.01, 0, 0.9], 0.1)
-    first, second = (overlay_mesh(grey(), vertices, faces, K_PX) for _ in range(2))
+    first, second = (overlay_mesh(gray(), vertices, faces, K_PX) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
@@ -92,16 +92,16 @@ def hand_points() -> np.ndarray:
     return points
 
 
-def test_joints_have_their_fingers_colour_where_they_are():
-    picture = draw_keypoints(grey(), hand_points())
+def test_joints_have_their_fingers_color_where_they_are():
+    image = draw_keypoints(gray(), hand_points())
     for finger, color in enumerate(FINGER_RGB):
         for k in range(4):
             x, y = hand_points()[1 + 4 * finger + k].astype(int)
-            np.testing.assert_allclose(picture[y, x], color, atol=1)
+            np.testing.assert_allclose(image[y, x], color, atol=1)
     for a, b in BONES:
         x, y = np.round((hand_points()[a] + hand_points()[b]) / 2).astype(int)
-        assert (picture[y, x] != 128).any()
-    assert (picture[:, :10] == 128).all()
+        assert (image[y, x] != 128).any()
+    assert (image[:, :10] == 128).all()
 
 
 def test_confidence_sets_radius_and_opacity_and_zero_hides():
@@ -122,40 +122,40 @@ def test_confidence_sets_radius_and_opacity_and_zero_hides():
 
 def test_keypoints_far_outside_are_harmless():
     far = hand_points() + 1e4
-    np.testing.assert_array_equal(draw_keypoints(grey(), far), grey())
+    np.testing.assert_array_equal(draw_keypoints(gray(), far), gray())
 
 
-def test_covered_joints_are_rings_that_show_the_picture():
+def test_covered_joints_are_rings_that_show_the_image():
     points, canvas = hand_points() * 3, np.full((300, 400, 3), 128, np.uint8)
-    picture = draw_keypoints(canvas, points, occluded=np.arange(21) == 8)
+    image = draw_keypoints(canvas, points, occluded=np.arange(21) == 8)
     for joint, hollow in ((8, True), (12, False)):
         x, y = points[joint].astype(int)
-        assert (picture[y, x] == 128).all() == hollow
-        row = picture[y, x - 20 : x + 21].astype(int)
-        assert (np.abs(row - FINGER_RGB[(joint - 1) // 4]).max(1) <= 3).any(), "the finger's colour around it"
+        assert (image[y, x] == 128).all() == hollow
+        row = image[y, x - 20 : x + 21].astype(int)
+        assert (np.abs(row - FINGER_RGB[(joint - 1) // 4]).max(1) <= 3).any(), "the finger's color around it"
 
 
 @pytest.mark.parametrize("color", FINGER_RGB)
-def test_bones_are_outlined_on_their_own_colour(color):
-    """On a busy picture every colour comes up somewhere behind a bone."""
+def test_bones_are_outlined_on_their_own_color(color):
+    """On a busy image every color comes up somewhere behind a bone."""
     points = np.zeros((21, 2))
     points[1], points[2] = (20, 45), (110, 45)
     conf = np.isin(np.arange(21), (1, 2)).astype(float)
-    picture = draw_keypoints(np.full((*SIZE, 3), color, np.uint8), points, conf)
-    column = picture[35:56, 65].astype(int).sum(1)
+    image = draw_keypoints(np.full((*SIZE, 3), color, np.uint8), points, conf)
+    column = image[35:56, 65].astype(int).sum(1)
     assert column[:11].min() < 0.7 * sum(color) and column[10:].min() < 0.7 * sum(color)
 
 
 @pytest.mark.parametrize("corner", [(30.0, 40.0), (-50.0, -50.0), (500.0, 500.0)])
-def test_a_label_stands_over_its_corner_and_inside_the_picture(corner):
-    picture = draw_label(grey(), "hand 1", corner)
-    ys, xs = np.nonzero((picture != 128).any(-1))
+def test_a_label_stands_over_its_corner_and_inside_the_image(corner):
+    image = draw_label(gray(), "hand 1", corner)
+    ys, xs = np.nonzero((image != 128).any(-1))
     assert len(ys) > 50, "whole, wherever the corner is"
-    whole = np.nonzero((draw_label(grey(), "hand 1", (30, 40)) != 128).any(-1))
+    whole = np.nonzero((draw_label(gray(), "hand 1", (30, 40)) != 128).any(-1))
     assert (np.ptp(ys), np.ptp(xs)) == (np.ptp(whole[0]), np.ptp(whole[1]))
     if corner == (30.0, 40.0):
         assert 28 <= xs.min() <= 33 and 36 <= ys.max() <= 41
-    assert picture.min() < 60 and picture.max() > 200, "light on dark: to be read on any picture"
+    assert image.min() < 60 and image.max() > 200, "light on dark: to be read on any image"
 
 
 def decode(png: bytes) -> np.ndarray:
@@ -177,7 +177,7 @@ def test_contact_sheet_places_every_tile_upright():
     assert first[0] == second[0] and first[1] == third[1] and second[1] > first[1] and third[0] > first[0]
     without = decode(contact_sheet(rows, tile_px=96))
     assert without.shape[0] < sheet.shape[0]
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         contact_sheet([])
 
 
@@ -189,5 +189,5 @@ def test_bars_are_as_long_as_their_values():
 
 
 def test_png_is_lossless():
-    picture = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(decode(png_bytes(picture)), picture)
+    image = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(decode(png_bytes(image)), image)

@@ -1,4 +1,4 @@
-"""The renderer: smooth closed surface, pictures that agree with the camera, light that behaves like light."""
+"""The renderer: smooth closed surface, images that agree with the camera, light that behaves like light."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maskhand.synth.surface import Arm
 
 SIZE = (112, 96)
 K = np.array([[260.0, 0, 55.5], [0, 260.0, 47.5], [0, 0, 1]])
-# columns: elbow down the picture, palm to the camera, thumb to the right
+# columns: elbow down the image, palm to the camera, thumb to the right
 PALM_TO_CAMERA = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])
 NO_SLEEVE = Arm(flexion_rad=0.1, deviation_rad=0.0, sleeve_from_m=9.0, sleeve_slack=0.1)
 
@@ -49,7 +49,7 @@ def project(points: np.ndarray) -> np.ndarray:
     return uvw[:, :2] / uvw[:, 2:]
 
 
-def grey_light(to_key: list[float], key: float = 3.0) -> Light:
+def gray_light(to_key: list[float], key: float = 3.0) -> Light:
     one = np.ones(3, np.float32)
     direction = np.array(to_key, np.float32)
     up = np.array([0, -1, 0], np.float32)
@@ -108,14 +108,14 @@ def test_outlines_are_antialiased(studio: Studio, vertices: np.ndarray) -> None:
 
 
 def test_light_from_the_camera_is_brighter_than_from_behind(studio: Studio, vertices: np.ndarray) -> None:
-    front, back = (shoot(studio, vertices, light=grey_light([0.2, -0.3, z])) for z in (-1.0, 1.0))
+    front, back = (shoot(studio, vertices, light=gray_light([0.2, -0.3, z])) for z in (-1.0, 1.0))
     inside = front.hand == 1
     assert front.light[inside].mean() > 2 * back.light[inside].mean()
 
 
 def test_an_object_throws_a_shadow_and_hides_the_hand(studio: Studio, vertices: np.ndarray) -> None:
     finish = solids.Finish(np.full(3, 0.2, np.float32), np.full(3, 0.2, np.float32), "plain", 1, 0, 0)
-    light = grey_light([1.0, 0, -1.0])
+    light = gray_light([1.0, 0, -1.0])
     plain = shoot(studio, vertices, light=light)
     palm = vertices.mean(0)
     # beside the camera's line of sight, on the light's way to the palm
@@ -156,8 +156,8 @@ def test_an_empty_layer_shows_the_background_through_the_film() -> None:
     empty = Layer(*(np.zeros(s, np.float32) for s in ((height, width, 3), (height, width), (height, width))))
     wall = np.full((height, width, 3), (200, 120, 40), np.uint8)
     neutral = film.Grade(1.0, np.ones(3, np.float32), 1.0, 0.3, 0.0, 0.0, 0.0, 0.0, 95)
-    picture = film.develop(empty, 1.0, wall, neutral, np.random.default_rng(0))
-    assert np.abs(picture.astype(int) - wall).max() <= 1
+    image = film.develop(empty, 1.0, wall, neutral, np.random.default_rng(0))
+    assert np.abs(image.astype(int) - wall).max() <= 1
 
 
 @pytest.mark.parametrize("kind", background.KINDS)
@@ -171,10 +171,10 @@ def test_backgrounds_are_repeatable_and_varied(kind: str) -> None:
 def test_the_meter_makes_hands_comparable_in_any_light(studio: Studio, vertices: np.ndarray) -> None:
     means = []
     for strength in (0.5, 8.0):
-        layer = shoot(studio, vertices, light=grey_light([0.3, -0.5, -1.0], strength))
+        layer = shoot(studio, vertices, light=gray_light([0.3, -0.5, -1.0], strength))
         rng, wall = np.random.default_rng(0), np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
-        picture = film.develop(layer, film.meter(layer, 0.3), wall, film.sample_grade(rng), rng)
-        means.append(picture[layer.hand == 1].mean())
+        image = film.develop(layer, film.meter(layer, 0.3), wall, film.sample_grade(rng), rng)
+        means.append(image[layer.hand == 1].mean())
     assert abs(means[0] - means[1]) < 15
 
 

@@ -36,7 +36,7 @@ def test_matrix_to_axis_angle_at_a_half_turn():
     np.testing.assert_allclose(Rotation.from_rotvec(vectors).as_matrix(), matrices, atol=1e-9)
 
 
-def test_rot6d_is_the_first_two_columns_and_orthonormalises():
+def test_rot6d_is_the_first_two_columns_and_orthonormalizes():
     matrices = rotations.random_rotations(50, torch.Generator().manual_seed(1), dtype=torch.float64)
     six = rotations.matrix_to_rot6d(matrices)
     torch.testing.assert_close(six[:, :3], matrices[:, :, 0])

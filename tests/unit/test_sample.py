@@ -22,11 +22,11 @@ from maskhand.sample import Camera, HandSample, SampleError
 
 
 def _sample(**changes) -> HandSample:
-    picture = cv2.imencode(".jpg", np.full((32, 40, 3), 128, np.uint8))[1].tobytes()
+    image = cv2.imencode(".jpg", np.full((32, 40, 3), 128, np.uint8))[1].tobytes()
     good = HandSample(
         key="set-training-00000001",
         dataset="set",
-        image=picture,
+        image=image,
         image_format="jpg",
         image_size_px=(40, 32),
         side="right",

@@ -52,7 +52,7 @@ def test_schedule_needs_an_iteration() -> None:
 
 
 class Spy:
-    """Counts calls and keeps the token strings that `logits` is asked about."""
+    """Counts calls and keeps the token sequences that `logits` is asked about."""
 
     def __init__(self, model, monkeypatch) -> None:
         self.encoded = 0
@@ -72,7 +72,7 @@ class Spy:
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 5])
-def test_the_picture_is_encoded_once_for_any_number_of_iterations(model, batch, monkeypatch, iterations: int) -> None:
+def test_the_image_is_encoded_once_for_any_number_of_iterations(model, batch, monkeypatch, iterations: int) -> None:
     spy = Spy(model, monkeypatch)
     predict(model, batch, SamplerConfig(iterations=iterations))
     assert spy.encoded == 1
@@ -201,8 +201,8 @@ def test_hypotheses_are_sorted_varied_and_reproducible(model, batch) -> None:
     assert len({tuple(row) for row in first.tokens.ids[:8].tolist()}) > 1
     assert torch.equal(first.tokens.ids, again.tokens.ids)
     assert torch.allclose(first.log_probability, first.tokens.confidence.log().mean(1))
-    by_picture = [x.view(3, 8, *x.shape[1:]) for x in (first.rotmats, first.joints_m)]
-    assert torch.allclose(scores, consensus(*by_picture), atol=1e-3)
+    by_image = [x.view(3, 8, *x.shape[1:]) for x in (first.rotmats, first.joints_m)]
+    assert torch.allclose(scores, consensus(*by_image), atol=1e-3)
 
 
 def test_the_score_is_the_aligned_distance_from_the_middle_of_the_draws() -> None:
@@ -227,7 +227,7 @@ def test_the_score_is_the_aligned_distance_from_the_middle_of_the_draws() -> Non
     assert consensus(rotmats[None, :1], joints[None, :1]).tolist() == [[0.0]]
 
 
-def test_hypotheses_compute_the_first_logits_once_per_picture(model, batch, monkeypatch) -> None:
+def test_hypotheses_compute_the_first_logits_once_per_image(model, batch, monkeypatch) -> None:
     spy = Spy(model, monkeypatch)
     cfg = SamplerConfig(iterations=3, temperature=1.0)
     context = model.encode(batch.image, batch.keypoints_2d)
@@ -237,7 +237,7 @@ def test_hypotheses_compute_the_first_logits_once_per_picture(model, batch, monk
 
 def test_many_hypotheses_are_decoded_in_parts(model, batch, monkeypatch) -> None:
     cfg = SamplerConfig(iterations=3, temperature=1.0)
-    monkeypatch.setattr(sampling, "STRINGS_AT_ONCE", 9)  # three hypotheses of three pictures at a time
+    monkeypatch.setattr(sampling, "STRINGS_AT_ONCE", 9)  # three hypotheses of three images at a time
     spy = Spy(model, monkeypatch)
     hands = predict(model, batch, cfg, torch.Generator().manual_seed(0), hypotheses=8)
     assert spy.encoded == 1
@@ -245,7 +245,7 @@ def test_many_hypotheses_are_decoded_in_parts(model, batch, monkeypatch) -> None
     assert (hands.score.view(3, 8).diff(dim=1) <= 0).all()
     greedy = cfg.model_copy(update={"temperature": 0.0})
     many, one = predict(model, batch, greedy, hypotheses=8), predict(model, batch, greedy)
-    assert torch.equal(many.tokens.ids, one.tokens.ids.repeat_interleave(8, 0)), "pictures are not mixed up"
+    assert torch.equal(many.tokens.ids, one.tokens.ids.repeat_interleave(8, 0)), "images are not mixed up"
 
 
 def test_draws_follow_the_tempered_softmax(model) -> None:
@@ -282,13 +282,13 @@ def test_noise_on_the_order_varies_which_tokens_come_first_and_nothing_else(mode
     assert torch.equal(without[both], withal[both])
 
 
-def test_without_picture_and_pose_hands_are_drawn_from_one_distribution(model, batch) -> None:
+def test_without_image_and_pose_hands_are_drawn_from_one_distribution(model, batch) -> None:
     cfg = SamplerConfig(iterations=3, temperature=1.0, top_k=10)
     hands = generate(model, 6, cfg, torch.Generator().manual_seed(1))
     assert hands.vertices_m.shape == (6, 778, 3) and (hands.betas == 0).all()
     assert len({tuple(row) for row in hands.tokens.ids.tolist()}) == 6
     assert (hands.score[1:] <= hands.score[:-1]).all()
-    # the same tokens as from any picture that is dropped
+    # the same tokens as from any image that is dropped
     drop = torch.ones(1, dtype=torch.bool)
     dropped = predict(
         model, batch[:1], cfg, torch.Generator().manual_seed(1), hypotheses=6, drop_image=drop, drop_pose=drop
@@ -340,4 +340,4 @@ def test_a_network_without_tokens_says_one_hand_without_doubt(decoder: str, batc
     assert torch.allclose(hands.joints_m, network.mano(hands.rotmats, hands.betas).joints_m)
     assert torch.equal(hands.tokens.ids, network.tokenizer.encode(hands.rotmats))
     assert (hands.tokens.confidence == 1).all() and (hands.log_probability == 0).all()
-    assert not torch.allclose(output.rotmats[0], output.rotmats[1], atol=1e-4), "it looks at the picture"
+    assert not torch.allclose(output.rotmats[0], output.rotmats[1], atol=1e-4), "it looks at the image"

@@ -26,7 +26,7 @@ from maskhand.shards.verify import verify
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Fixture:
-    """23 hands; the picture of hand 7 is cut and that of hand 11 is missing."""
+    """23 hands; the image of hand 7 is cut and that of hand 11 is missing."""
     return write_raw(tmp_path_factory.mktemp("raw"))
 
 

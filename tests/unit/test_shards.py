@@ -29,7 +29,7 @@ from maskhand.shards.verify import verify
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Fixture:
-    """23 hands; the picture of hand 7 is cut and that of hand 11 is missing."""
+    """23 hands; the image of hand 7 is cut and that of hand 11 is missing."""
     return write_raw(tmp_path_factory.mktemp("raw"))
 
 
@@ -90,7 +90,7 @@ def test_tars_are_those_of_webdataset(tmp_path: Path) -> None:
             assert found == expected.getvalue()
 
 
-def test_rejects_are_counted_by_reason_and_neighbours_stay(raw: Fixture, tmp_path: Path) -> None:
+def test_rejects_are_counted_by_reason_and_neighbors_stay(raw: Fixture, tmp_path: Path) -> None:
     manifest = build(raw, tmp_path)
     assert (manifest.planned, manifest.count) == (COUNT, COUNT - 2)
     assert manifest.rejects == {"cut_image": 1, "missing_image": 1}
@@ -111,12 +111,12 @@ def test_label_files_that_list_less_than_the_makers_state_are_noted(raw: Fixture
         assert build(raw, tmp_path / str(stated), spec).notes[-1:] == note
 
 
-def test_pictures_are_counted_and_not_their_hands(tmp_path: Path) -> None:
-    for name, split, pictures in (("rhd", "training", 3), ("h2o3d", "train", 3), ("interhand26m", "val", 4)):
+def test_images_are_counted_and_not_their_hands(tmp_path: Path) -> None:
+    for name, split, images in (("rhd", "training", 3), ("h2o3d", "train", 3), ("interhand26m", "val", 4)):
         spec = load_spec(name)
         fixture = WRITERS[spec.layout](tmp_path / name, spec, split, 3)
         plan = open_adapter(spec, str(fixture.raw_dir), split).plan()
-        assert plan.listed == pictures < len(plan.keys)
+        assert plan.listed == images < len(plan.keys)
 
 
 def test_plain_webdataset_reads_the_tars(raw: Fixture, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_resumption_gives_the_same_bytes(raw: Fixture, tmp_path: Path) -> None:
 
 
 def test_files_that_were_mended_later_enter_the_shards(tmp_path: Path) -> None:
-    """Hands 6, 9 and 18 are not among the pictures that the plan looks at, and lie in different shards."""
+    """Hands 6, 9 and 18 are not among the images that the plan looks at, and lie in different shards."""
     broken = WRITERS["freihand"](tmp_path / "raw", SPEC, "training", COUNT)
     paths = [truth.image_path for truth in broken.truths.values()]
     whole = [path.read_bytes() for path in paths]

@@ -1,4 +1,4 @@
-"""Seconds per picture: numbers of iterations take turns, once per process, and say how far they are."""
+"""Seconds per image: numbers of iterations take turns, once per process, and say how far they are."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def test_load_that_comes_and_goes_slows_all_numbers_of_iterations_alike(monkeypa
     monkeypatch.setattr(speed, "sample", sample)
     clocks = SimpleNamespace(perf_counter=lambda: clock_s[0], process_time=lambda: clock_s[0])
     monkeypatch.setattr(speed, "time", clocks)
-    found = speed.seconds_per_picture(load_recipe("tiny"), (1, 3, 5), progress)
+    found = speed.seconds_per_image(load_recipe("tiny"), (1, 3, 5), progress)
     assert order == list(itertools.chain.from_iterable(itertools.repeat((1, 3, 5), 12)))
     assert found == {1: 22.0, 3: 26.0, 5: 30.0}
     assert [done for done, _, _ in told] == list(range(37)) and {total for _, total, _ in told} == {36}
     assert told[0][2] == "building the network" and told[-1][2] == "T = 5: 30 s"
     other_row = load_recipe("tiny", ["sampler.iterations=3"])
-    assert speed.seconds_per_picture(other_row, (1, 3, 5), progress) == found and len(order) == 36
-    speed.seconds_per_picture(load_recipe("tiny", ["seed=7"]), (1, 3, 5), progress)
+    assert speed.seconds_per_image(other_row, (1, 3, 5), progress) == found and len(order) == 36
+    speed.seconds_per_image(load_recipe("tiny", ["seed=7"]), (1, 3, 5), progress)
     assert len(order) == 72, "another seed is another measurement"

@@ -13,7 +13,7 @@ from published_layouts import WRITERS
 from published_layouts.hands import licensed_folder
 
 from maskhand.annotate.mano_targets import annotate_mano
-from maskhand.catalog import catalogue_dirs, load_spec
+from maskhand.catalog import catalog_dirs, load_spec
 from maskhand.cluster import session
 from maskhand.cluster import train as cluster_train
 from maskhand.cluster.run_folder import FitResult, TrainingError
@@ -48,12 +48,12 @@ def test_a_receipt_holds_until_its_file_changes_or_goes(tmp_path: Path) -> None:
         Receipt.of(str(path))
 
 
-def test_the_fingerprint_of_raw_data_follows_annotations_not_pictures(tmp_path: Path) -> None:
+def test_the_fingerprint_of_raw_data_follows_annotations_not_images(tmp_path: Path) -> None:
     (tmp_path / "annotations" / "train").mkdir(parents=True)
     label = tmp_path / "annotations" / "train" / "joints.json"
     label.write_text("{}")
     first = step_inputs.raw_fingerprint(str(tmp_path))
-    (tmp_path / "picture.jpg").write_bytes(b"x")
+    (tmp_path / "image.jpg").write_bytes(b"x")
     assert step_inputs.raw_fingerprint(str(tmp_path)) == first
     os.utime(label, ns=(1, 1))
     second = step_inputs.raw_fingerprint(str(tmp_path))
@@ -102,9 +102,9 @@ def test_what_shards_are_made_of_is_the_card_and_the_hand_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = step_inputs.source_digests("freihand")
-    card = tmp_path / "catalogue" / "freihand" / "card.yaml"
+    card = tmp_path / "catalog" / "freihand" / "card.yaml"
     card.parent.mkdir(parents=True)
-    text = (catalogue_dirs()[0] / "freihand" / "card.yaml").read_text()
+    text = (catalog_dirs()[0] / "freihand" / "card.yaml").read_text()
     card.write_text(text.replace("units: m\n", "units: mm\n"))
     monkeypatch.setenv("MASKHAND_CATALOG", str(card.parents[1]))
     other_card = step_inputs.source_digests("freihand")
@@ -368,10 +368,10 @@ def test_synthetic_data_asked_for_otherwise_needs_rebuild(tmp_path: Path) -> Non
     workspace = Workspace(tmp_path, str(tmp_path / "shards"))
     told: list[float] = []
     tell = lambda done, _total, _text="": told.append(done)  # noqa: E731
-    ask = lambda hands, rebuild: synthetic.synthesise(workspace, hands, 0, 2, 0, tell, rebuild)  # noqa: E731
+    ask = lambda hands, rebuild: synthetic.synthesize(workspace, hands, 0, 2, 0, tell, rebuild)  # noqa: E731
     first = ask(1, False)
     assert told == [1] and first.numbers["hands"] == 1
-    assert ask(1, False) == first and told == [1], "a finished data set is kept"
+    assert ask(1, False) == first and told == [1], "a finished dataset is kept"
     with pytest.raises(ValueError, match="another"):
         ask(2, False)
     assert ask(2, True).digest != first.digest

@@ -93,12 +93,12 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path: Path
 
 
 def test_asking_for_a_file_ahead_promises_nothing(tmp_path: Path) -> None:
-    (tmp_path / "picture.jpg").write_bytes(b"picture")
+    (tmp_path / "image.jpg").write_bytes(b"image")
     before = len(os.listdir("/proc/self/fd"))
-    for uri in (tmp_path / "picture.jpg", tmp_path / "nothing.jpg", tmp_path, "s3://bucket/picture.jpg"):
+    for uri in (tmp_path / "image.jpg", tmp_path / "nothing.jpg", tmp_path, "s3://bucket/image.jpg"):
         storage.will_read(uri)
     assert len(os.listdir("/proc/self/fd")) == before, "files are closed again"
-    assert storage.read_bytes(tmp_path / "picture.jpg") == b"picture"
+    assert storage.read_bytes(tmp_path / "image.jpg") == b"image"
 
 
 class FlakyStore:

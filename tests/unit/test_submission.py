@@ -83,8 +83,8 @@ def result(bundle: ModelBundle, set_uri: str) -> EvaluationResult:
 
 def layout(benchmark: str, **changes) -> Layout:
     spec = benchmarks()[benchmark][-1]
-    metres = 1.0 if spec.units is None else spec.metres_per_unit
-    values = Layout(spec.benchmark.format, spec.joint_order, spec.axes or "opencv", metres, COUNT)
+    meters = 1.0 if spec.units is None else spec.meters_per_unit
+    values = Layout(spec.benchmark.format, spec.joint_order, spec.axes or "opencv", meters, COUNT)
     return dataclasses.replace(values, **changes)
 
 
@@ -267,10 +267,10 @@ def test_interhand_pairs_both_hands_of_an_annotation(tmp_path: Path, result: Eva
 def test_left_hands_are_written_as_left_hands(result: EvaluationResult) -> None:
     """Where a hand stands is nearly known from its crop, so a hand that was not mirrored back would be far away."""
     for k, hand in enumerate(SAMPLES):
-        centre = result.predictions.joints_px[list(result.predictions.index).index(k)].mean(0)
+        center = result.predictions.joints_px[list(result.predictions.index).index(k)].mean(0)
         reach = np.ptp(hand.box_xyxy_px.reshape(2, 2), axis=0).max()
         x0, y0, x1, y1 = hand.box_xyxy_px
-        assert np.linalg.norm(centre - [(x0 + x1) / 2, (y0 + y1) / 2]) < reach
+        assert np.linalg.norm(center - [(x0 + x1) / 2, (y0 + y1) / 2]) < reach
 
 
 def test_without_official_positions_there_is_a_sentence(result: EvaluationResult) -> None:
@@ -314,14 +314,14 @@ def _sure_model() -> HandNetwork:
     return model
 
 
-def test_a_picture_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, tmp_path: Path) -> None:
     broken = dataclasses.replace(SAMPLES[2], image=SAMPLES[2].image[:60] + b"IEND\xaeB`\x82")
     uri = str(tmp_path / "freihand_synth" / "evaluation")
     write_set(uri, [*SAMPLES[:2], broken, *SAMPLES[3:]])
     found = evaluate(bundle, uri)
-    assert found.count == COUNT and found.best.failed == 1 and found.facts["failed"] == {"bad_picture": 1}
+    assert found.count == COUNT and found.best.failed == 1 and found.facts["failed"] == {"bad_image": 1}
     row = found.per_sample[found.per_sample.predictor == found.product].set_index("index").loc[2]
-    assert row.failure == "bad_picture" and np.isfinite(row.pa_mpjpe_mm) and np.isinf(row.epe_px)
+    assert row.failure == "bad_image" and np.isfinite(row.pa_mpjpe_mm) and np.isinf(row.epe_px)
     assert np.isfinite(found.best.metrics["epe_px"]) and found.best.metrics["pck_015"] < 1
     lists = json.loads(write(found.predictions, layout("freihand"))["pred.json"])
     assert not np.any(lists[0][COUNT - 1 - 2]) and np.all(np.array(lists[0][0])[:, 2] > 0)
@@ -342,19 +342,19 @@ def test_the_hands_of_a_report_are_those_that_were_measured(bundle: ModelBundle,
         assert error_mm == pytest.approx(hand.errors["pa_mpvpe_mm"], abs=0.01)
 
 
-def test_a_picture_that_cannot_be_decoded_is_shown_black(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_decoded_is_shown_black(bundle: ModelBundle, tmp_path: Path) -> None:
     broken = dataclasses.replace(SAMPLES[2], image=SAMPLES[2].image[:60] + b"IEND\xaeB`\x82")
     uri = str(tmp_path / "freihand_synth" / "evaluation")
     write_set(uri, [*SAMPLES[:2], broken, *SAMPLES[3:]])
     found = evaluate(bundle, uri)
     hand = next(hand for hand in shown_hands(bundle, found, each=3, tile_px=48) if hand.key == broken.key)
-    assert not hand.pictures[0].any() and np.isnan(hand.vertices_m).all()
+    assert not hand.images[0].any() and np.isnan(hand.vertices_m).all()
     assert page("m", "d", [Measurement(found, [hand])], bundle.model.mano.faces.numpy())
 
 
 def test_the_page_is_one_file_and_shows_what_was_found(bundle: ModelBundle, result: EvaluationResult) -> None:
     hands = shown_hands(bundle, result, each=1, tile_px=48)
-    assert all(np.abs(h.pictures[2].astype(int) - h.pictures[0]).mean() > 1 for h in hands), "a mesh is drawn"
+    assert all(np.abs(h.images[2].astype(int) - h.images[0]).mean() > 1 for h in hands), "a mesh is drawn"
     text = page("models:/maskhand@x", bundle.digest, [Measurement(result, hands)] * 2, bundle.model.mano.faces.numpy())
     assert "http://" not in text and "https://" not in text and ' src="data:image/jpeg' in text
     assert f"{result.best.metrics['pa_mpjpe_mm']:.2f}" in text and "No sample failed." in text
@@ -362,7 +362,7 @@ def test_the_page_is_one_file_and_shows_what_was_found(bundle: ModelBundle, resu
     for title in ("3D PCK", "Error by joint", "Errors of single hands", "Error by group"):
         assert text.count(title) == 2
     assert "nan" not in text.partition("<script>")[0].replace("nanoseconds", "")
-    sentences = {"detected": "In 2 pictures the detector saw no hand", "none": "For 2 pictures no 2D pose was given."}
+    sentences = {"detected": "In 2 images the detector saw no hand", "none": "For 2 images no 2D pose was given."}
     for source in sentences:
         asked = dataclasses.replace(result, facts=result.facts | {"keypoints": source, "without_2d_pose": 2})
         text = page("model", bundle.digest, [Measurement(asked, [])], bundle.model.mano.faces.numpy())

@@ -1,4 +1,4 @@
-"""The synthetic FreiHAND: official layout, labels that agree with each other and the pictures, repeatable bytes."""
+"""The synthetic FreiHAND: official layout, labels that agree with each other and the images, repeatable bytes."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_layout_is_freihands(root: Path) -> None:
         for field, shape in (("K", (3, 3)), ("mano", (1, 61)), ("scale", ()), ("verts", (778, 3)), ("xyz", (21, 3))):
             assert labels(root, split, field).shape == (count, *shape)
     assert not list(root.rglob("*.tmp")) and not (root / ".parts").exists()
-    picture = cv2.imread(str(root / "training/rgb/00000000.jpg"))
-    assert picture.shape == (224, 224, 3)
+    image = cv2.imread(str(root / "training/rgb/00000000.jpg"))
+    assert image.shape == (224, 224, 3)
 
 
 @pytest.mark.parametrize("split", ["training", "evaluation"])
@@ -107,24 +107,24 @@ def test_labels_land_on_the_mask(root: Path) -> None:
 
 
 def test_versions_show_the_same_hand_before_other_backgrounds(root: Path) -> None:
-    pictures = [cv2.imread(str(root / f"training/rgb/{1 + k * TRAIN:08d}.jpg")).astype(float) for k in range(4)]
+    images = [cv2.imread(str(root / f"training/rgb/{1 + k * TRAIN:08d}.jpg")).astype(float) for k in range(4)]
     mask = cv2.imread(str(root / "training/mask/00000001.jpg"), cv2.IMREAD_GRAYSCALE) > 127
     inside = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     outside = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
-    for other in pictures[1:]:
-        assert np.abs(pictures[0] - other)[outside].mean() > 15
-        hands = [p[inside].mean(1) for p in (pictures[0], other)]
+    for other in images[1:]:
+        assert np.abs(images[0] - other)[outside].mean() > 15
+        hands = [p[inside].mean(1) for p in (images[0], other)]
         assert np.corrcoef(hands)[0, 1] > 0.6
 
 
-def test_mocap_is_haMeRs_file_and_shares_no_pose_with_the_pictures(root: Path) -> None:
+def test_mocap_is_haMeRs_file_and_shares_no_pose_with_the_images(root: Path) -> None:
     mocap = np.load(root / "mocap.npz")
     assert mocap["hand_pose"].shape == (MOCAP, 48) and mocap["betas"].shape == (MOCAP, 10)
     fingers = Rotation.from_rotvec(mocap["hand_pose"][:, 3:].reshape(-1, 3)).magnitude()
     assert np.rad2deg(fingers).max() < 125
     assert len(np.unique(mocap["hand_pose"].round(5), axis=0)) == MOCAP
-    pictured = np.concatenate([labels(root, s, "mano")[:, 0, 48:58] for s in ("training", "evaluation")])
-    assert np.abs(pictured[:, None] - mocap["betas"]).max(-1).min() > 1e-3
+    shown = np.concatenate([labels(root, s, "mano")[:, 0, 48:58] for s in ("training", "evaluation")])
+    assert np.abs(shown[:, None] - mocap["betas"]).max(-1).min() > 1e-3
 
 
 def test_a_finished_set_is_left_alone_and_another_is_refused(root: Path) -> None:

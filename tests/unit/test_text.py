@@ -126,7 +126,7 @@ def test_the_byte_encoder_does_not_see_what_is_behind_the_end(longer: int) -> No
     assert (text.whole - encoder(caption("B hand")).whole).abs().max() > 1e-3
 
 
-def clip_file(prefix_of_pictures: str = "visual.proj") -> dict[str, Tensor]:
+def clip_file(prefix_of_images: str = "visual.proj") -> dict[str, Tensor]:
     """OpenAI's names and shapes, written out by hand, at width 16 and two layers."""
     generator = torch.Generator().manual_seed(1)
     shapes: dict[str, tuple[int, ...]] = {
@@ -135,7 +135,7 @@ def clip_file(prefix_of_pictures: str = "visual.proj") -> dict[str, Tensor]:
         "ln_final.weight": (16,),
         "ln_final.bias": (16,),
         "text_projection": (16, 16),
-        prefix_of_pictures: (3, 3),
+        prefix_of_images: (3, 3),
         "logit_scale": (),
     }
     for k in range(2):
@@ -287,12 +287,12 @@ def test_generated_files_and_the_bundle_they_come_from(tmp_path: Path) -> None:
         lambda: predict_hands(np.zeros((40, 40, 3), np.uint8), bundle, [(0, 0, 30, 30)], "right"),
         lambda: annotate_by_model(str(tmp_path / "set"), str(tmp_path / "model")),
     ):
-        with pytest.raises(BundleError, match=r"reads captions, not pictures; train one .* -r tiny`"):
+        with pytest.raises(BundleError, match=r"reads captions, not images; train one .* -r tiny`"):
             look()
-    pictures = small_recipe()
-    seeing = build_model(pictures, VQMano(pictures.tokenizer), ManoLayer.from_default())
-    ModelBundle.save(tmp_path / "seeing", seeing, pictures, {})
-    with pytest.raises(BundleError, match=r"reads pictures, not captions; train one .* -r tiny_text"):
+    images = small_recipe()
+    seeing = build_model(images, VQMano(images.tokenizer), ManoLayer.from_default())
+    ModelBundle.save(tmp_path / "seeing", seeing, images, {})
+    with pytest.raises(BundleError, match=r"reads images, not captions; train one .* -r tiny_text"):
         generate_files(ModelBundle.load(tmp_path / "seeing"), "the hand", tmp_path / "out", 3, seed=1)
 
 

@@ -87,13 +87,13 @@ def test_a_dead_tracker_costs_a_warning_not_the_training(capsys: pytest.CaptureF
     assert capsys.readouterr().err.count("curves are not tracked any more") == 1
 
 
-def test_curves_and_pictures_are_kept(tracker: Tracker, client: Any, tmp_path: Path) -> None:
+def test_curves_and_images_are_kept(tracker: Tracker, client: Any, tmp_path: Path) -> None:
     run_id = tracker.start_run("tokenizer", small_recipe(), {})
     rows = [{"step": step, "train/loss": 1 / step, "train/lr": 0.1} for step in (10, 20, 10, 20, 30)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tracker.log_history(run_id, tmp_path / "metrics.jsonl")
-    picture = np.zeros((8, 8, 3), np.uint8)
-    tracker.log_image(run_id, "sheets/sheet.png", cv2.imencode(".png", picture)[1].tobytes())
+    image = np.zeros((8, 8, 3), np.uint8)
+    tracker.log_image(run_id, "sheets/sheet.png", cv2.imencode(".png", image)[1].tobytes())
     names = {file.path for file in client.list_artifacts(run_id)} | {
         f.path for f in client.list_artifacts(run_id, "sheets")
     }

@@ -66,7 +66,7 @@ def test_the_loss_falls_and_all_metrics_are_reported(kind: str, tmp_path: Path) 
     first, last = curve[10], curve[60]
     if kind == "tokenizer":
         assert last["train/loss"] < 0.8 * first["train/loss"]
-    else:  # pictures of noise: the projected pose can be learnt, the untrained tokenizer's codes hardly
+    else:  # images of noise: the projected pose can be learned, the untrained tokenizer's codes hardly
         assert (
             last["train/loss"] < 0.95 * first["train/loss"] and last["train/joints_2d"] < 0.8 * first["train/joints_2d"]
         )

@@ -1,4 +1,4 @@
-"""VQ-MANO: shapes for every token count, the quantiser against closed forms, gradients, resets alike on all ranks."""
+"""VQ-MANO: shapes for every token count, the quantizer against closed forms, gradients, resets alike on all ranks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_commitment_pulls_towards_the_code_only() -> None:
     assert torch.allclose(z.grad, 2 * (z.detach() - codes) / z.numel())
 
 
-def test_first_batch_initialises_the_codebook_with_its_vectors() -> None:
+def test_first_batch_initializes_the_codebook_with_its_vectors() -> None:
     quantizer = Quantizer(8, 4, 1.0, 0, 1.0)  # decay 1 and no resets: nothing moves afterwards
     z = torch.randn(4, 4, 4)
     quantizer(z)
@@ -211,12 +211,12 @@ def test_losses_of_a_perfect_reconstruction_are_zero(rot_repr: str) -> None:
 def test_loss_unit_scales_vertices_and_joints_alone() -> None:
     mano, rotmats = ManoLayer.from_default(), poses(2)
     output = VQMano(SMALL)(rotmats)
-    metres, millimetres = (
+    meters, millimeters = (
         tokenizer_losses(output, rotmats, mano, TokenizerLossConfig(mano_loss_unit=unit)) for unit in ("m", "mm")
     )
-    assert torch.allclose(millimetres.vertices, 1000 * metres.vertices)
-    assert torch.allclose(millimetres.joints, 1000 * metres.joints)
-    assert torch.equal(millimetres.theta, metres.theta)
+    assert torch.allclose(millimeters.vertices, 1000 * meters.vertices)
+    assert torch.allclose(millimeters.joints, 1000 * meters.joints)
+    assert torch.equal(millimeters.theta, meters.theta)
 
 
 @pytest.mark.slow

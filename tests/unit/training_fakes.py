@@ -78,7 +78,7 @@ def poses(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int], Iter
 
 
 def batches(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int], Iterator[HandBatch]]:
-    """A `BatchStream` of hands whose pictures are noise and whose 2D pose is their projection."""
+    """A `BatchStream` of hands whose images are noise and whose 2D pose is their projection."""
     mano = ManoLayer.from_default()
 
     def stream(first_step: int) -> Iterator[HandBatch]:

@@ -1,7 +1,7 @@
 """What a keypoint detector saw of hands in images, as the fitter reads it: 2D keypoints and, if there is any, depth.
 
 A detector that sees in three dimensions says the hand twice over: keypoints with a depth in pixels, and world landmarks
-in metres. Both are joints up to a translation, seen along the ray to the hand; the keypoints place them.
+in meters. Both are joints up to a translation, seen along the ray to the hand; the keypoints place them.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def _relative(detections: Detections, keypoints_px: Array, signs: Array, K_px: A
         return np.zeros((len(detections), 0, NUM_JOINTS, 3))
     world = detections.world_m.astype(np.float64) * signs[:, None]
     relief = np.concatenate([keypoints_px, detections.z_px[..., None].astype(np.float64)], axis=2)
-    metres_per_px = np.sqrt(_spread(world[..., :2]) / np.maximum(_spread(keypoints_px), 1e-9))
-    both = np.stack([world, relief * metres_per_px[:, None, None]], axis=1)
+    meters_per_px = np.sqrt(_spread(world[..., :2]) / np.maximum(_spread(keypoints_px), 1e-9))
+    both = np.stack([world, relief * meters_per_px[:, None, None]], axis=1)
     # The detector looked along the ray to the hand; beside the optical axis that is not the camera's z.
     middle = np.concatenate([keypoints_px.mean(1), np.ones((len(world), 1))], axis=1)
     ray = (np.linalg.inv(K_px) @ middle[..., None])[..., 0]

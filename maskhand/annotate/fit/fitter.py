@@ -29,7 +29,7 @@ REFINEMENTS, STEPS = 3, 20
 
 @dataclass(frozen=True)
 class Attempt:
-    """Fits of hands in pictures from many viewing directions, of which the best is kept."""
+    """Fits of hands in images from many viewing directions, of which the best is kept."""
 
     starts: int
     """Viewing directions, the next likely ones after those of earlier attempts."""
@@ -39,7 +39,7 @@ class Attempt:
 
 
 ATTEMPTS_2D = (Attempt(16, 6, 0.0), Attempt(32, 6, 0.016), Attempt(48, 12, 0.018))
-"""Many short attempts find the hand in a picture more often than few long ones. Twice in a thousand the right direction
+"""Many short attempts find the hand in an image more often than few long ones. Twice in a thousand the right direction
 is so unlikely at first sight that only the last attempt comes to it."""
 
 

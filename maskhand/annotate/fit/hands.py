@@ -1,4 +1,4 @@
-"""Samples of a data set -> fitted MANO parameters in right-hand form, each with its residual and whether it is good."""
+"""Samples of a dataset -> fitted MANO parameters in right-hand form, each with its residual and whether it is good."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 MIN_OBSERVED = 8
 """Fewer joints than this say too little about a hand; it is not fitted."""
 FOREIGN_TIP_WEIGHT = 0.1
-"""Of tips that are no vertices of the model: they bend the last joint, but a few millimetres beside it."""
+"""Of tips that are no vertices of the model: they bend the last joint, but a few millimeters beside it."""
 MAX_RESIDUAL_OF_HAND = 0.05
 """A good 2D fit's mean distance, in sides of the keypoints' box (PCK's strictest threshold)."""
 MIN_HAND_PX = 24.0
@@ -40,7 +40,7 @@ class ManoTarget:
     residual_mm: float
     """Mean distance to the annotated 3D joints; NaN where there is none or keypoints were fitted."""
     residual_px: float
-    """Mean distance to the keypoints in the stored picture; NaN unless they were fitted."""
+    """Mean distance to the keypoints in the stored image; NaN unless they were fitted."""
     evidence: Evidence
     """What was fitted to."""
     fault: TargetFault
@@ -78,11 +78,11 @@ def target_of_fit(fits: Fits, k: int, evidence: Evidence, max_residual_mm: float
     """The k-th fit, with what is wrong with it."""
     mm, px, hand_px = float(fits.residual_mm[k]), float(fits.residual_px[k]), float(fits.hand_px[k])
     pose = HandPose(*(v[k].astype(np.float32) for v in (fits.pose_aa, fits.betas, fits.transl_cam_m)))
-    in_picture = not np.isnan(px)
+    in_image = not np.isnan(px)
     faults: dict[TargetFault, bool] = {
         "not_finite": not all(np.isfinite(v).all() for v in (pose.pose_aa, pose.betas, pose.transl_cam_m)),
         "few_fingers": evidence.fingers < MIN_FINGERS,
-        "too_small": in_picture and hand_px < MIN_HAND_PX,
+        "too_small": in_image and hand_px < MIN_HAND_PX,
         "far_off": px > MAX_RESIDUAL_OF_HAND * hand_px or mm > max_residual_mm,
         "strange_shape": bool(np.abs(pose.betas).max() > MAX_BETA),
     }

@@ -28,14 +28,14 @@ class Observed:
     keypoints_px: Array
     """(B, 21, 2)."""
     keypoint_weight: Array
-    """(B, 21) 0 to 1; 0 = not observed in the picture."""
+    """(B, 21) 0 to 1; 0 = not observed in the image."""
     K_px: Array
     """(B, 3, 3) intrinsics that `keypoints_px` were seen with."""
     relative_m: Array
     """(B, S, 21, 3) joints up to a translation, camera axes, as S sources have them: a detector's world landmarks, a
     network's hand. S may be 0."""
     relative_precision: Array
-    """(B, S, 21) per square metre: how much one coordinate of them is trusted; 0 = not given."""
+    """(B, S, 21) per square meter: how much one coordinate of them is trusted; 0 = not given."""
 
     def __len__(self) -> int:
         return len(self.joints_m)
@@ -104,12 +104,12 @@ def misfit(points_m: Array, seen: Observed, noise: Noise) -> Array:
         total = total + 0.5 * (seen.keypoint_weight * apart).sum(1) / noise.keypoint_px**2
     for source in range(seen.relative_m.shape[1]):
         precision = seen.relative_precision[:, source]
-        apart = ((_centred(points_m - seen.relative_m[:, source], precision)) ** 2).sum(2)
+        apart = ((_centerd(points_m - seen.relative_m[:, source], precision)) ** 2).sum(2)
         total = total + 0.5 * (precision * apart).sum(1)
     return np.asarray(total)
 
 
-def _centred(values: Array, weight: Array) -> Array:
+def _centerd(values: Array, weight: Array) -> Array:
     """(B, 21, ...) minus their weighted mean over the points; weight (B, 21)."""
     share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-9)
     share = share.reshape(*share.shape, *(1 for _ in values.shape[2:]))
@@ -137,6 +137,6 @@ def normal_equations(points_m: Array, jacobian: Array, seen: Observed, noise: No
     for source in range(seen.relative_m.shape[1]):
         precision = seen.relative_precision[:, source]
         if precision.any():  # what a common shift explains costs nothing
-            apart = _centred(points_m - seen.relative_m[:, source], precision)
-            add(_centred(jacobian, precision), apart, precision)
+            apart = _centerd(points_m - seen.relative_m[:, source], precision)
+            add(_centerd(jacobian, precision), apart, precision)
     return matrix, gradient

@@ -44,7 +44,7 @@ _MOVED_DOF, _MOVED_JOINT = np.nonzero(_CARRIES * (np.arange(NUM_MANO_JOINTS) > D
 
 @dataclass(frozen=True)
 class State:
-    """B hands. Right hands, metres, camera axes, radians."""
+    """B hands. Right hands, meters, camera axes, radians."""
 
     wrist_m: Array
     """(B, 3) the wrist joint."""
@@ -117,11 +117,11 @@ class Skeleton:
         self.axes = anatomical_axes()
 
     def rest_joints(self, betas: Array) -> Array:
-        """(B, 10) -> (B, 16, 3) joints of the shaped hand before posing, metres."""
+        """(B, 10) -> (B, 16, 3) joints of the shaped hand before posing, meters."""
         return np.asarray(self.joints_m + _times(self.joint_dirs, betas))
 
     def points(self, state: State) -> Array:
-        """(B, 21, 3) metres: MANO's joints, then the tips."""
+        """(B, 21, 3) meters: MANO's joints, then the tips."""
         return self._pose(state).points_m
 
     def points_and_jacobian(self, state: State) -> tuple[Array, Array]:

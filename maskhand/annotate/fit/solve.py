@@ -22,7 +22,7 @@ LESS, MORE = 0.2, 5.0
 SETTLED = 1e-5
 """A hand has settled when a step lowers its cost by less than this share of (1 + cost)."""
 MAX_ROTATION_STEP = 0.8
-"""Radians; linearised rotations mean little beyond."""
+"""Radians; linearized rotations mean little beyond."""
 LEAST_CURVATURE = 1e-12
 """Share of the largest curvature given to parameters that nothing observed depends on."""
 

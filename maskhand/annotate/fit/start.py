@@ -1,7 +1,7 @@
 """Where the solver starts: the named hand shapes, laid over what was observed.
 
 In 3D the palm gives the orientation in closed form, and every finger takes the named shape nearest to its joints. In a
-picture the same 21 points fit several hands, turned towards and away from the camera, so a bank of shapes seen from
+image the same 21 points fit several hands, turned towards and away from the camera, so a bank of shapes seen from
 all sides is compared with the keypoints (each turned, moved and scaled in the plane in closed form) and the best of
 several viewing directions are followed up.
 """
@@ -38,7 +38,7 @@ class Starts:
         self.shapes = prior.shapes
         self.points_m = skeleton.points(still)
         self.mean_m = self.points_m.mean(0)
-        # (V, 3, 3): a viewing direction each; the turn in the picture's plane is found in closed form
+        # (V, 3, 3): a viewing direction each; the turn in the image's plane is found in closed form
         self.views = _views(VIEWS)
         seen = np.einsum("vij,snj->vsni", self.views[:, :2], self.points_m)
         self.flat = (seen[..., 0] + 1j * seen[..., 1]).reshape(VIEWS * count, -1)
@@ -63,30 +63,30 @@ class Starts:
         precision = seen.relative_precision
         total = np.maximum(precision.sum(1), 1e-9)
         own_middle = (precision[..., None] * seen.relative_m).sum(2) / np.maximum(precision.sum(2), 1e-9)[..., None]
-        centred = seen.relative_m - own_middle[:, :, None]
-        joints, given = (precision[..., None] * centred).sum(1) / total[..., None], (precision > 0).any(1)
+        centerd = seen.relative_m - own_middle[:, :, None]
+        joints, given = (precision[..., None] * centerd).sum(1) / total[..., None], (precision > 0).any(1)
         share = given * seen.keypoint_weight
         share = share / np.maximum(share.sum(1, keepdims=True), 1e-9)
-        flat = _normalised(seen)
+        flat = _normalized(seen)
         middle, place = ((share[..., None] * points).sum(1) for points in (joints, flat))
         spread, seen_spread = (
-            (share * ((points[..., :2] - centre[:, None, :2]) ** 2).sum(2)).sum(1)
-            for points, centre in ((joints, middle), (flat, place))
+            (share * ((points[..., :2] - center[:, None, :2]) ** 2).sum(2)).sum(1)
+            for points, center in ((joints, middle), (flat, place))
         )
         depth = np.sqrt(spread / np.maximum(seen_spread, 1e-12))
-        centre = np.concatenate([place, np.ones((len(place), 1))], axis=1) * depth[:, None]
-        placed: Array = joints + (centre - middle)[:, None]
+        center = np.concatenate([place, np.ones((len(place), 1))], axis=1) * depth[:, None]
+        placed: Array = joints + (center - middle)[:, None]
         return self.from_joints(placed, np.where(given, 1.0, 0.0))
 
     def from_keypoints(self, seen: Observed, count: int) -> list[State]:
         """`count` starts per hand, best first, of different viewing directions; `seen` is in MANO's order."""
         weight = seen.keypoint_weight / np.maximum(seen.keypoint_weight.sum(1, keepdims=True), 1e-9)
-        pixels = _normalised(seen)
+        pixels = _normalized(seen)
         target = pixels[..., 0] + 1j * pixels[..., 1]
         middle = (weight * target).sum(1, keepdims=True)
         target = target - middle
         spread = weight @ (np.abs(self.flat) ** 2).T - np.abs(weight @ self.flat.T) ** 2
-        product = (weight * target) @ self.flat.conj().T  # centred already: the target's weighted mean is zero
+        product = (weight * target) @ self.flat.conj().T  # centerd already: the target's weighted mean is zero
         # min over complex a of sum w |target - a (flat - mean)|^2 is the target's spread minus this
         explained = np.abs(product) ** 2 / np.maximum(spread, 1e-12)
         explained = explained.reshape(len(pixels), VIEWS, -1)
@@ -97,14 +97,14 @@ class Starts:
         for view in views.T:
             entry = view * len(self.shapes) + shape[rows, view]
             factor = product[rows, entry] / np.maximum(spread[rows, entry], 1e-12)
-            centre = middle[:, 0] - factor * (weight * self.flat[entry]).sum(1)
-            starts.append(self._placed(seen, view, shape[rows, view], factor, centre))
+            center = middle[:, 0] - factor * (weight * self.flat[entry]).sum(1)
+            starts.append(self._placed(seen, view, shape[rows, view], factor, center))
         return starts
 
     def _placed(
         self, seen: Observed, view: NDArray[np.int64], shape: NDArray[np.int64], factor: Array, wrist: Array
     ) -> State:
-        """Depth from the scale, under weak perspective; `wrist` is where it appears, over the normalised plane."""
+        """Depth from the scale, under weak perspective; `wrist` is where it appears, over the normalized plane."""
         scale = np.maximum(np.abs(factor), 1e-9)
         roll = Rotation.from_rotvec(np.angle(factor)[:, None] * [0, 0, 1]).as_matrix()
         depth = 1 / scale
@@ -114,7 +114,7 @@ class Starts:
         return State(at, lean @ roll @ self.views[view], self.shapes[shape], np.zeros((len(at), NUM_BETAS)))
 
 
-def _normalised(seen: Observed) -> Array:
+def _normalized(seen: Observed) -> Array:
     """(B, 21, 2) keypoints on the plane at depth 1."""
     rays = np.concatenate([seen.keypoints_px, np.ones((*seen.keypoints_px.shape[:2], 1))], axis=2)
     on_plane = rays @ np.swapaxes(np.linalg.inv(seen.K_px), 1, 2)

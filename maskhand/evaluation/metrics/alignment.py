@@ -40,8 +40,8 @@ def procrustes_align(points: Array, target: Array, valid: Array | None = None, *
     if valid is not None:  # what is not annotated may hold anything, NaN included; it must not reach a sum
         target = np.where(valid[..., None], target, 0.0)
     total = np.maximum(weight.sum(1, keepdims=True), 1)
-    centre, target_centre = ((x * weight).sum(1, keepdims=True) / total for x in (points, target))
-    moved, fixed = points - centre, (target - target_centre) * weight
+    center, target_center = ((x * weight).sum(1, keepdims=True) / total for x in (points, target))
+    moved, fixed = points - center, (target - target_center) * weight
     target_size = _norm(fixed) + _TINY
     moved /= _norm(moved * weight) + _TINY
     u, singular, vt = np.linalg.svd(moved.transpose(0, 2, 1) @ (fixed / target_size))
@@ -50,7 +50,7 @@ def procrustes_align(points: Array, target: Array, valid: Array | None = None, *
         u[:, :, 2] *= sign[:, None]
         singular[:, 2] *= sign
     scale = singular.sum(-1)[:, None, None]
-    return np.asarray(scale * target_size * (moved @ (u @ vt)) + target_centre)
+    return np.asarray(scale * target_size * (moved @ (u @ vt)) + target_center)
 
 
 def scale_translation_align(points: Array, target: Array, root: int = 0, end: int = 4) -> Array:

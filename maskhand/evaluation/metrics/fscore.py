@@ -1,4 +1,4 @@
-"""F-scores of meshes: which share of points has a neighbour on the other mesh closer than a threshold, both ways.
+"""F-scores of meshes: which share of points has a neighbor on the other mesh closer than a threshold, both ways.
 
 FreiHAND's and HO-3D's `calculate_fscore`: strict `<`, harmonic mean of both shares, 0 where both are 0.
 
@@ -45,14 +45,14 @@ def counts_within(points: Array, target: Array, thresholds: tuple[float, ...]) -
     low, high = other.min(2) - reach, other.max(2) + reach
     meets = ((own.max(2) >= low) & (own.min(2) <= high)).all(-1).nonzero()[0]
     own, other, low, high = own[meets], other[meets], low[meets, :, None], high[meets, :, None]
-    centre = (low + high) / 2
-    left, right = np.clip(own, low, high) - centre, other - centre
+    center = (low + high) / 2
+    left, right = np.clip(own, low, high) - center, other - center
     norms = tuple(np.einsum("nip,nip->np", x, x) for x in (left, right))
     squared = _nearest_squared(left, right, *norms)
     for side, (a, b) in enumerate(((own, other), (other, own))):
         length = np.sqrt(norms[side])
         for t, limit in enumerate(thresholds):
-            # what is about as near as the limit is at most the limit further from the centre than the point itself
+            # what is about as near as the limit is at most the limit further from the center than the point itself
             error = _ROUNDING * (length + limit) ** 2
             unsure = np.abs(squared[side] - limit**2) <= error
             near[side, meets, t] = ((squared[side] < limit**2) & ~unsure).sum(1)

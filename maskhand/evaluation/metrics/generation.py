@@ -1,7 +1,7 @@
 """Metrics of generated hands: how different they are from each other, how plausible, how near to a given mesh.
 
 The paper names these metrics without defining them (Tables 6 and 11); they are defined here, in the units that fit the
-sizes of its numbers: metres for Hausdorff, square metres for Chamfer.
+sizes of its numbers: meters for Hausdorff, square meters for Chamfer.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ def _nearest(points: Array, target: Array) -> list[tuple[Array, Array]]:
 def self_intersection(vertices: Array, faces: Array) -> Array:
     """(N, V, 3) and (F, 3) -> (N,) share of faces that pass through another face of the same mesh, 0 to 1.
 
-    Faces that share a vertex are neighbours and never counted; faces that only touch do not count either.
+    Faces that share a vertex are neighbors and never counted; faces that only touch do not count either.
     """
     return np.array([_crossing_faces(mesh[faces], faces).mean() for mesh in vertices])
 
 
 def _crossing_faces(triangles: Array, faces: Array) -> Array:
     """(F, 3, 3) corners and (F, 3) vertex ids -> (F,) bool."""
-    centre = triangles.mean(1)
-    radius = np.sqrt(((triangles - centre[:, None]) ** 2).sum(-1)).max()
-    pairs = cKDTree(centre).query_pairs(2 * radius, output_type="ndarray")
+    center = triangles.mean(1)
+    radius = np.sqrt(((triangles - center[:, None]) ** 2).sum(-1)).max()
+    pairs = cKDTree(center).query_pairs(2 * radius, output_type="ndarray")
     low, high = triangles.min(1), triangles.max(1)
     a, b = pairs.T
     near = ((low[a] <= high[b]) & (low[b] <= high[a])).all(1)
-    neighbours = (faces[a][:, :, None] == faces[b][:, None, :]).any((1, 2))
-    a, b = pairs[near & ~neighbours].T
+    neighbors = (faces[a][:, :, None] == faces[b][:, None, :]).any((1, 2))
+    a, b = pairs[near & ~neighbors].T
     meet = np.zeros(len(a), bool)
     for first, second in ((triangles[a], triangles[b]), (triangles[b], triangles[a])):
         for k in range(3):

@@ -23,7 +23,7 @@ class SampleErrors:
     """Errors of N samples, float64; NaN where a point is not annotated or has nothing to be compared with."""
 
     joint_m: Array
-    """(N, 21) distance of each joint, metres; NaN throughout where the wrist alone is annotated."""
+    """(N, 21) distance of each joint, meters; NaN throughout where the wrist alone is annotated."""
     joint_pa_m: Array
     """(N, 21) the same after Procrustes alignment of the joints; NaN throughout below `MIN_ALIGNED` annotated ones."""
     vertex_m: Array
@@ -43,7 +43,7 @@ class SampleErrors:
         return len(self.joint_m)
 
     def per_sample(self) -> dict[str, Array]:
-        """One number per sample and metric, (N,): millimetres and F-scores."""
+        """One number per sample and metric, (N,): millimeters and F-scores."""
         return {
             "mpjpe_mm": 1e3 * row_means(self.joint_m),
             "pa_mpjpe_mm": 1e3 * row_means(self.joint_pa_m),
@@ -56,7 +56,7 @@ class SampleErrors:
         }
 
     def summary(self) -> dict[str, float]:
-        """The set's numbers: errors in millimetres, F-scores and areas in 0..1; NaN where nothing is annotated."""
+        """The set's numbers: errors in millimeters, F-scores and areas in 0..1; NaN where nothing is annotated."""
         raw, aligned = PointErrors.of(self.joint_m), PointErrors.of(self.joint_pa_m)
         mesh, mesh_aligned = PointErrors.of(self.vertex_m), PointErrors.of(self.vertex_pa_m)
         f5, f15 = row_means(self.f_scores.T)
@@ -79,7 +79,7 @@ class SampleErrors:
 
 
 def aligned_errors(joints_m: Array, true_joints_m: Array, seen: Array, *, reflection: bool = True) -> Array:
-    """(N, 21, 3) float64 twice and (N, 21) bool -> (N, 21) metres after Procrustes alignment of the joints; NaN where a
+    """(N, 21, 3) float64 twice and (N, 21) bool -> (N, 21) meters after Procrustes alignment of the joints; NaN where a
     joint is not annotated, and throughout below `MIN_ALIGNED` annotated ones."""
     aligned = procrustes_align(joints_m, true_joints_m, seen, reflection=reflection)
     fitted = seen & (seen.sum(1, keepdims=True) >= MIN_ALIGNED)
@@ -95,7 +95,7 @@ def sample_errors(
     vertices_valid: Any | None = None,
     reflection: bool = True,
 ) -> SampleErrors:
-    """Compare N predictions with the truth: joints (N, 21, 3), vertices (N, 778, 3), metres, in one frame.
+    """Compare N predictions with the truth: joints (N, 21, 3), vertices (N, 778, 3), meters, in one frame.
 
     Arrays or tensors of the CPU. joints_valid (N, 21) marks annotated joints, vertices_valid (N,) samples with an
     annotated mesh; None = all. Predictions must be finite. Wrists are expected together: a hand whose wrist alone is

@@ -1,4 +1,4 @@
-"""Put the page together: tables, charts, pictures and meshes of an evaluation in one HTML file."""
+"""Put the page together: tables, charts, images and meshes of an evaluation in one HTML file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Array = np.ndarray
 
 _JPEG_QUALITY = 85
 _MESH_UNIT_M = 1e-5
-"""Vertices are kept as whole hundredths of a millimetre."""
-_PICTURE_COLUMNS = {
+"""Vertices are kept as whole hundredths of a millimeter."""
+_IMAGE_COLUMNS = {
     "absolute_mpjpe_mm": "absolute MPJPE mm",
     "epe_px": "EPE px",
     "pck_005": "PCK@5",
@@ -44,7 +44,7 @@ class _Hand:
     error: str
     side: str
     confidence: str
-    pictures: list[tuple[str, str]]
+    images: list[tuple[str, str]]
     mesh: str
     truth: str
 
@@ -82,7 +82,7 @@ def _section(measured: Measurement) -> _Section:
     result = measured.result
     columns = dict(MAIN_COLUMNS) | {
         name: title
-        for name, title in _PICTURE_COLUMNS.items()
+        for name, title in _IMAGE_COLUMNS.items()
         if any(row.metrics.get(name, np.nan) == row.metrics.get(name, np.nan) for row in result.rows)
     }
     return _Section(
@@ -108,19 +108,19 @@ def _sentences(result: EvaluationResult) -> list[str]:
     )
     found += _camera_sentences(result)
     if without := result.facts.get("without_2d_pose"):
-        pictures = "one picture" if without == 1 else f"{without:,} pictures"
+        images = "one image" if without == 1 else f"{without:,} images"
         detected = result.facts.get("keypoints") == "detected"
         found.append(
-            f"In {pictures} the detector saw no hand; the model had the picture alone."
+            f"In {images} the detector saw no hand; the model had the image alone."
             if detected
-            else f"For {pictures} no 2D pose was given."
+            else f"For {images} no 2D pose was given."
         )
     return found
 
 
 def _camera_sentences(result: EvaluationResult) -> list[str]:
     """What the network's own camera reaches, beside the table, whose hands stand where their 2D keypoints say."""
-    own = {title: (name, result.best.metrics[f"model_camera_{name}"]) for name, title in _PICTURE_COLUMNS.items()}
+    own = {title: (name, result.best.metrics[f"model_camera_{name}"]) for name, title in _IMAGE_COLUMNS.items()}
     known = [f"{title} {_cell(name, value)}" for title, (name, value) in own.items() if value == value]
     if not known:
         return []
@@ -131,15 +131,15 @@ def _camera_sentences(result: EvaluationResult) -> list[str]:
 
 
 def _hand(hand: ShownHand) -> _Hand:
-    titles = ("picture", "given 2D pose", "prediction", "ground truth")
-    chosen = [(t, p) for t, p in zip(titles, hand.pictures, strict=True) if t != "ground truth" or hand.has_truth]
+    titles = ("image", "given 2D pose", "prediction", "ground truth")
+    chosen = [(t, p) for t, p in zip(titles, hand.images, strict=True) if t != "ground truth" or hand.has_truth]
     return _Hand(
         group=hand.group,
         key=hand.key,
         error=", ".join(error_lines(hand.errors)),
         side=str(hand.errors["side"]),
         confidence=confidence_line(hand),
-        pictures=[(title, _jpeg(picture)) for title, picture in chosen],
+        images=[(title, _jpeg(image)) for title, image in chosen],
         mesh=_vertices(hand.vertices_m),
         truth="" if hand.truth_m is None else _vertices(hand.truth_m),
     )
@@ -151,8 +151,8 @@ def _vertices(vertices_m: Array) -> str:
     return _base64(np.clip(np.round(vertices_m / _MESH_UNIT_M), -32767, 32767).astype("<i2"))
 
 
-def _jpeg(picture_rgb: Array) -> str:
-    data = cv2.imencode(".jpg", picture_rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
+def _jpeg(image_rgb: Array) -> str:
+    data = cv2.imencode(".jpg", image_rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
     return "data:image/jpeg;base64," + _base64(data)
 
 

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines, bars and histograms, coloured by the page's style sheet so that dark and light fit."""
+"""Charts as inline SVG: lines, bars and histograms, colored by the page's style sheet so that dark and light fit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Series:
     y: Array
     """NaN leaves a gap."""
     style: int
-    """Which of the page's colours, from 0."""
+    """Which of the page's colors, from 0."""
     dashed: bool = False
 
 

@@ -49,11 +49,11 @@ def figures(result: EvaluationResult) -> list[Figure]:
 
 
 def groups(result: EvaluationResult) -> list[Group]:
-    """Errors by side, size in the picture, occlusion and confidence, as far as these are known and differ."""
+    """Errors by side, size in the image, occlusion and confidence, as far as these are known and differ."""
     table = _of(result, result.best.name)
     kinds: dict[str, pd.Series] = {
         "side": table.side,
-        "size in the picture": thirds(table.box_px, "{:.0f} to {:.0f} px"),
+        "size in the image": thirds(table.box_px, "{:.0f} to {:.0f} px"),
         "expected error": thirds(table.mean_joint_error_mm, "{:.1f} to {:.1f} mm"),
         "hidden joints": pd.cut(
             table.occluded_share, [-0.01, 0.0, 0.25, 0.5, 1.0], labels=["none", "up to 25 %", "25 to 50 %", "over 50 %"]
@@ -72,7 +72,7 @@ def _of(result: EvaluationResult, name: str) -> pd.DataFrame:
 
 
 def _predictors(result: EvaluationResult) -> Mapping[str, int]:
-    """Name -> colour: the model's own estimator, and the mean pose."""
+    """Name -> color: the model's own estimator, and the mean pose."""
     return {result.best.name: 0} | ({MEAN_POSE: 1} if result.baseline else {})
 
 
@@ -96,7 +96,7 @@ def _errors(result: EvaluationResult) -> Figure:
 
 def _pixels(table: pd.DataFrame) -> Figure:
     values = [("model", 100 * (table.epe_px / table.box_px).to_numpy(), 0)]
-    return Figure("Errors in the picture", charts.histogram(values, "mean joint error, % of the box"), "")
+    return Figure("Errors in the image", charts.histogram(values, "mean joint error, % of the box"), "")
 
 
 def _joints(result: EvaluationResult) -> Figure:

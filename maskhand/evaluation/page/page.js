@@ -12,7 +12,7 @@ function vertices(text) {
   return v.map((x, i) => x - (low[i % 3] + high[i % 3]) / 2);
 }
 
-function draw(context, points, colour, centre, scale, yaw, pitch) {
+function draw(context, points, color, center, scale, yaw, pitch) {
   const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
   const turned = new Float32Array(points.length);
   for (let i = 0; i < points.length; i += 3) {
@@ -28,9 +28,9 @@ function draw(context, points, colour, centre, scale, yaw, pitch) {
     const n = [u[1] * w[2] - u[2] * w[1], u[2] * w[0] - u[0] * w[2], u[0] * w[1] - u[1] * w[0]];
     const length = Math.hypot(...n) || 1, facing = Math.abs(n[2]) / length;
     const light = 0.35 + 0.5 * facing + 0.15 * Math.max(0, -n[1] * Math.sign(-n[2]) / length);
-    context.fillStyle = context.strokeStyle = `rgb(${colour.map((v) => Math.round(v * light)).join(",")})`;
+    context.fillStyle = context.strokeStyle = `rgb(${color.map((v) => Math.round(v * light)).join(",")})`;
     context.beginPath();
-    for (const p of [a, b, c]) context.lineTo(centre[0] + scale * turned[p], centre[1] + scale * turned[p + 1]);
+    for (const p of [a, b, c]) context.lineTo(center[0] + scale * turned[p], center[1] + scale * turned[p + 1]);
     context.closePath(); context.fill(); context.stroke();
   }
 }
@@ -44,7 +44,7 @@ for (const canvas of document.querySelectorAll("canvas")) {
     canvas.width = width; canvas.height = height;
     const context = canvas.getContext("2d"), share = width / meshes.length;
     context.lineWidth = 0.6 * ratio;
-    meshes.forEach(([v, colour], k) => draw(context, v, colour, [share * (k + 0.5), height / 2], 0.46 * Math.min(share, height) / reach, yaw, pitch));
+    meshes.forEach(([v, color], k) => draw(context, v, color, [share * (k + 0.5), height / 2], 0.46 * Math.min(share, height) / reach, yaw, pitch));
   };
   canvas.addEventListener("pointerdown", (e) => { from = [e.clientX, e.clientY, yaw, pitch]; canvas.setPointerCapture(e.pointerId); });
   canvas.addEventListener("pointermove", (e) => {

@@ -23,7 +23,7 @@ from maskhand.evaluation.scoring.stream import total
 
 Array = np.ndarray
 
-WRITTEN = Written("millimetres", "openpose21")
+WRITTEN = Written("millimeters", "openpose21")
 AUC_LIMIT_MM = 50.0
 NO_HAND = -1.0
 AT_ONCE = 1024
@@ -32,7 +32,7 @@ _LINES = 4096
 
 @dataclass(frozen=True)
 class Totals(Addable):
-    """Distances of joints in millimetres."""
+    """Distances of joints in millimeters."""
 
     absolute: PointErrors
     root_relative: PointErrors
@@ -43,7 +43,7 @@ def score(gt: Path | Iterable[tuple[Array, Array]], pred: Path, official: Mappin
     """gt: .npz with image_id (N,) and joint_3d_m (N, 21, 3), or pieces of them; pred: a line `id,63 numbers in mm` per
     frame.
 
-    Joints are metres as published, all -1 where there is no hand; official: split -> number of its frames, with or
+    Joints are meters as published, all -1 where there is no hand; official: split -> number of its frames, with or
     without one. Raises ScoreError for files that cannot be scored, such as a prediction without one of the frames.
     """
     truth = read_truth(gt) if isinstance(gt, Path) else gt
@@ -126,7 +126,7 @@ def measure(joints_mm: Array, truth_mm: Array) -> Totals:
 
 
 def read_predictions(path: Path) -> tuple[Array, Array]:
-    """(N,) ids in ascending order and (N, 21, 3) millimetres; of lines with the same id the last one counts."""
+    """(N,) ids in ascending order and (N, 21, 3) millimeters; of lines with the same id the last one counts."""
     blocks = []
     try:
         with open(path, encoding="utf-8") as file:

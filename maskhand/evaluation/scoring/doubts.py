@@ -24,11 +24,11 @@ BETTER = 0.5
 _FAR = 2.0
 """A wrist this many hand sizes from the camera is not a hand at the camera."""
 
-_METRES: Mapping[str, float] = {"metres": 1.0, "centimetres": 0.01, "millimetres": 0.001}
+_METERS: Mapping[str, float] = {"meters": 1.0, "centimeters": 0.01, "millimeters": 0.001}
 _FLIPS: Mapping[tuple[int, int, int], str] = {
     (1, -1, -1): "y and z point the other way: did you mix up OpenCV's axes (y down, z forward) and OpenGL's?",
     (-1, 1, 1): "x points the other way: were left hands, or all, mirrored for the network and not mirrored back?",
-    (-1, -1, 1): "x and y point the other way: is the picture turned by 180 degrees?",
+    (-1, -1, 1): "x and y point the other way: is the image turned by 180 degrees?",
 }
 
 
@@ -36,7 +36,7 @@ _FLIPS: Mapping[tuple[int, int, int], str] = {
 class Written:
     """How a benchmark writes its hands."""
 
-    unit: Literal["metres", "millimetres"]
+    unit: Literal["meters", "millimeters"]
     order: str
     """A key of JOINT_ORDERS."""
 
@@ -66,8 +66,8 @@ def doubts(points: Array, truth: Array, written: Written) -> list[str]:
 
 
 def _unit(ratio: float, written: Written) -> list[str]:
-    for unit, metres in _METRES.items():
-        expected = _METRES[written.unit] / metres
+    for unit, meters in _METERS.items():
+        expected = _METERS[written.unit] / meters
         if unit != written.unit and 0.5 < ratio / expected < 2:
             return [
                 f"the predicted hands are {ratio:.3g} times as large as the true ones: did you write {unit}? "
@@ -144,4 +144,4 @@ def _change(before: float, after: float, written: Written) -> str:
 
 
 def _mm(length: float, written: Written) -> float:
-    return 1e3 * length * _METRES[written.unit]
+    return 1e3 * length * _METERS[written.unit]

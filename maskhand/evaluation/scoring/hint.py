@@ -1,7 +1,7 @@
-"""HInt: 2D keypoints of wild pictures, scored as HaMeR's evaluation does: PCK of all, visible and occluded joints.
+"""HInt: 2D keypoints of wild images, scored as HaMeR's evaluation does: PCK of all, visible and occluded joints.
 
 The size that thresholds are a fraction of is the longer side of the annotation's box in pixels (`scale` of HaMeR's
-files), whatever crop a method used. Every keypoint stays in the original picture; left hands are not mirrored.
+files), whatever crop a method used. Every keypoint stays in the original image; left hands are not mirrored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STATES = {"all": "all", "vis": "visible", "occ": "occluded"}
 """Ending of the file -> ending of the key."""
 _SCALE_UNIT_PX = 200.0
 _NORMALISED = 2.0
-"""Coordinates of a normalised picture or crop stay below it."""
+"""Coordinates of a normalized image or crop stay below it."""
 
 
 def score(gt: Path, pred: Path, official: Mapping[str, int]) -> Scores:
@@ -84,8 +84,8 @@ def _without_annotation(found: CorrectKeypoints, state: str) -> list[str]:
 def _unit_warning(points_px: Array, size_px: Array) -> list[str]:
     known = np.abs(points_px[np.isfinite(points_px)])
     if len(known) and np.quantile(known, 0.99) <= _NORMALISED < np.median(size_px):
-        return ["the predictions lie between -2 and 2: did you write shares of the picture or of a crop? Pixels of the "
-                "original picture are expected"]  # fmt: skip
+        return ["the predictions lie between -2 and 2: did you write shares of the image or of a crop? Pixels of the "
+                "original image are expected"]  # fmt: skip
     return []
 
 

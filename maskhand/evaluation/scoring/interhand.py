@@ -36,7 +36,7 @@ JOINTS = tuple(
         "wrist",
     )
 )
-WRITTEN = Written("millimetres", "interhand21")
+WRITTEN = Written("millimeters", "interhand21")
 AT_ONCE = 2048
 
 

@@ -39,11 +39,11 @@ class MeshBenchmark:
     """Joints whose distance sets the scale of the scale-translation alignment; None: there is none."""
 
 
-FREIHAND = MeshBenchmark("freihand", OPENPOSE_21, Written("metres", "openpose21"), None)
+FREIHAND = MeshBenchmark("freihand", OPENPOSE_21, Written("meters", "openpose21"), None)
 HO3D = MeshBenchmark(
     "ho3d",
     (*MANO_16, *(f"{finger}_tip" for finger in FINGERS)),
-    Written("metres", "mano16_tips"),
+    Written("meters", "mano16_tips"),
     (0, 4),
 )
 

@@ -48,7 +48,7 @@ def _bend_feature(axes: Array) -> Array:
 
 
 def _fold_field(vertices_m: Array, edges: NDArray[np.int64], weights: Array, bones: Skeleton, joint: int) -> Array:
-    """(V, 3) displacement, metres, in the rest pose at 1 - cos(flexion) = 1, for one joint."""
+    """(V, 3) displacement, meters, in the rest pose at 1 - cos(flexion) = 1, for one joint."""
     twist, flexion, abduction = bones.axes[joint]
     offset = vertices_m - bones.joints_m[joint]
     moving = _moved_share(weights, joint)

@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 # A little squared edge length keeps flat regions evenly meshed, so that the palm bends as well as it stands.
 LENGTH_PENALTY = 1e-4
-# A collapse may not turn a neighbouring triangle by more than this (cosine), nor make a sliver (shape in 0..1).
+# A collapse may not turn a neighboring triangle by more than this (cosine), nor make a sliver (shape in 0..1).
 MIN_NORMAL_COSINE = 0.3
 MIN_SHAPE = 0.15
 
@@ -34,7 +34,7 @@ def decimate(
     stamp = np.zeros(alive, dtype=np.int64)
 
     def push(v: int) -> None:
-        for u in sorted(mesh.neighbours(v)):
+        for u in sorted(mesh.neighbors(v)):
             for gone, stay in ((u, v), (v, u)):
                 if gone not in locked:
                     heapq.heappush(heap, (mesh.cost(gone, stay), gone, stay, int(stamp[gone]), int(stamp[stay])))
@@ -50,7 +50,7 @@ def decimate(
         touched = mesh.collapse(gone, stay)
         stamp[gone] = -1
         alive -= 1
-        # a changed neighbourhood may allow what was refused before, so its edges are queued anew
+        # a changed neighborhood may allow what was refused before, so its edges are queued anew
         for v in touched:
             stamp[v] += 1
         for v in sorted(touched):
@@ -84,7 +84,7 @@ class _Mesh:
         a, b, c = self.points[list(corners)]
         return np.cross(b - a, c - a)
 
-    def neighbours(self, v: int) -> set[int]:
+    def neighbors(self, v: int) -> set[int]:
         return {u for f in self.around[v] for u in self.faces[f]} - {v}
 
     def cost(self, gone: int, stay: int) -> float:
@@ -99,7 +99,7 @@ class _Mesh:
             return False  # the opening would shrink
         shared = self.around[gone] & self.around[stay]
         opposite = {u for f in shared for u in self.faces[f]} - {gone, stay}
-        if not shared or (self.neighbours(gone) & self.neighbours(stay)) != opposite:
+        if not shared or (self.neighbors(gone) & self.neighbors(stay)) != opposite:
             return False
         for f in self.around[gone] - shared:
             old = self.faces[f]
@@ -116,7 +116,7 @@ class _Mesh:
         return True
 
     def collapse(self, gone: int, stay: int) -> set[int]:
-        """Move `gone` onto `stay`; returns the vertices whose neighbourhood changed."""
+        """Move `gone` onto `stay`; returns the vertices whose neighborhood changed."""
         for f in sorted(self.around[gone]):
             old = self.faces[f]
             if stay in old:
@@ -129,7 +129,7 @@ class _Mesh:
                 self.around[stay].add(f)
         self.around[gone] = set()
         self.quadric[stay] += self.quadric[gone]
-        return self.neighbours(stay) | {stay}
+        return self.neighbors(stay) | {stay}
 
     def compact(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         faces = np.array([self.faces[f] for f in sorted(self.faces)], dtype=np.int64)

@@ -14,8 +14,8 @@ from maskhand.conventions import MANO_16_PARENTS, MIRROR_AXIS_ANGLE, MIRROR_POIN
 
 Array = NDArray[np.float64]
 
-# Vertex ids that tools hard-code for MANO. First the tip itself (smplx), then ids other data sets use for the same
-# tip (FreiHAND 555/672, HO-3D 333/444, manopth 745/317/445/556/673): they get neighbours of the tip.
+# Vertex ids that tools hard-code for MANO. First the tip itself (smplx), then ids other datasets use for the same
+# tip (FreiHAND 555/672, HO-3D 333/444, manopth 745/317/445/556/673): they get neighbors of the tip.
 TIP_IDS = {
     "index": (320, 317, 333),
     "middle": (443, 444, 445),
@@ -29,7 +29,7 @@ RIM_IDS = (92, 38, 122, 118, 117, 119, 120, 108, 79, 78, 121, 214, 215, 279, 239
 
 @dataclass(frozen=True)
 class OpenHand:
-    """Everything a MANO file holds, for one side; metres and radians, rest frame of that side."""
+    """Everything a MANO file holds, for one side; meters and radians, rest frame of that side."""
 
     vertices_m: Array  # (778, 3) flat pose
     faces: NDArray[np.int64]  # (1538, 3)
@@ -59,7 +59,7 @@ def mirrored(hand: OpenHand) -> OpenHand:
 
 
 def mano_vertex_order(tips: dict[str, list[int]], rim: list[int], count: int) -> NDArray[np.int64]:
-    """order[new id] = old id, with tips (tip first, then neighbours) and rim at MANO's ids, the rest ascending."""
+    """order[new id] = old id, with tips (tip first, then neighbors) and rim at MANO's ids, the rest ascending."""
     order = np.full(count, -1, dtype=np.int64)
     for finger, ids in TIP_IDS.items():
         order[list(ids)] = tips[finger][: len(ids)]

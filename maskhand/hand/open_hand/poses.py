@@ -60,8 +60,8 @@ def pose_basis(axes: Array) -> tuple[Array, Array, Array]:
             finger, segment = divmod(joint - 1, 3)
             closure = np.clip(common + 0.12 * free[0, finger % 3] * (-1) ** finger, -0.15, 1.0)
             kind = "thumb" if finger == 4 and segment == 0 else "base" if segment == 0 else "hinge"
-            centre = (1.0 - closure) * np.array(RELAXED[joint]) + closure * np.array(FIST[joint])
-            values = centre + free[joint] * FREE_STD_DEG[kind]
+            center = (1.0 - closure) * np.array(RELAXED[joint]) + closure * np.array(FIST[joint])
+            values = center + free[joint] * FREE_STD_DEG[kind]
             angles[joint] = (float(values[0]), float(values[1]), float(values[2]))
         poses[n] = axis_angles(angles, axes).ravel()
     # the stored mean is the relaxed hand, so that a zero pose with flat_hand_mean=False is one

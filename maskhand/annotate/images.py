@@ -1,4 +1,4 @@
-"""The decoded picture of a sample, as annotators see it."""
+"""The decoded image of a sample, as annotators see it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from maskhand.sample import HandSample, SampleError
 def decode_rgb(sample: HandSample) -> np.ndarray:
     """(H, W, 3) uint8 RGB in stored orientation, the one that annotations refer to.
 
-    Raises SampleError (`bad_image`) when the picture cannot be decoded.
+    Raises SampleError (`bad_image`) when the image cannot be decoded.
     """
     image = cv2.imdecode(np.frombuffer(sample.image, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:

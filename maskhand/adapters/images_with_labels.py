@@ -1,4 +1,4 @@
-"""The shape of a published layout whose splits are folders with a picture and a small JSON file per hand."""
+"""The shape of a published layout whose splits are folders with an image and a small JSON file per hand."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import ClassVar
 
 from maskhand import storage
 from maskhand.adapters.base import Item, RawDataError, RawPlan, combined_digest
-from maskhand.adapters.keypoints_2d import key_of, label_files_digest, names_with_labels, pictures_digest
+from maskhand.adapters.keypoints_2d import images_digest, key_of, label_files_digest, names_with_labels
 from maskhand.catalog import DatasetSpec
 
 
-class PicturesWithLabels:
+class ImagesWithLabels:
     """`<split>/NAME.jpg` beside `NAME.json`, perhaps below a folder that the archive makes.
 
-    An item's annotation holds the hand's `name` and the URI of its `label` file. The makers publish pairs, so a picture
+    An item's annotation holds the hand's `name` and the URI of its `label` file. The makers publish pairs, so an image
     or a label that is alone is planned, too, and rejected when it is read.
     """
 
@@ -44,5 +44,5 @@ class PicturesWithLabels:
             uri = storage.join(folder, name)
             return Item(keys[position], f"{uri}.jpg", {"name": name, "label": f"{uri}.json"}, {"name": name})
 
-        digest = combined_digest(self.revision, label_files_digest(folder, labels), pictures_digest(folder, names))
+        digest = combined_digest(self.revision, label_files_digest(folder, labels), images_digest(folder, names))
         return RawPlan(keys, item, digest, listed=len(labels))
