@@ -18,11 +18,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskhand.conventions import AXES_TO_OPENCV, FINGERTIP_VERTICES, JOINT_ORDERS, Side
+from maskhand.errors import MaskhandError
 
 _OWN = Path(__file__).resolve().parent.parent / "datasets"
 
 
-class CatalogError(ValueError):
+class CatalogError(MaskhandError, ValueError):
     """A card that is missing or cannot be used; the message names the file, the key and what to do."""
 
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from maskhand.errors import MaskhandError
 from maskhand.workspace import Workspace
 from pipelines.runtime import HOST, PORT, settings
 
@@ -28,7 +29,7 @@ START_S = 90.0
 STOP_S = 30.0
 
 
-class ServerError(RuntimeError):
+class ServerError(MaskhandError, RuntimeError):
     """The Prefect server or worker did not do what was asked; the message says what to do."""
 
 

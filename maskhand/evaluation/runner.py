@@ -16,6 +16,7 @@ import pandas as pd
 
 from maskhand.config import Recipe, SamplerConfig
 from maskhand.conventions import Side
+from maskhand.errors import MaskhandError
 from maskhand.evaluation.compare import Table
 from maskhand.evaluation.mean_pose import MeanPose
 from maskhand.evaluation.pieces import Job, Measured, measure, measure_with
@@ -32,7 +33,7 @@ from maskhand.shards.manifest import read_manifest
 MODEL_TIPS: Mapping[Side, str | None] = {"right": None, "left": None}
 
 
-class EvaluationError(RuntimeError):
+class EvaluationError(MaskhandError, RuntimeError):
     """An evaluation that did not see every sample exactly once, or has no ground truth to compare with."""
 
 

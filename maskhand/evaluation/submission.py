@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS
+from maskhand.errors import MaskhandError
 from maskhand.evaluation.predictions import Predictions
 
 Array = np.ndarray
 
 
-class SubmissionError(ValueError):
+class SubmissionError(MaskhandError, ValueError):
     """Predictions that cannot be put into the official order; the message says what their shards lack."""
 
 

@@ -27,6 +27,7 @@ import torch
 from pydantic import ValidationError
 
 from maskhand.config import ConfigError, Recipe, SamplerConfig
+from maskhand.errors import MaskhandError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.build import model_of_weights
@@ -41,7 +42,7 @@ _SMALLEST = {"image": "tiny", "text": "tiny_text"}
 """`model.condition` -> what is looked at, and the smallest recipe of it."""
 
 
-class BundleError(ValueError):
+class BundleError(MaskhandError, ValueError):
     """A folder that is not a usable model; the message names the file and what to do."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from maskhand import storage
+from maskhand.errors import MaskhandError
 
 FORMAT_VERSION = 1
 """Raise it when the content of shards changes, so that they are built anew."""
@@ -27,7 +28,7 @@ predictions: no keypoint of the hand was found."""
 MANIFEST = "manifest.json"
 
 
-class ShardError(ValueError):
+class ShardError(MaskhandError, ValueError):
     """A shard set that is missing, incomplete, altered or made from something else; the message says what to do."""
 
 

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from maskhand.config import Recipe
+from maskhand.errors import MaskhandError
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.masked import Masking, masked_set
 
@@ -23,7 +24,7 @@ Joints = Literal["all", "vis", "occ"]
 Measure = Literal["hands", "pck", "tokenizer", "seconds", "generation", "pca", "text", "hypotheses"]
 
 
-class TableError(ValueError):
+class TableError(MaskhandError, ValueError):
     """A table or row that does not exist."""
 
 

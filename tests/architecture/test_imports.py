@@ -32,6 +32,7 @@ MAY_USE = {
     "conventions": (),
     "sample": ("conventions",),
     "progress": (),
+    "errors": (),
     "batch": ("conventions",),
     "config": (),
     "recipe_files": ("config",),
@@ -106,7 +107,7 @@ MAY_USE = {
     "serving": ("device", "predict", "models", "batch", "conventions", "hand", "annotate", "assets"),
     "cluster": ("training", "annotate", "shards", "config", "storage"),
 }
-"""Room of maskhand -> rooms it may use besides itself and `progress`, which is a callback's type."""
+"""Room of maskhand -> rooms it may use besides itself, `errors` and `progress`, which is a callback's type."""
 
 NUMPY_ONLY = ("maskhand/sample.py", "maskhand/conventions.py")
 NO_TORCH = ("maskhand/adapters/", "maskhand/shards/", "maskhand/catalog.py", "maskhand/storage.py", "maskhand/steps/")
@@ -146,7 +147,7 @@ def arrow_errors(path: Path) -> list[str]:
     room = place.removeprefix("maskhand/").split("/")[0].removesuffix(".py")
     if room == "__init__" or room in TOP:
         return []
-    allowed = (room, "progress", *MAY_USE[room])
+    allowed = (room, "progress", "errors", *MAY_USE[room])
     errors = []
     for line, name in _imports(path):
         first, _, inner = name.partition(".")

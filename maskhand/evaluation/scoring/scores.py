@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from maskhand.errors import MaskhandError
 
-class ScoreError(ValueError):
+
+class ScoreError(MaskhandError, ValueError):
     """A ground truth or prediction file that cannot be scored; the message names the file, the field and the remedy."""
 
 
