@@ -23,10 +23,10 @@ from maskhand.placement import place_hands
 from maskhand.sample import HandPose, SampleError
 from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.shards.manifest import Manifest
-from maskhand.shards.mano_entry import mano_entry
 from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.sidecar_records import ManoTarget
 
 VERSION = "3"
 BATCH = 32
@@ -38,7 +38,7 @@ class PredictedPoses:
 
     model_folder: str
 
-    def __call__(self, samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleError]:
+    def __call__(self, samples: list[ShardSample]) -> list[ManoTarget | SampleError]:
         bundle = exported_model(self.model_folder)
         return [
             entry
@@ -75,7 +75,7 @@ def annotate_by_model(
     )
 
 
-def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[dict[str, np.ndarray] | SampleError]:
+def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[ManoTarget | SampleError]:
     shown = eval_rows(bundle.recipe, rows, keypoints="detected")
     batch = shown.hands
     device = next(bundle.model.parameters()).device
@@ -92,10 +92,10 @@ def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[dict[str,
     ]
 
 
-def _entry(hands: HandPrediction, transl: np.ndarray, k: int, seen: bool, mirrored: bool) -> dict[str, np.ndarray]:
+def _entry(hands: HandPrediction, transl: np.ndarray, k: int, seen: bool, mirrored: bool) -> ManoTarget:
     pose = HandPose(
         matrix_to_axis_angle(hands.rotmats[k].double()).float().numpy(),
         hands.betas[k].numpy().astype(np.float32),
         transl[k].astype(np.float32),
     )
-    return mano_entry(pose, "predicted", mirrored=mirrored, fault="" if seen else "not_seen")
+    return ManoTarget(pose, "predicted", mirrored=mirrored, fault="" if seen else "not_seen")

@@ -29,7 +29,6 @@ from maskhand.render import (
     draw_keypoints,
     overlay_mesh,
 )
-from maskhand.shards.layout import MANO
 from maskhand.shards.reader import ShardSample, ShardSet
 
 Array = np.ndarray
@@ -233,7 +232,7 @@ class _View:
 
     def truth(self, mano: ManoLayer, hands: HandBatch, k: int) -> Array | None:
         """The annotated mesh seen by the annotated camera; None without one."""
-        sample, target = self.row.sample, annotated_target(self.row.sidecars.get(MANO))
+        sample, target = self.row.sample, annotated_target(self.row.mano_target())
         if sample.camera is None:
             return None
         if sample.vertices_cam_m is not None:
@@ -241,7 +240,7 @@ class _View:
         elif target is not None:
             device = mano.weights.device
             mesh = mano(hands.rotmats[k : k + 1].to(device), hands.betas[k : k + 1].to(device))
-            vertices = (mesh.vertices_m[0].cpu().numpy() + target["transl_cam_m"]) * self.mirror
+            vertices = (mesh.vertices_m[0].cpu().numpy() + target.pose.transl_cam_m) * self.mirror
         else:
             return None
         return self.mesh(vertices, sample.camera.K_px, mano, GROUND_TRUTH_RGB)

@@ -24,7 +24,7 @@ from maskhand.loading.labels import good_target
 from maskhand.loading.loader import eval_range
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import predict
-from maskhand.shards.layout import MANO
+from maskhand.sample import HandPose
 from maskhand.shards.reader import ShardSet
 from maskhand.text import caption_of
 
@@ -60,17 +60,17 @@ def generated_by_caption(
     total = len(ShardSet.open(set_uri))
     for rows in eval_range(recipe, set_uri, 0, total, recipe.evaluate.batch):
         captions = [caption_of(recipe.data.caption, r.sample.origin, r.sample.key) for r in rows.samples]
-        wanted: list[tuple[int, dict[str, Array]]] = []
+        wanted: list[tuple[int, HandPose]] = []
         for k, (caption, row) in enumerate(zip(captions, rows.samples, strict=True)):
-            target = good_target(row.sidecars.get(MANO))
+            target = good_target(row.mano_target())
             pairs = found.setdefault(caption, [])
             if target is not None and len(pairs) + sum(captions[other] == caption for other, _ in wanted) < PER_CAPTION:
-                wanted.append((k, dict(target)))
+                wanted.append((k, target.pose))
         if not wanted:
             continue
         pose, betas = (
-            torch.from_numpy(np.stack([target[name] for _, target in wanted])).to(device)
-            for name in ("pose_aa", "betas")
+            torch.from_numpy(np.stack(values)).to(device)
+            for values in zip(*((target.pose_aa, target.betas) for _, target in wanted), strict=True)
         )
         truth = model.mano(axis_angle_to_matrix(pose), betas).vertices_m.cpu().double().numpy()
         hands = rows.hands[torch.tensor([k for k, _ in wanted])].to(device)
