@@ -34,8 +34,11 @@ class ServerError(MaskhandError, RuntimeError):
 
 
 def environment(workspace: Workspace, api_url: str | None = None) -> dict[str, str]:
-    """The variables of a Prefect process: ours, what the user has set, and the server at `api_url` (None: its own)."""
-    variables = {**settings(workspace), **os.environ}
+    """The variables of a Prefect process: ours, what the user has set, and the server at `api_url` (None: its own).
+
+    Its runs, where nobody names a workspace, are in this one.
+    """
+    variables = {**settings(workspace), **os.environ, "MASKHAND_WORKSPACE": str(workspace.root)}
     variables.pop("PREFECT_API_URL", None)
     return variables if api_url is None else variables | {"PREFECT_API_URL": api_url}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskhand.commands.options import SetOption, WorkspaceOption, current_workspace, examples, say, shown_progress
+from maskhand.commands.options import SetOption, WorkspaceOption, examples, say, shown_progress, workspace_at
 
 if TYPE_CHECKING:
     from maskhand.tables.comparison import Comparison
@@ -44,7 +44,7 @@ def reproduce_table(
     from maskhand.steps import table_plans, table_results, tables
     from maskhand.tables.rows import table_names
 
-    home = current_workspace()
+    home = workspace_at(workspace)
     names = table_names(table)
     comparisons = []
     with ExitStack() as session:

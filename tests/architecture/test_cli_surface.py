@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -88,6 +89,16 @@ def test_sentences() -> None:
     wrapped = RuntimeError("long traceback of a worker")
     wrapped.cause = FileNotFoundError("no such file: a.json")  # type: ignore[attr-defined]
     assert sentence(wrapped) == "no such file: a.json"
+
+
+def test_the_workspace_is_an_argument_that_leaves_the_environment_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MASKHAND_WORKSPACE", "/elsewhere")
+    with pytest.raises(SystemExit):
+        main(["verify", "no/such", "-w", str(tmp_path)])
+    assert f"no such shard set in {tmp_path / 'shards'}" in capsys.readouterr().err
+    assert os.environ["MASKHAND_WORKSPACE"] == "/elsewhere"
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["evaluate", "--nonsense"], ["run"]])

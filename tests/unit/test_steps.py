@@ -356,11 +356,11 @@ def test_the_places_of_the_environment_hold_in_every_process(tmp_path: Path, mon
     for shards, found in (("", "home/shards"), ("sets/", "sets"), ("s3://bucket/x/", None)):
         monkeypatch.setenv("MASKHAND_WORKSPACE", "home")
         monkeypatch.setenv("MASKHAND_SHARDS", shards)
-        workspace = Workspace.default()
+        workspace = Workspace.at()
         assert workspace.root == tmp_path / "home"
         assert workspace.shards_uri == (str(tmp_path / found) if found else "s3://bucket/x")
     monkeypatch.setenv("MASKHAND_WORKSPACE", "")
-    assert Workspace.default().root == tmp_path / "workspace"
+    assert Workspace.at().root == tmp_path / "workspace"
 
 
 @pytest.mark.slow
