@@ -22,8 +22,8 @@ from prefect.tasks import exponential_backoff
 from maskhand.errors import MaskhandError
 from maskhand.progress import Progress, both, shown
 from maskhand.provenance import code_digest
+from maskhand.steps.names import FLOW_RUN
 from maskhand.steps.receipt import Receipt
-from maskhand.steps.train import FLOW_RUN
 
 P = ParamSpec("P")
 

@@ -126,12 +126,12 @@ def annotate_keypoints(
 ) -> None:
     """Detect 2D keypoints in every image of shard sets."""
     from maskhand.cluster.session import ray_session
-    from maskhand.steps import data
+    from maskhand.steps import annotation
 
     with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"keypoints {name}") as progress:
-                receipt = data.annotate_keypoints(workspace_at(workspace), name, detector, progress, rebuild)
+                receipt = annotation.annotate_keypoints(workspace_at(workspace), name, detector, progress, rebuild)
             say(receipt)
 
 
@@ -159,7 +159,7 @@ def annotate_mano(
 ) -> None:
     """Write MANO targets in the one canonical form, each with a flag whether it is good enough to learn from."""
     from maskhand.cluster.session import ray_session
-    from maskhand.steps import data
+    from maskhand.steps import annotation
     from maskhand.steps.evaluate import model_folder
 
     home = workspace_at(workspace)
@@ -168,7 +168,7 @@ def annotate_mano(
     with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"mano {name}") as progress:
-                receipt = data.annotate_mano(home, name, progress, rebuild, exported, seen_by)
+                receipt = annotation.annotate_mano(home, name, progress, rebuild, exported, seen_by)
             say(receipt)
 
 

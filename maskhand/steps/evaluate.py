@@ -14,8 +14,8 @@ from maskhand.progress import Progress
 from maskhand.recipe_files import ask_otherwise, parse_recipe
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.steps.measure import load_model, measure_set, training_mean_pose
+from maskhand.steps.names import BUNDLE_FILE
 from maskhand.steps.receipt import Receipt
-from maskhand.steps.train import BUNDLE_FILE
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from maskhand.progress import Progress
 from maskhand.promotion import Score, judge, judge_succession, paired_difference
 from maskhand.provenance import code_digest
 from maskhand.steps.measure import load_model, measure_set, training_mean_pose
+from maskhand.steps.names import BUNDLE_FILE, flow_tags
 from maskhand.steps.receipt import Receipt
-from maskhand.steps.train import BUNDLE_FILE, flow_tags
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maskhand import storage
+from maskhand.evaluation.result import MEAN_POSE
+from maskhand.promotion import Score
 from maskhand.steps.evaluate import SUBMISSION, exported_recipe, model_folder, read_summary
+from maskhand.steps.names import flow_tags
 from maskhand.steps.receipt import Receipt
-from maskhand.steps.train import flow_tags
+from maskhand.tracking import MODEL, TEXT_MODEL, Lineage, Tracker
 from maskhand.workspace import Workspace
-
-if TYPE_CHECKING:
-    from maskhand.tracking import Tracker
 
 PRODUCT = "product"
 """Key of the row of the estimator that a model uses, whichever that is: comparable over models and time."""
@@ -25,8 +25,6 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
 
     `run_id`: the training that made the model; None: a run of its own.
     """
-    from maskhand.tracking import Lineage, Tracker
-
     summary, tracker = read_summary(evaluation), Tracker.of(workspace)
     if run_id is not None:
         _log(tracker, run_id, summary)
@@ -58,10 +56,6 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
     The first set of the evaluation is the gate's. The receipt names `registered.json` beside the evaluation; the flag
     says whether that is new: the same model, measured alike, needs no second version.
     """
-    from maskhand.evaluation.result import MEAN_POSE
-    from maskhand.promotion import Score
-    from maskhand.tracking import MODEL, TEXT_MODEL, Tracker
-
     evaluation, tracker = Receipt.of(evaluation_uri), Tracker.of(workspace)
     uri = storage.join(evaluation.folder, "registered.json")
     asked = {"evaluation_digest": evaluation.digest, "run_id": run_id}
@@ -92,8 +86,6 @@ def _is_there(tracker: Tracker, model: str) -> bool:
 def standing(workspace: Workspace, registered: Receipt) -> str:
     """The version that a receipt of `register` names and the aliases that it has now, such as `models:/maskhand/3,
     challenger`."""
-    from maskhand.tracking import Tracker
-
     tracker, model = Tracker.of(workspace), str(registered.numbers["model"])
     try:
         version = tracker.resolve(model)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from maskhand import storage
 from maskhand.progress import Progress
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
-from maskhand.steps import data, step_inputs, synthetic
+from maskhand.steps import annotation, data, step_inputs, synthetic
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def prepare(
             recipe = rows.row_recipe(row, True, rows.row_overrides(row, True, None, overrides))
             data.mask(workspace, source, row.mask, 0, progress, rebuild=True)
             derived = rows.measured_set(row, source)
-            data.annotate_keypoints(workspace, derived, recipe.data.keypoints.detector, progress, rebuild=True)
+            annotation.annotate_keypoints(workspace, derived, recipe.data.keypoints.detector, progress, rebuild=True)
 
 
 def plans(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,3 +195,25 @@ def test_the_walk_sees_a_violation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     bad.write_text("def f():\n    import ray.data\n    from maskhand import models\n    from ..training import loop\n")
     assert [e.split(" ")[2].rstrip(",;") for e in outside_tool_errors(bad)] == ["ray"]
     assert [e.split(" ")[2].rstrip(",;") for e in arrow_errors(bad)] == ["maskhand.models", "maskhand.training.loop"]
+
+
+def test_steps_without_networks_are_imported_without_torch() -> None:
+    """So that `maskhand shard`, `verify` and `score` begin at once; the import of Ray waits for its session."""
+    program = (
+        "import sys\nfrom maskhand.steps import data, names, photos, receipt, score, step_inputs\n"
+        "print(*sorted({'torch', 'ray', 'mlflow', 'prefect'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_steps_import_at_their_top() -> None:
+    wrong = [
+        f"{_place(path)}:{node.lineno}"
+        for path in _files()
+        if _place(path).startswith(("maskhand/steps/", "pipelines/"))
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert wrong == []

@@ -76,12 +76,13 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
 @pytest.fixture
 def data_steps(steps: FakeSteps, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     """The steps that make shards and sidecars, too, of sets with one split."""
-    from maskhand.steps import data, step_inputs
+    from maskhand.steps import annotation, data, step_inputs
 
     monkeypatch.setattr(data, "splits", lambda *_: ["training"])
     monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
-    for name in ("shard", "annotate_keypoints", "annotate_mano"):
-        monkeypatch.setattr(data, name, steps.make(name))
+    monkeypatch.setattr(data, "shard", steps.make("shard"))
+    for name in ("annotate_keypoints", "annotate_mano"):
+        monkeypatch.setattr(annotation, name, steps.make(name))
     return steps
 
 
@@ -193,15 +194,16 @@ def test_artifacts_have_stable_keys_and_the_event_names_the_model(
 def test_the_quickstart_goes_through_every_stage_once_and_says_where_to_look(
     steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from maskhand.steps import data, step_inputs, synthetic
+    from maskhand.steps import annotation, data, step_inputs, synthetic
     from pipelines import quickstart
 
     monkeypatch.setattr(quickstart, "ray_session", nullcontext)
     monkeypatch.setattr(data, "splits", lambda *_: ["training", "evaluation"])
     monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
     monkeypatch.setattr(synthetic, "synthesize", steps.make("synthesize"))
-    for name in ("shard", "annotate_keypoints", "annotate_mano"):
-        monkeypatch.setattr(data, name, steps.make(name))
+    monkeypatch.setattr(data, "shard", steps.make("shard"))
+    for name in ("annotate_keypoints", "annotate_mano"):
+        monkeypatch.setattr(annotation, name, steps.make(name))
     for _ in range(2):
         receipts = quickstart.quickstart(hands=8, evaluation_hands=8, workspace=str(tmp_path))
     both_splits = dict.fromkeys(PER_SPLIT, 2)
