@@ -80,7 +80,7 @@ def annotate_mano(
     if detector is not None:
         build = partial(annotate_from_keypoints, set_uri, detector)
     elif model_folder is not None:
-        from maskhand.evaluation.pseudo_truth import annotate_by_model
+        from maskhand.annotate.by_model import annotate_by_model
 
         build, mapper = partial(annotate_by_model, set_uri, str(Path(model_folder).resolve())), map_on_gpus
     with ray_session():

@@ -216,13 +216,14 @@ def _as_asked(export: Path, recipe: Recipe) -> Path:
 def _calibrate(export: Path, recipe: Recipe, workspace: Workspace) -> None:
     """Give the model in `export` its calibration on the hands that its training left out, unless it has one."""
     from maskhand.catalog import load_spec
+    from maskhand.device import accelerator
     from maskhand.evaluation.calibrate import FEWEST_HANDS, TrainingSet, calibrate
-    from maskhand.steps.measure import load_model
+    from maskhand.models.bundle import ModelBundle
 
     about = json.loads((export / BUNDLE_FILE).read_bytes())
     if "calibration" in about:
         return
-    bundle = load_model(str(export))
+    bundle = ModelBundle.load(export, device=accelerator())
     sets = [
         TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).tips)
         for name, weight in recipe.data.train.items()
