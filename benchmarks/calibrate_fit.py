@@ -20,12 +20,12 @@ from maskhand.annotate.fit.detected import fit_features, observe
 from maskhand.annotate.fit.fitter import ManoFitter
 from maskhand.conventions import MIRROR_POINT
 from maskhand.evaluation.calibrate import fit
-from maskhand.evaluation.metrics.calibration import JointConfidenceQuality
-from maskhand.evaluation.metrics.samples import aligned_errors
 from maskhand.hand.camera import assumed_camera
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.loading.loader import eval_range, held_out_rows
+from maskhand.metrics.calibration import JointConfidenceQuality
+from maskhand.metrics.samples import aligned_errors
 from maskhand.models.calibration import WITHIN_MM
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.reader import ShardSample

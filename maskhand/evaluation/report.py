@@ -12,14 +12,14 @@ from maskhand import storage
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
 from maskhand.conventions import MIRROR_POINT, OPENPOSE_21
-from maskhand.evaluation.compare import ground_truth
-from maskhand.evaluation.predictions import image_camera
 from maskhand.evaluation.result import EvaluationResult
+from maskhand.evaluation.truth import ground_truth
 from maskhand.hand.layer import ManoLayer
 from maskhand.loading.crop import compose, crop_encoded, mirror_affine
 from maskhand.loading.labels import annotated_target
 from maskhand.loading.loader import eval_rows, eval_set
 from maskhand.models.bundle import ModelBundle
+from maskhand.placement import image_camera
 from maskhand.render import (
     FINGER_RGB,
     GROUND_TRUTH_RGB,
@@ -45,7 +45,7 @@ def write_report(result: EvaluationResult, folder_uri: str, sheet_png: bytes | N
     files = {"table.md": result.to_markdown().encode(), "samples.parquet": parquet.getvalue()}
     if sheet_png is not None:
         files["sheet.png"] = sheet_png
-    files["result.json"] = result.to_json()
+    files["result.json"] = result.summary().to_json()
     uris = {name: storage.join(folder_uri, name) for name in files}
     for name, data in files.items():
         storage.write_bytes_atomic(uris[name], data)

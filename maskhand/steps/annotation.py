@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from maskhand.annotate import keypoints, mano_targets
+from maskhand.annotate.by_model import annotate_by_model
 from maskhand.annotate.detectors import ON_GPU
 from maskhand.annotate.keypoint_targets import annotate_from_keypoints
 from maskhand.cluster.map import map_on_gpus, map_shards
 from maskhand.cluster.session import ray_session
-from maskhand.evaluation.pseudo_truth import annotate_by_model
 from maskhand.progress import Progress
 from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.steps.data import count_shards, part_receipt, uri_of_set

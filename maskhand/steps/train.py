@@ -13,13 +13,13 @@ from maskhand.cluster.run_folder import finished
 from maskhand.cluster.session import ray_session
 from maskhand.cluster.train import fit
 from maskhand.config import ConfigError, Recipe
+from maskhand.device import accelerator
 from maskhand.evaluation.calibrate import FEWEST_HANDS, TrainingSet, calibrate
 from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress
 from maskhand.recipe_files import load_recipe, parse_recipe
 from maskhand.shards.layout import IMAGES, MANO
 from maskhand.steps import step_inputs, training_checks
-from maskhand.steps.measure import load_model
 from maskhand.steps.names import BUNDLE_FILE, TOKENIZER_FILE, flow_tags
 from maskhand.steps.receipt import Receipt
 from maskhand.tracking import Lineage, RunReporter, Tracker
@@ -193,7 +193,7 @@ def _calibrate(export: Path, recipe: Recipe, workspace: Workspace) -> None:
     about = json.loads((export / BUNDLE_FILE).read_bytes())
     if "calibration" in about:
         return
-    bundle = load_model(str(export))
+    bundle = ModelBundle.load(export, device=accelerator())
     sets = [
         TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).tips)
         for name, weight in recipe.data.train.items()

@@ -316,7 +316,7 @@ def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_t
     old, new = "models:/maskhand/1", "models:/maskhand/2"
     monkeypatch.setattr(reevaluate, "contenders", lambda *_: (old, [new]))
     monkeypatch.setattr(reevaluate, "benchmarks", lambda _: {"x": "x/evaluation", "y": "y/evaluation"})
-    monkeypatch.setattr(reevaluate, "measure", measure)
+    monkeypatch.setattr(reevaluate, "evaluate_version", measure)
     monkeypatch.setattr(reevaluate, "log", lambda _, model, __: ["x moved."] if model == old else [])
     monkeypatch.setattr(reevaluate, "home_set", lambda *_: "x/evaluation")
     monkeypatch.setattr(
@@ -341,7 +341,7 @@ def test_every_table_is_written_with_what_ran_and_what_is_missing(
     """A workspace without data: only rows that read none run. Seeds are rows of their own; repeated, nothing is run."""
     from prefect.artifacts import Artifact
 
-    from maskhand.evaluation import generated, speed
+    from maskhand.paper.measures import generation, speed
     from pipelines.reproduce_table import reproduce_table
 
     seeds: list[int] = []
@@ -350,7 +350,7 @@ def test_every_table_is_written_with_what_ran_and_what_is_missing(
         seeds.append(seed)
         return {"apd_mm": 10.0 + seed, "self_intersection_percent": 1.0}
 
-    monkeypatch.setattr(generated, "pca_hands", hands)
+    monkeypatch.setattr(generation, "pca_hands", hands)
     monkeypatch.setattr(speed, "seconds_per_image", lambda _, iterations, __: {t: 0.1 * t for t in iterations})
     for _ in range(2):
         receipt = reproduce_table(table="all", embedded=True, seeds=2, workspace=str(tmp_path))

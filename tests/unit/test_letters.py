@@ -14,9 +14,9 @@ from hand_sets import make_samples, write_set
 from model_parts import small_model, small_recipe
 
 from maskhand.adapters import open_adapter
+from maskhand.annotate.by_model import PredictedPoses, annotate_by_model
 from maskhand.catalog import load_spec
 from maskhand.conventions import NUM_JOINTS
-from maskhand.evaluation.pseudo_truth import PredictedPoses, annotate_by_model
 from maskhand.hand.camera import FOCAL
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
