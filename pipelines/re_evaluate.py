@@ -10,7 +10,7 @@ from maskhand.steps import reevaluate
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.reevaluate import VersionResult
 from pipelines.runtime import workspace_for
-from pipelines.step import is_worth_a_retry, slug, table, told
+from pipelines.step import is_worth_a_retry, progress_artifact, slug, table
 
 
 @task(
@@ -23,7 +23,7 @@ from pipelines.step import is_worth_a_retry, slug, table, told
 )
 def measure_again(workspace: str, model: str, benchmark: str, set_name: str) -> Receipt:
     """Never taken from a cache: that the numbers are still the same is what the flow is for."""
-    with told(f"{model} on {benchmark}", slug("progress-re-evaluate", benchmark)) as progress:
+    with progress_artifact(f"{model} on {benchmark}", slug("progress-re-evaluate", benchmark)) as progress:
         return reevaluate.evaluate_version(workspace_for(workspace), model, benchmark, set_name, progress)
 
 

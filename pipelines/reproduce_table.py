@@ -15,7 +15,7 @@ from maskhand.paper.tables import TableName, paper_table, table_names
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 from pipelines.runtime import workspace_for
-from pipelines.step import done, slug, step, told
+from pipelines.step import progress_artifact, run_cached, slug, step
 
 
 @step("reproduce-row")
@@ -27,9 +27,8 @@ def reproduce_row(
     budget_steps: int | None,
     overrides: list[str],
     seed_offset: int,
-    digests: dict[str, str],
 ) -> Receipt:
-    with told(f"table {table}, {row}", slug("progress-table", str(table), row)) as progress:
+    with progress_artifact(f"table {table}, {row}", slug("progress-table", str(table), row)) as progress:
         home = workspace_for(workspace)
         entry = paper_table(table).row(row)
         wanted = planning.plan(home, table, entry, embedded, budget_steps, overrides, seed_offset)
@@ -70,15 +69,16 @@ def _reproduce(
 ) -> Comparison:
     """Run and compare one table. session: keeps Ray for all rows, because each start and stop would cost seconds."""
     if embedded:
-        with told(f"table {table}, data", slug("progress-table", str(table), "data")) as progress:
+        with progress_artifact(f"table {table}, data", slug("progress-table", str(table), "data")) as progress:
             planning.prepare(home, table, embedded, overrides, progress)
     plans = planning.plans(home, table, embedded, budget_steps, overrides, seeds)
     ready = [plan for plan in plans if plan.runs]
     if any(plan.row.trains for plan in ready):
         session.enter_context(ray_session())
     receipts = [
-        done(
+        run_cached(
             reproduce_row,
+            planning.digests(home, plan),
             str(home.root),
             table,
             plan.row.id,
@@ -86,7 +86,6 @@ def _reproduce(
             budget_steps,
             overrides,
             plan.seed_offset,
-            planning.digests(home, plan),
         )
         for plan in ready
     ]

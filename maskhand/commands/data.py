@@ -12,7 +12,7 @@ from maskhand.commands.options import (
     SetsArgument,
     WorkspaceOption,
     examples,
-    say,
+    print_receipt,
     shown_progress,
     workspace_at,
 )
@@ -38,7 +38,7 @@ def synth(
         receipt = synthetic.synthesize(
             workspace_at(workspace), hands, evaluation_hands, mocap_poses, seed, progress, rebuild
         )
-    say(receipt)
+    print_receipt(receipt)
 
 
 @app.command(epilog=examples("find", "find ~/photos", "find ~/photos --rebuild"))
@@ -55,7 +55,7 @@ def find(
 
     with shown_progress("find hands") as progress:
         receipt = photos.find(workspace_at(workspace), folder, progress, rebuild)
-    say(receipt)
+    print_receipt(receipt)
 
 
 @app.command(
@@ -107,7 +107,7 @@ def shard(
                 typer.echo(f"error: {name}/{one}: {error}", err=True)
                 failed.append(one)
             else:
-                say(receipt)
+                print_receipt(receipt)
     if failed:
         raise typer.Exit(1)
 
@@ -132,7 +132,7 @@ def annotate_keypoints(
         for name in sets:
             with shown_progress(f"keypoints {name}") as progress:
                 receipt = annotation.annotate_keypoints(workspace_at(workspace), name, detector, progress, rebuild)
-            say(receipt)
+            print_receipt(receipt)
 
 
 @annotate_app.command(
@@ -169,7 +169,7 @@ def annotate_mano(
         for name in sets:
             with shown_progress(f"mano {name}") as progress:
                 receipt = annotation.annotate_mano(home, name, progress, rebuild, exported, seen_by)
-            say(receipt)
+            print_receipt(receipt)
 
 
 @app.command(epilog=examples("alphabet", "alphabet --per-letter 50 --seed 7 --rebuild"))
@@ -185,7 +185,7 @@ def alphabet(
     with shown_progress("letters") as progress:
         receipts = synthetic.alphabet(workspace_at(workspace), per_letter, seed, progress, rebuild)
     for receipt in receipts:
-        say(receipt)
+        print_receipt(receipt)
 
 
 @app.command(epilog=examples("mask freihand/evaluation", "mask hint/TEST_newdays_img --share 0.9"))
@@ -204,7 +204,7 @@ def mask(
         for name in sets:
             with shown_progress(f"mask {name}") as progress:
                 receipt = data.mask(workspace_at(workspace), name, share, seed, progress, rebuild)
-            say(receipt)
+            print_receipt(receipt)
 
 
 @app.command(epilog=examples("verify freihand_synth/training", "verify s3://bucket/shards/freihand/training"))
@@ -255,4 +255,4 @@ def inspect(
                 workspace_at(workspace), name, progress, out=out, hands=hands, limit=limit, seed=seed
             )
         print_table(name, ("what", "value"), inspection.table(receipt))
-        say(receipt)
+        print_receipt(receipt)

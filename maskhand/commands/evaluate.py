@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from maskhand.commands.options import ModelOption, WorkspaceOption, examples, say, shown_progress, workspace_at
+from maskhand.commands.options import (
+    ModelOption,
+    WorkspaceOption,
+    examples,
+    print_receipt,
+    shown_progress,
+    workspace_at,
+)
 
 app = typer.Typer()
 
@@ -49,7 +56,7 @@ def evaluate(
         receipt = step.evaluate(home, model, sets, progress, workers, changes)
     print_table("evaluation", *step.table(receipt))
     typer.echo(step.page_uri(receipt))
-    say(receipt)
+    print_receipt(receipt)
 
 
 @app.command(

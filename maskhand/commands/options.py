@@ -1,4 +1,4 @@
-"""What verbs share: their common options, and how they find the workspace, show progress and say what they made."""
+"""What verbs share: their common options, and how they find the workspace, show progress and print receipts."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def shown_progress(title: str) -> AbstractContextManager[Progress]:
     return shown(title)
 
 
-def say(receipt: Receipt) -> None:
+def print_receipt(receipt: Receipt) -> None:
     """The receipt on a line; what it says in sentences on lines of their own."""
-    sentences = {name: value for name, value in receipt.numbers.items() if isinstance(value, str) and " " in value}
-    facts = [f"{name}={value}" for name, value in receipt.numbers.items() if name not in sentences]
+    sentences = {name: value for name, value in receipt.facts.items() if isinstance(value, str) and " " in value}
+    facts = [f"{name}={value}" for name, value in receipt.facts.items() if name not in sentences]
     typer.echo("  ".join([receipt.uri, *facts]))
     for name, value in sentences.items():
         typer.echo(f"  {name.replace('_', ' ')}: {value}")

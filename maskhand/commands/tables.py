@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskhand.commands.options import SetOption, WorkspaceOption, examples, say, shown_progress, workspace_at
+from maskhand.commands.options import SetOption, WorkspaceOption, examples, print_receipt, shown_progress, workspace_at
 
 if TYPE_CHECKING:
     from maskhand.paper.comparison import Comparison
@@ -63,11 +63,11 @@ def reproduce_table(
                     done.append(run.run_row(home, plan, progress))
             comparisons.append(results.compare(rows, done))
             _show(comparisons[-1])
-            say(results.write(home, comparisons[-1], embedded))
+            print_receipt(results.write(home, comparisons[-1], embedded))
             if len(ready) < len(rows) and not embedded:
                 typer.echo("--embedded runs every row small, on the synthetic hands.")
     if len(names) > 1:
-        say(results.write_all(home, comparisons, embedded))
+        print_receipt(results.write_all(home, comparisons, embedded))
 
 
 def _show(comparison: Comparison) -> None:

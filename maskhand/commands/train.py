@@ -12,7 +12,7 @@ from maskhand.commands.options import (
     SetOption,
     WorkspaceOption,
     examples,
-    say,
+    print_receipt,
     shown_progress,
     workspace_at,
 )
@@ -37,7 +37,7 @@ def train_tokenizer(
     train.check_tokenizer_overrides(set_)
     with shown_progress("train VQ-MANO") as progress:
         receipt = train.train_tokenizer(workspace_at(workspace), recipe, set_, label, progress)
-    say(receipt)
+    print_receipt(receipt)
 
 
 @train_app.command(
@@ -72,5 +72,5 @@ def train_transformer(
             tokenizer = train.train_tokenizer(home, recipe, set_, "", progress).folder
     with shown_progress("train masked transformer") as progress:
         receipt = train.train_transformer(home, recipe, set_, tokenizer, label, progress)
-    say(receipt)
+    print_receipt(receipt)
     typer.echo(f"measure it:  maskhand evaluate --model {receipt.folder}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from maskhand import storage
 from maskhand.config import Recipe
@@ -38,24 +39,36 @@ def compare(wanted: Sequence[RowPlan], done: Sequence[Receipt]) -> Comparison:
     return Comparison(wanted[0].table, paper.title, setting, tuple(lines), tuple(orderings_of(paper, measured)))
 
 
-def write(workspace: Workspace, comparison: Comparison, embedded: bool) -> Receipt:
+@dataclass(frozen=True)
+class TableReceipt(Receipt):
+    """Names the file of one reproduced table, or of several."""
+
+    numbers: int
+    """The paper's, in these tables."""
+    measured: int
+    """Those that were measured here."""
+    tables: int | None = None
+    """How many, where the file is of several."""
+
+
+def write(workspace: Workspace, comparison: Comparison, embedded: bool) -> TableReceipt:
     """Write `table.md` and, last, `table.json`, which the receipt names."""
     folder = table_folder(workspace, comparison.name, embedded)
     storage.write_bytes_atomic(storage.join(folder, "table.md"), comparison.to_markdown().encode())
     uri = storage.join(folder, "table.json")
     storage.write_bytes_atomic(uri, comparison.to_json())
     ran = sum(line.ours is not None for line in comparison.lines)
-    return Receipt.of(uri, numbers=len(comparison.lines), measured=ran)
+    return TableReceipt.of(uri, numbers=len(comparison.lines), measured=ran)
 
 
-def write_all(workspace: Workspace, comparisons: Sequence[Comparison], embedded: bool) -> Receipt:
+def write_all(workspace: Workspace, comparisons: Sequence[Comparison], embedded: bool) -> TableReceipt:
     """Write every table into one file, which the receipt names."""
     uri = storage.join(tables_folder(workspace, embedded), ALL)
     parts = ["# The paper's tables, reproduced\n", *(comparison.to_markdown(level=2) for comparison in comparisons)]
     storage.write_bytes_atomic(uri, "\n".join(parts).encode())
     lines = [line for comparison in comparisons for line in comparison.lines]
     ran = sum(line.ours is not None for line in lines)
-    return Receipt.of(uri, tables=len(comparisons), numbers=len(lines), measured=ran)
+    return TableReceipt.of(uri, tables=len(comparisons), numbers=len(lines), measured=ran)
 
 
 def _setting(recipe: Recipe, embedded: bool, trained: bool) -> str:

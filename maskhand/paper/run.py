@@ -6,6 +6,7 @@ Which rows can run is in `plan`, what is measured in `measures`, the table that 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from maskhand import storage
 from maskhand.device import device_name
@@ -22,7 +23,14 @@ GENERATED = 2000
 """Hands of the unconditional generation (supplement G)."""
 
 
-def run_row(workspace: Workspace, wanted: RowPlan, progress: Progress) -> Receipt:
+@dataclass(frozen=True)
+class RowReceipt(Receipt):
+    """Names `ROW-seedN.json` of a table's row."""
+
+    benchmarks: int
+
+
+def run_row(workspace: Workspace, wanted: RowPlan, progress: Progress) -> RowReceipt:
     """Train what the row trains (or find it trained) and measure its benchmarks; the receipt names `ROW-seedN.json`."""
     row = wanted.row
     model = _trained(workspace, wanted, progress) if row.trains else None
@@ -55,7 +63,7 @@ def run_row(workspace: Workspace, wanted: RowPlan, progress: Progress) -> Receip
         "measured": measured,
     }
     storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
-    return Receipt.of(uri, benchmarks=len(measured))
+    return RowReceipt.of(uri, benchmarks=len(measured))
 
 
 def _trained(workspace: Workspace, wanted: RowPlan, progress: Progress) -> str:

@@ -13,14 +13,13 @@ from maskhand.cluster.map import map_on_gpus, map_shards
 from maskhand.cluster.session import ray_session
 from maskhand.progress import Progress
 from maskhand.shards.layout import MANO, keypoint_part
-from maskhand.steps.data import count_shards, part_receipt, uri_of_set
-from maskhand.steps.receipt import Receipt
+from maskhand.steps.data import PartReceipt, count_shards, part_receipt, uri_of_set
 from maskhand.workspace import Workspace
 
 
 def annotate_keypoints(
     workspace: Workspace, name: str, detector: str, progress: Progress, rebuild: bool = False
-) -> Receipt:
+) -> PartReceipt:
     """Sidecar shards `keypoints.<detector>` of the shard set `name` (or the one at this URI)."""
     set_uri = uri_of_set(workspace, name)
     with ray_session():
@@ -38,7 +37,7 @@ def annotate_mano(
     rebuild: bool = False,
     model_folder: str | None = None,
     detector: str | None = None,
-) -> Receipt:
+) -> PartReceipt:
     """Sidecar shards `mano` of the shard set `name` (or at this URI): canonical MANO targets.
 
     detector: targets are fitted to its keypoint sidecar, whatever labels there are; model_folder: an exported model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from maskhand import storage
@@ -21,9 +22,22 @@ from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
 
+@dataclass(frozen=True)
+class PartReceipt(Receipt):
+    """Names the manifest of a part of a shard set."""
+
+    samples: int
+    rejected: int
+    """Hands of the plan that are in no shard."""
+    data_digest: str
+    left_out: str = ""
+    """How many were rejected for which reason, and where to read about each."""
+    notes: str = ""
+
+
 def shard(
     workspace: Workspace, dataset: str, split: str, raw: str | None, progress: Progress, rebuild: bool = False
-) -> Receipt:
+) -> PartReceipt:
     """Published files of one split -> image shards. `raw` is their folder, else WORKSPACE/raw/DATASET.
 
     `rebuild` replaces shards made from another card, raw data or code; without it they are an error.
@@ -38,7 +52,7 @@ def shard(
 
 def mask(
     workspace: Workspace, name: str, share: float, seed: int, progress: Progress, rebuild: bool = False
-) -> Receipt:
+) -> PartReceipt:
     """The shard set `name` (or at this URI) with a share of every hand hidden, as a set of its own beside it."""
     masking, source = Masking(share, seed), uri_of_set(workspace, name)
     with ray_session():
@@ -69,20 +83,18 @@ def verify(workspace: Workspace, name_or_uri: str) -> list[str]:
     return [p.message for p in problems(uri_of_set(workspace, name_or_uri))]
 
 
-def part_receipt(set_uri: str, part: str, manifest: Manifest) -> Receipt:
+def part_receipt(set_uri: str, part: str, manifest: Manifest) -> PartReceipt:
     """Names the manifest of a finished part, with what was left out of it."""
     part_uri = storage.join(set_uri, part)
-    numbers: dict[str, float | int | str] = {
-        "samples": manifest.count,
-        "rejected": sum(manifest.rejects.values()),
-        "data_digest": manifest.digest,
-    }
-    if manifest.rejects:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(manifest.rejects.items()))
-        numbers["left_out"] = f"{reasons}; a sentence about each is in {storage.join(part_uri, '0*.json')}"
-    if manifest.notes:
-        numbers["notes"] = "; ".join(manifest.notes)
-    return Receipt.of(manifest_uri(part_uri), **numbers)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(manifest.rejects.items()))
+    return PartReceipt.of(
+        manifest_uri(part_uri),
+        samples=manifest.count,
+        rejected=sum(manifest.rejects.values()),
+        data_digest=manifest.digest,
+        left_out=f"{reasons}; a sentence about each is in {storage.join(part_uri, '0*.json')}" if reasons else "",
+        notes="; ".join(manifest.notes),
+    )
 
 
 def count_shards(progress: Progress) -> Callable[[object], None]:

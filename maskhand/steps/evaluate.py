@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,7 @@ from maskhand.shards.build import serial_map
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest, read_manifest
 from maskhand.steps.names import BUNDLE_FILE
-from maskhand.steps.receipt import Receipt
+from maskhand.steps.receipt import Receipt, file_digest
 from maskhand.tracking import Tracker
 from maskhand.workspace import Workspace
 
@@ -46,6 +46,17 @@ COLUMNS = {
     "pa_f15": "F@15",
     "pa_auc_joints": "AUC",
 }
+
+
+@dataclass(frozen=True)
+class EvaluationReceipt(Receipt):
+    """Names `evaluation.json`."""
+
+    samples: int
+    gain_over_mean_pose: float | None = None
+    """Of the first set: by how much the error is below the mean pose's, as a fraction of it."""
+    no_submission: str = ""
+    """Why the predictions of a set cannot be written in the official format."""
 
 
 def model_folder(workspace: Workspace, model: str, training: str = "train-maskhand") -> str:
@@ -91,7 +102,7 @@ def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict
     found = {f"{name}/{part}": find_manifest(workspace.shard_set(name), part) for name, part in parts}
     digests = {name: manifest.digest for name, manifest in found.items() if manifest is not None}
     digests |= {f"card of {name}": load_spec(name.partition("/")[0]).digest() for name in measured}
-    return digests | {"model": Receipt.of(storage.join(folder, BUNDLE_FILE)).digest}
+    return digests | {"model": file_digest(storage.join(folder, BUNDLE_FILE))}
 
 
 def benchmark_sets(workspace: Workspace, benchmark: str) -> list[str]:
@@ -114,7 +125,7 @@ def evaluate(
     progress: Progress,
     workers: int = 1,
     overrides: Sequence[str] = (),
-) -> Receipt:
+) -> EvaluationReceipt:
     """Measure `model` on shard sets (none: its recipe's), beside the mean pose of its training sets if these are here.
 
     workers: Ray workers who share the batches, each with a GPU where Ray has some; one is this process. overrides:
@@ -154,12 +165,13 @@ def evaluate(
     summary = EvaluationSummary(model=model, model_digest=bundle.digest, page=page_uri, sets=found)
     uri = storage.join(folder, SUMMARY)
     storage.write_bytes_atomic(uri, summary.to_json())
-    numbers: dict[str, float | int | str] = {"samples": sum(one.count for one in found.values())}
-    if summary.first.gain_over_mean_pose is not None:
-        numbers["gain_over_mean_pose"] = round(summary.first.gain_over_mean_pose, 4)
-    if notes:
-        numbers["no_submission"] = "; ".join(notes)
-    return Receipt.of(uri, **numbers)
+    gain = summary.first.gain_over_mean_pose
+    return EvaluationReceipt.of(
+        uri,
+        samples=sum(one.count for one in found.values()),
+        gain_over_mean_pose=None if gain is None else round(gain, 4),
+        no_submission="; ".join(notes),
+    )
 
 
 def _asked_sets(recipe: Recipe, sets: Sequence[str]) -> list[str]:

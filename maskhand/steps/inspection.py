@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -25,6 +26,16 @@ STATISTICS = "statistics.json"
 _PAGE_QUALITY = 88
 
 
+@dataclass(frozen=True)
+class InspectionReceipt(Receipt):
+    """Names `statistics.json` of an inspected shard set."""
+
+    read: int
+    """Samples that the statistics are about."""
+    sheet: str
+    """URI of the contact sheet."""
+
+
 def inspect(
     workspace: Workspace,
     name_or_uri: str,
@@ -34,7 +45,7 @@ def inspect(
     hands: int = 16,
     limit: int | None = None,
     seed: int = 0,
-) -> Receipt:
+) -> InspectionReceipt:
     """Statistics and contact sheet of a shard set, into OUT/DATASET/SPLIT (else WORKSPACE/reports/inspect/...).
 
     The receipt names `statistics.json`; the sheet lies beside it. See `inspection.inspect_set` for the options.
@@ -47,7 +58,7 @@ def inspect(
     folder = storage.join(out or str(workspace.reports / "inspect"), facts.dataset, facts.split)
     storage.write_bytes_atomic(storage.join(folder, SHEET), found.sheet_png)
     storage.write_bytes_atomic(storage.join(folder, STATISTICS), facts.to_json())
-    return Receipt.of(storage.join(folder, STATISTICS), read=facts.read, sheet=storage.join(folder, SHEET))
+    return InspectionReceipt.of(storage.join(folder, STATISTICS), read=facts.read, sheet=storage.join(folder, SHEET))
 
 
 def input_digests(workspace: Workspace, name_or_uri: str) -> dict[str, str]:
@@ -57,15 +68,15 @@ def input_digests(workspace: Workspace, name_or_uri: str) -> dict[str, str]:
     return {IMAGES: shard_set.manifest.digest, **digests}
 
 
-def sheet_as_data_url(receipt: Receipt) -> str:
+def sheet_as_data_url(receipt: InspectionReceipt) -> str:
     """The sheet inside its own address, for pages that cannot reach our files; a JPEG, a tenth of the PNG's size."""
-    with Image.open(io.BytesIO(storage.read_bytes(storage.join(receipt.folder, SHEET)))) as sheet:
+    with Image.open(io.BytesIO(storage.read_bytes(receipt.sheet))) as sheet:
         jpeg = io.BytesIO()
         sheet.save(jpeg, "JPEG", quality=_PAGE_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
 
 
-def table(receipt: Receipt) -> list[tuple[str, str]]:
+def table(receipt: InspectionReceipt) -> list[tuple[str, str]]:
     """What `statistics.json` says, for people: (what, value)."""
     facts = json.loads(storage.read_bytes(receipt.uri))
     images, read = facts["parts"][IMAGES], facts["read"]

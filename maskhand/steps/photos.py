@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from maskhand import storage
 from maskhand.adapters.base import RawDataError
@@ -21,7 +22,19 @@ _AT_ONCE = 16
 """Photos that a worker looks at before it says so."""
 
 
-def find(workspace: Workspace, folder: str | None, progress: Progress, rebuild: bool = False) -> Receipt:
+@dataclass(frozen=True)
+class PhotosReceipt(Receipt):
+    """Names `hands.json` beside the photos."""
+
+    photos: int
+    hands: int
+    photos_looked_at: int
+    """Those that were not listed before."""
+    doubtful_hands_left_out: int
+    photos_that_cannot_be_read: int
+
+
+def find(workspace: Workspace, folder: str | None, progress: Progress, rebuild: bool = False) -> PhotosReceipt:
     """hands.json beside the photos of a folder (else WORKSPACE/raw/photos).
 
     Photos that it lists already keep their hands, which people may have edited; `rebuild` looks at all again. Raises
@@ -49,7 +62,7 @@ def find(workspace: Workspace, folder: str | None, progress: Progress, rebuild: 
     hands = listed | {photo.name: photo.hands or [] for photo in found}
     lines = (f"{json.dumps(name)}: {json.dumps(hands[name])}" for name in sorted(hands))
     storage.write_bytes_atomic(uri, ("{" + ",\n".join(lines) + "}\n").encode())
-    return Receipt.of(
+    return PhotosReceipt.of(
         uri,
         photos=len(names),
         hands=sum(map(len, hands.values())),

@@ -23,7 +23,7 @@ from maskhand.shards.layout import IMAGES
 from maskhand.shards.manifest import find_manifest
 from maskhand.steps.evaluate import evaluate_set, model_folder, training_mean_pose
 from maskhand.steps.names import BUNDLE_FILE, flow_tags
-from maskhand.steps.receipt import Receipt
+from maskhand.steps.receipt import Receipt, file_digest
 from maskhand.tracking import Lineage, ModelVersion, Tracker
 from maskhand.workspace import Workspace
 
@@ -81,7 +81,7 @@ def evaluate_version(workspace: Workspace, model: str, benchmark: str, set_name:
     """Evaluate a registered version on a benchmark; the receipt names `result.json` beside `samples.parquet`."""
     folder = model_folder(workspace, model)
     bundle = ModelBundle.load(folder, device=accelerator())
-    digest = Receipt.of(storage.join(folder, BUNDLE_FILE)).digest
+    digest = file_digest(storage.join(folder, BUNDLE_FILE))
     place = storage.join(str(workspace.reports), KIND, digest, benchmark)
     baseline = training_mean_pose(workspace, bundle.recipe)
     samplers = [bundle.estimator]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 
 from maskhand import storage
 from maskhand.evaluation.result import MEAN_POSE
@@ -17,6 +18,24 @@ from maskhand.workspace import Workspace
 
 PRODUCT = "product"
 """Key of the row of the estimator that a model uses, whichever that is: comparable over models and time."""
+
+
+@dataclass(frozen=True)
+class RegistrationReceipt(Receipt):
+    """Names `registered.json`, which has the same fields."""
+
+    model: str
+    """`models:/NAME/VERSION`."""
+    reason: str
+    """What the gate decided, and why."""
+    evaluation_digest: str
+    run_id: str
+    """Of the training that made the model."""
+    pa_mpjpe_mm: float | None = None
+    mean_pose_pa_mpjpe_mm: float | None = None
+    pa_mpvpe_mm: float | None = None
+    mean_pose_pa_mpvpe_mm: float | None = None
+    """What the gate looked at: of the first set, of the model's own estimator and of the mean pose."""
 
 
 def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) -> str:
@@ -48,7 +67,7 @@ def _log(tracker: Tracker, run_id: str, summary: EvaluationSummary) -> None:
     tracker.log_file(run_id, summary.page, "evaluation")
 
 
-def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str) -> tuple[Receipt, bool]:
+def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str) -> tuple[RegistrationReceipt, bool]:
     """Register the exported folder `model`, evaluated in `evaluation_uri`, made by run `run_id`; then the gate decides.
 
     The first set of the evaluation is the gate's. The receipt names `registered.json` beside the evaluation; the flag
@@ -60,7 +79,7 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
     if storage.exists(uri):
         facts = json.loads(storage.read_bytes(uri))
         if asked.items() <= facts.items() and _is_there(tracker, facts["model"]):
-            return Receipt.of(uri, **facts), False
+            return RegistrationReceipt.of(uri, **facts), False
     track(workspace, evaluation, run_id)
     result = EvaluationSummary.read(evaluation_uri).first
     measured = {row.name: row.metrics for row in result.rows}
@@ -70,7 +89,7 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
     numbers = {metric: round(value, 3) for metric, value in score.as_numbers().items() if math.isfinite(value)}
     facts = {"model": decision.version.uri, "reason": decision.reason, **numbers, **asked}
     storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
-    return Receipt.of(uri, **facts), True
+    return RegistrationReceipt.of(uri, **facts), True
 
 
 def _is_there(tracker: Tracker, model: str) -> bool:
@@ -81,10 +100,10 @@ def _is_there(tracker: Tracker, model: str) -> bool:
     return True
 
 
-def standing(workspace: Workspace, registered: Receipt) -> str:
+def standing(workspace: Workspace, registered: RegistrationReceipt) -> str:
     """The version that a receipt of `register` names and the aliases that it has now, such as `models:/maskhand/3,
     challenger`."""
-    tracker, model = Tracker.of(workspace), str(registered.numbers["model"])
+    tracker, model = Tracker.of(workspace), registered.model
     try:
         version = tracker.resolve(model)
     except LookupError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from maskhand.cluster.session import ray_session
 from maskhand.progress import Progress
 from maskhand.shards.layout import MANO
 from maskhand.steps.annotation import annotate_keypoints
-from maskhand.steps.data import part_receipt, shard
+from maskhand.steps.data import PartReceipt, part_receipt, shard
 from maskhand.steps.receipt import Receipt
 from maskhand.synth.freihand_layout import SynthError, write_freihand_synth
 from maskhand.synth.letters import annotate_rendered, write_letters
@@ -30,6 +31,15 @@ PER_LETTER = 20
 """Images of each letter, unless asked for otherwise."""
 
 
+@dataclass(frozen=True)
+class SyntheticReceipt(Receipt):
+    """Names `synth.json` of the rendered dataset."""
+
+    hands: int
+    evaluation_hands: int
+    seed: int
+
+
 def synthesize(
     workspace: Workspace,
     hands: int,
@@ -38,7 +48,7 @@ def synthesize(
     seed: int,
     progress: Progress,
     rebuild: bool = False,
-) -> Receipt:
+) -> SyntheticReceipt:
     """Render the synthetic dataset into WORKSPACE/raw/freihand_synth.
 
     Each training hand gets as many images as the set's card says. `rebuild` replaces one that was asked for with
@@ -57,7 +67,7 @@ def synthesize(
         progress=lambda done, total: progress(done, total, f"{done} hands"),
     )
     _write_raw(write, folder, rebuild)
-    return Receipt.of(str(folder / "synth.json"), hands=hands, evaluation_hands=evaluation_hands, seed=seed)
+    return SyntheticReceipt.of(str(folder / "synth.json"), hands=hands, evaluation_hands=evaluation_hands, seed=seed)
 
 
 def _write_raw(write: Callable[[], object], folder: Path, rebuild: bool) -> None:
@@ -78,7 +88,7 @@ def available_cores() -> int:
 
 def alphabet(
     workspace: Workspace, per_letter: int, seed: int, progress: Progress, rebuild: bool = False
-) -> list[Receipt]:
+) -> list[PartReceipt]:
     """Synthetic ASL letters into WORKSPACE/raw/asl_alphabet_synth, then their shards, keypoints and MANO targets.
 
     The receipts name the manifests of the `mano` parts. `rebuild` replaces letters that were asked for with other

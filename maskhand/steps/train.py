@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from maskhand.recipe_files import load_recipe, parse_recipe
 from maskhand.shards.layout import IMAGES, MANO
 from maskhand.steps import step_inputs, training_checks
 from maskhand.steps.names import BUNDLE_FILE, TOKENIZER_FILE, flow_tags
-from maskhand.steps.receipt import Receipt
+from maskhand.steps.receipt import Receipt, file_digest
 from maskhand.tracking import Lineage, RunReporter, Tracker
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import Kind, asked_digest, check_tokenizer, run_identity, tokenizer_folder
@@ -29,9 +30,20 @@ from maskhand.training.worker import Worker
 from maskhand.workspace import Workspace
 
 
+@dataclass(frozen=True)
+class TrainingReceipt(Receipt):
+    """Names the last file of an exported tokenizer or model."""
+
+    run_id: str
+    """Of the tracked run."""
+    steps: int
+    restarts: int
+    """How often the workers were started again."""
+
+
 def train_tokenizer(
     workspace: Workspace, recipe: str, overrides: Sequence[str], label: str, progress: Progress
-) -> Receipt:
+) -> TrainingReceipt:
     """VQ-MANO on the recipe's shard sets and pose files. The receipt names `tokenizer.json` of the exported folder."""
     wanted = load_recipe(recipe, overrides)
     inputs = _inputs(workspace, "tokenizer", wanted, label)
@@ -63,7 +75,7 @@ def check_tokenizer_overrides(overrides: Sequence[str]) -> None:
 
 def train_transformer(
     workspace: Workspace, recipe: str, overrides: Sequence[str], tokenizer: str, label: str, progress: Progress
-) -> Receipt:
+) -> TrainingReceipt:
     """The masked transformer on the frozen VQ-MANO in folder `tokenizer`, or `open`. The receipt names the bundle.
 
     A finished training that was asked for with another sampler, or other held-out sets, is not repeated: its weights
@@ -112,7 +124,7 @@ def _inputs(
     """The same without the recipe, whose part in the identity of a run depends on the kind of training."""
     digests = step_inputs.training_digests(workspace, kind, recipe) | ({"label": label} if label else {})
     if tokenizer is not None:
-        digests["tokenizer"] = Receipt.of(str(tokenizer_folder(tokenizer) / TOKENIZER_FILE)).digest
+        digests["tokenizer"] = file_digest(str(tokenizer_folder(tokenizer) / TOKENIZER_FILE))
     return digests
 
 
@@ -131,7 +143,7 @@ def _train(
     marker: str,
     workspace: Workspace,
     progress: Progress,
-) -> Receipt:
+) -> TrainingReceipt:
     """Fit under one tracked run: an earlier run of the same identity is continued, a finished one is returned."""
     identity = run_identity(kind, recipe, inputs)
     tracked_as = identity if kind == "tokenizer" else f"{identity}.{asked_digest(recipe)}"
@@ -174,7 +186,7 @@ def _train(
     except BaseException as error:
         tracker.end_failed(run_id, error)
         raise
-    return Receipt.of(str(export / marker), run_id=run_id, steps=done.steps, restarts=done.restarts)
+    return TrainingReceipt.of(str(export / marker), run_id=run_id, steps=done.steps, restarts=done.restarts)
 
 
 def _as_asked(export: Path, recipe: Recipe) -> Path:

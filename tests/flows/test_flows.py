@@ -27,7 +27,7 @@ class FakeSteps:
     def __init__(self, root: Path) -> None:
         self.root, self.ran, self.order = root, Counter[str](), list[str]()
 
-    def make(self, name: str, **numbers: float | int | str) -> Callable[..., Receipt]:
+    def make(self, name: str, kind: type[Receipt] = Receipt, **facts: Any) -> Callable[..., Receipt]:
         def run(_workspace: Any, *arguments: Any, **_named: Any) -> Receipt:
             self.ran[name] += 1
             self.order.append(name)
@@ -38,7 +38,7 @@ class FakeSteps:
             path = self.root / name / split / ("tokenizer.json" if name == "tokenizer" else "done.json")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps([self.ran[name], *plain]))
-            return Receipt.of(str(path), **numbers)
+            return kind.of(str(path), **facts)
 
         return run
 
@@ -56,17 +56,30 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     monkeypatch.setattr(
         evaluate, "input_digests", lambda _, model, __: {"model": Receipt.of(f"{model}/done.json").digest}
     )
-    monkeypatch.setattr(train, "train_tokenizer", fake.make("tokenizer", run_id="r1", steps=3))
-    monkeypatch.setattr(train, "train_transformer", fake.make("transformer", run_id="r2", steps=3))
-    monkeypatch.setattr(evaluate, "evaluate", fake.make("evaluate", samples=4))
+    monkeypatch.setattr(
+        train, "train_tokenizer", fake.make("tokenizer", train.TrainingReceipt, run_id="r1", steps=3, restarts=0)
+    )
+    monkeypatch.setattr(
+        train, "train_transformer", fake.make("transformer", train.TrainingReceipt, run_id="r2", steps=3, restarts=0)
+    )
+    monkeypatch.setattr(evaluate, "evaluate", fake.make("evaluate", evaluate.EvaluationReceipt, samples=4))
     monkeypatch.setattr(evaluate, "table", lambda _: (["set", "PA-MPJPE mm"], [["x", "1.0"]]))
     monkeypatch.setattr(evaluate, "sheets", lambda _: {"freihand_synth/evaluation": str(sheet)})
     monkeypatch.setattr(evaluate, "page_uri", lambda _: "report.html")
-    monkeypatch.setattr(inspection, "inspect", fake.make("inspect", sheet=str(sheet)))
+    monkeypatch.setattr(
+        inspection, "inspect", fake.make("inspect", inspection.InspectionReceipt, read=4, sheet=str(sheet))
+    )
     monkeypatch.setattr(inspection, "input_digests", lambda *_: {"images": "d1"})
     monkeypatch.setattr(inspection, "table", lambda _: [("hands in shards", "3")])
     monkeypatch.setattr(inspection, "sheet_as_data_url", lambda _: "data:image/jpeg;base64,")
-    registered = fake.make("register", model="models:/maskhand/7", reason="because", run_id="r2")
+    registered = fake.make(
+        "register",
+        registration.RegistrationReceipt,
+        model="models:/maskhand/7",
+        reason="because",
+        evaluation_digest="e",
+        run_id="r2",
+    )
     monkeypatch.setattr(registration, "register", lambda *given: (registered(*given), fake.ran["register"] == 1))
     monkeypatch.setattr(registration, "standing", lambda *_: "models:/maskhand/7, challenger")
     monkeypatch.setattr(evaluate, "of_model", lambda _: "models:/maskhand/7 (w1)")
@@ -86,7 +99,7 @@ def data_steps(steps: FakeSteps, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     return steps
 
 
-def run(workspace: Path, **parameters: Any) -> dict[str, Receipt]:
+def run(workspace: Path, **parameters: Any) -> Any:
     from pipelines.train_maskhand import train_maskhand
 
     return train_maskhand(workspace=str(workspace), **parameters)
@@ -144,9 +157,9 @@ def test_rejected_samples_and_another_detectors_weights_are_asked_for_again(
 
 def test_a_receipt_of_files_that_are_gone_is_not_believed(steps: FakeSteps, tmp_path: Path) -> None:
     first = run(tmp_path)
-    Path(first["model"].uri).unlink()
+    Path(first.model.uri).unlink()
     again = run(tmp_path)
-    assert again["model"].holds()
+    assert again.model.is_current()
     # The fake's second model has other bytes, so what follows it is done again; what came before is not.
     assert steps.ran == {"tokenizer": 1, "transformer": 2, "evaluate": 2, "register": 2}
 
@@ -158,8 +171,8 @@ def test_persisted_results_are_control_data(steps: FakeSteps, tmp_path: Path) ->
     stored = [json.loads(p.read_text()) for p in Path(PREFECT_LOCAL_STORAGE_PATH.value()).iterdir() if p.is_file()]
     results = [json.loads(record["result"]) for record in stored]
     mine = [r for r in results if r["data"]["uri"].startswith(str(tmp_path))]
-    assert {r["data"]["uri"] for r in mine} >= {receipts["model"].uri, receipts["evaluation"].uri}
-    assert all(set(r["data"]) == {"uri", "digest", "numbers"} and len(json.dumps(r)) < 2000 for r in mine)
+    assert {r["data"]["uri"] for r in mine} >= {receipts.model.uri, receipts.evaluation.uri}
+    assert all({"uri", "digest"} <= set(r["data"]) and len(json.dumps(r)) < 2000 for r in mine)
 
 
 def test_artifacts_have_stable_keys_and_the_event_names_the_model(
@@ -175,7 +188,7 @@ def test_artifacts_have_stable_keys_and_the_event_names_the_model(
     payload = {"model": "models:/maskhand/7", "workspace": str(tmp_path)}
     assert events == [("maskhand.model.registered", payload)]
     run(tmp_path)  # cached
-    Path(receipts["registered"].uri).unlink()
+    Path(receipts.registered.uri).unlink()
     run(tmp_path)  # asked again, and found to be registered
     assert steps.ran["register"] == 2 and len(events) == 1, "what was registered before is no event"
     kinds = {
@@ -210,7 +223,7 @@ def test_the_quickstart_goes_through_every_stage_once_and_says_where_to_look(
     once = dict.fromkeys(("synthesize", "tokenizer", "transformer", "evaluate", "register"), 1)
     assert steps.ran == once | both_splits
     assert steps.order[0] == "synthesize" and steps.order[-1] == "register"
-    assert receipts["registered"].numbers["model"] == "models:/maskhand/7"
+    assert receipts.registered.model == "models:/maskhand/7"
     said = capsys.readouterr().out
     for words in ("train VQ-MANO", "total", str(tmp_path / "sheet.png"), "mlflow server", "maskhand serve", "because"):
         assert words in said, words
@@ -356,7 +369,7 @@ def test_every_table_is_written_with_what_ran_and_what_is_missing(
         receipt = reproduce_table(table="all", embedded=True, seeds=2, workspace=str(tmp_path))
         assert seeds == [0, 1]
     text = Path(receipt.uri).read_text()
-    assert receipt.numbers["tables"] == 17 and receipt.numbers["measured"] == 3 + 2
+    assert receipt.tables == 17 and receipt.measured == 3 + 2
     assert text.count("\n## Table ") == 17 and "shard set freihand_synth/training" in text
     assert "| E37 PCA | generation | apd_mm | 16.30 | 10.50 ± 0.71 |" in text
     one = Artifact.get("paper-table-11-embedded")

@@ -200,7 +200,7 @@ def test_a_set_of_2d_keypoints_alone_is_evaluated_and_its_model_registered(
     folder = tmp_path / "model"
     ModelBundle.save(folder, bundle.model, RECIPE, {})
     receipt = evaluate_step.evaluate(home, str(folder), [name], silent)
-    assert receipt.numbers == {"samples": COUNT}
+    assert receipt.facts == {"samples": COUNT}
     assert evaluate_step.table(receipt)[1] == [
         [name, row, *["–"] * 5] for row in ("drawn codes, T=2", "expectation of drawn codes, T=5 (4 passes)")
     ]
@@ -219,7 +219,7 @@ def test_a_set_of_2d_keypoints_alone_is_evaluated_and_its_model_registered(
     monkeypatch.setattr(registration, "track", lambda *_: "run")
     registered, is_new = registration.register(home, str(folder), receipt.uri, "run")
     numbers = asked[0].as_numbers()
-    assert is_new and all(np.isnan(value) for value in numbers.values()) and not set(numbers) & set(registered.numbers)
+    assert is_new and all(np.isnan(value) for value in numbers.values()) and not set(numbers) & set(registered.facts)
 
 
 def test_a_partial_benchmark_is_reported_without_its_submission(bundle: ModelBundle, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_partial_benchmark_is_reported_without_its_submission(bundle: ModelBun
     folder = tmp_path / "model"
     ModelBundle.save(folder, bundle.model, RECIPE, {})
     receipt = evaluate_step.evaluate(home, str(folder), [name], silent)
-    assert str(receipt.numbers["no_submission"]).startswith(f"{name}: a sample's origin has no index")
+    assert receipt.no_submission.startswith(f"{name}: a sample's origin has no index")
     assert Path(receipt.folder, name, "sheet.png").is_file() and Path(evaluate_step.page_uri(receipt)).is_file()
     assert not Path(receipt.folder, name, "submission").exists()
     asked = ("sampler.top_k=3", "evaluate.iterations=[1,4]")
