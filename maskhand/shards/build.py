@@ -16,7 +16,7 @@ from maskhand.shards.codec import Members, encode_sample
 from maskhand.shards.layout import IMAGES
 from maskhand.shards.manifest import Manifest, ShardRecord
 from maskhand.shards.part import Mapper, OnShard, build_part, serial_map
-from maskhand.shards.plan import count_note, make_plan
+from maskhand.shards.plan import count_mismatch, make_plan
 from maskhand.shards.read_ahead import in_order
 from maskhand.shards.writer import write_shard
 
@@ -71,7 +71,7 @@ def build_shards(
         items = tuple(raw.item(int(position)) for position in plan.shards[index])
         return ImageTask(part_uri, plan.names()[index], plan.digest, adapter, items)
 
-    def holds(index: int, record: ShardRecord) -> bool:
+    def is_current(index: int, record: ShardRecord) -> bool:
         reasons = {reject.key: reject.reason for reject in record.rejects if reject.reason in MENDABLE}
         positions = (int(position) for position in plan.shards[index] if reasons)
         rejected = (raw.item(position) for position in positions if raw.keys[position] in reasons)
@@ -87,7 +87,7 @@ def build_shards(
         plan_digest=plan.digest,
         planned=len(raw.keys),
         official_count=spec.splits[split],
-        notes=raw.notes + count_note(spec, split, raw),
+        notes=raw.notes + count_mismatch(spec, split, raw),
     )
     return build_part(
         set_uri,
@@ -95,7 +95,7 @@ def build_shards(
         plan.names(),
         task,
         write_image_shard,
-        holds=holds,
+        is_current=is_current,
         mapper=mapper,
         rebuild=rebuild,
         on_shard=on_shard,

@@ -48,8 +48,8 @@ def manifest_uri(part_uri: str) -> str:
     return storage.join(part_uri, MANIFEST)
 
 
-def maker(set_uri: str, part: str) -> str:
-    """The verb that makes a part of the set DATASET/SPLIT."""
+def subcommand_for(set_uri: str, part: str) -> str:
+    """The subcommand that makes a part of the set DATASET/SPLIT."""
     name = "/".join(set_uri.rstrip("/").split("/")[-2:])
     dataset, _, split = name.partition("/")
     if part == IMAGES:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maskhand import storage
-from maskhand.shards.layout import FORMAT_VERSION, ShardError, maker, manifest_uri, record_uri
+from maskhand.shards.layout import FORMAT_VERSION, ShardError, manifest_uri, record_uri, subcommand_for
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_manifest(set_uri: str, part: str) -> Manifest:
     if manifest is None:
         raise ShardError(
             f"{storage.join(set_uri, part)}: no {part} shards here, or their building did not end; make them with "
-            f"`maskhand {maker(set_uri, part)}`"
+            f"`maskhand {subcommand_for(set_uri, part)}`"
         )
     return manifest
 

@@ -1,17 +1,17 @@
 """Training order: an endless weighted mixture of shard sets in which element k is a pure function of the seed.
 
-The global stream is woven from a fixed number of *lanes*: its element k is element k // lanes of lane k % lanes. Rank
-r of w ranks takes the elements r, r + w, r + 2w, ..., hence whole lanes (w must divide the number of lanes). So the
-global order does not depend on the number of ranks, and yet a rank fetches only the shards of its own lanes.
+The global stream is woven from a fixed number n of *shard streams*: its element k is element k // n of shard stream
+k % n. Rank r of w ranks takes the elements r, r + w, r + 2w, ..., hence whole shard streams (w must divide n). So the
+global order does not depend on the number of ranks, and yet a rank fetches only the shards of its own streams.
 
-Each lane visits the shards of a set one after the other. Visit g of a set over all lanes reads shard
-`permutation(epoch)[g % shards]`, epoch = g // shards; lane l makes the visits l, l + lanes, l + 2 lanes, ... Lanes
-share the epochs without overlap for any number of shards and never run dry. Inside a visit the samples have an order of
-their own. Shards are random samples of their split (see plan) and neighbors in the stream come from different lanes,
-so this is as good as a global shuffle, while every visit fetches its shard once.
+Each shard stream reads the shards of a set one after the other, a *pass* each. Pass g of a set over all streams reads
+shard `permutation(epoch)[g % shards]`, epoch = g // shards; stream s makes the passes s, s + n, s + 2n, ... Streams
+share the epochs without overlap for any number of shards and never run dry. Inside a pass the samples have an order of
+their own. Shards are random samples of their split (see plan) and neighbors in the global stream come from different
+shard streams, so this is as good as a global shuffle, while every pass fetches its shard once.
 
-A share of every set may be held out: the stream never gives these samples, whoever asks and wherever it starts. Which
-they are follows from their places in the set alone (`held_out_places`), so every shard lends its share.
+A fraction of every set may be held out: the stream never gives these samples, whoever asks and wherever it starts.
+Which they are follows from their places in the set alone (`held_out_places`), so every shard lends its part.
 
 Which set an element comes from is drawn by weight from a counter-based generator. To start anywhere therefore needs
 only counting: no state is saved, and no data before the start is read.
@@ -34,10 +34,10 @@ _DRAWS = 4096
 """Choices of a set that are drawn together; part of the order."""
 
 _FETCH_AHEAD = 64
-"""The next shard of a lane is fetched when this many samples of the current one are left."""
+"""The next shard of a shard stream is fetched when this many samples of the current one are left."""
 
 KEEP_BYTES = 256 * 2**20
-"""A set whose tars hold at most this much is fetched and held in memory, a larger one is opened at every visit."""
+"""A set whose tars hold at most this much is fetched and held in memory, a larger one is opened at every pass."""
 
 Element = Callable[[], ShardSample]
 """A sample that is decoded when it is asked for."""
@@ -47,33 +47,33 @@ OpenShard = Callable[[int], Callable[[int], ShardSample]]
 
 @dataclass(frozen=True)
 class SetOrder:
-    """The order in which one lane sees one set. Knows counts, reads no data."""
+    """The order in which one shard stream sees one set. Knows counts, reads no data."""
 
     shard_counts: tuple[int, ...]
     name: str
     seed: int
-    lane: int
-    lanes: int
+    stream: int
+    streams: int
     held_out: float = 0.0
-    """Share of the set that is left out, see `held_out_places`."""
+    """Fraction of the set that is left out, see `held_out_places`."""
 
-    def shard(self, visit: int) -> int:
-        """The shard of this lane's visit."""
-        epoch, place = divmod(visit * self.lanes + self.lane, len(self.shard_counts))
+    def shard(self, number: int) -> int:
+        """The shard of this stream's pass `number`."""
+        epoch, place = divmod(number * self.streams + self.stream, len(self.shard_counts))
         return int(_epoch_order(self.name, self.seed, epoch, len(self.shard_counts))[place])
 
-    def samples(self, visit: int) -> np.ndarray:
-        """(count,) order of the samples within this lane's visit, without those that are held out."""
-        overall = visit * self.lanes + self.lane
-        return _generator("samples", self.name, self.seed, overall).permutation(self._trained(self.shard(visit)))
+    def samples(self, number: int) -> np.ndarray:
+        """(count,) order of the samples within this stream's pass `number`, without those that are held out."""
+        overall = number * self.streams + self.stream
+        return _generator("samples", self.name, self.seed, overall).permutation(self._trained(self.shard(number)))
 
     def locate(self, position: int) -> tuple[int, int]:
-        """Position in this lane's stream of the set -> (visit, samples of that visit that come before)."""
-        visit = 0
-        while position >= (count := len(self._trained(self.shard(visit)))):
+        """Position in this stream of the set -> (pass, samples of that pass that come before)."""
+        number = 0
+        while position >= (count := len(self._trained(self.shard(number)))):
             position -= count
-            visit += 1
-        return visit, position
+            number += 1
+        return number, position
 
     def _trained(self, shard: int) -> np.ndarray:
         return _trained_positions(self.shard_counts, self.held_out, shard)
@@ -89,19 +89,19 @@ class TrainingStream:
     seed: int = 0
     rank: int = 0
     world: int = 1
-    lanes: int = 16
+    shard_streams: int = 16
     """Shards of a set that are read side by side, over all ranks. Part of the order."""
     held_out: float = 0.0
-    """Share of every set that is never given, see `held_out_places`."""
+    """Fraction of every set that is never given, see `held_out_places`."""
     sets: tuple[ShardSet, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.weights or min(self.weights.values()) <= 0:
             raise ValueError(f"the mixture {dict(self.weights)} needs at least one set, and weights above zero")
-        if not 0 <= self.rank < self.world or self.lanes % self.world:
+        if not 0 <= self.rank < self.world or self.shard_streams % self.world:
             raise ValueError(
-                f"rank {self.rank} of {self.world}: the number of ranks must divide the {self.lanes} lanes of the "
-                "stream (data.lanes), and the rank must be below it"
+                f"rank {self.rank} of {self.world}: the number of ranks must divide the {self.shard_streams} shard "
+                "streams (data.shard_streams), and the rank must be below it"
             )
         sets = tuple(ShardSet.open(uri, self.sidecars) for uri in self.weights)
         for shard_set in sets:
@@ -115,27 +115,29 @@ class TrainingStream:
         With `stride` above one, `run` elements are yielded, the next (stride - 1) * run left out undecoded, and so on:
         the part of one of `stride` loader processes that make whole batches of `run` elements in turn.
         """
-        own = range(self.rank, self.lanes, self.world)
+        own = range(self.rank, self.shard_streams, self.world)
         shards = [_opener(shard_set) for shard_set in self.sets]
         with ThreadPoolExecutor(max_workers=2) as fetcher:
-            lanes = [self._lane(lane, -(-(start - turn) // len(own)), shards, fetcher) for turn, lane in enumerate(own)]
+            streams = [
+                self._stream(stream, -(-(start - turn) // len(own)), shards, fetcher) for turn, stream in enumerate(own)
+            ]
             position = 0
             while True:
-                element = next(lanes[(start + position) % len(own)])
+                element = next(streams[(start + position) % len(own)])
                 if position // run % stride == 0:
                     yield element()
                 position += 1
 
-    def _lane(
-        self, lane: int, start: int, shards: Sequence[OpenShard], fetcher: ThreadPoolExecutor
+    def _stream(
+        self, stream: int, start: int, shards: Sequence[OpenShard], fetcher: ThreadPoolExecutor
     ) -> Iterator[Element]:
-        choices = _choices(list(self.weights.values()), self.seed, lane)
+        choices = _choices(list(self.weights.values()), self.seed, stream)
         block, inside = divmod(start, _DRAWS)
         before = np.bincount(choices(block)[:inside], minlength=len(self.sets))
         for number in range(block):
             before += np.bincount(choices(number), minlength=len(self.sets))
         streams = [
-            _visits(open_shard, self._order(shard_set, lane), int(position), fetcher)
+            _passes(open_shard, self._order(shard_set, stream), int(position), fetcher)
             for shard_set, open_shard, position in zip(self.sets, shards, before, strict=True)
         ]
         while True:
@@ -143,10 +145,12 @@ class TrainingStream:
                 yield next(streams[choice])
             block, inside = block + 1, 0
 
-    def _order(self, shard_set: ShardSet, lane: int) -> SetOrder:
+    def _order(self, shard_set: ShardSet, stream: int) -> SetOrder:
         # The order must not depend on where the shards are stored, so it is seeded by what they hold.
         name = f"{shard_set.manifest.dataset}/{shard_set.manifest.split}"
-        return SetOrder(tuple(shard_set.shard_counts.tolist()), name, self.seed, lane, self.lanes, self.held_out)
+        return SetOrder(
+            tuple(shard_set.shard_counts.tolist()), name, self.seed, stream, self.shard_streams, self.held_out
+        )
 
 
 def held_out_places(count: int, share: float) -> np.ndarray:
@@ -179,28 +183,28 @@ def _opener(shard_set: ShardSet) -> OpenShard:
     return cache(lambda shard: cache(shard_set.load(shard).sample))
 
 
-def _visits(open_shard: OpenShard, order: SetOrder, position: int, fetcher: ThreadPoolExecutor) -> Iterator[Element]:
-    """One lane's endless stream over one set; the next shard is fetched while the last samples are consumed."""
-    visit, skipped = order.locate(position)
+def _passes(open_shard: OpenShard, order: SetOrder, position: int, fetcher: ThreadPoolExecutor) -> Iterator[Element]:
+    """One shard stream's endless passes over one set; the next shard is fetched while the last samples are consumed."""
+    number, skipped = order.locate(position)
     coming: Future[Callable[[int], ShardSample]] | None = None
     while True:
-        sample = coming.result() if coming else open_shard(order.shard(visit))
+        sample = coming.result() if coming else open_shard(order.shard(number))
         coming = None
-        places = order.samples(visit)[skipped:]
-        for number, place in enumerate(places):
-            if coming is None and len(places) - number <= _FETCH_AHEAD:
-                coming = fetcher.submit(open_shard, order.shard(visit + 1))
+        places = order.samples(number)[skipped:]
+        for done, place in enumerate(places):
+            if coming is None and len(places) - done <= _FETCH_AHEAD:
+                coming = fetcher.submit(open_shard, order.shard(number + 1))
             yield partial(sample, int(place))
-        visit, skipped = visit + 1, 0
+        number, skipped = number + 1, 0
 
 
-def _choices(weights: Sequence[float], seed: int, lane: int) -> Callable[[int], np.ndarray]:
+def _choices(weights: Sequence[float], seed: int, stream: int) -> Callable[[int], np.ndarray]:
     """Block number -> (_DRAWS,) indices of sets, drawn by weight."""
     edges = np.cumsum(np.asarray(weights, dtype=np.float64))
     edges /= edges[-1]
 
     def block(number: int) -> np.ndarray:
-        uniform = _generator("sets", seed, lane, number).random(_DRAWS)
+        uniform = _generator("sets", seed, stream, number).random(_DRAWS)
         return np.searchsorted(edges, uniform, side="right")
 
     return block

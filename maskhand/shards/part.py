@@ -51,24 +51,24 @@ def build_part(
     mapper: Mapper,
     rebuild: bool,
     on_shard: OnShard | None,
-    holds: Callable[[int, ShardRecord], bool] = lambda index, record: True,
+    is_current: Callable[[int, ShardRecord], bool] = lambda index, record: True,
 ) -> Manifest:
     """Write the shards that are not finished yet, then the manifest. One builder per part at a time.
 
     `about` is the manifest as far as it is known before: its samples, rejects and shards come out of the work. `task`
     makes what `write` needs for one of the `names`, given by its place.
     `rebuild` replaces what is there where it is of another plan or cannot be read; no other error costs a shard.
-    `holds` says whether a finished shard, given by its place in `names`, would still come out as its record says.
+    `is_current` says whether a finished shard, given by its place in `names`, would still come out as its record says.
     """
     part_uri, plan_digest = storage.join(set_uri, about.part), about.plan_digest
     records: dict[str, ShardRecord] = {}
     try:
-        done = find_manifest(set_uri, about.part)
-        if done is not None:
-            _check_plan(part_uri, done.plan_digest, plan_digest)
-        records = _holding(_finished(part_uri, plan_digest, names), names, holds)
-        if done is not None and len(records) == len(names):
-            return done
+        finished = find_manifest(set_uri, about.part)
+        if finished is not None:
+            _check_plan(part_uri, finished.plan_digest, plan_digest)
+        records = _current(_finished(part_uri, plan_digest, names), names, is_current)
+        if finished is not None and len(records) == len(names):
+            return finished
     except ShardError:
         if not rebuild:
             raise
@@ -102,13 +102,13 @@ def _finished(part_uri: str, plan_digest: str, names: Sequence[str]) -> dict[str
     return {name: here[name] for name in names if name in here}
 
 
-def _holding(
-    records: dict[str, ShardRecord], names: Sequence[str], holds: Callable[[int, ShardRecord], bool]
+def _current(
+    records: dict[str, ShardRecord], names: Sequence[str], is_current: Callable[[int, ShardRecord], bool]
 ) -> dict[str, ShardRecord]:
     there = [(index, records[name]) for index, name in enumerate(names) if name in records]
     with ThreadPoolExecutor(_CHECKERS) as pool:
-        held = pool.map(lambda pair: holds(*pair), there)
-        return {record.name: record for (_, record), good in zip(there, held, strict=True) if good}
+        answers = pool.map(lambda pair: is_current(*pair), there)
+        return {record.name: record for (_, record), good in zip(there, answers, strict=True) if good}
 
 
 def _check_plan(part_uri: str, found: str, expected: str) -> None:

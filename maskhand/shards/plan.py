@@ -52,7 +52,7 @@ def make_plan(spec: DatasetSpec, split: str, raw: RawPlan, seed: int) -> ShardPl
     return ShardPlan(digest.hexdigest()[:12], tuple(shards))
 
 
-def count_note(spec: DatasetSpec, split: str, raw: RawPlan) -> tuple[str, ...]:
+def count_mismatch(spec: DatasetSpec, split: str, raw: RawPlan) -> tuple[str, ...]:
     """A sentence for the manifest where the label files do not list what the makers state."""
     stated = spec.splits[split]
     if stated is None or raw.listed in (None, stated):

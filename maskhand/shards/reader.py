@@ -12,8 +12,8 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.sample import HandSample
+from maskhand.shards.cached_tar import CachedMembers, CachedTar
 from maskhand.shards.codec import Members, decode_sample
-from maskhand.shards.kept import KeptFile, KeptMembers
 from maskhand.shards.layout import IMAGES, MANO, ShardError, keypoint_part, tar_uri
 from maskhand.shards.manifest import Manifest, ShardEntry, read_manifest
 from maskhand.shards.npz import decode_all
@@ -99,9 +99,9 @@ class ShardSet:
     def load(self, shard: int, in_memory: bool = True) -> LoadedShard:
         """Fetch one shard and its sidecars; ShardError when a tar is missing, cut, altered or has another count.
 
-        in_memory: hold the images, too; else only their places in a file that is kept open (see `kept`).
+        in_memory: hold the images, too; else only their places in an open file (see `cached_tar`).
         """
-        read = read_tar if in_memory else keep_tar
+        read = read_tar if in_memory else open_tar
         images = read(storage.join(self.uri, IMAGES), self.manifest.shards[shard])
         sides = {}
         for part, manifest in self.sidecar_manifests.items():
@@ -156,12 +156,12 @@ def read_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
     return check_tar(uri, data, entry)
 
 
-def keep_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
+def open_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
     """The same, but members are read from the tar when they are asked for; a file is checked once in a process, and
     again when it was written to."""
     uri = tar_uri(part_uri, entry.name)
     with _listed(uri):
-        file = KeptFile(uri, entry.sha256)
+        file = CachedTar(uri, entry.sha256)
     data = file.read()
     # A training comes back to every shard again and again, in each of its loader processes.
     if (state := file.state()) not in _CHECKED:
@@ -172,7 +172,7 @@ def keep_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
         return check_tar(uri, data, entry)
     _check_count(uri, len(places), entry)
     return [
-        (key, KeptMembers(file, members, {name: data[members[name]] for name in ("json",) if name in members}))
+        (key, CachedMembers(file, members, {name: data[members[name]] for name in ("json",) if name in members}))
         for key, members in places
     ]
 

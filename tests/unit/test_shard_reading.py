@@ -144,10 +144,10 @@ def test_the_global_training_order_does_not_depend_on_the_ranks(two_sets: dict[s
             own = _ids(islice(TrainingStream(two_sets, seed=4, rank=rank, world=world).iterate(), 320 // world))
             assert own == whole[rank::world]
     assert _ids(islice(TrainingStream(two_sets, seed=5).iterate(), 320)) != whole
-    with pytest.raises(ValueError, match="must divide the 16 lanes"):
+    with pytest.raises(ValueError, match="must divide the 16 shard streams"):
         TrainingStream(two_sets, world=3)
-    three = _ids(islice(TrainingStream(two_sets, rank=1, world=3, lanes=24).iterate(), 100))
-    assert three == _ids(islice(TrainingStream(two_sets, lanes=24).iterate(), 300))[1::3]
+    three = _ids(islice(TrainingStream(two_sets, rank=1, world=3, shard_streams=24).iterate(), 100))
+    assert three == _ids(islice(TrainingStream(two_sets, shard_streams=24).iterate(), 300))[1::3]
 
 
 @pytest.mark.parametrize("start", [1, 17, 250, 70_000])
@@ -190,7 +190,7 @@ def test_a_set_is_seen_evenly_and_sets_by_weight(raw: Fixture, two_sets: dict[st
     first = next(iter(two_sets))
     count = read_manifest(first, "images").count
     seen = Counter(s.index for s in islice(TrainingStream({first: 1.0}).iterate(), 40 * count))
-    # Lanes are at most one shard visit apart, so a sample's count differs by a few from 40.
+    # Shard streams are at most one pass apart, so a sample's count differs by a few from 40.
     assert set(seen) == set(range(count)) and max(abs(n - 40) for n in seen.values()) <= 5
     sets = Counter(dataset for dataset, _ in _ids(islice(TrainingStream(two_sets).iterate(), 1600)))
     assert sets[SPEC.name] / 1600 == pytest.approx(0.75, abs=0.03)

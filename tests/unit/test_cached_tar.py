@@ -19,7 +19,7 @@ from maskhand import storage
 from maskhand.catalog import load_spec
 from maskhand.shards import reader
 from maskhand.shards.build import build_shards
-from maskhand.shards.kept import KeptFile
+from maskhand.shards.cached_tar import CachedTar
 from maskhand.shards.layout import IMAGES, ShardError, tar_uri
 from maskhand.shards.mixture import TrainingStream
 from maskhand.shards.reader import LoadedShard, ShardSample, ShardSet
@@ -122,7 +122,7 @@ def test_a_shard_is_checked_once_and_again_when_it_was_written_to(
 
 def test_a_kept_file_that_becomes_shorter_is_an_error_not_an_end(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
-    kept = KeptFile(str(tmp_path / "file"), "")
+    kept = CachedTar(str(tmp_path / "file"), "")
     assert (kept.read(), kept.read(2, 5)) == (b"0123456789", b"234")
     os.truncate(tmp_path / "file", 4)
     with pytest.raises(storage.StorageError, match="became shorter"):
@@ -134,8 +134,8 @@ def test_without_room_for_a_copy_the_folder_is_named(monkeypatch: pytest.MonkeyP
     stream = open(tmp_path / "object", "rb")  # noqa: SIM115
     monkeypatch.setattr(storage, "open_stream", lambda uri: stream)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(storage.StorageError, match=r"nowhere: no copy of s3://bucket/a.tar can be kept.*TMPDIR"):
-        KeptFile("s3://bucket/a.tar", "")
+    with pytest.raises(storage.StorageError, match=r"nowhere: no copy of s3://bucket/a.tar can be made.*TMPDIR"):
+        CachedTar("s3://bucket/a.tar", "")
 
 
 def test_with_a_cache_an_object_is_fetched_once_for_all_processes(
@@ -150,7 +150,7 @@ def test_with_a_cache_an_object_is_fetched_once_for_all_processes(
 
     monkeypatch.setattr(storage, "open_stream", open_stream)
     monkeypatch.setenv("MASKHAND_CACHE", str(tmp_path / "cache"))
-    first, second = (KeptFile("s3://bucket/a.tar", "abc") for _ in range(2))
+    first, second = (CachedTar("s3://bucket/a.tar", "abc") for _ in range(2))
     assert first.read() == second.read() == b"content"
     assert fetched.count("s3://bucket/a.tar") == 1
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["abc.tar"]

@@ -1,5 +1,5 @@
-"""The tar of a shard kept as an open file: its images are in the system's cache, which can give them up, instead of
-in the memory of every process that reads the shard."""
+"""The tar of a shard as an open file: its images are in the system's cache, which can give them up, instead of in the
+memory of every process that reads the shard."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from maskhand import storage
 _CHUNK = 1 << 20
 
 CACHE = "MASKHAND_CACHE"
-"""Environment variable: a folder on this machine that keeps copies of the tars of remote sets, for all processes."""
+"""Environment variable: a folder on this machine with copies of the tars of remote sets, for all processes."""
 
 
-class KeptFile:
-    """A file that is readable at any place for as long as it is held, whatever happens to its name.
+class CachedTar:
+    """An open tar that can be read at any place, whatever happens to its name.
 
     A local file is the file itself, an object its copy: in the cache, under its sha256, or without a name in the
     temporary folder (`TMPDIR`). Raises MissingFileError and StorageError.
@@ -29,7 +29,7 @@ class KeptFile:
     def __init__(self, uri: str, sha256: str) -> None:
         self.uri = uri
         self.named = True
-        """Is it still in a folder, where the next visit will find it?"""
+        """Is it still in a folder, where the next pass will find it?"""
         if not storage.is_remote(uri):
             self._descriptor = _descriptor(uri)
         elif cache := os.environ.get(CACHE):
@@ -63,7 +63,7 @@ def _descriptor(path: str) -> int:
 
 
 def _cached(uri: str, copy: Path) -> str:
-    """The path of an object's copy, which is fetched unless another process, or an earlier visit, has done so."""
+    """The path of an object's copy, which is fetched unless another process, or an earlier pass, has done so."""
     if not copy.exists():
         with storage.open_stream(uri) as stream, storage.atomic_writer(copy) as write:
             while piece := stream.read(_CHUNK):
@@ -82,23 +82,23 @@ def _nameless_copy(uri: str) -> int:
         raise
     except OSError as error:
         raise storage.StorageError(
-            f"{tempfile.gettempdir()}: no copy of {uri} can be kept here ({error.strerror}); set TMPDIR to a folder "
+            f"{tempfile.gettempdir()}: no copy of {uri} can be made here ({error.strerror}); set TMPDIR to a folder "
             "with more room"
         ) from error
 
 
 @dataclass(frozen=True)
-class KeptMembers(Mapping[str, bytes]):
+class CachedMembers(Mapping[str, bytes]):
     """The members of one key, read from the file when they are asked for."""
 
-    file: KeptFile
+    file: CachedTar
     places: Mapping[str, slice]
-    held: Mapping[str, bytes]
-    """Those that are so small that reading them costs more than holding them."""
+    in_memory: Mapping[str, bytes]
+    """Those that are so small that reading them again costs more than their memory."""
 
     def __getitem__(self, extension: str) -> bytes:
-        if extension in self.held:
-            return self.held[extension]
+        if extension in self.in_memory:
+            return self.in_memory[extension]
         place = self.places[extension]
         return self.file.read(place.start, place.stop)
 
