@@ -32,7 +32,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 
 def override_inference(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """A trained model's recipe with other inference settings (`sampler.*`, `evaluate.*`); ConfigError for other keys."""
+    """A trained model's recipe with other inference settings (`sampler.*`, `evaluate.*`); else ConfigError."""
     values = recipe.model_dump(mode="json")
     for override in overrides:
         if not override.startswith(INFERENCE_SETTINGS):

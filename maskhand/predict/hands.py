@@ -19,7 +19,7 @@ from maskhand.conventions import MIRROR_AXIS_ANGLE, Side
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.calibration import JointConfidence, calibrated
+from maskhand.models.calibration import JointConfidence, method_calibrations
 from maskhand.models.confidence import joint_confidence
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context
@@ -176,7 +176,7 @@ def _placed_hands(
 
 def _drawn_confidence(bundle: ModelBundle, context: Context, method: Method, joints_m: Tensor) -> JointConfidence:
     """Of a network's hands, or of those refined by them; NaN where the bundle has no calibration of the method."""
-    calibration = calibrated(bundle.recipe.sampler, bundle.calibration).get(method)
+    calibration = method_calibrations(bundle.recipe.sampler, bundle.calibration).get(method)
     if calibration is None or bundle.calibration is None:
         nothing = np.full(joints_m.shape[:2], np.nan)
         return JointConfidence(nothing, nothing, nothing)

@@ -209,7 +209,7 @@ def _as_asked(export: Path, recipe: Recipe) -> Path:
         return export
     restated = export.with_name(f"{export.name}-{wanted}")
     if not (restated / BUNDLE_FILE).exists():
-        ModelBundle.restate(export, restated, recipe)
+        ModelBundle.with_inference_settings(export, restated, recipe)
     return restated
 
 

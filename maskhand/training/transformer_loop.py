@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
-from maskhand.models.build import build_model, model_of_weights
+from maskhand.models.build import build_model, model_from_weights
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
@@ -71,7 +71,7 @@ def train(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStre
         weights = engine.full_state_dict()
         if weights is not None:  # on rank 0
             own = {name.removeprefix("model."): weight for name, weight in weights.items()}
-            whole = model_of_weights(recipe, mano, own)
+            whole = model_from_weights(recipe, mano, own)
             ModelBundle.save(folder, whole, recipe, {"steps": steps, "metrics": journal.metrics})
 
     journal = Journal(engine, worker, optim, export)

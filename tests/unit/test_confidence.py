@@ -25,8 +25,15 @@ from maskhand.evaluation.report import evaluation_sheet, shown_hands
 from maskhand.evaluation.runner import evaluate
 from maskhand.loading.loader import eval_rows, eval_set, held_out_rows
 from maskhand.models.bundle import BundleError, ModelBundle
-from maskhand.models.calibration import Calibration, Candidate, Evidence, MethodCalibration, draw_features, estimator_of
-from maskhand.models.confidence import drawn_joints, evidence_of, joint_confidence
+from maskhand.models.calibration import (
+    Calibration,
+    Candidate,
+    DrawStatistics,
+    MethodCalibration,
+    draw_features,
+    estimator_of,
+)
+from maskhand.models.confidence import draw_statistics, joint_confidence, sample_joints
 from maskhand.models.estimators import candidates, paper_procedure, passes, predictor
 from maskhand.models.network import Context, HandNetwork
 from maskhand.progress import silent
@@ -45,7 +52,7 @@ def encoded(model: HandNetwork, count: int) -> Context:
     return model.encode(batch.image, batch.keypoints_2d)
 
 
-def imagined(hands: int, seed: int = 0) -> tuple[np.ndarray, Evidence, np.ndarray]:
+def imagined(hands: int, seed: int = 0) -> tuple[np.ndarray, DrawStatistics, np.ndarray]:
     """Errors (mm) of hands whose joints are wrong by as much as they and their hand are hard, the evidence beside them,
     and the true chance to be within 10 mm. The draws are too sure: they spread half as wide as the errors."""
     rng = np.random.default_rng(seed)
@@ -53,7 +60,7 @@ def imagined(hands: int, seed: int = 0) -> tuple[np.ndarray, Evidence, np.ndarra
     errors = scale * np.linalg.norm(rng.normal(size=(hands, 21, 3)), axis=-1)
     drawn = 0.5 * scale[:, None] * np.linalg.norm(rng.normal(size=(hands, DRAWS, 21, 3)), axis=-1)
     other = scale[:, None] * np.linalg.norm(rng.normal(size=(hands, 4000, 21, 3)), axis=-1) if hands <= 50 else drawn
-    evidence = Evidence((drawn <= 10).mean(1), np.sqrt((drawn**2).mean(1)), DRAWS)
+    evidence = DrawStatistics((drawn <= 10).mean(1), np.sqrt((drawn**2).mean(1)), DRAWS)
     return errors, evidence, (other <= 10).mean(1)
 
 
@@ -61,7 +68,7 @@ def test_evidence_is_that_of_single_hands_laid_over_each_other() -> None:
     rng = np.random.default_rng(0)
     reported = rng.normal(0, 0.03, (3, 21, 3))
     drawn = reported[:, None] + rng.normal(0, 0.006, (3, DRAWS, 21, 3))
-    found = evidence_of(drawn, reported)
+    found = draw_statistics(drawn, reported)
     for hand in range(3):
         apart = []
         for draw in drawn[hand]:
@@ -79,11 +86,11 @@ def test_where_and_how_large_a_drawn_hand_is_does_not_matter() -> None:
     reported = rng.normal(0, 0.03, (2, 21, 3))
     turns = Rotation.random(2 * DRAWS, random_state=0).as_matrix().reshape(2, DRAWS, 3, 3)
     moved = 1.3 * reported[:, None] @ turns + rng.normal(size=(2, DRAWS, 1, 3))
-    found = evidence_of(moved, reported)
+    found = draw_statistics(moved, reported)
     assert (found.share == 1).all() and found.spread_mm.max() < 1e-6
-    mirrored = evidence_of(moved * [-1, 1, 1], reported)
+    mirrored = draw_statistics(moved * [-1, 1, 1], reported)
     assert mirrored.share.min() < 0.5, "a mirrored hand is another hand"
-    broken = evidence_of(moved, np.where(np.arange(2)[:, None, None] == 1, np.nan, reported))
+    broken = draw_statistics(moved, np.where(np.arange(2)[:, None, None] == 1, np.nan, reported))
     assert np.isnan(broken.share[1]).all() and np.isnan(broken.spread_mm[1]).all() and (broken.share[0] == 1).all()
 
 
@@ -96,7 +103,7 @@ def test_hands_are_drawn_from_the_models_distribution() -> None:
     seen: list[torch.Tensor] = []
     decode = model.tokenizer.decode_codes
     model.tokenizer.decode_codes = lambda ids: seen.append(ids) or decode(ids)  # type: ignore[method-assign]
-    joints = drawn_joints(model, context, draws)
+    joints = sample_joints(model, context, draws)
     ids = torch.cat(seen).numpy()
     shares = np.stack([np.bincount(column, minlength=20) for column in ids.T]) / draws
     assert joints.shape == (1, draws, 21, 3)
@@ -125,7 +132,7 @@ def test_a_hands_confidence_does_not_depend_on_its_neighbors() -> None:
 
 def test_a_network_without_tokens_has_nothing_to_draw_from() -> None:
     with pytest.raises(ValueError, match="no distribution to draw from"):
-        drawn_joints(torch.nn.Identity(), None)  # type: ignore[arg-type]
+        sample_joints(torch.nn.Identity(), None)  # type: ignore[arg-type]
 
 
 def test_the_calibration_is_honest_and_better_than_a_constant_per_joint() -> None:
@@ -355,7 +362,7 @@ def test_a_bundle_keeps_its_calibration(bundle: ModelBundle, calibration: Calibr
     assert loaded.estimator == calibration.estimator.sampler and plain.estimator == bundle.recipe.sampler
     assert estimator_of(bundle.recipe.sampler.model_copy(update={"iterations": 2}), calibration).iterations == 2
     other = bundle.recipe.model_copy(update={"sampler": bundle.recipe.sampler.model_copy(update={"iterations": 2})})
-    ModelBundle.restate(folder, tmp_path / "other", other)
+    ModelBundle.with_inference_settings(folder, tmp_path / "other", other)
     assert ModelBundle.load(tmp_path / "other").calibration is None
     (folder / "calibration.json").write_text("{}")
     with pytest.raises(BundleError, match=r"calibration\.json: its sha256 is not the recorded one"):

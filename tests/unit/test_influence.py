@@ -17,7 +17,13 @@ from maskhand.config import SamplerConfig, TokenizerConfig
 from maskhand.conventions import openpose_joint_of_mano_joint
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.bundle import BundleError, ModelBundle
-from maskhand.models.influence import covered_joints, joint_from_tokens, own_joint, spoken_of, token_influence
+from maskhand.models.influence import (
+    influenced_joints,
+    initial_influence,
+    joint_from_tokens,
+    most_influenced_joint,
+    token_influence,
+)
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import predict
 from maskhand.models.vq_mano import VQMano
@@ -79,10 +85,12 @@ def test_influence_is_what_brute_force_finds() -> None:
 
 def test_a_token_belongs_to_the_joint_that_it_moves_wherever_it_stands() -> None:
     influence = token_influence(tokenizer_of_next_tokens(), random_poses(64))
-    assert own_joint(influence).tolist() == [15, *range(15)], "the floor of 16 i / L says 0, 1, ..., 15"
-    assert torch.equal(spoken_of(influence).sum(1), torch.ones(16, dtype=torch.int64)), "a tenth as much is too little"
+    assert most_influenced_joint(influence).tolist() == [15, *range(15)], "the floor of 16 i / L says 0, 1, ..., 15"
+    assert torch.equal(influenced_joints(influence).sum(1), torch.ones(16, dtype=torch.int64)), (
+        "a tenth as much is too little"
+    )
     wide = influence.roll(-1, 1) * 0.6 + influence
-    assert torch.equal(spoken_of(wide).sum(1), torch.full((16,), 2))
+    assert torch.equal(influenced_joints(wide).sum(1), torch.full((16,), 2))
     assert influence.amax(1).min() > 0.8 and influence.amax(1).max() < 1.2, "alone it says all of its joint"
 
 
@@ -97,7 +105,7 @@ def test_a_joint_is_known_from_its_tokens_by_their_influence() -> None:
 
 @pytest.mark.parametrize("tokens", [8, 16, 24, 96])
 def test_before_anything_is_measured_a_token_speaks_of_its_stretch(tokens: int) -> None:
-    covered = covered_joints(tokens)
+    covered = initial_influence(tokens)
     assert covered.shape == (tokens, 16)
     assert torch.allclose(covered.sum(0), torch.ones(16)) and torch.allclose(
         covered.sum(1), torch.full((tokens,), 16 / tokens)
@@ -139,7 +147,7 @@ def test_an_export_knows_its_joints_and_a_bundle_carries_them(tmp_path: Path) ->
         ]
     )
     assert torch.allclose(tokenizer.influence, token_influence(tokenizer, hands), atol=1e-5)
-    assert not torch.allclose(tokenizer.influence, covered_joints(16), atol=0.1)
+    assert not torch.allclose(tokenizer.influence, initial_influence(16), atol=0.1)
 
     model = MaskedTransformer(recipe.model, tokenizer, ManoLayer.from_default(), recipe.data.crop_px)
     ModelBundle.save(tmp_path / "bundle", model, recipe, {})

@@ -13,7 +13,7 @@ from maskhand.hand.anatomy import pose_table, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.poses import PosePool
-from maskhand.models.influence import own_joint, token_influence
+from maskhand.models.influence import most_influenced_joint, token_influence
 from maskhand.recipe_files import load_recipe
 from maskhand.synth.pose_prior import sample_poses
 from maskhand.training.checkpoint import OPEN_TOKENIZER, TokenizerFileError, load_tokenizer, tokenizer_folder
@@ -48,8 +48,8 @@ def test_it_knows_which_joints_its_tokens_speak_of() -> None:
     tokenizer = load_tokenizer(OPEN_TOKENIZER)
     poses = turned(sample_poses(np.random.default_rng(5), 24), seed=8)
     again = token_influence(tokenizer, axis_angle_to_matrix(torch.from_numpy(poses.pose_aa)))
-    own = own_joint(tokenizer.influence)
+    own = most_influenced_joint(tokenizer.influence)
     assert int((own != torch.arange(64) * 16 // 64).sum()) == 54
-    assert int((own != own_joint(again)).sum()) <= 10
+    assert int((own != most_influenced_joint(again)).sum()) <= 10
     correlation = np.corrcoef(tokenizer.influence.flatten(), again.flatten())[0, 1]
     assert correlation > 0.97

@@ -23,7 +23,7 @@ from maskhand.models.vq_mano import VQMano
 def model():
     model = small_model(small_recipe(tokens=32))
     model.tokenizer.influence.uniform_(generator=torch.Generator().manual_seed(0))
-    torch.nn.init.normal_(model.to_logits.linear.weight, std=1.0)  # opinions strong enough to differ
+    torch.nn.init.normal_(model.code_classifier.linear.weight, std=1.0)  # opinions strong enough to differ
     return model
 
 
@@ -237,7 +237,7 @@ def test_hypotheses_compute_the_first_logits_once_per_image(model, batch, monkey
 
 def test_many_hypotheses_are_decoded_in_parts(model, batch, monkeypatch) -> None:
     cfg = SamplerConfig(iterations=3, temperature=1.0)
-    monkeypatch.setattr(sampling, "STRINGS_AT_ONCE", 9)  # three hypotheses of three images at a time
+    monkeypatch.setattr(sampling, "MAX_SEQUENCES", 9)  # three hypotheses of three images at a time
     spy = Spy(model, monkeypatch)
     hands = predict(model, batch, cfg, torch.Generator().manual_seed(0), hypotheses=8)
     assert spy.encoded == 1
