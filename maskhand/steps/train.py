@@ -18,7 +18,7 @@ from maskhand.workspace import Workspace
 if TYPE_CHECKING:
     from maskhand.config import Recipe
     from maskhand.training.checkpoint import Kind
-    from maskhand.training.worker import Worker
+    from maskhand.training.worker import WorkerContext
 
 TOKENIZER_FILE = "tokenizer.json"
 BUNDLE_FILE = "bundle.json"
@@ -138,7 +138,7 @@ def _run_name(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
 
 def _train(
     kind: Kind,
-    loop: Callable[[Any, Worker], dict[str, float]],
+    loop: Callable[[Any, WorkerContext], dict[str, float]],
     job: Any,
     recipe: Recipe,
     inputs: Mapping[str, str],

@@ -14,7 +14,7 @@ from torch import multiprocessing
 
 from maskhand.hand.layer import ManoLayer
 from maskhand.training import tokenizer_loop, transformer_loop
-from maskhand.training.worker import Worker
+from maskhand.training.worker import WorkerContext
 
 pytestmark = pytest.mark.gpu
 
@@ -24,7 +24,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def _train(_: int, kind: str, overrides: tuple[str, ...], folder: str) -> None:
     """In a process of its own: DeepSpeed settles once for all on the device it runs on."""
     recipe, losses = fakes.small_recipe(*overrides), {}
-    worker = Worker(0, 1, lambda step, row: losses.update({step: row["train/loss"]}), fakes.FolderStore(folder))
+    worker = WorkerContext(0, 1, lambda step, row: losses.update({step: row["train/loss"]}), fakes.FolderStore(folder))
     mano = ManoLayer.from_default()
     if kind == "tokenizer":
         tokenizer_loop.train(recipe, mano, fakes.poses(recipe), worker)

@@ -29,7 +29,7 @@ from maskhand.models.sampling import predict
 from maskhand.models.vq_mano import VQMano
 from maskhand.training import tokenizer_loop
 from maskhand.training.checkpoint import TokenizerFileError, load_tokenizer, save_tokenizer
-from maskhand.training.worker import Worker
+from maskhand.training.worker import WorkerContext
 
 SMALL = TokenizerConfig(num_tokens=24, codebook_size=12, code_dim=6, width=16)
 
@@ -134,7 +134,7 @@ def test_an_export_knows_its_joints_and_a_bundle_carries_them(tmp_path: Path) ->
     recipe = training_recipe()
     store = FolderStore(tmp_path / "run")
     tokenizer_loop.train(
-        recipe, ManoLayer.from_default(), poses(recipe), Worker(0, 1, lambda step, metrics: None, store)
+        recipe, ManoLayer.from_default(), poses(recipe), WorkerContext(0, 1, lambda step, metrics: None, store)
     )
     folder = tmp_path / "run" / "step-000000012" / "export"
     tokenizer = load_tokenizer(folder)
@@ -142,7 +142,7 @@ def test_an_export_knows_its_joints_and_a_bundle_carries_them(tmp_path: Path) ->
     stream = poses(recipe)(0)
     hands = torch.cat(
         [
-            tokenizer_loop.turn_hands(next(stream), torch.arange(batch), batch, settings, recipe.seed, step)
+            tokenizer_loop.rotate_hands(next(stream), torch.arange(batch), batch, settings, recipe.seed, step)
             for step in range(tokenizer_loop.INFLUENCE_HANDS // batch)
         ]
     )

@@ -24,7 +24,7 @@ from maskhand.training.checkpoint import (
     run_identity,
 )
 from maskhand.training.engine import learning_rate_factor
-from maskhand.training.worker import Worker
+from maskhand.training.worker import WorkerContext
 
 Curve = dict[int, dict[str, float]]
 
@@ -33,13 +33,13 @@ class _Killed(Exception):
     pass
 
 
-def _worker(folder: Path, curve: Curve, die_after: int | None = None) -> Worker:
+def _worker(folder: Path, curve: Curve, die_after: int | None = None) -> WorkerContext:
     def report(step: int, metrics: Mapping[str, float]) -> None:
         curve[step] = dict(metrics)
         if die_after is not None and step >= die_after:
             raise _Killed
 
-    return Worker(0, 1, report, FolderStore(folder))
+    return WorkerContext(0, 1, report, FolderStore(folder))
 
 
 def _train(kind: str, recipe, folder: Path, die_after: int | None = None) -> Curve:
@@ -159,22 +159,22 @@ def test_hands_are_turned_as_a_whole_and_by_their_place_in_the_global_batch() ->
     settings = recipe.tokenizer_training
     rotmats = next(poses(small_recipe("tokenizer_training.optim.batch=64"))(0))
     slots = torch.arange(64)
-    turned = tokenizer_loop.turn_hands(rotmats, slots, 64, settings, seed=3, step=5)
+    turned = tokenizer_loop.rotate_hands(rotmats, slots, 64, settings, seed=3, step=5)
     assert torch.equal(turned[:, 1:], rotmats[:, 1:]), "fingers do not move"
     assert torch.allclose(turned.det(), torch.ones(64, 16), atol=1e-5)
 
-    half = tokenizer_loop.turn_hands(rotmats[1::2], slots[1::2], 64, settings, seed=3, step=5)
+    half = tokenizer_loop.rotate_hands(rotmats[1::2], slots[1::2], 64, settings, seed=3, step=5)
     assert torch.equal(half, turned[1::2])
-    assert not torch.equal(tokenizer_loop.turn_hands(rotmats, slots, 64, settings, seed=3, step=6), turned)
+    assert not torch.equal(tokenizer_loop.rotate_hands(rotmats, slots, 64, settings, seed=3, step=6), turned)
 
     in_plane = settings.model_copy(update={"random_rotation": 0.0})
-    turn = tokenizer_loop.turn_hands(rotmats, slots, 64, in_plane, seed=3, step=5)[:, 0] @ rotmats[:, 0].mT
+    turn = tokenizer_loop.rotate_hands(rotmats, slots, 64, in_plane, seed=3, step=5)[:, 0] @ rotmats[:, 0].mT
     assert torch.allclose(turn[:, 2], torch.tensor([0.0, 0.0, 1.0]).expand(64, 3), atol=1e-5), "about the viewing axis"
     angle_deg = geodesic_rad(turn, torch.eye(3)).rad2deg()
     assert angle_deg.max() <= 60.01 and angle_deg.max() > 45
 
     anywhere = settings.model_copy(update={"random_rotation": 1.0})
-    turn = tokenizer_loop.turn_hands(rotmats, slots, 64, anywhere, seed=3, step=5)[:, 0] @ rotmats[:, 0].mT
+    turn = tokenizer_loop.rotate_hands(rotmats, slots, 64, anywhere, seed=3, step=5)[:, 0] @ rotmats[:, 0].mT
     assert geodesic_rad(turn, torch.eye(3)).rad2deg().median() > 100, (
         "a uniform rotation turns by 126.5 degrees on average"
     )
