@@ -29,7 +29,7 @@ def overlay_mesh(
     color: tuple[int, int, int] = MESH_RGB,
     opacity: float = 0.8,
 ) -> Array:
-    """A copy of the image with a shaded, translucent mesh over it.
+    """Draw a shaded, translucent mesh on a copy of the image.
 
     vertices_cam_m (V, 3) meters in OpenCV camera axes, in front of the camera (others are a ValueError); faces (F, 3);
     K_px (3, 3) intrinsics in pixels of this image, without skew.
@@ -55,7 +55,7 @@ def overlay_mesh(
 
 
 class _Tracer:
-    """One mesh ready for rays: Embree scene, smooth normals and ambient occlusion per vertex."""
+    """A mesh for ray tracing: Embree scene, smooth normals and ambient occlusion per vertex."""
 
     def __init__(self, vertices: Array, faces: Array, color: tuple[int, int, int]) -> None:
         from embreex import rtcore_scene
@@ -116,7 +116,7 @@ class _Tracer:
         return _srgb(np.clip(linear, 0, 1))
 
     def _ambient_openness(self, vertices: Array) -> Array:
-        """(V,) share of the sky each vertex sees within a few centimeters: 1 = open, 0 = buried."""
+        """(V,) unoccluded fraction of the hemisphere within a few centimeters of each vertex."""
         directions = _hemisphere(_OCCLUSION_RAYS)
         helper = np.where(np.abs(self.normals[:, :1]) < 0.8, [[1.0, 0, 0]], [[0, 1.0, 0]])
         tangent = _unit(np.cross(self.normals, helper))

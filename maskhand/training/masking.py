@@ -64,9 +64,8 @@ def mask_count(tau: Tensor, length: int, cfg: MaskingConfig) -> Tensor:
 
 def uniform(seed: int, step: int, slots: Tensor, count: int) -> Tensor:
     """(B, count) float64 in [0, 1), a pure function of its arguments (splitmix64 of a chain of counters)."""
-    start = torch.full(
-        (), seed, dtype=torch.int64, device=slots.device
-    )  # filled: a copy would synchronize with the device
+    # Filled on the device: a copy from the host would synchronize.
+    start = torch.full((), seed, dtype=torch.int64, device=slots.device)
     state = _mix(_mix(_mix(start) + step) + slots)
     bits = _mix(state[:, None] + torch.arange(count, device=slots.device) * _GOLDEN)
     return _shift(bits, 11).double() / 2**53

@@ -261,7 +261,7 @@ def test_hypotheses_are_ranked_placed_and_counted(bundle, photo, use_detector, m
 
 
 def test_a_token_string_that_was_drawn_twice_is_one_hypothesis():
-    first, counts = subject.distinct_strings(np.array([[3, 1], [0, 2], [3, 1], [9, 9], [3, 1]]))
+    first, counts = subject.distinct_sequences(np.array([[3, 1], [0, 2], [3, 1], [9, 9], [3, 1]]))
     assert first.tolist() == [0, 1, 3] and counts.tolist() == [3, 1, 1]
 
 
@@ -271,7 +271,7 @@ def test_a_network_without_a_distribution_refuses_hypotheses(photo, use_detector
     model = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default())
     bundle = ModelBundle.save(tmp_path / "bundle", model.eval(), recipe, {})
     assert len(predict_hands(photo, bundle, [BOX])) == 1
-    with pytest.raises(PredictError, match="knows one hand per image"):
+    with pytest.raises(PredictError, match="predicts one hand per image"):
         predict_hands(photo, bundle, [BOX], hypotheses=3)
 
 
@@ -301,5 +301,5 @@ def test_errors_are_sentences(bundle, photo, use_detector, tmp_path):
 def test_a_damaged_model_says_so(bundle, photo, use_detector, monkeypatch):
     use_detector(FakeDetector())
     monkeypatch.setattr(bundle.model.norm.weight, "data", bundle.model.norm.weight.data * float("nan"))
-    with pytest.raises(PredictError, match="not finite; train or export it again"):
+    with pytest.raises(PredictError, match="not finite; train it again"):
         predict_hands(photo, bundle, [BOX])
