@@ -27,8 +27,8 @@ class HandPredictor(PythonModel):
     absolute MANO axis-angle, global orientation first), betas (10), transl_cam_m (3), joints_cam_m (21 x 3, OpenPose
     order), joints_px (21 x 2), K_px (3 x 3, with an assumed focal length), p_within_10mm (21) and joint_error_mm (21)
     after alignment (NaN where the model is not calibrated), guess (its keypoints have low confidence); with the
-    parameter `vertices` also vertices_cam_m (778 x 3). The parameter `method` is `model`, the hands of this version's network,
-    or `fit` or `refine` as in `maskhand predict`.
+    parameter `vertices` also vertices_cam_m (778 x 3). The parameter `method` is `model`, the hands of this version's
+    network, or `fit` or `refine` as in `maskhand predict`.
     """
 
     def load_context(self, context: Any) -> None:

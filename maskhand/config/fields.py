@@ -1,4 +1,4 @@
-"""What the configuration records share: constrained number types, and strictness."""
+"""The base of the configuration records: constrained number types, strictness, errors."""
 
 from __future__ import annotations
 

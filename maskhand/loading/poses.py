@@ -80,9 +80,9 @@ def _draw(pools: Sequence[PosePool], shares: Array, batch: int, slots: range, st
     while True:
         # The whole global batch is drawn; a rank keeps its rows.
         uniform = Draws(seed, np.array([step]), 2 * batch, POSE_STREAM).uniform(columns=2 * batch).reshape(2, batch)
-        source, place = uniform[:, slots.start :: slots.step]
+        source, position = uniform[:, slots.start :: slots.step]
         pool = np.searchsorted(edges, source, side="right")
-        rows = firsts[pool] + (place * sizes[pool]).astype(np.int64)
+        rows = firsts[pool] + (position * sizes[pool]).astype(np.int64)
         yield axis_angle_to_matrix(torch.from_numpy(pose_aa[rows]))
         step += 1
 

@@ -1,4 +1,4 @@
-"""CLIP's text tower (Radford et al. 2021), frozen: own code with the names of OpenAI's state dict.
+"""CLIP's text tower (Radford et al. 2021), frozen: a reimplementation with the names of OpenAI's state dict.
 
     OpenAI (here)                                  Hugging Face `CLIPModel`, `CLIPTextModelWithProjection`
     token_embedding.weight                         text_model.embeddings.token_embedding.weight

@@ -31,7 +31,7 @@ class Context:
     betas: Tensor
     """(B, 10)."""
     placement: Tensor
-    """(B, 3) scale, and the place of the hand's middle in the crop; `place_camera` makes the crop camera of it."""
+    """(B, 3) scale, and the center of the joints in crop coordinates; `place_camera` converts it to the crop camera."""
     rotmats: Tensor | None = None
     """(B, 16, 3, 3) from a network without tokens."""
 
@@ -45,7 +45,7 @@ class TransformerOutput:
     betas: Tensor
     """(B, 10)."""
     placement: Tensor
-    """(B, 3) scale, and the place of the hand's middle in the crop; `place_camera` makes the crop camera of it."""
+    """(B, 3) scale, and the center of the joints in crop coordinates; `place_camera` converts it to the crop camera."""
     rotmats: Tensor | None = None
     """(B, 16, 3, 3) from a network without tokens; its `logits` are None."""
 

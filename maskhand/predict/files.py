@@ -50,9 +50,9 @@ def predict_photo(
     box: x0, y0, x1, y1 of the one hand to look at (else all hands are found); side: of the hand in the box, or of all
     hands (else as detected); focal_px: the photo's focal length in pixels (else a long one is assumed, as HaMeR does,
     and depth is relative); bundle, method, camera, min_confidence: see `predict_hands`. hypotheses: number of
-    hypotheses for each hand; then NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and the
-    JSON holds all distinct ones. image_rgb: its decoded image, if available. Returns the paths, the JSON
-    last. Raises PredictError.
+    hypotheses for each hand; then NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and
+    the JSON holds all distinct ones. image_rgb: the decoded image, if available. Returns the paths, the JSON last.
+    Raises PredictError.
     """
     photo = Path(path)
     image = read_photo(photo) if image_rgb is None else image_rgb
@@ -70,8 +70,8 @@ def predict_photo(
         assets=assets,
     )
     if not hands:
-        seen = f" whose keypoints have a mean confidence of {min_confidence:g}" if min_confidence else ""
-        raise PredictError(f"{photo}: no hand found{seen}; give its box with --box X0,Y0,X1,Y1")
+        condition = f" whose keypoints have a mean confidence of {min_confidence:g}" if min_confidence else ""
+        raise PredictError(f"{photo}: no hand found{condition}; give its box with --box X0,Y0,X1,Y1")
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     overlay, scene, summary = (out / f"{photo.stem}{end}" for end in ("_overlay.png", ".glb", ".json"))
@@ -148,7 +148,7 @@ def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[l
 
 def _shown(hand: PredictedHand) -> list[int]:
     last = len(hand.hypotheses) - 1
-    return sorted({round(place) for place in np.linspace(0, last, SHOWN)})
+    return sorted({round(rank) for rank in np.linspace(0, last, SHOWN)})
 
 
 def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand]) -> Array:

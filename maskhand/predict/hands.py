@@ -159,8 +159,8 @@ def _placed_hands(
     if not hypotheses:
         return first, confidence, none
     drawn = _finite(sample(model, context, hypothesis_sampler(recipe.sampler), generator, hypotheses).to("cpu"), bundle)
-    kept = [distinct_sequences(ids.numpy()) for ids in drawn.tokens.ids.split(hypotheses)]
-    rows = torch.cat([torch.from_numpy(places) + hypotheses * k for k, (places, _) in enumerate(kept)])
+    distinct = [distinct_sequences(ids.numpy()) for ids in drawn.tokens.ids.split(hypotheses)]
+    rows = torch.cat([torch.from_numpy(index) + hypotheses * k for k, (index, _) in enumerate(distinct)])
     image = torch.div(rows, hypotheses, rounding_mode="floor")
     hands, scores = iter(_place(drawn[rows], batch[image], crop_px, K_px, camera)), iter(drawn.score[rows].tolist())
     return (
@@ -168,7 +168,7 @@ def _placed_hands(
         confidence,
         [
             tuple(Hypothesis(**vars(next(hands)), drawn=int(n), score=next(scores)) for n in counts)
-            for _, counts in kept
+            for _, counts in distinct
         ],
     )
 

@@ -95,9 +95,9 @@ class _Tracer:
 
     def _shade(self, rays: Array, hits: dict[str, Array]) -> Array:
         corners = self.faces[hits["primID"]]
-        share = np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], axis=-1)[..., None]
-        normals = _unit((self.normals[corners] * share).sum(1))
-        openness = (self.openness[corners][..., None] * share).sum(1)
+        barycentric = np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], axis=-1)[..., None]
+        normals = _unit((self.normals[corners] * barycentric).sum(1))
+        openness = (self.openness[corners][..., None] * barycentric).sum(1)
         towards_viewer = _unit(-rays)
         facing = (normals * towards_viewer).sum(1, keepdims=True)
         inside = facing < 0  # the open wrist shows the mesh's inside: lit from its other face, darker

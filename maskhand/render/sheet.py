@@ -56,12 +56,12 @@ def bar_tile(values: Array, labels: Sequence[str], colors: Sequence[tuple[int, i
     font = text_font(max(8, min(round(row * 0.75), tile_px // 16)))
     left, right = tile_px * 0.36, tile_px * 0.97
     for k, (value, label, color) in enumerate(zip(values, labels, colors, strict=True)):
-        share = float(np.clip(np.nan_to_num(value), 0, 1))
+        fraction = float(np.clip(np.nan_to_num(value), 0, 1))
         y = k * row
         draw.text((tile_px * 0.03, y + row / 2), label, fill=_INK, font=font, anchor="lm")
         draw.rectangle((left, y + row * 0.2, right, y + row * 0.8), fill=(236, 238, 240))
-        if share > 0:
-            draw.rectangle((left, y + row * 0.2, left + share * (right - left), y + row * 0.8), fill=color)
+        if fraction > 0:
+            draw.rectangle((left, y + row * 0.2, left + fraction * (right - left), y + row * 0.8), fill=color)
     return np.asarray(tile)
 
 

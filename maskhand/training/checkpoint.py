@@ -41,7 +41,7 @@ class TokenizerFileError(ValueError):
 def run_identity(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
     """12 hex digits over everything that determines the outcome of a training.
 
-    The recipe's values that matter for this kind (not, say, the sampler's), and `inputs`: a digest by name for the
+    The recipe's values that matter for this kind (not those of the sampler), and `inputs`: a digest by name for the
     shard sets, the hand model, the code and, for the transformer, the tokenizer.
     """
     facts = {"kind": kind, "recipe": deciding_values(kind, recipe), "inputs": dict(inputs)}

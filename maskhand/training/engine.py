@@ -38,7 +38,7 @@ def start_engine(
 
     All ranks call this, with identically initialized objectives. `parameter_groups` are AdamW's (params, lr,
     weight_decay); what is in none of them is not trained. Raises ValueError when the batch does not divide over ranks
-    or a parameter has no dimension, RuntimeError when a GPU is asked for and there is none.
+    or a parameter has no dimension, RuntimeError when a GPU is requested and there is none.
     """
     cuda = config.use_gpu and torch.cuda.is_available()
     if config.use_gpu and not cuda:
