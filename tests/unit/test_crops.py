@@ -56,7 +56,7 @@ def test_projected_3d_equals_2d_and_posed_mano_equals_3d_after_any_augmentation(
 
 
 def test_image_and_joints_move_together():
-    """A white dot painted at a joint is found where the batch says the joint is."""
+    """A white dot painted at a joint is found at the joint of the batch."""
     for side, seed in (("right", 0), ("left", 1)):
         (sample,) = make_samples(1, sides=(side,), seed=seed)
         image = np.zeros((160, 200, 3), np.uint8)

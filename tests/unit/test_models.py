@@ -145,13 +145,13 @@ def test_pose_tokens_first_hear_the_2d_pose_of_their_joint() -> None:
     one = initial_neighbors(1, influence)
     assert one[1:, 0].all() and not one[0, 1:].any()
     assert one[1:, 1:].sum() == 32
-    influence[2] = 0.0  # whatever its place in the string: thumb tip's joint most, the middle finger's base a little
+    influence[2] = 0.0  # thumb tip's joint most, the middle finger's base a little, whatever its position
     influence[2, [MANO_16.index("thumb3"), MANO_16.index("thumb2"), MANO_16.index("middle1")]] = torch.tensor(
         [0.8, 0.4, 0.39]
     )
     many = initial_neighbors(21, influence)
-    heard = {OPENPOSE_21[j] for j in many[21 + 2, :21].nonzero().flatten().tolist()}
-    assert heard == {"thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip"}
+    neighbors_of_token = {OPENPOSE_21[j] for j in many[21 + 2, :21].nonzero().flatten().tolist()}
+    assert neighbors_of_token == {"thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip"}
 
 
 def test_gapr_residual_is_the_difference_between_figure_and_equation() -> None:
@@ -190,7 +190,7 @@ def test_reference_points_follow_their_kind() -> None:
     influence = torch.rand(16, 16)
     influence[0, MANO_16.index("wrist")] = influence[1, MANO_16.index("ring2")] = 1.5
     places = ReferencePoints("pose2d", 1, influence, 16, 3)(queries, keypoints)
-    # whatever a token's place in the string; two token sequences per image
+    # whatever a token's position in the sequence; two token sequences per image
     assert torch.allclose(places[1, 2], crop_to_map(keypoints[0, OPENPOSE_21.index("ring_pip"), :2]))
     assert torch.allclose(places[2, 1], learned[0, 1]), "an unseen joint falls back to the learned place"
     own = ReferencePoints("pose2d", 21, initial_influence(16), 16, 3)(torch.randn(2, 37, 16), keypoints)

@@ -1,4 +1,4 @@
-"""The tokenizer that ships: small, whole, of the recipe that names it, and as good as its page says."""
+"""The tokenizer that ships: small, complete, of the recipe that names it, and as accurate as documented."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ WIDE = np.array([[170.0, 0, 60], [0, 230.0, 150], [0, 0, 1]])
 
 @dataclass(frozen=True)
 class Seen:
-    """N true hands of both sides in images, as a perfect network says them."""
+    """N true hands of both sides in images, as a perfect network predicts them."""
 
     joints_cam_m: np.ndarray
     """(N, 21, 3) as they were seen."""

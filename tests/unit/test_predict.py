@@ -41,7 +41,7 @@ def bundle(tmp_path_factory) -> ModelBundle:
     tokenizer = VQMano(RECIPE.tokenizer)
     tokenizer.quantizer.codebook.normal_()
     model = build_model(RECIPE, tokenizer, ManoLayer.from_default())
-    # Fresh weights answer every image alike; larger read-outs make the answer depend on it.
+    # Initial weights give nearly the same output for every image; larger output layers make it depend on the image.
     with torch.no_grad():
         for parameter in model.shape_camera.parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
@@ -63,11 +63,11 @@ class FakeDetector:
     def __init__(self, mirrored: bool = False, right: float = 0.9, confidence: float = 1.0) -> None:
         self.points = POINTS * (-1, 1) + (SIZE[1] - 1, 0) if mirrored else POINTS
         self.right, self.confidence = right, confidence
-        self.asked = 0
+        self.calls = 0
 
     def detect(self, images, boxes, sides=None) -> Detections:
         n = len(images)
-        self.asked += n
+        self.calls += n
         confidence = self.confidence * np.tile(np.linspace(0.1, 1, 21, dtype=np.float32), (n, 1))
         return Detections(
             np.tile(self.points.astype(np.float32), (n, 1, 1)),
@@ -250,7 +250,7 @@ def test_hypotheses_are_ranked_placed_and_counted(bundle, photo, use_detector, m
         joints = np.concatenate([np.tile(h.joints_cam_m - h.joints_cam_m[0], (h.drawn, 1, 1)) for h in hand.hypotheses])
         by_hand = np.sqrt(((joints - joints.mean(0)) ** 2).sum(-1).mean(0))
         np.testing.assert_allclose(hand.joint_spread_m, by_hand, atol=1e-9)
-    with pytest.raises(ValueError, match="no hypotheses were asked for"):
+    with pytest.raises(ValueError, match="there are no hypotheses"):
         _ = predict_hands(photo, bundle, [BOX])[0].joint_spread_m
 
     paths = predict_photo(write_png(tmp_path / "one.png", photo), bundle, tmp_path / "out", BOX, hypotheses=12)

@@ -108,7 +108,7 @@ def test_cross_attention_is_torchs_own_for_every_string_of_a_text() -> None:
         target.data.copy_(source.data)
     theirs.in_proj_bias.data.copy_(torch.cat([inner.q_proj.bias, inner.kv_proj.bias]))
     known = torch.tensor([[True] * 5, [True, True, False, False, False]])
-    text, queries = torch.randn(2, 5, 24), torch.randn(6, 7, 16)  # three strings of each text
+    text, queries = torch.randn(2, 5, 24), torch.randn(6, 7, 16)  # three token sequences of each text
     found = ours(queries, None, ours.project(TextTokens(text, known)))
     source, hidden = text.repeat_interleave(3, 0), ~known.repeat_interleave(3, 0)
     expected = theirs(queries, source, source, key_padding_mask=hidden, need_weights=False)[0]
@@ -235,19 +235,19 @@ def text_model(recipe: Recipe | None = None) -> TextTransformer:
 def test_strings_of_a_text_are_guessed_as_if_alone() -> None:
     model, keypoints = text_model(), torch.zeros(2, 21, 3)
     ids = torch.cat([caption("A hand"), caption("an open hand")])
-    strings = torch.randint(0, model.mask_id, (6, model.num_tokens))
-    together = model.logits(strings, model.encode(ids, keypoints))
+    token_ids = torch.randint(0, model.mask_id, (6, model.num_tokens))
+    together = model.logits(token_ids, model.encode(ids, keypoints))
     for row in range(6):
-        alone = model.logits(strings[row : row + 1], model.encode(ids[row // 3 : row // 3 + 1], keypoints[:1]))
+        alone = model.logits(token_ids[row : row + 1], model.encode(ids[row // 3 : row // 3 + 1], keypoints[:1]))
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_a_hidden_text_says_nothing_and_a_seen_one_does() -> None:
     model, keypoints = text_model(), torch.zeros(2, 21, 3)
     ids = torch.cat([caption("A"), caption("the other")])
-    strings = torch.full((2, model.num_tokens), model.mask_id)
-    seen = model(ids, keypoints, strings)
-    hidden = model(ids, keypoints, strings, torch.ones(2, dtype=torch.bool))
+    token_ids = torch.full((2, model.num_tokens), model.mask_id)
+    seen = model(ids, keypoints, token_ids)
+    hidden = model(ids, keypoints, token_ids, torch.ones(2, dtype=torch.bool))
     assert seen.logits is not None and hidden.logits is not None
     assert (seen.logits[0] - seen.logits[1]).abs().max() > 1e-4
     torch.testing.assert_close(hidden.logits[0], hidden.logits[1])

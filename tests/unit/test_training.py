@@ -109,7 +109,7 @@ def test_stages_and_precisions_train_alike(tmp_path: Path) -> None:
         exported = load_tokenizer(folder / "step-000000012" / "export").state_dict()
         assert all(weight.dtype in (torch.float32, torch.int64) for weight in exported.values())
     assert losses[2, "fp32"] == pytest.approx(losses[1, "fp32"], rel=1e-6)
-    assert losses[1, "bf16"] == losses[1, "fp32"], "the tokenizer is fp32 whatever is asked"
+    assert losses[1, "bf16"] == losses[1, "fp32"], "the tokenizer is fp32 whatever the recipe"
     halves = [
         _train("transformer", small_recipe(f"engine.precision={precision}"), tmp_path / precision)[12]["train/loss"]
         for precision in ("fp32", "bf16")

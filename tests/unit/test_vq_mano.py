@@ -1,4 +1,4 @@
-"""VQ-MANO: shapes for every token count, the quantizer against closed forms, gradients, resets alike on all ranks."""
+"""VQ-MANO: shapes for every token count, the quantizer against closed forms, gradients, resets equal on all ranks."""
 
 from __future__ import annotations
 
