@@ -204,7 +204,7 @@ def test_passes_are_counted_as_they_are_made() -> None:
     assert predictor(regression, recipe.sampler).name == "regression"
 
 
-def test_the_passes_that_a_model_makes_are_those_that_its_name_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_an_estimator_counts_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     from maskhand.models.sampling import sample
 
     model, calls = small_model(), []
@@ -324,7 +324,7 @@ def test_the_row_that_counts_is_the_chosen_estimators_and_not_that_of_the_larges
     assert calls.per_sample.mean_p_within_10mm.isna().all() and "confidence_ece" not in calls.best.metrics
 
 
-def test_any_number_of_workers_says_the_same_of_joints(
+def test_joint_confidence_is_equal_for_any_number_of_workers(
     bundle: ModelBundle, calibration: Calibration, home: Workspace, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
@@ -341,7 +341,7 @@ def test_any_number_of_workers_says_the_same_of_joints(
     assert here.to_json() == there.to_json() and here.per_sample.equals(there.per_sample)
 
 
-def test_images_and_page_show_what_is_said_of_the_joints(
+def test_images_and_page_show_the_joint_confidence(
     bundle: ModelBundle, calibration: Calibration, home: Workspace
 ) -> None:
     whole = dataclasses.replace(bundle, calibration=calibration)

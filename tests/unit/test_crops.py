@@ -149,7 +149,7 @@ def test_normalization_is_imagenets():
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_the_fourth_channel_says_where_the_image_is(suffix):
+def test_alpha_is_the_coverage_of_the_image(suffix):
     encoded = cv2.imencode(suffix, np.full((60, 60, 3), 200, np.uint8))[1].tobytes()
     crop = crop_encoded(encoded, np.array([[0.5, 0, 20], [0, 0.5, 20]]), 64)
     covered = np.zeros((64, 64), bool)

@@ -138,7 +138,7 @@ def test_mean_over_ranks_is_the_loss_of_one_process(model, ce: str) -> None:
     assert torch.allclose(output.logits.grad, gradient, atol=1e-6)
 
 
-def test_token_accuracy_looks_at_masked_labeled_tokens(model) -> None:
+def test_token_accuracy_counts_masked_labeled_tokens(model) -> None:
     batch = replace(random_batch(2), has_mano=torch.tensor([1.0, 0.0]))
     tokens = corrupted(model, batch)
     right = torch.nn.functional.one_hot(tokens.target_ids, 20).float()
@@ -226,7 +226,7 @@ def test_half_precision_gives_nearly_the_loss_and_gradient_of_full() -> None:
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
 
 
-def test_a_pose_said_directly_is_judged_like_a_decoded_one(model) -> None:
+def test_a_directly_predicted_pose_has_the_losses_of_a_decoded_one(model) -> None:
     batch, output = random_batch(3), random_output(model, 3)
     tokens = corrupted(model, batch)
     rotmats = model.tokenizer.decode_soft(expected_codes(output.logits, model.tokenizer.codebook))

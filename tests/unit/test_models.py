@@ -139,7 +139,7 @@ def test_gapr_adjacency_starts_at_its_neighbors_and_learns() -> None:
     assert block.adjacency_logits.grad.abs().sum() > 0
 
 
-def test_pose_tokens_first_hear_the_2d_pose_of_their_joint() -> None:
+def test_initial_neighbors_of_pose_tokens_are_the_2d_joints_they_influence() -> None:
     influence = initial_influence(32)
     assert torch.equal(initial_neighbors(0, influence), torch.eye(32, dtype=torch.bool))
     one = initial_neighbors(1, influence)
@@ -290,7 +290,7 @@ def test_tokens_are_embedded_alike_in_any_number(from_codebook: bool) -> None:
     assert torch.allclose(alone[0, 1], table[size - 1] + embed.position_embedding[1], atol=1e-6)
 
 
-def test_a_fresh_model_says_the_mean_hand_in_the_middle() -> None:
+def test_an_untrained_model_predicts_the_mean_hand_in_the_middle() -> None:
     model = small_model()
     batch = random_batch(4)
     context = model.encode(batch.image, batch.keypoints_2d)
@@ -353,7 +353,7 @@ def test_parameter_groups_hold_every_trainable_weight_once() -> None:
 
 
 @pytest.mark.parametrize("changes", [*VARIANTS, {"decoder": "regression"}, {"decoder": "lifter"}])
-def test_a_model_of_weights_holds_them_and_is_the_one_they_came_from(changes: dict) -> None:
+def test_a_model_from_weights_holds_them_and_equals_the_one_they_came_from(changes: dict) -> None:
     recipe, mano = small_recipe(**changes), ManoLayer.from_default()
     model = build_model(recipe, VQMano(recipe.tokenizer), mano).eval()
     weights = model.state_dict()
@@ -425,7 +425,7 @@ def test_a_folder_is_replaced_or_kept_whole(renames: int, tmp_path: Path, monkey
     assert (target / "file").read_text() == ("whole" if renames == 2 else "old")
 
 
-def test_a_restated_bundle_is_the_same_weights_asked_otherwise(tmp_path: Path) -> None:
+def test_other_inference_settings_keep_the_weights_of_a_bundle(tmp_path: Path) -> None:
     recipe = small_recipe()
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     saved = ModelBundle.save(first, small_model(recipe), recipe, {"step": 7})

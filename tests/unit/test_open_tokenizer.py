@@ -43,7 +43,7 @@ def test_it_loses_less_than_a_millimeter_of_poses_it_has_not_seen(group: str) ->
     assert errors["mpjpe_mm"] < 2 and errors["orientation_deg"] < 1.6 and errors["rotation_deg"] < 0.8
 
 
-def test_it_knows_which_joints_its_tokens_speak_of() -> None:
+def test_it_has_the_measured_influence_of_its_tokens() -> None:
     """Measured again on a few other hands; the floor of 16 i / L names the wrong joint for most tokens."""
     tokenizer = load_tokenizer(OPEN_TOKENIZER)
     poses = turned(sample_poses(np.random.default_rng(5), 24), seed=8)

@@ -260,7 +260,7 @@ def test_hypotheses_are_ranked_placed_and_counted(bundle, photo, use_detector, m
     assert np.shape(facts["hypotheses"][0]["mano"]["hand_pose"]) == (15, 3) and len(facts["joint_spread_mm"]) == 21
 
 
-def test_a_token_string_that_was_drawn_twice_is_one_hypothesis():
+def test_a_token_sequence_that_was_sampled_twice_is_one_hypothesis():
     first, counts = subject.distinct_sequences(np.array([[3, 1], [0, 2], [3, 1], [9, 9], [3, 1]]))
     assert first.tolist() == [0, 1, 3] and counts.tolist() == [3, 1, 1]
 
@@ -298,7 +298,7 @@ def test_errors_are_sentences(bundle, photo, use_detector, tmp_path):
             predict_photo(good, bundle, tmp_path / "out", box=BOX, focal_px=focal)
 
 
-def test_a_damaged_model_says_so(bundle, photo, use_detector, monkeypatch):
+def test_a_damaged_model_is_an_error(bundle, photo, use_detector, monkeypatch):
     use_detector(FakeDetector())
     monkeypatch.setattr(bundle.model.norm.weight, "data", bundle.model.norm.weight.data * float("nan"))
     with pytest.raises(PredictError, match="not finite; train it again"):

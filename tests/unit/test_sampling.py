@@ -92,7 +92,7 @@ def test_kept_tokens_never_change(model, batch, monkeypatch, temperature: float)
 
 
 @pytest.mark.parametrize("remask_kept", [False, True])
-def test_surer_newcomers_displace_kept_tokens_only_when_asked(model, batch, monkeypatch, remask_kept: bool) -> None:
+def test_kept_tokens_are_remasked_only_with_remask_kept(model, batch, monkeypatch, remask_kept: bool) -> None:
     calls = []
 
     def surer_every_time(ids, context):
@@ -328,7 +328,7 @@ def test_order_of_the_batch_is_the_order_of_the_hands(model, batch) -> None:
 
 
 @pytest.mark.parametrize("decoder", ["regression", "lifter"])
-def test_a_network_without_tokens_says_one_hand_without_doubt(decoder: str, batch) -> None:
+def test_a_network_without_tokens_predicts_one_hand_with_confidence_one(decoder: str, batch) -> None:
     recipe = small_recipe(decoder=decoder)
     torch.manual_seed(0)
     network = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default()).eval()
