@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import ray
 import ray.train
 import torch
@@ -137,9 +138,6 @@ def check_resources(engine: EngineConfig) -> None:
 def _run_worker(
     loop: Loop, reporter: Report | None, run_dir: Path, threads: int, config: dict[str, Any]
 ) -> dict[str, float]:
-    import cv2
-    import torch
-
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     context = ray.train.get_context()

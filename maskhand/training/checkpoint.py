@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from maskhand.config import INFERENCE_SETTINGS, Recipe, TokenizerConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
@@ -73,8 +75,6 @@ def load_mano(path: str | None) -> ManoLayer:
 
 def save_tokenizer(folder: str | Path, weights: Mapping[str, Any], recipe: Recipe, metadata: Mapping[str, Any]) -> None:
     """Write `tokenizer.pt` (the state dict) and, last, `tokenizer.json` (settings, the file's sha256, `metadata`)."""
-    import torch
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(dict(weights), folder / "tokenizer.pt")
@@ -122,8 +122,6 @@ def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) 
     Raises TokenizerFileError when files are missing or damaged or of another version, or when its settings are not the
     `expected` ones.
     """
-    import torch
-
     folder = Path(folder)
     record = _tokenizer_record(folder)
     try:

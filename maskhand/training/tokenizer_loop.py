@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from maskhand.config import Recipe, TokenizerLossConfig, TokenizerTrainConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix, random_rotations
+from maskhand.loading.poses import pose_batches
 from maskhand.models.influence import token_influence
 from maskhand.models.quantizer import gather_global
 from maskhand.models.vq_mano import VQMano
@@ -49,8 +50,6 @@ class TokenizerJob:
 
 def run(job: TokenizerJob, worker: WorkerContext) -> dict[str, float]:
     """Train on the shard sets of the recipe; a loop for `cluster.train.fit`."""
-    from maskhand.loading.poses import pose_batches
-
     def poses(first_step: int) -> Iterator[Tensor]:
         return pose_batches(
             job.recipe, job.shards_uri, mocap=job.mocap, rank=worker.rank, world=worker.world, start_step=first_step

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
+from maskhand.loading.loader import train_batches
 from maskhand.models.build import build_model, model_from_weights
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.network import HandNetwork
@@ -47,8 +48,6 @@ class TransformerJob:
 
 def run(job: TransformerJob, worker: WorkerContext) -> dict[str, float]:
     """Train on the shard sets of the recipe; a loop for `cluster.train.fit`."""
-    from maskhand.loading.loader import train_batches
-
     def batches(first_step: int) -> Iterator[HandBatch]:
         return train_batches(job.recipe, job.shards_uri, rank=worker.rank, world=worker.world, start_step=first_step)
 
