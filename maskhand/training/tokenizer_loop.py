@@ -50,6 +50,7 @@ class TokenizerJob:
 
 def run(job: TokenizerJob, worker: WorkerContext) -> dict[str, float]:
     """Train on the shard sets of the recipe; a loop for `cluster.train.fit`."""
+
     def poses(first_step: int) -> Iterator[Tensor]:
         return pose_batches(
             job.recipe, job.shards_uri, mocap=job.mocap, rank=worker.rank, world=worker.world, start_step=first_step

@@ -48,6 +48,7 @@ class TransformerJob:
 
 def run(job: TransformerJob, worker: WorkerContext) -> dict[str, float]:
     """Train on the shard sets of the recipe; a loop for `cluster.train.fit`."""
+
     def batches(first_step: int) -> Iterator[HandBatch]:
         return train_batches(job.recipe, job.shards_uri, rank=worker.rank, world=worker.world, start_step=first_step)
 

@@ -190,7 +190,7 @@ def test_a_hand_trains_through_the_labels_it_has(labels: str) -> None:
     assert (losses.joints_2d > 0) == has["joints_2d_conf"]
     moved = {
         part: any(p.grad is not None and p.grad.any() for p in getattr(network, part).parameters())
-        for part in ("encoder", "synthesizer", "to_logits", "shape_camera")
+        for part in ("encoder", "synthesizer", "code_classifier", "shape_camera")
     }
     assert all(moved.values()) if labels != "nothing" else not any(moved.values())
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())

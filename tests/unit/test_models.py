@@ -244,7 +244,7 @@ def test_a_model_that_cannot_be_built_is_refused_without_its_weights(tmp_path: P
     named = f"model.backbone.checkpoint={tmp_path / 'vit.pt'}"
     check_model(load_recipe("tiny", [named]), mano)
     assert "weights do not fit" in refused(named, "model.backbone.kwargs={embed_dim: 48, depth: 3, num_heads: 2}")
-    assert "reads no captions" in refused("model.decoder=regression", "model.condition=text")
+    assert "does not support captions" in refused("model.decoder=regression", "model.condition=text")
     assert "model.text.checkpoint is null" in refused("model.condition=text", "model.text.encoder=clip")
 
 

@@ -267,7 +267,7 @@ def test_clip_is_not_used_without_its_weights_and_not_trained_with_them(tmp_path
     ids = torch.randint(1, 100, (2, 10))
     assert torch.equal(again.encoder(ids).tokens, model.encoder(ids).tokens)
     regression = recipe.model_copy(update={"model": recipe.model.model_copy(update={"decoder": "regression"})})
-    with pytest.raises(ConfigError, match="reads no captions"):
+    with pytest.raises(ConfigError, match="does not support captions"):
         build_model(regression, VQMano(recipe.tokenizer), ManoLayer.from_default())
 
 
