@@ -44,7 +44,7 @@ def is_worth_a_retry(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) ->
 
     error = state.data if isinstance(state.data, BaseException) else getattr(state.data, "result", None)
     if isinstance(error, TrainingError):
-        return error.may_heal
+        return error.retryable
     return not isinstance(error, ValueError | FileNotFoundError | TypeError | LookupError)
 
 

@@ -25,7 +25,7 @@ from maskhand.evaluation.predictions import Predictions, place
 from maskhand.evaluation.result import MEAN_POSE
 from maskhand.loading.loader import EvalRows, eval_range
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.calibration import MODEL, calibrated
+from maskhand.models.calibration import MODEL, method_calibrations
 from maskhand.models.confidence import joint_confidence
 from maskhand.models.estimators import Predictor
 from maskhand.models.sampling import sample
@@ -96,7 +96,7 @@ def _measure_batch(job: Job, bundle: ModelBundle, rows: EvalRows, predictions: l
     tables: dict[str, Table] = {}
     with torch.inference_mode():
         context = model.encode(model.condition(on_device), on_device.keypoints_2d)
-        methods = calibrated(job.recipe.sampler, bundle.calibration)
+        methods = method_calibrations(job.recipe.sampler, bundle.calibration)
         for asked in job.predictors:
             seed = _seed(job.recipe.seed, rows.samples[0].index, asked.sampler.iterations)
             guess = sample(model, context, asked.sampler, torch.Generator(device).manual_seed(seed)).to("cpu")

@@ -1,4 +1,4 @@
-"""The labels of B samples, stacked and mirrored into right hands, still in the pixels of the image."""
+"""The stacked labels of B samples, mirrored to right hands, in pixels of the image."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from maskhand.sample import HandSample
 
 Array = np.ndarray
 Sidecar = Mapping[str, Array] | None
-"""The entry of one sample in a sidecar part; None when the annotator rejected it or the part is not read."""
+"""The sidecar entry of one sample; None when the annotator rejected it or the sidecar is not read."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known about B hands. Left hands (and their images) are mirrored; absent labels are zeros."""
+    """The labels of B hands. Left hands (and their images) are mirrored; missing labels are zeros."""
 
     is_left: Array
     """(B,) bool."""
@@ -66,7 +66,7 @@ def stack_labels(samples: Sequence[HandSample], keypoints: Sequence[Sidecar], ma
     conf_2d = _stack([s.joints_2d_conf for s in samples], (NUM_JOINTS,), default=1.0) * has_2d[:, None]
     joints_3d = _stack([s.joints_cam_m for s in samples], (NUM_JOINTS, 3))
     valid = _stack([s.joints_3d_valid for s in samples], (NUM_JOINTS,), default=1.0)
-    # Without its wrist a hand has no origin to be relative to.
+    # Joints are relative to the wrist: without it none is valid.
     valid = valid * valid[:, :1] * _present(s.joints_cam_m for s in samples)[:, None]
     joints_3d = (joints_3d - joints_3d[:, :1]) * valid[..., None]
     joints_3d[is_left] *= MIRROR_POINT
@@ -92,12 +92,12 @@ def stack_labels(samples: Sequence[HandSample], keypoints: Sequence[Sidecar], ma
 
 
 def good_target(entry: Sidecar) -> Sidecar:
-    """The entry of a `mano` sidecar to learn from: None in the place of one with a fault."""
+    """The entry of a `mano` sidecar as a training target; None if it is not `ok`."""
     return entry if entry is not None and bool(entry["ok"]) else None
 
 
 def annotated_target(entry: Sidecar) -> Sidecar:
-    """The entry of a `mano` sidecar to be measured against: None in the place of a fit of our own."""
+    """The entry of a `mano` sidecar as evaluation truth; None if it is a fit of our own."""
     return entry if entry is not None and str(entry["source"]) == "annotated" else None
 
 

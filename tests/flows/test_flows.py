@@ -253,7 +253,7 @@ def test_a_mistyped_override_stops_the_quickstart_before_any_work(steps: FakeSte
         (ValueError("wrong recipe"), 1),
         (LookupError("no such model"), 1),
         (TrainingError("ConfigError: wrong recipe"), 1),
-        (TrainingError("workers lost", may_heal=True), 3),
+        (TrainingError("workers lost", retryable=True), 3),
         (ConnectionError("lost"), 3),
     ],
 )
