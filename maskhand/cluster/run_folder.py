@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from maskhand import storage
+from maskhand.errors import MaskhandError
 from maskhand.training.checkpoint import EXPORT
 
 METRICS, STARTS = "metrics.jsonl", "starts.txt"
@@ -26,7 +27,7 @@ _FINISHED = "finished.json"
 _POLL_S = 0.25
 
 
-class TrainingError(RuntimeError):
+class TrainingError(MaskhandError, RuntimeError):
     """A training run that cannot start or failed; the message says why and where its files are.
 
     retryable: another attempt may succeed, for example after lost workers.

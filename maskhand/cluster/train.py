@@ -38,6 +38,7 @@ from maskhand.cluster.run_folder import (
 )
 from maskhand.cluster.session import LOCAL_CPUS
 from maskhand.config import EngineConfig
+from maskhand.errors import MaskhandError
 from maskhand.training.worker import Report, WorkerContext, no_report
 
 Loop = Callable[[Any, WorkerContext], dict[str, float]]
@@ -200,6 +201,8 @@ class StopOnProgramError(UserCallback):
 
 def is_retryable(cause: BaseException) -> bool:
     """Is it a lost process (Ray's own errors), a failed collective of the other ranks, or a storage error?"""
+    if isinstance(cause, MaskhandError):
+        return cause.retryable
     if isinstance(cause, RuntimeError) and not isinstance(cause, ray.exceptions.RayError):
         return re.search("gloo|nccl|connection|socket|timed out", str(cause), re.IGNORECASE) is not None
     if isinstance(cause, OSError):

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
+from maskhand.errors import MaskhandError
+
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -13,7 +15,7 @@ SetWeights = Annotated[dict[str, PositiveFloat], Field(min_length=1)]
 """Shard set -> sampling weight."""
 
 
-class ConfigError(ValueError):
+class ConfigError(MaskhandError, ValueError):
     """A recipe or an override that cannot be used; the message names the key and what to do."""
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from maskhand.config import INFERENCE_SETTINGS, Recipe, TokenizerConfig
+from maskhand.errors import MaskhandError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.vq_mano import VQMano
@@ -36,7 +37,7 @@ _TRAINING_KEYS: dict[Kind, tuple[str, ...]] = {
 the same ZeRO stage."""
 
 
-class TokenizerFileError(ValueError):
+class TokenizerFileError(MaskhandError, ValueError):
     """An exported tokenizer that cannot be read; the message names the file."""
 
 

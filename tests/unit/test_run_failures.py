@@ -11,6 +11,7 @@ from maskhand.cluster import train
 from maskhand.cluster.run_folder import TrainingError, read_metrics, tail
 from maskhand.cluster.train import MetricsFile, StopOnProgramError, _root_cause, check_resources, is_retryable
 from maskhand.config import ConfigError, EngineConfig
+from maskhand.storage import StorageError
 
 GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connection reset by peer"
 
@@ -23,6 +24,7 @@ GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connectio
         (ConnectionResetError("peer"), True),
         (OSError("stale file handle"), True),
         (FileNotFoundError("no such shard"), False),
+        (StorageError("the store does not answer"), True),
         (ConfigError("unknown key"), False),
         (RuntimeError("size mismatch for encoder.weight"), False),
         (KeyError("mano"), False),
