@@ -37,7 +37,7 @@ from maskhand.recipe_files import load_recipe
 from maskhand.synth.pose_prior import sample_poses
 from maskhand.training import tokenizer_loop
 from maskhand.training.checkpoint import EXPORT, load_tokenizer
-from maskhand.training.worker import Worker
+from maskhand.training.worker import WorkerContext
 
 TRAIN_POSES, HELD_OUT_POSES, ORIENTATIONS = 150_000, 1_000, 30
 APART_DEG = 5.0
@@ -151,7 +151,7 @@ def train(name: str, recipe: Recipe, pool: np.ndarray, out: Path) -> Path:
             step += 1
 
     store = MeasuringStore(out / name.replace(", ", "_").replace(" ", "_"), measured)
-    tokenizer_loop.train(recipe, mano, poses, Worker(0, 1, lambda step, metrics: None, store))
+    tokenizer_loop.train(recipe, mano, poses, WorkerContext(0, 1, lambda step, metrics: None, store))
     with store.latest() as folder:
         assert folder is not None
         return folder / EXPORT

@@ -1,4 +1,4 @@
-"""What the models see and say: batched torch records, shape and frame beside each field.
+"""The inputs and outputs of the models: batched torch records, with shape and frame beside each field.
 
 Crop coordinates: the square crop of side `crop_px` around the hand, divided by its side, minus one half, so that both
 axes run over -0.5..0.5 (HaMeR's convention). The network sees its central 3:4 columns (256 x 192 of 256 x 256).
@@ -15,11 +15,11 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of R, G, B in 0..1, as pretrained encoders expect them."""
+"""Mean and standard deviation of R, G, B in 0..1, as pretrained encoders expect them."""
 
 
 class _Movable:
-    """Moves and slices every tensor field of a dataclass."""
+    """A dataclass of tensors that can be moved and sliced."""
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
         return self._map(lambda t: t.to(device, non_blocking=non_blocking))
@@ -34,14 +34,14 @@ class _Movable:
 
 @dataclass(frozen=True)
 class HandBatch(_Movable):
-    """B hands, ready for the masked transformer. Absent labels are zeros with a zero flag beside them."""
+    """A batch of B hands. Missing labels are zeros with a zero flag beside them."""
 
     pixels: Tensor
     """(B, H, W, 4) uint8, RGB and 255 where the image covers the crop, 0 in the border around it; W = 3/4 H."""
     color_gain: Tensor
     """(B, 3) float32, factor on R, G, B before they are clipped at white; 1 outside of training."""
     keypoints_2d: Tensor
-    """(B, 21, 3) float32, the 2D pose given to the network: x, y in crop coordinates, confidence; unseen = 0, 0, 0."""
+    """(B, 21, 3) float32, 2D pose that the network reads: x, y in crop coordinates, confidence; missing = 0, 0, 0."""
     joints_2d: Tensor
     """(B, 21, 2) float32, annotated 2D joints in crop coordinates."""
     joints_2d_conf: Tensor
@@ -69,26 +69,26 @@ class HandBatch(_Movable):
 
     @property
     def image(self) -> Tensor:
-        """(B, 3, H, W) float32, ImageNet-normalized RGB: what networks see, made anew where the batch lives.
+        """(B, 3, H, W) float32, ImageNet-normalized RGB: the input of networks, computed on the device of the batch.
 
-        Loaders and copies to a device carry bytes, an eighth of the memory traffic of writing and copying floats.
+        Batches carry bytes, which are an eighth of the memory traffic of writing and copying floats.
         """
         return normalize(self.pixels, self.color_gain)
 
 
 def normalize(pixels: Tensor, color_gain: Tensor) -> Tensor:
-    """(B, H, W, 4) uint8 and (B, 3) gains -> (B, 3, H, W) float32, ImageNet-normalized. The only place that does it."""
-    # Bytes are moved into planes before they grow to four times their size.
+    """(B, H, W, 4) uint8 and (B, 3) gains -> (B, 3, H, W) float32, ImageNet-normalized."""
+    # Bytes are permuted to planes before they become floats of four times the size.
     planes = pixels[..., :3].permute(0, 3, 1, 2).contiguous().float()
     planes.mul_(color_gain[:, :, None, None]).clamp_(max=255)
     for plane, mean, std in zip(planes.unbind(1), IMAGENET_MEAN, IMAGENET_STD, strict=True):
-        plane.sub_(255 * mean).div_(255 * std)  # numbers, not tensors: a GPU need not wait for a copy of constants
+        plane.sub_(255 * mean).div_(255 * std)  # numbers, not tensors: no copy of constants to a GPU
     return planes
 
 
 @dataclass(frozen=True)
 class PoseTokens(_Movable):
-    """Decoded token sequences."""
+    """B decoded token sequences."""
 
     ids: Tensor
     """(B, L) int64 in 0..codebook_size-1."""
@@ -118,5 +118,5 @@ class HandPrediction(_Movable):
     log_probability: Tensor
     """(B,) mean log confidence over tokens."""
     score: Tensor
-    """(B,) ranks hypotheses: minus the distance of a hand from the middle of all that were drawn for its image, after
-    alignment, millimeters (`models/consensus.py`); 0 for a hand alone."""
+    """(B,) score that ranks hypotheses: minus the PA-MPJPE, millimeters, to the mean of the hypotheses of its image
+    (`models/consensus.py`); 0 for a single hand."""

@@ -1,8 +1,8 @@
-"""Where predicted hands stand before their images' cameras: one way for evaluation, pseudo ground truth and photos.
+"""The placement of predicted hands in camera space, for evaluation, pseudo ground truth and photos.
 
-The network looks at a crop and at a mirrored image where the hand is a left one; everything here comes out as it was
-seen. A hand stands where the 2D keypoints say that the network was given, or where the network's own crop camera sees
-it: then the points are the joints that this camera projects.
+The network reads a crop, mirrored if the hand is a left one; the placement is in the original image. A hand is placed
+by its 2D keypoints, the input of the network, or by the network's own crop camera, whose projected joints then serve
+as keypoints.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from maskhand.sample import HandSample
 Array = np.ndarray
 
 CameraSource = Literal["keypoints", "model"]
-"""What places a hand in the image: the 2D keypoints that were seen, or the network alone."""
+"""What places a hand: the detected 2D keypoints, or the network's crop camera."""
 
 CAMERA_SOURCES: Final[tuple[CameraSource, CameraSource]] = ("keypoints", "model")
 
 MIN_SEEN: Final = 6
-"""Keypoints that say where a hand is and how large."""
+"""Minimum number of keypoints that determine the position and scale of a hand."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """B hands before their images' cameras. OpenCV camera axes, meters, stored pixels; left hands are left again."""
+    """The placement of B hands in camera space: OpenCV camera axes, meters, stored pixels; left hands unmirrored."""
 
     translation_m: Array
     """(B, 3) float64, added to the model's points (mirrored, if left)."""
     mirror: Array
-    """(B, 3) float64, the signs between the right hand that the network knows and the hand as it was seen."""
+    """(B, 3) float64, signs that mirror left hands back."""
     K_px: Array
-    """(B, 3, 3) float64 of the images as they are stored."""
+    """(B, 3, 3) float64 intrinsics of the stored images."""
     by_keypoints: Array
-    """(B,) bool: its 2D keypoints placed the hand, not the network's own camera."""
+    """(B,) bool: the hand is placed by its 2D keypoints, not by the network's camera."""
 
-    def before_camera(self, points_m: Tensor) -> Array:
-        """(B, N, 3) points of the predicted right hands before translation -> (B, N, 3) float64 camera axes, meters."""
+    def to_camera(self, points_m: Tensor) -> Array:
+        """(B, N, 3) points of predicted right hands without translation -> (B, N, 3) float64 in camera axes, meters."""
         return points_m.double().numpy() * self.mirror[:, None] + self.translation_m[:, None]
 
     def pixels(self, points_cam_m: Array) -> Array:
@@ -66,16 +66,16 @@ def image_cameras(samples: Sequence[HandSample]) -> Array:
 def place_hands(
     prediction: HandPrediction, hands: HandBatch, K_px: Array, crop_px: int, camera: CameraSource
 ) -> Placement:
-    """Put B predicted right hands before their images' cameras K_px (B, 3, 3).
+    """Place B predicted right hands in the space of their images' cameras K_px (B, 3, 3).
 
-    hands: the batch that the network saw, whose `keypoints_2d` place the hands for `keypoints`, where at least
-    `MIN_SEEN` of them are seen; the network's own crop camera places the others, and all of them for `model`.
+    hands: the input of the network. For `keypoints` its `keypoints_2d` place the hands that have at least `MIN_SEEN` of
+    them; the network's crop camera places the others, and all of them for `model`.
     """
-    given = hands.keypoints_2d.double().numpy()
-    confidence = np.maximum(given[..., 2], 0)
+    keypoints = hands.keypoints_2d.double().numpy()
+    confidence = np.maximum(keypoints[..., 2], 0)
     by_keypoints = ((confidence > 0).sum(1) >= MIN_SEEN) & (camera == "keypoints")
-    own = project_crop(prediction.joints_m.double(), prediction.camera.double()).numpy()
-    points = np.where(by_keypoints[:, None, None], given[..., :2], own)
+    projected = project_crop(prediction.joints_m.double(), prediction.camera.double()).numpy()
+    points = np.where(by_keypoints[:, None, None], keypoints[..., :2], projected)
     mirror = np.where(hands.is_left.numpy()[:, None], MIRROR_POINT, 1.0)
     translation = translation_on_points(
         prediction.joints_m.double().numpy() * mirror[:, None],
@@ -87,7 +87,7 @@ def place_hands(
 
 
 def _in_image(points: Array, hands: HandBatch, crop_px: int) -> Array:
-    """(B, N, 2) crop coordinates -> pixels of the images as they are stored."""
+    """(B, N, 2) crop coordinates -> pixels of the stored images."""
     crop_from_image = hands.crop_from_image.double().numpy()
     linear, offset = crop_from_image[:, :, :2], crop_from_image[:, None, :, 2]
     points_px = ((points + 0.5) * crop_px - offset) @ np.linalg.inv(linear).transpose(0, 2, 1)

@@ -1,10 +1,10 @@
-"""A registered model in use: MLflow runs this file ("model from code"), images go in and hands come out.
+"""The MLflow model of a registered bundle ("model from code"): images -> a DataFrame of hands.
 
     model = mlflow.pyfunc.load_model("models:/maskhand@champion")
     model.predict({"image": Path("photo.jpg").read_bytes()})     # a DataFrame, a row per hand
     model.predict(pandas.DataFrame({"image": ["a.jpg", "b.png"]}), params={"vertices": True, "method": "refine"})
 
-Needs nothing from the workspace but the keypoint detector's files, which are fetched into `$MASKHAND_WORKSPACE/assets`.
+Of the workspace it needs only the keypoint detector's files, which are fetched into `$MASKHAND_WORKSPACE/assets`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from mlflow.pyfunc.model import PythonModel
 
 
 class HandPredictor(PythonModel):
-    """Column `image`: an encoded image (bytes, or base64 text), the path of one, or (H, W, 3) uint8 RGB.
+    """The model. Input column `image`: an encoded image (bytes, or base64 text), its path, or (H, W, 3) uint8 RGB.
 
     Rows: `input` (position of the image), `hand` (0 = best detection), side, box_xyxy_px (4), pose_aa (16 x 3
     absolute MANO axis-angle, global orientation first), betas (10), transl_cam_m (3), joints_cam_m (21 x 3, OpenPose
     order), joints_px (21 x 2), K_px (3 x 3, with an assumed focal length), p_within_10mm (21) and joint_error_mm (21)
-    after alignment (NaN where the model is not calibrated), guess (its keypoints were hardly seen); with the parameter
-    `vertices` also vertices_cam_m (778 x 3). The parameter `method` is `model`, the hands of this version's network,
-    or `fit` or `refine` as in `maskhand predict`.
+    after alignment (NaN where the model is not calibrated), guess (its keypoints have low confidence); with the
+    parameter `vertices` also vertices_cam_m (778 x 3). The parameter `method` is `model`, the hands of this version's
+    network, or `fit` or `refine` as in `maskhand predict`.
     """
 
     def load_context(self, context: Any) -> None:
@@ -40,11 +40,11 @@ class HandPredictor(PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         from maskhand.predict import METHODS, predict_hands
 
-        asked = params or {}
-        method = asked.get("method", "model")
+        params = params or {}
+        method = params.get("method", "model")
         if method not in METHODS:
             raise ValueError(f"params: method is {method!r}; expected one of {', '.join(METHODS)}")
-        arrays = _ARRAYS + (("vertices_cam_m",) if asked.get("vertices") else ())
+        arrays = _ARRAYS + (("vertices_cam_m",) if params.get("vertices") else ())
         rows = []
         for position, image in enumerate(model_input["image"]):
             for rank, hand in enumerate(predict_hands(_decoded(image, position), self._bundle, method=method)):
@@ -68,7 +68,7 @@ _ARRAYS = (
 
 
 def _decoded(image: Any, position: int) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of one cell; ValueError names its position."""
+    """Decode one cell to (H, W, 3) uint8 RGB; ValueError names its position."""
     from maskhand.predict import decode_photo
 
     if isinstance(image, np.ndarray | list):

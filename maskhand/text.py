@@ -1,6 +1,6 @@
-"""Captions as token ids: bytes, or CLIP's byte pairs. No torch: the loader makes them, the text encoders read them.
+"""Captions as token ids: bytes, or CLIP's byte pairs. Without torch, as the data loader computes them.
 
-Both are padded with zeros to one length. Zero is no byte of a text, and CLIP's strings end with their largest id.
+Both are padded with zeros to one length. Zero is not a byte of a text, and CLIP's sequences end with their largest id.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from maskhand.config import TextConfig
 from maskhand.errors import MaskhandError
 
 CLIP_VOCABULARY = 49_408
-"""Ids of CLIP's vocabulary: 512 bytes (alone, and at the end of a word), the merges, begin and end of a text."""
+"""Size of CLIP's vocabulary: 512 bytes (inside and at the end of a word), the merges, begin and end of a text."""
 
 _WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+", re.IGNORECASE)
 
@@ -30,14 +30,14 @@ class TextError(MaskhandError, ValueError):
 
 
 def caption_of(template: str, origin: Mapping[str, Any], key: str) -> str:
-    """The recipe's `data.caption` with the fields of a sample's origin; TextError names a field that it has not."""
+    """The recipe's `data.caption` filled with the fields of a sample's origin; TextError when a field is missing."""
     try:
         return template.format(**origin)
     except (KeyError, IndexError) as error:
         known = ", ".join(sorted(origin)) or "none"
         raise TextError(
-            f"data.caption {template!r} asks for {error}, which the origin of {key} has not (its fields: {known}); "
-            "train on a set that says it, or set data.caption"
+            f"data.caption {template!r} has a field {error} that the origin of {key} lacks (its fields: {known}); "
+            "train on a set that has it, or set data.caption"
         ) from None
 
 
@@ -94,13 +94,13 @@ class ClipVocabulary:
         return ClipVocabulary([(first, second) for first, second in merges])
 
     def ids(self, text: str) -> tuple[int, ...]:
-        """Begin, the pieces of every word, end."""
+        """Begin token, byte pairs of every word, end token."""
         clean = " ".join(html.unescape(html.unescape(text)).split()).lower()
         pieces = [piece for word in _WORDS.findall(clean) for piece in self._pieces(word)]
         return (self.begin, *(self._id[piece] for piece in pieces), self.end)
 
     def _pieces(self, word: str) -> list[str]:
-        """Merge neighbors, the earliest rule first, until no rule fits."""
+        """Merge neighbors, the first rule of the vocabulary first, until no rule applies."""
         parts = [self._letters[byte] for byte in word.encode()]
         parts[-1] += "</w>"
         while len(parts) > 1:
@@ -117,6 +117,6 @@ class ClipVocabulary:
 
 def _byte_letters() -> dict[int, str]:
     """Byte -> a visible character: itself where it is printable Latin-1, else one from 256 on, in CLIP's order."""
-    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in own]
-    return {byte: chr(byte) for byte in own} | {byte: chr(256 + k) for k, byte in enumerate(others)}
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + k) for k, byte in enumerate(others)}

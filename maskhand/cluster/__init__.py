@@ -1,1 +1,1 @@
-"""The only place that knows Ray: map over shards, train on workers."""
+"""Ray: map functions over shards, train on workers. No other package imports Ray."""

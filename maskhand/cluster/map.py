@@ -1,4 +1,4 @@
-"""Map a function over shards with Ray Data; results come back in the items' order."""
+"""Parallel map over shards with Ray Data; results are in the order of the items."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def map_shards(
 ) -> list[R]:
     """Apply a picklable `fn` to every item, one task on one core each, `concurrency` at a time (None: as many as fit).
 
-    `on_done` sees results as they arrive, in any order; the returned list has the items' order. Tasks of a lost machine
-    run again, so `fn` must be safe to repeat. The first exception that `fn` raises is raised here, as it was.
+    `on_done` gets results as they arrive, in any order; the returned list is in the order of the items. Tasks of a lost
+    machine run again, so `fn` must be idempotent. The first exception that `fn` raises is raised here unchanged.
     """
     if not items:
         return []
@@ -33,7 +33,7 @@ def map_shards(
     from ray import cloudpickle
 
     _quiet(ray.data.DataContext.get_current())
-    # Items travel pickled: they are records, not columns, and Arrow would try to take them apart.
+    # Items are pickled: they are records, and Arrow would convert them to columns.
     rows = [{"position": position, "item": cloudpickle.dumps(item)} for position, item in enumerate(items)]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         _Apply(fn),
@@ -52,16 +52,16 @@ def map_shards(
     return [results[position] for position in range(len(items))]
 
 
-def map_on_gpus(fn: Callable[[T], R], items: Sequence[T], **how: Any) -> list[R]:
-    """`map_shards` for networks: every task has a GPU of its own where the session has GPUs at all."""
+def map_on_gpus(fn: Callable[[T], R], items: Sequence[T], **options: Any) -> list[R]:
+    """`map_shards` for networks: one GPU per task where the session has GPUs."""
     ensure_ray()
     import ray
 
-    return map_shards(fn, items, gpus_per_task=1.0 if ray.cluster_resources().get("GPU") else 0.0, **how)
+    return map_shards(fn, items, gpus_per_task=1.0 if ray.cluster_resources().get("GPU") else 0.0, **options)
 
 
 def _quiet(context: Any) -> None:
-    """Progress is the caller's business: Ray Data's bars and its lines on the console go, its log file stays."""
+    """Disable Ray Data's progress bars and console log, as the caller reports progress; its log file stays."""
     context.enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
@@ -69,7 +69,7 @@ def _quiet(context: Any) -> None:
 
 
 class _Apply:
-    """Runs `fn` on one pickled row; carries an exception back as a value, so that it arrives as it was raised."""
+    """Runs `fn` on one pickled row; returns an exception as a value, so that it is not wrapped."""
 
     def __init__(self, fn: Callable[[Any], Any]) -> None:
         self._fn = fn
@@ -78,7 +78,7 @@ class _Apply:
         import cv2
         from ray import cloudpickle
 
-        cv2.setNumThreads(1)  # a task has one core, and OpenCV's threads do not heed OMP_NUM_THREADS
+        cv2.setNumThreads(1)  # a task has one core, and OpenCV ignores OMP_NUM_THREADS
         try:
             outcome = (True, self._fn(pickle.loads(row["item"])))
         except Exception as error:

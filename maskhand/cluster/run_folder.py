@@ -1,6 +1,6 @@
-"""The folder of a training run: whose it is, what was reported, what it exported.
+"""The folder of a training run: its identity, reported metrics and exported result.
 
-Ray keeps its checkpoints there; beside them lie `run.json` (what the run is), `metrics.jsonl` (a line per report),
+Ray writes its checkpoints there; beside them are `run.json` (the identity), `metrics.jsonl` (a line per report),
 `starts.txt` (a line per start of the workers), and at the end `export/` (what the loop exported) and, last,
 `finished.json`.
 """
@@ -28,7 +28,10 @@ _POLL_S = 0.25
 
 
 class TrainingError(MaskhandError, RuntimeError):
-    """A training run that cannot start or did not end well; the message says why and where to look."""
+    """A training run that cannot start or failed; the message says why and where its files are.
+
+    retryable: another attempt may succeed, for example after lost workers.
+    """
 
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
@@ -46,33 +49,33 @@ class FitResult:
     """The last reported metrics."""
     steps: int
     restarts: int
-    """How often the workers were started again, after one was lost or by another call."""
+    """Number of restarts of the workers, after one was lost or by another call."""
     seconds: float
     """Duration of this call."""
     reused: bool
-    """True when the run had been finished before and nothing was trained."""
+    """True when the run was finished before and nothing was trained."""
 
 
-def claim(run_dir: Path, identity: str) -> None:
-    """Take the folder for this identity, or refuse with a sentence when it belongs to another one."""
-    known = _read_json(run_dir / "run.json")
-    if known is None:
+def acquire(run_dir: Path, identity: str) -> None:
+    """Create the folder for this identity; TrainingError when it belongs to another one."""
+    recorded = _read_json(run_dir / "run.json")
+    if recorded is None:
         run_dir.mkdir(parents=True, exist_ok=True)
         _write_json(run_dir / "run.json", {"identity": identity})
-    elif known["identity"] != identity:
+    elif recorded["identity"] != identity:
         raise TrainingError(
-            f"run {run_dir.name}: {run_dir} holds a run with other settings or data (identity {known['identity']}, "
+            f"run {run_dir.name}: {run_dir} holds a run with other settings or data (identity {recorded['identity']}, "
             f"this one is {identity}); choose another name or delete the folder"
         )
 
 
 def finished(run_dir: Path) -> dict[str, Any] | None:
-    """What `finish` wrote, if the run has come to its end."""
+    """The record that `finish` wrote; None while the run is unfinished."""
     return _read_json(run_dir / _FINISHED)
 
 
 def finish(run_dir: Path, checkpoint: Path, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """Take the export out of the last checkpoint's folder; `finished.json` is written last."""
+    """Copy the export out of the last checkpoint; `finished.json` is written last."""
     fresh = run_dir / f".{EXPORT}.part"
     shutil.rmtree(fresh, ignore_errors=True)
     if not (checkpoint / EXPORT).is_dir():
@@ -91,32 +94,32 @@ def finish(run_dir: Path, checkpoint: Path, metrics: Mapping[str, float]) -> dic
 
 
 @contextmanager
-def follow(path: Path, on_progress: Callable[[int, dict[str, float]], None] | None) -> Iterator[None]:
-    """Call `on_progress` in a thread for every line that is added to `path` while the block runs."""
+def tail(path: Path, on_progress: Callable[[int, dict[str, float]], None] | None) -> Iterator[None]:
+    """Call `on_progress` in a thread for every line that is appended to `path` while the block runs."""
     if on_progress is None:
         yield
         return
     ended = threading.Event()
-    start = _whole_lines_bytes(path)
+    start = _complete_lines_bytes(path)
 
-    def look() -> None:
+    def poll() -> None:
         position = start
         while True:
-            last_look = ended.is_set()
+            last_poll = ended.is_set()
             if path.exists():
                 with path.open() as lines:
                     lines.seek(position)
                     for line in iter(lines.readline, ""):
                         if not line.endswith("\n"):
-                            break  # half written: the next look takes it whole
+                            break  # incomplete: the next poll reads it again
                         position += len(line.encode())
                         row = json.loads(line)
                         on_progress(int(row.pop("step")), row)
-            if last_look:
+            if last_poll:
                 return
             ended.wait(_POLL_S)
 
-    thread = threading.Thread(target=look, name="maskhand-progress", daemon=True)
+    thread = threading.Thread(target=poll, name="maskhand-progress", daemon=True)
     thread.start()
     try:
         yield
@@ -126,7 +129,7 @@ def follow(path: Path, on_progress: Callable[[int, dict[str, float]], None] | No
 
 
 def result_of(run_dir: Path, facts: Mapping[str, Any], started_s: float, *, reused: bool) -> FitResult:
-    """facts: as `finish` returns them; started_s: `time.monotonic()` when the call began."""
+    """The result of a run. facts: as `finish` returns them; started_s: `time.monotonic()` when the call began."""
     return FitResult(
         run_dir=run_dir,
         export_dir=run_dir / EXPORT,
@@ -141,12 +144,12 @@ def result_of(run_dir: Path, facts: Mapping[str, Any], started_s: float, *, reus
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
     """The reported metrics of a run in the order of their steps; a step repeated after a restart counts once.
 
-    A last line that a killed process wrote by halves does not count; TrainingError when any other is not readable.
+    An incomplete last line, left by a killed process, is ignored; TrainingError when any other is not readable.
     """
     by_step: dict[float, dict[str, float]] = {}
     path = Path(run_dir) / METRICS
-    whole = path.read_bytes()[: _whole_lines_bytes(path)] if path.exists() else b""
-    for number, line in enumerate(whole.splitlines(), 1):
+    complete = path.read_bytes()[: _complete_lines_bytes(path)] if path.exists() else b""
+    for number, line in enumerate(complete.splitlines(), 1):
         try:
             row = json.loads(line)
             by_step[row["step"]] = row
@@ -157,13 +160,13 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def drop_half_line(path: Path) -> None:
-    """Cut off the last line of a file if a killed process wrote it by halves, so that the next one stands alone."""
+def truncate_incomplete_line(path: Path) -> None:
+    """Remove an incomplete last line that a killed process left, so that the next line starts afresh."""
     if path.exists():
-        os.truncate(path, _whole_lines_bytes(path))
+        os.truncate(path, _complete_lines_bytes(path))
 
 
-def _whole_lines_bytes(path: Path) -> int:
+def _complete_lines_bytes(path: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
 
 

@@ -1,4 +1,4 @@
-"""Ray, on this machine or on the cluster named by `RAY_ADDRESS`."""
+"""The Ray session: a local one, or the cluster at `RAY_ADDRESS`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from types import FrameType
 from typing import Any
 
 LOCAL_CPUS = max(os.cpu_count() or 1, 4)
-"""Logical CPUs of a local session. Ray counts them, it does not pin them; with only two of them, two training workers
-and a data task wait for each other for ever."""
+"""Logical CPUs of a local session. Ray counts but does not pin them; with only two, two training workers and a
+data task would deadlock."""
 
 Handler = Callable[[int, FrameType | None], Any] | int | None
-"""What `signal.getsignal` gives."""
+"""The return type of `signal.getsignal`."""
 
 _OBJECT_STORE_BYTES = 512 * 1024**2
 
 
 def ensure_ray() -> bool:
-    """Connect this process to Ray unless it is already; True when this call started or joined a session.
+    """Connect this process to Ray unless it is connected; True when this call started or joined a session.
 
     With `RAY_ADDRESS` set it joins that cluster. Otherwise it starts a small private session on the loopback interface,
     without dashboard or usage statistics.
@@ -49,7 +49,7 @@ def ensure_ray() -> bool:
 
 @contextlib.contextmanager
 def ray_session() -> Iterator[None]:
-    """A Ray session for a block; one that was there before is used and left running. SIGTERM ends the block."""
+    """A context with a Ray session; an existing one is used and left running. SIGTERM ends the block."""
     handler = signal.getsignal(signal.SIGTERM)
     started = ensure_ray()
     try:
@@ -64,26 +64,26 @@ def ray_session() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ended_by_sigterm(handler: Handler) -> Iterator[None]:
-    """SIGTERM leaves the block with the exception of `handler`, the one before Ray's (Prefect's), else SystemExit.
+    """A context that SIGTERM leaves with the exception of `handler`, the one before Ray's (Prefect's), else SystemExit.
 
-    Ray's own native handler would end the process on the spot, and what is open would stay open; and of all exceptions
-    Ray's waits let only SystemExit and KeyboardInterrupt through.
+    Ray's own native handler would end the process at once, without cleanup; and Ray's waits let only SystemExit and
+    KeyboardInterrupt through.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came = False
+    received = False
 
     def end(number: int, _frame: FrameType | None) -> None:
-        nonlocal came
-        came = True
+        nonlocal received
+        received = True
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, end)
     try:
         yield
     except SystemExit:
-        if not came:
+        if not received:
             raise
         if callable(handler):
             handler(signal.SIGTERM, None)

@@ -1,4 +1,4 @@
-"""Training on Ray workers: a run with a stable name, that survives lost workers and is never done twice.
+"""Training on Ray workers: a named run that survives lost workers and is resumed or reused under the same name.
 
 A run is a folder `storage_path/name`, see `run_folder`.
 """
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import ray
 import ray.train
 import torch
@@ -28,24 +29,24 @@ from maskhand.cluster.run_folder import (
     STARTS,
     FitResult,
     TrainingError,
-    claim,
-    drop_half_line,
+    acquire,
     finish,
     finished,
-    follow,
     result_of,
+    tail,
+    truncate_incomplete_line,
 )
 from maskhand.cluster.session import LOCAL_CPUS
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
-from maskhand.training.worker import Report, Worker, silent
+from maskhand.training.worker import Report, WorkerContext, no_report
 
-Loop = Callable[[Any, Worker], dict[str, float]]
+Loop = Callable[[Any, WorkerContext], dict[str, float]]
 """`loop(job, worker)` trains and returns the last metrics; its last checkpoint holds a folder `export/`."""
 
 _RAY_TRAIN_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else every phase of a fit waits for a tick of two seconds
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less; a preempted worker is a lost worker like any other
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of two seconds delays every phase of a fit
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less; a preempted worker counts as lost
 }
 
 
@@ -60,29 +61,29 @@ def fit(
     reporter: Report | None = None,
     on_progress: Callable[[int, dict[str, float]], None] | None = None,
 ) -> FitResult:
-    """Run `loop(job, worker)` on `engine.workers` Ray workers until it is done, and return what it exported.
+    """Run `loop(job, worker)` on `engine.workers` Ray workers and return what it exported.
 
     The same name and identity continue an unfinished run from its last checkpoint and return a finished one at once;
-    the same name with another identity is refused. `storage_path` is a folder that every worker reaches. `reporter`
-    travels to rank 0 and is called there; `on_progress` is called here. A lost worker restarts the group from the last
-    checkpoint, at most `engine.max_failures` times; an error of the program itself is not repeated. Needs a session of
-    Ray. Raises TrainingError.
+    the same name with another identity is refused. `storage_path` is a folder that every worker can access. `reporter`
+    is sent to rank 0 and called there; `on_progress` is called here. A lost worker restarts the group from the last
+    checkpoint, at most `engine.max_failures` times; an error of the program itself is not retried. Needs a Ray
+    session. Raises TrainingError.
     """
     started_s = time.monotonic()
     run_dir = Path(storage_path).resolve() / name
-    claim(run_dir, identity)
+    acquire(run_dir, identity)
     if (facts := finished(run_dir)) is not None:
         return result_of(run_dir, facts, started_s, reused=True)
     check_resources(engine)
     os.environ |= _RAY_TRAIN_ENVIRONMENT
-    # Ray's types describe the older version of its own API, hence Any.
+    # Ray's type hints are those of its older API, hence Any.
     work: Any = functools.partial(_run_worker, loop, reporter, run_dir, engine.threads_per_worker)
     settings: dict[str, Any] = {
         "name": name,
         "storage_path": str(run_dir.parent),
         "failure_config": FailureConfig(max_failures=engine.max_failures),
         "checkpoint_config": CheckpointConfig(num_to_keep=2),
-        "callbacks": [_StopOnProgramError()],
+        "callbacks": [StopOnProgramError()],
         "worker_runtime_env": {"env_vars": _worker_environment(engine)},
         "logging_config": ray.train.LoggingConfig(log_level="ERROR"),
     }
@@ -97,13 +98,13 @@ def fit(
         ),
         run_config=RunConfig(**settings),
     )
-    with follow(run_dir / METRICS, on_progress):
+    with tail(run_dir / METRICS, on_progress):
         try:
             result: Any = trainer.fit()
         except ray.train.TrainingFailedError as error:
             cause = _root_cause(error)
             raise TrainingError(
-                f"run {name}: {_line(cause)}; its files are in {run_dir}", retryable=_is_retryable(cause)
+                f"run {name}: {_line(cause)}; its files are in {run_dir}", retryable=is_retryable(cause)
             ) from error
     if result.checkpoint is None:
         raise TrainingError(f"run {name}: ended without a checkpoint; its files are in {run_dir}")
@@ -113,17 +114,17 @@ def fit(
 
 
 def check_resources(engine: EngineConfig) -> None:
-    """TrainingError when the private session of this machine lacks what the workers need: Ray would wait for ever.
+    """TrainingError when the local session lacks resources for the workers: Ray would wait forever.
 
-    A cluster may grow when it is asked to, so there it is not an error. Starts no session.
+    A cluster may scale up, so there it is not an error. Starts no session.
     """
-    private = {"CPU": LOCAL_CPUS, "GPU": torch.cuda.device_count()}
-    there = ray.cluster_resources() if ray.is_initialized() else private
+    local = {"CPU": LOCAL_CPUS, "GPU": torch.cuda.device_count()}
+    available = ray.cluster_resources() if ray.is_initialized() else local
     wanted = {"CPU": engine.workers} | ({"GPU": engine.workers} if engine.use_gpu else {})
     lacking = [
-        f"{count} {kind}s (there are {there.get(kind, 0):.0f})"
+        f"{count} {kind}s ({available.get(kind, 0):.0f} available)"
         for kind, count in wanted.items()
-        if there.get(kind, 0) < count
+        if available.get(kind, 0) < count
     ]
     if lacking and not os.environ.get("RAY_ADDRESS"):
         raise TrainingError(
@@ -138,27 +139,24 @@ def check_resources(engine: EngineConfig) -> None:
 def _run_worker(
     loop: Loop, reporter: Report | None, run_dir: Path, threads: int, config: dict[str, Any]
 ) -> dict[str, float]:
-    import cv2
-    import torch
-
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     context = ray.train.get_context()
     rank = context.get_world_rank()
     if rank != 0:
-        return loop(config["job"], Worker(rank, context.get_world_size(), silent, _RayStore()))
+        return loop(config["job"], WorkerContext(rank, context.get_world_size(), no_report, _RayStore()))
     with (run_dir / STARTS).open("a") as starts:
         starts.write(time.strftime("%Y-%m-%dT%H:%M:%SZ\n", time.gmtime()))
     try:
-        report = _ToFileAnd(reporter, run_dir / METRICS)
-        return loop(config["job"], Worker(rank, context.get_world_size(), report, _RayStore()))
+        report = MetricsFile(run_dir / METRICS, reporter)
+        return loop(config["job"], WorkerContext(rank, context.get_world_size(), report, _RayStore()))
     finally:
         if (close := getattr(reporter, "close", None)) is not None:
             close()
 
 
 class _RayStore:
-    """Checkpoints through `ray.train.report`, which merges the folders of all ranks and keeps the result or nothing."""
+    """A `CheckpointStore` on `ray.train.report`, which merges the folders of all ranks atomically."""
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
         with tempfile.TemporaryDirectory(prefix="maskhand-checkpoint-") as folder:
@@ -175,12 +173,12 @@ class _RayStore:
                 yield Path(folder)
 
 
-class _ToFileAnd:
-    """Appends each report to a file of the run, then hands it on."""
+class MetricsFile:
+    """A `Report` that appends to the metrics file of a run, then calls `reporter`."""
 
-    def __init__(self, reporter: Report | None, path: Path) -> None:
-        self._reporter, self._path = reporter, path
-        drop_half_line(path)
+    def __init__(self, path: Path, reporter: Report | None) -> None:
+        self._path, self._reporter = path, reporter
+        truncate_incomplete_line(path)
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         with self._path.open("a") as lines:
@@ -192,17 +190,17 @@ class _ToFileAnd:
 # --- inside Ray's controller
 
 
-class _StopOnProgramError(UserCallback):
-    """Ends the run on what no repetition will mend; lost processes and broken connections are tried again."""
+class StopOnProgramError(UserCallback):
+    """Ends the run on errors that a retry cannot fix; lost processes and connections are retried."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for error in worker_exceptions.values():
-            if not _is_retryable(cause := _unwrapped(error)):
+            if not is_retryable(cause := _unwrapped(error)):
                 raise cause
 
 
-def _is_retryable(cause: BaseException) -> bool:
-    """A lost process (Ray's own errors), its echo in the other ranks' collectives, or storage that failed once."""
+def is_retryable(cause: BaseException) -> bool:
+    """Is it a lost process (Ray's own errors), a failed collective of the other ranks, or a storage error?"""
     if isinstance(cause, MaskhandError):
         return cause.retryable
     if isinstance(cause, RuntimeError) and not isinstance(cause, ray.exceptions.RayError):
@@ -220,15 +218,15 @@ def _worker_environment(engine: EngineConfig) -> dict[str, str]:
     if not engine.use_gpu:
         environment["DS_ACCELERATOR"] = "cpu"
     if sum(node["Alive"] for node in ray.nodes()) == 1:
-        # Gloo would otherwise resolve the machine's own name, which fails on many laptops.
+        # Gloo would otherwise resolve the host name, which fails on many laptops.
         environment["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
     return environment
 
 
 def _root_cause(error: Exception) -> BaseException:
-    """A worker's own exception, one that no repetition mends if there is one, or the controller's."""
+    """A worker's own exception, preferably one that a retry cannot fix, or the controller's."""
     failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
-    return min(map(_unwrapped, failures.values()), key=_is_retryable)
+    return min(map(_unwrapped, failures.values()), key=is_retryable)
 
 
 def _line(cause: BaseException) -> str:
@@ -237,7 +235,7 @@ def _line(cause: BaseException) -> str:
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """The exception inside Ray's wrappers, which name it differently."""
+    """The exception inside Ray's wrappers, which store it under different attributes."""
     for attribute in ("_base_exc", "cause", "__cause__"):
         inner = getattr(error, attribute, None)
         if isinstance(inner, BaseException) and not isinstance(error, ray.exceptions.RayActorError):

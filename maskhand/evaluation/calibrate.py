@@ -33,7 +33,7 @@ from maskhand.models.calibration import (
     MethodCalibration,
     draw_features,
 )
-from maskhand.models.confidence import DRAWS, SEED, drawn_joints, evidence_of
+from maskhand.models.confidence import DRAWS, SEED, draw_statistics, sample_joints
 from maskhand.models.estimators import candidates, predictor
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context
@@ -112,7 +112,7 @@ def calibrate(
             fingertips = [one.fingertip_vertices[row.sample.side] for row in rows.samples]
             with torch.inference_mode():
                 context = model.encode(model.condition(there), there.keypoints_2d)
-                drawn = drawn_joints(model, context)
+                drawn = sample_joints(model, context)
                 found: dict[str, Reported] = {
                     name: sample(model, context, sampler, torch.Generator(device).manual_seed(recipe.seed + done))
                     for name, sampler in asked.items()
@@ -123,7 +123,7 @@ def calibrate(
                 usable = valid & np.isfinite(compared).all((1, 2))[:, None]
                 error_m = aligned_errors(np.nan_to_num(compared), truth.joints_m.double().numpy(), usable)
                 seen[name].errors_mm.append(1e3 * error_m)
-                seen[name].features.append(draw_features(evidence_of(drawn, joints)))
+                seen[name].features.append(draw_features(draw_statistics(drawn, joints)))
             done += len(rows.samples)
             hands[one.name] += int((valid.sum(1) > 0).sum())
             progress(done, most, f"held-out hands of {one.name}")
@@ -136,7 +136,7 @@ def calibrate(
     )
     best = min(ranked, key=lambda candidate: candidate.pa_mpjpe_mm).name
     return Calibration(
-        asked=recipe.sampler,
+        sampler=recipe.sampler,
         candidates=ranked,
         draws=DRAWS,
         seed=SEED,

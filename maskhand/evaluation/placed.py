@@ -36,14 +36,14 @@ def place(
 ) -> Predictions:
     """Put B predicted right hands before their images' cameras, as `placement` does, with the set's fingertips."""
     placed = place_hands(prediction, hands, image_cameras([row.sample for row in rows]), crop_px, camera)
-    joints = placed.before_camera(with_fingertips(prediction.joints_m, prediction.vertices_m, fingertips))
+    joints = placed.to_camera(with_fingertips(prediction.joints_m, prediction.vertices_m, fingertips))
     lost = failed.numpy()
     return Predictions(
         index=np.array([row.index for row in rows], np.int64),
         origin=tuple(row.sample.origin for row in rows),
         side=tuple(row.sample.side for row in rows),
         joints_cam_m=_without(lost, joints),
-        vertices_cam_m=_without(lost, placed.before_camera(prediction.vertices_m)),
+        vertices_cam_m=_without(lost, placed.to_camera(prediction.vertices_m)),
         joints_px=_without(lost, placed.pixels(joints)),
         truth_cam_m=np.stack([_truth(row) for row in rows]),
     )

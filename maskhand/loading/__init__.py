@@ -1,1 +1,1 @@
-"""Shards -> HandBatch: mixture, crop, augmentation, collation."""
+"""Data loading: shards -> HandBatch, with crops, augmentation and collation."""

@@ -1,4 +1,4 @@
-"""Random numbers of training: what is done to each crop and to each given 2D pose.
+"""The random augmentation of crops and of the network's 2D pose.
 
 Every sample of a training run has a global index (step x batch + slot). All its random numbers are a pure function of
 the seed and that index, so they do not depend on workers, ranks or where a run was resumed. They are drawn as one row
@@ -18,30 +18,30 @@ from maskhand.conventions import NUM_JOINTS
 Array = np.ndarray
 
 ERASE_AREA = (0.02, 0.33)
-"""Area of an erased rectangle as a share of the crop (METHOD 3.5)."""
+"""Range of the area of an erased rectangle, as a fraction of the crop."""
 ERASE_ASPECT = (0.3, 1 / 0.3)
 
 
 @dataclass(frozen=True)
 class ImageAugmentation:
-    """What happens to B crops."""
+    """The augmentation of B crops."""
 
     scale: Array
     """(B,) factor on the side of the crop's square."""
     rotation_rad: Array
     """(B,) clockwise rotation of the image."""
     shift: Array
-    """(B, 2) of the square's center, in its unscaled sides."""
+    """(B, 2) shift of the square's center, in its unscaled sides."""
     gain: Array
     """(B, 3) factor on R, G, B."""
     erase_xyxy: Array
-    """(B, 4) rectangle in shares of the crop, 0..1; all zero = nothing erased."""
+    """(B, 4) rectangle in fractions of the crop, 0..1; all zero: nothing is erased."""
     erase_rgb: Array
-    """(B, 3) 0..255, its color."""
+    """(B, 3) 0..255, the color of the rectangle."""
 
     @staticmethod
     def none(batch: int) -> ImageAugmentation:
-        """The augmentation that changes nothing."""
+        """The identity augmentation."""
         one, zero = np.ones, np.zeros
         return ImageAugmentation(
             one(batch), zero(batch), zero((batch, 2)), one((batch, 3)), zero((batch, 4)), zero((batch, 3))
@@ -49,29 +49,29 @@ class ImageAugmentation:
 
 
 @dataclass(frozen=True)
-class KeypointDisturbance:
-    """What happens to the 2D poses given to the network for B samples."""
+class KeypointAugmentation:
+    """The augmentation of the network's 2D poses for B samples."""
 
     use_detected: Array
-    """(B,) bool: take the detector's pose rather than the annotated one."""
+    """(B,) bool: the detected pose is used, not the annotated one."""
     annotated_if_undetected: bool
-    """Whether a hand that the detector did not find gets its annotated pose, or none."""
+    """Whether a hand without detection gets its annotated pose, or none."""
     noise: Array
     """(B, 21, 2) added to annotated keypoints, in crop sides."""
     order: Array
-    """(B, 21) int64: annotated keypoint k is taken from joint order[k] (two fingers may be confused)."""
-    hidden: Array
-    """(B, 21) bool: joints the network does not get to see."""
+    """(B, 21) int64: annotated keypoint k is taken from joint order[k] (two fingers may be swapped)."""
+    dropped: Array
+    """(B, 21) bool: joints that are set to not detected."""
 
 
 class Draws:
-    """One row of uniform numbers per sample, handed out column by column."""
+    """One row of uniform random numbers per sample, consumed column by column."""
 
     def __init__(self, seed: int, indices: Array, columns: int, stream: int) -> None:
         """`stream` separates independent uses of the same seed and index."""
         raw = np.empty((len(indices), columns), np.uint64)
         generator = np.random.Philox(key=[seed * 16 + stream, 0])
-        # The state of a fresh generator, given another key: a fifth of the time of making a generator per sample.
+        # Setting the key in the state takes a fifth of the time of creating a generator per sample.
         fresh = generator.state
         for row, index in zip(raw, indices, strict=True):
             fresh["state"]["key"][1] = index
@@ -101,8 +101,8 @@ def draw_image_augmentation(config: AugmentConfig, seed: int, indices: Array) ->
     """HaMeR's `do_augmentation` with the recipe's numbers, plus random erasing, for the samples of global `indices`."""
     draws = Draws(seed, indices, 16, IMAGE_STREAM)
     scale = 1 + config.scale * draws.normal(clip=1)[:, 0]
-    turned = draws.uniform()[:, 0] < config.rotation_probability
-    rotation = np.deg2rad(config.rotation_deg) * draws.normal(clip=2)[:, 0] * turned
+    rotated = draws.uniform()[:, 0] < config.rotation_probability
+    rotation = np.deg2rad(config.rotation_deg) * draws.normal(clip=2)[:, 0] * rotated
     shift = config.translation * draws.normal(clip=1, columns=2)
     gain = draws.uniform(1 - config.color_gain, 1 + config.color_gain, columns=3)
     erased = draws.uniform() < config.erase_probability
@@ -114,24 +114,24 @@ def draw_image_augmentation(config: AugmentConfig, seed: int, indices: Array) ->
     return ImageAugmentation(scale, rotation, shift, gain, rectangle, draws.uniform(0, 255, columns=3))
 
 
-def draw_keypoint_disturbance(config: KeypointConfig, seed: int, indices: Array) -> KeypointDisturbance:
-    """Noise, confused fingers and dropped joints of the recipe, for the samples of global `indices`.
+def draw_keypoint_augmentation(config: KeypointConfig, seed: int, indices: Array) -> KeypointAugmentation:
+    """Noise, swapped fingers and dropped joints of the recipe, for the samples of global `indices`.
 
-    `train_source: detected` is that alone, as at evaluation: what the detector misses is missing.
+    With `train_source: detected` an undetected hand has no 2D pose, as at evaluation.
     """
     draws = Draws(seed, indices, 5 + 3 * NUM_JOINTS, KEYPOINT_STREAM)
-    share_detected = {"detected": 1.0, "annotated": 0.0, "mixed": 0.5}[config.train_source]
-    use_detected = draws.uniform()[:, 0] < share_detected
-    hidden = draws.uniform() < config.drop_pose
+    detected_fraction = {"detected": 1.0, "annotated": 0.0, "mixed": 0.5}[config.train_source]
+    use_detected = draws.uniform()[:, 0] < detected_fraction
+    dropped = draws.uniform() < config.drop_pose
     swapped = draws.uniform()[:, 0] < config.swap_fingers
     order = _swap_two_fingers(swapped, draws.uniform()[:, 0], draws.uniform()[:, 0])
     noise = config.noise * draws.normal(columns=2 * NUM_JOINTS).reshape(-1, NUM_JOINTS, 2)
-    hidden = hidden | (draws.uniform(columns=NUM_JOINTS) < config.drop_joint)
-    return KeypointDisturbance(use_detected, config.train_source == "mixed", noise, order, hidden)
+    dropped = dropped | (draws.uniform(columns=NUM_JOINTS) < config.drop_joint)
+    return KeypointAugmentation(use_detected, config.train_source == "mixed", noise, order, dropped)
 
 
 def _swap_two_fingers(swapped: Array, first: Array, second: Array) -> Array:
-    """(B,) flags and uniforms -> (B, 21) joint orders in which two different fingers have changed places."""
+    """(B,) flags and uniforms -> (B, 21) joint orders in which two different fingers are swapped."""
     a = (first * 5).astype(np.int64)
     b = (a + 1 + (second * 4).astype(np.int64)) % 5
     fingers = np.tile(np.arange(5), (len(swapped), 1))
@@ -143,7 +143,7 @@ def _swap_two_fingers(swapped: Array, first: Array, second: Array) -> Array:
 
 
 def erase(crops: Array, augmentation: ImageAugmentation) -> None:
-    """Paint the erased rectangles into (B, S, W, 4) uint8 central columns of crops, in place; A stays."""
+    """Fill the erased rectangles of crops (B, S, W, 4) uint8 in place; alpha is unchanged."""
     side, width = crops.shape[1:3]
     corners = np.round(augmentation.erase_xyxy * side).astype(int)
     corners[:, ::2] = np.clip(corners[:, ::2] - (side - width) // 2, 0, width)

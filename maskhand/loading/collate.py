@@ -1,6 +1,6 @@
-"""Labels and crops -> HandBatch: the one place where the fields of a batch are computed.
+"""Collation: labels and images -> HandBatch, whose fields are computed here only.
 
-Everything here is vectorized over the batch; the only work per sample is cutting its crop.
+Everything is vectorized over the batch, except cutting the crops.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from maskhand.batch import HandBatch
-from maskhand.loading.augment import ImageAugmentation, KeypointDisturbance, erase
+from maskhand.loading.augment import ImageAugmentation, KeypointAugmentation, erase
 from maskhand.loading.crop import (
     NETWORK_ASPECT,
     Scratch,
@@ -32,7 +32,7 @@ Array = np.ndarray
 
 
 def place_crops(labels: Labels, box_scale: float, crop_px: int, augmentation: ImageAugmentation) -> Array:
-    """(B, 2, 3) float64 affines from the (mirrored) images to the crops."""
+    """(B, 2, 3) float64 affines from the (mirrored, if left) images to the crops."""
     side = crop_side_px(labels.box_xyxy_px, box_scale)
     center = box_center_px(labels.box_xyxy_px) + augmentation.shift * side[:, None]
     return crop_affine(center, side * augmentation.scale, augmentation.rotation_rad, crop_px)
@@ -56,21 +56,21 @@ def cut_crops(images: Sequence[bytes | Array], labels: Labels, crop_from_image: 
     return crops
 
 
-def given_pose(labels: Labels, crop_from_image: Array, crop_px: int, source: KeypointDisturbance | str) -> Array:
-    """(B, 21, 3) the 2D pose the network is given: crop coordinates and confidence; unseen joints are 0, 0, 0.
+def input_pose(labels: Labels, crop_from_image: Array, crop_px: int, source: KeypointAugmentation | str) -> Array:
+    """(B, 21, 3) the 2D pose that the network reads: crop coordinates and confidence; missing joints are 0, 0, 0.
 
-    source: `detected`, `annotated` or `none` for evaluation, or the disturbance drawn for training.
+    source: `detected`, `annotated` or `none` for evaluation, or the augmentation drawn for training.
     """
     detected = to_crop(labels.detected_px, crop_from_image, crop_px)
     annotated = to_crop(labels.joints_2d_px, crop_from_image, crop_px)
-    if isinstance(source, KeypointDisturbance):
+    if isinstance(source, KeypointAugmentation):
         annotated = np.take_along_axis(annotated, source.order[..., None], axis=1) + source.noise
         annotated_conf = np.take_along_axis(labels.joints_2d_conf, source.order, axis=1)
         use_detected = source.use_detected
         if source.annotated_if_undetected:
             use_detected = use_detected & labels.detected_conf.any(axis=1)
         pose = np.where(use_detected[:, None, None], detected, annotated)
-        confidence = np.where(use_detected[:, None], labels.detected_conf, annotated_conf) * ~source.hidden
+        confidence = np.where(use_detected[:, None], labels.detected_conf, annotated_conf) * ~source.dropped
     elif source == "none":
         pose, confidence = np.zeros_like(annotated), np.zeros_like(labels.joints_2d_conf)
     elif source == "detected":
@@ -91,31 +91,33 @@ def make_batch(
     *,
     crop_px: int,
     box_scale: float,
-    keypoints: KeypointDisturbance | str,
+    keypoints: KeypointAugmentation | str,
     augmentation: ImageAugmentation | None = None,
     index: Array | None = None,
     text_ids: Array | None = None,
 ) -> HandBatch:
-    """Crop, augment and convert B hands. `keypoints` as in `given_pose`; `index` (B,) places in an evaluation set;
-    `text_ids` (B, W) captions (`maskhand.text`).
+    """Crop, augment and collate B hands.
+
+    keypoints: the source of `input_pose`; index (B,): positions in an evaluation set; text_ids (B, W): captions
+    (`maskhand.text`).
     """
     batch = len(images)
-    change = ImageAugmentation.none(batch) if augmentation is None else augmentation
-    crop_from_image = place_crops(labels, box_scale, crop_px, change)
+    augmentation = ImageAugmentation.none(batch) if augmentation is None else augmentation
+    crop_from_image = place_crops(labels, box_scale, crop_px, augmentation)
     crops = cut_crops(images, labels, crop_from_image, crop_px)
-    erase(crops, change)
-    turn = _about_optical_axis(change.rotation_rad)
-    # scipy's rotations: the many small operations of `hand.rotations` cost thrice as much at this size.
+    erase(crops, augmentation)
+    rotation = _about_optical_axis(augmentation.rotation_rad)
+    # scipy: the many small operations of `hand.rotations` take three times as long at this size.
     rotmats = Rotation.from_rotvec(labels.pose_aa.reshape(-1, 3)).as_matrix().reshape(batch, -1, 3, 3)
-    rotmats[:, 0] = turn @ rotmats[:, 0]
+    rotmats[:, 0] = rotation @ rotmats[:, 0]
     joints_2d = to_crop(labels.joints_2d_px, crop_from_image, crop_px) * (labels.joints_2d_conf > 0)[..., None]
     return HandBatch(
         pixels=torch.from_numpy(crops),
-        color_gain=_float(change.gain),
-        keypoints_2d=_float(given_pose(labels, crop_from_image, crop_px, keypoints)),
+        color_gain=_float(augmentation.gain),
+        keypoints_2d=_float(input_pose(labels, crop_from_image, crop_px, keypoints)),
         joints_2d=_float(joints_2d),
         joints_2d_conf=_float(labels.joints_2d_conf),
-        joints_3d_m=_float(labels.joints_3d_m @ turn.transpose(0, 2, 1)),
+        joints_3d_m=_float(labels.joints_3d_m @ rotation.transpose(0, 2, 1)),
         joints_3d_valid=_float(labels.joints_3d_valid),
         rotmats=_float(rotmats),
         betas=_float(labels.betas),
@@ -129,7 +131,7 @@ def make_batch(
 
 
 def _about_optical_axis(angle_rad: Array) -> Array:
-    """(B,) -> (B, 3, 3): what a clockwise turn of the image is in camera axes (x right, y down)."""
+    """(B,) clockwise rotations of the image -> (B, 3, 3) rotations in camera axes (x right, y down)."""
     c, s, zero, one = np.cos(angle_rad), np.sin(angle_rad), np.zeros_like(angle_rad), np.ones_like(angle_rad)
     return np.stack([c, -s, zero, s, c, zero, zero, zero, one], axis=-1).reshape(-1, 3, 3)
 

@@ -1,7 +1,8 @@
-"""The square crop around a hand: which square, its affine, and cutting it out of an encoded image quickly.
+"""The square crop around a hand: its square, its affine, and a fast way to cut it out of an encoded image.
 
-HaMeR's crop: the box grows to the network's 3:4 aspect, its longer side times `box_scale` is the side of a square; the
-square is warped bilinearly onto `crop_px` pixels with a black border, smoothed first where it shrinks by more than 1.1.
+HaMeR's crop: the box is extended to the network's 3:4 aspect, and its longer side times `box_scale` is the side of a
+square, which is warped bilinearly to `crop_px` pixels with a black border, blurred first where it shrinks by more than
+1.1.
 All affines are (2, 3) and act on pixel coordinates whose origin is the center of the top-left pixel; the center of the
 box lands on `crop_px / 2`, which is 0 in crop coordinates (`batch`).
 """
@@ -17,7 +18,7 @@ import simplejpeg
 Array = np.ndarray
 
 NETWORK_ASPECT = 3 / 4
-"""Width over height of what the network sees of the crop."""
+"""Width over height of the columns of the crop that the network reads."""
 SMOOTH_ABOVE = 1.1
 JPEG = b"\xff\xd8"
 
@@ -84,13 +85,13 @@ def cut_crop(image: Array, crop_from_image: Array, crop_px: int) -> Array:
 
 
 class Scratch:
-    """Memory that is still in the processor's cache when the next image is decoded into it."""
+    """A reused buffer for decoded images, which stays in the processor's cache."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
 
-    def room(self, size: int) -> Array:
-        """(at least `size`,) uint8, the same memory as before whenever it is large enough."""
+    def buffer(self, size: int) -> Array:
+        """(at least `size`,) uint8, reused when it is large enough."""
         if len(self._memory) < size:
             self._memory = np.empty(size, np.uint8)
         return self._memory
@@ -102,7 +103,7 @@ def decode_for_crop(
     """A decoded image (H, W, 4) uint8 RGBA, the (2, 3) affine from it to the crop, and the affine's shrink factor.
 
     A JPEG that shrinks by two or more is decoded at 1/2, 1/4 or 1/8 size, which costs a fraction of the full image.
-    The next image that is decoded into `scratch` may overwrite this one. Raises ValueError when the image cannot be
+    The next image decoded into `scratch` may overwrite this one. Raises ValueError when the image cannot be
     decoded.
     """
     reduction = 1
@@ -113,7 +114,7 @@ def decode_for_crop(
 
 
 def cut_into(crop: Array, image: Array, crop_from_image: Array, shrink: float) -> None:
-    """Fill `crop` (h, w, C) uint8, C-contiguous, from an image (H, W, C) uint8; black, and 0 in A, outside of it.
+    """Fill `crop` (h, w, C) uint8, C-contiguous, from an image (H, W, C) uint8; zeros outside of the image.
 
     shrink: `shrink_factor` of the affine.
     """
@@ -125,7 +126,7 @@ def cut_into(crop: Array, image: Array, crop_from_image: Array, shrink: float) -
 
 
 def can_decode(encoded: bytes) -> bool:
-    """Is this an image? Decoded at an eighth of its size where its format allows, which costs little."""
+    """Whether this is an image, decoded at an eighth of its size where its format allows."""
     with contextlib.suppress(ValueError):
         return _decode(encoded, 8, Scratch()).size > 0
     return False
@@ -140,22 +141,22 @@ def shrink_factor(crop_from_image: Array) -> Array:
 def _decode(encoded: bytes, reduction: int, scratch: Scratch) -> Array:
     """(H, W, 4) uint8 RGBA, A = 255, in stored orientation; a JPEG at one `reduction`-th of its size."""
     if encoded.startswith(JPEG):
-        # libjpeg-turbo itself: faster than through OpenCV, and it writes four channels.
+        # libjpeg-turbo directly: faster than through OpenCV, and it writes four channels.
         with contextlib.suppress(ValueError):
             height, width, *_ = simplejpeg.decode_jpeg_header(encoded)
             return simplejpeg.decode_jpeg(
                 encoded,
                 "RGBA",
-                # Colors as coarse as they are stored: 0.5 levels off on average, in 0.9 of the time.
+                # Chroma without interpolation: 0.5 levels off on average, in 0.9 of the time.
                 fastupsample=True,
                 strict=False,
                 min_height=-(-height // reduction),
                 min_width=-(-width // reduction),
-                buffer=scratch.room(4 * height * width),
+                buffer=scratch.buffer(4 * height * width),
             )
     # PNG, and kinds of JPEG that the simple interface does not know (CMYK, odd subsampling).
     mode = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
-    # Annotations refer to the stored pixels, whatever an EXIF tag says about showing them.
+    # Annotations refer to the stored pixels, whatever the EXIF orientation.
     flags = mode.get(reduction, cv2.IMREAD_REDUCED_COLOR_8) | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
     if image is None:
@@ -164,7 +165,7 @@ def _decode(encoded: bytes, reduction: int, scratch: Scratch) -> Array:
 
 
 def _from_reduced(crop_from_image: Array, reduction: int) -> Array:
-    """The same crop out of the image reduced by an integer: x = (x' + 1/2) r - 1/2."""
+    """The affine from the image reduced by an integer to the same crop: x = (x' + 1/2) r - 1/2."""
     shift = np.full(2, (reduction - 1) / 2)
     linear = crop_from_image[:, :2]
     return np.concatenate([linear * reduction, (linear @ shift + crop_from_image[:, 2])[:, None]], axis=1)

@@ -1,4 +1,4 @@
-"""The labels of B samples, stacked and mirrored into right hands, still in the pixels of the image."""
+"""The stacked labels of B samples, mirrored to right hands, in pixels of the image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known about B hands. Left hands (and their images) are mirrored; absent labels are zeros."""
+    """The labels of B hands. Left hands (and their images) are mirrored; missing labels are zeros."""
 
     is_left: Array
     """(B,) bool."""
@@ -67,7 +67,7 @@ def stack_labels(
     conf_2d = _stack([s.joints_2d_conf for s in samples], (NUM_JOINTS,), default=1.0) * has_2d[:, None]
     joints_3d = _stack([s.joints_cam_m for s in samples], (NUM_JOINTS, 3))
     valid = _stack([s.joints_3d_valid for s in samples], (NUM_JOINTS,), default=1.0)
-    # Without its wrist a hand has no origin to be relative to.
+    # Joints are relative to the wrist: without it none is valid.
     valid = valid * valid[:, :1] * _present(s.joints_cam_m for s in samples)[:, None]
     joints_3d = (joints_3d - joints_3d[:, :1]) * valid[..., None]
     joints_3d[is_left] *= MIRROR_POINT
@@ -93,12 +93,12 @@ def stack_labels(
 
 
 def good_target(target: ManoTarget | None) -> ManoTarget | None:
-    """The target to learn from: None in the place of one with a fault."""
+    """The entry of a `mano` sidecar as a training target; None if it has a fault."""
     return target if target is not None and target.is_good else None
 
 
 def annotated_target(target: ManoTarget | None) -> ManoTarget | None:
-    """The target to be measured against: None in the place of a fit of our own."""
+    """The entry of a `mano` sidecar as evaluation truth; None if it is a fit of our own."""
     return target if target is not None and target.source == "annotated" else None
 
 

@@ -1,9 +1,9 @@
-"""Batches of the masked transformer: for training (infinite, seeded, resumable) and for evaluation (each sample once).
+"""The data loader of the networks: endless, seeded, resumable training batches, and evaluation batches.
 
 A training batch is a pure function of the recipe, the shards, the seed, the step, the rank and the world size, and the
 union of the ranks' rows is the same global batch whatever the world size: row j of rank r is slot r + j * world. So a
 run resumes exactly at any step, reads nothing before it, and sees the same data on any number of workers that divides
-the lanes and the batch.
+`data.shard_streams` and the batch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from maskhand.batch import HandBatch
 from maskhand.config import KeypointConfig, Recipe
-from maskhand.loading.augment import draw_image_augmentation, draw_keypoint_disturbance
+from maskhand.loading.augment import draw_image_augmentation, draw_keypoint_augmentation
 from maskhand.loading.collate import make_batch
 from maskhand.loading.crop import can_decode
 from maskhand.loading.labels import annotated_target, good_target, stack_labels
@@ -31,7 +31,7 @@ from maskhand.shards.sidecar_records import DetectedKeypoints, ManoTarget
 from maskhand.text import caption_ids, caption_of
 
 _BLACK = np.zeros((8, 8, 4), np.uint8)
-"""In the place of an image that cannot be decoded, or that no network looks at."""
+"""Replaces an image that cannot be decoded, or that the network does not read."""
 
 
 def train_batches(
@@ -48,7 +48,7 @@ def train_batches(
     if workers == 0:
         return job.batches(start_step, 1)
     dataset = _StepsOfWorker(job, start_step)
-    # Each worker makes every n-th step; the loader takes them in turn, so the order is that of the steps.
+    # Worker w of n makes steps w, w + n, ...; the loader takes them in turn, so the order is that of the steps.
     return iter(
         torch.utils.data.DataLoader(
             dataset, batch_size=None, num_workers=workers, multiprocessing_context="spawn", prefetch_factor=4
@@ -57,7 +57,7 @@ def train_batches(
 
 
 def rows_per_rank(batch: int, world: int) -> int:
-    """Share of the global batch of each rank; ValueError when it does not divide."""
+    """The batch size of a rank; ValueError when the global batch does not divide over the ranks."""
     if batch % world:
         raise ValueError(f"optim.batch={batch} does not divide over {world} workers; choose a multiple of {world}")
     return batch // world
@@ -65,7 +65,7 @@ def rows_per_rank(batch: int, world: int) -> int:
 
 @dataclass(frozen=True)
 class _TrainingBatches:
-    """Makes the batch of any step."""
+    """The training batches of one rank."""
 
     recipe: Recipe
     shards_uri: str
@@ -79,36 +79,36 @@ class _TrainingBatches:
         rows = rows_per_rank(batch, self.world)
         sidecars = (*_keypoint_sidecar(data.keypoints.train_source, data.keypoints), MANO)
         sets = {f"{self.shards_uri.rstrip('/')}/{name}": weight for name, weight in data.train.items()}
-        stream = TrainingStream(sets, sidecars, self.seed, self.rank, self.world, data.lanes, data.held_out)
+        stream = TrainingStream(sets, sidecars, self.seed, self.rank, self.world, data.shard_streams, data.held_out)
         elements = stream.iterate(first_step * rows, run=rows, stride=stride)
-        # The stream gives rank r the global elements r, r + world, ...: exactly its slots of every batch.
+        # The stream yields the global elements r, r + world, ... of rank r: its slots of every batch.
         slots = np.arange(self.rank, batch, self.world)
         for step in itertools.count(first_step, stride):
             yield self._batch(list(itertools.islice(elements, rows)), step * batch + slots)
 
     def _batch(self, rows: Sequence[ShardSample], indices: np.ndarray) -> HandBatch:
         data = self.recipe.data
-        seen = self.recipe.model.sees_image
+        sees_image = self.recipe.model.sees_image
         return make_batch(
             stack_labels([r.sample for r in rows], _detected(rows, data.keypoints), _targets(rows, good_target)),
-            [r.sample.image if seen else _BLACK for r in rows],
+            [r.sample.image if sees_image else _BLACK for r in rows],
             crop_px=data.crop_px,
             box_scale=data.box_scale,
-            keypoints=draw_keypoint_disturbance(data.keypoints, self.seed, indices),
+            keypoints=draw_keypoint_augmentation(data.keypoints, self.seed, indices),
             augmentation=draw_image_augmentation(data.augment, self.seed, indices),
             text_ids=_captions(rows, self.recipe),
         )
 
 
 class _StepsOfWorker(torch.utils.data.IterableDataset):
-    """Gives loader process w of n the steps start + w, start + w + n, ..."""
+    """A dataset whose loader process w of n yields the steps start + w, start + w + n, ..."""
 
     def __init__(self, job: _TrainingBatches, start_step: int) -> None:
         self.job, self.start_step = job, start_step
 
     def __iter__(self) -> Iterator[HandBatch]:
         torch.set_num_threads(1)
-        cv2.setNumThreads(1)  # its threads do not heed OMP_NUM_THREADS
+        cv2.setNumThreads(1)  # OpenCV ignores OMP_NUM_THREADS
         info = torch.utils.data.get_worker_info()
         first, stride = (0, 1) if info is None else (info.id, info.num_workers)
         return self.job.batches(self.start_step + first, stride)
@@ -116,16 +116,16 @@ class _StepsOfWorker(torch.utils.data.IterableDataset):
 
 @dataclass(frozen=True)
 class EvalRows:
-    """Some samples of an evaluation set, ready for the model."""
+    """A batch of an evaluation set, with its samples."""
 
     hands: HandBatch
     samples: tuple[ShardSample, ...]
     unreadable: np.ndarray
-    """(B,) bool: the image cannot be decoded, so the model is shown a black one."""
+    """(B,) bool: the image cannot be decoded and is replaced by a black one."""
 
 
 def eval_range(recipe: Recipe, set_uri: str, start: int, stop: int, batch: int) -> Iterator[EvalRows]:
-    """The samples start..stop-1 of an evaluation set, unaugmented, `batch` at a time, the last rows fewer."""
+    """The samples start..stop-1 of an evaluation set, unaugmented, `batch` at a time; the last batch may be smaller."""
     shard_set = eval_set(recipe, set_uri)
     rows = shard_set.between(start, min(stop, len(shard_set)))
     while samples := tuple(itertools.islice(rows, batch)):
@@ -133,10 +133,10 @@ def eval_range(recipe: Recipe, set_uri: str, start: int, stop: int, batch: int) 
 
 
 def held_out_rows(recipe: Recipe, set_uri: str, batch: int, most: int | None = None) -> Iterator[EvalRows]:
-    """The samples of a training set that training leaves out (`data.held_out`), as those of an evaluation set.
+    """The held-out samples of a training set (`data.held_out`), as those of an evaluation set.
 
-    most: of more samples, the first ones, which are a random sample too (see `shards.plan`) and lie in few shards. The
-    2D pose is the annotated one where the recipe evaluates with detections that this training set does not have.
+    most: maximum number of samples; the first ones are a random sample too (see `shards.plan`) and are in few shards.
+    The 2D pose is the annotated one where the recipe evaluates with detections that this training set does not have.
     """
     keypoints = recipe.data.keypoints
     if keypoints.eval_source == "detected" and find_manifest(set_uri, keypoint_part(keypoints.detector)) is None:
@@ -149,13 +149,13 @@ def held_out_rows(recipe: Recipe, set_uri: str, batch: int, most: int | None = N
 
 
 def eval_set(recipe: Recipe, set_uri: str) -> ShardSet:
-    """A set with the sidecars that its evaluation reads: the 2D pose's, and MANO targets where they are."""
+    """A shard set with the sidecars of its evaluation: 2D pose, and MANO targets if there are any."""
     mano = (MANO,) if find_manifest(set_uri, MANO) is not None else ()
     return ShardSet.open(set_uri, (*_keypoint_sidecar(recipe.data.keypoints.eval_source, recipe.data.keypoints), *mano))
 
 
 def eval_rows(recipe: Recipe, samples: Sequence[ShardSample], keypoints: str | None = None) -> EvalRows:
-    """Samples of an evaluation set, unaugmented; keypoints: another source of the 2D pose than the recipe's."""
+    """A batch of evaluation samples, unaugmented; keypoints: replaces the recipe's source of the 2D pose."""
     data, images = recipe.data, [s.sample.image for s in samples]
     cut = functools.partial(
         make_batch,
@@ -171,7 +171,7 @@ def eval_rows(recipe: Recipe, samples: Sequence[ShardSample], keypoints: str | N
     unreadable = np.zeros(len(samples), bool)
     try:
         hands = cut(images)
-    except ValueError:  # rare: only then is every image looked at for itself
+    except ValueError:  # rare: find the images that cannot be decoded
         unreadable = np.array([not can_decode(image) for image in images])
         hands = cut([_BLACK if bad else image for bad, image in zip(unreadable, images, strict=True)])
     return EvalRows(hands, tuple(samples), unreadable)

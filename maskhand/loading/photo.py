@@ -1,4 +1,4 @@
-"""Hands found in one photo -> HandBatch, by the same path that training and evaluation take."""
+"""The batch of the hands in one photo, made by the same code as those of training and evaluation."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def photo_batch(
     """One row per hand of a photo.
 
     image_rgb: (H, W, 3) uint8; boxes_xyxy_px: (N, 4); sides: N; keypoints_px (N, 21, 2) with confidence (N, 21): the
-    detector's 2D poses, left hands as seen; without them the network gets no 2D pose. K_px (3, 3): camera, if known.
-    `index` counts the hands. Left hands come out mirrored, as everywhere (`HandBatch`).
+    detector's 2D poses, not mirrored; without them the network gets no 2D pose. K_px (3, 3): camera, if known.
+    `index` is the number of the hand. Left hands are mirrored (`HandBatch`).
     """
     height, width = image_rgb.shape[:2]
     samples = [

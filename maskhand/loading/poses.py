@@ -1,4 +1,4 @@
-"""Batches of hand poses for the tokenizer: no images, only MANO targets and pose-only files."""
+"""The data loader of the tokenizer: batches of hand poses from MANO targets and pose-only files, without images."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from maskhand.shards.sidecar_records import ManoTarget
 
 Array = np.ndarray
 
-MOCAP_SHARE = 0.5
-"""Share of the drawn poses that comes from pose-only files when there are any."""
+MOCAP_FRACTION = 0.5
+"""Fraction of the sampled poses that come from pose-only files when there are any."""
 
 
 @dataclass(frozen=True)
 class PosePool:
-    """Poses of one source, in right-hand canonical form."""
+    """The poses of one source, as right hands."""
 
     pose_aa: Array
     """(N, 16, 3) float32."""
@@ -50,11 +50,11 @@ def pose_batches(
     start_step: int = 0,
     seed: int | None = None,
 ) -> Iterator[Tensor]:
-    """Endless rotmats (B, 16, 3, 3) float32 of one rank, from global step `start_step` on.
+    """Endless batches of rotmats (B, 16, 3, 3) float32 of one rank, from global step `start_step` on.
 
     Poses come from the `mano` sidecars of the recipe's pose sets, by their weights, and half of them from the `mocap`
     files (npz with hand_pose (N, 48) absolute axis-angle and betas (N, 10), as HaMeR's freihand_mocap.npz) if any are
-    given. They are not rotated. B = `recipe.tokenizer_training.optim.batch // world`; row j of rank r is row
+    given. They are not augmented. B = `recipe.tokenizer_training.optim.batch // world`; row j of rank r is row
     r + j * world of a global batch that does not depend on the world size.
     """
     batch = recipe.tokenizer_training.optim.batch
@@ -65,7 +65,7 @@ def pose_batches(
     shares = weights / weights.sum()
     if mocap:
         pools.append(join_pools([read_mocap(uri) for uri in mocap]))
-        shares = np.append(shares * (1 - MOCAP_SHARE), MOCAP_SHARE)
+        shares = np.append(shares * (1 - MOCAP_FRACTION), MOCAP_FRACTION)
     for name, pool in zip([*names, *mocap[:1]], pools, strict=True):
         if len(pool) == 0:
             raise ValueError(f"{name} holds no MANO pose; the tokenizer cannot learn from it")
@@ -78,11 +78,11 @@ def _draw(pools: Sequence[PosePool], shares: Array, batch: int, slots: range, st
     firsts = np.cumsum(sizes) - sizes
     edges = np.cumsum(shares) / np.sum(shares)
     while True:
-        # All rows of the global batch are drawn at once; a rank keeps its own.
+        # The whole global batch is drawn; a rank keeps its rows.
         uniform = Draws(seed, np.array([step]), 2 * batch, POSE_STREAM).uniform(columns=2 * batch).reshape(2, batch)
-        source, place = uniform[:, slots.start :: slots.step]
+        source, position = uniform[:, slots.start :: slots.step]
         pool = np.searchsorted(edges, source, side="right")
-        rows = firsts[pool] + (place * sizes[pool]).astype(np.int64)
+        rows = firsts[pool] + (position * sizes[pool]).astype(np.int64)
         yield axis_angle_to_matrix(torch.from_numpy(pose_aa[rows]))
         step += 1
 

@@ -1,1 +1,1 @@
-"""The networks of the method, one idea a file."""
+"""The networks: tokenizer, image and text encoders, masked transformer, baselines, and how they are sampled."""

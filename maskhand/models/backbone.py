@@ -1,4 +1,4 @@
-"""The image encoder: any timm vision transformer, read as a map of feature tokens (paper section 3.2.1).
+"""The image encoder: a timm vision transformer whose patch tokens form a feature map (paper section 3.2.1).
 
 The square crop's central 3:4 columns enter (256 x 192 of a 256-px crop), so a patch of 16 px gives 16 x 12 tokens.
 """
@@ -16,7 +16,7 @@ from maskhand.models.torchvision_shim import prepare_torchvision
 
 
 class ImageEncoder(nn.Module):
-    """Images (B, 3, H, W) -> tokens (B, C, H / patch, W / patch)."""
+    """A vision transformer: images (B, 3, H, W) -> feature map (B, C, H / patch, W / patch)."""
 
     vit: Any
 

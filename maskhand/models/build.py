@@ -1,4 +1,4 @@
-"""From a recipe to a network."""
+"""Construction of the network that a recipe describes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _NETWORKS: dict[tuple[str, str], type[HandNetwork]] = {
 }
 
 
-def model_of_weights(recipe: Recipe, mano: ManoLayer, weights: Mapping[str, Tensor]) -> HandNetwork:
-    """The recipe's network with these weights (its whole state, tokenizer included), which are held and not copied.
+def model_from_weights(recipe: Recipe, mano: ManoLayer, weights: Mapping[str, Tensor]) -> HandNetwork:
+    """The recipe's network with these weights (the full state dict, tokenizer included), assigned without a copy.
 
-    Drawing the weights of a ViT-H at random first would take ten seconds. Buffers that are no part of the state must
-    be made on the CPU, whatever the default device. Raises RuntimeError where the weights do not fit.
+    Initializing a ViT-H at random first would take ten seconds. Buffers that are not in the state dict must be created
+    on the CPU, whatever the default device. Raises RuntimeError where the weights do not fit.
     """
     with torch.device("meta"):
         model = build_model(recipe, VQMano(recipe.tokenizer), mano, pretrained_backbone=False)
@@ -38,10 +38,10 @@ def model_of_weights(recipe: Recipe, mano: ManoLayer, weights: Mapping[str, Tens
 
 
 def build_model(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, *, pretrained_backbone: bool = True) -> HandNetwork:
-    """The recipe's network with fresh weights; its encoder's pretrained ones when the recipe names a checkpoint."""
+    """The recipe's network, initialized; its encoder is pretrained when the recipe names a checkpoint."""
     cfg = recipe.model
     if (cfg.decoder, cfg.condition) not in _NETWORKS:
-        raise ConfigError(f"model.decoder={cfg.decoder} reads no captions; set model.condition=image")
+        raise ConfigError(f"model.decoder={cfg.decoder} does not support captions; set model.condition=image")
     model = _NETWORKS[cfg.decoder, cfg.condition](cfg, tokenizer, mano, recipe.data.crop_px)
     if pretrained_backbone:
         _load_pretrained(model, cfg)
@@ -49,14 +49,14 @@ def build_model(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, *, pretraine
 
 
 def check_model(recipe: Recipe, mano: ManoLayer) -> None:
-    """Raises what `build_model` would, without memory for the weights and in a tenth of a second.
+    """A dry run of `build_model`, without memory for the weights and in a tenth of a second.
 
-    A checkpoint that the recipe names is read, to see whether it fits. Raises ConfigError, BackboneError, ValueError.
+    A checkpoint that the recipe names is read, to check that it fits. Raises ConfigError, BackboneError, ValueError.
     """
     with torch.device("meta"):
         model = build_model(recipe, VQMano(recipe.tokenizer), mano, pretrained_backbone=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says of each weight that it is not copied
+        warnings.simplefilter("ignore")  # torch warns for each weight that it is not copied
         _load_pretrained(model, recipe.model)
 
 

@@ -1,12 +1,12 @@
-"""A trained model as one folder: what evaluation, prediction and the model registry load.
+"""The model bundle: a trained model as one folder, which evaluation, prediction and the model registry load.
 
-    model.pt          state dict of the HandNetwork, tokenizer included, the hand model never
+    model.pt          state dict of the HandNetwork with the tokenizer, without the hand model
     recipe.json       the whole recipe
-    calibration.json  what its doubts mean and which estimator it uses; made after the training, where it can be
+    calibration.json  the calibration of its confidence and its estimator; made after training, where possible
     bundle.json       format, hand model digest, sha256 of model.pt and calibration.json, digest of the recipe, free
                       metadata; written last
 
-The hand model stays out because its license may forbid copying it; its digest is kept, so that a model is not silently
+The hand model is not included because its license may forbid copying it; its digest is, so that a model is not silently
 run with another hand than it was trained with.
 """
 
@@ -32,143 +32,145 @@ from maskhand.device import accelerator
 from maskhand.errors import MaskhandError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
-from maskhand.models.build import model_of_weights
+from maskhand.models.build import model_from_weights
 from maskhand.models.calibration import Calibration, estimator_of
 from maskhand.models.network import HandNetwork
 from maskhand.recipe_files import parse_recipe
 
-FORMAT = 1
+FORMAT = 2
 CALIBRATION = "calibration.json"
-_READS = {"image": "images", "text": "captions"}
-_SMALLEST = {"image": "tiny", "text": "tiny_text"}
-"""`model.condition` -> what is looked at, and the smallest recipe of it."""
+_INPUTS = {"image": "images", "text": "captions"}
+_SMALLEST_RECIPE = {"image": "tiny", "text": "tiny_text"}
 
 
 class BundleError(MaskhandError, ValueError):
-    """A folder that is not a usable model; the message names the file and what to do."""
+    """A folder that is not a usable model bundle; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)
 class ModelBundle:
+    """A trained model with its recipe and calibration."""
+
     model: HandNetwork
     """In evaluation mode."""
     recipe: Recipe
     metadata: Mapping[str, Any]
-    """What the training run wanted to remember: step, metrics, data digests."""
+    """Facts about the training run: steps, metrics, data digests."""
     hand_digest: str
     weights_sha256: str
     """Of model.pt."""
     calibration: Calibration | None = None
-    """None for a model that reads captions or has no tokens, and where too few hands were held out."""
+    """None for a text model, a network without tokens, and where too few hands were held out."""
 
     @property
     def digest(self) -> str:
-        """12 hex digits over what decides its answers: weights, sampler and calibration."""
+        """12 hex digits over what determines its predictions: weights, sampler and calibration."""
         sampler = json.dumps(self.recipe.sampler.model_dump(mode="json"), sort_keys=True)
         calibration = "" if self.calibration is None else self.calibration.model_dump_json()
         return hashlib.sha256((self.weights_sha256 + sampler + calibration).encode()).hexdigest()[:12]
 
     @property
     def estimator(self) -> SamplerConfig:
-        """How the hand that is reported is made of the distribution: see `calibration.estimator_of`."""
+        """The sampler settings of the reported hand: see `calibration.estimator_of`."""
         return estimator_of(self.recipe.sampler, self.calibration)
 
     def require(self, condition: Literal["image", "text"]) -> None:
-        """BundleError when the model looks at something else than images (`image`), or captions (`text`)."""
-        reads = self.recipe.model.condition
-        if reads != condition:
+        """Raise BundleError when the model is conditioned on something else."""
+        found = self.recipe.model.condition
+        if found != condition:
             raise BundleError(
-                f"model {self.digest} (recipe {self.recipe.name}) reads {_READS[reads]}, not {_READS[condition]}; "
-                f"train one that does with `maskhand train transformer -r {_SMALLEST[condition]}`"
+                f"model {self.digest} (recipe {self.recipe.name}) reads {_INPUTS[found]}, not {_INPUTS[condition]}; "
+                f"train one that does with `maskhand train transformer -r {_SMALLEST_RECIPE[condition]}`"
             )
 
     @classmethod
     def save(cls, directory: str | Path, model: HandNetwork, recipe: Recipe, metadata: Mapping[str, Any]) -> Self:
-        """Write `directory` in one move; an older bundle there is replaced. `metadata` must be plain JSON values."""
+        """Write `directory` atomically, replacing an older bundle. `metadata` must be plain JSON values."""
         weights = {k: v.detach().cpu() for k, v in model.state_dict().items() if not k.startswith("mano.")}
-        with in_one_move(Path(directory)) as staging:
+        with atomic_folder(Path(directory)) as staging:
             torch.save(weights, staging / "model.pt")
             sha256 = _sha256(staging / "model.pt")
-            about = {"format": FORMAT, "hand_digest": model.mano.digest, "sha256": sha256, "metadata": dict(metadata)}
-            _write_about(staging, about, recipe)
+            record = {"format": FORMAT, "hand_digest": model.mano.digest, "sha256": sha256, "metadata": dict(metadata)}
+            _write_records(staging, record, recipe)
         return cls(model, recipe, dict(metadata), model.mano.digest, sha256)
 
     @classmethod
-    def restate(cls, source: str | Path, directory: str | Path, recipe: Recipe) -> None:
-        """The model in `source` as another one in `directory`: the same weights, asked and measured as `recipe` says.
+    def with_inference_settings(cls, source: str | Path, directory: str | Path, recipe: Recipe) -> None:
+        """Write the model in `source` to `directory` with other inference settings: the same weights, another recipe.
 
-        Without the calibration, which is of the model as it was asked.
-
-        `recipe` must not differ in anything that the weights depend on. Raises BundleError.
+        The calibration is left out, as it holds for the old settings. `recipe` must not differ in anything that the
+        weights depend on. Raises BundleError.
         """
-        with in_one_move(Path(directory)) as staging:
+        with atomic_folder(Path(directory)) as staging:
             _link(Path(source) / "model.pt", staging / "model.pt")
-            about = _read_json(Path(source), "bundle.json")
-            about.pop("calibration", None)
-            _write_about(staging, about, recipe)
+            record = _read_json(Path(source), "bundle.json")
+            record.pop("calibration", None)
+            _write_records(staging, record, recipe)
 
     def calibrate(self, directory: str | Path, calibration: Calibration) -> Self:
-        """This bundle, which lies in `directory`, with its calibration; the folder is replaced in one move."""
+        """Add a calibration to this bundle, whose folder is `directory`; the folder is replaced atomically."""
         folder = Path(directory)
-        with in_one_move(folder) as staging:
+        with atomic_folder(folder) as staging:
             _link(folder / "model.pt", staging / "model.pt")
             (staging / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n")
-            about = _read_json(folder, "bundle.json") | {"calibration": _sha256(staging / CALIBRATION)}
-            _write_about(staging, about, self.recipe)
+            record = _read_json(folder, "bundle.json") | {"calibration": _sha256(staging / CALIBRATION)}
+            _write_records(staging, record, self.recipe)
         return replace(self, calibration=calibration)
 
     @classmethod
     def load(
         cls, directory: str | Path, hand_model_path: str | Path | None = None, device: torch.device | str = "cpu"
     ) -> Self:
-        """Read a bundle. `hand_model_path`: the hand it was trained with, default the configured right hand.
+        """Load a bundle. `hand_model_path`: the hand model it was trained with, default the configured right hand.
 
         Raises BundleError when a file is missing or damaged, or the hand model is another one.
         """
         folder = Path(directory)
-        about = _read_json(folder, "bundle.json")
-        if about.get("format") != FORMAT:
+        record = _read_json(folder, "bundle.json")
+        if record.get("format") != FORMAT:
             raise BundleError(
-                f"{folder / 'bundle.json'}: format is {about.get('format')!r}, this version reads {FORMAT}"
+                f"{folder / 'bundle.json'}: bundle format {record.get('format')!r}, this version reads {FORMAT}; train "
+                "the model with this version to export it again"
             )
         try:
             recipe = parse_recipe(_read_json(folder, "recipe.json"), source=str(folder / "recipe.json"))
         except ConfigError as error:
             raise BundleError(f"{error}; the bundle was written by another version, export it again") from None
-        if _sha256(folder / "model.pt") != about["sha256"]:
+        if _sha256(folder / "model.pt") != record["sha256"]:
             raise BundleError(
                 f"{folder / 'model.pt'}: its sha256 is not the recorded one; copy or export the bundle again"
             )
 
-        calibration = _read_calibration(folder, about.get("calibration"))
+        calibration = _read_calibration(folder, record.get("calibration"))
         hand_path = Path(hand_model_path) if hand_model_path is not None else default_hand_path("right")
         hand = load_hand_model(hand_path)
-        if hand.digest != about["hand_digest"]:
+        if hand.digest != record["hand_digest"]:
             raise BundleError(
-                f"{folder}: trained with hand model {about['hand_digest']}, but {hand_path.name} is {hand.digest}; "
+                f"{folder}: trained with hand model {record['hand_digest']}, but {hand_path.name} is {hand.digest}; "
                 "point MASKHAND_MANO_DIR to the hand it was trained with, or unset it for the open hand"
             )
         weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
         try:
-            model = model_of_weights(recipe, ManoLayer(hand), weights)
+            model = model_from_weights(recipe, ManoLayer(hand), weights)
         except RuntimeError as error:
             raise BundleError(
                 f"{folder / 'model.pt'}: weights do not fit recipe.json ({error}); export it again"
             ) from None
         return cls(
-            model.to(device).eval(), recipe, about["metadata"], about["hand_digest"], about["sha256"], calibration
+            model.to(device).eval(), recipe, record["metadata"], record["hand_digest"], record["sha256"], calibration
         )
 
 
 @contextmanager
-def in_one_move(target: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `target` when the block ends; not if it ends in an error.
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into, which replaces `target` when the block ends without an error.
 
-    Both are whole at any time: a process that is killed between the two renames leaves them in a hidden folder beside.
+    Both are complete at any time: a process that is killed between the two renames leaves them in a hidden folder
+    beside `target`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    new, old = room / "new", room / "old"
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    new, old = staging / "new", staging / "old"
     new.mkdir()
     try:
         yield new
@@ -178,13 +180,13 @@ def in_one_move(target: Path) -> Iterator[Path]:
     finally:
         if old.exists() and not target.exists():
             old.rename(target)
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_about(folder: Path, about: Mapping[str, Any], recipe: Recipe) -> None:
+def _write_records(folder: Path, record: Mapping[str, Any], recipe: Recipe) -> None:
     (folder / "recipe.json").write_text(json.dumps(recipe.model_dump(mode="json"), indent=1))
     # The digest makes bundle.json, whose digest is the receipt's, another file for another recipe.
-    (folder / "bundle.json").write_text(json.dumps({**about, "recipe": recipe.digest()}, indent=1, sort_keys=True))
+    (folder / "bundle.json").write_text(json.dumps({**record, "recipe": recipe.digest()}, indent=1, sort_keys=True))
 
 
 def _read_calibration(folder: Path, sha256: str | None) -> Calibration | None:
@@ -205,7 +207,7 @@ def _read_calibration(folder: Path, sha256: str | None) -> Calibration | None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under a second name, or a copy where the file system has no such links."""
+    """Hard-link a file, or copy it where the file system has no hard links."""
     try:
         os.link(source, target)
     except FileNotFoundError:

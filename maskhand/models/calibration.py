@@ -1,7 +1,7 @@
-"""What a model's doubts mean, measured on hands that it was not trained on; `calibration.json` of a bundle.
+"""The calibration of a model's joint confidence, fitted on held-out hands; `calibration.json` of a bundle.
 
-The event is one thing everywhere: a joint counts as right when it lies within 10 mm of the truth after the reported
-hand's 21 joints were laid over the true ones by the best similarity (the column `pa_mm.<joint>` of an evaluation).
+The calibrated event: a joint is correct when it lies within 10 mm of the truth after Procrustes alignment of the 21
+joints (the column `pa_mm.<joint>` of an evaluation).
 """
 
 from __future__ import annotations
@@ -19,38 +19,37 @@ from maskhand.conventions import NUM_JOINTS
 Array = np.ndarray
 
 WITHIN_MM = 10.0
-"""A joint is right up to this error after Procrustes alignment."""
+"""Error of a correct joint after Procrustes alignment, at most."""
 MODEL = "model"
-"""The method whose hands are the network's own."""
+"""The method that reports the network's own hands, without a fit."""
 
-_FINEST_MM = 0.1
-"""A smaller spread than this says no more than this one."""
+_MIN_SPREAD_MM = 0.1
+"""Lower bound of the spread before its logarithm is taken."""
 
 ByJoint = Annotated[tuple[float, ...], Field(min_length=NUM_JOINTS, max_length=NUM_JOINTS)]
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """How drawn hands lie about B reported ones; NaN for a reported hand that is not finite."""
+class DrawStatistics:
+    """Agreement of sampled hands with B reported ones, after alignment; NaN where a reported hand is not finite."""
 
-    share: Array
-    """(B, 21) share of the drawn hands whose joint is within `WITHIN_MM` of the reported one, each laid over it."""
+    fraction_within: Array
+    """(B, 21) fraction of the sampled hands whose joint is within `WITHIN_MM` of the reported one."""
     spread_mm: Array
-    """(B, 21) root mean square distance of the drawn joints from the reported one, alike."""
+    """(B, 21) root mean square distance of the sampled joints from the reported one."""
     draws: int
 
 
 @dataclass(frozen=True)
 class JointConfidence:
-    """What is said of the joints of B reported hands."""
+    """The calibrated confidence of the joints of B reported hands."""
 
     p_within_10mm: Array
     """(B, 21) probability that the joint lies within 10 mm of the truth after alignment."""
     joint_error_mm: Array
     """(B, 21) expected distance from the truth after alignment."""
     p_by_joint: Array
-    """(B, 21) what a constant per joint would say in the place of `p_within_10mm`: only what is above it is of this
-    hand."""
+    """(B, 21) the base rate of each joint, whatever the hand; the baseline that `p_within_10mm` must beat."""
 
 
 class _Frozen(BaseModel):
@@ -58,42 +57,46 @@ class _Frozen(BaseModel):
 
 
 class JointMap(_Frozen):
-    """Joint and evidence -> a number that grows with an index: offset + weights . features."""
+    """A monotone map of features to a number per joint: a linear index, then a piecewise linear table.
+
+    index = offset[joint] + weights . features.
+    """
 
     offset: ByJoint
-    """What a joint is worth before this hand is looked at."""
+    """Intercept of each joint."""
     weights: Annotated[tuple[float, ...], Field(min_length=1)]
-    """Of the features of the evidence, as many as the method has."""
+    """(F,) weights of the features."""
     table: Annotated[tuple[tuple[float, float], ...], Field(min_length=1)]
-    """(index, number), ascending in both; between them straight lines, beyond them constants."""
+    """Knots (index, value), ascending in both; linear between them, constant beyond them."""
 
     def __call__(self, features: Array) -> Array:
         """(B, 21, F) -> (B, 21)."""
-        places, numbers = np.asarray(self.table).T
-        return np.interp(np.asarray(self.offset) + features @ self.weights, places, numbers)
+        index, value = np.asarray(self.table).T
+        return np.interp(np.asarray(self.offset) + features @ self.weights, index, value)
 
 
-def draw_features(evidence: Evidence) -> Array:
-    """(B, 21, 2) logit of the share, half a draw away from 0 and 1, and logarithm of the spread in millimeters."""
-    hits = evidence.share * evidence.draws
-    logit = np.log((hits + 0.5) / (evidence.draws - hits + 0.5))
-    return np.stack([logit, np.log(np.maximum(evidence.spread_mm, _FINEST_MM))], axis=-1)
+def draw_features(statistics: DrawStatistics) -> Array:
+    """(B, 21, 2) smoothed logit of the fraction within reach, and logarithm of the spread in millimeters."""
+    hits = statistics.fraction_within * statistics.draws
+    logit = np.log((hits + 0.5) / (statistics.draws - hits + 0.5))
+    return np.stack([logit, np.log(np.maximum(statistics.spread_mm, _MIN_SPREAD_MM))], axis=-1)
 
 
 class MethodCalibration(_Frozen):
-    """For the hands of one method: from the evidence beside them to what is said of the joints.
+    """The calibration of one method of reporting hands: features -> joint confidence.
 
-    The evidence of a network's hands, and of hands refined by them, are its draws (`draw_features`); that of a fit is
-    how well it fits (`annotate.fit.detected.fit_features`).
+    Features of a network's hands, and of hands refined by them, are statistics of its draws (`draw_features`); those of
+    a fit are its residuals (`annotate.fit.detected.fit_features`).
     """
 
     within: JointMap
+    """Probability that a joint is within `WITHIN_MM`."""
     error: JointMap
-    """Millimetres."""
+    """Expected error, millimeters."""
     within_by_joint: ByJoint
-    """Share of right joints on the held-out hands: what a constant per joint says, whatever the hand."""
+    """Base rate: fraction of correct joints on the held-out hands."""
     hands: Annotated[int, Field(ge=1)]
-    """Held-out hands with annotated 3D joints that it was fitted on."""
+    """Number of held-out hands with annotated 3D joints that it was fitted on."""
 
     def __call__(self, features: Array) -> JointConfidence:
         """features (B, 21, F)."""
@@ -102,7 +105,7 @@ class MethodCalibration(_Frozen):
 
 
 class Candidate(_Frozen):
-    """One way of making a hand from the distribution, and how well it did on the held-out hands."""
+    """A candidate estimator and its error on the held-out hands."""
 
     name: str
     sampler: SamplerConfig
@@ -110,20 +113,20 @@ class Candidate(_Frozen):
 
 
 class Calibration(_Frozen):
-    """Made once after a training, on the share of the training sets that was left out of it."""
+    """The calibration of a model, fitted after training on the held-out part of the training sets."""
 
-    format: Literal[1] = 1
-    asked: SamplerConfig
-    """The recipe's sampler that the candidates were made of. Asked otherwise, the model is as its recipe says."""
+    format: Literal[2] = 2
+    sampler: SamplerConfig
+    """The recipe's sampler, which the calibration holds for."""
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     draws: Annotated[int, Field(ge=2)]
-    """Hands that are drawn beside a reported one."""
+    """Number of hands that are sampled for the confidence of a reported one."""
     seed: int
-    """Of the noise by which they are drawn, the same for every hand."""
+    """Seed of the sampling noise, the same for every hand."""
     hands: dict[str, int]
-    """Training set -> held-out hands with annotated 3D joints."""
+    """Training set -> number of held-out hands with annotated 3D joints."""
     methods: dict[str, MethodCalibration]
-    """By method of reporting hands; `MODEL` is the best candidate."""
+    """Method of reporting hands -> its calibration; `MODEL` is that of the selected estimator."""
 
     @model_validator(mode="after")
     def _has_the_model(self) -> Self:
@@ -133,11 +136,11 @@ class Calibration(_Frozen):
 
     @property
     def estimator(self) -> Candidate:
-        """The candidate with the least error; the earlier one where two are equal."""
+        """The candidate with the lowest error; the first of equal ones."""
         return min(self.candidates, key=lambda candidate: candidate.pa_mpjpe_mm)
 
     def facts(self) -> dict[str, object]:
-        """What a report says of it."""
+        """The summary that a report shows."""
         return {
             "estimator": self.estimator.name,
             "held_out_pa_mpjpe_mm": {c.name: round(c.pa_mpjpe_mm, 3) for c in self.candidates},
@@ -147,15 +150,11 @@ class Calibration(_Frozen):
         }
 
 
-def estimator_of(asked: SamplerConfig, calibration: Calibration | None) -> SamplerConfig:
-    """How a model that is asked by the sampler `asked` makes the hand that it reports.
-
-    The candidate that its calibration chose; the sampler itself where there is no calibration, or where it was made
-    for another one.
-    """
-    return asked if calibration is None or calibration.asked != asked else calibration.estimator.sampler
+def estimator_of(sampler: SamplerConfig, calibration: Calibration | None) -> SamplerConfig:
+    """The sampler settings of the reported hand: those that the calibration selected for `sampler`, else `sampler`."""
+    return sampler if calibration is None or calibration.sampler != sampler else calibration.estimator.sampler
 
 
-def calibrated(asked: SamplerConfig, calibration: Calibration | None) -> Mapping[str, MethodCalibration]:
-    """By method, what was measured of a model that is asked by the sampler `asked`; nothing where nothing was."""
-    return {} if calibration is None or calibration.asked != asked else calibration.methods
+def method_calibrations(sampler: SamplerConfig, calibration: Calibration | None) -> Mapping[str, MethodCalibration]:
+    """Method -> its calibration for `sampler`; empty where the model is not calibrated for it."""
+    return {} if calibration is None or calibration.sampler != sampler else calibration.methods

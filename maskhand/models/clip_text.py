@@ -1,4 +1,4 @@
-"""CLIP's text tower (Radford et al. 2021), frozen: own code with the names of OpenAI's state dict.
+"""CLIP's text tower (Radford et al. 2021), frozen: a reimplementation with the names of OpenAI's state dict.
 
     OpenAI (here)                                  Hugging Face `CLIPModel`, `CLIPTextModelWithProjection`
     token_embedding.weight                         text_model.embeddings.token_embedding.weight
@@ -11,7 +11,7 @@
     text_projection                                text_projection.weight, transposed
 
 The image tower and the temperature (`visual.*`, `vision_model.*`, `visual_projection.*`, `logit_scale`) are left out.
-The whole text's token is what CLIP compares with images, its end token projected; words are the normed output.
+The pooled token is CLIP's text embedding, the projected end-of-text token; word tokens are the normalized outputs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from maskhand.config import TextConfig
-from maskhand.models.pretrained import BackboneError, few, read_weights
+from maskhand.models.pretrained import BackboneError, abbreviate, read_weights
 from maskhand.models.text_encoder import TextEncoder, TextTokens
 from maskhand.text import CLIP_VOCABULARY
 
@@ -46,9 +46,9 @@ _HUGGING_FACE = (
 
 
 class ClipTextEncoder(TextEncoder):
-    """Frozen from the start; random until `load_pretrained`. `cfg` has ViT-B/32's sizes: 512 wide, 12 deep, 8 heads."""
+    """CLIP's frozen text tower, random until `load_pretrained`. ViT-B/32 is 512 wide and 12 deep with 8 heads."""
 
-    causal: Tensor
+    causal_mask: Tensor
 
     def __init__(self, cfg: TextConfig, vocabulary: int = CLIP_VOCABULARY) -> None:
         super().__init__()
@@ -58,12 +58,12 @@ class ClipTextEncoder(TextEncoder):
         self.transformer = _Transformer(cfg.width, cfg.heads, cfg.depth)
         self.ln_final = nn.LayerNorm(cfg.width)
         self.text_projection = nn.Parameter(cfg.width**-0.5 * torch.randn(cfg.width, cfg.width))
-        later = torch.ones(cfg.length, cfg.length, dtype=torch.bool, device="cpu").triu(1)  # see `model_of_weights`
-        self.register_buffer("causal", later, persistent=False)
+        future = torch.ones(cfg.length, cfg.length, dtype=torch.bool, device="cpu").triu(1)  # see `model_from_weights`
+        self.register_buffer("causal_mask", future, persistent=False)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode."""
+        """Ignored: the encoder stays in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
@@ -71,13 +71,13 @@ class ClipTextEncoder(TextEncoder):
         length = ids.shape[1]
         x = self.token_embedding(ids) + self.positional_embedding[:length]
         for block in self.transformer.resblocks:
-            x = block(x, self.causal[:length, :length])
+            x = block(x, self.causal_mask[:length, :length])
         words = self.ln_final(x)
         end = ids.argmax(1)  # the end token has the largest id
-        whole = words[torch.arange(len(ids), device=ids.device), end] @ self.text_projection
-        known = torch.arange(length, device=ids.device) <= end[:, None]
+        pooled = words[torch.arange(len(ids), device=ids.device), end] @ self.text_projection
+        mask = torch.arange(length, device=ids.device) <= end[:, None]
         return TextTokens(
-            torch.cat([whole[:, None], words], dim=1), torch.cat([torch.ones_like(known[:, :1]), known], dim=1)
+            torch.cat([pooled[:, None], words], dim=1), torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
         )
 
     def load_pretrained(self, path: str | Path) -> None:
@@ -86,7 +86,7 @@ class ClipTextEncoder(TextEncoder):
 
 
 class _Transformer(nn.Module):
-    """Only there for its name in the state dict."""
+    """A container that gives the blocks their name in the state dict."""
 
     def __init__(self, width: int, heads: int, depth: int) -> None:
         super().__init__()
@@ -104,9 +104,9 @@ class _Block(nn.Module):
         self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
         self.ln_2 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor) -> Tensor:
         normed = self.ln_1(x)
-        x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=hidden)[0]
+        x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=attn_mask)[0]
         return x + self.mlp(self.ln_2(x))
 
 
@@ -128,9 +128,9 @@ def clip_text_weights(
         for k, v in wanted.items()
         if k in weights and weights[k].shape != v.shape
     ]
-    complaints = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-    if said := "; ".join(f"{len(keys)} {what}: {few(keys)}" for what, keys in complaints if keys):
-        raise BackboneError(f"{path}: not CLIP's text tower of this size ({said}); check {KEY} and model.text's sizes")
+    problems = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+    if found := "; ".join(f"{len(keys)} {what}: {abbreviate(keys)}" for what, keys in problems if keys):
+        raise BackboneError(f"{path}: not CLIP's text tower of this size ({found}); check {KEY} and model.text's sizes")
     return weights
 
 
@@ -145,6 +145,5 @@ def _from_hugging_face(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in [n for n in renamed if ".attn.q_proj." in n]:
         block, _, kind = name.partition(".attn.q_proj.")
         parts = [renamed.pop(f"{block}.attn.{p}_proj.{kind}", None) for p in "qkv"]
-        known = [part for part in parts if part is not None]
-        renamed[f"{block}.attn.in_proj_{kind}"] = torch.cat(known)
+        renamed[f"{block}.attn.in_proj_{kind}"] = torch.cat([part for part in parts if part is not None])
     return renamed

@@ -2,8 +2,8 @@
 
     out(q) = W_out  concat_heads  sum over levels l and points k of  A[l, k] * (W x_l)(p + offset[l, k])
 
-The values W x_l depend on the image only: `project` makes them once, `forward` reads them in every iteration. Several
-token sequences may read one image's values (hypotheses); nothing is copied for that.
+The values W x_l depend on the image only: `project` computes them once, `forward` samples them in every iteration.
+Several token sequences (hypotheses) may share one image's values without a copy.
 """
 
 from __future__ import annotations
@@ -19,41 +19,43 @@ from torch.nn import functional as F
 def crop_to_map(points: Tensor) -> Tensor:
     """(..., 2) crop coordinates, -0.5..0.5 over the square crop -> 0..1 over the feature maps.
 
-    The network sees the central 3:4 columns of the crop, so x spreads by 4/3.
+    The network sees the central 3:4 columns of the crop, so x is scaled by 4/3.
     """
     return torch.stack([points[..., 0] * (4 / 3), points[..., 1]], dim=-1) + 0.5
 
 
 class DeformableCrossAttention(nn.Module):
+    """Multi-scale deformable attention of tokens to feature maps."""
+
     def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
         super().__init__()
         self.heads, self.levels, self.points = heads, levels, points
-        self.value = nn.Linear(dim, dim)
+        self.value_proj = nn.Linear(dim, dim)
         self.level_embedding = nn.Parameter(torch.randn(levels, dim) * 0.02)
-        self.offsets = nn.Linear(dim, heads * levels * points * 2)
-        self.weights = nn.Linear(dim, heads * levels * points)
-        self.out = nn.Linear(dim, dim)
-        self._start()
+        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(dim, heads * levels * points)
+        self.out_proj = nn.Linear(dim, dim)
+        self._reset_parameters()
 
-    def _start(self) -> None:
-        """Deformable DETR: head h looks in direction 2 pi h / heads, point k at k + 1 cells; equal weights."""
+    def _reset_parameters(self) -> None:
+        """Deformable DETR: head h samples in direction 2 pi h / heads, point k at k + 1 cells; equal weights."""
         angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
         directions = directions / directions.abs().amax(-1, keepdim=True)
         steps = torch.arange(1, self.points + 1)
         ring = directions[:, None, None, :] * steps[None, None, :, None]
-        nn.init.zeros_(self.offsets.weight)
-        self.offsets.bias.data.copy_(ring.expand(-1, self.levels, -1, -1).flatten())
-        nn.init.zeros_(self.weights.weight)
-        nn.init.zeros_(self.weights.bias)
+        nn.init.zeros_(self.sampling_offsets.weight)
+        self.sampling_offsets.bias.data.copy_(ring.expand(-1, self.levels, -1, -1).flatten())
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
 
     def project(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (B, dim, h, w) of all levels -> values (B * heads, dim / heads, h, w)."""
         # W (x + e) = W x + W e: the level's embedding costs nothing per position
-        biases = self.value(self.level_embedding)
+        biases = self.value_proj(self.level_embedding)
         values = []
         for feature, bias in zip(maps, biases, strict=True):
-            value = F.linear(feature.permute(0, 2, 3, 1), self.value.weight, bias)
+            value = F.linear(feature.permute(0, 2, 3, 1), self.value_proj.weight, bias)
             heads = value.unflatten(-1, (self.heads, -1)).permute(0, 3, 4, 1, 2)
             values.append(heads.flatten(0, 1).contiguous())
         return tuple(values)
@@ -63,23 +65,23 @@ class DeformableCrossAttention(nn.Module):
         images = values[0].shape[0] // self.heads
         rows, tokens, _ = queries.shape
         shape = (self.heads, self.levels, self.points)
-        offsets = self.offsets(queries).unflatten(-1, (*shape, 2))
-        weights = self.weights(queries).unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, shape[1:])
+        offsets = self.sampling_offsets(queries).unflatten(-1, (*shape, 2))
+        weights = self.attention_weights(queries).unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, shape[1:])
         # Filled, not copied from the host: a copy would wait for the device in every layer of every iteration.
         sizes = torch.stack([offsets.new_full((), n) for v in values for n in (v.shape[3], v.shape[2])])
-        places = reference[:, :, None, None, None] + offsets / sizes.view(self.levels, 1, 2)
+        locations = reference[:, :, None, None, None] + offsets / sizes.view(self.levels, 1, 2)
         # (rows, tokens, heads, levels, points, ...) -> (images * heads, hypotheses * tokens, levels, points, ...)
-        places = self._by_image(2 * places - 1, images)
+        locations = self._by_image(2 * locations - 1, images)
         weights = self._by_image(weights, images)
         sampled = [
-            F.grid_sample(value, places[:, :, level], mode="bilinear", padding_mode="zeros", align_corners=False)
+            F.grid_sample(value, locations[:, :, level], mode="bilinear", padding_mode="zeros", align_corners=False)
             for level, value in enumerate(values)
         ]
         # each (images * heads, dim / heads, hypotheses * tokens, points)
         levels = [(s * weights[:, None, :, level]).sum(-1) for level, s in enumerate(sampled)]
         total = torch.stack(levels).sum(0)
         merged = total.unflatten(0, (images, self.heads)).permute(0, 3, 1, 2)
-        return self.out(merged.reshape(rows, tokens, -1))
+        return self.out_proj(merged.reshape(rows, tokens, -1))
 
     def _by_image(self, x: Tensor, images: int) -> Tensor:
         grouped = x.reshape(images, -1, *x.shape[2:])

@@ -1,9 +1,9 @@
-"""Ways of making one hand of a model's distribution over token sequences, and what they are called.
+"""Point estimators of a hand from the model's distribution over token sequences, and their names.
 
 The mean of the code vectors, all tokens at once (`expectation`, T = 1), minimizes the expected squared distance from
-the true code vectors. A schedule that fills in tokens which the model chose itself learns nothing of the image that
-the first pass did not know, and adds what was guessed wrong. A hand of drawn codes is one of the hands that the image
-allows; more passes make its tokens agree with each other, which is what drawing gains. docs/method.md has the numbers.
+the true code vectors. Iterations that condition on the model's own tokens add no information about the image to the
+first pass, but their errors. A hand of sampled codes is one of those that the image allows; more passes make its tokens
+consistent with each other, which is what sampling gains. docs/method.md has the numbers.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from maskhand.models.sampling import schedule
 
 @dataclass(frozen=True)
 class Predictor:
-    """One way of asking a model for a hand."""
+    """A point estimator: sampler settings and their name."""
 
     sampler: SamplerConfig
     name: str
-    """For people: `drawn codes, T=5 (4 passes)`."""
+    """Label in tables: `drawn codes, T=5 (4 passes)`."""
     key: str
-    """For machines: `drawn_codes_T5`."""
+    """Identifier: `drawn_codes_T5`."""
     passes: int
-    """How often the transformer is asked."""
+    """Number of forward passes of the transformer."""
 
 
 def passes(length: int, iterations: int) -> int:
-    """Passes of T iterations over strings of `length` tokens: until one of them would keep a token none is made.
+    """Number of forward passes of T iterations over `length` tokens: iterations that would keep no token are skipped.
 
     >>> passes(16, 5), passes(64, 5), passes(16, 1)
     (4, 5, 1)
@@ -37,31 +37,31 @@ def passes(length: int, iterations: int) -> int:
 
 
 def predictor(recipe: Recipe, sampler: SamplerConfig) -> Predictor:
-    """What asking the recipe's model by `sampler` is called; a decoder without tokens is called as it is."""
+    """The named estimator of the recipe's model with `sampler`; a baseline without tokens has its decoder's name."""
     decoder = recipe.model.decoder
     if decoder != "masked":
         return Predictor(sampler, decoder, decoder, 1)
-    made = passes(recipe.tokenizer.num_tokens, sampler.iterations)
-    what = _words(sampler)
-    times = "" if made == sampler.iterations else f" ({made} {'pass' if made == 1 else 'passes'})"
-    key = what.replace(" ", "_").replace(",", "")
-    return Predictor(sampler, f"{what}, T={sampler.iterations}{times}", f"{key}_T{sampler.iterations}", made)
+    count = passes(recipe.tokenizer.num_tokens, sampler.iterations)
+    label = _label(sampler)
+    times = "" if count == sampler.iterations else f" ({count} {'pass' if count == 1 else 'passes'})"
+    key = label.replace(" ", "_").replace(",", "")
+    return Predictor(sampler, f"{label}, T={sampler.iterations}{times}", f"{key}_T{sampler.iterations}", count)
 
 
-def _words(sampler: SamplerConfig) -> str:
-    warmth = "" if sampler.temperature in (0.0, 1.0) else f" at {sampler.temperature:g}"
+def _label(sampler: SamplerConfig) -> str:
+    temperature = "" if sampler.temperature in (0.0, 1.0) else f" at {sampler.temperature:g}"
     if sampler.decode == "codes":
-        return f"drawn codes{warmth}" if sampler.temperature else "surest codes"
-    return sampler.decode + (f" of drawn codes{warmth}" if sampler.temperature else "")
+        return f"drawn codes{temperature}" if sampler.temperature else "most probable codes"
+    return sampler.decode + (f" of drawn codes{temperature}" if sampler.temperature else "")
 
 
 def paper_procedure(sampler: SamplerConfig, iterations: int) -> SamplerConfig:
-    """Section 3.4: tokens are drawn, and the hand is made of them."""
+    """The paper's sampling (section 3.4): tokens are drawn, and the hand is decoded from them."""
     return sampler.model_copy(update={"iterations": iterations, "temperature": 1.0, "decode": "codes"})
 
 
 def candidates(sampler: SamplerConfig) -> tuple[SamplerConfig, ...]:
-    """The estimators that a calibration chooses among, the cheapest first; filters and order are the recipe's."""
+    """The estimators that a calibration selects from, the cheapest first; other settings are those of `sampler`."""
     mean = sampler.model_copy(update={"temperature": 0.0, "decode": "expectation"})
     found = (
         mean.model_copy(update={"iterations": 1}),

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from maskhand.conventions import openpose_joint_of_mano_joint
 from maskhand.models.attention import Attention
-from maskhand.models.influence import spoken_of
+from maskhand.models.influence import influenced_joints
 from maskhand.models.pose_graph import skeleton_adjacency
 
 
 class GaprBlock(nn.Module):
-    """(B, K, dim) -> (B, K, dim). `neighbors` (K, K) bool: whom each token hears at first, see `first_neighbors`."""
+    """One refinement block, (B, K, dim) -> (B, K, dim). neighbors (K, K) bool: see `initial_neighbors`."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class GaprBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.residual = residual
-        # Rows start as the mean over the neighbors (softmax of 4 against zeros), and are free from then on.
+        # Rows are initialized close to the mean over the neighbors (softmax of 4 against zeros), then learned freely.
         self.adjacency_logits = nn.Parameter(4.0 * neighbors.float())
         self.graph_norm = nn.LayerNorm(dim)
         self.graph = nn.Linear(dim, dim)
@@ -57,24 +57,25 @@ class GaprBlock(nn.Module):
         return self.adjacency_logits.softmax(-1)
 
 
-def first_neighbors(pose_tokens: int, influence: Tensor) -> Tensor:
-    """(K, K) bool, K = 2D tokens + pose tokens: everyone hears itself, and pose tokens the 2D pose of their joints.
+def initial_neighbors(pose_tokens: int, influence: Tensor) -> Tensor:
+    """(K, K) bool, K = 2D tokens + pose tokens: the adjacency that GAPR is initialized with.
 
-    influence (L, 16): of each pose token on MANO's joints. A single 2D token speaks for all joints; of 21, a pose token
-    hears the joints that it speaks of and those of the bones that meet there. Without this start a pose token would
-    hear the 2D pose as one voice among K, and learn from it late.
+    Every token is its own neighbor, and pose tokens are neighbors of the 2D pose of their joints. influence (L, 16) is
+    that of each pose token on MANO's joints. A single 2D token is a neighbor of all pose tokens; of 21, a pose token
+    has the joints that it influences and those that share a bone with them. Without this initialization the 2D pose
+    would be one of K equal neighbors, and training would use it late.
     """
     neighbors = torch.eye(pose_tokens + len(influence), dtype=torch.bool)
     if pose_tokens == 1:
         neighbors[1:, 0] = True
     elif pose_tokens:
         bones = skeleton_adjacency()[list(openpose_joint_of_mano_joint())]
-        neighbors[pose_tokens:, :pose_tokens] = spoken_of(influence).float() @ bones > 0
+        neighbors[pose_tokens:, :pose_tokens] = influenced_joints(influence).float() @ bones > 0
     return neighbors
 
 
 class SqueezeExcite(nn.Module):
-    """Channels scaled by a gate that sees their mean over tokens (Hu et al. 2018)."""
+    """A gate per channel, computed from the mean over tokens (Hu et al. 2018)."""
 
     def __init__(self, dim: int, ratio: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""The bar that a look at the image has to clear: a small network that sees the 2D keypoints and nothing else.
+"""The lifting baseline: a small network from 2D keypoints alone to a hand.
 
 A residual multilayer perceptron after Martinez et al. (ICCV 2017), from 21 keypoints with their confidences to 6D
-rotations, shape and placement: no image, no tokens. What a network that reads images adds to its keypoints is its
-distance from this one, trained on the same hands with the same losses.
+rotations, shape and placement: no image, no tokens. What a network gains from the image is its difference from this
+one, trained on the same hands with the same losses.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from maskhand.config import ModelConfig
 from maskhand.conventions import NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import rot6d_to_matrix
-from maskhand.models.network import Context, HandNetwork, TransformerOutput, seen_keypoints
+from maskhand.models.network import Context, HandNetwork, TransformerOutput, drop_keypoints
 from maskhand.models.regression import flat_hand_readout
-from maskhand.models.shape_camera_head import placement_of
+from maskhand.models.shape_camera_head import placement_from
 from maskhand.models.vq_mano import VQMano
 
-_SPREAD = 4.0
-"""Hands fill their crop: coordinates spread by about a quarter, and layers like inputs that spread by one."""
+_COORDINATE_SCALE = 4.0
+"""Brings crop coordinates, with a standard deviation of about 0.25, to unit variance."""
 
 
 class LiftingNetwork(HandNetwork):
-    """`model.decoder: lifter`. Of `model` it reads `lifter_width`, `lifter_blocks` and `dropout`."""
+    """`model.decoder: lifter`. Of the model's keys it uses `lifter_width`, `lifter_blocks` and `dropout`."""
 
     def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
         super().__init__(cfg, tokenizer, mano, crop_px)
         width = cfg.lifter_width
-        self.enter = nn.Linear(3 * NUM_JOINTS, width)
+        self.input_proj = nn.Linear(3 * NUM_JOINTS, width)
         self.blocks = nn.ModuleList(_Block(width, cfg.dropout) for _ in range(cfg.lifter_blocks))
         self.norm = nn.LayerNorm(width)
         self.to_rot6d = flat_hand_readout(width, NUM_MANO_JOINTS)
         self.to_betas = nn.Linear(width, NUM_BETAS)
         self.to_camera = nn.Linear(width, 3)
-        for readout in (self.to_betas, self.to_camera):  # begin at the mean hand in the middle of the crop
+        for readout in (self.to_betas, self.to_camera):  # initialized to the mean hand in the middle of the crop
             nn.init.xavier_uniform_(readout.weight, gain=0.01)
             nn.init.zeros_(readout.bias)
 
-    def _make_encoder(self, cfg: ModelConfig, crop_px: int) -> None:
+    def _build_encoder(self, cfg: ModelConfig, crop_px: int) -> None:
         return None
 
     def condition(self, batch: HandBatch) -> Tensor:
-        """(B, 0): images are not even made ready for it."""
+        """(B, 0): no image is normalized for it."""
         return batch.keypoints_2d.new_zeros(len(batch.keypoints_2d), 0)
 
     def encode(
@@ -55,15 +55,17 @@ class LiftingNetwork(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        """As every network's; `condition` and `drop_image` are not looked at."""
-        seen = seen_keypoints(keypoints_2d, drop_pose)
-        places, confidence = seen[..., :2], seen[..., 2:]
-        x = self.enter(torch.cat([_SPREAD * places * (confidence > 0), confidence], dim=-1).flatten(1))
+        """As `HandNetwork.encode`; `condition` and `drop_image` are ignored."""
+        keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)
+        positions, confidence = keypoints_2d[..., :2], keypoints_2d[..., 2:]
+        x = self.input_proj(
+            torch.cat([_COORDINATE_SCALE * positions * (confidence > 0), confidence], dim=-1).flatten(1)
+        )
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
         rotmats = rot6d_to_matrix(self.to_rot6d(x).unflatten(1, (NUM_MANO_JOINTS, 6)).float())
-        return Context((), x[:, None, :0], seen, self.to_betas(x), placement_of(self.to_camera(x)), rotmats)
+        return Context((), x[:, None, :0], keypoints_2d, self.to_betas(x), placement_from(self.to_camera(x)), rotmats)
 
     def forward(
         self,
@@ -73,13 +75,13 @@ class LiftingNetwork(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> TransformerOutput:
-        """As MaskedTransformer's; `condition`, `ids` and `drop_image` are not looked at."""
+        """As `MaskedTransformer.forward`; `condition`, `ids` and `drop_image` are ignored."""
         context = self.encode(condition, keypoints_2d, drop_pose=drop_pose)
         return TransformerOutput(None, context.betas, context.placement, context.rotmats)
 
 
 class _Block(nn.Module):
-    """x + two linear layers with a GELU between them, on normalized input."""
+    """A pre-norm residual block of two linear layers with a GELU."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()

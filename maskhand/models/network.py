@@ -1,4 +1,4 @@
-"""What every hand network is: an encoder, a frozen tokenizer and a hand model, trained and asked the same way."""
+"""The interface of all hand networks: an encoder, a frozen tokenizer, a hand model, and what they return."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import ImageEncoder
 from maskhand.models.vq_mano import VQMano
 
-_MULTIPLYING = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
+_WITH_WEIGHT_DECAY = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a network knows about B images (texts) before any token; from a network without tokens, also the pose."""
+    """The encoding of B images (or texts), computed once; of a network without tokens also the pose."""
 
     values: tuple[tuple[Tensor, ...], ...]
-    """By layer what its cross-attention reads: [level] (B * heads, dim / heads, h, w), values of the deformable one; of
-    a text keys, values and which of them are known."""
+    """[layer] inputs of its cross-attention: values [level] (B * heads, dim / heads, h, w) of the deformable one; keys,
+    values and attention mask of a text."""
     pose_tokens: Tensor
-    """(B, P, dim) tokens of the 2D pose; P = 0, 1 or 21."""
+    """(B, P, dim) tokens of the 2D pose; P is 0, 1 or 21."""
     keypoints_2d: Tensor
-    """(B, 21, 3) the 2D pose itself, as in HandBatch."""
+    """(B, 21, 3) the 2D pose, as in HandBatch."""
     betas: Tensor
     """(B, 10)."""
     placement: Tensor
-    """(B, 3) scale, and the place of the hand's middle in the crop; `place_camera` makes the crop camera of it."""
+    """(B, 3) scale, and the center of the joints in crop coordinates; `place_camera` converts it to the crop camera."""
     rotmats: Tensor | None = None
     """(B, 16, 3, 3) from a network without tokens."""
 
 
 @dataclass(frozen=True)
 class TransformerOutput:
-    """What a network says in training: a distribution over codes, or (`rotmats`) the pose itself."""
+    """The output of a training forward pass: logits over codes, or (`rotmats`) the pose itself."""
 
     logits: Tensor | None
     """(B, L, V)."""
     betas: Tensor
     """(B, 10)."""
     placement: Tensor
-    """(B, 3) scale, and the place of the hand's middle in the crop; `place_camera` makes the crop camera of it."""
+    """(B, 3) scale, and the center of the joints in crop coordinates; `place_camera` converts it to the crop camera."""
     rotmats: Tensor | None = None
     """(B, 16, 3, 3) from a network without tokens; its `logits` are None."""
 
@@ -55,16 +55,16 @@ class TransformerOutput:
         return type(self)(logits, self.betas.float(), self.placement.float(), rotmats)
 
 
-def seen_keypoints(keypoints_2d: Tensor, drop_pose: Tensor | None) -> Tensor:
-    """The 2D pose (B, 21, 3) as a network is to see it: unseen where `drop_pose` (B,) bool."""
+def drop_keypoints(keypoints_2d: Tensor, drop_pose: Tensor | None) -> Tensor:
+    """The 2D pose (B, 21, 3) with zeros (not detected) where `drop_pose` (B,) bool."""
     return keypoints_2d if drop_pose is None else keypoints_2d.masked_fill(drop_pose[:, None, None], 0.0)
 
 
 class HandNetwork(nn.Module, ABC):
-    """Holds the frozen tokenizer, and the hand model (whose buffers are not part of the state dict)."""
+    """The base class: it holds the frozen tokenizer, and the hand model (whose buffers are not in the state dict)."""
 
     encoder: Any
-    """`ImageEncoder`, or a `TextEncoder`; None of a network that sees keypoints alone."""
+    """`ImageEncoder` or `TextEncoder`; None for a network on keypoints alone."""
 
     def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
         super().__init__()
@@ -72,17 +72,17 @@ class HandNetwork(nn.Module, ABC):
         self.mano = mano
         self.num_tokens = tokenizer.num_tokens
         self.mask_id = tokenizer.codebook_size
-        self.encoder = self._make_encoder(cfg, crop_px)
+        self.encoder = self._build_encoder(cfg, crop_px)
 
-    def _make_encoder(self, cfg: ModelConfig, crop_px: int) -> nn.Module | None:
+    def _build_encoder(self, cfg: ModelConfig, crop_px: int) -> nn.Module | None:
         return ImageEncoder(cfg.backbone, crop_px)
 
     def condition(self, batch: HandBatch) -> Tensor:
-        """What the network looks at in a batch: the images, or the ids of the captions."""
+        """The conditioning input of a batch: the images, or the ids of the captions."""
         return batch.image
 
     def image_tokens(self, condition: Tensor, drop_image: Tensor | None) -> Tensor:
-        """(B, C, h, w) what the encoder says, zeros where `drop_image` (B,) bool."""
+        """(B, C, h, w) the feature map of the encoder, zeros where `drop_image` (B,) bool."""
         tokens = self.encoder(condition)
         return tokens if drop_image is None else tokens.masked_fill(drop_image[:, None, None, None], 0.0)
 
@@ -95,24 +95,24 @@ class HandNetwork(nn.Module, ABC):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        """Everything that depends on the image (or text) alone, once.
+        """Compute everything that depends on the image (or text) and the 2D pose alone.
 
-        condition: (B, 3, H, 3/4 H) images, or what `condition` gives; keypoints_2d (B, 21, 3); both as in HandBatch.
-        drop_image (B,) bool: its features become zero (the paper's unconditional mode, supplement G).
-        drop_pose (B,) bool: the 2D pose counts as unseen.
+        condition: (B, 3, H, 3/4 H) images, or what `condition` returns; keypoints_2d (B, 21, 3); both as in HandBatch.
+        drop_image (B,) bool: image features become zero (the paper's unconditional mode, supplement G).
+        drop_pose (B,) bool: the 2D pose counts as not detected.
         """
 
     def parameter_groups(self, lr: float, lr_backbone: float | None, weight_decay: float) -> list[dict[str, Any]]:
-        """Trainable parameters for an optimizer: the encoder at its own rate, decay on what multiplies features only
-        (not on biases and norms, nor on what is learned as a place: positions, queries, reference points)."""
-        kernels = {id(m.weight) for m in self.modules() if isinstance(m, _MULTIPLYING)}
+        """Parameter groups for an optimizer: the encoder at its own rate, weight decay on the weights of linear and
+        convolutional layers only (not on biases, norms, position embeddings, queries and reference points)."""
+        kernels = {id(m.weight) for m in self.modules() if isinstance(m, _WITH_WEIGHT_DECAY)}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 rate = lr_backbone if lr_backbone is not None and name.startswith("encoder.") else lr
                 decay = weight_decay if id(parameter) in kernels else 0.0
                 groups.setdefault((rate, decay), []).append(parameter)
-        # As few groups as there are settings: the engine reduces and gathers each on its own.
+        # One group per setting: the engine reduces and gathers each group separately.
         return [
             {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()
         ]

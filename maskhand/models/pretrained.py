@@ -1,6 +1,6 @@
-"""Published vision transformers into ours: whose file it is, how its keys are called here, how its grid is stretched.
+"""Pretrained weights of published vision transformers, converted to the names and the patch grid of our encoder.
 
-    source    keys in the file                         what happens to them
+    source    keys in the file                         conversion
     timm      blocks.0.attn.qkv.weight, pos_embed      our names; `head.*` left out
     MAE       as timm under `model`, and decoder_*     the decoder and the mask token left out
     ViTPose   backbone.*, last_norm.*                  `backbone.` removed, last_norm -> norm; keypoint_head.* left out
@@ -27,10 +27,10 @@ from torch import Tensor
 from maskhand.errors import MaskhandError
 
 WRAPPERS = ("state_dict", "model")
-"""Under which key a file keeps its weights, when it keeps more than weights."""
+"""Keys under which checkpoint files store their state dict beside other entries."""
 
 LEFT_OUT = ("decoder", "mask_token", "head.", "head_", "fc_norm.", "pre_logits.")
-"""Beginnings of keys that belong to other tasks than encoding an image."""
+"""Prefixes of keys that are not part of the image encoder."""
 
 
 class BackboneError(MaskhandError, ValueError):
@@ -38,7 +38,7 @@ class BackboneError(MaskhandError, ValueError):
 
 
 _LIGHTNING_SETTINGS: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
-"""HaMeR's file has yacs' settings beside the weights; they are read as the dictionary that they are."""
+"""HaMeR's file has a yacs configuration beside the weights, which is read as a plain dictionary."""
 
 
 def pretrained_weights(path: str | Path, wanted: Mapping[str, Tensor], grid: tuple[int, int]) -> dict[str, Tensor]:
@@ -47,13 +47,13 @@ def pretrained_weights(path: str | Path, wanted: Mapping[str, Tensor], grid: tup
     Raises BackboneError when the file is missing or holds more than tensors and plain values, and when keys are
     missing, of another shape, or unknown.
     """
-    return fitted(read_weights(path, "model.backbone.checkpoint"), wanted, grid, path)
+    return convert_weights(read_weights(path, "model.backbone.checkpoint"), wanted, grid, path)
 
 
-def fitted(
+def convert_weights(
     stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], grid: tuple[int, int], path: str | Path
 ) -> dict[str, Tensor]:
-    """The state dict that was `stored` at `path` under our names and in our shapes; as `pretrained_weights`."""
+    """The state dict `stored` at `path` under our names and in our shapes; as `pretrained_weights`."""
     weights = _encoder_keys(stored, path)
     if "pos_embed" in weights and "pos_embed" in wanted:
         weights["pos_embed"] = _fit_positions(weights["pos_embed"], wanted["pos_embed"], grid, path)
@@ -67,9 +67,9 @@ def fitted(
     misshapen = [k for k in wanted if k in weights and weights[k].shape != wanted[k].shape]
     if missing or unexpected or misshapen:
         shapes = [f"{k} {tuple(weights[k].shape)} instead of {tuple(wanted[k].shape)}" for k in misshapen]
-        complaints = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        said = "; ".join(f"{len(keys)} {what}: {few(keys)}" for what, keys in complaints if keys)
-        raise BackboneError(f"{path}: weights do not fit ({said}); check model.backbone.name and its kwargs")
+        problems = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        found = "; ".join(f"{len(keys)} {what}: {abbreviate(keys)}" for what, keys in problems if keys)
+        raise BackboneError(f"{path}: weights do not fit ({found}); check model.backbone.name and its kwargs")
     return {key: weights[key] for key in wanted}
 
 
@@ -84,7 +84,7 @@ def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(_LIGHTNING_SETTINGS):
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise BackboneError(f"{key}: no file {path}; give a path, or null to start anew") from None
+        raise BackboneError(f"{key}: no file {path}; give a path, or null for random weights") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {foreign[1]}" if foreign else f"{type(error).__name__} while reading it"
@@ -109,14 +109,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _encoder_keys(stored: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     prefixes = [p for p in ("backbone.", "module.", "encoder.") if f"{p}patch_embed.proj.weight" in stored]
     prefix = prefixes[0] if prefixes else ""
-    own = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
+    encoder = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
     weights: dict[str, Tensor] = {}
-    for key, value in own.items():
+    for key, value in encoder.items():
         if key.startswith(LEFT_OUT):
             continue
         weights["norm." + key.removeprefix("last_norm.") if key.startswith("last_norm.") else key] = value
     if "patch_embed.proj.weight" not in weights:
-        raise BackboneError(f"{path}: no vision transformer in it, its keys are {few(sorted(stored))}")
+        raise BackboneError(f"{path}: no vision transformer in it, its keys are {abbreviate(sorted(stored))}")
     return weights
 
 
@@ -134,12 +134,13 @@ def _fit_positions(stored: Tensor, wanted: Tensor, grid: tuple[int, int], path: 
     if not found:
         raise BackboneError(f"{path}: pos_embed has {count} positions, which is no grid of patches (1:1 or 4:3)")
     prefix, size = found[0]
-    place, first = stored[:, prefix:], stored[:, :prefix]
+    patch_positions, class_position = stored[:, prefix:], stored[:, :prefix]
     if size != grid:
-        place = resample_abs_pos_embed(place, list(grid), list(size or grid), num_prefix_tokens=0)
+        patch_positions = resample_abs_pos_embed(patch_positions, list(grid), list(size or grid), num_prefix_tokens=0)
     if has_class:
-        return torch.cat([first if prefix else torch.zeros_like(place[:, :1]), place], dim=1)
-    return place + first if prefix else place
+        class_position = class_position if prefix else torch.zeros_like(patch_positions[:, :1])
+        return torch.cat([class_position, patch_positions], dim=1)
+    return patch_positions + class_position if prefix else patch_positions
 
 
 def _grid(count: int, preferred: tuple[int, int]) -> tuple[int, int] | None:
@@ -159,6 +160,6 @@ def _fit_patch(stored: Tensor, shape: torch.Size) -> Tensor:
     return stored if stored.shape[2:] == shape[2:] else resample_patch_embed(stored, list(shape[2:]))
 
 
-def few(keys: list[str]) -> str:
-    """The first of many keys, for a message."""
+def abbreviate(keys: list[str]) -> str:
+    """The first three keys, for a message."""
     return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")

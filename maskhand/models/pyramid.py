@@ -2,7 +2,7 @@
 
 A scale of 4 is four times the encoder's resolution along each axis (64 x 48 from 16 x 12), as in detectron2's
 `modeling/backbone/vit.py`, extended to 8 and 16 by the same doubling. Transposed convolutions halve the channels at
-each doubling (not below 32, so that high maps keep enough to say); then 1x1 and 3x3 convolutions with layer norm.
+each doubling (not below 32); then 1x1 and 3x3 convolutions with layer norm.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class MapNorm(nn.LayerNorm):
 
 
 class FeaturePyramid(nn.Module):
-    """(B, C, h, w) -> for each scale s: (B, dim, s*h, s*w)."""
+    """A feature map (B, C, h, w) -> one map (B, dim, s*h, s*w) per scale s."""
 
     def __init__(self, channels: int, dim: int, scales: tuple[int, ...], depthwise: bool) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The codebook of VQ-MANO: nearest code, straight-through, EMA updates, periodic resets (paper section 3.1).
 
-The codebook is a buffer moved by statistics, not by gradients (T2M-GPT's QuantizeEMAReset). Statistics are summed, and
-new codes drawn, over the global batch: every rank holds the same codebook, whatever the number of ranks.
+The codebook is a buffer that follows EMA statistics, not gradients (T2M-GPT's QuantizeEMAReset). Statistics are summed,
+and new codes sampled, over the global batch: the codebook is the same on every rank and for any number of ranks.
 """
 
 from __future__ import annotations
@@ -13,24 +13,28 @@ import torch
 from torch import Tensor, distributed, nn
 
 _DISTANCES = {True: 2**19, False: 2**26}
-"""Distances held at once, on a CPU (what its cache holds: 4 times faster) and elsewhere (256 MB)."""
+"""Number of distances in memory at once, on a CPU (the size of its cache: 4 times faster) and elsewhere (256 MB)."""
 
 
 @dataclass(frozen=True)
 class Quantized:
+    """Quantized features and the statistics of their codes."""
+
     vectors: Tensor
-    """(B, L, C) code vectors; the gradient passes straight through to the input."""
+    """(B, L, C) code vectors, with the straight-through gradient."""
     ids: Tensor
     """(B, L) int64."""
     commitment: Tensor
-    """() mean squared distance of the inputs to their (fixed) codes."""
+    """() mean squared distance of the inputs to their (detached) codes."""
     perplexity: Tensor
     """() exp(entropy) of the code usage in this batch, in training over all ranks: 1..codebook_size."""
     dead_share: Tensor
-    """() share of codes that the running statistics call unused."""
+    """() fraction of codes that are unused by the EMA statistics."""
 
 
 class Quantizer(nn.Module):
+    """A vector quantizer with an EMA codebook."""
+
     codebook: Tensor
     ema_count: Tensor
     ema_sum: Tensor
@@ -46,7 +50,7 @@ class Quantizer(nn.Module):
         self.register_buffer("ema_sum", torch.zeros(size, dim))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self._updates: int | None = None
-        """`updates` on the host, once it is known: reading the buffer in every step would wait for the device."""
+        """`updates` on the host, once read: reading the buffer in every step would synchronize with the device."""
 
     def nearest(self, z: Tensor) -> Tensor:
         """(..., C) -> (...) int64: index of the nearest code, in fp32 (half precision confuses near neighbors)."""
@@ -58,20 +62,20 @@ class Quantizer(nn.Module):
             return torch.cat(ids).view(z.shape[:-1])
 
     def forward(self, z: Tensor) -> Quantized:
-        """z (B, L, C). In training mode the codebook moves, after it has answered."""
+        """z (B, L, C). In training mode the codebook is updated after quantization."""
         if self.training and self._updates_done() == 0:
-            self._start_from(z)
+            self._init_codebook(z)
         ids = self.nearest(z)
         codes = self.codebook[ids]
         commitment = (z.float() - codes).square().mean()
         counts = torch.zeros_like(self.ema_count).index_add_(
             0, ids.flatten(), torch.ones_like(ids.flatten(), dtype=torch.float32)
         )
-        if self.training:  # else a rank may be asked alone, and would wait for the others
+        if self.training:  # in evaluation one rank may run alone and would wait for the others
             counts = _sum_over_ranks(counts)
             self._update(z, ids, counts)
-        share = counts / counts.sum()
-        perplexity = torch.exp(-(share * share.clamp_min(1e-10).log()).sum())
+        usage = counts / counts.sum()
+        perplexity = torch.exp(-(usage * usage.clamp_min(1e-10).log()).sum())
         dead = (self.ema_count < self._threshold(counts)).float().mean()
         return Quantized(z + (codes - z).detach(), ids, commitment, perplexity, dead)
 
@@ -85,12 +89,12 @@ class Quantizer(nn.Module):
         self._updates = None
 
     def _threshold(self, counts: Tensor) -> Tensor:
-        """Below this count a code is unused: `reset_below` of its even share of the vectors."""
+        """The count below which a code is unused: `reset_below` times that of uniform usage."""
         return self.reset_below * counts.sum() / len(counts)
 
     @torch.no_grad()
-    def _start_from(self, z: Tensor) -> None:
-        self.codebook.copy_(self._draw(z))
+    def _init_codebook(self, z: Tensor) -> None:
+        self.codebook.copy_(self._sample_vectors(z))
         self.ema_sum.copy_(self.codebook)
 
     @torch.no_grad()
@@ -103,45 +107,45 @@ class Quantizer(nn.Module):
         self.updates += 1
         if self.reset_every and self._updates % self.reset_every == 0:
             dead = self.ema_count < self._threshold(counts)
-            # A newcomer weighs little, so that it moves to its first followers at once, but twice what it may not fall
-            # below: it has time to find them, whatever the batch and the size of the codebook.
+            # A new code has a small count, so that it moves quickly to its first vectors, but twice the threshold, so
+            # that it survives until it has some, whatever the batch and the size of the codebook.
             weight = 2 * self._threshold(counts)
-            self.ema_sum.copy_(torch.where(dead[:, None], weight * self._draw(z), self.ema_sum))
+            self.ema_sum.copy_(torch.where(dead[:, None], weight * self._sample_vectors(z), self.ema_sum))
             self.ema_count.copy_(torch.where(dead, weight, self.ema_count))
-        # A code without followers keeps its place: sum and count decay alike, and the floor avoids 0 / 0.
+        # A code without vectors stays where it is: sum and count decay alike, and the clamp avoids 0 / 0.
         alive = self.ema_count > 1e-6
         self.codebook.copy_(
             torch.where(alive[:, None], self.ema_sum / self.ema_count.clamp_min(1e-6)[:, None], self.codebook)
         )
 
-    def _draw(self, z: Tensor) -> Tensor:
-        """As many vectors as codes from the global batch, the same on every rank. Seeded by the number of updates."""
+    def _sample_vectors(self, z: Tensor) -> Tensor:
+        """Sample V vectors from the global batch, the same on every rank; seeded by the number of updates."""
         vectors = gather_global(z.detach().float()).flatten(0, -2)
         generator = torch.Generator().manual_seed(self._updates_done())
         size = len(self.codebook)
         order = torch.randperm(len(vectors), generator=generator)
         repeats = -(-size // len(vectors))
         drawn = vectors[order.repeat(repeats)[:size].to(vectors.device)]
-        if repeats > 1:  # copies must differ, or only one of them would ever be chosen
+        if repeats > 1:  # copies must differ, or only one of them would ever be the nearest
             spread = vectors.std(0).nan_to_num(0.0) * 0.01 + 1e-6
             drawn = drawn + spread * torch.randn(drawn.shape, generator=generator).to(drawn.device)
         return drawn
 
 
-def _world() -> int:
+def _world_size() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def _sum_over_ranks(x: Tensor) -> Tensor:
-    if _world() > 1:
+    if _world_size() > 1:
         distributed.all_reduce(x)
     return x
 
 
 def gather_global(z: Tensor) -> Tensor:
-    """This rank's (B, ...) -> the global batch (world * B, ...), in its order: row i of rank r is row r + world * i."""
-    if _world() == 1:
+    """Gather (B, ...) of each rank into the global batch (world * B, ...): row i of rank r is row r + world * i."""
+    if _world_size() == 1:
         return z
-    parts = [torch.empty_like(z) for _ in range(_world())]
+    parts = [torch.empty_like(z) for _ in range(_world_size())]
     distributed.all_gather(parts, z.contiguous())
     return torch.stack(parts, dim=1).flatten(0, 1)

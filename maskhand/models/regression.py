@@ -1,7 +1,7 @@
-"""The plain alternative to masked modeling: sixteen queries look at image and 2D pose and say the hand's at once.
+"""The regression baseline: sixteen queries attend to image and 2D pose and regress the joint rotations directly.
 
-HaMeR's design on the same encoder, 2D pose tokens, shape and camera head and losses, so that a comparison differs in
-nothing but how the pose comes about. It says one hand and no doubt: no tokens of a pose are guessed.
+HaMeR's design on the same encoder, 2D pose tokens, shape and camera head and losses, so that a comparison isolates the
+decoder. It predicts one hand without confidence, as it has no tokens.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from maskhand.conventions import NUM_MANO_JOINTS
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import rot6d_to_matrix
 from maskhand.models.attention import DecoderLayer
-from maskhand.models.network import Context, HandNetwork, TransformerOutput, seen_keypoints
+from maskhand.models.network import Context, HandNetwork, TransformerOutput, drop_keypoints
 from maskhand.models.pose_graph import PoseGraph
 from maskhand.models.shape_camera_head import ShapeCameraHead
 from maskhand.models.vq_mano import VQMano
 
 
 class RegressionNetwork(HandNetwork):
-    """`model.decoder: regression`. The keys of the masked decoder (pyramid, GAPR, synthesizer, ...) play no part."""
+    """`model.decoder: regression`. The keys of the masked decoder (pyramid, GAPR, synthesizer, ...) are not used."""
 
     def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
         super().__init__(cfg, tokenizer, mano, crop_px)
@@ -47,14 +47,14 @@ class RegressionNetwork(HandNetwork):
         tokens = self.image_tokens(condition, drop_image)
         betas, placement = self.shape_camera(tokens)
         source = self.norm_source(tokens.flatten(2).transpose(1, 2))
-        seen = seen_keypoints(keypoints_2d, drop_pose)
+        keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)
         if self.pose_graph is not None:
-            source = torch.cat([source, self.pose_graph(seen)], dim=1)
+            source = torch.cat([source, self.pose_graph(keypoints_2d)], dim=1)
         x = self.queries.expand(len(tokens), -1, -1)
         for layer in self.layers:
             x = layer(x, source)
         rotmats = rot6d_to_matrix(self.to_rot6d(self.norm(x)).float())
-        return Context((), x[:, :0], seen, betas, placement, rotmats)
+        return Context((), x[:, :0], keypoints_2d, betas, placement, rotmats)
 
     def forward(
         self,
@@ -64,13 +64,13 @@ class RegressionNetwork(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> TransformerOutput:
-        """As MaskedTransformer's; `ids` are not looked at."""
+        """As `MaskedTransformer.forward`; `ids` are ignored."""
         context = self.encode(condition, keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
         return TransformerOutput(None, context.betas, context.placement, context.rotmats)
 
 
 def flat_hand_readout(width: int, joints: int) -> nn.Linear:
-    """Features -> 6D rotations of so many joints, side by side; it begins at the flat hand."""
+    """A linear layer from features to the 6D rotations of `joints` joints, initialized to the flat hand."""
     readout = nn.Linear(width, 6 * joints)
     nn.init.xavier_uniform_(readout.weight, gain=0.01)
     readout.bias.data.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0] * joints))

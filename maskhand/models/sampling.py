@@ -1,6 +1,6 @@
-"""Confidence-guided sampling: fill a masked token sequence in a few steps, the surest tokens first (paper section 3.4).
+"""Confidence-guided iterative decoding of a masked token sequence, the most confident tokens first (section 3.4).
 
-The schedule is a list of Python integers and everything else stays on the device, so that no iteration waits for it.
+The schedule is a list of Python integers and everything else stays on the device, so that no iteration synchronizes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from maskhand.models.network import Context, HandNetwork
 from maskhand.models.shape_camera_head import place_camera
 from maskhand.models.vq_mano import full_precision
 
-STRINGS_AT_ONCE = 512
-"""Token sequences decoded together; the logits of one of 64 tokens and 2048 codes are half a megabyte."""
+MAX_SEQUENCES = 512
+"""Token sequences decoded together, at most; the logits of one of 64 tokens and 2048 codes are half a megabyte."""
 
 
 def schedule(length: int, iterations: int) -> list[int]:
-    """How many tokens are masked again after each of the iterations: ceil(cos(pi/2 t/T) L); zero after the last.
+    """The cosine masking schedule: number of masked tokens after each iteration, ceil(cos(pi/2 t/T) L).
 
     >>> schedule(64, 5), schedule(64, 3), schedule(64, 1)
     ([61, 52, 38, 20, 0], [56, 32, 0], [0])
@@ -52,7 +52,7 @@ def predict(
 ) -> HandPrediction:
     """Encode the batch's images (or texts) and sample; see `sample`.
 
-    drop_image, drop_pose (B,) bool: whose image, or 2D pose, the model must do without.
+    drop_image, drop_pose (B,) bool: samples whose image, or 2D pose, is dropped.
     """
     context = model.encode(model.condition(batch), batch.keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
     return sample(model, context, cfg, generator, hypotheses)
@@ -60,16 +60,16 @@ def predict(
 
 @torch.no_grad()
 def generate(model: MaskedTransformer, count: int, cfg: SamplerConfig, generator: torch.Generator) -> HandPrediction:
-    """`count` hands of the mean shape from no image and no 2D pose (supplement G), the most typical first.
+    """Unconditional generation: `count` hands of the mean shape without image and 2D pose (supplement G), ranked.
 
     `cfg.temperature` must be above 0, or all would be equal; `generator` lives on the model's device.
     """
     if cfg.temperature == 0:
         raise ValueError("sampler.temperature is 0: every generated hand would be the same; set it to 1")
     zeros = model.norm.weight.new_zeros
-    everything = torch.ones(1, dtype=torch.bool, device=generator.device)
+    drop = torch.ones(1, dtype=torch.bool, device=generator.device)
     context = model.encode(
-        zeros(1, 3, *model.encoder.image_size), zeros(1, NUM_JOINTS, 3), drop_image=everything, drop_pose=everything
+        zeros(1, 3, *model.encoder.image_size), zeros(1, NUM_JOINTS, 3), drop_image=drop, drop_pose=drop
     )
     drawn = cfg.model_copy(update={"decode": "codes"})
     return sample(model, replace(context, betas=torch.zeros_like(context.betas)), drawn, generator, count)
@@ -85,18 +85,17 @@ def sample(
 ) -> HandPrediction:
     """Decode hands for encoded images.
 
-    Returns B * hypotheses rows, the hypotheses of one image together, the best `consensus` first: the hand in the
-    midst of the others. `temperature` 0 takes the most probable code (then all hypotheses are equal); above 0, codes
-    are drawn with `generator`, which must live on the model's device. Confidence is always the probability under the
-    unfiltered softmax.
+    Returns B * hypotheses rows, the hypotheses of one image together, ranked by `consensus`. `temperature` 0 takes the
+    most probable code (then all hypotheses are equal); above 0, codes are sampled with `generator`, which must be on
+    the model's device. Confidence is the probability under the unfiltered softmax.
 
-    The hand is decoded from the chosen codes (`decode: codes`); or, `expectation` as in training, from the mean code
-    vector under the distribution by which each token was fixed; or, `mixed`, from the codes of tokens that others were
-    guessed by and the mean vectors of those fixed last. Several drawn hypotheses are always decoded from their codes:
-    means would be all alike. A network without tokens gives equal hypotheses of confidence one, with its pose written
-    in tokens.
+    The hand is decoded from the sampled codes (`decode: codes`); from the expected code vector under the distribution
+    of each token when it was fixed (`expectation`, as in training); or from the codes of the tokens that later
+    iterations were conditioned on and the expected vectors of those fixed last (`mixed`). Several sampled hypotheses
+    are always decoded from their codes, as their expectations would be nearly equal. A network without tokens gives
+    equal hypotheses of confidence one, with its pose encoded as tokens.
 
-    Under autocast only the network's own passes are cast; code vectors, tokenizer and hand are fp32 always.
+    Under autocast only the network's forward passes are cast; code vectors, tokenizer and hand are always fp32.
     """
     if hypotheses > 1 and cfg.temperature > 0:
         cfg = cfg.model_copy(update={"decode": "codes"})
@@ -107,7 +106,7 @@ def sample(
         tokens = PoseTokens(ids, torch.ones_like(ids, dtype=torch.float32))
     else:
         assert isinstance(model, MaskedTransformer)
-        tokens, codes = _fill_in_parts(model, context, cfg, generator, hypotheses)
+        tokens, codes = _decode_in_chunks(model, context, cfg, generator, hypotheses)
         rotmats = model.tokenizer.decode_soft(codes)
     with full_precision(betas.device):
         hands = _prediction(model, rotmats, betas, placement, tokens, hypotheses)
@@ -118,7 +117,7 @@ def sample(
 
 
 def hypothesis_sampler(sampler: SamplerConfig) -> SamplerConfig:
-    """The recipe's sampler, drawing at temperature 1 where it takes the most probable code; hands are made of codes."""
+    """The sampler settings of hypotheses: temperature 1 where it is 0, and hands decoded from sampled codes."""
     return sampler.model_copy(update={"temperature": sampler.temperature or 1.0, "decode": "codes"})
 
 
@@ -141,14 +140,14 @@ def _prediction(
     )
 
 
-def _fill_in_parts(
+def _decode_in_chunks(
     model: MaskedTransformer, context: Context, cfg: SamplerConfig, generator: torch.Generator | None, hypotheses: int
 ) -> tuple[PoseTokens, Tensor]:
-    """As `_fill`, so many hypotheses at a time that `STRINGS_AT_ONCE` bounds the memory."""
+    """As `_decode`, with at most `MAX_SEQUENCES` token sequences at a time, which bounds the memory."""
     images = len(context.betas)
-    at_once = max(1, STRINGS_AT_ONCE // images)
+    at_once = max(1, MAX_SEQUENCES // images)
     counts = [min(at_once, hypotheses - start) for start in range(0, hypotheses, at_once)]
-    parts = [_fill(model, context, cfg, generator, count) for count in counts]
+    parts = [_decode(model, context, cfg, generator, count) for count in counts]
 
     def join(tensors: Iterable[Tensor]) -> Tensor:
         by_image = [t.unflatten(0, (images, -1)) for t in tensors]
@@ -158,10 +157,10 @@ def _fill_in_parts(
     return PoseTokens(ids, confidence), join(codes for _, codes in parts)
 
 
-def _fill(
+def _decode(
     model: MaskedTransformer, context: Context, cfg: SamplerConfig, generator: torch.Generator | None, hypotheses: int
 ) -> tuple[PoseTokens, Tensor]:
-    """Token sequences (B * H, L) and the code vectors (B * H, L, C) to decode."""
+    """Iterative decoding (MaskGIT): token sequences (B * H, L) and the code vectors (B * H, L, C) of the hand."""
     images, length = len(context.betas), model.num_tokens
     rows, device = images * hypotheses, context.betas.device
     codebook = model.tokenizer.codebook
@@ -172,29 +171,29 @@ def _fill(
     all_masked = True
     for remasked in schedule(length, cfg.iterations):
         if remasked == length:
-            continue  # would keep none of its tokens: the next iteration starts from the same string
+            continue  # would keep no token: the next iteration starts from the same sequence
         if all_masked:
-            # every hypothesis of an image starts from the same string: compute its logits once
+            # all hypotheses of an image start from the same sequence: compute its logits once
             logits = model.logits(ids[::hypotheses], context).float().repeat_interleave(hypotheses, 0)
         else:
             logits = model.logits(ids, context).float()
         probability = logits.softmax(-1)
-        chosen = _choose(logits, cfg, generator)
-        chance = probability.gather(-1, chosen[..., None]).squeeze(-1)
-        ids = torch.where(masked, chosen, ids)
-        confidence = torch.where(masked, chance, confidence)
+        sampled = _sample_codes(logits, cfg, generator)
+        token_prob = probability.gather(-1, sampled[..., None]).squeeze(-1)
+        ids = torch.where(masked, sampled, ids)
+        confidence = torch.where(masked, token_prob, confidence)
         if cfg.decode == "expectation" or (cfg.decode == "mixed" and remasked == 0):
             with full_precision(device):
                 vectors = probability @ codebook
         else:
-            vectors = codebook[chosen]
+            vectors = codebook[sampled]
         codes = torch.where(masked[..., None], vectors, codes)
         if remasked == 0:
             break
         rank = confidence
         if cfg.confidence_noise:
-            # MaskGIT's way to vary which tokens come first: the later, the less (valeoai's r_temp * (1 - ratio))
-            noise = _gumbel(confidence.shape, generator, device)
+            # MaskGIT's random order of tokens, annealed over the iterations (valeoai's r_temp * (1 - ratio))
+            noise = _gumbel_noise(confidence.shape, generator, device)
             rank = confidence.clamp_min(1e-12).log() + cfg.confidence_noise * (remasked / length) * noise
         if not cfg.remask_kept:
             rank = rank.masked_fill(~masked, torch.inf)
@@ -205,16 +204,16 @@ def _fill(
     return PoseTokens(ids, confidence), codes
 
 
-def _choose(logits: Tensor, cfg: SamplerConfig, generator: torch.Generator | None) -> Tensor:
-    """(B, L, V) -> (B, L): the most probable code, or one drawn from the tempered, filtered distribution."""
+def _sample_codes(logits: Tensor, cfg: SamplerConfig, generator: torch.Generator | None) -> Tensor:
+    """(B, L, V) -> (B, L): the most probable code, or one sampled with temperature, top-k and top-p."""
     if cfg.temperature == 0:
         return logits.argmax(-1)
     logits = filter_logits(logits / cfg.temperature, cfg.top_k, cfg.top_p)
-    # Gumbel's trick draws from a softmax without building a distribution (and without its host sync on a GPU).
-    return (logits + _gumbel(logits.shape, generator, logits.device)).argmax(-1)
+    # The Gumbel-max trick samples from a softmax without a distribution object and its host synchronization.
+    return (logits + _gumbel_noise(logits.shape, generator, logits.device)).argmax(-1)
 
 
-def _gumbel(shape: torch.Size, generator: torch.Generator | None, device: torch.device) -> Tensor:
+def _gumbel_noise(shape: torch.Size, generator: torch.Generator | None, device: torch.device) -> Tensor:
     uniform = torch.rand(shape, generator=generator, device=device)
     return -(-uniform.clamp(1e-20, 1 - 1e-7).log()).log()
 
@@ -226,7 +225,7 @@ def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Ten
         logits = logits.masked_fill(logits < smallest, -torch.inf)
     if top_p is not None and top_p < 1:
         ordered, order = logits.sort(-1, descending=True)
-        share = ordered.softmax(-1)
-        beyond = share.cumsum(-1) - share >= top_p  # the code that crosses the line still belongs
-        logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+        probability = ordered.softmax(-1)
+        excluded = probability.cumsum(-1) - probability >= top_p  # the code that crosses the threshold is kept
+        logits = logits.masked_fill(excluded.scatter(-1, order, excluded), -torch.inf)
     return logits

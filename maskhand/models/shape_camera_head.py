@@ -1,12 +1,11 @@
-"""Shape and camera from the encoder's low-resolution map, once per image (paper section 3.2.1, x-attention head).
+"""The head that regresses shape and camera from the encoder's map, once per image (section 3.2.1, x-attention head).
 
-Two learned queries, one for the shape and one for the camera, look at the raw tokens through a small pre-norm decoder
-and say by how much the hand differs from the mean hand in the middle of the crop (HaMeR's `mano_head.py`, one step).
+Two learned queries, one for shape and one for camera, attend to the encoder's tokens in a small pre-norm decoder and
+regress the difference from the mean hand in the middle of the crop (HaMeR's `mano_head.py`, one step).
 
-The head does not know the pose yet, and MANO's origin is near the wrist: with the same image place, HaMeR's tx, ty
-differ by a hand's length between a hand that points up and one that points down. So the head says where the *middle of
-the joints* is in the crop (nearly its center, as crops are cut around hands), and `place_camera` turns this into
-HaMeR's camera once the joints are known.
+The pose is not known yet, and MANO's origin is near the wrist: at the same image position, HaMeR's tx, ty differ by a
+hand's length between a hand that points up and one that points down. So the head regresses the *center of the joints*
+in the crop (close to the crop's center), and `place_camera` converts it to HaMeR's camera once the joints are known.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ MEAN_SCALE = 12.0
 
 
 class ShapeCameraHead(nn.Module):
-    """Tokens (B, C, h, w) -> betas (B, 10) and placement (B, 3): HaMeR's scale s, and x, y of the hand's middle in
-    crop coordinates."""
+    """Feature map (B, C, h, w) -> betas (B, 10) and placement (B, 3): HaMeR's scale s, and x, y of the center of the
+    joints in crop coordinates."""
 
     def __init__(self, channels: int, dim: int, depth: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -33,7 +32,7 @@ class ShapeCameraHead(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.to_betas = nn.Linear(dim, NUM_BETAS)
         self.to_camera = nn.Linear(dim, 3)
-        for readout in (self.to_betas, self.to_camera):  # begin at the mean hand (HaMeR: gain 0.01)
+        for readout in (self.to_betas, self.to_camera):  # initialized to the mean hand (HaMeR: gain 0.01)
             nn.init.xavier_uniform_(readout.weight, gain=0.01)
             nn.init.zeros_(readout.bias)
 
@@ -43,20 +42,20 @@ class ShapeCameraHead(nn.Module):
         for layer in self.layers:
             x = layer(x, source)
         shape, camera = self.norm(x).unbind(1)
-        return self.to_betas(shape), placement_of(self.to_camera(camera))
+        return self.to_betas(shape), placement_from(self.to_camera(camera))
 
 
-def placement_of(delta: Tensor) -> Tensor:
-    """What a readout says (B, 3), zeros for a mean hand in the middle of the crop, -> placement (B, 3)."""
+def placement_from(delta: Tensor) -> Tensor:
+    """Output of a linear layer (B, 3), zeros for a mean hand in the middle of the crop, -> placement (B, 3)."""
     # an exponential keeps the scale, and so the depth, positive
     return torch.cat([MEAN_SCALE * delta[:, :1].exp(), delta[:, 1:]], dim=1)
 
 
 def place_camera(placement: Tensor, joints_m: Tensor) -> Tensor:
-    """The crop camera (B, 3) of `hand.camera` (s, tx, ty) that puts the middle of joints (B, 21, 3) at its placement.
+    """The crop camera (B, 3) of `hand.camera` (s, tx, ty) that puts the center of joints (B, 21, 3) at its placement.
 
-    Exact for joints at one depth; the hand's own depth (a few cm of some 3 m) moves the middle by about a percent.
+    Exact for joints at one depth; the extent in depth (a few cm of some 3 m) moves the center by about a percent.
     """
-    scale, place = placement[:, :1], placement[:, 1:]
+    scale, center = placement[:, :1], placement[:, 1:]
     meters_per_crop = 2 / scale
-    return torch.cat([scale, place * meters_per_crop - joints_m.mean(dim=1)[:, :2]], dim=1)
+    return torch.cat([scale, center * meters_per_crop - joints_m.mean(dim=1)[:, :2]], dim=1)

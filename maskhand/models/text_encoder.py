@@ -1,9 +1,9 @@
-"""Text encoders: ids of a caption -> a token for the whole text and one per piece of it.
+"""Text encoders: ids of a caption -> one pooled token for the whole text and one token per byte or byte pair.
 
     bytes   a small transformer over UTF-8 bytes, trained with the rest; needs no file and no vocabulary
     clip    CLIP's text tower, frozen, in `clip_text.py`; needs its weights and its vocabulary
 
-Both give the same record, so that the network behind them does not know which one it has.
+Both return the same record, so the network does not depend on which one is used.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from maskhand.models.attention import Attention, feed_forward
 
 @dataclass(frozen=True)
 class TextTokens:
-    """What B captions say."""
+    """Encoded captions."""
 
     tokens: Tensor
-    """(B, 1 + W, C); the first speaks for the whole text."""
-    known: Tensor
-    """(B, 1 + W) bool: False behind the end of a caption."""
+    """(B, 1 + W, C); the first is the pooled token of the whole text."""
+    mask: Tensor
+    """(B, 1 + W) bool: False after the end of a caption (padding)."""
 
     @property
-    def whole(self) -> Tensor:
+    def pooled(self) -> Tensor:
         """(B, C) the token of the whole text."""
         return self.tokens[:, 0]
 
-    def without(self, hidden: Tensor) -> TextTokens:
-        """hidden (B,) bool: whose text says nothing; its tokens become zeros, and one of them is left to look at."""
-        first = torch.arange(self.known.shape[1], device=hidden.device) == 0
+    def drop(self, dropped: Tensor) -> TextTokens:
+        """The texts without condition where dropped (B,) bool: zero tokens, all but one of them masked."""
+        first = torch.arange(self.mask.shape[1], device=dropped.device) == 0
         return TextTokens(
-            self.tokens.masked_fill(hidden[:, None, None], 0.0), torch.where(hidden[:, None], first, self.known)
+            self.tokens.masked_fill(dropped[:, None, None], 0.0), torch.where(dropped[:, None], first, self.mask)
         )
 
 
 class TextEncoder(nn.Module, ABC):
-    """ids (B, W) int64, zeros after the end (`maskhand.text.caption_ids`) -> TextTokens."""
+    """The interface: ids (B, W) int64, zeros after the end (`maskhand.text.caption_ids`) -> TextTokens."""
 
     channels: int
 
@@ -50,37 +50,37 @@ class TextEncoder(nn.Module, ABC):
 
 
 class ByteTextEncoder(TextEncoder):
-    """Bytes and their places, a learned token for the whole, and a few transformer layers that look at all of them."""
+    """A small transformer encoder over byte embeddings, position embeddings and a learned pooled token."""
 
     def __init__(self, cfg: TextConfig) -> None:
         super().__init__()
         self.channels = cfg.width
-        self.byte = nn.Embedding(256, cfg.width)
-        self.position = nn.Parameter(torch.randn(cfg.length, cfg.width))
-        self.whole = nn.Parameter(torch.randn(1, cfg.width))
+        self.byte_embedding = nn.Embedding(256, cfg.width)
+        self.position_embedding = nn.Parameter(torch.randn(cfg.length, cfg.width))
+        self.pooled_token = nn.Parameter(torch.randn(1, cfg.width))
         self.layers = nn.ModuleList(_Layer(cfg.width, cfg.heads) for _ in range(cfg.depth))
         self.norm = nn.LayerNorm(cfg.width)
 
     def forward(self, ids: Tensor) -> TextTokens:
-        said = self.byte(ids) + self.position[: ids.shape[1]]
-        x = torch.cat([self.whole.expand(len(ids), 1, -1), said], dim=1)
-        known = torch.cat([torch.ones_like(ids[:, :1], dtype=torch.bool), ids > 0], dim=1)
+        embedded = self.byte_embedding(ids) + self.position_embedding[: ids.shape[1]]
+        x = torch.cat([self.pooled_token.expand(len(ids), 1, -1), embedded], dim=1)
+        mask = torch.cat([torch.ones_like(ids[:, :1], dtype=torch.bool), ids > 0], dim=1)
         for layer in self.layers:
-            x = layer(x, known)
-        return TextTokens(self.norm(x), known)
+            x = layer(x, mask)
+        return TextTokens(self.norm(x), mask)
 
 
 class _Layer(nn.Module):
-    """Self-attention among the known tokens, feed-forward; each on normalized input, added to the stream."""
+    """A pre-norm transformer encoder layer with a padding mask."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
-        self.own = Attention(dim, heads)
+        self.self_attn = Attention(dim, heads)
         self.ffn = feed_forward(dim, 2 * dim, 0.0)
 
-    def forward(self, x: Tensor, known: Tensor) -> Tensor:
-        own, ffn = self.norms
-        normed = own(x)
-        x = x + self.own(normed, normed, known[:, None, None])
-        return x + self.ffn(ffn(x))
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        self_norm, ffn_norm = self.norms
+        normed = self_norm(x)
+        x = x + self.self_attn(normed, normed, mask[:, None, None])
+        return x + self.ffn(ffn_norm(x))

@@ -1,8 +1,8 @@
-"""The masked transformer with a text in the image's place (paper section 4.3, supplement B).
+"""The masked transformer conditioned on a text instead of an image (paper section 4.3, supplement B).
 
 The text encoder replaces the image encoder and its pyramid, cross-attention over the text's tokens replaces the
 deformable one over feature maps; tokens, 2D pose, GAPR, losses and sampling are those of `MaskedTransformer`. Shape and
-camera are read from the token of the whole text: the mean over the hands that are called so.
+camera are regressed from the pooled token of the text: the mean over the hands that the text describes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ ENCODERS: dict[str, type[ByteTextEncoder] | type[ClipTextEncoder]] = {"bytes": B
 
 
 class TextTransformer(MaskedTransformer):
-    """`model.condition: text`. The keys of the image (backbone, feature scales, reference points) play no part."""
+    """`model.condition: text`. The keys of the image (backbone, feature scales, reference points) are not used."""
 
     encoder: TextEncoder  # type: ignore[assignment]
 
-    def _make_encoder(self, cfg: ModelConfig, crop_px: int) -> nn.Module:
+    def _build_encoder(self, cfg: ModelConfig, crop_px: int) -> nn.Module:
         return ENCODERS[cfg.text.encoder](cfg.text)
 
-    def _make_sight(self, cfg: ModelConfig) -> None:
+    def _build_visual_context(self, cfg: ModelConfig) -> None:
         self.reference = None
 
-    def _make_cross_attention(self, cfg: ModelConfig) -> nn.Module:
+    def _build_cross_attention(self, cfg: ModelConfig) -> nn.Module:
         return TextCrossAttention(cfg.dim, cfg.heads, self.encoder.channels)
 
     def condition(self, batch: HandBatch) -> Tensor:
@@ -51,8 +51,8 @@ class TextTransformer(MaskedTransformer):
         """condition (B, W): ids of the captions."""
         text = self.encoder(condition)
         if drop_image is not None:
-            text = text.without(drop_image)
-        betas, placement = self.shape_camera(text.whole[..., None, None])
-        values = tuple(cast(SynthesizerLayer, layer).cross.project(text) for layer in self.synthesizer)
-        seen, pose_tokens = self._pose_tokens(keypoints_2d, drop_pose)
-        return Context(values, pose_tokens, seen, betas, placement)
+            text = text.drop(drop_image)
+        betas, placement = self.shape_camera(text.pooled[..., None, None])
+        values = tuple(cast(SynthesizerLayer, layer).cross_attn.project(text) for layer in self.synthesizer)
+        keypoints_2d, pose_tokens = self._pose_tokens(keypoints_2d, drop_pose)
+        return Context(values, pose_tokens, keypoints_2d, betas, placement)

@@ -1,8 +1,8 @@
-"""Lets timm import where torchvision's compiled operators do not load.
+"""A workaround that lets timm import where torchvision's compiled operators do not load.
 
 torchvision has no CPU build in the package index: beside a CPU torch its `_C.so` looks for CUDA libraries and fails to
 load. Importing torchvision (and so timm) then stops with "operator torchvision::nms does not exist", although the
-models need none of those operators. Naming the two operators that torchvision attaches fake kernels to is enough.
+models need none of those operators. Defining the two operators that torchvision registers fake kernels for is enough.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_named: list[torch.library.Library] = []  # a Library's definitions vanish with the object, so it is kept here
+_named: list[torch.library.Library] = []  # a Library's definitions live as long as the object
 
 
 def prepare_torchvision() -> bool:

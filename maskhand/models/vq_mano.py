@@ -1,10 +1,9 @@
-"""VQ-MANO: sixteen joint rotations <-> a string of discrete pose tokens (paper section 3.1, supplement B).
+"""VQ-MANO, the pose tokenizer: sixteen joint rotations <-> a sequence of discrete tokens (section 3.1, supplement B).
 
 A 1D convolutional autoencoder over the sequence of MANO's joints: upsampled to twice the number of tokens, halved once
-by a strided convolution, quantized, and brought back to sixteen joints. The order of the sequence is MANO's (wrist,
-index, middle, little, ring, thumb), so each token belongs to a neighborhood of joints; which one is measured, see
-`models/influence.py`.
-The layout follows TokenHMR's `vanilla_pose_vqvae.py`; where the paper is silent see METHOD 1.1-1.3.
+by a strided convolution, quantized, and decoded to sixteen joints. The order of the sequence is MANO's (wrist, index,
+middle, little, ring, thumb), so each token represents a neighborhood of joints, measured in `models/influence.py`.
+The layout follows TokenHMR's `vanilla_pose_vqvae.py`; where the paper is silent see docs/method.md.
 """
 
 from __future__ import annotations
@@ -21,30 +20,33 @@ from torch.nn import functional as F
 from maskhand.config import TokenizerConfig
 from maskhand.conventions import NUM_MANO_JOINTS
 from maskhand.hand.rotations import axis_angle_to_matrix, matrix_to_axis_angle, matrix_to_rot6d, rot6d_to_matrix
-from maskhand.models.influence import covered_joints
+from maskhand.models.influence import initial_influence
 from maskhand.models.quantizer import Quantizer
 
 
 @dataclass(frozen=True)
 class VQManoOutput:
+    """The output of a training forward pass of the tokenizer."""
+
     rotmats: Tensor
     """(B, 16, 3, 3) the reconstruction."""
     pose: Tensor
-    """(B, 16, 6 or 3) what the decoder said before it became rotations: 6D, or axis-angle."""
+    """(B, 16, 6 or 3) the decoder output before conversion to matrices: 6D, or axis-angle."""
     commitment: Tensor
-    """() pulls the encoder towards the codes."""
+    """() commitment loss of the encoder."""
     ids: Tensor
     """(B, L) int64."""
     perplexity: Tensor
     """() effective number of codes in use, over all ranks."""
     dead_share: Tensor
-    """() share of unused codes."""
+    """() fraction of unused codes."""
 
 
 class VQMano(nn.Module):
+    """The vector-quantized autoencoder of hand poses."""
+
     influence: Tensor
-    """(L, 16) which joints each token speaks of (`influence.token_influence`); measured when a tokenizer is
-    exported."""
+    """(L, 16) influence of each token on the joints (`influence.token_influence`), measured at export."""
 
     def __init__(self, cfg: TokenizerConfig) -> None:
         super().__init__()
@@ -55,7 +57,7 @@ class VQMano(nn.Module):
         self.encoder = _encoder(cfg, channels)
         self.quantizer = Quantizer(cfg.codebook_size, cfg.code_dim, cfg.ema_decay, cfg.reset_every, cfg.reset_below)
         self.decoder = _decoder(cfg, channels)
-        self.register_buffer("influence", covered_joints(cfg.num_tokens))
+        self.register_buffer("influence", initial_influence(cfg.num_tokens))
         self._frozen = False
 
     @property
@@ -64,7 +66,7 @@ class VQMano(nn.Module):
         return self.quantizer.codebook
 
     def forward(self, rotmats: Tensor) -> VQManoOutput:
-        """rotmats (B, 16, 3, 3). In training mode the codebook follows; every rank must then call equally often."""
+        """rotmats (B, 16, 3, 3). In training mode the codebook is updated; every rank must then call equally often."""
         quantized = self.quantizer(self._embed(rotmats))
         pose = self._decode(quantized.vectors)
         return VQManoOutput(
@@ -90,7 +92,7 @@ class VQMano(nn.Module):
         return self._to_matrix(self._decode(z))
 
     def freeze(self) -> Self:
-        """For good: no parameter gets a gradient, the codebook stands still, `train()` is ignored."""
+        """Freeze permanently: no gradients, no codebook updates, `train()` is ignored."""
         self._frozen = True
         self.requires_grad_(False)
         return self.eval()
@@ -113,8 +115,8 @@ class VQMano(nn.Module):
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """No autocast, and no TF32 in convolutions, which a GPU would use unasked: its ten bits of mantissa choose other
-    tokens for a pose than the CPU does. Gradients are made outside and may use it."""
+    """A context without autocast and without TF32 in convolutions, a GPU's default: its ten bits of mantissa give other
+    tokens for a pose than the CPU. Gradients are computed outside and may use it."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -150,7 +152,7 @@ class _ResBlock(nn.Module):
 
 
 def _resnet(cfg: TokenizerConfig) -> list[nn.Module]:
-    """Widest dilation first, so that the whole hand is heard before the details."""
+    """Residual blocks, the largest dilation first: global context before details."""
     return [_ResBlock(cfg.width, cfg.dilation_growth**k) for k in reversed(range(cfg.depth))]
 
 

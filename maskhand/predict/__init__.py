@@ -1,4 +1,4 @@
-"""A photo in, hands out: `hands` finds and places them, `files` writes what people ask for."""
+"""Prediction on photos: `hands` detects and reconstructs hands, `files` writes the results."""
 
 from maskhand.predict.files import predict_photo
 from maskhand.predict.hands import DEFAULT_METHOD, predict_hands

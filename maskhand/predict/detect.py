@@ -1,4 +1,4 @@
-"""The hands of an image as a keypoint detector sees them: found, or looked for in given boxes; detected once."""
+"""Hand detection: boxes, sides and 2D keypoints of the hands of an image, found or in given boxes."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from maskhand.annotate.detectors import Detections, load_detector
 from maskhand.annotate.hand_finder import find_hands
 from maskhand.conventions import Side
 from maskhand.predict.photo import Box, check_boxes
-from maskhand.predict.records import SEEN, Array
+from maskhand.predict.records import MIN_MEAN_CONFIDENCE, Array
 
-FINDS_HANDS = "litert-hand"
-"""The detector whose keypoints the hand finder gives."""
+HAND_FINDER = "litert-hand"
+"""The detector whose keypoints the hand finder returns as well."""
 
 
 @dataclass(frozen=True)
-class SeenHands:
-    """N hands of one image, best first."""
+class DetectedHands:
+    """N detected hands of one image, best first."""
 
     boxes_xyxy_px: Array
     """(N, 4) float32."""
     scores: tuple[float | None, ...]
-    """0..1 how sure the hand finder is; None where the box was given."""
+    """0..1 confidence of the hand finder; None where the box was given."""
     sides: tuple[Side, ...]
-    """As given, or as the detector says."""
+    """As given, or as detected."""
     side_known: tuple[bool, ...]
-    """Whether a side was given, or keypoints were seen that tell it."""
+    """Whether the side was given, or keypoints were detected that determine it."""
     detections: Detections
-    """N hands in pixels of the image, left ones as left hands."""
+    """2D keypoints of the N hands in pixels of the image; left hands are not mirrored."""
 
     def __len__(self) -> int:
         return len(self.sides)
 
 
-def see_hands(
+def detect_hands(
     image_rgb: Array,
     boxes_xyxy_px: Sequence[Box] | Array | None,
     side: Side | None,
     detector: str,
     assets: Path,
     min_confidence: float = 0.0,
-) -> SeenHands:
-    """The hands of an image (H, W, 3) uint8 RGB.
+) -> DetectedHands:
+    """Detect the hands of an image (H, W, 3) uint8 RGB.
 
     boxes_xyxy_px: one hand each, None: all are found; side: of every hand, None: as detected. Hands whose keypoints
     have a mean confidence below `min_confidence` are left out. Raises PredictError for boxes outside the image,
-    AssetError when the detector's model cannot be had.
+    AssetError when the detector's model is not available.
     """
     if boxes_xyxy_px is None:
         found = find_hands(image_rgb, assets)
@@ -61,16 +61,16 @@ def see_hands(
         boxes = np.asarray(boxes_xyxy_px, np.float32).reshape(-1, 4)
         check_boxes(boxes, image_rgb)
         scores, sides = [None] * len(boxes), [side] * len(boxes)
-    if len(boxes) and (boxes_xyxy_px is not None or detector != FINDS_HANDS):
+    if len(boxes) and (boxes_xyxy_px is not None or detector != HAND_FINDER):
         detections = load_detector(detector, assets).detect([image_rgb] * len(boxes), boxes, sides)
     elif boxes_xyxy_px is not None:
         detections = Detections.stack([])
     confidence = detections.confidence.mean(axis=1)
     kept = np.flatnonzero(confidence >= min_confidence)
-    return SeenHands(
+    return DetectedHands(
         boxes[kept],
         tuple(scores[k] for k in kept),
         tuple(sides[k] or ("right" if detections.right_probability[k] > 0.5 else "left") for k in kept),
-        tuple(side is not None or bool(confidence[k] >= SEEN) for k in kept),
+        tuple(side is not None or bool(confidence[k] >= MIN_MEAN_CONFIDENCE) for k in kept),
         detections[kept],
     )

@@ -1,4 +1,4 @@
-"""The hands of a photo as the files people ask for: overlay PNG, an .obj per hand, one .glb, one JSON; hypotheses."""
+"""The output files of a photo: overlay PNG, an .obj per hand, one .glb, one JSON; hypotheses."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from maskhand.predict.records import Array, Method, PlacedHand, PredictedHand, P
 from maskhand.render import contact_sheet, draw_keypoints, draw_label, overlay_mesh, png_bytes
 
 SHOWN = 6
-"""Hypotheses of a hand in the image and the scene: the first, the last and others evenly between."""
+"""Number of hypotheses of a hand in the image and the scene: the first, the last and others evenly between."""
 OVERLAY_PX = 4096
-"""Longer side of the overlay, at most."""
+"""Maximum of the longer side of the overlay."""
 TILE_PX, SPACING_M = 240, 0.22
 
 
@@ -49,10 +49,10 @@ def predict_photo(
 
     box: x0, y0, x1, y1 of the one hand to look at (else all hands are found); side: of the hand in the box, or of all
     hands (else as detected); focal_px: the photo's focal length in pixels (else a long one is assumed, as HaMeR does,
-    and depth is relative); bundle, method, camera, min_confidence: see `predict_hands`. hypotheses: so many more hands
-    are drawn beside each; then NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and the
-    JSON holds all that differ. image_rgb: its image, where that has been read already. Returns the paths, the JSON
-    last. Raises PredictError.
+    and depth is relative); bundle, method, camera, min_confidence: see `predict_hands`. hypotheses: number of
+    hypotheses for each hand; then NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and
+    the JSON holds all distinct ones. image_rgb: the decoded image, if available. Returns the paths, the JSON last.
+    Raises PredictError.
     """
     photo = Path(path)
     image = read_photo(photo) if image_rgb is None else image_rgb
@@ -70,8 +70,8 @@ def predict_photo(
         assets=assets,
     )
     if not hands:
-        seen = f" whose keypoints have a mean confidence of {min_confidence:g}" if min_confidence else ""
-        raise PredictError(f"{photo}: no hand found{seen}; give its box with --box X0,Y0,X1,Y1")
+        condition = f" whose keypoints have a mean confidence of {min_confidence:g}" if min_confidence else ""
+        raise PredictError(f"{photo}: no hand found{condition}; give its box with --box X0,Y0,X1,Y1")
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     overlay, scene, summary = (out / f"{photo.stem}{end}" for end in ("_overlay.png", ".glb", ".json"))
@@ -92,7 +92,7 @@ def predict_photo(
         "keypoint_detector": hands[0].detector,
         "hands": [to_json(hand) | {"mesh": mesh.name} for hand, mesh in zip(hands, meshes, strict=True)],
     }
-    # One line per innermost list: a file that people can read.
+    # One line per innermost list, for readability.
     text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers.group().split()), json.dumps(facts, indent=1))
     storage.write_bytes_atomic(summary, (text + "\n").encode())
     return [overlay, *meshes, scene, *more, summary]
@@ -101,7 +101,7 @@ def predict_photo(
 def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Path, stem: str) -> list[Path]:
     sheet = out / f"{stem}_hypotheses.png"
     rows = [_hypothesis_row(image_rgb, hand, _name(k, hand)) for k, hand in enumerate(hands)]
-    headings = ("given 2D pose", "prediction", "hypotheses, nearest to their middle first")
+    headings = ("2D pose", "prediction", "hypotheses, nearest to their mean first")
     storage.write_bytes_atomic(
         sheet,
         contact_sheet([tiles for tiles, _ in rows], [captions for _, captions in rows], headings, tile_px=TILE_PX),
@@ -120,7 +120,7 @@ def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Pat
 
 
 def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[list[Array], list[str]]:
-    """Views of the hand's surroundings in the photo, and a caption for each."""
+    """Crops of the photo around the hand with 2D pose, prediction and hypotheses, and a caption for each."""
     side_px, (x, y) = float(crop_side_px(hand.box_xyxy_px, 1.2)), box_center_px(hand.box_xyxy_px)
     zoom = TILE_PX / side_px
     tile_from_image = np.array([[zoom, 0, TILE_PX / 2 - zoom * x], [0, zoom, TILE_PX / 2 - zoom * y], [0, 0, 1]])
@@ -134,13 +134,13 @@ def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[l
     points = hand.keypoints_px @ tile_from_image[:2, :2].T + tile_from_image[:2, 2]
     tiles = [draw_keypoints(view, points, hand.keypoints_confidence), drawn(hand)]
     captions = [name, f"mean log probability {hand.log_probability:.2f}"]
-    own = hand.joints_cam_m - hand.joints_cam_m[0]
+    predicted = hand.joints_cam_m - hand.joints_cam_m[0]
     for rank in _shown(hand):
         other = hand.hypotheses[rank]
-        apart_mm = 1e3 * np.linalg.norm(other.joints_cam_m - other.joints_cam_m[0] - own, axis=1).mean()
+        apart_mm = 1e3 * np.linalg.norm(other.joints_cam_m - other.joints_cam_m[0] - predicted, axis=1).mean()
         tiles.append(drawn(other))
         captions.append(
-            f"{rank + 1} of {len(hand.hypotheses)}: {-other.score:.0f} mm from the middle\n"
+            f"{rank + 1} of {len(hand.hypotheses)}: {-other.score:.0f} mm from the mean\n"
             f"{apart_mm:.0f} mm from the prediction"
         )
     return tiles, captions
@@ -148,13 +148,13 @@ def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[l
 
 def _shown(hand: PredictedHand) -> list[int]:
     last = len(hand.hypotheses) - 1
-    return sorted({round(place) for place in np.linspace(0, last, SHOWN)})
+    return sorted({round(rank) for rank in np.linspace(0, last, SHOWN)})
 
 
 def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand]) -> Array:
-    """The photo with every mesh over it, far hands first, the 2D keypoints the network was given, and their names.
+    """The photo with all meshes, far hands first, the detected 2D keypoints, and labels.
 
-    A longer photo is shown `OVERLAY_PX` long: drawing and compressing take most of the time that a huge one costs.
+    A larger photo is reduced to `OVERLAY_PX`, as drawing and compression dominate the time for huge ones.
     """
     drawn, view_from_image = _view(image_rgb)
     scale, offset = view_from_image.diagonal()[:2], view_from_image[:2, 2]
@@ -170,7 +170,7 @@ def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand]) -> Array:
 
 
 def _view(image_rgb: Array) -> tuple[Array, Array]:
-    """An image as it is shown, and the (3, 3) affine from its own pixels to the shown ones."""
+    """The image at the size of the overlay, and the (3, 3) affine from its pixels to those."""
     height, width = image_rgb.shape[:2]
     if max(height, width) <= OVERLAY_PX:
         return image_rgb, np.eye(3)
@@ -182,14 +182,14 @@ def _view(image_rgb: Array) -> tuple[Array, Array]:
 
 
 def _name(number: int, hand: PredictedHand) -> str:
-    """In images, as files and the terminal count; with the expected error of a joint."""
+    """The label of a hand: its number, side and expected joint error."""
     side = hand.side if hand.side_known else "side unknown"
     error = f", {hand.joint_error_mm.mean():.0f} mm" if np.isfinite(hand.joint_error_mm).all() else ""
     return f"hand {number}, {side}" + (", a guess" if hand.is_guess else error)
 
 
 def to_json(hand: PredictedHand) -> dict[str, Any]:
-    """Everything but the mesh, as plain numbers: meters, radians, pixels."""
+    """The JSON record of a hand without the mesh: meters, radians, pixels."""
     facts = {
         "side": hand.side if hand.side_known else None,
         "guess": hand.is_guess,
@@ -206,8 +206,8 @@ def to_json(hand: PredictedHand) -> dict[str, Any]:
         "joint_names": list(OPENPOSE_21),
         "joints_cam_m": _numbers(hand.joints_cam_m, 6),
         "joints_px": _numbers(hand.joints_px, 3),
-        "p_within_10mm": _known(hand.p_within_10mm, 3),
-        "joint_error_mm": _known(hand.joint_error_mm, 2),
+        "p_within_10mm": _numbers_or_none(hand.p_within_10mm, 3),
+        "joint_error_mm": _numbers_or_none(hand.joint_error_mm, 2),
         "keypoints_px": _numbers(hand.keypoints_px, 3),
         "keypoints_confidence": _numbers(hand.keypoints_confidence, 4),
     }
@@ -238,8 +238,8 @@ def _pose_json(hand: PlacedHand, side: Side) -> dict[str, Any]:
     }
 
 
-def _known(values: Array, digits: int) -> list[Any] | None:
-    """As `_numbers`; None where the method is not calibrated."""
+def _numbers_or_none(values: Array, digits: int) -> list[Any] | None:
+    """As `_numbers`; None where the values are NaN (the method is not calibrated)."""
     return _numbers(values, digits) if np.isfinite(values).all() else None
 
 

@@ -1,7 +1,7 @@
-"""Hands by fit: the most probable hand for what a detector saw, and for what a network says where there is one.
+"""Hands fitted to detected keypoints, and optionally to the prediction of a network.
 
-`annotate.fit` does the work on arrays (any number of hands of any images at once); this gives it an image's hands and
-returns them in the form in which networks predict.
+`annotate.fit` fits arrays of hands; this module passes it the hands of one image and returns a `HandPrediction`, as
+networks do.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.models.calibration import MethodCalibration
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
 from maskhand.placement import MIN_SEEN
-from maskhand.predict.detect import SeenHands
+from maskhand.predict.detect import DetectedHands
 from maskhand.predict.records import Array, PredictError
 
 NETWORK_NOISE_M = 0.03
-"""Standard deviation of a coordinate of the network's joints in `refine`, chosen on 60 real hands."""
+"""Standard deviation of the coordinates of the network's joints in `refine`, tuned on 60 real hands."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,21 @@ class FittedHands:
     """N fitted right hands."""
 
     prediction: HandPrediction
-    """In the form in which networks predict. The hands are not made of tokens: they have none, and no probability."""
+    """The hands as networks predict them, but without tokens and their probabilities."""
     features: Array
-    """(N, 21, 2) see `fit_features`."""
+    """(N, 21, 2) features of the calibration, see `fit_features`."""
 
 
-def fit_hands(seen: SeenHands, batch: HandBatch, K_px: Array, network: HandPrediction | None = None) -> FittedHands:
-    """N right hands (left ones mirrored) fitted to what was seen of them in one image with intrinsics K_px (3, 3).
+def fit_hands(
+    detected: DetectedHands, batch: HandBatch, K_px: Array, network: HandPrediction | None = None
+) -> FittedHands:
+    """Fit N right hands (left ones mirrored) to their keypoints in one image with intrinsics K_px (3, 3).
 
-    batch: the same hands' crops; network: its hands, which the fit then takes as evidence too.
+    batch: the crops of the same hands; network: its prediction, which the fit then uses as evidence too.
     """
     fitter, layer = _hand_model(str(default_hand_path("right")))
     observed = observe(
-        seen.detections, seen.sides, batch.image_size_px.numpy(), np.broadcast_to(K_px, (len(seen), 3, 3))
+        detected.detections, detected.sides, batch.image_size_px.numpy(), np.broadcast_to(K_px, (len(detected), 3, 3))
     )
     if network is not None:
         observed = with_relative(observed, network.joints_m.double().numpy(), NETWORK_NOISE_M)
@@ -58,7 +60,7 @@ def fit_hands(seen: SeenHands, batch: HandBatch, K_px: Array, network: HandPredi
     betas = torch.from_numpy(fits.betas).float()
     mesh = layer(rotmats, betas)
     camera = _crop_camera(mesh.joints_m, batch)
-    nothing = rotmats.new_zeros(len(seen), 0)
+    no_tokens = rotmats.new_zeros(len(detected), 0)
     hands = HandPrediction(
         rotmats=rotmats,
         betas=betas,
@@ -66,22 +68,22 @@ def fit_hands(seen: SeenHands, batch: HandBatch, K_px: Array, network: HandPredi
         vertices_m=mesh.vertices_m,
         joints_m=mesh.joints_m,
         joints_2d=project_crop(mesh.joints_m, camera),
-        tokens=PoseTokens(nothing.long(), nothing),
-        joint_confidence=torch.full((len(seen), NUM_MANO_JOINTS), torch.nan),
-        log_probability=torch.full((len(seen),), torch.nan),
-        score=torch.zeros(len(seen)),
+        tokens=PoseTokens(no_tokens.long(), no_tokens),
+        joint_confidence=torch.full((len(detected), NUM_MANO_JOINTS), torch.nan),
+        log_probability=torch.full((len(detected),), torch.nan),
+        score=torch.zeros(len(detected)),
     )
     return FittedHands(hands, fit_features(observed, fits))
 
 
 @functools.cache
 def fit_calibration() -> MethodCalibration:
-    """What the features of a fit say of its joints: `fit_calibration.json`, made by benchmarks/calibrate_fit.py."""
+    """The calibration of fits: `fit_calibration.json`, made by benchmarks/calibrate_fit.py."""
     return MethodCalibration.model_validate_json(Path(__file__).with_name("fit_calibration.json").read_bytes())
 
 
 def check_hand_model(digest: str) -> None:
-    """PredictError unless the configured right hand, which fits use, is the one that a network was trained with."""
+    """PredictError unless the configured right hand, which fits use, is that of the network."""
     layer = _hand_model(str(default_hand_path("right")))[1]
     if layer.digest != digest:
         raise PredictError(
@@ -91,19 +93,21 @@ def check_hand_model(digest: str) -> None:
 
 
 def hand_model_of(bundle: ModelBundle | None) -> tuple[str, Array]:
-    """Digest and faces (1538, 3) of the right hand that hands are made of; without a bundle the configured one."""
+    """Digest and faces (1538, 3) of the right-hand model; without a bundle the configured one."""
     layer = _hand_model(str(default_hand_path("right")))[1] if bundle is None else bundle.model.mano
     return layer.digest, layer.faces.cpu().numpy()
 
 
 def _crop_camera(joints_m: torch.Tensor, batch: HandBatch) -> torch.Tensor:
-    """(N, 3) the crop camera that the keypoints say; where too few are seen, the hand stands in the crop's middle."""
+    """(N, 3) the crop camera from the keypoints; where too few are detected, the hand is in the middle of the crop."""
     keypoints = batch.keypoints_2d.double().numpy()
     weight = keypoints[..., 2]
     usable = (weight > 0).sum(1) >= MIN_SEEN
     middle = place_camera(joints_m.new_tensor([[MEAN_SCALE, 0.0, 0.0]]).expand(len(joints_m), 3), joints_m)
-    seen = crop_camera_on_points(joints_m.double().numpy(), keypoints[..., :2], np.where(usable[:, None], weight, 1.0))
-    return torch.where(torch.from_numpy(usable)[:, None], torch.from_numpy(seen).float(), middle)
+    fitted = crop_camera_on_points(
+        joints_m.double().numpy(), keypoints[..., :2], np.where(usable[:, None], weight, 1.0)
+    )
+    return torch.where(torch.from_numpy(usable)[:, None], torch.from_numpy(fitted).float(), middle)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""A photo as an image: read, decoded, its camera, boxes that are given in it."""
+"""Reading of a photo, its assumed camera, and the check of given boxes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Box = tuple[float, float, float, float]
 
 
 def camera_matrix(image_rgb: Array, focal_px: float | None) -> Array:
-    """(3, 3) `assumed_camera` of an image (H, W, 3). Raises PredictError."""
+    """(3, 3) intrinsics of an image (H, W, 3), assumed without a focal length. Raises PredictError."""
     if focal_px is not None and not (np.isfinite(focal_px) and focal_px > 0):
         raise PredictError(f"focal length {focal_px!r}: expected a positive number of pixels")
     return assumed_camera((image_rgb.shape[1], image_rgb.shape[0]), focal_px)
 
 
 def read_photo(path: str | Path) -> Array:
-    """(H, W, 3) uint8 RGB, turned as its EXIF tag says (what people see is what they mean). Raises PredictError."""
+    """Read a photo as (H, W, 3) uint8 RGB in its EXIF orientation. Raises PredictError."""
     try:
         data = Path(path).read_bytes()
     except IsADirectoryError:
@@ -32,7 +32,7 @@ def read_photo(path: str | Path) -> Array:
 
 
 def decode_photo(data: bytes, name: str) -> Array:
-    """(H, W, 3) uint8 RGB of an encoded image, as `read_photo`. Raises PredictError, which begins with the name."""
+    """Decode an image as (H, W, 3) uint8 RGB, as `read_photo`. Raises PredictError, which begins with the name."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         raise PredictError(f"{name}: not an image that can be decoded; give a JPEG or PNG file")
@@ -40,11 +40,11 @@ def decode_photo(data: bytes, name: str) -> Array:
 
 
 def check_boxes(boxes: Array, image_rgb: Array) -> None:
-    """PredictError for boxes (N, 4) that are no places in the image, or beyond it."""
+    """PredictError for boxes (N, 4) that are empty or outside of the image."""
     height, width = image_rgb.shape[:2]
     for x0, y0, x1, y1 in boxes.tolist():
         overlaps = x1 - x0 >= 2 and y1 - y0 >= 2 and x0 < width and y0 < height and x1 > 0 and y1 > 0
-        # a hand may leave the image, but not by more than an image
+        # a box may exceed the image, but not by more than its size
         if not (overlaps and x0 > -width and y0 > -height and x1 < 2 * width and y1 < 2 * height):
             raise PredictError(
                 f"box {x0:g},{y0:g},{x1:g},{y1:g}: expected x0,y0,x1,y1 with x0 < x1 and y0 < y1, "

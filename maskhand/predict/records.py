@@ -1,4 +1,4 @@
-"""The hands of a photo."""
+"""The records of predicted hands."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Method = Literal["fit", "model", "refine"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
-SEEN = 0.2
-"""Mean confidence of keypoints below which they are no evidence: of 16 such hands in real photos all were wrong."""
+MIN_MEAN_CONFIDENCE = 0.2
+"""Mean keypoint confidence below which a hand is a guess: of 16 such hands in real photos all were wrong."""
 
 
 class PredictError(MaskhandError, ValueError):
@@ -28,14 +28,14 @@ class PredictError(MaskhandError, ValueError):
 
 @dataclass(frozen=True)
 class PlacedHand:
-    """A hand before the photo's camera. Camera axes are OpenCV's; pixels are the photo's."""
+    """A hand in camera space. Camera axes are OpenCV's; pixels are the photo's."""
 
     pose_aa: Array
     """(16, 3) absolute MANO axis-angle, global orientation first, radians."""
     betas: Array
     """(10,)."""
     transl_cam_m: Array
-    """(3,) added to the model's vertices and joints: places the hand before the photo's camera."""
+    """(3,) translation of the model's vertices and joints into camera space."""
     vertices_cam_m: Array
     """(778, 3)."""
     joints_cam_m: Array
@@ -43,77 +43,77 @@ class PlacedHand:
     joints_px: Array
     """(21, 2) projections of joints_cam_m."""
     crop_camera: Array
-    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's own, whatever placed the hand; for a fit that of
+    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's, however the hand was placed; for a fit that of
     the keypoints."""
     joint_confidence: Array
-    """(16,) mean probability of the pose tokens, for each MANO joint weighted by their influence on it; NaN for a
-    fitted hand, which is not made of tokens."""
+    """(16,) mean probability of the pose tokens, weighted by their influence on each MANO joint; NaN for a fitted hand,
+    which has no tokens."""
     tokens: Array
-    """(L,) int64, the sequence of pose tokens (for a left hand those of its mirror image); a fitted hand has none."""
+    """(L,) int64, the pose tokens (of the mirrored hand, if left); empty for a fitted hand."""
     token_confidence: Array
     """(L,) probability of each token when it was fixed."""
     log_probability: float
-    """Mean of the pose tokens' logarithms of `token_confidence`; NaN without tokens."""
+    """Mean logarithm of `token_confidence`; NaN without tokens."""
 
 
 @dataclass(frozen=True)
 class Hypothesis(PlacedHand):
-    """One of the hands that the photo allows, drawn from the model's distribution."""
+    """A hand sampled from the model's distribution for the photo."""
 
     drawn: int
-    """How many of the draws gave this very string of tokens."""
+    """Number of samples with this token sequence."""
     score: float
-    """Minus its distance from the middle of all draws, after alignment, millimeters (`models/consensus.py`)."""
+    """Minus its PA-MPJPE, millimeters, to the mean of all samples (`models/consensus.py`)."""
 
 
 @dataclass(frozen=True)
 class PredictedHand(PlacedHand):
-    """One hand of a photo, as it is seen there."""
+    """A predicted hand of a photo."""
 
     side: Side
-    """Of the mesh and the MANO parameters."""
+    """The side of the mesh and the MANO parameters."""
     side_known: bool
-    """Whether the side was given, or told by keypoints that were seen."""
+    """Whether the side was given, or determined by detected keypoints."""
     box_xyxy_px: Array
     """(4,)."""
     detection_score: float | None
-    """0..1, how sure the hand finder is; None when the box was given."""
+    """0..1, confidence of the hand finder; None when the box was given."""
     keypoints_px: Array
-    """(21, 2) what the 2D detector saw, OpenPose order."""
+    """(21, 2) detected 2D keypoints, OpenPose order."""
     keypoints_confidence: Array
     """(21,)."""
     faces: Array
-    """(1538, 3) outward winding for this side."""
+    """(1538, 3) faces with outward winding for this side."""
     K_px: Array
-    """(3, 3) the camera used: the given focal length, or the assumed one."""
+    """(3, 3) intrinsics, from the given or the assumed focal length."""
     crop_from_image: Array
     """(2, 3) affine from the (mirrored, if left) photo to the crop."""
     p_within_10mm: Array
-    """(21,) probability that a joint lies within 10 mm of the truth, once the whole hand is laid over the true one
-    (similarity alignment, as PA-MPJPE does); NaN where the method is not calibrated."""
+    """(21,) probability that a joint is within 10 mm of the truth after Procrustes alignment of the hand; NaN where the
+    method is not calibrated."""
     joint_error_mm: Array
-    """(21,) expected distance of each joint from the truth, alike."""
+    """(21,) expected error of each joint after Procrustes alignment."""
     detector: str
-    """Name of the detector that saw the keypoints."""
+    """Name of the keypoint detector."""
     method: Method
     hand_model: str
     """Digest of the hand model file."""
     hypotheses: tuple[Hypothesis, ...] = ()
-    """Different ones among those asked for, nearest to their middle first."""
+    """Distinct hypotheses, nearest to their mean first."""
 
     @property
     def is_guess(self) -> bool:
-        """Its keypoints were hardly seen: what is shown is a hand, but not evidence of this one."""
-        return float(self.keypoints_confidence.mean()) < SEEN
+        """Whether the keypoints have low confidence, so that the hand is mostly the prior."""
+        return float(self.keypoints_confidence.mean()) < MIN_MEAN_CONFIDENCE
 
     @property
     def joint_spread_m(self) -> Array:
-        """(21,) root mean square distance of the drawn hands' joints from their mean, wrists together.
+        """(21,) root mean square distance of the sampled joints from their mean, relative to the wrist.
 
         Raises ValueError without hypotheses.
         """
         if not self.hypotheses:
-            raise ValueError("no hypotheses were asked for: there is no spread")
+            raise ValueError("there are no hypotheses, so there is no spread")
         joints = np.stack([h.joints_cam_m - h.joints_cam_m[0] for h in self.hypotheses])
         weights = np.array([h.drawn for h in self.hypotheses], np.float64)
         mean = np.average(joints, axis=0, weights=weights)

@@ -1,4 +1,4 @@
-"""Images of results: keypoints, shaded mesh overlays and contact sheets. Software only, no GL, deterministic.
+"""Rendering of results: keypoints, shaded mesh overlays and contact sheets. Software only, no GL, deterministic.
 
 Images are (H, W, 3) uint8 RGB, pixels with the center of the top-left pixel at (0, 0).
 """

@@ -1,4 +1,4 @@
-"""Keypoints and names drawn over images, with dark outlines: to be seen on any background."""
+"""Keypoints and labels drawn on images, with dark outlines for contrast on any background."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _DARK = (20, 20, 20)
 def draw_keypoints(
     image_rgb: Array, joints_px: Array, conf: Array | None = None, occluded: Array | None = None
 ) -> Array:
-    """A copy of the image with the 21-joint skeleton, colored by finger, outlined to be seen on busy images.
+    """Draw the 21-joint skeleton, colored by finger, on a copy of the image.
 
-    joints_px (21, 2) OpenPose order; conf (21,) in 0..1 sets the radius and the opacity, 0 or NaN leaves a joint out;
-    occluded (21,) bool: joints that something covers, drawn as rings.
+    joints_px (21, 2) OpenPose order; conf (21,) in 0..1 sets the radius and the opacity, 0 or NaN omits a joint;
+    occluded (21,) bool: joints that are drawn as rings.
     """
     conf = np.ones(21) if conf is None else np.nan_to_num(np.asarray(conf, dtype=np.float64)).clip(0, 1)
     joints = np.asarray(joints_px, dtype=np.float64)
@@ -51,7 +51,7 @@ def draw_keypoints(
 
 
 def draw_label(image_rgb: Array, text: str, corner_px: tuple[float, float]) -> Array:
-    """A copy of the image with outlined text over the point, moved into the image where it would leave it."""
+    """Draw outlined text above a point on a copy of the image, shifted to stay inside of the image."""
     height, width = image_rgb.shape[:2]
     text_px = max(11, max(height, width) // 40)
     image = Image.fromarray(image_rgb)

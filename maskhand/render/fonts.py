@@ -1,4 +1,4 @@
-"""What texts in images share: the font that Pillow brings along, and the color of paper."""
+"""The font of texts in images, and the background color."""
 
 from __future__ import annotations
 

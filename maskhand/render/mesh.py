@@ -29,7 +29,7 @@ def overlay_mesh(
     color: tuple[int, int, int] = MESH_RGB,
     opacity: float = 0.8,
 ) -> Array:
-    """A copy of the image with a shaded, translucent mesh over it.
+    """Draw a shaded, translucent mesh on a copy of the image.
 
     vertices_cam_m (V, 3) meters in OpenCV camera axes, in front of the camera (others are a ValueError); faces (F, 3);
     K_px (3, 3) intrinsics in pixels of this image, without skew.
@@ -55,7 +55,7 @@ def overlay_mesh(
 
 
 class _Tracer:
-    """One mesh ready for rays: Embree scene, smooth normals and ambient occlusion per vertex."""
+    """A mesh for ray tracing: Embree scene, smooth normals and ambient occlusion per vertex."""
 
     def __init__(self, vertices: Array, faces: Array, color: tuple[int, int, int]) -> None:
         from embreex import rtcore_scene
@@ -95,9 +95,9 @@ class _Tracer:
 
     def _shade(self, rays: Array, hits: dict[str, Array]) -> Array:
         corners = self.faces[hits["primID"]]
-        share = np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], axis=-1)[..., None]
-        normals = _unit((self.normals[corners] * share).sum(1))
-        openness = (self.openness[corners][..., None] * share).sum(1)
+        barycentric = np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], axis=-1)[..., None]
+        normals = _unit((self.normals[corners] * barycentric).sum(1))
+        openness = (self.openness[corners][..., None] * barycentric).sum(1)
         towards_viewer = _unit(-rays)
         facing = (normals * towards_viewer).sum(1, keepdims=True)
         inside = facing < 0  # the open wrist shows the mesh's inside: lit from its other face, darker
@@ -116,7 +116,7 @@ class _Tracer:
         return _srgb(np.clip(linear, 0, 1))
 
     def _ambient_openness(self, vertices: Array) -> Array:
-        """(V,) share of the sky each vertex sees within a few centimeters: 1 = open, 0 = buried."""
+        """(V,) unoccluded fraction of the hemisphere within a few centimeters of each vertex."""
         directions = _hemisphere(_OCCLUSION_RAYS)
         helper = np.where(np.abs(self.normals[:, :1]) < 0.8, [[1.0, 0, 0]], [[0, 1.0, 0]])
         tangent = _unit(np.cross(self.normals, helper))

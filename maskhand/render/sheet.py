@@ -1,4 +1,4 @@
-"""Contact sheets, bars, and images as PNG files."""
+"""Contact sheets, bar charts, and PNG encoding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def contact_sheet(
     title: str = "",
     tile_px: int = 224,
 ) -> bytes:
-    """Rows of images as one PNG: each scaled to fit a square tile, a caption under it, headings over the columns."""
+    """A grid of images as one PNG: each fits a square tile with a caption below, headings are above the columns."""
     if not rows or not any(len(row) for row in rows):
         raise ValueError("contact_sheet: no images given")
     text_px, gap = max(11, tile_px // 16), max(6, tile_px // 24)
@@ -49,24 +49,24 @@ def contact_sheet(
 
 
 def bar_tile(values: Array, labels: Sequence[str], colors: Sequence[tuple[int, int, int]], tile_px: int = 224) -> Array:
-    """(tile_px, tile_px, 3): one horizontal bar per value in 0..1, labeled."""
+    """A bar chart (tile_px, tile_px, 3): one labeled horizontal bar per value in 0..1."""
     tile = Image.new("RGB", (tile_px, tile_px), (255, 255, 255))
     draw = ImageDraw.Draw(tile)
     row = tile_px / len(values)
     font = text_font(max(8, min(round(row * 0.75), tile_px // 16)))
     left, right = tile_px * 0.36, tile_px * 0.97
     for k, (value, label, color) in enumerate(zip(values, labels, colors, strict=True)):
-        share = float(np.clip(np.nan_to_num(value), 0, 1))
+        fraction = float(np.clip(np.nan_to_num(value), 0, 1))
         y = k * row
         draw.text((tile_px * 0.03, y + row / 2), label, fill=_INK, font=font, anchor="lm")
         draw.rectangle((left, y + row * 0.2, right, y + row * 0.8), fill=(236, 238, 240))
-        if share > 0:
-            draw.rectangle((left, y + row * 0.2, left + share * (right - left), y + row * 0.8), fill=color)
+        if fraction > 0:
+            draw.rectangle((left, y + row * 0.2, left + fraction * (right - left), y + row * 0.8), fill=color)
     return np.asarray(tile)
 
 
 def png_bytes(image_rgb: Array) -> bytes:
-    """An image as a PNG file."""
+    """Encode an image as PNG."""
     stream = io.BytesIO()
     Image.fromarray(image_rgb).save(stream, format="PNG")
     return stream.getvalue()

@@ -25,7 +25,7 @@ from maskhand.evaluation.result import EvaluationResult
 from maskhand.evaluation.summary import SUBMISSION, SUMMARY, EvaluationSummary, SetSummary
 from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress
-from maskhand.recipe_files import ask_otherwise, parse_recipe
+from maskhand.recipe_files import override_inference, parse_recipe
 from maskhand.scoring.benchmarks import benchmark_named, benchmark_of
 from maskhand.scoring.formats import load_format
 from maskhand.scoring.predictions import Layout, SubmissionError
@@ -138,7 +138,7 @@ def evaluate(
     model = lasting_name(workspace, model)
     # several workers have their own accelerators
     bundle = ModelBundle.load(exported, device=accelerator() if workers == 1 else "cpu")
-    bundle = replace(bundle, recipe=ask_otherwise(bundle.recipe, overrides))
+    bundle = replace(bundle, recipe=override_inference(bundle.recipe, overrides))
     baseline = training_mean_pose(workspace, bundle.recipe)
     recipe, sets = bundle.recipe, _asked_sets(bundle.recipe, sets)
     # Other settings for the same model have a report of their own, and so has a model under another name.

@@ -25,8 +25,8 @@ from maskhand.steps.names import BUNDLE_FILE, TOKENIZER_FILE, flow_tags
 from maskhand.steps.receipt import Receipt, file_digest
 from maskhand.tracking import Lineage, RunReporter, Tracker
 from maskhand.training import tokenizer_loop, transformer_loop
-from maskhand.training.checkpoint import Kind, asked_digest, check_tokenizer, run_identity, tokenizer_folder
-from maskhand.training.worker import Worker
+from maskhand.training.checkpoint import Kind, check_tokenizer, inference_digest, run_identity, tokenizer_folder
+from maskhand.training.worker import WorkerContext
 from maskhand.workspace import Workspace
 
 
@@ -135,7 +135,7 @@ def _run_name(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
 
 def _train(
     kind: Kind,
-    loop: Callable[[Any, Worker], dict[str, float]],
+    loop: Callable[[Any, WorkerContext], dict[str, float]],
     job: Any,
     recipe: Recipe,
     inputs: Mapping[str, str],
@@ -146,7 +146,7 @@ def _train(
 ) -> TrainingReceipt:
     """Fit under one tracked run: an earlier run of the same identity is continued, a finished one is returned."""
     identity = run_identity(kind, recipe, inputs)
-    tracked_as = identity if kind == "tokenizer" else f"{identity}.{asked_digest(recipe)}"
+    tracked_as = identity if kind == "tokenizer" else f"{identity}.{inference_digest(recipe)}"
     name = _run_name(kind, recipe, inputs)
     shown = " ".join(filter(None, (name, inputs.get("label"))))
     tracker = Tracker.of(workspace)
@@ -191,12 +191,12 @@ def _train(
 
 def _as_asked(export: Path, recipe: Recipe) -> Path:
     """The exported model, or the same weights in a folder beside it where `recipe` asks them otherwise."""
-    held, wanted = parse_recipe(json.loads((export / "recipe.json").read_bytes())), asked_digest(recipe)
-    if asked_digest(held) == wanted:
+    held, wanted = parse_recipe(json.loads((export / "recipe.json").read_bytes())), inference_digest(recipe)
+    if inference_digest(held) == wanted:
         return export
     restated = export.with_name(f"{export.name}-{wanted}")
     if not (restated / BUNDLE_FILE).exists():
-        ModelBundle.restate(export, restated, recipe)
+        ModelBundle.with_inference_settings(export, restated, recipe)
     return restated
 
 

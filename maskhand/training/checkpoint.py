@@ -1,4 +1,4 @@
-"""What a run leaves behind: checkpoints in a plain folder, the exported tokenizer, and the identity of its inputs."""
+"""The identity of a training run, and the exported tokenizer as files."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from maskhand.config import ASKED, Recipe, TokenizerConfig
+import torch
+
+from maskhand.config import INFERENCE_SETTINGS, Recipe, TokenizerConfig
 from maskhand.errors import MaskhandError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.vq_mano import VQMano
 
 EXPORT = "export"
-"""Folder inside the last checkpoint that holds what the run was for."""
+"""Folder inside the last checkpoint with the result of the run: a tokenizer, or a model bundle."""
 
 OPEN_TOKENIZER = Path(__file__).parents[1] / "models" / "open_tokenizer"
-"""The trained VQ-MANO that ships with maskhand; the recipe `open` fits it."""
+"""The trained VQ-MANO that ships with maskhand, with the settings of the recipe `open`."""
 
 Kind = Literal["tokenizer", "transformer"]
 
 _ENGINE = ("engine.workers", "engine.zero_stage", "engine.use_gpu")
-_READ: dict[Kind, tuple[str, ...]] = {
+_TRAINING_KEYS: dict[Kind, tuple[str, ...]] = {
     "tokenizer": ("seed", "data.mocap", "tokenizer", "tokenizer_training", *_ENGINE),
     "transformer": (
         "seed", "data.train", "data.caption", "data.crop_px", "data.box_scale", "data.keypoints",
-        "data.augment", "data.lanes", "data.held_out", "tokenizer", "model", "training", *_ENGINE, "engine.precision",
+        "data.augment", "data.shard_streams", "data.held_out", "tokenizer", "model", "training",
+        *_ENGINE, "engine.precision",
     ),
 }  # fmt: skip
-"""Keys and sections of a recipe that decide the weights. A run can be resumed only by as many ranks, with the same ZeRO
-stage."""
+"""Keys and sections of a recipe that determine the weights. A run can be resumed only with the same number of ranks and
+the same ZeRO stage."""
 
 
 class TokenizerFileError(MaskhandError, ValueError):
@@ -39,9 +42,9 @@ class TokenizerFileError(MaskhandError, ValueError):
 
 
 def run_identity(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
-    """12 hex digits over everything that decides a training's outcome.
+    """12 hex digits over everything that determines the outcome of a training.
 
-    The recipe's values that matter for this kind (not, say, the sampler's), and `inputs`: a digest by name for the
+    The recipe's values that matter for this kind (not those of the sampler), and `inputs`: a digest by name for the
     shard sets, the hand model, the code and, for the transformer, the tokenizer.
     """
     facts = {"kind": kind, "recipe": deciding_values(kind, recipe), "inputs": dict(inputs)}
@@ -49,16 +52,16 @@ def run_identity(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
 
 
 def deciding_values(kind: Kind, recipe: Recipe) -> dict[str, str]:
-    """The values of a recipe that decide the outcome of one kind of training, by dotted key."""
-    values = _values(recipe, [f"{part}." for part in _READ[kind]])
+    """Dotted key -> value of a recipe, for the keys that determine the outcome of one kind of training."""
+    values = _values(recipe, [f"{part}." for part in _TRAINING_KEYS[kind]])
     if kind == "tokenizer":
         values["data.pose_sets"] = json.dumps(recipe.data.pose_sets, sort_keys=True)
     return values
 
 
-def asked_digest(recipe: Recipe) -> str:
-    """12 hex digits over how a finished model is asked and measured: sampler, iterations, held-out sets."""
-    values = _values(recipe, [*ASKED, "data.evaluate."])
+def inference_digest(recipe: Recipe) -> str:
+    """12 hex digits over the inference settings of a trained model: sampler, evaluation, held-out sets."""
+    values = _values(recipe, [*INFERENCE_SETTINGS, "data.evaluate."])
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -73,8 +76,6 @@ def load_mano(path: str | None) -> ManoLayer:
 
 def save_tokenizer(folder: str | Path, weights: Mapping[str, Any], recipe: Recipe, metadata: Mapping[str, Any]) -> None:
     """Write `tokenizer.pt` (the state dict) and, last, `tokenizer.json` (settings, the file's sha256, `metadata`)."""
-    import torch
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(dict(weights), folder / "tokenizer.pt")
@@ -122,8 +123,6 @@ def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) 
     Raises TokenizerFileError when files are missing or damaged or of another version, or when its settings are not the
     `expected` ones.
     """
-    import torch
-
     folder = Path(folder)
     record = _tokenizer_record(folder)
     try:

@@ -1,4 +1,4 @@
-"""The one place that knows DeepSpeed: a model, its optimizer and its ranks behind five verbs.
+"""The DeepSpeed engine: a model, its optimizer and its ranks behind five methods. No other module imports DeepSpeed.
 
     engine = start_engine(objective, parameter_groups, optim, config)
     stats = engine.step(step, *inputs)  # forward, backward, clipped and sharded AdamW update
@@ -6,8 +6,8 @@
     engine.mean(values)                 # over ranks
     engine.full_state_dict()            # fp32 weights, on rank 0
 
-The objective is a module whose `forward(*inputs)` returns `(loss, stats)`: everything that touches weights happens
-inside this one call, as mixed precision requires. With bf16 the weights stay fp32 and the operations of
+The objective is a module whose `forward(*inputs)` returns `(loss, stats)`: all use of the weights is inside this one
+call, as mixed precision requires. With bf16 the weights stay fp32 and the operations of
 the forward pass are cast (torch autocast), so that the exported weights are the trained ones at full precision.
 """
 
@@ -36,9 +36,9 @@ def start_engine(
 ) -> Engine:
     """Build a DeepSpeed engine over all ranks of the process group (or a group of one when there is none).
 
-    Ranks call this together, with identically initialized objectives. `parameter_groups` are AdamW's (params, lr,
+    All ranks call this, with identically initialized objectives. `parameter_groups` are AdamW's (params, lr,
     weight_decay); what is in none of them is not trained. Raises ValueError when the batch does not divide over ranks
-    or a parameter has no dimension, RuntimeError when a GPU is asked for and there is none.
+    or a parameter has no dimension, RuntimeError when a GPU is requested and there is none.
     """
     cuda = config.use_gpu and torch.cuda.is_available()
     if config.use_gpu and not cuda:
@@ -102,7 +102,7 @@ class Engine:
         return total / self.world
 
     def save(self, folder: Path, state: Mapping[str, Any]) -> None:
-        """Write this rank's part of a checkpoint; every rank must call it, each with its own folder if it likes."""
+        """Write this rank's part of a checkpoint; every rank must call it, and folders may differ."""
         self._wrapped.save_checkpoint(str(folder), tag=TAG, client_state=dict(state))
 
     def load(self, folder: Path) -> dict[str, Any]:
@@ -110,12 +110,12 @@ class Engine:
         loaded, state = self._wrapped.load_checkpoint(str(folder), tag=TAG)
         if loaded is None:
             raise FileNotFoundError(
-                f"{folder}: no DeepSpeed checkpoint {TAG!r} in this folder; delete the run's folder to start anew"
+                f"{folder}: no DeepSpeed checkpoint {TAG!r} in this folder; delete the run's folder to start again"
             )
         return state
 
     def full_state_dict(self) -> dict[str, Tensor] | None:
-        """The objective's state on the CPU in fp32; None but on rank 0: up to stage 2 every rank has all weights."""
+        """The objective's state on the CPU in fp32 on rank 0, else None (up to stage 2 every rank has all weights)."""
         if self.rank != 0:
             return None
         state = self.objective.state_dict()
@@ -123,7 +123,7 @@ class Engine:
 
 
 def learning_rate_factor(step: int, optim: OptimConfig) -> float:
-    """Share of the base learning rate at a 0-based step: linear warm-up, then constant or a half cosine down to 1 %."""
+    """Factor on the base learning rate at a 0-based step: linear warm-up, then constant or a cosine down to 1 %."""
     if step < optim.warmup_steps:
         return (step + 1) / optim.warmup_steps
     if optim.schedule == "constant":
@@ -154,11 +154,11 @@ def _import_deepspeed(cuda: bool) -> Any:
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # DeepSpeed still calls collectives by the names torch is about to rename: one warning a step otherwise.
+    # DeepSpeed still calls collectives by deprecated names: one warning a step otherwise.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
-    with _without("mlflow"):  # its autotuner would load all of it, a second or two in every worker
+    with _without("mlflow"):  # its autotuner would import it, a second or two in every worker
         import deepspeed
-    with _without_compiler():  # ZeRO asks whether the optimizer is Muon, and Muon's functions want to be compiled
+    with _without_compiler():  # ZeRO checks for the Muon optimizer, whose functions are compiled at import
         import deepspeed.runtime.zero.muon.muon_optimizer
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
@@ -170,7 +170,7 @@ def _import_deepspeed(cuda: bool) -> Any:
 
 @contextmanager
 def _without(package: str) -> Iterator[None]:
-    """Let imports of an optional package fail for a block, unless it is loaded already."""
+    """A context in which imports of an optional package fail, unless it is loaded already."""
     absent = package not in sys.modules
     if absent:
         sys.modules[package] = None  # type: ignore[assignment]
@@ -183,13 +183,13 @@ def _without(package: str) -> Iterator[None]:
 
 @contextmanager
 def _without_compiler() -> Iterator[None]:
-    """Let `torch.compile` leave functions as they are for a block; loading the compiler takes every worker seconds."""
+    """A context in which `torch.compile` returns functions unchanged; loading the compiler takes seconds."""
     original = torch.compile
 
-    def leave(function: Any = None, **_: Any) -> Any:
+    def identity(function: Any = None, **_: Any) -> Any:
         return (lambda f: f) if function is None else function
 
-    torch.compile = leave  # type: ignore[assignment]
+    torch.compile = identity  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -197,7 +197,7 @@ def _without_compiler() -> Iterator[None]:
 
 
 def _join_process_group(deepspeed: Any, cuda: bool) -> None:
-    """Reuse the launcher's process group, or make a group of one without opening a port."""
+    """Join the launcher's process group, or create a group of one without opening a port."""
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
         os.environ.setdefault(name, value)
     backend = "nccl" if cuda else "gloo"

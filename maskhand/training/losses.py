@@ -1,9 +1,9 @@
-"""Losses of both stages (paper sections 3.1 and 3.3; weights and reductions: METHOD 1.4 and 1.13).
+"""The losses of tokenizer and transformer (paper sections 3.1 and 3.3; weights and reductions: docs/method.md).
 
-Reductions of losses never depend on how a batch is cut: every term is a sum over samples divided by the number of
+Reductions never depend on how a batch is distributed: every term is a sum over samples divided by the number of
 samples B of this rank, *not* by the number of samples that carry the label. The mean over ranks of equal B is then
-exactly the value of one process with the whole batch, and so is the gradient. The price: a batch with few labels weighs
-them less.
+exactly the value of one process with the whole batch, and so is the gradient. The price: in a batch with few labels
+they have a smaller weight.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ _UNITS_PER_METER = {"m": 1.0, "dm": 10.0, "mm": 1000.0}
 
 
 class _Scalars:
+    """A record of loss terms."""
+
     def scalars(self) -> dict[str, Tensor]:
-        """Every term, detached; turn them into floats only when they are logged (each does wait for the device)."""
+        """All terms, detached; converting one to a float synchronizes with the device, so do it only when logging."""
         return {f.name: getattr(self, f.name).detach() for f in fields(self)}  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class TokenizerLosses(_Scalars):
-    """All () and unweighted, but `total`."""
+    """The loss terms of the tokenizer; all () and unweighted, except `total`."""
 
     total: Tensor
     theta: Tensor
@@ -51,7 +53,7 @@ class TokenizerLosses(_Scalars):
 def tokenizer_losses(
     output: VQManoOutput, rotmats: Tensor, mano: ManoLayer, cfg: TokenizerLossConfig
 ) -> TokenizerLosses:
-    """rotmats (B, 16, 3, 3): the poses that were encoded. The shape is the mean one: tokens know only poses."""
+    """rotmats (B, 16, 3, 3): the encoded poses. The shape is the mean one, as tokens represent poses only."""
     mean_shape = rotmats.new_zeros(len(rotmats), NUM_BETAS)
     with torch.no_grad():
         target = mano(rotmats, mean_shape)
@@ -70,7 +72,7 @@ def tokenizer_losses(
 
 
 def nearest_axis_angle(target: Tensor, towards: Tensor) -> Tensor:
-    """Of the two vectors of length below 2 pi that mean the rotation `target` (..., 3), the one nearer to `towards`.
+    """Of the two vectors shorter than 2 pi that represent the rotation `target` (..., 3), the one nearer to `towards`.
 
     Without this the loss would average the two branches at angle pi, which rotated hands reach all the time.
     """
@@ -82,7 +84,7 @@ def nearest_axis_angle(target: Tensor, towards: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TransformerLosses(_Scalars):
-    """All () and unweighted, but `total`."""
+    """The loss terms of the transformer; all () and unweighted, except `total`."""
 
     total: Tensor
     mask: Tensor
@@ -96,8 +98,8 @@ class TransformerLosses(_Scalars):
     joints_2d: Tensor
     """L1 of projected joints, crop sides, weighted by confidence, summed over joints and axes."""
     token_accuracy: Tensor
-    """Share of masked tokens whose most probable code is the true one, over samples with MANO labels; no loss, but a
-    curve to look at: reports are the plain mean of this share over ranks and steps, however many tokens each had."""
+    """Fraction of masked tokens whose most probable code is the true one, over samples with MANO labels. A metric, not
+    a loss: reports average it over ranks and steps, however many tokens each had."""
 
 
 def transformer_losses(
@@ -112,8 +114,8 @@ def transformer_losses(
     """The paper's total loss: cross-entropy, MANO parameters, 3D and 2D joints through the expected code vectors.
 
     Samples without MANO labels contribute to the joint terms only; a network without tokens has no cross-entropy. MANO
-    and joint terms are sums per hand (HaMeR), times `batch_ref`: weights mean what they meant for HaMeR's sums over 48
-    samples, at any batch size.
+    and joint terms are sums per hand (HaMeR), times `batch_ref`: the weights are on the scale of HaMeR's sums over 48
+    samples at any batch size.
     """
     if output.rotmats is not None:  # a network without tokens
         cross_entropy = accuracy = output.rotmats.new_zeros(())
@@ -122,20 +124,20 @@ def transformer_losses(
         assert output.logits is not None
         logits = output.logits.float()
         cross_entropy, accuracy = _token_terms(logits, batch.has_mano, corrupted, masking)
-        said_codes = expected_codes if cfg.differential == "expectation" else most_probable_codes
-        rotmats = tokenizer.decode_soft(said_codes(logits, tokenizer.codebook))
+        code_vectors = expected_codes if cfg.differential == "expectation" else most_probable_codes
+        rotmats = tokenizer.decode_soft(code_vectors(logits, tokenizer.codebook))
     betas = output.betas.float()
     joints = mano(rotmats, betas).joints_m
     camera = place_camera(output.placement.float(), joints)
 
     theta = (rotmats - batch.rotmats).square().flatten(1).sum(1) * batch.has_mano
     beta = (betas - batch.betas).square().sum(1) * batch.has_mano
-    off_3d = (joints - joints[:, :1]) - (batch.joints_3d_m - batch.joints_3d_m[:, :1])
-    # relative to the wrist: without an annotated wrist no joint is known
+    error_3d = (joints - joints[:, :1]) - (batch.joints_3d_m - batch.joints_3d_m[:, :1])
+    # relative to the wrist: without an annotated wrist no joint is valid
     valid = batch.joints_3d_valid * batch.joints_3d_valid[:, :1]
-    joints_3d = (off_3d.abs().sum(-1) * valid).sum(1)
-    off_2d = project_crop(joints, camera) - batch.joints_2d
-    joints_2d = (off_2d.abs().sum(-1) * batch.joints_2d_conf).sum(1)
+    joints_3d = (error_3d.abs().sum(-1) * valid).sum(1)
+    error_2d = project_crop(joints, camera) - batch.joints_2d
+    joints_2d = (error_2d.abs().sum(-1) * batch.joints_2d_conf).sum(1)
 
     theta, beta, joints_3d, joints_2d = (term.mean() for term in (theta, beta, joints_3d, joints_2d))
     geometry = cfg.theta * theta + cfg.beta * beta + cfg.joints_3d * joints_3d + cfg.joints_2d * joints_2d
@@ -162,6 +164,6 @@ def _token_terms(
     masked = corrupted.masked.float()
     weight = torch.ones_like(masked) if masking.ce_positions == "all" else masked
     per_sample = (per_token * weight).sum(1) / weight.sum(1)
-    counted = masked * has_mano[:, None]
-    right = (logits.argmax(-1) == target).float() * counted
-    return (per_sample * has_mano).mean(), right.sum() / counted.sum().clamp_min(1)
+    valid = masked * has_mano[:, None]
+    correct = (logits.argmax(-1) == target).float() * valid
+    return (per_sample * has_mano).mean(), correct.sum() / valid.sum().clamp_min(1)

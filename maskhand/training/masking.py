@@ -1,6 +1,6 @@
-"""Which tokens a training sample hides (paper section 3.3; METHOD 1.12).
+"""The masking of training tokens (paper section 3.3; docs/method.md).
 
-Every draw is a hash of (seed, step, place in the global batch, counter): the same sample gets the same mask whatever
+Every draw is a hash of (seed, step, position in the global batch, counter): the same sample gets the same mask whatever
 the number of ranks, their batch sizes, the device, or how often the run was interrupted.
 """
 
@@ -17,24 +17,26 @@ from maskhand.config import MaskingConfig
 
 @dataclass(frozen=True)
 class CorruptedTokens:
+    """The masked token sequences of a batch, and which of its conditions are dropped."""
+
     ids: Tensor
-    """(B, L) int64, what the model sees; [MASK] is `codebook_size`."""
+    """(B, L) int64, the input of the model; [MASK] is `codebook_size`."""
     target_ids: Tensor
-    """(B, L) int64, what it should say."""
+    """(B, L) int64, the true tokens."""
     masked: Tensor
-    """(B, L) bool, where [MASK] stands."""
+    """(B, L) bool, the positions of [MASK]."""
     drop_image: Tensor
-    """(B,) bool, whose image is hidden."""
+    """(B,) bool, samples without image condition."""
     drop_pose: Tensor
-    """(B,) bool, whose 2D pose is hidden with the image."""
+    """(B,) bool, samples without image and 2D pose."""
 
 
 def corrupt_tokens(
     ids: Tensor, has_mano: Tensor, cfg: MaskingConfig, codebook_size: int, *, seed: int, step: int, slots: Tensor
 ) -> CorruptedTokens:
-    """ids (B, L) true tokens; has_mano (B,), 0 where they mean nothing: those samples are wholly masked.
+    """Mask true tokens ids (B, L), all of them where has_mano (B,) is 0 (no MANO label, so no true tokens).
 
-    slots (B,) int64: each sample's place in the global batch, over all ranks.
+    slots (B,) int64: the position of each sample in the global batch, over all ranks.
     """
     length = ids.shape[1]
     draws = uniform(seed, step, slots.to(ids.device), 2 + 3 * length)
@@ -45,13 +47,13 @@ def corrupt_tokens(
     count = torch.where(has_mano > 0, count, length)
     masked = order.argsort(1).argsort(1) < count[:, None]
     random_ids = (code * codebook_size).long()
-    seen = torch.where(corruption < cfg.random_token_rate, random_ids, ids)
+    visible = torch.where(corruption < cfg.random_token_rate, random_ids, ids)
     drop_image, drop_pose = image < cfg.drop_image, image < cfg.drop_image * cfg.drop_pose_too
-    return CorruptedTokens(seen.masked_fill(masked, codebook_size), ids, masked, drop_image, drop_pose)
+    return CorruptedTokens(visible.masked_fill(masked, codebook_size), ids, masked, drop_image, drop_pose)
 
 
 def mask_count(tau: Tensor, length: int, cfg: MaskingConfig) -> Tensor:
-    """Uniform draws (B,) in [0, 1) -> number of masked tokens (B,), at least one.
+    """Number of masked tokens (B,), at least one, from uniform draws (B,) in [0, 1).
 
     capped: ceil(L cos(pi/2 tau tau_max)), so L at 0 and, for tau_max 0.7, at least 45.4 %. ratio: ceil(L tau tau_max).
     """
@@ -62,7 +64,8 @@ def mask_count(tau: Tensor, length: int, cfg: MaskingConfig) -> Tensor:
 
 def uniform(seed: int, step: int, slots: Tensor, count: int) -> Tensor:
     """(B, count) float64 in [0, 1), a pure function of its arguments (splitmix64 of a chain of counters)."""
-    start = torch.full((), seed, dtype=torch.int64, device=slots.device)  # filled: a copy would wait for the device
+    # Filled on the device: a copy from the host would synchronize.
+    start = torch.full((), seed, dtype=torch.int64, device=slots.device)
     state = _mix(_mix(_mix(start) + step) + slots)
     bits = _mix(state[:, None] + torch.arange(count, device=slots.device) * _GOLDEN)
     return _shift(bits, 11).double() / 2**53
@@ -72,7 +75,7 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # as a signed 64-bit integer; multiplicati
 
 
 def _mix(x: Tensor) -> Tensor:
-    """splitmix64's finaliser on int64 (Steele et al. 2014): every input bit flips about half of the output bits."""
+    """splitmix64's finalizer on int64 (Steele et al. 2014): every input bit flips about half of the output bits."""
     x = x + _GOLDEN
     x = (x ^ _shift(x, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
     x = (x ^ _shift(x, 27)) * (0x94D049BB133111EB - 2**64)

@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, step, place): no state to keep in a checkpoint, no matter who computes."""
+"""Random draws as a function of (seed, step, ...): no generator state in checkpoints, the same for any worker."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import hashlib
 import torch
 from torch import Tensor
 
-from maskhand.training.worker import Worker
+from maskhand.training.worker import WorkerContext
 
 
-def seed_everything(*place: int) -> None:
+def seed_everything(*key: int) -> None:
     """Seed torch's global generators (initial weights, dropout) from a tuple of numbers."""
-    torch.manual_seed(_mixed(place))
+    torch.manual_seed(_hash_seed(key))
 
 
-def generator_of(*place: int) -> torch.Generator:
+def make_generator(*key: int) -> torch.Generator:
     """A CPU generator seeded from a tuple of numbers."""
-    return torch.Generator().manual_seed(_mixed(place))
+    return torch.Generator().manual_seed(_hash_seed(key))
 
 
-def global_slots(global_batch: int, worker: Worker) -> Tensor:
-    """(global_batch / world,) int64: the places of this rank's rows in the global batch, rank :: world."""
+def global_slots(global_batch: int, worker: WorkerContext) -> Tensor:
+    """(global_batch / world,) int64: the positions of this rank's rows in the global batch, rank :: world."""
     return torch.arange(worker.rank, global_batch, worker.world)
 
 
-def _mixed(place: tuple[int, ...]) -> int:
-    return int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:8]) >> 1
+def _hash_seed(key: tuple[int, ...]) -> int:
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8]) >> 1

@@ -1,6 +1,6 @@
-"""Training the masked transformer: guess the hidden pose tokens of an image's hand (paper sections 3.2-3.3).
+"""The training loop of the masked transformer and the baselines (paper sections 3.2-3.3).
 
-Read `train`: it is the whole loop. The engine hides ranks and precision, the journal reports, saves and resumes.
+`train` is the whole loop. The engine handles ranks and precision, the trainer state reports, saves and resumes.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from torch import Tensor, nn
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
-from maskhand.models.build import build_model, model_of_weights
+from maskhand.loading.loader import train_batches
+from maskhand.models.build import build_model, model_from_weights
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
 from maskhand.training.checkpoint import load_mano, load_tokenizer
 from maskhand.training.engine import start_engine
-from maskhand.training.journal import Journal
 from maskhand.training.losses import transformer_losses
 from maskhand.training.masking import corrupt_tokens
 from maskhand.training.seeds import global_slots, seed_everything
-from maskhand.training.worker import Worker
+from maskhand.training.trainer_state import TrainerState
+from maskhand.training.worker import WorkerContext
 
 BatchStream = Callable[[int], Iterator[HandBatch]]
-"""`batches(first_step)` yields, for ever, this rank's rows of the global batches from that step on. Row i of rank r is
-row r + world * i of the global batch."""
+"""`batches(first_step)` is an endless iterator over this rank's rows of the global batches from that step on. Row i of
+rank r is row r + world * i of the global batch."""
 
 
 @dataclass(frozen=True)
 class TransformerJob:
-    """What `run` needs to know; travels to the workers."""
+    """The arguments of `run`, sent to the workers."""
 
     recipe: Recipe
     shards_uri: str
-    """Where the shard sets of `recipe.data.train` are, with their keypoint and `mano` sidecars."""
+    """Location of the shard sets of `recipe.data.train`, with their keypoint and `mano` sidecars."""
     tokenizer_dir: str
-    """An exported tokenizer."""
+    """Folder of an exported tokenizer."""
     mano_path: str | None = None
-    """The hand model file; None: the one that is configured, or the open hand."""
+    """The hand model file; None: the configured one, or the open hand."""
 
 
-def run(job: TransformerJob, worker: Worker) -> dict[str, float]:
+def run(job: TransformerJob, worker: WorkerContext) -> dict[str, float]:
     """Train on the shard sets of the recipe; a loop for `cluster.train.fit`."""
-    from maskhand.loading.loader import train_batches
 
     def batches(first_step: int) -> Iterator[HandBatch]:
         return train_batches(job.recipe, job.shards_uri, rank=worker.rank, world=worker.world, start_step=first_step)
@@ -56,10 +56,12 @@ def run(job: TransformerJob, worker: Worker) -> dict[str, float]:
     return train(job.recipe, tokenizer, load_mano(job.mano_path), batches, worker)
 
 
-def train(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStream, worker: Worker) -> dict[str, float]:
+def train(
+    recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStream, worker: WorkerContext
+) -> dict[str, float]:
     """Train for `recipe.training.optim.steps`, resuming if there is a checkpoint; returns the last metrics.
 
-    The tokenizer stays as it is. The last checkpoint holds `export/`, a `models.bundle.ModelBundle`.
+    The tokenizer is frozen. The last checkpoint holds `export/`, a `models.bundle.ModelBundle`.
     """
     optim = recipe.training.optim
     seed_everything(recipe.seed)
@@ -70,27 +72,26 @@ def train(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStre
     def export(folder: Path, steps: int) -> None:
         weights = engine.full_state_dict()
         if weights is not None:  # on rank 0
-            own = {name.removeprefix("model."): weight for name, weight in weights.items()}
-            whole = model_of_weights(recipe, mano, own)
-            ModelBundle.save(folder, whole, recipe, {"steps": steps, "metrics": journal.metrics})
+            trained = model_from_weights(recipe, mano, {k.removeprefix("model."): w for k, w in weights.items()})
+            ModelBundle.save(folder, trained, recipe, {"steps": steps, "metrics": state.metrics})
 
-    journal = Journal(engine, worker, optim, export)
-    first = journal.resume()
+    state = TrainerState(engine, worker, optim, export)
+    first = state.resume()
     stream = batches(first)
     slots = global_slots(optim.batch, worker).to(engine.device)
     for step in range(first, optim.steps):
         seed_everything(recipe.seed, step, worker.rank)
         batch = next(stream).to(engine.device)
         stats = engine.step(step, batch, slots, step)
-        journal.after_step(step + 1, stats)
-    return journal.metrics
+        state.after_step(step + 1, stats)
+    return state.metrics
 
 
 class TransformerObjective(nn.Module):
-    """Everything of a step that touches weights: tokens from the labels, hidden in part, guessed again, and judged.
+    """The forward pass and loss of a step: tokenize the labels, mask tokens, predict them, compute the losses.
 
-    Called with a batch, the places `slots` (B,) of its samples in the global batch, and the number of the step; returns
-    the loss () and what it is made of.
+    Called with a batch, the positions `slots` (B,) of its samples in the global batch, and the step; returns the loss
+    () and its terms.
     """
 
     def __init__(self, model: HandNetwork, recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""What a training loop is given by whoever runs it: its rank, a voice and a place for checkpoints."""
+"""The interface between a training loop and its launcher: rank, metric reports, checkpoint store."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Report = Callable[[int, Mapping[str, float]], None]
 
 
 class CheckpointStore(Protocol):
-    """Keeps checkpoints; every rank calls both methods, in step."""
+    """A store of checkpoints; all ranks call both methods together."""
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Keep what `write(folder)` puts into a folder; the folders of all ranks become one. All or nothing."""
+        """Store what `write(folder)` writes, merged over ranks; atomic."""
 
     def latest(self) -> AbstractContextManager[Path | None]:
-        """The newest kept folder, merged over ranks; None when there is none."""
+        """The newest checkpoint folder, merged over ranks; None when there is none."""
 
 
 @dataclass(frozen=True)
-class Worker:
-    """One of `world` equal processes that train together."""
+class WorkerContext:
+    """The context of one of `world` data-parallel processes."""
 
     rank: int
     world: int
@@ -32,5 +32,5 @@ class Worker:
     store: CheckpointStore
 
 
-def silent(step: int, metrics: Mapping[str, float]) -> None:
-    """The report of every rank but the first."""
+def no_report(step: int, metrics: Mapping[str, float]) -> None:
+    """The `Report` of every rank but the first."""

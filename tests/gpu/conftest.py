@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))  # model_parts, trai
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    asked = os.environ.get("MASKHAND_TEST_DEVICE", "cuda")
-    if asked == "cuda" and not torch.cuda.is_available():
+    device = os.environ.get("MASKHAND_TEST_DEVICE", "cuda")
+    if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
-    return torch.device(asked)
+    return torch.device(device)
 
 
 @pytest.fixture

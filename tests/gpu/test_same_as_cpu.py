@@ -90,7 +90,7 @@ def test_a_pose_has_the_same_tokens(device: torch.device, rot_repr: str) -> None
 @pytest.mark.parametrize("ref_points", ["learned", "pose2d"])
 def test_greedy_sampling_finds_the_same_tokens(device: torch.device, iterations: int, ref_points: str) -> None:
     here, batch = small_model(small_recipe(tokens=32, ref_points=ref_points)), random_batch(8)
-    torch.nn.init.normal_(here.to_logits.linear.weight, std=1.0)  # opinions strong enough to differ
+    torch.nn.init.normal_(here.code_classifier.linear.weight, std=1.0)  # logits large enough to differ
     there, cfg = copy.deepcopy(here).to(device), SamplerConfig(iterations=iterations)
     with full_precision(device):
         hands, hands_there = predict(here, batch, cfg), predict(there, batch.to(device), cfg).to("cpu")

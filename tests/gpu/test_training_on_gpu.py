@@ -14,7 +14,7 @@ from torch import multiprocessing
 
 from maskhand.hand.layer import ManoLayer
 from maskhand.training import tokenizer_loop, transformer_loop
-from maskhand.training.worker import Worker
+from maskhand.training.worker import WorkerContext
 
 pytestmark = pytest.mark.gpu
 
@@ -24,7 +24,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def _train(_: int, kind: str, overrides: tuple[str, ...], folder: str) -> None:
     """In a process of its own: DeepSpeed settles once for all on the device it runs on."""
     recipe, losses = fakes.small_recipe(*overrides), {}
-    worker = Worker(0, 1, lambda step, row: losses.update({step: row["train/loss"]}), fakes.FolderStore(folder))
+    worker = WorkerContext(0, 1, lambda step, row: losses.update({step: row["train/loss"]}), fakes.FolderStore(folder))
     mano = ManoLayer.from_default()
     if kind == "tokenizer":
         tokenizer_loop.train(recipe, mano, fakes.poses(recipe), worker)
@@ -53,7 +53,7 @@ def test_a_run_goes_as_on_the_cpu(
     assert sorted(losses) == [2, 4, 6, 8, 10, 12]
 
 
-def _said_by(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys) -> str:
+def _output_of(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys) -> str:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
@@ -62,18 +62,18 @@ def _said_by(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch,
 
 def test_the_time_per_image_is_reported(device: torch.device, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     arguments = ["--recipe", "tiny", "--hypotheses", "8", "--repeats", "2"]
-    said = _said_by("sampling_speed.py", arguments, monkeypatch, capsys)
+    output = _output_of("sampling_speed.py", arguments, monkeypatch, capsys)
     name = torch.cuda.get_device_name() if device.type == "cuda" else "threads"
     precision = "bfloat16" if device.type == "cuda" else "float32"
-    assert name in said and precision in said and "batch 1;" in said and "95 % within" in said
-    assert re.findall(r"^(\S+): [\d.]+ ms", said, re.M) == ["encode", "T=1", "T=3", "T=5"]
+    assert name in output and precision in output and "batch 1;" in output and "95 % within" in output
+    assert re.findall(r"^(\S+): [\d.]+ ms", output, re.M) == ["encode", "T=1", "T=3", "T=5"]
 
 
 def test_the_training_step_is_reported(device: torch.device, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     arguments = ["--recipe", "tiny", "--batch", "8", "--repeats", "2", "--peak-tflops", "989"]
     arguments += ["--set", "engine.precision=bf16"]
-    said = _said_by("train_step.py", arguments, monkeypatch, capsys)
-    assert len(re.findall(r"with(?:out)? gradient checkpointing: [\d.]+ images/s, \d+ ms a step", said)) == 2
-    assert said.count("% of the peak") == 2
+    output = _output_of("train_step.py", arguments, monkeypatch, capsys)
+    assert len(re.findall(r"with(?:out)? gradient checkpointing: [\d.]+ images/s, \d+ ms a step", output)) == 2
+    assert output.count("% of the peak") == 2
     if device.type == "cuda":
-        assert "bf16" in said and said.count("GiB at most") == 2
+        assert "bf16" in output and output.count("GiB at most") == 2

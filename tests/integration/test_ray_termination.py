@@ -44,6 +44,6 @@ def test_a_terminated_program_ends_by_an_exception(handler: str, error: str, tmp
     assert process.stdout is not None
     assert process.stdout.readline() == "waits\n"
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
-    assert said.splitlines() == [f"{error} ended the block, Ray is False", "True"]
+    output, _ = process.communicate(timeout=60)
+    assert output.splitlines() == [f"{error} ended the block, Ray is False", "True"]
     assert process.returncode == (143 if error == "SystemExit" else 1)

@@ -21,7 +21,7 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.bundle import ModelBundle
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import load_tokenizer
-from maskhand.training.worker import Worker
+from maskhand.training.worker import WorkerContext
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import training_fakes as fakes
@@ -39,7 +39,7 @@ class Job:
     fail: bool = False
 
 
-def loop(job: Job, worker: Worker) -> dict[str, float]:
+def loop(job: Job, worker: WorkerContext) -> dict[str, float]:
     """The real loops on hands in memory."""
     if job.fail and worker.rank == 1:
         raise ValueError("a mistake in the program")
@@ -51,7 +51,7 @@ def loop(job: Job, worker: Worker) -> dict[str, float]:
     return transformer_loop.train(job.recipe, fakes.new_tokenizer(job.recipe), mano, source, worker)
 
 
-def _killing(stream, job: Job, worker: Worker):
+def _killing(stream, job: Job, worker: WorkerContext):
     def batches(first_step: int) -> Iterator:
         for step, batch in enumerate(stream(first_step), start=first_step):
             if job.kill_after is not None and worker.rank == 1 and step == job.kill_after:
@@ -108,7 +108,7 @@ def test_a_killed_worker_changes_nothing(two_workers: FitResult, tmp_path: Path)
 def _alone(job: Job, folder: Path) -> tuple[dict[int, float], Path]:
     """The same training in this process, without Ray: losses by step and the exported folder."""
     losses: dict[int, float] = {}
-    worker = Worker(0, 1, lambda step, row: losses.update({step: row["train/loss"]}), fakes.FolderStore(folder))
+    worker = WorkerContext(0, 1, lambda step, row: losses.update({step: row["train/loss"]}), fakes.FolderStore(folder))
     loop(job, worker)
     return losses, folder / "step-000000012" / "export"
 

@@ -30,8 +30,8 @@ def network(recipe: Recipe) -> HandNetwork:
     return model
 
 
-def said(model: HandNetwork, batch: HandBatch, **dropped: torch.Tensor) -> torch.Tensor:
-    """(B, ...) everything that the network says of each hand, side by side."""
+def outputs(model: HandNetwork, batch: HandBatch, **dropped: torch.Tensor) -> torch.Tensor:
+    """(B, ...) all outputs of the network for each hand, concatenated."""
     context = model.encode(model.condition(batch), batch.keypoints_2d, **dropped)
     assert context.rotmats is not None
     return torch.cat([context.rotmats.flatten(1), context.betas, context.placement], dim=1)
@@ -51,7 +51,7 @@ def test_the_2d_pose_decides_with_the_rest_unless_it_is_dropped(decoder: str, to
     none = with_pose(batch, torch.zeros_like(batch.keypoints_2d))
     first = torch.tensor([True, False, False])
     here, there, unseen, dropped = (
-        said(model, batch), said(model, moved), said(model, none), said(model, batch, drop_pose=first),
+        outputs(model, batch), outputs(model, moved), outputs(model, none), outputs(model, batch, drop_pose=first),
     )  # fmt: skip
     assert ((here - there).abs().amax(1) > 1e-4).tolist() == [sees] * 3
     torch.testing.assert_close(dropped, torch.where(first[:, None], unseen, here))
@@ -59,15 +59,15 @@ def test_the_2d_pose_decides_with_the_rest_unless_it_is_dropped(decoder: str, to
     nowhere[:, 5] = torch.tensor([7.0, 7.0, 0.0])
     hidden = batch.keypoints_2d.clone()
     hidden[:, 5] = 0.0
-    torch.testing.assert_close(said(model, with_pose(batch, nowhere)), said(model, with_pose(batch, hidden)))
+    torch.testing.assert_close(outputs(model, with_pose(batch, nowhere)), outputs(model, with_pose(batch, hidden)))
 
 
 def test_regression_sees_the_image_and_a_lifter_has_no_eyes() -> None:
     batch, other = random_batch(3), random_batch(3, seed=1)
     repainted = replace(batch, pixels=other.pixels)
     regression, lifter = (network(small_recipe(decoder=decoder)) for decoder in ("regression", "lifter"))
-    assert ((said(regression, batch) - said(regression, repainted)).abs().amax(1) > 1e-4).all()
-    assert torch.equal(said(lifter, batch), said(lifter, repainted))
+    assert ((outputs(regression, batch) - outputs(regression, repainted)).abs().amax(1) > 1e-4).all()
+    assert torch.equal(outputs(lifter, batch), outputs(lifter, repainted))
     assert lifter.condition(batch).shape == (3, 0) and lifter.encoder is None
     assert not any(name.startswith("encoder.") for name in lifter.state_dict())
 

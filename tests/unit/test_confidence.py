@@ -1,4 +1,4 @@
-"""What is said of joints: drawn hands, calibration on held-out hands, the estimator, and where these are kept."""
+"""Joint confidence: sampled hands, calibration on held-out hands, the estimator, and where these are stored."""
 
 from __future__ import annotations
 
@@ -26,8 +26,15 @@ from maskhand.evaluation.summary import EvaluationSummary
 from maskhand.loading.loader import eval_rows, eval_set, held_out_rows
 from maskhand.metrics.calibration import JointConfidenceQuality
 from maskhand.models.bundle import BundleError, ModelBundle
-from maskhand.models.calibration import Calibration, Candidate, Evidence, MethodCalibration, draw_features, estimator_of
-from maskhand.models.confidence import drawn_joints, evidence_of, joint_confidence
+from maskhand.models.calibration import (
+    Calibration,
+    Candidate,
+    DrawStatistics,
+    MethodCalibration,
+    draw_features,
+    estimator_of,
+)
+from maskhand.models.confidence import draw_statistics, joint_confidence, sample_joints
 from maskhand.models.estimators import candidates, paper_procedure, passes, predictor
 from maskhand.models.network import Context, HandNetwork
 from maskhand.progress import silent
@@ -46,15 +53,15 @@ def encoded(model: HandNetwork, count: int) -> Context:
     return model.encode(batch.image, batch.keypoints_2d)
 
 
-def imagined(hands: int, seed: int = 0) -> tuple[np.ndarray, Evidence, np.ndarray]:
+def imagined(hands: int, seed: int = 0) -> tuple[np.ndarray, DrawStatistics, np.ndarray]:
     """Errors (mm) of hands whose joints are wrong by as much as they and their hand are hard, the evidence beside them,
-    and the true chance to be within 10 mm. The draws are too sure: they spread half as wide as the errors."""
+    and the true probability to be within 10 mm. The draws are overconfident: they spread half as wide as the errors."""
     rng = np.random.default_rng(seed)
     scale = np.linspace(3, 9, 21) * np.exp(rng.normal(0, 0.4, (hands, 1)))
     errors = scale * np.linalg.norm(rng.normal(size=(hands, 21, 3)), axis=-1)
     drawn = 0.5 * scale[:, None] * np.linalg.norm(rng.normal(size=(hands, DRAWS, 21, 3)), axis=-1)
     other = scale[:, None] * np.linalg.norm(rng.normal(size=(hands, 4000, 21, 3)), axis=-1) if hands <= 50 else drawn
-    evidence = Evidence((drawn <= 10).mean(1), np.sqrt((drawn**2).mean(1)), DRAWS)
+    evidence = DrawStatistics((drawn <= 10).mean(1), np.sqrt((drawn**2).mean(1)), DRAWS)
     return errors, evidence, (other <= 10).mean(1)
 
 
@@ -62,7 +69,7 @@ def test_evidence_is_that_of_single_hands_laid_over_each_other() -> None:
     rng = np.random.default_rng(0)
     reported = rng.normal(0, 0.03, (3, 21, 3))
     drawn = reported[:, None] + rng.normal(0, 0.006, (3, DRAWS, 21, 3))
-    found = evidence_of(drawn, reported)
+    found = draw_statistics(drawn, reported)
     for hand in range(3):
         apart = []
         for draw in drawn[hand]:
@@ -71,7 +78,7 @@ def test_evidence_is_that_of_single_hands_laid_over_each_other() -> None:
             turned = turn.apply(a)
             scale = (turned * b).sum() / (turned**2).sum()
             apart.append(1e3 * np.linalg.norm(scale * turned - b, axis=1))
-        np.testing.assert_allclose(found.share[hand], (np.array(apart) <= 10).mean(0))
+        np.testing.assert_allclose(found.fraction_within[hand], (np.array(apart) <= 10).mean(0))
         np.testing.assert_allclose(found.spread_mm[hand], np.sqrt((np.array(apart) ** 2).mean(0)), rtol=1e-6)
 
 
@@ -80,12 +87,16 @@ def test_where_and_how_large_a_drawn_hand_is_does_not_matter() -> None:
     reported = rng.normal(0, 0.03, (2, 21, 3))
     turns = Rotation.random(2 * DRAWS, random_state=0).as_matrix().reshape(2, DRAWS, 3, 3)
     moved = 1.3 * reported[:, None] @ turns + rng.normal(size=(2, DRAWS, 1, 3))
-    found = evidence_of(moved, reported)
-    assert (found.share == 1).all() and found.spread_mm.max() < 1e-6
-    mirrored = evidence_of(moved * [-1, 1, 1], reported)
-    assert mirrored.share.min() < 0.5, "a mirrored hand is another hand"
-    broken = evidence_of(moved, np.where(np.arange(2)[:, None, None] == 1, np.nan, reported))
-    assert np.isnan(broken.share[1]).all() and np.isnan(broken.spread_mm[1]).all() and (broken.share[0] == 1).all()
+    found = draw_statistics(moved, reported)
+    assert (found.fraction_within == 1).all() and found.spread_mm.max() < 1e-6
+    mirrored = draw_statistics(moved * [-1, 1, 1], reported)
+    assert mirrored.fraction_within.min() < 0.5, "a mirrored hand is another hand"
+    broken = draw_statistics(moved, np.where(np.arange(2)[:, None, None] == 1, np.nan, reported))
+    assert (
+        np.isnan(broken.fraction_within[1]).all()
+        and np.isnan(broken.spread_mm[1]).all()
+        and (broken.fraction_within[0] == 1).all()
+    )
 
 
 def test_hands_are_drawn_from_the_models_distribution() -> None:
@@ -97,7 +108,7 @@ def test_hands_are_drawn_from_the_models_distribution() -> None:
     seen: list[torch.Tensor] = []
     decode = model.tokenizer.decode_codes
     model.tokenizer.decode_codes = lambda ids: seen.append(ids) or decode(ids)  # type: ignore[method-assign]
-    joints = drawn_joints(model, context, draws)
+    joints = sample_joints(model, context, draws)
     ids = torch.cat(seen).numpy()
     shares = np.stack([np.bincount(column, minlength=20) for column in ids.T]) / draws
     assert joints.shape == (1, draws, 21, 3)
@@ -114,38 +125,40 @@ def test_a_hands_confidence_does_not_depend_on_its_neighbors() -> None:
     batch = random_batch(5)
     reported = 0.05 * torch.randn(5, 21, 3, generator=torch.Generator().manual_seed(0))
 
-    def said(rows: slice) -> np.ndarray:
+    def confidence(rows: slice) -> np.ndarray:
         context = model.encode(batch.image[rows], batch.keypoints_2d[rows])
         found = joint_confidence(model, context, reported[rows], calibration)
         return np.stack([found.p_within_10mm, found.joint_error_mm])
 
-    together = said(slice(0, 5))
-    assert together.shape == (2, 5, 21) and (together == said(slice(0, 5))).all()
-    np.testing.assert_allclose(said(slice(3, 5)), together[:, 3:], rtol=1e-6)
+    together = confidence(slice(0, 5))
+    assert together.shape == (2, 5, 21) and (together == confidence(slice(0, 5))).all()
+    np.testing.assert_allclose(confidence(slice(3, 5)), together[:, 3:], rtol=1e-6)
 
 
 def test_a_network_without_tokens_has_nothing_to_draw_from() -> None:
     with pytest.raises(ValueError, match="no distribution to draw from"):
-        drawn_joints(torch.nn.Identity(), None)  # type: ignore[arg-type]
+        sample_joints(torch.nn.Identity(), None)  # type: ignore[arg-type]
 
 
 def test_the_calibration_is_honest_and_better_than_a_constant_per_joint() -> None:
     """Draws that are too sure are corrected, and what they know of the hand is added to what is known of the joint."""
     errors, evidence, _ = imagined(2000)
     calibration = fit(errors, draw_features(evidence))
-    held, known, chance = imagined(50, seed=1)
-    said = calibration(draw_features(known))
-    assert np.abs(said.p_within_10mm - chance).mean() < 0.06 < np.abs(known.share - chance).mean()
+    held, known, probability = imagined(50, seed=1)
+    reported = calibration(draw_features(known))
+    assert (
+        np.abs(reported.p_within_10mm - probability).mean() < 0.06 < np.abs(known.fraction_within - probability).mean()
+    )
     right = (held <= 10).ravel()
     sure, constant, share = (
-        roc_auc_score(right, x.ravel()) for x in (said.p_within_10mm, said.p_by_joint, known.share)
+        roc_auc_score(right, x.ravel()) for x in (reported.p_within_10mm, reported.p_by_joint, known.fraction_within)
     )
     assert sure > constant + 0.05 and sure > share
-    assert np.corrcoef(said.joint_error_mm.ravel(), held.ravel())[0, 1] > 0.5
-    assert said.joint_error_mm.mean() == pytest.approx(held.mean(), rel=0.1)
+    assert np.corrcoef(reported.joint_error_mm.ravel(), held.ravel())[0, 1] > 0.5
+    assert reported.joint_error_mm.mean() == pytest.approx(held.mean(), rel=0.1)
     for table in (calibration.within.table, calibration.error.table):
         assert (np.diff(np.array(table), axis=0) >= 0).all()
-    assert said.p_within_10mm.min() >= 0 and said.p_within_10mm.max() <= 1
+    assert reported.p_within_10mm.min() >= 0 and reported.p_within_10mm.max() <= 1
     np.testing.assert_allclose(calibration.within_by_joint, (errors <= 10).mean(0))
 
 
@@ -192,17 +205,17 @@ def test_passes_are_counted_as_they_are_made() -> None:
     assert predictor(regression, recipe.sampler).name == "regression"
 
 
-def test_the_passes_that_a_model_makes_are_those_that_its_name_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_an_estimator_counts_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     from maskhand.models.sampling import sample
 
-    model, asked = small_model(), []
+    model, calls = small_model(), []
     logits = model.logits
-    monkeypatch.setattr(model, "logits", lambda *args: asked.append(1) or logits(*args))
+    monkeypatch.setattr(model, "logits", lambda *args: calls.append(1) or logits(*args))
     recipe = small_recipe()
     for iterations in (1, 2, 5, 16, 40):
-        asked.clear()
+        calls.clear()
         sample(model, encoded(model, 2), recipe.sampler.model_copy(update={"iterations": iterations}))
-        assert len(asked) == passes(16, iterations)
+        assert len(calls) == passes(16, iterations)
 
 
 @pytest.fixture(scope="module")
@@ -299,17 +312,20 @@ def test_the_row_that_counts_is_the_chosen_estimators_and_not_that_of_the_larges
     assert "The model itself uses expectation, T=1: the best on held-out training hands" in found.to_markdown()
     for result in (found, paper):
         table = result.per_sample.set_index("predictor")
-        said = table[[f"p_within_10mm.{joint}" for joint in OPENPOSE_21]]
-        assert said.loc[result.product].notna().to_numpy().all() and said.drop(result.product).isna().to_numpy().all()
+        reported = table[[f"p_within_10mm.{joint}" for joint in OPENPOSE_21]]
+        assert (
+            reported.loc[result.product].notna().to_numpy().all()
+            and reported.drop(result.product).isna().to_numpy().all()
+        )
         assert 0 <= result.best.metrics["confidence_ece"] <= 1
 
     otherwise = bundle.recipe.sampler.model_copy(update={"iterations": 2})
-    asked = evaluate(first, uri, bundle.recipe.model_copy(update={"sampler": otherwise}))
-    assert asked.best.name == "expectation, T=2", "who asks otherwise gets what he asks for"
-    assert asked.per_sample.mean_p_within_10mm.isna().all() and "confidence_ece" not in asked.best.metrics
+    calls = evaluate(first, uri, bundle.recipe.model_copy(update={"sampler": otherwise}))
+    assert calls.best.name == "expectation, T=2", "other sampler settings are used as given"
+    assert calls.per_sample.mean_p_within_10mm.isna().all() and "confidence_ece" not in calls.best.metrics
 
 
-def test_any_number_of_workers_says_the_same_of_joints(
+def test_joint_confidence_is_equal_for_any_number_of_workers(
     bundle: ModelBundle, calibration: Calibration, home: Workspace, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
@@ -326,7 +342,7 @@ def test_any_number_of_workers_says_the_same_of_joints(
     assert here.summary().to_json() == there.summary().to_json() and here.per_sample.equals(there.per_sample)
 
 
-def test_images_and_page_show_what_is_said_of_the_joints(
+def test_images_and_page_show_the_joint_confidence(
     bundle: ModelBundle, calibration: Calibration, home: Workspace
 ) -> None:
     whole = dataclasses.replace(bundle, calibration=calibration)
@@ -336,8 +352,8 @@ def test_images_and_page_show_what_is_said_of_the_joints(
         assert all(hand.p_within_10mm.shape == (21,) for hand in hands)
         assert evaluation_sheet(result, hands, tile_px=48)
         text = page("model", model.digest, [Measurement(result, hands)], model.model.mano.faces.numpy())
-        for said in ("Reliability of confidence", "a constant per joint", "expected error"):
-            assert (said in text) == is_known
+        for reported in ("Reliability of confidence", "a constant per joint", "expected error"):
+            assert (reported in text) == is_known
         assert ("not calibrated" in text) != is_known
         if is_known:
             table = result.per_sample[result.per_sample.predictor == result.product].set_index("key")
@@ -356,7 +372,7 @@ def test_a_bundle_keeps_its_calibration(bundle: ModelBundle, calibration: Calibr
     assert loaded.estimator == calibration.estimator.sampler and plain.estimator == bundle.recipe.sampler
     assert estimator_of(bundle.recipe.sampler.model_copy(update={"iterations": 2}), calibration).iterations == 2
     other = bundle.recipe.model_copy(update={"sampler": bundle.recipe.sampler.model_copy(update={"iterations": 2})})
-    ModelBundle.restate(folder, tmp_path / "other", other)
+    ModelBundle.with_inference_settings(folder, tmp_path / "other", other)
     assert ModelBundle.load(tmp_path / "other").calibration is None
     (folder / "calibration.json").write_text("{}")
     with pytest.raises(BundleError, match=r"calibration\.json: its sha256 is not the recorded one"):
@@ -404,14 +420,14 @@ def test_the_gate_and_the_tracker_look_at_the_row_that_counts(
     receipt = evaluate_step.evaluate(here, str(folder), ["freihand_synth/evaluation"], silent)
     (result,) = EvaluationSummary.read(receipt.uri).sets.values()
     own = next(row for row in result.rows if row.name == "expectation, T=1").metrics
-    asked: list[Score] = []
+    calls: list[Score] = []
     version = ModelVersion("maskhand", 1)
-    monkeypatch.setattr(Tracker, "register_model", lambda self, _, __, score, ___: asked.append(score) or version)
+    monkeypatch.setattr(Tracker, "register_model", lambda self, _, __, score, ___: calls.append(score) or version)
     monkeypatch.setattr(Tracker, "promote", lambda self, version: Promotion(version, ("challenger",), "why"))
     with monkeypatch.context() as patch:
         patch.setattr(registration, "track", lambda *_: "run")
         registration.register(here, str(folder), receipt.uri, "run")
-    assert asked[0].error_mm == own["pa_mpjpe_mm"]
+    assert calls[0].error_mm == own["pa_mpjpe_mm"]
     registration.track(here, receipt)
     (run,) = Tracker.of(here).history("evaluation")
     for key in ("expectation_T1", "product"):

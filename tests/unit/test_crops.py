@@ -13,8 +13,8 @@ from loading_parts import CROP, batch_of, same, tiny
 
 from maskhand.batch import normalize
 from maskhand.hand.layer import ManoLayer
-from maskhand.loading.augment import ImageAugmentation, draw_image_augmentation, draw_keypoint_disturbance
-from maskhand.loading.collate import given_pose, make_batch
+from maskhand.loading.augment import ImageAugmentation, draw_image_augmentation, draw_keypoint_augmentation
+from maskhand.loading.collate import input_pose, make_batch
 from maskhand.loading.crop import crop_encoded, crop_side_px, cut_crop
 from maskhand.loading.labels import stack_labels
 from maskhand.shards.sidecar_records import DetectedKeypoints
@@ -28,36 +28,36 @@ def test_crop_square_grows_to_the_aspect_of_the_network():
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_projected_3d_equals_2d_and_posed_mano_equals_3d_after_any_augmentation(side):
     samples = make_samples(4, sides=(side,), seed=3)
-    # A turn of the image is a turn about the optical axis only if the square is centerd on the principal point.
-    centerd = []
+    # A turn of the image is a turn about the optical axis only if the square is centered on the principal point.
+    centered = []
     for sample in samples:
         width = sample.image_size_px[0]
         cx, cy = sample.camera.K_px[:2, 2]
         half = 70.0
         box = np.array([cx - half, cy - half, cx + half, cy + half], np.float32)
-        centerd.append(dataclasses.replace(sample, box_xyxy_px=box))
+        centered.append(dataclasses.replace(sample, box_xyxy_px=box))
         assert 0 < cx < width
     change = dataclasses.replace(
         ImageAugmentation.none(4),
         rotation_rad=np.array([0.0, 0.5, -1.0, 3.0]),
         scale=np.array([1.0, 1.3, 0.7, 0.9]),
     )
-    batch = batch_of(centerd, change)
+    batch = batch_of(centered, change)
     mesh = ManoLayer.from_default()(batch.rotmats, batch.betas)
     relative = mesh.joints_m - mesh.joints_m[:, :1]
     assert torch.allclose(relative, batch.joints_3d_m, atol=2e-5)
 
-    wrists = np.stack([s.joints_cam_m[0] for s in centerd]) * ([-1, 1, 1] if side == "left" else [1, 1, 1])
+    wrists = np.stack([s.joints_cam_m[0] for s in centered]) * ([-1, 1, 1] if side == "left" else [1, 1, 1])
     turn = np.stack([cv2.Rodrigues(np.array([0, 0, a]))[0] for a in change.rotation_rad])
     points = batch.joints_3d_m.double() + torch.from_numpy((turn @ wrists[:, :, None])[..., 0])[:, None]
-    focal_px = torch.tensor([s.camera.K_px[0, 0] for s in centerd])
+    focal_px = torch.tensor([s.camera.K_px[0, 0] for s in centered])
     focal = focal_px * batch.crop_from_image[:, :, :2].det().abs().sqrt() / CROP  # in sides of the crop
     projected = focal[:, None, None] * points[..., :2] / points[..., 2:]
     assert torch.allclose(projected, batch.joints_2d.double(), atol=1e-4)
 
 
 def test_image_and_joints_move_together():
-    """A white dot painted at a joint is found where the batch says the joint is."""
+    """A white dot painted at a joint is found at the joint of the batch."""
     for side, seed in (("right", 0), ("left", 1)):
         (sample,) = make_samples(1, sides=(side,), seed=seed)
         image = np.zeros((160, 200, 3), np.uint8)
@@ -150,7 +150,7 @@ def test_normalization_is_imagenets():
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_the_fourth_channel_says_where_the_image_is(suffix):
+def test_alpha_is_the_coverage_of_the_image(suffix):
     encoded = cv2.imencode(suffix, np.full((60, 60, 3), 200, np.uint8))[1].tobytes()
     crop = crop_encoded(encoded, np.array([[0.5, 0, 20], [0, 0.5, 20]]), 64)
     covered = np.zeros((64, 64), bool)
@@ -222,20 +222,20 @@ def test_given_pose_by_source():
     keypoints = [DetectedKeypoints(samples[0].joints_2d_px + 3, np.linspace(0, 1, 21)), None]
     labels = stack_labels(samples, keypoints, [None, None])
     affine = np.tile(np.array([[0.5, 0, 0], [0, 0.5, 0.0]]), (2, 1, 1))
-    detected = given_pose(labels, affine, CROP, "detected")
-    annotated = given_pose(labels, affine, CROP, "annotated")
+    detected = input_pose(labels, affine, CROP, "detected")
+    annotated = input_pose(labels, affine, CROP, "annotated")
     np.testing.assert_allclose(detected[0, 1:, :2] - annotated[0, 1:, :2], 3 * 0.5 / CROP, atol=1e-6)
     np.testing.assert_allclose(detected[0, :, 2], np.linspace(0, 1, 21))
     assert not detected[0, 0].any() and not detected[1].any(), "unseen joints are 0, 0, 0"
-    assert not given_pose(labels, affine, CROP, "none").any()
+    assert not input_pose(labels, affine, CROP, "none").any()
 
     for source in ("detected", "mixed"):
         config = tiny(
             f"data.keypoints.train_source={source}", "data.keypoints.drop_pose=0", "data.keypoints.drop_joint=0"
         )
-        disturbance = draw_keypoint_disturbance(config.data.keypoints, 0, np.arange(2))
-        undisturbed = dataclasses.replace(disturbance, noise=disturbance.noise * 0, use_detected=np.ones(2, bool))
-        training = given_pose(labels, affine, CROP, undisturbed)
+        augmentation = draw_keypoint_augmentation(config.data.keypoints, 0, np.arange(2))
+        undisturbed = dataclasses.replace(augmentation, noise=augmentation.noise * 0, use_detected=np.ones(2, bool))
+        training = input_pose(labels, affine, CROP, undisturbed)
         np.testing.assert_allclose(training[0], detected[0])
         replaced = annotated[1] if source == "mixed" else detected[1]
         np.testing.assert_allclose(np.sort(training[1, :, 0]), np.sort(replaced[:, 0]))
@@ -261,16 +261,16 @@ def test_drawn_numbers_follow_the_recipe():
     assert np.mean(area > 0) == pytest.approx(0.3, abs=0.03) and area.max() <= 0.33 + 1e-9
     assert change.erase_xyxy.min() >= 0 and change.erase_xyxy.max() <= 1 + 1e-9
 
-    disturbance = draw_keypoint_disturbance(config.keypoints, 5, np.arange(4000))
-    assert disturbance.use_detected.mean() == pytest.approx(0.5, abs=0.03)
-    assert disturbance.noise.std() == pytest.approx(0.01, rel=0.02)
-    assert disturbance.hidden.all(axis=1).mean() == pytest.approx(0.1, abs=0.02)
-    seen = ~disturbance.hidden.all(axis=1)
-    assert disturbance.hidden[seen].mean() == pytest.approx(0.1, abs=0.01)
-    swapped = (disturbance.order != np.arange(21)).any(axis=1)
+    augmentation = draw_keypoint_augmentation(config.keypoints, 5, np.arange(4000))
+    assert augmentation.use_detected.mean() == pytest.approx(0.5, abs=0.03)
+    assert augmentation.noise.std() == pytest.approx(0.01, rel=0.02)
+    assert augmentation.dropped.all(axis=1).mean() == pytest.approx(0.1, abs=0.02)
+    seen = ~augmentation.dropped.all(axis=1)
+    assert augmentation.dropped[seen].mean() == pytest.approx(0.1, abs=0.01)
+    swapped = (augmentation.order != np.arange(21)).any(axis=1)
     assert swapped.mean() == pytest.approx(0.05, abs=0.015)
-    assert (np.sort(disturbance.order, axis=1) == np.arange(21)).all() and (disturbance.order[:, 0] == 0).all()
-    assert set((disturbance.order[swapped] != np.arange(21)).sum(axis=1)) == {8}
+    assert (np.sort(augmentation.order, axis=1) == np.arange(21)).all() and (augmentation.order[:, 0] == 0).all()
+    assert set((augmentation.order[swapped] != np.arange(21)).sum(axis=1)) == {8}
 
 
 def test_numbers_of_a_sample_do_not_depend_on_its_batch():

@@ -1,7 +1,7 @@
 """Nothing in a training step or a decoding iteration makes the host wait for the device.
 
 Copying a Python number or list to a device, reading a value back, and shapes that depend on values all do. Each shows
-as an operation here, on any device, so the CPU can say that a GPU would not be waited for.
+as an operation here, on any device, so the CPU shows that a GPU would not be synchronized with.
 """
 
 from __future__ import annotations

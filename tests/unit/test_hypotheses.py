@@ -52,7 +52,7 @@ def test_the_measured_hands_are_those_that_the_sampler_draws(tmp_path, monkeypat
         update={"data": recipe.data.model_copy(update={"keypoints": keypoints}), "evaluate": evaluate}
     )
     model, drawn = small_model(recipe), []
-    torch.nn.init.normal_(model.to_logits.linear.weight, std=1.0)
+    torch.nn.init.normal_(model.code_classifier.linear.weight, std=1.0)
 
     def remembered(*args):
         drawn.append(sample(*args))

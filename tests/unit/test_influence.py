@@ -1,4 +1,4 @@
-"""Which joints a token speaks of: the measurement against brute force, and who listens to it."""
+"""The influence of tokens on joints: the measurement against brute force, and its uses."""
 
 from __future__ import annotations
 
@@ -17,19 +17,25 @@ from maskhand.config import SamplerConfig, TokenizerConfig
 from maskhand.conventions import openpose_joint_of_mano_joint
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.bundle import BundleError, ModelBundle
-from maskhand.models.influence import covered_joints, joint_from_tokens, own_joint, spoken_of, token_influence
+from maskhand.models.influence import (
+    influenced_joints,
+    initial_influence,
+    joint_from_tokens,
+    most_influenced_joint,
+    token_influence,
+)
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import predict
 from maskhand.models.vq_mano import VQMano
 from maskhand.training import tokenizer_loop
 from maskhand.training.checkpoint import TokenizerFileError, load_tokenizer, save_tokenizer
-from maskhand.training.worker import Worker
+from maskhand.training.worker import WorkerContext
 
 SMALL = TokenizerConfig(num_tokens=24, codebook_size=12, code_dim=6, width=16)
 
 
 class NextTokens(nn.Module):
-    """A decoder in which joint j is what token j + 1 says, and, a tenth as much, what token j + 2 says."""
+    """A decoder in which joint j is that of token j + 1, with a tenth of token j + 2."""
 
     def __init__(self, codebook: torch.Tensor) -> None:
         super().__init__()
@@ -42,7 +48,7 @@ class NextTokens(nn.Module):
 
 
 def tokenizer_of_next_tokens() -> VQMano:
-    """Token i speaks of joint i - 1, which its place in the string (the floor of 16 i / L) does not say."""
+    """Token i influences joint i - 1, which its position in the sequence (the floor of 16 i / L) does not show."""
     torch.manual_seed(0)
     tokenizer = VQMano(SMALL.model_copy(update={"num_tokens": 16, "codebook_size": 64}))
     tokenizer.encoder = nn.Identity()  # 6D rotations are the vectors
@@ -79,11 +85,13 @@ def test_influence_is_what_brute_force_finds() -> None:
 
 def test_a_token_belongs_to_the_joint_that_it_moves_wherever_it_stands() -> None:
     influence = token_influence(tokenizer_of_next_tokens(), random_poses(64))
-    assert own_joint(influence).tolist() == [15, *range(15)], "the floor of 16 i / L says 0, 1, ..., 15"
-    assert torch.equal(spoken_of(influence).sum(1), torch.ones(16, dtype=torch.int64)), "a tenth as much is too little"
+    assert most_influenced_joint(influence).tolist() == [15, *range(15)], "the floor of 16 i / L is 0, 1, ..., 15"
+    assert torch.equal(influenced_joints(influence).sum(1), torch.ones(16, dtype=torch.int64)), (
+        "a tenth as much is too little"
+    )
     wide = influence.roll(-1, 1) * 0.6 + influence
-    assert torch.equal(spoken_of(wide).sum(1), torch.full((16,), 2))
-    assert influence.amax(1).min() > 0.8 and influence.amax(1).max() < 1.2, "alone it says all of its joint"
+    assert torch.equal(influenced_joints(wide).sum(1), torch.full((16,), 2))
+    assert influence.amax(1).min() > 0.8 and influence.amax(1).max() < 1.2, "alone it determines its joint"
 
 
 def test_a_joint_is_known_from_its_tokens_by_their_influence() -> None:
@@ -92,12 +100,12 @@ def test_a_joint_is_known_from_its_tokens_by_their_influence() -> None:
     weights = joint_from_tokens(influence)
     assert torch.allclose(weights.sum(0), torch.ones(16))
     assert torch.allclose(weights[:, 0], influence[:, 0] / influence[:, 0].sum(), atol=1e-6)
-    assert torch.allclose(weights[:, 3], torch.full((32,), 1 / 32)), "one that never moved listens to all alike"
+    assert torch.allclose(weights[:, 3], torch.full((32,), 1 / 32)), "one that never moved weighs tokens equally"
 
 
 @pytest.mark.parametrize("tokens", [8, 16, 24, 96])
 def test_before_anything_is_measured_a_token_speaks_of_its_stretch(tokens: int) -> None:
-    covered = covered_joints(tokens)
+    covered = initial_influence(tokens)
     assert covered.shape == (tokens, 16)
     assert torch.allclose(covered.sum(0), torch.ones(16)) and torch.allclose(
         covered.sum(1), torch.full((tokens,), 16 / tokens)
@@ -113,8 +121,8 @@ def test_confidence_reference_points_and_first_adjacency_follow_the_measurement(
     moved = [15, *range(15)]
     of_token = [openpose_joint_of_mano_joint()[joint] for joint in moved]
     assert model.reference.joints[21:].tolist() == of_token
-    heard = model.gapr[0].adjacency_logits[21:, :21] > 0
-    assert all(heard[token, joint] for token, joint in enumerate(of_token))
+    neighbors = model.gapr[0].adjacency_logits[21:, :21] > 0
+    assert all(neighbors[token, joint] for token, joint in enumerate(of_token))
     hands = predict(model, random_batch(2), SamplerConfig(iterations=1))
     main = hands.tokens.confidence[:, [1 + joint if joint < 15 else 0 for joint in range(16)]]
     assert torch.allclose(hands.joint_confidence, main, atol=0.1 * float(hands.tokens.confidence.amax()))
@@ -126,7 +134,7 @@ def test_an_export_knows_its_joints_and_a_bundle_carries_them(tmp_path: Path) ->
     recipe = training_recipe()
     store = FolderStore(tmp_path / "run")
     tokenizer_loop.train(
-        recipe, ManoLayer.from_default(), poses(recipe), Worker(0, 1, lambda step, metrics: None, store)
+        recipe, ManoLayer.from_default(), poses(recipe), WorkerContext(0, 1, lambda step, metrics: None, store)
     )
     folder = tmp_path / "run" / "step-000000012" / "export"
     tokenizer = load_tokenizer(folder)
@@ -134,12 +142,12 @@ def test_an_export_knows_its_joints_and_a_bundle_carries_them(tmp_path: Path) ->
     stream = poses(recipe)(0)
     hands = torch.cat(
         [
-            tokenizer_loop.turn_hands(next(stream), torch.arange(batch), batch, settings, recipe.seed, step)
+            tokenizer_loop.rotate_hands(next(stream), torch.arange(batch), batch, settings, recipe.seed, step)
             for step in range(tokenizer_loop.INFLUENCE_HANDS // batch)
         ]
     )
     assert torch.allclose(tokenizer.influence, token_influence(tokenizer, hands), atol=1e-5)
-    assert not torch.allclose(tokenizer.influence, covered_joints(16), atol=0.1)
+    assert not torch.allclose(tokenizer.influence, initial_influence(16), atol=0.1)
 
     model = MaskedTransformer(recipe.model, tokenizer, ManoLayer.from_default(), recipe.data.crop_px)
     ModelBundle.save(tmp_path / "bundle", model, recipe, {})

@@ -66,11 +66,11 @@ def test_a_training_batch_has_the_documented_fields(shards, recipe):
 
 
 def test_a_loader_process_keeps_to_one_thread(shards, recipe, monkeypatch):
-    asked = {}
+    calls = {}
     for library, name in ((cv2, "setNumThreads"), (torch, "set_num_threads")):
-        monkeypatch.setattr(library, name, partial(asked.__setitem__, name))
+        monkeypatch.setattr(library, name, partial(calls.__setitem__, name))
     next(iter(_StepsOfWorker(_TrainingBatches(recipe, str(shards), 0, 1, 0), 0)))
-    assert asked == {"setNumThreads": 1, "set_num_threads": 1}
+    assert calls == {"setNumThreads": 1, "set_num_threads": 1}
 
 
 def test_no_image_is_decoded_for_a_network_that_sees_keypoints_alone(shards, recipe, monkeypatch):

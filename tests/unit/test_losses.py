@@ -34,7 +34,7 @@ def random_output(model, count: int) -> TransformerOutput:
     return TransformerOutput(*(v.requires_grad_() for v in values))
 
 
-def judge(model, output, batch, tokens=None, ce: str = "all", **weights: float) -> TransformerLosses:
+def losses_of(model, output, batch, tokens=None, ce: str = "all", **weights: float) -> TransformerLosses:
     masking = MaskingConfig(ce_positions=ce)
     tokens = tokens or corrupted(model, batch)
     cfg = LossConfig(**weights)
@@ -56,7 +56,7 @@ def test_terms_against_plain_loops(model) -> None:
         joints_3d_valid=(torch.rand(3, 21) > 0.3).float().index_fill(1, torch.tensor(0), 1.0),
     )
     tokens = corrupted(model, batch)
-    losses = judge(model, output, batch, tokens)
+    losses = losses_of(model, output, batch, tokens)
     mean_codes = expected_codes(output.logits, model.tokenizer.codebook)
     rotmats = model.tokenizer.decode_soft(mean_codes)
     joints = model.mano(rotmats, output.betas).joints_m
@@ -82,7 +82,7 @@ def test_terms_against_plain_loops(model) -> None:
 def test_masked_cross_entropy_counts_masked_positions_only(model) -> None:
     batch, output = random_batch(2), random_output(model, 2)
     tokens = corrupted(model, batch)
-    judge(model, output, batch, tokens, ce="masked").mask.backward()
+    losses_of(model, output, batch, tokens, ce="masked").mask.backward()
     assert (output.logits.grad[~tokens.masked] == 0).all()
     assert (output.logits.grad[tokens.masked].abs().sum(-1) > 0).all()
 
@@ -90,12 +90,12 @@ def test_masked_cross_entropy_counts_masked_positions_only(model) -> None:
 def test_without_mano_only_the_joints_pull(model) -> None:
     batch = replace(random_batch(2), has_mano=torch.tensor([0.0, 1.0]))
     output = random_output(model, 2)
-    only_tokens = judge(model, output, batch, joints_3d=0.0, joints_2d=0.0)
+    only_tokens = losses_of(model, output, batch, joints_3d=0.0, joints_2d=0.0)
     only_tokens.total.backward()
     assert (output.logits.grad[0] == 0).all() and (output.betas.grad[0] == 0).all()
     assert output.logits.grad[1].abs().sum() > 0
     output = random_output(model, 2)
-    judge(model, output, batch, mask=0.0, theta=0.0, beta=0.0, joints_3d=0.0).total.backward()
+    losses_of(model, output, batch, mask=0.0, theta=0.0, beta=0.0, joints_3d=0.0).total.backward()
     assert output.logits.grad[0].abs().sum() > 0, "2D joints reach the logits through the expectation"
     assert output.placement.grad[0].abs().sum() > 0
 
@@ -107,14 +107,14 @@ def test_unannotated_joints_and_wrist_pull_nowhere(model) -> None:
         joints_2d_conf=torch.zeros(2, 21),
         joints_3d_valid=torch.ones(2, 21).index_fill(1, torch.tensor(0), 0.0),  # no wrist: nothing to be relative to
     )
-    losses = judge(model, random_output(model, 2), batch)
+    losses = losses_of(model, random_output(model, 2), batch)
     assert losses.joints_2d.item() == 0
     assert losses.joints_3d.item() == 0
 
 
 def test_gradients_reach_logits_but_never_the_tokenizer(model) -> None:
     output = random_output(model, 2)
-    judge(model, output, random_batch(2), mask=0.0).total.backward()
+    losses_of(model, output, random_batch(2), mask=0.0).total.backward()
     assert output.logits.grad.abs().sum() > 0
     assert all(p.grad is None for p in model.tokenizer.parameters())
 
@@ -123,7 +123,7 @@ def test_gradients_reach_logits_but_never_the_tokenizer(model) -> None:
 def test_mean_over_ranks_is_the_loss_of_one_process(model, ce: str) -> None:
     batch = replace(random_batch(8), has_mano=torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]))
     output = random_output(model, 8)
-    whole = judge(model, output, batch, ce=ce)
+    whole = losses_of(model, output, batch, ce=ce)
     whole.total.backward()
     gradient = output.logits.grad.clone()
     output.logits.grad = None
@@ -131,23 +131,23 @@ def test_mean_over_ranks_is_the_loss_of_one_process(model, ce: str) -> None:
     for rank in range(2):
         rows = torch.arange(rank, 8, 2)
         part = TransformerOutput(output.logits[rows], output.betas[rows], output.placement[rows])
-        parts.append(judge(model, part, batch[rows], corrupted(model, batch[rows], rows), ce=ce).total)
+        parts.append(losses_of(model, part, batch[rows], corrupted(model, batch[rows], rows), ce=ce).total)
     mean = sum(parts) / 2
     assert mean.item() == pytest.approx(whole.total.item(), rel=1e-5)
     mean.backward()
     assert torch.allclose(output.logits.grad, gradient, atol=1e-6)
 
 
-def test_token_accuracy_looks_at_masked_labeled_tokens(model) -> None:
+def test_token_accuracy_counts_masked_labeled_tokens(model) -> None:
     batch = replace(random_batch(2), has_mano=torch.tensor([1.0, 0.0]))
     tokens = corrupted(model, batch)
     right = torch.nn.functional.one_hot(tokens.target_ids, 20).float()
-    right[1] = 0.0  # the unlabeled sample is not asked
+    right[1] = 0.0  # the unlabeled sample does not count
     right[0][~tokens.masked[0]] = 0.0  # nor is a visible token
     placement = torch.tensor([[10.0, 0.0, 0.0]]).expand(2, 3)
     output = TransformerOutput(right * 9, torch.zeros(2, 10), placement)
-    assert judge(model, output, batch, tokens).token_accuracy.item() == 1.0
-    assert set(judge(model, output, batch, tokens).scalars()) == {
+    assert losses_of(model, output, batch, tokens).token_accuracy.item() == 1.0
+    assert set(losses_of(model, output, batch, tokens).scalars()) == {
         "total", "mask", "theta", "beta", "joints_3d", "joints_2d", "token_accuracy",
     }  # fmt: skip
 
@@ -182,7 +182,7 @@ def test_a_hand_trains_through_the_labels_it_has(labels: str) -> None:
     batch = replace(batch, **{k: torch.full_like(getattr(batch, k), v) for k, v in LABELS[labels].items()})
     tokens = corrupted(network, batch)
     output = network(batch.image, batch.keypoints_2d, tokens.ids)
-    losses = judge(network, output, batch, tokens)
+    losses = losses_of(network, output, batch, tokens)
     losses.total.backward()
     has = {k: k not in LABELS[labels] for k in ("has_mano", "joints_3d_valid", "joints_2d_conf")}
     assert (losses.mask > 0) == (losses.theta > 0) == (losses.beta > 0) == has["has_mano"]
@@ -190,7 +190,7 @@ def test_a_hand_trains_through_the_labels_it_has(labels: str) -> None:
     assert (losses.joints_2d > 0) == has["joints_2d_conf"]
     moved = {
         part: any(p.grad is not None and p.grad.any() for p in getattr(network, part).parameters())
-        for part in ("encoder", "synthesizer", "to_logits", "shape_camera")
+        for part in ("encoder", "synthesizer", "code_classifier", "shape_camera")
     }
     assert all(moved.values()) if labels != "nothing" else not any(moved.values())
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
@@ -203,7 +203,7 @@ def test_the_same_hands_twice_are_the_same_loss_and_gradient(model) -> None:
     twice = torch.arange(6) % 3
     doubled = TransformerOutput(output.logits[twice], output.betas[twice], output.placement[twice])
     copies = CorruptedTokens(*(getattr(tokens, f.name)[twice] for f in fields(tokens)))
-    once, double = judge(model, output, batch, tokens).total, judge(model, doubled, batch[twice], copies).total
+    once, double = losses_of(model, output, batch, tokens).total, losses_of(model, doubled, batch[twice], copies).total
     assert double.item() == pytest.approx(once.item(), rel=1e-6)
     gradients = [torch.autograd.grad(loss, output.logits)[0] for loss in (once, double)]
     assert torch.allclose(*gradients, atol=1e-7)
@@ -217,7 +217,7 @@ def test_half_precision_gives_nearly_the_loss_and_gradient_of_full() -> None:
         network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             output = network(batch.image, batch.keypoints_2d, tokens.ids)
-        losses = judge(network, output.float(), batch, tokens)
+        losses = losses_of(network, output.float(), batch, tokens)
         losses.total.backward()
         totals.append(losses.total.item())
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
@@ -226,12 +226,12 @@ def test_half_precision_gives_nearly_the_loss_and_gradient_of_full() -> None:
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
 
 
-def test_a_pose_said_directly_is_judged_like_a_decoded_one(model) -> None:
+def test_a_directly_predicted_pose_has_the_losses_of_a_decoded_one(model) -> None:
     batch, output = random_batch(3), random_output(model, 3)
     tokens = corrupted(model, batch)
     rotmats = model.tokenizer.decode_soft(expected_codes(output.logits, model.tokenizer.codebook))
     direct = TransformerOutput(None, output.betas, output.placement, rotmats)
-    by_tokens, by_pose = judge(model, output, batch, tokens), judge(model, direct, batch, tokens)
+    by_tokens, by_pose = losses_of(model, output, batch, tokens), losses_of(model, direct, batch, tokens)
     assert by_pose.mask.item() == 0
     for name in ("theta", "beta", "joints_3d", "joints_2d"):
         assert getattr(by_pose, name).item() == pytest.approx(getattr(by_tokens, name).item(), rel=1e-6)

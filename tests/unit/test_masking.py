@@ -36,7 +36,7 @@ def test_mask_count_is_the_paper_formula() -> None:
 
 @pytest.mark.parametrize("name", ["tiny", "base", "open", "tiny_text"])
 def test_training_masks_as_few_tokens_as_the_last_pass_of_the_recipes_own_sampler(name: str) -> None:
-    """And not only at the very end of the range: a tenth of the training strings are at least as full."""
+    """And not only at the very end of the range: a tenth of the training sequences are at least as full."""
     recipe = load_recipe(name)
     length = recipe.tokenizer.num_tokens
     taus = torch.linspace(0, 1, 20_001)[:-1]

@@ -16,11 +16,11 @@ from maskhand.conventions import BONES, MANO_16, OPENPOSE_21
 from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import BackboneError, ImageEncoder
-from maskhand.models.build import build_model, check_model, model_of_weights
-from maskhand.models.bundle import BundleError, ModelBundle, in_one_move
+from maskhand.models.build import build_model, check_model, model_from_weights
+from maskhand.models.bundle import BundleError, ModelBundle, atomic_folder
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
-from maskhand.models.gapr import GaprBlock, first_neighbors
-from maskhand.models.influence import covered_joints
+from maskhand.models.gapr import GaprBlock, initial_neighbors
+from maskhand.models.influence import initial_influence
 from maskhand.models.masked_transformer import CodeClassifier, TokenEmbedding
 from maskhand.models.pose_graph import PoseGraph, skeleton_adjacency
 from maskhand.models.pyramid import FeaturePyramid
@@ -51,15 +51,22 @@ def test_deformable_attention_equals_a_loop() -> None:
     queries, reference = torch.randn(batch, tokens, dim), torch.rand(batch, tokens, 2)
     fast = layer(queries, reference, layer.project(maps))
 
-    offsets = layer.offsets(queries).view(batch, tokens, heads, 2, points, 2)
-    weights = layer.weights(queries).view(batch, tokens, heads, -1).softmax(-1).view(batch, tokens, heads, 2, points)
+    offsets = layer.sampling_offsets(queries).view(batch, tokens, heads, 2, points, 2)
+    weights = (
+        layer.attention_weights(queries)
+        .view(batch, tokens, heads, -1)
+        .softmax(-1)
+        .view(batch, tokens, heads, 2, points)
+    )
     for b in range(batch):
         for q in range(tokens):
             parts = []
             for h in range(heads):
                 total = torch.zeros(dim // heads)
                 for level, feature in enumerate(maps):
-                    value = layer.value(feature[b].permute(1, 2, 0) + layer.level_embedding[level]).permute(2, 0, 1)
+                    value = layer.value_proj(feature[b].permute(1, 2, 0) + layer.level_embedding[level]).permute(
+                        2, 0, 1
+                    )
                     height, width = value.shape[1:]
                     own = value[h * dim // heads : (h + 1) * dim // heads]
                     for k in range(points):
@@ -68,12 +75,12 @@ def test_deformable_attention_equals_a_loop() -> None:
                         y = reference[b, q, 1] * height + offsets[b, q, h, level, k, 1]
                         total += weights[b, q, h, level, k] * naive_bilinear(own, x.item(), y.item())
                 parts.append(total)
-            assert torch.allclose(fast[b, q], layer.out(torch.cat(parts)), atol=1e-5)
+            assert torch.allclose(fast[b, q], layer.out_proj(torch.cat(parts)), atol=1e-5)
 
 
 def test_deformable_attention_starts_on_rings() -> None:
     layer = DeformableCrossAttention(8, 4, levels=1, points=3)
-    offsets = layer.offsets.bias.view(4, 1, 3, 2)
+    offsets = layer.sampling_offsets.bias.view(4, 1, 3, 2)
     assert torch.allclose(offsets[0, 0], torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]), atol=1e-6)
     assert torch.allclose(offsets[1, 0], torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]]), atol=1e-6)
 
@@ -132,19 +139,19 @@ def test_gapr_adjacency_starts_at_its_neighbors_and_learns() -> None:
     assert block.adjacency_logits.grad.abs().sum() > 0
 
 
-def test_pose_tokens_first_hear_the_2d_pose_of_their_joint() -> None:
-    influence = covered_joints(32)
-    assert torch.equal(first_neighbors(0, influence), torch.eye(32, dtype=torch.bool))
-    one = first_neighbors(1, influence)
+def test_initial_neighbors_of_pose_tokens_are_the_2d_joints_they_influence() -> None:
+    influence = initial_influence(32)
+    assert torch.equal(initial_neighbors(0, influence), torch.eye(32, dtype=torch.bool))
+    one = initial_neighbors(1, influence)
     assert one[1:, 0].all() and not one[0, 1:].any()
     assert one[1:, 1:].sum() == 32
-    influence[2] = 0.0  # whatever its place in the string: thumb tip's joint most, the middle finger's base a little
+    influence[2] = 0.0  # thumb tip's joint most, the middle finger's base a little, whatever its position
     influence[2, [MANO_16.index("thumb3"), MANO_16.index("thumb2"), MANO_16.index("middle1")]] = torch.tensor(
         [0.8, 0.4, 0.39]
     )
-    many = first_neighbors(21, influence)
-    heard = {OPENPOSE_21[j] for j in many[21 + 2, :21].nonzero().flatten().tolist()}
-    assert heard == {"thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip"}
+    many = initial_neighbors(21, influence)
+    neighbors_of_token = {OPENPOSE_21[j] for j in many[21 + 2, :21].nonzero().flatten().tolist()}
+    assert neighbors_of_token == {"thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip"}
 
 
 def test_gapr_residual_is_the_difference_between_figure_and_equation() -> None:
@@ -171,35 +178,35 @@ def test_pyramid_names_an_unknown_scale() -> None:
 def test_reference_points_follow_their_kind() -> None:
     queries = torch.randn(4, 17, 16)
     keypoints = torch.cat([torch.rand(2, 21, 2) - 0.5, torch.ones(2, 21, 1)], dim=-1)
-    learned = ReferencePoints("learned", 1, covered_joints(16), 16, 3)(queries, keypoints)
+    learned = ReferencePoints("learned", 1, initial_influence(16), 16, 3)(queries, keypoints)
     assert learned.shape == (1, 17, 2)
     assert torch.allclose(learned[0, 0], torch.tensor([0.5, 0.5]))
     assert learned.min() >= 0.1
     assert learned.max() <= 0.9
     assert torch.allclose(
-        ReferencePoints("query", 1, covered_joints(16), 16, 3)(queries, keypoints), learned.expand(4, -1, -1)
+        ReferencePoints("query", 1, initial_influence(16), 16, 3)(queries, keypoints), learned.expand(4, -1, -1)
     )
     keypoints[1, OPENPOSE_21.index("wrist"), 2] = 0.0
     influence = torch.rand(16, 16)
     influence[0, MANO_16.index("wrist")] = influence[1, MANO_16.index("ring2")] = 1.5
     places = ReferencePoints("pose2d", 1, influence, 16, 3)(queries, keypoints)
-    # whatever a token's place in the string; two token sequences per image
+    # whatever a token's position in the sequence; two token sequences per image
     assert torch.allclose(places[1, 2], crop_to_map(keypoints[0, OPENPOSE_21.index("ring_pip"), :2]))
     assert torch.allclose(places[2, 1], learned[0, 1]), "an unseen joint falls back to the learned place"
-    own = ReferencePoints("pose2d", 21, covered_joints(16), 16, 3)(torch.randn(2, 37, 16), keypoints)
+    own = ReferencePoints("pose2d", 21, initial_influence(16), 16, 3)(torch.randn(2, 37, 16), keypoints)
     assert torch.allclose(own[0, :21], crop_to_map(keypoints[0, :, :2]))
 
 
 def test_iterative_points_move_from_layer_to_layer() -> None:
-    points = ReferencePoints("iterative", 1, covered_joints(16), 16, 3)
+    points = ReferencePoints("iterative", 1, initial_influence(16), 16, 3)
     queries = torch.randn(4, 17, 16)
     start = points(queries, torch.zeros(2, 21, 3))
     assert torch.allclose(points.after_layer(0, queries, start), start.expand(4, -1, -1)), "nothing moves at first"
-    nn.init.normal_(points.moves[1].weight, std=0.1)
+    nn.init.normal_(points.refinements[1].weight, std=0.1)
     moved = points.after_layer(1, queries, start)
-    assert torch.allclose(torch.logit(moved), torch.logit(start) + queries @ points.moves[1].weight.T, atol=1e-4)
+    assert torch.allclose(torch.logit(moved), torch.logit(start) + queries @ points.refinements[1].weight.T, atol=1e-4)
     assert points.after_layer(2, queries, moved) is moved, "no layer reads points behind the last"
-    assert ReferencePoints("learned", 1, covered_joints(16), 16, 3).after_layer(0, queries, start) is start
+    assert ReferencePoints("learned", 1, initial_influence(16), 16, 3).after_layer(0, queries, start) is start
 
 
 def test_encoder_gives_the_grid_and_checkpointing_changes_nothing() -> None:
@@ -237,7 +244,7 @@ def test_a_model_that_cannot_be_built_is_refused_without_its_weights(tmp_path: P
     named = f"model.backbone.checkpoint={tmp_path / 'vit.pt'}"
     check_model(load_recipe("tiny", [named]), mano)
     assert "weights do not fit" in refused(named, "model.backbone.kwargs={embed_dim: 48, depth: 3, num_heads: 2}")
-    assert "reads no captions" in refused("model.decoder=regression", "model.condition=text")
+    assert "does not support captions" in refused("model.decoder=regression", "model.condition=text")
     assert "model.text.checkpoint is null" in refused("model.condition=text", "model.text.encoder=clip")
 
 
@@ -278,12 +285,12 @@ def test_tokens_are_embedded_alike_in_any_number(from_codebook: bool) -> None:
     assert few.numel() < size <= many.numel()
     alone, together = embed(few, tokenizer.codebook), embed(torch.cat([few, many]), tokenizer.codebook)[:1]
     assert torch.allclose(alone, together, atol=1e-6)
-    assert torch.equal(alone[0, ::3], embed.mask + embed.position[::3])
+    assert torch.equal(alone[0, ::3], embed.mask_token + embed.position_embedding[::3])
     table = embed.codes.weight if isinstance(embed.codes, nn.Embedding) else embed.codes(tokenizer.codebook)
-    assert torch.allclose(alone[0, 1], table[size - 1] + embed.position[1], atol=1e-6)
+    assert torch.allclose(alone[0, 1], table[size - 1] + embed.position_embedding[1], atol=1e-6)
 
 
-def test_a_fresh_model_says_the_mean_hand_in_the_middle() -> None:
+def test_an_untrained_model_predicts_the_mean_hand_in_the_middle() -> None:
     model = small_model()
     batch = random_batch(4)
     context = model.encode(batch.image, batch.keypoints_2d)
@@ -338,17 +345,19 @@ def test_parameter_groups_hold_every_trainable_weight_once() -> None:
     assert sorted(held) == sorted(map(id, trained.values()))
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     for name, p in trained.items():  # positions, queries, reference points and the table of codes are places
-        assert (id(p) in decayed) == (p.ndim > 1 and name.endswith("weight") and name != "embed.codes.weight"), name
+        assert (id(p) in decayed) == (
+            p.ndim > 1 and name.endswith("weight") and name != "token_embedding.codes.weight"
+        ), name
     backbone = {id(p) for p in model.encoder.parameters()}
     assert all((id(p) in backbone) == (g["lr"] == 1e-4) for g in groups for p in g["params"])
 
 
 @pytest.mark.parametrize("changes", [*VARIANTS, {"decoder": "regression"}, {"decoder": "lifter"}])
-def test_a_model_of_weights_holds_them_and_is_the_one_they_came_from(changes: dict) -> None:
+def test_a_model_from_weights_holds_them_and_equals_the_one_they_came_from(changes: dict) -> None:
     recipe, mano = small_recipe(**changes), ManoLayer.from_default()
     model = build_model(recipe, VQMano(recipe.tokenizer), mano).eval()
     weights = model.state_dict()
-    again = model_of_weights(recipe, mano, weights).eval()
+    again = model_from_weights(recipe, mano, weights).eval()
     assert all(tensor.data_ptr() == weights[name].data_ptr() for name, tensor in again.state_dict().items())
     trained = lambda network: [name for name, p in network.named_parameters() if p.requires_grad]  # noqa: E731
     assert trained(again) == trained(model)
@@ -356,7 +365,7 @@ def test_a_model_of_weights_holds_them_and_is_the_one_they_came_from(changes: di
     before, after = (vars(network(batch.image, batch.keypoints_2d, ids)) for network in (model, again))
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     with pytest.raises(RuntimeError, match="Missing key"):
-        model_of_weights(recipe, mano, dict(list(weights.items())[1:]))
+        model_from_weights(recipe, mano, dict(list(weights.items())[1:]))
 
 
 def test_the_nearness_of_codes_is_as_sharp_under_autocast() -> None:
@@ -364,7 +373,7 @@ def test_the_nearness_of_codes_is_as_sharp_under_autocast() -> None:
     recipe = small_recipe()
     tokenizer = VQMano(recipe.tokenizer.model_copy(update={"codebook_size": 2048, "code_dim": 256}))
     nn.init.normal_(tokenizer.codebook)
-    head = CodeClassifier(32, tokenizer, near_codes=True)
+    head = CodeClassifier(32, tokenizer, by_distance=True)
     nn.init.constant_(head.linear.bias[-1:], 2.0)
     x = torch.randn(2, 16, 32)
     with torch.autocast("cpu", torch.bfloat16):
@@ -406,31 +415,31 @@ def test_a_folder_is_replaced_or_kept_whole(renames: int, tmp_path: Path, monkey
         before.append(sorted(file.read_text() for file in tmp_path.rglob("file")))
         return rename(path, to)
 
-    with in_one_move(target) as folder:
+    with atomic_folder(target) as folder:
         (folder / "file").write_text("old")
     monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt) if renames < 2 else nullcontext(), in_one_move(target) as folder:
+    with pytest.raises(KeyboardInterrupt) if renames < 2 else nullcontext(), atomic_folder(target) as folder:
         (folder / "file").write_text("whole")
     assert before == [["old", "whole"]] * renames
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
     assert (target / "file").read_text() == ("whole" if renames == 2 else "old")
 
 
-def test_a_restated_bundle_is_the_same_weights_asked_otherwise(tmp_path: Path) -> None:
+def test_other_inference_settings_keep_the_weights_of_a_bundle(tmp_path: Path) -> None:
     recipe = small_recipe()
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     saved = ModelBundle.save(first, small_model(recipe), recipe, {"step": 7})
     other = recipe.model_copy(update={"sampler": recipe.sampler.model_copy(update={"iterations": 9})})
-    ModelBundle.restate(first, second, other)
+    ModelBundle.with_inference_settings(first, second, other)
     loaded = ModelBundle.load(second)
     assert (loaded.recipe, loaded.metadata, loaded.hand_digest) == (other, {"step": 7}, saved.hand_digest)
     assert (first / "model.pt").samefile(second / "model.pt")
     assert loaded.digest != saved.digest
     assert (first / "bundle.json").read_bytes() != (second / "bundle.json").read_bytes()
-    ModelBundle.restate(second, third, recipe)
+    ModelBundle.with_inference_settings(second, third, recipe)
     assert ModelBundle.load(third).digest == saved.digest
     with pytest.raises(BundleError, match=r"no model\.pt"):
-        ModelBundle.restate(tmp_path / "nothing", tmp_path / "fourth", recipe)
+        ModelBundle.with_inference_settings(tmp_path / "nothing", tmp_path / "fourth", recipe)
 
 
 def test_bundle_refuses_damage_and_other_hands(tmp_path: Path) -> None:

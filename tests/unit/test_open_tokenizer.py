@@ -1,4 +1,4 @@
-"""The tokenizer that ships: small, whole, of the recipe that names it, and as good as its page says."""
+"""The tokenizer that ships: small, complete, of the recipe that names it, and as accurate as documented."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskhand.hand.anatomy import pose_table, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.poses import PosePool
-from maskhand.models.influence import own_joint, token_influence
+from maskhand.models.influence import most_influenced_joint, token_influence
 from maskhand.paper.measures.tokenizer import reconstruction_errors
 from maskhand.recipe_files import load_recipe
 from maskhand.synth.pose_prior import sample_poses
@@ -43,13 +43,13 @@ def test_it_loses_less_than_a_millimeter_of_poses_it_has_not_seen(group: str) ->
     assert errors["mpjpe_mm"] < 2 and errors["orientation_deg"] < 1.6 and errors["rotation_deg"] < 0.8
 
 
-def test_it_knows_which_joints_its_tokens_speak_of() -> None:
+def test_it_has_the_measured_influence_of_its_tokens() -> None:
     """Measured again on a few other hands; the floor of 16 i / L names the wrong joint for most tokens."""
     tokenizer = load_tokenizer(OPEN_TOKENIZER)
     poses = turned(sample_poses(np.random.default_rng(5), 24), seed=8)
     again = token_influence(tokenizer, axis_angle_to_matrix(torch.from_numpy(poses.pose_aa)))
-    own = own_joint(tokenizer.influence)
+    own = most_influenced_joint(tokenizer.influence)
     assert int((own != torch.arange(64) * 16 // 64).sum()) == 54
-    assert int((own != own_joint(again)).sum()) <= 10
+    assert int((own != most_influenced_joint(again)).sum()) <= 10
     correlation = np.corrcoef(tokenizer.influence.flatten(), again.flatten())[0, 1]
     assert correlation > 0.97

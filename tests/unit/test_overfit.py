@@ -36,7 +36,7 @@ def train_until(
     groups: Callable[[], Iterable[dict[str, Any]]],
     steps: int,
 ) -> None:
-    """Rounds of `steps` steps with warm restarts, until `learned`, asked now and then; AssertionError."""
+    """Rounds of `steps` steps with warm restarts, until `learned`, checked now and then; AssertionError."""
     for k in range(ROUNDS * steps):
         if k % steps == 0:
             optimizer = torch.optim.AdamW(groups())

@@ -66,7 +66,7 @@ SWITCHES: dict[str, dict[str, object]] = {
     },
     "e36": {"model.pose2d_tokens": 1},
 }
-"""Row -> what it must say, by the paper's tables; nothing else may differ from the recipe it is based on."""
+"""Row -> its values by the paper's tables; nothing else may differ from the recipe it is based on."""
 
 ROWS = sorted(name.removeprefix("paper/") for name in recipe_names() if name.startswith("paper/"))
 

@@ -32,7 +32,7 @@ WIDE = np.array([[170.0, 0, 60], [0, 230.0, 150], [0, 0, 1]])
 
 @dataclass(frozen=True)
 class Seen:
-    """N true hands of both sides in images, as a perfect network says them."""
+    """N true hands of both sides in images, as a perfect network predicts them."""
 
     joints_cam_m: np.ndarray
     """(N, 21, 3) as they were seen."""
@@ -92,7 +92,7 @@ def test_a_true_hand_stands_where_it_is():
     """Aslant, near, with two focal lengths, right and left: nothing is lost on the way from the crop."""
     seen = seen_hands()
     placed = place_hands(seen.prediction, seen.batch, seen.K_px, CONFIG.crop_px, "keypoints")
-    joints = placed.before_camera(seen.prediction.joints_m)
+    joints = placed.to_camera(seen.prediction.joints_m)
     assert placed.by_keypoints.all() and far_mm(joints, seen.joints_cam_m) < 0.01
     np.testing.assert_allclose(placed.pixels(joints), seen.joints_px, atol=0.01)
 
@@ -114,7 +114,7 @@ def test_the_networks_camera_places_by_the_same_way():
     for source in ("keypoints", "model"):  # no keypoints are given
         placed = place_hands(prediction, batch, K, CONFIG.crop_px, source)
         assert not placed.by_keypoints.any()
-        in_image = placed.pixels(placed.before_camera(prediction.joints_m))
+        in_image = placed.pixels(placed.to_camera(prediction.joints_m))
         crop = project_crop(model, crop_camera.double()).numpy()
         crop[::2, :, 0] *= -1
         np.testing.assert_allclose((in_image - 127.5) / side_px, crop, atol=1e-4)
@@ -130,7 +130,7 @@ def test_unseen_keypoints_take_no_part_and_too_few_place_nothing():
     points[:, ::2] = 0
     half = replace(seen.batch, keypoints_2d=points)
     placed = place_hands(seen.prediction, half, seen.K_px, CONFIG.crop_px, "keypoints")
-    assert far_mm(placed.before_camera(seen.prediction.joints_m), seen.joints_cam_m) < 0.01
+    assert far_mm(placed.to_camera(seen.prediction.joints_m), seen.joints_cam_m) < 0.01
 
     points = seen.batch.keypoints_2d.clone()
     points[::2, MIN_SEEN - 1 :] = 0

@@ -41,7 +41,7 @@ def bundle(tmp_path_factory) -> ModelBundle:
     tokenizer = VQMano(RECIPE.tokenizer)
     tokenizer.quantizer.codebook.normal_()
     model = build_model(RECIPE, tokenizer, ManoLayer.from_default())
-    # Fresh weights answer every image alike; larger read-outs make the answer depend on it.
+    # Initial weights give nearly the same output for every image; larger output layers make it depend on the image.
     with torch.no_grad():
         for parameter in model.shape_camera.parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
@@ -63,11 +63,11 @@ class FakeDetector:
     def __init__(self, mirrored: bool = False, right: float = 0.9, confidence: float = 1.0) -> None:
         self.points = POINTS * (-1, 1) + (SIZE[1] - 1, 0) if mirrored else POINTS
         self.right, self.confidence = right, confidence
-        self.asked = 0
+        self.calls = 0
 
     def detect(self, images, boxes, sides=None) -> Detections:
         n = len(images)
-        self.asked += n
+        self.calls += n
         confidence = self.confidence * np.tile(np.linspace(0.1, 1, 21, dtype=np.float32), (n, 1))
         return Detections(
             np.tile(self.points.astype(np.float32), (n, 1, 1)),
@@ -250,7 +250,7 @@ def test_hypotheses_are_ranked_placed_and_counted(bundle, photo, use_detector, m
         joints = np.concatenate([np.tile(h.joints_cam_m - h.joints_cam_m[0], (h.drawn, 1, 1)) for h in hand.hypotheses])
         by_hand = np.sqrt(((joints - joints.mean(0)) ** 2).sum(-1).mean(0))
         np.testing.assert_allclose(hand.joint_spread_m, by_hand, atol=1e-9)
-    with pytest.raises(ValueError, match="no hypotheses were asked for"):
+    with pytest.raises(ValueError, match="there are no hypotheses"):
         _ = predict_hands(photo, bundle, [BOX])[0].joint_spread_m
 
     paths = predict_photo(write_png(tmp_path / "one.png", photo), bundle, tmp_path / "out", BOX, hypotheses=12)
@@ -260,8 +260,8 @@ def test_hypotheses_are_ranked_placed_and_counted(bundle, photo, use_detector, m
     assert np.shape(facts["hypotheses"][0]["mano"]["hand_pose"]) == (15, 3) and len(facts["joint_spread_mm"]) == 21
 
 
-def test_a_token_string_that_was_drawn_twice_is_one_hypothesis():
-    first, counts = subject.distinct_strings(np.array([[3, 1], [0, 2], [3, 1], [9, 9], [3, 1]]))
+def test_a_token_sequence_that_was_sampled_twice_is_one_hypothesis():
+    first, counts = subject.distinct_sequences(np.array([[3, 1], [0, 2], [3, 1], [9, 9], [3, 1]]))
     assert first.tolist() == [0, 1, 3] and counts.tolist() == [3, 1, 1]
 
 
@@ -271,7 +271,7 @@ def test_a_network_without_a_distribution_refuses_hypotheses(photo, use_detector
     model = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default())
     bundle = ModelBundle.save(tmp_path / "bundle", model.eval(), recipe, {})
     assert len(predict_hands(photo, bundle, [BOX])) == 1
-    with pytest.raises(PredictError, match="knows one hand per image"):
+    with pytest.raises(PredictError, match="predicts one hand per image"):
         predict_hands(photo, bundle, [BOX], hypotheses=3)
 
 
@@ -298,8 +298,8 @@ def test_errors_are_sentences(bundle, photo, use_detector, tmp_path):
             predict_photo(good, bundle, tmp_path / "out", box=BOX, focal_px=focal)
 
 
-def test_a_damaged_model_says_so(bundle, photo, use_detector, monkeypatch):
+def test_a_damaged_model_is_an_error(bundle, photo, use_detector, monkeypatch):
     use_detector(FakeDetector())
     monkeypatch.setattr(bundle.model.norm.weight, "data", bundle.model.norm.weight.data * float("nan"))
-    with pytest.raises(PredictError, match="not finite; train or export it again"):
+    with pytest.raises(PredictError, match="not finite; train it again"):
         predict_hands(photo, bundle, [BOX])

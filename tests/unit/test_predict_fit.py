@@ -85,9 +85,11 @@ def test_a_hand_that_was_hardly_seen_is_called_a_guess(truth, found, tmp_path: P
     sure, guess = json.loads(summary.read_text())["hands"]
     assert (sure["side"], sure["guess"]) == ("right", False)
     assert (guess["side"], guess["guess"]) == (None, True), "no side is invented"
-    said = step.findings(summary)
-    assert any("hand 1: side unknown" in line for line in said) and any("hand 1: a guess" in line for line in said)
-    assert any("hand 0: a joint is expected to be" in line for line in said)
+    findings = step.findings(summary)
+    assert any("hand 1: side unknown" in line for line in findings) and any(
+        "hand 1: a guess" in line for line in findings
+    )
+    assert any("hand 0: a joint is expected to be" in line for line in findings)
     assert len(predict_hands(PHOTO, None, min_confidence=0.5)) == 1
     assert [hand.side_known for hand in predict_hands(PHOTO, None, side="left")] == [True, True], "it was given"
     with pytest.raises(PredictError, match=r"no hand found whose keypoints have a mean confidence of 0\.95"):
@@ -104,7 +106,7 @@ def test_nothing_seen_gives_a_hand_in_the_middle_of_its_box(truth, found) -> Non
 
 
 @pytest.mark.parametrize("wanted", [{"method": "model"}, {"method": "refine"}, {"camera": "model"}, {"hypotheses": 3}])
-def test_what_needs_a_network_says_so(wanted) -> None:
+def test_requests_without_the_needed_network_are_errors(wanted) -> None:
     with pytest.raises(PredictError, match="a trained network is needed"):
         predict_hands(PHOTO, None, **wanted)
 

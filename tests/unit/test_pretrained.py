@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maskhand.config import BackboneConfig
 from maskhand.models.backbone import ImageEncoder
-from maskhand.models.pretrained import BackboneError, fitted
+from maskhand.models.pretrained import BackboneError, convert_weights
 from maskhand.recipe_files import load_recipe
 
 WIDTH, DEPTH, CROP_PX = 24, 2, 128  # a grid of 8 x 6 patches
@@ -107,7 +107,7 @@ def test_every_size_is_built_and_takes_its_published_weights(name: str, width: i
     assert (ours.channels, ours.grid, len(ours.vit.blocks)) == (width, (16, 12), depth)
     wanted = ours.vit.state_dict()
     for weights in stored:
-        found = fitted(weights, wanted, ours.grid, "weights.pth")
+        found = convert_weights(weights, wanted, ours.grid, "weights.pth")
         assert {key: value.shape for key, value in found.items()} == {key: v.shape for key, v in wanted.items()}
 
 

@@ -1,4 +1,4 @@
-"""Images: drawn where the geometry says, nowhere else, the same every time."""
+"""Images: drawn at the projected positions only, and deterministic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which errors of a training run are worth another try."""
+"""Errors of a training run that are retried, resources, and the metrics file."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import ray.train
 from ray.train import UserCallback
 
 from maskhand.cluster import train
-from maskhand.cluster.run_folder import TrainingError, follow, read_metrics
-from maskhand.cluster.train import _is_retryable, _root_cause, _StopOnProgramError, _ToFileAnd, check_resources
+from maskhand.cluster.run_folder import TrainingError, read_metrics, tail
+from maskhand.cluster.train import MetricsFile, StopOnProgramError, _root_cause, check_resources, is_retryable
 from maskhand.config import ConfigError, EngineConfig
 from maskhand.storage import StorageError
 
@@ -17,7 +17,7 @@ GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connectio
 
 
 @pytest.mark.parametrize(
-    ("error", "heals"),
+    ("error", "retryable"),
     [
         (ray.exceptions.RayActorError(), True),
         (RuntimeError(GLOO), True),
@@ -31,30 +31,30 @@ GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connectio
         (ZeroDivisionError(), False),
     ],
 )
-def test_only_what_repetition_mends_is_repeated(error: Exception, heals: bool) -> None:
-    assert _is_retryable(error) is heals
-    stop: UserCallback = _StopOnProgramError()
-    if heals:
+def test_only_retryable_errors_are_retried(error: Exception, retryable: bool) -> None:
+    assert is_retryable(error) is retryable
+    stop: UserCallback = StopOnProgramError()
+    if retryable:
         stop.after_exception(None, {0: error})
     else:
         with pytest.raises(type(error)):
             stop.after_exception(None, {0: RuntimeError(GLOO), 1: error})
     failed = ray.train.WorkerGroupError("failed", {0: RuntimeError(GLOO), 1: error})
-    assert _root_cause(failed) is error or heals
-    assert _is_retryable(_root_cause(failed)) is heals
+    assert _root_cause(failed) is error or retryable
+    assert is_retryable(_root_cause(failed)) is retryable
 
 
-def test_more_than_this_machine_has_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_resources_are_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "LOCAL_CPUS", 6)
     check_resources(EngineConfig(workers=6))
-    with pytest.raises(TrainingError, match=r"needs 8 CPUs \(there are 6\)"):
+    with pytest.raises(TrainingError, match=r"needs 8 CPUs \(6 available\)"):
         check_resources(EngineConfig(workers=8))
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
     check_resources(EngineConfig(workers=4))
-    with pytest.raises(TrainingError, match=r"engine.workers=8 .* needs 8 CPUs \(there are 4\); --set engine.workers"):
+    with pytest.raises(TrainingError, match=r"engine.workers=8 .* needs 8 CPUs \(4 available\); --set engine.workers"):
         check_resources(EngineConfig(workers=8))
-    with pytest.raises(TrainingError, match=r"use_gpu=true needs 2 GPUs \(there are 0\)"):
+    with pytest.raises(TrainingError, match=r"use_gpu=true needs 2 GPUs \(0 available\)"):
         check_resources(EngineConfig(use_gpu=True))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     check_resources(EngineConfig(workers=8, use_gpu=True))  # a cluster may grow
@@ -67,14 +67,14 @@ def test_metrics_of_a_restarted_run_count_once(tmp_path) -> None:
     assert [(row["step"], row["a"]) for row in read_metrics(tmp_path)] == [(2, 1.0), (4, 3.0), (6, 4.0)]
 
 
-def test_a_line_written_by_halves_is_written_again(tmp_path) -> None:
+def test_an_incomplete_line_is_written_again(tmp_path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 2, "a": 1.0}\n{"step": 4, "a": 2.')
     assert [row["step"] for row in read_metrics(tmp_path)] == [2]
-    told: list[int] = []
-    with follow(path, lambda step, _: told.append(step)):
-        _ToFileAnd(None, path)(4, {"a": 3.0})
-    assert [(row["step"], row["a"]) for row in read_metrics(tmp_path)] == [(2, 1.0), (4, 3.0)] and told == [4]
+    seen: list[int] = []
+    with tail(path, lambda step, _: seen.append(step)):
+        MetricsFile(path, None)(4, {"a": 3.0})
+    assert [(row["step"], row["a"]) for row in read_metrics(tmp_path)] == [(2, 1.0), (4, 3.0)] and seen == [4]
     path.write_text('{"step": 2}\n{"step": 4, "a\n{"step": 6}\n')
     with pytest.raises(TrainingError, match=r"metrics\.jsonl, line 2: expected a JSON record"):
         read_metrics(tmp_path)

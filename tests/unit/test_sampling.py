@@ -23,7 +23,7 @@ from maskhand.models.vq_mano import VQMano
 def model():
     model = small_model(small_recipe(tokens=32))
     model.tokenizer.influence.uniform_(generator=torch.Generator().manual_seed(0))
-    torch.nn.init.normal_(model.to_logits.linear.weight, std=1.0)  # opinions strong enough to differ
+    torch.nn.init.normal_(model.code_classifier.linear.weight, std=1.0)  # logits large enough to differ
     return model
 
 
@@ -52,11 +52,11 @@ def test_schedule_needs_an_iteration() -> None:
 
 
 class Spy:
-    """Counts calls and keeps the token sequences that `logits` is asked about."""
+    """Counts calls and keeps the token sequences that `logits` is called with."""
 
     def __init__(self, model, monkeypatch) -> None:
         self.encoded = 0
-        self.asked: list[torch.Tensor] = []
+        self.calls: list[torch.Tensor] = []
         encoder, logits = model.encoder.forward, model.logits
 
         def counted(image):
@@ -64,7 +64,7 @@ class Spy:
             return encoder(image)
 
         def recorded(ids, context):
-            self.asked.append(ids.clone())
+            self.calls.append(ids.clone())
             return logits(ids, context)
 
         monkeypatch.setattr(model.encoder, "forward", counted)
@@ -76,8 +76,8 @@ def test_the_image_is_encoded_once_for_any_number_of_iterations(model, batch, mo
     spy = Spy(model, monkeypatch)
     predict(model, batch, SamplerConfig(iterations=iterations))
     assert spy.encoded == 1
-    assert len(spy.asked) == iterations
-    masked = [(ids == model.mask_id).sum(1).unique().tolist() for ids in spy.asked]
+    assert len(spy.calls) == iterations
+    masked = [(ids == model.mask_id).sum(1).unique().tolist() for ids in spy.calls]
     assert masked == [[n] for n in [32, *schedule(32, iterations)[:-1]]]
 
 
@@ -86,24 +86,24 @@ def test_kept_tokens_never_change(model, batch, monkeypatch, temperature: float)
     spy = Spy(model, monkeypatch)
     cfg = SamplerConfig(iterations=5, temperature=temperature)
     final = predict(model, batch, cfg, torch.Generator().manual_seed(0)).tokens.ids
-    for ids in spy.asked:
+    for ids in spy.calls:
         kept = ids != model.mask_id
         assert torch.equal(ids[kept], final[kept])
 
 
 @pytest.mark.parametrize("remask_kept", [False, True])
-def test_surer_newcomers_displace_kept_tokens_only_when_asked(model, batch, monkeypatch, remask_kept: bool) -> None:
-    asked = []
+def test_kept_tokens_are_remasked_only_with_remask_kept(model, batch, monkeypatch, remask_kept: bool) -> None:
+    calls = []
 
     def surer_every_time(ids, context):
-        asked.append(ids != model.mask_id)
+        calls.append(ids != model.mask_id)
         logits = torch.zeros(len(ids), 32, 20)
-        logits[..., 0] = len(asked) + torch.linspace(0, 0.1, 32)
+        logits[..., 0] = len(calls) + torch.linspace(0, 0.1, 32)
         return logits
 
     monkeypatch.setattr(model, "logits", surer_every_time)
     predict(model, batch, SamplerConfig(iterations=3, remask_kept=remask_kept))
-    first, second = asked[1], asked[2]
+    first, second = calls[1], calls[2]
     assert (first.sum(1) == 32 - 28).all() and (second.sum(1) == 32 - 16).all()
     assert (first & second).any() != remask_kept
 
@@ -115,10 +115,10 @@ def test_first_iteration_keeps_the_most_confident(model, batch, monkeypatch) -> 
     probability, best = model.logits(torch.full((3, 32), model.mask_id), context).softmax(-1).max(-1)
     keep = 32 - schedule(32, 3)[0]
     for row in range(3):
-        surest = probability[row].topk(keep).indices
+        most_confident = probability[row].topk(keep).indices
         expected = torch.full((32,), model.mask_id)
-        expected[surest] = best[row, surest]
-        assert torch.equal(spy.asked[1][row], expected)
+        expected[most_confident] = best[row, most_confident]
+        assert torch.equal(spy.calls[1][row], expected)
 
 
 def test_one_greedy_iteration_in_closed_form(model, batch) -> None:
@@ -182,14 +182,14 @@ def test_drawn_hypotheses_are_the_hands_of_their_tokens(model, batch, decode: st
     cfg = SamplerConfig(iterations=1, temperature=1.0, decode=decode)
     hands = predict(model, batch, cfg, torch.Generator().manual_seed(0), hypotheses=4)
     assert torch.allclose(hands.rotmats, model.tokenizer.decode_codes(hands.tokens.ids), atol=1e-6)
-    assert (hands.vertices_m[0] - hands.vertices_m[3]).abs().max() > 1e-4, "means would be all alike"
+    assert (hands.vertices_m[0] - hands.vertices_m[3]).abs().max() > 1e-4, "expectations would be nearly equal"
 
 
 def test_an_iteration_that_keeps_nothing_is_not_run(monkeypatch) -> None:
     small = small_model()
     spy = Spy(small, monkeypatch)
     predict(small, random_batch(1), SamplerConfig(iterations=5))
-    assert len(spy.asked) == 4, "schedule(16, 5) begins with 16"
+    assert len(spy.calls) == 4, "schedule(16, 5) begins with 16"
 
 
 def test_hypotheses_are_sorted_varied_and_reproducible(model, batch) -> None:
@@ -232,16 +232,16 @@ def test_hypotheses_compute_the_first_logits_once_per_image(model, batch, monkey
     cfg = SamplerConfig(iterations=3, temperature=1.0)
     context = model.encode(batch.image, batch.keypoints_2d)
     sample(model, context, cfg, torch.Generator().manual_seed(0), hypotheses=8)
-    assert [len(ids) for ids in spy.asked] == [3, 24, 24]
+    assert [len(ids) for ids in spy.calls] == [3, 24, 24]
 
 
 def test_many_hypotheses_are_decoded_in_parts(model, batch, monkeypatch) -> None:
     cfg = SamplerConfig(iterations=3, temperature=1.0)
-    monkeypatch.setattr(sampling, "STRINGS_AT_ONCE", 9)  # three hypotheses of three images at a time
+    monkeypatch.setattr(sampling, "MAX_SEQUENCES", 9)  # three hypotheses of three images at a time
     spy = Spy(model, monkeypatch)
     hands = predict(model, batch, cfg, torch.Generator().manual_seed(0), hypotheses=8)
     assert spy.encoded == 1
-    assert [len(ids) for ids in spy.asked] == [3, 9, 9, 3, 9, 9, 3, 6, 6]
+    assert [len(ids) for ids in spy.calls] == [3, 9, 9, 3, 9, 9, 3, 6, 6]
     assert (hands.score.view(3, 8).diff(dim=1) <= 0).all()
     greedy = cfg.model_copy(update={"temperature": 0.0})
     many, one = predict(model, batch, greedy, hypotheses=8), predict(model, batch, greedy)
@@ -275,7 +275,7 @@ def test_noise_on_the_order_varies_which_tokens_come_first_and_nothing_else(mode
     plain = SamplerConfig(iterations=3)
     for cfg in (plain, plain.model_copy(update={"confidence_noise": 4.5})):
         predict(model, batch, cfg, torch.Generator().manual_seed(0))
-    without, withal = spy.asked[1], spy.asked[4]
+    without, withal = spy.calls[1], spy.calls[4]
     assert not torch.equal(without, withal)
     assert torch.equal((without == model.mask_id).sum(1), (withal == model.mask_id).sum(1))
     both = (without != model.mask_id) & (withal != model.mask_id)
@@ -328,7 +328,7 @@ def test_order_of_the_batch_is_the_order_of_the_hands(model, batch) -> None:
 
 
 @pytest.mark.parametrize("decoder", ["regression", "lifter"])
-def test_a_network_without_tokens_says_one_hand_without_doubt(decoder: str, batch) -> None:
+def test_a_network_without_tokens_predicts_one_hand_with_confidence_one(decoder: str, batch) -> None:
     recipe = small_recipe(decoder=decoder)
     torch.manual_seed(0)
     network = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default()).eval()
@@ -340,4 +340,4 @@ def test_a_network_without_tokens_says_one_hand_without_doubt(decoder: str, batc
     assert torch.allclose(hands.joints_m, network.mano(hands.rotmats, hands.betas).joints_m)
     assert torch.equal(hands.tokens.ids, network.tokenizer.encode(hands.rotmats))
     assert (hands.tokens.confidence == 1).all() and (hands.log_probability == 0).all()
-    assert not torch.allclose(output.rotmats[0], output.rotmats[1], atol=1e-4), "it looks at the image"
+    assert not torch.allclose(output.rotmats[0], output.rotmats[1], atol=1e-4), "it depends on the image"

@@ -19,7 +19,7 @@ from maskhand.config import ConfigError, Recipe, SamplerConfig, TextConfig
 from maskhand.generate import generate_files, hands_from_text
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
-from maskhand.models.build import build_model, model_of_weights
+from maskhand.models.build import build_model, model_from_weights
 from maskhand.models.bundle import BundleError, ModelBundle
 from maskhand.models.clip_text import ClipTextEncoder, clip_text_weights
 from maskhand.models.pretrained import BackboneError
@@ -101,14 +101,14 @@ def test_cross_attention_is_torchs_own_for_every_string_of_a_text() -> None:
     ours = TextCrossAttention(16, 4, source_dim=24)
     theirs = nn.MultiheadAttention(16, 4, kdim=24, vdim=24, batch_first=True)
     inner = ours.attention
-    key, value = inner.key_value.weight.chunk(2)
-    for target, source in ((theirs.q_proj_weight, inner.query.weight), (theirs.k_proj_weight, key),
-                           (theirs.v_proj_weight, value), (theirs.out_proj.weight, inner.out.weight),
-                           (theirs.out_proj.bias, inner.out.bias)):  # fmt: skip
+    key, value = inner.kv_proj.weight.chunk(2)
+    for target, source in ((theirs.q_proj_weight, inner.q_proj.weight), (theirs.k_proj_weight, key),
+                           (theirs.v_proj_weight, value), (theirs.out_proj.weight, inner.out_proj.weight),
+                           (theirs.out_proj.bias, inner.out_proj.bias)):  # fmt: skip
         target.data.copy_(source.data)
-    theirs.in_proj_bias.data.copy_(torch.cat([inner.query.bias, inner.key_value.bias]))
+    theirs.in_proj_bias.data.copy_(torch.cat([inner.q_proj.bias, inner.kv_proj.bias]))
     known = torch.tensor([[True] * 5, [True, True, False, False, False]])
-    text, queries = torch.randn(2, 5, 24), torch.randn(6, 7, 16)  # three strings of each text
+    text, queries = torch.randn(2, 5, 24), torch.randn(6, 7, 16)  # three token sequences of each text
     found = ours(queries, None, ours.project(TextTokens(text, known)))
     source, hidden = text.repeat_interleave(3, 0), ~known.repeat_interleave(3, 0)
     expected = theirs(queries, source, source, key_padding_mask=hidden, need_weights=False)[0]
@@ -121,9 +121,9 @@ def test_the_byte_encoder_does_not_see_what_is_behind_the_end(longer: int) -> No
     encoder = ByteTextEncoder(BYTES).eval()
     text = encoder(caption("A hand")[:, :longer])
     alone = encoder(caption("A hand")[:, :6])
-    assert text.known.sum() == 7 and text.tokens.shape == (1, 1 + longer, 16)
+    assert text.mask.sum() == 7 and text.tokens.shape == (1, 1 + longer, 16)
     torch.testing.assert_close(text.tokens[:, :7], alone.tokens)
-    assert (text.whole - encoder(caption("B hand")).whole).abs().max() > 1e-3
+    assert (text.pooled - encoder(caption("B hand")).pooled).abs().max() > 1e-3
 
 
 def clip_file(prefix_of_images: str = "visual.proj") -> dict[str, Tensor]:
@@ -198,8 +198,8 @@ def test_clips_tower_is_torchs_layers_under_both_names(tmp_path: Path) -> None:
         encoder.load_pretrained(tmp_path / name)
         text = encoder.train()(ids)
         torch.testing.assert_close(text.tokens[:, 1:], words, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(text.whole, end, atol=1e-4, rtol=1e-4)
-        assert text.known.sum(1).tolist() == [5, 4]
+        torch.testing.assert_close(text.pooled, end, atol=1e-4, rtol=1e-4)
+        assert text.mask.sum(1).tolist() == [5, 4]
         assert not encoder.training and not any(p.requires_grad for p in encoder.parameters())
 
 
@@ -235,19 +235,19 @@ def text_model(recipe: Recipe | None = None) -> TextTransformer:
 def test_strings_of_a_text_are_guessed_as_if_alone() -> None:
     model, keypoints = text_model(), torch.zeros(2, 21, 3)
     ids = torch.cat([caption("A hand"), caption("an open hand")])
-    strings = torch.randint(0, model.mask_id, (6, model.num_tokens))
-    together = model.logits(strings, model.encode(ids, keypoints))
+    token_ids = torch.randint(0, model.mask_id, (6, model.num_tokens))
+    together = model.logits(token_ids, model.encode(ids, keypoints))
     for row in range(6):
-        alone = model.logits(strings[row : row + 1], model.encode(ids[row // 3 : row // 3 + 1], keypoints[:1]))
+        alone = model.logits(token_ids[row : row + 1], model.encode(ids[row // 3 : row // 3 + 1], keypoints[:1]))
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_a_hidden_text_says_nothing_and_a_seen_one_does() -> None:
     model, keypoints = text_model(), torch.zeros(2, 21, 3)
     ids = torch.cat([caption("A"), caption("the other")])
-    strings = torch.full((2, model.num_tokens), model.mask_id)
-    seen = model(ids, keypoints, strings)
-    hidden = model(ids, keypoints, strings, torch.ones(2, dtype=torch.bool))
+    token_ids = torch.full((2, model.num_tokens), model.mask_id)
+    seen = model(ids, keypoints, token_ids)
+    hidden = model(ids, keypoints, token_ids, torch.ones(2, dtype=torch.bool))
     assert seen.logits is not None and hidden.logits is not None
     assert (seen.logits[0] - seen.logits[1]).abs().max() > 1e-4
     torch.testing.assert_close(hidden.logits[0], hidden.logits[1])
@@ -263,11 +263,11 @@ def test_clip_is_not_used_without_its_weights_and_not_trained_with_them(tmp_path
     trained = sum(len(group["params"]) for group in model.parameter_groups(1e-3, None, 0.0))
     frozen = ("encoder.", "tokenizer.")
     assert trained == sum(not name.startswith(frozen) for name, _ in model.named_parameters())
-    again = model_of_weights(recipe, ManoLayer.from_default(), model.state_dict())
+    again = model_from_weights(recipe, ManoLayer.from_default(), model.state_dict())
     ids = torch.randint(1, 100, (2, 10))
     assert torch.equal(again.encoder(ids).tokens, model.encoder(ids).tokens)
     regression = recipe.model_copy(update={"model": recipe.model.model_copy(update={"decoder": "regression"})})
-    with pytest.raises(ConfigError, match="reads no captions"):
+    with pytest.raises(ConfigError, match="does not support captions"):
         build_model(regression, VQMano(recipe.tokenizer), ManoLayer.from_default())
 
 

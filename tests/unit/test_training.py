@@ -18,13 +18,13 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import (
     TokenizerFileError,
-    asked_digest,
     deciding_values,
+    inference_digest,
     load_tokenizer,
     run_identity,
 )
 from maskhand.training.engine import learning_rate_factor
-from maskhand.training.worker import Worker
+from maskhand.training.worker import WorkerContext
 
 Curve = dict[int, dict[str, float]]
 
@@ -33,13 +33,13 @@ class _Killed(Exception):
     pass
 
 
-def _worker(folder: Path, curve: Curve, die_after: int | None = None) -> Worker:
+def _worker(folder: Path, curve: Curve, die_after: int | None = None) -> WorkerContext:
     def report(step: int, metrics: Mapping[str, float]) -> None:
         curve[step] = dict(metrics)
         if die_after is not None and step >= die_after:
             raise _Killed
 
-    return Worker(0, 1, report, FolderStore(folder))
+    return WorkerContext(0, 1, report, FolderStore(folder))
 
 
 def _train(kind: str, recipe, folder: Path, die_after: int | None = None) -> Curve:
@@ -109,7 +109,7 @@ def test_stages_and_precisions_train_alike(tmp_path: Path) -> None:
         exported = load_tokenizer(folder / "step-000000012" / "export").state_dict()
         assert all(weight.dtype in (torch.float32, torch.int64) for weight in exported.values())
     assert losses[2, "fp32"] == pytest.approx(losses[1, "fp32"], rel=1e-6)
-    assert losses[1, "bf16"] == losses[1, "fp32"], "the tokenizer is fp32 whatever is asked"
+    assert losses[1, "bf16"] == losses[1, "fp32"], "the tokenizer is fp32 whatever the recipe"
     halves = [
         _train("transformer", small_recipe(f"engine.precision={precision}"), tmp_path / precision)[12]["train/loss"]
         for precision in ("fp32", "bf16")
@@ -159,22 +159,22 @@ def test_hands_are_turned_as_a_whole_and_by_their_place_in_the_global_batch() ->
     settings = recipe.tokenizer_training
     rotmats = next(poses(small_recipe("tokenizer_training.optim.batch=64"))(0))
     slots = torch.arange(64)
-    turned = tokenizer_loop.turn_hands(rotmats, slots, 64, settings, seed=3, step=5)
+    turned = tokenizer_loop.rotate_hands(rotmats, slots, 64, settings, seed=3, step=5)
     assert torch.equal(turned[:, 1:], rotmats[:, 1:]), "fingers do not move"
     assert torch.allclose(turned.det(), torch.ones(64, 16), atol=1e-5)
 
-    half = tokenizer_loop.turn_hands(rotmats[1::2], slots[1::2], 64, settings, seed=3, step=5)
+    half = tokenizer_loop.rotate_hands(rotmats[1::2], slots[1::2], 64, settings, seed=3, step=5)
     assert torch.equal(half, turned[1::2])
-    assert not torch.equal(tokenizer_loop.turn_hands(rotmats, slots, 64, settings, seed=3, step=6), turned)
+    assert not torch.equal(tokenizer_loop.rotate_hands(rotmats, slots, 64, settings, seed=3, step=6), turned)
 
     in_plane = settings.model_copy(update={"random_rotation": 0.0})
-    turn = tokenizer_loop.turn_hands(rotmats, slots, 64, in_plane, seed=3, step=5)[:, 0] @ rotmats[:, 0].mT
+    turn = tokenizer_loop.rotate_hands(rotmats, slots, 64, in_plane, seed=3, step=5)[:, 0] @ rotmats[:, 0].mT
     assert torch.allclose(turn[:, 2], torch.tensor([0.0, 0.0, 1.0]).expand(64, 3), atol=1e-5), "about the viewing axis"
     angle_deg = geodesic_rad(turn, torch.eye(3)).rad2deg()
     assert angle_deg.max() <= 60.01 and angle_deg.max() > 45
 
     anywhere = settings.model_copy(update={"random_rotation": 1.0})
-    turn = tokenizer_loop.turn_hands(rotmats, slots, 64, anywhere, seed=3, step=5)[:, 0] @ rotmats[:, 0].mT
+    turn = tokenizer_loop.rotate_hands(rotmats, slots, 64, anywhere, seed=3, step=5)[:, 0] @ rotmats[:, 0].mT
     assert geodesic_rad(turn, torch.eye(3)).rad2deg().median() > 100, (
         "a uniform rotation turns by 126.5 degrees on average"
     )
@@ -193,10 +193,10 @@ def test_learning_rate_warms_up_and_falls() -> None:
 def test_run_identity_knows_what_decides_a_training() -> None:
     recipe, inputs = small_recipe(), {"freihand_synth/training": "aaa"}
     identity = run_identity("transformer", recipe, inputs)
-    asked_otherwise = small_recipe("sampler.iterations=9", "evaluate.batch=3", "data.evaluate=[x/y]")
-    assert identity == run_identity("transformer", asked_otherwise, inputs)
-    assert asked_digest(recipe) != asked_digest(asked_otherwise)
-    assert asked_digest(recipe) == asked_digest(small_recipe("model.dim=32", "data.loader_workers=1"))
+    other_settings = small_recipe("sampler.iterations=9", "evaluate.batch=3", "data.evaluate=[x/y]")
+    assert identity == run_identity("transformer", other_settings, inputs)
+    assert inference_digest(recipe) != inference_digest(other_settings)
+    assert inference_digest(recipe) == inference_digest(small_recipe("model.dim=32", "data.loader_workers=1"))
     assert identity != run_identity("transformer", small_recipe("model.dim=32"), inputs)
     assert identity != run_identity("transformer", recipe, {"freihand_synth/training": "bbb"})
     assert identity != run_identity("tokenizer", recipe, inputs)

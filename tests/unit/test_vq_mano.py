@@ -1,4 +1,4 @@
-"""VQ-MANO: shapes for every token count, the quantizer against closed forms, gradients, resets alike on all ranks."""
+"""VQ-MANO: shapes for every token count, the quantizer against closed forms, gradients, resets equal on all ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskhand.models.quantizer import Quantizer
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
 from maskhand.training.losses import nearest_axis_angle, tokenizer_losses
-from maskhand.training.tokenizer_loop import turn_hands
+from maskhand.training.tokenizer_loop import rotate_hands
 
 SMALL = TokenizerConfig(num_tokens=16, codebook_size=32, code_dim=8, width=16)
 
@@ -240,7 +240,7 @@ def test_a_tokenizer_learns_and_its_codes_follow_image_rotation() -> None:
     hands = hands.flatten(0, 1)
     first, off_rad = 0.0, math.inf
     for step in range(600):
-        batch = turn_hands(upright[torch.randint(256, (64,))], torch.arange(64), 64, settings, 0, step)
+        batch = rotate_hands(upright[torch.randint(256, (64,))], torch.arange(64), 64, settings, 0, step)
         losses = tokenizer_losses(tokenizer(batch), batch, mano, TokenizerLossConfig())
         optimizer.zero_grad()
         losses.total.backward()

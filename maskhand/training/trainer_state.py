@@ -1,4 +1,4 @@
-"""What happens between two steps of a training loop, whichever it is: means for the curves, checkpoints, resuming."""
+"""The state of a training loop between two steps: running means of the metrics, checkpoints, resuming."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from torch import Tensor
 from maskhand.config import OptimConfig
 from maskhand.training.checkpoint import EXPORT
 from maskhand.training.engine import Engine
-from maskhand.training.worker import Worker
+from maskhand.training.worker import WorkerContext
 
 
-class Journal:
-    """Keeps a run's books. `export(folder, steps)` is called on all ranks in the last checkpoint, or in `every` one.
+class TrainerState:
+    """The part of a run's state that the engine does not hold: the step, the running means, the last reported metrics.
 
-    Everything that a resumed run needs and the engine does not hold is kept here: the step, the running means and the
-    last reported metrics. There is no generator state to keep: all randomness is a function of seed, step and slot.
+    `export(folder, steps)` is called on all ranks with the last checkpoint, or (`export_every`) with each. There is no
+    generator state: all random draws are a function of seed, step and slot.
     """
 
     def __init__(
         self,
         engine: Engine,
-        worker: Worker,
+        worker: WorkerContext,
         optim: OptimConfig,
         export: Callable[[Path, int], None],
-        every: bool = False,
+        export_every: bool = False,
     ) -> None:
         self._engine, self._worker, self._optim, self._export = engine, worker, optim, export
-        self._export_every = every
+        self._export_every = export_every
         self._names: list[str] = []
         self._sums = torch.zeros(0)
         self._count = 0
         self._reported_at_s, self._reported_step = time.monotonic(), 0
         self.metrics: dict[str, float] = {}
-        """The last report."""
+        """The last reported metrics."""
 
     def resume(self) -> int:
-        """Load the newest checkpoint, if any; returns the number of steps done."""
+        """Load the newest checkpoint, if any; returns the number of finished steps."""
         with self._worker.store.latest() as folder:
             state = {} if folder is None else self._engine.load(folder)
         self._names, self._count = state.get("names", []), state.get("count", 0)
@@ -50,7 +50,7 @@ class Journal:
         return self._reported_step
 
     def after_step(self, done: int, stats: Mapping[str, Tensor]) -> None:
-        """Book step number `done` (1-based): add its stats (0-d tensors), report and save when it is time."""
+        """Add the stats (0-d tensors) of step `done` (1-based); report metrics and save a checkpoint when due."""
         self._names = list(stats)
         values = torch.stack([value.double() for value in stats.values()])
         self._sums = values if self._count == 0 else self._sums + values
