@@ -54,9 +54,9 @@ def ours(xyz: Array, verts: Array, xyz_pred: Array, verts_pred: Array) -> dict[s
     f = meshes.f.values
     return {
         "pa_mpjpe_mm": 1e3 * joints.aligned.mean,
-        "auc_joints": joints.raw.area,
+        "auc_joints": joints.raw.pck_auc,
         "mpvpe_mm": 1e3 * meshes.raw.mean,
-        "auc_vertices_aligned": meshes.aligned.area,
+        "auc_vertices_aligned": meshes.aligned.pck_auc,
         "f_5mm": f[0],
         "f_15mm": f[1],
         "f_5mm_aligned": f[2],

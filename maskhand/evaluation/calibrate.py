@@ -21,7 +21,7 @@ from maskhand.evaluation.placed import with_fingertips
 from maskhand.evaluation.truth import ground_truth
 from maskhand.loading.loader import EvalRows, held_out_rows
 from maskhand.metrics.accumulate import row_means
-from maskhand.metrics.samples import aligned_errors
+from maskhand.metrics.samples import pa_joint_errors
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.calibration import (
     MODEL,
@@ -121,7 +121,7 @@ def calibrate(
                 joints, vertices = hand.joints_m.cpu(), hand.vertices_m.cpu()
                 compared = with_fingertips(joints, vertices, fingertips).double().numpy()
                 usable = valid & np.isfinite(compared).all((1, 2))[:, None]
-                error_m = aligned_errors(np.nan_to_num(compared), truth.joints_m.double().numpy(), usable)
+                error_m = pa_joint_errors(np.nan_to_num(compared), truth.joints_m.double().numpy(), usable)
                 seen[name].errors_mm.append(1e3 * error_m)
                 seen[name].features.append(draw_features(evidence_of(drawn, joints)))
             done += len(rows.samples)

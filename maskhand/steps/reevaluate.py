@@ -13,7 +13,8 @@ from maskhand import storage
 from maskhand.progress import Progress
 from maskhand.promotion import Score, judge, judge_succession, paired_difference
 from maskhand.provenance import code_digest
-from maskhand.steps.evaluate import evaluate_set, model_folder, training_mean_pose
+from maskhand.steps.evaluate import model_folder
+from maskhand.steps.evaluate_set import evaluate_set, training_mean_pose
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.train import BUNDLE_FILE, flow_tags
 from maskhand.workspace import Workspace
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 KIND = "re-evaluation"
 """Of the tracked runs: one per model version and time."""
 DRIFT = 0.005
-"""A number of the same model that moves by more than this share since the last time is flagged."""
+"""A number of the same model that moves by more than this fraction since the last time is flagged."""
 HEADLINES = {"pa_mpjpe_mm": "PA-MPJPE mm", "pa_mpvpe_mm": "PA-MPVPE mm", "pck_005": "PCK@.05"}
 
 
