@@ -1,4 +1,4 @@
-"""The step that measures a model, and what people read of it."""
+"""The step that evaluates a model, and tables and pages of what it found."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COLUMNS = {
 def model_folder(workspace: Workspace, model: str, training: str = "train-maskhand") -> str:
     """The exported folder of a model: a path as it is, `models:/NAME@ALIAS` fetched from the registry.
 
-    training: what `maskhand run` is told to make one of this kind, for the LookupError where there is none.
+    training: the flow that makes a model of this kind, named by the LookupError where there is none.
     """
     if not model.startswith("models:/"):
         return model
@@ -76,7 +76,7 @@ def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict
     folder = model_folder(workspace, model)
     recipe = exported_recipe(folder)
     parts = [(name, MANO) for name in recipe.data.train]  # the mean pose
-    measured = _asked_sets(recipe, sets)
+    measured = _chosen_sets(recipe, sets)
     for name in measured:
         parts += [(name, part) for part in (IMAGES, MANO, keypoint_part(recipe.data.keypoints.detector))]
     found = {f"{name}/{part}": find_manifest(workspace.shard_set(name), part) for name, part in parts}
@@ -129,10 +129,10 @@ def evaluate(
     bundle = ModelBundle.load(exported, device=accelerator() if workers == 1 else "cpu")
     bundle = replace(bundle, recipe=ask_otherwise(bundle.recipe, overrides))
     baseline = training_mean_pose(workspace, bundle.recipe)
-    recipe, sets = bundle.recipe, _asked_sets(bundle.recipe, sets)
+    recipe, sets = bundle.recipe, _chosen_sets(bundle.recipe, sets)
     # Other settings for the same model have a report of their own, and so has a model under another name.
-    asked = {"model": model, "sets": sets, "iterations": recipe.evaluate.iterations}
-    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
+    settings = {"model": model, "sets": sets, "iterations": recipe.evaluate.iterations}
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]
     folder = storage.join(workspace.reports, f"evaluation-{recipe.name}-{bundle.digest}-{key}")
     found: dict[str, SetSummary] = {}
     measured: list[Measurement] = []
@@ -162,8 +162,8 @@ def evaluate(
     return Receipt.of(uri, **numbers)
 
 
-def _asked_sets(recipe: Recipe, sets: Sequence[str]) -> list[str]:
-    """Those that are asked for, else the recipe's; ValueError for a path or address."""
+def _chosen_sets(recipe: Recipe, sets: Sequence[str]) -> list[str]:
+    """The given names, else the recipe's; ValueError for a path or address."""
     for name in sets:
         dataset, _, split = name.partition("/")
         if not (dataset and split) or ":" in dataset or "/" in split:

@@ -55,7 +55,7 @@ class VersionResult:
         """Sample -> PA-MPJPE, or PA-MPVPE where the set has no joints."""
         import pandas as pd
 
-        assert self.samples_uri is not None, "asked only where there are samples"
+        assert self.samples_uri is not None, "read only where there are samples"
         table = pd.read_parquet(io.BytesIO(storage.read_bytes(self.samples_uri)))
         table = table[table.predictor == self.predictor]
         metric = self.score.metric
@@ -174,7 +174,7 @@ def decide(
     """
     from maskhand.tracking import ModelVersion, Tracker
 
-    tracker, asked = Tracker.of(workspace), benchmarks(workspace)
+    tracker, expected = Tracker.of(workspace), benchmarks(workspace)
 
     def record(model: str, won: bool, reason: str) -> None:
         name, _, version = model.removeprefix("models:/").partition("/")
@@ -183,7 +183,7 @@ def decide(
 
     holder, decisions, complete = champion, list[tuple[str, str]](), list[str]()
     for model in (model for model in found if model != champion):
-        if missing := asked.keys() - {m.benchmark for m in found[model]}:
+        if missing := expected.keys() - {m.benchmark for m in found[model]}:
             record(model, False, f"Stays challenger: it could not be measured on {', '.join(sorted(missing))}.")
         else:
             complete.append(model)
