@@ -40,7 +40,7 @@ class License(_Frozen):
 
 
 class ManoConvention(_Frozen):
-    """How the dataset stores MANO parameters; METHOD and FORMATS 1.4 explain why each of these differs."""
+    """How the dataset stores MANO parameters; docs/formats.md#mano-parameters compares them."""
 
     pose: Literal["axis_angle", "pca"]
     flat_hand_mean: bool

@@ -39,7 +39,7 @@ def _check_heads(heads: int, **widths: int) -> None:
 
 
 class AugmentConfig(_Frozen):
-    """Training augmentation (METHOD: HaMeR's numbers). Rotation turns image, 2D, 3D and global orientation together."""
+    """Training augmentation (HaMeR's numbers). Rotation turns image, 2D, 3D and global orientation together."""
 
     scale: BelowOne = 0.3
     rotation_deg: NotNegative = 30.0

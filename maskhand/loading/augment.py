@@ -18,7 +18,7 @@ from maskhand.conventions import NUM_JOINTS
 Array = np.ndarray
 
 ERASE_AREA = (0.02, 0.33)
-"""Area of an erased rectangle as a share of the crop (METHOD 3.5)."""
+"""Area of an erased rectangle as a share of the crop (docs/method.md#evidence-augmentation)."""
 ERASE_ASPECT = (0.3, 1 / 0.3)
 
 

@@ -4,7 +4,7 @@ A 1D convolutional autoencoder over the sequence of MANO's joints: upsampled to 
 by a strided convolution, quantized, and brought back to sixteen joints. The order of the sequence is MANO's (wrist,
 index, middle, little, ring, thumb), so each token belongs to a neighborhood of joints; which one is measured, see
 `models/influence.py`.
-The layout follows TokenHMR's `vanilla_pose_vqvae.py`; where the paper is silent see METHOD 1.1-1.3.
+The layout follows TokenHMR's `vanilla_pose_vqvae.py`; where the paper is silent see docs/method.md#evidence-tokenizer.
 """
 
 from __future__ import annotations

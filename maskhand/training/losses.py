@@ -1,4 +1,4 @@
-"""Losses of both stages (paper sections 3.1 and 3.3; weights and reductions: METHOD 1.4 and 1.13).
+"""Losses of both stages (paper sections 3.1 and 3.3; weights and reductions: docs/method.md#evidence-losses).
 
 Reductions of losses never depend on how a batch is cut: every term is a sum over samples divided by the number of
 samples B of this rank, *not* by the number of samples that carry the label. The mean over ranks of equal B is then

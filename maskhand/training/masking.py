@@ -1,4 +1,4 @@
-"""Which tokens a training sample hides (paper section 3.3; METHOD 1.12).
+"""Which tokens a training sample hides (paper section 3.3; docs/method.md#evidence-masking).
 
 Every draw is a hash of (seed, step, place in the global batch, counter): the same sample gets the same mask whatever
 the number of ranks, their batch sizes, the device, or how often the run was interrupted.

@@ -1,4 +1,4 @@
-"""The cards say what FORMATS says, and a wrong card is a sentence."""
+"""The cards say what docs/formats.md says, and a wrong card is a sentence."""
 
 from __future__ import annotations
 
