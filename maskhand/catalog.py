@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskhand.conventions import AXES_TO_OPENCV, FINGERTIP_VERTICES, JOINT_ORDERS, Side
 
-_OWN = Path(__file__).resolve().parent.parent / "datasets"
+_OWN = Path(__file__).parent / "datasets"
 
 
 class CatalogError(ValueError):

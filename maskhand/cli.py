@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from maskhand import __version__
 from maskhand.commands import data, evaluate, flows, machine, score, tables, train
 
 app = typer.Typer(
@@ -24,6 +26,22 @@ app = typer.Typer(
 )
 for topic in (flows, data, train, evaluate, score, tables, machine):
     app.add_typer(topic.app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"maskhand {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_the_program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options that stand before the subcommand."""
+
 
 DEBUG = "--debug"
 INTERRUPTED = 130
@@ -57,7 +75,7 @@ def sentence(error: BaseException) -> str:
     if isinstance(cause, BaseException):
         return sentence(cause)
     text = " ".join(str(error).split())
-    ours = type(error).__module__.split(".")[0] in ("maskhand", "pipelines")
+    ours = type(error).__module__.split(".")[0] == "maskhand"
     if text and (ours or isinstance(error, ValueError | OSError) or type(error) is LookupError):
         return text
     return f"{type(error).__name__}: {text}; run again with {DEBUG} for the traceback"

@@ -8,13 +8,13 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from maskhand.cluster.session import ray_session
+from maskhand.pipelines.runtime import workspace_for
+from maskhand.pipelines.step import done, slug, step, told
 from maskhand.steps import table_plans, table_results, tables
 from maskhand.steps.receipt import Receipt
 from maskhand.tables.comparison import Comparison
 from maskhand.tables.rows import TableName, paper_table, table_names
 from maskhand.workspace import Workspace
-from pipelines.runtime import workspace_for
-from pipelines.step import done, slug, step, told
 
 
 @step("reproduce-row")

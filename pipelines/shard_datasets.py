@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from prefect import flow
 
+from maskhand.pipelines import inspect_shards
+from maskhand.pipelines.runtime import workspace_for
+from maskhand.pipelines.step import done, slug, step, table, told
 from maskhand.steps import data, step_inputs
 from maskhand.steps.receipt import Receipt
-from pipelines import inspect_shards
-from pipelines.runtime import workspace_for
-from pipelines.step import done, slug, step, table, told
 
 
 @step("shard")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prefect import flow
 
+from maskhand.pipelines.runtime import workspace_for
+from maskhand.pipelines.step import done, step, table, told
 from maskhand.steps import train
 from maskhand.steps.receipt import Receipt
-from pipelines.runtime import workspace_for
-from pipelines.step import done, step, table, told
 
 
 @step("train-tokenizer")

@@ -30,7 +30,7 @@ def quickstart(
 ) -> None:
     """The whole pipeline on this machine, from nothing to an evaluated, registered model. Repeating it continues."""
     _prepare()
-    from pipelines.quickstart import quickstart as flow
+    from maskhand.pipelines.quickstart import quickstart as flow
 
     flow(hands, evaluation_hands, mocap_poses, seed, recipe, set_, str(current_workspace().root))
 
@@ -46,7 +46,7 @@ def run(
 ) -> None:
     """Ask the Prefect server for a run of a deployment; a worker executes it (`maskhand serve`)."""
     _prepare()
-    from pipelines import server
+    from maskhand.pipelines import server
 
     raise typer.Exit(server.run_deployment(current_workspace(), flow, param, watch))
 
@@ -55,7 +55,7 @@ def run(
 def deploy(workspace: WorkspaceOption = None) -> None:
     """Create the work pool and every deployment of prefect.yaml on the Prefect server."""
     _prepare()
-    from pipelines import server
+    from maskhand.pipelines import server
 
     raise typer.Exit(server.deploy(current_workspace()))
 
@@ -67,7 +67,7 @@ def serve(
 ) -> None:
     """A Prefect server on 127.0.0.1 with the workspace's runs, all deployments and a worker, until Ctrl-C."""
     _prepare()
-    from pipelines import server
+    from maskhand.pipelines import server
 
     raise typer.Exit(server.serve(current_workspace(), port))
 
@@ -75,7 +75,7 @@ def serve(
 def _prepare() -> None:
     import warnings
 
-    from pipelines import runtime
+    from maskhand.pipelines import runtime
 
     debug = bool(os.environ.get("MASKHAND_DEBUG"))
     if not debug:

@@ -9,6 +9,7 @@ third of the time for a training step's batch goes into starting operations, so 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from maskhand.conventions import FINGERTIP_VERTICES, NUM_BETAS, OPENPOSE_FROM_MA
 from maskhand.hand.model_file import HandModel, default_hand_path, load_hand_model
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.hand.skinning import skin
+
+LayerName = Literal["maskhand", "smplx"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,15 @@ class ManoLayer(nn.Module):
         for link in links:
             posed.append(posed[-1] @ link)
         return torch.cat([wrist, torch.stack(posed[1:], dim=2).view(batch, 15, 3, 4)], dim=1)
+
+
+def make_layer(model: HandModel, kind: LayerName = "maskhand") -> ManoLayer:
+    """The layer that a recipe's `hand.layer` names, with smplx's fingertips; either poses the same hand to 1e-6 m."""
+    if kind == "smplx":
+        from maskhand.hand.smplx_layer import SmplxLayer
+
+        return SmplxLayer(model)
+    return ManoLayer(model)
 
 
 def _bones(joints: np.ndarray) -> np.ndarray:
