@@ -8,6 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+import yaml
+
+from maskhand import __version__
 from maskhand.adapters import LAYOUTS
 
 ROOT = Path(__file__).parents[2]
@@ -52,3 +56,25 @@ def test_every_reader_of_a_published_layout_names_the_facts_it_relies_on() -> No
     described_in_itself = {"photos"}  # a layout of this project
     modules = {sys.modules[layout.__module__] for name, layout in LAYOUTS.items() if name not in described_in_itself}
     assert [module.__name__ for module in modules if "docs/formats.md#" not in (module.__doc__ or "")] == []
+
+
+def test_changelog_and_citation_are_of_this_version() -> None:
+    newest = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[0]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == newest == __version__
+
+
+def test_the_workflow_runs_targets_of_the_makefile() -> None:
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert {"lint", "test-fast", "test"} <= set(job["strategy"]["matrix"]["target"]) <= targets
+
+
+@pytest.mark.slow
+def test_the_site_is_built_with_pages_of_the_sources(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    page = (tmp_path / "api" / "index.html").read_text()
+    assert "maskhand.sample.HandSample" in page and "left hands stay left here" in page.lower()
+    listed = (ROOT / "mkdocs.yml").read_text()
+    assert [path.name for path in (ROOT / "docs").glob("*.md") if path.name not in listed] == []
