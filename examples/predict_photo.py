@@ -8,7 +8,7 @@ import numpy as np
 from maskhand.predict import predict_hands, read_photo
 
 photo = Path(sys.argv[1])
-for number, hand in enumerate(predict_hands(read_photo(photo))):
+for number, hand in enumerate(predict_hands(read_photo(photo), bundle=None)):
     wrist_m, error_mm = hand.joints_cam_m[0], np.mean(hand.joint_error_mm)
     print(f"hand {number}: {hand.side}, wrist at {np.round(wrist_m, 3)} m, joints expected {error_mm:.1f} mm off")
     with photo.with_name(f"{photo.stem}_{number}.obj").open("w") as file:

@@ -129,9 +129,10 @@ def test_a_dataset_is_sharded_elsewhere(commands: Path, tmp_path: Path) -> None:
 def test_the_flows_are_deployed_elsewhere(commands: Path, tmp_path: Path) -> None:
     said = run(commands, tmp_path, "maskhand", "deploy")
     assert "deployed every flow of prefect.yaml" in said
-    for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
-        module, _, attribute = deployment["entrypoint"].rpartition(".")
-        run(commands, tmp_path, "python", "-c", f"from {module} import {attribute}")
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    entrypoints = [deployment["entrypoint"].rpartition(".") for deployment in deployments]
+    imports = "\n".join(f"from {module} import {attribute}" for module, _, attribute in entrypoints)
+    run(commands, tmp_path, "python", "-c", imports)
 
 
 def test_nothing_is_required_that_the_constraints_do_not_pin() -> None:
