@@ -6,21 +6,21 @@ from prefect import flow
 
 from maskhand.pipelines import inspect_shards
 from maskhand.pipelines.runtime import workspace_for
-from maskhand.pipelines.step import done, slug, step, table, told
-from maskhand.steps import data, step_inputs
-from maskhand.steps.receipt import Receipt
+from maskhand.pipelines.step import progress_artifact, run_cached, slug, step, table
+from maskhand.steps import annotation, step_inputs
+from maskhand.steps.data import PartReceipt
 
 
 @step("annotate-keypoints")
-def keypoints(workspace: str, name: str, digests: dict[str, str], detector: str, rebuild: bool) -> Receipt:
-    with told(f"keypoints {name}", slug("progress-keypoints", name)) as progress:
-        return data.annotate_keypoints(workspace_for(workspace), name, detector, progress, rebuild)
+def keypoints(workspace: str, name: str, detector: str, rebuild: bool) -> PartReceipt:
+    with progress_artifact(f"keypoints {name}", slug("progress-keypoints", name)) as progress:
+        return annotation.annotate_keypoints(workspace_for(workspace), name, detector, progress, rebuild)
 
 
 @step("annotate-mano")
-def mano(workspace: str, name: str, digests: dict[str, str], rebuild: bool) -> Receipt:
-    with told(f"mano {name}", slug("progress-mano", name)) as progress:
-        return data.annotate_mano(workspace_for(workspace), name, progress, rebuild)
+def mano(workspace: str, name: str, rebuild: bool) -> PartReceipt:
+    with progress_artifact(f"mano {name}", slug("progress-mano", name)) as progress:
+        return annotation.annotate_mano(workspace_for(workspace), name, progress, rebuild)
 
 
 @flow(name="annotate-shards")
@@ -29,7 +29,7 @@ def annotate_shards(
     detector: str = "litert-hand",
     rebuild: bool = False,
     workspace: str | None = None,
-) -> list[Receipt]:
+) -> list[PartReceipt]:
     """Annotate shard sets.
 
     sets: shard sets such as freihand/training; detector: litert-hand or openpose-hand; rebuild: replace
@@ -41,9 +41,9 @@ def annotate_shards(
     for name in sets:
         images = {"images": step_inputs.data_digest(home, name)}
         seen_by = images | {"detector": step_inputs.detector_version(home, detector)}
-        targets_from = images | step_inputs.source_digests(name.partition("/")[0])
-        receipts.append(done(keypoints, root, name, seen_by, detector, rebuild))
-        receipts.append(done(mano, root, name, targets_from, rebuild))
+        made_from = images | step_inputs.source_digests(name.partition("/")[0])
+        receipts.append(run_cached(keypoints, seen_by, root, name, detector, rebuild))
+        receipts.append(run_cached(mano, made_from, root, name, rebuild))
         inspect_shards.show(home, name)
-    table("sidecar-sets", [{"manifest": r.uri, **r.numbers} for r in receipts], "sidecar shards and their counts")
+    table("sidecar-sets", [{"manifest": r.uri, **r.facts} for r in receipts], "sidecar shards and their counts")
     return receipts

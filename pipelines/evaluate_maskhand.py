@@ -6,14 +6,14 @@ from prefect import flow
 from prefect.artifacts import create_image_artifact
 
 from maskhand.pipelines.runtime import workspace_for
-from maskhand.pipelines.step import done, slug, step, table, told
+from maskhand.pipelines.step import progress_artifact, run_cached, slug, step, table
 from maskhand.steps import evaluate, registration
 from maskhand.steps.receipt import Receipt
 
 
 @step("evaluate")
-def measure(workspace: str, model: str, digests: dict[str, str], sets: list[str]) -> Receipt:
-    with told("evaluate", "progress-evaluate") as progress:
+def measure(workspace: str, model: str, sets: list[str]) -> evaluate.EvaluationReceipt:
+    with progress_artifact("evaluate", "progress-evaluate") as progress:
         return evaluate.evaluate(workspace_for(workspace), model, sets, progress)
 
 
@@ -29,7 +29,7 @@ def evaluate_maskhand(
     `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
-    receipt = done(measure, str(home.root), model, evaluate.input_digests(home, model, sets), sets)
+    receipt = run_cached(measure, evaluate.input_digests(home, model, sets), str(home.root), model, sets)
     show(receipt)
     registration.track(home, receipt)
     return receipt

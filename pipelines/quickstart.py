@@ -17,21 +17,19 @@ from maskhand.cluster.session import ray_session
 from maskhand.pipelines.annotate_shards import annotate_shards
 from maskhand.pipelines.runtime import HOST, PORT, workspace_for
 from maskhand.pipelines.shard_datasets import shard_datasets
-from maskhand.pipelines.step import done, step, table, told
-from maskhand.pipelines.train_maskhand import train_maskhand
+from maskhand.pipelines.step import progress_artifact, run_cached, step, table
+from maskhand.pipelines.train_maskhand import TrainedModel, train_maskhand
 from maskhand.pipelines.train_vq_mano import train_vq_mano
 from maskhand.progress import print_facts, print_table
 from maskhand.recipe_files import load_recipe
 from maskhand.steps import evaluate, registration, step_inputs, synthetic, train, training_checks
-from maskhand.steps.receipt import Receipt
+from maskhand.steps.synthetic import SyntheticReceipt
 from maskhand.workspace import Workspace
 
 
 @step("synthesize")
-def synthesize(
-    workspace: str, hands: int, evaluation_hands: int, mocap_poses: int, seed: int, digests: dict[str, str]
-) -> Receipt:
-    with told("render hands", "progress-synthesize") as progress:
+def synthesize(workspace: str, hands: int, evaluation_hands: int, mocap_poses: int, seed: int) -> SyntheticReceipt:
+    with progress_artifact("render hands", "progress-synthesize") as progress:
         home = workspace_for(workspace)
         return synthetic.synthesize(home, hands, evaluation_hands, mocap_poses, seed, progress, rebuild=True)
 
@@ -45,7 +43,7 @@ def quickstart(
     recipe: str = "tiny",
     overrides: list[str] = [],  # noqa: B006
     workspace: str | None = None,
-) -> dict[str, Receipt]:
+) -> TrainedModel:
     """Render hands, shard, annotate, train both stages, measure, register, and show.
 
     hands, evaluation_hands, mocap_poses, seed: the size of the synthetic data; recipe,
@@ -61,7 +59,7 @@ def quickstart(
         training_checks.check_settings("transformer", wanted)
         with clock.stage("synthetic images"):
             made_from = step_inputs.source_digests(synthetic.SYNTHETIC)
-            done(synthesize, root, hands, evaluation_hands, mocap_poses, seed, made_from)
+            run_cached(synthesize, made_from, root, hands, evaluation_hands, mocap_poses, seed)
         with clock.stage("shards"):
             # Another size or seed is other data under the same name: what the earlier one made is replaced.
             shard_datasets([synthetic.SYNTHETIC], rebuild=True, workspace=root)
@@ -75,7 +73,7 @@ def quickstart(
             trained = train_maskhand(recipe, overrides, tokenizer.folder, workspace=root)
     table("quickstart-stages", [{"stage": name, "seconds": round(s, 1)} for name, s in clock.seconds], "stages")
     _show(home, clock, trained)
-    return {"tokenizer": tokenizer, **trained}
+    return trained
 
 
 class _Stages:
@@ -90,21 +88,21 @@ class _Stages:
         self.seconds.append((name, time.monotonic() - started_s))
 
 
-def _show(home: Workspace, clock: _Stages, trained: dict[str, Receipt]) -> None:
+def _show(home: Workspace, clock: _Stages, trained: TrainedModel) -> None:
     total_s = sum(seconds for _, seconds in clock.seconds)
     print_table(
         "stages", ("stage", "seconds"), [(n, f"{s:.1f}") for n, s in clock.seconds] + [("total", f"{total_s:.1f}")]
     )
-    print_table("held-out hands", *evaluate.table(trained["evaluation"]))
-    registered, commands = trained["registered"].numbers, Path(sys.executable).parent
-    sheets = evaluate.sheets(trained["evaluation"])
+    print_table("held-out hands", *evaluate.table(trained.evaluation))
+    registered, commands = trained.registered, Path(sys.executable).parent
+    sheets = evaluate.sheets(trained.evaluation)
     print_facts(
         "where to look",
         [
-            ("report (open it in a browser)", evaluate.page_uri(trained["evaluation"])),
+            ("report (open it in a browser)", evaluate.page_uri(trained.evaluation)),
             *((f"contact sheet of {name}", uri) for name, uri in sheets.items()),
-            ("metrics", trained["evaluation"].uri),
-            ("registered model", f"{registration.standing(home, trained['registered'])}. {registered['reason']}"),
+            ("metrics", trained.evaluation.uri),
+            ("registered model", f"{registration.standing(home, registered)}. {registered.reason}"),
             ("predict from a photo", f"{commands}/maskhand predict PHOTO --out out -w {home.root}"),
             ("MLflow pages", f"{commands}/mlflow server --host {HOST} --backend-store-uri {home.mlflow_uri}"),
             ("", f"then http://{HOST}:5000"),

@@ -6,14 +6,13 @@ from prefect import flow
 
 from maskhand.pipelines import inspect_shards
 from maskhand.pipelines.runtime import workspace_for
-from maskhand.pipelines.step import done, slug, step, table, told
+from maskhand.pipelines.step import progress_artifact, run_cached, slug, step, table
 from maskhand.steps import data, step_inputs
-from maskhand.steps.receipt import Receipt
 
 
 @step("shard")
-def shard(workspace: str, dataset: str, split: str, raw: str, digests: dict[str, str], rebuild: bool) -> Receipt:
-    with told(f"shard {dataset}/{split}", slug("progress-shard", dataset, split)) as progress:
+def shard(workspace: str, dataset: str, split: str, raw: str, rebuild: bool) -> data.PartReceipt:
+    with progress_artifact(f"shard {dataset}/{split}", slug("progress-shard", dataset, split)) as progress:
         return data.shard(workspace_for(workspace), dataset, split, raw, progress, rebuild)
 
 
@@ -23,7 +22,7 @@ def shard_datasets(
     raw: str | None = None,
     rebuild: bool = False,
     workspace: str | None = None,
-) -> list[Receipt]:
+) -> list[data.PartReceipt]:
     """Shard datasets of the catalog, every split whose files are there.
 
     datasets: folders of datasets/; raw: the published files (else WORKSPACE/raw/NAME, for each dataset);
@@ -38,7 +37,7 @@ def shard_datasets(
             # What was rejected may be whole by now, and images are not in the fingerprint. Finished shards are kept.
             again = step_inputs.has_rejects(home, f"{name}/{split}")
             ask = shard.with_options(refresh_cache=True) if again else shard
-            receipts.append(done(ask, str(home.root), name, split, folder, made_from, rebuild))
+            receipts.append(run_cached(ask, made_from, str(home.root), name, split, folder, rebuild))
             inspect_shards.show(home, f"{name}/{split}")
-    table("shard-sets", [{"manifest": r.uri, **r.numbers} for r in receipts], "shard sets, their counts and digests")
+    table("shard-sets", [{"manifest": r.uri, **r.facts} for r in receipts], "shard sets, their counts and digests")
     return receipts

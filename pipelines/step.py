@@ -1,15 +1,16 @@
-"""How every task of the flows behaves: cached by its inputs and the code, retried, told to the server.
+"""How every task of the flows behaves: cached by its inputs and the code, retried, its progress kept on the server.
 
 A task calls one function of `maskhand.steps` and returns its Receipt: a URI and a digest, never data.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from prefect import Task, task
@@ -19,12 +20,14 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
+from maskhand.errors import MaskhandError
 from maskhand.progress import Progress, both, shown
 from maskhand.provenance import code_digest
+from maskhand.steps.names import FLOW_RUN
 from maskhand.steps.receipt import Receipt
-from maskhand.steps.train import FLOW_RUN
 
 P = ParamSpec("P")
+R = TypeVar("R", bound=Receipt)
 
 ARTIFACT_EVERY_S = 3.0
 """Progress reaches the server at most this often; SQLite is not a progress bar."""
@@ -34,25 +37,23 @@ def _code_digest(_context: object, _inputs: object) -> str:
     return code_digest()
 
 
-CODE = CachePolicy.from_cache_key_fn(_code_digest)
-"""A changed library asks every step again. That is cheap: finished shards and trainings are found and kept."""
+CACHE_POLICY = INPUTS + TASK_SOURCE + CachePolicy.from_cache_key_fn(_code_digest)
+"""A changed library runs every step again. That is cheap: finished shards and trainings are found and kept."""
 
 
 def is_worth_a_retry(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     """Lost workers and networks may come back; a wrong parameter, name or program and a missing file stay wrong."""
-    from maskhand.cluster.run_folder import TrainingError
-
     error = state.data if isinstance(state.data, BaseException) else getattr(state.data, "result", None)
-    if isinstance(error, TrainingError):
-        return error.may_heal
+    if isinstance(error, MaskhandError):
+        return error.retryable
     return not isinstance(error, ValueError | FileNotFoundError | TypeError | LookupError)
 
 
-def step(name: str, retries: int = 2) -> Callable[[Callable[P, Receipt]], Task[P, Receipt]]:
-    """A task with the house's cache, retries and persisted control data."""
+def step(name: str, retries: int = 2) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """A task whose receipt is cached, and which is retried where its error says that this may help."""
     return task(
         name=name,
-        cache_policy=INPUTS + TASK_SOURCE + CODE,
+        cache_policy=CACHE_POLICY,
         persist_result=True,
         result_serializer="json",
         retries=retries,
@@ -62,16 +63,21 @@ def step(name: str, retries: int = 2) -> Callable[[Callable[P, Receipt]], Task[P
     )
 
 
-def done(of: Task[P, Receipt], *arguments: P.args, **named: P.kwargs) -> Receipt:
-    """Run a step, or take its cached receipt when the files it names are still there, unchanged."""
-    receipt = of(*arguments, **named)
-    if receipt.holds():
+def run_cached(of: Task[P, R], cache_inputs: Mapping[str, str], *arguments: P.args, **named: P.kwargs) -> R:
+    """Run a step, or take its cached receipt when the file that it names is still there, unchanged.
+
+    cache_inputs: digests of whatever decides the result beside the arguments: data, cards, weights.
+    """
+    inputs = CachePolicy.from_cache_key_fn(lambda _context, _inputs: json.dumps(cache_inputs, sort_keys=True))
+    keyed = of.with_options(cache_policy=CACHE_POLICY + inputs)
+    receipt = keyed(*arguments, **named)
+    if receipt.is_current():
         return receipt
-    return of.with_options(refresh_cache=True)(*arguments, **named)
+    return keyed.with_options(refresh_cache=True)(*arguments, **named)
 
 
 @contextmanager
-def told(title: str, key: str) -> Iterator[Progress]:
+def progress_artifact(title: str, key: str) -> Iterator[Progress]:
     """A Progress shown on the console and kept on the server as the progress artifact `key`."""
     os.environ[FLOW_RUN] = str(flow_run.id)
     artifact_id = create_progress_artifact(0.0, key=key, description=title)

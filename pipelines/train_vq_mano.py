@@ -5,14 +5,13 @@ from __future__ import annotations
 from prefect import flow
 
 from maskhand.pipelines.runtime import workspace_for
-from maskhand.pipelines.step import done, step, table, told
+from maskhand.pipelines.step import progress_artifact, run_cached, step, table
 from maskhand.steps import train
-from maskhand.steps.receipt import Receipt
 
 
 @step("train-tokenizer")
-def tokenizer(workspace: str, recipe: str, overrides: list[str], digests: dict[str, str], label: str) -> Receipt:
-    with told("train VQ-MANO", "progress-train-vq-mano") as progress:
+def tokenizer(workspace: str, recipe: str, overrides: list[str], label: str) -> train.TrainingReceipt:
+    with progress_artifact("train VQ-MANO", "progress-train-vq-mano") as progress:
         return train.train_tokenizer(workspace_for(workspace), recipe, overrides, label, progress)
 
 
@@ -22,7 +21,7 @@ def train_vq_mano(
     overrides: list[str] = [],  # noqa: B006
     label: str = "",
     workspace: str | None = None,
-) -> Receipt:
+) -> train.TrainingReceipt:
     """Train VQ-MANO on the recipe's shard sets.
 
     recipe: a shipped recipe or a YAML file; overrides: such as tokenizer_training.optim.steps=200; label: sets apart
@@ -30,6 +29,6 @@ def train_vq_mano(
     """
     home = workspace_for(workspace)
     digests = train.input_digests(home, recipe, overrides, label)
-    receipt = done(tokenizer, str(home.root), recipe, overrides, digests, label)
-    table("vq-mano", [{"tokenizer": receipt.uri, **receipt.numbers}], "trained pose tokenizers")
+    receipt = run_cached(tokenizer, digests, str(home.root), recipe, overrides, label)
+    table("vq-mano", [{"tokenizer": receipt.uri, **receipt.facts}], "trained pose tokenizers")
     return receipt

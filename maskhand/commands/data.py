@@ -11,10 +11,10 @@ from maskhand.commands.options import (
     RebuildOption,
     SetsArgument,
     WorkspaceOption,
-    current_workspace,
     examples,
-    say,
+    print_receipt,
     shown_progress,
+    workspace_at,
 )
 
 app = typer.Typer()
@@ -36,9 +36,9 @@ def synth(
 
     with shown_progress("render hands") as progress:
         receipt = synthetic.synthesize(
-            current_workspace(), hands, evaluation_hands, mocap_poses, seed, progress, rebuild
+            workspace_at(workspace), hands, evaluation_hands, mocap_poses, seed, progress, rebuild
         )
-    say(receipt)
+    print_receipt(receipt)
 
 
 @app.command(epilog=examples("find", "find ~/photos", "find ~/photos --rebuild"))
@@ -54,8 +54,8 @@ def find(
     from maskhand.steps import photos
 
     with shown_progress("find hands") as progress:
-        receipt = photos.find(current_workspace(), folder, progress, rebuild)
-    say(receipt)
+        receipt = photos.find(workspace_at(workspace), folder, progress, rebuild)
+    print_receipt(receipt)
 
 
 @app.command(
@@ -92,7 +92,7 @@ def shard(
     from maskhand.cluster.session import ray_session
     from maskhand.steps import data
 
-    place = current_workspace()
+    place = workspace_at(workspace)
     if out is not None:
         place = replace(place, shards_uri=storage.absolute(out))
     splits = data.checked_splits(place, name, raw, split)
@@ -107,7 +107,7 @@ def shard(
                 typer.echo(f"error: {name}/{one}: {error}", err=True)
                 failed.append(one)
             else:
-                say(receipt)
+                print_receipt(receipt)
     if failed:
         raise typer.Exit(1)
 
@@ -126,13 +126,13 @@ def annotate_keypoints(
 ) -> None:
     """Detect 2D keypoints in every image of shard sets."""
     from maskhand.cluster.session import ray_session
-    from maskhand.steps import data
+    from maskhand.steps import annotation
 
     with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"keypoints {name}") as progress:
-                receipt = data.annotate_keypoints(current_workspace(), name, detector, progress, rebuild)
-            say(receipt)
+                receipt = annotation.annotate_keypoints(workspace_at(workspace), name, detector, progress, rebuild)
+            print_receipt(receipt)
 
 
 @annotate_app.command(
@@ -159,17 +159,17 @@ def annotate_mano(
 ) -> None:
     """Write MANO targets in the one canonical form, each with a flag whether it is good enough to learn from."""
     from maskhand.cluster.session import ray_session
-    from maskhand.steps import data
+    from maskhand.steps import annotation
     from maskhand.steps.evaluate import model_folder
 
-    home = current_workspace()
+    home = workspace_at(workspace)
     exported = model_folder(home, model) if model else None
     seen_by = detector if source == "keypoints" else None
     with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"mano {name}") as progress:
-                receipt = data.annotate_mano(home, name, progress, rebuild, exported, seen_by)
-            say(receipt)
+                receipt = annotation.annotate_mano(home, name, progress, rebuild, exported, seen_by)
+            print_receipt(receipt)
 
 
 @app.command(epilog=examples("alphabet", "alphabet --per-letter 50 --seed 7 --rebuild"))
@@ -183,9 +183,9 @@ def alphabet(
     from maskhand.steps import synthetic
 
     with shown_progress("letters") as progress:
-        receipts = synthetic.alphabet(current_workspace(), per_letter, seed, progress, rebuild)
+        receipts = synthetic.alphabet(workspace_at(workspace), per_letter, seed, progress, rebuild)
     for receipt in receipts:
-        say(receipt)
+        print_receipt(receipt)
 
 
 @app.command(epilog=examples("mask freihand/evaluation", "mask hint/TEST_newdays_img --share 0.9"))
@@ -203,8 +203,8 @@ def mask(
     with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"mask {name}") as progress:
-                receipt = data.mask(current_workspace(), name, share, seed, progress, rebuild)
-            say(receipt)
+                receipt = data.mask(workspace_at(workspace), name, share, seed, progress, rebuild)
+            print_receipt(receipt)
 
 
 @app.command(epilog=examples("verify freihand_synth/training", "verify s3://bucket/shards/freihand/training"))
@@ -218,7 +218,7 @@ def verify(
     damaged = False
     for name in sets:
         try:
-            problems = data.verify(current_workspace(), name)
+            problems = data.verify(workspace_at(workspace), name)
         except ValueError as error:  # of this set alone
             problems = [f"error: {error}"]
         damaged = damaged or bool(problems)
@@ -252,7 +252,7 @@ def inspect(
     for name in sets:
         with shown_progress(f"inspect {name}") as progress:
             receipt = inspection.inspect(
-                current_workspace(), name, progress, out=out, hands=hands, limit=limit, seed=seed
+                workspace_at(workspace), name, progress, out=out, hands=hands, limit=limit, seed=seed
             )
         print_table(name, ("what", "value"), inspection.table(receipt))
-        say(receipt)
+        print_receipt(receipt)

@@ -1,8 +1,7 @@
-"""What verbs share: their common options, and how they find the workspace, show progress and say what they made."""
+"""What verbs share: their common options, and how they find the workspace, show progress and print receipts."""
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,18 +14,11 @@ if TYPE_CHECKING:
     from maskhand.workspace import Workspace
 
 
-def _use_workspace(folder: Path | None) -> Path | None:
-    if folder is not None:
-        os.environ["MASKHAND_WORKSPACE"] = str(folder.resolve())
-    return folder
-
-
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option(
         "--workspace",
         "-w",
-        callback=_use_workspace,
         show_default=False,
         help="Folder of everything that is made [default: $MASKHAND_WORKSPACE, else ./workspace].",
     ),
@@ -48,10 +40,11 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  maskhand {line}" for line in lines)
 
 
-def current_workspace() -> Workspace:
+def workspace_at(folder: Path | None) -> Workspace:
+    """The workspace of the option `--workspace`."""
     from maskhand.workspace import Workspace
 
-    return Workspace.default()
+    return Workspace.at(folder)
 
 
 def shown_progress(title: str) -> AbstractContextManager[Progress]:
@@ -60,10 +53,10 @@ def shown_progress(title: str) -> AbstractContextManager[Progress]:
     return shown(title)
 
 
-def say(receipt: Receipt) -> None:
+def print_receipt(receipt: Receipt) -> None:
     """The receipt on a line; what it says in sentences on lines of their own."""
-    sentences = {name: value for name, value in receipt.numbers.items() if isinstance(value, str) and " " in value}
-    facts = [f"{name}={value}" for name, value in receipt.numbers.items() if name not in sentences]
+    sentences = {name: value for name, value in receipt.facts.items() if isinstance(value, str) and " " in value}
+    facts = [f"{name}={value}" for name, value in receipt.facts.items() if name not in sentences]
     typer.echo("  ".join([receipt.uri, *facts]))
     for name, value in sentences.items():
         typer.echo(f"  {name.replace('_', ' ')}: {value}")

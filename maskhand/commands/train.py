@@ -11,10 +11,10 @@ from maskhand.commands.options import (
     RecipeOption,
     SetOption,
     WorkspaceOption,
-    current_workspace,
     examples,
-    say,
+    print_receipt,
     shown_progress,
+    workspace_at,
 )
 
 app = typer.Typer()
@@ -36,8 +36,8 @@ def train_tokenizer(
 
     train.check_tokenizer_overrides(set_)
     with shown_progress("train VQ-MANO") as progress:
-        receipt = train.train_tokenizer(current_workspace(), recipe, set_, label, progress)
-    say(receipt)
+        receipt = train.train_tokenizer(workspace_at(workspace), recipe, set_, label, progress)
+    print_receipt(receipt)
 
 
 @train_app.command(
@@ -65,12 +65,12 @@ def train_transformer(
     """The masked transformer, on a frozen VQ-MANO."""
     from maskhand.steps import train
 
-    home = current_workspace()
+    home = workspace_at(workspace)
     if tokenizer is None:
         train.check_before_tokenizer(home, recipe, set_)
         with shown_progress("train VQ-MANO") as progress:
             tokenizer = train.train_tokenizer(home, recipe, set_, "", progress).folder
     with shown_progress("train masked transformer") as progress:
         receipt = train.train_transformer(home, recipe, set_, tokenizer, label, progress)
-    say(receipt)
+    print_receipt(receipt)
     typer.echo(f"measure it:  maskhand evaluate --model {receipt.folder}")

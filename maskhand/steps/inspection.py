@@ -6,10 +6,14 @@ import base64
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from PIL import Image
 
 from maskhand import storage
 from maskhand.conventions import FINGERS
+from maskhand.inspection.inspect_set import inspect_set, open_with_sidecars
 from maskhand.progress import Progress
 from maskhand.shards.layout import IMAGES
 from maskhand.steps.data import uri_of_set
@@ -22,6 +26,16 @@ STATISTICS = "statistics.json"
 _PAGE_QUALITY = 88
 
 
+@dataclass(frozen=True)
+class InspectionReceipt(Receipt):
+    """Names `statistics.json` of an inspected shard set."""
+
+    read: int
+    """Samples that the statistics are about."""
+    sheet: str
+    """URI of the contact sheet."""
+
+
 def inspect(
     workspace: Workspace,
     name_or_uri: str,
@@ -31,13 +45,11 @@ def inspect(
     hands: int = 16,
     limit: int | None = None,
     seed: int = 0,
-) -> Receipt:
+) -> InspectionReceipt:
     """Statistics and contact sheet of a shard set, into OUT/DATASET/SPLIT (else WORKSPACE/reports/inspect/...).
 
     The receipt names `statistics.json`; the sheet lies beside it. See `inspection.inspect_set` for the options.
     """
-    from maskhand.inspection.inspect_set import inspect_set
-
     uri = uri_of_set(workspace, name_or_uri)
     found = inspect_set(
         uri, hands=hands, limit=limit, seed=seed, on_read=lambda done, total: progress(done, total, f"{done} hands")
@@ -46,29 +58,25 @@ def inspect(
     folder = storage.join(out or str(workspace.reports / "inspect"), facts.dataset, facts.split)
     storage.write_bytes_atomic(storage.join(folder, SHEET), found.sheet_png)
     storage.write_bytes_atomic(storage.join(folder, STATISTICS), facts.to_json())
-    return Receipt.of(storage.join(folder, STATISTICS), read=facts.read, sheet=storage.join(folder, SHEET))
+    return InspectionReceipt.of(storage.join(folder, STATISTICS), read=facts.read, sheet=storage.join(folder, SHEET))
 
 
 def input_digests(workspace: Workspace, name_or_uri: str) -> dict[str, str]:
     """Everything that decides an inspection: part of the set -> its data digest."""
-    from maskhand.inspection.inspect_set import open_with_sidecars
-
     shard_set = open_with_sidecars(uri_of_set(workspace, name_or_uri))
     digests = {part: manifest.digest for part, manifest in shard_set.sidecar_manifests.items()}
     return {IMAGES: shard_set.manifest.digest, **digests}
 
 
-def sheet_as_data_url(receipt: Receipt) -> str:
+def sheet_as_data_url(receipt: InspectionReceipt) -> str:
     """The sheet inside its own address, for pages that cannot reach our files; a JPEG, a tenth of the PNG's size."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(storage.read_bytes(storage.join(receipt.folder, SHEET)))) as sheet:
+    with Image.open(io.BytesIO(storage.read_bytes(receipt.sheet))) as sheet:
         jpeg = io.BytesIO()
         sheet.save(jpeg, "JPEG", quality=_PAGE_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
 
 
-def table(receipt: Receipt) -> list[tuple[str, str]]:
+def table(receipt: InspectionReceipt) -> list[tuple[str, str]]:
     """What `statistics.json` says, for people: (what, value)."""
     facts = json.loads(storage.read_bytes(receipt.uri))
     images, read = facts["parts"][IMAGES], facts["read"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from maskhand import storage
+from maskhand.adapters.base import RawDataError
+from maskhand.adapters.photos import ENDINGS, HANDS_FILE, hands_of_text, photos_below
+from maskhand.annotate.find_hands import FindHands, PhotoHands
+from maskhand.cluster.map import map_shards
+from maskhand.cluster.session import ray_session
+from maskhand.fetched_models import hand_models
 from maskhand.progress import Progress
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
-
-if TYPE_CHECKING:
-    from maskhand.annotate.find_hands import PhotoHands
 
 PHOTOS = "photos"
 """The dataset of the catalog whose photos are one's own."""
@@ -19,19 +22,24 @@ _AT_ONCE = 16
 """Photos that a worker looks at before it says so."""
 
 
-def find(workspace: Workspace, folder: str | None, progress: Progress, rebuild: bool = False) -> Receipt:
+@dataclass(frozen=True)
+class PhotosReceipt(Receipt):
+    """Names `hands.json` beside the photos."""
+
+    photos: int
+    hands: int
+    photos_looked_at: int
+    """Those that were not listed before."""
+    doubtful_hands_left_out: int
+    photos_that_cannot_be_read: int
+
+
+def find(workspace: Workspace, folder: str | None, progress: Progress, rebuild: bool = False) -> PhotosReceipt:
     """hands.json beside the photos of a folder (else WORKSPACE/raw/photos).
 
     Photos that it lists already keep their hands, which people may have edited; `rebuild` looks at all again. Raises
     RawDataError when there is no photo or hands.json is damaged, AssetError when the finder's models cannot be had.
     """
-    from maskhand.adapters.base import RawDataError
-    from maskhand.adapters.photos import ENDINGS, HANDS_FILE, hands_of_text, photos_below
-    from maskhand.annotate.find_hands import FindHands
-    from maskhand.cluster.map import map_shards
-    from maskhand.cluster.session import ray_session
-    from maskhand.fetched_models import hand_models
-
     place = storage.absolute(folder or str(workspace.raw / PHOTOS))
     names, uri = photos_below(place), storage.join(place, HANDS_FILE)
     if not names:
@@ -54,7 +62,7 @@ def find(workspace: Workspace, folder: str | None, progress: Progress, rebuild: 
     hands = listed | {photo.name: photo.hands or [] for photo in found}
     lines = (f"{json.dumps(name)}: {json.dumps(hands[name])}" for name in sorted(hands))
     storage.write_bytes_atomic(uri, ("{" + ",\n".join(lines) + "}\n").encode())
-    return Receipt.of(
+    return PhotosReceipt.of(
         uri,
         photos=len(names),
         hands=sum(map(len, hands.values())),

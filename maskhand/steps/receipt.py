@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from maskhand import storage
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """Names one finished result: a manifest, an exported model, a report."""
+    """Names one finished result: a manifest, an exported model, a report. Steps that say more have a class of their own
+    with a field for each figure; flows cache receipts as JSON."""
 
     uri: str
     """The one file that is written last (manifest.json, tokenizer.json, ...): a path or `s3://...`."""
     digest: str
     """First 12 hex digits of the sha256 of that file."""
-    numbers: dict[str, float | int | str] = field(default_factory=dict)
-    """A few figures and names for people and for the steps that follow."""
 
     @classmethod
-    def of(cls, uri: str, **numbers: float | int | str) -> Receipt:
-        """The receipt of the file at `uri`, which must exist (FileNotFoundError names it)."""
-        return cls(uri, _digest(uri), numbers)
+    def of(cls, uri: str, **facts: Any) -> Self:
+        """The receipt of the file at `uri`, which must exist (MissingFileError names it)."""
+        return cls(uri, file_digest(uri), **facts)
 
     @property
     def folder(self) -> str:
         """URI of the folder that holds the result."""
         return self.uri.rpartition("/")[0]
 
-    def holds(self) -> bool:
+    @property
+    def facts(self) -> dict[str, float | int | str]:
+        """The figures and names of the step, for people; without those that have no value."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)[2:]}
+        return {name: value for name, value in values.items() if value is not None and value != ""}
+
+    def is_current(self) -> bool:
         """Is the result still there, unchanged? A cached receipt of deleted files must not be believed."""
-        return storage.exists(self.uri) and _digest(self.uri) == self.digest
+        return storage.exists(self.uri) and file_digest(self.uri) == self.digest
 
 
-def _digest(uri: str) -> str:
+def file_digest(uri: str) -> str:
+    """First 12 hex digits of the sha256 of a file."""
     return hashlib.sha256(storage.read_bytes(uri)).hexdigest()[:12]

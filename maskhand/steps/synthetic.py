@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from maskhand.catalog import load_spec
+from maskhand.cluster.map import map_shards
+from maskhand.cluster.session import ray_session
 from maskhand.progress import Progress
 from maskhand.shards.layout import MANO
-from maskhand.steps.data import annotate_keypoints, part_receipt, shard
+from maskhand.steps.annotation import annotate_keypoints
+from maskhand.steps.data import PartReceipt, part_receipt, shard
 from maskhand.steps.receipt import Receipt
+from maskhand.synth.freihand_layout import SynthError, write_freihand_synth
+from maskhand.synth.letters import annotate_rendered, write_letters
 from maskhand.workspace import Workspace
 
 SYNTHETIC = "freihand_synth"
@@ -24,6 +31,15 @@ PER_LETTER = 20
 """Images of each letter, unless asked for otherwise."""
 
 
+@dataclass(frozen=True)
+class SyntheticReceipt(Receipt):
+    """Names `synth.json` of the rendered dataset."""
+
+    hands: int
+    evaluation_hands: int
+    seed: int
+
+
 def synthesize(
     workspace: Workspace,
     hands: int,
@@ -32,15 +48,12 @@ def synthesize(
     seed: int,
     progress: Progress,
     rebuild: bool = False,
-) -> Receipt:
+) -> SyntheticReceipt:
     """Render the synthetic dataset into WORKSPACE/raw/freihand_synth.
 
     Each training hand gets as many images as the set's card says. `rebuild` replaces one that was asked for with
     other numbers; without it that is an error.
     """
-    from maskhand.catalog import load_spec
-    from maskhand.synth.freihand_layout import write_freihand_synth
-
     folder = workspace.raw / SYNTHETIC
     write = partial(
         write_freihand_synth,
@@ -54,13 +67,11 @@ def synthesize(
         progress=lambda done, total: progress(done, total, f"{done} hands"),
     )
     _write_raw(write, folder, rebuild)
-    return Receipt.of(str(folder / "synth.json"), hands=hands, evaluation_hands=evaluation_hands, seed=seed)
+    return SyntheticReceipt.of(str(folder / "synth.json"), hands=hands, evaluation_hands=evaluation_hands, seed=seed)
 
 
 def _write_raw(write: Callable[[], object], folder: Path, rebuild: bool) -> None:
     """Make a synthetic set; `rebuild` replaces one that was asked for with other numbers (SynthError without it)."""
-    from maskhand.synth.freihand_layout import SynthError
-
     try:
         write()
     except SynthError:
@@ -77,16 +88,12 @@ def available_cores() -> int:
 
 def alphabet(
     workspace: Workspace, per_letter: int, seed: int, progress: Progress, rebuild: bool = False
-) -> list[Receipt]:
+) -> list[PartReceipt]:
     """Synthetic ASL letters into WORKSPACE/raw/asl_alphabet_synth, then their shards, keypoints and MANO targets.
 
     The receipts name the manifests of the `mano` parts. `rebuild` replaces letters that were asked for with other
     numbers; without it they are an error.
     """
-    from maskhand.cluster.map import map_shards
-    from maskhand.cluster.session import ray_session
-    from maskhand.synth.letters import annotate_rendered, write_letters
-
     folder = workspace.raw / LETTERS
     write = partial(
         write_letters,

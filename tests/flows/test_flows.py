@@ -27,7 +27,7 @@ class FakeSteps:
     def __init__(self, root: Path) -> None:
         self.root, self.ran, self.order = root, Counter[str](), list[str]()
 
-    def make(self, name: str, **numbers: float | int | str) -> Callable[..., Receipt]:
+    def make(self, name: str, kind: type[Receipt] = Receipt, **facts: Any) -> Callable[..., Receipt]:
         def run(_workspace: Any, *arguments: Any, **_named: Any) -> Receipt:
             self.ran[name] += 1
             self.order.append(name)
@@ -38,7 +38,7 @@ class FakeSteps:
             path = self.root / name / split / ("tokenizer.json" if name == "tokenizer" else "done.json")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps([self.ran[name], *plain]))
-            return Receipt.of(str(path), **numbers)
+            return kind.of(str(path), **facts)
 
         return run
 
@@ -56,17 +56,30 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     monkeypatch.setattr(
         evaluate, "input_digests", lambda _, model, __: {"model": Receipt.of(f"{model}/done.json").digest}
     )
-    monkeypatch.setattr(train, "train_tokenizer", fake.make("tokenizer", run_id="r1", steps=3))
-    monkeypatch.setattr(train, "train_transformer", fake.make("transformer", run_id="r2", steps=3))
-    monkeypatch.setattr(evaluate, "evaluate", fake.make("evaluate", samples=4))
+    monkeypatch.setattr(
+        train, "train_tokenizer", fake.make("tokenizer", train.TrainingReceipt, run_id="r1", steps=3, restarts=0)
+    )
+    monkeypatch.setattr(
+        train, "train_transformer", fake.make("transformer", train.TrainingReceipt, run_id="r2", steps=3, restarts=0)
+    )
+    monkeypatch.setattr(evaluate, "evaluate", fake.make("evaluate", evaluate.EvaluationReceipt, samples=4))
     monkeypatch.setattr(evaluate, "table", lambda _: (["set", "PA-MPJPE mm"], [["x", "1.0"]]))
     monkeypatch.setattr(evaluate, "sheets", lambda _: {"freihand_synth/evaluation": str(sheet)})
     monkeypatch.setattr(evaluate, "page_uri", lambda _: "report.html")
-    monkeypatch.setattr(inspection, "inspect", fake.make("inspect", sheet=str(sheet)))
+    monkeypatch.setattr(
+        inspection, "inspect", fake.make("inspect", inspection.InspectionReceipt, read=4, sheet=str(sheet))
+    )
     monkeypatch.setattr(inspection, "input_digests", lambda *_: {"images": "d1"})
     monkeypatch.setattr(inspection, "table", lambda _: [("hands in shards", "3")])
     monkeypatch.setattr(inspection, "sheet_as_data_url", lambda _: "data:image/jpeg;base64,")
-    registered = fake.make("register", model="models:/maskhand/7", reason="because", run_id="r2")
+    registered = fake.make(
+        "register",
+        registration.RegistrationReceipt,
+        model="models:/maskhand/7",
+        reason="because",
+        evaluation_digest="e",
+        run_id="r2",
+    )
     monkeypatch.setattr(registration, "register", lambda *given: (registered(*given), fake.ran["register"] == 1))
     monkeypatch.setattr(registration, "standing", lambda *_: "models:/maskhand/7, challenger")
     monkeypatch.setattr(evaluate, "of_model", lambda _: "models:/maskhand/7 (w1)")
@@ -76,16 +89,17 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
 @pytest.fixture
 def data_steps(steps: FakeSteps, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     """The steps that make shards and sidecars, too, of sets with one split."""
-    from maskhand.steps import data, step_inputs
+    from maskhand.steps import annotation, data, step_inputs
 
     monkeypatch.setattr(data, "splits", lambda *_: ["training"])
     monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
-    for name in ("shard", "annotate_keypoints", "annotate_mano"):
-        monkeypatch.setattr(data, name, steps.make(name))
+    monkeypatch.setattr(data, "shard", steps.make("shard"))
+    for name in ("annotate_keypoints", "annotate_mano"):
+        monkeypatch.setattr(annotation, name, steps.make(name))
     return steps
 
 
-def run(workspace: Path, **parameters: Any) -> dict[str, Receipt]:
+def run(workspace: Path, **parameters: Any) -> Any:
     from maskhand.pipelines.train_maskhand import train_maskhand
 
     return train_maskhand(workspace=str(workspace), **parameters)
@@ -143,9 +157,9 @@ def test_rejected_samples_and_another_detectors_weights_are_asked_for_again(
 
 def test_a_receipt_of_files_that_are_gone_is_not_believed(steps: FakeSteps, tmp_path: Path) -> None:
     first = run(tmp_path)
-    Path(first["model"].uri).unlink()
+    Path(first.model.uri).unlink()
     again = run(tmp_path)
-    assert again["model"].holds()
+    assert again.model.is_current()
     # The fake's second model has other bytes, so what follows it is done again; what came before is not.
     assert steps.ran == {"tokenizer": 1, "transformer": 2, "evaluate": 2, "register": 2}
 
@@ -157,8 +171,8 @@ def test_persisted_results_are_control_data(steps: FakeSteps, tmp_path: Path) ->
     stored = [json.loads(p.read_text()) for p in Path(PREFECT_LOCAL_STORAGE_PATH.value()).iterdir() if p.is_file()]
     results = [json.loads(record["result"]) for record in stored]
     mine = [r for r in results if r["data"]["uri"].startswith(str(tmp_path))]
-    assert {r["data"]["uri"] for r in mine} >= {receipts["model"].uri, receipts["evaluation"].uri}
-    assert all(set(r["data"]) == {"uri", "digest", "numbers"} and len(json.dumps(r)) < 2000 for r in mine)
+    assert {r["data"]["uri"] for r in mine} >= {receipts.model.uri, receipts.evaluation.uri}
+    assert all({"uri", "digest"} <= set(r["data"]) and len(json.dumps(r)) < 2000 for r in mine)
 
 
 def test_artifacts_have_stable_keys_and_the_event_names_the_model(
@@ -174,7 +188,7 @@ def test_artifacts_have_stable_keys_and_the_event_names_the_model(
     payload = {"model": "models:/maskhand/7", "workspace": str(tmp_path)}
     assert events == [("maskhand.model.registered", payload)]
     run(tmp_path)  # cached
-    Path(receipts["registered"].uri).unlink()
+    Path(receipts.registered.uri).unlink()
     run(tmp_path)  # asked again, and found to be registered
     assert steps.ran["register"] == 2 and len(events) == 1, "what was registered before is no event"
     kinds = {
@@ -194,21 +208,22 @@ def test_the_quickstart_goes_through_every_stage_once_and_says_where_to_look(
     steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from maskhand.pipelines import quickstart
-    from maskhand.steps import data, step_inputs, synthetic
+    from maskhand.steps import annotation, data, step_inputs, synthetic
 
     monkeypatch.setattr(quickstart, "ray_session", nullcontext)
     monkeypatch.setattr(data, "splits", lambda *_: ["training", "evaluation"])
     monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
     monkeypatch.setattr(synthetic, "synthesize", steps.make("synthesize"))
-    for name in ("shard", "annotate_keypoints", "annotate_mano"):
-        monkeypatch.setattr(data, name, steps.make(name))
+    monkeypatch.setattr(data, "shard", steps.make("shard"))
+    for name in ("annotate_keypoints", "annotate_mano"):
+        monkeypatch.setattr(annotation, name, steps.make(name))
     for _ in range(2):
         receipts = quickstart.quickstart(hands=8, evaluation_hands=8, workspace=str(tmp_path))
     both_splits = dict.fromkeys(PER_SPLIT, 2)
     once = dict.fromkeys(("synthesize", "tokenizer", "transformer", "evaluate", "register"), 1)
     assert steps.ran == once | both_splits
     assert steps.order[0] == "synthesize" and steps.order[-1] == "register"
-    assert receipts["registered"].numbers["model"] == "models:/maskhand/7"
+    assert receipts.registered.model == "models:/maskhand/7"
     said = capsys.readouterr().out
     for words in ("train VQ-MANO", "total", str(tmp_path / "sheet.png"), "mlflow server", "maskhand serve", "because"):
         assert words in said, words
@@ -253,7 +268,7 @@ def test_a_mistyped_override_stops_the_quickstart_before_any_work(steps: FakeSte
         (ValueError("wrong recipe"), 1),
         (LookupError("no such model"), 1),
         (TrainingError("ConfigError: wrong recipe"), 1),
-        (TrainingError("workers lost", may_heal=True), 3),
+        (TrainingError("workers lost", retryable=True), 3),
         (ConnectionError("lost"), 3),
     ],
 )
@@ -314,7 +329,7 @@ def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_t
     old, new = "models:/maskhand/1", "models:/maskhand/2"
     monkeypatch.setattr(reevaluate, "contenders", lambda *_: (old, [new]))
     monkeypatch.setattr(reevaluate, "benchmarks", lambda _: {"x": "x/evaluation", "y": "y/evaluation"})
-    monkeypatch.setattr(reevaluate, "measure", measure)
+    monkeypatch.setattr(reevaluate, "evaluate_version", measure)
     monkeypatch.setattr(reevaluate, "log", lambda _, model, __: ["x moved."] if model == old else [])
     monkeypatch.setattr(reevaluate, "home_set", lambda *_: "x/evaluation")
     monkeypatch.setattr(
@@ -339,7 +354,7 @@ def test_every_table_is_written_with_what_ran_and_what_is_missing(
     """A workspace without data: only rows that read none run. Seeds are rows of their own; repeated, nothing is run."""
     from prefect.artifacts import Artifact
 
-    from maskhand.evaluation import generated, speed
+    from maskhand.paper.measures import generation, speed
     from maskhand.pipelines.reproduce_table import reproduce_table
 
     seeds: list[int] = []
@@ -348,13 +363,13 @@ def test_every_table_is_written_with_what_ran_and_what_is_missing(
         seeds.append(seed)
         return {"apd_mm": 10.0 + seed, "self_intersection_percent": 1.0}
 
-    monkeypatch.setattr(generated, "pca_hands", hands)
+    monkeypatch.setattr(generation, "pca_hands", hands)
     monkeypatch.setattr(speed, "seconds_per_image", lambda _, iterations, __: {t: 0.1 * t for t in iterations})
     for _ in range(2):
         receipt = reproduce_table(table="all", embedded=True, seeds=2, workspace=str(tmp_path))
         assert seeds == [0, 1]
     text = Path(receipt.uri).read_text()
-    assert receipt.numbers["tables"] == 17 and receipt.numbers["measured"] == 3 + 2
+    assert receipt.tables == 17 and receipt.measured == 3 + 2
     assert text.count("\n## Table ") == 17 and "shard set freihand_synth/training" in text
     assert "| E37 PCA | generation | apd_mm | 16.30 | 10.50 ± 0.71 |" in text
     one = Artifact.get("paper-table-11-embedded")

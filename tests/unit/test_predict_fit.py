@@ -13,7 +13,7 @@ from known_hands import KnownHands, known_hands
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.annotate.litert import points_box
 from maskhand.conventions import MIRROR_POINT
-from maskhand.evaluation.metrics.alignment import distances, procrustes_align
+from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.predict import PredictError, detect, predict_hands, predict_photo
 from maskhand.steps import hands as step
 from maskhand.workspace import Workspace

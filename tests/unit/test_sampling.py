@@ -9,9 +9,9 @@ from model_parts import random_batch, random_poses, small_model, small_recipe
 from scipy.spatial.transform import Rotation
 
 from maskhand.config import SamplerConfig
-from maskhand.evaluation.metrics.alignment import distances, procrustes_align
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix, random_rotations
+from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.models import sampling
 from maskhand.models.build import build_model
 from maskhand.models.consensus import consensus

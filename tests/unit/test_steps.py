@@ -14,8 +14,6 @@ from published_layouts.hands import licensed_folder
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import catalog_dirs, load_spec
-from maskhand.cluster import session
-from maskhand.cluster import train as cluster_train
 from maskhand.cluster.run_folder import FitResult, TrainingError
 from maskhand.config import ConfigError
 from maskhand.hand.layer import ManoLayer
@@ -27,6 +25,7 @@ from maskhand.progress import silent
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
 from maskhand.steps import data, evaluate, hands, step_inputs, synthetic, train
+from maskhand.steps.names import TOKENIZER_FILE
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
 from maskhand.tracking import Tracker
@@ -34,16 +33,17 @@ from maskhand.training.checkpoint import run_identity
 from maskhand.workspace import Workspace
 
 
-def test_a_receipt_holds_until_its_file_changes_or_goes(tmp_path: Path) -> None:
+def test_a_receipt_is_current_until_its_file_changes_or_goes(tmp_path: Path) -> None:
     path = tmp_path / "set" / "manifest.json"
     path.parent.mkdir()
     path.write_text("one")
-    receipt = Receipt.of(str(path), samples=3)
-    assert receipt.holds() and receipt.folder == str(path.parent) and receipt.numbers == {"samples": 3}
+    receipt = data.PartReceipt.of(str(path), samples=3, rejected=0, data_digest="d")
+    assert receipt.is_current() and receipt.folder == str(path.parent)
+    assert receipt.facts == {"samples": 3, "rejected": 0, "data_digest": "d"}
     path.write_text("two")
-    assert not receipt.holds()
+    assert not receipt.is_current()
     path.unlink()
-    assert not receipt.holds()
+    assert not receipt.is_current()
     with pytest.raises(StorageError, match="manifest"):
         Receipt.of(str(path))
 
@@ -215,17 +215,17 @@ def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
     home = Workspace(tmp_path, str(tmp_path / "shards"))
     export = tmp_path / "run" / "export"
     export.mkdir(parents=True)
-    (export / train.TOKENIZER_FILE).write_text("{}")
+    (export / TOKENIZER_FILE).write_text("{}")
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "train/loss": 0.5}\n')
     kept = FitResult(tmp_path / "run", export, {"train/loss": 0.5}, 1, 0, 0.1, reused=True)
     digests = {"freihand_synth/training/mano": "d"}
-    monkeypatch.setattr(cluster_train, "fit", lambda *_, **__: kept)
-    monkeypatch.setattr(session, "ray_session", nullcontext)
+    monkeypatch.setattr(train, "fit", lambda *_, **__: kept)
+    monkeypatch.setattr(train, "ray_session", nullcontext)
     monkeypatch.setattr(step_inputs, "training_digests", lambda *_: digests)
     monkeypatch.setattr(step_inputs, "mocap_files", lambda *_: ())
     receipt = train.train_tokenizer(home, "tiny", [], "again", silent)
     (run,) = Tracker.of(home).history("tokenizer")
-    assert run.run_id == receipt.numbers["run_id"] and run.tags["mlflow.runName"].endswith(" again")
+    assert run.run_id == receipt.run_id and run.tags["mlflow.runName"].endswith(" again")
     curves = tmp_path / "mlflow" / "artifacts" / run.run_id / "artifacts" / "curves.png"
     written_ns = curves.stat().st_mtime_ns
     assert train.train_tokenizer(home, "tiny", [], "again", silent) == receipt
@@ -248,8 +248,8 @@ def test_a_stopped_training_is_killed_and_runs_again_when_it_is_resumed(
         raise SystemExit(143) if len(seen) == 1 else TrainingError("a worker was lost")
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(cluster_train, "fit", fit)
-    monkeypatch.setattr(session, "ray_session", nullcontext)
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(train, "ray_session", nullcontext)
     for ending, left in ((SystemExit, "KILLED"), (TrainingError, "FAILED")):
         with pytest.raises(ending):
             train.train_tokenizer(home, "tiny", ["data.mocap=false"], "", silent)
@@ -272,8 +272,8 @@ def test_another_sampler_makes_another_model_of_the_same_training(
         names.append(name)
         return FitResult(tmp_path / "run", tmp_path / "run" / "export", {"train/loss": 0.5}, 1, 0, 0.1, reused=True)
 
-    monkeypatch.setattr(cluster_train, "fit", fit)
-    monkeypatch.setattr(session, "ray_session", nullcontext)
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(train, "ray_session", nullcontext)
     monkeypatch.setattr(step_inputs, "training_digests", lambda *_: {"freihand_synth/training/images": "d"})
     ask = lambda *changes: train.train_transformer(home, "open", changes, "open", "", silent)  # noqa: E731
     plain, longer = ask(), ask("sampler.iterations=9")
@@ -286,7 +286,7 @@ def test_another_sampler_makes_another_model_of_the_same_training(
     shown = [run.tags["mlflow.runName"] for run in Tracker.of(home).history("transformer")]
     assert len(set(shown)) == 2, "told apart on the pages"
     assert {run.run_id for run in Tracker.of(home).history("transformer")} == {
-        receipt.numbers["run_id"] for receipt in (plain, longer)
+        receipt.run_id for receipt in (plain, longer)
     }
 
 
@@ -321,9 +321,9 @@ def test_what_was_left_out_is_said(tmp_path: Path) -> None:
     fixture = WRITERS["freihand"](tmp_path / "raw", load_spec("freihand"), "training", 8)
     next(iter(fixture.truths.values())).image_path.write_bytes(b"")
     receipt = data.shard(home, "freihand", "training", str(fixture.raw_dir), silent)
-    assert receipt.numbers["samples"] == 31 and receipt.numbers["rejected"] == 1
-    assert str(receipt.numbers["left_out"]).startswith("1 bad_image; a sentence about each is in ")
-    assert "130,240" in str(receipt.numbers["notes"]), "fewer than published"
+    assert receipt.samples == 31 and receipt.rejected == 1
+    assert receipt.left_out.startswith("1 bad_image; a sentence about each is in ")
+    assert "130,240" in receipt.notes, "fewer than published"
 
 
 def test_keys_of_the_transformer_are_refused_by_the_tokenizer() -> None:
@@ -356,11 +356,11 @@ def test_the_places_of_the_environment_hold_in_every_process(tmp_path: Path, mon
     for shards, found in (("", "home/shards"), ("sets/", "sets"), ("s3://bucket/x/", None)):
         monkeypatch.setenv("MASKHAND_WORKSPACE", "home")
         monkeypatch.setenv("MASKHAND_SHARDS", shards)
-        workspace = Workspace.default()
+        workspace = Workspace.at()
         assert workspace.root == tmp_path / "home"
         assert workspace.shards_uri == (str(tmp_path / found) if found else "s3://bucket/x")
     monkeypatch.setenv("MASKHAND_WORKSPACE", "")
-    assert Workspace.default().root == tmp_path / "workspace"
+    assert Workspace.at().root == tmp_path / "workspace"
 
 
 @pytest.mark.slow
@@ -370,7 +370,7 @@ def test_synthetic_data_asked_for_otherwise_needs_rebuild(tmp_path: Path) -> Non
     tell = lambda done, _total, _text="": told.append(done)  # noqa: E731
     ask = lambda hands, rebuild: synthetic.synthesize(workspace, hands, 0, 2, 0, tell, rebuild)  # noqa: E731
     first = ask(1, False)
-    assert told == [1] and first.numbers["hands"] == 1
+    assert told == [1] and first.hands == 1
     assert ask(1, False) == first and told == [1], "a finished dataset is kept"
     with pytest.raises(ValueError, match="another"):
         ask(2, False)
