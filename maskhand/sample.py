@@ -118,7 +118,7 @@ class HandSample:
         head, tail = _MAGIC[self.image_format]
         if not self.image.startswith(head):
             raise SampleError("bad_image", f"{hand}: the image is not a {self.image_format} file")
-        # Others may lie behind the end (a phone's preview, a film); `adapters.whole_images` reads up to it.
+        # Others may lie behind the end (a phone's preview, a film); `adapters.readers.whole_images` reads up to it.
         if self.image.rfind(tail) < 0:
             raise SampleError("cut_image", f"{hand}: the {self.image_format} file ends too early; copy it again")
 

@@ -1,4 +1,4 @@
-"""What every layout adapter offers, and how images, numbers and facts of the card become a sample."""
+"""The adapter protocol, and what layouts share to build a sample from an image, stored numbers and the card's facts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.whole_images import whole_image
+from maskhand.adapters.readers.whole_images import whole_image
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS, NUM_JOINTS, Side
 from maskhand.sample import Camera, HandPose, HandSample, SampleError, all_finite
@@ -18,9 +18,9 @@ from maskhand.sample import Camera, HandPose, HandSample, SampleError, all_finit
 Array = np.ndarray
 
 VERSION = 3
-"""Of what layouts share: this module, `whole_images`, `split_files`, `label_files`, `keypoints_2d`, `mano_pose`,
-`turns`, `lens`; `conventions`, `sample` and `hand.array_pickle`. Raise it when one of them converts differently or lets
-other samples pass, so that shards of every layout are built anew."""
+"""Version of the code that layouts share: this module, `keypoints_2d`, `mano_pose`, `quaternions`, `lens`; of `readers`
+`whole_images`, `split_files`, `label_files`; `conventions`, `sample` and `hand.array_pickle`. Raise it when one of them
+converts differently or lets other samples pass, so that shards of every layout are built anew."""
 
 MENDABLE = frozenset({"missing_image", "bad_image", "cut_image", "wrong_size", "missing_label", "bad_label"})
 """Reasons for rejection that end when one file of that hand alone is copied again; label files of a whole split are
@@ -28,7 +28,7 @@ part of the plan."""
 
 
 class RawDataError(ValueError):
-    """Raw files that cannot be used as a whole (missing, cut, another layout); the message says what to do."""
+    """Raw files that cannot be used as a whole (missing, cut, another layout); the message states what to do."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RawPlan:
 
     keys: Sequence[str]
     item: Callable[[int], Item]
-    """Position -> item; built when asked for, since a split may hold millions."""
+    """Position -> item, built on access, since a split may have millions."""
     source_digest: str
     """Hex digest that changes with the annotation files, the images (spot check) and the conversion."""
     notes: tuple[str, ...] = ()
@@ -71,11 +71,11 @@ class Adapter(Protocol):
         """Read the annotation files; RawDataError when they are missing, cut or of another layout."""
 
     def read(self, item: Item) -> HandSample:
-        """One hand in the house's conventions; SampleError with a countable reason when it cannot be had."""
+        """One hand in maskhand's conventions; SampleError with a countable reason when it cannot be read."""
 
 
 def read_hand(adapter: Adapter, item: Item) -> HandSample:
-    """What the adapter reads, if it may enter a shard; SampleError otherwise. Every hand comes through this door."""
+    """The sample of an item, validated; SampleError when it must not enter a shard. Every hand is read through this."""
     sample = adapter.read(item)
     sample.validate(item.image_uri)
     return sample

@@ -26,7 +26,7 @@ def find(workspace: Workspace, folder: str | None, progress: Progress, rebuild: 
     RawDataError when there is no photo or hands.json is damaged, AssetError when the finder's models cannot be had.
     """
     from maskhand.adapters.base import RawDataError
-    from maskhand.adapters.photos import ENDINGS, HANDS_FILE, hands_of_text, photos_below
+    from maskhand.adapters.layouts.photos import ENDINGS, HANDS_FILE, hands_of_text, photos_below
     from maskhand.annotate.find_hands import FindHands
     from maskhand.cluster.map import map_shards
     from maskhand.cluster.session import ray_session

@@ -40,9 +40,9 @@ def dexycb_truth(folder: Path, split: str) -> Iterator[tuple[Array, Array]]:
     then ids would mean other frames, and ScoreError when a label cannot be read.
     """
     from maskhand.adapters.base import RawDataError
-    from maskhand.adapters.dexycb_index import Frame, read_index
-    from maskhand.adapters.dexycb_splits import SELECTIONS
-    from maskhand.adapters.label_files import field, read_npz_fields
+    from maskhand.adapters.layouts.dexycb_index import Frame, read_index
+    from maskhand.adapters.layouts.dexycb_splits import SELECTIONS
+    from maskhand.adapters.readers.label_files import field, read_npz_fields
     from maskhand.evaluation.scoring.scores import ScoreError
     from maskhand.sample import SampleError
 

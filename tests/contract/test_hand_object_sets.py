@@ -16,7 +16,7 @@ from published_layouts.hands import licensed_folder
 
 from maskhand import catalog
 from maskhand.adapters import RawDataError, open_adapter, present_splits, read_hand
-from maskhand.adapters.dexycb_splits import SELECTIONS, SERIALS
+from maskhand.adapters.layouts.dexycb_splits import SELECTIONS, SERIALS
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.conventions import FINGERTIP_VERTICES
 from maskhand.sample import HandSample, SampleError

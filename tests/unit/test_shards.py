@@ -222,7 +222,7 @@ def test_rebuild_replaces_what_does_not_fit_and_nothing_else(raw: Fixture, tmp_p
     assert len(finished) == 8 and {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
-@pytest.mark.parametrize("module", ["maskhand.adapters.freihand", "maskhand.adapters.base"])
+@pytest.mark.parametrize("module", ["maskhand.adapters.layouts.freihand", "maskhand.adapters.base"])
 def test_changed_code_makes_another_plan(
     raw: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:

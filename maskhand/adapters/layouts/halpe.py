@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from maskhand.adapters.coco_hands import CocoHandsLayout, PersonHand
+from maskhand.adapters.layouts.coco_hands import CocoHandsLayout, PersonHand
 from maskhand.conventions import Side
 
 _FIRST_KEYPOINT: dict[Side, int] = {"left": 94, "right": 115}
@@ -41,9 +41,9 @@ class HalpeLayout(CocoHandsLayout):
         try:
             keypoints = np.asarray(raw, dtype=np.float64).reshape(_KEYPOINTS, 3)
         except (TypeError, ValueError):
-            # Nobody can tell which joints are gone, so both hands are planned for the reader to reject.
+            # It is unknown which joints are gone, so both hands are planned for the reader to reject.
             sentence = f"keypoints is a list of {len(raw)} entries, expected {_KEYPOINTS * 3} numbers"
-            return (PersonHand(side, None, refusal=("wrong_shape", sentence)) for side in _FIRST_KEYPOINT)
+            return (PersonHand(side, None, rejection=("wrong_shape", sentence)) for side in _FIRST_KEYPOINT)
         hands = ((side, keypoints[first : first + 21]) for side, first in _FIRST_KEYPOINT.items())
         # `not <= 0` keeps a hand whose flags are not numbers, for the reader to reject.
         return (PersonHand(side, points.ravel()) for side, points in hands if not (points[:, 2] <= 0).all())

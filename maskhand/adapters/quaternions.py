@@ -1,7 +1,7 @@
-"""Rotations of one hand at a time as unit quaternions (x, y, z, w) of plain numbers.
+"""Unit quaternions (x, y, z, w) as tuples of plain floats, for one rotation at a time.
 
-A hand has one rotation to convert. Libraries for arrays of rotations spend a tenth of a millisecond on each such call,
-as much as reading its image takes; their results are these.
+The results are those of scipy's Rotation, which spends a tenth of a millisecond per call on an array of one rotation:
+as much as reading the hand's image takes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from functools import lru_cache
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-Turn = tuple[float, float, float, float]
+Quaternion = tuple[float, float, float, float]
 
 
-def turn_of_vector(vector: Sequence[float]) -> Turn:
-    """Of an axis-angle (3,)."""
+def from_axis_angle(vector: Sequence[float]) -> Quaternion:
+    """The quaternion of an axis-angle (3,), radians."""
     x, y, z = vector
     angle = math.sqrt(x * x + y * y + z * z)
     # sin(a / 2) / a, by its series where the quotient loses its digits.
@@ -25,28 +25,28 @@ def turn_of_vector(vector: Sequence[float]) -> Turn:
     return x * scale, y * scale, z * scale, math.cos(angle / 2)
 
 
-def vector_of_turn(turn: Turn) -> tuple[float, float, float]:
-    """The axis-angle of at most half a turn."""
-    x, y, z, w = turn if turn[3] >= 0 else (-turn[0], -turn[1], -turn[2], -turn[3])
+def to_axis_angle(q: Quaternion) -> tuple[float, float, float]:
+    """The axis-angle (3,), radians, of length 0 to pi."""
+    x, y, z, w = q if q[3] >= 0 else (-q[0], -q[1], -q[2], -q[3])
     sine = math.sqrt(x * x + y * y + z * z)
     angle = 2 * math.atan2(sine, w)
     scale = angle / sine if sine > 1e-4 else 2 + angle * angle / 12
     return x * scale, y * scale, z * scale
 
 
-def turn_of_matrix(matrix: np.ndarray) -> Turn:
-    """Of the rotation nearest to a (3, 3) matrix. A dataset has few cameras, so each is converted once."""
-    return _turn_of_matrix(np.asarray(matrix, np.float64).tobytes())
+def from_matrix(matrix: np.ndarray) -> Quaternion:
+    """The quaternion of the rotation nearest to a (3, 3) matrix. A dataset has few cameras; each is converted once."""
+    return _from_matrix(np.asarray(matrix, np.float64).tobytes())
 
 
 @lru_cache(maxsize=4096)
-def _turn_of_matrix(numbers: bytes) -> Turn:
+def _from_matrix(numbers: bytes) -> Quaternion:
     x, y, z, w = Rotation.from_matrix(np.frombuffer(numbers).reshape(3, 3)).as_quat().tolist()
     return x, y, z, w
 
 
-def after(second: Turn, first: Turn) -> Turn:
-    """The turn `first` and then `second`."""
+def multiply(second: Quaternion, first: Quaternion) -> Quaternion:
+    """The product: rotation `first`, then rotation `second`."""
     a, b, c, d = second
     x, y, z, w = first
     return (
@@ -57,9 +57,9 @@ def after(second: Turn, first: Turn) -> Turn:
     )
 
 
-def turned(turn: Turn, point: Sequence[float]) -> np.ndarray:
-    """(3,) float64."""
-    a, b, c, d = turn
+def rotate(q: Quaternion, point: Sequence[float]) -> np.ndarray:
+    """The rotated point, (3,) float64."""
+    a, b, c, d = q
     x, y, z = point
     # p + 2 d (q x p) + 2 q x (q x p)
     u, v, w = 2 * (b * z - c * y), 2 * (c * x - a * z), 2 * (a * y - b * x)

@@ -1,7 +1,7 @@
 """CMU HandDB's hand143_panopticdb: one JSON file with a hand per image of the Panoptic Studio.
 
 Facts: FORMATS section 9; MengHao666/Minimal-Hand-pytorch datasets/hand143_panopticdb.py. No side is published; the card
-says which one is taken.
+states which one is taken.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from maskhand.adapters.base import (
     spot_check,
 )
 from maskhand.adapters.keypoints_2d import hand_in_2d
-from maskhand.adapters.label_files import field
-from maskhand.adapters.split_files import read_json
+from maskhand.adapters.readers.label_files import field
+from maskhand.adapters.readers.split_files import read_json
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import Side
 from maskhand.sample import HandSample, SampleError
@@ -59,7 +59,7 @@ class Hand143Layout:
         def uri(position: int) -> str:
             entry = entries[position]
             path = entry.get("img_paths") if isinstance(entry, dict) else None
-            # Of the published path only the name holds; without one, entry i belongs to image i.
+            # Only the file name of the published path is right; without one, entry i belongs to image i.
             return storage.join(folder, path.rpartition("/")[2] if isinstance(path, str) else f"{position:08d}.jpg")
 
         def item(position: int) -> Item:

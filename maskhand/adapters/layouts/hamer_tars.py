@@ -16,10 +16,10 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.adapters.base import Item, RawDataError, RawPlan, check_image, combined_digest, hand_sample, numbers
-from maskhand.adapters.hamer_labels import HamerLabels, read_labels
-from maskhand.adapters.label_files import field
+from maskhand.adapters.layouts.hamer_labels import HamerLabels, read_labels
 from maskhand.adapters.mano_pose import mano_reader
-from maskhand.adapters.tar_index import NOWHERE, Span, index_tar
+from maskhand.adapters.readers.label_files import field
+from maskhand.adapters.readers.tar_index import NOWHERE, Span, index_tar
 from maskhand.catalog import CatalogError, DatasetSpec, LabelFilters
 from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
 from maskhand.sample import HandSample, SampleError

@@ -23,8 +23,8 @@ from maskhand.adapters.base import (
     read_image,
     spot_check,
 )
-from maskhand.adapters.label_files import field
-from maskhand.adapters.split_files import SplitFile, read_pickle
+from maskhand.adapters.readers.label_files import field
+from maskhand.adapters.readers.split_files import SplitFile, read_pickle
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import RHD_HANDS
 from maskhand.sample import Camera, HandSample, SampleError
@@ -66,12 +66,12 @@ class RhdLayout:
         where = f"{key}: {item.annotation['file']}"
         if not isinstance(fields, dict):
             raise SampleError("wrong_shape", f"{where}: the annotation is a {type(fields).__name__}, expected fields")
-        own, order = RHD_HANDS[side], joint_order(self.spec)
-        uv_vis = numbers(where, "uv_vis", field(where, fields, "uv_vis"), (42, 3))[own][order]
+        rows, order = RHD_HANDS[side], joint_order(self.spec)
+        uv_vis = numbers(where, "uv_vis", field(where, fields, "uv_vis"), (42, 3))[rows][order]
         visible = uv_vis[:, 2] > 0
         if not visible.any():
             raise SampleError("not_visible", f"{where}: by uv_vis no joint of the {side} hand can be seen in the image")
-        xyz = numbers(where, "xyz", field(where, fields, "xyz"), (42, 3))[own][order]
+        xyz = numbers(where, "xyz", field(where, fields, "xyz"), (42, 3))[rows][order]
         image = read_image(key, item.image_uri)
         return hand_sample(
             self.spec,

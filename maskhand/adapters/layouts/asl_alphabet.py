@@ -1,7 +1,7 @@
-"""Kaggle's ASL alphabet: a folder of images per sign; nothing of the hand is annotated but the sign.
+"""Kaggle's ASL alphabet: a folder of images per sign; only the sign is annotated.
 
 Facts: FORMATS section 12. The box of such a hand is the whole image, and the sign is kept in `origin`. Besides the
-published splits there are `letters_train` and `letters_test`: the 26 letters of the published training images, dealt
+published splits there are `letters_train` and `letters_test`: the 26 letters of the published training images, split
 four to one within each letter, for text to mesh (paper section 4.3).
 """
 
@@ -25,10 +25,10 @@ _NAMES = {
 }
 WITHOUT_HAND = "nothing"
 """The class that shows the background alone."""
-DEALT = {"letters_train": False, "letters_test": True}
-"""Split of the letters -> is it the one that is held out?"""
+LETTER_SPLITS = {"letters_train": False, "letters_test": True}
+"""Split of the letters -> whether it is the held-out one."""
 HELD_OUT = 5
-"""One image in so many of each letter."""
+"""Of each letter, one image in so many is held out."""
 
 
 class AslAlphabetLayout:
@@ -37,15 +37,15 @@ class AslAlphabetLayout:
     side: Side
 
     def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
-        if spec.handedness == "both" or split not in (*_NAMES, *DEALT):
+        if spec.handedness == "both" or split not in (*_NAMES, *LETTER_SPLITS):
             raise CatalogError(
-                f"{spec.name}: the layout asl_alphabet has splits {', '.join((*_NAMES, *DEALT))} and one handedness, "
-                f"the card says {split!r} and {spec.handedness!r}"
+                f"{spec.name}: the layout asl_alphabet has splits {', '.join((*_NAMES, *LETTER_SPLITS))} and one "
+                f"handedness, the card has {split!r} and {spec.handedness!r}"
             )
         self.spec, self.split, self.side = spec, split, spec.handedness
-        self.published = "train" if split in DEALT else split
-        own = f"asl_alphabet_{self.published}"
-        self.folders = [storage.join(raw_dir, own, own), storage.join(raw_dir, own)]
+        self.published = "train" if split in LETTER_SPLITS else split
+        folder = f"asl_alphabet_{self.published}"
+        self.folders = [storage.join(raw_dir, folder, folder), storage.join(raw_dir, folder)]
 
     def present(self) -> bool:
         return any(self._images(folder) for folder in self.folders)
@@ -53,8 +53,8 @@ class AslAlphabetLayout:
     def plan(self) -> RawPlan:
         folder, found = next(((f, images) for f in self.folders if (images := self._images(f))), (self.folders[0], []))
         hands = [entry for entry in found if entry[0] != WITHOUT_HAND]
-        if self.split in DEALT:
-            hands = _dealt(hands, held_out=DEALT[self.split])
+        if self.split in LETTER_SPLITS:
+            hands = _letters(hands, held_out=LETTER_SPLITS[self.split])
         if not hands:
             raise RawDataError(f"{folder}: images not found; see how_to_get in the dataset's card")
 
@@ -66,8 +66,8 @@ class AslAlphabetLayout:
 
         keys = [f"{self.published}-{sign}{number:04d}" for sign, number, _ in hands]
         names = hashlib.sha256("\n".join(name for _, _, name in hands).encode()).hexdigest()
-        look = spot_check([uri(position) for position in range(len(hands))])
-        digest = combined_digest(f"asl alphabet layout {VERSION}", names, look)
+        images = spot_check([uri(position) for position in range(len(hands))])
+        digest = combined_digest(f"asl alphabet layout {VERSION}", names, images)
         empty = sum(sign == WITHOUT_HAND for sign, _, _ in found)
         note = f"{empty} images of the class {WITHOUT_HAND!r} show no hand and were left out"
         return RawPlan(keys, item, digest, (note,) if empty else (), listed=len(found))
@@ -83,15 +83,15 @@ class AslAlphabetLayout:
         return sorted((m["sign"], int(m["number"] or 0), name) for name, m in matches if m)
 
 
-def _dealt(images: list[tuple[str, int, str]], held_out: bool) -> list[tuple[str, int, str]]:
-    """The letters' images on one side of the deal: of each letter, one in `HELD_OUT` by a hash of its name."""
+def _letters(images: list[tuple[str, int, str]], held_out: bool) -> list[tuple[str, int, str]]:
+    """The images of letters that are held out, or the others: of each letter one in `HELD_OUT`, by its name's hash."""
     letters: dict[str, list[tuple[str, int, str]]] = {}
     for entry in images:
         if len(entry[0]) == 1:
             letters.setdefault(entry[0], []).append(entry)
-    dealt = []
+    chosen = []
     for entries in letters.values():
         ranked = sorted(entries, key=lambda entry: hashlib.sha256(entry[2].encode()).digest())
         cut = len(ranked) // HELD_OUT
-        dealt += sorted(ranked[:cut] if held_out else ranked[cut:])
-    return dealt
+        chosen += sorted(ranked[:cut] if held_out else ranked[cut:])
+    return chosen

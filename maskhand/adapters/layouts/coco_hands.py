@@ -22,9 +22,9 @@ from maskhand.adapters.base import (
     read_image,
     spot_check,
 )
-from maskhand.adapters.json_stream import open_json
 from maskhand.adapters.keypoints_2d import hand_in_2d
-from maskhand.adapters.tables import Computed, Paths, Rows, Words, rows_of_ids
+from maskhand.adapters.readers.columns import DictionaryColumn, FloatColumn, LazySequence, PathColumn, rows_of_ids
+from maskhand.adapters.readers.json_stream import open_json
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import Side
 from maskhand.sample import HandSample, SampleError
@@ -38,28 +38,28 @@ class PersonHand:
     """One hand of one person as the file has it."""
 
     side: Side
-    """The person's own side."""
+    """The side of the person, not of the image."""
     keypoints: Any
     """(63,) x, y, v of 21 joints."""
     box_xywh_px: Any = None
-    refusal: tuple[str, str] | None = None
+    rejection: tuple[str, str] | None = None
     """Reason and sentence, where the annotation already shows that the hand cannot be read."""
 
 
 @dataclass
-class _Table:
+class _Columns:
     """Columns of the streamed file; `left_out` counts the persons whose annotation cannot be read at all."""
 
     image_ids: array = field(default_factory=lambda: array("q"))
-    paths: Paths = field(default_factory=Paths)
-    sizes_px: Words = field(default_factory=Words)
+    paths: PathColumn = field(default_factory=PathColumn)
+    sizes_px: DictionaryColumn = field(default_factory=DictionaryColumn)
     annotation_ids: array = field(default_factory=lambda: array("q"))
     image_of_hand: array = field(default_factory=lambda: array("q"))
-    sides: Words = field(default_factory=Words)
-    keypoints: Rows = field(default_factory=lambda: Rows((63,)))
-    boxes: Rows = field(default_factory=lambda: Rows((4,)))
-    areas: Rows = field(default_factory=lambda: Rows(()))
-    refusals: Words = field(default_factory=Words)
+    sides: DictionaryColumn = field(default_factory=DictionaryColumn)
+    keypoints: FloatColumn = field(default_factory=lambda: FloatColumn((63,)))
+    boxes: FloatColumn = field(default_factory=lambda: FloatColumn((4,)))
+    areas: FloatColumn = field(default_factory=lambda: FloatColumn(()))
+    rejections: DictionaryColumn = field(default_factory=DictionaryColumn)
     left_out: int = 0
 
     def add_image(self, image: Mapping[str, Any]) -> None:
@@ -74,11 +74,11 @@ class _Table:
         self.keypoints.append(hand.keypoints)
         self.boxes.append(hand.box_xywh_px)
         self.areas.append(annotation.get("area"))
-        self.refusals.append(hand.refusal)
+        self.rejections.append(hand.rejection)
 
 
 class CocoHandsLayout(ABC):
-    """Reads one annotation file of a split. Layouts say where things lie and where a person's hands are."""
+    """Base class: reads one annotation file of a split. Layouts state where files lie and which fields have hands."""
 
     keypoints_field: ClassVar[str]
     """Of an annotation; `{side}` stands for left or right."""
@@ -88,7 +88,7 @@ class CocoHandsLayout(ABC):
 
     @abstractmethod
     def label_places(self) -> list[str]:
-        """Paths below the raw folder where the annotation file of the split may lie."""
+        """PathColumn below the raw folder where the annotation file of the split may lie."""
 
     @abstractmethod
     def image_folders(self) -> list[str]:
@@ -96,7 +96,7 @@ class CocoHandsLayout(ABC):
 
     @abstractmethod
     def hands_of(self, annotation: Mapping[str, Any]) -> Iterator[PersonHand] | None:
-        """A person's annotated hands, and those to refuse; None where the annotation does not even have the fields."""
+        """A person's annotated hands, and those to reject; None where the annotation does not even have the fields."""
 
     def present(self) -> bool:
         return any_exists(self._places())
@@ -127,22 +127,22 @@ class CocoHandsLayout(ABC):
                 "keypoints": table.keypoints[position],
                 "box": table.boxes[position],
                 "area": table.areas[position],
-                "refusal": table.refusals[position],
+                "rejection": table.rejections[position],
                 "file": place,
             }
             origin = {"annotation": table.annotation_ids[position], "image": table.image_ids[row]}
             return Item(key(position), uri(position), raw, origin)
 
-        digest = combined_digest(f"coco hands layout {VERSION}", sha256, spot_check(Computed(count, uri)))
+        digest = combined_digest(f"coco hands layout {VERSION}", sha256, spot_check(LazySequence(count, uri)))
         note = f"{table.left_out} annotations have no usable list of keypoints and were left out"
         notes = (note,) if table.left_out else ()
-        return RawPlan(Computed(count, key), item, digest, notes, listed=len(table.image_ids))
+        return RawPlan(LazySequence(count, key), item, digest, notes, listed=len(table.image_ids))
 
     def read(self, item: Item) -> HandSample:
         key, raw = item.key, item.annotation
         where = f"{key}: {raw['file']}: annotation {item.origin['annotation']}"
-        if raw["refusal"]:
-            reason, sentence = raw["refusal"]
+        if raw["rejection"]:
+            reason, sentence = raw["rejection"]
             raise SampleError(reason, f"{where}: {sentence}")
         name = self.keypoints_field.format(side=raw["side"])
         points = numbers(where, name, raw["keypoints"], (63,)).reshape(21, 3)
@@ -155,8 +155,8 @@ class CocoHandsLayout(ABC):
         # v may be a fraction; as a confidence it stays one, and 1 and 2 both mean annotated.
         return hand_in_2d(self.spec, item, where, image, raw["side"], points[:, :2], points[:, 2], more_origin=extra)
 
-    def _read(self, place: str) -> tuple[_Table, str]:
-        table = _Table()
+    def _read(self, place: str) -> tuple[_Columns, str]:
+        table = _Columns()
         with open_json(place) as cursor:
             for part in cursor.members():
                 if part not in ("images", "annotations"):
@@ -174,7 +174,7 @@ class CocoHandsLayout(ABC):
             )
         return table, cursor.sha256
 
-    def _add(self, table: _Table, part: str, record: Mapping[str, Any]) -> None:
+    def _add(self, table: _Columns, part: str, record: Mapping[str, Any]) -> None:
         if part == "images":
             table.add_image(record)
             return
@@ -189,7 +189,7 @@ class CocoHandsLayout(ABC):
         return [storage.join(self.root, place) for place in self.label_places()]
 
     def _folder(self, image: str) -> str:
-        """The first folder that holds this image; the first one of all where none does."""
+        """The first folder that has this image, or the first folder where none does."""
         folders = [storage.join(self.root, folder) for folder in self.image_folders()]
         return next((f for f in folders if storage.exists(storage.join(f, image))), folders[0])
 

@@ -1,7 +1,7 @@
 """HO-3D's published layout (v2, v3) and H2O-3D's, which has the same files with two hands in each.
 
-`<split>.txt` lists the annotated frames, the label of a frame is a Python 2 pickle of its own and is read with its
-image, in the worker. Evaluation labels hold a box and the wrist; the rest lies in lists that were released later.
+`<split>.txt` lists the annotated frames; each frame has a Python 2 pickle with its label, read with its image, in the
+worker. Evaluation labels hold a box and the wrist; the rest lies in lists that were released later.
 
 Facts: FORMATS section 3; shreyashampali/ho3d README.md, vis_HO3D.py, vis_H2O3D.py, setup_mano.py, utils/vis_utils.py.
 """
@@ -29,9 +29,9 @@ from maskhand.adapters.base import (
     read_image,
     spot_check,
 )
-from maskhand.adapters.json_rows import JsonRows, read_json_rows
-from maskhand.adapters.label_files import field, read_pickled_fields
 from maskhand.adapters.mano_pose import mano_reader
+from maskhand.adapters.readers.json_rows import JsonRows, read_json_rows
+from maskhand.adapters.readers.label_files import field, read_pickled_fields
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import Side
 from maskhand.sample import Camera, HandPose, HandSample
@@ -59,7 +59,7 @@ class Ho3dLayout:
     def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
         if spec.handedness not in _HANDS or split not in _SPLITS:
             raise CatalogError(
-                f"{spec.name}: the layout ho3d has splits train and evaluation with right or both hands, the card says "
+                f"{spec.name}: the layout ho3d has splits train and evaluation with right or both hands, the card has "
                 f"{split!r} and {spec.handedness!r}"
             )
         self.spec, self.root, self.split = spec, raw_dir, split

@@ -55,8 +55,8 @@ class PhotosLayout:
             name, k, hand = hands[position]
             return Item(keys[position], storage.join(self.raw_dir, name), {"hand": hand}, {"photo": name, "hand": k})
 
-        look = spot_check([storage.join(self.raw_dir, name) for name in dict.fromkeys(name for name, _, _ in hands)])
-        digest = combined_digest(f"photos layout {VERSION}", hashlib.sha256(text).hexdigest(), look)
+        images = spot_check([storage.join(self.raw_dir, name) for name in dict.fromkeys(name for name, _, _ in hands)])
+        digest = combined_digest(f"photos layout {VERSION}", hashlib.sha256(text).hexdigest(), images)
         gone, new = len(listed.keys() - there), len(there - listed.keys())
         notes = ((f"{gone} photos that {HANDS_FILE} names are not there", gone),
                  (f"{new} photos came after {HANDS_FILE}; run `maskhand find` again for their hands", new))  # fmt: skip
@@ -79,7 +79,7 @@ class PhotosLayout:
 
 
 def hands_of_text(text: bytes, uri: str) -> dict[str, list[Any]]:
-    """What a hands.json says: the hands of each photo by its path. RawDataError, naming `uri`, when it is damaged."""
+    """The content of a hands.json: path of a photo -> its hands. RawDataError, naming `uri`, when it is damaged."""
     try:
         listed = json.loads(text)
     except ValueError as error:

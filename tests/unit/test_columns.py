@@ -7,58 +7,65 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskhand.adapters.tables import Computed, Flags, Paths, Rows, Words, rows_of_ids
+from maskhand.adapters.readers.columns import (
+    BoolColumn,
+    DictionaryColumn,
+    FloatColumn,
+    LazySequence,
+    PathColumn,
+    rows_of_ids,
+)
 
-ODD: dict[int, Any] = {
+MISFITS: dict[int, Any] = {
     3: None,
     700: [[1.0, 2.0]],
-    1024: "words",
+    1024: "values",
     1500: {"a": 1},
     2047: [[1, 2], [3]],
     2100: [[None] * 2] * 2,
 }
 
 
-def test_rows_are_exact_and_odd_ones_stay_as_given() -> None:
+def test_float_rows_are_exact_and_misfits_stay_as_given() -> None:
     rng = np.random.default_rng(0)
     given: list[Any] = rng.normal(size=(2200, 2, 2)).tolist()
-    for place, value in ODD.items():
+    for place, value in MISFITS.items():
         given[place] = value
-    rows = Rows((2, 2))
+    column = FloatColumn((2, 2))
     for value in given:
-        rows.append(value)
-    assert len(rows) == len(given)
+        column.append(value)
+    assert len(column) == len(given)
     for place, value in enumerate(given):
-        if place in ODD:
-            assert rows[place] == value
+        if place in MISFITS:
+            assert column[place] == value
         else:
-            np.testing.assert_array_equal(rows[place], value)
+            np.testing.assert_array_equal(column[place], value)
 
 
-def test_flags_are_bits_and_other_numbers_survive() -> None:
+def test_bools_are_bits_and_other_numbers_survive() -> None:
     rng = np.random.default_rng(1)
     given: list[Any] = rng.integers(0, 2, (1500, 42, 1)).tolist()
     given[5][7] = [0.5]
     given[900] = [[1]] * 41
     given[1000][0] = [float("nan")]
-    flags = Flags((42, 1))
+    flags = BoolColumn((42, 1))
     for value in given:
         flags.append(value)
     for place, value in enumerate(given):
         np.testing.assert_array_equal(flags[place], value)
 
 
-def test_words_keep_types_apart() -> None:
-    words = Words()
+def test_a_dictionary_column_keeps_types_apart() -> None:
+    values = DictionaryColumn()
     given = [1, True, 1.0, "1", 1, (512, 334), "1"]
     for value in given:
-        words.append(value)
-    assert [(type(words[k]), words[k]) for k in range(len(given))] == [(type(v), v) for v in given]
-    assert len(words.values) == 5 and words.codes().tolist() == [0, 1, 2, 3, 0, 4, 3]
+        values.append(value)
+    assert [(type(values[k]), values[k]) for k in range(len(given))] == [(type(v), v) for v in given]
+    assert len(values.values) == 5 and values.codes().tolist() == [0, 1, 2, 3, 0, 4, 3]
 
 
 def test_paths_come_back() -> None:
-    paths = Paths()
+    paths = PathColumn()
     given = ["a/b/image1.jpg", "image2.jpg", "a/b/é 3.jpg", "/abs/x", "folder/"]
     for path in given:
         paths.append(path)
@@ -74,8 +81,8 @@ def test_rows_of_ids_is_a_dictionary(seed: int) -> None:
     assert rows_of_ids(ids, wanted).tolist() == [rows.get(value, -1) for value in wanted]
 
 
-def test_computed_behaves_like_a_list() -> None:
-    squares = Computed(10, lambda k: k * k)
+def test_a_lazy_sequence_behaves_like_a_list() -> None:
+    squares = LazySequence(10, lambda k: k * k)
     plain = [k * k for k in range(10)]
     assert list(squares) == plain and len(squares) == 10
     assert (squares[3], squares[-1], squares[np.int64(4)], squares[2:5]) == (9, 81, 16, [4, 9, 16])

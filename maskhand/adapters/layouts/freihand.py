@@ -26,7 +26,7 @@ from maskhand.adapters.base import (
     spot_check,
 )
 from maskhand.adapters.mano_pose import mano_reader
-from maskhand.adapters.split_files import SplitFile, read_json
+from maskhand.adapters.readers.split_files import SplitFile, read_json
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import Side
 from maskhand.sample import Camera, HandPose, HandSample
@@ -47,7 +47,7 @@ class FreiHandLayout:
         if spec.handedness == "both" or split not in _LABELS:
             raise CatalogError(
                 f"{spec.name}: the layout freihand has splits training and evaluation and one handedness, "
-                f"the card says {split!r} and {spec.handedness!r}"
+                f"the card has {split!r} and {spec.handedness!r}"
             )
         self.spec, self.split, self.side = spec, split, spec.handedness
         nested = storage.join(raw_dir, "FreiHAND_pub_v2")

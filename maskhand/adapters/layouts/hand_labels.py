@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from maskhand.adapters.base import Item, numbers, read_image
-from maskhand.adapters.images_with_labels import ImagesWithLabels
 from maskhand.adapters.keypoints_2d import hand_in_2d, side_of_suffix
-from maskhand.adapters.label_files import field, read_json_fields
+from maskhand.adapters.layouts.images_with_labels import ImagesWithLabels
+from maskhand.adapters.readers.label_files import field, read_json_fields
 from maskhand.conventions import Side
 from maskhand.sample import HandSample, SampleError
 
-_KEPT = ("hand_box_center", "mpii_image", "mpii_annorect_idx")
+_MPII_FIELDS = ("hand_box_center", "mpii_image", "mpii_annorect_idx")
 """Fields that lead back to MPII's annotation, where they are present."""
 
 
@@ -39,10 +39,10 @@ class HandLabelsLayout(ImagesWithLabels):
         points = numbers(where, "hand_pts", field(where, fields, "hand_pts"), (21, 3))
         side = self._side(where, item.annotation["name"], fields)
         image = read_image(key, item.image_uri)
-        kept = {name: fields[name] for name in _KEPT if name in fields}
+        mpii = {name: fields[name] for name in _MPII_FIELDS if name in fields}
         # The third value is 1 for annotated joints; readers treat every other number as not annotated.
         annotated = (points[:, 2] == 1).astype(np.float64)
-        return hand_in_2d(self.spec, item, where, image, side, points[:, :2], annotated, more_origin=kept)
+        return hand_in_2d(self.spec, item, where, image, side, points[:, :2], annotated, more_origin=mpii)
 
     def _side(self, where: str, name: str, fields: Mapping[str, Any]) -> Side:
         """`is_left`, else the ending of the name; nothing is guessed."""

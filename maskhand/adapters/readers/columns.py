@@ -1,7 +1,7 @@
-"""Compact columns for what a plan remembers of millions of annotations: bytes per row instead of Python objects.
+"""Columns for the millions of annotations of a split: packed bytes per row instead of Python objects.
 
-A published file may hold rows that do not fit (a list too short, a null). They are kept as they were given, so that the
-reader refuses that one sample with its reason, and every other row stays packed.
+A published file may have rows that do not fit (a list too short, a null). They are stored as they were given, so that
+the reader rejects that one sample with its reason, and every other row stays packed.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ T = TypeVar("T")
 _BLOCK = 1024
 
 
-class Rows:
-    """Rows of numbers of one shape. `rows[i]` is an array, or what was given where that is no such row."""
+class FloatColumn:
+    """A column of float arrays of one shape. `column[i]` is an array, or the given value where its shape differs."""
 
     def __init__(self, shape: tuple[int, ...], dtype: type = np.float64) -> None:
         self.shape, self.dtype = shape, dtype
         self._blocks: list[np.ndarray] = []
-        self._waiting: list[Any] = []
-        self._odd: dict[int, Any] = {}
+        self._pending: list[Any] = []
+        self._misfits: dict[int, Any] = {}
 
     def append(self, raw: Any) -> None:
-        self._waiting.append(raw)
-        if len(self._waiting) == _BLOCK:
+        self._pending.append(raw)
+        if len(self._pending) == _BLOCK:
             self._flush()
 
     def __len__(self) -> int:
-        return len(self._blocks) * _BLOCK + len(self._waiting)
+        return len(self._blocks) * _BLOCK + len(self._pending)
 
     def __getitem__(self, row: int) -> Any:
-        if row in self._odd:
-            return self._odd[row]
+        if row in self._misfits:
+            return self._misfits[row]
         block, place = divmod(int(row), _BLOCK)
-        return self._waiting[place] if block == len(self._blocks) else self._unpack(self._blocks[block][place])
+        return self._pending[place] if block == len(self._blocks) else self._unpack(self._blocks[block][place])
 
     def _flush(self) -> None:
         try:
-            block: np.ndarray = np.array(self._waiting, dtype=self.dtype)
+            block: np.ndarray = np.array(self._pending, dtype=self.dtype)
             fits = block.shape[1:] == self.shape
         except (TypeError, ValueError, OverflowError):
             fits = False
         if not fits:
-            block = np.stack([self._row(len(self) - _BLOCK + k, raw) for k, raw in enumerate(self._waiting)])
+            block = np.stack([self._row(len(self) - _BLOCK + k, raw) for k, raw in enumerate(self._pending)])
         self._blocks.append(self._pack(block))
-        self._waiting = []
+        self._pending = []
 
     def _row(self, row: int, raw: Any) -> np.ndarray:
         try:
@@ -58,7 +58,7 @@ class Rows:
             values = np.empty(0)
         if values.shape == self.shape:
             return values
-        self._odd[row] = raw
+        self._misfits[row] = raw
         return np.zeros(self.shape, self.dtype)
 
     def _pack(self, block: np.ndarray) -> np.ndarray:
@@ -68,8 +68,8 @@ class Rows:
         return packed
 
 
-class Flags(Rows):
-    """Rows of zeros and ones, a bit each."""
+class BoolColumn(FloatColumn):
+    """A column of arrays of zeros and ones, a bit each."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__(shape)
@@ -77,15 +77,15 @@ class Flags(Rows):
     def _pack(self, block: np.ndarray) -> np.ndarray:
         rows = block.reshape(len(block), -1)
         for k in np.flatnonzero(((rows != 0) & (rows != 1)).any(axis=1)):
-            self._odd[len(self) - _BLOCK + int(k)] = block[k].copy()
+            self._misfits[len(self) - _BLOCK + int(k)] = block[k].copy()
         return np.packbits(rows != 0, axis=1)
 
     def _unpack(self, packed: np.ndarray) -> np.ndarray:
         return np.unpackbits(packed, count=int(np.prod(self.shape))).reshape(self.shape)
 
 
-class Words:
-    """A column of values that repeat, such as names of sequences: each is kept once."""
+class DictionaryColumn:
+    """A column of repeating values, such as names of sequences: each value is stored once, and a code per row."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
@@ -110,8 +110,8 @@ class Words:
         return np.array(self._rows, dtype=np.int32)
 
 
-class Texts:
-    """A column of different short texts, one after the other in one piece of memory."""
+class TextColumn:
+    """A column of short texts that differ, one after the other in one piece of memory."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -128,11 +128,11 @@ class Texts:
         return self._data[self._ends[row] : self._ends[row + 1]].decode()
 
 
-class Paths:
+class PathColumn:
     """A column of relative paths: folders repeat, names do not."""
 
     def __init__(self) -> None:
-        self._folders, self._names = Words(), Texts()
+        self._folders, self._names = DictionaryColumn(), TextColumn()
 
     def append(self, path: str) -> None:
         folder, slash, name = path.rpartition("/")
@@ -146,8 +146,8 @@ class Paths:
         return self._folders[row] + self._names[row]
 
 
-class Computed(Sequence[T], Generic[T]):
-    """A sequence whose elements are made when they are asked for."""
+class LazySequence(Sequence[T], Generic[T]):
+    """A sequence whose elements are computed on access."""
 
     def __init__(self, count: int, element: Callable[[int], T]) -> None:
         self._count, self._element = count, element
@@ -169,11 +169,11 @@ class Computed(Sequence[T], Generic[T]):
 
 def rows_of_ids(ids: Sequence[int] | np.ndarray, wanted: Sequence[int] | np.ndarray) -> np.ndarray:
     """(N,) int64 row of each wanted id among `ids`, -1 where it is not there."""
-    known, asked = np.array(ids, dtype=np.int64), np.array(wanted, dtype=np.int64)
+    known, sought = np.array(ids, dtype=np.int64), np.array(wanted, dtype=np.int64)
     if not len(known):
-        return np.full(len(asked), -1)
+        return np.full(len(sought), -1)
     # Stable and from the right: of repeated ids the last one counts, as in a dictionary.
     order = np.argsort(known, kind="stable")
-    places = np.searchsorted(known[order], asked, side="right") - 1
+    places = np.searchsorted(known[order], sought, side="right") - 1
     rows = order[np.maximum(places, 0)]
-    return np.where((places >= 0) & (known[rows] == asked), rows, -1)
+    return np.where((places >= 0) & (known[rows] == sought), rows, -1)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.adapters.base import RawDataError, joint_order, numbers
-from maskhand.adapters.tables import Computed, Rows, Words
+from maskhand.adapters.readers.columns import DictionaryColumn, FloatColumn, LazySequence
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import BONES, Side
 from maskhand.sample import SampleError
@@ -19,7 +19,7 @@ from maskhand.sample import SampleError
 _SIDES: tuple[Side, ...] = ("right", "left")
 
 _BONES_CM, _PLAUSIBLE_CM = 81, (50, 120)
-"""Summed length of a hand's 20 bones in the makers' code, and what the median of grown people's may be. The release
+"""Summed length of a hand's 20 bones in the authors' code, and what the median of grown people's may be. The release
 states no unit, and a wrong one would make every hand ten or a hundred times too large or too small."""
 _MEASURED = 100
 """Hands, spread evenly over the split."""
@@ -39,7 +39,7 @@ class View:
 
 
 def checked_hands(text: str, name: str) -> frozenset[tuple[str, str, Side]]:
-    """Sequence, frame and side of the hands that the makers marked as wrong: lines `SEQ FRAME left|righ 0|1`."""
+    """Sequence, frame and side of the hands that the authors marked as wrong: lines `SEQ FRAME left|righ 0|1`."""
     verdicts = {"0": False, "False": False, "1": True, "True": True}
     wrong = set()
     for number, line in enumerate(text.splitlines(), 1):
@@ -56,11 +56,11 @@ def checked_hands(text: str, name: str) -> frozenset[tuple[str, str, Side]]:
 
 def visible_views(
     people: Any, part: str, uri: str, wrong: frozenset[tuple[str, str, Side]]
-) -> tuple[Sequence[View], Rows]:
-    """Views by the makers' rule (all joints in the image, none hidden, no overlap), and (63,) landmarks per hand."""
+) -> tuple[Sequence[View], FloatColumn]:
+    """Views by the authors' rule (all joints in the image, none hidden, no overlap), and (63,) landmarks per hand."""
     if not isinstance(people, dict) or not isinstance(people.get(part), list):
         raise RawDataError(f"{uri}: expected a dictionary with the lists training_data and testing_data")
-    landmarks, owners = Rows((63,)), Words()
+    landmarks, owners = FloatColumn((63,)), DictionaryColumn()
     view_hands, view_cameras = array("i"), array("i")
     for person in people[part]:
         try:
@@ -89,14 +89,14 @@ def visible_views(
         sequence, frame, person, side = owners[hand]
         return View(sequence, frame, person, side, view_cameras[position], hand)
 
-    return Computed(len(view_hands), view), landmarks
+    return LazySequence(len(view_hands), view), landmarks
 
 
 def _fully_visible(seen: Any) -> bool:
     return all(seen["insideImg"]) and not any(seen["occluded"]) and not seen["overlap"]
 
 
-def check_unit(landmarks: Rows, spec: DatasetSpec, uri: str) -> None:
+def check_unit(landmarks: FloatColumn, spec: DatasetSpec, uri: str) -> None:
     """RawDataError where the bones of the hands, in the card's unit, do not have the length of a hand's."""
     hands = []
     for k in np.linspace(0, len(landmarks) - 1, _MEASURED).astype(int):

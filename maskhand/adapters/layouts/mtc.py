@@ -27,11 +27,11 @@ from maskhand.adapters.base import (
     spot_check,
 )
 from maskhand.adapters.keypoints_2d import key_of
-from maskhand.adapters.label_files import field
+from maskhand.adapters.layouts.mtc_views import View, check_unit, checked_hands, visible_views
 from maskhand.adapters.lens import local_pinhole, project
-from maskhand.adapters.mtc_tables import View, check_unit, checked_hands, visible_views
-from maskhand.adapters.split_files import read_pickle
-from maskhand.adapters.tables import Computed
+from maskhand.adapters.readers.columns import LazySequence
+from maskhand.adapters.readers.label_files import field
+from maskhand.adapters.readers.split_files import read_pickle
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.sample import HandSample, SampleError
 
@@ -49,7 +49,7 @@ class MtcLayout:
 
     def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
         if split not in _PARTS:
-            raise CatalogError(f"{spec.name}: the layout mtc has splits {', '.join(_PARTS)}, the card says {split!r}")
+            raise CatalogError(f"{spec.name}: the layout mtc has splits {', '.join(_PARTS)}, the card has {split!r}")
         self.spec, self.split = spec, split
         self.roots = (raw_dir, storage.join(raw_dir, "a4_release"))
 
@@ -89,10 +89,10 @@ class MtcLayout:
             f"mtc layout {VERSION}",
             *sha256,
             hashlib.sha256(checks or b"").hexdigest(),
-            spot_check(Computed(len(views), uri)),
+            spot_check(LazySequence(len(views), uri)),
         )
-        note = f"{_CHECKS} is absent: hands that its makers marked as wrong are included"
-        return RawPlan(Computed(len(views), key), item, digest, () if checks is not None else (note,))
+        note = f"{_CHECKS} is absent: hands that its authors marked as wrong are included"
+        return RawPlan(LazySequence(len(views), key), item, digest, () if checks is not None else (note,))
 
     def read(self, item: Item) -> HandSample:
         key, side, camera = item.key, item.annotation["side"], item.annotation["camera"]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from maskhand.adapters.base import RawDataError
-from maskhand.adapters.json_stream import open_json
-from maskhand.adapters.tables import Flags, Paths, Rows, Words, rows_of_ids
+from maskhand.adapters.readers.columns import BoolColumn, DictionaryColumn, FloatColumn, PathColumn, rows_of_ids
+from maskhand.adapters.readers.json_stream import open_json
 from maskhand.conventions import Side
 
 HAND_SIDES: dict[str, tuple[Side, ...]] = {"right": ("right",), "left": ("left",), "interacting": ("right", "left")}
@@ -26,13 +26,13 @@ class Images:
     """A row per image, in the file's order."""
 
     ids: array = field(default_factory=lambda: array("q"))
-    paths: Paths = field(default_factory=Paths)
-    sizes_px: Words = field(default_factory=Words)
+    paths: PathColumn = field(default_factory=PathColumn)
+    sizes_px: DictionaryColumn = field(default_factory=DictionaryColumn)
     """(width, height)."""
-    captures: Words = field(default_factory=Words)
-    sequences: Words = field(default_factory=Words)
-    cameras: Words = field(default_factory=Words)
-    frames: Words = field(default_factory=Words)
+    captures: DictionaryColumn = field(default_factory=DictionaryColumn)
+    sequences: DictionaryColumn = field(default_factory=DictionaryColumn)
+    cameras: DictionaryColumn = field(default_factory=DictionaryColumn)
+    frames: DictionaryColumn = field(default_factory=DictionaryColumn)
 
     def append(self, image: Mapping[str, Any]) -> None:
         self.ids.append(image["id"])
@@ -50,9 +50,9 @@ class Annotations:
 
     ids: array = field(default_factory=lambda: array("q"))
     image_ids: array = field(default_factory=lambda: array("q"))
-    hand_types: Words = field(default_factory=Words)
-    hand_types_valid: Words = field(default_factory=Words)
-    joints_valid: Flags = field(default_factory=lambda: Flags((42, 1)))
+    hand_types: DictionaryColumn = field(default_factory=DictionaryColumn)
+    hand_types_valid: DictionaryColumn = field(default_factory=DictionaryColumn)
+    joints_valid: BoolColumn = field(default_factory=lambda: BoolColumn((42, 1)))
 
     def append(self, annotation: Mapping[str, Any]) -> None:
         if annotation["hand_type"] not in HAND_SIDES:
@@ -65,7 +65,7 @@ class Annotations:
 
 
 @dataclass(frozen=True)
-class HandTable:
+class HandColumns:
     """Every hand of a split: position -> annotation and image rows."""
 
     images: Images
@@ -85,7 +85,7 @@ class HandTable:
         return "left" if self.left[position] else "right"
 
 
-def read_hands(uri: str) -> HandTable:
+def read_hands(uri: str) -> HandColumns:
     """Images and annotations of a data.json; RawDataError when it has another structure or lacks images."""
     images, annotations = Images(), Annotations()
     parts: dict[str, Images | Annotations] = {"images": images, "annotations": annotations}
@@ -114,7 +114,7 @@ def read_hands(uri: str) -> HandTable:
     annotation_rows = np.repeat(np.arange(len(codes), dtype=np.int32), counts)
     second = np.r_[False, annotation_rows[1:] == annotation_rows[:-1]]
     first_is_left = np.array([kinds[0] == "left" for kinds in sides])[codes][annotation_rows]
-    return HandTable(
+    return HandColumns(
         images, annotations, annotation_rows, image_rows.astype(np.int32), second | first_is_left, cursor.sha256
     )
 
@@ -124,7 +124,7 @@ class FrameJoints:
 
     def __init__(self, uri: str) -> None:
         self._rows: dict[tuple[str, str], int] = {}
-        self._world, self._valid = Rows((42, 3)), Flags((42, 1))
+        self._world, self._valid = FloatColumn((42, 3)), BoolColumn((42, 1))
         with open_json(uri) as cursor:
             for capture in cursor.members():
                 for frame in cursor.members():
@@ -146,7 +146,7 @@ class FrameFits:
 
     def __init__(self, uri: str) -> None:
         self._rows: dict[tuple[str, str, str], int] = {}
-        self._columns = {"pose": Rows((48,)), "shape": Rows((10,)), "trans": Rows((3,))}
+        self._columns = {"pose": FloatColumn((48,)), "shape": FloatColumn((10,)), "trans": FloatColumn((3,))}
         with open_json(uri) as cursor:
             for capture in cursor.members():
                 for frame in cursor.members():

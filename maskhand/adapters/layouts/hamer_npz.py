@@ -23,9 +23,9 @@ from maskhand.adapters.base import (
     read_image,
     spot_check,
 )
-from maskhand.adapters.hamer_labels import read_labels
+from maskhand.adapters.layouts.hamer_labels import read_labels
 from maskhand.adapters.mano_pose import mano_reader
-from maskhand.adapters.npz_arrays import read_npz_arrays
+from maskhand.adapters.readers.npz_arrays import read_npz_arrays
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.sample import HandSample
 

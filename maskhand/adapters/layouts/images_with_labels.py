@@ -13,8 +13,8 @@ from maskhand.catalog import DatasetSpec
 class ImagesWithLabels:
     """`<split>/NAME.jpg` beside `NAME.json`, perhaps below a folder that the archive makes.
 
-    An item's annotation holds the hand's `name` and the URI of its `label` file. The makers publish pairs, so an image
-    or a label that is alone is planned, too, and rejected when it is read.
+    An item's annotation is the hand's `name` and the URI of its `label` file. Images and labels are published in pairs;
+    one without the other is planned, too, and rejected when it is read.
     """
 
     revision: ClassVar[str]

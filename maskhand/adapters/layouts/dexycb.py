@@ -24,10 +24,10 @@ from maskhand.adapters.base import (
     read_image,
     spot_check,
 )
-from maskhand.adapters.dexycb_index import Frame, intrinsics_uri, is_present, read_index
-from maskhand.adapters.dexycb_splits import SELECTIONS
-from maskhand.adapters.label_files import field, read_npz_fields
+from maskhand.adapters.layouts.dexycb_index import Frame, intrinsics_uri, is_present, read_index
+from maskhand.adapters.layouts.dexycb_splits import SELECTIONS
 from maskhand.adapters.mano_pose import mano_reader
+from maskhand.adapters.readers.label_files import field, read_npz_fields
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.sample import Camera, HandPose, HandSample, SampleError
 

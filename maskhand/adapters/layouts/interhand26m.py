@@ -24,10 +24,10 @@ from maskhand.adapters.base import (
     read_image,
     spot_check,
 )
-from maskhand.adapters.interhand26m_tables import FrameFits, FrameJoints, read_hands
+from maskhand.adapters.layouts.interhand26m_columns import FrameFits, FrameJoints, read_hands
 from maskhand.adapters.mano_pose import mano_reader
-from maskhand.adapters.split_files import read_json
-from maskhand.adapters.tables import Computed
+from maskhand.adapters.readers.columns import LazySequence
+from maskhand.adapters.readers.split_files import read_json
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import INTERHAND_HANDS, Side
 from maskhand.sample import Camera, HandPose, HandSample, SampleError
@@ -99,10 +99,10 @@ class InterHandLayout:
             f"interhand layout {VERSION}",
             f"mano {fits.sha256} {self.mano.digest()}" if fits and self.mano else "no mano",
             *(f"{kind} {sha}" for kind, sha in zip(_FILES, (hands.sha256, cameras.sha256, joints.sha256), strict=True)),
-            spot_check(Computed(len(hands), image_uri)),
+            spot_check(LazySequence(len(hands), image_uri)),
         )
         notes = self.notes if fits_place else ()
-        return RawPlan(Computed(len(hands), key), item, digest, notes, listed=len(images.ids))
+        return RawPlan(LazySequence(len(hands), key), item, digest, notes, listed=len(images.ids))
 
     def read(self, item: Item) -> HandSample:
         key, raw, side = item.key, item.annotation, item.annotation["side"]

@@ -6,9 +6,9 @@ Facts: FORMATS section 10; ddshan/hint README.md, prep_HInt/prep_ego4d.py, visua
 from __future__ import annotations
 
 from maskhand.adapters.base import Item, numbers, read_image
-from maskhand.adapters.images_with_labels import ImagesWithLabels
 from maskhand.adapters.keypoints_2d import hand_in_2d, side_of_suffix
-from maskhand.adapters.label_files import field, read_json_fields
+from maskhand.adapters.layouts.images_with_labels import ImagesWithLabels
+from maskhand.adapters.readers.label_files import field, read_json_fields
 from maskhand.sample import HandSample, SampleError
 
 

@@ -1,4 +1,4 @@
-"""COCO-WholeBody's published layout: COCO 2017's images, its own annotation files.
+"""COCO-WholeBody's published layout: COCO 2017's images with separate annotation files.
 
 Facts: FORMATS section 8; jin-s13/COCO-WholeBody README.md, data_format.md.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from maskhand.adapters.coco_hands import CocoHandsLayout, PersonHand
+from maskhand.adapters.layouts.coco_hands import CocoHandsLayout, PersonHand
 from maskhand.conventions import Side
 
 _SIDES: tuple[Side, ...] = ("left", "right")
@@ -27,7 +27,7 @@ class CocoWholeBodyLayout(CocoHandsLayout):
         return [f"{self.split}2017", f"images/{self.split}2017"]
 
     def hands_of(self, annotation: Mapping[str, Any]) -> Iterator[PersonHand] | None:
-        """Hands with the flag `<side>hand_valid`; the rows of the others are zeros. Hands without it are refused."""
+        """Hands with the flag `<side>hand_valid`; the rows of the others are zeros. Hands without it are rejected."""
         flags = {side: annotation.get(f"{side}hand_valid") for side in _SIDES}
         if all(flag is None for flag in flags.values()):
             return None
@@ -38,5 +38,5 @@ def _hand(annotation: Mapping[str, Any], side: Side) -> PersonHand:
     flag = f"{side}hand_valid"
     if annotation.get(flag) is None:
         found = "null" if flag in annotation else "missing"
-        return PersonHand(side, None, refusal=("missing_field", f"{flag} is {found}, expected true or false"))
+        return PersonHand(side, None, rejection=("missing_field", f"{flag} is {found}, expected true or false"))
     return PersonHand(side, annotation.get(f"{side}hand_kpts"), annotation.get(f"{side}hand_box"))

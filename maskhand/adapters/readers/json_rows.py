@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from maskhand.adapters.json_stream import open_json
+from maskhand.adapters.readers.json_stream import open_json
 
 
 @dataclass(frozen=True)
