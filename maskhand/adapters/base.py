@@ -13,6 +13,7 @@ from maskhand import storage
 from maskhand.adapters.readers.whole_images import whole_image
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS, NUM_JOINTS, Side
+from maskhand.geometry2d import tight_box
 from maskhand.sample import Camera, HandPose, HandSample, SampleError, all_finite
 
 Array = np.ndarray
@@ -184,7 +185,7 @@ def hand_sample(
     if joints_2d_px is not None:
         joints_2d_conf = everywhere if joints_2d_conf is None else joints_2d_conf
         if box_xyxy_px is None and (joints_2d_conf > 0).any():
-            box = box_around(joints_2d_px[joints_2d_conf > 0])
+            box = tight_box(joints_2d_px[joints_2d_conf > 0])
     return HandSample(
         key=item.key,
         dataset=spec.name,
@@ -207,11 +208,6 @@ def hand_sample(
 
 def _as(dtype: type, values: Array | None) -> Array | None:
     return None if values is None else values.astype(dtype)
-
-
-def box_around(points_px: Array) -> Array:
-    """(N, 2) pixels -> (4,) x0, y0, x1, y1: the tight box; cropping adds its own margin."""
-    return np.concatenate([np.minimum.reduce(points_px), np.maximum.reduce(points_px)])
 
 
 def any_exists(uris: Sequence[str]) -> bool:

@@ -15,8 +15,9 @@ from maskhand.conventions import MIRROR_POINT, OPENPOSE_21
 from maskhand.evaluation.compare import ground_truth
 from maskhand.evaluation.predictions import image_camera
 from maskhand.evaluation.result import EvaluationResult
+from maskhand.geometry2d import compose, mirror_affine
 from maskhand.hand.layer import ManoLayer
-from maskhand.loading.crop import compose, crop_encoded, mirror_affine
+from maskhand.loading.crop import crop_encoded
 from maskhand.loading.labels import annotated_target
 from maskhand.loading.loader import eval_rows, eval_set
 from maskhand.models.bundle import ModelBundle

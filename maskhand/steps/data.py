@@ -42,8 +42,8 @@ def annotate_keypoints(
     workspace: Workspace, name: str, detector: str, progress: Progress, rebuild: bool = False
 ) -> Receipt:
     """Sidecar shards `keypoints.<detector>` of the shard set `name` (or the one at this URI)."""
-    from maskhand.annotate.detectors import ON_GPU
     from maskhand.annotate.keypoints import annotate_keypoints as annotate
+    from maskhand.annotate.registry import ON_GPU
     from maskhand.cluster.map import map_on_gpus, map_shards
     from maskhand.cluster.session import ray_session
 

@@ -75,7 +75,7 @@ def has_rejects(workspace: Workspace, name: str) -> bool:
 
 def detector_version(workspace: Workspace, detector: str) -> str:
     """Names a detector's weights and procedure; its model files are fetched where that is needed (AssetError)."""
-    from maskhand.annotate.detectors import load_detector
+    from maskhand.annotate.registry import load_detector
 
     return load_detector(detector, workspace.assets).version
 

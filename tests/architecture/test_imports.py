@@ -30,6 +30,7 @@ TOP = ("cli", "commands", "steps", "doctor")
 
 MAY_USE = {
     "conventions": (),
+    "geometry2d": (),
     "sample": ("conventions",),
     "progress": (),
     "batch": ("conventions",),
@@ -45,7 +46,7 @@ MAY_USE = {
     "catalog": ("conventions",),
     "hand": ("conventions", "sample"),
     # numpy only: MANO's mean pose, and the unpickler
-    "adapters": ("sample", "conventions", "catalog", "storage", "hand.model_file", "hand.array_pickle"),
+    "adapters": ("sample", "conventions", "catalog", "storage", "geometry2d", "hand.model_file", "hand.array_pickle"),
     "shards": ("sample", "conventions", "catalog", "adapters", "storage", "config"),
     "synth": ("shards", "hand", "sample", "conventions", "catalog", "storage", "config"),
     "annotate": (
@@ -57,15 +58,16 @@ MAY_USE = {
         "storage",
         "assets",
         "fetched_models",
+        "geometry2d",
         "device",
-        "models.torchvision_shim",
     ),
     "text": ("config",),
-    "loading": ("shards", "batch", "hand", "config", "sample", "conventions", "storage", "text"),
+    "loading": ("geometry2d", "shards", "batch", "hand", "config", "sample", "conventions", "storage", "text"),
     "placement": ("batch", "hand", "conventions"),
     "models": ("hand", "batch", "config", "recipe_files", "conventions", "storage", "text"),
     "training": ("models", "hand", "loading", "batch", "config", "conventions", "storage", "shards"),
     "evaluation": (
+        "geometry2d",
         "device",
         "models",
         "placement",
@@ -81,9 +83,20 @@ MAY_USE = {
         "text",
     ),
     "generate": ("models", "hand", "batch", "config", "conventions", "render", "storage", "text"),
-    "inspection": ("annotate", "hand", "loading.crop", "shards", "conventions", "sample", "storage", "render"),
+    "inspection": (
+        "geometry2d",
+        "annotate",
+        "hand",
+        "loading.crop",
+        "shards",
+        "conventions",
+        "sample",
+        "storage",
+        "render",
+    ),
     "render": ("conventions", "hand", "sample", "batch"),
     "predict": (
+        "geometry2d",
         "models",
         "placement",
         "hand",
@@ -108,7 +121,7 @@ MAY_USE = {
 }
 """Room of maskhand -> rooms it may use besides itself and `progress`, which is a callback's type."""
 
-NUMPY_ONLY = ("maskhand/sample.py", "maskhand/conventions.py")
+NUMPY_ONLY = ("maskhand/sample.py", "maskhand/conventions.py", "maskhand/geometry2d.py")
 NO_TORCH = ("maskhand/adapters/", "maskhand/shards/", "maskhand/catalog.py", "maskhand/storage.py", "maskhand/steps/")
 
 

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from maskhand.annotate.images import decode_rgb
 from maskhand.annotate.mano_targets import annotate_mano
+from maskhand.geometry2d import box_center_px, crop_affine
 from maskhand.hand.camera import FOCAL
 from maskhand.inspection import inspect_set as subject
 from maskhand.inspection import sheet
@@ -23,7 +24,6 @@ from maskhand.inspection.inspect_set import drawn_evenly, inspect_set
 from maskhand.inspection.sheet import set_sheet
 from maskhand.inspection.spread import Histogram, Moments, RotationSpread
 from maskhand.inspection.targets import mesh_of, target_of
-from maskhand.loading.crop import box_center_px, crop_affine
 from maskhand.render import FINGER_RGB
 from maskhand.sample import Camera, HandSample
 from maskhand.shards.layout import MANO, ShardError

@@ -14,7 +14,6 @@ from maskhand.adapters.base import (
     RawDataError,
     RawPlan,
     axes_to_opencv,
-    box_around,
     combined_digest,
     first_existing,
     hand_sample,
@@ -27,6 +26,7 @@ from maskhand.adapters.readers.label_files import field
 from maskhand.adapters.readers.split_files import SplitFile, read_pickle
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import RHD_HANDS
+from maskhand.geometry2d import tight_box
 from maskhand.sample import Camera, HandSample, SampleError
 
 VERSION = 1
@@ -79,7 +79,7 @@ class RhdLayout:
             image,
             side=side,
             # Hidden joints are as exact as visible ones, so the box holds the whole hand.
-            box_xyxy_px=box_around(uv_vis[:, :2]),
+            box_xyxy_px=tight_box(uv_vis[:, :2]),
             camera=Camera(numbers(where, "K", field(where, fields, "K"), (3, 3))),
             joints_2d_px=uv_vis[:, :2],
             joints_2d_conf=visible,
