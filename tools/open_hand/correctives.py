@@ -14,7 +14,7 @@ from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 
 from maskhand.conventions import MANO_16_PARENTS
-from maskhand.hand.open_hand.skeleton import Skeleton
+from tools.open_hand.skeleton import Skeleton
 
 Array = NDArray[np.float64]
 

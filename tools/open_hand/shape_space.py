@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskhand.conventions import MANO_FINGERS
-from maskhand.hand.open_hand.skeleton import Skeleton
+from tools.open_hand.skeleton import Skeleton
 
 Array = NDArray[np.float64]
 
