@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published_layouts import Fixture, dexycb, ho3d, rhd
-from published_layouts.hands import licensed_folder
 
 from maskhand import catalog
 from maskhand.adapters import RawDataError, open_adapter, present_splits, read_hand
@@ -22,6 +20,8 @@ from maskhand.conventions import FINGERTIP_VERTICES
 from maskhand.sample import HandSample, SampleError
 from maskhand.shards.build import build_shards
 from maskhand.shards.reader import ShardSet
+from support.published_layouts import Fixture, dexycb, ho3d, rhd
+from support.published_layouts.hands import licensed_folder
 
 TIPS = [4, 8, 12, 16, 20]
 

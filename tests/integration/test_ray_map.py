@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from published_layouts import WRITERS
 
 from maskhand.catalog import load_spec
 from maskhand.cluster.map import map_on_gpus, map_shards
@@ -22,6 +21,7 @@ from maskhand.shards.build import build_shards
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.verify import verify
+from support.published_layouts import WRITERS
 
 pytestmark = pytest.mark.slow
 

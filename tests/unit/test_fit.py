@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from known_hands import KnownHands, known_hands, mesh, pixels, seen_in_2d, seen_in_3d
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
@@ -19,6 +18,7 @@ from maskhand.annotate.fit.skeleton import DOF_COLUMN, DOF_JOINT, NUM_ANGLES, NU
 from maskhand.conventions import MIRROR_POINT, OPENPOSE_FROM_MANO_AND_TIPS
 from maskhand.hand.anatomy import DIP_OF_PIP, DIP_SLACK_DEG, FLEXION, pose_table, respect_limits, to_axis_angle
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from support.known_hands import KnownHands, known_hands, mesh, pixels, seen_in_2d, seen_in_3d
 
 FITTER = ManoFitter(load_hand_model(default_hand_path("right")))
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hand_sets import make_samples, write_set
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
@@ -30,6 +29,7 @@ from maskhand.shards.layout import MANO, ShardError
 from maskhand.shards.reader import LoadedShard, ShardSample, ShardSet
 from maskhand.steps import inspection
 from maskhand.workspace import Workspace
+from support.hand_sets import make_samples, write_set
 
 
 def test_quantiles_are_numpys_to_half_a_bin(rng: np.random.Generator) -> None:

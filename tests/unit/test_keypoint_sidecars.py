@@ -7,7 +7,6 @@ import pickle
 
 import numpy as np
 import pytest
-from hand_sets import make_samples, write_set
 
 from maskhand.annotate import keypoints as subject
 from maskhand.annotate.detectors import Detections
@@ -15,6 +14,7 @@ from maskhand.annotate.keypoints import AnnotateKeypoints, annotate_keypoints
 from maskhand.annotate.registry import DETECTORS
 from maskhand.shards.layout import ShardError, keypoint_part
 from maskhand.shards.reader import ShardSample, ShardSet
+from support.hand_sets import make_samples, write_set
 
 
 class EchoDetector:

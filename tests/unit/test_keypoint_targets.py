@@ -6,8 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hand_sets import make_samples, write_set
-from known_hands import known_hands, mesh
 
 from maskhand.annotate import keypoints
 from maskhand.annotate.detectors import Detections
@@ -19,6 +17,8 @@ from maskhand.loading.labels import annotated_target, good_target
 from maskhand.sample import Camera
 from maskhand.shards.layout import MANO, ShardError
 from maskhand.shards.reader import ShardSet
+from support.hand_sets import make_samples, write_set
+from support.known_hands import known_hands, mesh
 
 COUNT = 6
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import smplx
 import torch
-from hand_models import random_model
 from smplx.utils import Struct
 from smplx.vertex_ids import vertex_ids as VERTEX_IDS
 
@@ -14,6 +13,7 @@ from maskhand.conventions import OPENPOSE_FROM_MANO_AND_TIPS
 from maskhand.hand import rotations, skinning
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import HandModel, default_hand_path, load_hand_model
+from support.hand_models import random_model
 
 
 @pytest.fixture(scope="module", params=["random", "open_hand"])

@@ -8,8 +8,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hand_sets import make_samples, write_set
-from known_hands import known_hands, mesh
 
 from maskhand.annotate.mano_targets import AnnotateMano, annotate_mano, right_hand_form
 from maskhand.conventions import MIRROR_POINT
@@ -24,6 +22,8 @@ from maskhand.recipe_files import load_recipe
 from maskhand.sample import Camera, HandPose, SampleError
 from maskhand.shards.layout import MANO, ShardError
 from maskhand.shards.reader import ShardSample, ShardSet
+from support.hand_sets import make_samples, write_set
+from support.known_hands import known_hands, mesh
 
 
 def _rows(samples):

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hand_models import random_fields, random_model
-from hand_sets import make_samples, write_set
 
 from maskhand.evaluation.generated import pca_hands, pca_poses
 from maskhand.hand.model_file import HandModelError, default_hand_path, load_hand_model
@@ -38,6 +36,8 @@ from maskhand.tables.rows import (
 )
 from maskhand.training.checkpoint import run_identity
 from maskhand.workspace import Workspace
+from support.hand_models import random_fields, random_model
+from support.hand_sets import make_samples, write_set
 
 ROWS = [(number, row) for number, table in catalog().tables.items() for row in table.rows]
 

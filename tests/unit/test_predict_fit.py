@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from known_hands import KnownHands, known_hands
 
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.conventions import MIRROR_POINT
@@ -17,6 +16,7 @@ from maskhand.geometry2d import tight_box
 from maskhand.predict import PredictError, detect, predict_hands, predict_photo
 from maskhand.steps import hands as step
 from maskhand.workspace import Workspace
+from support.known_hands import KnownHands, known_hands
 
 PHOTO = np.zeros((224, 224, 3), np.uint8)
 

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import numpy as np
-import official_twins as twins
 import pytest
-from scoring_parts import hands, hint_files, interhand_files, write_json
 from typer.testing import CliRunner
 
 from maskhand.cli import app
@@ -18,6 +16,8 @@ from maskhand.commands.score import score as score_verb
 from maskhand.evaluation.scoring.benchmarks import BENCHMARKS
 from maskhand.evaluation.scoring.scores import ScoreError
 from maskhand.steps.score import score
+from support import official_twins as twins
+from support.scoring_parts import hands, hint_files, interhand_files, write_json
 
 RELATIVE = 1e-9
 JOINT_KEYS = ("mpjpe_mm", "pa_mpjpe_mm", "auc_joints", "auc_joints_aligned")

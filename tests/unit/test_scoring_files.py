@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_layouts import dexycb as published
-from scoring_parts import hands, write_json
 
 from maskhand.adapters.base import RawDataError
 from maskhand.evaluation.scoring import dexycb, interhand
@@ -22,6 +20,8 @@ from maskhand.evaluation.scoring.npz import Npz
 from maskhand.evaluation.scoring.scores import ScoreError, Scores
 from maskhand.evaluation.scoring.stream import total
 from maskhand.steps.score import score
+from support.published_layouts import dexycb as published
+from support.scoring_parts import hands, write_json
 
 
 def test_nan_becomes_null_in_json() -> None:

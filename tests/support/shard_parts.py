@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from published_layouts import WRITERS, Fixture
 
 from maskhand.catalog import DatasetSpec, load_spec
 from maskhand.sample import SampleError
 from maskhand.shards.build import build_shards
 from maskhand.shards.manifest import Manifest
 from maskhand.shards.reader import ShardSample
+from support.published_layouts import WRITERS, Fixture
 
 SPEC = load_spec("freihand_synth").model_copy(update={"shard_size": 5, "mano": None, "images_per_annotation": {}})
 COUNT = 23

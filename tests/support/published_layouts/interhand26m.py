@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, PosedHand, Truth, edit_json, model, random_hand, write_image
+from support.published_layouts.hands import Fixture, PosedHand, Truth, edit_json, model, random_hand, write_image
 
 SIZE = (334, 512)
 _FINGERS = ("thumb", "index", "middle", "ring", "little")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts import python2_pickle
-from published_layouts.hands import Fixture, Truth, random_hand, write_large_image
+from support.published_layouts import python2_pickle
+from support.published_layouts.hands import Fixture, Truth, random_hand, write_large_image
 
 SIZE = (320, 320)
 STORED = ["wrist"] + [

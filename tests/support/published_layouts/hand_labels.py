@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, Truth, edit_json, seen_hand, write_image
+from support.published_layouts.hands import Fixture, Truth, edit_json, seen_hand, write_image
 
 SIDES = ("left", "right")
 

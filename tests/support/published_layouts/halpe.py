@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.coco import Person, write_persons
-from published_layouts.hands import Fixture, edit_json
+from support.published_layouts.coco import Person, write_persons
+from support.published_layouts.hands import Fixture, edit_json
 
 FIRST = {"left": 94, "right": 115}
 UNUSABLE: tuple[dict[str, Any], ...] = ({"keypoints": []}, {"keypoints": None}, {})

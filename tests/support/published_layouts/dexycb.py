@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, PosedHand, Truth, model, pose_hand, write_large_image
+from support.published_layouts.hands import Fixture, PosedHand, Truth, model, pose_hand, write_large_image
 
 SIZE = (640, 480)
 TIPS = {

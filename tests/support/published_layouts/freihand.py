@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, Truth, edit_json, model, random_hand, write_image
+from support.published_layouts.hands import Fixture, Truth, edit_json, model, random_hand, write_image
 
 SIZE = (224, 224)
 TIPS = {"thumb": 744, "index": 320, "middle": 443, "ring": 555, "little": 672}

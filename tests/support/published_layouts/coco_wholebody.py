@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.coco import SIDES, Person, write_persons
-from published_layouts.hands import Fixture, edit_json
+from support.published_layouts.coco import SIDES, Person, write_persons
+from support.published_layouts.hands import Fixture, edit_json
 
 
 def write(folder: Path, spec: DatasetSpec, split: str, count: int, seed: int = 0) -> Fixture:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts import python2_pickle
-from published_layouts.hands import Fixture, PosedHand, Truth, pose_hand, write_large_image
+from support.published_layouts import python2_pickle
+from support.published_layouts.hands import Fixture, PosedHand, Truth, pose_hand, write_large_image
 
 SIZE = (640, 480)
 TIPS = {"thumb": 744, "index": 333, "middle": 444, "ring": 555, "little": 672}

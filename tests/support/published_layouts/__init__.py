@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from published_layouts import (
+from support.published_layouts import (
     asl_alphabet,
     coco_wholebody,
     dexycb,
@@ -24,7 +24,7 @@ from published_layouts import (
     photos,
     rhd,
 )
-from published_layouts.hands import Fixture, Truth
+from support.published_layouts.hands import Fixture, Truth
 
 WRITERS: dict[str, Callable[..., Fixture]] = {
     "asl_alphabet": asl_alphabet.write,

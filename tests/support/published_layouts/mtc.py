@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, Truth, random_hand, write_large_image
+from support.published_layouts.hands import Fixture, Truth, random_hand, write_large_image
 
 SIZE = (1920, 1080)
 CAMERAS = (0, 7, 30)

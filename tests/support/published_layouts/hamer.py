@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, PosedHand, Truth, random_hand, write_image
+from support.published_layouts.hands import Fixture, PosedHand, Truth, random_hand, write_image
 
 SIZE = (320, 240)
 K_PX = np.array([[400.0, 0, 160], [0, 400, 120], [0, 0, 1]])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.catalog import DatasetSpec
-from published_layouts.hands import Fixture, Truth, edit_json, seen_hand, write_large_image
+from support.published_layouts.hands import Fixture, Truth, edit_json, seen_hand, write_large_image
 
 SIZE = (1920, 1080)
 

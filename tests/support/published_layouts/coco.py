@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from published_layouts.hands import Truth, seen_hand, write_image
+from support.published_layouts.hands import Truth, seen_hand, write_image
 
 SIZE = (320, 240)
 SIDES = ("left", "right")
