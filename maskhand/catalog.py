@@ -127,14 +127,14 @@ class DatasetSpec(_Frozen):
             raise CatalogError(f"{self.name}: the card has units: null, so nothing of it can be in meters")
         return {"m": 1.0, "cm": 0.01, "mm": 0.001}[self.units]
 
-    def tips_of(self, side: Side) -> str | None:
-        """Whose fingertip vertices the annotated tips of a hand are, a key of `FINGERTIP_VERTICES`."""
+    def fingertip_vertices_of(self, side: Side) -> str | None:
+        """The fingertip vertices that annotated tips of this side are, a key of `FINGERTIP_VERTICES`."""
         return (self.fingertip_vertices_left if side == "left" else None) or self.fingertip_vertices
 
     @property
-    def tips(self) -> dict[Side, str | None]:
-        """`tips_of` either side."""
-        return {"right": self.tips_of("right"), "left": self.tips_of("left")}
+    def fingertips(self) -> dict[Side, str | None]:
+        """`fingertip_vertices_of` each side."""
+        return {"right": self.fingertip_vertices_of("right"), "left": self.fingertip_vertices_of("left")}
 
     def digest(self) -> str:
         """12 hex digits over every fact that decides a sample's content (no prose); part of every shard plan."""

@@ -44,11 +44,13 @@ class ManoLayer(nn.Module):
     tip_ids: Tensor
     openpose_order: Tensor
 
-    def __init__(self, model: HandModel, tips: str = "smplx") -> None:
-        """`tips`: whose fingertip vertices to use, a key of `FINGERTIP_VERTICES`."""
+    def __init__(self, model: HandModel, fingertip_vertices: str = "smplx") -> None:
+        """`fingertip_vertices`: a key of `FINGERTIP_VERTICES`."""
         super().__init__()
-        if tips not in FINGERTIP_VERTICES:
-            raise ValueError(f"tips {tips!r}: expected one of {', '.join(FINGERTIP_VERTICES)}")
+        if fingertip_vertices not in FINGERTIP_VERTICES:
+            raise ValueError(
+                f"fingertip_vertices {fingertip_vertices!r}: expected one of {', '.join(FINGERTIP_VERTICES)}"
+            )
         self.side = model.side
         self.digest = model.digest
 
@@ -68,7 +70,7 @@ class ManoLayer(nn.Module):
         }
         integers = {
             "faces": model.faces,
-            "tip_ids": np.array(FINGERTIP_VERTICES[tips]),
+            "tip_ids": np.array(FINGERTIP_VERTICES[fingertip_vertices]),
             "openpose_order": np.array(OPENPOSE_FROM_MANO_AND_TIPS),
         }
         for name, value in floats.items():
@@ -77,9 +79,9 @@ class ManoLayer(nn.Module):
             self.register_buffer(name, torch.tensor(value, dtype=torch.int64), persistent=False)
 
     @classmethod
-    def from_default(cls, side: Side = "right", tips: str = "smplx") -> ManoLayer:
+    def from_default(cls, side: Side = "right", fingertip_vertices: str = "smplx") -> ManoLayer:
         """The user's licensed MANO where configured, else the open hand."""
-        return cls(load_hand_model(default_hand_path(side)), tips)
+        return cls(load_hand_model(default_hand_path(side)), fingertip_vertices)
 
     def forward(self, rotmats: Tensor, betas: Tensor, transl_m: Tensor | None = None) -> HandMesh:
         """Pose the hand.

@@ -62,7 +62,7 @@ def measure_set(
             recipe,
             samplers=samplers,
             baseline=baseline,
-            tips=load_spec(name.partition("/")[0]).tips,
+            tips=load_spec(name.partition("/")[0]).fingertips,
             mapper=mapper or serial_map,
             model_folder=folder if mapper else None,
             progress=progress,

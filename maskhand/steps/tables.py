@@ -132,7 +132,7 @@ def _hypotheses(model: str, recipe: Recipe, set_name: str, set_uri: str, progres
 
     network = load_model(model).model
     assert isinstance(network, MaskedTransformer), "the recipe of the row has tokens"
-    return hypothesis_errors(network, recipe, set_uri, load_spec(set_name.partition("/")[0]).tips, progress)
+    return hypothesis_errors(network, recipe, set_uri, load_spec(set_name.partition("/")[0]).fingertips, progress)
 
 
 def _hands(workspace: Workspace, wanted: RowPlan, benchmark: str, model: str, progress: Progress) -> dict[str, float]:

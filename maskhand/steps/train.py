@@ -224,7 +224,7 @@ def _calibrate(export: Path, recipe: Recipe, workspace: Workspace) -> None:
         return
     bundle = load_model(str(export))
     sets = [
-        TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).tips)
+        TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).fingertips)
         for name, weight in recipe.data.train.items()
     ]
     found = calibrate(bundle, sets)

@@ -79,7 +79,7 @@ def open_studio(hand_path: Path | None = None) -> Studio:
     model = load_hand_model(hand_path or default_hand_path("right"))
     surface = HandSurface(model)
     axes = anatomical_axes()[:, [TWIST, FLEXION, ABDUCTION]]
-    return Studio(ManoLayer(model, tips="freihand"), surface, paint(surface, axes), model.hands_mean_aa)
+    return Studio(ManoLayer(model, fingertip_vertices="freihand"), surface, paint(surface, axes), model.hands_mean_aa)
 
 
 def sample_labels(studio: Studio, rng: np.random.Generator) -> HandLabels:

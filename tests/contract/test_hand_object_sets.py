@@ -59,7 +59,7 @@ def test_annotated_fingertips_are_the_vertices_that_the_card_names(tmp_path: Pat
     samples = _samples(fixture, name, split)
     assert {s.side for s in samples.values()} == ({"right", "left"} if spec.handedness == "both" else {"right"})
     for key, sample in samples.items():
-        tips = FINGERTIP_VERTICES[str(spec.tips_of(sample.side))]
+        tips = FINGERTIP_VERTICES[str(spec.fingertip_vertices_of(sample.side))]
         assert sample.joints_cam_m is not None
         np.testing.assert_allclose(sample.joints_cam_m[TIPS], fixture.truths[key].vertices_cam_m[list(tips)], atol=1e-6)
 

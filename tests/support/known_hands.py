@@ -35,13 +35,13 @@ class KnownHands:
     """(N, 21, 2)"""
 
 
-def known_hands(count: int, seed: int, tips: str = "smplx") -> KnownHands:
+def known_hands(count: int, seed: int, fingertip_vertices: str = "smplx") -> KnownHands:
     """Poses of the pose prior, any global orientation, betas within 2.5 deviations."""
     rng = np.random.default_rng(seed)
     pose = to_axis_angle(sample_poses(rng, count))
     pose[:, 0] = Rotation.random(count, random_state=rng).as_rotvec()
     betas = np.stack([sample_betas(rng) for _ in range(count)])
-    joints, vertices = mesh(pose, betas, np.zeros((count, 3)), tips)
+    joints, vertices = mesh(pose, betas, np.zeros((count, 3)), fingertip_vertices)
     views = [fit_view(points, rng) for points in joints]
     transl, K = np.stack([v.transl_m for v in views]), np.stack([v.K_px for v in views])
     joints, vertices = joints + transl[:, None], vertices + transl[:, None]
@@ -49,10 +49,10 @@ def known_hands(count: int, seed: int, tips: str = "smplx") -> KnownHands:
 
 
 def mesh(
-    pose_aa: np.ndarray, betas: np.ndarray, transl_m: np.ndarray, tips: str = "smplx"
+    pose_aa: np.ndarray, betas: np.ndarray, transl_m: np.ndarray, fingertip_vertices: str = "smplx"
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N, 21, 3) joints and (N, 778, 3) vertices by the product's layer, in float64."""
-    layer = ManoLayer.from_default(tips=tips).double()
+    layer = ManoLayer.from_default(fingertip_vertices=fingertip_vertices).double()
     with torch.no_grad():
         posed = layer.from_axis_angle(
             *(torch.from_numpy(np.asarray(a, np.float64)) for a in (pose_aa, betas, transl_m))

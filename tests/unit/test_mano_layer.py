@@ -114,10 +114,10 @@ def test_skinning_does_not_know_its_chunks(monkeypatch):
 def test_tips_follow_the_data_set():
     model = random_model()
     flat, zero = torch.eye(3).repeat(1, 16, 1, 1), torch.zeros(1, 10)
-    freihand = ManoLayer(model, tips="freihand")(flat, zero)
+    freihand = ManoLayer(model, fingertip_vertices="freihand")(flat, zero)
     torch.testing.assert_close(freihand.joints_m[0, [4, 16, 20]], freihand.vertices_m[0, [744, 555, 672]])
     with pytest.raises(ValueError, match=r"expected one of smplx, freihand"):
-        ManoLayer(model, tips="mine")
+        ManoLayer(model, fingertip_vertices="mine")
 
 
 def test_mirrored_model_and_pose_give_the_mirrored_hand():

@@ -30,8 +30,8 @@ def _rows(samples):
     return [ShardSample(s, k, {}) for k, s in enumerate(samples)]
 
 
-def _annotate(tips="smplx", limit=10.0):
-    return AnnotateMano(str(default_hand_path("right")), tips, limit)
+def _annotate(fingertip_vertices="smplx", limit=10.0):
+    return AnnotateMano(str(default_hand_path("right")), fingertip_vertices, limit)
 
 
 def _without_joints(sample):
@@ -172,7 +172,7 @@ def test_tips_that_are_no_vertices_only_guide_a_fit():
     for sample in moved:
         sample.joints_cam_m[[4, 8, 12, 16, 20]] += np.float32([0.004, -0.004, 0.003])
     strict = _annotate()(_rows(moved))
-    loose = _annotate(tips=None)(_rows(moved))
+    loose = _annotate(fingertip_vertices=None)(_rows(moved))
     assert all(b["residual_mm"] < 0.6 * a["residual_mm"] for a, b in zip(strict, loose, strict=True))
 
 
@@ -238,7 +238,7 @@ def test_only_valid_joints_count_and_tips_only_when_they_are_vertices():
     joints[[4, 8]] += 0.1
     moved = dataclasses.replace(sample, joints_cam_m=joints)
     assert str(_annotate()(_rows([moved]))[0]["source"]) == "fitted"
-    assert _annotate(tips=None)(_rows([moved]))[0]["residual_mm"] < 0.01
+    assert _annotate(fingertip_vertices=None)(_rows([moved]))[0]["residual_mm"] < 0.01
     valid = np.ones(21, bool)
     valid[[4, 8]] = False
     assert _annotate()(_rows([dataclasses.replace(moved, joints_3d_valid=valid)]))[0]["residual_mm"] < 0.01
@@ -246,7 +246,7 @@ def test_only_valid_joints_count_and_tips_only_when_they_are_vertices():
 
 def test_left_hands_may_have_fingertips_of_their_own():
     samples = make_samples(4, sides=("right", "left"))
-    other = ManoLayer.from_default(tips="ho3d")
+    other = ManoLayer.from_default(fingertip_vertices="ho3d")
     tips = [4, 8, 12, 16, 20]
     for sample in samples[1::2]:
         pose = right_hand_form(sample)
