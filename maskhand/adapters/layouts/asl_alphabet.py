@@ -1,8 +1,8 @@
-"""Kaggle's ASL alphabet: a folder of images per sign; only the sign is annotated.
+"""Kaggle's ASL alphabet: a folder of images per sign; nothing of the hand is annotated but the sign.
 
-Facts: FORMATS section 12. The box of such a hand is the whole image, and the sign is kept in `origin`. Besides the
-published splits there are `letters_train` and `letters_test`: the 26 letters of the published training images, split
-four to one within each letter, for text to mesh (paper section 4.3).
+Facts: docs/formats.md#asl-alphabet. The box of such a hand is the whole image, and the sign is kept in `origin`.
+Besides the published splits there are `letters_train` and `letters_test`: the 26 letters of the published training
+images, dealt four to one within each letter, for text to mesh (paper section 4.3).
 """
 
 from __future__ import annotations

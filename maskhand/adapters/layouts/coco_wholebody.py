@@ -1,6 +1,6 @@
-"""COCO-WholeBody's published layout: COCO 2017's images with separate annotation files.
+"""COCO-WholeBody's published layout: COCO 2017's images, its own annotation files.
 
-Facts: FORMATS section 8; jin-s13/COCO-WholeBody README.md, data_format.md.
+Facts: docs/formats.md#coco-wholebody-and-halpe.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The labels of a frame are read with its image, in the worker, which also finds out whether there is a hand at all.
 
-Facts: FORMATS section 5; NVlabs/dex-ycb-toolkit README.md, dex_ycb_toolkit/{dex_ycb,hpe_eval}.py, layers/mano_layer.py.
+Facts: docs/formats.md#dexycb.
 """
 
 from __future__ import annotations

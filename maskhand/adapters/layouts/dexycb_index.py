@@ -1,6 +1,6 @@
 """Which images a split of DexYCB has: folders, a small YAML file per sequence, and the calibration. No label is read.
 
-Facts: FORMATS section 5; NVlabs/dex-ycb-toolkit dex_ycb_toolkit/dex_ycb.py.
+Facts: docs/formats.md#dexycb.
 """
 
 from __future__ import annotations

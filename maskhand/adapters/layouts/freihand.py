@@ -1,6 +1,6 @@
 """FreiHAND's published layout (v2), read with or without the separately released evaluation labels.
 
-Facts: FORMATS section 2; lmb-freiburg/freihand README.md, utils/fh_utils.py, utils/model.py.
+Facts: docs/formats.md#freihand.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Halpe-FullBody's published layout: images of HICO-DET (train) and COCO 2017 (val), 136 keypoints per person.
 
-Facts: FORMATS section 8; Fang-Haoshu/Halpe-FullBody README.md, vis.py.
+Facts: docs/formats.md#coco-wholebody-and-halpe.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """HaMeR's labels of one hand, the same in its training tars and its evaluation files.
 
-Facts: FORMATS section 11; geopavlakos/hamer hamer/datasets/image_dataset.py.
+Facts: docs/formats.md#hamer.
 """
 
 from __future__ import annotations

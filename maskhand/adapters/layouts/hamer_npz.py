@@ -1,6 +1,6 @@
 """HaMeR's evaluation files: one npz of labels per split, beside the images of the dataset it was made from.
 
-Facts: FORMATS section 11.2; geopavlakos/hamer hamer/datasets/image_dataset.py, hamer/configs/datasets_eval.yaml.
+Facts: docs/formats.md#hamer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """HaMeR's training tars: WebDataset tars of whole images with a pickled list of hands beside each.
 
-Facts: FORMATS section 11.1; geopavlakos/hamer hamer/datasets/image_dataset.py, hamer/configs/datasets_tar.yaml.
+Facts: docs/formats.md#hamer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """CMU HandDB's hand143_panopticdb: one JSON file with a hand per image of the Panoptic Studio.
 
-Facts: FORMATS section 9; MengHao666/Minimal-Hand-pytorch datasets/hand143_panopticdb.py. No side is published; the card
-states which one is taken.
+Facts: docs/formats.md#handdb. No side is published; the card says which one is taken.
 """
 
 from __future__ import annotations

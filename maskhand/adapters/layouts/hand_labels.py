@@ -1,7 +1,6 @@
 """CMU HandDB's layout of hand_labels and hand_labels_synth: an image and a small JSON file per hand.
 
-Facts: FORMATS section 9; MengHao666/Minimal-Hand-pytorch datasets/hand_labels.py. The full image is repeated for each
-of its hands.
+Facts: docs/formats.md#handdb. The full image is repeated for each of its hands.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """HInt's published layout: an image and a small JSON file per hand, each subset in a folder named like its split.
 
-Facts: FORMATS section 10; ddshan/hint README.md, prep_HInt/prep_ego4d.py, visualize_HInt/draw_hand.py.
+Facts: docs/formats.md#hint.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """HO-3D's published layout (v2, v3) and H2O-3D's, which has the same files with two hands in each.
 
-`<split>.txt` lists the annotated frames; each frame has a Python 2 pickle with its label, read with its image, in the
-worker. Evaluation labels hold a box and the wrist; the rest lies in lists that were released later.
+`<split>.txt` lists the annotated frames, the label of a frame is a Python 2 pickle of its own and is read with its
+image, in the worker. Evaluation labels hold a box and the wrist; the rest lies in lists that were released later.
 
-Facts: FORMATS section 3; shreyashampali/ho3d README.md, vis_HO3D.py, vis_H2O3D.py, setup_mano.py, utils/vis_utils.py.
+Facts: docs/formats.md#ho-3d.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """InterHand2.6M's published layout: every hand of an image becomes a sample, two for an interacting image.
 
-Facts: FORMATS section 4; facebookresearch/InterHand2.6M data/InterHand2.6M/dataset.py, tool/MANO_world_to_camera.
+Facts: docs/formats.md#interhand26m.
 """
 
 from __future__ import annotations

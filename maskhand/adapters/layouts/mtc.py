@@ -1,7 +1,6 @@
 """Monocular Total Capture's layout (CMU Panoptic Studio, a4): 3D hands of people seen by up to 31 HD cameras.
 
-Every view in which a hand is fully visible becomes a sample. Facts: FORMATS section 7; MonocularTotalCapture
-POF/data/collect_a4.py (writes the pickles), POF/data/DomeReader.py (reads them, and whose rule for views is used here).
+Every view in which a hand is fully visible becomes a sample. Facts: docs/formats.md#mtc.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """RHD's published layout (Rendered Hand Pose v2): one pickle of annotations per split, two hands in every image.
 
-Facts: FORMATS section 6; lmb-freiburg/hand3d README.md, create_binary_db.py, data/BinaryDbReader.py, utils/general.py.
+Facts: docs/formats.md#rhd.
 """
 
 from __future__ import annotations
