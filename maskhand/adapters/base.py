@@ -40,9 +40,9 @@ class Item:
     """Letters, digits, `-` and `_`; unique in the dataset."""
     image_uri: str
     annotation: Mapping[str, Any]
-    """The layout's own numbers for this hand, unconverted and unchecked."""
+    """The stored numbers of this hand, unconverted and unchecked."""
     origin: Mapping[str, Any]
-    """The dataset's own ids, enough to find the annotation again."""
+    """Ids of the dataset, enough to find the annotation again."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Adapter(Protocol):
     def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None: ...
 
     def present(self) -> bool:
-        """Are this split's annotation files there at all?"""
+        """Whether this split's annotation files are there at all."""
 
     def plan(self) -> RawPlan:
         """Read the annotation files; RawDataError when they are missing, cut or of another layout."""

@@ -114,7 +114,7 @@ class ManoLayer(nn.Module):
     def _chain(self, local: Tensor) -> Tensor:
         """(B, 16, 3, 4) rotations and positions of joints in their parents -> in the hand's frame.
 
-        MANO's tree is the wrist and five fingers of three joints in a row; the reader of hand models takes no other.
+        MANO's tree is the wrist and five fingers of three joints in a row; the reader of hand models accepts no other.
         """
         batch = len(local)
         wrist, fingers = local.split([1, 15], dim=1)
@@ -126,7 +126,7 @@ class ManoLayer(nn.Module):
 
 
 def _bones(joints: np.ndarray) -> np.ndarray:
-    """(..., 16, 3) -> the same, each as seen from the joint above it; the wrist's own place."""
+    """(..., 16, 3) -> the same, each relative to its parent joint; the wrist's position itself."""
     fingers = joints[..., 1:, :].reshape(*joints.shape[:-2], 5, 3, 3)
     wrist = joints[..., :1, :]
     above = np.concatenate(
