@@ -1,4 +1,4 @@
-"""One synthetic hand from one number: pose, shape, camera, look; its labels and its images."""
+"""One synthetic hand from one seed: pose, shape, camera, look; its labels and its images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MIN_VISIBLE_SHARE = 0.30
 
 @dataclass(frozen=True)
 class Studio:
-    """What is the same for every image: hand model, smoothed surface, painted skin."""
+    """The constants of all images: hand model, smoothed surface, painted skin."""
 
     layer: ManoLayer
     surface: HandSurface
