@@ -20,15 +20,14 @@ from maskhand.annotate.fit.detected import fit_features, observe
 from maskhand.annotate.fit.fitter import ManoFitter
 from maskhand.conventions import MIRROR_POINT
 from maskhand.evaluation.calibrate import fit
-from maskhand.evaluation.metrics.calibration import JointConfidenceQuality
-from maskhand.evaluation.metrics.samples import aligned_errors
 from maskhand.hand.camera import assumed_camera
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.loading.loader import eval_range, held_out_rows
+from maskhand.metrics.calibration import JointConfidenceQuality
+from maskhand.metrics.samples import aligned_errors
 from maskhand.models.calibration import WITHIN_MM
 from maskhand.recipe_files import load_recipe
-from maskhand.shards.layout import keypoint_part
 from maskhand.shards.reader import ShardSample
 
 TRAINING, EVALUATION = "freihand_synth/training", "freihand_synth/evaluation"
@@ -37,8 +36,7 @@ DETECTOR = "litert-hand"
 
 def fitted(rows: list[ShardSample]) -> tuple[np.ndarray, np.ndarray]:
     """(N, 21) errors in mm after alignment and (N, 21, 2) features of the hands that the detector saw."""
-    entries = [row.sidecars[keypoint_part(DETECTOR)] for row in rows]
-    seen = Detections.stack([Detections(**{name: value[None] for name, value in entry.items()}) for entry in entries])
+    seen = Detections.of_hands([keypoints for row in rows if (keypoints := row.keypoints(DETECTOR))])
     sides, sizes = [row.sample.side for row in rows], np.array([row.sample.image_size_px for row in rows])
     observed = observe(seen, sides, sizes, np.stack([assumed_camera(row.sample.image_size_px) for row in rows]))
     model = load_hand_model(default_hand_path("right"))
@@ -55,19 +53,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("maskhand/predict/fit_calibration.json"))
     asked = parser.parse_args()
     recipe, shards = load_recipe("tiny"), asked.workspace / "shards"
-    part = keypoint_part(DETECTOR)
     held_out = [
         row
         for rows in held_out_rows(recipe, str(shards / TRAINING), 256, 10_000)
         for row in rows.samples
-        if row.sidecars.get(part) is not None
+        if row.keypoints(DETECTOR) is not None
     ]
     error_mm, features = fitted(held_out)
     calibration = fit(error_mm, features)
     asked.out.write_text(calibration.model_dump_json(indent=1) + "\n")
     print(f"{len(held_out)} held-out hands, PA-MPJPE {error_mm.mean():.2f} mm -> {asked.out}")
     measured = [row for rows in eval_range(recipe, str(shards / EVALUATION), 0, 10_000, 256) for row in rows.samples]
-    error_mm, features = fitted([row for row in measured if row.sidecars.get(part) is not None])
+    error_mm, features = fitted([row for row in measured if row.keypoints(DETECTOR) is not None])
     said = calibration(features)
     quality = JointConfidenceQuality.of(said.p_within_10mm, said.p_by_joint, said.joint_error_mm, error_mm, WITHIN_MM)
     print(f"{len(error_mm)} evaluation hands, PA-MPJPE {error_mm.mean():.2f} mm")

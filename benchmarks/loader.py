@@ -41,9 +41,9 @@ from maskhand.shards import mixture
 from maskhand.shards.codec import encode_sample
 from maskhand.shards.layout import IMAGES, keypoint_part, manifest_uri, shard_name
 from maskhand.shards.manifest import Manifest, entries_and_rejects
-from maskhand.shards.mano_entry import mano_entry
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.sidecar_records import DetectedKeypoints, ManoTarget
 from maskhand.shards.writer import write_shard
 
 SIZES = {
@@ -109,23 +109,17 @@ def _sample(k: int, rng: np.random.Generator, width: int, height: int, side: flo
     )
 
 
-def _keypoints(rows: list[ShardSample]) -> list[dict[str, np.ndarray]]:
-    one = np.float32(1)
+def _keypoints(rows: list[ShardSample]) -> list[DetectedKeypoints]:
     return [
-        {
-            "keypoints_px": r.sample.joints_2d_px,  # type: ignore[dict-item]
-            "confidence": np.ones(21, np.float32),
-            "presence": np.array(one),
-            "right_probability": np.array(one),
-        }
+        DetectedKeypoints(r.sample.joints_2d_px, np.ones(21, np.float32), 1.0, 1.0)  # type: ignore[arg-type]
         for r in rows
     ]
 
 
-def _mano(rows: list[ShardSample]) -> list[dict[str, np.ndarray]]:
+def _mano(rows: list[ShardSample]) -> list[ManoTarget]:
     poses = [r.sample.mano for r in rows]
     return [
-        mano_entry(p, "annotated", mirrored=r.sample.side == "left", residual_mm=1.0, residual_px=1.0)
+        ManoTarget(p, "annotated", mirrored=r.sample.side == "left", residual_mm=1.0, residual_px=1.0)
         for r, p in zip(rows, poses, strict=True)
         if p is not None
     ]

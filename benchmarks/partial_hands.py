@@ -22,8 +22,8 @@ from maskhand.annotate.fit.evidence import Evidence
 from maskhand.annotate.fit.fitter import Fits, ManoFitter
 from maskhand.annotate.fit.hands import MAX_BETA, MAX_RESIDUAL_OF_HAND, MIN_HAND_PX, MIN_OBSERVED
 from maskhand.annotate.fit.observed import Observed, no_relative
-from maskhand.evaluation.metrics.alignment import distances, procrustes_align
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.metrics.alignment import distances, procrustes_align
 
 LIMIT_MM, MAX_RESIDUAL_MM = 10.0, 10.0
 PATTERNS = 5

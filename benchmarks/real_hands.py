@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from maskhand.evaluation.metrics.alignment import distances, procrustes_align
-from maskhand.evaluation.metrics.calibration import reliability
+from maskhand.metrics.alignment import distances, procrustes_align
+from maskhand.metrics.calibration import reliability
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict import METHODS, Method, predict_hands, read_photo
 

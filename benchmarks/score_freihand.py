@@ -22,9 +22,10 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from maskhand.evaluation.scoring import mesh
-from maskhand.evaluation.scoring.stream import total
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.scoring import freihand_ho3d as mesh
+from maskhand.scoring.format import GroundTruth
+from maskhand.scoring.io.stream import total
 
 Array = np.ndarray
 
@@ -45,10 +46,10 @@ def hands(count: int, seed: int = 0) -> tuple[Array, Array]:
 
 
 def ours(xyz: Array, verts: Array, xyz_pred: Array, verts_pred: Array) -> dict[str, float]:
-    joints = mesh.measure_joints(xyz_pred, xyz, None)
+    joints = mesh.joint_errors(xyz_pred, xyz, None)
     starts = range(0, len(verts), mesh.AT_ONCE)
     pieces = ((verts_pred[k : k + mesh.AT_ONCE], verts[k : k + mesh.AT_ONCE]) for k in starts)
-    meshes = total(pieces, lambda piece: mesh.measure_meshes(*piece))
+    meshes = total(pieces, lambda piece: mesh.mesh_errors(*piece))
     assert meshes is not None
     f = meshes.f.values
     return {
@@ -157,7 +158,9 @@ def files(folder: Path, xyz: Array, verts: Array, xyz_pred: Array, verts_pred: A
         (folder / f"{name}.json").write_text(json.dumps(values.tolist()))
     (folder / "pred.json").write_text(json.dumps([xyz_pred.tolist(), verts_pred.tolist()]))
     megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    _, wall, cpu = timed(lambda: mesh.score(mesh.FREIHAND, folder, folder / "pred.json", {"evaluation": 3960}))
+    _, wall, cpu = timed(
+        lambda: mesh.FREIHAND.score(GroundTruth(folder, "", {"evaluation": 3960}), folder / "pred.json")
+    )
     print(f"from files ({megabytes:.0f} MB of JSON): {wall:.2f} s, {cpu:.2f} CPU s")
     _, wall, _ = timed(lambda: [json.loads(path.read_text()) for path in folder.iterdir()])
     print(f"json.loads of the same files alone: {wall:.2f} s")

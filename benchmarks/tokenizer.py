@@ -27,12 +27,12 @@ from torch import Tensor
 
 from maskhand.config import Recipe
 from maskhand.conventions import NUM_BETAS
-from maskhand.evaluation.reconstruction import reconstruction_errors
 from maskhand.hand.anatomy import pose_table, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.poses import PosePool
 from maskhand.models.vq_mano import VQMano
+from maskhand.paper.measures.tokenizer import reconstruction_errors
 from maskhand.recipe_files import load_recipe
 from maskhand.synth.pose_prior import sample_poses
 from maskhand.training import tokenizer_loop

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from maskhand.conventions import AXES_TO_OPENCV, FINGERTIP_VERTICES, JOINT_ORDERS, Side
+from maskhand.errors import MaskhandError
+from maskhand.scoring.formats import check_name
 
 _OWN = Path(__file__).resolve().parent.parent / "datasets"
 
 
-class CatalogError(ValueError):
+class CatalogError(MaskhandError, ValueError):
     """A card that is missing or cannot be used; the message names the file, the key and what to do."""
 
 
@@ -67,17 +69,29 @@ class LabelFilters(_Frozen):
     """MANO parameters with a larger shape coefficient are left out."""
 
 
-BenchmarkFormat = Literal["freihand", "ho3d", "dexycb", "hint", "interhand"]
-
-
 class Benchmark(_Frozen):
-    """Which splits are measured, and in whose official format predictions are written."""
+    """Held-out splits that models are measured on: by `maskhand evaluate --benchmark` and by every re-evaluation."""
 
-    format: BenchmarkFormat
-    """Of prediction files, and the official program that scores them: `maskhand score FORMAT`."""
+    title: str
+    """As papers print it."""
+    protocol: str = ""
+    """What our measurement fixes where papers differ or say nothing."""
+    format: str | None = None
+    """Official format of prediction files: a name of `scoring.formats`, or `package.module:FORMAT`. None: none."""
     splits: tuple[str, ...]
+    name: str = ""
+    """Under which its numbers are kept; empty: the dataset's name."""
     aliases: tuple[str, ...] = ()
-    """What people call the benchmark besides the dataset's own name."""
+    """Further names to ask for it by."""
+    subsets: dict[str, str] = Field(default_factory=dict)
+    """Name -> split of the same images with labels of some joints only, such as `occ` for occluded ones."""
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, name: str | None) -> str | None:
+        if name is not None:
+            check_name(name)
+        return name
 
 
 class DatasetSpec(_Frozen):
@@ -112,14 +126,19 @@ class DatasetSpec(_Frozen):
     handedness: Literal["right", "left", "both"]
     filters: LabelFilters | None = None
     """For datasets that publish machine-made labels with their confidence."""
-    benchmark: Benchmark | None = None
-    """None: predictions on this set have no official format."""
+    benchmark: tuple[Benchmark, ...] = ()
+    """A card writes one, or a list of them; none: nothing of the dataset is held out to measure models on."""
     image_folders: dict[str, str] = Field(default_factory=dict)
     """Split -> folder of its images below the raw folder, where the labels do not name it."""
     shard_size: int = Field(gt=0, le=10_000)
     """Samples per tar."""
     errata: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+
+    @field_validator("benchmark", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
 
     @property
     def meters_per_unit(self) -> float:
@@ -184,26 +203,6 @@ def load_spec(name: str) -> DatasetSpec:
     return spec
 
 
-def benchmarks() -> dict[str, list[DatasetSpec]]:
-    """What can be asked for as a benchmark -> the datasets it means: each one's own name, and the names they share."""
-    found: dict[str, list[DatasetSpec]] = {}
-    for spec in map(load_spec, names()):
-        for name in (spec.name, *spec.benchmark.aliases) if spec.benchmark else ():
-            found.setdefault(name, []).append(spec)
-    return found
-
-
-def official_counts(benchmark_format: BenchmarkFormat) -> dict[str, int]:
-    """Split, with its dataset, -> number of samples that its makers state, for the sets of a prediction format."""
-    specs = [spec for spec in map(load_spec, names()) if spec.benchmark and spec.benchmark.format == benchmark_format]
-    return {
-        f"{spec.name} {split}": count
-        for spec in specs
-        for split in (spec.benchmark.splits if spec.benchmark else ())
-        if (count := spec.splits[split]) is not None
-    }
-
-
 def _check_keys(path: Path, spec: DatasetSpec) -> None:
     if spec.name != path.parent.name:
         raise CatalogError(f"{path}: name is {spec.name!r}, expected its folder's name {path.parent.name!r}")
@@ -218,7 +217,7 @@ def _check_keys(path: Path, spec: DatasetSpec) -> None:
     named = {
         "default_splits": spec.default_splits,
         "images_per_annotation": tuple(spec.images_per_annotation),
-        "benchmark.splits": spec.benchmark.splits if spec.benchmark else (),
+        "benchmark.splits": tuple(s for b in spec.benchmark for s in (*b.splits, *b.subsets.values())),
     }
     for key, splits in named.items():
         for split in splits:
@@ -227,7 +226,7 @@ def _check_keys(path: Path, spec: DatasetSpec) -> None:
 
 
 def _sentence(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = ".".join(part for part in error["loc"] if isinstance(part, str))
     if error["type"] != "extra_forbidden":
         return f"{key}: {error['msg']}"
     parts: dict[tuple[str, ...], type[BaseModel]] = {
@@ -236,7 +235,7 @@ def _sentence(error: Any) -> str:
         ("filters",): LabelFilters,
         ("benchmark",): Benchmark,
     }
-    known = parts.get(tuple(error["loc"][:-1]), DatasetSpec)
+    known = parts.get(tuple(part for part in error["loc"][:-1] if isinstance(part, str)), DatasetSpec)
     return f"{key}: unknown key; {_nearest(str(error['loc'][-1]), list(known.model_fields))}"
 
 

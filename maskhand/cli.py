@@ -12,6 +12,7 @@ import sys
 import typer
 
 from maskhand.commands import data, evaluate, flows, machine, score, tables, train
+from maskhand.errors import MaskhandError
 
 app = typer.Typer(
     help="MaskHand: 3D hand meshes from one image, from raw data to a registered model.",
@@ -57,8 +58,7 @@ def sentence(error: BaseException) -> str:
     if isinstance(cause, BaseException):
         return sentence(cause)
     text = " ".join(str(error).split())
-    ours = type(error).__module__.split(".")[0] in ("maskhand", "pipelines")
-    if text and (ours or isinstance(error, ValueError | OSError) or type(error) is LookupError):
+    if text and (isinstance(error, MaskhandError | ValueError | OSError) or type(error) is LookupError):
         return text
     return f"{type(error).__name__}: {text}; run again with {DEBUG} for the traceback"
 

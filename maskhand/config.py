@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from maskhand.errors import MaskhandError
+
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -24,7 +26,7 @@ ASKED = ("sampler.", "evaluate.")
 """Sections of a recipe that say how a finished model is asked and measured."""
 
 
-class ConfigError(ValueError):
+class ConfigError(MaskhandError, ValueError):
     """A recipe or an override that cannot be used; the message names the key and what to do."""
 
 

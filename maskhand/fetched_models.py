@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskhand import storage
+from maskhand.errors import MaskhandError
 
 PACKAGE = "mediapipe==0.10.21"
 """The last release whose wheel carries the models; they are plain data, the same for every platform and Python."""
 WHEEL_TAGS = ("--python-version", "3.11", "--platform", "manylinux_2_28_x86_64")
 
 
-class AssetError(RuntimeError):
+class AssetError(MaskhandError, RuntimeError):
     """A file that is needed and cannot be had; the message says which, why and what to do."""
+
+    retryable = True
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ it: then the points are the joints that this camera projects.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import MIRROR_POINT
-from maskhand.hand.camera import project_crop, translation_on_points
+from maskhand.hand.camera import assumed_camera, project_crop, translation_on_points
+from maskhand.sample import HandSample
 
 Array = np.ndarray
 
@@ -49,6 +51,16 @@ class Placement:
         """(B, N, 3) camera axes, meters -> (B, N, 2) float64 pixels."""
         projected = points_cam_m @ self.K_px.transpose(0, 2, 1)
         return projected[..., :2] / projected[..., 2:]
+
+
+def image_camera(sample: HandSample) -> Array:
+    """(3, 3) float64 K, pixels: the known camera, else the assumed one."""
+    return assumed_camera(sample.image_size_px) if sample.camera is None else sample.camera.K_px.astype(np.float64)
+
+
+def image_cameras(samples: Sequence[HandSample]) -> Array:
+    """(B, 3, 3) float64, `image_camera` of each."""
+    return np.stack([image_camera(sample) for sample in samples])
 
 
 def place_hands(

@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskhand.errors import MaskhandError
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
@@ -26,12 +28,16 @@ _TIMEOUT = "MASKHAND_S3_TIMEOUT_S"
 """How long a store may be silent within an answer before it is asked again."""
 
 
-class StorageError(OSError):
+class StorageError(MaskhandError, OSError):
     """A file or bucket that cannot be read or written; the message is a sentence that says what to do."""
+
+    retryable = True
 
 
 class MissingFileError(StorageError):
     """There is no such file."""
+
+    retryable = False
 
 
 def is_remote(uri: str | Path) -> bool:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from maskhand.conventions import NUM_BETAS, NUM_JOINTS, NUM_VERTICES, Side
+from maskhand.errors import MaskhandError
 
 Array = np.ndarray
 
 
-class SampleError(ValueError):
+class SampleError(MaskhandError, ValueError):
     """A sample that must not enter a shard. `reason` is a short stable key by which rejects are counted."""
 
     def __init__(self, reason: str, message: str) -> None:

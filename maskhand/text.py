@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.config import TextConfig
+from maskhand.errors import MaskhandError
 
 CLIP_VOCABULARY = 49_408
 """Ids of CLIP's vocabulary: 512 bytes (alone, and at the end of a word), the merges, begin and end of a text."""
@@ -24,7 +25,7 @@ CLIP_VOCABULARY = 49_408
 _WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+", re.IGNORECASE)
 
 
-class TextError(ValueError):
+class TextError(MaskhandError, ValueError):
     """A caption or a vocabulary that cannot be used; the message says which and what to do."""
 
 

@@ -18,12 +18,13 @@ class Workspace:
     """Where shard sets live: a folder or `s3://bucket/prefix`."""
 
     @classmethod
-    def default(cls) -> Workspace:
-        """`$MASKHAND_WORKSPACE` (else `./workspace`); shards at `$MASKHAND_SHARDS` when set; an empty one is not set.
+    def at(cls, folder: str | Path | None = None) -> Workspace:
+        """The workspace in `folder`, else in `$MASKHAND_WORKSPACE`, else in `./workspace`.
 
-        Both are absolute, since workers elsewhere have other current folders.
+        Its shards are at `$MASKHAND_SHARDS` when that is set; a variable that is empty is not set. Both are absolute,
+        since workers elsewhere have other current folders.
         """
-        root = Path(os.environ.get("MASKHAND_WORKSPACE") or "workspace").expanduser().resolve()
+        root = Path(folder or os.environ.get("MASKHAND_WORKSPACE") or "workspace").expanduser().resolve()
         return cls(root, storage.absolute(os.environ.get("MASKHAND_SHARDS") or root / "shards"))
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from maskhand.steps import data, step_inputs
+from maskhand.steps import annotation, step_inputs
 from maskhand.steps.receipt import Receipt
 from pipelines import inspect_shards
 from pipelines.runtime import workspace_for
@@ -14,13 +14,13 @@ from pipelines.step import done, slug, step, table, told
 @step("annotate-keypoints")
 def keypoints(workspace: str, name: str, digests: dict[str, str], detector: str, rebuild: bool) -> Receipt:
     with told(f"keypoints {name}", slug("progress-keypoints", name)) as progress:
-        return data.annotate_keypoints(workspace_for(workspace), name, detector, progress, rebuild)
+        return annotation.annotate_keypoints(workspace_for(workspace), name, detector, progress, rebuild)
 
 
 @step("annotate-mano")
 def mano(workspace: str, name: str, digests: dict[str, str], rebuild: bool) -> Receipt:
     with told(f"mano {name}", slug("progress-mano", name)) as progress:
-        return data.annotate_mano(workspace_for(workspace), name, progress, rebuild)
+        return annotation.annotate_mano(workspace_for(workspace), name, progress, rebuild)
 
 
 @flow(name="annotate-shards")

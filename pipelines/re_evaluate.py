@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from maskhand.steps import reevaluate
 from maskhand.steps.receipt import Receipt
-from maskhand.steps.reevaluate import Measured
+from maskhand.steps.reevaluate import VersionResult
 from pipelines.runtime import workspace_for
 from pipelines.step import is_worth_a_retry, slug, table, told
 
@@ -24,7 +24,7 @@ from pipelines.step import is_worth_a_retry, slug, table, told
 def measure_again(workspace: str, model: str, benchmark: str, set_name: str) -> Receipt:
     """Never taken from a cache: that the numbers are still the same is what the flow is for."""
     with told(f"{model} on {benchmark}", slug("progress-re-evaluate", benchmark)) as progress:
-        return reevaluate.measure(workspace_for(workspace), model, benchmark, set_name, progress)
+        return reevaluate.evaluate_version(workspace_for(workspace), model, benchmark, set_name, progress)
 
 
 @flow(name="re-evaluate")
@@ -36,13 +36,13 @@ def re_evaluate(newest: int = 3, workspace: str | None = None) -> dict[str, str]
     home = workspace_for(workspace)
     champion, challengers = reevaluate.contenders(home, newest)
     models = [*filter(None, [champion]), *challengers]
-    found, flags, failures = dict[str, list[Measured]](), list[str](), list[str]()
+    found, flags, failures = dict[str, list[VersionResult]](), list[str](), list[str]()
     for model in models:
         found[model] = []
         for benchmark, set_name in reevaluate.benchmarks(home).items():
             state = measure_again(str(home.root), model, benchmark, set_name, return_state=True)
             if state.is_completed():
-                found[model].append(Measured.of(state.result()))
+                found[model].append(VersionResult.of(state.result()))
             else:  # one hopeless pair must not cost the others their night
                 failures.append(f"{model} on {benchmark}: {state.message}")
         if found[model]:

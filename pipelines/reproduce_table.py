@@ -8,10 +8,11 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from maskhand.cluster.session import ray_session
-from maskhand.steps import table_plans, table_results, tables
+from maskhand.paper import plan as planning
+from maskhand.paper import results, run
+from maskhand.paper.comparison import Comparison
+from maskhand.paper.tables import TableName, paper_table, table_names
 from maskhand.steps.receipt import Receipt
-from maskhand.tables.comparison import Comparison
-from maskhand.tables.rows import TableName, paper_table, table_names
 from maskhand.workspace import Workspace
 from pipelines.runtime import workspace_for
 from pipelines.step import done, slug, step, told
@@ -31,8 +32,8 @@ def reproduce_row(
     with told(f"table {table}, {row}", slug("progress-table", str(table), row)) as progress:
         home = workspace_for(workspace)
         entry = paper_table(table).row(row)
-        wanted = table_plans.plan(home, table, entry, embedded, budget_steps, overrides, seed_offset)
-        return tables.run_row(home, wanted, progress)
+        wanted = planning.plan(home, table, entry, embedded, budget_steps, overrides, seed_offset)
+        return run.run_row(home, wanted, progress)
 
 
 @flow(name="reproduce-table")
@@ -54,8 +55,8 @@ def reproduce_table(
     names = table_names(str(table))
     with ExitStack() as session:
         comparisons = [_reproduce(home, name, embedded, budget_steps, seeds, overrides, session) for name in names]
-    receipts = [table_results.write(home, comparison, embedded) for comparison in comparisons]
-    return table_results.write_all(home, comparisons, embedded) if len(names) > 1 else receipts[0]
+    receipts = [results.write(home, comparison, embedded) for comparison in comparisons]
+    return results.write_all(home, comparisons, embedded) if len(names) > 1 else receipts[0]
 
 
 def _reproduce(
@@ -70,8 +71,8 @@ def _reproduce(
     """Run and compare one table. session: keeps Ray for all rows, because each start and stop would cost seconds."""
     if embedded:
         with told(f"table {table}, data", slug("progress-table", str(table), "data")) as progress:
-            table_plans.prepare(home, table, embedded, overrides, progress)
-    plans = table_plans.plans(home, table, embedded, budget_steps, overrides, seeds)
+            planning.prepare(home, table, embedded, overrides, progress)
+    plans = planning.plans(home, table, embedded, budget_steps, overrides, seeds)
     ready = [plan for plan in plans if plan.runs]
     if any(plan.row.trains for plan in ready):
         session.enter_context(ray_session())
@@ -85,11 +86,11 @@ def _reproduce(
             budget_steps,
             overrides,
             plan.seed_offset,
-            table_plans.digests(home, plan),
+            planning.digests(home, plan),
         )
         for plan in ready
     ]
-    comparison = table_results.compare(plans, receipts)
+    comparison = results.compare(plans, receipts)
     key = slug("paper-table", str(table), "embedded" if embedded else "full")
     create_markdown_artifact(comparison.to_markdown(), key=key, description="the paper's table beside ours")
     return comparison

@@ -17,13 +17,12 @@ PORT = 4200
 
 
 def settings(workspace: Workspace, debug: bool = False) -> dict[str, str]:
-    """The environment variables the flows run with; a variable that the user has set wins over all of them.
+    """The environment variables that Prefect and its runs need; a variable that the user has set wins over all of them.
 
     With `PREFECT_API_URL` set, that server is used; without, Prefect starts its own for the length of the run and
     keeps its database in the workspace, where `maskhand serve` finds the runs again.
     """
     return {
-        "MASKHAND_WORKSPACE": str(workspace.root),
         "PREFECT_HOME": str(workspace.prefect_home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -57,11 +56,9 @@ def workspace_for(parameter: str | None) -> Workspace:
     A worker starts runs in a temporary folder, where `./workspace` would vanish; there one of the first two must be
     set, and a ValueError says so.
     """
-    if parameter:
-        os.environ["MASKHAND_WORKSPACE"] = parameter
-    elif not os.environ.get("MASKHAND_WORKSPACE") and os.environ.get("PREFECT__FLOW_RUN_ID"):
+    if not parameter and not os.environ.get("MASKHAND_WORKSPACE") and os.environ.get("PREFECT__FLOW_RUN_ID"):
         raise ValueError(
             "no workspace: start the worker with MASKHAND_WORKSPACE set to an absolute folder, "
             "or give the run the parameter `workspace`"
         )
-    return Workspace.default()
+    return Workspace.at(parameter)

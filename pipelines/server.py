@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from maskhand.errors import MaskhandError
 from maskhand.workspace import Workspace
 from pipelines.runtime import HOST, PORT, settings
 
@@ -28,13 +29,16 @@ START_S = 90.0
 STOP_S = 30.0
 
 
-class ServerError(RuntimeError):
+class ServerError(MaskhandError, RuntimeError):
     """The Prefect server or worker did not do what was asked; the message says what to do."""
 
 
 def environment(workspace: Workspace, api_url: str | None = None) -> dict[str, str]:
-    """The variables of a Prefect process: ours, what the user has set, and the server at `api_url` (None: its own)."""
-    variables = {**settings(workspace), **os.environ}
+    """The variables of a Prefect process: ours, what the user has set, and the server at `api_url` (None: its own).
+
+    Its runs, where nobody names a workspace, are in this one.
+    """
+    variables = {**settings(workspace), **os.environ, "MASKHAND_WORKSPACE": str(workspace.root)}
     variables.pop("PREFECT_API_URL", None)
     return variables if api_url is None else variables | {"PREFECT_API_URL": api_url}
 

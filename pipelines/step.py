@@ -19,10 +19,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
+from maskhand.errors import MaskhandError
 from maskhand.progress import Progress, both, shown
 from maskhand.provenance import code_digest
+from maskhand.steps.names import FLOW_RUN
 from maskhand.steps.receipt import Receipt
-from maskhand.steps.train import FLOW_RUN
 
 P = ParamSpec("P")
 
@@ -40,11 +41,9 @@ CODE = CachePolicy.from_cache_key_fn(_code_digest)
 
 def is_worth_a_retry(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     """Lost workers and networks may come back; a wrong parameter, name or program and a missing file stay wrong."""
-    from maskhand.cluster.run_folder import TrainingError
-
     error = state.data if isinstance(state.data, BaseException) else getattr(state.data, "result", None)
-    if isinstance(error, TrainingError):
-        return error.may_heal
+    if isinstance(error, MaskhandError):
+        return error.retryable
     return not isinstance(error, ValueError | FileNotFoundError | TypeError | LookupError)
 
 

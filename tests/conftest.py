@@ -26,6 +26,6 @@ def assets() -> Path:
     from maskhand.fetched_models import hand_models
     from maskhand.workspace import Workspace
 
-    folder = Workspace.default().assets
+    folder = Workspace.at().assets
     hand_models(folder)
     return folder

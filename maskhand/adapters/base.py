@@ -13,6 +13,7 @@ from maskhand import storage
 from maskhand.adapters.readers.whole_images import whole_image
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS, NUM_JOINTS, Side
+from maskhand.errors import MaskhandError
 from maskhand.geometry2d import tight_box
 from maskhand.sample import Camera, HandPose, HandSample, SampleError, all_finite
 
@@ -28,7 +29,7 @@ MENDABLE = frozenset({"missing_image", "bad_image", "cut_image", "wrong_size", "
 part of the plan."""
 
 
-class RawDataError(ValueError):
+class RawDataError(MaskhandError, ValueError):
     """Raw files that cannot be used as a whole (missing, cut, another layout); the message states what to do."""
 
 

@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from maskhand.conventions import NUM_JOINTS, Side
+from maskhand.shards.sidecar_records import DetectedKeypoints
 
 Array = np.ndarray
 
@@ -50,6 +51,16 @@ class Detections:
     def arrays(self) -> dict[str, Array]:
         """The fields that are not None, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+    def hands(self) -> list[DetectedKeypoints]:
+        """Each hand alone, as sidecars hold it."""
+        fields = self.arrays()
+        return [DetectedKeypoints(**{name: values[k] for name, values in fields.items()}) for k in range(len(self))]
+
+    @staticmethod
+    def of_hands(hands: Sequence[DetectedKeypoints]) -> Detections:
+        """One record of hands that the same detector saw."""
+        return Detections.stack([Detections(**{n: a[None] for n, a in hand.encode().items()}) for hand in hands])
 
     @staticmethod
     def stack(rows: Sequence[Detections]) -> Detections:

@@ -16,7 +16,7 @@ from maskhand.annotate.detectors import Detections
 from maskhand.annotate.fit.detected import observe
 from maskhand.annotate.fit.evidence import Evidence
 from maskhand.annotate.fit.hands import target_of_fit
-from maskhand.annotate.mano_targets import Entry, fitter_of, target_entry
+from maskhand.annotate.mano_targets import Entry, fitter_of
 from maskhand.hand.camera import assumed_camera
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.sample import HandSample, SampleError
@@ -34,28 +34,26 @@ class AnnotateFromKeypoints:
     """Makes the targets of one shard; picklable, loads the hand model once per process."""
 
     hand_path: str
-    part: str
-    """The keypoint sidecar that is fitted to."""
+    detector: str
+    """Whose keypoint sidecar is fitted to."""
 
     def __call__(self, samples: list[ShardSample]) -> list[Entry]:
-        """Per sample the arrays of `mano_entry`, or why it has none, in order."""
-        seen = [k for k, row in enumerate(samples) if row.sidecars.get(self.part) is not None]
+        """Per sample its target, or why it has none, in order."""
+        found = {k: keypoints for k, row in enumerate(samples) if (keypoints := row.keypoints(self.detector))}
         entries: list[Entry] = [
             SampleError("no_keypoints", f"{row.sample.key}: the detector gave no keypoints of it") for row in samples
         ]
-        if not seen:
+        if not found:
             return entries
-        hands = [samples[k].sample for k in seen]
-        arrays = [samples[k].sidecars[self.part] for k in seen]
-        rows = [Detections(**{name: value[None] for name, value in entry.items()}) for entry in arrays if entry]
-        detections, cameras = Detections.stack(rows), np.stack([_camera(hand) for hand in hands])
+        hands = [samples[k].sample for k in found]
+        detections, cameras = Detections.of_hands([*found.values()]), np.stack([_camera(hand) for hand in hands])
         sizes = np.array([hand.image_size_px for hand in hands])
         observed = observe(detections, [hand.side for hand in hands], sizes, cameras)
         fits = fitter_of(self.hand_path, "smplx").fit(observed)
-        for place, k in enumerate(seen):
+        for place, k in enumerate(found):
             evidence = Evidence.of(detections.confidence[place])
-            target = target_of_fit(fits, place, evidence, np.inf)
-            entries[k] = target_entry(hands[place], target, "keypoints")
+            mirrored = hands[place].side == "left"
+            entries[k] = target_of_fit(fits, place, evidence, "keypoints", mirrored=mirrored)
         return entries
 
 
@@ -78,14 +76,13 @@ def annotate_from_keypoints(
     it).
     """
     path = str(default_hand_path("right") if hand_path is None else hand_path)
-    part = keypoint_part(detector)
     annotator = Annotator("mano-from-keypoints", VERSION, {"hand_model": load_hand_model(path).digest})
     return build_sidecar(
         set_uri,
         MANO,
         annotator,
-        AnnotateFromKeypoints(path, part),
-        inputs=(part,),
+        AnnotateFromKeypoints(path, detector),
+        inputs=(keypoint_part(detector),),
         mapper=mapper,
         rebuild=rebuild,
         on_shard=on_shard,

@@ -25,6 +25,7 @@ from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.read_ahead import in_order
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.sidecar_records import DetectedKeypoints
 
 _AT_ONCE = 16
 """Hands that a detector is given together."""
@@ -39,10 +40,10 @@ class AnnotateKeypoints:
     detector: str
     assets: str
 
-    def __call__(self, samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleError]:
-        """Per sample the fields of `Detections` without their first axis, float32, in order."""
+    def __call__(self, samples: list[ShardSample]) -> list[DetectedKeypoints | SampleError]:
+        """Per sample what the detector saw, or why it saw nothing, in order."""
         detector = _detector(self.detector, self.assets)
-        answers: list[dict[str, np.ndarray] | SampleError] = []
+        answers: list[DetectedKeypoints | SampleError] = []
         with ThreadPoolExecutor(_DECODERS) as pool:
             images = in_order(pool, _image, samples, ahead=2 * _AT_ONCE)
             for start in range(0, len(samples), _AT_ONCE):
@@ -60,20 +61,16 @@ def _image(row: ShardSample) -> np.ndarray | SampleError:
 
 def _answers(
     detector: KeypointDetector, rows: Sequence[ShardSample], images: Sequence[np.ndarray | SampleError]
-) -> Iterator[dict[str, np.ndarray] | SampleError]:
+) -> Iterator[DetectedKeypoints | SampleError]:
     readable = [(row.sample, p) for row, p in zip(rows, images, strict=True) if not isinstance(p, SampleError)]
     found = detector.detect(
         [image for _, image in readable],
         np.array([sample.box_xyxy_px for sample, _ in readable]).reshape(-1, 4),
         [sample.side for sample, _ in readable],
     )
-    fields, rows_seen = found.arrays(), itertools.count()
+    hands = iter(found.hands())
     for image in images:
-        if isinstance(image, SampleError):
-            yield image
-        else:
-            hand = next(rows_seen)
-            yield {name: values[hand] for name, values in fields.items()}
+        yield image if isinstance(image, SampleError) else next(hands)
 
 
 @functools.lru_cache(maxsize=2)

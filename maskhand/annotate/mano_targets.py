@@ -20,21 +20,21 @@ import numpy as np
 import torch
 
 from maskhand.annotate.fit.fitter import ManoFitter
-from maskhand.annotate.fit.hands import MIN_OBSERVED, ManoTarget, fit_hands
+from maskhand.annotate.fit.hands import MIN_OBSERVED, fit_hands
 from maskhand.catalog import load_spec
 from maskhand.conventions import FINGERTIP_VERTICES, FINGERTIPS, MIRROR_AXIS_ANGLE, MIRROR_POINT, NUM_JOINTS
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.sample import HandPose, HandSample, SampleError
-from maskhand.shards.layout import IMAGES, MANO, TargetSource
+from maskhand.shards.layout import IMAGES, MANO
 from maskhand.shards.manifest import Manifest, read_manifest
-from maskhand.shards.mano_entry import mano_entry
 from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.sidecar_records import ManoTarget
 
 Array = np.ndarray
-Entry = dict[str, Array] | SampleError
+Entry = ManoTarget | SampleError
 
 MAX_RESIDUAL_MM = 10.0
 """Default limit of the mean joint distance. Datasets whose joints were made with MANO stay below 1; fits to
@@ -54,7 +54,7 @@ class AnnotateMano:
     """The same for left hands, where they differ from right ones."""
 
     def __call__(self, samples: list[ShardSample]) -> list[Entry]:
-        """Per sample the arrays of `mano_entry`, or why it has none, in order.
+        """Per sample its target, or why it has none, in order.
 
         Residuals are the mean distance of the valid annotated joints, NaN where there is none to compare with.
         """
@@ -73,14 +73,14 @@ class AnnotateMano:
         residuals_mm = dict(zip(poses, self._residuals_mm(hands, poses, fingertips), strict=True))
         far_off = {k for k, mm in residuals_mm.items() if mm > self.max_residual_mm}
         entries: dict[int, Entry] = {
-            k: mano_entry(pose, "annotated", mirrored=hands[k].side == "left", residual_mm=residuals_mm[k])
+            k: ManoTarget(pose, "annotated", mirrored=hands[k].side == "left", residual_mm=residuals_mm[k])
             for k, pose in poses.items()
             if k not in far_off
         }
         others = [k for k in range(len(hands)) if k not in entries]
         for k, fit in zip(others, self._fits([hands[k] for k in others], fingertips), strict=True):
             if fit is not None:
-                entries[k] = target_entry(hands[k], fit, "fitted")
+                entries[k] = fit
             elif k in far_off:
                 entries[k] = self._too_far(hands[k], residuals_mm[k])
             else:
@@ -133,20 +133,6 @@ def _annotated(hand: HandSample, fingertips: str | None) -> tuple[Array, Array]:
 def _nothing_to_fit(hand: HandSample) -> SampleError:
     return SampleError(
         "no_mano", f"{hand.key}: no MANO parameters and fewer than {MIN_OBSERVED} joints to fit them to are annotated"
-    )
-
-
-def target_entry(hand: HandSample, target: ManoTarget, source: TargetSource) -> Entry:
-    """The entry of a fitted hand."""
-    return mano_entry(
-        target.pose,
-        source,
-        mirrored=hand.side == "left",
-        fault=target.fault,
-        residual_mm=target.residual_mm,
-        residual_px=target.residual_px,
-        joints_seen=target.evidence.joints,
-        fingers_seen=target.evidence.fingers,
     )
 
 

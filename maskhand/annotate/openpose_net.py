@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from maskhand.errors import MaskhandError
+
 HEAT_MAPS = 22
 FEATURES = 128
 STAGES = range(2, 7)
@@ -28,7 +30,7 @@ TRUNK = (
 """(name, inputs, outputs) of 3x3 convolutions with ReLU, and 2x2 poolings."""
 
 
-class WeightsError(ValueError):
+class WeightsError(MaskhandError, ValueError):
     """A weights file that does not fit the network; the message names the layer and what to do."""
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from maskhand import storage
+from maskhand.errors import MaskhandError
 from maskhand.training.checkpoint import EXPORT
 
 METRICS, STARTS = "metrics.jsonl", "starts.txt"
@@ -26,15 +27,12 @@ _FINISHED = "finished.json"
 _POLL_S = 0.25
 
 
-class TrainingError(RuntimeError):
-    """A training run that cannot start or did not end well; the message says why and where to look.
+class TrainingError(MaskhandError, RuntimeError):
+    """A training run that cannot start or did not end well; the message says why and where to look."""
 
-    may_heal: another call may mend it, such as one after lost workers.
-    """
-
-    def __init__(self, message: str, *, may_heal: bool = False) -> None:
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
-        self.may_heal = may_heal
+        self.retryable = retryable
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from maskhand.cluster.run_folder import (
 )
 from maskhand.cluster.session import LOCAL_CPUS
 from maskhand.config import EngineConfig
+from maskhand.errors import MaskhandError
 from maskhand.training.worker import Report, Worker, silent
 
 Loop = Callable[[Any, Worker], dict[str, float]]
@@ -102,7 +103,7 @@ def fit(
         except ray.train.TrainingFailedError as error:
             cause = _root_cause(error)
             raise TrainingError(
-                f"run {name}: {_line(cause)}; its files are in {run_dir}", may_heal=_may_heal(cause)
+                f"run {name}: {_line(cause)}; its files are in {run_dir}", retryable=_is_retryable(cause)
             ) from error
     if result.checkpoint is None:
         raise TrainingError(f"run {name}: ended without a checkpoint; its files are in {run_dir}")
@@ -196,12 +197,14 @@ class _StopOnProgramError(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for error in worker_exceptions.values():
-            if not _may_heal(cause := _unwrapped(error)):
+            if not _is_retryable(cause := _unwrapped(error)):
                 raise cause
 
 
-def _may_heal(cause: BaseException) -> bool:
+def _is_retryable(cause: BaseException) -> bool:
     """A lost process (Ray's own errors), its echo in the other ranks' collectives, or storage that failed once."""
+    if isinstance(cause, MaskhandError):
+        return cause.retryable
     if isinstance(cause, RuntimeError) and not isinstance(cause, ray.exceptions.RayError):
         return re.search("gloo|nccl|connection|socket|timed out", str(cause), re.IGNORECASE) is not None
     if isinstance(cause, OSError):
@@ -225,7 +228,7 @@ def _worker_environment(engine: EngineConfig) -> dict[str, str]:
 def _root_cause(error: Exception) -> BaseException:
     """A worker's own exception, one that no repetition mends if there is one, or the controller's."""
     failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
-    return min(map(_unwrapped, failures.values()), key=_may_heal)
+    return min(map(_unwrapped, failures.values()), key=_is_retryable)
 
 
 def _line(cause: BaseException) -> str:

@@ -11,10 +11,10 @@ from maskhand.commands.options import (
     RebuildOption,
     SetsArgument,
     WorkspaceOption,
-    current_workspace,
     examples,
     say,
     shown_progress,
+    workspace_at,
 )
 
 app = typer.Typer()
@@ -36,7 +36,7 @@ def synth(
 
     with shown_progress("render hands") as progress:
         receipt = synthetic.synthesize(
-            current_workspace(), hands, evaluation_hands, mocap_poses, seed, progress, rebuild
+            workspace_at(workspace), hands, evaluation_hands, mocap_poses, seed, progress, rebuild
         )
     say(receipt)
 
@@ -54,7 +54,7 @@ def find(
     from maskhand.steps import photos
 
     with shown_progress("find hands") as progress:
-        receipt = photos.find(current_workspace(), folder, progress, rebuild)
+        receipt = photos.find(workspace_at(workspace), folder, progress, rebuild)
     say(receipt)
 
 
@@ -92,7 +92,7 @@ def shard(
     from maskhand.cluster.session import ray_session
     from maskhand.steps import data
 
-    place = current_workspace()
+    place = workspace_at(workspace)
     if out is not None:
         place = replace(place, shards_uri=storage.absolute(out))
     splits = data.checked_splits(place, name, raw, split)
@@ -126,12 +126,12 @@ def annotate_keypoints(
 ) -> None:
     """Detect 2D keypoints in every image of shard sets."""
     from maskhand.cluster.session import ray_session
-    from maskhand.steps import data
+    from maskhand.steps import annotation
 
     with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"keypoints {name}") as progress:
-                receipt = data.annotate_keypoints(current_workspace(), name, detector, progress, rebuild)
+                receipt = annotation.annotate_keypoints(workspace_at(workspace), name, detector, progress, rebuild)
             say(receipt)
 
 
@@ -159,16 +159,16 @@ def annotate_mano(
 ) -> None:
     """Write MANO targets in the one canonical form, each with a flag whether it is good enough to learn from."""
     from maskhand.cluster.session import ray_session
-    from maskhand.steps import data
+    from maskhand.steps import annotation
     from maskhand.steps.evaluate import model_folder
 
-    home = current_workspace()
+    home = workspace_at(workspace)
     exported = model_folder(home, model) if model else None
     seen_by = detector if source == "keypoints" else None
     with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"mano {name}") as progress:
-                receipt = data.annotate_mano(home, name, progress, rebuild, exported, seen_by)
+                receipt = annotation.annotate_mano(home, name, progress, rebuild, exported, seen_by)
             say(receipt)
 
 
@@ -183,7 +183,7 @@ def alphabet(
     from maskhand.steps import synthetic
 
     with shown_progress("letters") as progress:
-        receipts = synthetic.alphabet(current_workspace(), per_letter, seed, progress, rebuild)
+        receipts = synthetic.alphabet(workspace_at(workspace), per_letter, seed, progress, rebuild)
     for receipt in receipts:
         say(receipt)
 
@@ -203,7 +203,7 @@ def mask(
     with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"mask {name}") as progress:
-                receipt = data.mask(current_workspace(), name, share, seed, progress, rebuild)
+                receipt = data.mask(workspace_at(workspace), name, share, seed, progress, rebuild)
             say(receipt)
 
 
@@ -218,7 +218,7 @@ def verify(
     damaged = False
     for name in sets:
         try:
-            problems = data.verify(current_workspace(), name)
+            problems = data.verify(workspace_at(workspace), name)
         except ValueError as error:  # of this set alone
             problems = [f"error: {error}"]
         damaged = damaged or bool(problems)
@@ -252,7 +252,7 @@ def inspect(
     for name in sets:
         with shown_progress(f"inspect {name}") as progress:
             receipt = inspection.inspect(
-                current_workspace(), name, progress, out=out, hands=hands, limit=limit, seed=seed
+                workspace_at(workspace), name, progress, out=out, hands=hands, limit=limit, seed=seed
             )
         print_table(name, ("what", "value"), inspection.table(receipt))
         say(receipt)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from maskhand.commands.options import ModelOption, WorkspaceOption, current_workspace, examples, say, shown_progress
+from maskhand.commands.options import ModelOption, WorkspaceOption, examples, say, shown_progress, workspace_at
 
 app = typer.Typer()
 
@@ -43,7 +43,7 @@ def evaluate(
     from maskhand.progress import print_table
     from maskhand.steps import evaluate as step
 
-    home = current_workspace()
+    home = workspace_at(workspace)
     sets = [*on, *(step.benchmark_sets(home, benchmark) if benchmark else [])]
     with shown_progress("evaluate") as progress:
         receipt = step.evaluate(home, model, sets, progress, workers, changes)
@@ -90,7 +90,7 @@ def predict(
     from maskhand.steps import hands as step
 
     paths = step.predict(
-        current_workspace(),
+        workspace_at(workspace),
         photo,
         out,
         model,
@@ -127,7 +127,7 @@ def generate(
     """Hands from a text: meshes (.obj, .glb), an image of them and a JSON with MANO parameters."""
     from maskhand.steps import hands as step
 
-    for path in step.generate(current_workspace(), text, out, model, count, seed):
+    for path in step.generate(workspace_at(workspace), text, out, model, count, seed):
         typer.echo(str(path))
 
 

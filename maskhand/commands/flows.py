@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from maskhand.commands.options import RecipeOption, SetOption, WorkspaceOption, current_workspace, examples
+from maskhand.commands.options import RecipeOption, SetOption, WorkspaceOption, examples, workspace_at
 
 app = typer.Typer()
 
@@ -29,10 +30,10 @@ def quickstart(
     workspace: WorkspaceOption = None,
 ) -> None:
     """The whole pipeline on this machine, from nothing to an evaluated, registered model. Repeating it continues."""
-    _prepare()
+    _prepare(workspace)
     from pipelines.quickstart import quickstart as flow
 
-    flow(hands, evaluation_hands, mocap_poses, seed, recipe, set_, str(current_workspace().root))
+    flow(hands, evaluation_hands, mocap_poses, seed, recipe, set_, str(workspace_at(workspace).root))
 
 
 @app.command(epilog=examples("run train-maskhand --param recipe=tiny --watch", "run evaluate-maskhand"))
@@ -45,19 +46,19 @@ def run(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Ask the Prefect server for a run of a deployment; a worker executes it (`maskhand serve`)."""
-    _prepare()
+    _prepare(workspace)
     from pipelines import server
 
-    raise typer.Exit(server.run_deployment(current_workspace(), flow, param, watch))
+    raise typer.Exit(server.run_deployment(workspace_at(workspace), flow, param, watch))
 
 
 @app.command(epilog=examples("deploy"))
 def deploy(workspace: WorkspaceOption = None) -> None:
     """Create the work pool and every deployment of prefect.yaml on the Prefect server."""
-    _prepare()
+    _prepare(workspace)
     from pipelines import server
 
-    raise typer.Exit(server.deploy(current_workspace()))
+    raise typer.Exit(server.deploy(workspace_at(workspace)))
 
 
 @app.command(epilog=examples("serve", "serve --port 4300"))
@@ -66,13 +67,13 @@ def serve(
     workspace: WorkspaceOption = None,
 ) -> None:
     """A Prefect server on 127.0.0.1 with the workspace's runs, all deployments and a worker, until Ctrl-C."""
-    _prepare()
+    _prepare(workspace)
     from pipelines import server
 
-    raise typer.Exit(server.serve(current_workspace(), port))
+    raise typer.Exit(server.serve(workspace_at(workspace), port))
 
 
-def _prepare() -> None:
+def _prepare(workspace: Path | None) -> None:
     import warnings
 
     from pipelines import runtime
@@ -80,4 +81,4 @@ def _prepare() -> None:
     debug = bool(os.environ.get("MASKHAND_DEBUG"))
     if not debug:
         warnings.simplefilter("ignore")  # other people's deprecations are nothing a user can act on
-    runtime.prepare(current_workspace(), debug)
+    runtime.prepare(workspace_at(workspace), debug)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from maskhand.commands.options import WorkspaceOption, current_workspace, examples
+from maskhand.commands.options import WorkspaceOption, examples, workspace_at
 
 app = typer.Typer()
 
@@ -21,7 +21,7 @@ def assets(
     from maskhand.fetched_models import hand_models
     from maskhand.progress import print_table
 
-    folder = current_workspace().assets
+    folder = workspace_at(workspace).assets
     if fetch:
         hand_models(folder)
     rows = [
@@ -37,7 +37,7 @@ def doctor(workspace: WorkspaceOption = None) -> None:
     from maskhand.doctor import examine
     from maskhand.progress import print_table
 
-    findings = examine(current_workspace())
+    findings = examine(workspace_at(workspace))
     print_table("doctor", ("", "what", "found", "what to do"), [(f.state, f.what, f.found, f.advice) for f in findings])
     if any(f.state == "fail" for f in findings):
         raise typer.Exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,18 +14,11 @@ if TYPE_CHECKING:
     from maskhand.workspace import Workspace
 
 
-def _use_workspace(folder: Path | None) -> Path | None:
-    if folder is not None:
-        os.environ["MASKHAND_WORKSPACE"] = str(folder.resolve())
-    return folder
-
-
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option(
         "--workspace",
         "-w",
-        callback=_use_workspace,
         show_default=False,
         help="Folder of everything that is made [default: $MASKHAND_WORKSPACE, else ./workspace].",
     ),
@@ -48,10 +40,11 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  maskhand {line}" for line in lines)
 
 
-def current_workspace() -> Workspace:
+def workspace_at(folder: Path | None) -> Workspace:
+    """The workspace of the option `--workspace`."""
     from maskhand.workspace import Workspace
 
-    return Workspace.default()
+    return Workspace.at(folder)
 
 
 def shown_progress(title: str) -> AbstractContextManager[Progress]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from maskhand.commands.options import examples
+from maskhand.scoring.formats import FORMATS
 
 app = typer.Typer()
 
@@ -23,7 +24,7 @@ app = typer.Typer()
 )
 def score(
     benchmark: Annotated[
-        Literal["freihand", "ho3d", "dexycb", "hint", "interhand"], typer.Argument(help="Whose evaluation.")
+        str, typer.Argument(metavar=f"[{'|'.join(FORMATS)}]", help="Whose evaluation; or package.module:FORMAT.")
     ],
     gt: Annotated[Path, typer.Option(help="The ground truth: a folder or file, see docs/evaluation.md.")],
     pred: Annotated[Path, typer.Option(help="The predictions, in the benchmark's official format.")],
@@ -36,7 +37,7 @@ def score(
     """Score a prediction file exactly as the benchmark's official program does; no model is needed."""
     from maskhand import storage
     from maskhand.progress import print_table
-    from maskhand.steps.score import score as score_files
+    from maskhand.scoring.benchmarks import score_files
 
     found = score_files(benchmark, gt, pred, split)
     for warning in found.warnings:

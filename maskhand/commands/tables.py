@@ -1,4 +1,4 @@
-"""Verb: the tables of the paper, reproduced."""
+"""`maskhand reproduce-table`: the tables of the paper, reproduced."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskhand.commands.options import SetOption, WorkspaceOption, current_workspace, examples, say, shown_progress
+from maskhand.commands.options import SetOption, WorkspaceOption, examples, say, shown_progress, workspace_at
 
 if TYPE_CHECKING:
-    from maskhand.tables.comparison import Comparison
+    from maskhand.paper.comparison import Comparison
 
 app = typer.Typer()
 
@@ -41,38 +41,39 @@ def reproduce_table(
     from contextlib import ExitStack
 
     from maskhand.cluster.session import ray_session
-    from maskhand.steps import table_plans, table_results, tables
-    from maskhand.tables.rows import table_names
+    from maskhand.paper import results, run
+    from maskhand.paper.plan import plans, prepare
+    from maskhand.paper.tables import table_names
 
-    home = current_workspace()
+    home = workspace_at(workspace)
     names = table_names(table)
     comparisons = []
     with ExitStack() as session:
         for name in names:
             with shown_progress(f"table {name}: data of the embedded benchmark") as progress:
-                table_plans.prepare(home, name, embedded, set_, progress)
-            plans = table_plans.plans(home, name, embedded, budget_steps, set_, seeds)
-            ready = [plan for plan in plans if plan.runs]
+                prepare(home, name, embedded, set_, progress)
+            rows = plans(home, name, embedded, budget_steps, set_, seeds)
+            ready = [plan for plan in rows if plan.runs]
             if any(plan.row.trains for plan in ready):
                 session.enter_context(ray_session())
             done = []
             for place, plan in enumerate(ready, 1):
                 title = f"table {name}: {plan.row.id}, seed {plan.recipe.seed} ({place} of {len(ready)})"
                 with shown_progress(title) as progress:
-                    done.append(tables.run_row(home, plan, progress))
-            comparisons.append(table_results.compare(plans, done))
+                    done.append(run.run_row(home, plan, progress))
+            comparisons.append(results.compare(rows, done))
             _show(comparisons[-1])
-            say(table_results.write(home, comparisons[-1], embedded))
-            if len(ready) < len(plans) and not embedded:
+            say(results.write(home, comparisons[-1], embedded))
+            if len(ready) < len(rows) and not embedded:
                 typer.echo("--embedded runs every row small, on the synthetic hands.")
     if len(names) > 1:
-        say(table_results.write_all(home, comparisons, embedded))
+        say(results.write_all(home, comparisons, embedded))
 
 
 def _show(comparison: Comparison) -> None:
+    from maskhand.paper.comparison import COLUMNS, ORDERING_COLUMNS
+    from maskhand.paper.orderings import sentences
     from maskhand.progress import print_table
-    from maskhand.tables.comparison import COLUMNS, ORDERING_COLUMNS
-    from maskhand.tables.orderings import sentences
 
     rows, notes = comparison.cells()
     print_table(comparison.heading, COLUMNS, rows)

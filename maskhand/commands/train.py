@@ -11,10 +11,10 @@ from maskhand.commands.options import (
     RecipeOption,
     SetOption,
     WorkspaceOption,
-    current_workspace,
     examples,
     say,
     shown_progress,
+    workspace_at,
 )
 
 app = typer.Typer()
@@ -36,7 +36,7 @@ def train_tokenizer(
 
     train.check_tokenizer_overrides(set_)
     with shown_progress("train VQ-MANO") as progress:
-        receipt = train.train_tokenizer(current_workspace(), recipe, set_, label, progress)
+        receipt = train.train_tokenizer(workspace_at(workspace), recipe, set_, label, progress)
     say(receipt)
 
 
@@ -65,7 +65,7 @@ def train_transformer(
     """The masked transformer, on a frozen VQ-MANO."""
     from maskhand.steps import train
 
-    home = current_workspace()
+    home = workspace_at(workspace)
     if tokenizer is None:
         train.check_before_tokenizer(home, recipe, set_)
         with shown_progress("train VQ-MANO") as progress:

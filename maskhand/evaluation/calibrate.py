@@ -1,4 +1,4 @@
-"""Measure a finished model on the hands that its training left out: which estimator it uses, and what its doubts mean.
+"""Choose a finished model's estimator and calibrate its confidence, on the hands that its training left out.
 
 Everything is fitted on the held-out share of the training sets (`data.held_out`); evaluation sets are never looked at.
 """
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from maskhand.batch import HandBatch
 from maskhand.conventions import NUM_JOINTS, Side
-from maskhand.evaluation.compare import ground_truth
-from maskhand.evaluation.metrics.accumulate import row_means
-from maskhand.evaluation.metrics.samples import aligned_errors
-from maskhand.evaluation.predictions import with_tips
+from maskhand.evaluation.placed import with_fingertips
+from maskhand.evaluation.truth import ground_truth
 from maskhand.loading.loader import EvalRows, held_out_rows
+from maskhand.metrics.accumulate import row_means
+from maskhand.metrics.samples import aligned_errors
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.calibration import (
     MODEL,
@@ -70,8 +70,8 @@ class TrainingSet:
     name: str
     uri: str
     weight: float
-    tips: Mapping[Side, str | None]
-    """Whose fingertip vertices its annotation uses, as in `runner.evaluate`."""
+    fingertip_vertices: Mapping[Side, str | None]
+    """Which ones its annotation uses, as in `runner.evaluate`."""
 
 
 @dataclass
@@ -109,7 +109,7 @@ def calibrate(
             there = rows.hands.to(device)
             truth = ground_truth(rows.hands, rows.samples, model.mano)
             valid = truth.joints_valid.numpy() & ~rows.unreadable[:, None]
-            tips = [one.tips[row.sample.side] for row in rows.samples]
+            fingertips = [one.fingertip_vertices[row.sample.side] for row in rows.samples]
             with torch.inference_mode():
                 context = model.encode(model.condition(there), there.keypoints_2d)
                 drawn = drawn_joints(model, context)
@@ -119,7 +119,7 @@ def calibrate(
                 } | {name: method(rows, there, context) for name, method in others.items()}
             for name, hand in found.items():
                 joints, vertices = hand.joints_m.cpu(), hand.vertices_m.cpu()
-                compared = with_tips(joints, vertices, tips).double().numpy()
+                compared = with_fingertips(joints, vertices, fingertips).double().numpy()
                 usable = valid & np.isfinite(compared).all((1, 2))[:, None]
                 error_m = aligned_errors(np.nan_to_num(compared), truth.joints_m.double().numpy(), usable)
                 seen[name].errors_mm.append(1e3 * error_m)

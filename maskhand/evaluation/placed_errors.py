@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskhand.evaluation.metrics.accumulate import row_means
-from maskhand.evaluation.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS
-from maskhand.evaluation.predictions import Predictions
+from maskhand.metrics.accumulate import row_means
+from maskhand.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS
+from maskhand.scoring.predictions import Predictions
 from maskhand.shards.reader import ShardSample
 
 Array = np.ndarray

@@ -12,15 +12,15 @@ from maskhand import storage
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
 from maskhand.conventions import MIRROR_POINT, OPENPOSE_21
-from maskhand.evaluation.compare import ground_truth
-from maskhand.evaluation.predictions import image_camera
 from maskhand.evaluation.result import EvaluationResult
+from maskhand.evaluation.truth import ground_truth
 from maskhand.geometry2d import compose, mirror_affine
 from maskhand.hand.layer import ManoLayer
 from maskhand.loading.crop import crop_encoded
 from maskhand.loading.labels import annotated_target
 from maskhand.loading.loader import eval_rows, eval_set
 from maskhand.models.bundle import ModelBundle
+from maskhand.placement import image_camera
 from maskhand.render import (
     FINGER_RGB,
     GROUND_TRUTH_RGB,
@@ -30,7 +30,6 @@ from maskhand.render import (
     draw_keypoints,
     overlay_mesh,
 )
-from maskhand.shards.layout import MANO
 from maskhand.shards.reader import ShardSample, ShardSet
 
 Array = np.ndarray
@@ -47,7 +46,7 @@ def write_report(result: EvaluationResult, folder_uri: str, sheet_png: bytes | N
     files = {"table.md": result.to_markdown().encode(), "samples.parquet": parquet.getvalue()}
     if sheet_png is not None:
         files["sheet.png"] = sheet_png
-    files["result.json"] = result.to_json()
+    files["result.json"] = result.summary().to_json()
     uris = {name: storage.join(folder_uri, name) for name in files}
     for name, data in files.items():
         storage.write_bytes_atomic(uris[name], data)
@@ -234,7 +233,7 @@ class _View:
 
     def truth(self, mano: ManoLayer, hands: HandBatch, k: int) -> Array | None:
         """The annotated mesh seen by the annotated camera; None without one."""
-        sample, target = self.row.sample, annotated_target(self.row.sidecars.get(MANO))
+        sample, target = self.row.sample, annotated_target(self.row.mano_target())
         if sample.camera is None:
             return None
         if sample.vertices_cam_m is not None:
@@ -242,7 +241,7 @@ class _View:
         elif target is not None:
             device = mano.weights.device
             mesh = mano(hands.rotmats[k : k + 1].to(device), hands.betas[k : k + 1].to(device))
-            vertices = (mesh.vertices_m[0].cpu().numpy() + target["transl_cam_m"]) * self.mirror
+            vertices = (mesh.vertices_m[0].cpu().numpy() + target.pose.transl_cam_m) * self.mirror
         else:
             return None
         return self.mesh(vertices, sample.camera.K_px, mano, GROUND_TRUTH_RGB)

@@ -1,8 +1,7 @@
-"""What an evaluation found: a table for people, numbers for machines, a row per sample for everyone who doubts."""
+"""What an evaluation found: a table for people, numbers for machines, a row per sample for closer looks."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from maskhand.evaluation.metrics.samples import SampleErrors
-from maskhand.evaluation.predictions import Predictions
+from maskhand.evaluation.summary import RowSummary, SetSummary
+from maskhand.metrics.samples import SampleErrors
+from maskhand.scoring.predictions import Predictions
 
 MAIN_COLUMNS: Mapping[str, str] = {
     "pa_mpjpe_mm": "PA-MPJPE mm",
@@ -37,7 +37,7 @@ class EvaluationRow:
     key: str
     """The same for machines: `drawn_codes_T5`, `mean_pose`."""
     passes: int | None
-    """How often the transformer is asked; None for the mean pose."""
+    """Runs of the transformer; None for the mean pose."""
     metrics: Mapping[str, float]
     """See `SampleErrors.summary`; for models also `score_rank_correlation`, Spearman's between score and -PA-MPJPE, and
     for the product what its calibrated confidence is worth, see `metrics.calibration.JointConfidenceQuality`."""
@@ -149,30 +149,30 @@ class EvaluationResult:
         """The numbers of a table row, as text; a dash where the set has no such ground truth."""
         return [_cell(name, row.metrics[name]) for name in MAIN_COLUMNS]
 
-    def to_json(self) -> bytes:
-        """Every number; NaN becomes null."""
-        values = {
-            "set": self.set_uri,
-            "data_digest": self.data_digest,
-            "model_digest": self.model_digest,
-            "count": self.count,
-            "with_joints": self.with_joints,
-            "with_mesh": self.with_mesh,
-            "product": self.product,
-            "gain_over_mean_pose": self.gain_over_baseline(),
-            "facts": dict(self.facts),
-            "rows": [
-                {
-                    "name": row.name,
-                    "key": row.key,
-                    "passes": row.passes,
-                    "failed": row.failed,
-                    "metrics": {k: None if v != v else v for k, v in row.metrics.items()},
-                }
-                for row in self.rows
-            ],
-        }
-        return (json.dumps(values, indent=1) + "\n").encode()
+    def summary(self) -> SetSummary:
+        """Every number; NaN becomes None."""
+        rows = [
+            RowSummary(
+                name=row.name,
+                key=row.key,
+                passes=row.passes,
+                failed=row.failed,
+                metrics={name: None if value != value else float(value) for name, value in row.metrics.items()},
+            )
+            for row in self.rows
+        ]
+        return SetSummary(
+            set=self.set_uri,
+            data_digest=self.data_digest,
+            model_digest=self.model_digest,
+            count=self.count,
+            with_joints=self.with_joints,
+            with_mesh=self.with_mesh,
+            product=self.product,
+            gain_over_mean_pose=self.gain_over_baseline(),
+            facts=dict(self.facts),
+            rows=tuple(rows),
+        )
 
 
 def _cell(name: str, value: float) -> str:

@@ -1,6 +1,6 @@
 """Evaluate a model on a shard set: every sample exactly once, by the paper's procedure and by the model's estimator.
 
-Any number of workers gives the same numbers, to the last bit (see `pieces`).
+Any number of workers gives the same numbers, to the last bit (see `worker`).
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ import pandas as pd
 
 from maskhand.config import Recipe, SamplerConfig
 from maskhand.conventions import Side
-from maskhand.evaluation.compare import Table
+from maskhand.errors import MaskhandError
+from maskhand.evaluation.errors import ErrorTable
 from maskhand.evaluation.mean_pose import MeanPose
-from maskhand.evaluation.pieces import Job, Measured, measure, measure_with
-from maskhand.evaluation.predictions import Predictions
 from maskhand.evaluation.result import EvaluationResult
+from maskhand.evaluation.worker import EvalChunk, EvalJob, evaluate_chunk, evaluate_chunk_of
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.calibration import estimator_of
 from maskhand.models.estimators import Predictor, paper_procedure, predictor
 from maskhand.progress import Progress, silent
+from maskhand.scoring.predictions import Predictions
 from maskhand.shards.build import Mapper, serial_map
 from maskhand.shards.layout import IMAGES
 from maskhand.shards.manifest import read_manifest
 
-MODEL_TIPS: Mapping[Side, str | None] = {"right": None, "left": None}
+MODEL_FINGERTIPS: Mapping[Side, str | None] = {"right": None, "left": None}
 
 
-class EvaluationError(RuntimeError):
+class EvaluationError(MaskhandError, RuntimeError):
     """An evaluation that did not see every sample exactly once, or has no ground truth to compare with."""
 
 
@@ -43,7 +44,7 @@ def evaluate(
     *,
     samplers: Sequence[SamplerConfig] | None = None,
     baseline: MeanPose | None = None,
-    tips: Mapping[Side, str | None] = MODEL_TIPS,
+    fingertip_vertices: Mapping[Side, str | None] = MODEL_FINGERTIPS,
     batch: int | None = None,
     mapper: Mapper = serial_map,
     model_folder: str | None = None,
@@ -51,38 +52,40 @@ def evaluate(
 ) -> EvaluationResult:
     """Measure a model, and the mean pose beside it.
 
-    recipe: other data or sampler settings than the bundle's own; samplers: how the model is asked, the last one its
-    product; default the paper's procedure at the recipe's `evaluate.iterations` and, last, the model's own estimator (a
-    model without tokens is asked once); tips: per side whose fingertip vertices the set's annotation uses (a key of
-    FINGERTIP_VERTICES; None: the model's own tips);
-    mapper: shares the batches among workers, who load the bundle from `model_folder`. Raises EvaluationError when the
-    set has no ground truth or a sample was seen twice or never, ShardError when the set is missing or damaged.
+    recipe: other data or sampler settings than the bundle's own; samplers: inference settings, the last ones those of
+    its product; default the paper's procedure at the recipe's `evaluate.iterations` and, last, the model's own
+    estimator (a model without tokens has one); fingertip_vertices: per side, which ones the set's annotation uses (a
+    key of FINGERTIP_VERTICES; None: the model's own); mapper: shares the batches among workers, who load the bundle
+    from `model_folder`. Raises EvaluationError when the set has no ground truth or a sample was seen twice or never,
+    ShardError when the set is missing or damaged.
     """
     settings = recipe or bundle.recipe
     manifest = read_manifest(set_uri, IMAGES)
     if not manifest.count:
         raise EvaluationError(f"{set_uri}: the set holds no samples")
     predictors = _predictors(settings, bundle, samplers)
-    job = Job(
+    job = EvalJob(
         set_uri=set_uri,
         recipe=settings,
         predictors=tuple(predictors.values()),
         product=list(predictors.values())[-1],
         baseline=baseline,
-        tips=tips,
+        fingertip_vertices=fingertip_vertices,
         batch=batch or settings.evaluate.batch,
     )
-    batches = _pieces(math.ceil(manifest.count / job.batch))
-    work = partial(measure, job, bundle) if model_folder is None else partial(measure_with, job, model_folder)
+    batches = _chunks(math.ceil(manifest.count / job.batch))
+    work = partial(evaluate_chunk, job, bundle)
+    if model_folder is not None:
+        work = partial(evaluate_chunk_of, job, model_folder)
     done = 0
 
-    def count(part: Measured) -> None:
+    def count(part: EvalChunk) -> None:
         nonlocal done
         done += len(part.predictions)
         progress(done, manifest.count, f"{done} hands")
 
     parts = mapper(work, batches, on_done=count)
-    tables = {name: Table.concatenate([part.tables[name] for part in parts]) for name in parts[0].tables}
+    tables = {name: ErrorTable.concatenate([part.tables[name] for part in parts]) for name in parts[0].tables}
     first = next(iter(tables.values()))
     _check_once(first, manifest.count, set_uri)
     truths = (first.has_joints, first.has_mesh, ~first.placed.distance_px.isnan())
@@ -110,8 +113,8 @@ def evaluate(
     )
 
 
-def _pieces(batches: int) -> list[range]:
-    """Batches that a worker measures in a row. A piece fetches its shards anew: few pieces, but some for every core."""
+def _chunks(batches: int) -> list[range]:
+    """Batches that a worker measures in a row. A chunk fetches its shards anew: few chunks, but some for every core."""
     size = min(16, max(1, batches // 16))
     return [range(start, min(start + size, batches)) for start in range(0, batches, size)]
 
@@ -125,12 +128,12 @@ def _predictors(recipe: Recipe, bundle: ModelBundle, samplers: Sequence[SamplerC
     return {one.name: one for one in named if one.name != named[-1].name} | {named[-1].name: named[-1]}
 
 
-def _check_once(table: Table, count: int, set_uri: str) -> None:
+def _check_once(table: ErrorTable, count: int, set_uri: str) -> None:
     if not np.array_equal(np.sort(table.index), np.arange(count)):
         raise EvaluationError(f"{set_uri}: saw {len(table.index)} samples, not each of {count} exactly once")
 
 
-def _facts(job: Job, bundle: ModelBundle) -> dict[str, Any]:
+def _facts(job: EvalJob, bundle: ModelBundle) -> dict[str, Any]:
     """What was fixed: whoever repeats an evaluation needs all of it."""
     recipe = job.recipe
     return {
@@ -146,6 +149,6 @@ def _facts(job: Job, bundle: ModelBundle) -> dict[str, Any]:
         "calibration": None if bundle.calibration is None else bundle.calibration.facts(),
         "seed": recipe.seed,
         "batch": job.batch,
-        "fingertip_vertices": dict(job.tips),
+        "fingertip_vertices": dict(job.fingertip_vertices),
         "mean_pose_hands": None if job.baseline is None else job.baseline.count,
     }

@@ -15,12 +15,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from maskhand.errors import MaskhandError
 
-class UnsafePickleError(ValueError):
+
+class UnsafePickleError(MaskhandError, ValueError):
     """A pickle that names something other than arrays. Nothing of it was executed."""
 
 
-class UnreadablePickleError(ValueError):
+class UnreadablePickleError(MaskhandError, ValueError):
     """Not a pickle, or one that was cut or damaged."""
 
 

@@ -28,6 +28,7 @@ from maskhand.conventions import (
     NUM_VERTICES,
     Side,
 )
+from maskhand.errors import MaskhandError
 from maskhand.hand.array_pickle import ArrayUnpickler, UnreadablePickleError, UnsafePickleError, read_array_pickle
 
 __all__ = ["HandModel", "HandModelError", "UnsafePickleError", "default_hand_path", "load_hand_model"]
@@ -38,7 +39,7 @@ MANO_DIR_VARIABLE = "MASKHAND_MANO_DIR"
 OPEN_HAND_FOLDER = Path(__file__).parent / "open_hand"
 
 
-class HandModelError(ValueError):
+class HandModelError(MaskhandError, ValueError):
     """A hand model file that cannot be used; the message names the file, the field and what was expected."""
 
 

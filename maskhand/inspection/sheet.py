@@ -12,11 +12,12 @@ import numpy as np
 
 from maskhand.annotate.images import decode_rgb
 from maskhand.geometry2d import box_center_px, crop_affine
-from maskhand.inspection.statistics import KEYPOINTS
-from maskhand.inspection.targets import Target, mesh_of, target_of
+from maskhand.inspection.targets import mesh_of, target_of
 from maskhand.loading.crop import cut_crop
 from maskhand.render import GROUND_TRUTH_RGB, MESH_RGB, contact_sheet, draw_keypoints, overlay_mesh
+from maskhand.shards.layout import detector_of
 from maskhand.shards.reader import ShardSample
+from maskhand.shards.sidecar_records import ManoTarget
 
 Array = np.ndarray
 
@@ -38,8 +39,8 @@ Tile = tuple[Array, str]
 
 def set_sheet(rows: Sequence[ShardSample], parts: Sequence[str], title: str) -> bytes:
     """A PNG with the hands `rows`, whose sidecars `parts` were read. Raises SampleError for an undecodable image."""
-    detectors = [part for part in parts if part.startswith(KEYPOINTS)]
-    columns = ["image", "annotated", *(part.removeprefix(KEYPOINTS) for part in detectors), "MANO"]
+    detectors = [detector for part in parts if (detector := detector_of(part))]
+    columns = ["image", "annotated", *detectors, "MANO"]
     hands_across = max(1, min(TILES_ACROSS // len(columns), len(rows)))
     tiles = [_tiles(row, detectors) for row in rows]
     lines = [list(chain(*tiles[k : k + hands_across])) for k in range(0, len(tiles), hands_across)]
@@ -65,7 +66,7 @@ def _tiles(row: ShardSample, detectors: Sequence[str]) -> list[Tile]:
     return [
         (boxed_image(image, sample.box_xyxy_px), facts),
         _annotated(row, crop, tile_from_image),
-        *(_detected(row, part, crop, tile_from_image) for part in detectors),
+        *(_detected(row, detector, crop, tile_from_image) for detector in detectors),
         _mesh(row, crop, tile_from_image),
     ]
 
@@ -94,12 +95,12 @@ def _annotated(row: ShardSample, crop: Array, tile_from_image: Array) -> Tile:
     return _skeleton(crop, sample.joints_2d_px, conf, tile_from_image, sample.joints_2d_occluded), caption
 
 
-def _detected(row: ShardSample, part: str, crop: Array, tile_from_image: Array) -> Tile:
-    entry = row.sidecars[part]
-    if entry is None:
+def _detected(row: ShardSample, detector: str, crop: Array, tile_from_image: Array) -> Tile:
+    seen = row.keypoints(detector)
+    if seen is None:
         return crop, "rejected"
-    conf = entry["confidence"]
-    return _skeleton(crop, entry["keypoints_px"], conf, tile_from_image), f"confidence {conf.mean():.2f}"
+    skeleton = _skeleton(crop, seen.keypoints_px, seen.confidence, tile_from_image)
+    return skeleton, f"confidence {seen.confidence.mean():.2f}"
 
 
 def _skeleton(
@@ -115,7 +116,7 @@ def _mesh(row: ShardSample, crop: Array, tile_from_image: Array) -> Tile:
         return crop, "no parameters, no mesh"
     annotated = target is None or target.source == "annotated"
     color, color_name = (GROUND_TRUTH_RGB, "green") if annotated else (MESH_RGB, "blue")
-    caption = f"annotated mesh ({color_name})" if target is None else _told(target, color_name)
+    caption = f"annotated mesh ({color_name})" if target is None else _described(target, color_name)
     if mesh.vertices_cam_m[:, 2].min() <= 0:
         return crop, _wrapped(caption, "behind the camera")
     K_px = np.vstack([tile_from_image, [0, 0, 1]]) @ mesh.K_px
@@ -123,7 +124,7 @@ def _mesh(row: ShardSample, crop: Array, tile_from_image: Array) -> Tile:
     return overlay_mesh(crop, mesh.vertices_cam_m, mesh.faces, K_px, color), _wrapped(caption)
 
 
-def _told(target: Target, color_name: str) -> str:
+def _described(target: ManoTarget, color_name: str) -> str:
     residuals = ((target.residual_mm, "mm"), (target.residual_px, "px"))
     off = [f"{value:.1f} {unit}" for value, unit in residuals if not math.isnan(value)]
     return ", ".join([f"{target.source} ({color_name})", *off, *((f"BAD: {target.fault}",) if target.fault else ())])

@@ -12,14 +12,13 @@ import numpy as np
 
 from maskhand.conventions import MANO_16, NUM_BETAS, NUM_JOINTS, Side
 from maskhand.inspection.spread import Histogram, Moments, Quantiles, RotationSpread
-from maskhand.inspection.targets import Target, target_of
+from maskhand.inspection.targets import target_of
 from maskhand.sample import HandSample
-from maskhand.shards.layout import IMAGES, TargetFault, TargetSource
+from maskhand.shards.layout import IMAGES, detector_of, keypoint_part
 from maskhand.shards.manifest import Manifest
 from maskhand.shards.reader import ShardSample, ShardSet
+from maskhand.shards.sidecar_records import ManoTarget, TargetFault, TargetSource
 
-KEYPOINTS = "keypoints."
-"""How names of sidecar parts with 2D keypoints begin."""
 LABELS = tuple(f.name for f in fields(HandSample) if f.default is None)
 """The labels that a sample may lack."""
 
@@ -106,7 +105,7 @@ class Tally:
         self._joints_2d, self._joints_3d = (Histogram(-0.5, NUM_JOINTS + 0.5, bins=NUM_JOINTS + 1) for _ in range(2))
         self._conf_2d = Histogram(0, 1)
         self._image, self._box = Histogram(1, 1e5, log=True), Histogram(1, 1e5, log=True)
-        self._detected = {p: Histogram(0, 1) for p in self.shard_set.sidecar_manifests if p.startswith(KEYPOINTS)}
+        self._detected = {d: Histogram(0, 1) for d in map(detector_of, self.shard_set.sidecar_manifests) if d}
         sources = get_args(TargetSource)
         self._residual_mm = {source: Histogram(1e-4, 1e4, log=True) for source in sources}
         self._residual_px = {source: Histogram(1e-4, 1e4, log=True) for source in sources}
@@ -121,8 +120,8 @@ class Tally:
             self.coverage[name] += sum(getattr(hand, name) is not None for hand in hands)
         self._add_joints(hands)
         self._add_boxes(hands)
-        for part, histogram in self._detected.items():
-            histogram.add(_stack([entry["confidence"] for row in rows if (entry := row.sidecars[part]) is not None]))
+        for detector, histogram in self._detected.items():
+            histogram.add(_stack([seen.confidence for row in rows if (seen := row.keypoints(detector))]))
         self._add_targets([target for row in rows if (target := target_of(row)) is not None])
 
     def _add_joints(self, hands: Sequence[HandSample]) -> None:
@@ -141,14 +140,14 @@ class Tally:
         self._box.add((box[:, 2:] - box[:, :2]).max(1))
         self._image.add([max(hand.image_size_px) for hand in hands])
 
-    def _add_targets(self, targets: Sequence[Target]) -> None:
+    def _add_targets(self, targets: Sequence[ManoTarget]) -> None:
         self.targets.update(target.source for target in targets)
         for source in self._residual_mm:
             mine = [target for target in targets if target.source == source]
             self._residual_mm[source].add([target.residual_mm for target in mine])
             self._residual_px[source].add([target.residual_px for target in mine])
         self.faults.update(target.fault for target in targets)
-        good = [target.pose for target in targets if not target.fault]
+        good = [target.pose for target in targets if target.is_good]
         if good:
             self._pose.add(np.stack([pose.pose_aa for pose in good]).astype(np.float64))
             self._betas.add(np.stack([pose.betas for pose in good]).astype(np.float64))
@@ -172,7 +171,7 @@ class Tally:
             joints_3d=self._joints_3d.quantiles(),
             image_px=self._image.quantiles(),
             box_px=self._box.quantiles(),
-            detected_conf={part: histogram.quantiles() for part, histogram in self._detected.items()},
+            detected_conf={keypoint_part(detector): h.quantiles() for detector, h in self._detected.items()},
             targets=dict(sorted(self.targets.items())),
             good_targets=self.faults[""],
             bad_targets={fault: number for fault, number in sorted(self.faults.items()) if fault},

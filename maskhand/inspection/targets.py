@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -13,24 +12,11 @@ from maskhand.annotate.mano_targets import right_hand_form
 from maskhand.conventions import MIRROR_POINT
 from maskhand.hand.camera import assumed_camera
 from maskhand.hand.layer import ManoLayer
-from maskhand.sample import HandPose
-from maskhand.shards.layout import MANO, ShardError, TargetFault, TargetSource
+from maskhand.shards.layout import MANO
 from maskhand.shards.reader import ShardSample
+from maskhand.shards.sidecar_records import ManoTarget
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class Target:
-    """MANO parameters in right-hand form and how good they are."""
-
-    pose: HandPose
-    source: TargetSource
-    fault: TargetFault
-    """Why nothing learns from it; empty when it is good. Annotated parameters without a sidecar are believed."""
-    residual_mm: float
-    """NaN where there is nothing to compare with."""
-    residual_px: float
 
 
 @dataclass(frozen=True)
@@ -45,28 +31,17 @@ class Mesh:
     """(3, 3); HaMeR's assumed camera where the dataset has none."""
 
 
-def target_of(row: ShardSample) -> Target | None:
-    """The sidecar's target where the part was read, else the annotated parameters; None without either.
-
-    Raises ShardError for an entry of an earlier version.
-    """
-    if MANO not in row.sidecars:
-        return None if row.sample.mano is None else Target(right_hand_form(row.sample), "annotated", "", *_UNKNOWN)
-    entry = row.sidecars[MANO]
-    if entry is None:
+def target_of(row: ShardSample) -> ManoTarget | None:
+    """The sidecar's target where the part was read, else the annotated parameters, which are believed; None without
+    either."""
+    if MANO in row.sidecars:
+        return row.mano_target()
+    if row.sample.mano is None:
         return None
-    if "fault" not in entry:
-        raise ShardError(
-            f"{row.sample.key}: its MANO target lacks the field fault, as those of earlier versions do; make the part "
-            "again with `maskhand annotate mano SET --rebuild`"
-        )
-    pose = HandPose(entry["pose_aa"], entry["betas"], entry["transl_cam_m"])
-    residuals = float(entry["residual_mm"]), float(entry["residual_px"])
-    source, fault = cast(TargetSource, str(entry["source"])), cast(TargetFault, str(entry["fault"]))
-    return Target(pose, source, fault, *residuals)
+    return ManoTarget(right_hand_form(row.sample), "annotated", mirrored=row.sample.side == "left")
 
 
-def mesh_of(row: ShardSample, target: Target | None) -> Mesh | None:
+def mesh_of(row: ShardSample, target: ManoTarget | None) -> Mesh | None:
     """The target's mesh, a left hand mirrored back; without a target the annotated mesh; None without either."""
     layer, sample = _layer(), row.sample
     faces, left = layer.faces.numpy(), sample.side == "left"
@@ -82,9 +57,6 @@ def mesh_of(row: ShardSample, target: Target | None) -> Mesh | None:
     K_px = assumed_camera(sample.image_size_px) if sample.camera is None else sample.camera.K_px
     # The mirror image of a surface has the other winding.
     return Mesh(vertices, faces[:, ::-1].copy() if left else faces, K_px)
-
-
-_UNKNOWN = (float("nan"), float("nan"))
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,9 @@ import numpy as np
 from maskhand.conventions import MIRROR_POINT, NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS
 from maskhand.geometry2d import apply_affine, mirror_affine
 from maskhand.sample import HandSample
+from maskhand.shards.sidecar_records import DetectedKeypoints, ManoTarget
 
 Array = np.ndarray
-Sidecar = Mapping[str, Array] | None
-"""The entry of one sample in a sidecar part; None when the annotator rejected it or the part is not read."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,12 @@ class Labels:
     """(B, 21)."""
 
 
-def stack_labels(samples: Sequence[HandSample], keypoints: Sequence[Sidecar], mano: Sequence[Sidecar]) -> Labels:
-    """Stack samples with their `keypoints.*` and `mano` sidecar entries.
+def stack_labels(
+    samples: Sequence[HandSample], keypoints: Sequence[DetectedKeypoints | None], mano: Sequence[ManoTarget | None]
+) -> Labels:
+    """Stack samples with their detected keypoints and MANO targets, None where there are none.
 
-    The mano sidecar already holds right-hand parameters (see `annotate.mano_targets`); the rest is mirrored here.
+    Targets already hold right-hand parameters (see `annotate.mano_targets`); the rest is mirrored here.
     """
     batch = len(samples)
     is_left = np.array([s.side == "left" for s in samples])
@@ -73,7 +74,7 @@ def stack_labels(samples: Sequence[HandSample], keypoints: Sequence[Sidecar], ma
 
     has_mano = _present(mano)
     has_detection = _present(keypoints)
-    detected_conf = _field(keypoints, "confidence", (NUM_JOINTS,)) * has_detection[:, None]
+    detected_conf = _stack([k and k.confidence for k in keypoints], (NUM_JOINTS,)) * has_detection[:, None]
     return Labels(
         is_left=is_left,
         size_px=size,
@@ -83,22 +84,22 @@ def stack_labels(samples: Sequence[HandSample], keypoints: Sequence[Sidecar], ma
         joints_2d_conf=conf_2d,
         joints_3d_m=joints_3d,
         joints_3d_valid=valid,
-        pose_aa=_field(mano, "pose_aa", (NUM_MANO_JOINTS, 3)),
-        betas=_field(mano, "betas", (NUM_BETAS,)),
+        pose_aa=_stack([t and t.pose.pose_aa for t in mano], (NUM_MANO_JOINTS, 3)),
+        betas=_stack([t and t.pose.betas for t in mano], (NUM_BETAS,)),
         has_mano=has_mano,
-        detected_px=apply_affine(mirror, _field(keypoints, "keypoints_px", (NUM_JOINTS, 2))),
+        detected_px=apply_affine(mirror, _stack([k and k.keypoints_px for k in keypoints], (NUM_JOINTS, 2))),
         detected_conf=detected_conf,
     )
 
 
-def good_target(entry: Sidecar) -> Sidecar:
-    """The entry of a `mano` sidecar to learn from: None in the place of one with a fault."""
-    return entry if entry is not None and bool(entry["ok"]) else None
+def good_target(target: ManoTarget | None) -> ManoTarget | None:
+    """The target to learn from: None in the place of one with a fault."""
+    return target if target is not None and target.is_good else None
 
 
-def annotated_target(entry: Sidecar) -> Sidecar:
-    """The entry of a `mano` sidecar to be measured against: None in the place of a fit of our own."""
-    return entry if entry is not None and str(entry["source"]) == "annotated" else None
+def annotated_target(target: ManoTarget | None) -> ManoTarget | None:
+    """The target to be measured against: None in the place of a fit of our own."""
+    return target if target is not None and target.source == "annotated" else None
 
 
 def _present(values) -> Array:
@@ -109,7 +110,3 @@ def _stack(values: Sequence[Array | None], shape: tuple[int, ...], default: floa
     missing = np.full(shape, default)
     rows = np.concatenate([missing if v is None else v for v in values])
     return rows.reshape(len(values), *shape).astype(np.float64, copy=False)
-
-
-def _field(entries: Sequence[Sidecar], name: str, shape: tuple[int, ...]) -> Array:
-    return _stack([None if e is None else e[name] for e in entries], shape)

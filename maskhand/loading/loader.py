@@ -22,11 +22,12 @@ from maskhand.config import KeypointConfig, Recipe
 from maskhand.loading.augment import draw_image_augmentation, draw_keypoint_disturbance
 from maskhand.loading.collate import make_batch
 from maskhand.loading.crop import can_decode
-from maskhand.loading.labels import Sidecar, annotated_target, good_target, stack_labels
+from maskhand.loading.labels import annotated_target, good_target, stack_labels
 from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest
 from maskhand.shards.mixture import TrainingStream, held_out_places
 from maskhand.shards.reader import ShardSample, ShardSet
+from maskhand.shards.sidecar_records import DetectedKeypoints, ManoTarget
 from maskhand.text import caption_ids, caption_of
 
 _BLACK = np.zeros((8, 8, 4), np.uint8)
@@ -89,7 +90,7 @@ class _TrainingBatches:
         data = self.recipe.data
         seen = self.recipe.model.sees_image
         return make_batch(
-            stack_labels([r.sample for r in rows], _entries(rows, data.keypoints), _mano(rows, good_target)),
+            stack_labels([r.sample for r in rows], _detected(rows, data.keypoints), _targets(rows, good_target)),
             [r.sample.image if seen else _BLACK for r in rows],
             crop_px=data.crop_px,
             box_scale=data.box_scale,
@@ -158,7 +159,9 @@ def eval_rows(recipe: Recipe, samples: Sequence[ShardSample], keypoints: str | N
     data, images = recipe.data, [s.sample.image for s in samples]
     cut = functools.partial(
         make_batch,
-        stack_labels([s.sample for s in samples], _entries(samples, data.keypoints), _mano(samples, annotated_target)),
+        stack_labels(
+            [s.sample for s in samples], _detected(samples, data.keypoints), _targets(samples, annotated_target)
+        ),
         crop_px=data.crop_px,
         box_scale=data.box_scale,
         keypoints=keypoints or data.keypoints.eval_source,
@@ -178,8 +181,8 @@ def _keypoint_sidecar(source: str, config: KeypointConfig) -> tuple[str, ...]:
     return (keypoint_part(config.detector),) if source in ("detected", "mixed") else ()
 
 
-def _entries(rows: Sequence[ShardSample], config: KeypointConfig) -> list[Sidecar]:
-    return [r.sidecars.get(keypoint_part(config.detector)) for r in rows]
+def _detected(rows: Sequence[ShardSample], config: KeypointConfig) -> list[DetectedKeypoints | None]:
+    return [r.keypoints(config.detector) for r in rows]
 
 
 def _captions(rows: Sequence[ShardSample], recipe: Recipe) -> np.ndarray | None:
@@ -189,5 +192,7 @@ def _captions(rows: Sequence[ShardSample], recipe: Recipe) -> np.ndarray | None:
     return caption_ids([caption_of(template, r.sample.origin, r.sample.key) for r in rows], recipe.model.text)
 
 
-def _mano(rows: Sequence[ShardSample], usable: Callable[[Sidecar], Sidecar]) -> list[Sidecar]:
-    return [usable(r.sidecars.get(MANO)) for r in rows]
+def _targets(
+    rows: Sequence[ShardSample], usable: Callable[[ManoTarget | None], ManoTarget | None]
+) -> list[ManoTarget | None]:
+    return [usable(r.mano_target()) for r in rows]

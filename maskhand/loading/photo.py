@@ -13,6 +13,7 @@ from maskhand.conventions import Side
 from maskhand.loading.collate import make_batch
 from maskhand.loading.labels import stack_labels
 from maskhand.sample import Camera, HandSample
+from maskhand.shards.sidecar_records import DetectedKeypoints
 
 Array = np.ndarray
 
@@ -47,11 +48,9 @@ def photo_batch(
         )
         for k, (box, side) in enumerate(zip(boxes_xyxy_px, sides, strict=True))
     ]
-    detections: list[dict[str, Array] | None] = [None] * len(samples)
+    detections: list[DetectedKeypoints | None] = [None] * len(samples)
     if keypoints_px is not None and confidence is not None:
-        detections = [
-            {"keypoints_px": points, "confidence": conf} for points, conf in zip(keypoints_px, confidence, strict=True)
-        ]
+        detections = list(map(DetectedKeypoints, keypoints_px, confidence))
     return make_batch(
         stack_labels(samples, detections, [None] * len(samples)),
         [cv2.cvtColor(image_rgb, cv2.COLOR_RGB2RGBA)] * len(samples),

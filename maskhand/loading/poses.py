@@ -15,11 +15,11 @@ from maskhand.config import Recipe
 from maskhand.conventions import NUM_BETAS
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.augment import POSE_STREAM, Draws
-from maskhand.loading.labels import good_target
 from maskhand.loading.loader import rows_per_rank
 from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import read_manifest
 from maskhand.shards.reader import arrays_of, read_tar
+from maskhand.shards.sidecar_records import ManoTarget
 
 Array = np.ndarray
 
@@ -95,9 +95,9 @@ def read_mano_poses(set_uri: str) -> PosePool:
 def mano_poses_by_shard(set_uri: str) -> Iterator[PosePool]:
     """The same, one shard after the other."""
     for entry in read_manifest(set_uri, MANO).shards:
-        targets = arrays_of(read_tar(storage.join(set_uri, MANO), entry))
-        good = [target for target in map(good_target, targets) if target is not None]
-        yield _pool([target["pose_aa"] for target in good], [target["betas"] for target in good])
+        targets = map(ManoTarget.decode, arrays_of(read_tar(storage.join(set_uri, MANO), entry)))
+        good = [target.pose for target in targets if target.is_good]
+        yield _pool([pose.pose_aa for pose in good], [pose.betas for pose in good])
 
 
 def read_mocap(uri: str) -> PosePool:

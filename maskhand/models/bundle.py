@@ -12,6 +12,7 @@ run with another hand than it was trained with.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -27,6 +28,8 @@ import torch
 from pydantic import ValidationError
 
 from maskhand.config import ConfigError, Recipe, SamplerConfig
+from maskhand.device import accelerator
+from maskhand.errors import MaskhandError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.build import model_of_weights
@@ -41,7 +44,7 @@ _SMALLEST = {"image": "tiny", "text": "tiny_text"}
 """`model.condition` -> what is looked at, and the smallest recipe of it."""
 
 
-class BundleError(ValueError):
+class BundleError(MaskhandError, ValueError):
     """A folder that is not a usable model; the message names the file and what to do."""
 
 
@@ -226,3 +229,9 @@ def _sha256(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
         raise BundleError(f"{path.parent}: no {path.name}; copy or export the bundle again") from None
+
+
+@functools.lru_cache(maxsize=1)
+def worker_bundle(folder: str) -> ModelBundle:
+    """The model exported to a folder, on this process's accelerator, loaded once: a worker gets many chunks of work."""
+    return ModelBundle.load(folder, device=accelerator())

@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskhand.errors import MaskhandError
+
 WRAPPERS = ("state_dict", "model")
 """Under which key a file keeps its weights, when it keeps more than weights."""
 
@@ -31,7 +33,7 @@ LEFT_OUT = ("decoder", "mask_token", "head.", "head_", "fc_norm.", "pre_logits."
 """Beginnings of keys that belong to other tasks than encoding an image."""
 
 
-class BackboneError(ValueError):
+class BackboneError(MaskhandError, ValueError):
     """A backbone that cannot be built or whose weights do not fit; the message says which key and what to do."""
 
 

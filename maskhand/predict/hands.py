@@ -59,7 +59,7 @@ def predict_hands(
     PredictError, BundleError when the model reads captions.
     """
     _check(bundle, method, camera, hypotheses)
-    folder = Workspace.default().assets if assets is None else Path(assets)
+    folder = Workspace.at().assets if assets is None else Path(assets)
     K_px = camera_matrix(image_rgb, focal_px)
     data = load_recipe("tiny").data if bundle is None else bundle.recipe.data
     detector = FINDS_HANDS if bundle is None else data.keypoints.detector

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from maskhand.conventions import Side
+from maskhand.errors import MaskhandError
 
 Array = np.ndarray
 
@@ -21,7 +22,7 @@ SEEN = 0.2
 """Mean confidence of keypoints below which they are no evidence: of 16 such hands in real photos all were wrong."""
 
 
-class PredictError(ValueError):
+class PredictError(MaskhandError, ValueError):
     """A photo, box or setting that cannot be used; the message says why and what to do."""
 
 

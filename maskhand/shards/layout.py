@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from maskhand import storage
+from maskhand.errors import MaskhandError
 
 FORMAT_VERSION = 1
 """Raise it when the content of shards changes, so that they are built anew."""
@@ -15,25 +14,22 @@ IMAGES = "images"
 MANO = "mano"
 """The sidecar part with MANO targets."""
 
-TargetSource = Literal["annotated", "fitted", "keypoints", "predicted"]
-"""Where the `source` of a MANO target says that its parameters come from: the dataset, a fit to its joints, a fit to a
-detector's keypoints, or a model."""
-
-TargetFault = Literal["", "few_fingers", "too_small", "far_off", "strange_shape", "not_finite", "not_seen"]
-"""The `fault` of a MANO target, for which nothing learns from it; empty when it is good. Of fits: too few fingers were
-observed, the hand is too small, the fit is too far from what was observed, its shape or its numbers are impossible; of
-predictions: no keypoint of the hand was found."""
-
 MANIFEST = "manifest.json"
 
 
-class ShardError(ValueError):
+class ShardError(MaskhandError, ValueError):
     """A shard set that is missing, incomplete, altered or made from something else; the message says what to do."""
 
 
 def keypoint_part(detector: str) -> str:
     """Name of the sidecar part that holds a detector's 2D keypoints."""
     return f"keypoints.{detector}"
+
+
+def detector_of(part: str) -> str:
+    """The detector of a part with 2D keypoints; empty for other parts."""
+    kind, _, detector = part.partition(".")
+    return detector if kind == "keypoints" else ""
 
 
 def shard_name(index: int) -> str:
@@ -58,4 +54,4 @@ def maker(set_uri: str, part: str) -> str:
     dataset, _, split = name.partition("/")
     if part == IMAGES:
         return f"shard {dataset} --split {split}"
-    return f"annotate mano {name}" if part == MANO else f"annotate keypoints {name} --detector {part.partition('.')[2]}"
+    return f"annotate mano {name}" if part == MANO else f"annotate keypoints {name} --detector {detector_of(part)}"

@@ -14,9 +14,10 @@ from maskhand import storage
 from maskhand.sample import HandSample
 from maskhand.shards.codec import Members, decode_sample
 from maskhand.shards.kept import KeptFile, KeptMembers
-from maskhand.shards.layout import IMAGES, ShardError, tar_uri
+from maskhand.shards.layout import IMAGES, MANO, ShardError, keypoint_part, tar_uri
 from maskhand.shards.manifest import Manifest, ShardEntry, read_manifest
 from maskhand.shards.npz import decode_all
+from maskhand.shards.sidecar_records import DetectedKeypoints, ManoTarget
 from maskhand.shards.untar import decode_tar, plain_places
 
 _CHECKED: set[tuple[int, ...]] = set()
@@ -31,7 +32,17 @@ class ShardSample:
     index: int
     """Position in the set, 0..len-1, shard after shard."""
     sidecars: Mapping[str, Mapping[str, np.ndarray] | None]
-    """Part -> its arrays; None where the annotator rejected this sample."""
+    """Part -> the arrays of its entry; None where the annotator rejected this sample."""
+
+    def mano_target(self) -> ManoTarget | None:
+        """None where the annotator rejected this sample, or the part `mano` is not read."""
+        arrays = self.sidecars.get(MANO)
+        return None if arrays is None else ManoTarget.decode(arrays)
+
+    def keypoints(self, detector: str) -> DetectedKeypoints | None:
+        """None where the detector rejected this sample, or its part is not read."""
+        arrays = self.sidecars.get(keypoint_part(detector))
+        return None if arrays is None else DetectedKeypoints.decode(arrays)
 
 
 @dataclass(frozen=True)

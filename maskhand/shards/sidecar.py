@@ -1,4 +1,4 @@
-"""Build a sidecar part: one tar per image tar, the same keys, arrays that an annotator computed from the samples."""
+"""Build a sidecar part: one tar per image tar, the same keys, what an annotator found out about the samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,8 +20,17 @@ from maskhand.shards.part import Mapper, OnShard, build_part, serial_map
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.writer import write_shard
 
-Annotate = Callable[[list[ShardSample]], Iterable[Mapping[str, np.ndarray] | SampleError]]
-"""The samples of one shard -> per sample, in order, its arrays or the reason why it has none. Picklable."""
+
+class SidecarEntry(Protocol):
+    """What a sidecar holds of one hand, such as `sidecar_records.ManoTarget`."""
+
+    def encode(self) -> Mapping[str, np.ndarray]:
+        """The arrays of its npz file."""
+        ...
+
+
+Annotate = Callable[[list[ShardSample]], Iterable[SidecarEntry | SampleError]]
+"""The samples of one shard -> per sample, in order, its entry or the reason why it has none. Picklable."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,10 @@ def write_sidecar_shard(task: SidecarTask) -> ShardRecord:
 
     def outcomes() -> Iterator[tuple[str, Members | SampleError]]:
         for sample, answer in zip(samples, task.annotate(samples), strict=True):
-            yield sample.sample.key, answer if isinstance(answer, SampleError) else {"npz": encode_arrays(answer)}
+            yield (
+                sample.sample.key,
+                answer if isinstance(answer, SampleError) else {"npz": encode_arrays(answer.encode())},
+            )
 
     name = task.images.manifest.shards[task.shard].name
     return write_shard(storage.join(task.images.uri, task.part), name, task.plan_digest, outcomes())

@@ -5,28 +5,39 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from maskhand import storage
+from maskhand.catalog import load_spec
+from maskhand.cluster.map import map_on_gpus
+from maskhand.cluster.session import ray_session
+from maskhand.config import Recipe, SamplerConfig
+from maskhand.device import accelerator
+from maskhand.evaluation import runner
+from maskhand.evaluation.mean_pose import MeanPose, mean_pose_of_sets
+from maskhand.evaluation.page.build import Measurement, page
+from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_report
+from maskhand.evaluation.result import EvaluationResult
+from maskhand.evaluation.summary import SUBMISSION, SUMMARY, EvaluationSummary, SetSummary
+from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress
 from maskhand.recipe_files import ask_otherwise, parse_recipe
+from maskhand.scoring.benchmarks import benchmark_named, benchmark_of
+from maskhand.scoring.formats import load_format
+from maskhand.scoring.predictions import Layout, SubmissionError
+from maskhand.shards.build import serial_map
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
-from maskhand.steps.measure import load_model, measure_set, training_mean_pose
+from maskhand.shards.manifest import find_manifest, read_manifest
+from maskhand.steps.names import BUNDLE_FILE
 from maskhand.steps.receipt import Receipt
-from maskhand.steps.train import BUNDLE_FILE
+from maskhand.tracking import Tracker
 from maskhand.workspace import Workspace
 
-if TYPE_CHECKING:
-    from maskhand.config import Recipe
-    from maskhand.evaluation.result import EvaluationResult
-
-SUMMARY = "evaluation.json"
-"""Written last into the folder of an evaluation: the model and, per set, `result.json` with its neighbors."""
-
 PAGE = "report.html"
-SUBMISSION = "submission/"
 
 COLUMNS = {
     "pa_mpjpe_mm": "PA-MPJPE mm",
@@ -44,7 +55,6 @@ def model_folder(workspace: Workspace, model: str, training: str = "train-maskha
     """
     if not model.startswith("models:/"):
         return model
-    from maskhand.tracking import Tracker
 
     try:
         return str(Tracker.of(workspace).bundle_folder(model))
@@ -60,7 +70,6 @@ def lasting_name(workspace: Workspace, model: str) -> str:
     """A name that means the same model tomorrow: the version in place of an alias, a path as it is."""
     if "@" not in model or not model.startswith("models:/"):
         return model
-    from maskhand.tracking import Tracker
 
     return Tracker.of(workspace).resolve(model).uri
 
@@ -73,9 +82,6 @@ def exported_recipe(folder: str) -> Recipe:
 
 def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict[str, str]:
     """Everything that decides an evaluation: the weights (an alias may mean others tomorrow), the data, their cards."""
-    from maskhand.catalog import load_spec
-    from maskhand.shards.manifest import find_manifest
-
     folder = model_folder(workspace, model)
     recipe = exported_recipe(folder)
     parts = [(name, MANO) for name in recipe.data.train]  # the mean pose
@@ -90,19 +96,13 @@ def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict
 
 def benchmark_sets(workspace: Workspace, benchmark: str) -> list[str]:
     """The shard sets of a benchmark (`freihand`, `ho3d_v3`, `hint`, `synthetic`) that are there; ValueError if none."""
-    from maskhand.catalog import benchmarks
-    from maskhand.shards.manifest import find_manifest
-
-    known = benchmarks()
-    if benchmark not in known:
-        raise ValueError(f"benchmark {benchmark!r} not known; known are {', '.join(sorted(known))}")
-    splits = {spec.name: spec.benchmark.splits for spec in known[benchmark] if spec.benchmark}
-    sets = [f"{name}/{split}" for name, of_set in splits.items() for split in of_set]
+    meant = benchmark_named(benchmark)
+    sets = [one.shard_set for one in meant]
     found = [name for name in sets if find_manifest(workspace.shard_set(name), IMAGES) is not None]
     if not found:
         raise ValueError(
             f"benchmark {benchmark!r}: no shards of {', '.join(sets)} in this workspace; "
-            f"make them with `maskhand shard {next(iter(splits))} --raw DIR`"
+            f"make them with `maskhand shard {meant[0].dataset.name} --raw DIR`"
         )
     return found
 
@@ -123,25 +123,22 @@ def evaluate(
     samples.parquet, sheet.png and, where its card names a benchmark, the predictions in the official format. Where
     these cannot be written the receipt's `no_submission` says why.
     """
-    from maskhand.evaluation.page.build import Measurement, page
-    from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_report
-    from maskhand.evaluation.submission import SubmissionError
-
     exported = model_folder(workspace, model)
     model = lasting_name(workspace, model)
-    bundle = load_model(exported, workers)
+    # several workers have their own accelerators
+    bundle = ModelBundle.load(exported, device=accelerator() if workers == 1 else "cpu")
     bundle = replace(bundle, recipe=ask_otherwise(bundle.recipe, overrides))
     baseline = training_mean_pose(workspace, bundle.recipe)
     recipe, sets = bundle.recipe, _asked_sets(bundle.recipe, sets)
-    # Another question about the same model has a report of its own, and so has a model under another name.
+    # Other settings for the same model have a report of their own, and so has a model under another name.
     asked = {"model": model, "sets": sets, "iterations": recipe.evaluate.iterations}
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
     folder = storage.join(workspace.reports, f"evaluation-{recipe.name}-{bundle.digest}-{key}")
-    found: dict[str, Any] = {}
+    found: dict[str, SetSummary] = {}
     measured: list[Measurement] = []
     notes: list[str] = []
     for name in sets:
-        result = measure_set(workspace, bundle, name, progress, baseline=baseline, workers=workers, folder=exported)
+        result = evaluate_set(workspace, bundle, name, progress, baseline=baseline, workers=workers, folder=exported)
         home = storage.join(folder, name)
         hands = shown_hands(bundle, result)
         files = write_report(result, home, evaluation_sheet(result, hands))
@@ -150,17 +147,16 @@ def evaluate(
         except SubmissionError as error:
             notes.append(f"{name}: {error}")
         measured.append(Measurement(result, hands))
-        found[name] = json.loads(result.to_json()) | {"files": files}
+        found[name] = result.summary().model_copy(update={"files": files})
     page_uri = storage.join(folder, PAGE)
     faces = bundle.model.mano.faces.cpu().numpy()
     storage.write_bytes_atomic(page_uri, page(model, bundle.digest, measured, faces).encode())
-    summary = {"model": model, "model_digest": bundle.digest, "page": page_uri, "sets": found}
+    summary = EvaluationSummary(model=model, model_digest=bundle.digest, page=page_uri, sets=found)
     uri = storage.join(folder, SUMMARY)
-    storage.write_bytes_atomic(uri, (json.dumps(summary, indent=1) + "\n").encode())
-    numbers: dict[str, float | int | str] = {"samples": sum(s["count"] for s in found.values())}
-    gain = next(iter(found.values()))["gain_over_mean_pose"]
-    if gain is not None:
-        numbers["gain_over_mean_pose"] = round(gain, 4)
+    storage.write_bytes_atomic(uri, summary.to_json())
+    numbers: dict[str, float | int | str] = {"samples": sum(one.count for one in found.values())}
+    if summary.first.gain_over_mean_pose is not None:
+        numbers["gain_over_mean_pose"] = round(summary.first.gain_over_mean_pose, 4)
     if notes:
         numbers["no_submission"] = "; ".join(notes)
     return Receipt.of(uri, **numbers)
@@ -178,64 +174,98 @@ def _asked_sets(recipe: Recipe, sets: Sequence[str]) -> list[str]:
     return list(sets or recipe.data.evaluate)
 
 
-def _submission(workspace: Workspace, name: str, result: EvaluationResult, folder: str) -> dict[str, str]:
-    """URIs of the predictions in the benchmark's official format, by file; none where the split is no benchmark's."""
-    from maskhand.catalog import load_spec
-    from maskhand.evaluation.submission import Layout, write
-    from maskhand.shards.manifest import read_manifest
+def training_mean_pose(workspace: Workspace, recipe: Recipe) -> MeanPose | None:
+    """The mean pose of a recipe's training sets; None where their MANO targets are not all on this machine."""
+    train = {workspace.shard_set(name): weight for name, weight in recipe.data.train.items()}
+    return mean_pose_of_sets(train) if all(find_manifest(uri, MANO) is not None for uri in train) else None
 
-    dataset, _, split = name.partition("/")
-    spec = load_spec(dataset)
-    if spec.benchmark is None or split not in spec.benchmark.splits:
+
+def evaluate_set(
+    workspace: Workspace,
+    bundle: ModelBundle,
+    name: str,
+    progress: Progress,
+    *,
+    baseline: MeanPose | None,
+    recipe: Recipe | None = None,
+    samplers: Sequence[SamplerConfig] | None = None,
+    workers: int = 1,
+    folder: str | None = None,
+) -> EvaluationResult:
+    """The model on the shard set `name`, with the fingertips of its card (see `runner.evaluate`): one way for
+    `evaluate`, the scheduled re-evaluation and the paper's tables.
+
+    workers: Ray workers who share the batches and load the model from `folder`.
+    """
+    with _mapper(workers) as mapper:
+        return runner.evaluate(
+            bundle,
+            workspace.shard_set(name),
+            recipe,
+            samplers=samplers,
+            baseline=baseline,
+            fingertip_vertices=load_spec(name.partition("/")[0]).fingertips,
+            mapper=mapper or serial_map,
+            model_folder=folder if mapper else None,
+            progress=progress,
+        )
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Any]:
+    """Shares work among that many Ray workers; None for one, which is this process."""
+    if workers == 1:
+        yield None
+        return
+
+    with ray_session():
+        yield partial(map_on_gpus, concurrency=workers)
+
+
+def _submission(workspace: Workspace, name: str, result: EvaluationResult, folder: str) -> dict[str, str]:
+    """URIs of the predictions in the benchmark's official format, by file; none where the set has no such format."""
+    known = benchmark_of(name)
+    if known is None or known.benchmark.format is None:
         return {}
-    layout = Layout(
-        format=spec.benchmark.format,
-        joint_order=spec.joint_order or "openpose21",
-        axes=spec.axes or "opencv",
-        meters_per_unit=1.0 if spec.units is None else spec.meters_per_unit,
-        planned=read_manifest(workspace.shard_set(name), IMAGES).planned,
-    )
-    files = {f"{SUBMISSION}{name}": data for name, data in write(result.predictions, layout).items()}
-    uris = {name: storage.join(folder, name) for name in files}
-    for name, data in files.items():
-        storage.write_bytes_atomic(uris[name], data)
+    layout = Layout.of_card(known.dataset, read_manifest(workspace.shard_set(name), IMAGES).planned)
+    written = load_format(known.benchmark.format).write(result.predictions, layout)
+    files = {f"{SUBMISSION}{file}": data for file, data in written.items()}
+    uris = {file: storage.join(folder, file) for file in files}
+    for file, data in files.items():
+        storage.write_bytes_atomic(uris[file], data)
     return uris
 
 
 def table(receipt: Receipt) -> tuple[list[str], list[list[str]]]:
     """(columns, rows) of an evaluation, for people: a row per set and predictor."""
     rows = [
-        [name, row["name"], *(_cell(row["metrics"][metric]) for metric in COLUMNS)]
-        for name, result in read_summary(receipt)["sets"].items()
-        for row in result["rows"]
+        [name, row.name, *(_cell(row.metrics[metric]) for metric in COLUMNS)]
+        for name, result in EvaluationSummary.read(receipt.uri).sets.items()
+        for row in result.rows
     ]
     return ["set", "predictor", *COLUMNS.values()], rows
 
 
 def sheets(receipt: Receipt) -> dict[str, str]:
     """URIs of an evaluation's contact sheets, by set."""
-    return {name: result["files"]["sheet.png"] for name, result in read_summary(receipt)["sets"].items()}
+    sets = EvaluationSummary.read(receipt.uri).sets
+    return {name: result.files["sheet.png"] for name, result in sets.items() if result.files}
 
 
 def of_model(receipt: Receipt) -> str:
     """The model that an evaluation measured, with the digest of its weights."""
-    summary = read_summary(receipt)
-    return f"{summary['model']} ({summary['model_digest']})"
+    summary = EvaluationSummary.read(receipt.uri)
+    return f"{summary.model} ({summary.model_digest})"
 
 
 def page_uri(receipt: Receipt) -> str:
     """The evaluation's report, one HTML file that needs nothing else."""
-    return read_summary(receipt)["page"]
+    return EvaluationSummary.read(receipt.uri).page
 
 
 def as_data_url(png_uri: str) -> str:
     """An image inside its own address, for pages that cannot reach our files."""
     return "data:image/png;base64," + base64.b64encode(storage.read_bytes(png_uri)).decode()
-
-
-def read_summary(receipt: Receipt) -> dict[str, Any]:
-    """What `evaluation.json` holds."""
-    return json.loads(storage.read_bytes(receipt.uri))
 
 
 def _cell(value: float | None) -> str:

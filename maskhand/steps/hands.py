@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from maskhand import storage
 from maskhand.conventions import Side
+from maskhand.device import accelerator
+from maskhand.generate import generate_files
+from maskhand.models.bundle import ModelBundle
+from maskhand.placement import CameraSource
+from maskhand.predict import DEFAULT_METHOD, predict_photo, read_photo
+from maskhand.predict.records import Method
 from maskhand.steps.evaluate import model_folder
 from maskhand.workspace import Workspace
-
-if TYPE_CHECKING:
-    from maskhand.placement import CameraSource
-    from maskhand.predict.records import Method
 
 
 def predict(
@@ -33,10 +34,6 @@ def predict(
 
     method: None is the default one. The model is loaded where something is asked of it.
     """
-    from maskhand.device import accelerator
-    from maskhand.models.bundle import ModelBundle
-    from maskhand.predict import DEFAULT_METHOD, predict_photo, read_photo
-
     # An image that cannot be read, or a folder that cannot be written, should not wait for the model.
     image = read_photo(photo)
     storage.check_writable(out)
@@ -61,10 +58,6 @@ def predict(
 
 def generate(workspace: Workspace, text: str, out: Path, model: str, count: int, seed: int) -> list[Path]:
     """Hands that a text calls for, as meshes, image and JSON in folder `out` (see `generate_files`)."""
-    from maskhand.device import accelerator
-    from maskhand.generate import generate_files
-    from maskhand.models.bundle import ModelBundle
-
     storage.check_writable(out)
     folder = model_folder(workspace, model, "train-maskhand -p recipe=tiny_text")
     bundle = ModelBundle.load(folder, device=accelerator())

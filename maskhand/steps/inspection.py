@@ -8,8 +8,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from PIL import Image
+
 from maskhand import storage
 from maskhand.conventions import FINGERS
+from maskhand.inspection.inspect_set import inspect_set, open_with_sidecars
 from maskhand.progress import Progress
 from maskhand.shards.layout import IMAGES
 from maskhand.steps.data import uri_of_set
@@ -36,8 +39,6 @@ def inspect(
 
     The receipt names `statistics.json`; the sheet lies beside it. See `inspection.inspect_set` for the options.
     """
-    from maskhand.inspection.inspect_set import inspect_set
-
     uri = uri_of_set(workspace, name_or_uri)
     found = inspect_set(
         uri, hands=hands, limit=limit, seed=seed, on_read=lambda done, total: progress(done, total, f"{done} hands")
@@ -51,8 +52,6 @@ def inspect(
 
 def input_digests(workspace: Workspace, name_or_uri: str) -> dict[str, str]:
     """Everything that decides an inspection: part of the set -> its data digest."""
-    from maskhand.inspection.inspect_set import open_with_sidecars
-
     shard_set = open_with_sidecars(uri_of_set(workspace, name_or_uri))
     digests = {part: manifest.digest for part, manifest in shard_set.sidecar_manifests.items()}
     return {IMAGES: shard_set.manifest.digest, **digests}
@@ -60,8 +59,6 @@ def input_digests(workspace: Workspace, name_or_uri: str) -> dict[str, str]:
 
 def sheet_as_data_url(receipt: Receipt) -> str:
     """The sheet inside its own address, for pages that cannot reach our files; a JPEG, a tenth of the PNG's size."""
-    from PIL import Image
-
     with Image.open(io.BytesIO(storage.read_bytes(storage.join(receipt.folder, SHEET)))) as sheet:
         jpeg = io.BytesIO()
         sheet.save(jpeg, "JPEG", quality=_PAGE_QUALITY)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from maskhand import storage
+from maskhand.adapters.base import RawDataError
+from maskhand.adapters.layouts.photos import ENDINGS, HANDS_FILE, hands_of_text, photos_below
+from maskhand.annotate.find_hands import FindHands, PhotoHands
+from maskhand.cluster.map import map_shards
+from maskhand.cluster.session import ray_session
+from maskhand.fetched_models import hand_models
 from maskhand.progress import Progress
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
-
-if TYPE_CHECKING:
-    from maskhand.annotate.find_hands import PhotoHands
 
 PHOTOS = "photos"
 """The dataset of the catalog whose photos are one's own."""
@@ -25,13 +27,6 @@ def find(workspace: Workspace, folder: str | None, progress: Progress, rebuild: 
     Photos that it lists already keep their hands, which people may have edited; `rebuild` looks at all again. Raises
     RawDataError when there is no photo or hands.json is damaged, AssetError when the finder's models cannot be had.
     """
-    from maskhand.adapters.base import RawDataError
-    from maskhand.adapters.layouts.photos import ENDINGS, HANDS_FILE, hands_of_text, photos_below
-    from maskhand.annotate.find_hands import FindHands
-    from maskhand.cluster.map import map_shards
-    from maskhand.cluster.session import ray_session
-    from maskhand.fetched_models import hand_models
-
     place = storage.absolute(folder or str(workspace.raw / PHOTOS))
     names, uri = photos_below(place), storage.join(place, HANDS_FILE)
     if not names:

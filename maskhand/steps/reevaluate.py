@@ -7,32 +7,36 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from maskhand import storage
+from maskhand.device import accelerator
+from maskhand.evaluation.result import EvaluationRow
+from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress
 from maskhand.promotion import Score, judge, judge_succession, paired_difference
 from maskhand.provenance import code_digest
-from maskhand.steps.measure import load_model, measure_set, training_mean_pose
+from maskhand.scoring.benchmarks import benchmark_sets
+from maskhand.shards.layout import IMAGES
+from maskhand.shards.manifest import find_manifest
+from maskhand.steps.evaluate import evaluate_set, model_folder, training_mean_pose
+from maskhand.steps.names import BUNDLE_FILE, flow_tags
 from maskhand.steps.receipt import Receipt
-from maskhand.steps.train import BUNDLE_FILE, flow_tags
+from maskhand.tracking import Lineage, ModelVersion, Tracker
 from maskhand.workspace import Workspace
-
-if TYPE_CHECKING:
-    from maskhand.evaluation.result import EvaluationRow
 
 KIND = "re-evaluation"
 """Of the tracked runs: one per model version and time."""
-SYNTHETIC = "synthetic"
-"""Name of the embedded benchmark."""
 DRIFT = 0.005
 """A number of the same model that moves by more than this share since the last time is flagged."""
 HEADLINES = {"pa_mpjpe_mm": "PA-MPJPE mm", "pa_mpvpe_mm": "PA-MPVPE mm", "pck_005": "PCK@.05"}
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One model version on one benchmark, as `result.json` of `measure` says."""
+class VersionResult:
+    """One model version on one benchmark: `result.json` of a re-evaluation."""
 
     benchmark: str
     set_name: str
@@ -45,7 +49,7 @@ class Measured:
     predictor: str
 
     @classmethod
-    def of(cls, receipt: Receipt) -> Measured:
+    def of(cls, receipt: Receipt) -> VersionResult:
         return cls(**json.loads(storage.read_bytes(receipt.uri)))
 
     @property
@@ -54,8 +58,6 @@ class Measured:
 
     def errors_mm(self) -> dict[str, float]:
         """Sample -> PA-MPJPE, or PA-MPVPE where the set has no joints."""
-        import pandas as pd
-
         assert self.samples_uri is not None, "asked only where there are samples"
         table = pd.read_parquet(io.BytesIO(storage.read_bytes(self.samples_uri)))
         table = table[table.predictor == self.predictor]
@@ -64,35 +66,26 @@ class Measured:
 
 
 def benchmarks(workspace: Workspace) -> dict[str, str]:
-    """Benchmark -> shard set, of those whose shards exist; the embedded one first."""
-    from maskhand.shards.layout import IMAGES
-    from maskhand.shards.manifest import find_manifest
-    from maskhand.tables.rows import catalog, embedded
-
-    known = {SYNTHETIC: embedded().set}
-    known |= {name: entry.set.format(joints="all") for name, entry in catalog().benchmarks.items()}
+    """Benchmark -> shard set, of those of the cards whose shards exist; open data first."""
+    known = {name: one.shard_set for name, one in benchmark_sets().items()}
     return {name: s for name, s in known.items() if find_manifest(workspace.shard_set(s), IMAGES) is not None}
 
 
 def contenders(workspace: Workspace, newest: int) -> tuple[str | None, list[str]]:
     """(URI of the champion, if any; URIs of the newest versions registered after it)."""
-    from maskhand.tracking import Tracker
-
     champion, later = Tracker.of(workspace).contenders(newest)
     return (champion.uri if champion else None), [version.uri for version in later]
 
 
-def measure(workspace: Workspace, model: str, benchmark: str, set_name: str, progress: Progress) -> Receipt:
-    """Measure a registered version on a benchmark; the receipt names `result.json` beside `samples.parquet`."""
-    from maskhand.steps.evaluate import model_folder
-
+def evaluate_version(workspace: Workspace, model: str, benchmark: str, set_name: str, progress: Progress) -> Receipt:
+    """Evaluate a registered version on a benchmark; the receipt names `result.json` beside `samples.parquet`."""
     folder = model_folder(workspace, model)
-    bundle = load_model(folder)
+    bundle = ModelBundle.load(folder, device=accelerator())
     digest = Receipt.of(storage.join(folder, BUNDLE_FILE)).digest
     place = storage.join(str(workspace.reports), KIND, digest, benchmark)
     baseline = training_mean_pose(workspace, bundle.recipe)
     samplers = [bundle.estimator]
-    result = measure_set(workspace, bundle, set_name, progress, baseline=baseline, samplers=samplers)
+    result = evaluate_set(workspace, bundle, set_name, progress, baseline=baseline, samplers=samplers)
     samples = None
     if result.with_joints or result.with_mesh:
         samples = storage.join(place, "samples.parquet")
@@ -117,15 +110,11 @@ def _known(row: EvaluationRow) -> dict[str, float]:
     return {name: value for name, value in row.metrics.items() if value == value}
 
 
-def log(workspace: Workspace, model: str, found: Sequence[Measured]) -> list[str]:
+def log(workspace: Workspace, model: str, found: Sequence[VersionResult]) -> list[str]:
     """Track a version's numbers in a run of its own as `eval/<benchmark>/<metric>`.
 
     Returns what drifted since its last evaluation, a sentence each; the run keeps them as its tag `drift`.
     """
-    from maskhand.models.bundle import ModelBundle
-    from maskhand.steps.evaluate import model_folder
-    from maskhand.tracking import Lineage, Tracker
-
     tracker = Tracker.of(workspace)
     before = next((run for run in tracker.history(KIND) if run.tags.get("model") == model), None)
     metrics = {f"eval/{m.benchmark}/{name}": value for m in found for name, value in m.metrics.items()}
@@ -166,7 +155,7 @@ def drifts(
 
 
 def decide(
-    workspace: Workspace, champion: str | None, found: Mapping[str, Sequence[Measured]], homes: Mapping[str, str]
+    workspace: Workspace, champion: str | None, found: Mapping[str, Sequence[VersionResult]], homes: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     """The gate over all measured versions, the best challenger first; returns (model, sentence) of each challenger.
 
@@ -174,8 +163,6 @@ def decide(
     what it is. homes: model -> the shard set of its recipe on which it must beat the mean pose. At most one version
     takes the alias; the others are judged against it.
     """
-    from maskhand.tracking import ModelVersion, Tracker
-
     tracker, asked = Tracker.of(workspace), benchmarks(workspace)
 
     def record(model: str, won: bool, reason: str) -> None:
@@ -202,16 +189,12 @@ def decide(
 
 def home_set(workspace: Workspace, model: str) -> str:
     """The first held-out set of the model's own recipe."""
-    from maskhand.steps.evaluate import model_folder
-
     recipe = json.loads(storage.read_bytes(storage.join(model_folder(workspace, model), "recipe.json")))
     return recipe["data"]["evaluate"][0]
 
 
 def table(workspace: Workspace, runs: int = 20) -> list[dict[str, Any]]:
     """The last evaluations out of the tracker, the newest first: a row per run and benchmark."""
-    from maskhand.tracking import Tracker
-
     rows = []
     for run in Tracker.of(workspace).history(KIND, runs):
         when = datetime.fromtimestamp(run.started_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
@@ -226,11 +209,11 @@ def table(workspace: Workspace, runs: int = 20) -> list[dict[str, Any]]:
     return rows
 
 
-def _home(found: Sequence[Measured], home: str) -> Measured:
+def _home(found: Sequence[VersionResult], home: str) -> VersionResult:
     return next((m for m in found if m.set_name == home), found[0])
 
 
-def _pairs(champion: Sequence[Measured], challenger: Sequence[Measured]) -> list[Any]:
+def _pairs(champion: Sequence[VersionResult], challenger: Sequence[VersionResult]) -> list[Any]:
     mine = {m.benchmark: m for m in champion if m.samples_uri}
     return [
         paired_difference(m.benchmark, mine[m.benchmark].errors_mm(), m.errors_mm())

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from maskhand import storage
-from maskhand.steps.evaluate import SUBMISSION, exported_recipe, model_folder, read_summary
+from maskhand.evaluation.result import MEAN_POSE
+from maskhand.evaluation.summary import SUBMISSION, EvaluationSummary
+from maskhand.promotion import Score
+from maskhand.steps.evaluate import exported_recipe, model_folder
+from maskhand.steps.names import flow_tags
 from maskhand.steps.receipt import Receipt
-from maskhand.steps.train import flow_tags
+from maskhand.tracking import MODEL, TEXT_MODEL, Lineage, Tracker
 from maskhand.workspace import Workspace
-
-if TYPE_CHECKING:
-    from maskhand.tracking import Tracker
 
 PRODUCT = "product"
 """Key of the row of the estimator that a model uses, whichever that is: comparable over models and time."""
@@ -25,31 +24,28 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
 
     `run_id`: the training that made the model; None: a run of its own.
     """
-    from maskhand.tracking import Lineage, Tracker
-
-    summary, tracker = read_summary(evaluation), Tracker.of(workspace)
+    summary, tracker = EvaluationSummary.read(evaluation.uri), Tracker.of(workspace)
     if run_id is not None:
         _log(tracker, run_id, summary)
         return run_id
-    recipe = exported_recipe(model_folder(workspace, summary["model"]))
-    lineage = [Lineage(name, result["set"], result["data_digest"]) for name, result in summary["sets"].items()]
-    tags = {"model": summary["model"], "model_digest": summary["model_digest"], **flow_tags()}
-    name = f"evaluation-{recipe.name}-{summary['model_digest']}"
+    recipe = exported_recipe(model_folder(workspace, summary.model))
+    lineage = [Lineage(name, result.set, result.data_digest) for name, result in summary.sets.items()]
+    tags = {"model": summary.model, "model_digest": summary.model_digest, **flow_tags()}
+    name = f"evaluation-{recipe.name}-{summary.model_digest}"
     with tracker.ending(tracker.start_run("evaluation", recipe, tags, lineage, run_name=name)) as run_id:
         _log(tracker, run_id, summary)
     return run_id
 
 
-def _log(tracker: Tracker, run_id: str, summary: Mapping[str, Any]) -> None:
-    for name, result in summary["sets"].items():
-        for row in result["rows"]:
-            values = {k: v for k, v in row["metrics"].items() if v is not None}
-            for key in (row["key"], *([PRODUCT] if row["name"] == result["product"] else [])):
-                tracker.log_metrics(run_id, {f"eval/{name}/{key}/{metric}": v for metric, v in values.items()})
-        for file, uri in result["files"].items():
+def _log(tracker: Tracker, run_id: str, summary: EvaluationSummary) -> None:
+    for name, result in summary.sets.items():
+        for row in result.rows:
+            for key in (row.key, *([PRODUCT] if row.name == result.product else [])):
+                tracker.log_metrics(run_id, {f"eval/{name}/{key}/{metric}": v for metric, v in row.known.items()})
+        for file, uri in (result.files or {}).items():
             if not file.startswith(SUBMISSION):  # as large as the benchmark, and made again by the same command
                 tracker.log_file(run_id, uri, f"evaluation/{name}")
-    tracker.log_file(run_id, summary["page"], "evaluation")
+    tracker.log_file(run_id, summary.page, "evaluation")
 
 
 def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str) -> tuple[Receipt, bool]:
@@ -58,10 +54,6 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
     The first set of the evaluation is the gate's. The receipt names `registered.json` beside the evaluation; the flag
     says whether that is new: the same model, measured alike, needs no second version.
     """
-    from maskhand.evaluation.result import MEAN_POSE
-    from maskhand.promotion import Score
-    from maskhand.tracking import MODEL, TEXT_MODEL, Tracker
-
     evaluation, tracker = Receipt.of(evaluation_uri), Tracker.of(workspace)
     uri = storage.join(evaluation.folder, "registered.json")
     asked = {"evaluation_digest": evaluation.digest, "run_id": run_id}
@@ -70,9 +62,9 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
         if asked.items() <= facts.items() and _is_there(tracker, facts["model"]):
             return Receipt.of(uri, **facts), False
     track(workspace, evaluation, run_id)
-    result = next(iter(read_summary(evaluation)["sets"].values()))
-    measured = {row["name"]: row["metrics"] for row in result["rows"]}
-    score = Score.of_metrics(measured[result["product"]], measured.get(MEAN_POSE, {}), result["data_digest"])
+    result = EvaluationSummary.read(evaluation_uri).first
+    measured = {row.name: row.metrics for row in result.rows}
+    score = Score.of_metrics(measured[result.product], measured.get(MEAN_POSE, {}), result.data_digest)
     name = TEXT_MODEL if exported_recipe(model).model.condition == "text" else MODEL
     decision = tracker.promote(tracker.register_model(model, run_id, score, name))
     numbers = {metric: round(value, 3) for metric, value in score.as_numbers().items() if math.isfinite(value)}
@@ -92,8 +84,6 @@ def _is_there(tracker: Tracker, model: str) -> bool:
 def standing(workspace: Workspace, registered: Receipt) -> str:
     """The version that a receipt of `register` names and the aliases that it has now, such as `models:/maskhand/3,
     challenger`."""
-    from maskhand.tracking import Tracker
-
     tracker, model = Tracker.of(workspace), str(registered.numbers["model"])
     try:
         version = tracker.resolve(model)

@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskhand import storage
+from maskhand.annotate.registry import load_detector
+from maskhand.catalog import load_spec
+from maskhand.config import Recipe
+from maskhand.conventions import Side
+from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
+from maskhand.shards.manifest import find_manifest, read_manifest
 from maskhand.workspace import Workspace
 
-if TYPE_CHECKING:
-    from maskhand.config import Recipe
-    from maskhand.conventions import Side
+if TYPE_CHECKING:  # it imports torch
     from maskhand.training.checkpoint import Kind
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -29,8 +33,6 @@ MOCAP = "mocap.npz"
 
 def data_digest(workspace: Workspace, name: str) -> str:
     """Digest of the images and annotations of a shard set (12 hex digits)."""
-    from maskhand.shards.manifest import read_manifest
-
     return read_manifest(workspace.shard_set(name), IMAGES).digest
 
 
@@ -67,23 +69,17 @@ def _labels_below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 def has_rejects(workspace: Workspace, name: str) -> bool:
     """Does a finished shard set lack samples of its plan?"""
-    from maskhand.shards.manifest import find_manifest
-
     manifest = find_manifest(workspace.shard_set(name), IMAGES)
     return manifest is not None and sum(manifest.rejects.values()) > 0
 
 
 def detector_version(workspace: Workspace, detector: str) -> str:
     """Names a detector's weights and procedure; its model files are fetched where that is needed (AssetError)."""
-    from maskhand.annotate.registry import load_detector
-
     return load_detector(detector, workspace.assets).version
 
 
 def source_digests(dataset: str) -> dict[str, str]:
     """What decides the samples and targets made of a dataset's published files, beside these: card and hand models."""
-    from maskhand.catalog import load_spec
-
     digests = {"card": load_spec(dataset).digest(), "hand_model": _hand_digest()}
     with contextlib.suppress(FileNotFoundError):  # sets without annotated left hands do without it
         digests["left_hand_model"] = _hand_digest("left")
@@ -92,8 +88,6 @@ def source_digests(dataset: str) -> dict[str, str]:
 
 def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[str, str]:
     """Everything outside the recipe that decides the outcome of a training: name -> digest (12 hex digits)."""
-    from maskhand.shards.manifest import read_manifest
-
     if kind == "tokenizer":
         sets, parts = recipe.data.pose_sets, [MANO]
     else:
@@ -125,8 +119,6 @@ def mocap_files(workspace: Workspace, recipe: Recipe) -> tuple[str, ...]:
 
 
 def _hand_digest(side: Side = "right") -> str:
-    from maskhand.hand.model_file import default_hand_path, load_hand_model
-
     return load_hand_model(default_hand_path(side)).digest
 
 

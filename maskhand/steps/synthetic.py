@@ -8,10 +8,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from maskhand.catalog import load_spec
+from maskhand.cluster.map import map_shards
+from maskhand.cluster.session import ray_session
 from maskhand.progress import Progress
 from maskhand.shards.layout import MANO
-from maskhand.steps.data import annotate_keypoints, part_receipt, shard
+from maskhand.steps.annotation import annotate_keypoints
+from maskhand.steps.data import part_receipt, shard
 from maskhand.steps.receipt import Receipt
+from maskhand.synth.freihand_layout import SynthError, write_freihand_synth
+from maskhand.synth.letters import annotate_rendered, write_letters
 from maskhand.workspace import Workspace
 
 SYNTHETIC = "freihand_synth"
@@ -38,9 +44,6 @@ def synthesize(
     Each training hand gets as many images as the set's card says. `rebuild` replaces one that was asked for with
     other numbers; without it that is an error.
     """
-    from maskhand.catalog import load_spec
-    from maskhand.synth.freihand_layout import write_freihand_synth
-
     folder = workspace.raw / SYNTHETIC
     write = partial(
         write_freihand_synth,
@@ -59,8 +62,6 @@ def synthesize(
 
 def _write_raw(write: Callable[[], object], folder: Path, rebuild: bool) -> None:
     """Make a synthetic set; `rebuild` replaces one that was asked for with other numbers (SynthError without it)."""
-    from maskhand.synth.freihand_layout import SynthError
-
     try:
         write()
     except SynthError:
@@ -83,10 +84,6 @@ def alphabet(
     The receipts name the manifests of the `mano` parts. `rebuild` replaces letters that were asked for with other
     numbers; without it they are an error.
     """
-    from maskhand.cluster.map import map_shards
-    from maskhand.cluster.session import ray_session
-    from maskhand.synth.letters import annotate_rendered, write_letters
-
     folder = workspace.raw / LETTERS
     write = partial(
         write_letters,

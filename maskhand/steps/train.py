@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from maskhand.catalog import load_spec
+from maskhand.cluster.run_folder import finished
+from maskhand.cluster.session import ray_session
+from maskhand.cluster.train import fit
+from maskhand.config import ConfigError, Recipe
+from maskhand.device import accelerator
+from maskhand.evaluation.calibrate import FEWEST_HANDS, TrainingSet, calibrate
+from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress
+from maskhand.recipe_files import load_recipe, parse_recipe
 from maskhand.shards.layout import IMAGES, MANO
 from maskhand.steps import step_inputs, training_checks
+from maskhand.steps.names import BUNDLE_FILE, TOKENIZER_FILE, flow_tags
 from maskhand.steps.receipt import Receipt
+from maskhand.tracking import Lineage, RunReporter, Tracker
+from maskhand.training import tokenizer_loop, transformer_loop
+from maskhand.training.checkpoint import Kind, asked_digest, check_tokenizer, run_identity, tokenizer_folder
+from maskhand.training.worker import Worker
 from maskhand.workspace import Workspace
-
-if TYPE_CHECKING:
-    from maskhand.config import Recipe
-    from maskhand.training.checkpoint import Kind
-    from maskhand.training.worker import Worker
-
-TOKENIZER_FILE = "tokenizer.json"
-BUNDLE_FILE = "bundle.json"
-FLOW_RUN = "MASKHAND_FLOW_RUN"
-"""Environment variable with the id of the flow run that asked for this step."""
 
 
 def train_tokenizer(
     workspace: Workspace, recipe: str, overrides: Sequence[str], label: str, progress: Progress
 ) -> Receipt:
     """VQ-MANO on the recipe's shard sets and pose files. The receipt names `tokenizer.json` of the exported folder."""
-    from maskhand.recipe_files import load_recipe
-    from maskhand.training import tokenizer_loop
-
     wanted = load_recipe(recipe, overrides)
     inputs = _inputs(workspace, "tokenizer", wanted, label)
     job = tokenizer_loop.TokenizerJob(wanted, workspace.shards_uri, step_inputs.mocap_files(workspace, wanted))
@@ -45,9 +45,6 @@ def check_before_tokenizer(workspace: Workspace, recipe: str, overrides: Sequenc
 
     Nothing is looked at when the tokenizer is trained already: then `train_transformer` says so itself, at once.
     """
-    from maskhand.cluster.run_folder import finished
-    from maskhand.recipe_files import load_recipe
-
     wanted = load_recipe(recipe, overrides)
     if finished(workspace.runs / _run_name("tokenizer", wanted, _inputs(workspace, "tokenizer", wanted, ""))) is None:
         training_checks.check_transformer(workspace, wanted)
@@ -55,8 +52,6 @@ def check_before_tokenizer(workspace: Workspace, recipe: str, overrides: Sequenc
 
 def check_tokenizer_overrides(overrides: Sequence[str]) -> None:
     """ConfigError for keys of the transformer, whose sections of a recipe say nothing to VQ-MANO."""
-    from maskhand.config import ConfigError
-
     for override in overrides:
         section = override.partition(".")[0]
         if section in ("training", "model", "sampler", "evaluate"):
@@ -74,10 +69,6 @@ def train_transformer(
     A finished training that was asked for with another sampler, or other held-out sets, is not repeated: its weights
     make another model, tracked as a run of its own.
     """
-    from maskhand.recipe_files import load_recipe
-    from maskhand.training import transformer_loop
-    from maskhand.training.checkpoint import check_tokenizer, tokenizer_folder
-
     wanted = load_recipe(recipe, overrides)
     if note := starts_from_nothing(wanted):
         logging.getLogger(__name__).warning(note)
@@ -110,8 +101,6 @@ def input_digests(
 
     tokenizer: of a masked transformer; None: VQ-MANO itself is trained.
     """
-    from maskhand.recipe_files import load_recipe
-
     wanted = load_recipe(recipe, overrides)
     kind: Kind = "tokenizer" if tokenizer is None else "transformer"
     return _inputs(workspace, kind, wanted, label, tokenizer) | {"recipe": wanted.digest()}
@@ -121,8 +110,6 @@ def _inputs(
     workspace: Workspace, kind: Kind, recipe: Recipe, label: str, tokenizer: str | None = None
 ) -> dict[str, str]:
     """The same without the recipe, whose part in the identity of a run depends on the kind of training."""
-    from maskhand.training.checkpoint import tokenizer_folder
-
     digests = step_inputs.training_digests(workspace, kind, recipe) | ({"label": label} if label else {})
     if tokenizer is not None:
         digests["tokenizer"] = Receipt.of(str(tokenizer_folder(tokenizer) / TOKENIZER_FILE)).digest
@@ -131,8 +118,6 @@ def _inputs(
 
 def _run_name(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
     """Of the run's folder."""
-    from maskhand.training.checkpoint import run_identity
-
     return f"{kind}-{recipe.name}-{run_identity(kind, recipe, inputs)}"
 
 
@@ -148,12 +133,6 @@ def _train(
     progress: Progress,
 ) -> Receipt:
     """Fit under one tracked run: an earlier run of the same identity is continued, a finished one is returned."""
-    from maskhand.cluster.run_folder import finished
-    from maskhand.cluster.session import ray_session
-    from maskhand.cluster.train import fit
-    from maskhand.tracking import Lineage, RunReporter, Tracker
-    from maskhand.training.checkpoint import asked_digest, run_identity
-
     identity = run_identity(kind, recipe, inputs)
     tracked_as = identity if kind == "tokenizer" else f"{identity}.{asked_digest(recipe)}"
     name = _run_name(kind, recipe, inputs)
@@ -200,10 +179,6 @@ def _train(
 
 def _as_asked(export: Path, recipe: Recipe) -> Path:
     """The exported model, or the same weights in a folder beside it where `recipe` asks them otherwise."""
-    from maskhand.models.bundle import ModelBundle
-    from maskhand.recipe_files import parse_recipe
-    from maskhand.training.checkpoint import asked_digest
-
     held, wanted = parse_recipe(json.loads((export / "recipe.json").read_bytes())), asked_digest(recipe)
     if asked_digest(held) == wanted:
         return export
@@ -215,14 +190,10 @@ def _as_asked(export: Path, recipe: Recipe) -> Path:
 
 def _calibrate(export: Path, recipe: Recipe, workspace: Workspace) -> None:
     """Give the model in `export` its calibration on the hands that its training left out, unless it has one."""
-    from maskhand.catalog import load_spec
-    from maskhand.evaluation.calibrate import FEWEST_HANDS, TrainingSet, calibrate
-    from maskhand.steps.measure import load_model
-
     about = json.loads((export / BUNDLE_FILE).read_bytes())
     if "calibration" in about:
         return
-    bundle = load_model(str(export))
+    bundle = ModelBundle.load(export, device=accelerator())
     sets = [
         TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).fingertips)
         for name, weight in recipe.data.train.items()
@@ -235,11 +206,6 @@ def _calibrate(export: Path, recipe: Recipe, workspace: Workspace) -> None:
             f"recipe {recipe.name}: fewer than {FEWEST_HANDS} hands with 3D joints were held out (data.held_out="
             f"{recipe.data.held_out:g}), so its confidence is not calibrated and hands are made as sampler says"
         )
-
-
-def flow_tags() -> dict[str, str]:
-    """Which flow run a tracked run belongs to; `pipelines` says so in the environment."""
-    return {"prefect_run_id": os.environ[FLOW_RUN]} if FLOW_RUN in os.environ else {}
 
 
 def _words(metrics: Mapping[str, float]) -> str:

@@ -6,14 +6,15 @@ Bounds of single keys, and of keys that belong together, are the recipe's own (`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from maskhand.cluster.train import check_resources
+from maskhand.config import ConfigError, Recipe
+from maskhand.hand.layer import ManoLayer
+from maskhand.models.build import check_model
 from maskhand.steps import step_inputs
+from maskhand.text import caption_ids
+from maskhand.training.checkpoint import Kind
 from maskhand.workspace import Workspace
-
-if TYPE_CHECKING:
-    from maskhand.config import Recipe
-    from maskhand.training.checkpoint import Kind
 
 
 def check_settings(kind: Kind, recipe: Recipe) -> None:
@@ -21,11 +22,6 @@ def check_settings(kind: Kind, recipe: Recipe) -> None:
 
     Reads a checkpoint that the recipe names. Raises ConfigError, BackboneError, TextError, TrainingError.
     """
-    from maskhand.cluster.train import check_resources
-    from maskhand.hand.layer import ManoLayer
-    from maskhand.models.build import check_model
-    from maskhand.text import caption_ids
-
     check_resources(recipe.engine)
     _check_shares(kind, recipe)
     if kind == "transformer":
@@ -42,8 +38,6 @@ def check_transformer(workspace: Workspace, recipe: Recipe) -> None:
 
 
 def _check_shares(kind: Kind, recipe: Recipe) -> None:
-    from maskhand.config import ConfigError
-
     counts = {"tokenizer_training.optim.batch": recipe.tokenizer_training.optim.batch}
     if kind == "transformer":
         counts = {"training.optim.batch": recipe.training.optim.batch, "data.lanes": recipe.data.lanes}
@@ -54,8 +48,6 @@ def _check_shares(kind: Kind, recipe: Recipe) -> None:
 
 
 def _check_paths(recipe: Recipe) -> None:
-    from maskhand.config import ConfigError
-
     backbone, text = recipe.model.backbone, recipe.model.text
     paths = {"model.backbone.checkpoint": backbone.checkpoint}
     if recipe.model.condition == "text":

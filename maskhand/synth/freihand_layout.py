@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from maskhand.errors import MaskhandError
 from maskhand.hand.anatomy import to_axis_angle
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.synth.freihand_hands import BACKGROUNDS, PARTS, Chunk, Progress, render, write_whole
@@ -35,7 +36,7 @@ CHUNK = 20
 MOCAP_CHUNK = 1000
 
 
-class SynthError(ValueError):
+class SynthError(MaskhandError, ValueError):
     """A request that contradicts the dataset already in the folder."""
 
 

@@ -32,10 +32,10 @@ from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.sample import HandPose, SampleError
 from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import Manifest
-from maskhand.shards.mano_entry import mano_entry
 from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.sidecar_records import ManoTarget
 from maskhand.synth.collisions import overlap_m
 from maskhand.synth.freihand_layout import SynthError
 from maskhand.synth.pose_prior import MAX_OVERLAP_M, jitter
@@ -141,14 +141,14 @@ class RenderedPoses:
     poses: Mapping[str, Mapping[str, Array]]
     """By path of the image."""
 
-    def __call__(self, samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleError]:
+    def __call__(self, samples: list[ShardSample]) -> list[ManoTarget | SampleError]:
         return [self._entry(row.sample.key, row.sample.origin["path"]) for row in samples]
 
-    def _entry(self, key: str, path: str) -> dict[str, np.ndarray] | SampleError:
+    def _entry(self, key: str, path: str) -> ManoTarget | SampleError:
         if path not in self.poses:
             return SampleError("no_mano", f"{key}: {path} is not in {POSES}")
         pose = HandPose(**{name: np.asarray(value, np.float32) for name, value in self.poses[path].items()})
-        return mano_entry(pose, "annotated", mirrored=False, residual_mm=0.0, residual_px=0.0)
+        return ManoTarget(pose, "annotated", mirrored=False, residual_mm=0.0, residual_px=0.0)
 
 
 def annotate_rendered(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from maskhand.config import ASKED, Recipe, TokenizerConfig
+from maskhand.errors import MaskhandError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.vq_mano import VQMano
@@ -33,7 +34,7 @@ _READ: dict[Kind, tuple[str, ...]] = {
 stage."""
 
 
-class TokenizerFileError(ValueError):
+class TokenizerFileError(MaskhandError, ValueError):
     """An exported tokenizer that cannot be read; the message names the file."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import typer.main
 
 from maskhand.cli import app, main, sentence
+from maskhand.errors import MaskhandError
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).with_name("cli_surface.txt")
@@ -58,8 +60,10 @@ def test_every_help_shows_examples_that_parse(words: tuple[str, ...]) -> None:
 def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys, time\nfrom maskhand.cli import main\n"
-        "try:\n    main(['train', 'transformer', '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        "print('LOADED', *sorted({m.split('.')[0] for m in sys.modules}))\nprint('SECONDS', time.process_time())"
+        f"for words in {[(), *COMMANDS]}:\n"
+        "    try:\n        main([*words, '--help'])\n    except SystemExit as end:\n        assert end.code == 0\n"
+        "    if not words:\n        print('SECONDS', time.process_time())\n"
+        "print('LOADED', *sorted({m.split('.')[0] for m in sys.modules}))"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     loaded = set(re.findall(r"LOADED (.*)", said)[0].split())
@@ -80,10 +84,21 @@ def test_an_error_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
 
 def test_sentences() -> None:
     assert sentence(ValueError("recipe 'x' not found;\nknown: tiny")) == "recipe 'x' not found; known: tiny"
+    assert sentence(MaskhandError("no hand in the photo")) == "no hand in the photo"
     assert sentence(KeyError("x")) == "KeyError: 'x'; run again with --debug for the traceback"
     wrapped = RuntimeError("long traceback of a worker")
     wrapped.cause = FileNotFoundError("no such file: a.json")  # type: ignore[attr-defined]
     assert sentence(wrapped) == "no such file: a.json"
+
+
+def test_the_workspace_is_an_argument_that_leaves_the_environment_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MASKHAND_WORKSPACE", "/elsewhere")
+    with pytest.raises(SystemExit):
+        main(["verify", "no/such", "-w", str(tmp_path)])
+    assert f"no such shard set in {tmp_path / 'shards'}" in capsys.readouterr().err
+    assert os.environ["MASKHAND_WORKSPACE"] == "/elsewhere"
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["evaluate", "--nonsense"], ["run"]])

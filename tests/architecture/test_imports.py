@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +27,7 @@ ONLY_IN = {
 }
 """Outside tool -> the places that may know it."""
 
-TOP = ("cli", "commands", "steps", "doctor")
+TOP = ("cli", "commands", "paper", "steps", "doctor")
 """May use everything below; nothing below may use them."""
 
 MAY_USE = {
@@ -33,6 +35,7 @@ MAY_USE = {
     "geometry2d": (),
     "sample": ("conventions",),
     "progress": (),
+    "errors": (),
     "batch": ("conventions",),
     "config": (),
     "recipe_files": ("config",),
@@ -43,7 +46,7 @@ MAY_USE = {
     "storage": ("s3", "replacement"),
     "fetched_models": ("storage",),
     "assets": ("fetched_models",),
-    "catalog": ("conventions",),
+    "catalog": ("conventions", "scoring.formats"),
     "hand": ("conventions", "sample"),
     # numpy only: MANO's mean pose, and the unpickler
     "adapters": ("sample", "conventions", "catalog", "storage", "geometry2d", "hand.model_file", "hand.array_pickle"),
@@ -60,14 +63,22 @@ MAY_USE = {
         "fetched_models",
         "geometry2d",
         "device",
+        "models",
+        "loading",
+        "placement",
+        "batch",
     ),
     "text": ("config",),
     "loading": ("geometry2d", "shards", "batch", "hand", "config", "sample", "conventions", "storage", "text"),
-    "placement": ("batch", "hand", "conventions"),
-    "models": ("hand", "batch", "config", "recipe_files", "conventions", "storage", "text"),
+    "placement": ("batch", "hand", "conventions", "sample"),
+    "models": ("hand", "batch", "config", "recipe_files", "conventions", "device", "storage", "text"),
     "training": ("models", "hand", "loading", "batch", "config", "conventions", "storage", "shards"),
+    "metrics": (),
+    "scoring": ("metrics", "conventions", "catalog", "adapters", "hand.array_pickle", "sample", "shards.read_ahead"),
     "evaluation": (
         "geometry2d",
+        "metrics",
+        "scoring.predictions",
         "device",
         "models",
         "placement",
@@ -113,13 +124,12 @@ MAY_USE = {
         "workspace",
     ),
     "promotion": (),
-    "tables": ("config", "recipe_files", "catalog", "assets", "shards", "workspace"),
     "provenance": (),
     "tracking": ("config", "workspace", "storage", "serving", "promotion", "provenance"),
     "serving": ("device", "predict", "models", "batch", "conventions", "hand", "annotate", "assets"),
     "cluster": ("training", "annotate", "shards", "config", "storage"),
 }
-"""Room of maskhand -> rooms it may use besides itself and `progress`, which is a callback's type."""
+"""Room of maskhand -> rooms it may use besides itself, `errors` and `progress`, which is a callback's type."""
 
 NUMPY_ONLY = ("maskhand/sample.py", "maskhand/conventions.py", "maskhand/geometry2d.py")
 NO_TORCH = ("maskhand/adapters/", "maskhand/shards/", "maskhand/catalog.py", "maskhand/storage.py", "maskhand/steps/")
@@ -159,7 +169,7 @@ def arrow_errors(path: Path) -> list[str]:
     room = place.removeprefix("maskhand/").split("/")[0].removesuffix(".py")
     if room == "__init__" or room in TOP:
         return []
-    allowed = (room, "progress", *MAY_USE[room])
+    allowed = (room, "progress", "errors", *MAY_USE[room])
     errors = []
     for line, name in _imports(path):
         first, _, inner = name.partition(".")
@@ -205,3 +215,25 @@ def test_the_walk_sees_a_violation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     bad.write_text("def f():\n    import ray.data\n    from maskhand import models\n    from ..training import loop\n")
     assert [e.split(" ")[2].rstrip(",;") for e in outside_tool_errors(bad)] == ["ray"]
     assert [e.split(" ")[2].rstrip(",;") for e in arrow_errors(bad)] == ["maskhand.models", "maskhand.training.loop"]
+
+
+def test_steps_without_networks_are_imported_without_torch() -> None:
+    """So that `maskhand shard` and `verify` begin at once; the import of Ray waits for its session."""
+    program = (
+        "import sys\nfrom maskhand.steps import data, names, photos, receipt, step_inputs\n"
+        "print(*sorted({'torch', 'ray', 'mlflow', 'prefect'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_steps_import_at_their_top() -> None:
+    wrong = [
+        f"{_place(path)}:{node.lineno}"
+        for path in _files()
+        if _place(path).startswith(("maskhand/steps/", "pipelines/"))
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert wrong == []

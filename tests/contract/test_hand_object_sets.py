@@ -71,9 +71,9 @@ def test_posed_parameters_meet_the_annotated_joints(tmp_path: Path, name: str, s
     build_shards(catalog.load_spec(name), str(fixture.raw_dir), split, shards)
     annotate_mano(shards)
     rows = [row for row in ShardSet.open(shards, ("mano",)) if row.sample.side == "right"]
-    targets = [row.sidecars["mano"] for row in rows]
+    targets = [row.mano_target() for row in rows]
     assert len(targets) >= 7 and all(target is not None for target in targets)
-    assert all(str(target["source"]) == "annotated" and target["residual_mm"] < 0.01 for target in targets if target)
+    assert all(target.source == "annotated" and target.residual_mm < 0.01 for target in targets if target)
 
 
 @pytest.mark.parametrize("name", ["ho3d_v2", "ho3d_v3"])

@@ -76,12 +76,13 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
 @pytest.fixture
 def data_steps(steps: FakeSteps, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
     """The steps that make shards and sidecars, too, of sets with one split."""
-    from maskhand.steps import data, step_inputs
+    from maskhand.steps import annotation, data, step_inputs
 
     monkeypatch.setattr(data, "splits", lambda *_: ["training"])
     monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
-    for name in ("shard", "annotate_keypoints", "annotate_mano"):
-        monkeypatch.setattr(data, name, steps.make(name))
+    monkeypatch.setattr(data, "shard", steps.make("shard"))
+    for name in ("annotate_keypoints", "annotate_mano"):
+        monkeypatch.setattr(annotation, name, steps.make(name))
     return steps
 
 
@@ -193,15 +194,16 @@ def test_artifacts_have_stable_keys_and_the_event_names_the_model(
 def test_the_quickstart_goes_through_every_stage_once_and_says_where_to_look(
     steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from maskhand.steps import data, step_inputs, synthetic
+    from maskhand.steps import annotation, data, step_inputs, synthetic
     from pipelines import quickstart
 
     monkeypatch.setattr(quickstart, "ray_session", nullcontext)
     monkeypatch.setattr(data, "splits", lambda *_: ["training", "evaluation"])
     monkeypatch.setattr(step_inputs, "data_digest", lambda *_: "d1")
     monkeypatch.setattr(synthetic, "synthesize", steps.make("synthesize"))
-    for name in ("shard", "annotate_keypoints", "annotate_mano"):
-        monkeypatch.setattr(data, name, steps.make(name))
+    monkeypatch.setattr(data, "shard", steps.make("shard"))
+    for name in ("annotate_keypoints", "annotate_mano"):
+        monkeypatch.setattr(annotation, name, steps.make(name))
     for _ in range(2):
         receipts = quickstart.quickstart(hands=8, evaluation_hands=8, workspace=str(tmp_path))
     both_splits = dict.fromkeys(PER_SPLIT, 2)
@@ -253,7 +255,7 @@ def test_a_mistyped_override_stops_the_quickstart_before_any_work(steps: FakeSte
         (ValueError("wrong recipe"), 1),
         (LookupError("no such model"), 1),
         (TrainingError("ConfigError: wrong recipe"), 1),
-        (TrainingError("workers lost", may_heal=True), 3),
+        (TrainingError("workers lost", retryable=True), 3),
         (ConnectionError("lost"), 3),
     ],
 )
@@ -314,7 +316,7 @@ def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_t
     old, new = "models:/maskhand/1", "models:/maskhand/2"
     monkeypatch.setattr(reevaluate, "contenders", lambda *_: (old, [new]))
     monkeypatch.setattr(reevaluate, "benchmarks", lambda _: {"x": "x/evaluation", "y": "y/evaluation"})
-    monkeypatch.setattr(reevaluate, "measure", measure)
+    monkeypatch.setattr(reevaluate, "evaluate_version", measure)
     monkeypatch.setattr(reevaluate, "log", lambda _, model, __: ["x moved."] if model == old else [])
     monkeypatch.setattr(reevaluate, "home_set", lambda *_: "x/evaluation")
     monkeypatch.setattr(
@@ -339,7 +341,7 @@ def test_every_table_is_written_with_what_ran_and_what_is_missing(
     """A workspace without data: only rows that read none run. Seeds are rows of their own; repeated, nothing is run."""
     from prefect.artifacts import Artifact
 
-    from maskhand.evaluation import generated, speed
+    from maskhand.paper.measures import generation, speed
     from pipelines.reproduce_table import reproduce_table
 
     seeds: list[int] = []
@@ -348,7 +350,7 @@ def test_every_table_is_written_with_what_ran_and_what_is_missing(
         seeds.append(seed)
         return {"apd_mm": 10.0 + seed, "self_intersection_percent": 1.0}
 
-    monkeypatch.setattr(generated, "pca_hands", hands)
+    monkeypatch.setattr(generation, "pca_hands", hands)
     monkeypatch.setattr(speed, "seconds_per_image", lambda _, iterations, __: {t: 0.1 * t for t in iterations})
     for _ in range(2):
         receipt = reproduce_table(table="all", embedded=True, seeds=2, workspace=str(tmp_path))

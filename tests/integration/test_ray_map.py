@@ -20,6 +20,7 @@ from maskhand.sample import SampleError
 from maskhand.shards.build import build_shards
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.sidecar_records import DetectedKeypoints
 from maskhand.shards.verify import verify
 from support.published_layouts import WRITERS
 
@@ -82,8 +83,8 @@ def test_an_open_session_is_joined_and_left_running() -> None:
 
 
 def test_shards_and_sidecars_are_the_same_with_one_and_two_workers(tmp_path: Path) -> None:
-    def center(samples: list[ShardSample]) -> list[dict[str, np.ndarray]]:
-        return [{"center_px": s.sample.box_xyxy_px.reshape(2, 2).mean(0)} for s in samples]
+    def center(samples: list[ShardSample]) -> list[DetectedKeypoints]:
+        return [DetectedKeypoints(s.sample.box_xyxy_px.reshape(2, 2).mean(0), np.ones(1)) for s in samples]
 
     spec = load_spec("freihand_synth").model_copy(update={"shard_size": 5, "images_per_annotation": {"training": 4}})
     raw = WRITERS["freihand"](tmp_path / "raw", spec, "training", 6)

@@ -140,6 +140,6 @@ def test_a_finished_run_is_found_again_and_a_name_belongs_to_one_identity(two_wo
 def test_a_mistake_of_the_program_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="ValueError: a mistake in the program") as refused:
         _fit(Job(fakes.small_recipe(), fail=True), tmp_path)
-    assert not refused.value.may_heal
+    assert not refused.value.retryable
     assert len((tmp_path / "run" / "starts.txt").read_text().splitlines()) <= 1
     assert not (tmp_path / "run" / "finished.json").exists()

@@ -19,6 +19,7 @@ from maskhand.shards.layout import MANO
 from maskhand.shards.mixture import TrainingStream
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.sidecar_records import DetectedKeypoints
 from maskhand.shards.verify import verify
 from maskhand.storage import StorageError
 from support.faulty_proxy import FAULTS, FaultyProxy, faulty_proxy
@@ -43,8 +44,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyProxy]:
         yield proxy
 
 
-def annotate(samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleError]:
-    return [{"keypoints_px": s.sample.joints_2d_px, "confidence": np.ones(21)} for s in samples]  # type: ignore[dict-item]
+def annotate(samples: list[ShardSample]) -> list[DetectedKeypoints | SampleError]:
+    return [DetectedKeypoints(s.sample.joints_2d_px, np.ones(21)) for s in samples]  # type: ignore[arg-type]
 
 
 def test_no_sample_is_lost(proxy: FaultyProxy, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,19 @@ def _backwards(items: Sequence) -> range:
     return range(len(items) - 1, -1, -1)
 
 
-def annotate(samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleError]:
+@dataclass(frozen=True)
+class MeanJoint:
+    """An entry of a sidecar that the package does not know."""
+
+    mean_cam_m: np.ndarray
+
+    def encode(self) -> dict[str, np.ndarray]:
+        return {"mean_cam_m": self.mean_cam_m}
+
+
+def annotate(samples: list[ShardSample]) -> list[MeanJoint | SampleError]:
     """Mean joint of every sample; hands with an odd official index have none."""
     return [
-        SampleError("odd", "an odd index")
-        if s.sample.origin["index"] % 2
-        else {"mean_cam_m": s.sample.joints_cam_m.mean(0)}  # type: ignore[union-attr]
+        SampleError("odd", "an odd index") if s.sample.origin["index"] % 2 else MeanJoint(s.sample.joints_cam_m.mean(0))  # type: ignore[union-attr]
         for s in samples
     ]

@@ -17,11 +17,12 @@ from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.config import Recipe
 from maskhand.conventions import OPENPOSE_21
 from maskhand.evaluation.calibrate import TrainingSet, calibrate, fit
-from maskhand.evaluation.metrics.calibration import JointConfidenceQuality
 from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import evaluation_sheet, shown_hands
 from maskhand.evaluation.runner import evaluate
+from maskhand.evaluation.summary import EvaluationSummary
 from maskhand.loading.loader import eval_rows, eval_set, held_out_rows
+from maskhand.metrics.calibration import JointConfidenceQuality
 from maskhand.models.bundle import BundleError, ModelBundle
 from maskhand.models.calibration import Calibration, Candidate, Evidence, MethodCalibration, draw_features, estimator_of
 from maskhand.models.confidence import drawn_joints, evidence_of, joint_confidence
@@ -322,7 +323,7 @@ def test_any_number_of_workers_says_the_same_of_joints(
         return parts
 
     here, there = evaluate(saved, uri), evaluate(saved, uri, mapper=backwards, model_folder=str(folder))
-    assert here.to_json() == there.to_json() and here.per_sample.equals(there.per_sample)
+    assert here.summary().to_json() == there.summary().to_json() and here.per_sample.equals(there.per_sample)
 
 
 def test_images_and_page_show_what_is_said_of_the_joints(
@@ -401,8 +402,8 @@ def test_the_gate_and_the_tracker_look_at_the_row_that_counts(
     here = Workspace(tmp_path, home.shards_uri)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     receipt = evaluate_step.evaluate(here, str(folder), ["freihand_synth/evaluation"], silent)
-    (result,) = evaluate_step.read_summary(receipt)["sets"].values()
-    own = next(row for row in result["rows"] if row["name"] == "expectation, T=1")["metrics"]
+    (result,) = EvaluationSummary.read(receipt.uri).sets.values()
+    own = next(row for row in result.rows if row.name == "expectation, T=1").metrics
     asked: list[Score] = []
     version = ModelVersion("maskhand", 1)
     monkeypatch.setattr(Tracker, "register_model", lambda self, _, __, score, ___: asked.append(score) or version)

@@ -15,6 +15,7 @@ from maskhand.loading.augment import ImageAugmentation, draw_image_augmentation,
 from maskhand.loading.collate import given_pose, make_batch
 from maskhand.loading.crop import crop_encoded, crop_side_px, cut_crop
 from maskhand.loading.labels import stack_labels
+from maskhand.shards.sidecar_records import DetectedKeypoints
 from support.hand_sets import make_samples
 from support.loading_parts import CROP, batch_of, same, tiny
 
@@ -218,7 +219,7 @@ def test_without_a_wrist_no_joint_is_valid_in_3d():
 
 def test_given_pose_by_source():
     samples = make_samples(2, sides=("right", "left"))
-    keypoints = [{"keypoints_px": samples[0].joints_2d_px + 3, "confidence": np.linspace(0, 1, 21)}, None]
+    keypoints = [DetectedKeypoints(samples[0].joints_2d_px + 3, np.linspace(0, 1, 21)), None]
     labels = stack_labels(samples, keypoints, [None, None])
     affine = np.tile(np.array([[0.5, 0, 0], [0, 0.5, 0.0]]), (2, 1, 1))
     detected = given_pose(labels, affine, CROP, "detected")

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.config import SamplerConfig
-from maskhand.evaluation import pieces
+from maskhand.evaluation import worker
 from maskhand.evaluation.mean_pose import MeanPose, mean_pose_of_sets, nearest_rotation
 from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_report
@@ -70,15 +70,15 @@ class Oracle:
         self.mano, self.encoded, self.decoded = mano, [], []
         self.answer = lambda prediction, hands: prediction
         self.hands: HandBatch | None = None
-        real = pieces.eval_range
+        real = worker.eval_range
 
         def remembered(*args, **kwargs):
             for rows in real(*args, **kwargs):
                 self.hands = rows.hands
                 yield rows
 
-        monkeypatch.setattr(pieces, "eval_range", remembered)
-        monkeypatch.setattr(pieces, "sample", self.sample)
+        monkeypatch.setattr(worker, "eval_range", remembered)
+        monkeypatch.setattr(worker, "sample", self.sample)
 
     def parameters(self):
         yield torch.zeros(1)
@@ -172,12 +172,12 @@ def test_images_are_encoded_once_and_every_sample_counts_once(oracle, set_uri):
 
 
 def test_a_sample_seen_twice_is_an_error(oracle, set_uri, monkeypatch):
-    remembered = pieces.eval_range
+    remembered = worker.eval_range
 
     def twice(recipe, uri, start, stop, batch):
         return remembered(recipe, uri, start % 8, start % 8 + batch, batch)
 
-    monkeypatch.setattr(pieces, "eval_range", twice)
+    monkeypatch.setattr(worker, "eval_range", twice)
     with pytest.raises(EvaluationError, match="not each of 11 exactly once"):
         evaluate(oracle.bundle(), set_uri)
 
@@ -289,7 +289,7 @@ def test_the_data_sets_own_fingertips_are_compared(oracle, set_uri):
     """The oracle's joints are right for smplx's tips; FreiHAND's ring and little tips lie elsewhere on the mesh."""
     here = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)]).best.metrics["mpjpe_mm"]
     tips = {"right": "freihand", "left": "freihand"}
-    there = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)], tips=tips).best.metrics["mpjpe_mm"]
+    there = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)], fingertip_vertices=tips).best.metrics["mpjpe_mm"]
     assert here < 1e-3 < 0.05 < there
 
 
@@ -359,9 +359,9 @@ def test_missing_numbers_are_dashes_and_nulls(oracle, tmp_path):
     mean = MeanPose(np.tile(np.eye(3), (16, 1, 1)), np.zeros(10), 1)
     result = evaluate(oracle.bundle(), str(tmp_path / "set"), samplers=[asked(1)], baseline=mean)
     assert math.isnan(result.best.metrics["pa_mpvpe_mm"])
-    assert result.gain_over_baseline("pa_mpvpe_mm") is None and "NaN" not in result.to_json().decode()
+    assert result.gain_over_baseline("pa_mpvpe_mm") is None and "NaN" not in result.summary().to_json().decode()
     assert "| – |" in result.to_markdown()
-    assert json.loads(result.to_json())["rows"][0]["metrics"]["pa_f5"] is None
+    assert json.loads(result.summary().to_json())["rows"][0]["metrics"]["pa_f5"] is None
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +375,7 @@ def small_bundle(tmp_path_factory, mano) -> ModelBundle:
 def test_a_real_model_is_evaluated_deterministically_and_drawn(small_bundle, set_uri):
     result = evaluate(small_bundle, set_uri, baseline=mean_pose_of_sets({set_uri: 1.0}))
     again = evaluate(small_bundle, set_uri, baseline=mean_pose_of_sets({set_uri: 1.0}))
-    assert result.to_json() == again.to_json()
+    assert result.summary().to_json() == again.summary().to_json()
     other_batches = evaluate(small_bundle, set_uri, batch=3)
     assert other_batches.best.metrics["pa_mpjpe_mm"] == pytest.approx(result.best.metrics["pa_mpjpe_mm"], abs=0.05)
     assert result.gain_over_baseline() < 0 and "% above the mean pose's" in result.to_markdown()

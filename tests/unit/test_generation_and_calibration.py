@@ -8,9 +8,9 @@ import trimesh
 from scipy.spatial.distance import cdist, directed_hausdorff
 from sklearn.metrics import roc_auc_score
 
-from maskhand.evaluation.metrics.calibration import auroc_large_errors, reliability, sparsification
-from maskhand.evaluation.metrics.generation import average_pairwise_distance, chamfer, hausdorff, self_intersection
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.metrics.calibration import auroc_large_errors, reliability, sparsification
+from maskhand.metrics.generation import average_pairwise_distance, chamfer, hausdorff, self_intersection
 
 
 def test_average_pairwise_distance() -> None:

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from maskhand.annotate.mano_targets import annotate_mano
-from maskhand.evaluation import hypotheses
-from maskhand.evaluation.compare import ground_truth
-from maskhand.evaluation.hypotheses import DrawnErrors, hypothesis_errors, within_images
-from maskhand.evaluation.metrics.samples import sample_errors
 from maskhand.evaluation.runner import MODEL_TIPS
+from maskhand.evaluation.truth import ground_truth
 from maskhand.loading.loader import eval_range
+from maskhand.metrics.samples import sample_errors
 from maskhand.models.sampling import sample
-from maskhand.tables.rows import HYPOTHESES, paper_table
+from maskhand.paper.measures import hypotheses
+from maskhand.paper.measures.hypotheses import DrawnErrors, hypothesis_errors, within_images
+from maskhand.paper.tables import HYPOTHESES, paper_table
 from support.hand_sets import make_samples, write_set
 from support.model_parts import small_model, small_recipe
 

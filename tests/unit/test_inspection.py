@@ -107,9 +107,9 @@ def test_statistics_are_those_of_all_samples(shard_set: tuple[str, list[HandSamp
     assert found.targets == {"annotated": 7, "fitted": 1}
     assert found.parts[MANO].rejects == {"no_mano": 1}
     assert found.residual_mm["annotated"].max < 0.5 and found.residual_px["fitted"].count == 1
-    good = [e for row in ShardSet.open(uri, [MANO]) if (e := row.sidecars[MANO]) is not None and e["ok"]]
+    good = [e for row in ShardSet.open(uri, [MANO]) if (e := row.mano_target()) and e.is_good]
     assert found.good_targets == len(good) == 7 and found.bad_targets == {"few_fingers": 1}
-    np.testing.assert_allclose(found.betas_std, np.std([e["betas"] for e in good], axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.betas_std, np.std([e.pose.betas for e in good], axis=0), rtol=1e-5)
 
 
 def test_shards_are_read_once_and_a_limit_stops_early(

@@ -14,6 +14,7 @@ from maskhand.annotate.keypoints import AnnotateKeypoints, annotate_keypoints
 from maskhand.annotate.registry import DETECTORS
 from maskhand.shards.layout import ShardError, keypoint_part
 from maskhand.shards.reader import ShardSample, ShardSet
+from maskhand.shards.sidecar_records import DetectedKeypoints
 from support.hand_sets import make_samples, write_set
 
 
@@ -51,9 +52,9 @@ def test_each_hand_is_shown_as_stored_with_its_box_and_side(echo, tmp_path):
     assert manifest.annotator["name"] == "echo" and manifest.annotator["version"] == "1"
     assert echo.shown == [((70, 90, 3), s.side) for s in samples]
     for row in ShardSet.open(uri, (keypoint_part("echo"),)):
-        entry = row.sidecars["keypoints.echo"]
-        np.testing.assert_array_equal(entry["keypoints_px"], np.tile(row.sample.box_xyxy_px[:2], (21, 1)))
-        assert entry["confidence"].shape == (21,) and entry["confidence"].dtype == np.float32
+        entry = row.keypoints("echo")
+        np.testing.assert_array_equal(entry.keypoints_px, np.tile(row.sample.box_xyxy_px[:2], (21, 1)))
+        assert entry.confidence.shape == (21,) and entry.confidence.dtype == np.float32
 
 
 def test_finished_shards_are_kept_and_another_version_is_refused(echo, tmp_path):
@@ -76,7 +77,7 @@ def test_a_image_that_cannot_be_decoded_is_counted_and_its_neighbors_stay(echo, 
     rows = [ShardSample(s, k, {}) for k, s in enumerate(samples)]
     first, second, third = AnnotateKeypoints("echo", str(tmp_path))(rows)
     assert second.reason == "bad_image" and "hand-0001" in str(second)
-    assert "keypoints_px" in first and "keypoints_px" in third
+    assert isinstance(first, DetectedKeypoints) and isinstance(third, DetectedKeypoints)
 
 
 def test_hands_that_are_given_together_keep_their_answers(echo, tmp_path):
@@ -88,7 +89,7 @@ def test_hands_that_are_given_together_keep_their_answers(echo, tmp_path):
         if k in (15, 16):
             assert answer.reason == "bad_image"
         else:
-            np.testing.assert_array_equal(answer["keypoints_px"], np.tile(sample.box_xyxy_px[:2], (21, 1)))
+            np.testing.assert_array_equal(answer.keypoints_px, np.tile(sample.box_xyxy_px[:2], (21, 1)))
     assert [side for _, side in echo.shown] == [s.side for k, s in enumerate(samples) if k not in (15, 16)]
     unreadable = AnnotateKeypoints("echo", str(tmp_path))([ShardSample(samples[15], 0, {})])
     assert [answer.reason for answer in unreadable] == ["bad_image"]

@@ -71,14 +71,16 @@ def test_hands_without_labels_get_targets(unlabeled, tmp_path) -> None:
     manifest = annotate_from_keypoints(uri, "known")
     assert manifest.count == COUNT and manifest.annotator["name"] == "mano-from-keypoints"
     order = [int(row.sample.key.rsplit("-", 1)[-1]) for row in ShardSet.open(uri)]
-    entries = [row.sidecars[MANO] for row in ShardSet.open(uri, (MANO,))]
-    assert [bool(e["mirrored"]) for e in entries] == [row.sample.side == "left" for row in ShardSet.open(uri)]
-    assert {str(e["source"]) for e in entries} == {"keypoints"} and len(order) == COUNT
+    entries = [row.mano_target() for row in ShardSet.open(uri, (MANO,))]
+    assert [e.mirrored for e in entries] == [row.sample.side == "left" for row in ShardSet.open(uri)]
+    assert {e.source for e in entries} == {"keypoints"} and len(order) == COUNT
     assert all(annotated_target(e) is None for e in entries), "nobody is measured against them"
     good, bad = entries[:-1], entries[-1]
     assert all(good_target(e) is not None for e in good)
-    assert good_target(bad) is None and str(bad["fault"]) == "few_fingers" and int(bad["fingers_seen"]) == 3
-    pose, betas, transl = (np.stack([e[name] for e in good]) for name in ("pose_aa", "betas", "transl_cam_m"))
+    assert good_target(bad) is None and bad.fault == "few_fingers" and bad.fingers_seen == 3
+    pose, betas, transl = (
+        np.stack([getattr(e.pose, name) for e in good]) for name in ("pose_aa", "betas", "transl_cam_m")
+    )
     joints, _ = mesh(pose, betas, transl)
     truth = detector.truth.joints_m[: COUNT - 1]
     apart = 1e3 * np.linalg.norm((joints - joints[:, :1]) - (truth - truth[:, :1]), axis=2)

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from maskhand.adapters import open_adapter
+from maskhand.annotate.by_model import PredictedPoses, annotate_by_model
 from maskhand.catalog import load_spec
 from maskhand.conventions import NUM_JOINTS
-from maskhand.evaluation.pseudo_truth import PredictedPoses, annotate_by_model
 from maskhand.hand.camera import FOCAL
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
@@ -25,6 +25,7 @@ from maskhand.shards.build import build_shards
 from maskhand.shards.layout import MANO, ShardError, keypoint_part
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
+from maskhand.shards.sidecar_records import DetectedKeypoints
 from maskhand.synth.freihand_layout import SynthError
 from maskhand.synth.letters import FOLDER, POSES, annotate_rendered, write_letters
 from support.hand_sets import make_samples, write_set
@@ -61,23 +62,23 @@ def test_the_real_adapter_reads_them_and_their_targets_are_what_was_rendered(roo
         by_path = dict(zip(poses["path"].tolist(), poses["pose_aa"], strict=True))
     mano = ManoLayer.from_default()
     for row in rows:
-        entry = row.sidecars[MANO]
-        assert entry is not None and bool(entry["ok"])
-        np.testing.assert_allclose(entry["pose_aa"], by_path[row.sample.origin["path"]], atol=1e-6)
-        mesh = mano.from_axis_angle(*(torch.from_numpy(entry[k])[None] for k in ("pose_aa", "betas", "transl_cam_m")))
+        entry = row.mano_target()
+        assert entry is not None and entry.is_good
+        np.testing.assert_allclose(entry.pose.pose_aa, by_path[row.sample.origin["path"]], atol=1e-6)
+        mesh = mano.from_axis_angle(
+            *(torch.from_numpy(getattr(entry.pose, k))[None] for k in ("pose_aa", "betas", "transl_cam_m"))
+        )
         assert 0.1 < mesh.joints_m[0, :, 2].min() < mesh.joints_m[0, :, 2].max() < 5, "in front of the camera"
 
 
-def corners(samples: list[ShardSample]) -> list[dict[str, np.ndarray] | SampleError]:
+def corners(samples: list[ShardSample]) -> list[DetectedKeypoints | SampleError]:
     """Keypoints along the box's diagonal; none of the second sample's are seen."""
-    entries: list[dict[str, np.ndarray] | SampleError] = []
+    entries: list[DetectedKeypoints | SampleError] = []
     for k, row in enumerate(samples):
         low, high = row.sample.box_xyxy_px.reshape(2, 2)
         share = np.linspace(0.1, 0.9, NUM_JOINTS)[:, None]
-        entries.append({
-            "keypoints_px": (low + share * (high - low)).astype(np.float32),
-            "confidence": np.full(NUM_JOINTS, float(k != 1), np.float32),
-        })  # fmt: skip
+        points_px = (low + share * (high - low)).astype(np.float32)
+        entries.append(DetectedKeypoints(points_px, np.full(NUM_JOINTS, float(k != 1), np.float32)))
     return entries
 
 
@@ -96,23 +97,23 @@ def test_a_models_predictions_become_targets(tmp_path: Path) -> None:
     assert set(manifest.inputs) == {"images", part} and manifest.rejects == {"bad_image": 1}
     rows = list(ShardSet.open(uri, (MANO,)))
     rows = [row for row in rows if row.sample.key != broken.key]
-    entries = [row.sidecars[MANO] for row in rows]
-    assert [bool(e["ok"]) for e in entries if e is not None] == [True, False, True, True, True]
-    assert all(e is not None and str(e["source"]) == "predicted" for e in entries)
+    entries = [row.mano_target() for row in rows]
+    assert [e.is_good for e in entries if e is not None] == [True, False, True, True, True]
+    assert all(e is not None and e.source == "predicted" for e in entries)
     mano = ManoLayer.from_default()
     for row, entry in zip(rows, entries, strict=True):
-        assert entry is not None and bool(entry["mirrored"]) == (row.sample.side == "left")
-        pose, betas = (torch.from_numpy(entry[name])[None] for name in ("pose_aa", "betas"))
+        assert entry is not None and entry.mirrored == (row.sample.side == "left")
+        pose, betas = (torch.from_numpy(getattr(entry.pose, name))[None] for name in ("pose_aa", "betas"))
         mesh = mano(axis_angle_to_matrix(pose), betas)
-        assert mesh.vertices_m.isfinite().all() and entry["transl_cam_m"][2] > 0
+        assert mesh.vertices_m.isfinite().all() and entry.pose.transl_cam_m[2] > 0
     seen = [row for row in ShardSet.open(uri, (part,)) if row.sample.key != broken.key]
     bare = [replace(row, sample=replace(row.sample, camera=None)) for row in seen]
     for row, assumed, entry in zip(seen, PredictedPoses(str(tmp_path / "model"))(bare), entries, strict=True):
         assert row.sample.camera is not None and not isinstance(assumed, SampleError) and entry is not None
         longer = row.sample.camera.K_px[0, 0] / (FOCAL * max(row.sample.image_size_px))
-        pose, betas = (torch.from_numpy(entry[name])[None] for name in ("pose_aa", "betas"))
+        pose, betas = (torch.from_numpy(getattr(entry.pose, name))[None] for name in ("pose_aa", "betas"))
         middle = float(mano(axis_angle_to_matrix(pose), betas).joints_m[..., 2].mean())
-        near, far = (float(e["transl_cam_m"][2]) + middle for e in (entry, assumed))
+        near, far = (float(e.pose.transl_cam_m[2]) + middle for e in (entry, assumed))
         assert near == pytest.approx(far * longer, rel=0.1)  # perspective is stronger nearby
     looked = inspect_set(uri, hands=2).statistics
     assert looked.targets == {"predicted": 5} and looked.residual_mm["predicted"].count == 0

@@ -62,9 +62,11 @@ def _possible_samples(count, sides, seed=0):
 def test_missing_targets_of_both_sides_are_fitted_to_the_joints():
     samples, truth = _possible_samples(8, ("right", "left"))
     entries = _annotate()(_rows(samples))
-    assert all(bool(e["ok"]) and str(e["source"]) == "fitted" and e["residual_mm"] < 1 for e in entries)
-    assert [bool(e["mirrored"]) for e in entries] == [s.side == "left" for s in samples]
-    _, vertices = mesh(*(np.stack([e[name] for e in entries]) for name in ("pose_aa", "betas", "transl_cam_m")))
+    assert all(e.is_good and e.source == "fitted" and e.residual_mm < 1 for e in entries)
+    assert [e.mirrored for e in entries] == [s.side == "left" for s in samples]
+    _, vertices = mesh(
+        *(np.stack([getattr(e.pose, name) for e in entries]) for name in ("pose_aa", "betas", "transl_cam_m"))
+    )
     assert 1000 * np.linalg.norm(vertices - truth.vertices_m, axis=2).mean() < 1, "right-hand form, as annotated ones"
 
 
@@ -74,12 +76,12 @@ def test_missing_targets_are_fitted_to_keypoints_where_there_is_no_3d(camera):
     flat = [dataclasses.replace(s, joints_cam_m=None, joints_3d_valid=None) for s in samples]
     entries = _annotate()(_rows(flat if camera else [dataclasses.replace(s, camera=None) for s in flat]))
     for sample, entry in zip(samples, entries, strict=True):
-        assert bool(entry["ok"]) and entry["residual_px"] < 2 and np.isnan(entry["residual_mm"])
-        joints = mesh(*(entry[name][None] for name in ("pose_aa", "betas", "transl_cam_m")))[0][0]
+        assert entry.is_good and entry.residual_px < 2 and np.isnan(entry.residual_mm)
+        joints = mesh(*(getattr(entry.pose, name)[None] for name in ("pose_aa", "betas", "transl_cam_m")))[0][0]
         if camera:
             seen = joints * (MIRROR_POINT if sample.side == "left" else 1)
             apart = np.linalg.norm(sample.camera.project(seen) - sample.joints_2d_px, axis=1).mean()
-            assert apart == pytest.approx(float(entry["residual_px"]), abs=0.05)
+            assert apart == pytest.approx(entry.residual_px, abs=0.05)
 
 
 def test_without_a_camera_a_mirrored_image_has_the_same_target():
@@ -89,7 +91,7 @@ def test_without_a_camera_a_mirrored_image_has_the_same_target():
     left = [dataclasses.replace(s, side="left", joints_2d_px=p) for s, p in zip(right, mirrored, strict=True)]
     for entry, other in zip(_annotate()(_rows(right)), _annotate()(_rows(left)), strict=True):
         for name in ("pose_aa", "betas", "transl_cam_m"):
-            np.testing.assert_allclose(entry[name], other[name], atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(getattr(entry.pose, name), getattr(other.pose, name), atol=1e-6, err_msg=name)
 
 
 def test_bad_fits_are_kept_but_flagged():
@@ -101,9 +103,9 @@ def test_bad_fits_are_kept_but_flagged():
         dataclasses.replace(samples[3], joints_cam_m=None, joints_2d_px=samples[3].joints_2d_px[::-1].copy()),
     ]
     entries = _annotate()(_rows(samples))
-    assert [bool(e["ok"]) for e in entries] == [False] * 4
-    assert [str(e["fault"]) for e in entries] == ["strange_shape", "far_off", "too_small", "far_off"]
-    assert all(np.isfinite(e["pose_aa"]).all() and np.isfinite(e["betas"]).all() for e in entries)
+    assert [e.is_good for e in entries] == [False] * 4
+    assert [e.fault for e in entries] == ["strange_shape", "far_off", "too_small", "far_off"]
+    assert all(np.isfinite(e.pose.pose_aa).all() and np.isfinite(e.pose.betas).all() for e in entries)
 
 
 def _seen(sample, joints, in_3d):
@@ -131,10 +133,10 @@ def test_a_fit_is_good_only_when_every_finger_was_seen(in_3d):
     two_of_each = [2, 4, 5, 7, 9, 11, 14, 16, 17, 20]
     parts = (two_fingers, four_fingers, two_of_each, range(21))
     entries = _annotate()(_rows([_seen(sample, joints, in_3d) for joints in parts]))
-    assert all(e["residual_mm" if in_3d else "residual_px"] < 1 for e in entries)
-    assert [str(e["fault"]) for e in entries] == ["few_fingers", "few_fingers", "", ""]
-    assert [bool(e["ok"]) for e in entries] == [False, False, True, True]
-    assert [(int(e["joints_seen"]), int(e["fingers_seen"])) for e in entries] == [(9, 2), (17, 4), (10, 5), (21, 5)]
+    assert all((e.residual_mm if in_3d else e.residual_px) < 1 for e in entries)
+    assert [e.fault for e in entries] == ["few_fingers", "few_fingers", "", ""]
+    assert [e.is_good for e in entries] == [False, False, True, True]
+    assert [(e.joints_seen, e.fingers_seen) for e in entries] == [(9, 2), (17, 4), (10, 5), (21, 5)]
 
 
 def test_joints_of_little_confidence_were_not_seen():
@@ -142,14 +144,14 @@ def test_joints_of_little_confidence_were_not_seen():
     doubtful = np.where(np.arange(21) < 13, 1.0, 0.1).astype(np.float32)
     flat = dataclasses.replace(sample, joints_cam_m=None, joints_3d_valid=None, joints_2d_conf=doubtful)
     (entry,) = _annotate()(_rows([flat]))
-    assert (int(entry["joints_seen"]), str(entry["fault"])) == (13, "few_fingers")
+    assert (entry.joints_seen, entry.fault) == (13, "few_fingers")
 
 
 def test_a_hand_of_a_few_pixels_is_no_target():
     (sample,), _ = _possible_samples(1, ("right",))
     small, large = _annotate()(_rows([_shrunk(sample, 17), _shrunk(sample, 50)]))
-    assert small["residual_px"] < 0.5 and (str(small["fault"]), bool(small["ok"])) == ("too_small", False)
-    assert (str(large["fault"]), bool(large["ok"])) == ("", True)
+    assert small.residual_px < 0.5 and (small.fault, small.is_good) == ("too_small", False)
+    assert (large.fault, large.is_good) == ("", True)
 
 
 def test_a_finger_that_nobody_saw_is_taught_to_nobody(tmp_path):
@@ -159,8 +161,8 @@ def test_a_finger_that_nobody_saw_is_taught_to_nobody(tmp_path):
     uri = str(tmp_path / "set")
     write_set(uri, [dataclasses.replace(s, key=f"fit-{k}") for k, s in enumerate(samples)])
     assert annotate_mano(uri).count == 3
-    entries = [row.sidecars[MANO] for row in ShardSet.open(uri, [MANO])]
-    faults = [str(entry["fault"]) for entry in entries]
+    entries = [row.mano_target() for row in ShardSet.open(uri, [MANO])]
+    faults = [entry.fault for entry in entries]
     assert sorted(faults) == ["", "", "few_fingers"]
     assert [good_target(entry) is None for entry in entries] == [fault == "few_fingers" for fault in faults]
     assert len(read_mano_poses(uri)) == 2
@@ -173,7 +175,7 @@ def test_tips_that_are_no_vertices_only_guide_a_fit():
         sample.joints_cam_m[[4, 8, 12, 16, 20]] += np.float32([0.004, -0.004, 0.003])
     strict = _annotate()(_rows(moved))
     loose = _annotate(fingertip_vertices=None)(_rows(moved))
-    assert all(b["residual_mm"] < 0.6 * a["residual_mm"] for a, b in zip(strict, loose, strict=True))
+    assert all(b.residual_mm < 0.6 * a.residual_mm for a, b in zip(strict, loose, strict=True))
 
 
 def test_only_good_fits_are_learned_from_and_only_annotations_measured_against(tmp_path):
@@ -193,9 +195,9 @@ def test_only_good_fits_are_learned_from_and_only_annotations_measured_against(t
 def test_targets_of_both_sides_reproduce_the_annotated_joints():
     samples = make_samples(6, sides=("right", "left"))
     for sample, entry in zip(samples, _annotate()(_rows(samples)), strict=True):
-        assert entry["residual_mm"] < 0.01
-        assert bool(entry["mirrored"]) == (sample.side == "left")
-        assert str(entry["source"]) == "annotated"
+        assert entry.residual_mm < 0.01
+        assert entry.mirrored == (sample.side == "left")
+        assert entry.source == "annotated"
 
 
 def test_left_hand_is_stored_as_the_right_hand_in_the_mirror():
@@ -214,9 +216,11 @@ def test_parameters_that_are_far_off_give_way_to_a_fit():
     samples, truth = _possible_samples(4, ("right", "left"))
     wrong = make_samples(4, size=(224, 224), sides=("right", "left"), seed=5)
     entries = _annotate()(_rows([dataclasses.replace(s, mano=w.mano) for s, w in zip(samples, wrong, strict=True)]))
-    assert [str(e["source"]) for e in entries] == ["fitted"] * 4
-    assert all(bool(e["ok"]) and e["residual_mm"] < 1 for e in entries)
-    _, vertices = mesh(*(np.stack([e[name] for e in entries]) for name in ("pose_aa", "betas", "transl_cam_m")))
+    assert [e.source for e in entries] == ["fitted"] * 4
+    assert all(e.is_good and e.residual_mm < 1 for e in entries)
+    _, vertices = mesh(
+        *(np.stack([getattr(e.pose, name) for e in entries]) for name in ("pose_aa", "betas", "transl_cam_m"))
+    )
     assert 1000 * np.linalg.norm(vertices - truth.vertices_m, axis=2).mean() < 1
 
 
@@ -225,11 +229,11 @@ def test_a_target_that_cannot_be_mended_is_rejected_and_its_neighbors_stay():
     off = HandPose(wrong.mano.pose_aa, wrong.mano.betas, wrong.mano.transl_cam_m + np.float32([0, 0, 0.012]))
     rows = _rows([good, dataclasses.replace(_without_joints(wrong), mano=off), _without_joints(without)])
     first, second, third = _annotate()(rows)
-    assert first["residual_mm"] < 0.01
+    assert first.residual_mm < 0.01
     assert isinstance(second, SampleError) and second.reason == "residual_too_large" and "12.0 mm" in str(second)
     assert isinstance(third, SampleError) and third.reason == "no_mano" and "fewer than 8 joints" in str(third)
     within = _annotate(limit=20.0)(rows)[1]
-    assert within["residual_mm"] == pytest.approx(12.0, abs=0.01) and str(within["source"]) == "annotated"
+    assert within.residual_mm == pytest.approx(12.0, abs=0.01) and within.source == "annotated"
 
 
 def test_only_valid_joints_count_and_tips_only_when_they_are_vertices():
@@ -238,10 +242,10 @@ def test_only_valid_joints_count_and_tips_only_when_they_are_vertices():
     joints[[4, 8]] += 0.1
     moved = dataclasses.replace(sample, joints_cam_m=joints)
     assert str(_annotate()(_rows([moved]))[0]["source"]) == "fitted"
-    assert _annotate(fingertip_vertices=None)(_rows([moved]))[0]["residual_mm"] < 0.01
+    assert _annotate(fingertip_vertices=None)(_rows([moved]))[0].residual_mm < 0.01
     valid = np.ones(21, bool)
     valid[[4, 8]] = False
-    assert _annotate()(_rows([dataclasses.replace(moved, joints_3d_valid=valid)]))[0]["residual_mm"] < 0.01
+    assert _annotate()(_rows([dataclasses.replace(moved, joints_3d_valid=valid)]))[0].residual_mm < 0.01
 
 
 def test_left_hands_may_have_fingertips_of_their_own():
@@ -255,8 +259,8 @@ def test_left_hands_may_have_fingertips_of_their_own():
         )
         sample.joints_cam_m[tips] = joints.joints_m[0, tips].numpy() * MIRROR_POINT
     both = AnnotateMano(str(default_hand_path("right")), "smplx", 10.0, "ho3d")(_rows(samples))
-    assert all(entry["residual_mm"] < 0.01 for entry in both)
-    assert [bool(entry["residual_mm"] < 0.01) for entry in _annotate()(_rows(samples))] == [True, False] * 2
+    assert all(entry.residual_mm < 0.01 for entry in both)
+    assert [entry.residual_mm < 0.01 for entry in _annotate()(_rows(samples))] == [True, False] * 2
 
 
 def test_part_counts_rejects_and_refuses_another_limit(tmp_path):

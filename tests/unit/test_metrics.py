@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from maskhand.evaluation.metrics.accumulate import Means, PointErrors
-from maskhand.evaluation.metrics.alignment import distances, procrustes_align, root_relative, scale_translation_align
-from maskhand.evaluation.metrics.fscore import counts_within, f_scores
-from maskhand.evaluation.metrics.pck import CorrectKeypoints
-from maskhand.evaluation.metrics.samples import SampleErrors, sample_errors
+from maskhand.metrics.accumulate import Means, PointErrors
+from maskhand.metrics.alignment import distances, procrustes_align, root_relative, scale_translation_align
+from maskhand.metrics.fscore import counts_within, f_scores
+from maskhand.metrics.pck import CorrectKeypoints
+from maskhand.metrics.samples import SampleErrors, sample_errors
 from support import official_twins as twins
 
 seeds = st.integers(0, 2**32 - 1)

@@ -8,12 +8,12 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from maskhand.conventions import NUM_BETAS
-from maskhand.evaluation.reconstruction import reconstruction_errors
 from maskhand.hand.anatomy import pose_table, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.poses import PosePool
 from maskhand.models.influence import own_joint, token_influence
+from maskhand.paper.measures.tokenizer import reconstruction_errors
 from maskhand.recipe_files import load_recipe
 from maskhand.synth.pose_prior import sample_poses
 from maskhand.training.checkpoint import OPEN_TOKENIZER, TokenizerFileError, load_tokenizer, tokenizer_folder

@@ -12,34 +12,36 @@ import numpy as np
 import pytest
 import torch
 
-from maskhand.evaluation.generated import pca_hands, pca_poses
 from maskhand.hand.model_file import HandModelError, default_hand_path, load_hand_model
-from maskhand.progress import silent
-from maskhand.recipe_files import recipe_names
-from maskhand.steps import table_plans, table_results
-from maskhand.tables.comparison import Comparison, Line, best_later, lines_of
-from maskhand.tables.needs import missing
-from maskhand.tables.orderings import Ordering, orderings_of, sentences
-from maskhand.tables.rows import (
+from maskhand.paper import plan as planning
+from maskhand.paper import results
+from maskhand.paper.comparison import Comparison, Line, best_later, lines_of
+from maskhand.paper.measures.generation import pca_hands, pca_poses
+from maskhand.paper.orderings import Ordering, orderings_of, sentences
+from maskhand.paper.requirements import missing
+from maskhand.paper.tables import (
     CHOICES,
     CLAIMS,
     OUR_TABLES,
     PaperRow,
     TableError,
     TableName,
-    catalog,
     later_results,
     paper_table,
+    paper_tables,
     row_overrides,
     row_recipe,
     table_names,
 )
+from maskhand.progress import silent
+from maskhand.recipe_files import recipe_names
+from maskhand.scoring.benchmarks import benchmark_sets
 from maskhand.training.checkpoint import run_identity
 from maskhand.workspace import Workspace
 from support.hand_models import random_fields, random_model
 from support.hand_sets import make_samples, write_set
 
-ROWS = [(number, row) for number, table in catalog().tables.items() for row in table.rows]
+ROWS = [(number, row) for number, table in paper_tables().items() for row in table.rows]
 
 
 def ids(value: object) -> str:
@@ -47,7 +49,7 @@ def ids(value: object) -> str:
 
 
 def test_all_seventeen_tables_and_every_recipe_of_the_paper_are_there() -> None:
-    assert list(catalog().tables) == [*range(1, 18), *OUR_TABLES]
+    assert list(paper_tables()) == [*range(1, 18), *OUR_TABLES]
     used = {row.recipe for _, row in ROWS}
     assert {name for name in recipe_names() if name.startswith("paper/e")} <= used
     of_paper = {row.id.split()[0] for name, row in ROWS if name not in OUR_TABLES}
@@ -63,7 +65,7 @@ def test_a_row_has_a_value_per_metric_and_a_base_that_is_there(name: TableName, 
     table = paper_table(name)
     for benchmark, values in row.paper.items():
         assert len(values) == len(table.metrics_of(row))
-        assert benchmark in catalog().benchmarks or row.measure in ("seconds", "generation", "pca")
+        assert benchmark in benchmark_sets() or row.measure in ("seconds", "generation", "pca")
     assert set(table.base) <= {other.id for other in table.rows}
     assert not (row.claim and row.id in table.base)
 
@@ -98,17 +100,17 @@ def test_rows_that_train_the_same_thing_share_one_run() -> None:
 def test_a_bare_machine_is_told_each_thing_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MASKHAND_MANO_DIR", raising=False)
     home = Workspace(tmp_path, str(tmp_path / "shards"))
-    (plan,) = table_plans.plans(home, 2, False, None, [])
+    (plan,) = planning.plans(home, 2, False, None, [])
     assert plan.runs == []
     said = " ".join(plan.missing["freihand"])
     for words in ("freihand/training", "freihand/evaluation", "maskhand shard freihand --split evaluation",
                   "ViTPose-H checkpoint", "MASKHAND_MANO_DIR", "4 GPUs"):  # fmt: skip
         assert words in said, words
-    (small,) = table_plans.plans(home, 2, True, None, [])
+    (small,) = planning.plans(home, 2, True, None, [])
     assert all("freihand_synth" in sentence for sentence in small.missing["freihand"])
-    speed = {plan.row.id: plan.runs for plan in table_plans.plans(home, 5, False, None, [])}
+    speed = {plan.row.id: plan.runs for plan in planning.plans(home, 5, False, None, [])}
     assert speed["E11 T=1"] == ["time"] and speed["E10 T=1"] == []
-    text, with_pose = table_plans.plans(home, 6, False, None, [])
+    text, with_pose = planning.plans(home, 6, False, None, [])
     assert text.missing == with_pose.missing
     said = " ".join(text.missing["asl"])
     for words in ("CLIP text encoder", "asl_alphabet/letters_train", "--split letters_test", "dexycb/s0_train",
@@ -149,15 +151,15 @@ def test_what_several_benchmarks_lack_is_said_once(tmp_path: Path) -> None:
 
 
 def test_steps_are_told_where_something_was_trained(tmp_path: Path) -> None:
-    plans = table_plans.plans(Workspace(tmp_path, str(tmp_path / "shards")), 5, False, None, [])
-    assert "nothing was trained" in table_results.compare(plans, []).setting
+    plans = planning.plans(Workspace(tmp_path, str(tmp_path / "shards")), 5, False, None, [])
+    assert "nothing was trained" in results.compare(plans, []).setting
     ready = replace(plans[0], missing={})
-    assert ready.row.trains and "transformer steps" in table_results.compare([ready, *plans[1:]], []).setting
+    assert ready.row.trains and "transformer steps" in results.compare([ready, *plans[1:]], []).setting
 
 
 def test_rows_that_are_timed_take_turns(tmp_path: Path) -> None:
     home = Workspace(tmp_path, str(tmp_path / "shards"))
-    timed = {plan.row.id: plan.timed_iterations for plan in table_plans.plans(home, 5, False, None, [])}
+    timed = {plan.row.id: plan.timed_iterations for plan in planning.plans(home, 5, False, None, [])}
     assert timed["E11 T=1"] == timed["E11 T=5"] == (1, 3, 5) and timed["E10 T=1"] == ()
 
 
@@ -165,7 +167,7 @@ def test_the_best_later_result_is_the_least_error_or_the_largest_share() -> None
     assert best_later("dexycb", "pa_mpjpe_mm", None)[0][1] == 4.08
     assert best_later("hint_visor", "pck_010", "vis") == (("Hamba (NeurIPS 2024)", 89.6),)
     assert best_later("hint_visor", "pck_005", "vis") == ()
-    assert set(later_results()) <= set(catalog().benchmarks)
+    assert set(later_results()) <= set(benchmark_sets())
 
 
 def test_random_pca_hands_repeat_and_differ_from_each_other() -> None:
@@ -197,16 +199,16 @@ def test_a_hand_model_without_its_poses_is_named_as_what_the_pca_row_lacks(
     (tmp_path / "MANO_RIGHT.pkl").write_bytes(pickle.dumps(fields))
     monkeypatch.setenv("MASKHAND_MANO_DIR", str(tmp_path))
     home = Workspace(tmp_path, str(tmp_path / "shards"))
-    lacks = {plan.row.id: plan.missing for plan in table_plans.plans(home, 11, True, None, [])}
+    lacks = {plan.row.id: plan.missing for plan in planning.plans(home, 11, True, None, [])}
     (sentence,) = lacks["E37 PCA"]["generation"]
     assert sentence.startswith(f"{tmp_path / 'MANO_RIGHT.pkl'}: no field 'hands_coeffs' (N, 45)")
     assert not any("hands_coeffs" in s for s in lacks["E37"]["generation"])
 
 
 def test_reconstruction_by_a_tokenizer_that_loses_nothing_is_exact() -> None:
-    from maskhand.evaluation.reconstruction import reconstruction_errors
     from maskhand.hand.layer import ManoLayer
     from maskhand.loading.poses import PosePool
+    from maskhand.paper.measures.tokenizer import reconstruction_errors
 
     class Identity:
         def encode(self, rotmats: torch.Tensor) -> torch.Tensor:
@@ -269,12 +271,12 @@ def test_rows_of_the_open_choices_differ_by_their_switch_and_samplers_share_a_tr
 
 
 def test_each_seed_trains_its_own_tokenizer_which_its_rows_share(tmp_path: Path) -> None:
-    plans = table_plans.plans(Workspace(tmp_path, str(tmp_path)), CLAIMS, True, 50, ["seed=4"], seeds=3)
+    plans = planning.plans(Workspace(tmp_path, str(tmp_path)), CLAIMS, True, 50, ["seed=4"], seeds=3)
     count = len(paper_table(CLAIMS).rows)
     assert [plan.recipe.seed for plan in plans] == [4] * count + [5] * count + [6] * count
     identities = {(plan.recipe.seed, run_identity("tokenizer", plan.recipe, {})) for plan in plans}
     assert len(identities) == 3
-    again = table_plans.plan(Workspace(tmp_path, str(tmp_path)), CLAIMS, plans[-1].row, True, 50, ["seed=4"], 2)
+    again = planning.plan(Workspace(tmp_path, str(tmp_path)), CLAIMS, plans[-1].row, True, 50, ["seed=4"], 2)
     assert again == plans[-1]
 
 
@@ -283,7 +285,7 @@ def test_a_row_is_known_by_its_recipe_and_its_own_text(tmp_path: Path) -> None:
     row = next(row for row in paper_table(11).rows if not row.trains)
 
     def digests(changed: PaperRow = row, *overrides: str) -> dict[str, str]:
-        return table_plans.digests(home, table_plans.plan(home, 11, changed, True, None, overrides))
+        return planning.digests(home, planning.plan(home, 11, changed, True, None, overrides))
 
     assert digests() == digests()
     assert digests(row, "seed=7")["recipe"] != digests()["recipe"]
@@ -351,7 +353,7 @@ def test_rows_are_paired_by_seed_whatever_their_order_and_number() -> None:
 
 
 def test_every_base_is_compared_with_a_row_of_the_same_benchmark() -> None:
-    for table in catalog().tables.values():
+    for table in paper_tables().values():
         everything = {
             row.id: {0: {name: dict.fromkeys(table.metrics_of(row), 1.0) for name in row.paper}} for row in table.rows
         }
@@ -366,15 +368,15 @@ def test_masked_sets_of_embedded_runs_are_made_with_keypoints_detected_after_mas
     home = Workspace(tmp_path, str(tmp_path))
     told: list[tuple] = []
     monkeypatch.setattr("maskhand.cluster.session.ray_session", nullcontext)
-    monkeypatch.setattr(table_plans.data, "mask", lambda _, *about, **__: told.append(about[:3]))
-    monkeypatch.setattr(table_plans.data, "annotate_keypoints", lambda _, *about, **__: told.append(about[:2]))
-    table_plans.prepare(home, 4, True, [], silent)
+    monkeypatch.setattr(planning.data, "mask", lambda _, *about, **__: told.append(about[:3]))
+    monkeypatch.setattr(planning.data, "annotate_keypoints", lambda _, *about, **__: told.append(about[:2]))
+    planning.prepare(home, 4, True, [], silent)
     assert told == [], "without the set that they derive from there is nothing to make"
     write_set(home.shard_set("freihand_synth/evaluation"), make_samples(1))
-    table_plans.prepare(home, 4, False, [], silent)
-    table_plans.prepare(home, 2, True, [], silent)
+    planning.prepare(home, 4, False, [], silent)
+    planning.prepare(home, 2, True, [], silent)
     assert told == []
-    table_plans.prepare(home, 4, True, [], silent)
+    planning.prepare(home, 4, True, [], silent)
     source = "freihand_synth/evaluation"
     assert told == [
         (source, 0.8, 0),
@@ -387,7 +389,7 @@ def test_masked_sets_of_embedded_runs_are_made_with_keypoints_detected_after_mas
 def test_masked_rows_are_measured_on_the_published_masks_and_say_how_to_make_them(tmp_path: Path) -> None:
     home = Workspace(tmp_path, str(tmp_path))
     row = paper_table(4).row("E06")
-    plan = table_plans.plan(home, 4, row, True, 5, [])
+    plan = planning.plan(home, 4, row, True, 5, [])
     assert set(plan.sets.values()) == {"freihand_synth/evaluation-masked90"}
     recipe = row_recipe(row, False, row_overrides(row, False))
     said = missing(row, recipe, ["hamer_eval/TEST_newdays_img_occ"], home, True, 8)

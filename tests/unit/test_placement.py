@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.conventions import MIRROR_POINT, Side
-from maskhand.evaluation.predictions import place
+from maskhand.evaluation.placed import place
 from maskhand.hand import camera
 from maskhand.hand.camera import FOCAL, assumed_camera, project_crop, translation_on_points
 from maskhand.loading.photo import photo_batch

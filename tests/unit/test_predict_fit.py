@@ -11,8 +11,8 @@ import pytest
 
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.conventions import MIRROR_POINT
-from maskhand.evaluation.metrics.alignment import distances, procrustes_align
 from maskhand.geometry2d import tight_box
+from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.predict import PredictError, detect, predict_hands, predict_photo
 from maskhand.steps import hands as step
 from maskhand.workspace import Workspace

@@ -11,7 +11,7 @@ import pytest
 
 from maskhand.promotion import NOT_WORSE, PairedDifference, Score, judge_succession, paired_difference
 from maskhand.steps import reevaluate
-from maskhand.steps.reevaluate import Measured, drifts
+from maskhand.steps.reevaluate import VersionResult, drifts
 from maskhand.tracking import Tracker
 from maskhand.workspace import Workspace
 
@@ -101,9 +101,9 @@ def test_who_could_not_be_measured_everywhere_wins_nothing(tmp_path: Path, monke
     monkeypatch.setattr(Tracker, "of", lambda _: tracker)
     monkeypatch.setattr(reevaluate, "benchmarks", lambda _: {"x": "x/evaluation", "y": "y/evaluation"})
 
-    def measured(name: str, error_mm: float) -> Measured:
+    def measured(name: str, error_mm: float) -> VersionResult:
         own, mean = {"pa_mpjpe_mm": error_mm}, {"pa_mpjpe_mm": 20.0}
-        return Measured(name, f"{name}/evaluation", "d", own, mean, None, "T=5")
+        return VersionResult(name, f"{name}/evaluation", "d", own, mean, None, "T=5")
 
     found = {models[0]: [measured("x", 9.0), measured("y", 9.0)], models[1]: [measured("x", 5.0)], models[2]: []}
     home = Workspace(tmp_path, str(tmp_path / "shards"))

@@ -9,8 +9,9 @@ from ray.train import UserCallback
 
 from maskhand.cluster import train
 from maskhand.cluster.run_folder import TrainingError, follow, read_metrics
-from maskhand.cluster.train import _may_heal, _root_cause, _StopOnProgramError, _ToFileAnd, check_resources
+from maskhand.cluster.train import _is_retryable, _root_cause, _StopOnProgramError, _ToFileAnd, check_resources
 from maskhand.config import ConfigError, EngineConfig
+from maskhand.storage import StorageError
 
 GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connection reset by peer"
 
@@ -23,6 +24,7 @@ GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connectio
         (ConnectionResetError("peer"), True),
         (OSError("stale file handle"), True),
         (FileNotFoundError("no such shard"), False),
+        (StorageError("the store does not answer"), True),
         (ConfigError("unknown key"), False),
         (RuntimeError("size mismatch for encoder.weight"), False),
         (KeyError("mano"), False),
@@ -30,7 +32,7 @@ GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connectio
     ],
 )
 def test_only_what_repetition_mends_is_repeated(error: Exception, heals: bool) -> None:
-    assert _may_heal(error) is heals
+    assert _is_retryable(error) is heals
     stop: UserCallback = _StopOnProgramError()
     if heals:
         stop.after_exception(None, {0: error})
@@ -39,7 +41,7 @@ def test_only_what_repetition_mends_is_repeated(error: Exception, heals: bool) -
             stop.after_exception(None, {0: RuntimeError(GLOO), 1: error})
     failed = ray.train.WorkerGroupError("failed", {0: RuntimeError(GLOO), 1: error})
     assert _root_cause(failed) is error or heals
-    assert _may_heal(_root_cause(failed)) is heals
+    assert _is_retryable(_root_cause(failed)) is heals
 
 
 def test_more_than_this_machine_has_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from maskhand.config import SamplerConfig
-from maskhand.evaluation.metrics.alignment import distances, procrustes_align
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix, random_rotations
+from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.models import sampling
 from maskhand.models.build import build_model
 from maskhand.models.consensus import consensus

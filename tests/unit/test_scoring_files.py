@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskhand.adapters.base import RawDataError
-from maskhand.evaluation.scoring import dexycb, interhand
-from maskhand.evaluation.scoring.json_lists import read_samples
-from maskhand.evaluation.scoring.npz import Npz
-from maskhand.evaluation.scoring.scores import ScoreError, Scores
-from maskhand.evaluation.scoring.stream import total
-from maskhand.steps.score import score
+from maskhand.scoring import dexycb, interhand
+from maskhand.scoring.benchmarks import score_files as score
+from maskhand.scoring.formats import FormatError
+from maskhand.scoring.io.json_lists import read_samples
+from maskhand.scoring.io.npz import Npz
+from maskhand.scoring.io.stream import total
+from maskhand.scoring.scores import ScoreError, Scores
 from support.published_layouts import dexycb as published
 from support.scoring_parts import hands, write_json
 
@@ -143,7 +144,7 @@ def test_bad_npz_files_are_sentences(tmp_path: Path) -> None:
     path.write_bytes(whole.replace(b"\0" * 40, b"\1" * 40, 1))
     with pytest.raises(ScoreError, match="damaged"):
         Npz(path).read("x", 3)
-    with pytest.raises(ScoreError, match="benchmark 'kitti' not known; known are freihand, ho3d"):
+    with pytest.raises(FormatError, match="format 'kitti' not known; known are freihand, ho3d"):
         score("kitti", path, path)
 
 
@@ -159,7 +160,7 @@ def test_npz_rows_come_in_pieces_whatever_the_layout(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", [1, 7, 64, 1 << 20])
 def test_json_is_read_in_pieces_however_the_blocks_fall(tmp_path: Path, monkeypatch, block: int) -> None:
-    monkeypatch.setattr("maskhand.evaluation.scoring.json_lists._BLOCK", block)
+    monkeypatch.setattr("maskhand.scoring.io.json_lists._BLOCK", block)
     a, b = np.random.default_rng(0).normal(size=(5, 2, 3)), np.random.default_rng(1).normal(size=(4, 3, 3))
     (tmp_path / "x.json").write_text(" " + json.dumps([a.tolist(), b.tolist()], indent=1) + "\n")
     pieces = list(read_samples(tmp_path / "x.json", 2, a=2, b=None))
@@ -175,13 +176,13 @@ def test_json_is_read_in_pieces_however_the_blocks_fall(tmp_path: Path, monkeypa
 
 
 def test_any_split_over_workers_gives_the_same_bits() -> None:
-    from maskhand.evaluation.scoring import mesh
+    from maskhand.scoring import freihand_ho3d as mesh
 
     truth, guess = hands(60, 40, 5)
-    whole = mesh.measure_meshes(guess, truth)
+    whole = mesh.mesh_errors(guess, truth)
     for workers, cut in ((1, 60), (2, 7), (3, 1)):
         pieces = [(guess[k : k + cut], truth[k : k + cut]) for k in range(0, 60, cut)]
-        split = total(reversed(pieces), lambda piece: mesh.measure_meshes(*piece), workers)
+        split = total(reversed(pieces), lambda piece: mesh.mesh_errors(*piece), workers)
         assert split is not None
         for part in ("raw", "aligned"):
             one, other = getattr(whole, part), getattr(split, part)
@@ -200,8 +201,8 @@ def test_order_and_split_change_no_bit_of_dexycb_and_interhand(seed: int, cut: i
     valid, interacting = rng.random((30, 42)) < 0.8, rng.random(30) < 0.5
 
     def numbers(*parts: np.ndarray) -> list[np.ndarray]:
-        pair = [interhand.measure(guess[p], truth[p], valid[p], interacting[p]) for p in parts]
-        frames = [dexycb.measure(guess[p, :21], truth[p, :21]) for p in parts]
+        pair = [interhand.joint_errors(guess[p], truth[p], valid[p], interacting[p]) for p in parts]
+        frames = [dexycb.joint_errors(guess[p, :21], truth[p, :21]) for p in parts]
         both, of_frames = (reduce(add, found) for found in (pair, frames))
         errors = (of_frames.absolute, of_frames.root_relative, of_frames.aligned)
         means = (both.single, both.interacting, both.wrists)

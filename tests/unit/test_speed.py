@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maskhand.config import SamplerConfig
-from maskhand.evaluation import speed
+from maskhand.paper.measures import speed
 from maskhand.recipe_files import load_recipe
 
 

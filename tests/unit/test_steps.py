@@ -11,8 +11,6 @@ from mlflow import MlflowClient
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import catalog_dirs, load_spec
-from maskhand.cluster import session
-from maskhand.cluster import train as cluster_train
 from maskhand.cluster.run_folder import FitResult, TrainingError
 from maskhand.config import ConfigError
 from maskhand.hand.layer import ManoLayer
@@ -24,6 +22,7 @@ from maskhand.progress import silent
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
 from maskhand.steps import data, evaluate, hands, step_inputs, synthetic, train
+from maskhand.steps.names import TOKENIZER_FILE
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
 from maskhand.tracking import Tracker
@@ -215,12 +214,12 @@ def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
     home = Workspace(tmp_path, str(tmp_path / "shards"))
     export = tmp_path / "run" / "export"
     export.mkdir(parents=True)
-    (export / train.TOKENIZER_FILE).write_text("{}")
+    (export / TOKENIZER_FILE).write_text("{}")
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "train/loss": 0.5}\n')
     kept = FitResult(tmp_path / "run", export, {"train/loss": 0.5}, 1, 0, 0.1, reused=True)
     digests = {"freihand_synth/training/mano": "d"}
-    monkeypatch.setattr(cluster_train, "fit", lambda *_, **__: kept)
-    monkeypatch.setattr(session, "ray_session", nullcontext)
+    monkeypatch.setattr(train, "fit", lambda *_, **__: kept)
+    monkeypatch.setattr(train, "ray_session", nullcontext)
     monkeypatch.setattr(step_inputs, "training_digests", lambda *_: digests)
     monkeypatch.setattr(step_inputs, "mocap_files", lambda *_: ())
     receipt = train.train_tokenizer(home, "tiny", [], "again", silent)
@@ -248,8 +247,8 @@ def test_a_stopped_training_is_killed_and_runs_again_when_it_is_resumed(
         raise SystemExit(143) if len(seen) == 1 else TrainingError("a worker was lost")
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(cluster_train, "fit", fit)
-    monkeypatch.setattr(session, "ray_session", nullcontext)
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(train, "ray_session", nullcontext)
     for ending, left in ((SystemExit, "KILLED"), (TrainingError, "FAILED")):
         with pytest.raises(ending):
             train.train_tokenizer(home, "tiny", ["data.mocap=false"], "", silent)
@@ -272,8 +271,8 @@ def test_another_sampler_makes_another_model_of_the_same_training(
         names.append(name)
         return FitResult(tmp_path / "run", tmp_path / "run" / "export", {"train/loss": 0.5}, 1, 0, 0.1, reused=True)
 
-    monkeypatch.setattr(cluster_train, "fit", fit)
-    monkeypatch.setattr(session, "ray_session", nullcontext)
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(train, "ray_session", nullcontext)
     monkeypatch.setattr(step_inputs, "training_digests", lambda *_: {"freihand_synth/training/images": "d"})
     ask = lambda *changes: train.train_transformer(home, "open", changes, "open", "", silent)  # noqa: E731
     plain, longer = ask(), ask("sampler.iterations=9")
@@ -356,11 +355,11 @@ def test_the_places_of_the_environment_hold_in_every_process(tmp_path: Path, mon
     for shards, found in (("", "home/shards"), ("sets/", "sets"), ("s3://bucket/x/", None)):
         monkeypatch.setenv("MASKHAND_WORKSPACE", "home")
         monkeypatch.setenv("MASKHAND_SHARDS", shards)
-        workspace = Workspace.default()
+        workspace = Workspace.at()
         assert workspace.root == tmp_path / "home"
         assert workspace.shards_uri == (str(tmp_path / found) if found else "s3://bucket/x")
     monkeypatch.setenv("MASKHAND_WORKSPACE", "")
-    assert Workspace.default().root == tmp_path / "workspace"
+    assert Workspace.at().root == tmp_path / "workspace"
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
 def test_an_address_of_no_store_is_no_folder(mistyped: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASKHAND_SHARDS", mistyped)
     with pytest.raises(StorageError, match=f"^{mistyped}: neither a folder nor s3://bucket/prefix; mind the two"):
-        Workspace.default()
+        Workspace.at()
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path: Path) -> None:

@@ -13,16 +13,15 @@ import pytest
 import torch
 
 from maskhand.annotate.mano_targets import annotate_mano
-from maskhand.catalog import benchmarks, load_spec
+from maskhand.catalog import load_spec
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS
-from maskhand.evaluation import pieces
-from maskhand.evaluation.metrics.alignment import procrustes_align
+from maskhand.evaluation import worker
 from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import shown_hands
 from maskhand.evaluation.result import EvaluationResult
 from maskhand.evaluation.runner import evaluate
-from maskhand.evaluation.submission import WRITERS, Layout, SubmissionError, write
 from maskhand.hand.layer import ManoLayer
+from maskhand.metrics.alignment import procrustes_align
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.estimators import predictor
@@ -31,11 +30,14 @@ from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
 from maskhand.promotion import Score
 from maskhand.recipe_files import load_recipe
+from maskhand.scoring.benchmarks import benchmark_sets
+from maskhand.scoring.benchmarks import score_files as score
+from maskhand.scoring.formats import FORMATS, load_format
+from maskhand.scoring.predictions import Layout, Predictions, SubmissionError
 from maskhand.shards.build import serial_map
 from maskhand.steps import evaluate as evaluate_step
 from maskhand.steps import registration
-from maskhand.steps.reevaluate import Measured, measure
-from maskhand.steps.score import score
+from maskhand.steps.reevaluate import VersionResult, evaluate_version
 from maskhand.tracking import ModelVersion, Promotion, Tracker
 from maskhand.workspace import Workspace
 from support.hand_sets import make_samples, write_set
@@ -81,11 +83,17 @@ def result(bundle: ModelBundle, set_uri: str) -> EvaluationResult:
     return evaluate(bundle, set_uri)
 
 
-def layout(benchmark: str, **changes) -> Layout:
-    spec = benchmarks()[benchmark][-1]
-    meters = 1.0 if spec.units is None else spec.meters_per_unit
-    values = Layout(spec.benchmark.format, spec.joint_order, spec.axes or "opencv", meters, COUNT)
-    return dataclasses.replace(values, **changes)
+CARDS = {
+    "freihand": "freihand",
+    "ho3d": "ho3d_v3",
+    "dexycb": "dexycb",
+    "hint": "hamer_eval",
+    "interhand": "interhand26m",
+}
+
+
+def write(predictions: Predictions, format_name: str, planned: int = COUNT) -> dict[str, bytes]:
+    return load_format(format_name).write(predictions, Layout.of_card(load_spec(CARDS[format_name]), planned))
 
 
 def unpack(files: dict[str, bytes], folder: Path) -> None:
@@ -97,14 +105,13 @@ def in_official_order(values: list[np.ndarray]) -> np.ndarray:
     return np.stack(values)[::-1]
 
 
-def test_every_format_of_a_card_has_a_writer() -> None:
-    formats = {spec.benchmark.format for specs in benchmarks().values() for spec in specs}
-    assert formats == set(WRITERS)
+def test_the_cards_use_every_format_that_ships() -> None:
+    assert {one.benchmark.format for one in benchmark_sets().values()} == {*FORMATS, None}
 
 
-@pytest.mark.parametrize("benchmark", ["freihand", "ho3d_v3"])
+@pytest.mark.parametrize("benchmark", ["freihand", "ho3d"])
 def test_mesh_files_score_as_the_evaluation_says(tmp_path: Path, result: EvaluationResult, benchmark: str) -> None:
-    where, spec = layout(benchmark), load_spec(benchmark)
+    spec = load_spec(CARDS[benchmark])
     order, axes = list(JOINT_ORDERS[spec.joint_order]), AXES_TO_OPENCV[spec.axes]
     xyz = in_official_order([hand.joints_cam_m for hand in SAMPLES]) * axes
     stored = np.empty_like(xyz)
@@ -112,8 +119,8 @@ def test_mesh_files_score_as_the_evaluation_says(tmp_path: Path, result: Evaluat
     verts = in_official_order([hand.vertices_cam_m for hand in SAMPLES]) * axes
     (tmp_path / "evaluation_xyz.json").write_text(json.dumps(stored.tolist()))
     (tmp_path / "evaluation_verts.json").write_text(json.dumps(verts.tolist()))
-    unpack(write(result.predictions, where), tmp_path)
-    found, own = score(where.format, tmp_path, tmp_path / "pred.json").metrics, result.best.metrics
+    unpack(write(result.predictions, benchmark), tmp_path)
+    found, own = score(benchmark, tmp_path, tmp_path / "pred.json").metrics, result.best.metrics
     names = {
         "pa_mpjpe_mm": "pa_mpjpe_mm",
         "pa_mpvpe_mm": "pa_mpvpe_mm",
@@ -130,7 +137,7 @@ def test_mesh_files_score_as_the_evaluation_says(tmp_path: Path, result: Evaluat
 def test_dexycb_lines_score_as_the_evaluation_says(tmp_path: Path, result: EvaluationResult) -> None:
     joints = in_official_order([hand.joints_cam_m for hand in SAMPLES])
     np.savez(tmp_path / "gt.npz", image_id=np.arange(COUNT), joint_3d_m=joints)
-    unpack(write(result.predictions, layout("dexycb")), tmp_path)
+    unpack(write(result.predictions, "dexycb"), tmp_path)
     found, own = score("dexycb", tmp_path / "gt.npz", tmp_path / "results.txt").metrics, result.best.metrics
     assert found["absolute_mpjpe_mm"] == pytest.approx(own["absolute_mpjpe_mm"], rel=1e-4)
     assert found["root_relative_mpjpe_mm"] == pytest.approx(own["mpjpe_mm"], rel=1e-3)
@@ -144,7 +151,7 @@ def test_frames_that_the_shards_left_out_are_lines_of_zeros_in_dexycb(tmp_path: 
     found = result.predictions
     kept = [k for k, origin in enumerate(found.origin) if origin["index"] != 3]
     few = dataclasses.replace(found, origin=tuple(found.origin[k] for k in kept), joints_cam_m=found.joints_cam_m[kept])
-    unpack(write(few, layout("dexycb", planned=COUNT + 1)), tmp_path)
+    unpack(write(few, "dexycb", planned=COUNT + 1), tmp_path)
     assert score("dexycb", tmp_path / "gt.npz", tmp_path / "results.txt").counts["samples"] == COUNT + 1
     lines = [line.split(",") for line in (tmp_path / "results.txt").read_text().splitlines()]
     assert [int(line[0]) for line in lines] == list(range(COUNT + 1))
@@ -156,7 +163,7 @@ def test_hint_keypoints_score_as_the_evaluation_says(tmp_path: Path, result: Eva
     size = in_official_order([np.ptp(hand.box_xyxy_px.reshape(2, 2), axis=0).max() for hand in SAMPLES])
     for state in ("all", "vis", "occ"):
         np.savez(tmp_path / f"TEST_{state}.npz", hand_keypoints_2d=points, scale=size)
-    unpack(write(result.predictions, layout("hint")), tmp_path)
+    unpack(write(result.predictions, "hint"), tmp_path)
     found = score("hint", tmp_path, tmp_path / "pred.npz").metrics
     for name in ("pck_005", "pck_010", "pck_015"):
         assert found[f"{name}_all"] == pytest.approx(result.best.metrics[name], abs=1e-9)
@@ -174,8 +181,8 @@ def test_a_benchmark_of_2d_keypoints_alone_is_re_evaluated_by_its_pck(
     write_set(home.shard_set("hamer_eval/TEST_newdays_img_all"), flat)
     folder = tmp_path / "model"
     ModelBundle.save(folder, bundle.model, RECIPE, {})
-    receipt = measure(home, str(folder), "hint_newdays", "hamer_eval/TEST_newdays_img_all", silent)
-    found = Measured.of(receipt)
+    receipt = evaluate_version(home, str(folder), "hint_newdays", "hamer_eval/TEST_newdays_img_all", silent)
+    found = VersionResult.of(receipt)
     assert found.samples_uri is None and found.mean_pose == {}
     assert "pa_mpjpe_mm" not in found.metrics
     assert 0 < found.metrics["pck_015"] < 1 and np.isfinite(found.metrics["epe_px"])
@@ -240,7 +247,7 @@ def test_a_partial_benchmark_is_reported_without_its_submission(bundle: ModelBun
 
 
 def test_interhand_pairs_both_hands_of_an_annotation(tmp_path: Path, result: EvaluationResult) -> None:
-    unpack(write(result.predictions, layout("interhand")), tmp_path)
+    unpack(write(result.predictions, "interhand"), tmp_path)
     found = score("interhand", tmp_path / "truth.npz", tmp_path / "pred.npz")
     rows = np.load(tmp_path / "truth.npz")
     assert rows["annotation_id"].tolist() == [10, 11, 12, 13]
@@ -276,7 +283,7 @@ def test_left_hands_are_written_as_left_hands(result: EvaluationResult) -> None:
 def test_without_official_positions_there_is_a_sentence(result: EvaluationResult) -> None:
     bare = dataclasses.replace(result.predictions, origin=tuple({"index": None} for _ in range(COUNT)))
     with pytest.raises(SubmissionError, match="no index"):
-        write(bare, layout("dexycb"))
+        write(bare, "dexycb")
 
 
 def test_any_number_of_workers_gives_the_same_bytes(bundle: ModelBundle, set_uri: str, result, tmp_path: Path) -> None:
@@ -289,9 +296,9 @@ def test_any_number_of_workers_gives_the_same_bytes(bundle: ModelBundle, set_uri
         return serial_map(work, batches[::-1], on_done=on_done)[::-1]
 
     other = evaluate(bundle, set_uri, mapper=backwards, model_folder=str(folder))
-    assert other.to_json() == result.to_json()
+    assert other.summary().to_json() == result.summary().to_json()
     assert other.per_sample.equals(result.per_sample)
-    assert write(other.predictions, layout("freihand")) == write(result.predictions, layout("freihand"))
+    assert write(other.predictions, "freihand") == write(result.predictions, "freihand")
 
 
 def test_drawn_hands_do_not_depend_on_what_else_is_asked(bundle: ModelBundle, set_uri: str) -> None:
@@ -323,11 +330,11 @@ def test_a_image_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, tm
     row = found.per_sample[found.per_sample.predictor == found.product].set_index("index").loc[2]
     assert row.failure == "bad_image" and np.isfinite(row.pa_mpjpe_mm) and np.isinf(row.epe_px)
     assert np.isfinite(found.best.metrics["epe_px"]) and found.best.metrics["pck_015"] < 1
-    lists = json.loads(write(found.predictions, layout("freihand"))["pred.json"])
+    lists = json.loads(write(found.predictions, "freihand")["pred.json"])
     assert not np.any(lists[0][COUNT - 1 - 2]) and np.all(np.array(lists[0][0])[:, 2] > 0)
     asked = predictor(RECIPE, RECIPE.sampler)
-    job = pieces.Job(uri, RECIPE, (asked,), asked, None, {"right": None, "left": None}, 3)
-    assert pieces.measure(job, bundle, range(0, 1)).without_pose == 0
+    job = worker.EvalJob(uri, RECIPE, (asked,), asked, None, {"right": None, "left": None}, 3)
+    assert worker.evaluate_chunk(job, bundle, range(0, 1)).without_pose == 0
 
 
 def test_the_hands_of_a_report_are_those_that_were_measured(bundle: ModelBundle, set_uri: str) -> None:

@@ -13,9 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from maskhand.annotate.by_model import annotate_by_model
 from maskhand.config import ConfigError, Recipe, SamplerConfig, TextConfig
-from maskhand.evaluation.pseudo_truth import annotate_by_model
-from maskhand.evaluation.text_to_mesh import Called, text_to_mesh
 from maskhand.generate import generate_files, hands_from_text
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
@@ -28,6 +27,7 @@ from maskhand.models.text_attention import TextCrossAttention
 from maskhand.models.text_encoder import ByteTextEncoder, TextTokens
 from maskhand.models.text_transformer import TextTransformer
 from maskhand.models.vq_mano import VQMano
+from maskhand.paper.measures.text_to_mesh import CaptionHands, text_to_mesh
 from maskhand.predict import predict_hands
 from maskhand.recipe_files import load_recipe
 from maskhand.synth.letters import UPRIGHT, letter_pose
@@ -320,13 +320,13 @@ def test_figures_of_hands_that_are_known() -> None:
     shapes = rng.normal(0, 0.05, (3, 778, 3))
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     # each generated hand is another row's truth, turned, larger and elsewhere: the nearest is exact, the paired is not
-    found = text_to_mesh({"A": Called(1.3 * shapes[[1, 2, 0]] @ turn + 0.2, shapes)})
+    found = text_to_mesh({"A": CaptionHands(1.3 * shapes[[1, 2, 0]] @ turn + 0.2, shapes)})
     assert found["pa_mpvpe_mm"] < 1e-4 and found["hausdorff_m"] < 1e-7 and found["chamfer_m2"] < 1e-13
     assert found["paired_pa_mpvpe_mm"] > 10 and found["paired_hausdorff_m"] > 1e-3
     # one of two hands is off by a vertex that stands out: the deviation is half of the difference
     far = shapes[:2].copy()
     far[1, 0] += 0.5
-    one = text_to_mesh({"A": Called(far[:1], shapes[:1]), "B": Called(far[1:], shapes[1:2])})
+    one = text_to_mesh({"A": CaptionHands(far[:1], shapes[:1]), "B": CaptionHands(far[1:], shapes[1:2])})
     assert one["hausdorff_m"] == pytest.approx(one["hausdorff_std_m"], rel=1e-5) and 0.1 < one["hausdorff_m"] < 0.5
 
 
@@ -392,5 +392,5 @@ def _made_letters(
     made = sample(model, context, cfg, torch.Generator().manual_seed(0), EACH)
     vertices = model.mano(made.rotmats, torch.zeros(len(made.rotmats), 10)).vertices_m.detach().double().numpy()
     ours = vertices.reshape(truth_m.shape)
-    error = [[text_to_mesh({"": Called(a, b)})["paired_pa_mpvpe_mm"] for b in truth_m] for a in ours]
+    error = [[text_to_mesh({"": CaptionHands(a, b)})["paired_pa_mpvpe_mm"] for b in truth_m] for a in ours]
     return len(made.tokens.ids.unique(dim=0)), np.array(error)

@@ -25,9 +25,10 @@ from maskhand.adapters.base import (
     spot_check,
 )
 from maskhand.adapters.layouts.dexycb_index import Frame, intrinsics_uri, is_present, read_index
+from maskhand.adapters.layouts.dexycb_label import label_uri, read_label
 from maskhand.adapters.layouts.dexycb_splits import SELECTIONS
 from maskhand.adapters.mano_pose import mano_reader
-from maskhand.adapters.readers.label_files import field, read_npz_fields
+from maskhand.adapters.readers.label_files import field
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.sample import Camera, HandPose, HandSample, SampleError
 
@@ -70,10 +71,10 @@ class DexYcbLayout:
 
     def read(self, item: Item) -> HandSample:
         key, given = item.key, item.annotation
-        label = read_npz_fields(key, given["label"], ("joint_3d", "pose_m"))
+        label = read_label(key, given["label"])
         where = f"{key}: {given['label']}"
-        stored = numbers(where, "joint_3d", field(where, label, "joint_3d"), (1, 21, 3))[0]
-        if (stored == -1).all():
+        stored = numbers(where, "joint_3d", label.joints, (21, 3))
+        if not label.has_hand:
             raise SampleError("no_hand", f"{where}: no hand is in view (all joints are -1)")
         image = read_image(key, item.image_uri)
         camera = Camera(numbers(f"{key}: {given['K_file']}", "color", given["K"], (3, 3)))
@@ -85,7 +86,7 @@ class DexYcbLayout:
             side=given["side"],
             camera=camera,
             joints_cam_m=joints,
-            mano=self._pose(key, label, given),
+            mano=self._pose(key, label.fields, given),
         )
 
     def _pose(self, key: str, label: Mapping[str, Any], given: Mapping[str, Any]) -> HandPose | None:
@@ -132,4 +133,4 @@ class DexYcbLayout:
         return storage.join(self.root, frame.folder, f"color_{frame.number:06d}.jpg")
 
     def _label(self, frame: Frame) -> str:
-        return storage.join(self.root, frame.folder, f"labels_{frame.number:06d}.npz")
+        return label_uri(self.root, frame)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from maskhand.annotate.fit.observed import Observed, no_relative
 from maskhand.conventions import FINGERTIPS, MIRROR_POINT, NUM_JOINTS
 from maskhand.hand.camera import assumed_camera
 from maskhand.sample import HandPose, HandSample
-from maskhand.shards.layout import TargetFault
+from maskhand.shards.sidecar_records import ManoTarget, TargetFault, TargetSource
 
 Array = NDArray[np.float64]
 
@@ -30,21 +29,6 @@ MIN_FINGERS = 5
 """Fingers that must be seen (`Evidence`): of a finger that nobody saw, the prior alone makes up the pose."""
 MAX_BETA = 3.0
 """A good fit's largest shape coefficient (HaMeR's limit); what was observed needs a stranger hand than that."""
-
-
-@dataclass(frozen=True)
-class ManoTarget:
-    """One hand's MANO parameters in right-hand form (a left hand is seen in the mirror)."""
-
-    pose: HandPose
-    residual_mm: float
-    """Mean distance to the annotated 3D joints; NaN where there is none or keypoints were fitted."""
-    residual_px: float
-    """Mean distance to the keypoints in the stored image; NaN unless they were fitted."""
-    evidence: Evidence
-    """What was fitted to."""
-    fault: TargetFault
-    """Why it is not good enough to learn from; empty when it is."""
 
 
 def fit_hands(
@@ -70,12 +54,16 @@ def fit_hands(
     fits = fitter.fit(Observed(joints, weight_3d, keypoints, weight_2d, K_px, *no_relative(len(seen))))
     answers: list[ManoTarget | None] = [None] * len(hands)
     for place, k in enumerate(seen):
-        answers[k] = target_of_fit(fits, place, evidence[place], max_residual_mm)
+        answers[k] = target_of_fit(
+            fits, place, evidence[place], "fitted", mirrored=hands[k].side == "left", max_residual_mm=max_residual_mm
+        )
     return answers
 
 
-def target_of_fit(fits: Fits, k: int, evidence: Evidence, max_residual_mm: float) -> ManoTarget:
-    """The k-th fit, with what is wrong with it."""
+def target_of_fit(
+    fits: Fits, k: int, evidence: Evidence, source: TargetSource, *, mirrored: bool, max_residual_mm: float = np.inf
+) -> ManoTarget:
+    """The k-th fit, with what it was made from and what is wrong with it."""
     mm, px, hand_px = float(fits.residual_mm[k]), float(fits.residual_px[k]), float(fits.hand_px[k])
     pose = HandPose(*(v[k].astype(np.float32) for v in (fits.pose_aa, fits.betas, fits.transl_cam_m)))
     in_image = not np.isnan(px)
@@ -86,7 +74,8 @@ def target_of_fit(fits: Fits, k: int, evidence: Evidence, max_residual_mm: float
         "far_off": px > MAX_RESIDUAL_OF_HAND * hand_px or mm > max_residual_mm,
         "strange_shape": bool(np.abs(pose.betas).max() > MAX_BETA),
     }
-    return ManoTarget(pose, mm, px, evidence, next((fault for fault, found in faults.items() if found), ""))
+    fault = next((fault for fault, found in faults.items() if found), "")
+    return ManoTarget(pose, source, mirrored, fault, mm, px, evidence.joints, evidence.fingers)
 
 
 def _observe(hand: HandSample) -> tuple[Array, Array, Array, Array, Array] | None:

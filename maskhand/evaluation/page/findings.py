@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from maskhand.conventions import OPENPOSE_21
-from maskhand.evaluation.metrics.calibration import auroc_large_errors, reliability, sparsification
 from maskhand.evaluation.page import charts
 from maskhand.evaluation.result import MEAN_POSE, EvaluationResult
+from maskhand.metrics.calibration import auroc_large_errors, reliability, sparsification
 from maskhand.models.calibration import WITHIN_MM
 
 Array = np.ndarray

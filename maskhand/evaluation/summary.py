@@ -1,0 +1,91 @@
+"""`evaluation.json`: what an evaluation found on its sets, as a record; and `result.json`, the part of one set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from maskhand import storage
+
+SUMMARY = "evaluation.json"
+"""Written last into the folder of an evaluation."""
+SUBMISSION = "submission/"
+"""Beginning of the names of files in a benchmark's official format."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class RowSummary(_Frozen):
+    """One predictor on one set."""
+
+    name: str
+    """For people: `drawn codes, T=5 (4 passes)`."""
+    key: str
+    """For machines: `drawn_codes_T5`."""
+    passes: int | None
+    """Runs of the transformer; None for the mean pose."""
+    failed: int
+    metrics: dict[str, float | None]
+    """By name, the unit at its end; None: the set has no ground truth for it."""
+
+    @property
+    def known(self) -> dict[str, float]:
+        """The metrics that have a value."""
+        return {name: value for name, value in self.metrics.items() if value is not None}
+
+
+class SetSummary(_Frozen):
+    """One shard set."""
+
+    set: str
+    """Its URI."""
+    data_digest: str
+    model_digest: str
+    count: int
+    """Samples."""
+    with_joints: int
+    with_mesh: int
+    product: str
+    """Name of the row of the estimator that the model uses."""
+    gain_over_mean_pose: float | None
+    """Of the product's PA-MPJPE, as a fraction of the mean pose's."""
+    facts: dict[str, Any]
+    """Box source, detector, inference settings and whatever else was fixed."""
+    rows: tuple[RowSummary, ...]
+    files: dict[str, str] | None = None
+    """Name -> URI of what lies beside it; None in `result.json`, which is one of these files."""
+
+    def to_json(self) -> bytes:
+        return _json(self.model_dump(exclude={"files"} if self.files is None else None))
+
+
+class EvaluationSummary(_Frozen):
+    """One model on its sets."""
+
+    model: str
+    """A path, or `models:/NAME/VERSION`."""
+    model_digest: str
+    page: str
+    """URI of the report."""
+    sets: dict[str, SetSummary]
+    """By name, `freihand/evaluation`; the promotion gate looks at the first."""
+
+    @classmethod
+    def read(cls, uri: str) -> Self:
+        return cls.model_validate(json.loads(storage.read_bytes(uri)))
+
+    @property
+    def first(self) -> SetSummary:
+        return next(iter(self.sets.values()))
+
+    def to_json(self) -> bytes:
+        return _json(self.model_dump())
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1) + "\n").encode()

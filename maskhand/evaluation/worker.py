@@ -1,0 +1,134 @@
+"""What a worker does of an evaluation: a chunk of whole batches, measured alike wherever and beside whatever it runs.
+
+A batch is always the same samples and computed by one thread, with random numbers of its own for each number of
+iterations, so the numbers of an evaluation depend neither on how its batches are shared among workers nor on which
+other predictors are measured. Drawn hands do depend on the size of a batch: its rows share their random numbers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from maskhand.config import Recipe
+from maskhand.conventions import Side
+from maskhand.evaluation.errors import ErrorTable, constant_predictor, error_table, is_finite
+from maskhand.evaluation.mean_pose import MeanPose
+from maskhand.evaluation.placed import place
+from maskhand.evaluation.result import MEAN_POSE
+from maskhand.evaluation.truth import ground_truth
+from maskhand.loading.loader import EvalRows, eval_range
+from maskhand.models.bundle import ModelBundle, worker_bundle
+from maskhand.models.calibration import MODEL, calibrated
+from maskhand.models.confidence import joint_confidence
+from maskhand.models.estimators import Predictor
+from maskhand.models.sampling import sample
+from maskhand.placement import CAMERA_SOURCES
+from maskhand.scoring.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class EvalJob:
+    """What is measured on which set; picklable."""
+
+    set_uri: str
+    recipe: Recipe
+    predictors: tuple[Predictor, ...]
+    product: Predictor
+    """The one among them that the model uses: its hands are shown and submitted, and have a confidence."""
+    baseline: MeanPose | None
+    fingertip_vertices: Mapping[Side, str | None]
+    """Whose fingertip vertices the set's annotation uses: keys of FINGERTIP_VERTICES, None = the model's own."""
+    batch: int
+
+
+@dataclass(frozen=True)
+class EvalChunk:
+    """What was found on some batches of a job."""
+
+    tables: dict[str, ErrorTable]
+    """By predictor."""
+    predictions: Predictions
+    """The product's."""
+    without_pose: int
+    """Samples without any 2D keypoint: the detector saw no hand, or the recipe gives none."""
+
+
+def evaluate_chunk(job: EvalJob, bundle: ModelBundle, batches: range) -> EvalChunk:
+    """The batches numbered `batches`. The image is encoded once; each predictor decodes from the same
+    context."""
+    tables: dict[str, list[ErrorTable]] = defaultdict(list)
+    predictions: list[Predictions] = []
+    without_pose = 0
+    start, stop = batches.start * job.batch, batches.stop * job.batch
+    with _one_thread():
+        for rows in eval_range(job.recipe, job.set_uri, start, stop, job.batch):
+            for name, table in _evaluate_batch(job, bundle, rows, predictions).items():
+                tables[name].append(table)
+            without_pose += int((rows.hands.keypoints_2d[..., 2] <= 0).all(1).sum())
+    joined = {name: ErrorTable.concatenate(parts) for name, parts in tables.items()}
+    return EvalChunk(joined, Predictions.concatenate(predictions), without_pose)
+
+
+def evaluate_chunk_of(job: EvalJob, model_folder: str, batches: range) -> EvalChunk:
+    """As `evaluate_chunk`, with the exported model in a folder: what a worker elsewhere can be given."""
+    return evaluate_chunk(job, worker_bundle(model_folder), batches)
+
+
+def _evaluate_batch(
+    job: EvalJob, bundle: ModelBundle, rows: EvalRows, predictions: list[Predictions]
+) -> dict[str, ErrorTable]:
+    model, mano = bundle.model, bundle.model.mano
+    device = next(model.parameters()).device
+    truth = ground_truth(rows.hands, rows.samples, mano)
+    fingertips = [job.fingertip_vertices[row.sample.side] for row in rows.samples]
+    unreadable = ["bad_image" if bad else "" for bad in rows.unreadable]
+    on_device = rows.hands.to(device)
+    tables: dict[str, ErrorTable] = {}
+    with torch.inference_mode():
+        context = model.encode(model.condition(on_device), on_device.keypoints_2d)
+        methods = calibrated(job.recipe.sampler, bundle.calibration)
+        for predictor in job.predictors:
+            seed = _seed(job.recipe.seed, rows.samples[0].index, predictor.sampler.iterations)
+            prediction = sample(model, context, predictor.sampler, torch.Generator(device).manual_seed(seed)).to("cpu")
+            finite = is_finite(prediction).tolist()
+            failure = [reason or ("" if ok else "not_finite") for reason, ok in zip(unreadable, finite, strict=True)]
+            lost = torch.tensor([bool(reason) for reason in failure])
+            crop_px = job.recipe.data.crop_px
+            placed, by_model = (
+                place(prediction, lost, rows.hands, rows.samples, crop_px, fingertips, camera)
+                for camera in CAMERA_SOURCES
+            )
+            confidence = None
+            if predictor == job.product:
+                predictions.append(placed)
+                if bundle.calibration is not None and MODEL in methods:
+                    draws, noise = bundle.calibration.draws, bundle.calibration.seed
+                    confidence = joint_confidence(model, context, prediction.joints_m, methods[MODEL], draws, noise)
+            tables[predictor.name] = error_table(
+                prediction, truth, rows.samples, fingertips, failure, placed, by_model, confidence
+            )
+        if job.baseline is not None:
+            mean = constant_predictor(job.baseline, mano, len(rows.samples))
+            tables[MEAN_POSE] = error_table(mean, truth, rows.samples, fingertips, [""] * len(rows.samples))
+    return tables
+
+
+def _seed(*facts: int) -> int:
+    return int(np.random.SeedSequence(facts).generate_state(1)[0])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums over several threads are rounded differently from sums over one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,147 @@
+"""Diagnose why a prediction file fits badly: wrong unit, joint order, axes, mirrored hands, no root position.
+
+These are the mistakes that files in this field have. Nothing is converted, for the official programs convert nothing:
+each diagnosis is a warning, given only where undoing the mistake would at least halve the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from maskhand.conventions import JOINT_ORDERS
+from maskhand.metrics.alignment import distances, procrustes_align, root_relative
+
+Array = np.ndarray
+
+ENOUGH = 512
+"""Samples that are looked at, spread over the file."""
+BETTER = 0.5
+"""Share of the error that is left when the mistake is undone."""
+_FAR = 2.0
+"""A wrist this many hand sizes from the camera is not a hand at the camera."""
+
+_METERS: Mapping[str, float] = {"meters": 1.0, "centimeters": 0.01, "millimeters": 0.001}
+_FLIPS: Mapping[tuple[int, int, int], str] = {
+    (1, -1, -1): "y and z point the other way: did you mix up OpenCV's axes (y down, z forward) and OpenGL's?",
+    (-1, 1, 1): "x points the other way: were left hands, or all, mirrored for the network and not mirrored back?",
+    (-1, -1, 1): "x and y point the other way: is the image turned by 180 degrees?",
+}
+
+
+@dataclass(frozen=True)
+class Convention:
+    """Unit and joint order of a format's files."""
+
+    unit: Literal["meters", "millimeters"]
+    order: str
+    """A key of JOINT_ORDERS."""
+
+    @property
+    def wrist(self) -> int:
+        return JOINT_ORDERS[self.order][0]
+
+
+def diagnose(points: Array, truth: Array, convention: Convention) -> list[str]:
+    """Sentences about predictions (N, 21, 3) of true hands (N, 21, 3), both as in the files; finite."""
+    chosen = np.unique(np.linspace(0, len(truth) - 1, min(ENOUGH, len(truth))).round().astype(int))
+    points, truth = points[chosen].astype(np.float64), truth[chosen].astype(np.float64)
+    real = (_sizes(points) > 0) & (_sizes(truth) > 0)
+    if not real.any():
+        return []
+    points, truth = points[real], truth[real]
+    ratio = float(np.median(_sizes(points) / _sizes(truth)))
+    found = _unit(ratio, convention)
+    points = points / (ratio if found else 1.0)
+    found += _root(points, truth, convention)
+
+    order, sentences = _order(points, truth, convention)
+    found += sentences
+    moved = _reordered(points, order, convention.order)
+    sentences = _axes(moved, truth, convention)
+    return found + (sentences or _mirrored(moved, truth, convention))
+
+
+def _unit(ratio: float, convention: Convention) -> list[str]:
+    for unit, meters in _METERS.items():
+        expected = _METERS[convention.unit] / meters
+        if unit != convention.unit and 0.5 < ratio / expected < 2:
+            return [
+                f"the predicted hands are {ratio:.3g} times as large as the true ones: did you write {unit}? "
+                f"{convention.unit} are expected"
+            ]
+    return []
+
+
+def _root(points: Array, truth: Array, convention: Convention) -> list[str]:
+    size = np.median(_sizes(truth))
+    mine, true = (np.median(np.linalg.norm(x[:, convention.wrist], axis=-1)) for x in (points, truth))
+    if mine < 1e-3 * size and true > _FAR * size:
+        return [
+            "every predicted wrist is at the origin, the true ones are "
+            f"{_mm(true, convention):.0f} mm from the camera: numbers without alignment need the hand's position too"
+        ]
+    return []
+
+
+def _order(points: Array, truth: Array, convention: Convention) -> tuple[str, list[str]]:
+    errors = {
+        name: _error(procrustes_align(_reordered(points, name, convention.order), truth, reflection=False), truth)
+        for name in JOINT_ORDERS
+    }
+    best = min(errors, key=lambda name: errors[name])
+    if errors[best] >= BETTER * errors[convention.order]:
+        return convention.order, []
+    return best, [
+        f"read in the joint order {best}, the predictions fit far better after alignment "
+        f"({_change(errors[convention.order], errors[best], convention)}): did you write that order? "
+        f"{convention.order} is expected"
+    ]
+
+
+def _axes(points: Array, truth: Array, convention: Convention) -> list[str]:
+    target = root_relative(truth, convention.wrist)
+    now = _error(root_relative(points, convention.wrist), target)
+    errors = {flip: _error(root_relative(points * flip, convention.wrist), target) for flip in _FLIPS}
+    best = min(errors, key=lambda flip: errors[flip])
+    if errors[best] >= BETTER * now:
+        return []
+    return [f"{_FLIPS[best]} With that undone, errors about the wrist fall {_change(now, errors[best], convention)}"]
+
+
+def _mirrored(points: Array, truth: Array, convention: Convention) -> list[str]:
+    forbidden, allowed = (_error(procrustes_align(points, truth, reflection=mirror), truth) for mirror in (False, True))
+    if allowed >= BETTER * forbidden:
+        return []
+    return [
+        "most predictions are mirror images of the hands, which the official alignment allows: without mirroring the "
+        f"aligned error rises {_change(allowed, forbidden, convention)}"
+    ]
+
+
+def _reordered(points: Array, order: str, expected: str) -> Array:
+    """Points (N, 21, 3) that were written in `order`, in the expected one."""
+    stored = np.empty_like(points)
+    stored[:, list(JOINT_ORDERS[expected])] = points[:, list(JOINT_ORDERS[order])]
+    return stored
+
+
+def _sizes(points: Array) -> Array:
+    """(N, P, 3) -> (N,) root mean square distance from the centroid."""
+    return np.asarray(np.sqrt(((points - points.mean(1, keepdims=True)) ** 2).sum(-1).mean(1)))
+
+
+def _error(points: Array, truth: Array) -> float:
+    """Median over samples of the mean distance."""
+    return float(np.median(distances(points, truth).mean(1)))
+
+
+def _change(before: float, after: float, convention: Convention) -> str:
+    return f"from {_mm(before, convention):.1f} to {_mm(after, convention):.1f} mm"
+
+
+def _mm(length: float, convention: Convention) -> float:
+    return 1e3 * length * _METERS[convention.unit]
