@@ -47,11 +47,13 @@ class ManoLayer(nn.Module):
     tip_ids: Tensor
     openpose_order: Tensor
 
-    def __init__(self, model: HandModel, tips: str = "smplx") -> None:
-        """`tips`: whose fingertip vertices to use, a key of `FINGERTIP_VERTICES`."""
+    def __init__(self, model: HandModel, fingertip_vertices: str = "smplx") -> None:
+        """`fingertip_vertices`: a key of `FINGERTIP_VERTICES`."""
         super().__init__()
-        if tips not in FINGERTIP_VERTICES:
-            raise ValueError(f"tips {tips!r}: expected one of {', '.join(FINGERTIP_VERTICES)}")
+        if fingertip_vertices not in FINGERTIP_VERTICES:
+            raise ValueError(
+                f"fingertip_vertices {fingertip_vertices!r}: expected one of {', '.join(FINGERTIP_VERTICES)}"
+            )
         self.side = model.side
         self.digest = model.digest
 
@@ -71,7 +73,7 @@ class ManoLayer(nn.Module):
         }
         integers = {
             "faces": model.faces,
-            "tip_ids": np.array(FINGERTIP_VERTICES[tips]),
+            "tip_ids": np.array(FINGERTIP_VERTICES[fingertip_vertices]),
             "openpose_order": np.array(OPENPOSE_FROM_MANO_AND_TIPS),
         }
         for name, value in floats.items():
@@ -80,9 +82,9 @@ class ManoLayer(nn.Module):
             self.register_buffer(name, torch.tensor(value, dtype=torch.int64), persistent=False)
 
     @classmethod
-    def from_default(cls, side: Side = "right", tips: str = "smplx") -> ManoLayer:
+    def from_default(cls, side: Side = "right", fingertip_vertices: str = "smplx") -> ManoLayer:
         """The user's licensed MANO where configured, else the open hand."""
-        return cls(load_hand_model(default_hand_path(side)), tips)
+        return cls(load_hand_model(default_hand_path(side)), fingertip_vertices)
 
     def forward(self, rotmats: Tensor, betas: Tensor, transl_m: Tensor | None = None) -> HandMesh:
         """Pose the hand.
@@ -115,7 +117,7 @@ class ManoLayer(nn.Module):
     def _chain(self, local: Tensor) -> Tensor:
         """(B, 16, 3, 4) rotations and positions of joints in their parents -> in the hand's frame.
 
-        MANO's tree is the wrist and five fingers of three joints in a row; the reader of hand models takes no other.
+        MANO's tree is the wrist and five fingers of three joints in a row; the reader of hand models accepts no other.
         """
         batch = len(local)
         wrist, fingers = local.split([1, 15], dim=1)
@@ -136,7 +138,7 @@ def make_layer(model: HandModel, kind: LayerName = "maskhand") -> ManoLayer:
 
 
 def _bones(joints: np.ndarray) -> np.ndarray:
-    """(..., 16, 3) -> the same, each as seen from the joint above it; the wrist's own place."""
+    """(..., 16, 3) -> the same, each relative to its parent joint; the wrist's position itself."""
     fingers = joints[..., 1:, :].reshape(*joints.shape[:-2], 5, 3, 3)
     wrist = joints[..., :1, :]
     above = np.concatenate(

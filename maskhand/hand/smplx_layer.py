@@ -22,8 +22,8 @@ from maskhand.hand.model_file import HandModel
 class SmplxLayer(ManoLayer):
     """A ManoLayer whose vertices and joints are computed by smplx; no parameters and no state either."""
 
-    def __init__(self, model: HandModel, tips: str = "smplx") -> None:
-        super().__init__(model, tips)
+    def __init__(self, model: HandModel, fingertip_vertices: str = "smplx") -> None:
+        super().__init__(model, fingertip_vertices)
         self.theirs = smplx_layer(model)
         for module in self.theirs.modules():
             for name, value in list(module.named_buffers(recurse=False)):

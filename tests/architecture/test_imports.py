@@ -33,6 +33,7 @@ TOP = ("cli", "commands", "paper", "steps", "doctor")
 
 MAY_USE = {
     "conventions": (),
+    "geometry2d": (),
     "sample": ("conventions",),
     "progress": (),
     "errors": (),
@@ -49,7 +50,7 @@ MAY_USE = {
     "catalog": ("conventions", "scoring.formats"),
     "hand": ("conventions", "sample"),
     # numpy only: MANO's mean pose, and the unpickler
-    "adapters": ("sample", "conventions", "catalog", "storage", "hand.model_file", "hand.array_pickle"),
+    "adapters": ("sample", "conventions", "catalog", "storage", "geometry2d", "hand.model_file", "hand.array_pickle"),
     "shards": ("sample", "conventions", "catalog", "adapters", "storage", "config"),
     "synth": ("shards", "hand", "sample", "conventions", "catalog", "storage", "config"),
     "annotate": (
@@ -61,6 +62,7 @@ MAY_USE = {
         "storage",
         "assets",
         "fetched_models",
+        "geometry2d",
         "device",
         "models",
         "loading",
@@ -68,13 +70,14 @@ MAY_USE = {
         "batch",
     ),
     "text": ("config",),
-    "loading": ("shards", "batch", "hand", "config", "sample", "conventions", "storage", "text"),
+    "loading": ("geometry2d", "shards", "batch", "hand", "config", "sample", "conventions", "storage", "text"),
     "placement": ("batch", "hand", "conventions", "sample"),
     "models": ("hand", "batch", "config", "recipe_files", "conventions", "device", "storage", "text"),
     "training": ("models", "hand", "loading", "batch", "config", "conventions", "storage", "shards"),
     "metrics": (),
     "scoring": ("metrics", "conventions", "catalog", "adapters", "hand.array_pickle", "sample", "shards.read_ahead"),
     "evaluation": (
+        "geometry2d",
         "metrics",
         "scoring.predictions",
         "device",
@@ -92,9 +95,20 @@ MAY_USE = {
         "text",
     ),
     "generate": ("models", "hand", "batch", "config", "conventions", "render", "storage", "text"),
-    "inspection": ("annotate", "hand", "loading.crop", "shards", "conventions", "sample", "storage", "render"),
+    "inspection": (
+        "geometry2d",
+        "annotate",
+        "hand",
+        "loading.crop",
+        "shards",
+        "conventions",
+        "sample",
+        "storage",
+        "render",
+    ),
     "render": ("conventions", "hand", "sample", "batch"),
     "predict": (
+        "geometry2d",
         "models",
         "placement",
         "hand",
@@ -118,7 +132,7 @@ MAY_USE = {
 }
 """Room of maskhand -> rooms it may use besides itself, `errors` and `progress`, which is a callback's type."""
 
-NUMPY_ONLY = ("maskhand/sample.py", "maskhand/conventions.py")
+NUMPY_ONLY = ("maskhand/sample.py", "maskhand/conventions.py", "maskhand/geometry2d.py")
 NO_TORCH = ("maskhand/adapters/", "maskhand/shards/", "maskhand/catalog.py", "maskhand/storage.py", "maskhand/steps/")
 
 

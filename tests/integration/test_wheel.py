@@ -16,10 +16,10 @@ from pathlib import Path
 import cv2
 import pytest
 import yaml
-from published_layouts import WRITERS
 
 from maskhand import __version__
 from maskhand.catalog import load_spec
+from support.published_layouts import WRITERS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "prefect.yaml", "maskhand", "pipelines", "datasets")

@@ -124,7 +124,7 @@ def test_own_cards_stand_beside_the_repositorys(own_catalog: Path, tmp_path: Pat
     [
         ("frihand", r"no adapter reads the layout 'frihand'.*named package.module:Class"),
         ("no_such_module:Layout", r"No module named 'no_such_module'; is its folder on PYTHONPATH"),
-        ("maskhand.adapters.freihand:Layout", r"maskhand.adapters.freihand has no Layout"),
+        ("maskhand.adapters.layouts.freihand:Layout", r"maskhand.adapters.layouts.freihand has no Layout"),
     ],
 )
 def test_a_layout_that_is_not_there_is_a_sentence(layout: str, message: str) -> None:
@@ -134,5 +134,5 @@ def test_a_layout_that_is_not_there_is_a_sentence(layout: str, message: str) -> 
 
 
 def test_a_layout_may_live_in_any_module() -> None:
-    spec = load_spec("freihand").model_copy(update={"layout": "maskhand.adapters.freihand:FreiHandLayout"})
+    spec = load_spec("freihand").model_copy(update={"layout": "maskhand.adapters.layouts.freihand:FreiHandLayout"})
     assert layout_of(spec) is layout_of(load_spec("freihand"))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import smplx
 import torch
-from hand_models import random_model
 from smplx.vertex_ids import vertex_ids as VERTEX_IDS
 
 from maskhand.conventions import OPENPOSE_FROM_MANO_AND_TIPS
@@ -15,6 +14,7 @@ from maskhand.hand.layer import ManoLayer, make_layer
 from maskhand.hand.model_file import HandModel, default_hand_path, load_hand_model
 from maskhand.hand.smplx_layer import SmplxLayer, smplx_fields
 from maskhand.recipe_files import load_recipe
+from support.hand_models import random_model
 
 
 @pytest.fixture(scope="module", params=["random", "open_hand"])
@@ -110,10 +110,10 @@ def test_skinning_does_not_know_its_chunks(monkeypatch):
 def test_tips_follow_the_data_set():
     model = random_model()
     flat, zero = torch.eye(3).repeat(1, 16, 1, 1), torch.zeros(1, 10)
-    freihand = ManoLayer(model, tips="freihand")(flat, zero)
+    freihand = ManoLayer(model, fingertip_vertices="freihand")(flat, zero)
     torch.testing.assert_close(freihand.joints_m[0, [4, 16, 20]], freihand.vertices_m[0, [744, 555, 672]])
     with pytest.raises(ValueError, match=r"expected one of smplx, freihand"):
-        ManoLayer(model, tips="mine")
+        ManoLayer(model, fingertip_vertices="mine")
 
 
 def test_mirrored_model_and_pose_give_the_mirrored_hand():
