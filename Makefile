@@ -3,7 +3,7 @@ WHEELS := $(or $(PIP_FIND_LINKS),$(shell python3 -m pip config get global.find-l
 export RAY_USAGE_STATS_ENABLED := 0
 export DO_NOT_TRACK := 1
 
-.PHONY: quickstart test test-fast lint clean
+.PHONY: quickstart test test-fast lint docs clean
 
 quickstart: .venv/ready     ## the whole pipeline on this machine, end to end
 	.venv/bin/maskhand quickstart
@@ -19,6 +19,9 @@ lint: .venv/ready
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+docs: .venv/ready           ## the site with API pages, in site/
+	$(PY) -m mkdocs build --strict
+
 .venv/ready: pyproject.toml constraints.txt
 	python3 -m venv .venv
 	.venv/bin/pip install -q uv==0.13.9
@@ -26,4 +29,4 @@ lint: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv workspace
+	rm -rf .venv workspace site

@@ -8,7 +8,7 @@ best of several rounds:
 
 * decode: OpenCV decodes the same JPEGs at full size, from memory, and nothing else;
 * ours: `maskhand.loading.train_batches` with the augmentation, keypoints and MANO targets of a full-size recipe, every
-  shard fetched, checked and decoded anew at each visit, as with sets that are too large to keep in memory;
+  shard fetched, checked and decoded anew at each pass, as with sets that are too large to keep in memory;
 * normalizing: what the loader leaves to the network, bytes -> normalized floats, here on this CPU;
 * usual: per sample through WebDataset, `json` and `numpy.load`; full decoding, mirroring of left hands, a Gaussian
   where the crop shrinks, one `cv2.warpAffine`, per-joint and per-channel numpy, per-sample dicts, default collation.

@@ -5,34 +5,13 @@ Both get rotation matrices and betas that want gradients, and the gradient of th
 
 from __future__ import annotations
 
-import warnings
-
-import numpy as np
-import smplx
 import torch
 from measure import machine, seconds
-from smplx.utils import Struct
 
 from maskhand.hand.layer import ManoLayer
-from maskhand.hand.model_file import HandModel, default_hand_path, load_hand_model
+from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.hand.rotations import random_rotations
-
-
-def smplx_layer(model: HandModel) -> torch.nn.Module:
-    fields = Struct(
-        v_template=model.v_template_m,
-        f=model.faces,
-        weights=model.weights,
-        J_regressor=model.j_regressor,
-        kintree_table=np.stack([np.where(model.parents < 0, 2**32 - 1, model.parents), np.arange(16)]),
-        shapedirs=model.shapedirs,
-        posedirs=model.posedirs,
-        hands_mean=model.hands_mean_aa.ravel(),
-        hands_components=model.hands_components,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return smplx.MANOLayer("", data_struct=fields, is_rhand=True)
+from maskhand.hand.smplx_layer import smplx_layer
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from maskhand.adapters import open_adapter
-from maskhand.adapters.dexycb_splits import SERIALS
-from maskhand.adapters.json_rows import read_json_rows
+from maskhand.adapters.layouts.dexycb_splits import SERIALS
+from maskhand.adapters.readers.json_rows import read_json_rows
 from maskhand.catalog import load_spec
 from maskhand.shards.plan import make_plan
 

@@ -42,7 +42,7 @@ import numpy as np
 from PIL import Image
 
 from maskhand import storage
-from maskhand.adapters.whole_images import whole_image
+from maskhand.adapters.readers.whole_images import whole_image
 from maskhand.catalog import DatasetSpec, load_spec
 from maskhand.shards.build import build_shards
 from maskhand.shards.part import serial_map

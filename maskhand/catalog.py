@@ -1,8 +1,8 @@
 """The catalog: one card per dataset (`datasets/<name>/card.yaml`), read into a frozen `DatasetSpec`.
 
-A card states facts as data: license, splits with official counts, joint order, units, axes, MANO convention. Code asks
-the card, never the dataset's name. The catalog is the repository's folder `datasets/`, or the folders that
-`$MASKHAND_CATALOG` lists, separated like those of `$PATH`.
+A card states facts as data: license, splits with official counts, joint order, units, axes, MANO convention. Code
+depends on these facts, never on the dataset's name. The catalog is the repository's folder `datasets/`, or the folders
+that `$MASKHAND_CATALOG` lists, separated like those of `$PATH`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from maskhand.conventions import AXES_TO_OPENCV, FINGERTIP_VERTICES, JOINT_ORDER
 from maskhand.errors import MaskhandError
 from maskhand.scoring.formats import check_name
 
-_OWN = Path(__file__).resolve().parent.parent / "datasets"
+_OWN = Path(__file__).parent / "datasets"
 
 
 class CatalogError(MaskhandError, ValueError):
@@ -42,7 +42,7 @@ class License(_Frozen):
 
 
 class ManoConvention(_Frozen):
-    """How the dataset stores MANO parameters; METHOD and FORMATS 1.4 explain why each of these differs."""
+    """How the dataset stores MANO parameters; docs/formats.md#mano-parameters compares them."""
 
     pose: Literal["axis_angle", "pca"]
     flat_hand_mean: bool
@@ -57,7 +57,7 @@ class ManoConvention(_Frozen):
 
 
 class LabelFilters(_Frozen):
-    """Which published labels are too uncertain to learn from."""
+    """Limits beyond which published labels are too uncertain to learn from."""
 
     min_keypoint_conf: float
     """A keypoint with less confidence counts as not annotated."""
@@ -95,7 +95,7 @@ class Benchmark(_Frozen):
 
 
 class DatasetSpec(_Frozen):
-    """What one dataset's card says."""
+    """The facts on one dataset's card."""
 
     name: str
     title: str
@@ -103,13 +103,13 @@ class DatasetSpec(_Frozen):
     """Name of the adapter that reads the published files, see `maskhand.adapters`; one from outside is named
     `package.module:Class`."""
     open: bool = False
-    """True: no license to accept, the project makes or ships it."""
+    """True: there is no license to accept; the project generates or ships the dataset."""
     license: License
     how_to_get: str
     splits: dict[str, int | None]
-    """Split -> number of images (or hands, as the card says) its makers state; None: nobody states any."""
+    """Split -> official number of images (or hands, as the card notes); None where none is published."""
     default_splits: tuple[str, ...] = ()
-    """What is built when no split is named, where splits share images; all of them if absent."""
+    """Splits that are built when none is named, where splits share images; all splits if absent."""
     images_per_annotation: dict[str, int] = Field(default_factory=dict)
     """Split -> images that share one annotation (image i has annotation i modulo their number); 1 if absent."""
     joint_order: str | None
@@ -125,11 +125,11 @@ class DatasetSpec(_Frozen):
     mano: ManoConvention | None
     handedness: Literal["right", "left", "both"]
     filters: LabelFilters | None = None
-    """For sets that publish machine-made labels with their confidence."""
+    """For datasets that publish machine-made labels with their confidence."""
     benchmark: tuple[Benchmark, ...] = ()
     """A card writes one, or a list of them; none: nothing of the dataset is held out to measure models on."""
     image_folders: dict[str, str] = Field(default_factory=dict)
-    """Split -> folder of its images below the raw folder, where the labels do not say it."""
+    """Split -> folder of its images below the raw folder, where the labels do not name it."""
     shard_size: int = Field(gt=0, le=10_000)
     """Samples per tar."""
     errata: tuple[str, ...] = ()
@@ -143,17 +143,17 @@ class DatasetSpec(_Frozen):
     @property
     def meters_per_unit(self) -> float:
         if self.units is None:
-            raise CatalogError(f"{self.name}: the card has units: null, so nothing of it can be in meters")
+            raise CatalogError(f"{self.name}: the card has units: null, so it has no lengths in meters")
         return {"m": 1.0, "cm": 0.01, "mm": 0.001}[self.units]
 
-    def tips_of(self, side: Side) -> str | None:
-        """Whose fingertip vertices the annotated tips of a hand are, a key of `FINGERTIP_VERTICES`."""
+    def fingertip_vertices_of(self, side: Side) -> str | None:
+        """The fingertip vertices that annotated tips of this side are, a key of `FINGERTIP_VERTICES`."""
         return (self.fingertip_vertices_left if side == "left" else None) or self.fingertip_vertices
 
     @property
-    def tips(self) -> dict[Side, str | None]:
-        """`tips_of` either side."""
-        return {"right": self.tips_of("right"), "left": self.tips_of("left")}
+    def fingertips(self) -> dict[Side, str | None]:
+        """`fingertip_vertices_of` each side."""
+        return {"right": self.fingertip_vertices_of("right"), "left": self.fingertip_vertices_of("left")}
 
     def digest(self) -> str:
         """12 hex digits over every fact that decides a sample's content (no prose); part of every shard plan."""
@@ -199,11 +199,11 @@ def load_spec(name: str) -> DatasetSpec:
         spec = DatasetSpec.model_validate(values)
     except ValidationError as error:
         raise CatalogError(f"{path}: " + "; ".join(_sentence(e) for e in error.errors())) from None
-    _check_words(path, spec)
+    _check_keys(path, spec)
     return spec
 
 
-def _check_words(path: Path, spec: DatasetSpec) -> None:
+def _check_keys(path: Path, spec: DatasetSpec) -> None:
     if spec.name != path.parent.name:
         raise CatalogError(f"{path}: name is {spec.name!r}, expected its folder's name {path.parent.name!r}")
     for key, value, known in (

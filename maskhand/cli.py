@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from maskhand import __version__
 from maskhand.commands import data, evaluate, flows, machine, score, tables, train
 from maskhand.errors import MaskhandError
 
@@ -25,6 +27,22 @@ app = typer.Typer(
 )
 for topic in (flows, data, train, evaluate, score, tables, machine):
     app.add_typer(topic.app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"maskhand {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_the_program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options that stand before the subcommand."""
+
 
 DEBUG = "--debug"
 INTERRUPTED = 130

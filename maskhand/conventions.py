@@ -1,4 +1,4 @@
-"""The conventions of the house, defined here and nowhere else: joint orders, fingers and tips, axes, mirroring.
+"""The conventions of maskhand, defined here and nowhere else: joint orders, fingers and tips, axes, mirroring.
 
 Everything inside maskhand uses one convention, and adapters convert into it once:
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from maskhand.conventions import Side
 from maskhand.steps.synthetic import available_cores
 from maskhand.workspace import Workspace
 
@@ -28,7 +29,12 @@ BREAKING: tuple[tuple[str, tuple[int, int], str], ...] = (
 
 INSTALL = "run `make quickstart`, or install with constraints.txt"
 
-PARTS = ("torch", "torchvision", "ray", "deepspeed", "prefect", "mlflow", "webdataset", "timm", "ai-edge-litert")
+SIDES: tuple[Side, ...] = ("right", "left")
+
+SAME_HAND_M = 1e-5
+"""Vertices that two layers place farther apart than this differ by more than rounding, which is 1e-7 m."""
+
+PARTS = ("torch", "ray", "deepspeed", "prefect", "mlflow", "webdataset", "timm", "ai-edge-litert")
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ def examine(workspace: Workspace) -> list[Finding]:
     """Every check, in the order in which a user would mend things."""
     checks: tuple[Callable[[Workspace], Iterator[Finding]], ...] = (
         check_python, check_packages, check_machine, check_accelerator, check_ray, check_prefect, check_mlflow,
-        check_storage, check_hand_model, check_detector,
+        check_storage, check_hand_model, check_hand_layer, check_detector,
     )  # fmt: skip
     findings: list[Finding] = []
     for check in checks:
@@ -168,6 +174,31 @@ def check_hand_model(_: Workspace) -> Iterator[Finding]:
         yield Finding(
             "fail", "hand model", str(error), "unset MASKHAND_MANO_DIR to use the open hand, or mend the path"
         )
+
+
+def check_hand_layer(_: Workspace) -> Iterator[Finding]:
+    """Our layer beside smplx's, on the hand models in use: 32 random poses and shapes."""
+    import torch
+
+    from maskhand.hand.layer import ManoLayer
+    from maskhand.hand.model_file import default_hand_path, load_hand_model
+    from maskhand.hand.rotations import random_rotations
+    from maskhand.hand.smplx_layer import SmplxLayer
+
+    generator = torch.Generator().manual_seed(0)
+    rotmats = random_rotations(32 * 16, generator).view(32, 16, 3, 3)
+    betas = torch.randn(32, 10, generator=generator)
+    for side in SIDES:
+        try:
+            model = load_hand_model(default_hand_path(side))
+        except (ValueError, OSError):  # `check_hand_model` says so
+            continue
+        ours, theirs = ManoLayer(model)(rotmats, betas), SmplxLayer(model)(rotmats, betas)
+        apart_m = float((ours.vertices_m - theirs.vertices_m).abs().max())
+        good = apart_m < SAME_HAND_M
+        advice = "" if good else "please report it, with the model file's digest; --set hand.layer=smplx takes smplx's"
+        found = f"vertices within {apart_m:.0e} m of smplx's on {default_hand_path(side).name}"
+        yield Finding("ok" if good else "fail", f"{side} hand", found, advice)
 
 
 def check_detector(workspace: Workspace) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ Array = np.ndarray
 
 
 class SampleError(MaskhandError, ValueError):
-    """A sample that must not enter a shard. `reason` is a short stable word by which rejects are counted."""
+    """A sample that must not enter a shard. `reason` is a short stable key by which rejects are counted."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -81,12 +81,12 @@ class HandSample:
     """(778, 3) float32, the annotated mesh of evaluation sets."""
     mano: HandPose | None = None
     origin: dict[str, Any] = field(default_factory=dict)
-    """The dataset's own ids, enough to find the annotation again."""
+    """Ids of the dataset, enough to find the annotation again."""
 
     def validate(self, image_uri: str | None = None) -> None:
-        """Raise SampleError with a countable reason when a field has the wrong shape, a bad number or no sense.
+        """Raise SampleError with a countable reason when a field has a wrong shape, NaN, or impossible values.
 
-        `image_uri` is where the image came from, for the sentence.
+        `image_uri` is where the image came from, for the error message.
         """
         hand = self.key if image_uri is None else f"{self.key}: {image_uri}"
         if not self.key.replace("-", "0").replace("_", "0").isalnum():
@@ -95,8 +95,8 @@ class HandSample:
             raise SampleError("bad_side", f"{hand}: side is {self.side!r}, expected 'right' or 'left'")
         self._check_image(hand)
         for name, record, shape in _SHAPES:
-            holder = self if record is None else getattr(self, record)
-            value = None if holder is None else getattr(holder, name)
+            owner = self if record is None else getattr(self, record)
+            value = None if owner is None else getattr(owner, name)
             if value is None:
                 continue
             where = name if record is None else f"{record}.{name}"
@@ -119,7 +119,7 @@ class HandSample:
         head, tail = _MAGIC[self.image_format]
         if not self.image.startswith(head):
             raise SampleError("bad_image", f"{hand}: the image is not a {self.image_format} file")
-        # Others may lie behind the end (a phone's preview, a film); `adapters.whole_images` reads up to it.
+        # Others may lie behind the end (a phone's preview, a film); `adapters.readers.whole_images` reads up to it.
         if self.image.rfind(tail) < 0:
             raise SampleError("cut_image", f"{hand}: the {self.image_format} file ends too early; copy it again")
 
@@ -138,10 +138,10 @@ _SHAPES: tuple[tuple[str, str | None, tuple[int, ...]], ...] = (
     ("betas", "mano", (NUM_BETAS,)),
     ("transl_cam_m", "mano", (3,)),
 )
-"""Field, the record in the sample that holds it, shape."""
+"""Field, the record of the sample that has it (None: the sample), shape."""
 
 
 def all_finite(values: Array) -> bool:
-    """Is no number NaN or infinite?"""
+    """Whether no number is NaN or infinite."""
     # A finite sum of squares proves it in a third of the time; finite numbers may still overflow in it.
     return math.isfinite(np.vdot(values, values)) or bool(np.isfinite(values).all())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from prefect import flow
 
+from maskhand.pipelines import inspect_shards
+from maskhand.pipelines.runtime import workspace_for
+from maskhand.pipelines.step import progress_artifact, run_cached, slug, step, table
 from maskhand.steps import annotation, step_inputs
 from maskhand.steps.data import PartReceipt
-from pipelines import inspect_shards
-from pipelines.runtime import workspace_for
-from pipelines.step import progress_artifact, run_cached, slug, step, table
 
 
 @step("annotate-keypoints")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from prefect import flow
 from prefect.artifacts import create_image_artifact
 
+from maskhand.pipelines.runtime import workspace_for
+from maskhand.pipelines.step import progress_artifact, run_cached, slug, step, table
 from maskhand.steps import evaluate, registration
 from maskhand.steps.receipt import Receipt
-from pipelines.runtime import workspace_for
-from pipelines.step import progress_artifact, run_cached, slug, step, table
 
 
 @step("evaluate")

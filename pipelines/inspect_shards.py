@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prefect.artifacts import create_image_artifact
 
+from maskhand.pipelines.runtime import workspace_for
+from maskhand.pipelines.step import progress_artifact, run_cached, slug, step, table
 from maskhand.steps import inspection
 from maskhand.workspace import Workspace
-from pipelines.runtime import workspace_for
-from pipelines.step import progress_artifact, run_cached, slug, step, table
 
 LIMIT = 10_000
 """Samples that a flow reads of a set. Shards are random samples of it; `maskhand inspect` reads all of them."""

@@ -14,17 +14,17 @@ from pathlib import Path
 from prefect import flow
 
 from maskhand.cluster.session import ray_session
+from maskhand.pipelines.annotate_shards import annotate_shards
+from maskhand.pipelines.runtime import HOST, PORT, workspace_for
+from maskhand.pipelines.shard_datasets import shard_datasets
+from maskhand.pipelines.step import progress_artifact, run_cached, step, table
+from maskhand.pipelines.train_maskhand import TrainedModel, train_maskhand
+from maskhand.pipelines.train_vq_mano import train_vq_mano
 from maskhand.progress import print_facts, print_table
 from maskhand.recipe_files import load_recipe
 from maskhand.steps import evaluate, registration, step_inputs, synthetic, train, training_checks
 from maskhand.steps.synthetic import SyntheticReceipt
 from maskhand.workspace import Workspace
-from pipelines.annotate_shards import annotate_shards
-from pipelines.runtime import HOST, PORT, workspace_for
-from pipelines.shard_datasets import shard_datasets
-from pipelines.step import progress_artifact, run_cached, step, table
-from pipelines.train_maskhand import TrainedModel, train_maskhand
-from pipelines.train_vq_mano import train_vq_mano
 
 
 @step("synthesize")

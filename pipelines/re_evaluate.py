@@ -6,11 +6,11 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from maskhand.pipelines.runtime import workspace_for
+from maskhand.pipelines.step import is_worth_a_retry, progress_artifact, slug, table
 from maskhand.steps import reevaluate
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.reevaluate import VersionResult
-from pipelines.runtime import workspace_for
-from pipelines.step import is_worth_a_retry, progress_artifact, slug, table
 
 
 @task(

@@ -12,10 +12,10 @@ from maskhand.paper import plan as planning
 from maskhand.paper import results, run
 from maskhand.paper.comparison import Comparison
 from maskhand.paper.tables import TableName, paper_table, table_names
+from maskhand.pipelines.runtime import workspace_for
+from maskhand.pipelines.step import progress_artifact, run_cached, slug, step
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
-from pipelines.runtime import workspace_for
-from pipelines.step import progress_artifact, run_cached, slug, step
 
 
 @step("reproduce-row")

@@ -41,7 +41,7 @@ def settings(workspace: Workspace, debug: bool = False) -> dict[str, str]:
 def prepare(workspace: Workspace, debug: bool = False) -> None:
     """Set the environment of this process and of everything it starts; call before anything imports Prefect."""
     if "prefect" in sys.modules:
-        raise RuntimeError("pipelines.runtime.prepare() came after `import prefect`; call it first")
+        raise RuntimeError("maskhand.pipelines.runtime.prepare() came after `import prefect`; call it first")
     for name, value in settings(workspace, debug).items():
         if name == "NO_PROXY":
             os.environ[name] = value

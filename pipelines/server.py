@@ -1,6 +1,6 @@
 """The Prefect server and worker of this machine, and the short words for its deployments.
 
-Prefect is spoken to through its own command line, in subprocesses with the environment of `pipelines.runtime`.
+Prefect is spoken to through its own command line, in subprocesses with the environment of `maskhand.pipelines.runtime`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from maskhand.errors import MaskhandError
+from maskhand.pipelines.runtime import HOST, PORT, settings
 from maskhand.workspace import Workspace
-from pipelines.runtime import HOST, PORT, settings
 
 POOL = "maskhand"
-PREFECT_FILE = Path(__file__).parent.parent / "prefect.yaml"
+PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
 START_S = 90.0
 STOP_S = 30.0
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prefect import flow
 
+from maskhand.pipelines import inspect_shards
+from maskhand.pipelines.runtime import workspace_for
+from maskhand.pipelines.step import progress_artifact, run_cached, slug, step, table
 from maskhand.steps import data, step_inputs
-from pipelines import inspect_shards
-from pipelines.runtime import workspace_for
-from pipelines.step import progress_artifact, run_cached, slug, step, table
 
 
 @step("shard")

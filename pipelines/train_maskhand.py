@@ -8,15 +8,15 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
+from maskhand.pipelines.evaluate_maskhand import measure, show
+from maskhand.pipelines.runtime import workspace_for
+from maskhand.pipelines.step import progress_artifact, run_cached, step
+from maskhand.pipelines.train_vq_mano import train_vq_mano
 from maskhand.steps import evaluate, registration, train
 from maskhand.steps.evaluate import EvaluationReceipt
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.registration import RegistrationReceipt
 from maskhand.steps.train import TrainingReceipt
-from pipelines.evaluate_maskhand import measure, show
-from pipelines.runtime import workspace_for
-from pipelines.step import progress_artifact, run_cached, step
-from pipelines.train_vq_mano import train_vq_mano
 
 REGISTERED = "maskhand.model.registered"
 """The event that makes the server evaluate a new model (prefect.yaml)."""

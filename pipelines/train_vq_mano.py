@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
+from maskhand.pipelines.runtime import workspace_for
+from maskhand.pipelines.step import progress_artifact, run_cached, step, table
 from maskhand.steps import train
-from pipelines.runtime import workspace_for
-from pipelines.step import progress_artifact, run_cached, step, table
 
 
 @step("train-tokenizer")

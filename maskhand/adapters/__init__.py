@@ -1,14 +1,16 @@
-"""Raw published layouts -> `HandSample`, one short module per layout.
+"""Published raw files -> `HandSample`: the registry of layouts, one short module each.
 
-An adapter is chosen by the `layout` of a dataset's card and asks the card for every fact (joint order, units, axes,
-MANO convention, images per annotation); it never looks at the dataset's name. Its work is in two halves:
+An adapter is selected by the `layout` of a dataset's card and takes every fact from the card (joint order, units, axes,
+MANO convention, images per annotation); it never branches on the dataset's name. It works in two steps:
 
 * `plan()` runs once, in the driver: it reads the annotation files and names every hand of the split;
-* `read(item)` runs in many processes: it reads one image and converts one annotation into the house's conventions. It
+* `read(item)` runs in many processes: it reads one image and converts one annotation into maskhand's conventions. It
   raises `SampleError` with a countable reason, so that one bad file costs one sample and never its neighbors.
-  `read_hand` also looks over what came of it.
+  `read_hand` validates the result.
 
-A layout of somebody else's package is named in the card as `package.module:Class`; docs/add_a_dataset.md shows one.
+Layouts lie in `layouts/`, the readers of file formats that they share in `readers/`.
+
+A layout of another package is named in the card as `package.module:Class`; docs/add_a_dataset.md shows one.
 """
 
 from __future__ import annotations
@@ -18,22 +20,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from maskhand import storage
-from maskhand.adapters.asl_alphabet import AslAlphabetLayout
 from maskhand.adapters.base import MENDABLE, Adapter, Item, RawDataError, RawPlan, read_hand
-from maskhand.adapters.coco_wholebody import CocoWholeBodyLayout
-from maskhand.adapters.dexycb import DexYcbLayout
-from maskhand.adapters.freihand import FreiHandLayout
-from maskhand.adapters.halpe import HalpeLayout
-from maskhand.adapters.hamer_npz import HamerNpzLayout
-from maskhand.adapters.hamer_tars import HamerTarsLayout
-from maskhand.adapters.hand143 import Hand143Layout
-from maskhand.adapters.hand_labels import HandLabelsLayout
-from maskhand.adapters.hint import HIntLayout
-from maskhand.adapters.ho3d import Ho3dLayout
-from maskhand.adapters.interhand26m import InterHandLayout
-from maskhand.adapters.mtc import MtcLayout
-from maskhand.adapters.photos import PhotosLayout
-from maskhand.adapters.rhd import RhdLayout
+from maskhand.adapters.layouts.asl_alphabet import AslAlphabetLayout
+from maskhand.adapters.layouts.coco_wholebody import CocoWholeBodyLayout
+from maskhand.adapters.layouts.dexycb import DexYcbLayout
+from maskhand.adapters.layouts.freihand import FreiHandLayout
+from maskhand.adapters.layouts.halpe import HalpeLayout
+from maskhand.adapters.layouts.hamer_npz import HamerNpzLayout
+from maskhand.adapters.layouts.hamer_tars import HamerTarsLayout
+from maskhand.adapters.layouts.hand143 import Hand143Layout
+from maskhand.adapters.layouts.hand_labels import HandLabelsLayout
+from maskhand.adapters.layouts.hint import HIntLayout
+from maskhand.adapters.layouts.ho3d import Ho3dLayout
+from maskhand.adapters.layouts.interhand26m import InterHandLayout
+from maskhand.adapters.layouts.mtc import MtcLayout
+from maskhand.adapters.layouts.photos import PhotosLayout
+from maskhand.adapters.layouts.rhd import RhdLayout
 from maskhand.catalog import CatalogError, DatasetSpec
 
 LAYOUTS: dict[str, type[Adapter]] = {
@@ -76,7 +78,7 @@ def layout_of(spec: DatasetSpec) -> type[Adapter]:
     if not name:
         raise CatalogError(
             f"{spec.name}: no adapter reads the layout {spec.layout!r}; known: {', '.join(LAYOUTS)}. "
-            "One of your own is named package.module:Class"
+            "A layout of another package is named package.module:Class"
         )
     try:
         return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""What every layout adapter offers, and how images, numbers and facts of the card become a sample."""
+"""The adapter protocol, and what layouts share to build a sample from an image, stored numbers and the card's facts."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.whole_images import whole_image
+from maskhand.adapters.readers.whole_images import whole_image
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS, NUM_JOINTS, Side
 from maskhand.errors import MaskhandError
+from maskhand.geometry2d import tight_box
 from maskhand.sample import Camera, HandPose, HandSample, SampleError, all_finite
 
 Array = np.ndarray
 
 VERSION = 3
-"""Of what layouts share: this module, `whole_images`, `split_files`, `label_files`, `keypoints_2d`, `mano_pose`,
-`turns`, `lens`; `conventions`, `sample` and `hand.array_pickle`. Raise it when one of them converts differently or lets
-other samples pass, so that shards of every layout are built anew."""
+"""Version of the code that layouts share: this module, `keypoints_2d`, `mano_pose`, `quaternions`, `lens`; of `readers`
+`whole_images`, `split_files`, `label_files`; `conventions`, `sample` and `hand.array_pickle`. Raise it when one of them
+converts differently or lets other samples pass, so that shards of every layout are built anew."""
 
 MENDABLE = frozenset({"missing_image", "bad_image", "cut_image", "wrong_size", "missing_label", "bad_label"})
 """Reasons for rejection that end when one file of that hand alone is copied again; label files of a whole split are
@@ -29,7 +30,7 @@ part of the plan."""
 
 
 class RawDataError(MaskhandError, ValueError):
-    """Raw files that cannot be used as a whole (missing, cut, another layout); the message says what to do."""
+    """Raw files that cannot be used as a whole (missing, cut, another layout); the message states what to do."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Item:
     """Letters, digits, `-` and `_`; unique in the dataset."""
     image_uri: str
     annotation: Mapping[str, Any]
-    """The layout's own numbers for this hand, unconverted and unchecked."""
+    """The stored numbers of this hand, unconverted and unchecked."""
     origin: Mapping[str, Any]
-    """The dataset's own ids, enough to find the annotation again."""
+    """Ids of the dataset, enough to find the annotation again."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class RawPlan:
 
     keys: Sequence[str]
     item: Callable[[int], Item]
-    """Position -> item; built when asked for, since a split may hold millions."""
+    """Position -> item, built on access, since a split may have millions."""
     source_digest: str
     """Hex digest that changes with the annotation files, the images (spot check) and the conversion."""
     notes: tuple[str, ...] = ()
@@ -66,17 +67,17 @@ class Adapter(Protocol):
     def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None: ...
 
     def present(self) -> bool:
-        """Are this split's annotation files there at all?"""
+        """Whether this split's annotation files are there at all."""
 
     def plan(self) -> RawPlan:
         """Read the annotation files; RawDataError when they are missing, cut or of another layout."""
 
     def read(self, item: Item) -> HandSample:
-        """One hand in the house's conventions; SampleError with a countable reason when it cannot be had."""
+        """One hand in maskhand's conventions; SampleError with a countable reason when it cannot be read."""
 
 
 def read_hand(adapter: Adapter, item: Item) -> HandSample:
-    """What the adapter reads, if it may enter a shard; SampleError otherwise. Every hand comes through this door."""
+    """The sample of an item, validated; SampleError when it must not enter a shard. Every hand is read through this."""
     sample = adapter.read(item)
     sample.validate(item.image_uri)
     return sample
@@ -185,7 +186,7 @@ def hand_sample(
     if joints_2d_px is not None:
         joints_2d_conf = everywhere if joints_2d_conf is None else joints_2d_conf
         if box_xyxy_px is None and (joints_2d_conf > 0).any():
-            box = box_around(joints_2d_px[joints_2d_conf > 0])
+            box = tight_box(joints_2d_px[joints_2d_conf > 0])
     return HandSample(
         key=item.key,
         dataset=spec.name,
@@ -208,11 +209,6 @@ def hand_sample(
 
 def _as(dtype: type, values: Array | None) -> Array | None:
     return None if values is None else values.astype(dtype)
-
-
-def box_around(points_px: Array) -> Array:
-    """(N, 2) pixels -> (4,) x0, y0, x1, y1: the tight box; cropping adds its own margin."""
-    return np.concatenate([np.minimum.reduce(points_px), np.maximum.reduce(points_px)])
 
 
 def any_exists(uris: Sequence[str]) -> bool:

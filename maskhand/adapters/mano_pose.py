@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from maskhand.adapters.turns import after, turn_of_matrix, turn_of_vector, turned, vector_of_turn
+from maskhand.adapters.quaternions import from_axis_angle, from_matrix, multiply, rotate, to_axis_angle
 from maskhand.catalog import DatasetSpec, ManoConvention
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT, OPENPOSE_FROM_MANO_AND_TIPS, Side
 from maskhand.hand.model_file import OPEN_HAND_FOLDER, HandModel, default_hand_path, load_hand_model
@@ -17,7 +17,7 @@ from maskhand.sample import HandPose
 Array = np.ndarray
 
 PALM = (0, 1, 5, 9, 13, 17)
-"""OpenPose joints that shape and global orientation alone move: the wrist, and the first joint of each finger."""
+"""The OpenPose joints that only shape and global orientation move: the wrist, and the first joint of each finger."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ManoReader:
         transl_m: Array | None = None,
         palm_cam_m: Mapping[int, Array] | None = None,
     ) -> HandPose | None:
-        """Absolute pose in camera axes; None where the stored shape cannot be expressed with the house's model.
+        """Absolute pose in camera axes; None where the stored shape cannot be expressed with the hand model in use.
 
         stored_pose: (3 + n,) global orientation, then finger parameters. camera_from_stored: (3, 3) rotation from the
         stored frame to OpenCV axes; origin_stored_m: (3,) the camera's place in the stored frame. The translation comes
@@ -53,27 +53,28 @@ class ManoReader:
         if side == "left":
             rest = rest * MIRROR_POINT
         wrist = rest[0]
-        turn = after(turn_of_matrix(camera_from_stored), turn_of_vector(stored_pose[:3].tolist()))
+        rotation = multiply(from_matrix(camera_from_stored), from_axis_angle(stored_pose[:3].tolist()))
         if transl_m is not None:
             # x_cam = C (R (x - J0) + J0 + t - c) = CR (x - J0) + J0 + t', solved for t'.
             origin = 0.0 if origin_stored_m is None else origin_stored_m
             transl = camera_from_stored @ (wrist + transl_m - origin) - wrist
         else:
             assert palm_cam_m, "either a translation or a joint places the mesh"
-            posed = {joint: wrist + turned(turn, (rest[PALM.index(joint)] - wrist).tolist()) for joint in palm_cam_m}
+            posed = {
+                joint: wrist + rotate(rotation, (rest[PALM.index(joint)] - wrist).tolist()) for joint in palm_cam_m
+            }
             transl = np.mean([palm_cam_m[joint] - place for joint, place in posed.items()], axis=0)
         pose = np.empty((16, 3), np.float32)
-        pose[0] = vector_of_turn(turn)
+        pose[0] = to_axis_angle(rotation)
         pose[1:] = self._fingers(stored_pose[3:], side)
         return HandPose(pose, betas.astype(np.float32), transl.astype(np.float32))
 
     def _fingers(self, stored: Array, side: Side) -> Array:
         """(n,) stored finger parameters -> (15, 3) absolute axis-angle."""
         if self.convention.pose == "pca":
-            # The signs of principal components differ between the two official files, so each hand needs its own.
-            stored = (
-                stored @ _model(self.left_path if side == "left" else self.right_path).hands_components[: len(stored)]
-            )
+            # The signs of principal components differ between the two official files.
+            model = _model(self.left_path if side == "left" else self.right_path)
+            stored = stored @ model.hands_components[: len(stored)]
         fingers = stored.reshape(15, 3)
         if self.convention.flat_hand_mean:
             return fingers

@@ -1,19 +1,18 @@
-"""What a 2D keypoint detector promises, and how to get one by name.
+"""The contract of 2D keypoint detectors: their input and output records, and the protocol they implement.
 
-A detector is given images and one hand box per image, always in the image's own pixels and never mirrored: a left
-hand is shown to it as a left hand. It may be told which side each hand is; it must work without. What it returns is in
-OpenPose-21 order (`maskhand.conventions.OPENPOSE_21`).
+A detector is given images and one hand box per image, in pixels of the stored image and never mirrored: a left hand
+is shown to it as a left hand. The side of each hand may be given; a detector must work without. Its output is in
+OpenPose-21 order (`maskhand.conventions.OPENPOSE_21`). `registry` has the detectors by name.
 
-Detectors place joints by their own habit. The embedded one puts the wrist and the knuckles (MCPs) 10-17 % of the hand's
-length closer to the arm than FreiHAND's annotation does; the numbers are passed on as they are, and sidecars name the
-detector and its version so that nobody mixes two habits unknowingly.
+Detectors disagree about where a joint is. The embedded one puts the wrist and the knuckles (MCPs) 10-17 % of the hand's
+length closer to the arm than FreiHAND's annotation does; the numbers are passed on unchanged, and sidecars name the
+detector and its version so that two detectors are never mixed unknowingly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -33,15 +32,15 @@ class Detections:
     confidence: Array
     """(N, 21) float32 in 0..1; 0 = not found."""
     presence: Array
-    """(N,) float32 in 0..1, how sure the detector is that the box holds a hand."""
+    """(N,) float32 in 0..1, the probability that the box has a hand."""
     right_probability: Array
-    """(N,) float32 in 0..1, how much it looks like a right hand; 0.5 where the detector cannot say."""
+    """(N,) float32 in 0..1, the probability of a right hand; 0.5 where the detector does not tell sides."""
     z_px: Array | None = None
-    """(N, 21) float32, depth behind the wrist in pixels of the image, as large as in x and y; None where the detector
-    sees two dimensions only."""
+    """(N, 21) float32, depth behind the wrist in pixels of the image, as large as in x and y; None for a
+    detector of two dimensions."""
     world_m: Array | None = None
     """(N, 21, 3) float32, meters, axes of the image (x right, y down, z away from the camera), origin anywhere; None
-    where the detector sees two dimensions only."""
+    for a detector of two dimensions."""
 
     def __len__(self) -> int:
         return len(self.presence)
@@ -50,7 +49,7 @@ class Detections:
         return replace(self, **{name: value[rows] for name, value in self.arrays().items()})
 
     def arrays(self) -> dict[str, Array]:
-        """The fields that are there, by name."""
+        """The fields that are not None, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def hands(self) -> list[DetectedKeypoints]:
@@ -65,7 +64,7 @@ class Detections:
 
     @staticmethod
     def stack(rows: Sequence[Detections]) -> Detections:
-        """One record of all the hands of several by the same detector; the empty one when there are none."""
+        """The records of one detector joined to one; an empty record when there is none."""
         if not rows:
             return Detections(
                 np.zeros((0, NUM_JOINTS, 2), np.float32),
@@ -91,7 +90,7 @@ class HandBox:
     score: float
     """0..1, presence of a hand in the box."""
     detection: Detections
-    """One hand, as seen while the box was verified: whoever wants its keypoints need not detect again."""
+    """The keypoints of this one hand, found while the box was verified, so that it need not be detected again."""
 
     @property
     def keypoints_px(self) -> Array:
@@ -103,17 +102,17 @@ class KeypointDetector(Protocol):
     """Finds the 21 keypoints of the hand in each box."""
 
     name: str
-    """Stable word used in sidecar names: `keypoints.<name>`."""
+    """Stable name used in sidecar names: `keypoints.<name>`."""
     version: str
-    """Changes whenever the answers may change: the digest of the weights and the revision of the procedure."""
+    """Changes whenever the output may change: the digest of the weights and the revision of the procedure."""
 
     def detect(
         self, images: Sequence[Array], boxes_xyxy_px: Array, sides: Sequence[Side | None] | None = None
     ) -> Detections:
         """Keypoints of one hand per image.
 
-        images: N images (H, W, 3) uint8 RGB, any sizes; boxes_xyxy_px: (N, 4) pixels; sides: what is known about each
-        hand, or None. Raises ValueError when the shapes do not fit.
+        images: N images (H, W, 3) uint8 RGB, any sizes; boxes_xyxy_px: (N, 4) pixels; sides: of each hand, None where
+        unknown. Raises ValueError when the shapes do not fit.
         """
         ...
 
@@ -132,31 +131,3 @@ def check_inputs(images: Sequence[Array], boxes_xyxy_px: Array, sides: Sequence[
     if bad.any():
         k = int(np.flatnonzero(bad)[0])
         raise ValueError(f"box {k} is {boxes[k].tolist()}, expected finite x0, y0, x1, y1 at least 2 pixels apart")
-
-
-def _litert(assets: Path) -> KeypointDetector:
-    from maskhand.annotate.litert import LitertHand
-
-    return LitertHand(assets)
-
-
-def _openpose(assets: Path) -> KeypointDetector:
-    from maskhand.annotate.openpose import OpenPoseHand
-
-    return OpenPoseHand.from_assets(assets)
-
-
-ON_GPU = frozenset({"openpose-hand"})
-"""Detectors that use an accelerator where there is one; the others need the CPU only."""
-
-DETECTORS: dict[str, Callable[[Path], KeypointDetector]] = {"litert-hand": _litert, "openpose-hand": _openpose}
-
-
-def load_detector(name: str, assets: str | Path) -> KeypointDetector:
-    """The detector of that name, its model files taken from (or fetched into) the assets folder.
-
-    Raises ValueError for an unknown name and `maskhand.fetched_models.AssetError` when a model file cannot be had.
-    """
-    if name not in DETECTORS:
-        raise ValueError(f"unknown keypoint detector {name!r}; known detectors: {', '.join(sorted(DETECTORS))}")
-    return DETECTORS[name](Path(assets))

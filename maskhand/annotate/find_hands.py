@@ -1,4 +1,4 @@
-"""The hands of photos that nobody labeled: a box and a side each, for `adapters.photos`.
+"""The hands of photos that nobody labeled: a box and a side each, for `adapters.layouts.photos`.
 
 Only hands that can be told are listed: keypoints that were seen, and no doubt about the side. A hand of the wrong side
 would become a target in the mirror, which every fit meets.

@@ -1,8 +1,8 @@
 """Find the hands of a full photo: palm detection (Apache-2.0 SSD, 2 MB) at several scales, each palm verified.
 
 Palms are searched in the whole image and in overlapping half-size tiles. A palm gives position, size and rotation;
-from there the landmark model looks, moves to what it saw, and looks again until two looks agree. What is not a hand
-fails: its presence is low or the looks wander. The side comes from the landmark model.
+from there the landmark model runs, is moved to the hand that it found, and runs again until two passes agree. What is
+not a hand fails: its presence is low, or the passes do not settle. The side comes from the landmark model.
 
 When no palm is found, the image may already be the crop of a hand (FreiHAND's are), and last come smaller tiles.
 """
@@ -19,18 +19,11 @@ import cv2
 import numpy as np
 
 from maskhand.annotate.detectors import Array, Detections, HandBox
-from maskhand.annotate.litert import (
-    SECOND_VIEW,
-    LitertHand,
-    box_overlap,
-    join_looks,
-    points_box,
-    square_affine,
-    turned_extent,
-    upright_angle,
-)
+from maskhand.annotate.litert import SECOND_CROP, LitertHand, merged_landmarks
+from maskhand.annotate.upright_crop import square_affine, upright_angle, upright_extent
 from maskhand.conventions import Side
 from maskhand.fetched_models import hand_models
+from maskhand.geometry2d import box_iou, tight_box
 
 PALM_INPUT_PX = 192
 GRIDS = ((24, 2), (12, 6))
@@ -39,28 +32,28 @@ PALM_KEYPOINTS = 7
 PALM_WRIST, PALM_MIDDLE = 0, 2
 PALM_SCORE = 0.5
 HAND_FROM_PALM = 2.6
-"""Side of the region around the hand in palm sides; its center lies half a palm towards the fingers (MediaPipe)."""
+"""Side of the region around the hand in palm sides; its center lies half a palm toward the fingers (MediaPipe)."""
 HAND_SHIFT = 0.5
 HAND_SCORE = 0.6
-AGREEMENT = 0.25
-"""Scale of disagreement between two looks in hand sizes. Wider than in `litert`: interlocked hands are hands too."""
-SETTLED, MAX_LOOKS = 0.06, 4
-"""Looks end when two disagree by less than this, or after this many."""
+DISAGREEMENT_SCALE = 0.25
+"""Scale of the disagreement between two passes in hand sizes; wider than in `litert`, for interlocked hands."""
+SETTLED, MAX_PASSES = 0.06, 4
+"""Passes end when two disagree by less than this, or after this many."""
 CENTRAL_BOXES = (0.5, 0.75)
 """Shares of the image taken as the hand's box when no palm was found."""
 CENTRAL_QUALITY = 0.25
-"""Quality of `litert` above which that was a hand: 7 of 8 FreiHAND crops reach it, no full photo passed 0.16."""
+"""`PassPair.quality` above which that was a hand: 7 of 8 FreiHAND crops reach it, no full photo passed 0.16."""
 LONGEST_PX = 4096
 """A longer image is searched in a copy of this length; the palm model sees less than that."""
 MIN_HAND_PX = 24
 SAME_PALM, SAME_HAND = 0.6, 0.4
-"""Overlaps (intersection over union) above which two finds are one."""
+"""Intersections over union above which two detections are one."""
 PART_SIZE: Mapping[bool, float] = {True: 0.65, False: 0.4}
 PART_INSIDE, PART_REACH = 0.9, 0.25
-"""A find is a part of a better one when its longer side is below PART_SIZE of the other's (of the same side or not) and
-more than PART_INSIDE of its box lies in the other's, grown by PART_REACH of its longer side: a finger that both looks
-took for a hand is often one that the hand's own landmarks did not reach. Bent fingers that pass for a hand have the
-hand's own side; a fist is half an open hand long, and what lies before a person's hand is the person's other one."""
+"""A detection is a part of a better one when its longer side is below PART_SIZE of the other's (same side or not) and
+more than PART_INSIDE of its box lies in the other's, grown by PART_REACH of its longer side: a finger detected as a
+hand is often one that the hand's landmarks did not reach. Bent fingers that pass for a hand have the side of the hand;
+a fist is half an open hand long, and a hand before a person's hand is the person's other one."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +87,14 @@ class PalmNet:
         self._net.invoke()
         logits = self._net.get_tensor(self._scores)[0, :, 0].clip(-100, 100).astype(np.float64)
         scores = 1 / (1 + np.exp(-logits))
-        kept = scores > PALM_SCORE
-        values = self._net.get_tensor(self._boxes)[0, kept].reshape(-1, 2 + PALM_KEYPOINTS, 2) / PALM_INPUT_PX
+        confident = scores > PALM_SCORE
+        values = self._net.get_tensor(self._boxes)[0, confident].reshape(-1, 2 + PALM_KEYPOINTS, 2) / PALM_INPUT_PX
         origin = np.asarray(center_px) - side_px / 2
-        points = (values[:, 2:] + self._anchors[kept, None]) * side_px + origin
-        centers = (values[:, 0] + self._anchors[kept]) * side_px + origin
+        points = (values[:, 2:] + self._anchors[confident, None]) * side_px + origin
+        centers = (values[:, 0] + self._anchors[confident]) * side_px + origin
         halves = values[:, 1] * side_px / 2
         found = []
-        for center, half, keypoints, score in zip(centers, halves, points, scores[kept], strict=True):
+        for center, half, keypoints, score in zip(centers, halves, points, scores[confident], strict=True):
             x, y = keypoints[PALM_MIDDLE] - keypoints[PALM_WRIST]
             angle = math.atan2(y, x) + math.pi / 2
             found.append(Palm(np.concatenate([center - half, center + half]), angle, float(score)))
@@ -109,7 +102,7 @@ class PalmNet:
 
 
 class HandFinder:
-    """Finds hands in photos; holds both models."""
+    """Finds hands in photos with both models."""
 
     def __init__(self, assets: str | Path) -> None:
         """Takes the models from the assets folder, fetching them when missing; raises AssetError."""
@@ -154,30 +147,30 @@ class HandFinder:
     def _verify(self, image: Array, palm: Palm) -> HandBox | None:
         box = palm.box_xyxy_px
         side = float((box[2:] - box[:2]).max())
-        towards_fingers = np.array([math.sin(palm.angle_rad), -math.cos(palm.angle_rad)])
-        center = (box[:2] + box[2:]) / 2 + HAND_SHIFT * side * towards_fingers
-        last = self._landmark_net.look(image, center, HAND_FROM_PALM * side, palm.angle_rad)
-        for _ in range(MAX_LOOKS - 1):
+        toward_fingers = np.array([math.sin(palm.angle_rad), -math.cos(palm.angle_rad)])
+        center = (box[:2] + box[2:]) / 2 + HAND_SHIFT * side * toward_fingers
+        last = self._landmark_net.predict(image, center, HAND_FROM_PALM * side, palm.angle_rad)
+        for _ in range(MAX_PASSES - 1):
             if last.presence < HAND_SCORE / 2:
                 return None
             before, angle = last, upright_angle(last.keypoints_px)
-            center, extent = turned_extent(before.keypoints_px, angle)
+            center, extent = upright_extent(before.keypoints_px, angle)
             if extent < MIN_HAND_PX:
                 return None
-            last = self._landmark_net.look(image, center, SECOND_VIEW * extent, angle)
+            last = self._landmark_net.predict(image, center, SECOND_CROP * extent, angle)
             distance = float(np.linalg.norm(before.keypoints_px - last.keypoints_px, axis=1).mean()) / extent
             if distance < SETTLED:
                 break
-        score = math.sqrt(before.presence * last.presence) * math.exp(-distance / AGREEMENT)
+        score = math.sqrt(before.presence * last.presence) * math.exp(-distance / DISAGREEMENT_SCALE)
         if score < HAND_SCORE:
             return None
         right_probability = (before.right_probability + last.right_probability) / 2
-        return _hand_box(join_looks(before, last, extent, right_probability), score)
+        return _hand_box(merged_landmarks(before, last, extent, right_probability), score)
 
 
 def _hand_box(detection: Detections, score: float) -> HandBox:
     side: Side = "right" if detection.right_probability[0] > 0.5 else "left"
-    return HandBox(points_box(detection.keypoints_px[0]), side, score, detection)
+    return HandBox(tight_box(detection.keypoints_px[0]), side, score, detection)
 
 
 def find_hands(image: Array, assets: str | Path) -> list[HandBox]:
@@ -191,7 +184,7 @@ def _finder(assets: str) -> HandFinder:
 
 
 def distinct_hands(found: Sequence[HandBox]) -> list[HandBox]:
-    """Best first, without what is a better hand seen again, or a part of one."""
+    """The hands, best first, without those that are a better hand detected again, or a part of one."""
     hands: list[HandBox] = []
     for hand in sorted(found, key=lambda h: -h.score):
         if not any(_is_same_or_part(hand, better) for better in hands):
@@ -201,7 +194,7 @@ def distinct_hands(found: Sequence[HandBox]) -> list[HandBox]:
 
 def _is_same_or_part(hand: HandBox, better: HandBox) -> bool:
     box_xyxy, better_xyxy = hand.box_xyxy_px, better.box_xyxy_px
-    if box_overlap(box_xyxy, better_xyxy) >= SAME_HAND:
+    if box_iou(box_xyxy, better_xyxy) >= SAME_HAND:
         return True
     size, better_px = box_xyxy[2:] - box_xyxy[:2], float((better_xyxy[2:] - better_xyxy[:2]).max())
     reach = PART_REACH * better_px
@@ -239,7 +232,7 @@ def _enlarged(hand: HandBox, factor: float) -> HandBox:
     seen, scale = hand.detection, np.float32(factor)
     assert seen.z_px is not None
     detection = replace(seen, keypoints_px=(seen.keypoints_px + 0.5) / scale - 0.5, z_px=seen.z_px / scale)
-    return replace(hand, box_xyxy_px=points_box(detection.keypoints_px[0]), detection=detection)
+    return replace(hand, box_xyxy_px=tight_box(detection.keypoints_px[0]), detection=detection)
 
 
 def _scaled(palm: Palm, factor: float) -> Palm:
@@ -249,8 +242,8 @@ def _scaled(palm: Palm, factor: float) -> Palm:
 
 def _distinct_palms(palms: list[Palm]) -> list[Palm]:
     """Best first, one of each group of overlapping palms."""
-    kept: list[Palm] = []
+    distinct: list[Palm] = []
     for palm in sorted(palms, key=lambda p: -p.score):
-        if all(box_overlap(palm.box_xyxy_px, other.box_xyxy_px) < SAME_PALM for other in kept):
-            kept.append(palm)
-    return kept
+        if all(box_iou(palm.box_xyxy_px, other.box_xyxy_px) < SAME_PALM for other in distinct):
+            distinct.append(palm)
+    return distinct

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from maskhand.annotate.detectors import KeypointDetector, load_detector
+from maskhand.annotate.detectors import KeypointDetector
 from maskhand.annotate.images import decode_rgb
+from maskhand.annotate.registry import load_detector
 from maskhand.sample import SampleError
 from maskhand.shards.layout import keypoint_part
 from maskhand.shards.manifest import Manifest

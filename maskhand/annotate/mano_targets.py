@@ -47,10 +47,10 @@ class AnnotateMano:
     """Makes the targets of one shard; picklable, loads the hand model once per process."""
 
     hand_path: str
-    tips: str | None
-    """Whose fingertip vertices the annotated tips are, a key of `FINGERTIP_VERTICES`; None: tips are not compared."""
+    fingertip_vertices: str | None
+    """Those that the annotated tips are, a key of `FINGERTIP_VERTICES`; None: tips are not compared."""
     max_residual_mm: float
-    tips_left: str | None = None
+    fingertip_vertices_left: str | None = None
     """The same for left hands, where they differ from right ones."""
 
     def __call__(self, samples: list[ShardSample]) -> list[Entry]:
@@ -60,17 +60,17 @@ class AnnotateMano:
         """
         hands = [row.sample for row in samples]
         entries: dict[int, Entry] = {}
-        for tips in dict.fromkeys(self._tips_of(hand) for hand in hands):
-            rows = [k for k, hand in enumerate(hands) if self._tips_of(hand) == tips]
-            entries |= zip(rows, self._entries([hands[k] for k in rows], tips), strict=True)
+        for name in dict.fromkeys(self._fingertips_of(hand) for hand in hands):
+            rows = [k for k, hand in enumerate(hands) if self._fingertips_of(hand) == name]
+            entries |= zip(rows, self._entries([hands[k] for k in rows], name), strict=True)
         return [entries[k] for k in range(len(hands))]
 
-    def _tips_of(self, hand: HandSample) -> str | None:
-        return (self.tips_left if hand.side == "left" else None) or self.tips
+    def _fingertips_of(self, hand: HandSample) -> str | None:
+        return (self.fingertip_vertices_left if hand.side == "left" else None) or self.fingertip_vertices
 
-    def _entries(self, hands: Sequence[HandSample], tips: str | None) -> list[Entry]:
+    def _entries(self, hands: Sequence[HandSample], fingertips: str | None) -> list[Entry]:
         poses = {k: right_hand_form(h) for k, h in enumerate(hands) if h.mano is not None}
-        residuals_mm = dict(zip(poses, self._residuals_mm(hands, poses, tips), strict=True))
+        residuals_mm = dict(zip(poses, self._residuals_mm(hands, poses, fingertips), strict=True))
         far_off = {k for k, mm in residuals_mm.items() if mm > self.max_residual_mm}
         entries: dict[int, Entry] = {
             k: ManoTarget(pose, "annotated", mirrored=hands[k].side == "left", residual_mm=residuals_mm[k])
@@ -78,7 +78,7 @@ class AnnotateMano:
             if k not in far_off
         }
         others = [k for k in range(len(hands)) if k not in entries]
-        for k, fit in zip(others, self._fits([hands[k] for k in others], tips), strict=True):
+        for k, fit in zip(others, self._fits([hands[k] for k in others], fingertips), strict=True):
             if fit is not None:
                 entries[k] = fit
             elif k in far_off:
@@ -94,35 +94,37 @@ class AnnotateMano:
             f"{self.max_residual_mm:g} mm, and fewer than {MIN_OBSERVED} joints to fit others to are annotated",
         )
 
-    def _fits(self, hands: Sequence[HandSample], tips: str | None) -> list[ManoTarget | None]:
+    def _fits(self, hands: Sequence[HandSample], fingertips: str | None) -> list[ManoTarget | None]:
         if not hands:
             return []
-        fitter = fitter_of(self.hand_path, tips or "smplx")
-        return fit_hands(hands, fitter, tips_are_vertices=tips is not None, max_residual_mm=self.max_residual_mm)
+        fitter = fitter_of(self.hand_path, fingertips or "smplx")
+        return fit_hands(hands, fitter, tips_are_vertices=fingertips is not None, max_residual_mm=self.max_residual_mm)
 
-    def _residuals_mm(self, hands: Sequence[HandSample], poses: dict[int, HandPose], tips: str | None) -> list[float]:
+    def _residuals_mm(
+        self, hands: Sequence[HandSample], poses: dict[int, HandPose], fingertips: str | None
+    ) -> list[float]:
         if not poses:
             return []
-        layer = _layer(self.hand_path, tips or "smplx")
+        layer = _layer(self.hand_path, fingertips or "smplx")
         pose, betas, transl = (
             torch.from_numpy(np.stack([getattr(p, name) for p in poses.values()]).astype(np.float32))
             for name in ("pose_aa", "betas", "transl_cam_m")
         )
         with torch.inference_mode():
             posed = layer.from_axis_angle(pose, betas, transl).joints_m.double().numpy()
-        annotated, valid = zip(*(_annotated(hands[k], tips) for k in poses), strict=True)
+        annotated, valid = zip(*(_annotated(hands[k], fingertips) for k in poses), strict=True)
         distance_mm = 1000 * np.linalg.norm(posed - np.stack(annotated), axis=2)
         counts = np.sum(valid, axis=1)
         sums = np.sum(distance_mm * np.stack(valid), axis=1)
         return [float(s / n) if n else float("nan") for s, n in zip(sums, counts, strict=True)]
 
 
-def _annotated(hand: HandSample, tips: str | None) -> tuple[Array, Array]:
+def _annotated(hand: HandSample, fingertips: str | None) -> tuple[Array, Array]:
     """(21, 3) annotated joints in right-hand form and (21,) which of them can be compared."""
     if hand.joints_cam_m is None:
         return np.zeros((NUM_JOINTS, 3)), np.zeros(NUM_JOINTS, bool)
     valid = np.ones(NUM_JOINTS, bool) if hand.joints_3d_valid is None else hand.joints_3d_valid.astype(bool)
-    if tips is None:
+    if fingertips is None:
         valid = valid & ~np.isin(np.arange(NUM_JOINTS), FINGERTIPS)
     joints = hand.joints_cam_m.astype(np.float64)
     return (joints * MIRROR_POINT if hand.side == "left" else joints), valid
@@ -147,14 +149,14 @@ def right_hand_form(hand: HandSample) -> HandPose:
 
 
 @functools.lru_cache(maxsize=2)
-def _layer(hand_path: str, tips: str) -> ManoLayer:
-    return ManoLayer(load_hand_model(hand_path), tips)
+def _layer(hand_path: str, fingertips: str) -> ManoLayer:
+    return ManoLayer(load_hand_model(hand_path), fingertips)
 
 
 @functools.lru_cache(maxsize=2)
-def fitter_of(hand_path: str, tips: str) -> ManoFitter:
+def fitter_of(hand_path: str, fingertips: str) -> ManoFitter:
     """A process's fitter of a hand model file."""
-    return ManoFitter(load_hand_model(hand_path), tips)
+    return ManoFitter(load_hand_model(hand_path), fingertips)
 
 
 def annotate_mano(
@@ -175,10 +177,10 @@ def annotate_mano(
     """
     path = str(default_hand_path("right") if hand_path is None else hand_path)
     spec = load_spec(read_manifest(set_uri, IMAGES).dataset)
-    right, left = spec.tips_of("right"), spec.tips_of("left")
+    right, left = spec.fingertip_vertices_of("right"), spec.fingertip_vertices_of("left")
     settings = {
         "hand_model": load_hand_model(path).digest,
-        "fingertip_vertices": [None if tips is None else list(FINGERTIP_VERTICES[tips]) for tips in (right, left)],
+        "fingertip_vertices": [name and list(FINGERTIP_VERTICES[name]) for name in (right, left)],
         "max_residual_mm": max_residual_mm,
     }
     annotate = AnnotateMano(path, right, max_residual_mm, left)

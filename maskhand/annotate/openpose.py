@@ -1,4 +1,4 @@
-"""OpenPose's hand keypoint detector, as its own extractor runs it (`handExtractorCaffe.cpp`).
+"""OpenPose's hand keypoint detector, run as in OpenPose's `handExtractorCaffe.cpp`.
 
 A square of 2.2 times the hand's box (the scale it was trained at) is warped to 368 x 368 pixels; left hands are
 mirrored, since the network knows right hands only; the maximum of each heat map, found on the maps enlarged to the
@@ -24,20 +24,21 @@ from maskhand.assets import OPENPOSE_FILE, openpose_weights_path
 from maskhand.conventions import NUM_JOINTS, Side
 from maskhand.device import accelerator
 from maskhand.fetched_models import AssetError
+from maskhand.geometry2d import crop_affine
 
 INPUT_PX = 368
-VIEW = 2.2
+CROP_SIDE = 2.2
 """Side of the square in longer sides of the box around the joints (the HandDB boxes it was trained on)."""
 MIN_CONFIDENCE = 0.05
 """Peaks below this are noise: the joint counts as not found."""
 REVISION = "1"
-AT_ONCE = {"cuda": 16}
-"""Looks that the network takes together, by kind of device, else one. Sixteen keep a GPU busy, and their enlarged maps
-are 190 MB; a CPU gains nothing by them, and alone a hand's last digits do not depend on its neighbors."""
+BATCH_SIZE = {"cuda": 16}
+"""Crops per forward pass, by kind of device, else one. Sixteen keep a GPU busy, and their enlarged maps are 190 MB;
+a CPU gains nothing by them, and alone a hand's last digits do not depend on its neighbors."""
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Crop:
     """A square of an image, possibly mirrored."""
 
     hand: int
@@ -55,7 +56,7 @@ class OpenPoseHand:
     def __init__(
         self, net: HandPoseNet, weights_sha256: str, input_px: int = INPUT_PX, scales: Sequence[float] = (1.0,)
     ) -> None:
-        """`scales`: sizes of the square tried, relative to `VIEW` (OpenPose's multi-scale mode: 6 in 0.8..1.2)."""
+        """`scales`: sizes of the square tried, relative to `CROP_SIDE` (OpenPose's multi-scale mode: 6 in 0.8..1.2)."""
         self.net, self.input_px, self.scales = net, input_px, tuple(scales)
         tried = "" if self.scales == (1.0,) else "-" + "x".join(f"{s:g}" for s in self.scales)
         self.version = f"{weights_sha256[:12]}-{REVISION}{tried}"
@@ -80,20 +81,20 @@ class OpenPoseHand:
     def detect(
         self, images: Sequence[Array], boxes_xyxy_px: Array, sides: Sequence[Side | None] | None = None
     ) -> Detections:
-        """See `KeypointDetector.detect`. Without a known side a hand is looked at as it is and mirrored, and the better
-        look tells the side; presence is the mean confidence of the joints."""
+        """See `KeypointDetector.detect`. Where the side is unknown the hand is tried as it is and mirrored, and the
+        better crop decides the side; presence is the mean confidence of the joints."""
         check_inputs(images, boxes_xyxy_px, sides)
         known = sides if sides is not None else [None] * len(images)
         boxes = np.asarray(boxes_xyxy_px, np.float64)
-        looks = [
-            look for k, (box, side) in enumerate(zip(boxes, known, strict=True)) for look in self._looks(k, box, side)
+        crops = [
+            crop for k, (box, side) in enumerate(zip(boxes, known, strict=True)) for crop in self._crops(k, box, side)
         ]
-        peaks, confidence = self._look(images, looks)
+        peaks, confidence = self._peaks(images, crops)
         means = confidence.mean(axis=1)
-        ends = np.cumsum(np.bincount([look.hand for look in looks], minlength=len(images)))
+        ends = np.cumsum(np.bincount([crop.hand for crop in crops], minlength=len(images)))
         rows = [slice(start, end) for start, end in zip(ends - np.diff(ends, prepend=0), ends, strict=True)]
         best = [row.start + int(means[row].argmax()) for row in rows]
-        keypoints = [_in_image(peaks[k], looks[k].affine) for k in best]
+        keypoints = [_in_image(peaks[k], crops[k].affine) for k in best]
         right = [0.5 if side is not None else _right_share(means[row]) for side, row in zip(known, rows, strict=True)]
         return Detections(
             np.asarray(keypoints, np.float32).reshape(-1, NUM_JOINTS, 2),
@@ -102,31 +103,34 @@ class OpenPoseHand:
             np.asarray(right, np.float32),
         )
 
-    def _looks(self, hand: int, box_px: Array, side: Side | None) -> list[_Look]:
-        """The squares in which one hand is looked for: as it is and mirrored, each at every scale."""
+    def _crops(self, hand: int, box_px: Array, side: Side | None) -> list[_Crop]:
+        """The crops in which one hand is searched: as it is and mirrored, each at every scale."""
         center, extent = (box_px[:2] + box_px[2:]) / 2, float((box_px[2:] - box_px[:2]).max())
         mirrored = {"right": (False,), "left": (True,), None: (False, True)}[side]
+        sides_px = CROP_SIDE * np.array(self.scales) * extent
+        centers, upright = np.tile(center, (len(sides_px), 1)), np.zeros(len(sides_px))
+        center_at = (self.input_px - 1) / 2
         return [
-            _Look(hand, mirror, _affine(center, VIEW * scale * extent, mirror, self.input_px))
+            _Crop(hand, mirror, affine)
             for mirror in mirrored
-            for scale in self.scales
+            for affine in crop_affine(centers, sides_px, upright, self.input_px, center_at=center_at, mirrored=mirror)
         ]
 
-    def _look(self, images: Sequence[Array], looks: Sequence[_Look]) -> tuple[Array, Array]:
-        """(looks, 21, 2) peaks in pixels of the crops and (looks, 21) confidence."""
+    def _peaks(self, images: Sequence[Array], crops: Sequence[_Crop]) -> tuple[Array, Array]:
+        """(crops, 21, 2) peaks in pixels of the crops and (crops, 21) confidence."""
         shape, device = (self.input_px, self.input_px), accelerator()
-        self.net.to(device)  # only now: who just asks for the version needs no GPU
-        at_once = AT_ONCE.get(device.type, 1)
+        self.net.to(device)  # only now: reading the version needs no GPU
+        batch_size = BATCH_SIZE.get(device.type, 1)
         peaks, confidence = [np.zeros((0, NUM_JOINTS, 2))], [np.zeros((0, NUM_JOINTS))]
-        for start in range(0, len(looks), at_once):
-            crops = np.stack(
+        for start in range(0, len(crops), batch_size):
+            pixels = np.stack(
                 [
-                    cv2.warpAffine(images[look.hand], look.affine, shape, flags=cv2.INTER_LINEAR)
-                    for look in looks[start : start + at_once]
+                    cv2.warpAffine(images[crop.hand], crop.affine, shape, flags=cv2.INTER_LINEAR)
+                    for crop in crops[start : start + batch_size]
                 ]
             )
             with torch.inference_mode():
-                heat = self.net(to_input(torch.from_numpy(crops).to(device)))[:, :NUM_JOINTS]
+                heat = self.net(to_input(torch.from_numpy(pixels).to(device)))[:, :NUM_JOINTS]
                 found = find_peaks(heat, self.input_px)
             peaks.append(found[0])
             confidence.append(found[1])
@@ -159,13 +163,13 @@ def _refine(maps: Tensor, x: Tensor, y: Tensor, step: int) -> Tensor:
     maps (N, K, S, S); x, y (N, K); step: places from one neighbor to the next, 1 along x and S along y.
     """
     last, size = maps.shape[3] - 1, maps.shape[3]
-    own, other, other_step = (x, y, size) if step == 1 else (y, x, 1)
-    position = own.clamp(1, last - 1)
-    middle = (position * step + other * other_step)[..., None]
+    along, across, across_step = (x, y, size) if step == 1 else (y, x, 1)
+    position = along.clamp(1, last - 1)
+    middle = (position * step + across * across_step)[..., None]
     before, here, after = (maps.flatten(2).gather(2, middle + k * step).squeeze(2) for k in (-1, 0, 1))
     bend = before - 2 * here + after
     shift = torch.where(bend < -1e-12, (before - after) / (2 * bend), 0.0)
-    return torch.where(shift.abs() <= 1, position + shift, own).double()
+    return torch.where(shift.abs() <= 1, position + shift, along).double()
 
 
 def _in_image(peaks: Array, affine: Array) -> Array:
@@ -174,14 +178,7 @@ def _in_image(peaks: Array, affine: Array) -> Array:
     return peaks @ back[:, :2].T + back[:, 2]
 
 
-def _affine(center_px: Array, side_px: float, mirror: bool, out_px: int) -> Array:
-    """(2, 3): image -> square crop; a mirrored one has its x axis turned round."""
-    scale = out_px / side_px
-    linear = np.diag([-scale if mirror else scale, scale])
-    return np.hstack([linear, ((out_px - 1) / 2 - linear @ center_px)[:, None]])
-
-
 def _right_share(means: Array) -> float:
-    """Mean confidences of the looks at the hand as it is, then of the mirrored ones -> 0..1, how right the hand is."""
+    """Mean confidences of the crops as they are, then of the mirrored ones -> 0..1, the probability of a right hand."""
     right, left = (float(half.max()) for half in np.split(means, 2))
     return right / (right + left) if right + left > 0 else 0.5

@@ -31,7 +31,7 @@ def quickstart(
 ) -> None:
     """The whole pipeline on this machine, from nothing to an evaluated, registered model. Repeating it continues."""
     _prepare(workspace)
-    from pipelines.quickstart import quickstart as flow
+    from maskhand.pipelines.quickstart import quickstart as flow
 
     flow(hands, evaluation_hands, mocap_poses, seed, recipe, set_, str(workspace_at(workspace).root))
 
@@ -47,7 +47,7 @@ def run(
 ) -> None:
     """Ask the Prefect server for a run of a deployment; a worker executes it (`maskhand serve`)."""
     _prepare(workspace)
-    from pipelines import server
+    from maskhand.pipelines import server
 
     raise typer.Exit(server.run_deployment(workspace_at(workspace), flow, param, watch))
 
@@ -56,7 +56,7 @@ def run(
 def deploy(workspace: WorkspaceOption = None) -> None:
     """Create the work pool and every deployment of prefect.yaml on the Prefect server."""
     _prepare(workspace)
-    from pipelines import server
+    from maskhand.pipelines import server
 
     raise typer.Exit(server.deploy(workspace_at(workspace)))
 
@@ -68,7 +68,7 @@ def serve(
 ) -> None:
     """A Prefect server on 127.0.0.1 with the workspace's runs, all deployments and a worker, until Ctrl-C."""
     _prepare(workspace)
-    from pipelines import server
+    from maskhand.pipelines import server
 
     raise typer.Exit(server.serve(workspace_at(workspace), port))
 
@@ -76,7 +76,7 @@ def serve(
 def _prepare(workspace: Path | None) -> None:
     import warnings
 
-    from pipelines import runtime
+    from maskhand.pipelines import runtime
 
     debug = bool(os.environ.get("MASKHAND_DEBUG"))
     if not debug:

@@ -14,8 +14,9 @@ from maskhand.config import Recipe
 from maskhand.conventions import MIRROR_POINT, OPENPOSE_21
 from maskhand.evaluation.result import EvaluationResult
 from maskhand.evaluation.truth import ground_truth
+from maskhand.geometry2d import compose, mirror_affine
 from maskhand.hand.layer import ManoLayer
-from maskhand.loading.crop import compose, crop_encoded, mirror_affine
+from maskhand.loading.crop import crop_encoded
 from maskhand.loading.labels import annotated_target
 from maskhand.loading.loader import eval_rows, eval_set
 from maskhand.models.bundle import ModelBundle

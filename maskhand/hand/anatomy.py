@@ -1,4 +1,4 @@
-"""Which poses a hand can take: anatomical angles, joint limits, the tie of the end joints, named hand shapes.
+"""The poses a hand can take: anatomical angles, joint limits, the coupling of DIP and PIP, named hand shapes.
 
 Angles are degrees in an array (..., 16, 3): joints in MANO's order, columns flexion, abduction, twist about the
 anatomical axes of `open_hand/anatomy.json`. Row 0 (the wrist) is always zero. The named shapes and limits are data, in
@@ -55,7 +55,7 @@ class PoseTable:
 
 @cache
 def pose_table(path: Path = TABLE) -> PoseTable:
-    """Read and check the table. Raises ValueError naming the shape and joint that break a limit or a format."""
+    """The checked table. Raises ValueError naming the shape and joint that break a limit or a format."""
     raw = yaml.safe_load(path.read_text())
     limits = np.zeros((NUM_MANO_JOINTS, 3, 2))
     for joint, columns in raw["limits"].items():
@@ -111,13 +111,13 @@ def to_axis_angle(angles_deg: Array) -> Array:
 
     R = R(abduction) R(flexion) R(twist), the order of `anatomy.json`.
     """
-    turns = np.deg2rad(angles_deg)[..., None] * anatomical_axes()
-    flexion, abduction, twist = (Rotation.from_rotvec(turns[..., k, :].reshape(-1, 3)) for k in range(3))
+    vectors = np.deg2rad(angles_deg)[..., None] * anatomical_axes()
+    flexion, abduction, twist = (Rotation.from_rotvec(vectors[..., k, :].reshape(-1, 3)) for k in range(3))
     return (abduction * flexion * twist).as_rotvec().reshape(angles_deg.shape)
 
 
 def respect_limits(angles_deg: Array) -> Array:
-    """Clip to the joint limits and to what PIP allows DIP."""
+    """Clip angles to the joint limits and to the range that PIP leaves DIP."""
     limits = pose_table().limits_deg
     out = np.clip(angles_deg, limits[..., 0], limits[..., 1])
     for first in LONG_FINGERS:

@@ -1,4 +1,4 @@
-"""Pickles from outside, read by an unpickler that knows numpy arrays and plain values and nothing else.
+"""Reader of untrusted pickles: an unpickler that knows numpy arrays and plain values and nothing else.
 
 A pickle can name any function and have it called. Datasets of the Python 2 years (HO-3D, RHD, MTC) and MANO itself are
 published as pickles all the same, so they are read here: every global that is not part of an array is refused before
@@ -19,7 +19,7 @@ from maskhand.errors import MaskhandError
 
 
 class UnsafePickleError(MaskhandError, ValueError):
-    """A pickle that asks for something other than arrays. Nothing of it was executed."""
+    """A pickle that names something other than arrays. Nothing of it was executed."""
 
 
 class UnreadablePickleError(MaskhandError, ValueError):
@@ -55,8 +55,8 @@ class ArrayUnpickler(pickle.Unpickler):
     """Reads numpy arrays, numbers, text and containers; refuses any other global with UnsafePickleError."""
 
     ALLOWED: ClassVar[dict[tuple[str, str], Any]] = _array_globals()
-    HOLDS: ClassVar[str] = "numpy arrays and plain values"
-    """What such a file may hold, for the sentence that refuses it."""
+    CONTENT: ClassVar[str] = "numpy arrays and plain values"
+    """What such a file may contain, for the error message."""
 
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(io.BytesIO(data), encoding="latin1")
@@ -66,7 +66,7 @@ class ArrayUnpickler(pickle.Unpickler):
         if (module, name) in self.ALLOWED:
             return self.ALLOWED[module, name]
         raise UnsafePickleError(
-            f"{self._name}: refused, the pickle asks for {module}.{name}; such a file holds only {self.HOLDS}. "
+            f"{self._name}: refused, the pickle asks for {module}.{name}; such a file may contain only {self.CONTENT}. "
             "Nothing was executed; get the file from its official source"
         )
 

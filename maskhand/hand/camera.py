@@ -1,4 +1,4 @@
-"""HaMeR's crop camera (s, tx, ty), and where a hand stands before the camera of the whole image.
+"""HaMeR's crop camera (s, tx, ty), and the translation of a hand in front of the camera of the whole image.
 
 Lengths in the crop are measured in crop sides, so focal lengths are too: HaMeR's 5000 px on a 256 px crop is
 `FOCAL` = 5000 / 256 whatever the crop's resolution. Crop coordinates run over -0.5..0.5 (see `batch`).
@@ -20,7 +20,7 @@ REWEIGHTINGS: Final = 3
 
 
 def assumed_camera(size_px: tuple[int, int], focal_px: float | None = None) -> np.ndarray:
-    """(3, 3) float64 K, pixels, of an image (width, height) whose camera is unknown: it looks at the image's middle.
+    """(3, 3) float64 K, pixels, of an image (width, height) whose camera is unknown; the center is the image's.
 
     Without a focal length HaMeR's: the crop camera's, on the image's longer side.
     """
@@ -30,7 +30,7 @@ def assumed_camera(size_px: tuple[int, int], focal_px: float | None = None) -> n
 
 
 def crop_camera_translation(camera: Tensor, focal: float | Tensor = FOCAL) -> Tensor:
-    """Where the hand stands before the crop camera.
+    """The translation of a hand in front of the crop camera.
 
     camera (B, 3): s, tx, ty; s is the weak-perspective scale (crop half-sides per meter). Returns (B, 3) meters:
     [tx, ty, 2 f / (s + 1e-9)] (HaMeR `hamer.py` with f / 256 = focal).
@@ -50,7 +50,7 @@ def project_crop(points_m: Tensor, camera: Tensor, focal: float | Tensor = FOCAL
 def translation_on_points(
     joints_m: np.ndarray, points_px: np.ndarray, weight: np.ndarray, K_px: np.ndarray
 ) -> np.ndarray:
-    """(B, 3) float64, meters: puts hands before their images' cameras so that their joints meet points seen there.
+    """(B, 3) float64, meters: places hands in front of their cameras so that their joints meet points in the images.
 
     joints_m (B, J, 3) camera axes, before translation; points_px (B, J, 2) pixels; weight (B, J), not negative and in
     each row positive somewhere; K_px (B, 3, 3). Exact where the joints are right. Points that the hand then misses by
@@ -60,20 +60,20 @@ def translation_on_points(
     seen = np.concatenate([points_px, np.ones_like(points_px[..., :1])], axis=2) @ np.linalg.inv(K_px).transpose(
         0, 2, 1
     )
-    sight = _looking_along((weight * seen).sum(1) / weight.sum(1))
-    seen, joints = seen @ sight, joints_m @ sight
+    rotation = _view_rotation((weight * seen).sum(1) / weight.sum(1))
+    seen, joints = seen @ rotation, joints_m @ rotation
     rays = seen[..., :2] / seen[..., 2:]
-    translation = _along_sight(joints, rays, weight)
+    translation = _in_view(joints, rays, weight)
     for _ in range(REWEIGHTINGS):
         moved = joints + translation
         missed = np.linalg.norm(moved[..., :2] / moved[..., 2:] - rays, axis=2, keepdims=True)
         mean = (weight * missed).sum(1, keepdims=True) / weight.sum(1, keepdims=True)
-        translation = _along_sight(joints, rays, weight / (1 + (missed / np.maximum(mean, 1e-9)) ** 2))
-    return (translation @ sight.transpose(0, 2, 1))[:, 0]
+        translation = _in_view(joints, rays, weight / (1 + (missed / np.maximum(mean, 1e-9)) ** 2))
+    return (translation @ rotation.transpose(0, 2, 1))[:, 0]
 
 
-def _along_sight(joints_m: np.ndarray, rays: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(B, 1, 3) translations of joints (B, J, 3) before cameras that look at them, onto rays (B, J, 2) = x / z, y / z.
+def _in_view(joints_m: np.ndarray, rays: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(B, 1, 3) translations of joints (B, J, 3), in cameras pointed at them, onto rays (B, J, 2) = x / z, y / z.
 
     Where the joints are wrong, a least-squares fit of all three coordinates would put the hand too far away (a
     regression on erroneous joints is diluted). So the depth is the one at which the rays, followed to their joints'
@@ -103,9 +103,9 @@ def crop_camera_on_points(joints_m: np.ndarray, points: np.ndarray, weight: np.n
     return np.stack([2 * FOCAL / depth, tx, ty], axis=1)
 
 
-def _looking_along(direction: np.ndarray) -> np.ndarray:
-    """(B, 3) directions with positive z -> (B, 3, 3) rotations whose last column is the direction: v @ R is v seen by a
-    camera that looks there."""
+def _view_rotation(direction: np.ndarray) -> np.ndarray:
+    """(B, 3) directions with positive z -> (B, 3, 3) rotations whose last column is the direction: v @ R is v in the
+    axes of a camera pointed there."""
     forward = direction / np.linalg.norm(direction, axis=1, keepdims=True)
     right = np.stack([forward[:, 2], np.zeros(len(forward)), -forward[:, 0]], axis=1)
     right /= np.linalg.norm(right, axis=1, keepdims=True)

@@ -9,6 +9,7 @@ third of the time for a training step's batch goes into starting operations, so 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from maskhand.conventions import FINGERTIP_VERTICES, NUM_BETAS, OPENPOSE_FROM_MA
 from maskhand.hand.model_file import HandModel, default_hand_path, load_hand_model
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.hand.skinning import skin
+
+LayerName = Literal["maskhand", "smplx"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,13 @@ class ManoLayer(nn.Module):
     tip_ids: Tensor
     openpose_order: Tensor
 
-    def __init__(self, model: HandModel, tips: str = "smplx") -> None:
-        """`tips`: whose fingertip vertices to use, a key of `FINGERTIP_VERTICES`."""
+    def __init__(self, model: HandModel, fingertip_vertices: str = "smplx") -> None:
+        """`fingertip_vertices`: a key of `FINGERTIP_VERTICES`."""
         super().__init__()
-        if tips not in FINGERTIP_VERTICES:
-            raise ValueError(f"tips {tips!r}: expected one of {', '.join(FINGERTIP_VERTICES)}")
+        if fingertip_vertices not in FINGERTIP_VERTICES:
+            raise ValueError(
+                f"fingertip_vertices {fingertip_vertices!r}: expected one of {', '.join(FINGERTIP_VERTICES)}"
+            )
         self.side = model.side
         self.digest = model.digest
 
@@ -68,7 +73,7 @@ class ManoLayer(nn.Module):
         }
         integers = {
             "faces": model.faces,
-            "tip_ids": np.array(FINGERTIP_VERTICES[tips]),
+            "tip_ids": np.array(FINGERTIP_VERTICES[fingertip_vertices]),
             "openpose_order": np.array(OPENPOSE_FROM_MANO_AND_TIPS),
         }
         for name, value in floats.items():
@@ -77,9 +82,9 @@ class ManoLayer(nn.Module):
             self.register_buffer(name, torch.tensor(value, dtype=torch.int64), persistent=False)
 
     @classmethod
-    def from_default(cls, side: Side = "right", tips: str = "smplx") -> ManoLayer:
+    def from_default(cls, side: Side = "right", fingertip_vertices: str = "smplx") -> ManoLayer:
         """The user's licensed MANO where configured, else the open hand."""
-        return cls(load_hand_model(default_hand_path(side)), tips)
+        return cls(load_hand_model(default_hand_path(side)), fingertip_vertices)
 
     def forward(self, rotmats: Tensor, betas: Tensor, transl_m: Tensor | None = None) -> HandMesh:
         """Pose the hand.
@@ -112,7 +117,7 @@ class ManoLayer(nn.Module):
     def _chain(self, local: Tensor) -> Tensor:
         """(B, 16, 3, 4) rotations and positions of joints in their parents -> in the hand's frame.
 
-        MANO's tree is the wrist and five fingers of three joints in a row; the reader of hand models takes no other.
+        MANO's tree is the wrist and five fingers of three joints in a row; the reader of hand models accepts no other.
         """
         batch = len(local)
         wrist, fingers = local.split([1, 15], dim=1)
@@ -123,8 +128,17 @@ class ManoLayer(nn.Module):
         return torch.cat([wrist, torch.stack(posed[1:], dim=2).view(batch, 15, 3, 4)], dim=1)
 
 
+def make_layer(model: HandModel, kind: LayerName = "maskhand") -> ManoLayer:
+    """The layer that a recipe's `hand.layer` names, with smplx's fingertips; either poses the same hand to 1e-6 m."""
+    if kind == "smplx":
+        from maskhand.hand.smplx_layer import SmplxLayer
+
+        return SmplxLayer(model)
+    return ManoLayer(model)
+
+
 def _bones(joints: np.ndarray) -> np.ndarray:
-    """(..., 16, 3) -> the same, each as seen from the joint above it; the wrist's own place."""
+    """(..., 16, 3) -> the same, each relative to its parent joint; the wrist's position itself."""
     fingers = joints[..., 1:, :].reshape(*joints.shape[:-2], 5, 3, 3)
     wrist = joints[..., :1, :]
     above = np.concatenate(

@@ -1,4 +1,4 @@
-"""Read a hand model from MANO's own pickle format without trusting the pickle and without chumpy.
+"""Reader of hand models in MANO's pickle format that neither trusts the pickle nor needs chumpy.
 
 MANO_RIGHT.pkl was written by Python 2 with chumpy expressions inside (`shapedirs` is a `chumpy.reordering.Select` over
 a `chumpy.ch.Ch`). chumpy no longer installs and a pickle can run any code, so the file is read by an unpickler that
@@ -68,7 +68,7 @@ class HandModel:
     """(45, 45) rows are MANO's pose principal components, over axis-angle relative to the mean pose."""
     hands_std: Array | None
     """(45,) radians, standard deviation along each component over the poses it was made from (`hands_coeffs`); None
-    where the file does not hold these."""
+    where the file has none."""
     digest: str
     """First 12 hex digits of the file's sha256."""
 
@@ -76,8 +76,8 @@ class HandModel:
 def load_hand_model(path: str | Path) -> HandModel:
     """Read and check a hand model pickle (licensed MANO, the open hand, or any file in the same form).
 
-    Raises FileNotFoundError, UnsafePickleError for a pickle that holds anything but arrays, and HandModelError when a
-    field is missing, has another shape or makes no sense.
+    Raises FileNotFoundError, UnsafePickleError for a pickle with anything but arrays, and HandModelError when a
+    field is missing, has another shape or is impossible.
     """
     path = Path(path)
     if not path.is_file():
@@ -121,7 +121,7 @@ def default_hand_path(side: Side = "right") -> Path:
 
 
 class _PickledRecord:
-    """What an instance of a foreign class becomes: its attributes and nothing else."""
+    """The attributes of an instance of a foreign class, and nothing else of it."""
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
@@ -183,7 +183,7 @@ class ModelUnpickler(ArrayUnpickler):
     """Also reads sparse matrices and chumpy values."""
 
     ALLOWED: ClassVar[dict[tuple[str, str], Any]] = ArrayUnpickler.ALLOWED | _sparse_globals()
-    HOLDS: ClassVar[str] = "numpy arrays, scipy sparse matrices and chumpy values"
+    CONTENT: ClassVar[str] = "numpy arrays, scipy sparse matrices and chumpy values"
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "chumpy" or module.startswith("chumpy."):
@@ -222,7 +222,7 @@ def _array(fields: Mapping[str, Any], name: str, shape: tuple[int, ...], path: P
 
 
 def _pose_spread(fields: Mapping[str, Any], path: Path) -> Array | None:
-    """Of `hands_coeffs` (N, 45), a row per pose; they may be absent: nothing that poses or shapes a hand reads them."""
+    """(45,) standard deviation of `hands_coeffs` (N, 45), a row per pose; None where the file has none."""
     if "hands_coeffs" not in fields:
         return None
     poses = np.shape(_plain(fields["hands_coeffs"]))[:1]

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from maskhand.annotate.images import decode_rgb
+from maskhand.geometry2d import box_center_px, crop_affine
 from maskhand.inspection.targets import mesh_of, target_of
-from maskhand.loading.crop import box_center_px, crop_affine, cut_crop
+from maskhand.loading.crop import cut_crop
 from maskhand.render import GROUND_TRUTH_RGB, MESH_RGB, contact_sheet, draw_keypoints, overlay_mesh
 from maskhand.shards.layout import detector_of
 from maskhand.shards.reader import ShardSample

@@ -18,7 +18,7 @@ from maskhand.conventions import NUM_JOINTS
 Array = np.ndarray
 
 ERASE_AREA = (0.02, 0.33)
-"""Range of the area of an erased rectangle, as a fraction of the crop."""
+"""Range of the area of an erased rectangle, as a fraction of the crop (docs/method.md#evidence-augmentation)."""
 ERASE_ASPECT = (0.3, 1 / 0.3)
 
 

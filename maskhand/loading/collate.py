@@ -13,14 +13,11 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from maskhand.batch import HandBatch
+from maskhand.geometry2d import apply_affine, box_center_px, compose, crop_affine
 from maskhand.loading.augment import ImageAugmentation, KeypointAugmentation, erase
 from maskhand.loading.crop import (
     NETWORK_ASPECT,
     Scratch,
-    apply_affine,
-    box_center_px,
-    compose,
-    crop_affine,
     crop_side_px,
     cut_into,
     decode_for_crop,

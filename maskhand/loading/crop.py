@@ -1,10 +1,9 @@
-"""The square crop around a hand: its square, its affine, and a fast way to cut it out of an encoded image.
+"""The square crop around a hand: its size, and a fast way to cut it out of an encoded image.
 
 HaMeR's crop: the box is extended to the network's 3:4 aspect, and its longer side times `box_scale` is the side of a
 square, which is warped bilinearly to `crop_px` pixels with a black border, blurred first where it shrinks by more than
-1.1.
-All affines are (2, 3) and act on pixel coordinates whose origin is the center of the top-left pixel; the center of the
-box lands on `crop_px / 2`, which is 0 in crop coordinates (`batch`).
+1.1. Its affine, (2, 3) from image to crop pixels, is `geometry2d.crop_affine`: the center of the box lands on
+`crop_px / 2`.
 """
 
 from __future__ import annotations
@@ -28,43 +27,6 @@ def crop_side_px(box_xyxy_px: Array, box_scale: float) -> Array:
     box = np.asarray(box_xyxy_px, np.float64)
     size = box[..., 2:] - box[..., :2]
     return box_scale * np.maximum(size[..., 1], size[..., 0] / NETWORK_ASPECT)
-
-
-def box_center_px(box_xyxy_px: Array) -> Array:
-    """(..., 4) -> (..., 2)."""
-    box = np.asarray(box_xyxy_px, np.float64)
-    return (box[..., :2] + box[..., 2:]) / 2
-
-
-def crop_affine(center_px: Array, side_px: Array, rotation_rad: Array, crop_px: int) -> Array:
-    """(N, 2) centers, (N,) sides and (N,) rotations -> (N, 2, 3) affines from image to crop pixels.
-
-    A positive rotation turns the image's x axis towards its y axis: clockwise as seen.
-    """
-    c, s = np.cos(rotation_rad), np.sin(rotation_rad)
-    scale = crop_px / np.asarray(side_px, np.float64)
-    linear = np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2) * scale[:, None, None]
-    offset = crop_px / 2 - (linear @ np.asarray(center_px, np.float64)[:, :, None])
-    return np.concatenate([linear, offset], axis=2)
-
-
-def mirror_affine(width_px: Array) -> Array:
-    """(N,) image widths -> (N, 2, 3): x becomes width - 1 - x."""
-    affine = np.zeros((len(width_px), 2, 3))
-    affine[:, 0, 0], affine[:, 1, 1], affine[:, 0, 2] = -1, 1, np.asarray(width_px) - 1
-    return affine
-
-
-def compose(after: Array, before: Array) -> Array:
-    """(N, 2, 3) and (N, 2, 3) -> (N, 2, 3): first `before`, then `after`."""
-    linear = after[:, :, :2] @ before[:, :, :2]
-    offset = after[:, :, :2] @ before[:, :, 2:] + after[:, :, 2:]
-    return np.concatenate([linear, offset], axis=2)
-
-
-def apply_affine(affine: Array, points: Array) -> Array:
-    """(N, 2, 3) and (N, K, 2) -> (N, K, 2)."""
-    return points @ affine[:, :, :2].transpose(0, 2, 1) + affine[:, None, :, 2]
 
 
 def crop_encoded(encoded: bytes, crop_from_image: Array, crop_px: int) -> Array:

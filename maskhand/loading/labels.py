@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskhand.conventions import MIRROR_POINT, NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS
-from maskhand.loading.crop import apply_affine, mirror_affine
+from maskhand.geometry2d import apply_affine, mirror_affine
 from maskhand.sample import HandSample
 from maskhand.shards.sidecar_records import DetectedKeypoints, ManoTarget
 

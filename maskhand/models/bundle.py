@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from maskhand.config import ConfigError, Recipe, SamplerConfig
 from maskhand.device import accelerator
 from maskhand.errors import MaskhandError
-from maskhand.hand.layer import ManoLayer
+from maskhand.hand.layer import make_layer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.build import model_from_weights
 from maskhand.models.calibration import Calibration, estimator_of
@@ -151,7 +151,7 @@ class ModelBundle:
             )
         weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
         try:
-            model = model_from_weights(recipe, ManoLayer(hand), weights)
+            model = model_from_weights(recipe, make_layer(hand, recipe.hand.layer), weights)
         except RuntimeError as error:
             raise BundleError(
                 f"{folder / 'model.pt'}: weights do not fit recipe.json ({error}); export it again"

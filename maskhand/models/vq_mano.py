@@ -3,7 +3,7 @@
 A 1D convolutional autoencoder over the sequence of MANO's joints: upsampled to twice the number of tokens, halved once
 by a strided convolution, quantized, and decoded to sixteen joints. The order of the sequence is MANO's (wrist, index,
 middle, little, ring, thumb), so each token represents a neighborhood of joints, measured in `models/influence.py`.
-The layout follows TokenHMR's `vanilla_pose_vqvae.py`; where the paper is silent see docs/method.md.
+The layout follows TokenHMR's `vanilla_pose_vqvae.py`; where the paper is silent see docs/method.md#evidence-tokenizer.
 """
 
 from __future__ import annotations

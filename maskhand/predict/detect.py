@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from maskhand.annotate.detectors import Detections, load_detector
+from maskhand.annotate.detectors import Detections
 from maskhand.annotate.hand_finder import find_hands
+from maskhand.annotate.registry import load_detector
 from maskhand.conventions import Side
 from maskhand.predict.photo import Box, check_boxes
 from maskhand.predict.records import MIN_MEAN_CONFIDENCE, Array

@@ -13,9 +13,10 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.conventions import MANO_16, OPENPOSE_21, Side
+from maskhand.geometry2d import box_center_px, crop_affine
 from maskhand.hand.camera import FOCAL
 from maskhand.hand.mesh import glb_bytes, obj_bytes
-from maskhand.loading.crop import box_center_px, crop_side_px, cut_crop
+from maskhand.loading.crop import crop_side_px, cut_crop
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
 from maskhand.predict.hands import DEFAULT_METHOD, predict_hands
@@ -121,17 +122,16 @@ def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Pat
 
 def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[list[Array], list[str]]:
     """Crops of the photo around the hand with 2D pose, prediction and hypotheses, and a caption for each."""
-    side_px, (x, y) = float(crop_side_px(hand.box_xyxy_px, 1.2)), box_center_px(hand.box_xyxy_px)
-    zoom = TILE_PX / side_px
-    tile_from_image = np.array([[zoom, 0, TILE_PX / 2 - zoom * x], [0, zoom, TILE_PX / 2 - zoom * y], [0, 0, 1]])
-    view = cut_crop(image_rgb, tile_from_image[:2], TILE_PX)
-    K_px = tile_from_image @ hand.K_px
+    box = hand.box_xyxy_px[None]
+    (tile_from_image,) = crop_affine(box_center_px(box), crop_side_px(box, 1.2), np.zeros(1), TILE_PX)
+    view = cut_crop(image_rgb, tile_from_image, TILE_PX)
+    K_px = np.vstack([tile_from_image, [0, 0, 1]]) @ hand.K_px
 
     def drawn(placed: PlacedHand) -> Array:
         visible = placed.vertices_cam_m[:, 2].min() > 0
         return overlay_mesh(view, placed.vertices_cam_m, hand.faces, K_px, opacity=0.9) if visible else view
 
-    points = hand.keypoints_px @ tile_from_image[:2, :2].T + tile_from_image[:2, 2]
+    points = hand.keypoints_px @ tile_from_image[:, :2].T + tile_from_image[:, 2]
     tiles = [draw_keypoints(view, points, hand.keypoints_confidence), drawn(hand)]
     captions = [name, f"mean log probability {hand.log_probability:.2f}"]
     predicted = hand.joints_cam_m - hand.joints_cam_m[0]

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from maskhand.adapters.base import RawDataError
-from maskhand.adapters.dexycb_index import Frame, read_index
-from maskhand.adapters.dexycb_label import NO_HAND, label_uri, read_label
-from maskhand.adapters.dexycb_splits import SELECTIONS
+from maskhand.adapters.layouts.dexycb_index import Frame, read_index
+from maskhand.adapters.layouts.dexycb_label import NO_HAND, label_uri, read_label
+from maskhand.adapters.layouts.dexycb_splits import SELECTIONS
 from maskhand.conventions import NUM_JOINTS, OPENPOSE_21
 from maskhand.metrics.accumulate import Addable, PointErrors
 from maskhand.metrics.alignment import distances, procrustes_align, root_relative

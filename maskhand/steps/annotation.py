@@ -7,8 +7,8 @@ from pathlib import Path
 
 from maskhand.annotate import keypoints, mano_targets
 from maskhand.annotate.by_model import annotate_by_model
-from maskhand.annotate.detectors import ON_GPU
 from maskhand.annotate.keypoint_targets import annotate_from_keypoints
+from maskhand.annotate.registry import ON_GPU
 from maskhand.cluster.map import map_on_gpus, map_shards
 from maskhand.cluster.session import ray_session
 from maskhand.progress import Progress

@@ -51,7 +51,7 @@ def evaluate_set(
             recipe,
             samplers=samplers,
             baseline=baseline,
-            fingertip_vertices=load_spec(name.partition("/")[0]).tips,
+            fingertip_vertices=load_spec(name.partition("/")[0]).fingertips,
             mapper=mapper or serial_map,
             model_folder=folder if mapper else None,
             progress=progress,

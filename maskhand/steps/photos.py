@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from maskhand import storage
 from maskhand.adapters.base import RawDataError
-from maskhand.adapters.photos import ENDINGS, HANDS_FILE, hands_of_text, photos_below
+from maskhand.adapters.layouts.photos import ENDINGS, HANDS_FILE, hands_of_text, photos_below
 from maskhand.annotate.find_hands import FindHands, PhotoHands
 from maskhand.cluster.map import map_shards
 from maskhand.cluster.session import ray_session

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskhand import storage
-from maskhand.annotate.detectors import load_detector
+from maskhand.annotate.registry import load_detector
 from maskhand.catalog import load_spec
 from maskhand.config import Recipe
 from maskhand.conventions import Side

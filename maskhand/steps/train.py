@@ -207,7 +207,7 @@ def _calibrate(export: Path, recipe: Recipe, workspace: Workspace) -> None:
         return
     bundle = ModelBundle.load(export, device=accelerator())
     sets = [
-        TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).tips)
+        TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).fingertips)
         for name, weight in recipe.data.train.items()
     ]
     found = calibrate(bundle, sets)

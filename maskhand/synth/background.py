@@ -1,4 +1,4 @@
-"""Backgrounds out of nothing: walls, tables, shelves, foliage, cloth, screens, clutter. Images in sRGB, uint8."""
+"""Procedural backgrounds: walls, tables, shelves, foliage, cloth, screens, clutter. Images in sRGB, uint8."""
 
 from __future__ import annotations
 

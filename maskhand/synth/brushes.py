@@ -1,4 +1,4 @@
-"""What skin is painted with: soft lines and steps, curves through points, smooth noise."""
+"""Primitives with which skin is painted: soft lines and steps, curves through points, smooth noise."""
 
 from __future__ import annotations
 

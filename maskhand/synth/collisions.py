@@ -1,4 +1,4 @@
-"""Do fingers pass through each other or the palm? A capsule per bone is enough to turn impossible poses away."""
+"""Rejection of impossible poses: whether fingers pass through each other or the palm, by a capsule per bone."""
 
 from __future__ import annotations
 

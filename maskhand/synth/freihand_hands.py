@@ -1,6 +1,6 @@
-"""The hands of the synthetic set, piece by piece in several processes: images, masks, and labels in FreiHAND's form.
+"""The hands of the synthetic set, rendered in chunks by several processes: images, masks, FreiHAND's labels.
 
-A piece is finished when its part file exists; the same bytes come out of any number of processes.
+A chunk is finished when its part file exists; the same bytes come out of any number of processes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Chunk:
 
 
 def render(chunks: list[Chunk], workers: int, progress: Progress | None) -> None:
-    """Write images and part files of all hands, in `workers` processes; chunks whose part is there are kept."""
+    """Write images and part files of all hands, in `workers` processes; finished chunks are not rendered again."""
     total = sum(c.stop - c.start for c in chunks)
     missing = [c for c in chunks if not c.part.is_file()]
     done = total - sum(c.stop - c.start for c in missing)

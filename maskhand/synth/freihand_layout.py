@@ -5,7 +5,7 @@
     training_{K,mano,scale,verts,xyz}.json
     evaluation/rgb/%08d.jpg, evaluation_{K,mano,scale,verts,xyz}.json
     mocap.npz                hand_pose (N, 48) absolute axis-angle, betas (N, 10), without images
-    synth.json               written last: what was asked for, and the hand model's digest
+    synth.json               written last: the request, and the hand model's digest
 
 The versions show the same hand before different backgrounds, as FreiHAND's four recolorings do.
 """
@@ -37,7 +37,7 @@ MOCAP_CHUNK = 1000
 
 
 class SynthError(MaskhandError, ValueError):
-    """A request that contradicts what the folder already holds."""
+    """A request that contradicts the dataset already in the folder."""
 
 
 def write_freihand_synth(
@@ -54,7 +54,7 @@ def write_freihand_synth(
     """Write the dataset below `root` and return `root`; `versions` images (1 to 4) of each training hand.
 
     The bytes depend on the counts, the seed and the hand model only, not on `workers`. An interrupted call is resumed
-    by repeating it; a finished one returns at once. Raises SynthError when the folder holds another dataset.
+    by repeating it; a finished one returns at once. Raises SynthError when the folder has another dataset.
     """
     hand_path = default_hand_path("right")
     request = {
@@ -95,10 +95,10 @@ def _already_there(root: Path, request: dict[str, Any]) -> bool:
         found = json.loads(record.read_text())
         if found != request:
             differs = ", ".join(
-                f"{k}: {found.get(k)} there, {v} asked" for k, v in request.items() if found.get(k) != v
+                f"{k}: {found.get(k)} there, {v} requested" for k, v in request.items() if found.get(k) != v
             )
             raise SynthError(
-                f"{root} already holds another synthetic dataset ({differs}); "
+                f"{root} already has another synthetic dataset ({differs}); "
                 "replace it with --rebuild, or choose another workspace"
             )
         return record.name == "synth.json"

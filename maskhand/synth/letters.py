@@ -2,7 +2,7 @@
 
     asl_alphabet_train/asl_alphabet_train/{A..Z}/{A..Z}{1..N}.jpg
     poses.npz      beside them: path (M,), pose_aa (M, 16, 3), betas (M, 10), transl_cam_m (M, 3) of what was rendered
-    letters.json   written last: what was asked for
+    letters.json   written last: the request
 
 The published set annotates nothing but the letter, and so does this one; poses.npz stands for the pseudo ground truth
 that MaskHand's predictions are on the published set.
@@ -75,7 +75,7 @@ def write_letters(root: Path, *, per_letter: int, seed: int, workers: int, progr
     record = root / RECORD
     if record.is_file():
         if json.loads(record.read_text()) != request:
-            raise SynthError(f"{root} already holds other synthetic letters; use --rebuild, or delete the folder.")
+            raise SynthError(f"{root} already has other synthetic letters; use --rebuild, or delete the folder.")
         return root
     render = functools.partial(_write_letter, root, hand_path, per_letter, seed)
     letters, rows = string.ascii_uppercase, []
@@ -94,7 +94,7 @@ def write_letters(root: Path, *, per_letter: int, seed: int, workers: int, progr
 
 
 def letter_pose(letter: str, rng: np.random.Generator) -> Array:
-    """(16, 3) axis-angle of one hand that shows a letter: within the joints' limits, no finger inside another."""
+    """(16, 3) axis-angle of one hand that shows a letter: within the joint limits, without fingers that overlap."""
     shape = pose_table().shape(SHAPE_OF.get(letter, letter))
     while True:
         angles = respect_limits(shape + jitter(rng, DRAWN_AT_ONCE, np.full((DRAWN_AT_ONCE, 1, 1), POSE_STD_DEG)))

@@ -1,4 +1,4 @@
-"""What a scene looks like: skin, light, sleeve and objects, drawn at random."""
+"""Random appearance of a scene: skin, light, sleeve and objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskhand.synth.surface import FOREARM_LENGTH_M, Arm
 Array = NDArray[np.float32]
 Double = NDArray[np.float64]
 
-# sRGB of the back and the palm of hands from little to much melanin; the palm holds much less of it
+# sRGB of the back and the palm of hands from little to much melanin; the palm has much less of it
 _MELANIN = np.linspace(0, 1, 6)
 _BACK = np.array(
     [(236, 196, 170), (222, 172, 140), (197, 141, 106), (158, 106, 75), (112, 73, 52), (72, 48, 38)], float
@@ -93,7 +93,7 @@ def sample_solids(vertices_m: Double, joints_m: Double, hand_axes: Double, rng: 
         if held is not None:
             solids.append(held)
     if rng.random() < HIDER_SHARE:
-        solids.append(_hider(joints_m, rng))
+        solids.append(_occluder(joints_m, rng))
     return solids
 
 
@@ -131,8 +131,8 @@ def _held(vertices_m: Double, joints_m: Double, hand_axes: Double, rng: np.rando
     return make_solid(kind, center, frame, size * shape, _finish(rng))
 
 
-def _hider(joints_m: Double, rng: np.random.Generator) -> Solid:
-    """Something between camera and hand that covers a part of it."""
+def _occluder(joints_m: Double, rng: np.random.Generator) -> Solid:
+    """An object between camera and hand that covers a part of it."""
     target = joints_m[rng.integers(21)] + rng.normal(0, 0.02, 3)
     center = target * rng.uniform(0.62, 0.85)
     frame = _frame_about(_unit64(rng.standard_normal(3)), rng)

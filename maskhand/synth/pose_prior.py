@@ -60,7 +60,7 @@ def _blend(rng: np.random.Generator, count: int) -> Array:
 
 
 def _per_finger(rng: np.random.Generator, count: int) -> Array:
-    """Each finger from a named shape of its own; neighbors often move together."""
+    """Each finger from its own named shape; neighbors often move together."""
     table = pose_table().angles_deg
     out = np.zeros((count, NUM_MANO_JOINTS, 3))
     shape = rng.integers(len(table), size=count)

@@ -26,7 +26,7 @@ SUBPIXELS = np.array([(-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375
 
 @dataclass(frozen=True)
 class Layer:
-    """A rendered foreground, to be laid over any background. H x W at the size asked for."""
+    """A rendered foreground, to be laid over any background. H x W of the requested size."""
 
     light: Array
     """(H, W, 3) linear, already multiplied by alpha."""

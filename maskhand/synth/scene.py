@@ -1,4 +1,4 @@
-"""One synthetic hand from one number: pose, shape, camera, look; its labels and its images."""
+"""One synthetic hand from one seed: pose, shape, camera, look; its labels and its images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MIN_VISIBLE_SHARE = 0.30
 
 @dataclass(frozen=True)
 class Studio:
-    """What is the same for every image: hand model, smoothed surface, painted skin."""
+    """The constants of all images: hand model, smoothed surface, painted skin."""
 
     layer: ManoLayer
     surface: HandSurface
@@ -79,7 +79,7 @@ def open_studio(hand_path: Path | None = None) -> Studio:
     model = load_hand_model(hand_path or default_hand_path("right"))
     surface = HandSurface(model)
     axes = anatomical_axes()[:, [TWIST, FLEXION, ABDUCTION]]
-    return Studio(ManoLayer(model, tips="freihand"), surface, paint(surface, axes), model.hands_mean_aa)
+    return Studio(ManoLayer(model, fingertip_vertices="freihand"), surface, paint(surface, axes), model.hands_mean_aa)
 
 
 def sample_labels(studio: Studio, rng: np.random.Generator) -> HandLabels:

@@ -1,4 +1,4 @@
-"""What skin looks like where: maps painted once on the rest pose of the smoothed hand.
+"""Appearance maps of skin, painted once on the rest pose of the smoothed hand.
 
 Every triangle carries a small grid of texels ("mesh colors", Yuksel et al. 2010), about 0.6 mm apart: fine enough for
 creases and nails in a 224-pixel image without a texture atlas, and the same for every hand in MANO's topology.

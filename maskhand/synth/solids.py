@@ -1,4 +1,4 @@
-"""Simple things a hand can hold or be hidden by: cylinders, cups, boxes, ellipsoids, as shaded triangle meshes."""
+"""Simple objects a hand can hold or be hidden by: cylinders, cups, boxes, ellipsoids, as shaded triangle meshes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = ("cylinder", "cone", "box", "ellipsoid")
 
 @dataclass(frozen=True)
 class Finish:
-    """Colors are linear RGB. The pattern is drawn in the solid's own unit coordinates."""
+    """Colors are linear RGB. The pattern is drawn in the solid's unit coordinates."""
 
     base: Array
     """(3,)"""

@@ -1,7 +1,7 @@
 """The surface that is rendered: the 778-vertex hand, smoothed once, continued by a forearm that leaves the image.
 
 Skinning stays on the 778 vertices; one step of Loop subdivision is a constant sparse matrix applied after posing, so
-silhouettes are round while labels remain the model's own vertices.
+silhouettes are round while labels remain the model's vertices.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FOREARM_SWELL = 0.45
 
 @dataclass(frozen=True)
 class Arm:
-    """How the forearm goes on behind the wrist."""
+    """The shape of the forearm behind the wrist."""
 
     flexion_rad: float
     """Bend of the wrist about the palm's left-right axis, positive when the palm approaches the forearm."""

@@ -1,4 +1,4 @@
-"""Who is seen from where: hand shape, global orientation, and a camera whose image looks like a FreiHAND crop."""
+"""Random hand shape, global orientation, and a camera whose image looks like a FreiHAND crop."""
 
 from __future__ import annotations
 

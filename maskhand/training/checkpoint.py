@@ -12,7 +12,7 @@ import torch
 
 from maskhand.config import INFERENCE_SETTINGS, Recipe, TokenizerConfig
 from maskhand.errors import MaskhandError
-from maskhand.hand.layer import ManoLayer
+from maskhand.hand.layer import LayerName, ManoLayer, make_layer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.vq_mano import VQMano
 
@@ -26,11 +26,11 @@ Kind = Literal["tokenizer", "transformer"]
 
 _ENGINE = ("engine.workers", "engine.zero_stage", "engine.use_gpu")
 _TRAINING_KEYS: dict[Kind, tuple[str, ...]] = {
-    "tokenizer": ("seed", "data.mocap", "tokenizer", "tokenizer_training", *_ENGINE),
+    "tokenizer": ("seed", "data.mocap", "tokenizer", "tokenizer_training", "hand", *_ENGINE),
     "transformer": (
         "seed", "data.train", "data.caption", "data.crop_px", "data.box_scale", "data.keypoints",
         "data.augment", "data.shard_streams", "data.held_out", "tokenizer", "model", "training",
-        *_ENGINE, "engine.precision",
+        "hand", *_ENGINE, "engine.precision",
     ),
 }  # fmt: skip
 """Keys and sections of a recipe that determine the weights. A run can be resumed only with the same number of ranks and
@@ -69,9 +69,9 @@ def _values(recipe: Recipe, below: Sequence[str]) -> dict[str, str]:
     return {k: v for k, v in recipe.flat().items() if f"{k}.".startswith(tuple(below))}
 
 
-def load_mano(path: str | None) -> ManoLayer:
+def load_mano(path: str | None, layer: LayerName) -> ManoLayer:
     """The right-hand layer of the model file at `path`; None: the configured one, or the open hand."""
-    return ManoLayer(load_hand_model(path or default_hand_path("right")))
+    return make_layer(load_hand_model(path or default_hand_path("right")), layer)
 
 
 def save_tokenizer(folder: str | Path, weights: Mapping[str, Any], recipe: Recipe, metadata: Mapping[str, Any]) -> None:

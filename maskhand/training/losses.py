@@ -1,4 +1,4 @@
-"""The losses of tokenizer and transformer (paper sections 3.1 and 3.3; weights and reductions: docs/method.md).
+"""The losses of tokenizer and transformer (paper sections 3.1 and 3.3; weights: docs/method.md#evidence-losses).
 
 Reductions never depend on how a batch is distributed: every term is a sum over samples divided by the number of
 samples B of this rank, *not* by the number of samples that carry the label. The mean over ranks of equal B is then

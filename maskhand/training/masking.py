@@ -1,4 +1,4 @@
-"""The masking of training tokens (paper section 3.3; docs/method.md).
+"""The masking of training tokens (paper section 3.3; docs/method.md#evidence-masking).
 
 Every draw is a hash of (seed, step, position in the global batch, counter): the same sample gets the same mask whatever
 the number of ranks, their batch sizes, the device, or how often the run was interrupted.

@@ -56,7 +56,7 @@ def run(job: TokenizerJob, worker: WorkerContext) -> dict[str, float]:
             job.recipe, job.shards_uri, mocap=job.mocap, rank=worker.rank, world=worker.world, start_step=first_step
         )
 
-    return train(job.recipe, load_mano(job.mano_path), poses, worker)
+    return train(job.recipe, load_mano(job.mano_path, job.recipe.hand.layer), poses, worker)
 
 
 def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: WorkerContext) -> dict[str, float]:

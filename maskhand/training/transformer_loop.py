@@ -53,7 +53,7 @@ def run(job: TransformerJob, worker: WorkerContext) -> dict[str, float]:
         return train_batches(job.recipe, job.shards_uri, rank=worker.rank, world=worker.world, start_step=first_step)
 
     tokenizer = load_tokenizer(job.tokenizer_dir, expected=job.recipe.tokenizer)
-    return train(job.recipe, tokenizer, load_mano(job.mano_path), batches, worker)
+    return train(job.recipe, tokenizer, load_mano(job.mano_path, job.recipe.hand.layer), batches, worker)
 
 
 def train(

@@ -20,18 +20,20 @@ ONLY_IN = {
     "webdataset": ("maskhand/shards/",),
     "boto3": ("maskhand/s3.py",),
     "botocore": ("maskhand/s3.py",),
-    "smplx": (),  # tests check our layer against it
+    "smplx": ("maskhand/hand/smplx_layer.py",),
     "typer": ("maskhand/cli.py", "maskhand/commands/"),
     "rich": ("maskhand/cli.py", "maskhand/progress.py"),
-    "pipelines": ("pipelines/", "maskhand/commands/"),
+    "pipelines": (),  # installed as maskhand.pipelines
+    "maskhand.pipelines": ("pipelines/", "maskhand/commands/"),
 }
-"""Outside tool -> the places that may know it."""
+"""Outside tool, or the flows -> the places that may know it."""
 
 TOP = ("cli", "commands", "paper", "steps", "doctor")
 """May use everything below; nothing below may use them."""
 
 MAY_USE = {
     "conventions": (),
+    "geometry2d": (),
     "sample": ("conventions",),
     "progress": (),
     "errors": (),
@@ -48,7 +50,7 @@ MAY_USE = {
     "catalog": ("conventions", "scoring.formats"),
     "hand": ("conventions", "sample"),
     # numpy only: MANO's mean pose, and the unpickler
-    "adapters": ("sample", "conventions", "catalog", "storage", "hand.model_file", "hand.array_pickle"),
+    "adapters": ("sample", "conventions", "catalog", "storage", "geometry2d", "hand.model_file", "hand.array_pickle"),
     "shards": ("sample", "conventions", "catalog", "adapters", "storage", "config"),
     "synth": ("shards", "hand", "sample", "conventions", "catalog", "storage", "config"),
     "annotate": (
@@ -60,6 +62,7 @@ MAY_USE = {
         "storage",
         "assets",
         "fetched_models",
+        "geometry2d",
         "device",
         "models",
         "loading",
@@ -67,13 +70,14 @@ MAY_USE = {
         "batch",
     ),
     "text": ("config",),
-    "loading": ("shards", "batch", "hand", "config", "sample", "conventions", "storage", "text"),
+    "loading": ("geometry2d", "shards", "batch", "hand", "config", "sample", "conventions", "storage", "text"),
     "placement": ("batch", "hand", "conventions", "sample"),
     "models": ("hand", "batch", "config", "recipe_files", "conventions", "device", "storage", "text"),
     "training": ("models", "hand", "loading", "batch", "config", "conventions", "storage", "shards"),
     "metrics": (),
     "scoring": ("metrics", "conventions", "catalog", "adapters", "hand.array_pickle", "sample", "shards.read_ahead"),
     "evaluation": (
+        "geometry2d",
         "metrics",
         "scoring.predictions",
         "models",
@@ -88,9 +92,20 @@ MAY_USE = {
         "render",
     ),
     "generate": ("models", "hand", "batch", "config", "conventions", "render", "storage", "text"),
-    "inspection": ("annotate", "hand", "loading.crop", "shards", "conventions", "sample", "storage", "render"),
+    "inspection": (
+        "geometry2d",
+        "annotate",
+        "hand",
+        "loading.crop",
+        "shards",
+        "conventions",
+        "sample",
+        "storage",
+        "render",
+    ),
     "render": ("conventions", "hand", "sample", "batch"),
     "predict": (
+        "geometry2d",
         "models",
         "placement",
         "hand",
@@ -114,7 +129,7 @@ MAY_USE = {
 }
 """Room of maskhand -> rooms it may use besides itself, `errors` and `progress`, which is a callback's type."""
 
-NUMPY_ONLY = ("maskhand/sample.py", "maskhand/conventions.py")
+NUMPY_ONLY = ("maskhand/sample.py", "maskhand/conventions.py", "maskhand/geometry2d.py")
 NO_TORCH = ("maskhand/adapters/", "maskhand/shards/", "maskhand/catalog.py", "maskhand/storage.py", "maskhand/steps/")
 
 
@@ -139,9 +154,10 @@ def _place(path: Path) -> str:
 
 def outside_tool_errors(path: Path) -> list[str]:
     return [
-        f"{_place(path)}:{line} imports {name.split('.')[0]}, which only {', '.join(ONLY_IN[name.split('.')[0]])} may"
+        f"{_place(path)}:{line} imports {tool}, which only {', '.join(places) or 'nobody'} may"
         for line, name in _imports(path)
-        if name.split(".")[0] in ONLY_IN and not _place(path).startswith(ONLY_IN[name.split(".")[0]])
+        for tool, places in ONLY_IN.items()
+        if f"{name}.".startswith(f"{tool}.") and not _place(path).startswith(places)
     ]
 
 

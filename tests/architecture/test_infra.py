@@ -38,7 +38,7 @@ def test_a_deployment_fits_its_flow(name: str) -> None:
 
 
 def test_evaluation_is_weekly_and_follows_a_registration() -> None:
-    from pipelines.train_maskhand import REGISTERED
+    from maskhand.pipelines.train_maskhand import REGISTERED
 
     evaluate = DEPLOYMENTS["evaluate-maskhand"]
     (schedule,) = evaluate["schedules"]

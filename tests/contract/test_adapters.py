@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from published_layouts import WRITERS, Fixture, Truth
-from published_layouts.hands import edit_json, licensed_folder, pose_hand
 
 from maskhand import catalog
 from maskhand.adapters import Adapter, RawDataError, layout_of, open_adapter, present_splits, read_hand
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
 from maskhand.sample import HandSample, SampleError
+from support.published_layouts import WRITERS, Fixture, Truth
+from support.published_layouts.hands import edit_json, licensed_folder, pose_hand
 
 NAMES = [name for name in catalog.names() if not catalog.load_spec(name).layout.startswith("hamer_")]
 """HaMeR's tars and npz have no image or label file per sample; `test_hamer.py` holds them to the same contract."""

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from published_layouts import WRITERS, Fixture, dexycb, ho3d, rhd
-from published_layouts.hands import licensed_folder
 
 from maskhand import catalog
 from maskhand.adapters import RawDataError, open_adapter, read_hand
 from maskhand.sample import SampleError
+from support.published_layouts import WRITERS, Fixture, dexycb, ho3d, rhd
+from support.published_layouts.hands import licensed_folder
 
 Edit = Callable[[Path, str, dict[str, Any], tuple[str, ...]], None]
 """Change (or remove) fields of the label of the hand with this key."""

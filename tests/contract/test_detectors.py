@@ -11,11 +11,12 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from maskhand.annotate import hand_finder
-from maskhand.annotate.detectors import DETECTORS, Detections, HandBox, load_detector
+from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.annotate.hand_finder import HandFinder, anchors, distinct_hands, find_hands
-from maskhand.annotate.litert import square_affine, square_crop
 from maskhand.annotate.openpose import OpenPoseHand
 from maskhand.annotate.openpose_net import HandPoseNet
+from maskhand.annotate.registry import DETECTORS, load_detector
+from maskhand.annotate.upright_crop import square_affine, square_crop
 from maskhand.conventions import Side
 from maskhand.hand.layer import ManoLayer
 from maskhand.render import overlay_mesh

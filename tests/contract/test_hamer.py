@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published_layouts import hamer
-from published_layouts.hands import Fixture, licensed_folder, pose_hand
 
 from maskhand import catalog, storage
 from maskhand.adapters import Adapter, RawDataError, open_adapter, present_splits, read_hand
 from maskhand.catalog import CatalogError
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
 from maskhand.sample import HandSample, SampleError
+from support.published_layouts import hamer
+from support.published_layouts.hands import Fixture, licensed_folder, pose_hand
 
 SETS = [("hamer_tars", "cocow-train"), ("hamer_tars", "freihand-train"), ("hamer_eval", "TEST_newdays_img_all")]
 WRITERS = {"hamer_tars": hamer.write_tars, "hamer_eval": hamer.write_npz}

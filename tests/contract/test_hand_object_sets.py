@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published_layouts import Fixture, dexycb, ho3d, rhd
-from published_layouts.hands import licensed_folder
 
 from maskhand import catalog
 from maskhand.adapters import RawDataError, open_adapter, present_splits, read_hand
-from maskhand.adapters.dexycb_splits import SELECTIONS, SERIALS
+from maskhand.adapters.layouts.dexycb_splits import SELECTIONS, SERIALS
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.conventions import FINGERTIP_VERTICES
 from maskhand.sample import HandSample, SampleError
 from maskhand.shards.build import build_shards
 from maskhand.shards.reader import ShardSet
+from support.published_layouts import Fixture, dexycb, ho3d, rhd
+from support.published_layouts.hands import licensed_folder
 
 TIPS = [4, 8, 12, 16, 20]
 
@@ -59,7 +59,7 @@ def test_annotated_fingertips_are_the_vertices_that_the_card_names(tmp_path: Pat
     samples = _samples(fixture, name, split)
     assert {s.side for s in samples.values()} == ({"right", "left"} if spec.handedness == "both" else {"right"})
     for key, sample in samples.items():
-        tips = FINGERTIP_VERTICES[str(spec.tips_of(sample.side))]
+        tips = FINGERTIP_VERTICES[str(spec.fingertip_vertices_of(sample.side))]
         assert sample.joints_cam_m is not None
         np.testing.assert_allclose(sample.joints_cam_m[TIPS], fixture.truths[key].vertices_cam_m[list(tips)], atol=1e-6)
 

@@ -13,13 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from published_layouts import WRITERS, Fixture, mtc
-from published_layouts.hands import edit_json
 
 from maskhand import catalog
 from maskhand.adapters import Adapter, RawDataError, open_adapter, read_hand
 from maskhand.sample import HandSample, SampleError
 from maskhand.shards.codec import decode_sample, encode_sample
+from support.published_layouts import WRITERS, Fixture, mtc
+from support.published_layouts.hands import edit_json
 
 FIRST_SPLIT = {
     "asl_alphabet": "train",

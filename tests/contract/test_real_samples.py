@@ -15,7 +15,7 @@ import pytest
 
 from maskhand import catalog
 from maskhand.adapters import Item, open_adapter, read_hand
-from maskhand.adapters.yaml_files import read_yaml
+from maskhand.adapters.readers.yaml_files import read_yaml
 
 SAMPLES = Path(os.environ.get("MASKHAND_SAMPLES") or "nowhere")
 

@@ -53,7 +53,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Workspa
 @pytest.fixture(scope="module")
 def api(workspace: Workspace) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
     """A server with all deployments and a worker; yields a function that asks its API."""
-    from pipelines import server
+    from maskhand.pipelines import server
 
     with socket.socket() as probe:
         probe.bind((server.HOST, 0))
@@ -109,7 +109,7 @@ def test_the_weekly_evaluation_really_is_scheduled(api: Callable[[str, dict[str,
 def test_a_training_is_executed_and_its_model_evaluated(
     api: Callable[[str, dict[str, Any]], Any], workspace: Workspace
 ) -> None:
-    from pipelines import server
+    from maskhand.pipelines import server
 
     parameters = [f"overrides={json.dumps(TINY)}", "recipe=tiny"]
     assert server.run_deployment(workspace, "train-maskhand", parameters, watch=True) == 0
@@ -124,7 +124,7 @@ def test_a_training_is_executed_and_its_model_evaluated(
 
 
 def test_a_mistyped_parameter_is_refused(api: Callable[[str, dict[str, Any]], Any], workspace: Workspace) -> None:
-    from pipelines import server
+    from maskhand.pipelines import server
 
     assert server.run_deployment(workspace, "train-maskhand", ["recipie=tiny"], watch=False) != 0
     with pytest.raises(server.ServerError, match="parameter 'recipe': expected KEY=VALUE"):
@@ -138,14 +138,14 @@ def test_a_mistyped_parameter_is_refused(api: Callable[[str, dict[str, Any]], An
 def test_why_a_watched_run_failed_is_said(
     api: Callable[[str, dict[str, Any]], Any], workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipelines import server
+    from maskhand.pipelines import server
 
     assert server.run_deployment(workspace, "train-vq-mano", ["recipe=tinny"], watch=True) == 1
     assert "recipe 'tinny' not found; did you mean 'tiny'" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_named(workspace: Workspace) -> None:
-    from pipelines import server
+    from maskhand.pipelines import server
 
     with socket.create_server((server.HOST, 0)) as other:
         port = other.getsockname()[1]

@@ -100,7 +100,7 @@ def data_steps(steps: FakeSteps, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
 
 
 def run(workspace: Path, **parameters: Any) -> Any:
-    from pipelines.train_maskhand import train_maskhand
+    from maskhand.pipelines.train_maskhand import train_maskhand
 
     return train_maskhand(workspace=str(workspace), **parameters)
 
@@ -127,9 +127,9 @@ def test_an_edited_recipe_is_trained_again(steps: FakeSteps, tmp_path: Path) -> 
 def test_another_card_or_hand_model_asks_for_shards_and_targets_again(
     data_steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from maskhand.pipelines.annotate_shards import annotate_shards
+    from maskhand.pipelines.shard_datasets import shard_datasets
     from maskhand.steps import step_inputs
-    from pipelines.annotate_shards import annotate_shards
-    from pipelines.shard_datasets import shard_datasets
 
     for card in ("c1", "c1", "c2"):
         monkeypatch.setattr(step_inputs, "source_digests", lambda _, card=card: {"card": card})
@@ -141,9 +141,9 @@ def test_another_card_or_hand_model_asks_for_shards_and_targets_again(
 def test_rejected_samples_and_another_detectors_weights_are_asked_for_again(
     data_steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from maskhand.pipelines.annotate_shards import annotate_shards
+    from maskhand.pipelines.shard_datasets import shard_datasets
     from maskhand.steps import step_inputs
-    from pipelines.annotate_shards import annotate_shards
-    from pipelines.shard_datasets import shard_datasets
 
     for rejects, asked in ((False, 1), (True, 2), (True, 3), (False, 3)):
         monkeypatch.setattr(step_inputs, "has_rejects", lambda *_, rejects=rejects: rejects)
@@ -180,7 +180,7 @@ def test_artifacts_have_stable_keys_and_the_event_names_the_model(
 ) -> None:
     from prefect.artifacts import Artifact
 
-    from pipelines import train_maskhand
+    from maskhand.pipelines import train_maskhand
 
     events: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(train_maskhand, "emit_event", lambda name, **about: events.append((name, about["payload"])))
@@ -207,8 +207,8 @@ def test_artifacts_have_stable_keys_and_the_event_names_the_model(
 def test_the_quickstart_goes_through_every_stage_once_and_says_where_to_look(
     steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from maskhand.pipelines import quickstart
     from maskhand.steps import annotation, data, step_inputs, synthetic
-    from pipelines import quickstart
 
     monkeypatch.setattr(quickstart, "ray_session", nullcontext)
     monkeypatch.setattr(data, "splits", lambda *_: ["training", "evaluation"])
@@ -235,9 +235,9 @@ def test_a_set_is_looked_at_again_when_it_has_changed(
     from prefect import flow
     from prefect.artifacts import Artifact
 
+    from maskhand.pipelines import inspect_shards
     from maskhand.steps import inspection
     from maskhand.workspace import Workspace
-    from pipelines import inspect_shards
 
     @flow
     def looking() -> Receipt:
@@ -255,7 +255,7 @@ def test_a_set_is_looked_at_again_when_it_has_changed(
 
 def test_a_mistyped_override_stops_the_quickstart_before_any_work(steps: FakeSteps, tmp_path: Path) -> None:
     from maskhand.config import ConfigError
-    from pipelines.quickstart import quickstart
+    from maskhand.pipelines.quickstart import quickstart
 
     with pytest.raises(ConfigError, match="steps"):
         quickstart(overrides=["training.optim.stepps=9"], workspace=str(tmp_path))
@@ -275,7 +275,7 @@ def test_a_mistyped_override_stops_the_quickstart_before_any_work(steps: FakeSte
 def test_only_what_may_pass_is_tried_again(error: Exception, attempts: int, tmp_path: Path) -> None:
     from prefect import flow
 
-    from pipelines.step import step
+    from maskhand.pipelines.step import step
 
     tried: list[int] = []
 
@@ -294,7 +294,7 @@ def test_only_what_may_pass_is_tried_again(error: Exception, attempts: int, tmp_
 
 
 def test_every_flow_takes_its_workspace_from_the_environment_or_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.runtime import workspace_for
+    from maskhand.pipelines.runtime import workspace_for
 
     monkeypatch.delenv("MASKHAND_WORKSPACE", raising=False)
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "x")
@@ -310,8 +310,8 @@ def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_t
 ) -> None:
     from prefect.artifacts import Artifact
 
+    from maskhand.pipelines.re_evaluate import re_evaluate
     from maskhand.steps import reevaluate
-    from pipelines.re_evaluate import re_evaluate
 
     measured: list[tuple[str, str]] = []
 
@@ -355,7 +355,7 @@ def test_every_table_is_written_with_what_ran_and_what_is_missing(
     from prefect.artifacts import Artifact
 
     from maskhand.paper.measures import generation, speed
-    from pipelines.reproduce_table import reproduce_table
+    from maskhand.pipelines.reproduce_table import reproduce_table
 
     seeds: list[int] = []
 

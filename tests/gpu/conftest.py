@@ -6,13 +6,9 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))  # model_parts, training_fakes
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from model_parts import random_batch, random_poses, small_model, small_recipe
 
 from maskhand.annotate.openpose import find_peaks
 from maskhand.config import SamplerConfig, TokenizerConfig
@@ -20,6 +19,7 @@ from maskhand.recipe_files import load_recipe
 from maskhand.training.losses import tokenizer_losses
 from maskhand.training.masking import corrupt_tokens
 from maskhand.training.transformer_loop import TransformerObjective
+from support.model_parts import random_batch, random_poses, small_model, small_recipe
 
 pytestmark = pytest.mark.gpu
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import training_fakes as fakes
 from torch import multiprocessing
 
 from maskhand.hand.layer import ManoLayer
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.worker import WorkerContext
+from support import training_fakes as fakes
 
 pytestmark = pytest.mark.gpu
 

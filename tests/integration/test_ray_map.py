@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from published_layouts import WRITERS
 
 from maskhand.catalog import load_spec
 from maskhand.cluster.map import map_on_gpus, map_shards
@@ -23,6 +22,7 @@ from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.sidecar_records import DetectedKeypoints
 from maskhand.shards.verify import verify
+from support.published_layouts import WRITERS
 
 pytestmark = pytest.mark.slow
 

@@ -22,9 +22,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import load_tokenizer
 from maskhand.training.worker import WorkerContext
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-import training_fakes as fakes
+from support import training_fakes as fakes
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from published_layouts import WRITERS
-from s3_server import S3Server, s3_server
 
 from maskhand import s3, storage
 from maskhand.catalog import load_spec
@@ -23,6 +21,8 @@ from maskhand.shards.verify import verify
 from maskhand.steps import inspection, step_inputs
 from maskhand.storage import MissingFileError, StorageError
 from maskhand.workspace import Workspace
+from support.published_layouts import WRITERS
+from support.s3_server import S3Server, s3_server
 
 pytestmark = pytest.mark.slow
 

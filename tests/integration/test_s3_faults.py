@@ -9,9 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faulty_proxy import FAULTS, FaultyProxy, faulty_proxy
-from published_layouts import WRITERS
-from s3_server import s3_server
 
 from maskhand import s3, storage
 from maskhand.annotate.mano_targets import annotate_mano
@@ -25,6 +22,9 @@ from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.sidecar_records import DetectedKeypoints
 from maskhand.shards.verify import verify
 from maskhand.storage import StorageError
+from support.faulty_proxy import FAULTS, FaultyProxy, faulty_proxy
+from support.published_layouts import WRITERS
+from support.s3_server import s3_server
 
 pytestmark = pytest.mark.slow
 

@@ -8,15 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
-from build_shards_slowly import build
-from published_layouts import WRITERS
 
 from maskhand.catalog import load_spec
 from maskhand.shards.verify import verify
+from support.build_shards_slowly import build
+from support.published_layouts import WRITERS
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = Path(__file__).with_name("build_shards_slowly.py")
+PROGRAM = Path(__file__).parents[1] / "support" / "build_shards_slowly.py"
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from model_parts import random_batch, random_poses, small_recipe
 
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
@@ -17,6 +16,7 @@ from maskhand.models.network import HandNetwork
 from maskhand.models.shape_camera_head import MEAN_SCALE
 from maskhand.models.vq_mano import VQMano
 from maskhand.training.transformer_loop import TransformerObjective
+from support.model_parts import random_batch, random_poses, small_recipe
 
 
 def network(recipe: Recipe) -> HandNetwork:

@@ -13,7 +13,6 @@ from typing import IO
 
 import numpy as np
 import pytest
-from published_layouts import WRITERS
 
 from maskhand import storage
 from maskhand.catalog import load_spec
@@ -23,6 +22,7 @@ from maskhand.shards.cached_tar import CachedTar
 from maskhand.shards.layout import IMAGES, ShardError, tar_uri
 from maskhand.shards.mixture import TrainingStream
 from maskhand.shards.reader import LoadedShard, ShardSample, ShardSet
+from support.published_layouts import WRITERS
 
 COUNT = 12
 

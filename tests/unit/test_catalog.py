@@ -1,4 +1,4 @@
-"""The cards say what FORMATS says, and a wrong card is a sentence."""
+"""The cards say what docs/formats.md says, and a wrong card is a sentence."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_own_cards_stand_beside_the_repositorys(own_catalog: Path, tmp_path: Pat
     monkeypatch.setenv("MASKHAND_CATALOG", f"{mine.parent}{os.pathsep}{own_catalog}")
     assert load_spec("freihand").shard_size == 7, "the first folder wins"
     assert load_spec("dexycb").name == "dexycb"
-    assert catalog.names() == sorted(p.name for p in own_catalog.iterdir())
+    assert catalog.names() == sorted(p.name for p in own_catalog.iterdir() if p.is_dir())
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_own_cards_stand_beside_the_repositorys(own_catalog: Path, tmp_path: Pat
     [
         ("frihand", r"no adapter reads the layout 'frihand'.*named package.module:Class"),
         ("no_such_module:Layout", r"No module named 'no_such_module'; is its folder on PYTHONPATH"),
-        ("maskhand.adapters.freihand:Layout", r"maskhand.adapters.freihand has no Layout"),
+        ("maskhand.adapters.layouts.freihand:Layout", r"maskhand.adapters.layouts.freihand has no Layout"),
     ],
 )
 def test_a_layout_that_is_not_there_is_a_sentence(layout: str, message: str) -> None:
@@ -134,5 +134,5 @@ def test_a_layout_that_is_not_there_is_a_sentence(layout: str, message: str) -> 
 
 
 def test_a_layout_may_live_in_any_module() -> None:
-    spec = load_spec("freihand").model_copy(update={"layout": "maskhand.adapters.freihand:FreiHandLayout"})
+    spec = load_spec("freihand").model_copy(update={"layout": "maskhand.adapters.layouts.freihand:FreiHandLayout"})
     assert layout_of(spec) is layout_of(load_spec("freihand"))

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hand_sets import make_samples, write_set
-from model_parts import random_batch, small_model, small_recipe
 from scipy.spatial.transform import Rotation
 from sklearn.metrics import roc_auc_score
 
@@ -43,6 +41,8 @@ from maskhand.steps import evaluate as evaluate_step
 from maskhand.steps import registration, train
 from maskhand.tracking import ModelVersion, Promotion, Tracker
 from maskhand.workspace import Workspace
+from support.hand_sets import make_samples, write_set
+from support.model_parts import random_batch, small_model, small_recipe
 
 DRAWS = 32
 TIPS = {"right": None, "left": None}

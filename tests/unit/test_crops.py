@@ -8,8 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hand_sets import make_samples
-from loading_parts import CROP, batch_of, same, tiny
 
 from maskhand.batch import normalize
 from maskhand.hand.layer import ManoLayer
@@ -18,6 +16,8 @@ from maskhand.loading.collate import input_pose, make_batch
 from maskhand.loading.crop import crop_encoded, crop_side_px, cut_crop
 from maskhand.loading.labels import stack_labels
 from maskhand.shards.sidecar_records import DetectedKeypoints
+from support.hand_sets import make_samples
+from support.loading_parts import CROP, batch_of, same, tiny
 
 
 def test_crop_square_grows_to_the_aspect_of_the_network():

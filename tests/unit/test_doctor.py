@@ -6,9 +6,11 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 from maskhand import doctor
 from maskhand.doctor import Finding
+from maskhand.hand.layer import ManoLayer
 from maskhand.workspace import Workspace
 
 
@@ -79,3 +81,20 @@ def test_a_wrong_hand_model_folder(workspace: Workspace, tmp_path: Path, monkeyp
     assert one(doctor.check_hand_model, workspace, "hand model").state == "ok"
     monkeypatch.setenv("MASKHAND_MANO_DIR", str(tmp_path))
     assert one(doctor.check_hand_model, workspace, "hand model").state == "fail"
+
+
+def test_the_hand_layer_is_held_against_smplxs(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [f.state for f in doctor.check_hand_layer(workspace)] == ["ok", "ok"]
+    real = ManoLayer.forward
+
+    def a_tenth_of_a_millimeter_off(self, rotmats, betas, transl_m=None):
+        return real(self, rotmats, betas, torch.full((len(betas), 3), 1e-4))
+
+    monkeypatch.setattr(ManoLayer, "forward", a_tenth_of_a_millimeter_off)
+    right, left = doctor.check_hand_layer(workspace)
+    assert (right.state, left.state) == ("fail", "fail") and "hand.layer=smplx" in right.advice
+
+
+def test_a_hand_model_that_cannot_be_read_has_no_layer(workspace, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MASKHAND_MANO_DIR", str(tmp_path))
+    assert list(doctor.check_hand_layer(workspace)) == []

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hand_sets import make_samples, write_set
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.transform import Rotation
 
@@ -31,6 +30,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
+from support.hand_sets import make_samples, write_set
 
 COUNT = 11
 FACES = np.zeros((1538, 3), np.int64)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from known_hands import KnownHands, known_hands, mesh, pixels, seen_in_2d, seen_in_3d
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
@@ -19,6 +18,7 @@ from maskhand.annotate.fit.skeleton import DOF_COLUMN, DOF_JOINT, NUM_ANGLES, NU
 from maskhand.conventions import MIRROR_POINT, OPENPOSE_FROM_MANO_AND_TIPS
 from maskhand.hand.anatomy import DIP_OF_PIP, DIP_SLACK_DEG, FLEXION, pose_table, respect_limits, to_axis_angle
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from support.known_hands import KnownHands, known_hands, mesh, pixels, seen_in_2d, seen_in_3d
 
 FITTER = ManoFitter(load_hand_model(default_hand_path("right")))
 
@@ -49,11 +49,11 @@ def _full_angles(angles_deg: np.ndarray) -> np.ndarray:
     return full
 
 
-@pytest.mark.parametrize("tips", ["smplx", "ho3d"])
-def test_the_skeleton_has_the_layers_joints(tips: str) -> None:
-    skeleton, state = Skeleton(load_hand_model(default_hand_path("right")), tips), _state(5)
+@pytest.mark.parametrize("fingertip_vertices", ["smplx", "ho3d"])
+def test_the_skeleton_has_the_layers_joints(fingertip_vertices: str) -> None:
+    skeleton, state = Skeleton(load_hand_model(default_hand_path("right")), fingertip_vertices), _state(5)
     pose, transl = skeleton.mano_pose(state)
-    joints, _ = mesh(pose, state.betas, transl, tips)
+    joints, _ = mesh(pose, state.betas, transl, fingertip_vertices)
     points = skeleton.points(state)
     np.testing.assert_allclose(points[:, list(OPENPOSE_FROM_MANO_AND_TIPS)], joints, atol=1e-7)
 
@@ -134,7 +134,7 @@ def test_keypoints_fill_in_for_joints_without_3d(truth: KnownHands) -> None:
 
 
 def test_other_fingertips_are_a_misfit() -> None:
-    other = known_hands(16, seed=21, tips="ho3d")
+    other = known_hands(16, seed=21, fingertip_vertices="ho3d")
     joints = seen_in_3d(other.joints_m)
     own = ManoFitter(load_hand_model(default_hand_path("right")), "ho3d").fit(joints)
     assert own.residual_mm.mean() < 0.2 < FITTER.fit(joints).residual_mm.mean()

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from model_parts import random_batch, random_poses, small_model, small_recipe
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskhand.config import SamplerConfig
@@ -22,6 +21,7 @@ from maskhand.models.sampling import sample
 from maskhand.models.vq_mano import VQMano
 from maskhand.training.losses import tokenizer_losses
 from maskhand.training.transformer_loop import TransformerObjective
+from support.model_parts import random_batch, random_poses, small_model, small_recipe
 
 WAITS = {
     "aten::lift_fresh": "a constant is copied from the host",

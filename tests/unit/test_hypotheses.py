@@ -7,8 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hand_sets import make_samples, write_set
-from model_parts import small_model, small_recipe
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.evaluation.runner import MODEL_FINGERTIPS
@@ -19,6 +17,8 @@ from maskhand.models.sampling import sample
 from maskhand.paper.measures import hypotheses
 from maskhand.paper.measures.hypotheses import DrawnErrors, hypothesis_errors, within_images
 from maskhand.paper.tables import HYPOTHESES, paper_table
+from support.hand_sets import make_samples, write_set
+from support.model_parts import small_model, small_recipe
 
 
 def test_each_way_of_choosing_in_closed_form() -> None:

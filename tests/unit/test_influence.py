@@ -7,11 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_parts import random_batch, random_poses, small_model, small_recipe
 from scipy.spatial.transform import Rotation
 from torch import nn
-from training_fakes import FolderStore, poses
-from training_fakes import small_recipe as training_recipe
 
 from maskhand.config import SamplerConfig, TokenizerConfig
 from maskhand.conventions import openpose_joint_of_mano_joint
@@ -30,6 +27,9 @@ from maskhand.models.vq_mano import VQMano
 from maskhand.training import tokenizer_loop
 from maskhand.training.checkpoint import TokenizerFileError, load_tokenizer, save_tokenizer
 from maskhand.training.worker import WorkerContext
+from support.model_parts import random_batch, random_poses, small_model, small_recipe
+from support.training_fakes import FolderStore, poses
+from support.training_fakes import small_recipe as training_recipe
 
 SMALL = TokenizerConfig(num_tokens=24, codebook_size=12, code_dim=6, width=16)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hand_sets import make_samples, write_set
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from maskhand.annotate.images import decode_rgb
 from maskhand.annotate.mano_targets import annotate_mano
+from maskhand.geometry2d import box_center_px, crop_affine
 from maskhand.hand.camera import FOCAL
 from maskhand.inspection import inspect_set as subject
 from maskhand.inspection import sheet
@@ -23,13 +23,13 @@ from maskhand.inspection.inspect_set import drawn_evenly, inspect_set
 from maskhand.inspection.sheet import set_sheet
 from maskhand.inspection.spread import Histogram, Moments, RotationSpread
 from maskhand.inspection.targets import mesh_of, target_of
-from maskhand.loading.crop import box_center_px, crop_affine
 from maskhand.render import FINGER_RGB
 from maskhand.sample import Camera, HandSample
 from maskhand.shards.layout import MANO, ShardError
 from maskhand.shards.reader import LoadedShard, ShardSample, ShardSet
 from maskhand.steps import inspection
 from maskhand.workspace import Workspace
+from support.hand_sets import make_samples, write_set
 
 
 def test_quantiles_are_numpys_to_half_a_bin(rng: np.random.Generator) -> None:

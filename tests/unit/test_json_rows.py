@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskhand.adapters import RawDataError, json_stream
-from maskhand.adapters.json_rows import read_json_rows
+from maskhand.adapters import RawDataError
+from maskhand.adapters.readers import json_stream
+from maskhand.adapters.readers.json_rows import read_json_rows
 
 ROWS = [[[1.5, -2e-07, 3.0], [0.0, 1e3, 5.25]], [[7, 8, 9]], [], [[float("nan"), float("inf"), -1.0]], 4.0]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from maskhand.adapters import json_stream
 from maskhand.adapters.base import RawDataError
-from maskhand.adapters.json_stream import open_json
+from maskhand.adapters.readers import json_stream
+from maskhand.adapters.readers.json_stream import open_json
 
 RECORDS: list[Any] = [
     {"id": 12345678901234, "file_name": 'Füße/\u6307 "quoted" \\ }]{[,:.jpg', "nested": {"a": [[1], [0]], "b": None}},

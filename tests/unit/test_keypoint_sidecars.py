@@ -7,14 +7,15 @@ import pickle
 
 import numpy as np
 import pytest
-from hand_sets import make_samples, write_set
 
 from maskhand.annotate import keypoints as subject
-from maskhand.annotate.detectors import DETECTORS, Detections
+from maskhand.annotate.detectors import Detections
 from maskhand.annotate.keypoints import AnnotateKeypoints, annotate_keypoints
+from maskhand.annotate.registry import DETECTORS
 from maskhand.shards.layout import ShardError, keypoint_part
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar_records import DetectedKeypoints
+from support.hand_sets import make_samples, write_set
 
 
 class EchoDetector:

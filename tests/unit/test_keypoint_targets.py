@@ -6,18 +6,19 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hand_sets import make_samples, write_set
-from known_hands import known_hands, mesh
 
 from maskhand.annotate import keypoints
-from maskhand.annotate.detectors import DETECTORS, Detections
+from maskhand.annotate.detectors import Detections
 from maskhand.annotate.keypoint_targets import annotate_from_keypoints
 from maskhand.annotate.keypoints import annotate_keypoints
+from maskhand.annotate.registry import DETECTORS
 from maskhand.conventions import MIRROR_POINT
 from maskhand.loading.labels import annotated_target, good_target
 from maskhand.sample import Camera
 from maskhand.shards.layout import MANO, ShardError
 from maskhand.shards.reader import ShardSet
+from support.hand_sets import make_samples, write_set
+from support.known_hands import known_hands, mesh
 
 COUNT = 6
 

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hand_sets import make_samples, write_set
-from model_parts import small_model, small_recipe
 
 from maskhand.adapters import open_adapter
 from maskhand.annotate.by_model import PredictedPoses, annotate_by_model
@@ -30,6 +28,8 @@ from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.sidecar_records import DetectedKeypoints
 from maskhand.synth.freihand_layout import SynthError
 from maskhand.synth.letters import FOLDER, POSES, annotate_rendered, write_letters
+from support.hand_sets import make_samples, write_set
+from support.model_parts import small_model, small_recipe
 
 
 @pytest.fixture(scope="module")

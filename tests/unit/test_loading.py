@@ -11,8 +11,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hand_sets import make_samples, write_set
-from loading_parts import interleave, same, take, tiny
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.loading import collate
@@ -22,6 +20,8 @@ from maskhand.loading.poses import pose_batches
 from maskhand.recipe_files import load_recipe
 from maskhand.shards import reader
 from maskhand.shards.mixture import TrainingStream
+from support.hand_sets import make_samples, write_set
+from support.loading_parts import interleave, same, take, tiny
 
 
 @pytest.fixture(scope="module")

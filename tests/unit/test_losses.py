@@ -6,7 +6,6 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from model_parts import random_batch, small_model
 
 from maskhand.batch import HandBatch
 from maskhand.config import LossConfig, MaskingConfig
@@ -15,6 +14,7 @@ from maskhand.models.network import TransformerOutput
 from maskhand.models.shape_camera_head import place_camera
 from maskhand.training.losses import TransformerLosses, expected_codes, most_probable_codes, transformer_losses
 from maskhand.training.masking import CorruptedTokens, corrupt_tokens
+from support.model_parts import random_batch, small_model
 
 
 @pytest.fixture(scope="module")

@@ -6,33 +6,20 @@ import numpy as np
 import pytest
 import smplx
 import torch
-from hand_models import random_model
-from smplx.utils import Struct
 from smplx.vertex_ids import vertex_ids as VERTEX_IDS
 
 from maskhand.conventions import OPENPOSE_FROM_MANO_AND_TIPS
 from maskhand.hand import rotations, skinning
-from maskhand.hand.layer import ManoLayer
+from maskhand.hand.layer import ManoLayer, make_layer
 from maskhand.hand.model_file import HandModel, default_hand_path, load_hand_model
+from maskhand.hand.smplx_layer import SmplxLayer, smplx_fields
+from maskhand.recipe_files import load_recipe
+from support.hand_models import random_model
 
 
 @pytest.fixture(scope="module", params=["random", "open_hand"])
 def model(request) -> HandModel:
     return random_model() if request.param == "random" else load_hand_model(default_hand_path("right"))
-
-
-def smplx_struct(model: HandModel) -> Struct:
-    return Struct(
-        v_template=model.v_template_m,
-        f=model.faces,
-        weights=model.weights,
-        J_regressor=model.j_regressor,
-        kintree_table=np.stack([np.where(model.parents < 0, 2**32 - 1, model.parents), np.arange(16)]),
-        shapedirs=model.shapedirs,
-        posedirs=model.posedirs,
-        hands_mean=model.hands_mean_aa.ravel(),
-        hands_components=model.hands_components,
-    )
 
 
 def random_inputs(n: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -46,7 +33,7 @@ def random_inputs(n: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Ten
 def test_equals_smplx_with_axis_angle_tips_and_translation(model):
     pose, betas, transl = random_inputs(32)
     reference = smplx.MANO(
-        "", data_struct=smplx_struct(model), is_rhand=True, use_pca=False, flat_hand_mean=True, batch_size=32
+        "", data_struct=smplx_fields(model), is_rhand=True, use_pca=False, flat_hand_mean=True, batch_size=32
     )
     out = reference(betas=betas, global_orient=pose[:, 0], hand_pose=pose[:, 1:].flatten(1), transl=transl)
     mesh = ManoLayer(model).from_axis_angle(pose, betas, transl)
@@ -57,13 +44,22 @@ def test_equals_smplx_with_axis_angle_tips_and_translation(model):
     assert (mesh.joints_m - joints21).abs().max() < 1e-6
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_equals_smplx_with_rotation_matrices(model):
-    pose, betas, _ = random_inputs(8)
+def test_the_layer_of_a_recipe_is_ours_or_smplxs(model):
+    pose, betas, transl = random_inputs(8)
     rotmats = rotations.axis_angle_to_matrix(pose)
-    reference = smplx.MANOLayer("", data_struct=smplx_struct(model), is_rhand=True)
-    out = reference(betas=betas, global_orient=rotmats[:, :1], hand_pose=rotmats[:, 1:])
-    assert (ManoLayer(model)(rotmats, betas).vertices_m - out.vertices).abs().max() < 1e-6
+    recipes = {name: load_recipe("tiny", [f"hand.layer={name}"]) for name in ("maskhand", "smplx")}
+    ours, theirs = (make_layer(model, recipe.hand.layer) for recipe in recipes.values())
+    assert type(ours) is ManoLayer and type(theirs) is SmplxLayer and load_recipe("tiny").hand.layer == "maskhand"
+    here, there = ours(rotmats, betas, transl), theirs(rotmats, betas, transl)
+    assert (here.vertices_m - there.vertices_m).abs().max() < 1e-6
+    assert (here.joints_m - there.joints_m).abs().max() < 1e-6
+
+
+def test_weights_fit_a_network_with_either_layer(model):
+    layer = SmplxLayer(model).double()
+    assert not layer.state_dict() and not list(layer.parameters())
+    rotmats = torch.eye(3, dtype=torch.float64).expand(2, 16, 3, 3)
+    assert layer(rotmats, torch.zeros(2, 10, dtype=torch.float64)).joints_m.dtype == torch.float64
 
 
 def test_gradients_agree_with_finite_differences():
@@ -114,10 +110,10 @@ def test_skinning_does_not_know_its_chunks(monkeypatch):
 def test_tips_follow_the_data_set():
     model = random_model()
     flat, zero = torch.eye(3).repeat(1, 16, 1, 1), torch.zeros(1, 10)
-    freihand = ManoLayer(model, tips="freihand")(flat, zero)
+    freihand = ManoLayer(model, fingertip_vertices="freihand")(flat, zero)
     torch.testing.assert_close(freihand.joints_m[0, [4, 16, 20]], freihand.vertices_m[0, [744, 555, 672]])
     with pytest.raises(ValueError, match=r"expected one of smplx, freihand"):
-        ManoLayer(model, tips="mine")
+        ManoLayer(model, fingertip_vertices="mine")
 
 
 def test_mirrored_model_and_pose_give_the_mirrored_hand():

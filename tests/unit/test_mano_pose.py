@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from published_layouts.hands import model, pose_hand
 
 from maskhand.adapters.mano_pose import ManoReader
 from maskhand.catalog import ManoConvention
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
+from support.published_layouts.hands import model, pose_hand
 
 PCA = ManoConvention(
     pose="pca", flat_hand_mean=False, frame="camera", translation="metric", model="any", left_shapedirs_fixed=True

@@ -8,8 +8,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hand_sets import make_samples, write_set
-from known_hands import known_hands, mesh
 
 from maskhand.annotate.mano_targets import AnnotateMano, annotate_mano, right_hand_form
 from maskhand.conventions import MIRROR_POINT
@@ -24,14 +22,16 @@ from maskhand.recipe_files import load_recipe
 from maskhand.sample import Camera, HandPose, SampleError
 from maskhand.shards.layout import MANO, ShardError
 from maskhand.shards.reader import ShardSample, ShardSet
+from support.hand_sets import make_samples, write_set
+from support.known_hands import known_hands, mesh
 
 
 def _rows(samples):
     return [ShardSample(s, k, {}) for k, s in enumerate(samples)]
 
 
-def _annotate(tips="smplx", limit=10.0):
-    return AnnotateMano(str(default_hand_path("right")), tips, limit)
+def _annotate(fingertip_vertices="smplx", limit=10.0):
+    return AnnotateMano(str(default_hand_path("right")), fingertip_vertices, limit)
 
 
 def _without_joints(sample):
@@ -174,7 +174,7 @@ def test_tips_that_are_no_vertices_only_guide_a_fit():
     for sample in moved:
         sample.joints_cam_m[[4, 8, 12, 16, 20]] += np.float32([0.004, -0.004, 0.003])
     strict = _annotate()(_rows(moved))
-    loose = _annotate(tips=None)(_rows(moved))
+    loose = _annotate(fingertip_vertices=None)(_rows(moved))
     assert all(b.residual_mm < 0.6 * a.residual_mm for a, b in zip(strict, loose, strict=True))
 
 
@@ -242,7 +242,7 @@ def test_only_valid_joints_count_and_tips_only_when_they_are_vertices():
     joints[[4, 8]] += 0.1
     moved = dataclasses.replace(sample, joints_cam_m=joints)
     assert _annotate()(_rows([moved]))[0].source == "fitted"
-    assert _annotate(tips=None)(_rows([moved]))[0].residual_mm < 0.01
+    assert _annotate(fingertip_vertices=None)(_rows([moved]))[0].residual_mm < 0.01
     valid = np.ones(21, bool)
     valid[[4, 8]] = False
     assert _annotate()(_rows([dataclasses.replace(moved, joints_3d_valid=valid)]))[0].residual_mm < 0.01
@@ -250,7 +250,7 @@ def test_only_valid_joints_count_and_tips_only_when_they_are_vertices():
 
 def test_left_hands_may_have_fingertips_of_their_own():
     samples = make_samples(4, sides=("right", "left"))
-    other = ManoLayer.from_default(tips="ho3d")
+    other = ManoLayer.from_default(fingertip_vertices="ho3d")
     tips = [4, 8, 12, 16, 20]
     for sample in samples[1::2]:
         pose = right_hand_form(sample)

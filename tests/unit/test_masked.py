@@ -7,13 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hand_sets import make_samples, write_set
 
 from maskhand.annotate.images import decode_rgb
 from maskhand.sample import HandSample
 from maskhand.shards.masked import GRID, Masking, build_masked, hidden_cells, mask_sample, masked_set
 from maskhand.shards.reader import ShardSet
 from maskhand.shards.verify import verify
+from support.hand_sets import make_samples, write_set
 
 PUBLISHED = (
     "##.#######.#.###.#.#####..##.##########.###.###########.########"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import official_twins as twins
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +14,7 @@ from maskhand.metrics.alignment import distances, procrustes_align, root_relativ
 from maskhand.metrics.fscore import counts_within, f_scores
 from maskhand.metrics.pck import CorrectKeypoints
 from maskhand.metrics.samples import SampleErrors, sample_errors
+from support import official_twins as twins
 
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=25, deadline=None)

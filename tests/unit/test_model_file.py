@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
-from hand_models import random_fields
 
 from maskhand.hand.model_file import (
     MANO_DIR_VARIABLE,
@@ -21,6 +20,7 @@ from maskhand.hand.model_file import (
     default_hand_path,
     load_hand_model,
 )
+from support.hand_models import random_fields
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_parts import CROP_PX, random_batch, small_model, small_recipe
 from torch import nn
 
 from maskhand.config import BackboneConfig
@@ -29,6 +28,7 @@ from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
 from maskhand.models.synthesizer import ReferencePoints
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
+from support.model_parts import CROP_PX, random_batch, small_model, small_recipe
 
 
 def naive_bilinear(value: torch.Tensor, x: float, y: float) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
-FOLDER = files("maskhand.hand.open_hand")
+from maskhand.hand.model_file import OPEN_HAND_FOLDER
+
 TIPS = {"thumb": 744, "index": 320, "middle": 443, "ring": 554, "little": 671}
 FIRST_JOINT = {"index": 1, "middle": 4, "little": 7, "ring": 10, "thumb": 13}
 PARENTS = [0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14]
@@ -35,7 +35,7 @@ BONES_MM = {
 
 
 def load(side: str) -> dict[str, Any]:
-    return pickle.loads((FOLDER / f"OPEN_HAND_{side}.pkl").read_bytes())
+    return pickle.loads((OPEN_HAND_FOLDER / f"OPEN_HAND_{side}.pkl").read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,13 @@ def left() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def anatomy() -> dict[str, Any]:
-    return json.loads((FOLDER / "anatomy.json").read_text())
+    return json.loads((OPEN_HAND_FOLDER / "anatomy.json").read_text())
 
 
 def layer(side: str, **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        path = str(FOLDER / f"OPEN_HAND_{side}.pkl")
+        path = str(OPEN_HAND_FOLDER / f"OPEN_HAND_{side}.pkl")
         return smplx.MANO(path, is_rhand=side == "RIGHT", **options)
 
 

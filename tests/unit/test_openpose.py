@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from maskhand.annotate.detectors import load_detector
-from maskhand.annotate.openpose import AT_ONCE, OpenPoseHand, find_peaks, to_input
+from maskhand.annotate.openpose import BATCH_SIZE, OpenPoseHand, find_peaks, to_input
 from maskhand.annotate.openpose_net import HandPoseNet, WeightsError, load_hand_pose_net
+from maskhand.annotate.registry import load_detector
 from maskhand.fetched_models import AssetError
 
 # Names and shapes of the converted file, written down from the published prototxt.
@@ -164,7 +164,7 @@ class _Recorder(HandPoseNet):
 
 
 def test_a_left_hand_is_shown_as_the_right_hand_in_the_mirror(monkeypatch):
-    monkeypatch.setitem(AT_ONCE, "cpu", 2)
+    monkeypatch.setitem(BATCH_SIZE, "cpu", 2)
     image = np.random.default_rng(0).integers(0, 256, (120, 150, 3), dtype=np.uint8)
     box = np.array([[30.0, 20.0, 90.0, 100.0]])
     mirrored_box = 149 - box[:, [2, 1, 0, 3]]
@@ -182,7 +182,7 @@ def test_a_left_hand_is_shown_as_the_right_hand_in_the_mirror(monkeypatch):
 
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_hands_together_are_found_as_each_alone(at_once, monkeypatch):
-    monkeypatch.setitem(AT_ONCE, "cpu", at_once)
+    monkeypatch.setitem(BATCH_SIZE, "cpu", at_once)
     rng = np.random.default_rng(3)
     images = [rng.integers(0, 256, (200 + 7 * k, 240, 3), dtype=np.uint8) for k in range(9)]
     boxes = np.array([[30.0 + k, 20, 120 + 3 * k, 130] for k in range(9)])

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from training_fakes import hand_batch
 
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
@@ -21,6 +20,7 @@ from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
 from maskhand.training.losses import tokenizer_losses
 from maskhand.training.transformer_loop import TransformerObjective
+from support.training_fakes import hand_batch
 
 HANDS = 32
 TOKENIZER_STEPS, TRANSFORMER_STEPS = 1000, 220

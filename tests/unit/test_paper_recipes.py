@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import yaml
-from model_parts import random_batch, random_poses
 
 from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
@@ -15,6 +14,7 @@ from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import RECIPES, load_recipe, recipe_names
 from maskhand.training.losses import tokenizer_losses
 from maskhand.training.transformer_loop import TransformerObjective
+from support.model_parts import random_batch, random_poses
 
 SWITCHES: dict[str, dict[str, object]] = {
     "e02": {"data.train.freihand/training": 1.0, "data.evaluate": ("freihand/evaluation",)},

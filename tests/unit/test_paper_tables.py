@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hand_models import random_fields, random_model
-from hand_sets import make_samples, write_set
 
 from maskhand.hand.model_file import HandModelError, default_hand_path, load_hand_model
 from maskhand.paper import plan as planning
@@ -40,6 +38,8 @@ from maskhand.recipe_files import recipe_names
 from maskhand.scoring.benchmarks import benchmark_sets
 from maskhand.training.checkpoint import run_identity
 from maskhand.workspace import Workspace
+from support.hand_models import random_fields, random_model
+from support.hand_sets import make_samples, write_set
 
 ROWS = [(number, row) for number, table in paper_tables().items() for row in table.rows]
 

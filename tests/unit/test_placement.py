@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from hand_sets import make_samples
-from known_hands import known_hands, pixels
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
@@ -23,6 +21,8 @@ from maskhand.predict.hands import _place
 from maskhand.recipe_files import load_recipe
 from maskhand.sample import Camera
 from maskhand.shards.reader import ShardSample
+from support.hand_sets import make_samples
+from support.known_hands import known_hands, pixels
 
 CONFIG = load_recipe("tiny", []).data
 SIZE = (224, 200)

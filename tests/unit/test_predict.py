@@ -15,11 +15,12 @@ import trimesh
 
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
+from maskhand.geometry2d import box_center_px
 from maskhand.hand.camera import FOCAL, project_crop, translation_on_points
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.hand.rotations import axis_angle_to_matrix
-from maskhand.loading.crop import box_center_px, crop_side_px
+from maskhand.loading.crop import crop_side_px
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano

@@ -8,15 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from known_hands import KnownHands, known_hands
 
 from maskhand.annotate.detectors import Detections, HandBox
-from maskhand.annotate.litert import points_box
 from maskhand.conventions import MIRROR_POINT
+from maskhand.geometry2d import tight_box
 from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.predict import PredictError, detect, predict_hands, predict_photo
 from maskhand.steps import hands as step
 from maskhand.workspace import Workspace
+from support.known_hands import KnownHands, known_hands
 
 PHOTO = np.zeros((224, 224, 3), np.uint8)
 
@@ -40,7 +40,7 @@ def seen(truth: KnownHands, k: int, confidence: float = 0.9, side: str = "right"
         z_px=((world[:, 2] - world[0, 2]) / meters_per_px)[None].astype(np.float32),
         world_m=(world * sign)[None].astype(np.float32),
     )
-    return HandBox(points_box(detection.keypoints_px[0]), side, 0.9, detection)
+    return HandBox(tight_box(detection.keypoints_px[0]), side, 0.9, detection)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from model_parts import random_batch, random_poses, small_model, small_recipe
 from scipy.spatial.transform import Rotation
 
 from maskhand.config import SamplerConfig
@@ -17,6 +16,7 @@ from maskhand.models.build import build_model
 from maskhand.models.consensus import consensus
 from maskhand.models.sampling import filter_logits, generate, predict, sample, schedule
 from maskhand.models.vq_mano import VQMano
+from support.model_parts import random_batch, random_poses, small_model, small_recipe
 
 
 @pytest.fixture(scope="module")

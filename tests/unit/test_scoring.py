@@ -7,15 +7,15 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import official_twins as twins
 import pytest
-from scoring_parts import hands, hint_files, interhand_files, write_json
 from typer.testing import CliRunner
 
 from maskhand.cli import app
 from maskhand.scoring.benchmarks import score_files as score
 from maskhand.scoring.formats import FORMATS
 from maskhand.scoring.scores import ScoreError
+from support import official_twins as twins
+from support.scoring_parts import hands, hint_files, interhand_files, write_json
 
 RELATIVE = 1e-9
 JOINT_KEYS = ("mpjpe_mm", "pa_mpjpe_mm", "auc_joints", "auc_joints_aligned")

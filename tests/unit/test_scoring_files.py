@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_layouts import dexycb as published
-from scoring_parts import hands, write_json
 
 from maskhand.adapters.base import RawDataError
 from maskhand.scoring import dexycb, interhand
@@ -23,6 +21,8 @@ from maskhand.scoring.io.json_lists import read_samples
 from maskhand.scoring.io.npz import Npz
 from maskhand.scoring.io.stream import total
 from maskhand.scoring.scores import ScoreError, Scores
+from support.published_layouts import dexycb as published
+from support.scoring_parts import hands, write_json
 
 
 def test_nan_becomes_null_in_json() -> None:

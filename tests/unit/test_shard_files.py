@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published_layouts import Fixture
-from shard_parts import build, write_raw
 
 from maskhand.sample import SampleError
 from maskhand.shards.layout import ShardError
 from maskhand.shards.npz import decode_all, decode_arrays, encode_arrays
 from maskhand.shards.read_ahead import in_order
 from maskhand.shards.untar import decode_tar, plain_tar, webdataset_tar
+from support.published_layouts import Fixture
+from support.shard_parts import build, write_raw
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published_layouts import WRITERS, Fixture
-from shard_parts import SPEC, annotate, build, bytes_below, two_workers, write_raw
 
 from maskhand import storage
 from maskhand.sample import HandSample, SampleError
@@ -22,6 +20,8 @@ from maskhand.shards.mixture import TrainingStream, held_out_places
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.verify import verify
+from support.published_layouts import WRITERS, Fixture
+from support.shard_parts import SPEC, annotate, build, bytes_below, two_workers, write_raw
 
 
 @pytest.fixture(scope="module")

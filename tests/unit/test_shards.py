@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import webdataset
-from published_layouts import WRITERS, Fixture
-from shard_parts import COUNT, SPEC, annotate, build, bytes_below, two_workers, write_raw
 
 from maskhand.adapters import open_adapter
 from maskhand.catalog import load_spec
@@ -25,6 +23,8 @@ from maskhand.shards.reader import ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.tar import in_blocks, sample_pieces
 from maskhand.shards.verify import verify
+from support.published_layouts import WRITERS, Fixture
+from support.shard_parts import COUNT, SPEC, annotate, build, bytes_below, two_workers, write_raw
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_rebuild_replaces_what_does_not_fit_and_nothing_else(raw: Fixture, tmp_p
     assert len(finished) == 8 and {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
-@pytest.mark.parametrize("module", ["maskhand.adapters.freihand", "maskhand.adapters.base"])
+@pytest.mark.parametrize("module", ["maskhand.adapters.layouts.freihand", "maskhand.adapters.base"])
 def test_changed_code_makes_another_plan(
     raw: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:

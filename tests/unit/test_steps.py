@@ -7,10 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from hand_sets import make_samples, write_set
 from mlflow import MlflowClient
-from published_layouts import WRITERS
-from published_layouts.hands import licensed_folder
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import catalog_dirs, load_spec
@@ -31,6 +28,9 @@ from maskhand.storage import StorageError
 from maskhand.tracking import Tracker
 from maskhand.training.checkpoint import run_identity
 from maskhand.workspace import Workspace
+from support.hand_sets import make_samples, write_set
+from support.published_layouts import WRITERS
+from support.published_layouts.hands import licensed_folder
 
 
 def test_a_receipt_is_current_until_its_file_changes_or_goes(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hand_sets import make_samples, write_set
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import load_spec
@@ -41,6 +40,7 @@ from maskhand.steps import registration
 from maskhand.steps.reevaluate import VersionResult, evaluate_version
 from maskhand.tracking import ModelVersion, Promotion, Tracker
 from maskhand.workspace import Workspace
+from support.hand_sets import make_samples, write_set
 
 COUNT = 7
 RECIPE = load_recipe(

@@ -131,7 +131,7 @@ def test_a_finished_set_is_left_alone_and_another_is_refused(root: Path) -> None
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
     write_freihand_synth(root, **COUNTS, seed=3, versions=4, workers=1)
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
-    with pytest.raises(SynthError, match="seed: 3 there, 4 asked"):
+    with pytest.raises(SynthError, match="seed: 3 there, 4 requested"):
         write_freihand_synth(root, **COUNTS, seed=4, versions=4, workers=1)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_parts import random_batch, random_poses, small_recipe
 from torch import Tensor, nn
 
 from maskhand.annotate.by_model import annotate_by_model
@@ -35,6 +34,7 @@ from maskhand.synth.letters import UPRIGHT, letter_pose
 from maskhand.text import CLIP_VOCABULARY, ClipVocabulary, TextError, caption_ids, caption_of
 from maskhand.training.losses import tokenizer_losses
 from maskhand.training.transformer_loop import TransformerObjective
+from support.model_parts import random_batch, random_poses, small_recipe
 
 BYTES = TextConfig(width=16, depth=2, heads=2, length=12)
 CLIP = TextConfig(encoder="clip", width=16, depth=2, heads=2, length=10)

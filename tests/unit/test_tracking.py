@@ -14,11 +14,11 @@ import mlflow
 import numpy as np
 import pytest
 import yaml
-from training_fakes import small_recipe
 
 from maskhand.promotion import Score, judge
 from maskhand.provenance import code_digest
 from maskhand.tracking import MODEL, TEXT_MODEL, Lineage, ModelVersion, RunReporter, Tracker
+from support.training_fakes import small_recipe
 
 
 @pytest.fixture(scope="module")

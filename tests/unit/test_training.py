@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_fakes import FolderStore, batches, new_tokenizer, poses, small_recipe
 
 from maskhand.config import OptimConfig
 from maskhand.hand.layer import ManoLayer
@@ -25,6 +24,7 @@ from maskhand.training.checkpoint import (
 )
 from maskhand.training.engine import learning_rate_factor
 from maskhand.training.worker import WorkerContext
+from support.training_fakes import FolderStore, batches, new_tokenizer, poses, small_recipe
 
 Curve = dict[int, dict[str, float]]
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from maskhand.adapters.base import check_image
-from maskhand.adapters.whole_images import whole_image
+from maskhand.adapters.readers.whole_images import whole_image
 from maskhand.sample import HandSample, SampleError
 
 HEIGHT, WIDTH = 180, 240

@@ -66,9 +66,9 @@ class Fits:
 class ManoFitter:
     """Fits one hand model; the same hands in the same order give the same bytes."""
 
-    def __init__(self, model: HandModel, tips: str = "smplx") -> None:
-        """`tips`: which fingertip vertices the observed tips are, a key of `FINGERTIP_VERTICES`."""
-        self.skeleton, self.prior = Skeleton(model, tips), pose_prior()
+    def __init__(self, model: HandModel, fingertip_vertices: str = "smplx") -> None:
+        """`fingertip_vertices`: those that the observed tips are, a key of `FINGERTIP_VERTICES`."""
+        self.skeleton, self.prior = Skeleton(model, fingertip_vertices), pose_prior()
         self.starts = Starts(self.skeleton, self.prior)
 
     def fit(self, observed: Observed) -> Fits:

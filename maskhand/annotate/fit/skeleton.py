@@ -30,7 +30,7 @@ DOF_COLUMN: Indices
 DOF_JOINT, DOF_COLUMN = (np.ascontiguousarray(v) for v in np.nonzero(np.ptp(pose_table().limits_deg, axis=2) > 0))
 NUM_ANGLES = len(DOF_JOINT)
 
-WRIST, TURN = slice(0, 3), slice(3, 6)
+WRIST, ORIENTATION = slice(0, 3), slice(3, 6)
 ANGLES = slice(6, 6 + NUM_ANGLES)
 BETAS = slice(ANGLES.stop, ANGLES.stop + NUM_BETAS)
 NUM_PARAMETERS = BETAS.stop
@@ -48,7 +48,7 @@ class State:
 
     wrist_m: Array
     """(B, 3) the wrist joint."""
-    turn: Array
+    orientation: Array
     """(B, 3, 3) global orientation."""
     angles: Array
     """(B, 26) anatomical angles, see DOF_JOINT and DOF_COLUMN."""
@@ -59,13 +59,13 @@ class State:
         return len(self.wrist_m)
 
     def __getitem__(self, rows: Indices | NDArray[np.bool_] | slice) -> State:
-        return State(self.wrist_m[rows], self.turn[rows], self.angles[rows], self.betas[rows])
+        return State(self.wrist_m[rows], self.orientation[rows], self.angles[rows], self.betas[rows])
 
     def moved(self, step: Array) -> State:
-        """After a step (B, 42); the turn is a rotation vector in camera axes, applied after the old one."""
+        """After a step (B, 42), whose rotation is a rotation vector in camera axes, applied after the orientation."""
         return State(
             self.wrist_m + step[:, WRIST],
-            Rotation.from_rotvec(step[:, TURN]).as_matrix() @ self.turn,
+            Rotation.from_rotvec(step[:, ORIENTATION]).as_matrix() @ self.orientation,
             self.angles + step[:, ANGLES],
             self.betas + step[:, BETAS],
         )
@@ -83,7 +83,7 @@ class State:
             getattr(self, name)[rows] = value
 
     def copy(self) -> State:
-        return State(self.wrist_m.copy(), self.turn.copy(), self.angles.copy(), self.betas.copy())
+        return State(self.wrist_m.copy(), self.orientation.copy(), self.angles.copy(), self.betas.copy())
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,9 @@ class _Posed:
 class Skeleton:
     """Points of a hand model, sliced to what 21 points need."""
 
-    def __init__(self, model: HandModel, tips: str = "smplx") -> None:
-        """`tips`: whose fingertip vertices, a key of `FINGERTIP_VERTICES`."""
-        ids = list(FINGERTIP_VERTICES[tips])
+    def __init__(self, model: HandModel, fingertip_vertices: str = "smplx") -> None:
+        """`fingertip_vertices`: a key of `FINGERTIP_VERTICES`."""
+        ids = list(FINGERTIP_VERTICES[fingertip_vertices])
         self.joints_m = model.j_regressor @ model.v_template_m
         self.joint_dirs = np.einsum("jv,vck->jck", model.j_regressor, model.shapedirs)
         self.tips_m = model.v_template_m[ids]
@@ -130,7 +130,7 @@ class Skeleton:
         points, world, batch = posed.points_m, posed.world, len(state)
         jacobian = np.zeros((batch, NUM_POINTS, 3, NUM_PARAMETERS))
         jacobian[..., WRIST] = np.eye(3)
-        jacobian[..., TURN] = -_cross_matrix(points - points[:, :1])
+        jacobian[..., ORIENTATION] = -_cross_matrix(points - points[:, :1])
         jacobian[..., ANGLES] = self._by_angles(posed)
         jacobian[..., BETAS] = self._by_betas(world)
         return points, jacobian
@@ -145,7 +145,7 @@ class Skeleton:
         local, axes = self._rotations(state)
         rest = self.rest_joints(state.betas)
         world, at = np.empty_like(local), np.empty_like(rest)
-        world[:, 0], at[:, 0] = state.turn, state.wrist_m
+        world[:, 0], at[:, 0] = state.orientation, state.wrist_m
         for k in range(3):  # all fingers at once, from the base outwards
             joints = np.arange(1 + k, NUM_MANO_JOINTS, 3)
             parents = joints - 1 if k else np.zeros(_FINGERS, int)
@@ -169,7 +169,7 @@ class Skeleton:
         flexion, abduction, twist = np.moveaxis(np.eye(3) + sine * skew + versine * (skew @ skew), 2, 0)
         spread_bent = abduction @ flexion
         local = spread_bent @ twist
-        local[:, 0] = state.turn
+        local[:, 0] = state.orientation
         axes = np.empty_like(local)
         axes[:, :, ABDUCTION] = self.axes[:, ABDUCTION]
         axes[:, :, FLEXION] = (abduction @ self.axes[:, FLEXION, :, None])[..., 0]

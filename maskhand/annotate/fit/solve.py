@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from maskhand.annotate.fit.observed import Noise, Observed, misfit, normal_equations
 from maskhand.annotate.fit.prior import PosePrior
-from maskhand.annotate.fit.skeleton import ANGLES, BETAS, NUM_PARAMETERS, TURN, Skeleton, State
+from maskhand.annotate.fit.skeleton import ANGLES, BETAS, NUM_PARAMETERS, ORIENTATION, Skeleton, State
 
 Array = NDArray[np.float64]
 
@@ -81,5 +81,5 @@ def _step(skeleton: Skeleton, prior: PosePrior, seen: Observed, noise: Noise, st
     floor = LEAST_CURVATURE * diagonal.max(1, keepdims=True)
     matrix[:, place, place] = np.where(held, 1.0, diagonal + damping[:, None] * np.maximum(diagonal, floor) + floor)
     step = -np.linalg.solve(matrix, gradient[..., None])[..., 0]
-    turned = np.abs(np.concatenate([step[:, TURN], step[:, ANGLES]], axis=1)).max(1)
-    return np.asarray(step * np.minimum(1.0, MAX_ROTATION_STEP / np.maximum(turned, 1e-12))[:, None])
+    rotated = np.abs(np.concatenate([step[:, ORIENTATION], step[:, ANGLES]], axis=1)).max(1)
+    return np.asarray(step * np.minimum(1.0, MAX_ROTATION_STEP / np.maximum(rotated, 1e-12))[:, None])

@@ -117,7 +117,7 @@ def hypothesis_errors(
 
 def measure_hypotheses(request: Request) -> dict[str, float]:
     """Of the row's trained model on its set."""
-    vertices = load_spec(request.set_name.partition("/")[0]).tips
+    vertices = load_spec(request.set_name.partition("/")[0]).fingertips
     return hypothesis_errors(request.transformer(), request.recipe, request.set_uri, vertices, request.progress)
 
 

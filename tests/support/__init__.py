@@ -1,0 +1,1 @@
+"""What several test suites share: sets, models and batches for tests, official evaluators, servers, layout writers."""
