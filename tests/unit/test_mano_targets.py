@@ -241,7 +241,7 @@ def test_only_valid_joints_count_and_tips_only_when_they_are_vertices():
     joints = sample.joints_cam_m.copy()
     joints[[4, 8]] += 0.1
     moved = dataclasses.replace(sample, joints_cam_m=joints)
-    assert str(_annotate()(_rows([moved]))[0]["source"]) == "fitted"
+    assert _annotate()(_rows([moved]))[0].source == "fitted"
     assert _annotate(fingertip_vertices=None)(_rows([moved]))[0].residual_mm < 0.01
     valid = np.ones(21, bool)
     valid[[4, 8]] = False
