@@ -1,4 +1,4 @@
-"""MANO targets of rendered images, as the sidecar part `mano`: the poses that the synthetic letters were rendered from."""
+"""MANO targets of rendered images, as the sidecar part `mano`: the poses from which synthetic letters were rendered."""
 
 from __future__ import annotations
 
