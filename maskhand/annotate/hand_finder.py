@@ -62,7 +62,7 @@ class Palm:
 
     box_xyxy_px: Array
     angle_rad: float
-    """How far the hand is turned clockwise from fingers-up."""
+    """Rotation of the hand, clockwise from fingers-up."""
     score: float
 
 

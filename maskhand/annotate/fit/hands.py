@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 MIN_OBSERVED = 8
 """Hands with fewer joints are not fitted."""
 FOREIGN_TIP_WEIGHT = 0.1
-"""Of tips that are no vertices of the model: they bend the last joint, but a few millimeters beside it."""
+"""Weight of tips that are no vertices of the model: they bend the last joint, but lie a few millimeters beside it."""
 MAX_RESIDUAL_OF_HAND = 0.05
 """A good 2D fit's mean distance, in sides of the keypoints' box (PCK's strictest threshold)."""
 MIN_HAND_PX = 24.0
