@@ -53,7 +53,7 @@ class ManoConvention(_Frozen):
     model: Literal["mano", "any"]
     """mano: only the licensed model has the mean pose these parameters refer to; any: made with the model in use."""
     left_shapedirs_fixed: bool = True
-    """Was the official left model's wrong sign in the first shape axis corrected before fitting?"""
+    """Whether the official left model's wrong sign in the first shape axis was corrected before fitting."""
 
 
 class LabelFilters(_Frozen):

@@ -96,7 +96,7 @@ def open_adapter(spec: DatasetSpec, raw_dir: str, split: str) -> Adapter:
 
 
 def present_splits(spec: DatasetSpec, raw_dir: str) -> list[str]:
-    """What is built when no split is named: the card's default splits whose annotation files are in this folder.
+    """The splits built when none is named: the card's default splits whose annotation files are in this folder.
 
     RawDataError when there is none; splits that share the images of the default ones are never chosen for the user.
     """

@@ -58,7 +58,7 @@ class RawPlan:
     notes: tuple[str, ...] = ()
     """Sentences about what was left out, for the manifest."""
     listed: int | None = None
-    """What the label files list, counted as `splits` of the card counts (images or hands); None: not comparable."""
+    """Number of images or hands that the label files list, counted like the card's `splits`; None: not comparable."""
 
 
 class Adapter(Protocol):

@@ -1,4 +1,4 @@
-"""What the datasets with hand keypoints in the image and nothing else have in common."""
+"""Helpers of layouts that annotate nothing but hand keypoints in the image: samples, keys, listings of folders."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The hands of photos that nobody labeled: a box and a side each, for `adapters.layouts.photos`.
+"""Hand finder for photos without labels: a box and a side of each hand, for `adapters.layouts.photos`.
 
-Only hands that can be told are listed: keypoints that were seen, and no doubt about the side. A hand of the wrong side
-would become a target in the mirror, which every fit meets.
+Only confident hands are listed: keypoints that were seen, and a certain side. A hand of the wrong side would become a
+mirrored target, which a fit meets just as well.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.annotate.detectors import HandBox
-from maskhand.annotate.fit.evidence import SURE
+from maskhand.annotate.fit.evidence import MIN_SEEN_CONFIDENCE
 from maskhand.annotate.hand_finder import find_hands
 
-SURE_SIDE = 0.8
+MIN_SIDE_PROBABILITY = 0.8
 """Least probability of a listed hand's side."""
 
 
 @dataclass(frozen=True)
 class PhotoHands:
-    """What was found in a photo."""
+    """The hands found in a photo."""
 
     name: str
     """Its path below the folder."""
     hands: list[dict[str, Any]] | None
     """`side`, `box_xyxy_px` and `score` of each, best first; None where the photo cannot be decoded."""
-    doubtful: int
+    uncertain: int
     """Hands that are not listed."""
 
 
@@ -47,19 +47,21 @@ class FindHands:
 
     def _hands_of(self, name: str) -> PhotoHands:
         data = np.frombuffer(storage.read_bytes(storage.join(self.folder, name)), np.uint8)
-        # as `images.decode_rgb` shows it to detectors: boxes are in stored pixels
+        # decoded as by `images.decode_rgb`: boxes are in stored pixels
         image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
         if image is None:
             return PhotoHands(name, None, 0)
         found = find_hands(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.assets)
-        sure = [hand for hand in found if is_sure(hand)]
-        return PhotoHands(name, [_entry(hand) for hand in sure], len(found) - len(sure))
+        confident = [hand for hand in found if is_confident(hand)]
+        return PhotoHands(name, [_entry(hand) for hand in confident], len(found) - len(confident))
 
 
-def is_sure(hand: HandBox) -> bool:
-    """Were its keypoints seen, and its side?"""
+def is_confident(hand: HandBox) -> bool:
+    """Whether its keypoints were seen and its side is certain."""
     right = float(hand.detection.right_probability[0])
-    return float(hand.detection.confidence.mean()) >= SURE and max(right, 1 - right) >= SURE_SIDE
+    return (
+        float(hand.detection.confidence.mean()) >= MIN_SEEN_CONFIDENCE and max(right, 1 - right) >= MIN_SIDE_PROBABILITY
+    )
 
 
 def _entry(hand: HandBox) -> dict[str, Any]:

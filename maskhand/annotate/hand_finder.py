@@ -1,4 +1,4 @@
-"""Find the hands of a full photo: palm detection (Apache-2.0 SSD, 2 MB) at several scales, each palm verified.
+"""Hand finder for full photos: palm detection (Apache-2.0 SSD, 2 MB) at several scales, each palm verified.
 
 Palms are searched in the whole image and in overlapping half-size tiles. A palm gives position, size and rotation;
 from there the landmark model runs, is moved to the hand that it found, and runs again until two passes agree. What is
@@ -62,7 +62,7 @@ class Palm:
 
     box_xyxy_px: Array
     angle_rad: float
-    """How far the hand is turned clockwise from fingers-up."""
+    """Rotation of the hand, clockwise from fingers-up."""
     score: float
 
 

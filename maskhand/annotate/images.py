@@ -1,4 +1,4 @@
-"""The decoded image of a sample, as annotators see it."""
+"""Decoding of a sample's image for annotators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MANO targets of hands without labels, as the sidecar part `mano`: fits to what a detector saw of them.
+"""MANO targets of hands without labels, as the sidecar part `mano`: fits to detected keypoints.
 
 The same fit as `maskhand predict` makes: 2D keypoints and, from a detector that sees depth, depth and world landmarks.
 What makes real photos trainable is the flag: a target is good where every finger was seen, large enough, and the fit

@@ -27,7 +27,7 @@ class UnreadablePickleError(MaskhandError, ValueError):
 
 
 def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 3 writes bytes into old pickle protocols; no other codec is needed."""
+    """The function with which Python 3 writes bytes into old pickle protocols; no other codec is needed."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"unexpected codec {encoding!r}")
     return text.encode("latin1")

@@ -67,6 +67,6 @@ def find(workspace: Workspace, folder: str | None, progress: Progress, rebuild: 
         photos=len(names),
         hands=sum(map(len, hands.values())),
         photos_looked_at=len(new),
-        doubtful_hands_left_out=sum(photo.doubtful for photo in found),
+        doubtful_hands_left_out=sum(photo.uncertain for photo in found),
         photos_that_cannot_be_read=sum(photo.hands is None for photo in found),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from maskhand.annotate.rendered_poses import annotate_rendered
 from maskhand.catalog import load_spec
 from maskhand.cluster.map import map_shards
 from maskhand.cluster.session import ray_session
@@ -18,7 +19,7 @@ from maskhand.steps.annotation import annotate_keypoints
 from maskhand.steps.data import PartReceipt, part_receipt, shard
 from maskhand.steps.receipt import Receipt
 from maskhand.synth.freihand_layout import SynthError, write_freihand_synth
-from maskhand.synth.letters import annotate_rendered, write_letters
+from maskhand.synth.letters import write_letters
 from maskhand.workspace import Workspace
 
 SYNTHETIC = "freihand_synth"

@@ -25,7 +25,7 @@ LINEAR_TO_SRGB = np.where(_STEPS <= 0.0031308, 12.92 * _STEPS, 1.055 * _STEPS **
 
 @dataclass(frozen=True)
 class Grade:
-    """How one image was taken."""
+    """The camera settings of one image."""
 
     exposure: float
     """Gain on the foreground's light after metering."""

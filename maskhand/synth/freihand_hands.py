@@ -32,7 +32,7 @@ from maskhand.synth.scene import (
 )
 
 BACKGROUNDS: tuple[str | None, ...] = (None, "backdrop", None, None)
-"""Of the versions; FreiHAND was recorded before a green screen, so one of them is a plain backdrop."""
+"""Backgrounds of the versions; FreiHAND was recorded before a green screen, so one of them is a plain backdrop."""
 MIDDLE_MCP, MIDDLE_PIP = 9, 10
 PARTS = ".parts"
 """Folder of the part files, removed when the set is whole."""

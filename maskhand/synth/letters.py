@@ -15,9 +15,8 @@ import io
 import json
 import multiprocessing
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,6 @@ from scipy.spatial.transform import Rotation
 from maskhand import storage
 from maskhand.hand.anatomy import pose_table, respect_limits, to_axis_angle
 from maskhand.hand.model_file import default_hand_path, load_hand_model
-from maskhand.sample import HandPose, SampleError
-from maskhand.shards.layout import MANO
-from maskhand.shards.manifest import Manifest
-from maskhand.shards.part import Mapper, OnShard, serial_map
-from maskhand.shards.reader import ShardSample
-from maskhand.shards.sidecar import Annotator, build_sidecar
-from maskhand.shards.sidecar_records import ManoTarget
 from maskhand.synth.collisions import overlap_m
 from maskhand.synth.freihand_layout import SynthError
 from maskhand.synth.pose_prior import MAX_OVERLAP_M, jitter
@@ -47,8 +39,6 @@ Progress = Callable[[int, int], None]
 
 FORMAT_VERSION = 1
 """Raise it when the images or poses of a seed change."""
-TARGETS_VERSION = "2"
-"""Raise it when the entries of the targets change."""
 FOLDER = "asl_alphabet_train/asl_alphabet_train"
 POSES, RECORD = "poses.npz", "letters.json"
 
@@ -132,35 +122,3 @@ def _parameters(labels: HandLabels, hand_path: Path) -> dict[str, Array]:
     with torch.no_grad():
         at_origin = layer.from_axis_angle(pose, betas, torch.zeros(1, 3)).vertices_m[0, 0].double().numpy()
     return {"pose_aa": labels.pose_aa, "betas": labels.betas, "transl_cam_m": labels.vertices_cam_m[0] - at_origin}
-
-
-@dataclass(frozen=True)
-class RenderedPoses:
-    """Annotates images of letters with the hands they were rendered from; picklable."""
-
-    poses: Mapping[str, Mapping[str, Array]]
-    """By path of the image."""
-
-    def __call__(self, samples: list[ShardSample]) -> list[ManoTarget | SampleError]:
-        return [self._entry(row.sample.key, row.sample.origin["path"]) for row in samples]
-
-    def _entry(self, key: str, path: str) -> ManoTarget | SampleError:
-        if path not in self.poses:
-            return SampleError("no_mano", f"{key}: {path} is not in {POSES}")
-        pose = HandPose(**{name: np.asarray(value, np.float32) for name, value in self.poses[path].items()})
-        return ManoTarget(pose, "annotated", mirrored=False, residual_mm=0.0, residual_px=0.0)
-
-
-def annotate_rendered(
-    set_uri: str, root: Path, *, mapper: Mapper = serial_map, rebuild: bool = False, on_shard: OnShard | None = None
-) -> Manifest:
-    """The `mano` part of shards of the letters below `root`, from their poses.npz. Raises ShardError."""
-    request = json.loads((root / RECORD).read_text())
-    with np.load(root / POSES, allow_pickle=False) as file:
-        columns = {name: file[name] for name in file.files}
-    paths = columns.pop("path")
-    poses = {str(p): {name: column[k] for name, column in columns.items()} for k, p in enumerate(paths)}
-    annotator = Annotator("rendered-poses", TARGETS_VERSION, request)
-    return build_sidecar(
-        set_uri, MANO, annotator, RenderedPoses(poses), mapper=mapper, rebuild=rebuild, on_shard=on_shard
-    )

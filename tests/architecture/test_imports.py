@@ -52,9 +52,10 @@ MAY_USE = {
     # numpy only: MANO's mean pose, and the unpickler
     "adapters": ("sample", "conventions", "catalog", "storage", "geometry2d", "hand.model_file", "hand.array_pickle"),
     "shards": ("sample", "conventions", "catalog", "adapters", "storage", "config"),
-    "synth": ("shards", "hand", "sample", "conventions", "catalog", "storage", "config"),
+    "synth": ("hand", "conventions", "storage"),
     "annotate": (
         "shards",
+        "synth",
         "hand",
         "sample",
         "conventions",

@@ -1,1 +1,1 @@
-"""What several test suites share: sets, models and batches for tests, official evaluators, servers, layout writers."""
+"""Helpers that several test suites share: sets, models, batches, official evaluators, servers, layout writers."""

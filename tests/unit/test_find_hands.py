@@ -30,7 +30,7 @@ def test_only_hands_that_can_be_told_are_listed(tmp_path: Path, monkeypatch) -> 
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((50, 40, 3), np.uint8))
     (tmp_path / "b.jpg").write_bytes(b"no image")
     good, broken = FindHands(str(tmp_path), "assets")(["a.png", "b.jpg"])
-    assert [entry["side"] for entry in good.hands or []] == ["right", "left"] and good.doubtful == 2
+    assert [entry["side"] for entry in good.hands or []] == ["right", "left"] and good.uncertain == 2
     assert good.hands[0]["box_xyxy_px"] == [1, 2, 30, 40]
     assert broken.hands is None
 

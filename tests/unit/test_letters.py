@@ -13,6 +13,7 @@ import torch
 
 from maskhand.adapters import open_adapter
 from maskhand.annotate.by_model import PredictedPoses, annotate_by_model
+from maskhand.annotate.rendered_poses import annotate_rendered
 from maskhand.catalog import load_spec
 from maskhand.conventions import NUM_JOINTS
 from maskhand.hand.camera import FOCAL
@@ -27,7 +28,7 @@ from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.sidecar_records import DetectedKeypoints
 from maskhand.synth.freihand_layout import SynthError
-from maskhand.synth.letters import FOLDER, POSES, annotate_rendered, write_letters
+from maskhand.synth.letters import FOLDER, POSES, write_letters
 from support.hand_sets import make_samples, write_set
 from support.model_parts import small_model, small_recipe
 

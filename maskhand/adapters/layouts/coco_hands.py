@@ -81,7 +81,7 @@ class CocoHandsLayout(ABC):
     """Base class: reads one annotation file of a split. Layouts state where files lie and which fields have hands."""
 
     keypoints_field: ClassVar[str]
-    """Of an annotation; `{side}` stands for left or right."""
+    """Name of an annotation's field of keypoints; `{side}` stands for left or right."""
 
     def __init__(self, spec: DatasetSpec, raw_dir: str, split: str) -> None:
         self.spec, self.root, self.split = spec, raw_dir, split

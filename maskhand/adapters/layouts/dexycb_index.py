@@ -1,4 +1,4 @@
-"""Which images a split of DexYCB has: folders, a small YAML file per sequence, and the calibration. No label is read.
+"""Index of the images of a DexYCB split, from folders, a YAML file per sequence, and the calibration.
 
 Facts: docs/formats.md#dexycb.
 """
@@ -46,7 +46,7 @@ class Frame:
 
     sequence: Sequence
     serial: str
-    """Of the camera."""
+    """Serial number of the camera."""
     number: int
     K_px: Array
     """(3, 3) intrinsics of the color camera."""
@@ -67,7 +67,7 @@ class FrameIndex:
     absent_subjects: list[int]
     """Counted from 1; the split has them, the folder does not."""
     yaml_sha256: list[str]
-    """Of every YAML file that was read."""
+    """Hex digest of every YAML file that was read."""
 
     @cached_property
     def rows(self) -> Array:
@@ -93,7 +93,7 @@ class FrameIndex:
 
 
 def is_present(root: str, selection: Selection) -> bool:
-    """Are the calibration and a folder for frames of the split there? Folders are listed up to the first such one."""
+    """Whether the calibration and a folder with frames of the split are there; lists folders up to the first one."""
     serials = {SERIALS[camera] for camera in selection.cameras}
     return storage.exists(intrinsics_uri(root, min(serials))) and any(
         serials.intersection(storage.list_folders(storage.join(root, folder, name)))

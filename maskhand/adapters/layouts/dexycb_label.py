@@ -20,7 +20,7 @@ _SHAPE = (1, 21, 3)
 
 @dataclass(frozen=True)
 class FrameLabel:
-    """What the file holds, unconverted."""
+    """The content of a label file, unconverted."""
 
     joints: Array
     """(21, 3) meters, camera axes, in the file's own precision; all `NO_HAND` where there is no hand."""

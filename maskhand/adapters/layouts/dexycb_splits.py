@@ -30,7 +30,7 @@ _SEQUENCES = frozenset(range(SEQUENCES_PER_SUBJECT))
 
 @dataclass(frozen=True)
 class Selection:
-    """Which part of the dataset a split is; all numbers count from 0."""
+    """The part of the dataset that a split is; all numbers count from 0."""
 
     split: str
     """Its name."""
@@ -40,7 +40,7 @@ class Selection:
 
     @property
     def needs_every_sequence(self) -> bool:
-        """Is a sequence chosen by its place, so that a subject with missing sequences would be read wrongly?"""
+        """Whether sequences are chosen by their place, so that a subject with missing ones would be read wrongly."""
         return self.sequences != _SEQUENCES
 
 

@@ -19,7 +19,7 @@ from maskhand.sample import HandPose
 
 @dataclass(frozen=True)
 class HamerLabels:
-    """What is stored about one hand, checked; absent labels are None."""
+    """The stored labels of one hand, checked; absent ones are None."""
 
     side: Side
     keypoints_2d: Array | None

@@ -1,4 +1,4 @@
-"""Which hand is fully visible in which view, out of MTC's annotation pickle."""
+"""The views in which a hand is fully visible, from MTC's annotation pickle."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError,
 from maskhand.sample import SampleError
 
 _BROKEN_NPZ = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError)
-"""What numpy raises for a cut archive, for something else, and (the last two) for a bare array."""
+"""Exceptions of numpy for a cut archive, for another kind of file, and (the last two) for a bare array."""
 
 
 def read_pickled_fields(key: str, uri: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Where every member of a published WebDataset tar lies, so that one sample is read by a seek and not by a scan.
+"""Index of the members of a published WebDataset tar, so that one sample is read by a seek and not by a scan.
 
 A local tar is indexed by its headers alone, over which the file is skipped; one on S3 is streamed once.
 """
@@ -37,7 +37,7 @@ class TarSample:
     members: dict[str, Span] = field(default_factory=dict)
     """Extension (`jpg`, `data.pyd`) -> place."""
     contents: dict[str, bytes] = field(default_factory=dict)
-    """What was read while the tar was indexed."""
+    """Contents that were read while the tar was indexed."""
 
 
 def index_tar(uri: str, read: tuple[str, ...] = ()) -> Iterator[TarSample]:

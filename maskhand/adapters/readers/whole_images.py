@@ -1,4 +1,4 @@
-"""Is an encoded image whole? The cheapest answer that still notices a file cut or damaged in the middle.
+"""Check that an encoded image is whole: the cheapest that still notices a file cut or damaged in the middle.
 
 A JPEG has no checksum, so its entropy-coded data must be read to the end: at an eighth of its size, in gray, which
 leaves out nearly all of the arithmetic, and with every warning of libjpeg taken for an error. (Decoders that pass

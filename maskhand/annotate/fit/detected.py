@@ -1,7 +1,7 @@
-"""What a keypoint detector saw of hands in images, as the fitter reads it: 2D keypoints and, if there is any, depth.
+"""A keypoint detector's output as input of the fitter: 2D keypoints and, where the detector has it, depth.
 
-A detector that sees in three dimensions says the hand twice over: keypoints with a depth in pixels, and world landmarks
-in meters. Both are joints up to a translation, seen along the ray to the hand; the keypoints place them.
+A detector of three dimensions gives a hand twice: keypoints with a depth in pixels, and world landmarks in meters. Both
+are joints up to a translation, in a camera pointed at the hand; the keypoints place them.
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ def with_relative(observed: Observed, joints_m: Array, noise_m: float) -> Observ
 
 
 def fit_features(observed: Observed, fits: Fits) -> Array:
-    """(B, 21, 2) what a fit to detected keypoints says of its own error, the same for every joint of a hand.
+    """(B, 21, 2) features of a fit to detected keypoints that predict its error, the same for every joint of a hand.
 
     Logarithms of the mean residual in sides of the hand's box, and of how far the keypoints' mean confidence is from
     one. (How far the detector's two views of depth disagree orders errors well on real hands, and not at all on
     rendered ones, on which the calibration is made.)
     """
     residual = np.log(np.maximum(np.nan_to_num(fits.residual_px / fits.hand_px, nan=1.0), 1e-3))
-    doubt = np.log(1.02 - np.clip(observed.keypoint_weight.mean(1), 0.0, 1.0))
-    return np.repeat(np.stack([residual, doubt], axis=-1)[:, None], NUM_JOINTS, axis=1)
+    uncertainty = np.log(1.02 - np.clip(observed.keypoint_weight.mean(1), 0.0, 1.0))
+    return np.repeat(np.stack([residual, uncertainty], axis=-1)[:, None], NUM_JOINTS, axis=1)
 
 
 def _relative(detections: Detections, keypoints_px: Array, signs: Array, K_px: Array) -> Array:
@@ -81,7 +81,7 @@ def _relative(detections: Detections, keypoints_px: Array, signs: Array, K_px: A
     relief = np.concatenate([keypoints_px, detections.z_px[..., None].astype(np.float64)], axis=2)
     meters_per_px = np.sqrt(_spread(world[..., :2]) / np.maximum(_spread(keypoints_px), 1e-9))
     both = np.stack([world, relief * meters_per_px[:, None, None]], axis=1)
-    # The detector looked along the ray to the hand; beside the optical axis that is not the camera's z.
+    # A detector's depth is along the ray to the hand; beside the optical axis that is not the camera's z.
     middle = np.concatenate([keypoints_px.mean(1), np.ones((len(world), 1))], axis=1)
     ray = (np.linalg.inv(K_px) @ middle[..., None])[..., 0]
     camera_from_ray = rotation_between(np.array([0.0, 0.0, 1.0]), ray)

@@ -1,4 +1,4 @@
-"""Fit MANO to 3D joints, 2D keypoints, or both: start, solve, judge the noise, solve again."""
+"""MANO fitter for 3D joints, 2D keypoints, or both: start, solve, estimate the noise, solve again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Attempt:
 
 ATTEMPTS_2D = (Attempt(16, 6, 0.0), Attempt(32, 6, 0.016), Attempt(48, 12, 0.018))
 """Many short attempts find the hand in an image more often than few long ones. Twice in a thousand the right direction
-is so unlikely at first sight that only the last attempt comes to it."""
+is ranked so low that only the last attempt tries it."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,14 @@ class ManoFitter:
         self.starts = Starts(self.skeleton, self.prior)
 
     def fit(self, observed: Observed) -> Fits:
-        """Every hand: nonsense gives a finite fit that its residual or its betas give away.
+        """Fit every hand. Nonsense gives a finite fit, which its residual or its betas reveal.
 
         Hands with 3D joints start from those, hands with relative joints from the mean of these, the others from their
         keypoints alone.
         """
         seen = observed.in_mano_order()
         in_3d = (seen.joint_weight > 0).any(1)
-        # without a keypoint nothing says where relative joints are
+        # without a keypoint the place of relative joints is unknown
         relative = (seen.relative_precision > 0).any((1, 2)) & (seen.keypoint_weight > 0).any(1) & ~in_3d
         state = _blank(len(seen))
         for chunk in _chunks(np.flatnonzero(in_3d)):
@@ -90,7 +90,7 @@ class ManoFitter:
             hands = seen[chunk]
             state.put(chunk, self._best_of(hands, [self.starts.from_relative(hands)], FIRST_STEPS))
         self._fit_keypoints(seen, np.flatnonzero(~in_3d & ~relative), state)
-        return self._judged(seen, state)
+        return self._with_residuals(seen, state)
 
     def _fit_keypoints(self, seen: Observed, rows: NDArray[np.int64], state: State) -> None:
         """Fill in these rows of `state`. Poor fits of all chunks share the next attempt; few hands are slow."""
@@ -119,11 +119,11 @@ class ManoFitter:
     def _refined(self, seen: Observed, state: State) -> State:
         """Solve again with the noise that the first fit left: exact joints deserve to be met exactly."""
         for _ in range(REFINEMENTS):
-            noise = self._noise_left(seen, state)
+            noise = self._remaining_noise(seen, state)
             state, _ = solve(self.skeleton, self.prior, seen, noise, state, STEPS)
         return state
 
-    def _noise_left(self, seen: Observed, state: State) -> Noise:
+    def _remaining_noise(self, seen: Observed, state: State) -> Noise:
         mm, px = self._residuals(seen, state)
         # a mean distance of D in n dimensions is a standard deviation of about D / sqrt(n) in each
         joint = np.clip(np.nan_to_num(mm / 1000) / np.sqrt(3), JOINT_NOISE_M[0], JOINT_NOISE_M[2])
@@ -138,7 +138,7 @@ class ManoFitter:
             _mean_distance(pixels - seen.keypoints_px, seen.keypoint_weight),
         )
 
-    def _judged(self, seen: Observed, state: State) -> Fits:
+    def _with_residuals(self, seen: Observed, state: State) -> Fits:
         pose_aa, transl = self.skeleton.mano_pose(state)
         mm, px = self._residuals(seen, state)
         return Fits(pose_aa, state.betas, transl, np.rad2deg(state.angles), mm, px, seen.hand_px)

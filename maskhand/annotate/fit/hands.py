@@ -1,4 +1,4 @@
-"""Samples of a dataset -> fitted MANO parameters in right-hand form, each with its residual and whether it is good."""
+"""Samples of a dataset -> MANO targets fitted to them in right-hand form, each with its residual and fault, if any."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from maskhand.shards.sidecar_records import ManoTarget, TargetFault, TargetSourc
 Array = NDArray[np.float64]
 
 MIN_OBSERVED = 8
-"""Fewer joints than this say too little about a hand; it is not fitted."""
+"""Hands with fewer joints are not fitted."""
 FOREIGN_TIP_WEIGHT = 0.1
-"""Of tips that are no vertices of the model: they bend the last joint, but a few millimeters beside it."""
+"""Weight of tips that are no vertices of the model: they bend the last joint, but lie a few millimeters beside it."""
 MAX_RESIDUAL_OF_HAND = 0.05
 """A good 2D fit's mean distance, in sides of the keypoints' box (PCK's strictest threshold)."""
 MIN_HAND_PX = 24.0
@@ -28,7 +28,7 @@ MIN_HAND_PX = 24.0
 MIN_FINGERS = 5
 """Fingers that must be seen (`Evidence`): of a finger that nobody saw, the prior alone makes up the pose."""
 MAX_BETA = 3.0
-"""A good fit's largest shape coefficient (HaMeR's limit); what was observed needs a stranger hand than that."""
+"""A good fit's largest shape coefficient (HaMeR's limit); observations that need more are wrong."""
 
 
 def fit_hands(

@@ -1,4 +1,4 @@
-"""What the fitter is given about B hands, and how far a state is from it."""
+"""The fitter's input: observations of B hands, and the misfit of a state to them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Observed:
     """(B, S, 21, 3) joints up to a translation, camera axes, as S sources have them: a detector's world landmarks, a
     network's hand. S may be 0."""
     relative_precision: Array
-    """(B, S, 21) per square meter: how much one coordinate of them is trusted; 0 = not given."""
+    """(B, S, 21) per square meter: inverse variance of one coordinate; 0 = not given."""
 
     def __len__(self) -> int:
         return len(self.joints_m)

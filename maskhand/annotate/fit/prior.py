@@ -1,4 +1,4 @@
-"""What is known about a hand before it is seen: joint limits that hold exactly, and a Gaussian over the poses within.
+"""Pose prior of the fitter: hard joint limits, and a Gaussian over the poses within them.
 
 The Gaussian is that of the named hand shapes (`hand/hand_shapes.yaml`), widened; no measured hand goes into it. Shape
 coefficients are standard normal, as a MANO-form model defines them.

@@ -1,7 +1,7 @@
-"""The hand as the fitter sees it: 21 points and their derivatives, without the other 773 vertices.
+"""The fitter's hand model: 21 points and their derivatives, without the other 773 vertices.
 
-A state has 42 parameters: where the wrist is, how the hand is turned, the 26 anatomical angles that can move at all,
-and ten shape coefficients. Points are MANO's 16 joints followed by the five tips, thumb to little; the tips are skinned
+A state has 42 parameters: wrist position, global orientation, the 26 anatomical angles that have a range, and ten
+shape coefficients. Points are MANO's 16 joints followed by the five tips, thumb to little; the tips are skinned
 vertices with their blend shapes, so a state gives the very joints `ManoLayer` gives.
 """
 
@@ -88,7 +88,7 @@ class State:
 
 @dataclass(frozen=True)
 class _Posed:
-    """What posing leaves behind for the derivatives."""
+    """Intermediate results of posing that the derivatives need."""
 
     points_m: Array
     """(B, 21, 3)."""

@@ -1,7 +1,7 @@
 """Levenberg-Marquardt over a batch: the most probable hands for what was observed, always within the joint limits.
 
-Angles that press against a limit are held there for a step, the others move, and what oversteps is put back (projected
-Gauss-Newton). Every hand has its own damping; hands that have settled leave the batch.
+Angles at a limit that the gradient pushes beyond it are fixed for a step, the others move, and the result is clipped to
+the limits (projected Gauss-Newton). Every hand has its own damping; converged hands leave the batch.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Array = NDArray[np.float64]
 
 START_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-7, 1e7
 LESS, MORE = 0.2, 5.0
-SETTLED = 1e-5
-"""A hand has settled when a step lowers its cost by less than this share of (1 + cost)."""
+CONVERGED = 1e-5
+"""A hand has converged when a step lowers its cost by less than this share of (1 + cost)."""
 MAX_ROTATION_STEP = 0.8
 """Radians; linearized rotations mean little beyond."""
 LEAST_CURVATURE = 1e-12
@@ -40,15 +40,15 @@ def solve(
         moved = replace(moved, angles=prior.within_limits(moved.angles))
         new_cost = _cost(skeleton, prior, seen, noise, moved)
         better = new_cost < cost
-        settled = np.where(better, cost - new_cost < SETTLED * (1 + cost), damping >= MOST_DAMPING)
+        converged = np.where(better, cost - new_cost < CONVERGED * (1 + cost), damping >= MOST_DAMPING)
         damping = np.clip(damping * np.where(better, LESS, MORE), LEAST_DAMPING, MOST_DAMPING)
         state, cost = State.choose(better, moved, state), np.where(better, new_cost, cost)
         result.put(rows, state)
         result_cost[rows] = cost
-        going = ~settled
+        going = ~converged
         if not going.any():
             break
-        if settled.any():
+        if converged.any():
             rows, state, cost, damping = rows[going], state[going], cost[going], damping[going]
             seen, noise = seen[going], noise[going]
     return result, result_cost

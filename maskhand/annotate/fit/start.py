@@ -1,6 +1,6 @@
-"""Where the solver starts: the named hand shapes, laid over what was observed.
+"""The solver's starting states: the named hand shapes, aligned to the observations.
 
-In 3D the palm gives the orientation in closed form, and every finger takes the named shape nearest to its joints. In a
+In 3D the palm gives the orientation in closed form, and every finger takes the named shape nearest to its joints. In an
 image the same 21 points fit several hands, turned towards and away from the camera, so a bank of shapes seen from
 all sides is compared with the keypoints (each turned, moved and scaled in the plane in closed form) and the best of
 several viewing directions are followed up.
@@ -33,8 +33,8 @@ class Starts:
 
     def __init__(self, skeleton: Skeleton, prior: PosePrior) -> None:
         count = len(prior.shapes)
-        unturned = np.tile(np.eye(3), (count, 1, 1))
-        still = State(np.zeros((count, 3)), unturned, prior.shapes, np.zeros((count, NUM_BETAS)))
+        identity = np.tile(np.eye(3), (count, 1, 1))
+        still = State(np.zeros((count, 3)), identity, prior.shapes, np.zeros((count, NUM_BETAS)))
         self.shapes = prior.shapes
         self.points_m = skeleton.points(still)
         self.mean_m = self.points_m.mean(0)
@@ -47,23 +47,23 @@ class Starts:
         """One start per hand from its 3D joints (B, 21, 3) and their weights (B, 21), in MANO's order."""
         weight = joint_weight * FINGER_IN_PALM_FIT
         weight[:, PALM] = joint_weight[:, PALM]
-        turn, wrist = _align(self.mean_m, joints_m, weight)
-        local = (joints_m - wrist[:, None]) @ turn
+        orientation, wrist = _align(self.mean_m, joints_m, weight)
+        local = (joints_m - wrist[:, None]) @ orientation
         angles = np.empty((len(local), len(DOF_JOINT)))
         for finger, points in enumerate(_FINGER_POINTS):
             apart = ((local[:, None, points] - self.points_m[None][:, :, points]) ** 2).sum(3)
             nearest = (apart * joint_weight[:, None, points]).sum(2).argmin(1)
-            own = finger == _FINGER_OF_DOF
-            angles[:, own] = self.shapes[nearest][:, own]
-        return State(wrist, turn, angles, np.zeros((len(local), NUM_BETAS)))
+            columns = finger == _FINGER_OF_DOF
+            angles[:, columns] = self.shapes[nearest][:, columns]
+        return State(wrist, orientation, angles, np.zeros((len(local), NUM_BETAS)))
 
     def from_relative(self, seen: Observed) -> State:
         """One start per hand from the mean of its sources of relative joints, put where the keypoints show it (weak
         perspective); `seen` is in MANO's order."""
         precision = seen.relative_precision
         total = np.maximum(precision.sum(1), 1e-9)
-        own_middle = (precision[..., None] * seen.relative_m).sum(2) / np.maximum(precision.sum(2), 1e-9)[..., None]
-        centered = seen.relative_m - own_middle[:, :, None]
+        source_mean = (precision[..., None] * seen.relative_m).sum(2) / np.maximum(precision.sum(2), 1e-9)[..., None]
+        centered = seen.relative_m - source_mean[:, :, None]
         joints, given = (precision[..., None] * centered).sum(1) / total[..., None], (precision > 0).any(1)
         share = given * seen.keypoint_weight
         share = share / np.maximum(share.sum(1, keepdims=True), 1e-9)
@@ -128,8 +128,8 @@ def _align(template: Array, target: Array, weight: Array) -> tuple[Array, Array]
     covariance = np.swapaxes(target - to_mean[:, None], 1, 2) @ (share[..., None] * (template - from_mean[:, None]))
     u, _, vt = np.linalg.svd(covariance)
     u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
-    turn = u @ vt
-    return turn, to_mean + (turn @ (template[0] - from_mean)[..., None])[..., 0]
+    rotation = u @ vt
+    return rotation, to_mean + (rotation @ (template[0] - from_mean)[..., None])[..., 0]
 
 
 def _views(count: int) -> Array:

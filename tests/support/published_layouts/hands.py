@@ -47,7 +47,7 @@ class PosedHand:
 
 @dataclass(frozen=True)
 class Truth:
-    """What the adapter must read for one key."""
+    """The values that the adapter must read for one key."""
 
     side: str
     K_px: np.ndarray | None
@@ -63,7 +63,7 @@ class Truth:
     box_xyxy_px: np.ndarray | None = None
     """The published box; the one around the annotated joints where None."""
     mano: bool = True
-    """Can the house's model express the stored parameters, if the dataset has any?"""
+    """Whether the hand model in use can express the stored parameters, if the dataset has any."""
     joints_px: np.ndarray | None = None
     """(21, 2) pixels where no K_px gives them."""
     occluded: np.ndarray | None = None
@@ -99,7 +99,7 @@ class Fixture:
     rejects: dict[str, str] = field(default_factory=dict)
     """Key -> reason, for hands that the raw split names and that must not become samples."""
     file_per_sample: bool = False
-    """Is joints_file the label of one sample alone, so that damage to it costs only that sample?"""
+    """Whether joints_file is the label of one sample alone, so that damage to it costs only that sample."""
     other_splits: frozenset[str] = frozenset()
     """Splits that the same files hold as well."""
 

@@ -84,7 +84,7 @@ def _hand(rng: np.random.Generator, side: str, betas: np.ndarray) -> PosedHand:
 
 
 def _contacts() -> dict[str, np.ndarray]:
-    """What version 3 says beside it, per vertex of the hand."""
+    """Additional fields of version 3, per vertex of the hand."""
     fields: dict[str, np.ndarray] = {"handVertContact": np.zeros(778, bool), "handVertDist": np.ones(778)}
     return fields | {"handVertIntersec": np.zeros(778, bool), "handVertObjSurfProj": np.zeros((778, 3))}
 

@@ -1,4 +1,4 @@
-"""MTC's a4 as its makers' scripts write it: two pickles, people in world axes and centimeters, views by camera."""
+"""MTC's a4 as its authors' scripts write it: two pickles, people in world axes and centimeters, views by camera."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write(
             path = folder / "hdImgs" / sequence / frame / f"00_{camera:02d}_{frame}.jpg"
             write_large_image(path, camera + k, SIZE)
         for side in ("right", "left"):
-            # The last person is there for a hand that the makers marked as wrong.
+            # The last person is there for a hand that the authors marked as wrong.
             if side not in (HANDS[k % len(HANDS)] if k < count else ("left",)):
                 continue
             hand = random_hand(rng, side, rng.uniform(-0.1, 0.1, 3))
