@@ -50,15 +50,15 @@ def generate_files(bundle: ModelBundle, text: str, out_dir: str | Path, count: i
     """Write hands.png, hand0.obj ..., hands.glb and, last, hands.json; returns the paths."""
     hands = hands_from_text(bundle, text, count, seed)
     faces = bundle.model.mano.faces.cpu().numpy()
-    centerd = (hands.vertices_m - hands.vertices_m.mean(1, keepdim=True)).double().numpy()
+    centered = (hands.vertices_m - hands.vertices_m.mean(1, keepdim=True)).double().numpy()
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     sheet, scene, summary = out / "hands.png", out / "hands.glb", out / "hands.json"
-    storage.write_bytes_atomic(sheet, _sheet(text, centerd, faces, hands.log_probability.tolist()))
+    storage.write_bytes_atomic(sheet, _sheet(text, centered, faces, hands.log_probability.tolist()))
     meshes = [out / f"hand{k}.obj" for k in range(count)]
-    for path, vertices in zip(meshes, centerd, strict=True):
+    for path, vertices in zip(meshes, centered, strict=True):
         storage.write_bytes_atomic(path, obj_bytes(vertices, faces))
-    in_a_row = [(vertices + np.array([SPACING_M * k, 0, 0]), faces) for k, vertices in enumerate(centerd)]
+    in_a_row = [(vertices + np.array([SPACING_M * k, 0, 0]), faces) for k, vertices in enumerate(centered)]
     storage.write_bytes_atomic(scene, glb_bytes(in_a_row))
     facts = {
         "text": text,
@@ -80,13 +80,13 @@ def generate_files(bundle: ModelBundle, text: str, out_dir: str | Path, count: i
     return [sheet, *meshes, scene, summary]
 
 
-def _sheet(text: str, centerd_m: np.ndarray, faces: np.ndarray, log_probabilities: list[float]) -> bytes:
+def _sheet(text: str, centered_m: np.ndarray, faces: np.ndarray, log_probabilities: list[float]) -> bytes:
     """Every hand as a camera sees it that stands before it."""
-    extent = np.abs(centerd_m[..., :2]).max()
+    extent = np.abs(centered_m[..., :2]).max()
     focal = FILL * TILE_PX / 2 * DISTANCE_M / extent
     K = np.array([[focal, 0, TILE_PX / 2], [0, focal, TILE_PX / 2], [0, 0, 1]])
     blank = np.full((TILE_PX, TILE_PX, 3), 244, np.uint8)
-    tiles = [overlay_mesh(blank, v + np.array([0, 0, DISTANCE_M]), faces, K, opacity=1.0) for v in centerd_m]
+    tiles = [overlay_mesh(blank, v + np.array([0, 0, DISTANCE_M]), faces, K, opacity=1.0) for v in centered_m]
     captions = [f"log probability {value:.2f}" for value in log_probabilities]
     rows = range(0, len(tiles), COLUMNS)
     return contact_sheet(

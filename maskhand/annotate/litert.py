@@ -2,7 +2,7 @@
 
 The model wants one roughly upright hand in a square image; a box alone does not say which way up the hand is. So a
 hand is looked at in pairs: a first look at an assumed rotation tells where wrist and middle knuckle are, a second look
-is turned upright by them and re-centerd. Both looks must agree, fill the box they were asked about and show the side
+is turned upright by them and re-centered. Both looks must agree, fill the box they were asked about and show the side
 that is known; if they do, two runs are enough, else the next assumed rotation is tried and the best pair wins.
 
 Measured (error as a share of the joints' longer side, misses count): PCK@.1/.2 = .75/.91 with 5.7 runs on 72 real hands

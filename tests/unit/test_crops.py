@@ -27,29 +27,29 @@ def test_crop_square_grows_to_the_aspect_of_the_network():
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_projected_3d_equals_2d_and_posed_mano_equals_3d_after_any_augmentation(side):
     samples = make_samples(4, sides=(side,), seed=3)
-    # A turn of the image is a turn about the optical axis only if the square is centerd on the principal point.
-    centerd = []
+    # A turn of the image is a turn about the optical axis only if the square is centered on the principal point.
+    centered = []
     for sample in samples:
         width = sample.image_size_px[0]
         cx, cy = sample.camera.K_px[:2, 2]
         half = 70.0
         box = np.array([cx - half, cy - half, cx + half, cy + half], np.float32)
-        centerd.append(dataclasses.replace(sample, box_xyxy_px=box))
+        centered.append(dataclasses.replace(sample, box_xyxy_px=box))
         assert 0 < cx < width
     change = dataclasses.replace(
         ImageAugmentation.none(4),
         rotation_rad=np.array([0.0, 0.5, -1.0, 3.0]),
         scale=np.array([1.0, 1.3, 0.7, 0.9]),
     )
-    batch = batch_of(centerd, change)
+    batch = batch_of(centered, change)
     mesh = ManoLayer.from_default()(batch.rotmats, batch.betas)
     relative = mesh.joints_m - mesh.joints_m[:, :1]
     assert torch.allclose(relative, batch.joints_3d_m, atol=2e-5)
 
-    wrists = np.stack([s.joints_cam_m[0] for s in centerd]) * ([-1, 1, 1] if side == "left" else [1, 1, 1])
+    wrists = np.stack([s.joints_cam_m[0] for s in centered]) * ([-1, 1, 1] if side == "left" else [1, 1, 1])
     turn = np.stack([cv2.Rodrigues(np.array([0, 0, a]))[0] for a in change.rotation_rad])
     points = batch.joints_3d_m.double() + torch.from_numpy((turn @ wrists[:, :, None])[..., 0])[:, None]
-    focal_px = torch.tensor([s.camera.K_px[0, 0] for s in centerd])
+    focal_px = torch.tensor([s.camera.K_px[0, 0] for s in centered])
     focal = focal_px * batch.crop_from_image[:, :, :2].det().abs().sqrt() / CROP  # in sides of the crop
     projected = focal[:, None, None] * points[..., :2] / points[..., 2:]
     assert torch.allclose(projected, batch.joints_2d.double(), atol=1e-4)

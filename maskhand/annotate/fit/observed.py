@@ -104,12 +104,12 @@ def misfit(points_m: Array, seen: Observed, noise: Noise) -> Array:
         total = total + 0.5 * (seen.keypoint_weight * apart).sum(1) / noise.keypoint_px**2
     for source in range(seen.relative_m.shape[1]):
         precision = seen.relative_precision[:, source]
-        apart = ((_centerd(points_m - seen.relative_m[:, source], precision)) ** 2).sum(2)
+        apart = ((_centered(points_m - seen.relative_m[:, source], precision)) ** 2).sum(2)
         total = total + 0.5 * (precision * apart).sum(1)
     return np.asarray(total)
 
 
-def _centerd(values: Array, weight: Array) -> Array:
+def _centered(values: Array, weight: Array) -> Array:
     """(B, 21, ...) minus their weighted mean over the points; weight (B, 21)."""
     share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-9)
     share = share.reshape(*share.shape, *(1 for _ in values.shape[2:]))
@@ -137,6 +137,6 @@ def normal_equations(points_m: Array, jacobian: Array, seen: Observed, noise: No
     for source in range(seen.relative_m.shape[1]):
         precision = seen.relative_precision[:, source]
         if precision.any():  # what a common shift explains costs nothing
-            apart = _centerd(points_m - seen.relative_m[:, source], precision)
-            add(_centerd(jacobian, precision), apart, precision)
+            apart = _centered(points_m - seen.relative_m[:, source], precision)
+            add(_centered(jacobian, precision), apart, precision)
     return matrix, gradient

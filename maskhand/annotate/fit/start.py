@@ -63,8 +63,8 @@ class Starts:
         precision = seen.relative_precision
         total = np.maximum(precision.sum(1), 1e-9)
         own_middle = (precision[..., None] * seen.relative_m).sum(2) / np.maximum(precision.sum(2), 1e-9)[..., None]
-        centerd = seen.relative_m - own_middle[:, :, None]
-        joints, given = (precision[..., None] * centerd).sum(1) / total[..., None], (precision > 0).any(1)
+        centered = seen.relative_m - own_middle[:, :, None]
+        joints, given = (precision[..., None] * centered).sum(1) / total[..., None], (precision > 0).any(1)
         share = given * seen.keypoint_weight
         share = share / np.maximum(share.sum(1, keepdims=True), 1e-9)
         flat = _normalized(seen)
@@ -86,7 +86,7 @@ class Starts:
         middle = (weight * target).sum(1, keepdims=True)
         target = target - middle
         spread = weight @ (np.abs(self.flat) ** 2).T - np.abs(weight @ self.flat.T) ** 2
-        product = (weight * target) @ self.flat.conj().T  # centerd already: the target's weighted mean is zero
+        product = (weight * target) @ self.flat.conj().T  # centered already: the target's weighted mean is zero
         # min over complex a of sum w |target - a (flat - mean)|^2 is the target's spread minus this
         explained = np.abs(product) ** 2 / np.maximum(spread, 1e-12)
         explained = explained.reshape(len(pixels), VIEWS, -1)

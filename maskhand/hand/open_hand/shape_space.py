@@ -45,9 +45,9 @@ def varied_forms(vertices_m: Array, weights: Array, bones: Skeleton) -> Array:
 def shape_directions(vertices_m: Array, regressor: Array, middle_tip: int) -> Array:
     """(V, 3, 10) principal directions of the population about its wrist joint, one standard deviation each."""
     about_wrist = vertices_m - (regressor[0] @ vertices_m)[:, None]
-    centerd = (about_wrist - about_wrist.mean(0)).reshape(len(vertices_m), -1)
-    _, strength, directions = np.linalg.svd(centerd, full_matrices=False)
-    scaled = (directions * (strength / np.sqrt(len(centerd) - 1))[:, None])[:DIRECTIONS]
+    centered = (about_wrist - about_wrist.mean(0)).reshape(len(vertices_m), -1)
+    _, strength, directions = np.linalg.svd(centered, full_matrices=False)
+    scaled = (directions * (strength / np.sqrt(len(centered) - 1))[:, None])[:DIRECTIONS]
     # a positive first coefficient is a larger hand; the others grow along their largest entry
     sign = np.sign(scaled[np.arange(DIRECTIONS), np.abs(scaled).argmax(1)])
     sign[0] = -np.sign(scaled[0, 3 * middle_tip])
