@@ -172,7 +172,7 @@ def atomic_writer(uri: str | Path) -> Iterator[Callable[[bytes], object]]:
 def check_writable(folder: str | Path) -> None:
     """StorageError when a local folder could not be made or written into. None is made: what comes next may fail.
 
-    Nothing follows for `s3://`: what may be written there the store says at the first object.
+    Nothing follows for `s3://`: what may be written there shows at the first object.
     """
     if is_remote(folder):
         return
@@ -193,7 +193,7 @@ def list_uris(prefix: str | Path) -> list[str]:
 
 
 def list_sizes(prefix: str | Path) -> dict[str, int]:
-    """The same files with their bytes; one request for a thousand objects instead of one each."""
+    """The files of a folder with their bytes; one request for a thousand objects instead of one each."""
     if not is_remote(prefix):
         files = (p for p in Path(prefix).rglob("*") if not is_unfinished(p) and p.is_file())
         return {str(p): p.stat().st_size for p in files}

@@ -1,4 +1,4 @@
-"""Verbs of a trained model: evaluation on shard sets, the hands of a photo."""
+"""Subcommands of a trained model: evaluation on shard sets, the hands of a photo."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def evaluate(
     ] = 1,
     changes: Annotated[
         list[str],
-        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Ask it otherwise: keys below sampler. and evaluate."),
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Inference settings: keys below sampler. and evaluate."),
     ] = [],  # noqa: B006
     workspace: WorkspaceOption = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What is said about a shard (its record) and about a part (its manifest), as JSON files."""
+"""Descriptions of a shard (its record) and of a part (its manifest), as JSON files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Manifest:
     shards: tuple[ShardEntry, ...] = ()
     format_version: int = FORMAT_VERSION
     official_count: int | None = None
-    """Images, or hands, that the dataset's makers state for this split; None where nobody states any."""
+    """Images, or hands, that the dataset's authors state for this split; None where they state none."""
     notes: tuple[str, ...] = ()
     annotator: dict[str, Any] | None = None
     """Sidecars: name, version and settings of what made them."""

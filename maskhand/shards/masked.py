@@ -37,7 +37,7 @@ class Masking:
     """How much is hidden, and by which draw."""
 
     share: float
-    """Of the cells, above 0 and at most 1; rounded to whole cells."""
+    """Fraction of the cells that is hidden, above 0 and at most 1; rounded to whole cells."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ def write_masked_shard(task: MaskTask) -> ShardRecord:
 
 def mask_sample(sample: HandSample, masking: Masking) -> HandSample:
     """The sample with its hand masked, its image as a PNG, so that what is left is as it was."""
-    # Annotations refer to the stored pixels, whatever an EXIF tag says about showing them.
+    # Annotations refer to the stored pixels, whatever orientation an EXIF tag names.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(sample.image, np.uint8), flags)
     if image is None:

@@ -28,7 +28,7 @@ from maskhand.tracking import Lineage, ModelVersion, Tracker
 from maskhand.workspace import Workspace
 
 KIND = "re-evaluation"
-"""Of the tracked runs: one per model version and time."""
+"""Kind of the tracked runs: one per model version and time."""
 DRIFT = 0.005
 """A number of the same model that moves by more than this share since the last time is flagged."""
 HEADLINES = {"pa_mpjpe_mm": "PA-MPJPE mm", "pa_mpvpe_mm": "PA-MPVPE mm", "pck_005": "PCK@.05"}

@@ -1,4 +1,4 @@
-"""What decides the outcome of a step, as digests: a flow asks for a step again when one of them has changed."""
+"""What decides the outcome of a step, as digests: a flow runs a step again when one of them has changed."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _hand_digest(side: Side = "right") -> str:
 
 @functools.cache
 def training_code_digest(package: Path = Path(__file__).parents[1]) -> str:
-    """Of what the code behind a training does (12 hex digits): losses of another kind, say, make another training.
+    """Digest of what the code behind a training does (12 hex digits): another kind of loss makes another training.
 
     Comments, docstrings and layout are left out: a remark written beside a running training does not part the two.
     """
