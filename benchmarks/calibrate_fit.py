@@ -25,7 +25,7 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.loading.loader import eval_range, held_out_rows
 from maskhand.metrics.calibration import JointConfidenceQuality
-from maskhand.metrics.samples import aligned_errors
+from maskhand.metrics.samples import pa_joint_errors
 from maskhand.models.calibration import WITHIN_MM
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.reader import ShardSample
@@ -44,7 +44,7 @@ def fitted(rows: list[ShardSample]) -> tuple[np.ndarray, np.ndarray]:
     pose = (torch.from_numpy(v.astype(np.float32)) for v in (fits.pose_aa, fits.betas, fits.transl_cam_m))
     joints = ManoLayer(model).from_axis_angle(*pose).joints_m.double().numpy()
     truth = np.stack([row.sample.joints_cam_m * (MIRROR_POINT if row.sample.side == "left" else 1.0) for row in rows])
-    return 1e3 * aligned_errors(joints, truth, np.ones(joints.shape[:2], bool)), fit_features(observed, fits)
+    return 1e3 * pa_joint_errors(joints, truth, np.ones(joints.shape[:2], bool)), fit_features(observed, fits)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Subcommands of a trained model: evaluation on shard sets, the hands of a photo."""
+"""Subcommands for a trained model: evaluation on shard sets, the hands of a photo or a text."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def predict(
         int, typer.Option(min=0, help="Also draw so many hands that the photo allows, nearest to their middle first.")
     ] = 0,
     min_confidence: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Leave out hands whose keypoints are seen less surely on average.")
+        float, typer.Option(min=0.0, max=1.0, help="Leave out hands whose keypoints have less confidence on average.")
     ] = 0.0,
     workspace: WorkspaceOption = None,
 ) -> None:

@@ -1,1 +1,1 @@
-"""Metrics by the official protocols, and the runner over a held-out set."""
+"""Measure a model on held-out shard sets: runner, errors of single hands, baseline, report."""

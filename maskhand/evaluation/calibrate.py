@@ -1,6 +1,6 @@
 """Choose a finished model's estimator and calibrate its confidence, on the hands that its training left out.
 
-Everything is fitted on the held-out share of the training sets (`data.held_out`); evaluation sets are never looked at.
+Everything is fitted on the held-out part of the training sets (`data.held_out`); evaluation sets are never looked at.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from maskhand.evaluation.placed import with_fingertips
 from maskhand.evaluation.truth import ground_truth
 from maskhand.loading.loader import EvalRows, held_out_rows
 from maskhand.metrics.accumulate import row_means
-from maskhand.metrics.samples import aligned_errors
+from maskhand.metrics.samples import pa_joint_errors
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.calibration import (
     MODEL,
@@ -48,7 +48,7 @@ _RIDGE = 1.0
 """Of the joints' offsets: it holds one that was always, or never, right on few hands."""
 
 
-class Reported(Protocol):
+class HandMeshes(Protocol):
     """Hands of B images as right hands, meters, in any frame: a `HandPrediction`, or the hand layer's mesh."""
 
     @property
@@ -60,7 +60,7 @@ class Reported(Protocol):
 class Method(Protocol):
     """A way of reporting hands other than the network's own. rows: of the CPU; there: its batch beside the model."""
 
-    def __call__(self, rows: EvalRows, there: HandBatch, context: Context) -> Reported: ...
+    def __call__(self, rows: EvalRows, there: HandBatch, context: Context) -> HandMeshes: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class TrainingSet:
 
 
 @dataclass
-class _Seen:
+class _MethodErrors:
     """What was measured of one method."""
 
     errors_mm: list[Array]
@@ -97,9 +97,9 @@ def calibrate(
     model, recipe = bundle.model, bundle.recipe
     if recipe.model.condition != "image" or not isinstance(model, MaskedTransformer):
         return None
-    asked = {predictor(recipe, sampler).name: sampler for sampler in candidates(recipe.sampler)}
+    samplers = {predictor(recipe, sampler).name: sampler for sampler in candidates(recipe.sampler)}
     others = {} if methods is None else methods
-    seen: dict[str, _Seen] = defaultdict(lambda: _Seen([], []))
+    seen: dict[str, _MethodErrors] = defaultdict(lambda: _MethodErrors([], []))
     total, hands = sum(one.weight for one in sets), dict[str, int]()
     device = next(model.parameters()).device
     for one in sets:
@@ -113,15 +113,15 @@ def calibrate(
             with torch.inference_mode():
                 context = model.encode(model.condition(there), there.keypoints_2d)
                 drawn = sample_joints(model, context)
-                found: dict[str, Reported] = {
+                found: dict[str, HandMeshes] = {
                     name: sample(model, context, sampler, torch.Generator(device).manual_seed(recipe.seed + done))
-                    for name, sampler in asked.items()
+                    for name, sampler in samplers.items()
                 } | {name: method(rows, there, context) for name, method in others.items()}
             for name, hand in found.items():
                 joints, vertices = hand.joints_m.cpu(), hand.vertices_m.cpu()
                 compared = with_fingertips(joints, vertices, fingertips).double().numpy()
                 usable = valid & np.isfinite(compared).all((1, 2))[:, None]
-                error_m = aligned_errors(np.nan_to_num(compared), truth.joints_m.double().numpy(), usable)
+                error_m = pa_joint_errors(np.nan_to_num(compared), truth.joints_m.double().numpy(), usable)
                 seen[name].errors_mm.append(1e3 * error_m)
                 seen[name].features.append(draw_features(draw_statistics(drawn, joints)))
             done += len(rows.samples)
@@ -132,7 +132,7 @@ def calibrate(
     measured = {name: _joined(entry) for name, entry in seen.items()}
     ranked = tuple(
         Candidate(name=name, sampler=sampler, pa_mpjpe_mm=float(np.nanmean(row_means(measured[name][0]))))
-        for name, sampler in asked.items()
+        for name, sampler in samplers.items()
     )
     best = min(ranked, key=lambda candidate: candidate.pa_mpjpe_mm).name
     return Calibration(
@@ -145,7 +145,7 @@ def calibrate(
     )
 
 
-def _joined(seen: _Seen) -> tuple[Array, Array]:
+def _joined(seen: _MethodErrors) -> tuple[Array, Array]:
     return np.concatenate(seen.errors_mm), np.concatenate(seen.features)
 
 

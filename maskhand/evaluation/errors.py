@@ -78,7 +78,7 @@ class ErrorTable:
     by_model: PlacedErrors
     """Of the hands where the network's own camera puts them."""
     occluded: Tensor
-    """(N, 21) 1 where a joint is annotated as hidden, 0 where not; NaN where the dataset does not say."""
+    """(N, 21) 1 where a joint is annotated as hidden, 0 where not; NaN where the dataset does not state it."""
 
     @classmethod
     def concatenate(cls, parts: list[ErrorTable]) -> ErrorTable:

@@ -37,14 +37,14 @@ def place(
     """Put B predicted right hands before their images' cameras, as `placement` does, with the set's fingertips."""
     placed = place_hands(prediction, hands, image_cameras([row.sample for row in rows]), crop_px, camera)
     joints = placed.to_camera(with_fingertips(prediction.joints_m, prediction.vertices_m, fingertips))
-    lost = failed.numpy()
+    invalid = failed.numpy()
     return Predictions(
         index=np.array([row.index for row in rows], np.int64),
         origin=tuple(row.sample.origin for row in rows),
         side=tuple(row.sample.side for row in rows),
-        joints_cam_m=_without(lost, joints),
-        vertices_cam_m=_without(lost, placed.to_camera(prediction.vertices_m)),
-        joints_px=_without(lost, placed.pixels(joints)),
+        joints_cam_m=_without(invalid, joints),
+        vertices_cam_m=_without(invalid, placed.to_camera(prediction.vertices_m)),
+        joints_px=_without(invalid, placed.pixels(joints)),
         truth_cam_m=np.stack([_truth(row) for row in rows]),
     )
 
@@ -56,7 +56,7 @@ def _truth(row: ShardSample) -> Array:
     return joints if valid is None else np.where(valid[:, None], joints, np.float32(np.nan))
 
 
-def _without(lost: Array, values: Array) -> Array:
+def _without(invalid: Array, values: Array) -> Array:
     values = values.astype(np.float32)
-    values[lost] = np.nan
+    values[invalid] = np.nan
     return values

@@ -33,7 +33,7 @@ from maskhand.shards.reader import ShardSample, ShardSet
 
 Array = np.ndarray
 
-_COLUMNS = ("image", "given 2D pose", "prediction", "ground truth", "chance to be within 10 mm")
+_COLUMNS = ("image", "given 2D pose", "prediction", "ground truth", "P(within 10 mm)")
 _GRAY = (140, 146, 154)
 _IN_SPACE = {"PA-MPJPE": "pa_mpjpe_mm", "PA-MPVPE": "pa_mpvpe_mm"}
 
@@ -54,7 +54,7 @@ def write_report(result: EvaluationResult, folder_uri: str, sheet_png: bytes | N
 
 @dataclass(frozen=True)
 class ShownHand:
-    """One of the best, median or worst hands, drawn; images and meshes as the hand was seen, left hands left."""
+    """One of the best, median or worst hands, drawn; images and meshes as the hand is in the image, left hands left."""
 
     group: str
     """`best`, `median` or `worst`."""

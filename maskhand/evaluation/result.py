@@ -90,7 +90,7 @@ class EvaluationResult:
         return next(row for row in self.rows if row.name == name)
 
     def gain_over_baseline(self, metric: str = "pa_mpjpe_mm") -> float | None:
-        """How much smaller the model's error is than the mean pose's, as a share of it.
+        """How much smaller the model's error is than the mean pose's, as a fraction of it.
 
         None without a baseline, or where the set has no ground truth for the metric or the baseline no error.
         """
@@ -121,7 +121,7 @@ class EvaluationResult:
         if not found.get("confidence_auroc", math.nan) > 0:
             return []
         return [
-            f"Chance of a joint to be within 10 mm: expected calibration error {found['confidence_ece']:.3f}, AUROC "
+            f"Probability of an error up to 10 mm: expected calibration error {found['confidence_ece']:.3f}, AUROC "
             f"{found['confidence_auroc']:.3f} (a constant per joint {found['confidence_auroc_by_joint']:.3f}).",
             f"Expected against true error: Spearman {found['confidence_error_spearman']:.2f} over joints, "
             f"{found['confidence_hand_spearman']:.2f} over hands.",

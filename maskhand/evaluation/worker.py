@@ -98,10 +98,10 @@ def _evaluate_batch(
             prediction = sample(model, context, predictor.sampler, torch.Generator(device).manual_seed(seed)).to("cpu")
             finite = is_finite(prediction).tolist()
             failure = [reason or ("" if ok else "not_finite") for reason, ok in zip(unreadable, finite, strict=True)]
-            lost = torch.tensor([bool(reason) for reason in failure])
+            failed = torch.tensor([bool(reason) for reason in failure])
             crop_px = job.recipe.data.crop_px
             placed, by_model = (
-                place(prediction, lost, rows.hands, rows.samples, crop_px, fingertips, camera)
+                place(prediction, failed, rows.hands, rows.samples, crop_px, fingertips, camera)
                 for camera in CAMERA_SOURCES
             )
             confidence = None

@@ -4,7 +4,7 @@ FreiHAND's `EvalUtil`, which HO-3D and DexYCB use too: everything is computed pe
 samples and then averaged over points, so a point that is annotated rarely weighs as much as one annotated always.
 
 Parts of a benchmark are added with `+`. The sums are kept in bins of fixed width, where floating-point addition is
-exact, so the numbers do not depend on how samples were split or ordered: not to the last bit.
+exact, so the numbers do not depend, to the last bit, on how samples were split or ordered.
 """
 
 from __future__ import annotations
@@ -103,23 +103,23 @@ class PointErrors:
         return self.distance.mean
 
     @property
-    def shares(self) -> Array:
-        """(P, T) share of samples with a distance of at most (`<=`) each threshold."""
+    def pck(self) -> Array:
+        """(P, T) fraction of samples with a distance of at most (`<=`) each threshold."""
         return divide(self.histogram[:, :-1].cumsum(1), self.count[:, None])
 
     @property
-    def areas(self) -> Array:
-        """(P,) area under `shares` by trapezoids, divided by the range: 1 is perfect."""
-        return np.asarray(np.trapezoid(self.shares, self.thresholds, axis=1) / self.thresholds[-1])
+    def pck_auc_by_point(self) -> Array:
+        """(P,) area under `pck` by trapezoids, divided by the range: 1 is perfect."""
+        return np.asarray(np.trapezoid(self.pck, self.thresholds, axis=1) / self.thresholds[-1])
 
     @property
-    def area(self) -> float:
-        """Mean over points of `areas`."""
-        return mean_of_known(self.areas)
+    def pck_auc(self) -> float:
+        """Mean over points of `pck_auc_by_point`."""
+        return mean_of_known(self.pck_auc_by_point)
 
 
 def mean_of_known(values: Array) -> float:
-    """The mean of what is not NaN; NaN, without a word, where nothing is known: callers say why."""
+    """The mean of what is not NaN; NaN, without a warning, where nothing is known: callers say why."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 

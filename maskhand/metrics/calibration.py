@@ -28,11 +28,11 @@ class Reliability:
     confidence: Array
     """(B,) mean confidence, NaN for an empty bin."""
     correct: Array
-    """(B,) share of correct ones, NaN for an empty bin."""
+    """(B,) fraction of correct ones, NaN for an empty bin."""
 
     @property
     def expected_calibration_error(self) -> float:
-        """Mean of |confidence - share of correct ones| over all samples, from bin means; NaN without samples."""
+        """Mean of |confidence - fraction of correct ones| over all samples, from bin means; NaN without samples."""
         if not self.count.sum():
             return float("nan")
         gap = np.where(self.count > 0, np.abs(np.nan_to_num(self.confidence) - np.nan_to_num(self.correct)), 0.0)
@@ -52,11 +52,11 @@ class JointConfidenceQuality:
     """What the confidence in joints is worth on N hands; NaN where there is nothing to tell apart."""
 
     confidence_ece: float
-    """Expected calibration error of the chance to be right, ten bins."""
+    """Expected calibration error of the probability to be right, ten bins."""
     confidence_auroc: float
-    """Chance that a joint beyond the limit is less sure than one within it."""
+    """Probability that a joint beyond the limit is less confident than one within it."""
     confidence_auroc_by_joint: float
-    """The same of a constant per joint, which knows nothing of the hand."""
+    """The same of one constant per joint."""
     confidence_error_spearman: float
     """Rank correlation of expected and true errors over joints."""
     confidence_hand_spearman: float
@@ -64,7 +64,7 @@ class JointConfidenceQuality:
 
     @classmethod
     def of(cls, p_right: Array, p_by_joint: Array, expected_mm: Array, error_mm: Array, limit_mm: float) -> Self:
-        """All (N, 21), NaN where unknown. p_right: chance of an error up to `limit_mm`; p_by_joint: a constant's."""
+        """All (N, 21), NaN where unknown. p_right: P(error up to `limit_mm`); p_by_joint: that of a constant."""
         known = np.isfinite(p_right) & np.isfinite(error_mm)
         p, constant, expected, error = (x[known] for x in (p_right, p_by_joint, expected_mm, error_mm))
         large = int((error > limit_mm).sum())
@@ -88,10 +88,10 @@ def _rank_correlation(a: Array, b: Array) -> float:
 
 @dataclass(frozen=True)
 class Sparsification:
-    """Mean error of what is left when the least confident share is left out."""
+    """Mean error of what is left when the least confident hands are left out."""
 
     left_out: Array
-    """(N,) shares 0, 1/N, ..., (N-1)/N."""
+    """(N,) fractions 0, 1/N, ..., (N-1)/N."""
     by_confidence: Array
     """(N,) mean error of the rest, in the errors' unit."""
     by_error: Array

@@ -1,6 +1,6 @@
-"""F-scores of meshes: which share of points has a neighbor on the other mesh closer than a threshold, both ways.
+"""F-scores of meshes: what fraction of points has a neighbor on the other mesh closer than a threshold, both ways.
 
-FreiHAND's and HO-3D's `calculate_fscore`: strict `<`, harmonic mean of both shares, 0 where both are 0.
+FreiHAND's and HO-3D's `calculate_fscore`: strict `<`, harmonic mean of both fractions, 0 where both are 0.
 
 All 778 x 778 squared distances of a sample come from one float32 matrix product, a strip of rows at a time so that it
 stays in the cache. Points so near a threshold that float32 cannot decide are measured again in float64, difference by

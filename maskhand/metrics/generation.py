@@ -40,7 +40,7 @@ def _nearest(points: Array, target: Array) -> list[tuple[Array, Array]]:
 
 
 def self_intersection(vertices: Array, faces: Array) -> Array:
-    """(N, V, 3) and (F, 3) -> (N,) share of faces that pass through another face of the same mesh, 0 to 1.
+    """(N, V, 3) and (F, 3) -> (N,) fraction of faces that pass through another face of the same mesh, 0 to 1.
 
     Faces that share a vertex are neighbors and never counted; faces that only touch do not count either.
     """

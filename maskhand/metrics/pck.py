@@ -1,7 +1,7 @@
-"""PCK of 2D keypoints, HaMeR's `EvaluatorPCK`: the share of keypoints within a fraction of the hand's size.
+"""PCK of 2D keypoints, HaMeR's `EvaluatorPCK`: the fraction of keypoints within a part of the hand's size.
 
 A keypoint counts where its confidence is above 0.5, and is correct if its distance is at most (`<=`) threshold x size.
-Shares are taken per joint over all samples, then averaged over joints. A joint that is never annotated is left out of
+PCK is taken per joint over all samples, then averaged over joints. A joint that is never annotated is left out of
 the average (HaMeR's program divides 0 by 0 there).
 """
 
@@ -48,11 +48,11 @@ class CorrectKeypoints(Addable):
         return cls(seen.sum(0), np.stack([w.sum(0) for w in within]), error_px)
 
     @property
-    def shares(self) -> Array:
+    def pck_by_joint(self) -> Array:
         """(T, J) PCK of each joint, NaN for a joint that was never annotated."""
         return divide(self.correct, self.annotated)
 
     @property
     def pck(self) -> tuple[float, ...]:
         """One number per threshold: the mean over annotated joints; NaN without any."""
-        return tuple(mean_of_known(row) for row in self.shares)
+        return tuple(mean_of_known(row) for row in self.pck_by_joint)

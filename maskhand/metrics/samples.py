@@ -1,4 +1,4 @@
-"""The errors of single samples, point by point: what the runner keeps, so that every number can be traced to hands."""
+"""Errors of single samples, MPJPE and PA-MPJPE, and point by point: every number can be traced to hands."""
 
 from __future__ import annotations
 
@@ -70,15 +70,29 @@ class SampleErrors:
             "f15": f15,
             "pa_f5": pa_f5,
             "pa_f15": pa_f15,
-            "auc_joints": raw.area,
-            "pa_auc_joints": aligned.area,
-            "auc_vertices": mesh.area,
-            "pa_auc_vertices": mesh_aligned.area,
+            "auc_joints": raw.pck_auc,
+            "pa_auc_joints": aligned.pck_auc,
+            "auc_vertices": mesh.pck_auc,
+            "pa_auc_vertices": mesh_aligned.pck_auc,
         }
         return {name: float(value) for name, value in values.items()}
 
 
-def aligned_errors(joints_m: Array, true_joints_m: Array, seen: Array, *, reflection: bool = True) -> Array:
+def mpjpe(points: Array, target: Array, valid: Array | None = None) -> Array:
+    """(N, P, 3) twice -> (N,) mean position error of a sample's points, in their unit.
+
+    valid (N, P) bool: the points that count, None = all; NaN for a sample without any.
+    """
+    errors = distances(points, target)
+    return errors.mean(1) if valid is None else row_means(np.where(valid, errors, np.nan))
+
+
+def pa_mpjpe(points: Array, target: Array, valid: Array | None = None, *, reflection: bool = True) -> Array:
+    """The same after Procrustes alignment of each sample, see `procrustes_align`."""
+    return mpjpe(procrustes_align(points, target, valid, reflection=reflection), target, valid)
+
+
+def pa_joint_errors(joints_m: Array, true_joints_m: Array, seen: Array, *, reflection: bool = True) -> Array:
     """(N, 21, 3) float64 twice and (N, 21) bool -> (N, 21) meters after Procrustes alignment of the joints; NaN where a
     joint is not annotated, and throughout below `MIN_ALIGNED` annotated ones."""
     aligned = procrustes_align(joints_m, true_joints_m, seen, reflection=reflection)
@@ -117,7 +131,7 @@ def sample_errors(
 
     return SampleErrors(
         joint_m=np.where(placed, distances(joints, true_joints), np.nan),
-        joint_pa_m=aligned_errors(joints, true_joints, seen, reflection=reflection),
+        joint_pa_m=pa_joint_errors(joints, true_joints, seen, reflection=reflection),
         vertex_m=of_meshes(distances(vertices, true_vertices)),
         vertex_pa_m=of_meshes(distances(aligned_vertices, true_vertices)),
         f_scores=of_meshes(f_scores(vertices, true_vertices, F_THRESHOLDS_M)),

@@ -172,7 +172,7 @@ def digests(workspace: Workspace, wanted: RowPlan) -> dict[str, str]:
 
 
 def table_folder(workspace: Workspace, table: TableName, embedded: bool) -> str:
-    """Where what a table's rows and the table itself say is kept."""
+    """Where the results of a table's rows and the table itself are kept."""
     name = f"table-{table:02d}" if isinstance(table, int) else str(table)
     return storage.join(tables_folder(workspace, embedded), name)
 

@@ -22,9 +22,9 @@ def missing(
 ) -> list[str]:
     """A sentence for each thing that this machine lacks; empty when the row can run.
 
-    benchmark_sets: as they are; a row of masked hands is measured on what is derived from them, and runs that are not
-    of full size derive it themselves. full_size: the paper's own size, which also wants its hand model and a pretrained
-    encoder. gpus: of this machine.
+    benchmark_sets: before any masking; a row of masked hands is measured on what is derived from them, which runs that
+    are not of full size derive themselves. full_size: the paper's own size, which also wants its hand model and a
+    pretrained encoder. gpus: of this machine.
     """
     data = recipe.data
     keypoints = keypoint_part(data.keypoints.detector)

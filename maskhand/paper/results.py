@@ -94,6 +94,6 @@ def _remarks(entry: RowPlan) -> tuple[str, ...]:
         place = ("rendered letters, their rendered hands in the place of predictions",) if entry.embedded else ()
         return (f"text encoder: {how}", *place)
     if entry.embedded and entry.sets:
-        joints = "; all joints, the synthetic hands do not say which are hidden" if entry.row.joints != "all" else ""
+        joints = "; all joints, for synthetic hands have no labels of hidden ones" if entry.row.joints != "all" else ""
         return (f"synthetic hands in the place of every benchmark{joints}",)
     return ()

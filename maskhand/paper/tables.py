@@ -146,11 +146,11 @@ def paper_table(name: TableName) -> PaperTable:
     return tables[name]
 
 
-def table_names(asked: str) -> list[TableName]:
+def table_names(word: str) -> list[TableName]:
     """`2` -> [2], `claims` -> ["claims"], `all` -> the paper's; TableError for anything else."""
-    if asked == "all":
+    if word == "all":
         return [name for name in paper_tables() if name not in OUR_TABLES]
-    name: TableName = int(asked) if asked.isdecimal() else asked
+    name: TableName = int(word) if word.isdecimal() else word
     paper_table(name)
     return [name]
 

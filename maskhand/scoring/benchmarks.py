@@ -34,7 +34,7 @@ class BenchmarkSet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """By which it is asked for, alone or with others."""
+        """Every word that means it on the command line, alone or with others."""
         return (*filter(None, (self.dataset.name, self.benchmark.name)), *self.benchmark.aliases)
 
 

@@ -85,9 +85,9 @@ def score_lines(labels: GroundTruth, pred: Path) -> Scores:
             "absolute_mpjpe_mm": found.absolute.mean,
             "root_relative_mpjpe_mm": found.root_relative.mean,
             "pa_mpjpe_mm": found.aligned.mean,
-            "absolute_auc": found.absolute.area,
-            "root_relative_auc": found.root_relative.area,
-            "pa_auc": found.aligned.area,
+            "absolute_auc": found.absolute.pck_auc,
+            "root_relative_auc": found.root_relative.pck_auc,
+            "pa_auc": found.aligned.pck_auc,
         },
         counts={
             "samples": frames["scored"],

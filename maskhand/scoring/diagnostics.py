@@ -13,14 +13,15 @@ from typing import Literal
 import numpy as np
 
 from maskhand.conventions import JOINT_ORDERS
-from maskhand.metrics.alignment import distances, procrustes_align, root_relative
+from maskhand.metrics.alignment import procrustes_align, root_relative
+from maskhand.metrics.samples import mpjpe
 
 Array = np.ndarray
 
 ENOUGH = 512
 """Samples that are looked at, spread over the file."""
 BETTER = 0.5
-"""Share of the error that is left when the mistake is undone."""
+"""Fraction of the error that is left when the mistake is undone."""
 _FAR = 2.0
 """A wrist this many hand sizes from the camera is not a hand at the camera."""
 
@@ -136,7 +137,7 @@ def _sizes(points: Array) -> Array:
 
 def _error(points: Array, truth: Array) -> float:
     """Median over samples of the mean distance."""
-    return float(np.median(distances(points, truth).mean(1)))
+    return float(np.median(mpjpe(points, truth)))
 
 
 def _change(before: float, after: float, convention: Convention) -> str:

@@ -196,8 +196,8 @@ def _scores(
         "pa_mpjpe_mm": 1e3 * joints.aligned.mean,
         "mpvpe_mm": np.nan,
         "pa_mpvpe_mm": np.nan,
-        "auc_joints": joints.raw.area,
-        "auc_joints_aligned": joints.aligned.area,
+        "auc_joints": joints.raw.pck_auc,
+        "auc_joints_aligned": joints.aligned.pck_auc,
         "auc_vertices": np.nan,
         "auc_vertices_aligned": np.nan,
         "f_5mm": np.nan,
@@ -210,14 +210,14 @@ def _scores(
         metrics |= {
             "mpvpe_mm": 1e3 * meshes.raw.mean,
             "pa_mpvpe_mm": 1e3 * meshes.aligned.mean,
-            "auc_vertices": meshes.raw.area,
-            "auc_vertices_aligned": meshes.aligned.area,
+            "auc_vertices": meshes.raw.pck_auc,
+            "auc_vertices_aligned": meshes.aligned.pck_auc,
         }
         metrics |= dict(zip(("f_5mm", "f_15mm", "f_5mm_aligned", "f_15mm_aligned"), meshes.f.values, strict=True))
     if benchmark.bone is not None:
         metrics |= {
             "scale_translation_mpjpe_mm": 1e3 * joints.scaled.mean,
-            "auc_joints_scale_translation": joints.scaled.area,
+            "auc_joints_scale_translation": joints.scaled.pck_auc,
         }
         per_joint["scale_translation_mpjpe_mm"] = joints.scaled.means
     return Scores(

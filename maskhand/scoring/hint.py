@@ -49,7 +49,7 @@ def score_keypoints(labels: GroundTruth, pred: Path) -> Scores:
             )
         found = CorrectKeypoints.of(points_px, target[..., :2], target[..., 2], size_px)
         names = [f"pck_{round(100 * threshold):03d}_{state}" for threshold in PCK_THRESHOLDS]
-        per_joint |= dict(zip(names, found.shares, strict=True))
+        per_joint |= dict(zip(names, found.pck_by_joint, strict=True))
         # HaMeR's program averages all 21 joints: with one that is never annotated it has no number, and so have we
         metrics |= {name: float(per_joint[name].mean()) for name in names}
         metrics[f"epe_{state}_px"], per_joint[f"epe_{state}_px"] = found.error_px.mean, found.error_px.values
@@ -85,8 +85,10 @@ def _without_annotation(found: CorrectKeypoints, state: str) -> list[str]:
 def _unit_warning(points_px: Array, size_px: Array) -> list[str]:
     known = np.abs(points_px[np.isfinite(points_px)])
     if len(known) and np.quantile(known, 0.99) <= _NORMALIZED < np.median(size_px):
-        return ["the predictions lie between -2 and 2: did you write shares of the image or of a crop? Pixels of the "
-                "original image are expected"]  # fmt: skip
+        return [
+            "the predictions lie between -2 and 2: did you write fractions of the image or of a crop? Pixels of the "
+            "original image are expected"
+        ]
     return []
 
 

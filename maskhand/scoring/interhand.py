@@ -59,9 +59,9 @@ def score_arrays(labels: GroundTruth, pred: Path) -> Scores:
     Raises ScoreError for files that cannot be scored.
     """
     gt = labels.path
-    truth, guess = Npz(gt), Npz(pred)
+    truth, prediction = Npz(gt), Npz(pred)
     samples = truth.shape("joint_cam_mm")[0]
-    for file, field in ((truth, "joint_valid"), (truth, "hand_type"), (guess, "joint_cam_mm")):
+    for file, field in ((truth, "joint_valid"), (truth, "hand_type"), (prediction, "joint_cam_mm")):
         found = (file.shape(field) or (0,))[0]
         if found != samples:
             raise ScoreError(
@@ -73,7 +73,7 @@ def score_arrays(labels: GroundTruth, pred: Path) -> Scores:
 
     def pieces() -> Iterator[tuple[Array, Array, Array, Array]]:
         first = 0
-        streams = (file.rows("joint_cam_mm", 42, 3, at_once=AT_ONCE) for file in (guess, truth))
+        streams = (file.rows("joint_cam_mm", 42, 3, at_once=AT_ONCE) for file in (prediction, truth))
         for mine, true, valid in zip(*streams, _valid(truth), strict=True):
             diagnoses.extend([] if first else _diagnose(mine, true, valid))
             yield mine, true, valid, types[first : first + len(true)] == "interacting"

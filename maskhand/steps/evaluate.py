@@ -1,24 +1,17 @@
-"""The step that measures a model, and what people read of it."""
+"""The step that evaluates a model, and tables and pages of what it found."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 from maskhand import storage
 from maskhand.catalog import load_spec
-from maskhand.cluster.map import map_on_gpus
-from maskhand.cluster.session import ray_session
-from maskhand.config import Recipe, SamplerConfig
+from maskhand.config import Recipe
 from maskhand.device import accelerator
-from maskhand.evaluation import runner
-from maskhand.evaluation.mean_pose import MeanPose, mean_pose_of_sets
 from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_report
 from maskhand.evaluation.result import EvaluationResult
@@ -29,9 +22,9 @@ from maskhand.recipe_files import override_inference, parse_recipe
 from maskhand.scoring.benchmarks import benchmark_named, benchmark_of
 from maskhand.scoring.formats import load_format
 from maskhand.scoring.predictions import Layout, SubmissionError
-from maskhand.shards.build import serial_map
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest, read_manifest
+from maskhand.steps.evaluate_set import evaluate_set, training_mean_pose
 from maskhand.steps.names import BUNDLE_FILE
 from maskhand.steps.receipt import Receipt, file_digest
 from maskhand.tracking import Tracker
@@ -62,7 +55,7 @@ class EvaluationReceipt(Receipt):
 def model_folder(workspace: Workspace, model: str, training: str = "train-maskhand") -> str:
     """The exported folder of a model: a path as it is, `models:/NAME@ALIAS` fetched from the registry.
 
-    training: the argument of `maskhand run` that makes one of this kind, for the LookupError where there is none.
+    training: the flow that makes a model of this kind, named by the LookupError where there is none.
     """
     if not model.startswith("models:/"):
         return model
@@ -96,7 +89,7 @@ def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict
     folder = model_folder(workspace, model)
     recipe = exported_recipe(folder)
     parts = [(name, MANO) for name in recipe.data.train]  # the mean pose
-    measured = _asked_sets(recipe, sets)
+    measured = _chosen_sets(recipe, sets)
     for name in measured:
         parts += [(name, part) for part in (IMAGES, MANO, keypoint_part(recipe.data.keypoints.detector))]
     found = {f"{name}/{part}": find_manifest(workspace.shard_set(name), part) for name, part in parts}
@@ -140,10 +133,10 @@ def evaluate(
     bundle = ModelBundle.load(exported, device=accelerator() if workers == 1 else "cpu")
     bundle = replace(bundle, recipe=override_inference(bundle.recipe, overrides))
     baseline = training_mean_pose(workspace, bundle.recipe)
-    recipe, sets = bundle.recipe, _asked_sets(bundle.recipe, sets)
+    recipe, sets = bundle.recipe, _chosen_sets(bundle.recipe, sets)
     # Other settings for the same model have a report of their own, and so has a model under another name.
-    asked = {"model": model, "sets": sets, "iterations": recipe.evaluate.iterations}
-    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:6]
+    settings = {"model": model, "sets": sets, "iterations": recipe.evaluate.iterations}
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]
     folder = storage.join(workspace.reports, f"evaluation-{recipe.name}-{bundle.digest}-{key}")
     found: dict[str, SetSummary] = {}
     measured: list[Measurement] = []
@@ -174,8 +167,8 @@ def evaluate(
     )
 
 
-def _asked_sets(recipe: Recipe, sets: Sequence[str]) -> list[str]:
-    """Those that are asked for, else the recipe's; ValueError for a path or address."""
+def _chosen_sets(recipe: Recipe, sets: Sequence[str]) -> list[str]:
+    """The given names, else the recipe's; ValueError for a path or address."""
     for name in sets:
         dataset, _, split = name.partition("/")
         if not (dataset and split) or ":" in dataset or "/" in split:
@@ -184,54 +177,6 @@ def _asked_sets(recipe: Recipe, sets: Sequence[str]) -> list[str]:
                 "the folder or s3:// place where the sets are"
             )
     return list(sets or recipe.data.evaluate)
-
-
-def training_mean_pose(workspace: Workspace, recipe: Recipe) -> MeanPose | None:
-    """The mean pose of a recipe's training sets; None where their MANO targets are not all on this machine."""
-    train = {workspace.shard_set(name): weight for name, weight in recipe.data.train.items()}
-    return mean_pose_of_sets(train) if all(find_manifest(uri, MANO) is not None for uri in train) else None
-
-
-def evaluate_set(
-    workspace: Workspace,
-    bundle: ModelBundle,
-    name: str,
-    progress: Progress,
-    *,
-    baseline: MeanPose | None,
-    recipe: Recipe | None = None,
-    samplers: Sequence[SamplerConfig] | None = None,
-    workers: int = 1,
-    folder: str | None = None,
-) -> EvaluationResult:
-    """The model on the shard set `name`, with the fingertips of its card (see `runner.evaluate`): one way for
-    `evaluate`, the scheduled re-evaluation and the paper's tables.
-
-    workers: Ray workers who share the batches and load the model from `folder`.
-    """
-    with _mapper(workers) as mapper:
-        return runner.evaluate(
-            bundle,
-            workspace.shard_set(name),
-            recipe,
-            samplers=samplers,
-            baseline=baseline,
-            fingertip_vertices=load_spec(name.partition("/")[0]).tips,
-            mapper=mapper or serial_map,
-            model_folder=folder if mapper else None,
-            progress=progress,
-        )
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Any]:
-    """Shares work among that many Ray workers; None for one, which is this process."""
-    if workers == 1:
-        yield None
-        return
-
-    with ray_session():
-        yield partial(map_on_gpus, concurrency=workers)
 
 
 def _submission(workspace: Workspace, name: str, result: EvaluationResult, folder: str) -> dict[str, str]:

@@ -21,7 +21,8 @@ from maskhand.provenance import code_digest
 from maskhand.scoring.benchmarks import benchmark_sets
 from maskhand.shards.layout import IMAGES
 from maskhand.shards.manifest import find_manifest
-from maskhand.steps.evaluate import evaluate_set, model_folder, training_mean_pose
+from maskhand.steps.evaluate import model_folder
+from maskhand.steps.evaluate_set import evaluate_set, training_mean_pose
 from maskhand.steps.names import BUNDLE_FILE, flow_tags
 from maskhand.steps.receipt import Receipt, file_digest
 from maskhand.tracking import Lineage, ModelVersion, Tracker
@@ -30,7 +31,7 @@ from maskhand.workspace import Workspace
 KIND = "re-evaluation"
 """Kind of the tracked runs: one per model version and time."""
 DRIFT = 0.005
-"""A number of the same model that moves by more than this share since the last time is flagged."""
+"""A number of the same model that moves by more than this fraction since the last time is flagged."""
 HEADLINES = {"pa_mpjpe_mm": "PA-MPJPE mm", "pa_mpvpe_mm": "PA-MPVPE mm", "pck_005": "PCK@.05"}
 
 
@@ -58,7 +59,7 @@ class VersionResult:
 
     def errors_mm(self) -> dict[str, float]:
         """Sample -> PA-MPJPE, or PA-MPVPE where the set has no joints."""
-        assert self.samples_uri is not None, "asked only where there are samples"
+        assert self.samples_uri is not None, "read only where there are samples"
         table = pd.read_parquet(io.BytesIO(storage.read_bytes(self.samples_uri)))
         table = table[table.predictor == self.predictor]
         metric = self.score.metric
@@ -163,7 +164,7 @@ def decide(
     what it is. homes: model -> the shard set of its recipe on which it must beat the mean pose. At most one version
     takes the alias; the others are judged against it.
     """
-    tracker, asked = Tracker.of(workspace), benchmarks(workspace)
+    tracker, expected = Tracker.of(workspace), benchmarks(workspace)
 
     def record(model: str, won: bool, reason: str) -> None:
         name, _, version = model.removeprefix("models:/").partition("/")
@@ -172,7 +173,7 @@ def decide(
 
     holder, decisions, complete = champion, list[tuple[str, str]](), list[str]()
     for model in (model for model in found if model != champion):
-        if missing := asked.keys() - {m.benchmark for m in found[model]}:
+        if missing := expected.keys() - {m.benchmark for m in found[model]}:
             record(model, False, f"Stays challenger: it could not be measured on {', '.join(sorted(missing))}.")
         else:
             complete.append(model)

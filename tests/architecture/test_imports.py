@@ -76,7 +76,6 @@ MAY_USE = {
     "evaluation": (
         "metrics",
         "scoring.predictions",
-        "device",
         "models",
         "placement",
         "hand",
@@ -85,10 +84,8 @@ MAY_USE = {
         "batch",
         "config",
         "conventions",
-        "sample",
         "storage",
         "render",
-        "text",
     ),
     "generate": ("models", "hand", "batch", "config", "conventions", "render", "storage", "text"),
     "inspection": ("annotate", "hand", "loading.crop", "shards", "conventions", "sample", "storage", "render"),

@@ -136,7 +136,7 @@ def test_a_hands_confidence_does_not_depend_on_its_neighbors() -> None:
 
 
 def test_a_network_without_tokens_has_nothing_to_draw_from() -> None:
-    with pytest.raises(ValueError, match="no distribution to draw from"):
+    with pytest.raises(ValueError, match="no distribution to sample from"):
         sample_joints(torch.nn.Identity(), None)  # type: ignore[arg-type]
 
 
@@ -199,7 +199,8 @@ def test_passes_are_counted_as_they_are_made() -> None:
     assert [passes(64, t) for t in (1, 3, 5)] == [1, 3, 5]
     by = lambda **changes: predictor(recipe, recipe.sampler.model_copy(update=changes))  # noqa: E731
     assert by().name == "expectation, T=5 (4 passes)" and by().key == "expectation_T5"
-    assert by(decode="codes").key == "surest_codes_T5" and by(temperature=0.5).name.startswith("expectation of drawn")
+    assert by(decode="codes").key == "most_probable_codes_T5"
+    assert by(temperature=0.5).name.startswith("expectation of drawn")
     assert by(decode="codes", temperature=0.5, iterations=1).key == "drawn_codes_at_0.5_T1"
     regression = recipe.model_copy(update={"model": recipe.model.model_copy(update={"decoder": "regression"})})
     assert predictor(regression, recipe.sampler).name == "regression"

@@ -11,7 +11,7 @@ from hand_sets import make_samples, write_set
 from model_parts import small_model, small_recipe
 
 from maskhand.annotate.mano_targets import annotate_mano
-from maskhand.evaluation.runner import MODEL_TIPS
+from maskhand.evaluation.runner import MODEL_FINGERTIPS
 from maskhand.evaluation.truth import ground_truth
 from maskhand.loading.loader import eval_range
 from maskhand.metrics.samples import sample_errors
@@ -60,8 +60,8 @@ def test_the_measured_hands_are_those_that_the_sampler_draws(tmp_path, monkeypat
 
     monkeypatch.setattr(hypotheses, "sample", remembered)
     monkeypatch.setattr(hypotheses, "COUNTS", (1, 6))
-    values = hypothesis_errors(model, recipe, uri, MODEL_TIPS)
-    assert values == hypothesis_errors(model, recipe, uri, MODEL_TIPS), "the same seed draws the same hands"
+    values = hypothesis_errors(model, recipe, uri, MODEL_FINGERTIPS)
+    assert values == hypothesis_errors(model, recipe, uri, MODEL_FINGERTIPS), "the same seed draws the same hands"
     assert set(values) == {"N1/pa_mpjpe_mm", *(f"N6/{name}" for name in DrawnErrors(*[np.zeros((1, 2))] * 4).summary())}
 
     best, first, likeliest, middle = [], [], [], []

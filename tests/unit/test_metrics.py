@@ -106,12 +106,12 @@ def test_thresholds_are_strict_for_f_and_inclusive_for_auc_and_pck() -> None:
     assert f_scores(at_five_mm, truth).tolist() == [[0.0, 1.0]]
     assert f_scores(np.nextafter(at_five_mm, 0), truth).tolist() == [[1.0, 1.0]]
     # An error of exactly 50 mm is correct at the last threshold only: half of the last of 99 steps.
-    assert PointErrors.of(np.array([[0.05]])).area == pytest.approx(0.5 / 99)
-    assert PointErrors.of(np.array([[np.nextafter(0.05, 1)]])).area == 0
-    assert PointErrors.of(np.zeros((2, 3))).area == pytest.approx(1.0)
+    assert PointErrors.of(np.array([[0.05]])).pck_auc == pytest.approx(0.5 / 99)
+    assert PointErrors.of(np.array([[np.nextafter(0.05, 1)]])).pck_auc == 0
+    assert PointErrors.of(np.zeros((2, 3))).pck_auc == pytest.approx(1.0)
     shifted = np.array([[[10.0, 0], [10.1, 0]]])
     found = CorrectKeypoints.of(shifted, np.zeros((1, 2, 2)), np.ones((1, 2)), np.array([100.0]), (0.1,))
-    assert found.shares.tolist() == [[1.0, 0.0]] and found.pck == (0.5,)
+    assert found.pck_by_joint.tolist() == [[1.0, 0.0]] and found.pck == (0.5,)
     assert found.error_px.values.tolist() == [10.0, 10.1]
 
 
@@ -158,7 +158,7 @@ def test_unannotated_joints_neither_count_nor_steer_the_alignment(hands) -> None
     for truth, guess, seen in zip(true_joints, joints, valid, strict=True):
         collected.feed(truth, guess, seen)
     found = PointErrors.of(errors.joint_m)
-    assert found.mean == pytest.approx(collected.mean()) and found.area == pytest.approx(collected.area(0.05))
+    assert found.mean == pytest.approx(collected.mean()) and found.pck_auc == pytest.approx(collected.area(0.05))
     assert found.count.tolist() == valid.sum(0).tolist() and np.isnan(found.means[20])
     assert np.isfinite(list(errors.summary().values())).all()
 
@@ -250,7 +250,7 @@ def test_order_and_split_of_samples_change_not_one_bit(seed: int, cut: int, size
     shuffled = errors[rng.permutation(40)]
     split = PointErrors.of(shuffled[:cut], limit=size) + PointErrors.of(shuffled[cut:], limit=size)
     np.testing.assert_array_equal(whole.histogram, split.histogram)
-    np.testing.assert_array_equal(whole.areas, split.areas)
+    np.testing.assert_array_equal(whole.pck_auc_by_point, split.pck_auc_by_point)
     if size > 1e-6:  # below, the last bits depend on the order of additions
         np.testing.assert_array_equal(whole.means, split.means)
     np.testing.assert_allclose(whole.means, np.nanmean(errors, 0), rtol=1e-12)
@@ -274,4 +274,4 @@ def test_pck_grows_with_the_threshold_and_falls_with_the_error(seed: int) -> Non
 def test_nothing_annotated_is_nan_without_a_stray_warning() -> None:
     with np.errstate(all="raise"):
         empty = PointErrors.of(np.full((3, 21), np.nan))
-        assert np.isnan([empty.mean, empty.area, Means.of(np.empty((0, 4))).mean]).all()
+        assert np.isnan([empty.mean, empty.pck_auc, Means.of(np.empty((0, 4))).mean]).all()

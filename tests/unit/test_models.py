@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -456,6 +457,10 @@ def test_bundle_refuses_damage_and_other_hands(tmp_path: Path) -> None:
     model.mano.digest = "0123456789ab"
     ModelBundle.save(folder, model, recipe, {})
     with pytest.raises(BundleError, match="trained with hand model 0123456789ab"):
+        ModelBundle.load(folder)
+    record = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps(record | {"format": 1}))
+    with pytest.raises(BundleError, match="bundle format 1, this version reads 2; train the model with"):
         ModelBundle.load(folder)
 
 

@@ -186,7 +186,7 @@ def test_any_split_over_workers_gives_the_same_bits() -> None:
         assert split is not None
         for part in ("raw", "aligned"):
             one, other = getattr(whole, part), getattr(split, part)
-            assert one.mean == other.mean and one.area == other.area
+            assert one.mean == other.mean and one.pck_auc == other.pck_auc
             np.testing.assert_array_equal(one.means, other.means)
         np.testing.assert_array_equal(whole.f.values, split.f.values)
 
@@ -206,7 +206,7 @@ def test_order_and_split_change_no_bit_of_dexycb_and_interhand(seed: int, cut: i
         both, of_frames = (reduce(add, found) for found in (pair, frames))
         errors = (of_frames.absolute, of_frames.root_relative, of_frames.aligned)
         means = (both.single, both.interacting, both.wrists)
-        return [m.values for m in means] + [e.means for e in errors] + [e.areas for e in errors]
+        return [m.values for m in means] + [e.means for e in errors] + [e.pck_auc_by_point for e in errors]
 
     for one, other in zip(numbers(np.arange(30)), numbers(order[:cut], order[cut:]), strict=True):
         np.testing.assert_array_equal(one, other)

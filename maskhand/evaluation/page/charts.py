@@ -53,9 +53,9 @@ def histogram(values: Sequence[tuple[str, Array, int]], x_label: str) -> str:
     edges = np.linspace(0, max((float(np.quantile(v, 0.99)) for _, v, _ in known), default=1.0) * 1.1 + 1e-9, bins + 1)
     series = []
     for name, v, style in known:
-        share = np.histogram(np.minimum(v, edges[-1]), edges)[0] / len(v)
-        series.append(Series(name, np.repeat(edges, 2)[1:-1], np.repeat(share, 2), style))
-    return lines(series, x_label, "share of hands")
+        fraction = np.histogram(np.minimum(v, edges[-1]), edges)[0] / len(v)
+        series.append(Series(name, np.repeat(edges, 2)[1:-1], np.repeat(fraction, 2), style))
+    return lines(series, x_label, "fraction of hands")
 
 
 def bars(names: Sequence[str], groups: Sequence[tuple[str, Array, int]], x_label: str) -> str:

@@ -81,9 +81,9 @@ def _pck(result: EvaluationResult) -> Figure:
     for name, style in _predictors(result).items():
         distances = 1e3 * result.errors[name].joint_pa_m
         known = np.sort(distances[np.isfinite(distances)])
-        share = np.searchsorted(known, _CURVE_MM, side="right") / max(len(known), 1)
-        series.append(charts.Series(name, _CURVE_MM, share, style, dashed=style == 1))
-    svg = charts.lines(series, "error after Procrustes, mm", "share of joints", 1.0)
+        fraction = np.searchsorted(known, _CURVE_MM, side="right") / max(len(known), 1)
+        series.append(charts.Series(name, _CURVE_MM, fraction, style, dashed=style == 1))
+    svg = charts.lines(series, "error after Procrustes, mm", "fraction of joints", 1.0)
     return Figure("3D PCK", svg, "Share of joints within a distance of the truth.")
 
 
@@ -109,22 +109,22 @@ def _joints(result: EvaluationResult) -> Figure:
 
 
 def _confidence(result: EvaluationResult, table: pd.DataFrame) -> list[Figure]:
-    chance, error = (
+    p_within, error = (
         np.stack([table[f"{what}.{joint}"].to_numpy() for joint in OPENPOSE_21], axis=1)
         for what in ("p_within_10mm", "pa_mm")
     )
-    known = np.isfinite(chance) & np.isfinite(error)
+    known = np.isfinite(p_within) & np.isfinite(error)
     if not known.any():
         return []
-    bins = reliability(np.clip(chance[known], 0, 1), error[known] <= WITHIN_MM)
+    bins = reliability(np.clip(p_within[known], 0, 1), error[known] <= WITHIN_MM)
     ideal = charts.Series("ideal", np.array([0.0, 1.0]), np.array([0.0, 1.0]), 1, dashed=True)
     measured = charts.Series("joints", bins.confidence, bins.correct, 0)
     calibration = Figure(
         "Reliability of confidence",
         charts.lines(
             [ideal, measured],
-            f"said chance of a joint to be within {WITHIN_MM:g} mm",
-            f"share within {WITHIN_MM:g} mm",
+            f"predicted probability of an error up to {WITHIN_MM:g} mm",
+            f"fraction of joints within {WITHIN_MM:g} mm",
             1.0,
             dots=True,
         ),
@@ -133,8 +133,8 @@ def _confidence(result: EvaluationResult, table: pd.DataFrame) -> list[Figure]:
     whole = table[table.pa_mpjpe_mm.notna() & table.mean_joint_error_mm.notna()]
     if len(whole) < 3:
         return [calibration]
-    sureness, errors = -whole.mean_joint_error_mm.to_numpy(), whole.pa_mpjpe_mm.to_numpy()
-    curve = sparsification(sureness, errors)
+    confidence, errors = -whole.mean_joint_error_mm.to_numpy(), whole.pa_mpjpe_mm.to_numpy()
+    curve = sparsification(confidence, errors)
     series = [
         charts.Series("largest expected error first", curve.left_out, curve.by_confidence, 0),
         charts.Series("worst first (ideal)", curve.left_out, curve.by_error, 1, dashed=True),
@@ -142,8 +142,8 @@ def _confidence(result: EvaluationResult, table: pd.DataFrame) -> list[Figure]:
     limit = float(np.quantile(errors, 0.75))
     note = f"Excess over the ideal {curve.excess:.2f} mm."
     if (errors > limit).any():
-        note += f" AUROC for errors above {limit:.1f} mm: {auroc_large_errors(sureness, errors, limit):.2f}."
-    svg = charts.lines(series, "share of hands left out", "PA-MPJPE of the rest, mm")
+        note += f" AUROC for errors above {limit:.1f} mm: {auroc_large_errors(confidence, errors, limit):.2f}."
+    svg = charts.lines(series, "fraction of hands left out", "PA-MPJPE of the rest, mm")
     return [calibration, Figure("Does the expected error sort the errors?", svg, note)]
 
 

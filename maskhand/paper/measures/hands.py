@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from maskhand.models.estimators import predictor
 from maskhand.paper.measures.request import Request
-from maskhand.steps.evaluate import evaluate_set, training_mean_pose
+from maskhand.steps.evaluate_set import evaluate_set, training_mean_pose
 
 AT_ITERATIONS = re.compile(r"T(\d+)/")
 """Beginning of a metric that is not measured at the recipe's own number of iterations."""

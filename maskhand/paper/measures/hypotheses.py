@@ -21,9 +21,7 @@ from maskhand.conventions import Side
 from maskhand.evaluation.placed import with_fingertips
 from maskhand.evaluation.truth import ground_truth
 from maskhand.loading.loader import EvalRows, eval_range
-from maskhand.metrics.accumulate import row_means
-from maskhand.metrics.alignment import distances, procrustes_align
-from maskhand.metrics.samples import MIN_ALIGNED
+from maskhand.metrics.samples import MIN_ALIGNED, pa_mpjpe
 from maskhand.models.consensus import mean_hand
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context
@@ -142,10 +140,9 @@ def _drawn_errors(
     rotmats = drawn.rotmats.double().unflatten(0, (-1, count))[torch.from_numpy(usable)]
     true, valid = truth.joints_m.double().numpy()[usable], truth.joints_valid.numpy()[usable]
 
-    def error_mm(guess: Array) -> Array:
-        target, seen = (np.repeat(values, len(guess) // len(true), 0) for values in (true, valid))
-        aligned = procrustes_align(guess, target, seen)
-        return 1e3 * row_means(np.where(seen, distances(aligned, target), np.nan))
+    def error_mm(predicted: Array) -> Array:
+        target, seen = (np.repeat(values, len(predicted) // len(true), 0) for values in (true, valid))
+        return 1e3 * pa_mpjpe(predicted, target, seen)
 
     by_image = (drawn.score, drawn.log_probability)
     return DrawnErrors(

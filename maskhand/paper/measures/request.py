@@ -32,12 +32,12 @@ class Request:
 
     @property
     def folder(self) -> str:
-        assert self.trained is not None, "asked of rows that train"
+        assert self.trained is not None, "only rows that train have a folder"
         return self.trained
 
     @property
     def set_name(self) -> str:
-        assert self.shard_set is not None, "asked of rows that read a set"
+        assert self.shard_set is not None, "only some rows read a set"
         return self.shard_set
 
     @property

@@ -27,8 +27,8 @@ _TIMED: dict[tuple[str, tuple[int, ...]], dict[int, float]] = {}
 def seconds_per_image(recipe: Recipe, iterations: Sequence[int], progress: Progress) -> dict[int, float]:
     """Number of iterations -> median over 10 predictions of one image after 2 for warming up.
 
-    The numbers take turns, so that a busy machine slows all of them alike; asked again in this process, as by the next
-    row of a table, the answer is the same measurement. Weights are random, they do not change the work; detector and
+    The numbers take turns, so that a busy machine slows all of them alike; further calls in this process, as for the
+    next row of a table, return the same measurement. Weights are random, they do not change the work; detector and
     cropping are not included. Precision is that of predictions and evaluations, fp32 on a GPU too. With one thread on a
     CPU the process's own seconds count, so other programs do not; with several the clock's, because threads that wait
     for each other spin.

@@ -19,8 +19,9 @@ from maskhand.config import Recipe
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.labels import good_target
 from maskhand.loading.loader import eval_range
-from maskhand.metrics.alignment import distances, procrustes_align
+from maskhand.metrics.alignment import procrustes_align
 from maskhand.metrics.generation import chamfer, hausdorff
+from maskhand.metrics.samples import mpjpe, pa_mpjpe
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import predict
 from maskhand.paper.measures.request import Request
@@ -112,11 +113,8 @@ def text_to_mesh(hands_of: dict[str, CaptionHands]) -> dict[str, float]:
 
 def _nearest(points: Array, targets: Array) -> Array:
     """(N, V, 3), (M, V, 3) -> (N,): for each the target with the least mean distance after alignment."""
-    return np.array([_pa_distance(np.broadcast_to(p, targets.shape).copy(), targets).argmin() for p in points])
-
-
-def _pa_distance(points: Array, targets: Array) -> Array:
-    return np.asarray(distances(procrustes_align(points, targets, reflection=False), targets).mean(1))
+    alike = (np.broadcast_to(mesh, targets.shape).copy() for mesh in points)
+    return np.array([pa_mpjpe(mesh, targets, reflection=False).argmin() for mesh in alike])
 
 
 def _shape_errors(points: Array, targets: Array) -> dict[str, Array]:
@@ -124,5 +122,5 @@ def _shape_errors(points: Array, targets: Array) -> dict[str, Array]:
     return {
         "hausdorff_m": hausdorff(aligned, targets),
         "chamfer_m2": chamfer(aligned, targets),
-        "pa_mpvpe_mm": 1e3 * distances(aligned, targets).mean(1),
+        "pa_mpvpe_mm": 1e3 * mpjpe(aligned, targets),
     }

@@ -21,7 +21,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError)
 
 @dataclass(frozen=True)
 class Npz:
-    """An .npz file whose fields are checked as they are asked for; every error is a sentence."""
+    """An .npz file whose fields are checked when they are read; every error is a sentence."""
 
     path: Path
 
