@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 import tempfile
@@ -226,6 +227,11 @@ def delete(uri: str | Path) -> None:
     bucket, key = s3.bucket_key(uri)
     with s3.sentences(uri):
         s3.client().delete_object(Bucket=bucket, Key=key)
+
+
+def write_json_atomic(uri: str | Path, values: object) -> None:
+    """`write_bytes_atomic` of values as indented JSON."""
+    write_bytes_atomic(uri, (json.dumps(values, indent=1) + "\n").encode())
 
 
 def clean_partial(folder: str | Path) -> None:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from maskhand import storage
+from maskhand.digest import short_digest
 from maskhand.sample import HandSample, SampleError
 from maskhand.shards.codec import Members, encode_sample
 from maskhand.shards.layout import FORMAT_VERSION, IMAGES, ShardError
@@ -74,7 +75,7 @@ def build_masked(
     source = ShardSet.open(storage.absolute(source_uri))
     set_uri = masked_set(source.uri, masking)
     text = json.dumps([FORMAT_VERSION, VERSION, GRID, GROWTH, source.manifest.digest, asdict(masking)])
-    plan_digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    plan_digest = short_digest(text)
     part_uri = storage.join(set_uri, IMAGES)
 
     about = replace(

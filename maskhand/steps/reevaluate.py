@@ -103,7 +103,7 @@ def evaluate_version(workspace: Workspace, model: str, benchmark: str, set_name:
         "predictor": result.best.name,
     }
     uri = storage.join(place, "result.json")
-    storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
+    storage.write_json_atomic(uri, facts)
     return Receipt.of(uri)
 
 

@@ -88,7 +88,7 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
     decision = tracker.promote(tracker.register_model(model, run_id, score, name))
     numbers = {metric: round(value, 3) for metric, value in score.as_numbers().items() if math.isfinite(value)}
     facts = {"model": decision.version.uri, "reason": decision.reason, **numbers, **inputs}
-    storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
+    storage.write_json_atomic(uri, facts)
     return RegistrationReceipt.of(uri, **facts), True
 
 

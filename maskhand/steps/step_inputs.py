@@ -16,6 +16,7 @@ from maskhand.annotate.detectors import load_detector
 from maskhand.catalog import load_spec
 from maskhand.config import Recipe
 from maskhand.conventions import Side
+from maskhand.digest import short_digest
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest, read_manifest
@@ -47,7 +48,7 @@ def raw_fingerprint(folder: str) -> str:
         facts = [f"{uri} {etag}" for uri, etag in etags if not uri.lower().endswith(IMAGE_SUFFIXES)]
     else:
         facts = [f"{path} {about.st_size} {about.st_mtime_ns}" for path, about in _labels_below(Path(folder))]
-    return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
+    return short_digest("\n".join(sorted(facts)))
 
 
 def _labels_below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -147,4 +148,4 @@ def _is_remark(statement: ast.stmt) -> bool:
 
 
 def _sha256_12(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    return short_digest(Path(path).read_bytes())
