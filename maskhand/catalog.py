@@ -8,7 +8,6 @@ that `$MASKHAND_CATALOG` lists, separated like those of `$PATH`.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -18,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from maskhand.conventions import AXES_TO_OPENCV, FINGERTIP_VERTICES, JOINT_ORDERS, Side
+from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
 from maskhand.scoring.formats import check_name
 
@@ -159,7 +159,7 @@ class DatasetSpec(_Frozen):
         """12 hex digits over every fact that decides a sample's content (no prose); part of every shard plan."""
         prose = {"title", "license", "how_to_get", "errata", "sources", "benchmark", "default_splits"}
         text = json.dumps(self.model_dump(mode="json", exclude=prose), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return short_digest(text)
 
     def check_split(self, split: str) -> None:
         if split not in self.splits:

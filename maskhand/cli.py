@@ -1,7 +1,7 @@
-"""The `maskhand` command: every step of the pipeline is one verb that calls one library function.
+"""The `maskhand` command: every step of the pipeline is one subcommand that calls one library function.
 
-The verbs stand in `maskhand/commands/`, by topic. Nothing heavy is imported before a verb needs it, so that `--help` is
-instant. Errors are one sentence and exit code 1; `--debug`, anywhere on the line, shows the traceback.
+The subcommands stand in `maskhand/commands/`, by topic. Nothing heavy is imported before a subcommand needs it, so
+that `--help` is instant. Errors are one sentence and exit code 1; `--debug`, anywhere on the line, shows the traceback.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from maskhand.errors import MaskhandError
 app = typer.Typer(
     help="MaskHand: 3D hand meshes from one image, from raw data to a registered model.",
     epilog="\b\nStart here:\n  maskhand quickstart         everything, small, on this machine\n"
-    "  maskhand doctor             is this machine ready?\n  maskhand VERB --help        examples of a verb",
+    "  maskhand doctor             is this machine ready?\n  maskhand COMMAND --help     examples of a subcommand",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,

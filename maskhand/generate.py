@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +76,7 @@ def generate_files(bundle: ModelBundle, text: str, out_dir: str | Path, count: i
             for k, mesh in enumerate(meshes)
         ],
     }
-    storage.write_bytes_atomic(summary, (json.dumps(facts, indent=1) + "\n").encode())
+    storage.write_json_atomic(summary, facts)
     return [sheet, *meshes, scene, summary]
 
 

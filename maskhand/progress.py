@@ -1,4 +1,4 @@
-"""What long work says while it runs: one callback, shown as a bar on a terminal and as a few plain lines elsewhere.
+"""Progress of long work: one callback, shown as a bar on a terminal and as a few plain lines elsewhere.
 
 Library functions take a `Progress` and know nothing of terminals; `shown` makes one for the command line and the
 flows. Tables for people are printed here too, so that `rich` stays in one place.
@@ -20,11 +20,11 @@ class Progress(Protocol):
     """Called by long work as often as it likes."""
 
     def __call__(self, done: float, total: float, text: str = "") -> None:
-        """`done` of `total` units (0: nobody knows) are finished; `text` says what is going on, in a few words."""
+        """`done` of `total` units (0: nobody knows) are finished; `text`: what is going on, in a few words."""
 
 
 def silent(done: float, total: float, text: str = "") -> None:
-    """The Progress that says nothing."""
+    """The Progress that shows nothing."""
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def _bar(title: str, stream: IO[str]) -> Iterator[Progress]:
 def plain_lines(
     title: str, stream: IO[str], every_s: float = PLAIN_LINE_EVERY_S, clock: Callable[[], float] = time.monotonic
 ) -> Progress:
-    """A Progress of plain lines, at most one per `every_s` seconds; the last unit is always told."""
+    """A Progress of plain lines, at most one per `every_s` seconds; the last unit is always shown."""
     last_s = clock()
     finished = False
 
@@ -80,7 +80,7 @@ def plain_lines(
 
 
 def both(first: Progress, second: Progress) -> Progress:
-    """One Progress that tells two."""
+    """One Progress that calls two."""
 
     def progress(done: float, total: float, text: str = "") -> None:
         first(done, total, text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 REQUIRED_GAIN = 0.30
-"""A champion's error must be at least this share below that of a predictor that always says the mean pose."""
+"""A champion's error must be at least this fraction below that of a predictor that always returns the mean pose."""
 
 
 GATE_METRICS = {"pa_mpjpe_mm": "PA-MPJPE", "pa_mpvpe_mm": "PA-MPVPE"}
@@ -21,7 +21,7 @@ class Score:
 
     error_mm: float
     mean_pose_mm: float
-    """Of the mean-pose predictor on the same data."""
+    """Error of the mean-pose predictor on the same data."""
     data_digest: str
     """Scores on different data are never compared."""
     metric: str = "pa_mpjpe_mm"
@@ -31,7 +31,7 @@ class Score:
     def of_metrics(
         cls, model: Mapping[str, float | None], mean_pose: Mapping[str, float | None], data_digest: str
     ) -> Self:
-        """Of all that was measured; NaN where that has no such number."""
+        """The score among all metrics; NaN where there is no such number."""
         known = [name for name in GATE_METRICS if math.isfinite(_number(model.get(name)))]
         metric = next(iter([*known, *GATE_METRICS]))
         return cls(_number(model.get(metric)), _number(mean_pose.get(metric)), data_digest, metric)
@@ -58,7 +58,7 @@ def _number(value: float | None) -> float:
 
 
 def judge(candidate: Score, champion: Score | None, champion_name: str | None = None) -> tuple[bool, str]:
-    """Shall `candidate` become the champion? The answer and a sentence that says why.
+    """Shall `candidate` become the champion? The answer and a sentence with the reason.
 
     It must beat the mean pose by 30 %, and the present champion (if any) on the same evaluation data. A champion that
     was measured on other data, or never, stays: measure it on the same data first.

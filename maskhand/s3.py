@@ -1,7 +1,7 @@
 """S3 as `storage` needs it: a client, an object read through broken connections, errors as sentences.
 
 Endpoint, credentials, region and attempts are boto3's own (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_MAX_ATTEMPTS`,
-...); `MASKHAND_S3_TIMEOUT_S` says how long a store may be silent. The only module that imports boto3.
+...); `MASKHAND_S3_TIMEOUT_S` is how long a store may be silent. The only module that imports boto3.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 REOPENINGS = 5
-"""Of an object whose connection breaks, without progress between them."""
+"""Attempts at an object whose connection breaks, without progress between them."""
 _ATTEMPTS = "AWS_MAX_ATTEMPTS"
-"""Of each request (botocore's own variable)."""
+"""Attempts at each request (botocore's own variable)."""
 _TIMEOUT = "MASKHAND_S3_TIMEOUT_S"
-"""How long a store may be silent within an answer before it is asked again."""
+"""How long a store may be silent within an answer before the request is repeated."""
 
 
 class StorageError(MaskhandError, OSError):
@@ -141,7 +141,7 @@ def client_error() -> type[Exception]:
 
 
 def status(error: Any) -> int:
-    """Of HTTP, from a `client_error`."""
+    """HTTP status of a `client_error`."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 

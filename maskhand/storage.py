@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 import tempfile
@@ -172,7 +173,7 @@ def atomic_writer(uri: str | Path) -> Iterator[Callable[[bytes], object]]:
 def check_writable(folder: str | Path) -> None:
     """StorageError when a local folder could not be made or written into. None is made: what comes next may fail.
 
-    Nothing follows for `s3://`: what may be written there the store says at the first object.
+    Nothing follows for `s3://`: what may be written there shows at the first object.
     """
     if is_remote(folder):
         return
@@ -193,7 +194,7 @@ def list_uris(prefix: str | Path) -> list[str]:
 
 
 def list_sizes(prefix: str | Path) -> dict[str, int]:
-    """The same files with their bytes; one request for a thousand objects instead of one each."""
+    """The files of a folder with their bytes; one request for a thousand objects instead of one each."""
     if not is_remote(prefix):
         files = (p for p in Path(prefix).rglob("*") if not is_unfinished(p) and p.is_file())
         return {str(p): p.stat().st_size for p in files}
@@ -226,6 +227,11 @@ def delete(uri: str | Path) -> None:
     bucket, key = s3.bucket_key(uri)
     with s3.sentences(uri):
         s3.client().delete_object(Bucket=bucket, Key=key)
+
+
+def write_json_atomic(uri: str | Path, values: object) -> None:
+    """`write_bytes_atomic` of values as indented JSON."""
+    write_bytes_atomic(uri, (json.dumps(values, indent=1) + "\n").encode())
 
 
 def clean_partial(folder: str | Path) -> None:

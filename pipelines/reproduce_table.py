@@ -44,7 +44,7 @@ def reproduce_table(
     overrides: list[str] = [],  # noqa: B006
     workspace: str | None = None,
 ) -> Receipt:
-    """Train and measure the rows of a table that this machine has data for; the others say what is missing.
+    """Train and measure the rows of a table that this machine has data for; for the others, what is missing is listed.
 
     table: 1 to 17, `claims`, `choices`, `hypotheses` or `all`; embedded: every row, small, on the synthetic hands;
     budget_steps: of each training (else the recipes' own); seeds: trainings of each row; overrides: of every row's

@@ -33,7 +33,7 @@ def settings(workspace: Workspace, debug: bool = False) -> dict[str, str]:
         # Everything is still written to the server; the console belongs to our own progress and one-sentence errors.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG" if debug else "CRITICAL",
         "PREFECT_LOGGING_SERVER_LEVEL": "INFO" if debug else "CRITICAL",
-        # A corporate proxy must not be asked for the way to this machine itself.
+        # A corporate proxy is not used for this machine itself.
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
     }
 
@@ -54,7 +54,7 @@ def workspace_for(parameter: str | None) -> Workspace:
     """The workspace of a flow run: the flow's parameter, else `$MASKHAND_WORKSPACE`, else `./workspace`.
 
     A worker starts runs in a temporary folder, where `./workspace` would vanish; there one of the first two must be
-    set, and a ValueError says so.
+    set, else ValueError.
     """
     if not parameter and not os.environ.get("MASKHAND_WORKSPACE") and os.environ.get("PREFECT__FLOW_RUN_ID"):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The Prefect server and worker of this machine, and the short words for its deployments.
+"""The Prefect server and worker of this machine, and short names for its deployments.
 
 Prefect is spoken to through its own command line, in subprocesses with the environment of `maskhand.pipelines.runtime`.
 """
@@ -30,7 +30,7 @@ STOP_S = 30.0
 
 
 class ServerError(MaskhandError, RuntimeError):
-    """The Prefect server or worker did not do what was asked; the message says what to do."""
+    """The Prefect server or worker failed; the message says what to do."""
 
 
 def environment(workspace: Workspace, api_url: str | None = None) -> dict[str, str]:
@@ -117,7 +117,7 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[str]:
             raise ServerError(
                 f"port {port} is taken by another program ({error.strerror}); choose another one with --port"
             ) from None
-    # The pages ask this address for everything they show; by default they would ask port 4200.
+    # The pages fetch everything they show from this address; by default from port 4200.
     own = environment(workspace) | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING", "PREFECT_SERVER_UI_API_URL": url}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -182,7 +182,7 @@ def _answers(url: str) -> bool:
 
 
 def _ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """What the API at `url` says, POSTed to with a body; None where it does not answer us, as one behind a login."""
+    """Answer of the API at `url`, POSTed to with a body; None where it does not answer us, as one behind a login."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
     try:

@@ -36,8 +36,8 @@ def shard_datasets(
         for split in data.splits(home, name, raw):
             # What was rejected may be whole by now, and images are not in the fingerprint. Finished shards are kept.
             again = step_inputs.has_rejects(home, f"{name}/{split}")
-            ask = shard.with_options(refresh_cache=True) if again else shard
-            receipts.append(run_cached(ask, made_from, str(home.root), name, split, folder, rebuild))
+            task = shard.with_options(refresh_cache=True) if again else shard
+            receipts.append(run_cached(task, made_from, str(home.root), name, split, folder, rebuild))
             inspect_shards.show(home, f"{name}/{split}")
     table("shard-sets", [{"manifest": r.uri, **r.facts} for r in receipts], "shard sets, their counts and digests")
     return receipts

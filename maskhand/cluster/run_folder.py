@@ -61,7 +61,7 @@ def acquire(run_dir: Path, identity: str) -> None:
     recorded = _read_json(run_dir / "run.json")
     if recorded is None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        _write_json(run_dir / "run.json", {"identity": identity})
+        storage.write_json_atomic(run_dir / "run.json", {"identity": identity})
     elif recorded["identity"] != identity:
         raise TrainingError(
             f"run {run_dir.name}: {run_dir} holds a run with other settings or data (identity {recorded['identity']}, "
@@ -89,7 +89,7 @@ def finish(run_dir: Path, checkpoint: Path, metrics: Mapping[str, float]) -> dic
         "metrics": dict(metrics),
         "restarts": len(starts) - 1,
     }
-    _write_json(run_dir / _FINISHED, facts)
+    storage.write_json_atomic(run_dir / _FINISHED, facts)
     return facts
 
 
@@ -172,7 +172,3 @@ def _complete_lines_bytes(path: Path) -> int:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    storage.write_bytes_atomic(path, (json.dumps(value, indent=2) + "\n").encode())

@@ -1,1 +1,1 @@
-"""Verbs of the `maskhand` command, a module per topic; `maskhand/cli.py` joins them."""
+"""Subcommands of the `maskhand` command, a module per topic; `maskhand/cli.py` joins them."""

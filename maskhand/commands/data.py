@@ -1,4 +1,4 @@
-"""Verbs of the data: synthetic hands, shards, sidecars, and looking at them."""
+"""Subcommands of the data: synthetic hands, shards, sidecars, and looking at them."""
 
 from __future__ import annotations
 

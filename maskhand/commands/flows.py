@@ -1,4 +1,4 @@
-"""Verbs of the flows: here, or on a Prefect server."""
+"""Subcommands of the flows: here, or on a Prefect server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verbs of the machine: what is there, what is missing."""
+"""Subcommands of the machine: what is there, what is missing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def assets(
 
 @app.command(epilog=examples("doctor", "doctor -w /data/maskhand"))
 def doctor(workspace: WorkspaceOption = None) -> None:
-    """Is this machine ready? Every line says what to do; exit code 1 when something must be mended first."""
+    """Is this machine ready? Every line has its advice; exit code 1 when something must be mended first."""
     from maskhand.doctor import examine
     from maskhand.progress import print_table
 

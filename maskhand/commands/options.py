@@ -1,4 +1,4 @@
-"""What verbs share: their common options, and how they find the workspace, show progress and print receipts."""
+"""What subcommands share: their common options, and how they find the workspace, show progress and print receipts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def shown_progress(title: str) -> AbstractContextManager[Progress]:
 
 
 def print_receipt(receipt: Receipt) -> None:
-    """The receipt on a line; what it says in sentences on lines of their own."""
+    """Print the receipt on a line, and its sentences on lines of their own."""
     sentences = {name: value for name, value in receipt.facts.items() if isinstance(value, str) and " " in value}
     facts = [f"{name}={value}" for name, value in receipt.facts.items() if name not in sentences]
     typer.echo("  ".join([receipt.uri, *facts]))

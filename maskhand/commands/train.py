@@ -1,4 +1,4 @@
-"""Verbs of the two trainings."""
+"""Subcommands of the two trainings."""
 
 from __future__ import annotations
 

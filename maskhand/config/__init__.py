@@ -5,7 +5,6 @@ The docstring under a field gives its meaning and unit; `recipes/base.yaml` repe
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -24,6 +23,7 @@ from maskhand.config.training import (
     TokenizerTrainConfig,
     TransformerTrainConfig,
 )
+from maskhand.digest import short_digest
 
 __all__ = [
     "INFERENCE_SETTINGS",
@@ -97,7 +97,7 @@ class Recipe(FrozenConfig):
     def digest(self) -> str:
         """12 hex digits over every value."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return short_digest(text)
 
     def flat(self) -> dict[str, str]:
         """`{"model.dim": "64", ...}` for experiment trackers."""

@@ -8,7 +8,6 @@ knows numpy arrays, scipy's sparse matrices and chumpy values, and refuses every
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from maskhand.conventions import (
     NUM_VERTICES,
     Side,
 )
+from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
 from maskhand.hand.array_pickle import ArrayUnpickler, UnreadablePickleError, UnsafePickleError, read_array_pickle
 
@@ -97,7 +97,7 @@ def load_hand_model(path: str | Path) -> HandModel:
         hands_mean_aa=_array(fields, "hands_mean", (45,), path).reshape(15, 3),
         hands_components=_array(fields, "hands_components", (45, 45), path),
         hands_std=_pose_spread(fields, path),
-        digest=hashlib.sha256(data).hexdigest()[:12],
+        digest=short_digest(data),
     )
     if not np.allclose(model.weights.sum(1), 1.0, atol=1e-3):
         raise HandModelError(f"{path}: the rows of 'weights' do not sum to one")

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Of `count` numbers; every field is None where there is none."""
+    """Quantiles of `count` numbers; every field is None where there is none."""
 
     count: int
     min: float | None = None

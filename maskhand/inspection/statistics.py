@@ -1,4 +1,4 @@
-"""Statistics of a shard set: what its manifests say, and what one pass over its samples adds."""
+"""Statistics of a shard set: from its manifests, and from one pass over its samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABELS = tuple(f.name for f in fields(HandSample) if f.default is None)
 
 @dataclass(frozen=True)
 class PartFacts:
-    """What the manifest of a part says."""
+    """Figures from the manifest of a part."""
 
     planned: int
     count: int
@@ -44,7 +44,7 @@ class PartFacts:
 
 @dataclass(frozen=True)
 class SetStatistics:
-    """One shard set in numbers; `read` says how many of its samples the numbers below it are about."""
+    """One shard set in numbers; the figures below `read` are about so many of its samples."""
 
     uri: str
     dataset: str
@@ -62,7 +62,7 @@ class SetStatistics:
     joints_2d: Quantiles
     """Annotated 2D joints per hand, of hands with 2D labels."""
     joints_2d_conf: Quantiles
-    """Of the annotated joints."""
+    """Confidence of the annotated joints."""
     joints_3d: Quantiles
     """Annotated 3D joints per hand, of hands with 3D labels."""
     image_px: Quantiles

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from maskhand.config import ConfigError, Recipe, SamplerConfig
 from maskhand.device import accelerator
+from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
 from maskhand.hand.layer import make_layer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
@@ -67,7 +68,7 @@ class ModelBundle:
         """12 hex digits over what determines its predictions: weights, sampler and calibration."""
         sampler = json.dumps(self.recipe.sampler.model_dump(mode="json"), sort_keys=True)
         calibration = "" if self.calibration is None else self.calibration.model_dump_json()
-        return hashlib.sha256((self.weights_sha256 + sampler + calibration).encode()).hexdigest()[:12]
+        return short_digest(self.weights_sha256 + sampler + calibration)
 
     @property
     def estimator(self) -> SamplerConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from maskhand import storage
 from maskhand.assets import CLIP_FILE, CLIP_VOCABULARY_FILE, VITPOSE_FILE
 from maskhand.config import Recipe
 from maskhand.device import gpu_count
+from maskhand.digest import short_digest
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.paper import tables
 from maskhand.paper.requirements import missing, wants_backbone
@@ -156,7 +156,7 @@ def digests(workspace: Workspace, wanted: RowPlan) -> dict[str, str]:
     """Everything that decides a row's numbers, its own text included: the key under which a flow caches it."""
     measured = (wanted.row.measure, tables.paper_table(wanted.table).metrics_of(wanted.row), wanted.runs, wanted.sets)
     text = repr((*measured, tables.embedded().generated))
-    found = {"recipe": wanted.recipe.digest(), "row": hashlib.sha256(text.encode()).hexdigest()[:12]}
+    found = {"recipe": wanted.recipe.digest(), "row": short_digest(text)}
     if wanted.row.trains:
         found |= step_inputs.training_digests(workspace, "tokenizer", wanted.recipe)
         if wanted.row.measure != "tokenizer":

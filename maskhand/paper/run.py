@@ -5,7 +5,6 @@ Which rows can run is in `plan`, what is measured in `measures`, the table that 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from maskhand import storage
@@ -62,7 +61,7 @@ def run_row(workspace: Workspace, wanted: RowPlan, progress: Progress) -> RowRec
         "device": device_name(),
         "measured": measured,
     }
-    storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
+    storage.write_json_atomic(uri, facts)
     return RowReceipt.of(uri, benchmarks=len(measured))
 
 

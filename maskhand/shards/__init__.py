@@ -6,7 +6,7 @@
             manifest.json                      written last: counts, checksums, rejects by reason
         keypoints.<detector>/  mano/           more parts, a tar per image tar, with the same keys
 
-* layout, codec, npz, tar, untar, manifest: names of the files, what is in a tar and how, what is said of it;
+* layout, codec, npz, tar, untar, manifest: names of the files, what is in a tar and how, its description;
 * plan, part, writer: who goes where, and resumable building of a part;
 * build, read_ahead, sidecar, masked: images from published files, what annotators add, masked images;
 * verify: what was cut, altered, lost or added since;

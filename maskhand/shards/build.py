@@ -25,11 +25,11 @@ Outcome = tuple[str, Members | SampleError]
 
 _READERS, _PIECE = 8, 8
 """Threads that read the hands of a shard from a remote store, where a reader mostly waits, and how many hands each
-takes at a time. A local disk has one reader, which asks for files before it needs them: threads would cost it half as
+takes at a time. A local disk has one reader, which requests files before it needs them: threads would cost it half as
 much again, waiting for the interpreter."""
 
 _AHEAD = 16
-"""Files that a reader has asked for."""
+"""Files that a reader has requested in advance."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def write_image_shard(task: ImageTask) -> ShardRecord:
 
 
 def _local_outcomes(adapter: Adapter, items: Sequence[Item]) -> Iterator[Outcome]:
-    """As `_outcomes`, with `_AHEAD` files on their way from the disk."""
+    """The outcomes of `_outcomes`, with `_AHEAD` files requested from the disk in advance."""
     for item in items[:_AHEAD]:
         storage.will_read(item.image_uri)
 

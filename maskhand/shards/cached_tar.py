@@ -45,7 +45,7 @@ class CachedTar:
         return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
     def read(self, begin: int = 0, end: int | None = None) -> bytes:
-        """The bytes begin..end-1, of the whole file unless said otherwise."""
+        """The bytes begin..end-1, of the whole file by default."""
         end = os.fstat(self._descriptor).st_size if end is None else end
         pieces = []
         while begin < end:
@@ -72,7 +72,7 @@ def _cached(uri: str, copy: Path) -> str:
 
 
 def _nameless_copy(uri: str) -> int:
-    """Its descriptor."""
+    """The descriptor of a copy without a name."""
     try:
         with tempfile.TemporaryFile() as copy, storage.open_stream(uri) as stream:
             shutil.copyfileobj(stream, copy, _CHUNK)
@@ -89,7 +89,7 @@ def _nameless_copy(uri: str) -> int:
 
 @dataclass(frozen=True)
 class CachedMembers(Mapping[str, bytes]):
-    """The members of one key, read from the file when they are asked for."""
+    """The members of one key, read from the file on access."""
 
     file: CachedTar
     places: Mapping[str, slice]

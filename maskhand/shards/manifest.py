@@ -1,14 +1,14 @@
-"""What is said about a shard (its record) and about a part (its manifest), as JSON files."""
+"""Descriptions of a shard (its record) and of a part (its manifest), as JSON files."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maskhand import storage
+from maskhand.digest import short_digest
 from maskhand.shards.layout import FORMAT_VERSION, ShardError, manifest_uri, record_uri, subcommand_for
 
 
@@ -64,7 +64,7 @@ class Manifest:
     shards: tuple[ShardEntry, ...] = ()
     format_version: int = FORMAT_VERSION
     official_count: int | None = None
-    """Images, or hands, that the dataset's makers state for this split; None where nobody states any."""
+    """Images, or hands, that the dataset's authors state for this split; None where they state none."""
     notes: tuple[str, ...] = ()
     annotator: dict[str, Any] | None = None
     """Sidecars: name, version and settings of what made them."""
@@ -75,7 +75,7 @@ class Manifest:
     def digest(self) -> str:
         """The data digest: 12 hex digits over names, order and checksums of the tars. Equal digests, equal bytes."""
         text = json.dumps([[s.name, s.count, s.sha256] for s in self.shards])
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return short_digest(text)
 
     def to_json(self) -> bytes:
         return _to_json(asdict(self) | {"digest": self.digest})

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from maskhand import storage
+from maskhand.digest import short_digest
 from maskhand.sample import HandSample, SampleError
 from maskhand.shards.codec import Members, encode_sample
 from maskhand.shards.layout import FORMAT_VERSION, IMAGES, ShardError
@@ -37,7 +38,7 @@ class Masking:
     """How much is hidden, and by which draw."""
 
     share: float
-    """Of the cells, above 0 and at most 1; rounded to whole cells."""
+    """Fraction of the cells that is hidden, above 0 and at most 1; rounded to whole cells."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ def build_masked(
     source = ShardSet.open(storage.absolute(source_uri))
     set_uri = masked_set(source.uri, masking)
     text = json.dumps([FORMAT_VERSION, VERSION, GRID, GROWTH, source.manifest.digest, asdict(masking)])
-    plan_digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    plan_digest = short_digest(text)
     part_uri = storage.join(set_uri, IMAGES)
 
     about = replace(
@@ -109,7 +110,7 @@ def write_masked_shard(task: MaskTask) -> ShardRecord:
 
 def mask_sample(sample: HandSample, masking: Masking) -> HandSample:
     """The sample with its hand masked, its image as a PNG, so that what is left is as it was."""
-    # Annotations refer to the stored pixels, whatever an EXIF tag says about showing them.
+    # Annotations refer to the stored pixels, whatever orientation an EXIF tag names.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(sample.image, np.uint8), flags)
     if image is None:

@@ -10,7 +10,7 @@ share the epochs without overlap for any number of shards and never run dry. Ins
 their own. Shards are random samples of their split (see plan) and neighbors in the global stream come from different
 shard streams, so this is as good as a global shuffle, while every pass fetches its shard once.
 
-A fraction of every set may be held out: the stream never gives these samples, whoever asks and wherever it starts.
+A fraction of every set may be held out: the stream never gives these samples, on any rank and wherever it starts.
 Which they are follows from their places in the set alone (`held_out_places`), so every shard lends its part.
 
 Which set an element comes from is drawn by weight from a counter-based generator. To start anywhere therefore needs
@@ -40,7 +40,7 @@ KEEP_BYTES = 256 * 2**20
 """A set whose tars hold at most this much is fetched and held in memory, a larger one is opened at every pass."""
 
 Element = Callable[[], ShardSample]
-"""A sample that is decoded when it is asked for."""
+"""A sample that is decoded on access."""
 OpenShard = Callable[[int], Callable[[int], ShardSample]]
 """Shard -> position -> sample."""
 

@@ -144,7 +144,7 @@ class _Entry:
     in_c_order: bool
     begin: int
     end: int
-    """Of its numbers."""
+    """First and last byte (exclusive) of its numbers."""
     checksums: tuple[int, int]
     """Where its two checksums are, of 4 bytes each."""
 

@@ -53,7 +53,7 @@ def make_plan(spec: DatasetSpec, split: str, raw: RawPlan, seed: int) -> ShardPl
 
 
 def count_mismatch(spec: DatasetSpec, split: str, raw: RawPlan) -> tuple[str, ...]:
-    """A sentence for the manifest where the label files do not list what the makers state."""
+    """A sentence for the manifest where the label files do not list as many as the authors state."""
     stated = spec.splits[split]
     if stated is None or raw.listed in (None, stated):
         return ()

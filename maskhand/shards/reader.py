@@ -21,12 +21,12 @@ from maskhand.shards.sidecar_records import DetectedKeypoints, ManoTarget
 from maskhand.shards.untar import decode_tar, plain_places
 
 _CHECKED: set[tuple[int, ...]] = set()
-"""States of files that were found to be what their manifest says."""
+"""States of files that were found to match their manifest."""
 
 
 @dataclass(frozen=True)
 class ShardSample:
-    """A sample and what its sidecars say about it."""
+    """A sample and the entries of its sidecars."""
 
     sample: HandSample
     index: int
@@ -47,12 +47,12 @@ class ShardSample:
 
 @dataclass(frozen=True)
 class LoadedShard:
-    """One shard, its arrays decoded; the rest of a sample is when it is asked for."""
+    """One shard, its arrays decoded; the rest of a sample is decoded on access."""
 
     first_index: int
     images: Sequence[tuple[str, Members]]
     labels: Sequence[Mapping[str, np.ndarray]]
-    """Of each image, the arrays of its npz member."""
+    """The arrays of each image's npz member."""
     sidecars: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
     """Part -> key -> arrays."""
 
@@ -120,7 +120,7 @@ class ShardSet:
     def between(self, start: int, stop: int) -> Iterator[ShardSample]:
         """The samples start, start + 1, ..., stop - 1 of the set.
 
-        The last shard stays in memory: whoever asks for the samples behind these does not read and check it again.
+        The last shard stays in memory: a call for the samples behind these does not read and check it again.
         """
         return self.at(range(max(start, 0), min(stop, len(self))))
 
@@ -157,7 +157,7 @@ def read_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
 
 
 def open_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:
-    """The same, but members are read from the tar when they are asked for; a file is checked once in a process, and
+    """As `read_tar`, but members are read from the tar on access; a file is checked once in a process, and
     again when it was written to."""
     uri = tar_uri(part_uri, entry.name)
     with _listed(uri):

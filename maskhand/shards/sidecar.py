@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from maskhand import storage
+from maskhand.digest import short_digest
 from maskhand.sample import SampleError
 from maskhand.shards.codec import Members
 from maskhand.shards.layout import FORMAT_VERSION, IMAGES, ShardError
@@ -76,7 +76,7 @@ def build_sidecar(
     images = ShardSet.open(set_uri, inputs)
     made_from = {IMAGES: images.manifest.digest, **{p: m.digest for p, m in images.sidecar_manifests.items()}}
     text = json.dumps([FORMAT_VERSION, part, made_from, asdict(annotator)], sort_keys=True)
-    plan_digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    plan_digest = short_digest(text)
 
     about = Manifest(
         part=part,

@@ -56,4 +56,4 @@ _EMPTY = _by_tarfile("", 0)
 # Places in a header: name 0, mode and owner 100, size 124, time 136, sum 148 (six digits), kind and the rest 156.
 _OWNER, _TIME, _REST = _EMPTY[100:124], _EMPTY[135:148], _EMPTY[154:]
 _SUM = int(_EMPTY[148:154], 8) - sum(b"0" * 11)
-"""Of a header without name and size; a header's sum takes its own field for spaces."""
+"""Sum of a header without name and size; a header's sum takes its own field for spaces."""

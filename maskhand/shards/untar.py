@@ -13,7 +13,7 @@ from maskhand.shards.layout import ShardError
 
 _BLOCK, _REGULAR = 512, ord("0")
 _NAME, _SIZE, _KIND, _FORMAT, _FOLDER = slice(0, 100), slice(124, 135), 156, slice(257, 262), 345
-"""Of a header: the name, the size in octal digits, the kind of file, the format, the folder's first letter."""
+"""Fields of a header: the name, the size in octal digits, the kind of file, the format, the folder's first letter."""
 
 
 def decode_tar(data: bytes, uri: str) -> list[tuple[str, Members]]:
@@ -32,7 +32,7 @@ def plain_tar(data: bytes) -> list[tuple[str, Members]] | None:
 
 
 def plain_places(data: bytes) -> list[tuple[str, dict[str, slice]]] | None:
-    """The same, but where in the tar each member is."""
+    """Keys and members as `plain_tar` finds them, but the place of each member in the tar instead of its bytes."""
     samples: list[tuple[str, dict[str, slice]]] = []
     place, current, members = 0, "", dict[str, slice]()
     while place + _BLOCK <= len(data) and data[place]:

@@ -65,12 +65,12 @@ def splits(workspace: Workspace, dataset: str, raw: str | None) -> list[str]:
     return list(present_splits(load_spec(dataset), raw_folder(workspace, dataset, raw)))
 
 
-def checked_splits(workspace: Workspace, dataset: str, raw: str | None, asked: Sequence[str]) -> list[str]:
-    """The splits that are asked for, else those whose files are there; CatalogError for a name that the card lacks."""
+def checked_splits(workspace: Workspace, dataset: str, raw: str | None, wanted: Sequence[str]) -> list[str]:
+    """The wanted splits, else those whose files are there; CatalogError for a name that the card lacks."""
     spec = load_spec(dataset)
-    for split in asked:
+    for split in wanted:
         spec.check_split(split)
-    return list(asked) or splits(workspace, dataset, raw)
+    return list(wanted) or splits(workspace, dataset, raw)
 
 
 def raw_folder(workspace: Workspace, dataset: str, raw: str | None) -> str:

@@ -47,7 +47,7 @@ class EvaluationReceipt(Receipt):
 
     samples: int
     gain_over_mean_pose: float | None = None
-    """Of the first set: by how much the error is below the mean pose's, as a fraction of it."""
+    """How far the error on the first set is below the mean pose's, as a fraction of it."""
     no_submission: str = ""
     """Why the predictions of a set cannot be written in the official format."""
 
@@ -64,7 +64,7 @@ def model_folder(workspace: Workspace, model: str, training: str = "train-maskha
         return str(Tracker.of(workspace).bundle_folder(model))
     except LookupError as error:
         trained = sorted(workspace.runs.glob(f"transformer-*/export*/{BUNDLE_FILE}"), key=lambda p: p.stat().st_mtime)
-        newest = f". The newest training here can be asked with --model {trained[-1].parent}" if trained else ""
+        newest = f". The newest training here is --model {trained[-1].parent}" if trained else ""
         raise LookupError(
             f"{error}. `maskhand run {training}` trains one, measures it and registers it{newest}"
         ) from None

@@ -32,7 +32,7 @@ def predict(
 ) -> list[Path]:
     """The hands of a photo as overlay, meshes and JSON in folder `out`; returns the files (see `predict_photo`).
 
-    method: None is the default one. The model is loaded where something is asked of it.
+    method: None is the default one. The model is loaded only where it is needed.
     """
     # An image that cannot be read, or a folder that cannot be written, should not wait for the model.
     image = read_photo(photo)

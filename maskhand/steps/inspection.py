@@ -77,13 +77,13 @@ def sheet_as_data_url(receipt: InspectionReceipt) -> str:
 
 
 def table(receipt: InspectionReceipt) -> list[tuple[str, str]]:
-    """What `statistics.json` says, for people: (what, value)."""
+    """The figures of `statistics.json`, for people: (what, value)."""
     facts = json.loads(storage.read_bytes(receipt.uri))
     images, read = facts["parts"][IMAGES], facts["read"]
     official = "not stated" if facts["official_count"] is None else f"{facts['official_count']:,}"
     rows = [
         ("hands in shards", f"{images['count']:,} of {images['planned']:,} planned"),
-        ("images, as its makers count them", official),
+        ("images, as its authors count them", official),
         *((f"rejected, {reason}", f"{number:,}") for reason, number in images["rejects"].items()),
         *(("note", note) for note in facts["notes"]),
         *_sidecars(facts["parts"]),

@@ -19,7 +19,7 @@ from maskhand.workspace import Workspace
 PHOTOS = "photos"
 """The dataset of the catalog whose photos are one's own."""
 _AT_ONCE = 16
-"""Photos that a worker looks at before it says so."""
+"""Photos that a worker looks at between two reports of progress."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from maskhand import storage
+from maskhand.digest import short_digest
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ class Receipt:
 
 def file_digest(uri: str) -> str:
     """First 12 hex digits of the sha256 of a file."""
-    return hashlib.sha256(storage.read_bytes(uri)).hexdigest()[:12]
+    return short_digest(storage.read_bytes(uri))

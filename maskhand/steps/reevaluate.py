@@ -29,7 +29,7 @@ from maskhand.tracking import Lineage, ModelVersion, Tracker
 from maskhand.workspace import Workspace
 
 KIND = "re-evaluation"
-"""Of the tracked runs: one per model version and time."""
+"""Kind of the tracked runs: one per model version and time."""
 DRIFT = 0.005
 """A number of the same model that moves by more than this fraction since the last time is flagged."""
 HEADLINES = {"pa_mpjpe_mm": "PA-MPJPE mm", "pa_mpvpe_mm": "PA-MPVPE mm", "pck_005": "PCK@.05"}
@@ -103,7 +103,7 @@ def evaluate_version(workspace: Workspace, model: str, benchmark: str, set_name:
         "predictor": result.best.name,
     }
     uri = storage.join(place, "result.json")
-    storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
+    storage.write_json_atomic(uri, facts)
     return Receipt.of(uri)
 
 

@@ -30,7 +30,7 @@ class RegistrationReceipt(Receipt):
     """What the gate decided, and why."""
     evaluation_digest: str
     run_id: str
-    """Of the training that made the model."""
+    """Tracked run of the training that made the model."""
     pa_mpjpe_mm: float | None = None
     mean_pose_pa_mpjpe_mm: float | None = None
     pa_mpvpe_mm: float | None = None
@@ -71,14 +71,14 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
     """Register the exported folder `model`, evaluated in `evaluation_uri`, made by run `run_id`; then the gate decides.
 
     The first set of the evaluation is the gate's. The receipt names `registered.json` beside the evaluation; the flag
-    says whether that is new: the same model, measured alike, needs no second version.
+    tells whether that is new: the same model, measured alike, needs no second version.
     """
     evaluation, tracker = Receipt.of(evaluation_uri), Tracker.of(workspace)
     uri = storage.join(evaluation.folder, "registered.json")
-    asked = {"evaluation_digest": evaluation.digest, "run_id": run_id}
+    inputs = {"evaluation_digest": evaluation.digest, "run_id": run_id}
     if storage.exists(uri):
         facts = json.loads(storage.read_bytes(uri))
-        if asked.items() <= facts.items() and _is_there(tracker, facts["model"]):
+        if inputs.items() <= facts.items() and _is_there(tracker, facts["model"]):
             return RegistrationReceipt.of(uri, **facts), False
     track(workspace, evaluation, run_id)
     result = EvaluationSummary.read(evaluation_uri).first
@@ -87,8 +87,8 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
     name = TEXT_MODEL if exported_recipe(model).model.condition == "text" else MODEL
     decision = tracker.promote(tracker.register_model(model, run_id, score, name))
     numbers = {metric: round(value, 3) for metric, value in score.as_numbers().items() if math.isfinite(value)}
-    facts = {"model": decision.version.uri, "reason": decision.reason, **numbers, **asked}
-    storage.write_bytes_atomic(uri, (json.dumps(facts, indent=1) + "\n").encode())
+    facts = {"model": decision.version.uri, "reason": decision.reason, **numbers, **inputs}
+    storage.write_json_atomic(uri, facts)
     return RegistrationReceipt.of(uri, **facts), True
 
 

@@ -1,4 +1,4 @@
-"""What decides the outcome of a step, as digests: a flow asks for a step again when one of them has changed."""
+"""What decides the outcome of a step, as digests: a flow runs a step again when one of them has changed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from maskhand.annotate.registry import load_detector
 from maskhand.catalog import load_spec
 from maskhand.config import Recipe
 from maskhand.conventions import Side
+from maskhand.digest import short_digest
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest, read_manifest
@@ -47,7 +48,7 @@ def raw_fingerprint(folder: str) -> str:
         facts = [f"{uri} {etag}" for uri, etag in etags if not uri.lower().endswith(IMAGE_SUFFIXES)]
     else:
         facts = [f"{path} {about.st_size} {about.st_mtime_ns}" for path, about in _labels_below(Path(folder))]
-    return hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
+    return short_digest("\n".join(sorted(facts)))
 
 
 def _labels_below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -124,7 +125,7 @@ def _hand_digest(side: Side = "right") -> str:
 
 @functools.cache
 def training_code_digest(package: Path = Path(__file__).parents[1]) -> str:
-    """Of what the code behind a training does (12 hex digits): losses of another kind, say, make another training.
+    """Digest of what the code behind a training does (12 hex digits): another kind of loss makes another training.
 
     Comments, docstrings and layout are left out: a remark written beside a running training does not part the two.
     """
@@ -147,4 +148,4 @@ def _is_remark(statement: ast.stmt) -> bool:
 
 
 def _sha256_12(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    return short_digest(Path(path).read_bytes())

@@ -27,9 +27,9 @@ SYNTHETIC = "freihand_synth"
 LETTERS = "asl_alphabet_synth"
 LETTER_SPLITS = ("letters_train", "letters_test")
 LETTER_DETECTOR = "litert-hand"
-"""The same for text to mesh: its dataset, the splits that are used, whose 2D keypoints."""
+"""For text to mesh: the rendered dataset, the splits that are used, whose 2D keypoints."""
 PER_LETTER = 20
-"""Images of each letter, unless asked for otherwise."""
+"""Images of each letter, by default."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def synthesize(
 ) -> SyntheticReceipt:
     """Render the synthetic dataset into WORKSPACE/raw/freihand_synth.
 
-    Each training hand gets as many images as the set's card says. `rebuild` replaces one that was asked for with
+    Each training hand gets as many images as the set's card states. `rebuild` replaces one that was made with
     other numbers; without it that is an error.
     """
     folder = workspace.raw / SYNTHETIC
@@ -72,7 +72,7 @@ def synthesize(
 
 
 def _write_raw(write: Callable[[], object], folder: Path, rebuild: bool) -> None:
-    """Make a synthetic set; `rebuild` replaces one that was asked for with other numbers (SynthError without it)."""
+    """Make a synthetic set; `rebuild` replaces one that was made with other numbers (SynthError without it)."""
     try:
         write()
     except SynthError:
@@ -92,7 +92,7 @@ def alphabet(
 ) -> list[PartReceipt]:
     """Synthetic ASL letters into WORKSPACE/raw/asl_alphabet_synth, then their shards, keypoints and MANO targets.
 
-    The receipts name the manifests of the `mano` parts. `rebuild` replaces letters that were asked for with other
+    The receipts name the manifests of the `mano` parts. `rebuild` replaces letters that were made with other
     numbers; without it they are an error.
     """
     folder = workspace.raw / LETTERS

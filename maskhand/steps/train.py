@@ -1,4 +1,4 @@
-"""The training steps: one tracked run each, on Ray workers, continued or found again when it is asked for twice."""
+"""The training steps: one tracked run each, on Ray workers, continued or found again by a second call."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrainingReceipt(Receipt):
     """Names the last file of an exported tokenizer or model."""
 
     run_id: str
-    """Of the tracked run."""
+    """Id of the tracked run."""
     steps: int
     restarts: int
     """How often the workers were started again."""
@@ -55,7 +55,7 @@ def train_tokenizer(
 def check_before_tokenizer(workspace: Workspace, recipe: str, overrides: Sequence[str]) -> None:
     """Raises now what would be found in days: that no transformer can be trained on the recipe's tokenizer.
 
-    Nothing is looked at when the tokenizer is trained already: then `train_transformer` says so itself, at once.
+    Nothing is looked at when the tokenizer is trained already: then `train_transformer` finds it out itself, at once.
     """
     wanted = load_recipe(recipe, overrides)
     if finished(workspace.runs / _run_name("tokenizer", wanted, _inputs(workspace, "tokenizer", wanted, ""))) is None:
@@ -63,13 +63,13 @@ def check_before_tokenizer(workspace: Workspace, recipe: str, overrides: Sequenc
 
 
 def check_tokenizer_overrides(overrides: Sequence[str]) -> None:
-    """ConfigError for keys of the transformer, whose sections of a recipe say nothing to VQ-MANO."""
+    """ConfigError for keys of the transformer, whose sections of a recipe do not concern VQ-MANO."""
     for override in overrides:
         section = override.partition(".")[0]
         if section in ("training", "model", "sampler", "evaluate"):
             raise ConfigError(
                 f"override {override!r}: {section} is the transformer's; VQ-MANO is built by tokenizer and trained by "
-                f"tokenizer_training" + (f", say tokenizer_{override}" if section == "training" else "")
+                f"tokenizer_training" + (f", write tokenizer_{override}" if section == "training" else "")
             )
 
 
@@ -78,7 +78,7 @@ def train_transformer(
 ) -> TrainingReceipt:
     """The masked transformer on the frozen VQ-MANO in folder `tokenizer`, or `open`. The receipt names the bundle.
 
-    A finished training that was asked for with another sampler, or other held-out sets, is not repeated: its weights
+    A finished training with another sampler, or other held-out sets, is not repeated: its weights
     make another model, tracked as a run of its own.
     """
     wanted = load_recipe(recipe, overrides)
@@ -121,7 +121,7 @@ def input_digests(
 def _inputs(
     workspace: Workspace, kind: Kind, recipe: Recipe, label: str, tokenizer: str | None = None
 ) -> dict[str, str]:
-    """The same without the recipe, whose part in the identity of a run depends on the kind of training."""
+    """The inputs without the recipe, whose part in the identity of a run depends on the kind of training."""
     digests = step_inputs.training_digests(workspace, kind, recipe) | ({"label": label} if label else {})
     if tokenizer is not None:
         digests["tokenizer"] = file_digest(str(tokenizer_folder(tokenizer) / TOKENIZER_FILE))
@@ -129,7 +129,7 @@ def _inputs(
 
 
 def _run_name(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
-    """Of the run's folder."""
+    """Name of the run's folder."""
     return f"{kind}-{recipe.name}-{run_identity(kind, recipe, inputs)}"
 
 

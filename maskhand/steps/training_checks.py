@@ -32,7 +32,7 @@ def check_settings(kind: Kind, recipe: Recipe) -> None:
 
 
 def check_transformer(workspace: Workspace, recipe: Recipe) -> None:
-    """As `check_settings`, and its shard sets and their sidecars, which are there (ShardError)."""
+    """Everything of `check_settings`, and that the shard sets and their sidecars are there (ShardError)."""
     check_settings("transformer", recipe)
     step_inputs.training_digests(workspace, "transformer", recipe)
 
@@ -55,5 +55,5 @@ def _check_paths(recipe: Recipe) -> None:
     for key, path in paths.items():
         if path is not None and not Path(path).is_absolute():
             raise ConfigError(
-                f"{key}={path}: say {Path(path).absolute()}; the training workers have a working directory of their own"
+                f"{key}={path}: write {Path(path).absolute()}; workers have a working directory of their own"
             )

@@ -79,7 +79,7 @@ def write_letters(root: Path, *, per_letter: int, seed: int, workers: int, progr
     columns: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     np.savez(stream, **columns)
     storage.write_bytes_atomic(root / POSES, stream.getvalue())
-    storage.write_bytes_atomic(record, (json.dumps(request, indent=1) + "\n").encode())
+    storage.write_json_atomic(record, request)
     return root
 
 

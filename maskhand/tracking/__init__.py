@@ -1,4 +1,4 @@
-"""The experiment tracker and the model registry: the one room that knows MLflow (with `serving.py`, which it loads).
+"""The experiment tracker and the model registry: the one package that knows MLflow (with `serving.py`, which it loads).
 
 A run per training or evaluation, opened by whoever orchestrates and continued by its id; workers of rank 0 write curves
 to it through a `RunReporter`. Registered models predict from images, see `serving.py`. Without a server everything

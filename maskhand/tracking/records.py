@@ -1,4 +1,4 @@
-"""What is said about runs and registered models."""
+"""Records of runs and registered models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 MODEL = "maskhand"
 """Name of the registered model that reads images."""
 TEXT_MODEL = "maskhand-text"
-"""Of that which reads captions: neither can stand in for the other, so each has a champion of its own."""
+"""Name of the one that reads captions: neither can stand in for the other, so each has a champion of its own."""
 BUNDLE = "bundle"
 """Name of the model bundle among the artifacts of a registered model."""
 
@@ -24,7 +24,7 @@ class Lineage:
     name: str
     uri: str
     digest: str
-    """Of its manifest."""
+    """Digest of the data, from the manifest."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Registered models: versions, the aliases `challenger` and `champion`, and the sentence that says why."""
+"""Registered models: versions, the aliases `challenger` and `champion`, and the sentence that gives the reason."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Tracker(Runs):
         return version
 
     def promote(self, version: ModelVersion) -> Promotion:
-        """Make `version` the challenger, and the champion if it deserves it (`promotion.judge`); says why."""
+        """Make `version` the challenger, and the champion if it is better (`promotion.judge`); with the reason."""
         candidate = Score.of_tags(self._client.get_model_version(version.name, str(version.version)).tags)
         if candidate is None:
             raise ValueError(f"{version.uri} was registered without an evaluation; register it with register_model")
@@ -65,7 +65,7 @@ class Tracker(Runs):
         return Promotion(version, aliases, reason)
 
     def contenders(self, newest: int) -> tuple[ModelVersion | None, list[ModelVersion]]:
-        """Of the models that read images (the champion, if any; the `newest` versions after it, the newest first)."""
+        """Champion of the models that read images, if any; the `newest` versions after it, the newest first."""
         champion = self._alias(MODEL, "champion")
         after = 0 if champion is None else int(champion.version)
         numbers = (int(v.version) for v in self._client.search_model_versions(f"name = '{MODEL}'"))
@@ -94,7 +94,7 @@ class Tracker(Runs):
         return ModelVersion(known.name, int(known.version))
 
     def _known(self, model_uri: str) -> Any:
-        """What the registry says of a version."""
+        """The registry's record of a version."""
         from mlflow.exceptions import MlflowException
 
         name, at, alias = model_uri.removeprefix("models:/").partition("@")

@@ -107,7 +107,7 @@ class Runs:
         self._client.set_terminated(run_id, status)
 
     def end_failed(self, run_id: str, error: BaseException) -> None:
-        """As FAILED, or as KILLED where the program did not fail but was told to end (SIGTERM, Ctrl-C)."""
+        """End a run as FAILED, or as KILLED where the program was stopped by a signal (SIGTERM, Ctrl-C)."""
         self.end_run(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
 
     def resume(self, run_id: str) -> None:
@@ -145,7 +145,7 @@ class Runs:
         from maskhand.tracking.curves import curves_png
 
         rows = [json.loads(line) for line in Path(metrics_jsonl).read_text().splitlines()]
-        by_step = {row["step"]: row for row in rows}  # a restarted run says some steps twice
+        by_step = {row["step"]: row for row in rows}  # a restarted run reports some steps twice
         self.log_file(run_id, metrics_jsonl)
         if by_step:
             self.log_image(run_id, "curves.png", curves_png([by_step[step] for step in sorted(by_step)]))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from maskhand.config import INFERENCE_SETTINGS, Recipe, TokenizerConfig
+from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
 from maskhand.hand.layer import LayerName, ManoLayer, make_layer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
@@ -48,7 +49,7 @@ def run_identity(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
     shard sets, the hand model, the code and, for the transformer, the tokenizer.
     """
     facts = {"kind": kind, "recipe": deciding_values(kind, recipe), "inputs": dict(inputs)}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    return short_digest(json.dumps(facts, sort_keys=True))
 
 
 def deciding_values(kind: Kind, recipe: Recipe) -> dict[str, str]:
@@ -62,7 +63,7 @@ def deciding_values(kind: Kind, recipe: Recipe) -> dict[str, str]:
 def inference_digest(recipe: Recipe) -> str:
     """12 hex digits over the inference settings of a trained model: sampler, evaluation, held-out sets."""
     values = _values(recipe, [*INFERENCE_SETTINGS, "data.evaluate."])
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+    return short_digest(json.dumps(values, sort_keys=True))
 
 
 def _values(recipe: Recipe, below: Sequence[str]) -> dict[str, str]:

@@ -37,6 +37,7 @@ MAY_USE = {
     "sample": ("conventions",),
     "progress": (),
     "errors": (),
+    "digest": (),
     "batch": ("conventions",),
     "config": (),
     "recipe_files": ("config",),
@@ -128,7 +129,7 @@ MAY_USE = {
     "serving": ("device", "predict", "models", "batch", "conventions", "hand", "annotate", "assets"),
     "cluster": ("training", "annotate", "shards", "config", "storage"),
 }
-"""Room of maskhand -> rooms it may use besides itself, `errors` and `progress`, which is a callback's type."""
+"""Part of maskhand -> parts it may use besides itself and `errors`, `digest` and `progress` (a callback's type)."""
 
 NUMPY_ONLY = ("maskhand/sample.py", "maskhand/conventions.py", "maskhand/geometry2d.py")
 NO_TORCH = ("maskhand/adapters/", "maskhand/shards/", "maskhand/catalog.py", "maskhand/storage.py", "maskhand/steps/")
@@ -169,7 +170,7 @@ def arrow_errors(path: Path) -> list[str]:
     room = place.removeprefix("maskhand/").split("/")[0].removesuffix(".py")
     if room == "__init__" or room in TOP:
         return []
-    allowed = (room, "progress", "errors", *MAY_USE[room])
+    allowed = (room, "progress", "errors", "digest", *MAY_USE[room])
     errors = []
     for line, name in _imports(path):
         first, _, inner = name.partition(".")

@@ -141,7 +141,7 @@ def _set_with_targets(home: Workspace) -> None:
         (["data.keypoints.detector=openpose-hand"], r"no keypoints.openpose-hand shards here"),
         (["model.backbone.name=vit_tny"], r"cannot build a vision transformer 'vit_tny'"),
         (["model.backbone.checkpoint=/tmp/none.pt"], r"no file /tmp/none\.pt"),
-        (["model.backbone.checkpoint=vit.pt"], r"vit\.pt: say /.*/vit\.pt; the training workers have"),
+        (["model.backbone.checkpoint=vit.pt"], r"vit\.pt: write /.*/vit\.pt; workers have"),
         (["training.optim.batch=33"], r"training\.optim\.batch=33 does not divide over engine\.workers=2"),
         (["data.shard_streams=15"], r"data\.shard_streams=15 does not divide over engine\.workers=2"),
         (["engine.workers=64"], r"engine\.workers=64 .* needs 64 CPUs"),
@@ -346,7 +346,7 @@ def test_a_model_that_is_not_registered_is_named(tmp_path: Path) -> None:
     export = home.runs / "transformer-tiny-abc" / "export"
     export.mkdir(parents=True)
     (export / "bundle.json").write_text("{}")
-    with pytest.raises(LookupError, match=f"The newest training here can be asked with --model {export}$"):
+    with pytest.raises(LookupError, match=f"The newest training here is --model {export}$"):
         evaluate.model_folder(home, "models:/maskhand@champion")
     assert evaluate.model_folder(home, str(export)) == str(export)
 
