@@ -22,7 +22,7 @@ HIGHER_IS_BETTER = ("pa_f", "pa_auc", "pck", "apd", "below_mean_pose", "score_ra
 
 Verdict = Literal["holds", "does not hold", "not decided", "no ordering"]
 
-Measured = Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]]
+RowValues = Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]]
 """Row id -> seed -> benchmark -> metric -> value."""
 
 
@@ -121,7 +121,7 @@ def student_interval(mean: float, spread: float, count: int) -> tuple[float, flo
     return mean - reach, mean + reach
 
 
-def orderings_of(table: PaperTable, measured: Measured) -> list[Ordering]:
+def orderings_of(table: PaperTable, measured: RowValues) -> list[Ordering]:
     """Every row that ran against the first base row that reports its benchmark, in each metric they share."""
     found = []
     for row in table.rows:
@@ -140,7 +140,7 @@ def orderings_of(table: PaperTable, measured: Measured) -> list[Ordering]:
     return found
 
 
-def _differences(row: PaperRow, base: PaperRow, benchmark: str, metric: str, measured: Measured) -> tuple[float, ...]:
+def _differences(row: PaperRow, base: PaperRow, benchmark: str, metric: str, measured: RowValues) -> tuple[float, ...]:
     mine, theirs = (values_of(measured.get(r.id, {}), benchmark, metric) for r in (row, base))
     return tuple(mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys()))
 
