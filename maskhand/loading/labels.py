@@ -74,7 +74,10 @@ def stack_labels(
 
     has_mano = _present(mano)
     has_detection = _present(keypoints)
-    detected_conf = _stack([k and k.confidence for k in keypoints], (NUM_JOINTS,)) * has_detection[:, None]
+    detected_conf = (
+        _stack([None if k is None else k.confidence for k in keypoints], (NUM_JOINTS,)) * has_detection[:, None]
+    )
+    detected_px = _stack([None if k is None else k.keypoints_px for k in keypoints], (NUM_JOINTS, 2))
     return Labels(
         is_left=is_left,
         size_px=size,
@@ -84,10 +87,10 @@ def stack_labels(
         joints_2d_conf=conf_2d,
         joints_3d_m=joints_3d,
         joints_3d_valid=valid,
-        pose_aa=_stack([t and t.pose.pose_aa for t in mano], (NUM_MANO_JOINTS, 3)),
-        betas=_stack([t and t.pose.betas for t in mano], (NUM_BETAS,)),
+        pose_aa=_stack([None if t is None else t.pose.pose_aa for t in mano], (NUM_MANO_JOINTS, 3)),
+        betas=_stack([None if t is None else t.pose.betas for t in mano], (NUM_BETAS,)),
         has_mano=has_mano,
-        detected_px=apply_affine(mirror, _stack([k and k.keypoints_px for k in keypoints], (NUM_JOINTS, 2))),
+        detected_px=apply_affine(mirror, detected_px),
         detected_conf=detected_conf,
     )
 

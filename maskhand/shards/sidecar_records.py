@@ -101,4 +101,5 @@ class DetectedKeypoints:
     @classmethod
     def decode(cls, arrays: Mapping[str, Array]) -> Self:
         """The keypoints that were encoded."""
-        return cls(**{name: value if value.ndim else value.item() for name, value in arrays.items()})
+        values: dict[str, Any] = {name: value if value.ndim else value.item() for name, value in arrays.items()}
+        return cls(**values)

@@ -1,4 +1,7 @@
-"""The arrows of the house: who may import whom, read from the syntax trees, inner imports included."""
+"""Who may import whom, read from the syntax trees, inner imports included.
+
+docs/architecture.md has these tables too: `python tests/architecture/test_imports.py` writes them into it.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +40,12 @@ MAY_USE = {
     "sample": ("conventions",),
     "progress": (),
     "errors": (),
+<<<<<<< HEAD
     "digest": (),
     "batch": ("conventions",),
+=======
+    "batch": (),
+>>>>>>> packaging
     "config": (),
     "recipe_files": ("config",),
     "device": (),
@@ -49,11 +56,16 @@ MAY_USE = {
     "fetched_models": ("storage",),
     "assets": ("fetched_models",),
     "catalog": ("conventions", "scoring.formats"),
-    "hand": ("conventions", "sample"),
+    "hand": ("conventions",),
     # numpy only: MANO's mean pose, and the unpickler
     "adapters": ("sample", "conventions", "catalog", "storage", "geometry2d", "hand.model_file", "hand.array_pickle"),
+<<<<<<< HEAD
     "shards": ("sample", "conventions", "catalog", "adapters", "storage", "config"),
     "synth": ("hand", "conventions", "storage"),
+=======
+    "shards": ("sample", "catalog", "adapters", "storage"),
+    "synth": ("shards", "hand", "sample", "conventions", "storage"),
+>>>>>>> packaging
     "annotate": (
         "shards",
         "synth",
@@ -74,8 +86,8 @@ MAY_USE = {
     "text": ("config",),
     "loading": ("geometry2d", "shards", "batch", "hand", "config", "sample", "conventions", "storage", "text"),
     "placement": ("batch", "hand", "conventions", "sample"),
-    "models": ("hand", "batch", "config", "recipe_files", "conventions", "device", "storage", "text"),
-    "training": ("models", "hand", "loading", "batch", "config", "conventions", "storage", "shards"),
+    "models": ("hand", "batch", "config", "recipe_files", "conventions", "device", "text"),
+    "training": ("models", "hand", "loading", "batch", "config", "conventions"),
     "metrics": (),
     "scoring": ("metrics", "conventions", "catalog", "adapters", "hand.array_pickle", "sample", "shards.read_ahead"),
     "evaluation": (
@@ -105,7 +117,7 @@ MAY_USE = {
         "storage",
         "render",
     ),
-    "render": ("conventions", "hand", "sample", "batch"),
+    "render": ("conventions",),
     "predict": (
         "geometry2d",
         "models",
@@ -114,22 +126,26 @@ MAY_USE = {
         "loading",
         "annotate",
         "batch",
-        "config",
         "recipe_files",
         "conventions",
-        "sample",
         "render",
         "storage",
-        "assets",
         "workspace",
     ),
     "promotion": (),
     "provenance": (),
-    "tracking": ("config", "workspace", "storage", "serving", "promotion", "provenance"),
-    "serving": ("device", "predict", "models", "batch", "conventions", "hand", "annotate", "assets"),
-    "cluster": ("training", "annotate", "shards", "config", "storage"),
+    "tracking": ("config", "workspace", "promotion", "provenance"),
+    "serving": ("device", "predict", "models"),
+    "cluster": ("training", "config", "storage"),
 }
+<<<<<<< HEAD
 """Part of maskhand -> parts it may use besides itself and `errors`, `digest` and `progress` (a callback's type)."""
+=======
+"""Package or module of maskhand -> those it may use besides itself, `errors` and `progress`, a callback's type."""
+
+DOCUMENT = ROOT / "docs" / "architecture.md"
+BEGIN, END = "<!-- arrows -->", "<!-- end of arrows -->"
+>>>>>>> packaging
 
 NUMPY_ONLY = ("maskhand/sample.py", "maskhand/conventions.py", "maskhand/geometry2d.py")
 NO_TORCH = ("maskhand/adapters/", "maskhand/shards/", "maskhand/catalog.py", "maskhand/storage.py", "maskhand/steps/")
@@ -154,6 +170,13 @@ def _place(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def _package(path: Path) -> str | None:
+    """`models` of maskhand/models/build.py, `sample` of maskhand/sample.py; None outside and of __init__.py."""
+    first, _, rest = _place(path).partition("/")
+    name = rest.split("/")[0].removesuffix(".py")
+    return name if first == "maskhand" and name not in ("__init__", "__main__") else None
+
+
 def outside_tool_errors(path: Path) -> list[str]:
     return [
         f"{_place(path)}:{line} imports {tool}, which only {', '.join(places) or 'nobody'} may"
@@ -164,20 +187,26 @@ def outside_tool_errors(path: Path) -> list[str]:
 
 
 def arrow_errors(path: Path) -> list[str]:
-    place = _place(path)
-    if not place.startswith("maskhand/"):
+    package = _package(path)
+    if package is None or package in TOP:
         return []
+<<<<<<< HEAD
     room = place.removeprefix("maskhand/").split("/")[0].removesuffix(".py")
     if room == "__init__" or room in TOP:
         return []
     allowed = (room, "progress", "errors", "digest", *MAY_USE[room])
+=======
+    allowed = (package, "progress", "errors", *MAY_USE[package])
+>>>>>>> packaging
     errors = []
     for line, name in _imports(path):
         first, _, inner = name.partition(".")
         if first != "maskhand" or inner == "" or inner.split(".")[0] == "__version__":
             continue
-        if not any(inner == room_ or inner.startswith(room_ + ".") for room_ in allowed):
-            errors.append(f"{place}:{line} imports {name}; {room} may use {', '.join(MAY_USE[room]) or 'nothing'}")
+        if not any(f"{inner}.".startswith(f"{may}.") for may in allowed):
+            errors.append(
+                f"{_place(path)}:{line} imports {name}; {package} may use {', '.join(MAY_USE[package]) or 'nothing'}"
+            )
     return errors
 
 
@@ -186,10 +215,48 @@ def test_imports_follow_the_arrows(path: Path) -> None:
     assert outside_tool_errors(path) + arrow_errors(path) == []
 
 
-def test_every_room_has_its_arrows() -> None:
-    rooms = {p.relative_to(ROOT / "maskhand").parts[0].removesuffix(".py") for p in _files() if "maskhand" in p.parts}
-    rooms = {r for r in rooms if r not in ("__init__", "__main__")}
-    assert rooms - set(TOP) - set(MAY_USE) == set(), "a new room: give it its arrows here and in docs/architecture.md"
+def test_everything_has_its_arrows() -> None:
+    packages = {package for package in map(_package, _files()) if package}
+    assert packages - set(TOP) - set(MAY_USE) == set(), "a new package: give it its arrows here"
+
+
+def test_every_permission_is_used() -> None:
+    """One that nothing needs would let the next import through unseen."""
+    used = {
+        (package, may)
+        for path in _files()
+        for package in filter(None, [_package(path)])
+        for _, name in _imports(path)
+        for may in MAY_USE.get(package, ())
+        if f"{name}.".startswith(f"maskhand.{may}.")
+    }
+    assert {(package, may) for package, allowed in MAY_USE.items() for may in allowed} - used == set()
+
+
+def tables() -> str:
+    """The arrows and the places of outside libraries, as docs/architecture.md shows them."""
+    arrows = [f"| `{package}` | {', '.join(allowed) or 'nothing'} |" for package, allowed in MAY_USE.items()]
+    places = [
+        f"| {name} | {', '.join(f'`{place}`' for place in where) or 'nowhere'} |" for name, where in ONLY_IN.items()
+    ]
+    return "\n".join(
+        [
+            "| of `maskhand` | may import, beside itself, `errors` and `progress` |", "|---|---|", *arrows,
+            f"| {', '.join(f'`{package}`' for package in TOP)} | everything |", "",
+            "| library | the places that may import it |", "|---|---|", *places,
+        ]
+    )  # fmt: skip
+
+
+def with_tables(document: str) -> str:
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return f"{before}{begin}\n\n{tables()}\n\n{end}{after}"
+
+
+def test_the_document_shows_these_arrows() -> None:
+    text = DOCUMENT.read_text()
+    assert text == with_tables(text), "python tests/architecture/test_imports.py writes them"
 
 
 def test_the_records_need_only_numpy() -> None:
@@ -198,7 +265,7 @@ def test_the_records_need_only_numpy() -> None:
         assert names <= {"__future__", "dataclasses", "math", "typing", "numpy", "maskhand"}, place
 
 
-def test_data_rooms_do_without_torch() -> None:
+def test_what_handles_data_does_without_torch() -> None:
     wrong = [
         f"{_place(path)}:{line}"
         for path in _files()
@@ -238,3 +305,7 @@ def test_steps_import_at_their_top() -> None:
         if isinstance(node, ast.Import | ast.ImportFrom)
     ]
     assert wrong == []
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(with_tables(DOCUMENT.read_text()))

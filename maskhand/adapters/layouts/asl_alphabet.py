@@ -66,8 +66,8 @@ class AslAlphabetLayout:
 
         keys = [f"{self.published}-{sign}{number:04d}" for sign, number, _ in hands]
         names = hashlib.sha256("\n".join(name for _, _, name in hands).encode()).hexdigest()
-        images = spot_check([uri(position) for position in range(len(hands))])
-        digest = combined_digest(f"asl alphabet layout {VERSION}", names, images)
+        checked = spot_check([uri(position) for position in range(len(hands))])
+        digest = combined_digest(f"asl alphabet layout {VERSION}", names, checked)
         empty = sum(sign == WITHOUT_HAND for sign, _, _ in found)
         note = f"{empty} images of the class {WITHOUT_HAND!r} show no hand and were left out"
         return RawPlan(keys, item, digest, (note,) if empty else (), listed=len(found))

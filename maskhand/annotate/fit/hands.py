@@ -74,7 +74,7 @@ def target_of_fit(
         "far_off": px > MAX_RESIDUAL_OF_HAND * hand_px or mm > max_residual_mm,
         "strange_shape": bool(np.abs(pose.betas).max() > MAX_BETA),
     }
-    fault = next((fault for fault, found in faults.items() if found), "")
+    fault: TargetFault = next((fault for fault, found in faults.items() if found), "")
     return ManoTarget(pose, source, mirrored, fault, mm, px, evidence.joints, evidence.fingers)
 
 
