@@ -40,12 +40,8 @@ MAY_USE = {
     "sample": ("conventions",),
     "progress": (),
     "errors": (),
-<<<<<<< HEAD
     "digest": (),
     "batch": ("conventions",),
-=======
-    "batch": (),
->>>>>>> packaging
     "config": (),
     "recipe_files": ("config",),
     "device": (),
@@ -59,13 +55,8 @@ MAY_USE = {
     "hand": ("conventions",),
     # numpy only: MANO's mean pose, and the unpickler
     "adapters": ("sample", "conventions", "catalog", "storage", "geometry2d", "hand.model_file", "hand.array_pickle"),
-<<<<<<< HEAD
     "shards": ("sample", "conventions", "catalog", "adapters", "storage", "config"),
     "synth": ("hand", "conventions", "storage"),
-=======
-    "shards": ("sample", "catalog", "adapters", "storage"),
-    "synth": ("shards", "hand", "sample", "conventions", "storage"),
->>>>>>> packaging
     "annotate": (
         "shards",
         "synth",
@@ -138,14 +129,11 @@ MAY_USE = {
     "serving": ("device", "predict", "models"),
     "cluster": ("training", "config", "storage"),
 }
-<<<<<<< HEAD
-"""Part of maskhand -> parts it may use besides itself and `errors`, `digest` and `progress` (a callback's type)."""
-=======
-"""Package or module of maskhand -> those it may use besides itself, `errors` and `progress`, a callback's type."""
+"""Package or module of maskhand -> those it may use besides itself, `errors`, `digest` and `progress`, a callback's
+type."""
 
 DOCUMENT = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- arrows -->", "<!-- end of arrows -->"
->>>>>>> packaging
 
 NUMPY_ONLY = ("maskhand/sample.py", "maskhand/conventions.py", "maskhand/geometry2d.py")
 NO_TORCH = ("maskhand/adapters/", "maskhand/shards/", "maskhand/catalog.py", "maskhand/storage.py", "maskhand/steps/")
@@ -190,14 +178,7 @@ def arrow_errors(path: Path) -> list[str]:
     package = _package(path)
     if package is None or package in TOP:
         return []
-<<<<<<< HEAD
-    room = place.removeprefix("maskhand/").split("/")[0].removesuffix(".py")
-    if room == "__init__" or room in TOP:
-        return []
-    allowed = (room, "progress", "errors", "digest", *MAY_USE[room])
-=======
-    allowed = (package, "progress", "errors", *MAY_USE[package])
->>>>>>> packaging
+    allowed = (package, "progress", "errors", "digest", *MAY_USE[package])
     errors = []
     for line, name in _imports(path):
         first, _, inner = name.partition(".")
