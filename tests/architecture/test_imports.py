@@ -41,7 +41,7 @@ MAY_USE = {
     "progress": (),
     "errors": (),
     "digest": (),
-    "batch": ("conventions",),
+    "batch": (),
     "config": (),
     "recipe_files": ("config",),
     "device": (),
@@ -55,7 +55,7 @@ MAY_USE = {
     "hand": ("conventions",),
     # numpy only: MANO's mean pose, and the unpickler
     "adapters": ("sample", "conventions", "catalog", "storage", "geometry2d", "hand.model_file", "hand.array_pickle"),
-    "shards": ("sample", "conventions", "catalog", "adapters", "storage", "config"),
+    "shards": ("sample", "catalog", "adapters", "storage"),
     "synth": ("hand", "conventions", "storage"),
     "annotate": (
         "shards",
