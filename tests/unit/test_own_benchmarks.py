@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hand_sets import make_samples, write_set
+from support.hand_sets import make_samples, write_set
 from typer.testing import CliRunner
 
 from maskhand.catalog import CatalogError, catalog_dirs, load_spec
