@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from support.hand_sets import make_samples, write_set
 from typer.testing import CliRunner
 
 from maskhand.catalog import CatalogError, catalog_dirs, load_spec
@@ -27,6 +26,7 @@ from maskhand.steps import evaluate as evaluate_step
 from maskhand.steps import reevaluate
 from maskhand.steps.reevaluate import VersionResult
 from maskhand.workspace import Workspace
+from support.hand_sets import make_samples, write_set
 
 COUNT = 3
 RECIPE = load_recipe(
