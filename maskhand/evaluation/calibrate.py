@@ -8,35 +8,30 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from scipy.optimize import isotonic_regression
-from torch import Tensor
 
-from maskhand.batch import HandBatch
 from maskhand.conventions import NUM_JOINTS, Side
 from maskhand.evaluation.placed import with_fingertips
 from maskhand.evaluation.truth import ground_truth
-from maskhand.loading.loader import EvalRows, held_out_rows
+from maskhand.loading.loader import held_out_rows
 from maskhand.metrics.accumulate import row_means
 from maskhand.metrics.samples import pa_joint_errors
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.calibration import (
-    MODEL,
     WITHIN_MM,
     Array,
     Calibration,
     Candidate,
+    JointCalibration,
     JointMap,
-    MethodCalibration,
     draw_features,
 )
 from maskhand.models.confidence import DRAWS, SEED, draw_statistics, sample_joints
 from maskhand.models.estimators import candidates, predictor
 from maskhand.models.masked_transformer import MaskedTransformer
-from maskhand.models.network import Context
 from maskhand.models.sampling import sample
 from maskhand.progress import Progress, silent
 
@@ -46,21 +41,6 @@ _BINS = 40
 """A table's values are means over at least a fortieth of the joints: one lucky joint makes no certainty."""
 _RIDGE = 1.0
 """Of the joints' offsets: it holds one that was always, or never, right on few hands."""
-
-
-class HandMeshes(Protocol):
-    """Hands of B images as right hands, meters, in any frame: a `HandPrediction`, or the hand layer's mesh."""
-
-    @property
-    def joints_m(self) -> Tensor: ...
-    @property
-    def vertices_m(self) -> Tensor: ...
-
-
-class Method(Protocol):
-    """A way of reporting hands other than the network's own. rows: of the CPU; there: its batch beside the model."""
-
-    def __call__(self, rows: EvalRows, there: HandBatch, context: Context) -> HandMeshes: ...
 
 
 @dataclass(frozen=True)
@@ -75,8 +55,8 @@ class TrainingSet:
 
 
 @dataclass
-class _MethodErrors:
-    """What was measured of one method."""
+class _EstimatorErrors:
+    """What was measured of one estimator."""
 
     errors_mm: list[Array]
     features: list[Array]
@@ -85,21 +65,18 @@ class _MethodErrors:
 def calibrate(
     bundle: ModelBundle,
     sets: Sequence[TrainingSet],
-    methods: Mapping[str, Method] | None = None,
     progress: Progress = silent,
 ) -> Calibration | None:
     """The bundle's calibration; None where it reads captions, has no tokens, or fewer than 20 held-out hands have 3D
     joints.
 
-    methods: further ways of reporting hands, by name, whose hands get a calibration of their own from the same draws.
     Raises ShardError when a set is missing.
     """
     model, recipe = bundle.model, bundle.recipe
     if recipe.model.condition != "image" or not isinstance(model, MaskedTransformer):
         return None
     samplers = {predictor(recipe, sampler).name: sampler for sampler in candidates(recipe.sampler)}
-    others = {} if methods is None else methods
-    seen: dict[str, _MethodErrors] = defaultdict(lambda: _MethodErrors([], []))
+    seen: dict[str, _EstimatorErrors] = defaultdict(lambda: _EstimatorErrors([], []))
     total, hands = sum(one.weight for one in sets), dict[str, int]()
     device = next(model.parameters()).device
     for one in sets:
@@ -113,10 +90,10 @@ def calibrate(
             with torch.inference_mode():
                 context = model.encode(model.condition(there), there.keypoints_2d)
                 drawn = sample_joints(model, context)
-                found: dict[str, HandMeshes] = {
+                found = {
                     name: sample(model, context, sampler, torch.Generator(device).manual_seed(recipe.seed + done))
                     for name, sampler in samplers.items()
-                } | {name: method(rows, there, context) for name, method in others.items()}
+                }
             for name, hand in found.items():
                 joints, vertices = hand.joints_m.cpu(), hand.vertices_m.cpu()
                 compared = with_fingertips(joints, vertices, fingertips).double().numpy()
@@ -141,15 +118,15 @@ def calibrate(
         draws=DRAWS,
         seed=SEED,
         hands=hands,
-        methods={MODEL: fit(*measured[best])} | {name: fit(*measured[name]) for name in others},
+        joints=fit(*measured[best]),
     )
 
 
-def _joined(seen: _MethodErrors) -> tuple[Array, Array]:
+def _joined(seen: _EstimatorErrors) -> tuple[Array, Array]:
     return np.concatenate(seen.errors_mm), np.concatenate(seen.features)
 
 
-def fit(error_mm: Array, features: Array) -> MethodCalibration:
+def fit(error_mm: Array, features: Array) -> JointCalibration:
     """error_mm (N, 21) of reported hands, NaN where unknown, and features (N, 21, F) of the evidence beside them."""
     known = np.isfinite(error_mm) & np.isfinite(features).all(-1)
     x = _design(features)[known]
@@ -159,7 +136,7 @@ def fit(error_mm: Array, features: Array) -> MethodCalibration:
     within = _logistic(x, right)
     expected = _least_squares(x, np.log(np.maximum(error, 0.1)))
     count = np.bincount(joint, minlength=NUM_JOINTS)
-    return MethodCalibration(
+    return JointCalibration(
         within=_map(within, x @ within, right),
         error=_map(expected, x @ expected, error),
         within_by_joint=tuple((np.bincount(joint, right, NUM_JOINTS) / np.maximum(count, 1)).tolist()),

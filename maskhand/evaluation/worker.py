@@ -24,7 +24,7 @@ from maskhand.evaluation.result import MEAN_POSE
 from maskhand.evaluation.truth import ground_truth
 from maskhand.loading.loader import EvalRows, eval_range
 from maskhand.models.bundle import ModelBundle, worker_bundle
-from maskhand.models.calibration import MODEL, method_calibrations
+from maskhand.models.calibration import joint_calibration
 from maskhand.models.confidence import joint_confidence
 from maskhand.models.estimators import Predictor
 from maskhand.models.sampling import sample
@@ -92,7 +92,7 @@ def _evaluate_batch(
     tables: dict[str, ErrorTable] = {}
     with torch.inference_mode():
         context = model.encode(model.condition(on_device), on_device.keypoints_2d)
-        methods = method_calibrations(job.recipe.sampler, bundle.calibration)
+        calibration = joint_calibration(job.recipe.sampler, bundle.calibration)
         for predictor in job.predictors:
             seed = _seed(job.recipe.seed, rows.samples[0].index, predictor.sampler.iterations)
             prediction = sample(model, context, predictor.sampler, torch.Generator(device).manual_seed(seed)).to("cpu")
@@ -107,9 +107,9 @@ def _evaluate_batch(
             confidence = None
             if predictor == job.product:
                 predictions.append(placed)
-                if bundle.calibration is not None and MODEL in methods:
+                if bundle.calibration is not None and calibration is not None:
                     draws, noise = bundle.calibration.draws, bundle.calibration.seed
-                    confidence = joint_confidence(model, context, prediction.joints_m, methods[MODEL], draws, noise)
+                    confidence = joint_confidence(model, context, prediction.joints_m, calibration, draws, noise)
             tables[predictor.name] = error_table(
                 prediction, truth, rows.samples, fingertips, failure, placed, by_model, confidence
             )

@@ -6,12 +6,11 @@ joints (the column `pa_mm.<joint>` of an evaluation).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from maskhand.config import SamplerConfig
 from maskhand.conventions import NUM_JOINTS
@@ -20,8 +19,6 @@ Array = np.ndarray
 
 WITHIN_MM = 10.0
 """Error of a correct joint after Procrustes alignment, at most."""
-MODEL = "model"
-"""The method that reports the network's own hands, without a fit."""
 
 _MIN_SPREAD_MM = 0.1
 """Lower bound of the spread before its logarithm is taken."""
@@ -82,11 +79,11 @@ def draw_features(statistics: DrawStatistics) -> Array:
     return np.stack([logit, np.log(np.maximum(statistics.spread_mm, _MIN_SPREAD_MM))], axis=-1)
 
 
-class MethodCalibration(_Frozen):
-    """The calibration of one method of reporting hands: features -> joint confidence.
+class JointCalibration(_Frozen):
+    """The calibration of one way of reporting hands: features -> joint confidence.
 
-    Features of a network's hands, and of hands refined by them, are statistics of its draws (`draw_features`); those of
-    a fit are its residuals (`annotate.fit.detected.fit_features`).
+    Features of a network's hands are statistics of its draws (`draw_features`); those of a fit, whether a network's
+    hand is among its evidence or not, are its residuals (`annotate.fit.detected.fit_features`).
     """
 
     within: JointMap
@@ -125,14 +122,8 @@ class Calibration(_Frozen):
     """Seed of the sampling noise, the same for every hand."""
     hands: dict[str, int]
     """Training set -> number of held-out hands with annotated 3D joints."""
-    methods: dict[str, MethodCalibration]
-    """Method of reporting hands -> its calibration; `MODEL` is that of the selected estimator."""
-
-    @model_validator(mode="after")
-    def _has_the_model(self) -> Self:
-        if MODEL not in self.methods:
-            raise ValueError(f"methods are {sorted(self.methods)}; {MODEL!r} must be among them")
-        return self
+    joints: JointCalibration
+    """Of the hands of the selected estimator."""
 
     @property
     def estimator(self) -> Candidate:
@@ -155,6 +146,6 @@ def estimator_of(sampler: SamplerConfig, calibration: Calibration | None) -> Sam
     return sampler if calibration is None or calibration.sampler != sampler else calibration.estimator.sampler
 
 
-def method_calibrations(sampler: SamplerConfig, calibration: Calibration | None) -> Mapping[str, MethodCalibration]:
-    """Method -> its calibration for `sampler`; empty where the model is not calibrated for it."""
-    return {} if calibration is None or calibration.sampler != sampler else calibration.methods
+def joint_calibration(sampler: SamplerConfig, calibration: Calibration | None) -> JointCalibration | None:
+    """The calibration of joints for `sampler`; None where the model is not calibrated for it."""
+    return None if calibration is None or calibration.sampler != sampler else calibration.joints

@@ -18,8 +18,8 @@ from maskhand.models.calibration import (
     WITHIN_MM,
     Array,
     DrawStatistics,
+    JointCalibration,
     JointConfidence,
-    MethodCalibration,
     draw_features,
 )
 from maskhand.models.masked_transformer import MaskedTransformer
@@ -35,7 +35,7 @@ def joint_confidence(
     model: HandNetwork,
     context: Context,
     joints_m: Tensor | Array,
-    calibration: MethodCalibration,
+    calibration: JointCalibration,
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> JointConfidence:

@@ -22,7 +22,7 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.calibration import MethodCalibration
+from maskhand.models.calibration import JointCalibration
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
 from maskhand.placement import MIN_SEEN
 from maskhand.predict.detect import DetectedHands
@@ -77,9 +77,9 @@ def fit_hands(
 
 
 @functools.cache
-def fit_calibration() -> MethodCalibration:
+def fit_calibration() -> JointCalibration:
     """The calibration of fits: `fit_calibration.json`, made by benchmarks/calibrate_fit.py."""
-    return MethodCalibration.model_validate_json(Path(__file__).with_name("fit_calibration.json").read_bytes())
+    return JointCalibration.model_validate_json(Path(__file__).with_name("fit_calibration.json").read_bytes())
 
 
 def check_hand_model(digest: str) -> None:

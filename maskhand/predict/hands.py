@@ -19,7 +19,7 @@ from maskhand.conventions import MIRROR_AXIS_ANGLE, Side
 from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.calibration import JointConfidence, method_calibrations
+from maskhand.models.calibration import JointConfidence, joint_calibration
 from maskhand.models.confidence import joint_confidence
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context
@@ -138,10 +138,8 @@ def _placed_hands(
     """The placed hands, the confidence of their joints, and for each the distinct ones of `hypotheses` samples."""
     none: list[tuple[Hypothesis, ...]] = [()] * len(detected)
     fitted = fit_hands(detected, batch, K_px) if method == "fit" else None
-    if fitted is not None:
-        confidence = fit_calibration()(fitted.features)
-        if bundle is None or (camera == "keypoints" and not hypotheses):
-            return _place(fitted.prediction, batch, crop_px, K_px, camera), confidence, none
+    if fitted is not None and (bundle is None or (camera == "keypoints" and not hypotheses)):
+        return _place(fitted.prediction, batch, crop_px, K_px, camera), fit_calibration()(fitted.features), none
     assert bundle is not None
     model, recipe = bundle.model, bundle.recipe
     device = next(model.parameters()).device
@@ -149,11 +147,11 @@ def _placed_hands(
     on_device = batch.to(device)
     context = model.encode(model.condition(on_device), on_device.keypoints_2d)
     network = _finite(sample(model, context, bundle.estimator, generator).to("cpu"), bundle)
-    hand = network
-    if method != "model":
-        hand = (fitted or fit_hands(detected, batch, K_px, network)).prediction
-    if fitted is None:
-        confidence = _sampled_confidence(bundle, context, method, hand.joints_m)
+    if method == "model":
+        hand, confidence = network, _sampled_confidence(bundle, context, network.joints_m)
+    else:
+        fitted = fitted or fit_hands(detected, batch, K_px, network)
+        hand, confidence = fitted.prediction, fit_calibration()(fitted.features)
     hand = replace(hand, camera=network.camera) if camera == "model" else hand
     first = _place(hand, batch, crop_px, K_px, camera)
     if not hypotheses:
@@ -173,9 +171,9 @@ def _placed_hands(
     )
 
 
-def _sampled_confidence(bundle: ModelBundle, context: Context, method: Method, joints_m: Tensor) -> JointConfidence:
-    """The confidence of a network's hands, or of those refined by them; NaN without a calibration of the method."""
-    calibration = method_calibrations(bundle.recipe.sampler, bundle.calibration).get(method)
+def _sampled_confidence(bundle: ModelBundle, context: Context, joints_m: Tensor) -> JointConfidence:
+    """The confidence of a network's hands; NaN for a bundle that is not calibrated."""
+    calibration = joint_calibration(bundle.recipe.sampler, bundle.calibration)
     if calibration is None or bundle.calibration is None:
         unknown = np.full(joints_m.shape[:2], np.nan)
         return JointConfidence(unknown, unknown, unknown)

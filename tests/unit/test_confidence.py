@@ -28,7 +28,7 @@ from maskhand.models.calibration import (
     Calibration,
     Candidate,
     DrawStatistics,
-    MethodCalibration,
+    JointCalibration,
     draw_features,
     estimator_of,
 )
@@ -245,12 +245,8 @@ def bundle(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> ModelBun
 
 @pytest.fixture(scope="module")
 def calibration(bundle: ModelBundle, home: Workspace) -> Calibration:
-    def closer(rows, there, context):
-        mesh = bundle.model.mano(there.rotmats, there.betas)
-        return dataclasses.replace(mesh, joints_m=mesh.joints_m + 1e-3)
-
     sets = [TrainingSet("freihand_synth/training", home.shard_set("freihand_synth/training"), 1.0, TIPS)]
-    found = calibrate(bundle, sets, {"truth": closer})
+    found = calibrate(bundle, sets)
     assert found is not None
     return found
 
@@ -274,12 +270,7 @@ def test_the_best_estimator_on_held_out_hands_is_chosen(calibration: Calibration
     assert [c.sampler for c in calibration.candidates] == list(candidates(recipe.sampler))
     assert calibration.estimator.pa_mpjpe_mm == min(c.pa_mpjpe_mm for c in calibration.candidates)
     assert calibration.hands == {"freihand_synth/training": 30}
-    assert set(calibration.methods) == {"model", "truth"}
-    assert (
-        np.mean(calibration.methods["truth"].within_by_joint)
-        == 1
-        > np.mean(calibration.methods["model"].within_by_joint)
-    )
+    assert calibration.joints.hands == 30 and 0 < np.mean(calibration.joints.within_by_joint) < 1
 
 
 def test_too_few_held_out_hands_or_no_tokens_make_no_calibration(bundle: ModelBundle, home: Workspace) -> None:
@@ -386,11 +377,11 @@ def test_a_bundle_keeps_its_calibration(bundle: ModelBundle, calibration: Calibr
 def test_a_calibration_names_what_it_lacks(calibration: Calibration) -> None:
     values = json.loads(calibration.model_dump_json())
     assert Calibration.model_validate(values) == calibration
-    with pytest.raises(ValueError, match="'model' must be among them"):
-        Calibration.model_validate(values | {"methods": {"fit": values["methods"]["model"]}})
-    short = values["methods"]["model"] | {"within_by_joint": [0.5] * 20}
+    with pytest.raises(ValueError, match="joints"):
+        Calibration.model_validate({name: value for name, value in values.items() if name != "joints"})
+    short = values["joints"] | {"within_by_joint": [0.5] * 20}
     with pytest.raises(ValueError, match="at least 21"):
-        MethodCalibration.model_validate(short)
+        JointCalibration.model_validate(short)
 
 
 def test_a_training_calibrates_its_model_once(

@@ -13,10 +13,12 @@ from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.conventions import MIRROR_POINT
 from maskhand.geometry2d import tight_box
 from maskhand.metrics.alignment import distances, procrustes_align
+from maskhand.models.bundle import ModelBundle
 from maskhand.predict import PredictError, detect, predict_hands, predict_photo
 from maskhand.steps import hands as step
 from maskhand.workspace import Workspace
 from support.known_hands import KnownHands, known_hands
+from support.model_parts import small_model, small_recipe
 
 PHOTO = np.zeros((224, 224, 3), np.uint8)
 
@@ -109,6 +111,24 @@ def test_nothing_seen_gives_a_hand_in_the_middle_of_its_box(truth, found) -> Non
 def test_requests_without_the_needed_network_are_errors(wanted) -> None:
     with pytest.raises(PredictError, match="a trained network is needed"):
         predict_hands(PHOTO, None, **wanted)
+
+
+def test_a_refined_hand_has_the_confidence_of_a_fit_and_listens_to_the_network(truth, found) -> None:
+    recipe = small_recipe(pose2d_tokens=21)
+    model = small_model(recipe)
+    bundle = ModelBundle(model, recipe, {}, model.mano.digest, "")
+    found(seen(truth, 6))
+    fit, refined, network = (
+        predict_hands(PHOTO, None if method == "fit" else bundle, method=method)[0]
+        for method in ("fit", "refine", "model")
+    )
+    assert np.isfinite(refined.p_within_10mm).all() and np.isfinite(refined.joint_error_mm).all()
+    assert np.isnan(network.p_within_10mm).all(), "this network is not calibrated"
+
+    def apart(hand, other):
+        return distances(procrustes_align(hand.joints_cam_m[None], other.joints_cam_m[None]), other.joints_cam_m).mean()
+
+    assert apart(refined, fit) > 0 and apart(refined, network) < apart(fit, network)
 
 
 def test_a_fit_needs_no_trained_model(truth, found, tmp_path: Path) -> None:
