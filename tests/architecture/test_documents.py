@@ -52,6 +52,24 @@ def test_cited_documents_and_sections_exist() -> None:
     assert missing == []
 
 
+def test_files_that_texts_name_exist() -> None:
+    ours = r"`((?:maskhand|pipelines|tests|benchmarks|tools|examples|infra)/[\w./-]+\.\w+)"
+    named = {(p, name) for p in _texts() for name in re.findall(ours, p.read_text())}
+    assert [f"{p.relative_to(ROOT)}: {name}" for p, name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_tour_stops_where_it_says() -> None:
+    """A stop names a file and what to look for in it; no walk has more than twelve."""
+    walks = (ROOT / "docs" / "tour.md").read_text().split("\n## ")[1:]
+    assert len(walks) == 3
+    for walk in walks:
+        stops = re.findall(r"^\d+\. `([^`]+)`, `([^`]+)`:", walk, flags=re.MULTILINE)
+        assert 8 <= len(stops) <= 12 and len(stops) == len(re.findall(r"^\d+\. ", walk, flags=re.MULTILINE))
+        defined = r"^\s*(?:class |def )?{}\b(?:[(:]| =|: )"
+        missing = [s for s in stops if not re.search(defined.format(s[1]), (ROOT / s[0]).read_text(), re.MULTILINE)]
+        assert missing == []
+
+
 def test_every_reader_of_a_published_layout_names_the_facts_it_relies_on() -> None:
     described_in_itself = {"photos"}  # a layout of this project
     modules = {sys.modules[layout.__module__] for name, layout in LAYOUTS.items() if name not in described_in_itself}

@@ -222,7 +222,7 @@ def tables() -> str:
     ]
     return "\n".join(
         [
-            "| of `maskhand` | may import, beside itself, `errors` and `progress` |", "|---|---|", *arrows,
+            "| of `maskhand` | may import, beside itself, `errors`, `digest` and `progress` |", "|---|---|", *arrows,
             f"| {', '.join(f'`{package}`' for package in TOP)} | everything |", "",
             "| library | the places that may import it |", "|---|---|", *places,
         ]
