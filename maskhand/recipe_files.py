@@ -1,4 +1,4 @@
-"""Recipes as files: commented YAML read into the records of `config`, overridden by `key=value`.
+"""Recipe files: YAML that is read into the records of `config` and overridden by `key=value`.
 
 A recipe may name another one as its `base`; then it holds only what differs. Unknown keys are errors that name the
 nearest known key. The same override syntax serves the command line and the flows.
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from maskhand.config import ASKED, ConfigError, Recipe
+from maskhand.config import INFERENCE_SETTINGS, ConfigError, Recipe
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -31,14 +31,14 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     return parse_recipe(values, source=str(name_or_path))
 
 
-def ask_otherwise(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """A trained model's recipe with other values below `sampler.` and `evaluate.`; ConfigError for any other key."""
+def override_inference(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """A trained model's recipe with other inference settings (`sampler.*`, `evaluate.*`); ConfigError for other keys."""
     values = recipe.model_dump(mode="json")
     for override in overrides:
-        if not override.startswith(ASKED):
+        if not override.startswith(INFERENCE_SETTINGS):
             raise ConfigError(
-                f"override {override!r}: a trained model is what it is; only keys below {' and '.join(ASKED)} say how "
-                "it is asked"
+                f"override {override!r}: the model is trained already; only inference settings can change, the keys "
+                f"below {' and '.join(INFERENCE_SETTINGS)}"
             )
         _apply_override(values, override)
     return parse_recipe(values, source=recipe.name)
@@ -77,8 +77,8 @@ def _read_with_bases(name_or_path: str | Path) -> dict[str, Any]:
     return values if base is None else _merge(_read_with_bases(base), values)
 
 
-_WHOLE = ("data.train", "data.train_poses", "model.backbone.kwargs")
-"""Mappings with keys of their own: a recipe that names one replaces its base's, it does not add to it."""
+FREE_MAPPINGS = ("data.train", "data.train_poses", "model.backbone.kwargs")
+"""Mappings with free keys: the value of a recipe replaces that of its base and is not merged with it."""
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any], path: str = "") -> d
     for key, value in above.items():
         both_maps = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         inner = f"{path}{key}"
-        merged[key] = _merge(merged[key], value, f"{inner}.") if both_maps and inner not in _WHOLE else value
+        merged[key] = _merge(merged[key], value, f"{inner}.") if both_maps and inner not in FREE_MAPPINGS else value
     return merged
 
 

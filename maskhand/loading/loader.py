@@ -3,7 +3,7 @@
 A training batch is a pure function of the recipe, the shards, the seed, the step, the rank and the world size, and the
 union of the ranks' rows is the same global batch whatever the world size: row j of rank r is slot r + j * world. So a
 run resumes exactly at any step, reads nothing before it, and sees the same data on any number of workers that divides
-the lanes and the batch.
+`data.shard_streams` and the batch.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class _TrainingBatches:
         rows = rows_per_rank(batch, self.world)
         sidecars = (*_keypoint_sidecar(data.keypoints.train_source, data.keypoints), MANO)
         sets = {f"{self.shards_uri.rstrip('/')}/{name}": weight for name, weight in data.train.items()}
-        stream = TrainingStream(sets, sidecars, self.seed, self.rank, self.world, data.lanes, data.held_out)
+        stream = TrainingStream(sets, sidecars, self.seed, self.rank, self.world, data.shard_streams, data.held_out)
         elements = stream.iterate(first_step * rows, run=rows, stride=stride)
         # The stream gives rank r the global elements r, r + world, ...: exactly its slots of every batch.
         slots = np.arange(self.rank, batch, self.world)

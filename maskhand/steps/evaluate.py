@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskhand import storage
 from maskhand.progress import Progress
-from maskhand.recipe_files import ask_otherwise, parse_recipe
+from maskhand.recipe_files import override_inference, parse_recipe
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.steps.measure import load_model, measure_set, training_mean_pose
 from maskhand.steps.receipt import Receipt
@@ -130,7 +130,7 @@ def evaluate(
     exported = model_folder(workspace, model)
     model = lasting_name(workspace, model)
     bundle = load_model(exported, workers)
-    bundle = replace(bundle, recipe=ask_otherwise(bundle.recipe, overrides))
+    bundle = replace(bundle, recipe=override_inference(bundle.recipe, overrides))
     baseline = training_mean_pose(workspace, bundle.recipe)
     recipe, sets = bundle.recipe, _asked_sets(bundle.recipe, sets)
     # Another question about the same model has a report of its own, and so has a model under another name.

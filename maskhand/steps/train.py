@@ -152,10 +152,10 @@ def _train(
     from maskhand.cluster.session import ray_session
     from maskhand.cluster.train import fit
     from maskhand.tracking import Lineage, RunReporter, Tracker
-    from maskhand.training.checkpoint import asked_digest, run_identity
+    from maskhand.training.checkpoint import inference_digest, run_identity
 
     identity = run_identity(kind, recipe, inputs)
-    tracked_as = identity if kind == "tokenizer" else f"{identity}.{asked_digest(recipe)}"
+    tracked_as = identity if kind == "tokenizer" else f"{identity}.{inference_digest(recipe)}"
     name = _run_name(kind, recipe, inputs)
     shown = " ".join(filter(None, (name, inputs.get("label"))))
     tracker = Tracker.of(workspace)
@@ -202,10 +202,10 @@ def _as_asked(export: Path, recipe: Recipe) -> Path:
     """The exported model, or the same weights in a folder beside it where `recipe` asks them otherwise."""
     from maskhand.models.bundle import ModelBundle
     from maskhand.recipe_files import parse_recipe
-    from maskhand.training.checkpoint import asked_digest
+    from maskhand.training.checkpoint import inference_digest
 
-    held, wanted = parse_recipe(json.loads((export / "recipe.json").read_bytes())), asked_digest(recipe)
-    if asked_digest(held) == wanted:
+    held, wanted = parse_recipe(json.loads((export / "recipe.json").read_bytes())), inference_digest(recipe)
+    if inference_digest(held) == wanted:
         return export
     restated = export.with_name(f"{export.name}-{wanted}")
     if not (restated / BUNDLE_FILE).exists():

@@ -46,7 +46,7 @@ def _check_shares(kind: Kind, recipe: Recipe) -> None:
 
     counts = {"tokenizer_training.optim.batch": recipe.tokenizer_training.optim.batch}
     if kind == "transformer":
-        counts = {"training.optim.batch": recipe.training.optim.batch, "data.lanes": recipe.data.lanes}
+        counts = {"training.optim.batch": recipe.training.optim.batch, "data.shard_streams": recipe.data.shard_streams}
     workers = recipe.engine.workers
     for key, count in counts.items():
         if count % workers:

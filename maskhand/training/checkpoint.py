@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from maskhand.config import ASKED, Recipe, TokenizerConfig
+from maskhand.config import INFERENCE_SETTINGS, Recipe, TokenizerConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.vq_mano import VQMano
@@ -26,7 +26,7 @@ _READ: dict[Kind, tuple[str, ...]] = {
     "tokenizer": ("seed", "data.mocap", "tokenizer", "tokenizer_training", *_ENGINE),
     "transformer": (
         "seed", "data.train", "data.caption", "data.crop_px", "data.box_scale", "data.keypoints",
-        "data.augment", "data.lanes", "data.held_out", "tokenizer", "model", "training", *_ENGINE, "engine.precision",
+        "data.augment", "data.shard_streams", "data.held_out", "tokenizer", "model", "training", *_ENGINE, "engine.precision",
     ),
 }  # fmt: skip
 """Keys and sections of a recipe that decide the weights. A run can be resumed only by as many ranks, with the same ZeRO
@@ -55,9 +55,9 @@ def deciding_values(kind: Kind, recipe: Recipe) -> dict[str, str]:
     return values
 
 
-def asked_digest(recipe: Recipe) -> str:
-    """12 hex digits over how a finished model is asked and measured: sampler, iterations, held-out sets."""
-    values = _values(recipe, [*ASKED, "data.evaluate."])
+def inference_digest(recipe: Recipe) -> str:
+    """12 hex digits over the inference settings of a trained model: sampler, evaluation, held-out sets."""
+    values = _values(recipe, [*INFERENCE_SETTINGS, "data.evaluate."])
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -1,16 +1,14 @@
 """Recipes: strict keys, nearest-key hints, bases, overrides and digests."""
 
-from collections.abc import Iterator
+from typing import cast
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from maskhand import catalog
-from maskhand.config import ConfigError
-from maskhand.recipe_files import RECIPES, ask_otherwise, load_recipe, parse_recipe, recipe_names
-
-OWN_KEYS = ("data.train", "data.train_poses", "model.backbone.kwargs")
-"""Mappings whose keys are a recipe's own."""
+from maskhand.config import ConfigError, Recipe
+from maskhand.recipe_files import FREE_MAPPINGS, RECIPES, load_recipe, override_inference, parse_recipe, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -27,46 +25,33 @@ def test_the_sets_of_a_recipe_are_in_the_catalog(name: str) -> None:
         catalog.load_spec(dataset).check_split(split)
 
 
-def test_a_trained_model_is_asked_otherwise_and_nothing_else() -> None:
+def test_only_the_inference_settings_of_a_trained_model_can_change() -> None:
     recipe = load_recipe("tiny")
-    assert ask_otherwise(recipe, []) == recipe
-    other = ask_otherwise(recipe, ["sampler.top_k=7", "evaluate.iterations=[1,10]"])
+    assert override_inference(recipe, []) == recipe
+    other = override_inference(recipe, ["sampler.top_k=7", "evaluate.iterations=[1,10]"])
     assert (other.sampler.top_k, other.evaluate.iterations) == (7, (1, 10))
-    assert ask_otherwise(other, ["sampler.top_k=null", "evaluate.iterations=[1,3,5]"]) == recipe
-    with pytest.raises(ConfigError, match=r"'model.dim=9': a trained model is what it is; only keys below sampler\."):
-        ask_otherwise(recipe, ["model.dim=9"])
+    assert override_inference(other, ["sampler.top_k=null", "evaluate.iterations=[1,3,5]"]) == recipe
+    with pytest.raises(ConfigError, match=r"'model.dim=9': the model is trained already; only inference settings"):
+        override_inference(recipe, ["model.dim=9"])
     with pytest.raises(ConfigError, match=r"sampler\.top_q: unknown key; did you mean 'top_[kp]'"):
-        ask_otherwise(recipe, ["sampler.top_q=9"])
+        override_inference(recipe, ["sampler.top_q=9"])
 
 
-@pytest.mark.parametrize("name", ["tiny", "base"])
-def test_every_key_of_a_preset_is_written_down(name: str) -> None:
-    """These recipes are what a reader copies from, so they hold every key there is."""
-    values = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
-    full = load_recipe(name).model_dump(mode="json")
-
-    def keys(node: object, prefix: str = "") -> set[str]:
-        if not isinstance(node, dict) or prefix.rstrip(".") in OWN_KEYS:
-            return {prefix}
-        return {k for name, value in node.items() for k in keys(value, f"{prefix}{name}.")}
-
-    assert keys(values) == keys(full)
-
-
-@pytest.mark.parametrize("name", ["tiny", "base"])
-def test_every_key_of_a_preset_is_explained(name: str) -> None:
-    text = (RECIPES / f"{name}.yaml").read_text()
+def test_base_writes_down_every_key_with_the_docstring_of_its_field() -> None:
+    text = (RECIPES / "base.yaml").read_text()
     lines = text.splitlines()
 
-    def unexplained(node: yaml.MappingNode, path: str = "") -> Iterator[str]:
+    def check(node: yaml.MappingNode, model: type[BaseModel], path: str = "") -> None:
+        fields = model.model_fields
+        assert {key.value for key, _ in node.value} == set(fields), path
         for key, value in node.value:
-            inner = f"{path}{key.value}"
-            if isinstance(value, yaml.MappingNode) and inner not in OWN_KEYS:
-                yield from unexplained(value, f"{inner}.")
-            elif "#" not in lines[key.start_mark.line]:
-                yield inner
+            field, inner = fields[key.value], f"{path}{key.value}"
+            assert field.description, f"{inner}: no docstring under the field"
+            assert lines[key.start_mark.line].partition("  # ")[2] == field.description, inner
+            if isinstance(value, yaml.MappingNode) and inner not in FREE_MAPPINGS:
+                check(value, cast(type[BaseModel], field.annotation), f"{inner}.")
 
-    assert list(unexplained(yaml.compose(text))) == []
+    check(cast(yaml.MappingNode, yaml.compose(text)), Recipe)
 
 
 @pytest.mark.parametrize(

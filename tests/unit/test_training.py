@@ -18,7 +18,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import (
     TokenizerFileError,
-    asked_digest,
+    inference_digest,
     deciding_values,
     load_tokenizer,
     run_identity,
@@ -193,10 +193,10 @@ def test_learning_rate_warms_up_and_falls() -> None:
 def test_run_identity_knows_what_decides_a_training() -> None:
     recipe, inputs = small_recipe(), {"freihand_synth/training": "aaa"}
     identity = run_identity("transformer", recipe, inputs)
-    asked_otherwise = small_recipe("sampler.iterations=9", "evaluate.batch=3", "data.evaluate=[x/y]")
-    assert identity == run_identity("transformer", asked_otherwise, inputs)
-    assert asked_digest(recipe) != asked_digest(asked_otherwise)
-    assert asked_digest(recipe) == asked_digest(small_recipe("model.dim=32", "data.loader_workers=1"))
+    other_settings = small_recipe("sampler.iterations=9", "evaluate.batch=3", "data.evaluate=[x/y]")
+    assert identity == run_identity("transformer", other_settings, inputs)
+    assert inference_digest(recipe) != inference_digest(other_settings)
+    assert inference_digest(recipe) == inference_digest(small_recipe("model.dim=32", "data.loader_workers=1"))
     assert identity != run_identity("transformer", small_recipe("model.dim=32"), inputs)
     assert identity != run_identity("transformer", recipe, {"freihand_synth/training": "bbb"})
     assert identity != run_identity("tokenizer", recipe, inputs)

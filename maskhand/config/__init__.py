@@ -1,0 +1,104 @@
+"""The configuration of a run: a recipe as frozen records that validate their values. `recipe_files` reads them.
+
+The docstring under a field gives its meaning and unit; `recipes/base.yaml` repeats it beside the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeInt
+
+from maskhand.config.data import AugmentConfig, DataConfig, KeypointConfig
+from maskhand.config.fields import ConfigError, FrozenConfig, PositiveInt
+from maskhand.config.model import BackboneConfig, ModelConfig, SamplerConfig, TextConfig, TokenizerConfig
+from maskhand.config.training import (
+    EngineConfig,
+    LossConfig,
+    MaskingConfig,
+    OptimConfig,
+    TokenizerLossConfig,
+    TokenizerTrainConfig,
+    TransformerTrainConfig,
+)
+
+__all__ = [
+    "INFERENCE_SETTINGS",
+    "AugmentConfig",
+    "BackboneConfig",
+    "ConfigError",
+    "DataConfig",
+    "EngineConfig",
+    "EvaluateConfig",
+    "KeypointConfig",
+    "LossConfig",
+    "MaskingConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "Recipe",
+    "SamplerConfig",
+    "TextConfig",
+    "TokenizerConfig",
+    "TokenizerLossConfig",
+    "TokenizerTrainConfig",
+    "TransformerTrainConfig",
+]
+
+INFERENCE_SETTINGS = ("sampler.", "evaluate.")
+"""Sections of a recipe that may change after training: how a model decodes and how it is evaluated."""
+
+
+class EvaluateConfig(FrozenConfig):
+    """What an evaluation runs."""
+
+    iterations: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 3, 5)
+    """Iterations T of the paper's procedure, one row of the report each."""
+    batch: PositiveInt = 64
+    """Batch size, hands."""
+
+
+class Recipe(FrozenConfig):
+    """Everything that decides the outcome of a run; `digest()` identifies it."""
+
+    name: str
+    """Name of the recipe, in run names and reports."""
+    seed: NonNegativeInt = 0
+    """Seed of data order, augmentation, initialization and masking."""
+    data: DataConfig
+    """Shard sets, crops, 2D pose and augmentation."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """Architecture of VQ-MANO (section 3.1)."""
+    tokenizer_training: TokenizerTrainConfig
+    """Training of VQ-MANO (section 3.1, supplement B)."""
+    model: ModelConfig
+    """Architecture of the network (section 3.2)."""
+    training: TransformerTrainConfig
+    """Training of the network (section 3.3)."""
+    sampler: SamplerConfig = SamplerConfig()
+    """Iterative decoding (section 3.4); the calibration may select another estimator."""
+    engine: EngineConfig = EngineConfig()
+    """Distributed training: Ray Train workers and DeepSpeed."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """What an evaluation runs."""
+
+    def digest(self) -> str:
+        """12 hex digits over every value."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def flat(self) -> dict[str, str]:
+        """`{"model.dim": "64", ...}` for experiment trackers."""
+        flat: dict[str, str] = {}
+
+        def walk(prefix: str, value: Any) -> None:
+            if isinstance(value, Mapping) and value:
+                for key, inner in value.items():
+                    walk(f"{prefix}.{key}" if prefix else str(key), inner)
+            else:
+                flat[prefix] = str(value)
+
+        walk("", self.model_dump(mode="json"))
+        return flat

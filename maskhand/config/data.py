@@ -1,0 +1,79 @@
+"""Configuration of the data: shard sets, crops, 2D pose, augmentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+
+from maskhand.config.fields import Fraction, FractionBelowOne, FrozenConfig, PositiveInt, SetWeights
+
+
+class AugmentConfig(FrozenConfig):
+    """Training augmentation. Rotation turns image, 2D and 3D joints and global orientation together."""
+
+    scale: FractionBelowOne = 0.3
+    """Range of the random scale: the box side is multiplied by 1 +- this."""
+    rotation_deg: NonNegativeFloat = 30.0
+    """Standard deviation of the in-plane rotation, degrees, clipped at 2 sigma."""
+    rotation_probability: Fraction = 0.6
+    """Fraction of crops that are rotated."""
+    translation: NonNegativeFloat = 0.02
+    """Standard deviation of the box shift, in box sides."""
+    color_gain: Fraction = 0.2
+    """Range of the random gain of each color channel: 1 +- this."""
+    erase_probability: Fraction = 0.3
+    """Fraction of crops with an erased rectangle (2-33 % of the area)."""
+
+
+class KeypointConfig(FrozenConfig):
+    """The source of the 2D pose that the network reads, and the noise that training adds to it."""
+
+    detector: str
+    """Keypoint detector: openpose-hand (the paper's, non-commercial) | litert-hand (open)."""
+    train_source: Literal["detected", "annotated", "mixed"] = "mixed"
+    """Training 2D pose: detected | annotated (with noise) | mixed (half and half)."""
+    eval_source: Literal["detected", "annotated", "none"] = "detected"
+    """Evaluation 2D pose, which also places the hands: detected | annotated | none."""
+    noise: NonNegativeFloat = 0.01
+    """Standard deviation of the noise on annotated keypoints, in crop sides."""
+    drop_joint: Fraction = 0.1
+    """Fraction of joints that are dropped."""
+    drop_pose: Fraction = 0.1
+    """Fraction of samples whose whole 2D pose is dropped."""
+    swap_fingers: Fraction = 0.05
+    """Fraction of annotated 2D poses in which two fingers are swapped."""
+
+
+class DataConfig(FrozenConfig):
+    """The shard sets of training and evaluation, and how their samples are cropped."""
+
+    train: SetWeights
+    """Training shard sets -> sampling weight."""
+    train_poses: SetWeights | None = None
+    """Shard sets -> sampling weight for the tokenizer (supplement B); null: those of train."""
+    evaluate: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Held-out shard sets that an evaluation measures."""
+    mocap: bool = False
+    """Whether the tokenizer also trains on pose-only files (mocap.npz in the raw dataset)."""
+    caption: str | None = None
+    """Caption template, filled from a sample's origin; read where model.condition is text."""
+    crop_px: Annotated[int, Field(ge=1, multiple_of=8)] = 256
+    """Side of the square crop, pixels; the network reads its central 3:4 columns (256 x 192)."""
+    box_scale: PositiveFloat = 1.2
+    """Factor by which the hand's box grows before it is cropped."""
+    shard_streams: PositiveInt = 16
+    """Shards of each set that are read concurrently; a multiple of engine.workers."""
+    held_out: FractionBelowOne = 0.0
+    """Fraction of each training set held out, for calibration and the choice of the estimator."""
+    loader_workers: NonNegativeInt = 0
+    """Loader processes per training worker; 0: in the training process."""
+    keypoints: KeypointConfig
+    """Source of the 2D pose that the network reads, and its training noise."""
+    augment: AugmentConfig = AugmentConfig()
+    """Training augmentation, HaMeR's numbers (supplement B.1 names the kinds only)."""
+
+    @property
+    def pose_sets(self) -> dict[str, float]:
+        """Shard set -> sampling weight for the tokenizer's poses."""
+        return self.train if self.train_poses is None else self.train_poses

@@ -1,0 +1,25 @@
+"""What the configuration records share: constrained number types, and strictness."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
+SetWeights = Annotated[dict[str, PositiveFloat], Field(min_length=1)]
+"""Shard set -> sampling weight."""
+
+
+class ConfigError(ValueError):
+    """A recipe or an override that cannot be used; the message names the key and what to do."""
+
+
+class FrozenConfig(BaseModel):
+    """An immutable record that refuses unknown keys; the docstring under a field becomes its description."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True
+    )

@@ -1,0 +1,130 @@
+"""Configuration of the two trainings: optimizer, losses, masking, distributed engine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+
+from maskhand.config.fields import Fraction, FrozenConfig, PositiveInt
+
+
+class OptimConfig(FrozenConfig):
+    """AdamW and its learning rate schedule."""
+
+    steps: PositiveInt
+    """Number of optimizer steps."""
+    batch: PositiveInt
+    """Global batch size, over all workers."""
+    lr: PositiveFloat
+    """Peak learning rate of AdamW."""
+    lr_backbone: NonNegativeFloat | None = None
+    """Peak learning rate of the pretrained encoder; null: lr. The tokenizer has none."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of AdamW."""
+    beta2: float = Field(default=0.999, gt=0, lt=1)
+    """Decay of the second moment of AdamW."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps of linear warm-up to lr."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Schedule after warm-up: constant | cosine (down to 1 %). The paper names none."""
+    clip: PositiveFloat | None = 1.0
+    """Maximum gradient norm; null: no clipping."""
+    log_every: PositiveInt = 10
+    """Steps between reported metrics."""
+    checkpoint_every: PositiveInt = 500
+    """Steps between checkpoints, from which a run resumes."""
+
+
+class TokenizerLossConfig(FrozenConfig):
+    """Loss weights of the tokenizer (paper section 3.1)."""
+
+    recon: NonNegativeFloat = 1.0
+    """Weight of the whole reconstruction term."""
+    theta: NonNegativeFloat = 1.0
+    """Weight of the L1 on rotation matrices."""
+    vertices: NonNegativeFloat = 0.5
+    """Weight of the L1 on root-relative vertices."""
+    joints: NonNegativeFloat = 0.3
+    """Weight of the L1 on root-relative joints."""
+    commitment: NonNegativeFloat = 0.02
+    """Weight of the commitment loss (0.02 in the paper)."""
+    mano_loss_unit: Literal["m", "dm", "mm"] = "dm"
+    """Unit of vertices and joints in the loss: m | dm | mm; dm suits the rotations."""
+
+
+class TokenizerTrainConfig(FrozenConfig):
+    """The training of the tokenizer."""
+
+    random_rotation: Fraction = 0.5
+    """Fraction of poses with a uniformly random global rotation."""
+    inplane_rotation_deg: NonNegativeFloat = 60.0
+    """Range of the in-plane rotation of the other poses: uniform within +- this, degrees."""
+    optim: OptimConfig
+    """Optimizer of the tokenizer."""
+    losses: TokenizerLossConfig = TokenizerLossConfig()
+    """Loss weights of the tokenizer."""
+
+
+class MaskingConfig(FrozenConfig):
+    """Masking of the training tokens (paper section 3.3)."""
+
+    tau_max: float = Field(default=0.7, gt=0, le=1)
+    """Upper bound of tau ~ U(0, tau_max); the masking ratio is cos(pi/2 tau) (table 13)."""
+    tau_reading: Literal["capped", "ratio"] = "capped"
+    """Reading of table 13: capped (tau is capped) | ratio (the ratio is U(0, tau_max))."""
+    ce_positions: Literal["all", "masked"] = "all"
+    """Positions of the cross-entropy: all | masked."""
+    random_token_rate: Fraction = 0.1
+    """Fraction of visible tokens replaced by random codes, for robustness at inference."""
+    drop_image: Fraction = 0.1
+    """Fraction of samples whose image condition is dropped (zeros)."""
+    drop_pose_too: Fraction = 0.5
+    """Fraction of these whose 2D pose is dropped too: unconditional (supplement G)."""
+
+
+class LossConfig(FrozenConfig):
+    """Loss weights of the transformer (supplement B; HaMeR's without its discriminator)."""
+
+    mask: NonNegativeFloat = 1.0
+    """Weight of the cross-entropy of the tokens."""
+    theta: NonNegativeFloat = 1e-3
+    """Weight of the squared error of rotation matrices."""
+    beta: NonNegativeFloat = 5e-4
+    """Weight of the squared error of betas."""
+    joints_3d: NonNegativeFloat = 5e-2
+    """Weight of the L1 on wrist-relative joints, meters."""
+    joints_2d: NonNegativeFloat = 1e-2
+    """Weight of the L1 on projected joints, crop sides."""
+    batch_ref: PositiveInt = 48
+    """Factor on the batch mean of the geometric terms: HaMeR's sums over a batch of 48."""
+    differential: Literal["expectation", "argmax_st"] = "expectation"
+    """Codes of the geometric losses: expectation | argmax_st (straight-through)."""
+
+
+class TransformerTrainConfig(FrozenConfig):
+    """The training of the masked transformer or a baseline."""
+
+    optim: OptimConfig
+    """Optimizer of the network."""
+    masking: MaskingConfig = MaskingConfig()
+    """Masking of the training tokens."""
+    losses: LossConfig = LossConfig()
+    """Loss weights (supplement B; HaMeR's without its discriminator)."""
+
+
+class EngineConfig(FrozenConfig):
+    """Distributed training: Ray Train workers and DeepSpeed."""
+
+    workers: PositiveInt = 2
+    """Ray Train workers."""
+    threads_per_worker: PositiveInt = 1
+    """Torch threads of a worker."""
+    zero_stage: Literal[0, 1, 2] = 1
+    """DeepSpeed ZeRO stage: 0 | 1 | 2; 3 has no weights where features are projected ahead."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Autocast precision: fp32 | bf16; code vectors, hand and losses are always fp32."""
+    max_failures: NonNegativeInt = 3
+    """Maximum number of restarts after lost workers."""
+    use_gpu: bool = False
+    """Whether each worker has a GPU."""
