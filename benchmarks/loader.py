@@ -240,7 +240,9 @@ def measure(case: str) -> None:
             "normalizing": lambda: ready.image,
         }
         # Lanes fetch their shards at about the same time: a round is long enough for every lane to fetch one.
-        turns = math.ceil(max(settings.data.shard_streams * SIZES[size][-1] / weights[size] for size in weights) / BATCH)
+        turns = math.ceil(
+            max(settings.data.shard_streams * SIZES[size][-1] / weights[size] for size in weights) / BATCH
+        )
         ms = min((round_ms(steps, turns) for _ in range(ROUNDS)), key=lambda ms: sum(ms.values()))
     print(
         f"{case:10} {sum(weights[size] * size_bytes[size] for size in weights) / 1e3:7.0f} {ms['decode']:10.3f} "

@@ -1,6 +1,6 @@
 """The square crop around a hand: which square, its affine, and cutting it out of an encoded image quickly.
 
-HaMeR's crop: the box grows to the network's 3:4 aspect, its longer side times `box_scale` is the side of a square; the
+HaMeR's crop: the box grows to the network's aspect, its longer side times `box_scale` is the side of a square; the
 square is warped bilinearly onto `crop_px` pixels with a black border, smoothed first where it shrinks by more than 1.1.
 All affines are (2, 3) and act on pixel coordinates whose origin is the center of the top-left pixel; the center of the
 box lands on `crop_px / 2`, which is 0 in crop coordinates (`batch`).
@@ -16,17 +16,15 @@ import simplejpeg
 
 Array = np.ndarray
 
-NETWORK_ASPECT = 3 / 4
-"""Width over height of what the network sees of the crop."""
 SMOOTH_ABOVE = 1.1
 JPEG = b"\xff\xd8"
 
 
-def crop_side_px(box_xyxy_px: Array, box_scale: float) -> Array:
-    """(..., 4) boxes -> (...) sides of the square crops: the longer side at aspect 3:4, times `box_scale`."""
+def crop_side_px(box_xyxy_px: Array, box_scale: float, aspect: float) -> Array:
+    """(..., 4) boxes -> (...) sides of the square crops: the longer side at the network's aspect, times `box_scale`."""
     box = np.asarray(box_xyxy_px, np.float64)
     size = box[..., 2:] - box[..., :2]
-    return box_scale * np.maximum(size[..., 1], size[..., 0] / NETWORK_ASPECT)
+    return box_scale * np.maximum(size[..., 1], size[..., 0] / aspect)
 
 
 def box_center_px(box_xyxy_px: Array) -> Array:

@@ -1,8 +1,8 @@
 """The open hand landmark network (Apache-2.0) in PyTorch: EfficientNet-lite blocks that were trained on real hands.
 
 The published file computes 21 keypoints, their depth, world landmarks, presence and side from an upright square crop of
-224 px. Here it is an encoder that can be frozen or trained further: maps at strides 4, 8, 16 and 32, and the 1152
-pooled features that the file's own outputs are linear in. Weights are read from the fetched `.tflite` file
+224 px. Here it is an encoder that can be frozen or trained further: maps at strides 4, 8, 16 and 32, and the last
+map of 1152 channels, in whose mean the file's own outputs are linear. Weights are read from the fetched `.tflite` file
 (`models.tflite`); none of them is part of this repository.
 
 Layers: a 3x3 stem of stride 2, a depthwise-separable layer, fifteen inverted residual blocks (expansion, depthwise,
@@ -48,6 +48,7 @@ _BLOCKS = (
     (1152, 5, 1, 192),
     (1152, 3, 1, None),
 )
+_HEADS = {"right": 1, "presence": 1, "keypoints": 3 * NUM_JOINTS, "world": 3 * NUM_JOINTS}
 _MAP_ENDS = (1, 3, 9, 13)
 """Blocks behind which a map of the pyramid is taken: the last of each stride."""
 
@@ -58,8 +59,8 @@ class LandmarkFeatures:
 
     maps: tuple[Tensor, ...]
     """(B, 24, S/4, S/4), (B, 40, S/8, S/8), (B, 112, S/16, S/16), (B, 192, S/32, S/32)."""
-    pooled: Tensor
-    """(B, 1152)."""
+    last: Tensor
+    """(B, 1152, S/32, S/32), whose mean over the map the outputs are linear in."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,9 @@ class HandLandmarkNet(nn.Module):
             blocks.append(InvertedResidual(channels, hidden, kernel, stride, out))
             channels = hidden if out is None else out
         self.blocks = nn.ModuleList(blocks)
-        self.to_right = nn.Linear(POOLED, 1)
-        self.to_presence = nn.Linear(POOLED, 1)
-        self.to_keypoints = nn.Linear(POOLED, 3 * NUM_JOINTS)
-        self.to_world = nn.Linear(POOLED, 3 * NUM_JOINTS)
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(POOLED, size) for name, size in _HEADS.items()}  # in the file's order
+        )
 
     def forward(self, image: Tensor) -> LandmarkFeatures:
         """image (B, 3, S, S) RGB in 0..1, S a multiple of 32."""
@@ -103,15 +103,15 @@ class HandLandmarkNet(nn.Module):
             x = block(x)
             if number in _MAP_ENDS:
                 maps.append(x)
-        return LandmarkFeatures(tuple(maps), x.mean((2, 3)))
+        return LandmarkFeatures(tuple(maps), x)
 
     def outputs(self, features: LandmarkFeatures) -> LandmarkOutputs:
-        pooled = features.pooled
+        pooled = features.last.mean((2, 3))
         return LandmarkOutputs(
-            keypoints=self.to_keypoints(pooled).unflatten(1, (NUM_JOINTS, 3)),
-            world_m=self.to_world(pooled).unflatten(1, (NUM_JOINTS, 3)),
-            presence=self.to_presence(pooled)[:, 0].sigmoid(),
-            right=self.to_right(pooled)[:, 0].sigmoid(),
+            keypoints=self.heads["keypoints"](pooled).unflatten(1, (NUM_JOINTS, 3)),
+            world_m=self.heads["world"](pooled).unflatten(1, (NUM_JOINTS, 3)),
+            presence=self.heads["presence"](pooled)[:, 0].sigmoid(),
+            right=self.heads["right"](pooled)[:, 0].sigmoid(),
         )
 
     def load_tflite(self, path: str | Path) -> None:

@@ -60,10 +60,11 @@ class ReferencePoints(nn.Module):
         influence: Tensor,
         dim: int,
         layers: int,
+        aspect: float,
     ) -> None:
-        """influence (L, 16): of each pose token on MANO's joints."""
+        """influence (L, 16): of each pose token on MANO's joints; aspect: width over height of the images."""
         super().__init__()
-        self.kind = kind
+        self.kind, self.aspect = kind, aspect
         grid = torch.cat([torch.full((pose_tokens, 2), 0.5), _even_grid(len(influence))])
         self.logits = nn.Parameter(torch.logit(grid))
         keypoint_joint = torch.arange(pose_tokens) if pose_tokens > 1 else torch.full((pose_tokens,), -1)
@@ -83,7 +84,7 @@ class ReferencePoints(nn.Module):
             return learned
         own = keypoints[:, self.joints.clamp_min(0)]
         known = (own[..., 2:] > 0) & (self.joints >= 0)[:, None]
-        reference = torch.where(known, crop_to_map(own[..., :2]), learned)
+        reference = torch.where(known, crop_to_map(own[..., :2], self.aspect), learned)
         return reference.repeat_interleave(len(queries) // len(keypoints), dim=0)
 
     def after_layer(self, number: int, x: Tensor, reference: Tensor) -> Tensor:

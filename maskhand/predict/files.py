@@ -121,7 +121,7 @@ def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Pat
 
 def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[list[Array], list[str]]:
     """Views of the hand's surroundings in the photo, and a caption for each."""
-    side_px, (x, y) = float(crop_side_px(hand.box_xyxy_px, 1.2)), box_center_px(hand.box_xyxy_px)
+    side_px, (x, y) = float(crop_side_px(hand.box_xyxy_px, 1.2, 0.75)), box_center_px(hand.box_xyxy_px)
     zoom = TILE_PX / side_px
     tile_from_image = np.array([[zoom, 0, TILE_PX / 2 - zoom * x], [0, zoom, TILE_PX / 2 - zoom * y], [0, 0, 1]])
     view = cut_crop(image_rgb, tile_from_image[:2], TILE_PX)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from maskhand.training.checkpoint import Kind
 
 
-def check_settings(kind: Kind, recipe: Recipe) -> None:
+def check_settings(kind: Kind, recipe: Recipe, assets: Path) -> None:
     """The recipe on this machine, whatever the data: workers, and for the transformer network and pretrained files.
 
     Reads a checkpoint that the recipe names. Raises ConfigError, BackboneError, TextError, TrainingError.
@@ -30,14 +30,14 @@ def check_settings(kind: Kind, recipe: Recipe) -> None:
     _check_shares(kind, recipe)
     if kind == "transformer":
         _check_paths(recipe)
-        check_model(recipe, ManoLayer.from_default())
+        check_model(recipe, ManoLayer.from_default(), assets)
         if recipe.model.condition == "text":
             caption_ids(["a hand"], recipe.model.text)
 
 
 def check_transformer(workspace: Workspace, recipe: Recipe) -> None:
     """As `check_settings`, and its shard sets and their sidecars, which are there (ShardError)."""
-    check_settings("transformer", recipe)
+    check_settings("transformer", recipe, workspace.assets)
     step_inputs.training_digests(workspace, "transformer", recipe)
 
 

@@ -25,8 +25,9 @@ _ENGINE = ("engine.workers", "engine.zero_stage", "engine.use_gpu")
 _READ: dict[Kind, tuple[str, ...]] = {
     "tokenizer": ("seed", "data.mocap", "tokenizer", "tokenizer_training", *_ENGINE),
     "transformer": (
-        "seed", "data.train", "data.caption", "data.crop_px", "data.box_scale", "data.keypoints",
-        "data.augment", "data.shard_streams", "data.held_out", "tokenizer", "model", "training", *_ENGINE, "engine.precision",
+        "seed", "data.train", "data.caption", "data.crop_px", "data.crop_aspect", "data.box_scale", "data.keypoints",
+        "data.augment", "data.shard_streams", "data.held_out", "tokenizer", "model", "training", *_ENGINE,
+        "engine.precision",
     ),
 }  # fmt: skip
 """Keys and sections of a recipe that decide the weights. A run can be resumed only by as many ranks, with the same ZeRO

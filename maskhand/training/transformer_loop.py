@@ -43,6 +43,8 @@ class TransformerJob:
     """An exported tokenizer."""
     mano_path: str | None = None
     """The hand model file; None: the one that is configured, or the open hand."""
+    assets: str | None = None
+    """Folder of fetched files, for encoders whose weights are among them."""
 
 
 def run(job: TransformerJob, worker: Worker) -> dict[str, float]:
@@ -53,17 +55,24 @@ def run(job: TransformerJob, worker: Worker) -> dict[str, float]:
         return train_batches(job.recipe, job.shards_uri, rank=worker.rank, world=worker.world, start_step=first_step)
 
     tokenizer = load_tokenizer(job.tokenizer_dir, expected=job.recipe.tokenizer)
-    return train(job.recipe, tokenizer, load_mano(job.mano_path), batches, worker)
+    return train(job.recipe, tokenizer, load_mano(job.mano_path), batches, worker, job.assets)
 
 
-def train(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStream, worker: Worker) -> dict[str, float]:
+def train(
+    recipe: Recipe,
+    tokenizer: VQMano,
+    mano: ManoLayer,
+    batches: BatchStream,
+    worker: Worker,
+    assets: str | None = None,
+) -> dict[str, float]:
     """Train for `recipe.training.optim.steps`, resuming if there is a checkpoint; returns the last metrics.
 
     The tokenizer stays as it is. The last checkpoint holds `export/`, a `models.bundle.ModelBundle`.
     """
     optim = recipe.training.optim
     seed_everything(recipe.seed)
-    model = build_model(recipe, tokenizer, mano)
+    model = build_model(recipe, tokenizer, mano, assets=assets)
     groups = model.parameter_groups(optim.lr, optim.lr_backbone, optim.weight_decay)
     engine = start_engine(TransformerObjective(model, recipe), groups, optim, recipe.engine)
 

@@ -81,7 +81,7 @@ def test_deformable_attention_starts_on_rings() -> None:
 def test_crop_corners_map_to_the_cut_image() -> None:
     # the network sees columns 1/8 .. 7/8 of the square crop
     points = torch.tensor([[0.0, 0.0], [-0.375, -0.5], [0.375, 0.5]])
-    assert torch.allclose(crop_to_map(points), torch.tensor([[0.5, 0.5], [0.0, 0.0], [1.0, 1.0]]))
+    assert torch.allclose(crop_to_map(points, 0.75), torch.tensor([[0.5, 0.5], [0.0, 0.0], [1.0, 1.0]]))
 
 
 def test_skeleton_adjacency_is_the_normalized_tree() -> None:
@@ -171,27 +171,27 @@ def test_pyramid_names_an_unknown_scale() -> None:
 def test_reference_points_follow_their_kind() -> None:
     queries = torch.randn(4, 17, 16)
     keypoints = torch.cat([torch.rand(2, 21, 2) - 0.5, torch.ones(2, 21, 1)], dim=-1)
-    learned = ReferencePoints("learned", 1, covered_joints(16), 16, 3)(queries, keypoints)
+    learned = ReferencePoints("learned", 1, covered_joints(16), 16, 3, 0.75)(queries, keypoints)
     assert learned.shape == (1, 17, 2)
     assert torch.allclose(learned[0, 0], torch.tensor([0.5, 0.5]))
     assert learned.min() >= 0.1
     assert learned.max() <= 0.9
     assert torch.allclose(
-        ReferencePoints("query", 1, covered_joints(16), 16, 3)(queries, keypoints), learned.expand(4, -1, -1)
+        ReferencePoints("query", 1, covered_joints(16), 16, 3, 0.75)(queries, keypoints), learned.expand(4, -1, -1)
     )
     keypoints[1, OPENPOSE_21.index("wrist"), 2] = 0.0
     influence = torch.rand(16, 16)
     influence[0, MANO_16.index("wrist")] = influence[1, MANO_16.index("ring2")] = 1.5
-    places = ReferencePoints("pose2d", 1, influence, 16, 3)(queries, keypoints)
+    places = ReferencePoints("pose2d", 1, influence, 16, 3, 0.75)(queries, keypoints)
     # whatever a token's place in the string; two token sequences per image
-    assert torch.allclose(places[1, 2], crop_to_map(keypoints[0, OPENPOSE_21.index("ring_pip"), :2]))
+    assert torch.allclose(places[1, 2], crop_to_map(keypoints[0, OPENPOSE_21.index("ring_pip"), :2], 0.75))
     assert torch.allclose(places[2, 1], learned[0, 1]), "an unseen joint falls back to the learned place"
-    own = ReferencePoints("pose2d", 21, covered_joints(16), 16, 3)(torch.randn(2, 37, 16), keypoints)
-    assert torch.allclose(own[0, :21], crop_to_map(keypoints[0, :, :2]))
+    own = ReferencePoints("pose2d", 21, covered_joints(16), 16, 3, 0.75)(torch.randn(2, 37, 16), keypoints)
+    assert torch.allclose(own[0, :21], crop_to_map(keypoints[0, :, :2], 0.75))
 
 
 def test_iterative_points_move_from_layer_to_layer() -> None:
-    points = ReferencePoints("iterative", 1, covered_joints(16), 16, 3)
+    points = ReferencePoints("iterative", 1, covered_joints(16), 16, 3, 0.75)
     queries = torch.randn(4, 17, 16)
     start = points(queries, torch.zeros(2, 21, 3))
     assert torch.allclose(points.after_layer(0, queries, start), start.expand(4, -1, -1)), "nothing moves at first"
@@ -199,7 +199,7 @@ def test_iterative_points_move_from_layer_to_layer() -> None:
     moved = points.after_layer(1, queries, start)
     assert torch.allclose(torch.logit(moved), torch.logit(start) + queries @ points.moves[1].weight.T, atol=1e-4)
     assert points.after_layer(2, queries, moved) is moved, "no layer reads points behind the last"
-    assert ReferencePoints("learned", 1, covered_joints(16), 16, 3).after_layer(0, queries, start) is start
+    assert ReferencePoints("learned", 1, covered_joints(16), 16, 3, 0.75).after_layer(0, queries, start) is start
 
 
 def test_encoder_gives_the_grid_and_checkpointing_changes_nothing() -> None:

@@ -18,8 +18,8 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import (
     TokenizerFileError,
-    inference_digest,
     deciding_values,
+    inference_digest,
     load_tokenizer,
     run_identity,
 )
