@@ -15,7 +15,7 @@ from maskhand.config import BackboneConfig
 from maskhand.conventions import BONES, MANO_16, OPENPOSE_21
 from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
-from maskhand.models.backbone import BackboneError, ImageEncoder
+from maskhand.models.backbone import BackboneError, VisionTransformerEncoder
 from maskhand.models.build import build_model, check_model, model_of_weights
 from maskhand.models.bundle import BundleError, ModelBundle, in_one_move
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
@@ -159,13 +159,13 @@ def test_gapr_residual_is_the_difference_between_figure_and_equation() -> None:
 @pytest.mark.parametrize("scales", [(1,), (1, 4), (1, 2, 4, 8, 16)])
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_pyramid_scales_are_linear(scales: tuple[int, ...], depthwise: bool) -> None:
-    maps = FeaturePyramid(24, 16, scales, depthwise)(torch.randn(2, 24, 4, 3))
+    maps = FeaturePyramid({1: 24}, 16, scales, depthwise)([torch.randn(2, 24, 4, 3)])
     assert [tuple(m.shape) for m in maps] == [(2, 16, 4 * s, 3 * s) for s in scales]
 
 
 def test_pyramid_names_an_unknown_scale() -> None:
     with pytest.raises(ValueError, match=r"feature_scales is \[1, 3\]"):
-        FeaturePyramid(24, 16, (1, 3), False)
+        FeaturePyramid({1: 24}, 16, (1, 3), False)
 
 
 def test_reference_points_follow_their_kind() -> None:
@@ -205,14 +205,15 @@ def test_iterative_points_move_from_layer_to_layer() -> None:
 def test_encoder_gives_the_grid_and_checkpointing_changes_nothing() -> None:
     kwargs = {"embed_dim": 24, "depth": 2, "num_heads": 3}
     torch.manual_seed(0)
-    plain = ImageEncoder(BackboneConfig(name="vit_tiny_patch16_224", kwargs=kwargs), 128)
-    saving = ImageEncoder(BackboneConfig(name="vit_tiny_patch16_224", kwargs=kwargs, gradient_checkpointing=True), 128)
+    cfg = BackboneConfig(name="vit_tiny_patch16_224", kwargs=kwargs)
+    plain = VisionTransformerEncoder(cfg, (128, 96))
+    saving = VisionTransformerEncoder(cfg.model_copy(update={"gradient_checkpointing": True}), (128, 96))
     saving.load_state_dict(plain.state_dict())
     image = torch.randn(2, 3, 128, 96)
-    assert plain(image).shape == (2, 24, 8, 6)
+    assert plain(image)[0].shape == (2, 24, 8, 6)
     gradients = []
     for encoder in (plain, saving):
-        encoder(image).square().mean().backward()
+        encoder(image)[0].square().mean().backward()
         gradients.append(encoder.vit.patch_embed.proj.weight.grad)
     assert torch.allclose(gradients[0], gradients[1], atol=1e-7)
 
@@ -452,7 +453,7 @@ def test_bundle_refuses_damage_and_other_hands(tmp_path: Path) -> None:
 
 def test_crop_must_fit_patches() -> None:
     with pytest.raises(BackboneError, match="crop_px is 100"):
-        ImageEncoder(BackboneConfig(name="vit_tiny_patch16_224"), 100)
+        VisionTransformerEncoder(BackboneConfig(name="vit_tiny_patch16_224"), (100, 75))
     assert CROP_PX % 64 == 0
 
 
