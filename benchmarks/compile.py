@@ -30,7 +30,7 @@ def main() -> None:
     tokenizer = VQMano(recipe.tokenizer)
     tokenizer.codebook.normal_()
     mano = ManoLayer.from_default()
-    model = MaskedTransformer(recipe.model, tokenizer, mano, recipe.data.crop_px).to(device).eval()
+    model = MaskedTransformer(recipe.model, tokenizer, mano, recipe.data.image_size_px).to(device).eval()
     rotmats, betas = random_rotations(48 * 16).view(48, 16, 3, 3).to(device), torch.zeros(48, 10, device=device)
     ids = torch.full((1, model.num_tokens), model.mask_id, device=device)
     with torch.inference_mode():

@@ -36,7 +36,11 @@ def main() -> None:
     torch.manual_seed(0)
     tokenizer = VQMano(recipe.tokenizer)
     tokenizer.codebook.normal_()
-    model = MaskedTransformer(recipe.model, tokenizer, ManoLayer.from_default(), recipe.data.crop_px).to(device).eval()
+    model = (
+        MaskedTransformer(recipe.model, tokenizer, ManoLayer.from_default(), recipe.data.image_size_px)
+        .to(device)
+        .eval()
+    )
     repeats, warmup = (options.repeats or 100, 50) if device == "cuda" else (options.repeats or 3, 1)
     image = torch.randn(options.batch, 3, *model.encoder.image_size, device=device)
     keypoints = torch.rand(options.batch, 21, 3, device=device)

@@ -37,7 +37,7 @@ class HandBatch(_Movable):
     """A batch of B hands. Missing labels are zeros with a zero flag beside them."""
 
     pixels: Tensor
-    """(B, H, W, 4) uint8, RGB and 255 where the image covers the crop, 0 in the border around it; W = 3/4 H."""
+    """(B, H, W, 4) uint8, RGB and 255 where the image covers the crop, 0 in the border around it; W = 3/4 H, or H."""
     color_gain: Tensor
     """(B, 3) float32, factor on R, G, B before they are clipped at white; 1 outside of training."""
     keypoints_2d: Tensor

@@ -59,7 +59,9 @@ class DataConfig(FrozenConfig):
     caption: str | None = None
     """Caption template, filled from a sample's origin; read where model.condition is text."""
     crop_px: Annotated[int, Field(ge=1, multiple_of=8)] = 256
-    """Side of the square crop, pixels; the network reads its central 3:4 columns (256 x 192)."""
+    """Side of the square crop, pixels."""
+    crop_aspect: Literal[0.75, 1.0] = 0.75
+    """Width over height of what the network reads of the crop: 0.75 (256 x 192) | 1."""
     box_scale: PositiveFloat = 1.2
     """Factor by which the hand's box grows before it is cropped."""
     shard_streams: PositiveInt = 16
@@ -72,6 +74,11 @@ class DataConfig(FrozenConfig):
     """Source of the 2D pose that the network reads, and its training noise."""
     augment: AugmentConfig = AugmentConfig()
     """Training augmentation, HaMeR's numbers (supplement B.1 names the kinds only)."""
+
+    @property
+    def image_size_px(self) -> tuple[int, int]:
+        """Height and width of what the network reads."""
+        return self.crop_px, round(self.crop_px * self.crop_aspect)
 
     @property
     def pose_sets(self) -> dict[str, float]:

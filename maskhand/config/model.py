@@ -35,16 +35,21 @@ class TokenizerConfig(FrozenConfig):
 
 
 class BackboneConfig(FrozenConfig):
-    """The image encoder, a vision transformer of timm."""
+    """The image encoder: a vision transformer of timm, or the open hand landmark network."""
 
     name: str
-    """Name of the timm model."""
+    """Name of the timm model, or hand_landmark (models/hand_landmark.py)."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the timm model; patch_padding is ours (ViTPose, HaMeR: 2)."""
     checkpoint: str | None = None
-    """Path to pretrained weights (ViTPose, HaMeR, MAE or timm); null: random weights."""
+    """Path to pretrained weights (ViTPose, HaMeR, MAE, timm); null: random or fetched."""
     gradient_checkpointing: bool = False
     """Whether activations are recomputed in the backward pass, to save memory."""
+
+    @property
+    def is_hand_landmark(self) -> bool:
+        """The open hand landmark network, whose weights are fetched where no checkpoint is named."""
+        return self.name == "hand_landmark"
 
 
 class TextConfig(FrozenConfig):
@@ -95,7 +100,7 @@ class ModelConfig(FrozenConfig):
     dropout: FractionBelowOne = 0.1
     """Dropout of attention and feed-forward layers."""
     feature_scales: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 4)
-    """Pyramid levels: resolution relative to the encoder's map (table 16)."""
+    """Pyramid levels: resolution relative to the encoder's coarsest map (table 16)."""
     pyramid_depthwise: bool = False
     """Whether the last 3x3 convolution of a pyramid level is depthwise."""
     head_dim: PositiveInt = 512

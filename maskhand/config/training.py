@@ -19,7 +19,7 @@ class OptimConfig(FrozenConfig):
     lr: PositiveFloat
     """Peak learning rate of AdamW."""
     lr_backbone: NonNegativeFloat | None = None
-    """Peak learning rate of the pretrained encoder; null: lr. The tokenizer has none."""
+    """Peak learning rate of the pretrained encoder; null: lr, 0: frozen."""
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay of AdamW."""
     beta2: float = Field(default=0.999, gt=0, lt=1)

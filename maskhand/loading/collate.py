@@ -16,7 +16,6 @@ from maskhand.batch import HandBatch
 from maskhand.geometry2d import apply_affine, box_center_px, compose, crop_affine
 from maskhand.loading.augment import ImageAugmentation, KeypointAugmentation, erase
 from maskhand.loading.crop import (
-    NETWORK_ASPECT,
     Scratch,
     crop_side_px,
     cut_into,
@@ -28,20 +27,24 @@ from maskhand.loading.labels import Labels
 Array = np.ndarray
 
 
-def place_crops(labels: Labels, box_scale: float, crop_px: int, augmentation: ImageAugmentation) -> Array:
+def place_crops(
+    labels: Labels, box_scale: float, crop_px: int, aspect: float, augmentation: ImageAugmentation
+) -> Array:
     """(B, 2, 3) float64 affines from the (mirrored, if left) images to the crops."""
-    side = crop_side_px(labels.box_xyxy_px, box_scale)
+    side = crop_side_px(labels.box_xyxy_px, box_scale, aspect)
     center = box_center_px(labels.box_xyxy_px) + augmentation.shift * side[:, None]
     return crop_affine(center, side * augmentation.scale, augmentation.rotation_rad, crop_px)
 
 
-def cut_crops(images: Sequence[bytes | Array], labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
-    """(B, S, 3/4 S, 4) uint8: the columns of the crops that the network sees, as in `HandBatch.pixels`.
+def cut_crops(
+    images: Sequence[bytes | Array], labels: Labels, crop_from_image: Array, crop_px: int, aspect: float
+) -> Array:
+    """(B, S, aspect * S, 4) uint8: the columns of the crops that the network sees, as in `HandBatch.pixels`.
 
     images: encoded files or decoded RGBA images (H, W, 4) uint8, neither mirrored.
     """
     affines = compose(crop_from_image, labels.mirrored_from_image)
-    margin = round(crop_px * (1 - NETWORK_ASPECT) / 2)
+    margin = round(crop_px * (1 - aspect) / 2)
     affines[:, 0, 2] -= margin
     width_px = crop_px - 2 * margin
     crops = np.empty((len(images), crop_px, width_px, 4), np.uint8)
@@ -88,6 +91,7 @@ def make_batch(
     *,
     crop_px: int,
     box_scale: float,
+    aspect: float = 0.75,
     keypoints: KeypointAugmentation | str,
     augmentation: ImageAugmentation | None = None,
     index: Array | None = None,
@@ -100,8 +104,8 @@ def make_batch(
     """
     batch = len(images)
     augmentation = ImageAugmentation.none(batch) if augmentation is None else augmentation
-    crop_from_image = place_crops(labels, box_scale, crop_px, augmentation)
-    crops = cut_crops(images, labels, crop_from_image, crop_px)
+    crop_from_image = place_crops(labels, box_scale, crop_px, aspect, augmentation)
+    crops = cut_crops(images, labels, crop_from_image, crop_px, aspect)
     erase(crops, augmentation)
     rotation = _about_optical_axis(augmentation.rotation_rad)
     # scipy: the many small operations of `hand.rotations` take three times as long at this size.

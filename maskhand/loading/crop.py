@@ -1,6 +1,6 @@
 """The square crop around a hand: its size, and a fast way to cut it out of an encoded image.
 
-HaMeR's crop: the box is extended to the network's 3:4 aspect, and its longer side times `box_scale` is the side of a
+HaMeR's crop: the box is extended to the network's aspect, and its longer side times `box_scale` is the side of a
 square, which is warped bilinearly to `crop_px` pixels with a black border, blurred first where it shrinks by more than
 1.1. Its affine, (2, 3) from image to crop pixels, is `geometry2d.crop_affine`: the center of the box lands on
 `crop_px / 2`.
@@ -16,17 +16,15 @@ import simplejpeg
 
 Array = np.ndarray
 
-NETWORK_ASPECT = 3 / 4
-"""Width over height of the columns of the crop that the network reads."""
 SMOOTH_ABOVE = 1.1
 JPEG = b"\xff\xd8"
 
 
-def crop_side_px(box_xyxy_px: Array, box_scale: float) -> Array:
-    """(..., 4) boxes -> (...) sides of the square crops: the longer side at aspect 3:4, times `box_scale`."""
+def crop_side_px(box_xyxy_px: Array, box_scale: float, aspect: float) -> Array:
+    """(..., 4) boxes -> (...) sides of the square crops: the longer side at the network's aspect, times `box_scale`."""
     box = np.asarray(box_xyxy_px, np.float64)
     size = box[..., 2:] - box[..., :2]
-    return box_scale * np.maximum(size[..., 1], size[..., 0] / NETWORK_ASPECT)
+    return box_scale * np.maximum(size[..., 1], size[..., 0] / aspect)
 
 
 def crop_encoded(encoded: bytes, crop_from_image: Array, crop_px: int) -> Array:

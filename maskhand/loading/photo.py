@@ -56,6 +56,7 @@ def photo_batch(
         [cv2.cvtColor(image_rgb, cv2.COLOR_RGB2RGBA)] * len(samples),
         crop_px=config.crop_px,
         box_scale=config.box_scale,
+        aspect=config.crop_aspect,
         keypoints="detected",
         index=np.arange(len(samples)),
     )

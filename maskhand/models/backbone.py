@@ -1,26 +1,65 @@
-"""The image encoder: a timm vision transformer whose patch tokens form a feature map (paper section 3.2.1).
+"""The image encoders: a vision transformer of timm (paper section 3.2.1), or the open hand landmark network.
 
-The square crop's central 3:4 columns enter (256 x 192 of a 256-px crop), so a patch of 16 px gives 16 x 12 tokens.
+The central columns of the square crop enter (256 x 192 of a 256-px crop), so a vision transformer with patches of 16 px
+gives 16 x 12 tokens.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from maskhand.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskhand.config import BackboneConfig
+from maskhand.models.hand_landmark import CHANNELS, POOLED, HandLandmarkNet
 from maskhand.models.pretrained import BackboneError, pretrained_weights
 from maskhand.models.torchvision_shim import prepare_torchvision
 
 
-class ImageEncoder(nn.Module):
-    """A vision transformer: images (B, 3, H, W) -> feature map (B, C, H / patch, W / patch)."""
+class ImageEncoder(nn.Module, ABC):
+    """ImageNet-normalized images (B, 3, H, W) -> feature maps (B, C, h, w), the coarsest first."""
+
+    image_size: tuple[int, int]
+    """Height and width of the images, pixels."""
+    map_channels: Mapping[int, int]
+    """Resolution of a map relative to the coarsest -> its channels, in the order of the maps; the first is 1."""
+
+    @property
+    def aspect(self) -> float:
+        """Width over height of the images."""
+        return self.image_size[1] / self.image_size[0]
+
+    @property
+    def channels(self) -> int:
+        """Of the coarsest map."""
+        return self.map_channels[1]
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]: ...
+
+    @abstractmethod
+    def load_pretrained(self, path: str | Path) -> None:
+        """Take over published weights. Raises BackboneError (TfliteError for the hand landmark network)."""
+
+
+def make_image_encoder(cfg: BackboneConfig, image_size_px: tuple[int, int]) -> ImageEncoder:
+    """The recipe's encoder for images of that height and width. Raises BackboneError when it cannot read them."""
+    if cfg.is_hand_landmark:
+        return LandmarkEncoder(cfg, image_size_px)
+    return VisionTransformerEncoder(cfg, image_size_px)
+
+
+class VisionTransformerEncoder(ImageEncoder):
+    """One map of the patches' tokens (B, C, H / patch, W / patch)."""
 
     vit: Any
 
-    def __init__(self, cfg: BackboneConfig, crop_px: int) -> None:
+    def __init__(self, cfg: BackboneConfig, image_size_px: tuple[int, int]) -> None:
         """`cfg.kwargs` go to timm; `patch_padding` among them pads the patch convolution (ViTPose and HaMeR use 2)."""
         super().__init__()
         prepare_torchvision()
@@ -29,29 +68,61 @@ class ImageEncoder(nn.Module):
         kwargs = {"num_classes": 0, "global_pool": "", "class_token": False, **cfg.kwargs}
         padding = kwargs.pop("patch_padding", 0)
         try:
-            vit: Any = timm.create_model(cfg.name, img_size=(crop_px, crop_px * 3 // 4), **kwargs)
+            vit: Any = timm.create_model(cfg.name, img_size=image_size_px, **kwargs)
             patch_px = vit.patch_embed.patch_size[0]
         except (RuntimeError, TypeError, AssertionError, AttributeError) as error:
             raise BackboneError(
                 f"model.backbone: timm cannot build a vision transformer {cfg.name!r} with {kwargs} ({error})"
             ) from None
-        if crop_px % (4 * patch_px):
+        crop_px, width_px = image_size_px
+        multiple = patch_px if width_px == crop_px else 4 * patch_px
+        if crop_px % multiple:
             raise BackboneError(
                 f"data.crop_px is {crop_px}; for the patches of {patch_px} px of {cfg.name} it must be a multiple of "
-                f"{4 * patch_px}, so that 3/4 of it fits patches as well"
+                f"{multiple}" + (", so that 3/4 of it fits patches as well" if multiple > patch_px else "")
             )
         vit.patch_embed.proj.padding = (padding, padding)
         vit.set_grad_checkpointing(cfg.gradient_checkpointing)
         self.vit = vit
-        self.image_size: tuple[int, int] = (crop_px, crop_px * 3 // 4)
+        self.image_size = image_size_px
         self.prefix_tokens: int = vit.num_prefix_tokens
-        self.channels: int = vit.num_features
+        self.map_channels = {1: vit.num_features}
         self.grid: tuple[int, int] = vit.patch_embed.grid_size
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         tokens = self.vit.forward_features(image)[:, self.prefix_tokens :]
-        return tokens.transpose(1, 2).unflatten(2, self.grid)
+        return (tokens.transpose(1, 2).unflatten(2, self.grid),)
 
     def load_pretrained(self, path: str | Path) -> None:
-        """Load weights of timm, MAE, ViTPose or HaMeR; see `models.pretrained`, whose BackboneError it raises."""
+        """Weights of timm, MAE, ViTPose or HaMeR; see `models.pretrained`, whose BackboneError it raises."""
         self.vit.load_state_dict(pretrained_weights(path, self.vit.state_dict(), self.grid))
+
+
+class LandmarkEncoder(ImageEncoder):
+    """Maps at strides 32 (the 1152 channels whose mean the published outputs are linear in), 16, 8 and 4."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, cfg: BackboneConfig, image_size_px: tuple[int, int]) -> None:
+        super().__init__()
+        if cfg.kwargs:
+            raise BackboneError(f"model.backbone.kwargs is {cfg.kwargs}; hand_landmark has no settings, say {{}}")
+        if any(px % 32 for px in image_size_px):
+            raise BackboneError(
+                f"data.crop_px and data.crop_aspect give images of {image_size_px[0]} x {image_size_px[1]} px; "
+                "hand_landmark needs multiples of 32"
+            )
+        self.net = HandLandmarkNet()
+        self.net.heads.requires_grad_(False)  # no loss reads them
+        self.image_size = image_size_px
+        self.map_channels = {1: POOLED} | dict(zip((2, 4, 8), reversed(CHANNELS[:-1]), strict=True))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        features = self.net(image * self.std + self.mean)
+        return (features.last, *reversed(features.maps[:-1]))
+
+    def load_pretrained(self, path: str | Path) -> None:
+        self.net.load_tflite(path)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from maskhand.config import ConfigError, ModelConfig, Recipe
+from maskhand.fetched_models import hand_models
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.lifter import LiftingNetwork
 from maskhand.models.masked_transformer import MaskedTransformer
@@ -37,18 +39,28 @@ def model_from_weights(recipe: Recipe, mano: ManoLayer, weights: Mapping[str, Te
     return model
 
 
-def build_model(recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, *, pretrained_backbone: bool = True) -> HandNetwork:
-    """The recipe's network, initialized; its encoder is pretrained when the recipe names a checkpoint."""
+def build_model(
+    recipe: Recipe,
+    tokenizer: VQMano,
+    mano: ManoLayer,
+    *,
+    pretrained_backbone: bool = True,
+    assets: str | Path | None = None,
+) -> HandNetwork:
+    """The recipe's network, initialized; its encoder is pretrained when the recipe names a checkpoint.
+
+    assets: the folder of fetched files, which holds the weights of the hand landmark network.
+    """
     cfg = recipe.model
     if (cfg.decoder, cfg.condition) not in _NETWORKS:
         raise ConfigError(f"model.decoder={cfg.decoder} does not support captions; set model.condition=image")
-    model = _NETWORKS[cfg.decoder, cfg.condition](cfg, tokenizer, mano, recipe.data.crop_px)
+    model = _NETWORKS[cfg.decoder, cfg.condition](cfg, tokenizer, mano, recipe.data.image_size_px)
     if pretrained_backbone:
-        _load_pretrained(model, cfg)
+        _load_pretrained(model, cfg, assets)
     return model
 
 
-def check_model(recipe: Recipe, mano: ManoLayer) -> None:
+def check_model(recipe: Recipe, mano: ManoLayer, assets: str | Path | None = None) -> None:
     """A dry run of `build_model`, without memory for the weights and in a tenth of a second.
 
     A checkpoint that the recipe names is read, to check that it fits. Raises ConfigError, BackboneError, ValueError.
@@ -57,13 +69,17 @@ def check_model(recipe: Recipe, mano: ManoLayer) -> None:
         model = build_model(recipe, VQMano(recipe.tokenizer), mano, pretrained_backbone=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns for each weight that it is not copied
-        _load_pretrained(model, recipe.model)
+        _load_pretrained(model, recipe.model, assets)
 
 
-def _load_pretrained(model: HandNetwork, cfg: ModelConfig) -> None:
+def _load_pretrained(model: HandNetwork, cfg: ModelConfig, assets: str | Path | None) -> None:
     if model.encoder is None:
         return
     checkpoint = cfg.backbone.checkpoint if cfg.condition == "image" else cfg.text.checkpoint
+    if cfg.condition == "image" and cfg.backbone.is_hand_landmark and checkpoint is None:
+        if assets is None:
+            raise ConfigError("model.backbone.name=hand_landmark: no assets folder to read its weights from")
+        checkpoint = str(hand_models(assets).landmark)
     if checkpoint is not None:
         model.encoder.load_pretrained(checkpoint)
     elif cfg.condition == "text" and cfg.text.encoder == "clip":

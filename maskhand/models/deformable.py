@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def crop_to_map(points: Tensor) -> Tensor:
+def crop_to_map(points: Tensor, aspect: float) -> Tensor:
     """(..., 2) crop coordinates, -0.5..0.5 over the square crop -> 0..1 over the feature maps.
 
-    The network sees the central 3:4 columns of the crop, so x is scaled by 4/3.
+    The network reads the central columns of the crop, `aspect` of its width, so x is scaled by the inverse.
     """
-    return torch.stack([points[..., 0] * (4 / 3), points[..., 1]], dim=-1) + 0.5
+    return torch.stack([points[..., 0] * (1 / aspect), points[..., 1]], dim=-1) + 0.5
 
 
 class DeformableCrossAttention(nn.Module):

@@ -27,8 +27,8 @@ _COORDINATE_SCALE = 4.0
 class LiftingNetwork(HandNetwork):
     """`model.decoder: lifter`. Of the model's keys it uses `lifter_width`, `lifter_blocks` and `dropout`."""
 
-    def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
-        super().__init__(cfg, tokenizer, mano, crop_px)
+    def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, image_size_px: tuple[int, int]) -> None:
+        super().__init__(cfg, tokenizer, mano, image_size_px)
         width = cfg.lifter_width
         self.input_proj = nn.Linear(3 * NUM_JOINTS, width)
         self.blocks = nn.ModuleList(_Block(width, cfg.dropout) for _ in range(cfg.lifter_blocks))
@@ -40,7 +40,7 @@ class LiftingNetwork(HandNetwork):
             nn.init.xavier_uniform_(readout.weight, gain=0.01)
             nn.init.zeros_(readout.bias)
 
-    def _build_encoder(self, cfg: ModelConfig, crop_px: int) -> None:
+    def _build_encoder(self, cfg: ModelConfig, image_size_px: tuple[int, int]) -> None:
         return None
 
     def condition(self, batch: HandBatch) -> Tensor:

@@ -29,8 +29,8 @@ class MaskedTransformer(HandNetwork):
 
     reference: ReferencePoints | None
 
-    def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
-        super().__init__(cfg, tokenizer, mano, crop_px)
+    def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, image_size_px: tuple[int, int]) -> None:
+        super().__init__(cfg, tokenizer, mano, image_size_px)
         dim = cfg.dim
         self._build_visual_context(cfg)
         self.shape_camera = ShapeCameraHead(self.encoder.channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout)
@@ -51,9 +51,11 @@ class MaskedTransformer(HandNetwork):
 
     def _build_visual_context(self, cfg: ModelConfig) -> None:
         """Build the modules between the encoder and the cross-attention."""
-        self.pyramid = FeaturePyramid(self.encoder.channels, cfg.dim, cfg.feature_scales, cfg.pyramid_depthwise)
+        self.pyramid = FeaturePyramid(self.encoder.map_channels, cfg.dim, cfg.feature_scales, cfg.pyramid_depthwise)
         influence = self.tokenizer.influence
-        self.reference = ReferencePoints(cfg.ref_points, cfg.pose2d_tokens, influence, cfg.dim, cfg.synth_layers)
+        self.reference = ReferencePoints(
+            cfg.ref_points, cfg.pose2d_tokens, influence, cfg.dim, cfg.synth_layers, self.encoder.aspect
+        )
 
     def _build_cross_attention(self, cfg: ModelConfig) -> nn.Module:
         return DeformableCrossAttention(cfg.dim, cfg.heads, len(cfg.feature_scales), cfg.synth_points)
@@ -78,9 +80,9 @@ class MaskedTransformer(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        tokens = self.image_tokens(condition, drop_image)
-        maps = self.pyramid(tokens)
-        betas, placement = self.shape_camera(tokens)
+        image_maps = self.image_maps(condition, drop_image)
+        maps = self.pyramid(image_maps)
+        betas, placement = self.shape_camera(image_maps[0])
         values = tuple(cast(SynthesizerLayer, layer).cross_attn.project(maps) for layer in self.synthesizer)
         keypoints_2d, pose_tokens = self._pose_tokens(keypoints_2d, drop_pose)
         return Context(values, pose_tokens, keypoints_2d, betas, placement)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from maskhand.batch import HandBatch
 from maskhand.config import ModelConfig
 from maskhand.hand.layer import ManoLayer
-from maskhand.models.backbone import ImageEncoder
+from maskhand.models.backbone import make_image_encoder
 from maskhand.models.vq_mano import VQMano
 
 _WITH_WEIGHT_DECAY = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
@@ -66,25 +66,26 @@ class HandNetwork(nn.Module, ABC):
     encoder: Any
     """`ImageEncoder` or `TextEncoder`; None for a network on keypoints alone."""
 
-    def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
+    def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, image_size_px: tuple[int, int]) -> None:
+        """image_size_px: height and width of the images (`DataConfig.image_size_px`)."""
         super().__init__()
         self.tokenizer = tokenizer.freeze()
         self.mano = mano
         self.num_tokens = tokenizer.num_tokens
         self.mask_id = tokenizer.codebook_size
-        self.encoder = self._build_encoder(cfg, crop_px)
+        self.encoder = self._build_encoder(cfg, image_size_px)
 
-    def _build_encoder(self, cfg: ModelConfig, crop_px: int) -> nn.Module | None:
-        return ImageEncoder(cfg.backbone, crop_px)
+    def _build_encoder(self, cfg: ModelConfig, image_size_px: tuple[int, int]) -> nn.Module | None:
+        return make_image_encoder(cfg.backbone, image_size_px)
 
     def condition(self, batch: HandBatch) -> Tensor:
         """The conditioning input of a batch: the images, or the ids of the captions."""
         return batch.image
 
-    def image_tokens(self, condition: Tensor, drop_image: Tensor | None) -> Tensor:
-        """(B, C, h, w) the feature map of the encoder, zeros where `drop_image` (B,) bool."""
-        tokens = self.encoder(condition)
-        return tokens if drop_image is None else tokens.masked_fill(drop_image[:, None, None, None], 0.0)
+    def image_maps(self, condition: Tensor, drop_image: Tensor | None) -> tuple[Tensor, ...]:
+        """Feature maps (B, C, h, w) of the encoder, the coarsest first; zeros where `drop_image` (B,) bool."""
+        maps = self.encoder(condition)
+        return maps if drop_image is None else tuple(m.masked_fill(drop_image[:, None, None, None], 0.0) for m in maps)
 
     @abstractmethod
     def encode(
@@ -104,7 +105,12 @@ class HandNetwork(nn.Module, ABC):
 
     def parameter_groups(self, lr: float, lr_backbone: float | None, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer: the encoder at its own rate, weight decay on the weights of linear and
-        convolutional layers only (not on biases, norms, position embeddings, queries and reference points)."""
+        convolutional layers only (not on biases, norms, position embeddings, queries and reference points).
+
+        A rate of 0 freezes the encoder: no gradient is computed for it.
+        """
+        if lr_backbone == 0 and self.encoder is not None:
+            self.encoder.requires_grad_(False)
         kernels = {id(m.weight) for m in self.modules() if isinstance(m, _WITH_WEIGHT_DECAY)}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():

@@ -7,6 +7,8 @@ each doubling (not below 32); then 1x1 and 3x3 convolutions with layer norm.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,17 +25,27 @@ class MapNorm(nn.LayerNorm):
 
 
 class FeaturePyramid(nn.Module):
-    """A feature map (B, C, h, w) -> one map (B, dim, s*h, s*w) per scale s."""
+    """Feature maps of an encoder, the coarsest (B, C, h, w) first -> one map (B, dim, s*h, s*w) per scale s.
 
-    def __init__(self, channels: int, dim: int, scales: tuple[int, ...], depthwise: bool) -> None:
+    A scale at which the encoder has a map of its own is read from that one, any other from the coarsest.
+    """
+
+    def __init__(self, channels: Mapping[int, int], dim: int, scales: tuple[int, ...], depthwise: bool) -> None:
+        """channels: resolution relative to the coarsest map -> channels, in the order of the maps."""
         super().__init__()
         unknown = [s for s in scales if s not in SCALES]
         if unknown or not scales:
             raise ValueError(f"model.feature_scales is {list(scales)}; choose at least one of {list(SCALES)}")
-        self.branches = nn.ModuleList(_branch(channels, dim, scale, depthwise) for scale in scales)
+        self.sources = [list(channels).index(scale) if scale in channels else 0 for scale in scales]
+        self.branches = nn.ModuleList(
+            _branch(channels[scale], dim, 1, depthwise)
+            if scale in channels
+            else _branch(channels[1], dim, scale, depthwise)
+            for scale in scales
+        )
 
-    def forward(self, tokens: Tensor) -> list[Tensor]:
-        return [branch(tokens) for branch in self.branches]
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [branch(maps[source]) for branch, source in zip(self.branches, self.sources, strict=True)]
 
 
 def _branch(channels: int, dim: int, scale: int, depthwise: bool) -> nn.Sequential:

@@ -23,8 +23,8 @@ from maskhand.models.vq_mano import VQMano
 class RegressionNetwork(HandNetwork):
     """`model.decoder: regression`. The keys of the masked decoder (pyramid, GAPR, synthesizer, ...) are not used."""
 
-    def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, crop_px: int) -> None:
-        super().__init__(cfg, tokenizer, mano, crop_px)
+    def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, image_size_px: tuple[int, int]) -> None:
+        super().__init__(cfg, tokenizer, mano, image_size_px)
         channels = self.encoder.channels
         self.shape_camera = ShapeCameraHead(channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout)
         self.queries = nn.Parameter(torch.randn(NUM_MANO_JOINTS, cfg.dim))
@@ -44,7 +44,7 @@ class RegressionNetwork(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        tokens = self.image_tokens(condition, drop_image)
+        tokens = self.image_maps(condition, drop_image)[0]
         betas, placement = self.shape_camera(tokens)
         source = self.norm_source(tokens.flatten(2).transpose(1, 2))
         keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)

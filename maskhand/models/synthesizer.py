@@ -59,10 +59,11 @@ class ReferencePoints(nn.Module):
         influence: Tensor,
         dim: int,
         layers: int,
+        aspect: float,
     ) -> None:
-        """influence (L, 16): of each pose token on MANO's joints."""
+        """influence (L, 16): of each pose token on MANO's joints; aspect: width over height of the images."""
         super().__init__()
-        self.kind = kind
+        self.kind, self.aspect = kind, aspect
         grid = torch.cat([torch.full((pose_tokens, 2), 0.5), _even_grid(len(influence))])
         self.logits = nn.Parameter(torch.logit(grid))
         keypoint_joint = torch.arange(pose_tokens) if pose_tokens > 1 else torch.full((pose_tokens,), -1)
@@ -82,7 +83,7 @@ class ReferencePoints(nn.Module):
             return learned
         of_token = keypoints[:, self.joints.clamp_min(0)]
         detected = (of_token[..., 2:] > 0) & (self.joints >= 0)[:, None]
-        reference = torch.where(detected, crop_to_map(of_token[..., :2]), learned)
+        reference = torch.where(detected, crop_to_map(of_token[..., :2], self.aspect), learned)
         return reference.repeat_interleave(len(queries) // len(keypoints), dim=0)
 
     def after_layer(self, number: int, x: Tensor, reference: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class TextTransformer(MaskedTransformer):
 
     encoder: TextEncoder  # type: ignore[assignment]
 
-    def _build_encoder(self, cfg: ModelConfig, crop_px: int) -> nn.Module:
+    def _build_encoder(self, cfg: ModelConfig, image_size_px: tuple[int, int]) -> nn.Module:
         return ENCODERS[cfg.text.encoder](cfg.text)
 
     def _build_visual_context(self, cfg: ModelConfig) -> None:

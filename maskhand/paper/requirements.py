@@ -64,7 +64,8 @@ def missing(
 
 def wants_backbone(recipe: Recipe) -> bool:
     """Does its network look at images, and name no weights of an encoder?"""
-    return recipe.model.sees_image and recipe.model.backbone.checkpoint is None
+    backbone = recipe.model.backbone
+    return recipe.model.sees_image and backbone.checkpoint is None and not backbone.is_hand_landmark
 
 
 def _missing_parts(name: str, parts: set[str], workspace: Workspace) -> list[str]:

@@ -123,7 +123,7 @@ def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Pat
 def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[list[Array], list[str]]:
     """Crops of the photo around the hand with 2D pose, prediction and hypotheses, and a caption for each."""
     box = hand.box_xyxy_px[None]
-    (tile_from_image,) = crop_affine(box_center_px(box), crop_side_px(box, 1.2), np.zeros(1), TILE_PX)
+    (tile_from_image,) = crop_affine(box_center_px(box), crop_side_px(box, 1.2, 0.75), np.zeros(1), TILE_PX)
     view = cut_crop(image_rgb, tile_from_image, TILE_PX)
     K_px = np.vstack([tile_from_image, [0, 0, 1]]) @ hand.K_px
 

@@ -87,7 +87,7 @@ def train_transformer(
     inputs = _inputs(workspace, "transformer", wanted, label, tokenizer)
     tokenizer = str(tokenizer_folder(tokenizer))  # absolute: the workers have a working directory of their own
     check_tokenizer(tokenizer, wanted.tokenizer)
-    job = transformer_loop.TransformerJob(wanted, workspace.shards_uri, tokenizer)
+    job = transformer_loop.TransformerJob(wanted, workspace.shards_uri, tokenizer, assets=str(workspace.assets))
     steps = wanted.training.optim.steps
     return _train("transformer", transformer_loop.run, job, wanted, inputs, steps, BUNDLE_FILE, workspace, progress)
 
@@ -98,7 +98,8 @@ def starts_from_nothing(recipe: Recipe) -> str:
     "" for a recipe's own small ones, which have a depth in their `kwargs`.
     """
     backbone = recipe.model.backbone
-    if not recipe.model.sees_image or backbone.checkpoint is not None or "depth" in backbone.kwargs:
+    known = backbone.checkpoint is not None or backbone.is_hand_landmark
+    if not recipe.model.sees_image or known or "depth" in backbone.kwargs:
         return ""
     return (
         f"recipe {recipe.name}: {backbone.name} starts from random weights, which hand data hardly makes up for; "
@@ -153,7 +154,7 @@ def _train(
     sets, part = (recipe.data.pose_sets, MANO) if kind == "tokenizer" else (recipe.data.train, IMAGES)
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
     if finished(workspace.runs / name) is None:
-        training_checks.check_settings(kind, recipe)  # before a run is opened that could only fail
+        training_checks.check_settings(kind, recipe, workspace.assets)  # before a run is opened that could only fail
     tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
     run_id = tracker.find_run(kind, tracked_as)
     if run_id is None:

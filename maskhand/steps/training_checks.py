@@ -17,7 +17,7 @@ from maskhand.training.checkpoint import Kind
 from maskhand.workspace import Workspace
 
 
-def check_settings(kind: Kind, recipe: Recipe) -> None:
+def check_settings(kind: Kind, recipe: Recipe, assets: Path) -> None:
     """The recipe on this machine, whatever the data: workers, and for the transformer network and pretrained files.
 
     Reads a checkpoint that the recipe names. Raises ConfigError, BackboneError, TextError, TrainingError.
@@ -26,14 +26,14 @@ def check_settings(kind: Kind, recipe: Recipe) -> None:
     _check_shares(kind, recipe)
     if kind == "transformer":
         _check_paths(recipe)
-        check_model(recipe, ManoLayer.from_default())
+        check_model(recipe, ManoLayer.from_default(), assets)
         if recipe.model.condition == "text":
             caption_ids(["a hand"], recipe.model.text)
 
 
 def check_transformer(workspace: Workspace, recipe: Recipe) -> None:
     """Everything of `check_settings`, and that the shard sets and their sidecars are there (ShardError)."""
-    check_settings("transformer", recipe)
+    check_settings("transformer", recipe, workspace.assets)
     step_inputs.training_digests(workspace, "transformer", recipe)
 
 

@@ -44,6 +44,8 @@ class TransformerJob:
     """Folder of an exported tokenizer."""
     mano_path: str | None = None
     """The hand model file; None: the configured one, or the open hand."""
+    assets: str | None = None
+    """Folder of fetched files, for encoders whose weights are among them."""
 
 
 def run(job: TransformerJob, worker: WorkerContext) -> dict[str, float]:
@@ -53,11 +55,16 @@ def run(job: TransformerJob, worker: WorkerContext) -> dict[str, float]:
         return train_batches(job.recipe, job.shards_uri, rank=worker.rank, world=worker.world, start_step=first_step)
 
     tokenizer = load_tokenizer(job.tokenizer_dir, expected=job.recipe.tokenizer)
-    return train(job.recipe, tokenizer, load_mano(job.mano_path, job.recipe.hand.layer), batches, worker)
+    return train(job.recipe, tokenizer, load_mano(job.mano_path, job.recipe.hand.layer), batches, worker, job.assets)
 
 
 def train(
-    recipe: Recipe, tokenizer: VQMano, mano: ManoLayer, batches: BatchStream, worker: WorkerContext
+    recipe: Recipe,
+    tokenizer: VQMano,
+    mano: ManoLayer,
+    batches: BatchStream,
+    worker: WorkerContext,
+    assets: str | None = None,
 ) -> dict[str, float]:
     """Train for `recipe.training.optim.steps`, resuming if there is a checkpoint; returns the last metrics.
 
@@ -65,7 +72,7 @@ def train(
     """
     optim = recipe.training.optim
     seed_everything(recipe.seed)
-    model = build_model(recipe, tokenizer, mano)
+    model = build_model(recipe, tokenizer, mano, assets=assets)
     groups = model.parameter_groups(optim.lr, optim.lr_backbone, optim.weight_decay)
     engine = start_engine(TransformerObjective(model, recipe), groups, optim, recipe.engine)
 

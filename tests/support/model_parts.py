@@ -38,7 +38,7 @@ def small_model(recipe: Recipe | None = None, seed: int = 0) -> MaskedTransforme
     torch.manual_seed(seed)
     tokenizer = VQMano(recipe.tokenizer)
     tokenizer(random_poses(64))  # starts the codebook
-    return MaskedTransformer(recipe.model, tokenizer, ManoLayer.from_default(), CROP_PX).eval()
+    return MaskedTransformer(recipe.model, tokenizer, ManoLayer.from_default(), recipe.data.image_size_px).eval()
 
 
 def random_poses(count: int, seed: int = 0) -> torch.Tensor:

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskhand.loading.poses import PosePool
-from maskhand.models.backbone import ImageEncoder
+from maskhand.models.backbone import VisionTransformerEncoder
 from maskhand.recipe_files import load_recipe
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -43,7 +43,7 @@ def test_the_encoders_multiplications_are_counted_right(monkeypatch: pytest.Monk
         model.encoder(torch.randn(1, 3, *model.encoder.image_size))
     assert encoder_flops(model) == counter.get_total_flops()
     with torch.device("meta"):
-        huge = ImageEncoder(load_recipe("base").model.backbone, 256)
+        huge = VisionTransformerEncoder(load_recipe("base").model.backbone, (256, 192))
     assert encoder_flops(SimpleNamespace(encoder=huge)) / 2e9 == pytest.approx(124.0, rel=1e-3)
 
 

@@ -22,7 +22,7 @@ from support.loading_parts import CROP, batch_of, same, tiny
 
 def test_crop_square_grows_to_the_aspect_of_the_network():
     boxes = np.array([[0, 0, 30, 90], [0, 0, 90, 30], [10, 20, 70, 100]], np.float32)
-    np.testing.assert_allclose(crop_side_px(boxes, 1.5), [135, 180, 120])
+    np.testing.assert_allclose(crop_side_px(boxes, 1.5, 0.75), [135, 180, 120])
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

@@ -117,7 +117,7 @@ def test_confidence_reference_points_and_first_adjacency_follow_the_measurement(
     recipe = small_recipe(pose2d_tokens=21, ref_points="pose2d")
     tokenizer = tokenizer_of_next_tokens()
     tokenizer.influence.copy_(token_influence(tokenizer, random_poses(64)))
-    model = MaskedTransformer(recipe.model, tokenizer, ManoLayer.from_default(), recipe.data.crop_px).eval()
+    model = MaskedTransformer(recipe.model, tokenizer, ManoLayer.from_default(), recipe.data.image_size_px).eval()
     moved = [15, *range(15)]
     of_token = [openpose_joint_of_mano_joint()[joint] for joint in moved]
     assert model.reference.joints[21:].tolist() == of_token
@@ -149,7 +149,7 @@ def test_an_export_knows_its_joints_and_a_bundle_carries_them(tmp_path: Path) ->
     assert torch.allclose(tokenizer.influence, token_influence(tokenizer, hands), atol=1e-5)
     assert not torch.allclose(tokenizer.influence, initial_influence(16), atol=0.1)
 
-    model = MaskedTransformer(recipe.model, tokenizer, ManoLayer.from_default(), recipe.data.crop_px)
+    model = MaskedTransformer(recipe.model, tokenizer, ManoLayer.from_default(), recipe.data.image_size_px)
     ModelBundle.save(tmp_path / "bundle", model, recipe, {})
     loaded = ModelBundle.load(tmp_path / "bundle").model
     assert torch.equal(loaded.tokenizer.influence, tokenizer.influence)

@@ -15,7 +15,7 @@ from maskhand.config import BackboneConfig
 from maskhand.conventions import BONES, MANO_16, OPENPOSE_21
 from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
-from maskhand.models.backbone import BackboneError, ImageEncoder
+from maskhand.models.backbone import BackboneError, VisionTransformerEncoder
 from maskhand.models.build import build_model, check_model, model_from_weights
 from maskhand.models.bundle import BundleError, ModelBundle, atomic_folder
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
@@ -89,7 +89,7 @@ def test_deformable_attention_starts_on_rings() -> None:
 def test_crop_corners_map_to_the_cut_image() -> None:
     # the network sees columns 1/8 .. 7/8 of the square crop
     points = torch.tensor([[0.0, 0.0], [-0.375, -0.5], [0.375, 0.5]])
-    assert torch.allclose(crop_to_map(points), torch.tensor([[0.5, 0.5], [0.0, 0.0], [1.0, 1.0]]))
+    assert torch.allclose(crop_to_map(points, 0.75), torch.tensor([[0.5, 0.5], [0.0, 0.0], [1.0, 1.0]]))
 
 
 def test_skeleton_adjacency_is_the_normalized_tree() -> None:
@@ -167,39 +167,39 @@ def test_gapr_residual_is_the_difference_between_figure_and_equation() -> None:
 @pytest.mark.parametrize("scales", [(1,), (1, 4), (1, 2, 4, 8, 16)])
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_pyramid_scales_are_linear(scales: tuple[int, ...], depthwise: bool) -> None:
-    maps = FeaturePyramid(24, 16, scales, depthwise)(torch.randn(2, 24, 4, 3))
+    maps = FeaturePyramid({1: 24}, 16, scales, depthwise)([torch.randn(2, 24, 4, 3)])
     assert [tuple(m.shape) for m in maps] == [(2, 16, 4 * s, 3 * s) for s in scales]
 
 
 def test_pyramid_names_an_unknown_scale() -> None:
     with pytest.raises(ValueError, match=r"feature_scales is \[1, 3\]"):
-        FeaturePyramid(24, 16, (1, 3), False)
+        FeaturePyramid({1: 24}, 16, (1, 3), False)
 
 
 def test_reference_points_follow_their_kind() -> None:
     queries = torch.randn(4, 17, 16)
     keypoints = torch.cat([torch.rand(2, 21, 2) - 0.5, torch.ones(2, 21, 1)], dim=-1)
-    learned = ReferencePoints("learned", 1, initial_influence(16), 16, 3)(queries, keypoints)
+    learned = ReferencePoints("learned", 1, initial_influence(16), 16, 3, 0.75)(queries, keypoints)
     assert learned.shape == (1, 17, 2)
     assert torch.allclose(learned[0, 0], torch.tensor([0.5, 0.5]))
     assert learned.min() >= 0.1
     assert learned.max() <= 0.9
     assert torch.allclose(
-        ReferencePoints("query", 1, initial_influence(16), 16, 3)(queries, keypoints), learned.expand(4, -1, -1)
+        ReferencePoints("query", 1, initial_influence(16), 16, 3, 0.75)(queries, keypoints), learned.expand(4, -1, -1)
     )
     keypoints[1, OPENPOSE_21.index("wrist"), 2] = 0.0
     influence = torch.rand(16, 16)
     influence[0, MANO_16.index("wrist")] = influence[1, MANO_16.index("ring2")] = 1.5
-    places = ReferencePoints("pose2d", 1, influence, 16, 3)(queries, keypoints)
+    places = ReferencePoints("pose2d", 1, influence, 16, 3, 0.75)(queries, keypoints)
     # whatever a token's position in the sequence; two token sequences per image
-    assert torch.allclose(places[1, 2], crop_to_map(keypoints[0, OPENPOSE_21.index("ring_pip"), :2]))
+    assert torch.allclose(places[1, 2], crop_to_map(keypoints[0, OPENPOSE_21.index("ring_pip"), :2], 0.75))
     assert torch.allclose(places[2, 1], learned[0, 1]), "an unseen joint falls back to the learned place"
-    own = ReferencePoints("pose2d", 21, initial_influence(16), 16, 3)(torch.randn(2, 37, 16), keypoints)
-    assert torch.allclose(own[0, :21], crop_to_map(keypoints[0, :, :2]))
+    own = ReferencePoints("pose2d", 21, initial_influence(16), 16, 3, 0.75)(torch.randn(2, 37, 16), keypoints)
+    assert torch.allclose(own[0, :21], crop_to_map(keypoints[0, :, :2], 0.75))
 
 
 def test_iterative_points_move_from_layer_to_layer() -> None:
-    points = ReferencePoints("iterative", 1, initial_influence(16), 16, 3)
+    points = ReferencePoints("iterative", 1, initial_influence(16), 16, 3, 0.75)
     queries = torch.randn(4, 17, 16)
     start = points(queries, torch.zeros(2, 21, 3))
     assert torch.allclose(points.after_layer(0, queries, start), start.expand(4, -1, -1)), "nothing moves at first"
@@ -207,20 +207,21 @@ def test_iterative_points_move_from_layer_to_layer() -> None:
     moved = points.after_layer(1, queries, start)
     assert torch.allclose(torch.logit(moved), torch.logit(start) + queries @ points.refinements[1].weight.T, atol=1e-4)
     assert points.after_layer(2, queries, moved) is moved, "no layer reads points behind the last"
-    assert ReferencePoints("learned", 1, initial_influence(16), 16, 3).after_layer(0, queries, start) is start
+    assert ReferencePoints("learned", 1, initial_influence(16), 16, 3, 0.75).after_layer(0, queries, start) is start
 
 
 def test_encoder_gives_the_grid_and_checkpointing_changes_nothing() -> None:
     kwargs = {"embed_dim": 24, "depth": 2, "num_heads": 3}
     torch.manual_seed(0)
-    plain = ImageEncoder(BackboneConfig(name="vit_tiny_patch16_224", kwargs=kwargs), 128)
-    saving = ImageEncoder(BackboneConfig(name="vit_tiny_patch16_224", kwargs=kwargs, gradient_checkpointing=True), 128)
+    cfg = BackboneConfig(name="vit_tiny_patch16_224", kwargs=kwargs)
+    plain = VisionTransformerEncoder(cfg, (128, 96))
+    saving = VisionTransformerEncoder(cfg.model_copy(update={"gradient_checkpointing": True}), (128, 96))
     saving.load_state_dict(plain.state_dict())
     image = torch.randn(2, 3, 128, 96)
-    assert plain(image).shape == (2, 24, 8, 6)
+    assert plain(image)[0].shape == (2, 24, 8, 6)
     gradients = []
     for encoder in (plain, saving):
-        encoder(image).square().mean().backward()
+        encoder(image)[0].square().mean().backward()
         gradients.append(encoder.vit.patch_embed.proj.weight.grad)
     assert torch.allclose(gradients[0], gradients[1], atol=1e-7)
 
@@ -466,7 +467,7 @@ def test_bundle_refuses_damage_and_other_hands(tmp_path: Path) -> None:
 
 def test_crop_must_fit_patches() -> None:
     with pytest.raises(BackboneError, match="crop_px is 100"):
-        ImageEncoder(BackboneConfig(name="vit_tiny_patch16_224"), 100)
+        VisionTransformerEncoder(BackboneConfig(name="vit_tiny_patch16_224"), (100, 75))
     assert CROP_PX % 64 == 0
 
 

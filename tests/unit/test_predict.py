@@ -106,7 +106,10 @@ def test_a_hand_stands_where_its_keypoints_or_the_network_say(bundle, photo, use
     np.testing.assert_array_equal(own.crop_camera, hand.crop_camera)
     joints = torch.from_numpy(own.joints_cam_m - own.transl_cam_m)[None]
     in_crop = project_crop(joints, torch.from_numpy(own.crop_camera).double()[None])[0].numpy()
-    side_px, center = crop_side_px(np.array(BOX), RECIPE.data.box_scale), box_center_px(np.array(BOX))
+    side_px, center = (
+        crop_side_px(np.array(BOX), RECIPE.data.box_scale, RECIPE.data.crop_aspect),
+        box_center_px(np.array(BOX)),
+    )
     np.testing.assert_allclose(own.joints_px, center + side_px * in_crop, atol=1)
 
 

@@ -13,16 +13,18 @@ import torch
 from torch import Tensor
 
 from maskhand.config import BackboneConfig
-from maskhand.models.backbone import ImageEncoder
+from maskhand.models.backbone import VisionTransformerEncoder
 from maskhand.models.pretrained import BackboneError, convert_weights
 from maskhand.recipe_files import load_recipe
 
 WIDTH, DEPTH, CROP_PX = 24, 2, 128  # a grid of 8 x 6 patches
 
 
-def encoder(width: int = WIDTH, **kwargs: object) -> ImageEncoder:
+def encoder(width: int = WIDTH, **kwargs: object) -> VisionTransformerEncoder:
     sizes = {"embed_dim": width, "depth": DEPTH, "num_heads": 3, **kwargs}
-    return ImageEncoder(BackboneConfig(name="vit_tiny_patch16_224", kwargs=sizes), CROP_PX)
+    return VisionTransformerEncoder(
+        BackboneConfig(name="vit_tiny_patch16_224", kwargs=sizes), (CROP_PX, CROP_PX * 3 // 4)
+    )
 
 
 def published_shapes(
@@ -81,7 +83,7 @@ def test_published_files_become_our_encoder(write: Callable[[], object], tmp_pat
     for name in ("blocks.1.attn.qkv.weight", "blocks.0.mlp.fc2.bias"):
         assert loaded[name].shape == source[name].shape
     assert loaded["pos_embed"].shape == (1, 48, WIDTH)
-    assert ours(torch.randn(1, 3, CROP_PX, CROP_PX * 3 // 4)).isfinite().all()
+    assert ours(torch.randn(1, 3, CROP_PX, CROP_PX * 3 // 4))[0].isfinite().all()
     raw = write()
     weights = raw.get("state_dict", raw.get("model", raw)) if isinstance(raw, dict) else {}
     prefix = "backbone." if "backbone.pos_embed" in weights else ""
@@ -100,7 +102,7 @@ def test_every_size_is_built_and_takes_its_published_weights(name: str, width: i
     recipe = load_recipe("base").model.backbone
     cfg = recipe if name == "huge" else recipe.model_copy(update={"name": f"vit_{name}_patch16_224"})
     with torch.device("meta"):
-        ours = ImageEncoder(cfg, 256)
+        ours = VisionTransformerEncoder(cfg, (256, 192))
         files = [published_shapes(193, last_norm="last_norm", width=width, depth=depth)]
         files += [published_shapes(257, patch=14, width=width, depth=depth)] if name == "huge" else []
         stored = [{key: torch.empty(shape) for key, shape in shapes.items()} for shapes in files]

@@ -53,8 +53,7 @@ def _in_turns(recipe: Recipe, iterations: Sequence[int], progress: Progress) -> 
     tokenizer.codebook.normal_()
     place = accelerator()
     model = build_model(recipe, tokenizer, ManoLayer.from_default(), pretrained_backbone=False).to(place).eval()
-    crop_px = recipe.data.crop_px
-    image = torch.randn(1, 3, crop_px, crop_px * 3 // 4, device=place)
+    image = torch.randn(1, 3, *recipe.data.image_size_px, device=place)
     keypoints = torch.rand(1, 21, 3, device=place)
     generator = torch.Generator(place).manual_seed(recipe.seed)
     on_gpu = place.type == "cuda"
