@@ -55,8 +55,8 @@ def quickstart(
     clock = _Stages()
     # One Ray session for all stages: each start and stop would cost seconds.
     with ray_session():
-        training_checks.check_settings("tokenizer", wanted)
-        training_checks.check_settings("transformer", wanted)
+        training_checks.check_settings("tokenizer", wanted, home.assets)
+        training_checks.check_settings("transformer", wanted, home.assets)
         with clock.stage("synthetic images"):
             made_from = step_inputs.source_digests(synthetic.SYNTHETIC)
             run_cached(synthesize, made_from, root, hands, evaluation_hands, mocap_poses, seed)

@@ -60,7 +60,7 @@ class DataConfig(FrozenConfig):
     """Caption template, filled from a sample's origin; read where model.condition is text."""
     crop_px: Annotated[int, Field(ge=1, multiple_of=8)] = 256
     """Side of the square crop, pixels."""
-    crop_aspect: Literal[0.75, 1.0] = 0.75
+    crop_aspect: Annotated[float, Field(ge=0.5, le=1)] = 0.75
     """Width over height of what the network reads of the crop: 0.75 (256 x 192) | 1."""
     box_scale: PositiveFloat = 1.2
     """Factor by which the hand's box grows before it is cropped."""
@@ -78,7 +78,7 @@ class DataConfig(FrozenConfig):
     @property
     def image_size_px(self) -> tuple[int, int]:
         """Height and width of what the network reads."""
-        return self.crop_px, round(self.crop_px * self.crop_aspect)
+        return self.crop_px, self.crop_px - 2 * round(self.crop_px * (1 - self.crop_aspect) / 2)
 
     @property
     def pose_sets(self) -> dict[str, float]:

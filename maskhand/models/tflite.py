@@ -8,18 +8,20 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+
+from maskhand.errors import MaskhandError
 
 _DEQUANTIZE = 6
 _KINDS: dict[int, Literal["conv", "depthwise", "linear"]] = {3: "conv", 4: "depthwise", 9: "linear"}
 """Builtin operator codes -> layer."""
-_FLOATS = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
+_FLOATS: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
 """Tensor types -> values."""
 
 
-class TfliteError(ValueError):
+class TfliteError(MaskhandError, ValueError):
     """A file that is not a TensorFlow Lite network of float layers; the message names it and what to do."""
 
 

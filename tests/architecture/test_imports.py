@@ -77,7 +77,7 @@ MAY_USE = {
     "text": ("config",),
     "loading": ("geometry2d", "shards", "batch", "hand", "config", "sample", "conventions", "storage", "text"),
     "placement": ("batch", "hand", "conventions", "sample"),
-    "models": ("hand", "batch", "config", "recipe_files", "conventions", "device", "text"),
+    "models": ("hand", "batch", "config", "recipe_files", "conventions", "device", "text", "fetched_models"),
     "training": ("models", "hand", "loading", "batch", "config", "conventions"),
     "metrics": (),
     "scoring": ("metrics", "conventions", "catalog", "adapters", "hand.array_pickle", "sample", "shards.read_ahead"),

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
-from support.model_parts import random_batch
 
 from maskhand.config import ConfigError
 from maskhand.fetched_models import hand_models
@@ -18,6 +17,7 @@ from maskhand.models.hand_landmark import CHANNELS, INPUT_PX, POOLED, HandLandma
 from maskhand.models.tflite import TfliteError, read_layers
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
+from support.model_parts import random_batch
 
 SEEING = [
     "data.crop_px=64", "data.crop_aspect=1.0", "model.backbone={name: hand_landmark, kwargs: {}}",
