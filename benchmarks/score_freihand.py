@@ -22,12 +22,11 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from maskhand.arrays import Array
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.scoring import freihand_ho3d as mesh
 from maskhand.scoring.format import GroundTruth
 from maskhand.scoring.io.stream import total
-
-Array = np.ndarray
 
 
 def hands(count: int, seed: int = 0) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-Array = np.ndarray
+from maskhand.arrays import Array
 
 
 def tight_box(points_px: Array) -> Array:

@@ -14,12 +14,11 @@ from typing import Final, Literal
 import numpy as np
 from torch import Tensor
 
+from maskhand.arrays import Array
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import MIRROR_POINT
 from maskhand.hand.camera import assumed_camera, project_crop, translation_on_points
 from maskhand.sample import HandSample
-
-Array = np.ndarray
 
 CameraSource = Literal["keypoints", "model"]
 """What places a hand: the detected 2D keypoints, or the network's crop camera."""

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.conventions import NUM_BETAS, NUM_JOINTS, NUM_VERTICES, Side
 from maskhand.errors import MaskhandError
-
-Array = np.ndarray
 
 
 class SampleError(MaskhandError, ValueError):

@@ -11,13 +11,12 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.adapters.readers.whole_images import whole_image
+from maskhand.arrays import Array
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS, NUM_JOINTS, Side
 from maskhand.errors import MaskhandError
 from maskhand.geometry2d import tight_box
 from maskhand.sample import Camera, HandPose, HandSample, SampleError, all_finite
-
-Array = np.ndarray
 
 VERSION = 3
 """Version of the code that layouts share: this module, `keypoints_2d`, `mano_pose`, `quaternions`, `lens`; of `readers`

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.base import Array, Image, Item, hand_sample, joint_order, spot_check
+from maskhand.adapters.base import Image, Item, hand_sample, joint_order, spot_check
+from maskhand.arrays import Array
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import Side
 from maskhand.sample import HandSample, SampleError

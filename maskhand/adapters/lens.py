@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from maskhand.adapters.base import Array
+from maskhand.arrays import Array
 from maskhand.sample import Camera
 
 

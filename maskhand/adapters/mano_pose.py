@@ -9,12 +9,11 @@ from functools import lru_cache
 import numpy as np
 
 from maskhand.adapters.quaternions import from_axis_angle, from_matrix, multiply, rotate, to_axis_angle
+from maskhand.arrays import Array
 from maskhand.catalog import DatasetSpec, ManoConvention
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT, OPENPOSE_FROM_MANO_AND_TIPS, Side
 from maskhand.hand.model_file import OPEN_HAND_FOLDER, HandModel, default_hand_path, load_hand_model
 from maskhand.sample import HandPose
-
-Array = np.ndarray
 
 PALM = (0, 1, 5, 9, 13, 17)
 """The OpenPose joints that only shape and global orientation move: the wrist, and the first joint of each finger."""

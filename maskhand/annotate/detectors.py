@@ -17,10 +17,9 @@ from typing import Protocol
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.conventions import NUM_JOINTS, Side
 from maskhand.shards.sidecar_records import DetectedKeypoints
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskhand.annotate.detectors import Array, Detections, HandBox
+from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.annotate.litert import SECOND_CROP, LitertHand, merged_landmarks
 from maskhand.annotate.upright_crop import square_affine, upright_angle, upright_extent
+from maskhand.arrays import Array
 from maskhand.conventions import Side
 from maskhand.fetched_models import hand_models
 from maskhand.geometry2d import box_iou, tight_box

@@ -20,8 +20,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskhand.annotate.detectors import Array, Detections, check_inputs
+from maskhand.annotate.detectors import Detections, check_inputs
 from maskhand.annotate.upright_crop import square_affine, square_crop, upright_angle, upright_extent
+from maskhand.arrays import Array
 from maskhand.conventions import NUM_JOINTS, Side
 from maskhand.fetched_models import LANDMARK_MODEL, hand_models
 from maskhand.geometry2d import box_iou, tight_box

@@ -21,6 +21,7 @@ import torch
 
 from maskhand.annotate.fit.fitter import ManoFitter
 from maskhand.annotate.fit.hands import MIN_OBSERVED, fit_hands
+from maskhand.arrays import Array
 from maskhand.catalog import load_spec
 from maskhand.conventions import FINGERTIP_VERTICES, FINGERTIPS, MIRROR_AXIS_ANGLE, MIRROR_POINT, NUM_JOINTS
 from maskhand.hand.layer import ManoLayer
@@ -33,7 +34,6 @@ from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.sidecar_records import ManoTarget
 
-Array = np.ndarray
 Entry = ManoTarget | SampleError
 
 MAX_RESIDUAL_MM = 10.0

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskhand.annotate.detectors import Array, Detections, check_inputs
+from maskhand.annotate.detectors import Detections, check_inputs
 from maskhand.annotate.openpose_net import HandPoseNet, load_hand_pose_net
+from maskhand.arrays import Array
 from maskhand.assets import OPENPOSE_FILE, openpose_weights_path
 from maskhand.conventions import NUM_JOINTS, Side
 from maskhand.device import accelerator

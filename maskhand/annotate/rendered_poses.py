@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.sample import HandPose, SampleError
 from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import Manifest
@@ -17,8 +18,6 @@ from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.sidecar_records import ManoTarget
 from maskhand.synth.letters import POSES, RECORD
-
-Array = np.ndarray
 
 VERSION = "2"
 """Raise it when the targets change."""

@@ -10,7 +10,7 @@ import math
 import cv2
 import numpy as np
 
-from maskhand.annotate.detectors import Array
+from maskhand.arrays import Array
 from maskhand.conventions import OPENPOSE_21
 from maskhand.geometry2d import crop_affine, tight_box
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.optimize import isotonic_regression
 
+from maskhand.arrays import Array
 from maskhand.conventions import NUM_JOINTS, Side
 from maskhand.evaluation.placed import with_fingertips
 from maskhand.evaluation.truth import ground_truth
@@ -22,7 +23,6 @@ from maskhand.metrics.samples import pa_joint_errors
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.calibration import (
     WITHIN_MM,
-    Array,
     Calibration,
     Candidate,
     JointCalibration,

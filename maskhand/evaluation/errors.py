@@ -16,6 +16,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from maskhand.arrays import Array
 from maskhand.batch import HandPrediction
 from maskhand.conventions import MANO_16, NUM_JOINTS, OPENPOSE_21
 from maskhand.evaluation.mean_pose import MeanPose
@@ -32,8 +33,6 @@ from maskhand.models.calibration import WITHIN_MM, JointConfidence
 from maskhand.models.estimators import Predictor
 from maskhand.scoring.predictions import Predictions
 from maskhand.shards.reader import ShardSample
-
-Array = np.ndarray
 
 _TENSORS = (
     "score",

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from maskhand.arrays import Array
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import FINGERTIP_VERTICES, FINGERTIPS
 from maskhand.placement import CameraSource, image_cameras, place_hands
 from maskhand.scoring.predictions import Predictions
 from maskhand.shards.reader import ShardSample
-
-Array = np.ndarray
 
 
 def with_fingertips(joints: torch.Tensor, vertices: torch.Tensor, fingertips: Sequence[str | None]) -> torch.Tensor:

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskhand.arrays import Array
 from maskhand.metrics.accumulate import row_means
 from maskhand.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS
 from maskhand.scoring.predictions import Predictions
 from maskhand.shards.reader import ShardSample
-
-Array = np.ndarray
 
 PCK_NAMES = {f"pck_{round(100 * threshold):03d}": threshold for threshold in PCK_THRESHOLDS}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskhand import storage
+from maskhand.arrays import Array
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
 from maskhand.conventions import MIRROR_POINT, OPENPOSE_21
@@ -31,8 +32,6 @@ from maskhand.render import (
     overlay_mesh,
 )
 from maskhand.shards.reader import ShardSample, ShardSet
-
-Array = np.ndarray
 
 _COLUMNS = ("image", "given 2D pose", "prediction", "ground truth", "P(within 10 mm)")
 _GRAY = (140, 146, 154)

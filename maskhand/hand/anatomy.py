@@ -16,13 +16,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from maskhand.arrays import Array64
 from maskhand.conventions import FINGERS, FIRST_MANO_JOINT, MANO_16, NUM_MANO_JOINTS
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
-
-Array = NDArray[np.float64]
 
 TABLE = Path(__file__).with_name("hand_shapes.yaml")
 FLEXION, ABDUCTION, TWIST = 0, 1, 2
@@ -41,12 +39,12 @@ class PoseTable:
     names: tuple[str, ...]
     groups: tuple[str, ...]
     """`grasp`, `alphabet`, `digit` or `gesture`, one per name."""
-    angles_deg: Array
+    angles_deg: Array64
     """(S, 16, 3)"""
-    limits_deg: Array
+    limits_deg: Array64
     """(16, 3, 2) lowest and highest angle."""
 
-    def shape(self, name: str) -> Array:
+    def shape(self, name: str) -> Array64:
         """(16, 3) degrees of a named shape."""
         if name not in self.names:
             raise KeyError(f"No hand shape {name!r} in {TABLE.name}; it has {', '.join(self.names)}.")
@@ -78,7 +76,7 @@ def pose_table(path: Path = TABLE) -> PoseTable:
     return table
 
 
-def _angles(where: str, fingers: dict[str, Any]) -> Array:
+def _angles(where: str, fingers: dict[str, Any]) -> Array64:
     """One table row: fingers are [spread, MCP, PIP, DIP]; the thumb [CMC flexion, abduction, twist, MCP, IP]."""
     angles = np.zeros((NUM_MANO_JOINTS, 3))
     if set(fingers) != set(FINGERS):
@@ -97,7 +95,7 @@ def _angles(where: str, fingers: dict[str, Any]) -> Array:
 
 
 @cache
-def anatomical_axes() -> Array:
+def anatomical_axes() -> Array64:
     """(16, 3, 3) rows flexion, abduction, twist: unit axes of each joint in the right hand's rest frame; wrist zero."""
     record = json.loads((OPEN_HAND_FOLDER / "anatomy.json").read_text())
     axes = np.zeros((NUM_MANO_JOINTS, 3, 3))
@@ -106,7 +104,7 @@ def anatomical_axes() -> Array:
     return axes
 
 
-def to_axis_angle(angles_deg: Array) -> Array:
+def to_axis_angle(angles_deg: Array64) -> Array64:
     """(..., 16, 3) degrees -> (..., 16, 3) absolute axis-angle in radians, MANO convention; row 0 stays zero.
 
     R = R(abduction) R(flexion) R(twist), the order of `anatomy.json`.
@@ -116,7 +114,7 @@ def to_axis_angle(angles_deg: Array) -> Array:
     return (abduction * flexion * twist).as_rotvec().reshape(angles_deg.shape)
 
 
-def respect_limits(angles_deg: Array) -> Array:
+def respect_limits(angles_deg: Array64) -> Array64:
     """Clip angles to the joint limits and to the range that PIP leaves DIP."""
     limits = pose_table().limits_deg
     out = np.clip(angles_deg, limits[..., 0], limits[..., 1])

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse
 
+from maskhand.arrays import Array
 from maskhand.conventions import (
     FINGERTIP_VERTICES,
     MANO_16_PARENTS,
@@ -33,7 +34,6 @@ from maskhand.hand.array_pickle import ArrayUnpickler, UnreadablePickleError, Un
 
 __all__ = ["HandModel", "HandModelError", "UnsafePickleError", "default_hand_path", "load_hand_model"]
 
-Array = np.ndarray
 
 MANO_DIR_VARIABLE = "MASKHAND_MANO_DIR"
 OPEN_HAND_FOLDER = Path(__file__).parent / "open_hand"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +9,11 @@ import numpy as np
 from maskhand import storage
 from maskhand.inspection.sheet import set_sheet
 from maskhand.inspection.statistics import SetStatistics, Tally
+from maskhand.progress import Progress, silent
 from maskhand.shards.layout import IMAGES, ShardError
 from maskhand.shards.manifest import find_manifest, read_manifest
 from maskhand.shards.reader import ShardSample, ShardSet
 
-OnRead = Callable[[int, int], None]
 """Samples read, samples to read."""
 
 
@@ -27,7 +26,7 @@ class Inspection:
 
 
 def inspect_set(
-    set_uri: str, *, hands: int = 16, limit: int | None = None, seed: int = 0, on_read: OnRead | None = None
+    set_uri: str, *, hands: int = 16, limit: int | None = None, seed: int = 0, progress: Progress = silent
 ) -> Inspection:
     """Read a set once, with every sidecar that fits, one shard in memory at a time.
 
@@ -49,8 +48,7 @@ def inspect_set(
         tally.add(rows)
         chosen += [row for row in rows if row.index in wanted]
         first += count
-        if on_read:
-            on_read(min(first, total), total)
+        progress(min(first, total), total, f"{min(first, total)} hands")
     left_out = set(storage.list_folders(shard_set.uri)) - {IMAGES, *shard_set.sidecar_manifests}
     statistics = tally.statistics(sorted(left_out))
     title = f"{statistics.dataset}/{statistics.split}: {len(chosen)} of {len(shard_set):,} hands"

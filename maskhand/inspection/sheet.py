@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from maskhand.annotate.images import decode_rgb
+from maskhand.arrays import Array
 from maskhand.geometry2d import box_center_px, crop_affine
 from maskhand.inspection.targets import mesh_of, target_of
 from maskhand.loading.crop import cut_crop
@@ -18,8 +19,6 @@ from maskhand.render import GROUND_TRUTH_RGB, MESH_RGB, contact_sheet, draw_keyp
 from maskhand.shards.layout import detector_of
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar_records import ManoTarget
-
-Array = np.ndarray
 
 TILE_PX = 200
 TILES_ACROSS = 10

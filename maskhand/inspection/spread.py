@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
+from maskhand.arrays import Array64
 from maskhand.conventions import NUM_MANO_JOINTS
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Moments:
         self.count = 0
         self._mean, self._squares = np.zeros(size), np.zeros(size)
 
-    def add(self, rows: Array) -> None:
+    def add(self, rows: Array64) -> None:
         """(N, size); merged by Chan's formula, which does not cancel."""
         if not len(rows):
             return
@@ -98,7 +97,7 @@ class RotationSpread:
         self.count = 0
         self._sum = np.zeros((NUM_MANO_JOINTS, 3, 3))
 
-    def add(self, pose_aa: Array) -> None:
+    def add(self, pose_aa: Array64) -> None:
         """(N, 16, 3) axis-angle, radians."""
         matrices = Rotation.from_rotvec(np.asarray(pose_aa, np.float64).reshape(-1, 3)).as_matrix()
         self._sum += matrices.reshape(-1, NUM_MANO_JOINTS, 3, 3).sum(0)

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 
 from maskhand.annotate.mano_targets import right_hand_form
+from maskhand.arrays import Array
 from maskhand.conventions import MIRROR_POINT
 from maskhand.hand.camera import assumed_camera
 from maskhand.hand.layer import ManoLayer
 from maskhand.shards.layout import MANO
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar_records import ManoTarget
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True)

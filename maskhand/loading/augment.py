@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
+from maskhand.arrays import Array
 from maskhand.config import AugmentConfig, KeypointConfig
 from maskhand.conventions import NUM_JOINTS
-
-Array = np.ndarray
 
 ERASE_AREA = (0.02, 0.33)
 """Range of the area of an erased rectangle, as a fraction of the crop (docs/method.md#evidence-augmentation)."""

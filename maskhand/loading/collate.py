@@ -12,6 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from maskhand.arrays import Array
 from maskhand.batch import HandBatch
 from maskhand.geometry2d import apply_affine, box_center_px, compose, crop_affine
 from maskhand.loading.augment import ImageAugmentation, KeypointAugmentation, erase
@@ -23,8 +24,6 @@ from maskhand.loading.crop import (
     shrink_factor,
 )
 from maskhand.loading.labels import Labels
-
-Array = np.ndarray
 
 
 def place_crops(

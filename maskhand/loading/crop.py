@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-Array = np.ndarray
+from maskhand.arrays import Array
 
 SMOOTH_ABOVE = 1.1
 JPEG = b"\xff\xd8"

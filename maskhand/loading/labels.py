@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.conventions import MIRROR_POINT, NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS
 from maskhand.geometry2d import apply_affine, mirror_affine
 from maskhand.sample import HandSample
 from maskhand.shards.sidecar_records import DetectedKeypoints, ManoTarget
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.batch import HandBatch
 from maskhand.config import DataConfig
 from maskhand.conventions import Side
@@ -14,8 +15,6 @@ from maskhand.loading.collate import make_batch
 from maskhand.loading.labels import stack_labels
 from maskhand.sample import Camera, HandSample
 from maskhand.shards.sidecar_records import DetectedKeypoints
-
-Array = np.ndarray
 
 
 def photo_batch(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from maskhand import storage
+from maskhand.arrays import Array
 from maskhand.config import Recipe
 from maskhand.conventions import NUM_BETAS
 from maskhand.hand.rotations import axis_angle_to_matrix
@@ -20,8 +21,6 @@ from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import read_manifest
 from maskhand.shards.reader import arrays_of, read_tar
 from maskhand.shards.sidecar_records import ManoTarget
-
-Array = np.ndarray
 
 MOCAP_FRACTION = 0.5
 """Fraction of the sampled poses that come from pose-only files when there are any."""

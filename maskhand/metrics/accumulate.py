@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-Array = np.ndarray
+from maskhand.arrays import Array
 
 AUC_STEPS = 100
 AUC_LIMIT_M = 0.05

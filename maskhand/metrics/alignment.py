@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-Array = np.ndarray
+from maskhand.arrays import Array
 
 _TINY = 1e-8
 """FreiHAND's evaluator adds it to the norms; it moves a perfect prediction by 1e-8 of its size."""

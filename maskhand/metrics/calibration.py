@@ -14,9 +14,8 @@ from typing import Self
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
+from maskhand.arrays import Array
 from maskhand.metrics.accumulate import divide, row_means
-
-Array = np.ndarray
 
 
 @dataclass(frozen=True)

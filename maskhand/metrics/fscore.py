@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-Array = np.ndarray
+from maskhand.arrays import Array
 
 F_THRESHOLDS_M = (0.005, 0.015)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-Array = np.ndarray
+from maskhand.arrays import Array
 
 
 def average_pairwise_distance(points: Array) -> float:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.metrics.accumulate import Addable, Means, divide, mean_of_known
 from maskhand.metrics.alignment import distances
-
-Array = np.ndarray
 
 PCK_THRESHOLDS = (0.05, 0.10, 0.15)
 MIN_CONFIDENCE = 0.5

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.metrics.accumulate import PointErrors, row_means
 from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.metrics.fscore import F_THRESHOLDS_M, f_scores
-
-Array = np.ndarray
 
 MIN_ALIGNED = 4
 """Fewer annotated joints have no error after alignment. A similarity has 7 free numbers: it makes any two joints fit

@@ -12,10 +12,9 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from maskhand.arrays import Array
 from maskhand.config import SamplerConfig
 from maskhand.conventions import NUM_JOINTS
-
-Array = np.ndarray
 
 WITHIN_MM = 10.0
 """Error of a correct joint after Procrustes alignment, at most."""

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskhand.arrays import Array
 from maskhand.models.calibration import (
     WITHIN_MM,
-    Array,
     DrawStatistics,
     JointCalibration,
     JointConfidence,

@@ -11,9 +11,10 @@ import numpy as np
 from maskhand.annotate.detectors import Detections
 from maskhand.annotate.hand_finder import find_hands
 from maskhand.annotate.registry import load_detector
+from maskhand.arrays import Array
 from maskhand.conventions import Side
 from maskhand.predict.photo import Box, check_boxes
-from maskhand.predict.records import MIN_MEAN_CONFIDENCE, Array
+from maskhand.predict.records import MIN_MEAN_CONFIDENCE
 
 HAND_FINDER = "litert-hand"
 """The detector whose keypoints the hand finder returns as well."""

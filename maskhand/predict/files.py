@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from maskhand import storage
+from maskhand.arrays import Array
 from maskhand.conventions import MANO_16, OPENPOSE_21, Side
 from maskhand.geometry2d import box_center_px, crop_affine
 from maskhand.hand.camera import FOCAL
@@ -21,7 +22,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
 from maskhand.predict.hands import DEFAULT_METHOD, predict_hands
 from maskhand.predict.photo import Box, read_photo
-from maskhand.predict.records import Array, Method, PlacedHand, PredictedHand, PredictError
+from maskhand.predict.records import Method, PlacedHand, PredictedHand, PredictError
 from maskhand.render import contact_sheet, draw_keypoints, draw_label, overlay_mesh, png_bytes
 
 SHOWN = 6

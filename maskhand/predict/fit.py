@@ -15,6 +15,7 @@ import torch
 
 from maskhand.annotate.fit.detected import fit_features, observe, with_relative
 from maskhand.annotate.fit.fitter import ManoFitter
+from maskhand.arrays import Array
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.conventions import NUM_MANO_JOINTS
 from maskhand.hand.camera import crop_camera_on_points, project_crop
@@ -26,7 +27,7 @@ from maskhand.models.calibration import JointCalibration
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
 from maskhand.placement import MIN_SEEN
 from maskhand.predict.detect import DetectedHands
-from maskhand.predict.records import Array, PredictError
+from maskhand.predict.records import PredictError
 
 NETWORK_NOISE_M = 0.03
 """Standard deviation of the coordinates of the network's joints in `refine`, tuned on 60 real hands."""

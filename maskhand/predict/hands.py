@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskhand.arrays import Array
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import MIRROR_AXIS_ANGLE, Side
 from maskhand.hand.rotations import matrix_to_axis_angle
@@ -28,7 +29,7 @@ from maskhand.placement import CameraSource, place_hands
 from maskhand.predict.detect import HAND_FINDER, DetectedHands, detect_hands
 from maskhand.predict.fit import check_hand_model, fit_calibration, fit_hands, hand_model_of
 from maskhand.predict.photo import Box, camera_matrix
-from maskhand.predict.records import Array, Hypothesis, Method, PlacedHand, PredictedHand, PredictError
+from maskhand.predict.records import Hypothesis, Method, PlacedHand, PredictedHand, PredictError
 from maskhand.recipe_files import load_recipe
 from maskhand.workspace import Workspace
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.hand.camera import assumed_camera
-from maskhand.predict.records import Array, PredictError
+from maskhand.predict.records import PredictError
 
 Box = tuple[float, float, float, float]
 

@@ -7,10 +7,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.conventions import Side
 from maskhand.errors import MaskhandError
-
-Array = np.ndarray
 
 Method = Literal["fit", "model", "refine"]
 """How a hand is reconstructed: by a fit to the detected keypoints, by the network, or by a fit to both."""

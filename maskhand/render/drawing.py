@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from maskhand.arrays import Array
 from maskhand.conventions import BONES
 from maskhand.render.fonts import PAPER, text_font
-
-Array = np.ndarray
 
 FINGER_RGB = ((230, 57, 70), (244, 162, 45), (82, 183, 74), (52, 144, 220), (155, 93, 229))
 """Thumb, index, middle, ring, little."""

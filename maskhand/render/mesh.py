@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-Array = np.ndarray
+from maskhand.arrays import Array
 
 MESH_RGB = (150, 190, 240)
 GROUND_TRUTH_RGB = (178, 220, 160)

@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from maskhand.arrays import Array
 from maskhand.render.fonts import PAPER, text_font
-
-Array = np.ndarray
 
 _INK, _MUTED = (32, 36, 42), (105, 112, 122)
 

@@ -17,6 +17,7 @@ from maskhand.adapters.base import RawDataError
 from maskhand.adapters.layouts.dexycb_index import Frame, read_index
 from maskhand.adapters.layouts.dexycb_label import NO_HAND, label_uri, read_label
 from maskhand.adapters.layouts.dexycb_splits import SELECTIONS
+from maskhand.arrays import Array
 from maskhand.conventions import NUM_JOINTS, OPENPOSE_21
 from maskhand.metrics.accumulate import Addable, PointErrors
 from maskhand.metrics.alignment import distances, procrustes_align, root_relative
@@ -27,8 +28,6 @@ from maskhand.scoring.io.npz import Npz
 from maskhand.scoring.io.stream import total
 from maskhand.scoring.predictions import Layout, Predictions
 from maskhand.scoring.scores import ScoreError, Scores, count_warning, failed_warning
-
-Array = np.ndarray
 
 CONVENTION = Convention("millimeters", "openpose21")
 AUC_LIMIT_MM = 50.0

@@ -12,11 +12,10 @@ from typing import Literal
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.conventions import JOINT_ORDERS
 from maskhand.metrics.alignment import procrustes_align, root_relative
 from maskhand.metrics.samples import mpjpe
-
-Array = np.ndarray
 
 ENOUGH = 512
 """Samples that are looked at, spread over the file."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.conventions import FINGERS, MANO_16, NUM_JOINTS, OPENPOSE_21
 from maskhand.metrics.accumulate import Addable, Means, PointErrors
 from maskhand.metrics.alignment import distances, procrustes_align, scale_translation_align
@@ -25,8 +26,6 @@ from maskhand.scoring.io.json_lists import Samples, read_samples
 from maskhand.scoring.io.stream import total
 from maskhand.scoring.predictions import Layout, Predictions
 from maskhand.scoring.scores import ScoreError, Scores, count_warning, failed_warning
-
-Array = np.ndarray
 
 AT_ONCE = 64
 """Samples of a piece: 64 meshes are 1.2 MB, and their distances stay in the cache."""

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.conventions import NUM_JOINTS, OPENPOSE_21
 from maskhand.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS, CorrectKeypoints
 from maskhand.scoring.format import Format, GroundTruth
 from maskhand.scoring.io.npz import Npz
 from maskhand.scoring.predictions import Layout, Predictions, npz_bytes
 from maskhand.scoring.scores import ScoreError, Scores, count_warning, failed_warning
-
-Array = np.ndarray
 
 STATES = {"all": "all", "vis": "visible", "occ": "occluded"}
 """Ending of the file -> ending of the key."""

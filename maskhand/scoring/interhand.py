@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.conventions import INTERHAND_HANDS, OPENPOSE_FROM_INTERHAND
 from maskhand.metrics.accumulate import Addable, Means
 from maskhand.metrics.alignment import distances
@@ -23,8 +24,6 @@ from maskhand.scoring.io.npz import Npz
 from maskhand.scoring.io.stream import total
 from maskhand.scoring.predictions import Layout, Predictions, npz_bytes, origin_of
 from maskhand.scoring.scores import ScoreError, Scores, count_warning, failed_warning, joint_warning
-
-Array = np.ndarray
 
 HANDS = tuple(INTERHAND_HANDS.values())
 WRISTS = tuple(hand.start + OPENPOSE_FROM_INTERHAND[0] for hand in HANDS)

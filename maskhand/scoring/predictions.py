@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS, Side
 from maskhand.errors import MaskhandError
-
-Array = np.ndarray
 
 
 class SubmissionError(MaskhandError, ValueError):

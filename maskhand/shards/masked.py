@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from maskhand import storage
+from maskhand.arrays import Array
 from maskhand.digest import short_digest
 from maskhand.sample import HandSample, SampleError
 from maskhand.shards.codec import Members, encode_sample
@@ -25,8 +26,6 @@ from maskhand.shards.manifest import Manifest, ShardRecord
 from maskhand.shards.part import Mapper, OnShard, build_part, serial_map
 from maskhand.shards.reader import ShardSet
 from maskhand.shards.writer import write_shard
-
-Array = np.ndarray
 
 VERSION = 1
 """Raise it when the same sample gets another mask."""

@@ -9,9 +9,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from maskhand.arrays import Array
 from maskhand.sample import HandPose
-
-Array = np.ndarray
 
 TargetSource = Literal["annotated", "fitted", "keypoints", "predicted"]
 """Where the parameters of a target come from: the dataset, a fit to its joints, a fit to a detector's keypoints, or a

@@ -51,9 +51,7 @@ def inspect(
     The receipt names `statistics.json`; the sheet lies beside it. See `inspection.inspect_set` for the options.
     """
     uri = uri_of_set(workspace, name_or_uri)
-    found = inspect_set(
-        uri, hands=hands, limit=limit, seed=seed, on_read=lambda done, total: progress(done, total, f"{done} hands")
-    )
+    found = inspect_set(uri, hands=hands, limit=limit, seed=seed, progress=progress)
     facts = found.statistics
     folder = storage.join(out or str(workspace.reports / "inspect"), facts.dataset, facts.split)
     storage.write_bytes_atomic(storage.join(folder, SHEET), found.sheet_png)

@@ -65,7 +65,7 @@ def synthesize(
         seed=seed,
         versions=load_spec(SYNTHETIC).images_per_annotation.get("training", 1),
         workers=available_cores(),
-        progress=lambda done, total: progress(done, total, f"{done} hands"),
+        progress=progress,
     )
     _write_raw(write, folder, rebuild)
     return SyntheticReceipt.of(str(folder / "synth.json"), hands=hands, evaluation_hands=evaluation_hands, seed=seed)
@@ -102,7 +102,7 @@ def alphabet(
         per_letter=per_letter,
         seed=seed,
         workers=available_cores(),
-        progress=lambda done, total: progress(done, total, f"{done} letters"),
+        progress=progress,
     )
     _write_raw(write, folder, rebuild)
     receipts = []

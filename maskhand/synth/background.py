@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskhand.arrays import Array32
+
 Image = NDArray[np.uint8]
-Float = NDArray[np.float32]
 
 KINDS = ("backdrop", "room", "texture", "patches", "cloth")
 KIND_SHARES = (0.12, 0.40, 0.18, 0.16, 0.14)
@@ -30,7 +31,7 @@ def make_background(rng: np.random.Generator, size_px: tuple[int, int], kind: st
     return _light_falloff(rng, image)
 
 
-def _color(rng: np.random.Generator, saturation: float) -> Float:
+def _color(rng: np.random.Generator, saturation: float) -> Array32:
     """(3,) 0..255; most things in the world are grayish."""
     hue, value = rng.uniform(0, 180), rng.uniform(25, 245)
     s = 255 * saturation * rng.beta(0.7, 2.0)
@@ -38,11 +39,11 @@ def _color(rng: np.random.Generator, saturation: float) -> Float:
     return cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
 
 
-def _tuple(color: Float) -> tuple[int, int, int]:
+def _tuple(color: Array32) -> tuple[int, int, int]:
     return (int(color[0]), int(color[1]), int(color[2]))
 
 
-def _noise(rng: np.random.Generator, size_px: tuple[int, int], cells: tuple[float, float], octaves: int = 3) -> Float:
+def _noise(rng: np.random.Generator, size_px: tuple[int, int], cells: tuple[float, float], octaves: int = 3) -> Array32:
     """(H, W) smooth noise in 0..1; cells across (width, height)."""
     width, height = size_px
     out = np.zeros((height, width), np.float32)
@@ -54,18 +55,18 @@ def _noise(rng: np.random.Generator, size_px: tuple[int, int], cells: tuple[floa
     return (out - low) / max(high - low, 1e-6)
 
 
-def _mix(a: Float, b: Float, share: Float) -> Float:
+def _mix(a: Array32, b: Array32, share: Array32) -> Array32:
     return a + share[..., None] * (b - a)
 
 
-def _backdrop(rng: np.random.Generator, size_px: tuple[int, int]) -> Float:
+def _backdrop(rng: np.random.Generator, size_px: tuple[int, int]) -> Array32:
     """A curtain or a wall close behind, green now and then as in a studio."""
     base = _color(rng, 0.8) if rng.random() < 0.7 else np.array([60, 150, 70], np.float32)
     folds = _noise(rng, size_px, (rng.uniform(2, 9), rng.uniform(1, 2)), 2)
     return _mix(base * 0.75, base * 1.1, folds)
 
 
-def _room(rng: np.random.Generator, size_px: tuple[int, int]) -> Float:
+def _room(rng: np.random.Generator, size_px: tuple[int, int]) -> Array32:
     """A wall above, a table or floor below, with bars, frames and openings."""
     width, height = size_px
     wall = _mix(_color(rng, 0.35), _color(rng, 0.35) * 0.3 + 110, _noise(rng, size_px, (2, 2), 2) * 0.5)
@@ -84,7 +85,7 @@ def _room(rng: np.random.Generator, size_px: tuple[int, int]) -> Float:
     return image
 
 
-def _texture(rng: np.random.Generator, size_px: tuple[int, int]) -> Float:
+def _texture(rng: np.random.Generator, size_px: tuple[int, int]) -> Array32:
     """Foliage, gravel, carpet, stone: three colors through two noises."""
     cells = float(rng.choice([4, 9, 18, 36]))
     stretch = np.exp(rng.normal(0, 0.4))
@@ -96,7 +97,7 @@ def _texture(rng: np.random.Generator, size_px: tuple[int, int]) -> Float:
     return _mix(image, colors[2], np.clip((b - 0.6) * sharp + 0.5, 0, 1))
 
 
-def _patches(rng: np.random.Generator, size_px: tuple[int, int]) -> Float:
+def _patches(rng: np.random.Generator, size_px: tuple[int, int]) -> Array32:
     """Posters, screens, paper, shelves: overlapping quadrilaterals with lines of print."""
     width, height = size_px
     image = np.tile(_color(rng, 0.5), (height, width, 1))
@@ -117,7 +118,7 @@ def _patches(rng: np.random.Generator, size_px: tuple[int, int]) -> Float:
     return image
 
 
-def _cloth(rng: np.random.Generator, size_px: tuple[int, int]) -> Float:
+def _cloth(rng: np.random.Generator, size_px: tuple[int, int]) -> Array32:
     """A person's clothes behind the hand: folds, stripes or checks, sometimes a patch of bare skin."""
     width, height = size_px
     base = _color(rng, 0.8)
@@ -139,7 +140,7 @@ def _cloth(rng: np.random.Generator, size_px: tuple[int, int]) -> Float:
     return image
 
 
-def _frame(rng: np.random.Generator, image: Float) -> None:
+def _frame(rng: np.random.Generator, image: Array32) -> None:
     """A rectangle on the wall: window, cupboard, monitor, with a darker rim."""
     height, width = image.shape[:2]
     x, y = rng.uniform(-0.2, 1.0, 2) * [width, height]
@@ -157,7 +158,7 @@ def _frame(rng: np.random.Generator, image: Float) -> None:
     )
 
 
-def _bar(rng: np.random.Generator, image: Float) -> None:
+def _bar(rng: np.random.Generator, image: Array32) -> None:
     """A straight profile, leg or cable, lit along one edge."""
     height, width = image.shape[:2]
     middle, turn = rng.uniform(0, 1, 2) * [width, height], rng.uniform(0, np.pi)

@@ -7,17 +7,17 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from maskhand.arrays import Array32
 
 CURVE_REACH_M = 0.015
 
 
-def line(distance: Array, width: float) -> Array:
+def line(distance: Array32, width: float) -> Array32:
     """1 on the line, falling off over `width`, both in the same unit."""
     return np.exp(-((distance / width) ** 2)).astype(np.float32)
 
 
-def smooth_step(x: Array, low: float, high: float) -> Array:
+def smooth_step(x: Array32, low: float, high: float) -> Array32:
     """0 up to `low`, 1 from `high` on, without a kink between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return (t * t * (3 - 2 * t)).astype(np.float32)
@@ -33,7 +33,7 @@ def spline(points: NDArray[np.float64], steps: int = 10) -> NDArray[np.float64]:
     return np.concatenate([*pieces, points[-1:]])
 
 
-def distance_to_curve(p: Array, curve: NDArray[np.float64]) -> Array:
+def distance_to_curve(p: Array32, curve: NDArray[np.float64]) -> Array32:
     """(T,) distance of (T, 2) points from a polyline (P, 2); infinite where it is too far to matter."""
     near = np.flatnonzero(((p > curve.min(0) - CURVE_REACH_M) & (p < curve.max(0) + CURVE_REACH_M)).all(1))
     best = np.full(len(near), np.inf, np.float32)
@@ -47,7 +47,7 @@ def distance_to_curve(p: Array, curve: NDArray[np.float64]) -> Array:
     return distance
 
 
-def value_noise(p: Array, rng: np.random.Generator) -> Array:
+def value_noise(p: Array32, rng: np.random.Generator) -> Array32:
     """(T,) smooth 3D value noise of unit cell size, zero mean, unit deviation."""
     size = 17
     table = rng.standard_normal((size, size, size)).astype(np.float32)

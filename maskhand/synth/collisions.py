@@ -7,10 +7,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from maskhand.arrays import Array64
 from maskhand.conventions import FINGERTIP_VERTICES, FIRST_MANO_JOINT, MANO_16_PARENTS
 from maskhand.hand.model_file import default_hand_path, load_hand_model
-
-Array = NDArray[np.float64]
 
 # half thickness of the flesh around each bone of an adult hand, meters: thumb, index, middle, ring, little
 FINGER_RADII_M = (
@@ -29,7 +28,7 @@ _FIRST_JOINT = tuple(FIRST_MANO_JOINT.values())
 
 
 @cache
-def _capsules() -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+def _capsules() -> tuple[NDArray[np.int64], Array64, NDArray[np.int64]]:
     """Bones (start, end) as rows of joints16 + tips, their radii, and the pairs that must not meet."""
     bones, radii = [], []
     for finger, first in enumerate(_FIRST_JOINT):
@@ -51,7 +50,7 @@ def _capsules() -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
 
 
 @cache
-def _rest_points() -> Array:
+def _rest_points() -> Array64:
     """(21, 3) joints and fingertips of the mean hand at rest."""
     model = load_hand_model(default_hand_path("right"))
     return np.concatenate(
@@ -59,7 +58,7 @@ def _rest_points() -> Array:
     )
 
 
-def posed_points(rotations: Array) -> Array:
+def posed_points(rotations: Array64) -> Array64:
     """(N, 16, 3, 3) rotations of the mean hand -> (N, 21, 3): MANO's 16 joints, then the tips from thumb to little."""
     rest = _rest_points()
     count = len(rotations)
@@ -75,7 +74,7 @@ def posed_points(rotations: Array) -> Array:
     return at
 
 
-def overlap_m(rotations: Array) -> Array:
+def overlap_m(rotations: Array64) -> Array64:
     """(N,) depth by which the two worst capsules of each pose overlap; 0 when none touch."""
     bones, radii, pairs = _capsules()
     points = posed_points(rotations)

@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskhand.arrays import Array32
 from maskhand.synth.background import Image
 from maskhand.synth.renderer import Layer
-
-Array = NDArray[np.float32]
 
 GRAIN_PX = 1024
 GRAIN_SEED = 3
@@ -29,7 +28,7 @@ class Grade:
 
     exposure: float
     """Gain on the foreground's light after metering."""
-    balance: Array
+    balance: Array32
     """(3,) white balance gains on everything."""
     contrast: float
     blur_px: float
@@ -56,7 +55,7 @@ def sample_grade(rng: np.random.Generator) -> Grade:
     )
 
 
-def srgb_to_linear(color_255: NDArray[np.generic] | tuple[float, ...]) -> Array:
+def srgb_to_linear(color_255: NDArray[np.generic] | tuple[float, ...]) -> Array32:
     """sRGB 0..255 to linear 0..1."""
     return SRGB_TO_LINEAR[np.clip(np.rint(np.asarray(color_255, np.float64)), 0, 255).astype(np.uint8)]
 
@@ -90,14 +89,14 @@ def develop(layer: Layer, gain: float, background: Image, grade: Grade, rng: np.
 
 
 @cache
-def _grain() -> Array:
+def _grain() -> Array32:
     """(GRAIN_PX, GRAIN_PX, 3) unit noise to cut pieces from; drawing it anew would take a third of an image's time."""
     noise = np.random.default_rng(GRAIN_SEED).standard_normal((GRAIN_PX, GRAIN_PX, 3), dtype=np.float32)
     # sensors correlate neighbors through demosaicing
     return np.asarray(2 * cv2.blur(noise, (2, 2)))
 
 
-def _streak(length_px: float, angle_rad: float) -> Array:
+def _streak(length_px: float, angle_rad: float) -> Array32:
     size = 7
     kernel = np.zeros((size, size), np.float32)
     for t in np.linspace(-0.5, 0.5, 24):

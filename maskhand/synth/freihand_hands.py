@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from maskhand.progress import Progress
 from maskhand.synth.scene import (
     HandLabels,
     Studio,
@@ -37,7 +38,6 @@ MIDDLE_MCP, MIDDLE_PIP = 9, 10
 PARTS = ".parts"
 """Folder of the part files, removed when the set is whole."""
 
-Progress = Callable[[int, int], None]
 """Called with (unique hands done, unique hands in all)."""
 
 
@@ -60,7 +60,7 @@ class Chunk:
         return self.root / PARTS / f"{self.split}-{self.start:08d}.json"
 
 
-def render(chunks: list[Chunk], workers: int, progress: Progress | None) -> None:
+def render(chunks: list[Chunk], workers: int, progress: Progress) -> None:
     """Write images and part files of all hands, in `workers` processes; finished chunks are not rendered again."""
     total = sum(c.stop - c.start for c in chunks)
     missing = [c for c in chunks if not c.part.is_file()]
@@ -69,8 +69,7 @@ def render(chunks: list[Chunk], workers: int, progress: Progress | None) -> None
     def advance(chunk: Chunk) -> None:
         nonlocal done
         done += chunk.stop - chunk.start
-        if progress:
-            progress(done, total)
+        progress(done, total, f"{done} hands")
 
     if workers <= 1 or len(missing) <= 1:
         for chunk in missing:

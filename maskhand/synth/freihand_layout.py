@@ -24,7 +24,8 @@ from scipy.spatial.transform import Rotation
 from maskhand.errors import MaskhandError
 from maskhand.hand.anatomy import to_axis_angle
 from maskhand.hand.model_file import default_hand_path, load_hand_model
-from maskhand.synth.freihand_hands import BACKGROUNDS, PARTS, Chunk, Progress, render, write_whole
+from maskhand.progress import Progress, silent
+from maskhand.synth.freihand_hands import BACKGROUNDS, PARTS, Chunk, render, write_whole
 from maskhand.synth.pose_prior import sample_poses
 from maskhand.synth.scene import random_streams
 from maskhand.synth.view import sample_betas
@@ -49,7 +50,7 @@ def write_freihand_synth(
     seed: int,
     workers: int,
     versions: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Write the dataset below `root` and return `root`; `versions` images (1 to 4) of each training hand.
 

@@ -15,27 +15,24 @@ import io
 import json
 import multiprocessing
 import string
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from maskhand import storage
+from maskhand.arrays import Array64
 from maskhand.hand.anatomy import pose_table, respect_limits, to_axis_angle
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.progress import Progress, silent
 from maskhand.synth.collisions import overlap_m
 from maskhand.synth.freihand_layout import SynthError
 from maskhand.synth.pose_prior import MAX_OVERLAP_M, jitter
 from maskhand.synth.scene import HandLabels, open_studio, photograph, pose_hand, random_streams, render_foreground
 from maskhand.synth.view import sample_betas
-
-Array = NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 FORMAT_VERSION = 1
 """Raise it when the images or poses of a seed change."""
@@ -52,7 +49,7 @@ ORIENTATION_STD_DEG, POSE_STD_DEG = 9.0, 3.0
 DRAWN_AT_ONCE = 4
 
 
-def write_letters(root: Path, *, per_letter: int, seed: int, workers: int, progress: Progress | None = None) -> Path:
+def write_letters(root: Path, *, per_letter: int, seed: int, workers: int, progress: Progress = silent) -> Path:
     """Write the set below `root` and return `root`; at once when it is there, SynthError when another one is.
 
     The bytes depend on the numbers, the seed and the hand model only.
@@ -73,8 +70,7 @@ def write_letters(root: Path, *, per_letter: int, seed: int, workers: int, progr
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         for done, of_letter in enumerate(pool.map(render, letters), 1):
             rows += of_letter
-            if progress:
-                progress(done * per_letter, len(letters) * per_letter)
+            progress(done * per_letter, len(letters) * per_letter, f"{done * per_letter} letters")
     stream = io.BytesIO()
     columns: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     np.savez(stream, **columns)
@@ -83,7 +79,7 @@ def write_letters(root: Path, *, per_letter: int, seed: int, workers: int, progr
     return root
 
 
-def letter_pose(letter: str, rng: np.random.Generator) -> Array:
+def letter_pose(letter: str, rng: np.random.Generator) -> Array64:
     """(16, 3) axis-angle of one hand that shows a letter: within the joint limits, without fingers that overlap."""
     shape = pose_table().shape(SHAPE_OF.get(letter, letter))
     while True:
@@ -115,7 +111,7 @@ def _write_letter(root: Path, hand_path: Path, count: int, seed: int, letter: st
     return rows
 
 
-def _parameters(labels: HandLabels, hand_path: Path) -> dict[str, Array]:
+def _parameters(labels: HandLabels, hand_path: Path) -> dict[str, Array64]:
     """MANO parameters whose mesh is the one that was rendered."""
     layer = open_studio(hand_path).layer
     pose, betas = (torch.from_numpy(x[None]).float() for x in (labels.pose_aa, labels.betas))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from maskhand.arrays import Array32, Array64
 from maskhand.synth.film import srgb_to_linear
 from maskhand.synth.shading import Cloth, Light, Skin
 from maskhand.synth.skin import NOISE_FIELDS
 from maskhand.synth.solids import Finish, Solid, make_solid
 from maskhand.synth.surface import FOREARM_LENGTH_M, Arm
-
-Array = NDArray[np.float32]
-Double = NDArray[np.float64]
 
 # sRGB of the back and the palm of hands from little to much melanin; the palm has much less of it
 _MELANIN = np.linspace(0, 1, 6)
@@ -35,7 +32,7 @@ def sample_skin(rng: np.random.Generator) -> Skin:
     melanin = rng.beta(1.1, 1.7)
     hue = rng.normal(0, [4, 3, 5])
 
-    def tone(ramp: Double) -> Array:
+    def tone(ramp: Array64) -> Array32:
         return srgb_to_linear(np.array([np.interp(melanin, _MELANIN, ramp[:, k]) for k in range(3)]) + hue)
 
     back, palm = tone(_BACK), tone(_PALM)
@@ -85,7 +82,7 @@ def sample_arm(rng: np.random.Generator) -> tuple[Arm, Cloth]:
     return arm, Cloth(_any_color(rng), _any_color(rng), stripes)
 
 
-def sample_solids(vertices_m: Double, joints_m: Double, hand_axes: Double, rng: np.random.Generator) -> list[Solid]:
+def sample_solids(vertices_m: Array64, joints_m: Array64, hand_axes: Array64, rng: np.random.Generator) -> list[Solid]:
     """Objects in and before a hand in camera axes: vertices (778, 3), joints (21, 3), hand_axes as in `HandSurface`."""
     solids = []
     if rng.random() < HELD_SHARE:
@@ -97,7 +94,7 @@ def sample_solids(vertices_m: Double, joints_m: Double, hand_axes: Double, rng: 
     return solids
 
 
-def _held(vertices_m: Double, joints_m: Double, hand_axes: Double, rng: np.random.Generator) -> Solid | None:
+def _held(vertices_m: Array64, joints_m: Array64, hand_axes: Array64, rng: np.random.Generator) -> Solid | None:
     """The largest of a few that fit between fingers and palm without entering the skin; None when nothing fits."""
     kind = str(rng.choice(["cylinder", "cone", "box", "ellipsoid"], p=[0.42, 0.13, 0.25, 0.2]))
     shape = np.array([1.0, rng.uniform(0.5, 1.0) if kind == "box" else 1.0, rng.uniform(1.5, 4.5)])
@@ -105,7 +102,7 @@ def _held(vertices_m: Double, joints_m: Double, hand_axes: Double, rng: np.rando
         shape[2] = rng.uniform(0.8, 1.6)
     tips, knuckles = joints_m[[8, 12, 16]].mean(0), joints_m[[5, 9, 13]].mean(0)
     pinched = rng.random() < 0.3
-    best: tuple[float, Double, Double] | None = None
+    best: tuple[float, Array64, Array64] | None = None
     for _ in range(HELD_TRIES):
         if pinched:  # between thumb and index
             center, axis = (joints_m[4] + joints_m[8]) / 2 + rng.normal(0, 0.004, 3), rng.standard_normal(3)
@@ -131,7 +128,7 @@ def _held(vertices_m: Double, joints_m: Double, hand_axes: Double, rng: np.rando
     return make_solid(kind, center, frame, size * shape, _finish(rng))
 
 
-def _occluder(joints_m: Double, rng: np.random.Generator) -> Solid:
+def _occluder(joints_m: Array64, rng: np.random.Generator) -> Solid:
     """An object between camera and hand that covers a part of it."""
     target = joints_m[rng.integers(21)] + rng.normal(0, 0.02, 3)
     center = target * rng.uniform(0.62, 0.85)
@@ -151,14 +148,14 @@ def _finish(rng: np.random.Generator) -> Finish:
     )
 
 
-def _any_color(rng: np.random.Generator) -> Array:
+def _any_color(rng: np.random.Generator) -> Array32:
     """(3,) linear; black, white and gray are as common as colors."""
     gray = rng.uniform(15, 245)
     color = rng.uniform(15, 240, 3)
     return srgb_to_linear(gray + rng.beta(0.7, 1.2) * (color - gray))
 
 
-def _frame_about(axis: Double, rng: np.random.Generator) -> Double:
+def _frame_about(axis: Array64, rng: np.random.Generator) -> Array64:
     """(3, 3) right-handed, last column the axis, turned at random about it."""
     helper = np.eye(3)[np.argmin(np.abs(axis))]
     x = _unit64(np.cross(helper, axis))
@@ -166,9 +163,9 @@ def _frame_about(axis: Double, rng: np.random.Generator) -> Double:
     return np.asarray(Rotation.from_rotvec(rng.uniform(0, 2 * np.pi) * axis).as_matrix() @ frame)
 
 
-def _unit64(v: Double) -> Double:
+def _unit64(v: Array64) -> Array64:
     return np.asarray(v / np.linalg.norm(v))
 
 
-def _unit(v: Double) -> Array:
+def _unit(v: Array64) -> Array32:
     return np.asarray(v / np.linalg.norm(v), np.float32)

@@ -6,9 +6,9 @@ Angles are those of `hand.anatomy`: degrees (..., 16, 3). Global orientation is 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from maskhand.arrays import Array64
 from maskhand.conventions import FINGERS, FIRST_MANO_JOINT, NUM_MANO_JOINTS
 from maskhand.hand.anatomy import (
     ABDUCTION,
@@ -23,8 +23,6 @@ from maskhand.hand.anatomy import (
 )
 from maskhand.synth.collisions import overlap_m
 
-Array = NDArray[np.float64]
-
 # shares of the mixture: blend of two shapes, one shape per finger, common curl, uniform within limits
 MIXTURE = (0.45, 0.22, 0.18, 0.15)
 # soft fingers that press on each other flatten by a few millimeters
@@ -33,7 +31,7 @@ MAX_OVERLAP_M = 0.0036
 REDRAW = 4
 
 
-def sample_poses(rng: np.random.Generator, count: int) -> Array:
+def sample_poses(rng: np.random.Generator, count: int) -> Array64:
     """(count, 16, 3) angles in degrees within the limits, drawn from the mixture.
 
     Poses in which fingers pass through each other or the palm are drawn again within their part of the mixture.
@@ -51,7 +49,7 @@ def sample_poses(rng: np.random.Generator, count: int) -> Array:
     return poses
 
 
-def _blend(rng: np.random.Generator, count: int) -> Array:
+def _blend(rng: np.random.Generator, count: int) -> Array64:
     """Between two named shapes, mostly near one of them."""
     table = pose_table().angles_deg
     a, b = rng.integers(len(table), size=(2, count))
@@ -59,7 +57,7 @@ def _blend(rng: np.random.Generator, count: int) -> Array:
     return table[a] * (1 - share) + table[b] * share + jitter(rng, count, rng.uniform(1, 8, (count, 1, 1)))
 
 
-def _per_finger(rng: np.random.Generator, count: int) -> Array:
+def _per_finger(rng: np.random.Generator, count: int) -> Array64:
     """Each finger from its own named shape; neighbors often move together."""
     table = pose_table().angles_deg
     out = np.zeros((count, NUM_MANO_JOINTS, 3))
@@ -71,7 +69,7 @@ def _per_finger(rng: np.random.Generator, count: int) -> Array:
     return _keep_fingers_apart(out + jitter(rng, count, np.full((count, 1, 1), 5.0)))
 
 
-def _curl(rng: np.random.Generator, count: int) -> Array:
+def _curl(rng: np.random.Generator, count: int) -> Array64:
     """Flat to fist by one common curl with individual deviations, spread by one common spread."""
     table = pose_table()
     flat, fist, spread = (table.shape(name) for name in ("flat", "fist", "spread"))
@@ -84,7 +82,7 @@ def _curl(rng: np.random.Generator, count: int) -> Array:
     )
 
 
-def _uniform(rng: np.random.Generator, count: int) -> Array:
+def _uniform(rng: np.random.Generator, count: int) -> Array64:
     """Anywhere within the limits, DIP following PIP."""
     limits = pose_table().limits_deg
     out = rng.uniform(limits[..., 0], limits[..., 1], (count, NUM_MANO_JOINTS, 3))
@@ -97,7 +95,7 @@ def _uniform(rng: np.random.Generator, count: int) -> Array:
     return _keep_fingers_apart(out)
 
 
-def jitter(rng: np.random.Generator, count: int, scale_deg: Array) -> Array:
+def jitter(rng: np.random.Generator, count: int, scale_deg: Array64) -> Array64:
     """(count, 16, 3) deviations of about `scale_deg`: full on flexion, less on spread, DIP tied to PIP, next to none
     where a hinge cannot go.
     """
@@ -111,7 +109,7 @@ def jitter(rng: np.random.Generator, count: int, scale_deg: Array) -> Array:
     return noise
 
 
-def _keep_fingers_apart(angles_deg: Array) -> Array:
+def _keep_fingers_apart(angles_deg: Array64) -> Array64:
     """Spread neighboring fingers that would lie through each other: similar curl, crossing headings."""
     axes = anatomical_axes()
     heading = {f: np.rad2deg(np.arctan2(axes[f, TWIST, 2], -axes[f, TWIST, 0])) for f in LONG_FINGERS}

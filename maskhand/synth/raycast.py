@@ -9,10 +9,9 @@ from embreex import rtcore_scene
 from embreex.mesh_construction import TriangleMesh
 from numpy.typing import NDArray
 
+from maskhand.arrays import Array32
 from maskhand.synth.solids import Solid
 from maskhand.synth.surface import ArmMesh, HandSurface
-
-Array = NDArray[np.float32]
 
 OCCLUSION_RAYS = 64
 OCCLUSION_RANGE_M = 0.07
@@ -37,17 +36,17 @@ class Scene:
         self._embree = rtcore_scene.EmbreeScene()
         self._mesh = TriangleMesh(self._embree, self.vertices, self.faces.astype(np.int32))
 
-    def first_hit(self, directions: Array) -> dict[str, NDArray]:
+    def first_hit(self, directions: Array32) -> dict[str, NDArray]:
         """Rays from the camera: primID (-1: none), u, v, tfar."""
         return self._embree.run(np.zeros_like(directions), directions, output=1)
 
-    def blocked(self, origins: Array, directions: Array, reach_m: float) -> NDArray[np.bool_]:
+    def blocked(self, origins: Array32, directions: Array32, reach_m: float) -> NDArray[np.bool_]:
         """(N,) whether something lies within reach."""
         reach = np.full(len(origins), reach_m, np.float32)
         return self._embree.run(origins, directions, reach, query="OCCLUDED") != -1
 
 
-def _sphere(count: int) -> Array:
+def _sphere(count: int) -> Array32:
     """(count, 3) evenly spread directions (Fibonacci lattice)."""
     k = np.arange(count) + 0.5
     z = 1 - 2 * k / count
@@ -59,7 +58,7 @@ def _sphere(count: int) -> Array:
 _DIRECTIONS = _sphere(OCCLUSION_RAYS)
 
 
-def vertex_occlusion(scene: Scene, surface: HandSurface) -> Array:
+def vertex_occlusion(scene: Scene, surface: HandSurface) -> Array32:
     """(V,) share of the sky each vertex sees, cosine weighted; measured on the 778 vertices, smoothed to the rest."""
     coarse = surface.smooth.shape[1]
     points, normals = scene.vertices[:coarse], scene.normals[:coarse]

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from maskhand.arrays import Array32
 from maskhand.synth.raycast import Scene, vertex_occlusion
 from maskhand.synth.shading import Cloth, Light, Shader, Skin
 from maskhand.synth.skin import SkinMaps
 from maskhand.synth.solids import Solid
 from maskhand.synth.surface import ArmMesh, HandSurface
-
-Array = NDArray[np.float32]
 
 EDGE_DEPTH_STEP_M = 0.004
 # a turned grid: near-vertical and near-horizontal outlines meet four different levels
@@ -28,11 +27,11 @@ SUBPIXELS = np.array([(-0.125, -0.375), (0.375, -0.125), (0.125, 0.375), (-0.375
 class Layer:
     """A rendered foreground, to be laid over any background. H x W of the requested size."""
 
-    light: Array
+    light: Array32
     """(H, W, 3) linear, already multiplied by alpha."""
-    alpha: Array
+    alpha: Array32
     """(H, W) share of the pixel covered by anything."""
-    hand: Array
+    hand: Array32
     """(H, W) share covered by the visible hand (without forearm, sleeve or objects)."""
 
 
@@ -75,14 +74,14 @@ def render(
     return blank
 
 
-def _rays(xs: NDArray, ys: NDArray, K_px: NDArray[np.float64]) -> Array:
+def _rays(xs: NDArray, ys: NDArray, K_px: NDArray[np.float64]) -> Array32:
     """(N, 3) directions with unit depth, so that a hit's `tfar` is its depth in meters."""
     x = (xs.reshape(-1) - K_px[0, 2]) / K_px[0, 0]
     y = (ys.reshape(-1) - K_px[1, 2]) / K_px[1, 1]
     return np.stack([x, y, np.ones_like(x)], 1).astype(np.float32)
 
 
-def _window(points: Array, K_px: NDArray[np.float64], width: int, height: int) -> tuple[int, int, int, int]:
+def _window(points: Array32, K_px: NDArray[np.float64], width: int, height: int) -> tuple[int, int, int, int]:
     """Pixels that can show any of the points; everything in front of the camera counts."""
     front = points[points[:, 2] > 0.02]
     if not len(front):
@@ -94,7 +93,7 @@ def _window(points: Array, K_px: NDArray[np.float64], width: int, height: int) -
     return (int(max(low[0], 0)), int(max(low[1], 0)), int(min(high[0], width)), int(min(high[1], height)))
 
 
-def _edges(part: NDArray, depth: Array) -> NDArray[np.bool_]:
+def _edges(part: NDArray, depth: Array32) -> NDArray[np.bool_]:
     """Pixels where the surface or the depth jumps between neighbors."""
     edge = np.zeros(part.shape, bool)
     for axis in (0, 1):

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from maskhand.arrays import Array64
 from maskhand.hand.anatomy import ABDUCTION, FLEXION, TWIST, anatomical_axes, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
@@ -23,8 +23,6 @@ from maskhand.synth.renderer import Layer, render
 from maskhand.synth.skin import SkinMaps, paint
 from maskhand.synth.surface import HandSurface
 from maskhand.synth.view import SIZE_PX, fit_view, sample_betas, sample_orientation
-
-Array = NDArray[np.float64]
 
 STREAMS = {"training": 0, "evaluation": 1, "mocap": 2, "letters": 3}
 # an object may hide most of a hand, but a sliver of skin teaches nothing
@@ -38,7 +36,7 @@ class Studio:
     layer: ManoLayer
     surface: HandSurface
     maps: SkinMaps
-    hands_mean_aa: Array
+    hands_mean_aa: Array64
     """(15, 3) mean pose of the model file."""
 
 
@@ -46,15 +44,15 @@ class Studio:
 class HandLabels:
     """Exact labels, OpenCV camera axes, meters, FreiHAND's fingertip vertices."""
 
-    pose_aa: Array
+    pose_aa: Array64
     """(16, 3) absolute axis-angle, row 0 the global orientation."""
-    betas: Array
+    betas: Array64
     """(10,)"""
-    K_px: Array
+    K_px: Array64
     """(3, 3)"""
-    vertices_cam_m: Array
+    vertices_cam_m: Array64
     """(778, 3)"""
-    joints_cam_m: Array
+    joints_cam_m: Array64
     """(21, 3) OpenPose order."""
 
 
@@ -89,7 +87,7 @@ def sample_labels(studio: Studio, rng: np.random.Generator) -> HandLabels:
     return pose_hand(studio, pose, sample_betas(rng), rng)
 
 
-def pose_hand(studio: Studio, pose: Array, betas: Array, rng: np.random.Generator) -> HandLabels:
+def pose_hand(studio: Studio, pose: Array64, betas: Array64, rng: np.random.Generator) -> HandLabels:
     """Put a hand of pose (16, 3) axis-angle and betas (10,) before a camera that is drawn."""
     rotations = torch.from_numpy(Rotation.from_rotvec(pose).as_matrix()[None]).float()
     # one hand at a time: a batched product may round differently with the batch's size, and bytes must not

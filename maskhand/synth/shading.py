@@ -8,12 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from maskhand.arrays import Array32
 from maskhand.synth.brushes import smooth_step
 from maskhand.synth.raycast import RAY_OFFSET_M, Scene
 from maskhand.synth.skin import SkinMaps, texel_index
 from maskhand.synth.solids import colors
-
-Array = NDArray[np.float32]
 
 # few, because shadows are smoothed over neighboring pixels
 SHADOW_RAYS = 2
@@ -26,17 +25,17 @@ OBJECT_WRAP = np.array([0.08, 0.08, 0.08], np.float32)
 class Skin:
     """Albedo of one person's skin, linear RGB."""
 
-    back: Array
+    back: Array32
     """(3,) back of the hand."""
-    palm: Array
+    palm: Array32
     """(3,)"""
-    blush: Array
+    blush: Array32
     """(3,) factor where blood shows fully."""
-    nail: Array
+    nail: Array32
     """(3,)"""
-    mottle: Array
+    mottle: Array32
     """(NOISE_FIELDS,) amplitude of each noise field on brightness."""
-    mottle_red: Array
+    mottle_red: Array32
     """(NOISE_FIELDS,) amplitude on redness."""
     relief: float
     """Strength of creases, wrinkles and tendons, around one."""
@@ -48,25 +47,25 @@ class Skin:
 class Light:
     """Key light and surroundings, camera axes, linear RGB."""
 
-    to_key: Array
+    to_key: Array32
     """(3,) unit vector to the key light."""
-    key: Array
+    key: Array32
     """(3,)"""
     softness: float
     """Radius of the key light, as the tangent of its half angle."""
-    up: Array
+    up: Array32
     """(3,) unit vector to the sky."""
-    sky: Array
+    sky: Array32
     """(3,)"""
-    ground: Array
+    ground: Array32
     """(3,)"""
 
 
 @dataclass(frozen=True)
 class Cloth:
-    base: Array
+    base: Array32
     """(3,) linear RGB."""
-    stripe: Array
+    stripe: Array32
     """(3,)"""
     stripe_per_m: float
     """0 for none."""
@@ -76,15 +75,15 @@ class Shader:
     """Light leaving the first surface along rays from the camera."""
 
     def __init__(
-        self, scene: Scene, occlusion: Array, maps: SkinMaps, skin: Skin, cloth: Cloth, light: Light,
+        self, scene: Scene, occlusion: Array32, maps: SkinMaps, skin: Skin, cloth: Cloth, light: Light,
         rng: np.random.Generator,
     ) -> None:  # fmt: skip
         self.scene, self.occlusion, self.maps = scene, occlusion, maps
         self.skin, self.cloth, self.light, self.rng = skin, cloth, light, rng
 
     def __call__(
-        self, rays: Array, grid: tuple[int, int] | None = None
-    ) -> tuple[Array, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int16], Array]:
+        self, rays: Array32, grid: tuple[int, int] | None = None
+    ) -> tuple[Array32, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int16], Array32]:
         """rays (N, 3) -> light (N, 3), covered (N,), is hand (N,), part (N,) (-1: none), depth (N,).
 
         When the rays are a grid of pixels (rows, columns), shadows are smoothed over it.
@@ -113,9 +112,9 @@ class Shader:
         return light, hit, part == 0, part, depth
 
     def _shade(
-        self, rays: Array, normal: Array, lit: Array, face: NDArray[np.int64], corners: NDArray[np.int64], share: Array,
-        part: NDArray[np.int16],
-    ) -> Array:  # fmt: skip
+        self, rays: Array32, normal: Array32, lit: Array32, face: NDArray[np.int64], corners: NDArray[np.int64],
+        share: Array32, part: NDArray[np.int16],
+    ) -> Array32:  # fmt: skip
         scene, light = self.scene, self.light
         view = -rays / np.linalg.norm(rays, axis=1, keepdims=True)
         open_sky = (share * self.occlusion[corners]).sum(1)
@@ -166,7 +165,7 @@ class Shader:
         rim = gloss * 0.35 * fresnel * open_sky
         return out + shine[:, None] * light.key + rim[:, None] * ambient
 
-    def _key_visibility(self, point: Array, normal: Array) -> Array:
+    def _key_visibility(self, point: Array32, normal: Array32) -> Array32:
         """(N,) share of the key light that is seen; the light is a disk, sampled at random points."""
         light = self.light
         origin = np.repeat(point + RAY_OFFSET_M * normal, SHADOW_RAYS, axis=0)
@@ -174,7 +173,7 @@ class Shader:
         to_light = light.to_key + light.softness * 0.5 * jitter
         return 1 - self.scene.blocked(origin, to_light, 10.0).reshape(-1, SHADOW_RAYS).mean(1, dtype=np.float32)
 
-    def _skin(self, texel: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+    def _skin(self, texel: NDArray[np.int64]) -> tuple[Array32, Array32, Array32]:
         """Albedo (N, 3), gloss (N,), sharpness (N,)."""
         maps, skin = self.maps, self.skin
         palmar = maps.palmar[texel][:, None]
@@ -190,7 +189,7 @@ class Shader:
         albedo *= (1 - 0.35 * np.clip(maps.nail_edge[texel], 0, 1))[:, None]
         return albedo, skin.gloss * (1 + 2.2 * nail), 22 + 50 * nail
 
-    def _forearm(self, palmar: Array, behind: Array, noise: Array) -> tuple[Array, Array]:
+    def _forearm(self, palmar: Array32, behind: Array32, noise: Array32) -> tuple[Array32, Array32]:
         """The inner side stays somewhat paler up the arm; palmar (N,) as in `ArmMesh`."""
         skin = self.skin
         inner = smooth_step(palmar, -0.25, 0.45) * (0.45 + 0.55 * np.exp(-behind / 0.04))
@@ -198,10 +197,10 @@ class Shader:
         albedo = self._tinted(albedo, noise @ skin.mottle_red[:2]) * (1 + noise @ skin.mottle[:2])[:, None]
         return albedo.astype(np.float32), np.full(len(behind), skin.gloss, np.float32)
 
-    def _tinted(self, albedo: Array, blush: Array) -> Array:
+    def _tinted(self, albedo: Array32, blush: Array32) -> Array32:
         return albedo * (1 + np.clip(blush, -0.25, 1.3)[:, None] * (self.skin.blush - 1))
 
-    def _sleeve(self, behind: Array) -> tuple[Array, Array]:
+    def _sleeve(self, behind: Array32) -> tuple[Array32, Array32]:
         cloth = self.cloth
         stripe = (
             (np.sin(2 * np.pi * cloth.stripe_per_m * behind) > 0.4) if cloth.stripe_per_m else np.zeros(len(behind))
@@ -210,7 +209,7 @@ class Shader:
         return albedo.astype(np.float32), np.full(len(behind), 0.05, np.float32)
 
 
-def _smoothed(values: Array, valid: NDArray[np.bool_]) -> Array:
+def _smoothed(values: Array32, valid: NDArray[np.bool_]) -> Array32:
     """Mean over 3 x 3 pixels of the valid ones."""
     weight = cv2.blur(valid.astype(np.float32), (3, 3))
     return np.asarray(cv2.blur(values, (3, 3)) / np.maximum(weight, 1e-6), np.float32)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from maskhand.arrays import Array32
 from maskhand.conventions import FINGERTIP_VERTICES, FIRST_MANO_JOINT
 from maskhand.synth.brushes import distance_to_curve, line, smooth_step, spline, value_noise
 from maskhand.synth.surface import HandSurface, incidence_matrix, vertex_normals
-
-Array = NDArray[np.float32]
 
 TEXELS_PER_EDGE = 4
 NOISE_FIELDS = 6
@@ -26,27 +25,27 @@ PAINT_SEED = 1
 class SkinMaps:
     """Per texel, float32. Rows are ordered face by face; see `texel_index`."""
 
-    palmar: Array
+    palmar: Array32
     """(T,) 1 on the palm side, 0 on the back."""
-    blush: Array
+    blush: Array32
     """(T,) where blood shows: finger pads, knuckles, ball of the thumb."""
-    crease: Array
+    crease: Array32
     """(T,) lines of palm and fingers."""
-    wrinkle: Array
+    wrinkle: Array32
     """(T,) folds over the knuckles of the back."""
-    nail: Array
+    nail: Array32
     """(T,) nail plate."""
-    nail_edge: Array
+    nail_edge: Array32
     """(T,) fold around the nail."""
-    nail_free: Array
+    nail_free: Array32
     """(T,) white edge and lunula."""
-    tendon: Array
+    tendon: Array32
     """(T,) signed relief of tendons and veins on the back."""
-    noise: Array
+    noise: Array32
     """(T, NOISE_FIELDS) zero-mean, unit deviation, coarse to fine; mixed anew for every hand."""
 
 
-def texel_grid() -> tuple[NDArray[np.int64], Array]:
+def texel_grid() -> tuple[NDArray[np.int64], Array32]:
     """Barycentric grid of one triangle: lookup (n+1, n+1) of texel numbers, and (K, 2) their (u, v)."""
     n = TEXELS_PER_EDGE
     i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
@@ -60,7 +59,7 @@ _LOOKUP, _GRID_UV = texel_grid()
 TEXELS_PER_FACE = len(_GRID_UV)
 
 
-def texel_index(face: NDArray[np.int64], u: Array, v: Array) -> NDArray[np.int64]:
+def texel_index(face: NDArray[np.int64], u: Array32, v: Array32) -> NDArray[np.int64]:
     """Row of `SkinMaps` nearest to barycentric (u, v) of corners 1 and 2 in each face."""
     i = np.rint(u * TEXELS_PER_EDGE).astype(np.int64)
     j = np.minimum(np.rint(v * TEXELS_PER_EDGE).astype(np.int64), TEXELS_PER_EDGE - i)
@@ -74,7 +73,7 @@ def paint(surface: HandSurface, axes: NDArray[np.float64]) -> SkinMaps:
     faces = surface.hand_faces
     vertex_normal = vertex_normals(vertices, faces, incidence_matrix(faces, len(vertices)))
 
-    def on_texels(values: Array) -> Array:
+    def on_texels(values: Array32) -> Array32:
         a, b, c = (values[faces[:, k]][:, None] for k in range(3))
         u, v = _GRID_UV[:, :1], _GRID_UV[:, 1:]
         return (a * (1 - u - v) + b * u + c * v).reshape(-1, values.shape[1])
@@ -113,8 +112,8 @@ def paint(surface: HandSurface, axes: NDArray[np.float64]) -> SkinMaps:
 
 
 def _paint_finger(
-    maps: dict[str, Array], finger: str, p: Array, facing: Array, palmar: Array,
-    chain: NDArray[np.float64], axes: NDArray[np.float64], own: NDArray[np.bool_], wobble: Array,
+    maps: dict[str, Array32], finger: str, p: Array32, facing: Array32, palmar: Array32,
+    chain: NDArray[np.float64], axes: NDArray[np.float64], own: NDArray[np.bool_], wobble: Array32,
 ) -> None:  # fmt: skip
     """Creases, folds, blush and nail of one finger. chain (4, 3): three joints and the tip."""
     dorsal = 1 - palmar
@@ -160,8 +159,8 @@ def _paint_finger(
 
 
 def _paint_palm(
-    maps: dict[str, Array], p: Array, palmar: Array, facing: Array, palm_weight: Array,
-    joints: NDArray[np.float64], wobble: Array,
+    maps: dict[str, Array32], p: Array32, palmar: Array32, facing: Array32, palm_weight: Array32,
+    joints: NDArray[np.float64], wobble: Array32,
 ) -> None:  # fmt: skip
     """Lines and pads of the palm, tendons of the back. Curves are drawn in the palm's (x, z) plane."""
     index, middle, little, ring, thumb = (joints[j] for j in (1, 4, 7, 10, 13))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Double = NDArray[np.float64]
+from maskhand.arrays import Array32, Array64
 
 SEGMENTS = 28
 KINDS = ("cylinder", "cone", "box", "ellipsoid")
@@ -18,9 +17,9 @@ KINDS = ("cylinder", "cone", "box", "ellipsoid")
 class Finish:
     """Colors are linear RGB. The pattern is drawn in the solid's unit coordinates."""
 
-    base: Array
+    base: Array32
     """(3,)"""
-    second: Array
+    second: Array32
     """(3,) color of bands, label or stripes."""
     pattern: str
     """`plain`, `bands`, `label`, `checks` or `marble`."""
@@ -32,18 +31,18 @@ class Finish:
 
 @dataclass(frozen=True)
 class Solid:
-    vertices_m: Array
+    vertices_m: Array32
     """(V, 3) camera axes."""
-    normals: Array
+    normals: Array32
     """(V, 3)"""
-    local: Array
+    local: Array32
     """(V, 3) unit coordinates for the pattern, each in -1..1, the axis last."""
     faces: NDArray[np.int64]
     """(F, 3)"""
     finish: Finish
 
 
-def make_solid(kind: str, center_m: Double, frame: Double, half_m: Double, finish: Finish) -> Solid:
+def make_solid(kind: str, center_m: Array64, frame: Array64, half_m: Array64, finish: Finish) -> Solid:
     """A solid of half sizes half_m (3,) along the columns of frame (3, 3); its axis is the last column."""
     if kind not in KINDS:
         raise ValueError(f"Unknown solid {kind!r}; expected one of {', '.join(KINDS)}.")
@@ -59,7 +58,7 @@ def make_solid(kind: str, center_m: Double, frame: Double, half_m: Double, finis
     )
 
 
-def colors(finish: Finish, local: Array) -> Array:
+def colors(finish: Finish, local: Array32) -> Array32:
     """(N, 3) linear albedo at unit coordinates local (N, 3)."""
     x, y, z = local.T
     around = np.arctan2(y, x)
@@ -79,7 +78,7 @@ def colors(finish: Finish, local: Array) -> Array:
     return (finish.base + share[:, None].astype(np.float32) * (finish.second - finish.base)).astype(np.float32)
 
 
-def _lathe(taper: bool) -> tuple[Double, Double, NDArray[np.int64]]:
+def _lathe(taper: bool) -> tuple[Array64, Array64, NDArray[np.int64]]:
     angle = np.linspace(0, 2 * np.pi, SEGMENTS, endpoint=False)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1)
     low, high = (0.72, 1.0) if taper else (1.0, 1.0)
@@ -102,7 +101,7 @@ def _lathe(taper: bool) -> tuple[Double, Double, NDArray[np.int64]]:
     return np.concatenate(points), np.concatenate(normals), np.concatenate(faces)
 
 
-def _box() -> tuple[Double, Double, NDArray[np.int64]]:
+def _box() -> tuple[Array64, Array64, NDArray[np.int64]]:
     points: list[NDArray] = []
     normals: list[NDArray] = []
     faces: list[NDArray] = []
@@ -119,7 +118,7 @@ def _box() -> tuple[Double, Double, NDArray[np.int64]]:
     return np.concatenate(points), np.concatenate(normals), np.concatenate(faces)
 
 
-def _ellipsoid() -> tuple[Double, Double, NDArray[np.int64]]:
+def _ellipsoid() -> tuple[Array64, Array64, NDArray[np.int64]]:
     rows = SEGMENTS // 2
     polar, angle = np.meshgrid(
         np.linspace(0, np.pi, rows + 1), np.linspace(0, 2 * np.pi, SEGMENTS, endpoint=False), indexing="ij"

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from maskhand.arrays import Array32
 from maskhand.hand.model_file import HandModel
 
-Array = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 FOREARM_RINGS = 12
@@ -44,20 +44,20 @@ class Arm:
 class ArmMesh:
     """Hand and forearm as one closed triangle mesh; the first `hand_vertices` vertices are the smoothed hand."""
 
-    vertices_m: Array
+    vertices_m: Array32
     """(V, 3)"""
-    normals: Array
+    normals: Array32
     """(V, 3) unit, outward."""
     faces: Indices
     """(F, 3)"""
     hand_faces: int
     """Faces [0, hand_faces) are the hand, [hand_faces, sleeve_face) bare forearm, the rest is sleeve."""
     sleeve_face: int
-    wrist_distance_m: Array
+    wrist_distance_m: Array32
     """(V,) distance behind the wrist's edge; zero on the hand."""
-    palmar: Array
+    palmar: Array32
     """(V,) cosine between the normal and the palm side of hand or forearm."""
-    noise: Array
+    noise: Array32
     """(V, 2) smooth unit noise on the forearm, zero on the hand, whose noise is painted."""
 
 
@@ -127,7 +127,7 @@ def boundary_loop(faces: Indices) -> Indices:
     return np.array(loop, np.int64)
 
 
-def vertex_normals(vertices_m: Array, faces: Indices, incidence: sparse.csr_matrix) -> Array:
+def vertex_normals(vertices_m: Array32, faces: Indices, incidence: sparse.csr_matrix) -> Array32:
     """(V, 3) area-weighted unit normals. incidence (V, F) holds a one where a vertex belongs to a face."""
     a, b, c = vertices_m[faces[:, 0]], vertices_m[faces[:, 1]], vertices_m[faces[:, 2]]
     normals = incidence @ np.cross(b - a, c - a)
@@ -165,7 +165,7 @@ class HandSurface:
         # distances of the rings behind the wrist: dense where it bends
         self.ring_at_m = FOREARM_LENGTH_M * np.linspace(0, 1, FOREARM_RINGS + 1)[1:] ** 1.6
 
-    def build(self, vertices_m: Array, hand_axes: Array, arm: Arm) -> ArmMesh:
+    def build(self, vertices_m: Array32, hand_axes: Array32, arm: Arm) -> ArmMesh:
         """Smooth a posed hand and grow the forearm.
 
         vertices_m (778, 3) posed; hand_axes (3, 3) the posed directions of the rest frame's x (towards the elbow),

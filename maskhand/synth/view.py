@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from scipy.special import ndtr, ndtri
 
+from maskhand.arrays import Array64
 from maskhand.conventions import NUM_BETAS
-
-Array = NDArray[np.float64]
 
 SIZE_PX = 224
 BETA_LIMIT = 2.5
@@ -28,19 +26,19 @@ ELBOW_TO_CAMERA = 0.55
 class View:
     """A pinhole camera and where the hand stands in front of it, OpenCV axes."""
 
-    K_px: Array
+    K_px: Array64
     """(3, 3) float64."""
-    transl_m: Array
+    transl_m: Array64
     """(3,) to be added to the points the view was fitted to."""
 
 
-def sample_betas(rng: np.random.Generator) -> Array:
+def sample_betas(rng: np.random.Generator) -> Array64:
     """(10,) standard normal, cut at +-2.5 deviations."""
     low = ndtr(-BETA_LIMIT)
     return np.asarray(ndtri(rng.uniform(low, 1 - low, NUM_BETAS)))
 
 
-def sample_orientation(rng: np.random.Generator) -> Array:
+def sample_orientation(rng: np.random.Generator) -> Array64:
     """(3, 3) rotation of the rest frame into camera axes.
 
     All directions occur; arms rather come from below or the side than from above, and seldom straight at the camera.
@@ -57,7 +55,7 @@ def sample_orientation(rng: np.random.Generator) -> Array:
             return np.asarray(rotation)
 
 
-def fit_view(points_m: Array, rng: np.random.Generator) -> View:
+def fit_view(points_m: Array64, rng: np.random.Generator) -> View:
     """A camera that shows points_m (N, 3), given in camera axes up to a translation, large and near the center."""
     focal = float(np.clip(FOCAL_MEDIAN_PX * np.exp(FOCAL_LOG_STD * rng.standard_normal()), *FOCAL_RANGE_PX))
     K = np.array([[focal, 0, PRINCIPAL_PX], [0, focal, PRINCIPAL_PX], [0, 0, 1]])

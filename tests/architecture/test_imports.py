@@ -40,6 +40,7 @@ MAY_USE = {
     "sample": ("conventions",),
     "progress": (),
     "errors": (),
+    "arrays": (),
     "digest": (),
     "batch": (),
     "config": (),
@@ -129,8 +130,8 @@ MAY_USE = {
     "serving": ("device", "predict", "models"),
     "cluster": ("training", "config", "storage"),
 }
-"""Package or module of maskhand -> those it may use besides itself, `errors`, `digest` and `progress`, a callback's
-type."""
+"""Package or module of maskhand -> those it may use besides itself and `EVERYWHERE`."""
+EVERYWHERE = ("arrays", "errors", "digest", "progress")
 
 DOCUMENT = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- arrows -->", "<!-- end of arrows -->"
@@ -178,7 +179,7 @@ def arrow_errors(path: Path) -> list[str]:
     package = _package(path)
     if package is None or package in TOP:
         return []
-    allowed = (package, "progress", "errors", "digest", *MAY_USE[package])
+    allowed = (package, *EVERYWHERE, *MAY_USE[package])
     errors = []
     for line, name in _imports(path):
         first, _, inner = name.partition(".")
@@ -220,9 +221,10 @@ def tables() -> str:
     places = [
         f"| {name} | {', '.join(f'`{place}`' for place in where) or 'nowhere'} |" for name, where in ONLY_IN.items()
     ]
+    everywhere = ", ".join(f"`{name}`" for name in EVERYWHERE)
     return "\n".join(
         [
-            "| of `maskhand` | may import, beside itself, `errors`, `digest` and `progress` |", "|---|---|", *arrows,
+            f"| of `maskhand` | may import, beside itself and {everywhere} |", "|---|---|", *arrows,
             f"| {', '.join(f'`{package}`' for package in TOP)} | everything |", "",
             "| library | the places that may import it |", "|---|---|", *places,
         ]

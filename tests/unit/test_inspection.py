@@ -128,7 +128,7 @@ def test_shards_are_read_once_and_a_limit_stops_early(
     assert loaded == [0, 1, 2]
     loaded.clear()
     told: list[tuple[int, int]] = []
-    found = inspect_set(uri, hands=3, limit=5, on_read=lambda *numbers: told.append(numbers))
+    found = inspect_set(uri, hands=3, limit=5, progress=lambda done, total, text="": told.append((done, total)))
     assert (found.statistics.read, loaded, told) == (5, [0, 1], [(4, 5), (5, 5)])
 
 

@@ -13,9 +13,10 @@ from functools import cached_property
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.base import Array, RawDataError, first_existing
+from maskhand.adapters.base import RawDataError, first_existing
 from maskhand.adapters.layouts.dexycb_splits import SEQUENCES_PER_SUBJECT, SERIALS, Selection
 from maskhand.adapters.readers.yaml_files import YamlFile, read_yaml
+from maskhand.arrays import Array
 from maskhand.conventions import Side
 
 _SUBJECT = re.compile(r"\d{8}-subject-(\d{2})")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.base import Array
 from maskhand.adapters.layouts.dexycb_index import Frame
 from maskhand.adapters.readers.label_files import field, read_npz_fields
+from maskhand.arrays import Array
 from maskhand.sample import SampleError
 
 NO_HAND = -1.0

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from maskhand.adapters.base import Array, numbers
+from maskhand.adapters.base import numbers
 from maskhand.adapters.mano_pose import PALM, ManoReader
+from maskhand.arrays import Array
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import NUM_BETAS, NUM_JOINTS, Side
 from maskhand.sample import HandPose

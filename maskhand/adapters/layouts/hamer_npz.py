@@ -12,7 +12,6 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.adapters.base import (
-    Array,
     Item,
     RawDataError,
     RawPlan,
@@ -26,6 +25,7 @@ from maskhand.adapters.base import (
 from maskhand.adapters.layouts.hamer_labels import read_labels
 from maskhand.adapters.mano_pose import mano_reader
 from maskhand.adapters.readers.npz_arrays import read_npz_arrays
+from maskhand.arrays import Array
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.sample import HandSample
 

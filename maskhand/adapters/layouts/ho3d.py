@@ -16,7 +16,6 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.adapters.base import (
-    Array,
     Item,
     RawDataError,
     RawPlan,
@@ -32,6 +31,7 @@ from maskhand.adapters.base import (
 from maskhand.adapters.mano_pose import mano_reader
 from maskhand.adapters.readers.json_rows import JsonRows, read_json_rows
 from maskhand.adapters.readers.label_files import field, read_pickled_fields
+from maskhand.arrays import Array
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import Side
 from maskhand.sample import Camera, HandPose, HandSample

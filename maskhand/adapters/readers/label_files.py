@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.base import Array
+from maskhand.arrays import Array
 from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
 from maskhand.sample import SampleError
 

@@ -13,7 +13,8 @@ import zlib
 import numpy as np
 from numpy.lib import format as npy
 
-from maskhand.adapters.base import Array, RawDataError
+from maskhand.adapters.base import RawDataError
+from maskhand.arrays import Array
 from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
 
 _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError)

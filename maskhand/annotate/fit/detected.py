@@ -10,21 +10,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from maskhand.annotate.detectors import Detections
 from maskhand.annotate.fit.fitter import Fits
 from maskhand.annotate.fit.observed import Observed
 from maskhand.annotate.fit.start import rotation_between
+from maskhand.arrays import Array64
 from maskhand.conventions import MIRROR_POINT, NUM_JOINTS, Side
-
-Array = NDArray[np.float64]
 
 RELATIVE_NOISE_M = 0.014
 """Standard deviation of a coordinate of either source, chosen on 60 real hands (0.010 to 0.020 differ by 0.1 mm)."""
 
 
-def observe(detections: Detections, sides: Sequence[Side], sizes_px: Array, K_px: Array) -> Observed:
+def observe(detections: Detections, sides: Sequence[Side], sizes_px: Array64, K_px: Array64) -> Observed:
     """B detected hands, left ones mirrored into right ones.
 
     sizes_px (B, 2): width and height of their images; K_px (B, 3, 3): intrinsics, assumed or known.
@@ -51,7 +49,7 @@ def observe(detections: Detections, sides: Sequence[Side], sizes_px: Array, K_px
     )
 
 
-def with_relative(observed: Observed, joints_m: Array, noise_m: float) -> Observed:
+def with_relative(observed: Observed, joints_m: Array64, noise_m: float) -> Observed:
     """A further source of relative joints (B, 21, 3), right hands, camera axes: a network's hands."""
     precision = np.full((len(observed), 1, NUM_JOINTS), 1 / noise_m**2)
     return replace(
@@ -61,7 +59,7 @@ def with_relative(observed: Observed, joints_m: Array, noise_m: float) -> Observ
     )
 
 
-def fit_features(observed: Observed, fits: Fits) -> Array:
+def fit_features(observed: Observed, fits: Fits) -> Array64:
     """(B, 21, 2) features of a fit to detected keypoints that predict its error, the same for every joint of a hand.
 
     Logarithms of the mean residual in sides of the hand's box, and of how far the keypoints' mean confidence is from
@@ -73,7 +71,7 @@ def fit_features(observed: Observed, fits: Fits) -> Array:
     return np.repeat(np.stack([residual, uncertainty], axis=-1)[:, None], NUM_JOINTS, axis=1)
 
 
-def _relative(detections: Detections, keypoints_px: Array, signs: Array, K_px: Array) -> Array:
+def _relative(detections: Detections, keypoints_px: Array64, signs: Array64, K_px: Array64) -> Array64:
     """(B, 0 or 2, 21, 3) world landmarks, and keypoints with their depth at the world landmarks' size; camera axes."""
     if detections.world_m is None or detections.z_px is None:
         return np.zeros((len(detections), 0, NUM_JOINTS, 3))
@@ -88,6 +86,6 @@ def _relative(detections: Detections, keypoints_px: Array, signs: Array, K_px: A
     return np.asarray(both @ np.swapaxes(camera_from_ray, 1, 2)[:, None])
 
 
-def _spread(points: Array) -> Array:
+def _spread(points: Array64) -> Array64:
     """(B, N, n) -> (B,) sum of squared distances from their mean."""
     return np.asarray(((points - points.mean(1, keepdims=True)) ** 2).sum((1, 2)))

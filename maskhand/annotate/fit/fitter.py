@@ -12,9 +12,8 @@ from maskhand.annotate.fit.prior import pose_prior
 from maskhand.annotate.fit.skeleton import Skeleton, State
 from maskhand.annotate.fit.solve import solve
 from maskhand.annotate.fit.start import Starts
+from maskhand.arrays import Array64
 from maskhand.hand.model_file import HandModel
-
-Array = NDArray[np.float64]
 
 JOINT_NOISE_M = (0.0003, 0.004, 0.02)
 """Least, first assumed, largest standard deviation of a joint's coordinate."""
@@ -47,19 +46,19 @@ is ranked so low that only the last attempt tries it."""
 class Fits:
     """B fitted right hands."""
 
-    pose_aa: Array
+    pose_aa: Array64
     """(B, 16, 3) absolute axis-angle, radians, camera axes."""
-    betas: Array
+    betas: Array64
     """(B, 10)."""
-    transl_cam_m: Array
+    transl_cam_m: Array64
     """(B, 3) as `ManoLayer` takes it."""
-    angles_deg: Array
+    angles_deg: Array64
     """(B, 26) anatomical angles, within the joint limits."""
-    residual_mm: Array
+    residual_mm: Array64
     """(B,) mean distance of the observed 3D joints; NaN where none was observed."""
-    residual_px: Array
+    residual_px: Array64
     """(B,) mean distance of the observed keypoints; NaN where none was observed."""
-    hand_px: Array
+    hand_px: Array64
     """(B,) longer side of the box around the observed keypoints."""
 
 
@@ -130,7 +129,7 @@ class ManoFitter:
         side = np.clip(np.nan_to_num(px / seen.hand_px) / np.sqrt(2), KEYPOINT_NOISE[0], KEYPOINT_NOISE[2])
         return Noise(joint, side * seen.hand_px)
 
-    def _residuals(self, seen: Observed, state: State) -> tuple[Array, Array]:
+    def _residuals(self, seen: Observed, state: State) -> tuple[Array64, Array64]:
         points = self.skeleton.points(state)
         pixels, _ = project(points, seen.K_px)
         return (
@@ -152,7 +151,7 @@ def _first_noise(seen: Observed) -> Noise:
     return Noise(np.full(len(seen), JOINT_NOISE_M[1]), KEYPOINT_NOISE[1] * seen.hand_px)
 
 
-def _mean_distance(apart: Array, weight: Array) -> Array:
+def _mean_distance(apart: Array64, weight: Array64) -> Array64:
     """(B, 21, n) and (B, 21) -> (B,) the weighted mean length; NaN without weight."""
     total = weight.sum(1)
     distance = (np.linalg.norm(apart, axis=2) * weight).sum(1)

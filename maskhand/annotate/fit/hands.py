@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from maskhand.annotate.fit.evidence import Evidence
 from maskhand.annotate.fit.fitter import Fits, ManoFitter
 from maskhand.annotate.fit.observed import Observed, no_relative
+from maskhand.arrays import Array64
 from maskhand.conventions import FINGERTIPS, MIRROR_POINT, NUM_JOINTS
 from maskhand.hand.camera import assumed_camera
 from maskhand.sample import HandPose, HandSample
 from maskhand.shards.sidecar_records import ManoTarget, TargetFault, TargetSource
-
-Array = NDArray[np.float64]
 
 MIN_OBSERVED = 8
 """Hands with fewer joints are not fitted."""
@@ -78,7 +76,7 @@ def target_of_fit(
     return ManoTarget(pose, source, mirrored, fault, mm, px, evidence.joints, evidence.fingers)
 
 
-def _observe(hand: HandSample) -> tuple[Array, Array, Array, Array, Array] | None:
+def _observe(hand: HandSample) -> tuple[Array64, Array64, Array64, Array64, Array64] | None:
     """One row of `Observed`, mirrored if it is a left hand."""
     joints, weight_3d = np.zeros((NUM_JOINTS, 3)), np.zeros(NUM_JOINTS)
     keypoints, weight_2d = np.zeros((NUM_JOINTS, 2)), np.zeros(NUM_JOINTS)

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskhand.annotate.fit.skeleton import NUM_PARAMETERS
+from maskhand.arrays import Array64
 from maskhand.conventions import NUM_JOINTS, OPENPOSE_FROM_MANO_AND_TIPS
-
-Array = NDArray[np.float64]
 
 _FROM_OPENPOSE = np.argsort(OPENPOSE_FROM_MANO_AND_TIPS)
 MIN_DEPTH_M = 0.02
@@ -21,20 +20,20 @@ MIN_DEPTH_M = 0.02
 class Observed:
     """Joints and keypoints of B right hands, OpenPose-21 order, camera axes."""
 
-    joints_m: Array
+    joints_m: Array64
     """(B, 21, 3)."""
-    joint_weight: Array
+    joint_weight: Array64
     """(B, 21) 0 to 1; 0 = not observed in 3D, its numbers mean nothing."""
-    keypoints_px: Array
+    keypoints_px: Array64
     """(B, 21, 2)."""
-    keypoint_weight: Array
+    keypoint_weight: Array64
     """(B, 21) 0 to 1; 0 = not observed in the image."""
-    K_px: Array
+    K_px: Array64
     """(B, 3, 3) intrinsics that `keypoints_px` were seen with."""
-    relative_m: Array
+    relative_m: Array64
     """(B, S, 21, 3) joints up to a translation, camera axes, as S sources have them: a detector's world landmarks, a
     network's hand. S may be 0."""
-    relative_precision: Array
+    relative_precision: Array64
     """(B, S, 21) per square meter: inverse variance of one coordinate; 0 = not given."""
 
     def __len__(self) -> int:
@@ -60,7 +59,7 @@ class Observed:
         )
 
     @property
-    def hand_px(self) -> Array:
+    def hand_px(self) -> Array64:
         """(B,) longer side of the box around the keypoints; 1 where there are none."""
         seen = self.keypoint_weight[..., None] > 0
         low = np.where(seen, self.keypoints_px, np.inf).min(1)
@@ -69,7 +68,7 @@ class Observed:
         return np.maximum(side, 1.0)
 
 
-def no_relative(count: int) -> tuple[Array, Array]:
+def no_relative(count: int) -> tuple[Array64, Array64]:
     """`relative_m` and `relative_precision` of hands without any source."""
     return np.zeros((count, 0, NUM_JOINTS, 3)), np.zeros((count, 0, NUM_JOINTS))
 
@@ -78,16 +77,16 @@ def no_relative(count: int) -> tuple[Array, Array]:
 class Noise:
     """Standard deviation of one coordinate of what was observed."""
 
-    joint_m: Array
+    joint_m: Array64
     """(B,)"""
-    keypoint_px: Array
+    keypoint_px: Array64
     """(B,)"""
 
     def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Noise:
         return Noise(self.joint_m[rows], self.keypoint_px[rows])
 
 
-def project(points_m: Array, K_px: Array) -> tuple[Array, Array]:
+def project(points_m: Array64, K_px: Array64) -> tuple[Array64, Array64]:
     """(B, N, 3) points under (B, 3, 3) cameras -> (B, N, 2) pixels and (B, N, 2, 3) their derivatives."""
     uvw = points_m @ np.swapaxes(K_px, 1, 2)
     depth = np.maximum(uvw[..., 2:], MIN_DEPTH_M)
@@ -95,7 +94,7 @@ def project(points_m: Array, K_px: Array) -> tuple[Array, Array]:
     return pixels, (K_px[:, None, :2] - pixels[..., None] * K_px[:, None, 2:]) / depth[..., None]
 
 
-def misfit(points_m: Array, seen: Observed, noise: Noise) -> Array:
+def misfit(points_m: Array64, seen: Observed, noise: Noise) -> Array64:
     """(B,) half the sum of squared residuals, in standard deviations."""
     total = 0.5 * (seen.joint_weight * ((points_m - seen.joints_m) ** 2).sum(2)).sum(1) / noise.joint_m**2
     if seen.keypoint_weight.any():
@@ -109,19 +108,19 @@ def misfit(points_m: Array, seen: Observed, noise: Noise) -> Array:
     return np.asarray(total)
 
 
-def _centered(values: Array, weight: Array) -> Array:
+def _centered(values: Array64, weight: Array64) -> Array64:
     """(B, 21, ...) minus their weighted mean over the points; weight (B, 21)."""
     share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-9)
     share = share.reshape(*share.shape, *(1 for _ in values.shape[2:]))
     return np.asarray(values - (share * values).sum(1, keepdims=True))
 
 
-def normal_equations(points_m: Array, jacobian: Array, seen: Observed, noise: Noise) -> tuple[Array, Array]:
+def normal_equations(points_m: Array64, jacobian: Array64, seen: Observed, noise: Noise) -> tuple[Array64, Array64]:
     """Gauss-Newton's (B, 42, 42) matrix and (B, 42) gradient of `misfit`."""
     batch = len(points_m)
     matrix, gradient = np.zeros((batch, NUM_PARAMETERS, NUM_PARAMETERS)), np.zeros((batch, NUM_PARAMETERS))
 
-    def add(rows: Array, residual: Array, weight: Array) -> None:
+    def add(rows: Array64, residual: Array64, weight: Array64) -> None:
         root = np.sqrt(weight)[..., None]
         flat = (rows * root[..., None]).reshape(batch, -1, NUM_PARAMETERS)
         turned = np.swapaxes(flat, 1, 2)

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskhand.annotate.fit.skeleton import DOF_COLUMN, DOF_JOINT
+from maskhand.arrays import Array64
 from maskhand.hand.anatomy import DIP_OF_PIP, DIP_SLACK_DEG, FLEXION, LONG_FINGERS, pose_table
-
-Array = NDArray[np.float64]
 
 WIDENING_DEG = 8.0
 """Standard deviation added to every angle, since nobody forms a named shape exactly."""
@@ -25,22 +24,22 @@ WIDENING_DEG = 8.0
 class PosePrior:
     """Over the 26 angles of `skeleton.State`, radians."""
 
-    low: Array
+    low: Array64
     """(26,)"""
-    high: Array
+    high: Array64
     """(26,)"""
     pip: NDArray[np.int64]
     """(4,) places of the long fingers' PIP flexion."""
     dip: NDArray[np.int64]
     """(4,) and of the DIP flexion that follows it."""
-    mean: Array
+    mean: Array64
     """(26,)"""
-    precision: Array
+    precision: Array64
     """(26, 26) inverse covariance."""
-    shapes: Array
+    shapes: Array64
     """(S, 26) the named shapes."""
 
-    def bounds(self, angles: Array) -> tuple[Array, Array]:
+    def bounds(self, angles: Array64) -> tuple[Array64, Array64]:
         """(B, 26) lowest and highest angles; those of a DIP depend on its PIP."""
         low, high = (np.broadcast_to(v, angles.shape).copy() for v in (self.low, self.high))
         follow = DIP_OF_PIP * np.clip(angles[:, self.pip], self.low[self.pip], self.high[self.pip])
@@ -49,7 +48,7 @@ class PosePrior:
         high[:, self.dip] = np.minimum(high[:, self.dip], follow + slack[1])
         return low, high
 
-    def within_limits(self, angles: Array) -> Array:
+    def within_limits(self, angles: Array64) -> Array64:
         """(B, 26) the nearest angles that a hand can take."""
         return np.clip(angles, *self.bounds(angles))
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from maskhand.arrays import Array64
 from maskhand.conventions import FINGERTIP_VERTICES, NUM_BETAS, NUM_MANO_JOINTS
 from maskhand.hand.anatomy import ABDUCTION, FLEXION, TWIST, anatomical_axes, pose_table
 from maskhand.hand.model_file import HandModel
 
-Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 NUM_POINTS = 21
@@ -46,13 +46,13 @@ _MOVED_DOF, _MOVED_JOINT = np.nonzero(_CARRIES * (np.arange(NUM_MANO_JOINTS) > D
 class State:
     """B hands. Right hands, meters, camera axes, radians."""
 
-    wrist_m: Array
+    wrist_m: Array64
     """(B, 3) the wrist joint."""
-    orientation: Array
+    orientation: Array64
     """(B, 3, 3) global orientation."""
-    angles: Array
+    angles: Array64
     """(B, 26) anatomical angles, see DOF_JOINT and DOF_COLUMN."""
-    betas: Array
+    betas: Array64
     """(B, 10)."""
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class State:
     def __getitem__(self, rows: Indices | NDArray[np.bool_] | slice) -> State:
         return State(self.wrist_m[rows], self.orientation[rows], self.angles[rows], self.betas[rows])
 
-    def moved(self, step: Array) -> State:
+    def moved(self, step: Array64) -> State:
         """After a step (B, 42), whose rotation is a rotation vector in camera axes, applied after the orientation."""
         return State(
             self.wrist_m + step[:, WRIST],
@@ -90,15 +90,15 @@ class State:
 class _Posed:
     """Intermediate results of posing that the derivatives need."""
 
-    points_m: Array
+    points_m: Array64
     """(B, 21, 3)."""
-    local: Array
+    local: Array64
     """(B, 16, 3, 3) rotation of each joint against its parent."""
-    world: Array
+    world: Array64
     """(B, 16, 3, 3) rotation of each joint against the camera."""
-    axes: Array
+    axes: Array64
     """(B, 26, 3) of every angle, in its parent joint's frame."""
-    tip_parts_m: Array
+    tip_parts_m: Array64
     """(B, 5, 16, 3) where each joint alone would carry each tip."""
 
 
@@ -116,15 +116,15 @@ class Skeleton:
         self.tip_posedirs = model.posedirs[ids].reshape(15, NUM_MANO_JOINTS - 1, 9)
         self.axes = anatomical_axes()
 
-    def rest_joints(self, betas: Array) -> Array:
+    def rest_joints(self, betas: Array64) -> Array64:
         """(B, 10) -> (B, 16, 3) joints of the shaped hand before posing, meters."""
         return np.asarray(self.joints_m + _times(self.joint_dirs, betas))
 
-    def points(self, state: State) -> Array:
+    def points(self, state: State) -> Array64:
         """(B, 21, 3) meters: MANO's joints, then the tips."""
         return self._pose(state).points_m
 
-    def points_and_jacobian(self, state: State) -> tuple[Array, Array]:
+    def points_and_jacobian(self, state: State) -> tuple[Array64, Array64]:
         """The points and (B, 21, 3, 42) their exact derivatives by the parameters."""
         posed = self._pose(state)
         points, world, batch = posed.points_m, posed.world, len(state)
@@ -135,7 +135,7 @@ class Skeleton:
         jacobian[..., BETAS] = self._by_betas(world)
         return points, jacobian
 
-    def mano_pose(self, state: State) -> tuple[Array, Array]:
+    def mano_pose(self, state: State) -> tuple[Array64, Array64]:
         """(B, 16, 3) absolute axis-angle and (B, 3) translation as `ManoLayer` takes them."""
         local = self._rotations(state)[0]
         pose_aa = Rotation.from_matrix(local.reshape(-1, 3, 3)).as_rotvec().reshape(-1, 16, 3)
@@ -160,7 +160,7 @@ class Skeleton:
         skinned = (parts * self.tip_weights[..., None]).sum(2)
         return _Posed(np.concatenate([at, skinned], axis=1), local, world, axes, parts)
 
-    def _rotations(self, state: State) -> tuple[Array, Array]:
+    def _rotations(self, state: State) -> tuple[Array64, Array64]:
         """(B, 16, 3, 3) local rotations and (B, 26, 3) the axes of the angles in the parent's frame."""
         angles = np.zeros((len(state), NUM_MANO_JOINTS, 3))
         angles[:, DOF_JOINT, DOF_COLUMN] = state.angles
@@ -176,7 +176,7 @@ class Skeleton:
         axes[:, :, TWIST] = (spread_bent @ self.axes[:, TWIST, :, None])[..., 0]
         return local, axes[:, DOF_JOINT, DOF_COLUMN]
 
-    def _by_angles(self, posed: _Posed) -> Array:
+    def _by_angles(self, posed: _Posed) -> Array64:
         """(B, 21, 3, 26)."""
         points, batch = posed.points_m, len(posed.points_m)
         parents = np.where(DOF_JOINT % 3 == 1, 0, DOF_JOINT - 1)
@@ -198,7 +198,7 @@ class Skeleton:
         out[:, NUM_MANO_JOINTS:] = np.swapaxes(by_tips, 2, 3)
         return out
 
-    def _by_betas(self, world: Array) -> Array:
+    def _by_betas(self, world: Array64) -> Array64:
         """(B, 21, 3, 10); the wrist is a parameter of its own and does not follow the shape."""
         batch = len(world)
         out = np.zeros((batch, NUM_POINTS, 3, NUM_BETAS))
@@ -213,17 +213,17 @@ class Skeleton:
         )
         return out
 
-    def _tip_frames(self, world: Array) -> Array:
+    def _tip_frames(self, world: Array64) -> Array64:
         """(B, 5, 3, 3) the blended rotation of each tip."""
         return (self.tip_weights @ world.reshape(len(world), NUM_MANO_JOINTS, 9)).reshape(-1, 5, 3, 3)
 
 
-def _times(directions: Array, betas: Array) -> Array:
+def _times(directions: Array64, betas: Array64) -> Array64:
     """(N, 3, 10) directions and (B, 10) coefficients -> (B, N, 3)."""
     return (betas @ directions.reshape(-1, NUM_BETAS).T).reshape(len(betas), -1, 3)
 
 
-def _cross_matrix(vectors: Array) -> Array:
+def _cross_matrix(vectors: Array64) -> Array64:
     """(..., 3) v -> (..., 3, 3) with M x = v x x."""
     x, y, z = np.moveaxis(vectors, -1, 0)
     zero = np.zeros_like(x)

@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from maskhand.annotate.fit.observed import Noise, Observed, misfit, normal_equations
 from maskhand.annotate.fit.prior import PosePrior
 from maskhand.annotate.fit.skeleton import ANGLES, BETAS, NUM_PARAMETERS, ORIENTATION, Skeleton, State
-
-Array = NDArray[np.float64]
+from maskhand.arrays import Array64
 
 START_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-7, 1e7
 LESS, MORE = 0.2, 5.0
@@ -29,7 +27,7 @@ LEAST_CURVATURE = 1e-12
 
 def solve(
     skeleton: Skeleton, prior: PosePrior, seen: Observed, noise: Noise, start: State, max_steps: int
-) -> tuple[State, Array]:
+) -> tuple[State, Array64]:
     """The states (B hands) of least cost found from `start`, and their costs (B,). `seen` is in MANO's order."""
     result = start.copy()
     state, cost = start, _cost(skeleton, prior, seen, noise, start)
@@ -54,14 +52,16 @@ def solve(
     return result, result_cost
 
 
-def _cost(skeleton: Skeleton, prior: PosePrior, seen: Observed, noise: Noise, state: State) -> Array:
+def _cost(skeleton: Skeleton, prior: PosePrior, seen: Observed, noise: Noise, state: State) -> Array64:
     """(B,) minus the log probability, up to a constant."""
     off = state.angles - prior.mean
     unusual = 0.5 * ((off @ prior.precision) * off).sum(1) + 0.5 * (state.betas**2).sum(1)
     return misfit(skeleton.points(state), seen, noise) + unusual
 
 
-def _step(skeleton: Skeleton, prior: PosePrior, seen: Observed, noise: Noise, state: State, damping: Array) -> Array:
+def _step(
+    skeleton: Skeleton, prior: PosePrior, seen: Observed, noise: Noise, state: State, damping: Array64
+) -> Array64:
     """(B, 42) the damped Gauss-Newton step, zero for angles that press against a limit."""
     matrix, gradient = normal_equations(*skeleton.points_and_jacobian(state), seen, noise)
     matrix[:, ANGLES, ANGLES] += prior.precision

@@ -15,9 +15,8 @@ from scipy.spatial.transform import Rotation
 from maskhand.annotate.fit.observed import Observed
 from maskhand.annotate.fit.prior import PosePrior
 from maskhand.annotate.fit.skeleton import DOF_JOINT, Skeleton, State
+from maskhand.arrays import Array64
 from maskhand.conventions import NUM_BETAS
-
-Array = NDArray[np.float64]
 
 PALM = (0, 1, 4, 7, 10, 13)
 """Wrist and the first joint of each finger, MANO's order: they keep their places whatever the fingers do."""
@@ -43,7 +42,7 @@ class Starts:
         seen = np.einsum("vij,snj->vsni", self.views[:, :2], self.points_m)
         self.flat = (seen[..., 0] + 1j * seen[..., 1]).reshape(VIEWS * count, -1)
 
-    def from_joints(self, joints_m: Array, joint_weight: Array) -> State:
+    def from_joints(self, joints_m: Array64, joint_weight: Array64) -> State:
         """One start per hand from its 3D joints (B, 21, 3) and their weights (B, 21), in MANO's order."""
         weight = joint_weight * FINGER_IN_PALM_FIT
         weight[:, PALM] = joint_weight[:, PALM]
@@ -75,7 +74,7 @@ class Starts:
         )
         depth = np.sqrt(spread / np.maximum(seen_spread, 1e-12))
         center = np.concatenate([place, np.ones((len(place), 1))], axis=1) * depth[:, None]
-        placed: Array = joints + (center - middle)[:, None]
+        placed: Array64 = joints + (center - middle)[:, None]
         return self.from_joints(placed, np.where(given, 1.0, 0.0))
 
     def from_keypoints(self, seen: Observed, count: int) -> list[State]:
@@ -102,7 +101,7 @@ class Starts:
         return starts
 
     def _placed(
-        self, seen: Observed, view: NDArray[np.int64], shape: NDArray[np.int64], factor: Array, wrist: Array
+        self, seen: Observed, view: NDArray[np.int64], shape: NDArray[np.int64], factor: Array64, wrist: Array64
     ) -> State:
         """Depth from the scale, under weak perspective; `wrist` is where it appears, over the normalized plane."""
         scale = np.maximum(np.abs(factor), 1e-9)
@@ -114,14 +113,14 @@ class Starts:
         return State(at, lean @ roll @ self.views[view], self.shapes[shape], np.zeros((len(at), NUM_BETAS)))
 
 
-def _normalized(seen: Observed) -> Array:
+def _normalized(seen: Observed) -> Array64:
     """(B, 21, 2) keypoints on the plane at depth 1."""
     rays = np.concatenate([seen.keypoints_px, np.ones((*seen.keypoints_px.shape[:2], 1))], axis=2)
     on_plane = rays @ np.swapaxes(np.linalg.inv(seen.K_px), 1, 2)
     return np.asarray(on_plane[..., :2] / on_plane[..., 2:])
 
 
-def _align(template: Array, target: Array, weight: Array) -> tuple[Array, Array]:
+def _align(template: Array64, target: Array64, weight: Array64) -> tuple[Array64, Array64]:
     """Rotations (B, 3, 3) and wrist places (B, 3) that lay (21, 3) points over (B, 21, 3) (weighted Kabsch)."""
     share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-9)
     from_mean, to_mean = share @ template, (share[..., None] * target).sum(1)
@@ -132,7 +131,7 @@ def _align(template: Array, target: Array, weight: Array) -> tuple[Array, Array]
     return rotation, to_mean + (rotation @ (template[0] - from_mean)[..., None])[..., 0]
 
 
-def _views(count: int) -> Array:
+def _views(count: int) -> Array64:
     """(count, 3, 3) rotations that bring evenly spread directions of the hand to the camera's axis."""
     k = np.arange(count) + 0.5
     height, around = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
@@ -141,7 +140,7 @@ def _views(count: int) -> Array:
     return np.swapaxes(rotation_between(np.array([0.0, 0.0, 1.0]), directions), 1, 2)
 
 
-def rotation_between(axis: Array, directions: Array) -> Array:
+def rotation_between(axis: Array64, directions: Array64) -> Array64:
     """(N, 3, 3) the shortest rotations of a unit axis to each direction (N, 3)."""
     unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     cross = np.cross(axis, unit)

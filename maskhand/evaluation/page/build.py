@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
+from maskhand.arrays import Array
 from maskhand.evaluation.page.findings import Figure, Group, figures, groups
 from maskhand.evaluation.report import ShownHand, confidence_line, error_lines
 from maskhand.evaluation.result import MAIN_COLUMNS, EvaluationResult
-
-Array = np.ndarray
 
 _JPEG_QUALITY = 85
 _MESH_UNIT_M = 1e-5

@@ -8,7 +8,7 @@ from html import escape
 
 import numpy as np
 
-Array = np.ndarray
+from maskhand.arrays import Array
 
 WIDTH, HEIGHT = 460, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 40

@@ -14,8 +14,6 @@ from maskhand.evaluation.result import MEAN_POSE, EvaluationResult
 from maskhand.metrics.calibration import auroc_large_errors, reliability, sparsification
 from maskhand.models.calibration import WITHIN_MM
 
-Array = np.ndarray
-
 _CURVE_MM = np.linspace(0.0, 50.0, 101)
 
 

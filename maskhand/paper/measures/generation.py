@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskhand.arrays import Array
 from maskhand.config import SamplerConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import HandModel, HandModelError, default_hand_path, load_hand_model
@@ -14,8 +15,6 @@ from maskhand.metrics.generation import average_pairwise_distance, self_intersec
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import generate
 from maskhand.paper.measures.request import Request
-
-Array = np.ndarray
 
 NO_SPREAD = (
     "{file}: no field 'hands_coeffs' (N, 45), the poses that 'hands_components' were made from; random PCA hands need "

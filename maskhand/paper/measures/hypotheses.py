@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from maskhand.arrays import Array
 from maskhand.catalog import load_spec
 from maskhand.config import Recipe
 from maskhand.conventions import Side
@@ -29,8 +30,6 @@ from maskhand.models.sampling import hypothesis_sampler, sample
 from maskhand.paper.measures.request import Request
 from maskhand.progress import Progress, silent
 from maskhand.shards.reader import ShardSet
-
-Array = np.ndarray
 
 COUNTS = (1, 8, 32, 100)
 """Hands drawn for an image; each number is drawn anew."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from maskhand.arrays import Array
 from maskhand.config import Recipe
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.labels import good_target
@@ -29,8 +30,6 @@ from maskhand.progress import Progress, silent
 from maskhand.sample import HandPose
 from maskhand.shards.reader import ShardSet
 from maskhand.text import caption_of
-
-Array = np.ndarray
 
 PER_CAPTION = 100
 """Held-out hands of one caption that are compared, at most: every generated hand meets every one of them."""

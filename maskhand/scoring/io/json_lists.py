@@ -18,9 +18,8 @@ from typing import IO, Any
 import numpy as np
 import orjson
 
+from maskhand.arrays import Array
 from maskhand.scoring.scores import ScoreError
-
-Array = np.ndarray
 
 _BLOCK = 1 << 23
 _OPEN, _CLOSE = ord("["), ord("]")

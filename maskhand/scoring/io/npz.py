@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
+from maskhand.arrays import Array
 from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
 from maskhand.scoring.scores import ScoreError
-
-Array = np.ndarray
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError)
 
