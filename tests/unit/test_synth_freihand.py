@@ -139,7 +139,7 @@ def test_interrupted_and_resumed_is_byte_identical(root: Path, tmp_path: Path, m
     monkeypatch.setattr(freihand_layout, "CHUNK", 2)
     seen = []
 
-    def stop_after_two(done: int, total: int) -> None:
+    def stop_after_two(done: float, total: float, text: str = "") -> None:
         seen.append((done, total))
         if len(seen) == 2:
             raise KeyboardInterrupt
