@@ -369,7 +369,7 @@ def test_masked_sets_of_embedded_runs_are_made_with_keypoints_detected_after_mas
     told: list[tuple] = []
     monkeypatch.setattr("maskhand.cluster.session.ray_session", nullcontext)
     monkeypatch.setattr(planning.data, "mask", lambda _, *about, **__: told.append(about[:3]))
-    monkeypatch.setattr(planning.data, "annotate_keypoints", lambda _, *about, **__: told.append(about[:2]))
+    monkeypatch.setattr(planning.annotation, "annotate_keypoints", lambda _, *about, **__: told.append(about[:2]))
     planning.prepare(home, 4, True, [], silent)
     assert told == [], "without the set that they derive from there is nothing to make"
     write_set(home.shard_set("freihand_synth/evaluation"), make_samples(1))

@@ -328,7 +328,7 @@ def test_what_was_left_out_is_said(tmp_path: Path) -> None:
 
 def test_keys_of_the_transformer_are_refused_by_the_tokenizer() -> None:
     train.check_tokenizer_overrides(["tokenizer_training.optim.steps=5", "tokenizer.width=8", "data.mocap=false"])
-    with pytest.raises(ConfigError, match=r"say tokenizer_training\.optim\.steps=60"):
+    with pytest.raises(ConfigError, match=r"write tokenizer_training\.optim\.steps=60"):
         train.check_tokenizer_overrides(["training.optim.steps=60"])
     with pytest.raises(ConfigError, match="model is the transformer's"):
         train.check_tokenizer_overrides(["model.dim=8"])
