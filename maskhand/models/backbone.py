@@ -117,8 +117,8 @@ class LandmarkEncoder(ImageEncoder):
         self.net.heads.requires_grad_(False)  # no loss reads them
         self.image_size = image_size_px
         self.map_channels = {1: POOLED} | dict(zip((2, 4, 8), reversed(CHANNELS[:-1]), strict=True))
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):  # not in the state: made on the CPU
+            self.register_buffer(name, torch.tensor(values, device="cpu")[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         features = self.net(image * self.std + self.mean)

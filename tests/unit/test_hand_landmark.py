@@ -13,6 +13,7 @@ from maskhand.config import ConfigError
 from maskhand.fetched_models import hand_models
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model, check_model
+from maskhand.models.bundle import ModelBundle
 from maskhand.models.hand_landmark import CHANNELS, INPUT_PX, POOLED, HandLandmarkNet, _same
 from maskhand.models.tflite import TfliteError, read_layers
 from maskhand.models.vq_mano import VQMano
@@ -126,6 +127,16 @@ def test_images_reach_it_as_rgb_from_0_to_1(assets, network):
         seen, wanted = model.encoder(batch.image), network(plain)
     assert torch.allclose(seen[0], wanted.last, atol=1e-4)
     assert [m.shape[2] for m in seen] == [2, 4, 8, 16] and torch.allclose(seen[3], wanted.maps[0], atol=1e-4)
+
+
+def test_a_bundle_holds_the_encoder(assets, tmp_path):
+    recipe = load_recipe("tiny", SEEING)
+    model = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default(), assets=assets).eval()
+    ModelBundle.save(tmp_path / "bundle", model, recipe, {})
+    loaded, batch = ModelBundle.load(tmp_path / "bundle").model, square_batch(2)
+    with torch.inference_mode():
+        here, there = (m.encode(batch.image, batch.keypoints_2d) for m in (model, loaded))
+    assert torch.equal(here.betas, there.betas) and torch.equal(here.values[0][0], there.values[0][0])
 
 
 @pytest.mark.parametrize(
