@@ -70,7 +70,12 @@ def evaluate(
 def predict(
     photo: Annotated[Path, typer.Argument(help="A JPEG or PNG file.")],
     out: Annotated[Path, typer.Option(help="Folder for overlay, meshes and JSON.")],
-    model: ModelOption = "models:/maskhand@challenger",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="An exported folder, or models:/NAME@ALIAS [default: models:/maskhand@challenger, the newest]."
+        ),
+    ] = None,
     box: Annotated[
         str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="The hand's box in pixels [default: found].")
     ] = None,

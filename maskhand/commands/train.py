@@ -32,6 +32,9 @@ def train_tokenizer(
     workspace: WorkspaceOption = None,
 ) -> None:
     """VQ-MANO: learn a codebook of hand poses."""
+    from maskhand.recipe_files import load_recipe
+
+    load_recipe(recipe, set_)  # a mistyped key should not wait for torch and Ray
     from maskhand.steps import train
 
     train.check_tokenizer_overrides(set_)
@@ -63,6 +66,9 @@ def train_transformer(
     workspace: WorkspaceOption = None,
 ) -> None:
     """The masked transformer, on a frozen VQ-MANO."""
+    from maskhand.recipe_files import load_recipe
+
+    load_recipe(recipe, set_)  # a mistyped key should not wait for torch and Ray
     from maskhand.steps import train
 
     home = workspace_at(workspace)

@@ -52,10 +52,10 @@ class EvaluationReceipt(Receipt):
     """Why the predictions of a set cannot be written in the official format."""
 
 
-def model_folder(workspace: Workspace, model: str, training: str = "train-maskhand") -> str:
+def model_folder(workspace: Workspace, model: str, training: str = "quickstart") -> str:
     """The exported folder of a model: a path as it is, `models:/NAME@ALIAS` fetched from the registry.
 
-    training: the flow that makes a model of this kind, named by the LookupError where there is none.
+    training: the subcommand that makes a model of this kind, named by the LookupError where there is none.
     """
     if not model.startswith("models:/"):
         return model
@@ -65,9 +65,7 @@ def model_folder(workspace: Workspace, model: str, training: str = "train-maskha
     except LookupError as error:
         trained = sorted(workspace.runs.glob(f"transformer-*/export*/{BUNDLE_FILE}"), key=lambda p: p.stat().st_mtime)
         newest = f". The newest training here is --model {trained[-1].parent}" if trained else ""
-        raise LookupError(
-            f"{error}. `maskhand run {training}` trains one, measures it and registers it{newest}"
-        ) from None
+        raise LookupError(f"{error}. `maskhand {training}` trains one, measures it and registers it{newest}") from None
 
 
 def lasting_name(workspace: Workspace, model: str) -> str:

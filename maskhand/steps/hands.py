@@ -11,17 +11,20 @@ from maskhand.device import accelerator
 from maskhand.generate import generate_files
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
-from maskhand.predict import DEFAULT_METHOD, predict_photo, read_photo
+from maskhand.predict import DEFAULT_METHOD, PredictError, predict_photo, read_photo
 from maskhand.predict.records import Method
 from maskhand.steps.evaluate import model_folder
 from maskhand.workspace import Workspace
+
+DEFAULT_MODEL = "models:/maskhand@challenger"
+"""The newest that was registered."""
 
 
 def predict(
     workspace: Workspace,
     photo: Path,
     out: Path,
-    model: str,
+    model: str | None,
     box_xyxy_px: tuple[float, float, float, float] | None,
     side: Side | None,
     focal_px: float | None,
@@ -32,14 +35,18 @@ def predict(
 ) -> list[Path]:
     """The hands of a photo as overlay, meshes and JSON in folder `out`; returns the files (see `predict_photo`).
 
-    method: None is the default one. The model is loaded only where it is needed.
+    model: None is `DEFAULT_MODEL`; it is loaded only where it is needed. method: None is the default one.
     """
+    method = method or DEFAULT_METHOD
+    needs_network = method != "fit" or camera == "model" or hypotheses > 0
+    if model is not None and not needs_network:
+        raise PredictError(f"--model {model}: a fit uses no network; add --method model or --method refine")
     # An image that cannot be read, or a folder that cannot be written, should not wait for the model.
     image = read_photo(photo)
     storage.check_writable(out)
-    method = method or DEFAULT_METHOD
-    needs_network = method != "fit" or camera == "model" or hypotheses > 0
-    bundle = ModelBundle.load(model_folder(workspace, model), device=accelerator()) if needs_network else None
+    bundle = None
+    if needs_network:
+        bundle = ModelBundle.load(model_folder(workspace, model or DEFAULT_MODEL), device=accelerator())
     return predict_photo(
         photo,
         bundle,
@@ -59,7 +66,7 @@ def predict(
 def generate(workspace: Workspace, text: str, out: Path, model: str, count: int, seed: int) -> list[Path]:
     """Hands that a text calls for, as meshes, image and JSON in folder `out` (see `generate_files`)."""
     storage.check_writable(out)
-    folder = model_folder(workspace, model, "train-maskhand -p recipe=tiny_text")
+    folder = model_folder(workspace, model, "run train-maskhand -p recipe=tiny_text")
     bundle = ModelBundle.load(folder, device=accelerator())
     return generate_files(bundle, text, out, count, seed)
 

@@ -14,9 +14,9 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name: str, *words: str | Path, **variables: str) -> str:
+def run(name: str, *words: str | Path, folder: Path | None = None, **variables: str) -> str:
     command = [sys.executable, str(EXAMPLES / name), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -44,7 +44,7 @@ def test_own_images_become_a_set_that_plain_webdataset_reads(tmp_path: Path) -> 
 def test_a_photo_is_predicted_from_python(tmp_path: Path, assets: Path) -> None:
     sheet = cv2.imread(str(EXAMPLES.parent / "docs" / "images" / "evaluation.jpg"))
     cv2.imwrite(str(tmp_path / "photo.png"), sheet)
-    said = run("predict_photo.py", tmp_path / "photo.png", MASKHAND_WORKSPACE=str(assets.parent))
+    said = run("predict_photo.py", tmp_path / "photo.png", folder=tmp_path, MASKHAND_WORKSPACE=str(assets.parent))
     meshes = sorted(tmp_path.glob("photo_*.obj"))
     assert len(meshes) == len(said.splitlines()) > 0
     assert meshes[0].read_text().count("\nf ") == 1538

@@ -137,7 +137,9 @@ def test_a_fit_needs_no_trained_model(truth, found, tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     cv2.imwrite(str(path), PHOTO)
     home = Workspace(tmp_path / "workspace", str(tmp_path / "shards"))
-    arguments = (home, path, tmp_path / "out", "models:/maskhand@challenger", None, None, None, "keypoints")
+    arguments = (home, path, tmp_path / "out", None, None, None, None, "keypoints")
     assert step.predict(*arguments)[-1].exists()
     with pytest.raises(LookupError, match="trains one"):
         step.predict(*arguments, method="refine")
+    with pytest.raises(PredictError, match="--model DIR: a fit uses no network; add --method model"):
+        step.predict(*arguments[:3], "DIR", *arguments[4:])

@@ -336,9 +336,7 @@ def test_keys_of_the_transformer_are_refused_by_the_tokenizer() -> None:
 
 def test_a_model_that_is_not_registered_is_named(tmp_path: Path) -> None:
     home = Workspace(tmp_path, str(tmp_path / "shards"))
-    with pytest.raises(
-        LookupError, match=r"no such model .*`maskhand run train-maskhand` trains one, measures it and reg"
-    ):
+    with pytest.raises(LookupError, match=r"no such model .*`maskhand quickstart` trains one, measures it and reg"):
         evaluate.model_folder(home, "models:/maskhand@champion")
     with pytest.raises(LookupError, match=r"`maskhand run train-maskhand -p recipe=tiny_text` trains one"):
         hands.generate(home, "", tmp_path / "out", "models:/maskhand@champion", 1, 0)
