@@ -111,6 +111,10 @@ class ModelConfig(FrozenConfig):
     """Tokens of the 2D pose graph: 0 | 1 | 21; the authors' figure draws 1."""
     pose2d_width: PositiveInt = 128
     """Channels of the 2D pose graph."""
+    image_joints: bool = False
+    """Whether joints are read from the encoder's coarsest map, beside the 2D pose."""
+    camera: Literal["absolute", "residual"] = "absolute"
+    """Camera: absolute | residual (to that of the seen joints, from image and 2D pose)."""
     gapr_blocks: NonNegativeInt = 2
     """Graph-based anatomical pose refinement blocks."""
     gapr_residual: Literal["figure", "equation"] = "figure"

@@ -96,6 +96,8 @@ class LossConfig(FrozenConfig):
     """Weight of the L1 on wrist-relative joints, meters."""
     joints_2d: NonNegativeFloat = 1e-2
     """Weight of the L1 on projected joints, crop sides."""
+    image_joints: NonNegativeFloat = 0.0
+    """Weight of the L1 on joints that the encoder sees (model.image_joints)."""
     batch_ref: PositiveInt = 48
     """Factor on the batch mean of the geometric terms: HaMeR's sums over a batch of 48."""
     differential: Literal["expectation", "argmax_st"] = "expectation"

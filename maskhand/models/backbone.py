@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from maskhand.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskhand.config import BackboneConfig
-from maskhand.models.hand_landmark import CHANNELS, POOLED, HandLandmarkNet
+from maskhand.models.hand_landmark import BLOCKS, CHANNELS, INPUT_PX, POOLED, HandLandmarkNet
 from maskhand.models.pretrained import BackboneError, pretrained_weights
 from maskhand.models.torchvision_shim import prepare_torchvision
 
@@ -41,6 +41,10 @@ class ImageEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> tuple[Tensor, ...]: ...
+
+    def published_joints(self, coarsest: Tensor) -> Tensor | None:
+        """(B, 21, 5) joints as in `models.image_joints` that the published weights read from the coarsest map."""
+        return None
 
     @abstractmethod
     def load_pretrained(self, path: str | Path) -> None:
@@ -105,24 +109,37 @@ class LandmarkEncoder(ImageEncoder):
     std: Tensor
 
     def __init__(self, cfg: BackboneConfig, image_size_px: tuple[int, int]) -> None:
+        """`cfg.kwargs`: `frozen_blocks`, the first blocks (0 to 15) that keep the published weights."""
         super().__init__()
-        if cfg.kwargs:
-            raise BackboneError(f"model.backbone.kwargs is {cfg.kwargs}; hand_landmark has no settings, say {{}}")
+        frozen_blocks = cfg.kwargs.get("frozen_blocks", 0)
+        if set(cfg.kwargs) - {"frozen_blocks"} or frozen_blocks not in range(len(BLOCKS) + 1):
+            raise BackboneError(
+                f"model.backbone.kwargs is {cfg.kwargs}; hand_landmark takes frozen_blocks, 0 to {len(BLOCKS)}, only"
+            )
         if any(px % 32 for px in image_size_px):
             raise BackboneError(
                 f"data.crop_px and data.crop_aspect give images of {image_size_px[0]} x {image_size_px[1]} px; "
                 "hand_landmark needs multiples of 32"
             )
         self.net = HandLandmarkNet()
-        self.net.heads.requires_grad_(False)  # no loss reads them
+        self.net.heads.requires_grad_(False)  # `models.image_joints` trains the difference from them
+        if frozen_blocks:
+            for part in (self.net.stem, self.net.separable, self.net.blocks[:frozen_blocks]):
+                part.requires_grad_(False)
         self.image_size = image_size_px
         self.map_channels = {1: POOLED} | dict(zip((2, 4, 8), reversed(CHANNELS[:-1]), strict=True))
         for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):  # not in the state: made on the CPU
             self.register_buffer(name, torch.tensor(values, device="cpu")[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        features = self.net(image * self.std + self.mean)
+        # Channels last: convolutions of the CPU take two thirds of the time.
+        plain = (image * self.std + self.mean).contiguous(memory_format=torch.channels_last)
+        features = self.net(plain)
         return (features.last, *reversed(features.maps[:-1]))
+
+    def published_joints(self, coarsest: Tensor) -> Tensor:
+        keypoints, world_m = self.net.joints(coarsest)
+        return torch.cat([keypoints[..., :2] / INPUT_PX - 0.5, world_m - world_m[:, :1]], dim=-1)
 
     def load_pretrained(self, path: str | Path) -> None:
         self.net.load_tflite(path)

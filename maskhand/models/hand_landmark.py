@@ -30,7 +30,7 @@ CHANNELS = (24, 40, 112, 192)
 POOLED = 1152
 
 _STEM, _SEPARABLE = 24, 16
-_BLOCKS = (
+BLOCKS = (
     # expanded channels, kernel, stride, channels (None: no projection)
     (64, 3, 2, 24),
     (144, 3, 1, 24),
@@ -87,7 +87,7 @@ class HandLandmarkNet(nn.Module):
             ConvSame(_STEM, _STEM, 3, groups=_STEM, relu6=True), ConvSame(_STEM, _SEPARABLE, 1)
         )
         channels, blocks = _SEPARABLE, []
-        for hidden, kernel, stride, out in _BLOCKS:
+        for hidden, kernel, stride, out in BLOCKS:
             blocks.append(InvertedResidual(channels, hidden, kernel, stride, out))
             channels = hidden if out is None else out
         self.blocks = nn.ModuleList(blocks)
@@ -107,12 +107,19 @@ class HandLandmarkNet(nn.Module):
 
     def outputs(self, features: LandmarkFeatures) -> LandmarkOutputs:
         pooled = features.last.mean((2, 3))
+        keypoints, world_m = self.joints(features.last)
         return LandmarkOutputs(
-            keypoints=self.heads["keypoints"](pooled).unflatten(1, (NUM_JOINTS, 3)),
-            world_m=self.heads["world"](pooled).unflatten(1, (NUM_JOINTS, 3)),
+            keypoints=keypoints,
+            world_m=world_m,
             presence=self.heads["presence"](pooled)[:, 0].sigmoid(),
             right=self.heads["right"](pooled)[:, 0].sigmoid(),
         )
+
+    def joints(self, last: Tensor) -> tuple[Tensor, Tensor]:
+        """The keypoints and world landmarks of `LandmarkOutputs`, from `LandmarkFeatures.last`."""
+        pooled = last.mean((2, 3))
+        keypoints, world_m = (self.heads[name](pooled).unflatten(1, (NUM_JOINTS, 3)) for name in ("keypoints", "world"))
+        return keypoints, world_m
 
     def load_tflite(self, path: str | Path) -> None:
         """Take over the published weights. Raises TfliteError when the file is another network."""

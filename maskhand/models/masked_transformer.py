@@ -17,9 +17,9 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.deformable import DeformableCrossAttention
 from maskhand.models.gapr import GaprBlock, initial_neighbors
 from maskhand.models.network import Context, HandNetwork, TransformerOutput, drop_keypoints
-from maskhand.models.pose_graph import PoseGraph
+from maskhand.models.pose_graph import make_pose_graph
 from maskhand.models.pyramid import FeaturePyramid
-from maskhand.models.shape_camera_head import ShapeCameraHead
+from maskhand.models.shape_camera_head import make_shape_camera_head, seen_joints
 from maskhand.models.synthesizer import ReferencePoints, SynthesizerLayer
 from maskhand.models.vq_mano import VQMano
 
@@ -33,8 +33,8 @@ class MaskedTransformer(HandNetwork):
         super().__init__(cfg, tokenizer, mano, image_size_px)
         dim = cfg.dim
         self._build_visual_context(cfg)
-        self.shape_camera = ShapeCameraHead(self.encoder.channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout)
-        self.pose_graph = PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, dim) if cfg.pose2d_tokens else None
+        self.shape_camera = make_shape_camera_head(cfg, self.encoder.channels)
+        self.pose_graph = make_pose_graph(cfg)
 
         self.token_embedding = TokenEmbedding(tokenizer, dim, from_codebook=cfg.token_embed == "codebook")
         neighbors = initial_neighbors(cfg.pose2d_tokens, tokenizer.influence)
@@ -70,7 +70,9 @@ class MaskedTransformer(HandNetwork):
     ) -> TransformerOutput:
         """One training pass; arguments as in `encode` and `logits`."""
         context = self.encode(condition, keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
-        return TransformerOutput(self.logits(ids, context), context.betas, context.placement)
+        return TransformerOutput(
+            self.logits(ids, context), context.betas, context.placement, image_joints=context.image_joints
+        )
 
     def encode(
         self,
@@ -82,17 +84,18 @@ class MaskedTransformer(HandNetwork):
     ) -> Context:
         image_maps = self.image_maps(condition, drop_image)
         maps = self.pyramid(image_maps)
-        betas, placement = self.shape_camera(image_maps[0])
         values = tuple(cast(SynthesizerLayer, layer).cross_attn.project(maps) for layer in self.synthesizer)
-        keypoints_2d, pose_tokens = self._pose_tokens(keypoints_2d, drop_pose)
-        return Context(values, pose_tokens, keypoints_2d, betas, placement)
-
-    def _pose_tokens(self, keypoints_2d: Tensor, drop_pose: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The 2D pose (B, 21, 3) after dropping, and its tokens (B, P, dim)."""
         keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)
+        image_joints = self.image_joints(image_maps[0])
+        pose_tokens = self._pose_tokens(keypoints_2d, image_joints)
+        betas, placement = self.shape_camera(image_maps[0], pose_tokens, seen_joints(keypoints_2d, image_joints))
+        return Context(values, pose_tokens, keypoints_2d, betas, placement, image_joints=image_joints)
+
+    def _pose_tokens(self, keypoints_2d: Tensor, image_joints: Tensor | None = None) -> Tensor:
+        """The tokens (B, P, dim) of the 2D pose."""
         if self.pose_graph is None:
-            return keypoints_2d, keypoints_2d.new_zeros(len(keypoints_2d), 0, self.norm.normalized_shape[0])
-        return keypoints_2d, self.pose_graph(keypoints_2d)
+            return keypoints_2d.new_zeros(len(keypoints_2d), 0, self.norm.normalized_shape[0])
+        return self.pose_graph(keypoints_2d, image_joints)
 
     def logits(self, ids: Tensor, context: Context) -> Tensor:
         """ids (B * H, L) int64, `mask_id` for [MASK], the H token sequences of an image together -> (B * H, L, V)."""
@@ -101,7 +104,7 @@ class MaskedTransformer(HandNetwork):
         x = torch.cat([pose_tokens, self.token_embedding(ids, self.tokenizer.codebook)], dim=1)
         for block in self.gapr:
             x = block(x)
-        reference = None if self.reference is None else self.reference(x, context.keypoints_2d)
+        reference = None if self.reference is None else self.reference(x, context.keypoints_2d, context.image_joints)
         for number, (layer, values) in enumerate(zip(self.synthesizer, context.values, strict=True)):
             x = layer(x, reference, values)
             if self.reference is not None and reference is not None:

@@ -12,6 +12,7 @@ from maskhand.batch import HandBatch
 from maskhand.config import ModelConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import make_image_encoder
+from maskhand.models.image_joints import ImageJointReadout
 from maskhand.models.vq_mano import VQMano
 
 _WITH_WEIGHT_DECAY = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
@@ -34,6 +35,8 @@ class Context:
     """(B, 3) scale, and the center of the joints in crop coordinates; `place_camera` converts it to the crop camera."""
     rotmats: Tensor | None = None
     """(B, 16, 3, 3) from a network without tokens."""
+    image_joints: Tensor | None = None
+    """(B, 21, 5) joints that the encoder sees, see `models.image_joints`; None without that readout."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,12 @@ class TransformerOutput:
     """(B, 3) scale, and the center of the joints in crop coordinates; `place_camera` converts it to the crop camera."""
     rotmats: Tensor | None = None
     """(B, 16, 3, 3) from a network without tokens; its `logits` are None."""
+    image_joints: Tensor | None = None
+    """(B, 21, 5) as in `Context`."""
 
     def float(self) -> Self:
         """The same in fp32."""
-        logits, rotmats = (None if x is None else x.float() for x in (self.logits, self.rotmats))
-        return type(self)(logits, self.betas.float(), self.placement.float(), rotmats)
+        return type(self)(*(None if x is None else x.float() for x in vars(self).values()))
 
 
 def drop_keypoints(keypoints_2d: Tensor, drop_pose: Tensor | None) -> Tensor:
@@ -74,6 +78,7 @@ class HandNetwork(nn.Module, ABC):
         self.num_tokens = tokenizer.num_tokens
         self.mask_id = tokenizer.codebook_size
         self.encoder = self._build_encoder(cfg, image_size_px)
+        self.joint_readout = ImageJointReadout(self.encoder.channels) if cfg.image_joints and cfg.sees_image else None
 
     def _build_encoder(self, cfg: ModelConfig, image_size_px: tuple[int, int]) -> nn.Module | None:
         return make_image_encoder(cfg.backbone, image_size_px)
@@ -86,6 +91,12 @@ class HandNetwork(nn.Module, ABC):
         """Feature maps (B, C, h, w) of the encoder, the coarsest first; zeros where `drop_image` (B,) bool."""
         maps = self.encoder(condition)
         return maps if drop_image is None else tuple(m.masked_fill(drop_image[:, None, None, None], 0.0) for m in maps)
+
+    def image_joints(self, coarsest: Tensor) -> Tensor | None:
+        """(B, 21, 5) joints seen in the coarsest map (B, C, h, w); None without `model.image_joints`."""
+        if self.joint_readout is None:
+            return None
+        return self.joint_readout(coarsest, self.encoder.published_joints(coarsest))
 
     @abstractmethod
     def encode(

@@ -15,8 +15,8 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import rot6d_to_matrix
 from maskhand.models.attention import DecoderLayer
 from maskhand.models.network import Context, HandNetwork, TransformerOutput, drop_keypoints
-from maskhand.models.pose_graph import PoseGraph
-from maskhand.models.shape_camera_head import ShapeCameraHead
+from maskhand.models.pose_graph import make_pose_graph
+from maskhand.models.shape_camera_head import make_shape_camera_head, seen_joints
 from maskhand.models.vq_mano import VQMano
 
 
@@ -26,12 +26,12 @@ class RegressionNetwork(HandNetwork):
     def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, image_size_px: tuple[int, int]) -> None:
         super().__init__(cfg, tokenizer, mano, image_size_px)
         channels = self.encoder.channels
-        self.shape_camera = ShapeCameraHead(channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout)
+        self.shape_camera = make_shape_camera_head(cfg, channels)
         self.queries = nn.Parameter(torch.randn(NUM_MANO_JOINTS, cfg.dim))
-        self.norm_source = nn.LayerNorm(channels)
-        self.pose_graph = PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, channels) if cfg.pose2d_tokens else None
+        self.source_proj = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, cfg.dim))
+        self.pose_graph = make_pose_graph(cfg)
         self.layers = nn.ModuleList(
-            DecoderLayer(cfg.dim, cfg.heads, channels, cfg.dropout) for _ in range(cfg.synth_layers)
+            DecoderLayer(cfg.dim, cfg.heads, cfg.dim, cfg.dropout) for _ in range(cfg.synth_layers)
         )
         self.norm = nn.LayerNorm(cfg.dim)
         self.to_rot6d = flat_hand_readout(cfg.dim, 1)
@@ -44,17 +44,18 @@ class RegressionNetwork(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        tokens = self.image_maps(condition, drop_image)[0]
-        betas, placement = self.shape_camera(tokens)
-        source = self.norm_source(tokens.flatten(2).transpose(1, 2))
+        coarsest = self.image_maps(condition, drop_image)[0]
+        source = self.source_proj(coarsest.flatten(2).transpose(1, 2))
         keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)
-        if self.pose_graph is not None:
-            source = torch.cat([source, self.pose_graph(keypoints_2d)], dim=1)
-        x = self.queries.expand(len(tokens), -1, -1)
+        image_joints = self.image_joints(coarsest)
+        pose_tokens = source[:, :0] if self.pose_graph is None else self.pose_graph(keypoints_2d, image_joints)
+        betas, placement = self.shape_camera(coarsest, pose_tokens, seen_joints(keypoints_2d, image_joints))
+        source = torch.cat([source, pose_tokens], dim=1)
+        x = self.queries.expand(len(coarsest), -1, -1)
         for layer in self.layers:
             x = layer(x, source)
         rotmats = rot6d_to_matrix(self.to_rot6d(self.norm(x)).float())
-        return Context((), x[:, :0], keypoints_2d, betas, placement, rotmats)
+        return Context((), x[:, :0], keypoints_2d, betas, placement, rotmats, image_joints)
 
     def forward(
         self,
@@ -66,7 +67,7 @@ class RegressionNetwork(HandNetwork):
     ) -> TransformerOutput:
         """As `MaskedTransformer.forward`; `ids` are ignored."""
         context = self.encode(condition, keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
-        return TransformerOutput(None, context.betas, context.placement, context.rotmats)
+        return TransformerOutput(None, context.betas, context.placement, context.rotmats, context.image_joints)
 
 
 def flat_hand_readout(width: int, joints: int) -> nn.Linear:

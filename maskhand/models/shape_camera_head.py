@@ -6,28 +6,43 @@ regress the difference from the mean hand in the middle of the crop (HaMeR's `ma
 The pose is not known yet, and MANO's origin is near the wrist: at the same image position, HaMeR's tx, ty differ by a
 hand's length between a hand that points up and one that points down. So the head regresses the *center of the joints*
 in the crop (close to the crop's center), and `place_camera` converts it to HaMeR's camera once the joints are known.
+
+With `model.camera: residual` the queries attend to the tokens of the 2D pose as well, and the difference is that from
+the placement which the seen joints have: their center, and the scale at which a mean hand that faces the camera spreads
+as far. What remains is how much of the hand is turned away from the image, and what the joints got wrong.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
+from maskhand.config import ModelConfig
 from maskhand.conventions import NUM_BETAS
 from maskhand.models.attention import DecoderLayer
 
-MEAN_SCALE = 12.0
+MEAN_SCALE: Final = 12.0
 """Crop half-sides per meter at which a mean hand (joints over about 14 cm) fills a crop of 1.2 times its box."""
+MEAN_SPREAD_M: Final = 0.058
+"""Root mean square distance of the flat mean hand's joints from their center."""
+MIN_JOINTS: Final = 6
+"""Fewer seen joints do not give a placement."""
 
 
 class ShapeCameraHead(nn.Module):
     """Feature map (B, C, h, w) -> betas (B, 10) and placement (B, 3): HaMeR's scale s, and x, y of the center of the
     joints in crop coordinates."""
 
-    def __init__(self, channels: int, dim: int, depth: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, channels: int, dim: int, depth: int, heads: int, dropout: float, pose_channels: int | None = None
+    ) -> None:
+        """pose_channels: of the 2D pose tokens, for a head that regresses the residual; None: it does not see them."""
         super().__init__()
         self.queries = nn.Parameter(torch.randn(2, dim) * 0.02)
         self.norm_source = nn.LayerNorm(channels)
+        self.pose_proj = None if pose_channels is None else nn.Linear(pose_channels, channels)
         self.layers = nn.ModuleList(DecoderLayer(dim, heads, channels, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.to_betas = nn.Linear(dim, NUM_BETAS)
@@ -36,19 +51,54 @@ class ShapeCameraHead(nn.Module):
             nn.init.xavier_uniform_(readout.weight, gain=0.01)
             nn.init.zeros_(readout.bias)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        source = self.norm_source(tokens.flatten(2).transpose(1, 2))
-        x = self.queries.expand(len(tokens), -1, -1)
+    def forward(self, coarsest: Tensor, pose_tokens: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """pose_tokens (B, P, pose_channels); seen (B, 21, 3) joints in crop coordinates and confidence. Both are
+        for the residual only."""
+        source = self.norm_source(coarsest.flatten(2).transpose(1, 2))
+        if self.pose_proj is not None:
+            source = torch.cat([source, self.pose_proj(pose_tokens)], dim=1)
+        x = self.queries.expand(len(coarsest), -1, -1)
         for layer in self.layers:
             x = layer(x, source)
         shape, camera = self.norm(x).unbind(1)
-        return self.to_betas(shape), placement_from(self.to_camera(camera))
+        base = None if self.pose_proj is None else placement_of_joints(seen)
+        return self.to_betas(shape), placement_from(self.to_camera(camera), base)
 
 
-def placement_from(delta: Tensor) -> Tensor:
-    """Output of a linear layer (B, 3), zeros for a mean hand in the middle of the crop, -> placement (B, 3)."""
+def make_shape_camera_head(cfg: ModelConfig, channels: int) -> ShapeCameraHead:
+    """The recipe's; channels: of the encoder's coarsest map."""
+    pose_channels = cfg.dim if cfg.camera == "residual" else None
+    return ShapeCameraHead(channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout, pose_channels)
+
+
+def placement_from(delta: Tensor, base: Tensor | None = None) -> Tensor:
+    """Output of a linear layer (B, 3) -> placement (B, 3); zeros are `base` (B, 3), or a mean hand in the middle of the
+    crop."""
     # an exponential keeps the scale, and so the depth, positive
-    return torch.cat([MEAN_SCALE * delta[:, :1].exp(), delta[:, 1:]], dim=1)
+    if base is None:
+        return torch.cat([MEAN_SCALE * delta[:, :1].exp(), delta[:, 1:]], dim=1)
+    return torch.cat([base[:, :1] * delta[:, :1].exp(), base[:, 1:] + delta[:, 1:]], dim=1)
+
+
+def seen_joints(keypoints_2d: Tensor, image_joints: Tensor | None) -> Tensor:
+    """(B, 21, 3) x, y and confidence: the 2D pose; of a hand without one the joints that the encoder sees."""
+    if image_joints is None:
+        return keypoints_2d
+    found = torch.cat([image_joints[..., :2], torch.ones_like(image_joints[..., :1])], dim=-1)
+    return torch.where(keypoints_2d[..., 2:].any(1, keepdim=True), keypoints_2d, found)
+
+
+def placement_of_joints(seen: Tensor) -> Tensor:
+    """(B, 3) the placement of a flat hand that faces the camera and spreads as far as seen joints (B, 21, 3); the mean
+    placement for fewer than `MIN_JOINTS`. No gradient passes."""
+    points, weight = seen[..., :2].detach(), (seen[..., 2:] > 0).to(seen.dtype)
+    count = weight.sum(1)
+    center = (weight * points).sum(1) / count.clamp_min(1)
+    spread = ((weight * (points - center[:, None]).square()).sum((1, 2)) / count[:, 0].clamp_min(1)).sqrt()
+    scale = (2 * spread / MEAN_SPREAD_M).clamp(MEAN_SCALE / 4, MEAN_SCALE * 4)
+    mean = points.new_zeros(len(points), 3)
+    mean[:, 0] = MEAN_SCALE
+    return torch.where(count >= MIN_JOINTS, torch.cat([scale[:, None], center], dim=1), mean)
 
 
 def place_camera(placement: Tensor, joints_m: Tensor) -> Tensor:

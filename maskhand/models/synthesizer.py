@@ -42,7 +42,8 @@ class ReferencePoints(nn.Module):
 
     learned: a constant per token, the same for every image (the authors' figure 17; one-stage Deformable DETR),
     initialized on an even grid over the central 80 %. query: a linear map of the token's features. pose2d: the detected
-    position of the joint that the token influences most, or the learned constant where that joint was not detected.
+    position of the joint that the token influences most; where that joint was not detected, the position at which the
+    encoder sees it (`model.image_joints`), or the learned constant.
     iterative: the learned constant in the first layer, refined after each layer by a linear map of the token's features
     (Deformable DETR; the gradient passes, as no loss supervises the points). Tokens of the 2D pose start in the center,
     or at their joint.
@@ -74,15 +75,20 @@ class ReferencePoints(nn.Module):
         if kind == "iterative":
             self.refinements = nn.ModuleList(_zero_offset(dim) for _ in range(layers - 1))
 
-    def forward(self, queries: Tensor, keypoints: Tensor) -> Tensor:
-        """queries (B * H, K, dim); keypoints (B, 21, 3) as in HandBatch."""
+    def forward(self, queries: Tensor, keypoints: Tensor, image_joints: Tensor | None = None) -> Tensor:
+        """queries (B * H, K, dim); keypoints (B, 21, 3) as in HandBatch; image_joints (B, 21, 5) as in Context."""
         if self.kind == "query":
             return torch.sigmoid(self.logits + self.from_query(queries))
         learned = torch.sigmoid(self.logits)[None]
         if self.kind in ("learned", "iterative"):
             return learned
-        of_token = keypoints[:, self.joints.clamp_min(0)]
-        detected = (of_token[..., 2:] > 0) & (self.joints >= 0)[:, None]
+        joint, has_joint = self.joints.clamp_min(0), (self.joints >= 0)[:, None]
+        if image_joints is not None:
+            # Detached: where to look is learned from what was seen there, by the offsets.
+            seen = crop_to_map(image_joints.detach()[:, joint, :2], self.aspect)
+            learned = torch.where(has_joint, seen, learned)
+        of_token = keypoints[:, joint]
+        detected = (of_token[..., 2:] > 0) & has_joint
         reference = torch.where(detected, crop_to_map(of_token[..., :2], self.aspect), learned)
         return reference.repeat_interleave(len(queries) // len(keypoints), dim=0)
 

@@ -15,7 +15,7 @@ from maskhand.batch import HandBatch
 from maskhand.config import ModelConfig
 from maskhand.models.clip_text import ClipTextEncoder
 from maskhand.models.masked_transformer import MaskedTransformer
-from maskhand.models.network import Context
+from maskhand.models.network import Context, drop_keypoints
 from maskhand.models.synthesizer import SynthesizerLayer
 from maskhand.models.text_attention import TextCrossAttention
 from maskhand.models.text_encoder import ByteTextEncoder, TextEncoder
@@ -52,7 +52,8 @@ class TextTransformer(MaskedTransformer):
         text = self.encoder(condition)
         if drop_image is not None:
             text = text.drop(drop_image)
-        betas, placement = self.shape_camera(text.pooled[..., None, None])
         values = tuple(cast(SynthesizerLayer, layer).cross_attn.project(text) for layer in self.synthesizer)
-        keypoints_2d, pose_tokens = self._pose_tokens(keypoints_2d, drop_pose)
+        keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)
+        pose_tokens = self._pose_tokens(keypoints_2d)
+        betas, placement = self.shape_camera(text.pooled[..., None, None], pose_tokens, keypoints_2d)
         return Context(values, pose_tokens, keypoints_2d, betas, placement)

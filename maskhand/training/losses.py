@@ -26,6 +26,7 @@ from maskhand.models.shape_camera_head import place_camera
 from maskhand.models.vq_mano import VQMano, VQManoOutput
 from maskhand.training.masking import CorruptedTokens
 
+_CROPS_PER_METER = 5.0
 _UNITS_PER_METER = {"m": 1.0, "dm": 10.0, "mm": 1000.0}
 
 
@@ -97,6 +98,9 @@ class TransformerLosses(_Scalars):
     """L1 of wrist-relative joints, meters, summed over joints and axes."""
     joints_2d: Tensor
     """L1 of projected joints, crop sides, weighted by confidence, summed over joints and axes."""
+    image_joints: Tensor
+    """L1 of the joints that the encoder sees (`models.image_joints`): crop sides, and five per meter (a crop shows
+    about .2 m); summed over joints and axes. 0 where it has no such readout."""
     token_accuracy: Tensor
     """Fraction of masked tokens whose most probable code is the true one, over samples with MANO labels. A metric, not
     a loss: reports average it over ranks and steps, however many tokens each had."""
@@ -139,10 +143,29 @@ def transformer_losses(
     error_2d = project_crop(joints, camera) - batch.joints_2d
     joints_2d = (error_2d.abs().sum(-1) * batch.joints_2d_conf).sum(1)
 
-    theta, beta, joints_3d, joints_2d = (term.mean() for term in (theta, beta, joints_3d, joints_2d))
-    geometry = cfg.theta * theta + cfg.beta * beta + cfg.joints_3d * joints_3d + cfg.joints_2d * joints_2d
+    image_joints = torch.zeros_like(beta) if output.image_joints is None else _seen(output.image_joints, batch, valid)
+
+    theta, beta, joints_3d, joints_2d, image_joints = (
+        term.mean() for term in (theta, beta, joints_3d, joints_2d, image_joints)
+    )
+    geometry = (
+        cfg.theta * theta
+        + cfg.beta * beta
+        + cfg.joints_3d * joints_3d
+        + cfg.joints_2d * joints_2d
+        + cfg.image_joints * image_joints
+    )
     total = cfg.mask * cross_entropy + cfg.batch_ref * geometry
-    return TransformerLosses(total, cross_entropy, theta, beta, joints_3d, joints_2d, accuracy)
+    return TransformerLosses(total, cross_entropy, theta, beta, joints_3d, joints_2d, image_joints, accuracy)
+
+
+def _seen(image_joints: Tensor, batch: HandBatch, valid: Tensor) -> Tensor:
+    """(B,) the error of image_joints (B, 21, 5); valid (B, 21): joints with a 3D label."""
+    points, world_m = image_joints[..., :2], image_joints[..., 2:]
+    error_2d = (points - batch.joints_2d).abs().sum(-1) * batch.joints_2d_conf
+    relative_m = batch.joints_3d_m - batch.joints_3d_m[:, :1]
+    error_3d = (world_m - world_m[:, :1] - relative_m).abs().sum(-1) * valid
+    return (error_2d + _CROPS_PER_METER * error_3d).sum(1)
 
 
 def expected_codes(logits: Tensor, codebook: Tensor) -> Tensor:
