@@ -1,9 +1,14 @@
-"""A local file put in place at once: readers see the old file or the whole new one, after a power cut as well."""
+"""Local files and folders put in place at once: readers see the old one or the whole new one.
+
+A file also survives a power cut.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,3 +44,25 @@ def replacement(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into, which replaces `target` when the block ends without an error.
+
+    Both are complete at any time: a process that is killed between the two renames leaves them in a hidden folder
+    beside `target`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    new, old = staging / "new", staging / "old"
+    new.mkdir()
+    try:
+        yield new
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(staging, ignore_errors=True)

@@ -42,7 +42,7 @@ class BackboneConfig(FrozenConfig):
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the timm model; patch_padding is ours (ViTPose, HaMeR: 2)."""
     checkpoint: str | None = None
-    """Path to pretrained weights (ViTPose, HaMeR, MAE, timm); null: random or fetched."""
+    """Path to pretrained weights (ViTPose, HaMeR, MAE, timm); null: random or fetched; open: open model."""
     gradient_checkpointing: bool = False
     """Whether activations are recomputed in the backward pass, to save memory."""
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from maskhand.batch import IMAGENET_MEAN, IMAGENET_STD
 from maskhand.config import BackboneConfig
 from maskhand.models.hand_landmark import BLOCKS, CHANNELS, INPUT_PX, POOLED, HandLandmarkNet
-from maskhand.models.pretrained import BackboneError, pretrained_weights
+from maskhand.models.pretrained import BackboneError, pretrained_weights, read_weights
 from maskhand.models.torchvision_shim import prepare_torchvision
 
 
@@ -142,4 +142,16 @@ class LandmarkEncoder(ImageEncoder):
         return torch.cat([keypoints[..., :2] / INPUT_PX - 0.5, world_m - world_m[:, :1]], dim=-1)
 
     def load_pretrained(self, path: str | Path) -> None:
-        self.net.load_tflite(path)
+        """The published .tflite file, or model.pt of a bundle with this encoder."""
+        if Path(path).suffix == ".tflite":
+            self.net.load_tflite(path)
+            return
+        stored = read_weights(path, "model.backbone.checkpoint")
+        names = self.net.state_dict().keys()
+        missing = [name for name in names if f"encoder.net.{name}" not in stored]
+        if missing:
+            raise BackboneError(
+                f"model.backbone.checkpoint: {path} has no encoder.net.{missing[0]}; give model.pt of a bundle whose "
+                "encoder is hand_landmark"
+            )
+        self.net.load_state_dict({name: stored[f"encoder.net.{name}"] for name in names})

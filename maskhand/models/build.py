@@ -15,6 +15,8 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.lifter import LiftingNetwork
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import HandNetwork
+from maskhand.models.open_model import NAME as OPEN
+from maskhand.models.open_model import open_model_folder
 from maskhand.models.regression import RegressionNetwork
 from maskhand.models.text_transformer import TextTransformer
 from maskhand.models.vq_mano import VQMano
@@ -76,10 +78,11 @@ def _load_pretrained(model: HandNetwork, cfg: ModelConfig, assets: str | Path | 
     if model.encoder is None:
         return
     checkpoint = cfg.backbone.checkpoint if cfg.condition == "image" else cfg.text.checkpoint
-    if cfg.condition == "image" and cfg.backbone.is_hand_landmark and checkpoint is None:
+    if cfg.condition == "image" and cfg.backbone.is_hand_landmark and checkpoint in (None, OPEN):
         if assets is None:
             raise ConfigError("model.backbone.name=hand_landmark: no assets folder to read its weights from")
-        checkpoint = str(hand_models(assets).landmark)
+        fetched = checkpoint is None
+        checkpoint = str(hand_models(assets).landmark if fetched else open_model_folder(assets) / "model.pt")
     if checkpoint is not None:
         model.encoder.load_pretrained(checkpoint)
     elif cfg.condition == "text" and cfg.text.encoder == "clip":

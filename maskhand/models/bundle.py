@@ -17,9 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -34,12 +32,12 @@ from maskhand.errors import MaskhandError
 from maskhand.hand.layer import make_layer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.build import model_from_weights
-from maskhand.models.calibration import Calibration, estimator_of
+from maskhand.models.calibration import CALIBRATION, Calibration, estimator_of
 from maskhand.models.network import HandNetwork
 from maskhand.recipe_files import parse_recipe
+from maskhand.replacement import atomic_folder
 
 FORMAT = 2
-CALIBRATION = "calibration.json"
 _INPUTS = {"image": "images", "text": "captions"}
 _SMALLEST_RECIPE = {"image": "tiny", "text": "tiny_text"}
 
@@ -160,28 +158,6 @@ class ModelBundle:
         return cls(
             model.to(device).eval(), recipe, record["metadata"], record["hand_digest"], record["sha256"], calibration
         )
-
-
-@contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into, which replaces `target` when the block ends without an error.
-
-    Both are complete at any time: a process that is killed between the two renames leaves them in a hidden folder
-    beside `target`.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    new, old = staging / "new", staging / "old"
-    new.mkdir()
-    try:
-        yield new
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write_records(folder: Path, record: Mapping[str, Any], recipe: Recipe) -> None:

@@ -16,6 +16,8 @@ from maskhand.arrays import Array
 from maskhand.config import SamplerConfig
 from maskhand.conventions import NUM_JOINTS
 
+CALIBRATION = "calibration.json"
+"""Its file in a bundle."""
 WITHIN_MM = 10.0
 """Error of a correct joint after Procrustes alignment, at most."""
 

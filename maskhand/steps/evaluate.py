@@ -17,6 +17,8 @@ from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_repo
 from maskhand.evaluation.result import EvaluationResult
 from maskhand.evaluation.summary import SUBMISSION, SUMMARY, EvaluationSummary, SetSummary
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.open_model import NAME as OPEN
+from maskhand.models.open_model import open_model_folder
 from maskhand.progress import Progress
 from maskhand.recipe_files import override_inference, parse_recipe
 from maskhand.scoring.benchmarks import benchmark_named, benchmark_of
@@ -53,10 +55,13 @@ class EvaluationReceipt(Receipt):
 
 
 def model_folder(workspace: Workspace, model: str, training: str = "quickstart") -> str:
-    """The exported folder of a model: a path as it is, `models:/NAME@ALIAS` fetched from the registry.
+    """The exported folder of a model: a path as it is, `models:/NAME@ALIAS` fetched from the registry, `open` the model
+    that ships.
 
     training: the subcommand that makes a model of this kind, named by the LookupError where there is none.
     """
+    if model == OPEN:
+        return str(open_model_folder(workspace.assets))
     if not model.startswith("models:/"):
         return model
 

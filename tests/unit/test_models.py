@@ -17,7 +17,7 @@ from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import BackboneError, VisionTransformerEncoder
 from maskhand.models.build import build_model, check_model, model_from_weights
-from maskhand.models.bundle import BundleError, ModelBundle, atomic_folder
+from maskhand.models.bundle import BundleError, ModelBundle
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
 from maskhand.models.gapr import GaprBlock, initial_neighbors
 from maskhand.models.influence import initial_influence
@@ -28,6 +28,7 @@ from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
 from maskhand.models.synthesizer import ReferencePoints
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
+from maskhand.replacement import atomic_folder
 from support.model_parts import CROP_PX, random_batch, small_model, small_recipe
 
 

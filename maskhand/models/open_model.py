@@ -1,0 +1,90 @@
+"""The open model: a trained network that ships with the package, `maskhand/models/open_model/`.
+
+    weights.pt        fp16; of the encoder only the difference from the published hand landmark network, which is
+                      fetched and not part of this repository
+    recipe.json, calibration.json, bundle.json    as in `models.bundle`; bundle.json has no digest of weights
+
+`open_model_folder` puts it together, once, as a bundle that is used like every other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from maskhand.fetched_models import hand_models
+from maskhand.models.calibration import CALIBRATION
+from maskhand.models.hand_landmark import HandLandmarkNet
+from maskhand.replacement import atomic_folder
+
+OPEN_MODEL: Final = Path(__file__).with_name("open_model")
+NAME: Final = "open"
+"""What users call it where a model is asked for."""
+WEIGHTS: Final = "weights.pt"
+_ENCODER: Final = "encoder.net."
+
+
+def open_model_folder(assets: str | Path) -> Path:
+    """The open model as a bundle in the assets folder, made there when it is missing.
+
+    Safe to call from several processes. Raises AssetError when the landmark network cannot be fetched.
+    """
+    sha256 = hashlib.sha256((OPEN_MODEL / WEIGHTS).read_bytes()).hexdigest()
+    target = Path(assets) / f"open_model-{sha256[:12]}"
+    if not (target / "bundle.json").is_file():
+        unpack(OPEN_MODEL, hand_models(assets).landmark, target)
+    return target
+
+
+def pack(bundle: str | Path, landmark: str | Path, target: str | Path) -> None:
+    """Write the model exported to folder `bundle` in the form that ships; `landmark`: the fetched .tflite file."""
+    source = Path(bundle)
+    weights = torch.load(source / "model.pt", map_location="cpu", weights_only=True)
+    published = _published(landmark)
+    small = {name: _half(w - published[name] if name in published else w) for name, w in weights.items()}
+    # What training left alone is the published network's, and is not stored.
+    small = {name: w for name, w in small.items() if name not in published or bool(w.any())}
+    record = json.loads((source / "bundle.json").read_text())
+    with atomic_folder(Path(target)) as staging:
+        torch.save(small, staging / WEIGHTS)
+        _copy_records(source, staging)
+        (staging / "bundle.json").write_text(
+            json.dumps({k: v for k, v in record.items() if k != "sha256"}, indent=1, sort_keys=True) + "\n"
+        )
+
+
+def unpack(packed: str | Path, landmark: str | Path, target: str | Path) -> None:
+    """Write the bundle that `pack` made smaller, up to the rounding of fp16, to the folder `target`."""
+    source = Path(packed)
+    small = torch.load(source / WEIGHTS, map_location="cpu", weights_only=True)
+    weights = {name: w.float() if w.is_floating_point() else w for name, w in small.items()}
+    weights |= {name: published + weights.get(name, 0) for name, published in _published(landmark).items()}
+    record = json.loads((source / "bundle.json").read_text())
+    with atomic_folder(Path(target)) as staging:
+        torch.save(weights, staging / "model.pt")
+        _copy_records(source, staging)
+        record["sha256"] = hashlib.sha256((staging / "model.pt").read_bytes()).hexdigest()
+        (staging / "bundle.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+
+
+def _copy_records(source: Path, target: Path) -> None:
+    for name in ("recipe.json", CALIBRATION):
+        if (source / name).is_file():  # a model may be without calibration
+            shutil.copyfile(source / name, target / name)
+
+
+def _published(landmark: str | Path) -> Mapping[str, Tensor]:
+    net = HandLandmarkNet()
+    net.load_tflite(landmark)
+    return {_ENCODER + name: weight for name, weight in net.state_dict().items()}
+
+
+def _half(weight: Tensor) -> Tensor:
+    return weight.half() if weight.is_floating_point() else weight
