@@ -206,10 +206,10 @@ def test_an_occluder_has_its_place_and_shows_the_middle_of_the_picture(rounded: 
     ys, xs = np.mgrid[:38, :27]
     center = (weight * xs).sum() / weight.sum(), (weight * ys).sum() / weight.sum()
     assert center == pytest.approx((15.34, 23.5), abs=0.2)
-    # OpenCV fills the pixels of an outline too: up to half a pixel all around.
+    # OpenCV fills the pixels of an outline too: up to three quarters of a pixel all around.
     across, down = 0.2 * 96, 0.1 * 96
     share = np.pi / 4 if rounded else 1
-    assert across * down * share <= weight.sum() <= 1.02 * (across + 1) * (down + 1) * share
+    assert across * down * share <= weight.sum() <= (across + 1.5) * (down + 1.5) * share
     assert after[0, 24, 15, :3].tolist() == [80, 80, 60]
 
 
