@@ -2,6 +2,7 @@
 
     python benchmarks/loader.py            # three image sizes, and the default mixture
     python benchmarks/loader.py mixture    # one of them
+    python benchmarks/loader.py photos     # what real photos have (maskhand/loading/degrade.py), each effect alone
 
 The same shards, in the same run and process, taken in turn batch by batch; CPU time of one core, of the
 best of several rounds:
@@ -16,6 +17,7 @@ best of several rounds:
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -33,7 +35,8 @@ import torch
 import webdataset
 
 from maskhand import storage
-from maskhand.config import Recipe
+from maskhand.config import AugmentConfig, Recipe
+from maskhand.loading.degrade import degrade, draw_photo_effects
 from maskhand.loading.loader import train_batches
 from maskhand.recipe_files import load_recipe
 from maskhand.sample import Camera, HandPose, HandSample
@@ -61,6 +64,19 @@ MIXTURE = {"224x224": 0.25, "320x320": 0.05, "512x334": 0.25, "640x480": 0.35, "
 InterHand2.6M; COCO-WholeBody, Halpe, hand_labels (various, taken for 640 x 480), HO-3D, H2O-3D, DexYCB; MTC."""
 
 CASES = {size: {size: 1.0} for size in ("224x224", "640x480", "1500x1000")} | {"mixture": MIXTURE}
+PHOTOS = {
+    "effect_probability": 0.35,
+    "exposure": 0.4,
+    "saturation": 0.5,
+    "blur_px": 2.0,
+    "shrink": 3.0,
+    "noise": 10.0,
+    "jpeg_quality": 30,
+    "grayscale_probability": 0.05,
+    "occlude_probability": 0.3,
+    "edge_probability": 0.1,
+}
+"""Keys of `data.augment` with which rendered hands look like hard but plausible photos."""
 CROP_PX, BOX_SCALE, BATCH, ROUNDS = 256, 1.2, 48, 3
 MEAN, STD = 255 * np.array([0.485, 0.456, 0.406]), 255 * np.array([0.229, 0.224, 0.225])
 
@@ -246,12 +262,40 @@ def measure(case: str) -> None:
     )
 
 
+def measure_photos() -> None:
+    """CPU milliseconds per crop of 128 px with each effect on every crop, and with all of them as the training of
+    rendered hands has them."""
+    cv2.setNumThreads(1)
+    coarse = np.random.default_rng(0).integers(0, 256, (BATCH, 16, 16, 4)).astype(np.uint8)
+    crops = np.stack([cv2.resize(one, (128, 128), interpolation=cv2.INTER_CUBIC) for one in coarse])
+    crops[..., 3] = 255
+    cases = {key: {"effect_probability": 1.0, key: value} for key, value in PHOTOS.items()} | {"all": PHOTOS}
+    del cases["effect_probability"]
+    indices = itertools.count()
+    steps: dict[str, Callable[[], object]] = {}
+    for name, values in cases.items():
+        always = {key: 1.0 if name == key and key.endswith("_probability") else value for key, value in values.items()}
+        steps[name] = functools.partial(_degrade_next, AugmentConfig.model_validate(always), crops, indices)
+    for step in steps.values():
+        step()
+    ms = min((round_ms(steps, 10) for _ in range(ROUNDS)), key=lambda ms: sum(ms.values()))
+    print("\n".join(f"{name:22} {value:.3f} ms" for name, value in ms.items()), flush=True)
+
+
+def _degrade_next(config: AugmentConfig, crops: np.ndarray, batches: Iterator[int]) -> None:
+    effects = draw_photo_effects(config, 0, next(batches) * BATCH + np.arange(BATCH))
+    assert effects is not None
+    degrade(crops.copy(), effects)
+
+
 def _files(uri: str) -> Iterator[np.ndarray]:
     """The images of a set, for ever."""
     return itertools.cycle([np.frombuffer(row.sample.image, np.uint8) for row in ShardSet.open(uri)])
 
 
 def main() -> None:
+    if sys.argv[1:] == ["photos"]:
+        return measure_photos()
     mixture.KEEP_BYTES = 0
     print("image    kB/file  decode ms  ours ms  usual ms  ours/s/core  of bare decode  times usual  normalizing ms")
     for case in sys.argv[1:] or CASES:

@@ -24,6 +24,33 @@ class AugmentConfig(FrozenConfig):
     """Range of the random gain of each color channel: 1 +- this."""
     erase_probability: Fraction = 0.3
     """Fraction of crops with an erased rectangle (2-33 % of the area)."""
+    effect_probability: Fraction = 0.5
+    """Probability of each effect from exposure to jpeg_quality, independently."""
+    exposure: FractionBelowOne = 0.0
+    """Range of gamma exp(+-this), contrast 1 +- this and brightness +- this / 4; 0: off."""
+    saturation: Fraction = 0.0
+    """Range of the random factor on the distance of colors from gray: 1 +- this."""
+    blur_px: NonNegativeFloat = 0.0
+    """Largest standard deviation of the blur, crop pixels; half of it is by motion."""
+    shrink: Annotated[float, Field(ge=1)] = 1.0
+    """Largest factor by which a hand is smaller in the photo than in the crop; 1: off."""
+    noise: NonNegativeFloat = 0.0
+    """Largest standard deviation of the noise in the photo's pixels, of 255."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 100
+    """Lowest quality of JPEG compression; 100: off."""
+    grayscale_probability: Fraction = 0.0
+    """Fraction of crops without color."""
+    occlude_probability: Fraction = 0.0
+    """Fraction of crops with a thing or a second hand before the hand (2-20 % of the area)."""
+    edge_probability: Fraction = 0.0
+    """Fraction of crops that an edge of the photo runs through, black beyond it."""
+
+    @property
+    def has_photo_effects(self) -> bool:
+        """Whether crops get what real photos have (`loading/degrade.py`)."""
+        ranges = self.exposure, self.saturation, self.blur_px, self.shrink - 1, self.noise, 100 - self.jpeg_quality
+        chances = self.grayscale_probability, self.occlude_probability, self.edge_probability
+        return (self.effect_probability > 0 and any(ranges)) or any(chances)
 
 
 class KeypointConfig(FrozenConfig):

@@ -93,7 +93,7 @@ class Draws:
         return np.clip(ndtri(self.uniform(columns=columns)), -clip, clip)
 
 
-IMAGE_STREAM, KEYPOINT_STREAM, POSE_STREAM = range(3)
+IMAGE_STREAM, KEYPOINT_STREAM, POSE_STREAM, PHOTO_STREAM = range(4)
 
 
 def draw_image_augmentation(config: AugmentConfig, seed: int, indices: Array) -> ImageAugmentation:

@@ -23,6 +23,7 @@ from maskhand.loading.crop import (
     decode_for_crop,
     shrink_factor,
 )
+from maskhand.loading.degrade import PhotoEffects, degrade
 from maskhand.loading.labels import Labels
 
 
@@ -93,6 +94,7 @@ def make_batch(
     aspect: float = 0.75,
     keypoints: KeypointAugmentation | str,
     augmentation: ImageAugmentation | None = None,
+    effects: PhotoEffects | None = None,
     index: Array | None = None,
     text_ids: Array | None = None,
 ) -> HandBatch:
@@ -106,6 +108,8 @@ def make_batch(
     crop_from_image = place_crops(labels, box_scale, crop_px, aspect, augmentation)
     crops = cut_crops(images, labels, crop_from_image, crop_px, aspect)
     erase(crops, augmentation)
+    if effects is not None:
+        degrade(crops, effects)
     rotation = _about_optical_axis(augmentation.rotation_rad)
     # scipy: the many small operations of `hand.rotations` take three times as long at this size.
     rotmats = Rotation.from_rotvec(labels.pose_aa.reshape(-1, 3)).as_matrix().reshape(batch, -1, 3, 3)

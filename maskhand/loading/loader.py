@@ -22,6 +22,7 @@ from maskhand.config import KeypointConfig, Recipe
 from maskhand.loading.augment import draw_image_augmentation, draw_keypoint_augmentation
 from maskhand.loading.collate import make_batch
 from maskhand.loading.crop import can_decode
+from maskhand.loading.degrade import draw_photo_effects
 from maskhand.loading.labels import annotated_target, good_target, stack_labels
 from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest
@@ -97,6 +98,7 @@ class _TrainingBatches:
             aspect=data.crop_aspect,
             keypoints=draw_keypoint_augmentation(data.keypoints, self.seed, indices),
             augmentation=draw_image_augmentation(data.augment, self.seed, indices),
+            effects=draw_photo_effects(data.augment, self.seed, indices),
             text_ids=_captions(rows, self.recipe),
         )
 

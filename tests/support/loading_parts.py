@@ -19,6 +19,19 @@ from maskhand.sample import HandSample
 from maskhand.shards.reader import ShardSample
 
 CROP = 128
+HARD_PHOTOS = {
+    "effect_probability": 0.5,
+    "exposure": 0.5,
+    "saturation": 0.5,
+    "blur_px": 3.0,
+    "shrink": 4.0,
+    "noise": 20.0,
+    "jpeg_quality": 20,
+    "grayscale_probability": 0.2,
+    "occlude_probability": 0.4,
+    "edge_probability": 0.3,
+}
+"""Keys of `data.augment`: every effect of a photo."""
 
 
 def tiny(*overrides: str) -> Recipe:

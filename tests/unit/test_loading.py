@@ -21,7 +21,7 @@ from maskhand.recipe_files import load_recipe
 from maskhand.shards import reader
 from maskhand.shards.mixture import TrainingStream
 from support.hand_sets import make_samples, write_set
-from support.loading_parts import interleave, same, take, tiny
+from support.loading_parts import HARD_PHOTOS, interleave, same, take, tiny
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,11 @@ def recipe():
     return tiny("data.train={dots/training: 1.0}", "training.optim.batch=8", "data.crop_px=64", "evaluate.batch=4")
 
 
-def test_batches_do_not_depend_on_the_world_size(shards, recipe):
+@pytest.mark.parametrize("photos", [False, True])
+def test_batches_do_not_depend_on_the_world_size(shards, recipe, photos):
+    if photos:
+        augment = recipe.data.augment.model_copy(update=HARD_PHOTOS)
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"augment": augment})})
     alone = take(train_batches(recipe, str(shards)), 5)
     for world in (2, 4):
         ranks = [take(train_batches(recipe, str(shards), rank=r, world=world), 5) for r in range(world)]
