@@ -16,7 +16,8 @@ from sklearn.metrics import roc_auc_score
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.config import Recipe
 from maskhand.conventions import OPENPOSE_21
-from maskhand.evaluation.calibrate import TrainingSet, calibrate, fit
+from maskhand.evaluation.calibrate import calibrate, fit
+from maskhand.evaluation.held_out import TrainingSet
 from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import evaluation_sheet, shown_hands
 from maskhand.evaluation.runner import evaluate
