@@ -1,7 +1,7 @@
 """Which weights a training exports: the last ones, their moving average, or the best validated of these.
 
-Every rank averages its own copy: up to ZeRO stage 2 all have all weights, equal bit for bit, so nothing is sent, and all
-can share the hands of a validation. Frozen weights are neither averaged nor copied.
+Every rank averages its own copy: up to ZeRO stage 2 all have all weights, equal bit for bit, so nothing is sent, and
+all can share the hands of a validation. Frozen weights are neither averaged nor copied.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ class TrainerState:
     """The part of a run's state that the engine does not hold: the step, the running means, the last reported metrics.
 
     `export(folder, steps)` is called on all ranks with the last checkpoint, or (`export_every`) with each, while the
-    model has the weights to export. There is no generator state: all random draws are a function of seed, step and slot.
+    model has the weights to export. There is no generator state: all random draws are a function of seed, step and
+    slot.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class TrainerState:
         return self._reported_step
 
     def after_step(self, done: int, stats: Mapping[str, Tensor]) -> None:
-        """Add the stats (0-d tensors) of step `done` (1-based); validate, report metrics, save a checkpoint when due."""
+        """Add the stats (0-d tensors) of step `done` (1-based); validate, report and save a checkpoint when due."""
         self._names = list(stats)
         values = torch.stack([value.double() for value in stats.values()])
         self._sums = values if self._count == 0 else self._sums + values
