@@ -49,7 +49,7 @@ def hands_per_set(sets: Sequence[TrainingSet], most: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class HeldOutBatch:
     """B hands with their truth, on the CPU."""
 
     hands: HandBatch
@@ -63,7 +63,7 @@ class _Batch:
 class HeldOutHands:
     """A rank's share of the held-out hands, read once; whole batches, the same ones for any number of ranks."""
 
-    batches: tuple[_Batch, ...]
+    batches: tuple[HeldOutBatch, ...]
 
     @classmethod
     def read(
@@ -92,16 +92,16 @@ def validation_metrics(sums: Tensor) -> dict[str, float]:
 
 def _batches(
     recipe: Recipe, sets: Sequence[TrainingSet], mano: ManoLayer, most: int, rank: int, world: int
-) -> Iterator[_Batch]:
+) -> Iterator[HeldOutBatch]:
     for k, (one, count) in enumerate(zip(sets, hands_per_set(sets, most), strict=True)):
         # Each set's first batch goes to another rank: many sets have one only.
         for rows in held_out_rows(recipe, one.uri, BATCH, count, (rank - k) % world, world):
             truth = ground_truth(rows.hands, rows.samples, mano)
             fingertips = tuple(one.fingertip_vertices[row.sample.side] for row in rows.samples)
-            yield _Batch(rows.hands, truth, torch.from_numpy(rows.unreadable), fingertips)
+            yield HeldOutBatch(rows.hands, truth, torch.from_numpy(rows.unreadable), fingertips)
 
 
-def _aligned_errors_m(batch: _Batch, model: HandNetwork) -> Tensor:
+def _aligned_errors_m(batch: HeldOutBatch, model: HandNetwork) -> Tensor:
     """(B, 22) float64 meters, NaN where there is no truth; a hand that is not finite is scored as one shrunk to a
     point, as in an evaluation."""
     device = next(model.parameters()).device
