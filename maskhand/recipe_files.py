@@ -122,7 +122,7 @@ def _sentence(error: Any) -> str:
     if error["type"] in _EXPECTED:
         return f"{path}: expected {_EXPECTED[error['type']]}, found {reprlib.repr(error['input'])}"
     if error["type"] in ("missing", "value_error"):
-        return f"{path}: {error['msg'].removeprefix('Value error, ')}"
+        return ": ".join(filter(None, (path, error["msg"].removeprefix("Value error, "))))
     if error["type"] != "extra_forbidden":
         return f"{path}: {error['msg']}, found {reprlib.repr(error['input'])}"
     known = _known_keys(error["loc"][:-1])

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, model_validator
 
 from maskhand.config.data import AugmentConfig, DataConfig, KeypointConfig
 from maskhand.config.fields import ConfigError, FrozenConfig, PositiveInt
@@ -93,6 +93,12 @@ class Recipe(FrozenConfig):
     """Distributed training: Ray Train workers and DeepSpeed."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What an evaluation runs."""
+
+    @model_validator(mode="after")
+    def _hands_are_held_out_for_validation(self) -> Self:
+        if self.training.validate_every and not self.data.held_out:
+            raise ValueError("training.validate_every needs held-out hands; set data.held_out above 0")
+        return self
 
     def digest(self) -> str:
         """12 hex digits over every value."""

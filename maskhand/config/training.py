@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
-from maskhand.config.fields import Fraction, FrozenConfig, PositiveInt
+from maskhand.config.fields import Fraction, FractionBelowOne, FrozenConfig, PositiveInt
 
 
 class OptimConfig(FrozenConfig):
@@ -109,6 +109,12 @@ class TransformerTrainConfig(FrozenConfig):
 
     optim: OptimConfig
     """Optimizer of the network."""
+    ema_decay: FractionBelowOne = 0.0
+    """Decay of the moving average of the weights, which is exported, after its warm-up; 0: off."""
+    validate_every: NonNegativeInt = 0
+    """Steps between validations on held-out hands; the best weights are exported; 0: off."""
+    validate_hands: PositiveInt = 200
+    """Maximum number of held-out hands of a validation, over all sets."""
     masking: MaskingConfig = MaskingConfig()
     """Masking of the training tokens."""
     losses: LossConfig = LossConfig()

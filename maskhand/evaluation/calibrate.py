@@ -6,7 +6,7 @@ Everything is fitted on the held-out part of the training sets (`data.held_out`)
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ import torch
 from scipy.optimize import isotonic_regression
 
 from maskhand.arrays import Array
-from maskhand.conventions import NUM_JOINTS, Side
+from maskhand.conventions import NUM_JOINTS
+from maskhand.evaluation.held_out import TrainingSet, hands_per_set
 from maskhand.evaluation.placed import with_fingertips
 from maskhand.evaluation.truth import ground_truth
 from maskhand.loading.loader import held_out_rows
@@ -43,17 +44,6 @@ _RIDGE = 1.0
 """Of the joints' offsets: it holds one that was always, or never, right on few hands."""
 
 
-@dataclass(frozen=True)
-class TrainingSet:
-    """A training set whose held-out hands are looked at."""
-
-    name: str
-    uri: str
-    weight: float
-    fingertip_vertices: Mapping[Side, str | None]
-    """Which ones its annotation uses, as in `runner.evaluate`."""
-
-
 @dataclass
 class _EstimatorErrors:
     """What was measured of one estimator."""
@@ -77,10 +67,9 @@ def calibrate(
         return None
     samplers = {predictor(recipe, sampler).name: sampler for sampler in candidates(recipe.sampler)}
     seen: dict[str, _EstimatorErrors] = defaultdict(lambda: _EstimatorErrors([], []))
-    total, hands = sum(one.weight for one in sets), dict[str, int]()
+    hands = dict[str, int]()
     device = next(model.parameters()).device
-    for one in sets:
-        most = max(1, round(MOST_HANDS * one.weight / total))
+    for one, most in zip(sets, hands_per_set(sets, MOST_HANDS), strict=True):
         hands[one.name], done = 0, 0
         for rows in held_out_rows(recipe, one.uri, recipe.evaluate.batch, most):
             there = rows.hands.to(device)

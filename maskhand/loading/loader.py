@@ -135,10 +135,13 @@ def eval_range(recipe: Recipe, set_uri: str, start: int, stop: int, batch: int) 
         yield eval_rows(recipe, samples)
 
 
-def held_out_rows(recipe: Recipe, set_uri: str, batch: int, most: int | None = None) -> Iterator[EvalRows]:
+def held_out_rows(
+    recipe: Recipe, set_uri: str, batch: int, most: int | None = None, rank: int = 0, world: int = 1
+) -> Iterator[EvalRows]:
     """The held-out samples of a training set (`data.held_out`), as those of an evaluation set.
 
     most: maximum number of samples; the first ones are a random sample too (see `shards.plan`) and are in few shards.
+    Of the batches, those numbered rank, rank + world, ...
     The 2D pose is the annotated one where the recipe evaluates with detections that this training set does not have.
     """
     keypoints = recipe.data.keypoints
@@ -146,7 +149,8 @@ def held_out_rows(recipe: Recipe, set_uri: str, batch: int, most: int | None = N
         keypoints = keypoints.model_copy(update={"eval_source": "annotated"})
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"keypoints": keypoints})})
     shard_set = eval_set(recipe, set_uri)
-    rows = shard_set.at(held_out_places(len(shard_set), recipe.data.held_out)[:most].tolist())
+    places = held_out_places(len(shard_set), recipe.data.held_out)[:most]
+    rows = shard_set.at(places[np.arange(len(places)) // batch % world == rank].tolist())
     while samples := tuple(itertools.islice(rows, batch)):
         yield eval_rows(recipe, samples)
 

@@ -26,8 +26,12 @@ if TYPE_CHECKING:  # it imports torch
     from maskhand.training.checkpoint import Kind
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-TRAINING_CODE = ("models/*.py", "training/*.py", "loading/*.py", "hand/*.py", "shards/mixture.py")
-"""Source that decides the weights: networks, losses, masking, augmentation, the order of samples, the hand."""
+TRAINING_CODE = (
+    "models/*.py", "training/*.py", "loading/*.py", "hand/*.py", "shards/mixture.py",
+    "evaluation/held_out.py", "evaluation/truth.py", "metrics/alignment.py", "metrics/samples.py",
+)  # fmt: skip
+"""Source that decides the weights: networks, losses, masking, augmentation, the order of samples, the hand, and the
+error by which the best ones are kept."""
 MOCAP = "mocap.npz"
 """Poses without images, beside the files of a raw dataset."""
 

@@ -15,7 +15,8 @@ from maskhand.cluster.session import ray_session
 from maskhand.cluster.train import fit
 from maskhand.config import ConfigError, Recipe
 from maskhand.device import accelerator
-from maskhand.evaluation.calibrate import FEWEST_HANDS, TrainingSet, calibrate
+from maskhand.evaluation.calibrate import FEWEST_HANDS, calibrate
+from maskhand.evaluation.held_out import TrainingSet
 from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress
 from maskhand.recipe_files import load_recipe, parse_recipe
@@ -87,7 +88,13 @@ def train_transformer(
     inputs = _inputs(workspace, "transformer", wanted, label, tokenizer)
     tokenizer = str(tokenizer_folder(tokenizer))  # absolute: the workers have a working directory of their own
     check_tokenizer(tokenizer, wanted.tokenizer)
-    job = transformer_loop.TransformerJob(wanted, workspace.shards_uri, tokenizer, assets=str(workspace.assets))
+    job = transformer_loop.TransformerJob(
+        wanted,
+        workspace.shards_uri,
+        tokenizer,
+        assets=str(workspace.assets),
+        held_out=_training_sets(wanted, workspace),
+    )
     steps = wanted.training.optim.steps
     return _train("transformer", transformer_loop.run, job, wanted, inputs, steps, BUNDLE_FILE, workspace, progress)
 
@@ -201,17 +208,20 @@ def _as_asked(export: Path, recipe: Recipe) -> Path:
     return restated
 
 
+def _training_sets(recipe: Recipe, workspace: Workspace) -> tuple[TrainingSet, ...]:
+    return tuple(
+        TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).fingertips)
+        for name, weight in recipe.data.train.items()
+    )
+
+
 def _calibrate(export: Path, recipe: Recipe, workspace: Workspace) -> None:
     """Give the model in `export` its calibration on the hands that its training left out, unless it has one."""
     about = json.loads((export / BUNDLE_FILE).read_bytes())
     if "calibration" in about:
         return
     bundle = ModelBundle.load(export, device=accelerator())
-    sets = [
-        TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).fingertips)
-        for name, weight in recipe.data.train.items()
-    ]
-    found = calibrate(bundle, sets)
+    found = calibrate(bundle, _training_sets(recipe, workspace))
     if found is not None:
         bundle.calibrate(export, found)
     elif recipe.model.condition == "image" and recipe.model.decoder == "masked":
@@ -222,6 +232,6 @@ def _calibrate(export: Path, recipe: Recipe, workspace: Workspace) -> None:
 
 
 def _words(metrics: Mapping[str, float]) -> str:
-    return "  ".join(
-        f"{name.removeprefix('train/')} {metrics[name]:.4g}" for name in list(metrics)[:2] if name.startswith("train/")
-    )
+    shown = [name for name in list(metrics)[:2] if name.startswith("train/")]
+    shown += [name for name in ("val/pa_mpjpe_mm",) if name in metrics]
+    return "  ".join(f"{name.removeprefix('train/')} {metrics[name]:.4g}" for name in shown)

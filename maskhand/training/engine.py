@@ -1,9 +1,9 @@
-"""The DeepSpeed engine: a model, its optimizer and its ranks behind five methods. No other module imports DeepSpeed.
+"""The DeepSpeed engine: a model, its optimizer and its ranks behind six methods. No other module imports DeepSpeed.
 
     engine = start_engine(objective, parameter_groups, optim, config)
     stats = engine.step(step, *inputs)  # forward, backward, clipped and sharded AdamW update
     engine.save(folder, state); state = engine.load(folder)
-    engine.mean(values)                 # over ranks
+    engine.mean(values), engine.sum(values)  # over ranks
     engine.full_state_dict()            # fp32 weights, on rank 0
 
 The objective is a module whose `forward(*inputs)` returns `(loss, stats)`: all use of the weights is inside this one
@@ -95,11 +95,14 @@ class Engine:
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over ranks; every rank must call it."""
-        if self.world == 1:
-            return values
+        return self.sum(values) / self.world if self.world > 1 else values
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over ranks; every rank must call it."""
         total = values.clone()
-        torch.distributed.all_reduce(total)
-        return total / self.world
+        if self.world > 1:
+            torch.distributed.all_reduce(total)
+        return total
 
     def save(self, folder: Path, state: Mapping[str, Any]) -> None:
         """Write this rank's part of a checkpoint; every rank must call it, and folders may differ."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -12,14 +13,16 @@ from torch import Tensor
 from maskhand.config import OptimConfig
 from maskhand.training.checkpoint import EXPORT
 from maskhand.training.engine import Engine
+from maskhand.training.exported_weights import ExportedWeights
 from maskhand.training.worker import WorkerContext
 
 
 class TrainerState:
     """The part of a run's state that the engine does not hold: the step, the running means, the last reported metrics.
 
-    `export(folder, steps)` is called on all ranks with the last checkpoint, or (`export_every`) with each. There is no
-    generator state: all random draws are a function of seed, step and slot.
+    `export(folder, steps)` is called on all ranks with the last checkpoint, or (`export_every`) with each, while the
+    model has the weights to export. There is no generator state: all random draws are a function of seed, step and
+    slot.
     """
 
     def __init__(
@@ -29,9 +32,10 @@ class TrainerState:
         optim: OptimConfig,
         export: Callable[[Path, int], None],
         export_every: bool = False,
+        weights: ExportedWeights | None = None,
     ) -> None:
         self._engine, self._worker, self._optim, self._export = engine, worker, optim, export
-        self._export_every = export_every
+        self._export_every, self._weights = export_every, weights
         self._names: list[str] = []
         self._sums = torch.zeros(0)
         self._count = 0
@@ -46,33 +50,39 @@ class TrainerState:
         self._names, self._count = state.get("names", []), state.get("count", 0)
         self._sums = torch.tensor(state.get("sums", []), dtype=torch.float64, device=self._engine.device)
         self.metrics = state.get("metrics", {})
+        if self._weights is not None and state:
+            self._weights.load(state["weights"])
         self._reported_at_s, self._reported_step = time.monotonic(), state.get("step", 0)
         return self._reported_step
 
     def after_step(self, done: int, stats: Mapping[str, Tensor]) -> None:
-        """Add the stats (0-d tensors) of step `done` (1-based); report metrics and save a checkpoint when due."""
+        """Add the stats (0-d tensors) of step `done` (1-based); validate, report and save a checkpoint when due."""
         self._names = list(stats)
         values = torch.stack([value.double() for value in stats.values()])
         self._sums = values if self._count == 0 else self._sums + values
         self._count += 1
+        validated = {} if self._weights is None else self._weights.after_step(done)
         last = done == self._optim.steps
-        if last or done % self._optim.log_every == 0:
-            self._report(done)
+        trained = self._means(done) if last or done % self._optim.log_every == 0 else {}
+        if trained or validated:
+            self.metrics = (trained or self.metrics) | validated
+            if self._worker.rank == 0:
+                self._worker.report(done, trained | validated)
         if last or done % self._optim.checkpoint_every == 0:
             self._save(done, last)
 
-    def _report(self, done: int) -> None:
+    def _means(self, done: int) -> dict[str, float]:
+        """The metrics of the steps since the last call."""
         means = (self._engine.mean(self._sums) / self._count).tolist()
-        now_s = time.monotonic()
+        now_s = time.monotonic() - (0.0 if self._weights is None else self._weights.validation_s)
         samples = (done - self._reported_step) * self._optim.batch
-        self.metrics = {f"train/{name}": value for name, value in zip(self._names, means, strict=True)} | {
+        metrics = {f"train/{name}": value for name, value in zip(self._names, means, strict=True)} | {
             "train/lr": self._engine.lr(),
             "train/grad_norm": self._engine.grad_norm(),
             "train/samples_per_s": samples / max(1e-9, now_s - self._reported_at_s),
         }
         self._count, self._reported_at_s, self._reported_step = 0, now_s, done
-        if self._worker.rank == 0:
-            self._worker.report(done, self.metrics)
+        return metrics
 
     def _save(self, done: int, last: bool) -> None:
         state = {
@@ -82,10 +92,13 @@ class TrainerState:
             "count": self._count,
             "metrics": self.metrics,
         }
+        if self._weights is not None:
+            state["weights"] = self._weights.state()
 
         def write(folder: Path) -> None:
             self._engine.save(folder, state)
             if last or self._export_every:
-                self._export(folder / EXPORT, done)
+                with nullcontext() if self._weights is None else self._weights.applied():
+                    self._export(folder / EXPORT, done)
 
         self._worker.store.save(done, write)

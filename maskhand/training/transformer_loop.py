@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
+from maskhand.evaluation.held_out import HeldOutHands, TrainingSet
 from maskhand.hand.layer import ManoLayer
 from maskhand.loading.loader import train_batches
 from maskhand.models.build import build_model, model_from_weights
@@ -22,6 +23,7 @@ from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
 from maskhand.training.checkpoint import load_mano, load_tokenizer
 from maskhand.training.engine import start_engine
+from maskhand.training.exported_weights import ExportedWeights
 from maskhand.training.losses import transformer_losses
 from maskhand.training.masking import corrupt_tokens
 from maskhand.training.seeds import global_slots, seed_everything
@@ -46,6 +48,8 @@ class TransformerJob:
     """The hand model file; None: the configured one, or the open hand."""
     assets: str | None = None
     """Folder of fetched files, for encoders whose weights are among them."""
+    held_out: tuple[TrainingSet, ...] = ()
+    """The sets of `recipe.data.train`, for validation on their held-out hands."""
 
 
 def run(job: TransformerJob, worker: WorkerContext) -> dict[str, float]:
@@ -55,7 +59,11 @@ def run(job: TransformerJob, worker: WorkerContext) -> dict[str, float]:
         return train_batches(job.recipe, job.shards_uri, rank=worker.rank, world=worker.world, start_step=first_step)
 
     tokenizer = load_tokenizer(job.tokenizer_dir, expected=job.recipe.tokenizer)
-    return train(job.recipe, tokenizer, load_mano(job.mano_path, job.recipe.hand.layer), batches, worker, job.assets)
+    mano, settings = load_mano(job.mano_path, job.recipe.hand.layer), job.recipe.training
+    hands = None
+    if settings.validate_every:
+        hands = HeldOutHands.read(job.recipe, job.held_out, mano, settings.validate_hands, worker.rank, worker.world)
+    return train(job.recipe, tokenizer, mano, batches, worker, job.assets, hands)
 
 
 def train(
@@ -65,10 +73,12 @@ def train(
     batches: BatchStream,
     worker: WorkerContext,
     assets: str | None = None,
+    held_out: HeldOutHands | None = None,
 ) -> dict[str, float]:
     """Train for `recipe.training.optim.steps`, resuming if there is a checkpoint; returns the last metrics.
 
-    The tokenizer is frozen. The last checkpoint holds `export/`, a `models.bundle.ModelBundle`.
+    The tokenizer is frozen. The last checkpoint holds `export/`, a `models.bundle.ModelBundle`: of the last weights, of
+    their average, or of the best on the hands `held_out`, see `ExportedWeights`.
     """
     optim = recipe.training.optim
     seed_everything(recipe.seed)
@@ -80,9 +90,11 @@ def train(
         weights = engine.full_state_dict()
         if weights is not None:  # on rank 0
             trained = model_from_weights(recipe, mano, {k.removeprefix("model."): w for k, w in weights.items()})
-            ModelBundle.save(folder, trained, recipe, {"steps": steps, "metrics": state.metrics})
+            facts = {"steps": steps, "metrics": state.metrics, **exported.facts()}
+            ModelBundle.save(folder, trained, recipe, facts)
 
-    state = TrainerState(engine, worker, optim, export)
+    exported = ExportedWeights(engine, model, recipe.training, held_out)
+    state = TrainerState(engine, worker, optim, export, weights=exported)
     first = state.resume()
     stream = batches(first)
     slots = global_slots(optim.batch, worker).to(engine.device)

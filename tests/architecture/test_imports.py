@@ -79,7 +79,7 @@ MAY_USE = {
     "loading": ("geometry2d", "shards", "batch", "hand", "config", "sample", "conventions", "storage", "text"),
     "placement": ("batch", "hand", "conventions", "sample"),
     "models": ("hand", "batch", "config", "recipe_files", "conventions", "device", "text", "fetched_models"),
-    "training": ("models", "hand", "loading", "batch", "config", "conventions"),
+    "training": ("models", "hand", "loading", "batch", "config", "conventions", "evaluation.held_out"),
     "metrics": (),
     "scoring": ("metrics", "conventions", "catalog", "adapters", "hand.array_pickle", "sample", "shards.read_ahead"),
     "evaluation": (

@@ -21,6 +21,7 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.bundle import ModelBundle
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import load_tokenizer
+from maskhand.training.exported_weights import BEST_BY
 from maskhand.training.worker import WorkerContext
 from support import training_fakes as fakes
 
@@ -46,7 +47,8 @@ def loop(job: Job, worker: WorkerContext) -> dict[str, float]:
     source = _killing(stream(job.recipe, worker.rank, worker.world), job, worker)
     if job.kind == "tokenizer":
         return tokenizer_loop.train(job.recipe, mano, source, worker)
-    return transformer_loop.train(job.recipe, fakes.new_tokenizer(job.recipe), mano, source, worker)
+    hands = fakes.held_out_hands(job.recipe, worker.rank, worker.world)
+    return transformer_loop.train(job.recipe, fakes.new_tokenizer(job.recipe), mano, source, worker, held_out=hands)
 
 
 def _killing(stream, job: Job, worker: WorkerContext):
@@ -80,42 +82,56 @@ def _fit(job: Job, folder: Path, identity: str = "id", on_progress=None) -> FitR
     return fit(loop, job, name="run", identity=identity, storage_path=folder, engine=engine, on_progress=on_progress)
 
 
-def _losses(run_dir: Path) -> dict[int, float]:
-    return {int(row["step"]): row["train/loss"] for row in read_metrics(run_dir)}
+def _recipe() -> Recipe:
+    """With averaged weights and validations, which both ranks take part in."""
+    return fakes.small_recipe("training.ema_decay=0.8", "training.validate_every=4")
+
+
+def _losses(run_dir: Path, name: str = "train/loss") -> dict[int, float]:
+    return {int(row["step"]): row[name] for row in read_metrics(run_dir) if name in row}
 
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
     """An uninterrupted run."""
-    return _fit(Job(fakes.small_recipe()), tmp_path_factory.mktemp("whole"))
+    return _fit(Job(_recipe()), tmp_path_factory.mktemp("whole"))
 
 
 def test_a_killed_worker_changes_nothing(two_workers: FitResult, tmp_path: Path) -> None:
     # the checkpoint of step 4 has been kept for sure when the one of step 8 has been written
-    job = Job(fakes.small_recipe(), kill_after=10, marker=str(tmp_path / "killed"))
+    job = Job(_recipe(), kill_after=10, marker=str(tmp_path / "killed"))
     result = _fit(job, tmp_path / "runs")
     assert (tmp_path / "killed").exists() and result.restarts == 1
     assert json.loads((tmp_path / "killed").read_text()) == 0, "it was killed in its first life"
     assert _losses(result.run_dir) == _losses(two_workers.run_dir), "bit for bit"
+    errors = _losses(two_workers.run_dir, BEST_BY)
+    assert sorted(errors) == [4, 8, 12] and _losses(result.run_dir, BEST_BY) == errors
     ours, theirs = ModelBundle.load(result.export_dir), ModelBundle.load(two_workers.export_dir)
     assert ours.digest == theirs.digest
+    assert ours.metadata["exported_weights"] == theirs.metadata["exported_weights"]
     first_steps = [json.loads(line)["step"] for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
     assert first_steps.count(2) == 1, "it went on from a checkpoint, not from the start"
 
 
-def _alone(job: Job, folder: Path) -> tuple[dict[int, float], Path]:
-    """The same training in this process, without Ray: losses by step and the exported folder."""
-    losses: dict[int, float] = {}
-    worker = WorkerContext(0, 1, lambda step, row: losses.update({step: row["train/loss"]}), fakes.FolderStore(folder))
+def _alone(job: Job, folder: Path) -> tuple[dict[int, dict[str, float]], Path]:
+    """The same training in this process, without Ray: metrics by step and the exported folder."""
+    rows: dict[int, dict[str, float]] = {}
+    worker = WorkerContext(0, 1, lambda step, row: rows.update({step: dict(row)}), fakes.FolderStore(folder))
     loop(job, worker)
-    return losses, folder / "step-000000012" / "export"
+    return rows, folder / "step-000000012" / "export"
 
 
 def test_two_workers_train_like_one_process(two_workers: FitResult, tmp_path: Path) -> None:
-    alone, _ = _alone(Job(fakes.small_recipe()), tmp_path)
+    alone, export = _alone(Job(_recipe()), tmp_path)
     assert two_workers.restarts == 0 and two_workers.steps == 12
     assert sorted(alone) == [2, 4, 6, 8, 10, 12]
-    assert _losses(two_workers.run_dir) == pytest.approx(alone, rel=1e-5)
+    for name in ("train/loss", BEST_BY):
+        expected = {step: row[name] for step, row in alone.items() if name in row}
+        assert _losses(two_workers.run_dir, name) == pytest.approx(expected, rel=1e-5)
+    ours, theirs = (
+        ModelBundle.load(folder).metadata["exported_weights"] for folder in (two_workers.export_dir, export)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-5) and ours["ema_decay"] == 0.8
 
 
 def test_the_tokenizer_trains_on_two_workers_like_in_one_process(tmp_path: Path) -> None:
@@ -124,14 +140,14 @@ def test_the_tokenizer_trains_on_two_workers_like_in_one_process(tmp_path: Path)
     pair = _fit(job, tmp_path / "two", on_progress=lambda step, _: progress.append(step))
     alone, export = _alone(job, tmp_path / "alone")
     assert progress == [2, 4, 6, 8, 10, 12]
-    assert _losses(pair.run_dir) == pytest.approx(alone, rel=1e-5)
+    assert _losses(pair.run_dir) == pytest.approx({step: row["train/loss"] for step, row in alone.items()}, rel=1e-5)
     ours, theirs = load_tokenizer(pair.export_dir).state_dict(), load_tokenizer(export).state_dict()
     assert all(torch.allclose(ours[name].float(), theirs[name].float(), atol=1e-4) for name in ours)
 
 
 def test_a_finished_run_is_found_again_and_a_name_belongs_to_one_identity(two_workers: FitResult) -> None:
     folder = two_workers.run_dir.parent
-    again = _fit(Job(fakes.small_recipe()), folder)
+    again = _fit(Job(_recipe()), folder)
     assert again.reused and again.seconds < 1 and again.metrics == two_workers.metrics and again.steps == 12
     with pytest.raises(TrainingError, match="identity id, this one is other"):
         _fit(Job(fakes.small_recipe()), folder, identity="other")

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
+from maskhand.evaluation.held_out import HeldOutBatch, HeldOutHands
+from maskhand.evaluation.truth import ground_truth
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.vq_mano import VQMano
@@ -88,6 +90,15 @@ def batches(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int], It
             step += 1
 
     return stream
+
+
+def held_out_hands(recipe: Recipe, rank: int = 0, world: int = 1) -> HeldOutHands:
+    """Four batches of six hands that no `BatchStream` has, of which this rank has rank :: world."""
+    mano = ManoLayer.from_default()
+    hands = [hand_batch(recipe, mano, 6, 10_000 + k) for k in range(4)]
+    unreadable, fingertips = torch.zeros(6, dtype=torch.bool), (None,) * 6
+    batches = [HeldOutBatch(batch, ground_truth(batch, [], mano), unreadable, fingertips) for batch in hands]
+    return HeldOutHands(tuple(batches[rank::world]))
 
 
 def hand_batch(recipe: Recipe, mano: ManoLayer, size: int, step: int) -> HandBatch:

@@ -16,11 +16,14 @@ from sklearn.metrics import roc_auc_score
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.config import Recipe
 from maskhand.conventions import OPENPOSE_21
-from maskhand.evaluation.calibrate import TrainingSet, calibrate, fit
+from maskhand.evaluation.calibrate import calibrate, fit
+from maskhand.evaluation.errors import ErrorTable, error_table
+from maskhand.evaluation.held_out import ESTIMATOR, HeldOutHands, TrainingSet, validation_metrics
 from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import evaluation_sheet, shown_hands
 from maskhand.evaluation.runner import evaluate
 from maskhand.evaluation.summary import EvaluationSummary
+from maskhand.evaluation.truth import ground_truth
 from maskhand.loading.loader import eval_rows, eval_set, held_out_rows
 from maskhand.metrics.calibration import JointConfidenceQuality
 from maskhand.models.bundle import BundleError, ModelBundle
@@ -35,6 +38,7 @@ from maskhand.models.calibration import (
 from maskhand.models.confidence import draw_statistics, joint_confidence, sample_joints
 from maskhand.models.estimators import candidates, paper_procedure, passes, predictor
 from maskhand.models.network import Context, HandNetwork
+from maskhand.models.sampling import predict
 from maskhand.progress import silent
 from maskhand.promotion import Score
 from maskhand.steps import evaluate as evaluate_step
@@ -264,6 +268,31 @@ def test_held_out_hands_are_read_as_an_evaluation_reads_them(home: Workspace, re
     detected = recipe.data.keypoints.model_copy(update={"eval_source": "detected"})
     without = recipe.model_copy(update={"data": recipe.data.model_copy(update={"keypoints": detected})})
     assert torch.equal(next(held_out_rows(without, uri, 8)).hands.keypoints_2d, found[0].hands.keypoints_2d)
+
+
+def test_a_validation_measures_what_an_evaluation_does_on_the_same_hands(
+    home: Workspace, recipe: Recipe, bundle: ModelBundle
+) -> None:
+    uri, model = home.shard_set("freihand_synth/training"), bundle.model
+    tips = {"right": "ho3d", "left": None}
+    sets = [TrainingSet("freihand_synth/training", uri, 1.0, tips)]  # type: ignore[arg-type]
+    tables = []
+    for rows in held_out_rows(recipe, uri, 7):
+        found = predict(model, rows.hands, ESTIMATOR)
+        names = [tips[row.sample.side] for row in rows.samples]
+        truth = ground_truth(rows.hands, rows.samples, model.mano)
+        tables.append(error_table(found, truth, rows.samples, names, [""] * len(names)))
+    expected = ErrorTable.concatenate(tables).errors.summary()
+    sums = HeldOutHands.read(recipe, sets, model.mano, 200).sums(model)
+    assert sums[0].tolist() == [30.0] * 22
+    assert validation_metrics(sums) == {
+        f"val/{name}": pytest.approx(expected[name], rel=1e-5) for name in ("pa_mpjpe_mm", "pa_mpvpe_mm")
+    }
+    shared = [HeldOutHands.read(recipe, sets, model.mano, 200, rank, 2) for rank in range(2)]
+    assert [len(hands.batches) for hands in shared] == [1, 1]
+    assert torch.equal(shared[0].sums(model) + shared[1].sums(model), sums), "for any number of ranks"
+    few = HeldOutHands.read(recipe, [*sets, *sets], model.mano, 6).sums(model)
+    assert few[0].tolist() == [6.0] * 22, "both sets count alike"
 
 
 def test_the_best_estimator_on_held_out_hands_is_chosen(calibration: Calibration, recipe: Recipe) -> None:

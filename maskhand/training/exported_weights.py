@@ -1,0 +1,172 @@
+"""Which weights a training exports: the last ones, their moving average, or the best validated of these.
+
+Every rank averages its own copy: up to ZeRO stage 2 all have all weights, equal bit for bit, so nothing is sent, and
+all can share the hands of a validation. Frozen weights are neither averaged nor copied.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskhand.config import TransformerTrainConfig
+from maskhand.errors import MaskhandError
+from maskhand.evaluation.held_out import HeldOutHands, validation_metrics
+from maskhand.models.network import HandNetwork
+from maskhand.training.engine import Engine
+
+BEST_BY = "val/pa_mpjpe_mm"
+
+
+class ValidationError(MaskhandError, ValueError):
+    """A validation without hands to measure."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validated weights so far."""
+
+    step: int
+    """Number of steps that they were trained."""
+    error_mm: float
+    """Their metric `BEST_BY`."""
+    weights: Mapping[str, Tensor]
+    """Values of `trained_tensors`, on the CPU; on rank 0 only."""
+
+
+class ExportedWeights:
+    """The average, the validations, and the best weights of a training; part of each of its checkpoints.
+
+    hands: this rank's share of those to validate on; ValueError when the settings want validations and there are none.
+    """
+
+    def __init__(
+        self, engine: Engine, model: HandNetwork, settings: TransformerTrainConfig, hands: HeldOutHands | None = None
+    ) -> None:
+        if settings.validate_every and hands is None:
+            raise ValueError("training.validate_every is set, but no held-out hands were given")
+        self._engine, self._model, self._settings, self._hands = engine, model, settings, hands
+        self._trained = trained_tensors(model)
+        self._average: WeightAverage | None = None
+        if settings.ema_decay:
+            self._average = WeightAverage(self._trained, settings.ema_decay)
+        self.best: Best | None = None
+        self.validation_s = 0.0
+        """Duration of all validations."""
+
+    def after_step(self, done: int) -> dict[str, float]:
+        """Average the weights after step `done` (1-based); returns the metrics of a validation when one is due."""
+        if self._average is not None:
+            self._average.update(done - 1)
+        every = self._settings.validate_every
+        if not every or (done % every and done != self._settings.optim.steps):
+            return {}
+        started_s = time.monotonic()
+        with self._replaced(self._averaged()):
+            metrics = self._validate(done)
+        self.validation_s += time.monotonic() - started_s
+        return metrics
+
+    def _validate(self, done: int) -> dict[str, float]:
+        assert self._hands is not None
+        with _in_evaluation_mode(self._model):
+            sums = self._hands.sums(self._model)
+        metrics = validation_metrics(self._engine.sum(sums.to(self._engine.device)).cpu())
+        error_mm = metrics[BEST_BY]
+        if math.isnan(error_mm):
+            raise ValidationError(
+                "no held-out hand of the training sets has 3D joints to validate on; raise data.held_out, or set "
+                "training.validate_every=0"
+            )
+        if self.best is None or error_mm < self.best.error_mm:
+            kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._trained.items()}
+            self.best = Best(done, error_mm, kept if self._engine.rank == 0 else {})
+        return metrics | {"val/best_pa_mpjpe_mm": self.best.error_mm, "val/best_step": float(self.best.step)}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {
+            "average": None if self._average is None else self._average.values,
+            "best": None if self.best is None else vars(self.best),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        if self._average is not None:
+            for name, value in self._average.values.items():
+                value.copy_(state["average"][name])
+        if state["best"] is not None:
+            best = Best(**state["best"])
+            self.best = best if self._engine.rank == 0 else Best(best.step, best.error_mm, {})
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """A context in which the model on rank 0 has the weights to export."""
+        with self._replaced(self._averaged() if self.best is None else self.best.weights):
+            yield
+
+    def facts(self) -> dict[str, Any]:
+        """What the metadata of an exported model say of its weights; nothing where they are just the last ones."""
+        facts: dict[str, Any] = {"ema_decay": self._settings.ema_decay} if self._average is not None else {}
+        if self.best is not None:
+            facts |= {"validated_step": self.best.step, BEST_BY: self.best.error_mm}
+        return {"exported_weights": facts} if facts else {}
+
+    def _averaged(self) -> Mapping[str, Tensor]:
+        return {} if self._average is None else self._average.values
+
+    @contextmanager
+    def _replaced(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """A context in which these of the trained tensors have other values. Storage is exchanged, not written: the
+        optimizer's views of its own stay as they are."""
+        own = {name: self._trained[name].data for name in values}
+        for name, value in values.items():
+            self._trained[name].data = value.to(own[name].device)
+        try:
+            yield
+        finally:
+            for name, data in own.items():
+                self._trained[name].data = data
+
+
+class WeightAverage:
+    """An exponential moving average of tensors, beside them and in their precision."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], decay: float) -> None:
+        self._tensors, self._decay = list(tensors.values()), decay
+        self.values = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """average = d average + (1 - d) weights after `step` (0-based), d = min(decay, (1 + step) / (10 + step)), as
+        tf.train.ExponentialMovingAverage: the first weights are forgotten at once. Does not synchronize."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.values.values()), self._tensors, 1 - decay)
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """By name: the trainable parameters, and the floating-point buffers beside one (the statistics of a batch norm)."""
+    found: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for prefix, part in model.named_modules():
+        if any(p.requires_grad for p in part.parameters(recurse=False)):
+            buffers = part.named_buffers(prefix, recurse=False)
+            found |= {name: buffer for name, buffer in buffers if buffer.is_floating_point()}
+    return found
+
+
+@contextmanager
+def _in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    training = {part: part.training for part in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, mode in training.items():
+            part.training = mode
