@@ -3,6 +3,9 @@
 Crop coordinates: the square crop of side `crop_px` around the hand, divided by its side, minus one half, so that both
 axes run over -0.5..0.5 (HaMeR's convention). The network sees its central 3:4 columns (256 x 192 of 256 x 256).
 Left hands are mirrored when a batch is made, so every field below describes a right hand.
+
+Axes of the crop are those of the camera, turned about the optical axis as the crop is turned in its image: in training
+by the augmentation, and with `data.upright` always.
 """
 
 from __future__ import annotations
@@ -47,11 +50,11 @@ class HandBatch(_Movable):
     joints_2d_conf: Tensor
     """(B, 21) float32; 0 = not annotated."""
     joints_3d_m: Tensor
-    """(B, 21, 3) float32, annotated joints relative to the wrist, camera axes, meters."""
+    """(B, 21, 3) float32, annotated joints relative to the wrist, axes of the crop, meters."""
     joints_3d_valid: Tensor
     """(B, 21) float32 in {0, 1}."""
     rotmats: Tensor
-    """(B, 16, 3, 3) float32, MANO rotations, global orientation first."""
+    """(B, 16, 3, 3) float32, MANO rotations, global orientation first, axes of the crop."""
     betas: Tensor
     """(B, 10) float32."""
     has_mano: Tensor
@@ -98,16 +101,19 @@ class PoseTokens(_Movable):
 
 @dataclass(frozen=True)
 class HandPrediction(_Movable):
-    """B predicted right hands (mirror back with `evaluation` or `predict` for left ones)."""
+    """B predicted right hands (mirror back with `evaluation` or `predict` for left ones).
+
+    Networks predict in the axes of the crop; `placement.in_image_axes` turns hands to those of the image.
+    """
 
     rotmats: Tensor
-    """(B, 16, 3, 3) MANO rotations, global orientation first, camera axes."""
+    """(B, 16, 3, 3) MANO rotations, global orientation first."""
     betas: Tensor
     """(B, 10)."""
     camera: Tensor
-    """(B, 3) HaMeR's crop camera: scale s, tx, ty (see hand.camera)."""
+    """(B, 3) HaMeR's crop camera: scale s, tx, ty (see hand.camera), always in the axes of the crop."""
     vertices_m: Tensor
-    """(B, 778, 3) model vertices before translation, camera axes, meters."""
+    """(B, 778, 3) model vertices before translation, meters."""
     joints_m: Tensor
     """(B, 21, 3) joints before translation, OpenPose order."""
     joints_2d: Tensor

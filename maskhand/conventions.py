@@ -36,6 +36,9 @@ OPENPOSE_21: Final = (
 FINGERTIPS: Final = (4, 8, 12, 16, 20)
 """The tips among the OpenPose-21 joints."""
 
+UPRIGHT: Final = (OPENPOSE_21.index("wrist"), OPENPOSE_21.index("middle_mcp"))
+"""The joints of which the second is straight above the first in an upright hand."""
+
 MANO_FINGERS: Final = ("index", "middle", "little", "ring", "thumb")
 
 MANO_16: Final = ("wrist", *(f"{finger}{k}" for finger in MANO_FINGERS for k in (1, 2, 3)))

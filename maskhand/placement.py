@@ -3,21 +3,26 @@
 The network reads a crop, mirrored if the hand is a left one; the placement is in the original image. A hand is placed
 by its 2D keypoints, the input of the network, or by the network's own crop camera, whose projected joints then serve
 as keypoints.
+
+A crop may be turned (`data.upright`), and what the network predicts is in the axes of its crop. `in_image_axes` turns a
+prediction back, right after it was made; everything else here and later is in the axes of the image's camera.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from maskhand.arrays import Array
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import MIRROR_POINT
 from maskhand.hand.camera import assumed_camera, project_crop, translation_on_points
+from maskhand.hand.rotations import turn_hands
 from maskhand.sample import HandSample
 
 CameraSource = Literal["keypoints", "model"]
@@ -62,10 +67,45 @@ def image_cameras(samples: Sequence[HandSample]) -> Array:
     return np.stack([image_camera(sample) for sample in samples])
 
 
+def image_from_crop_axes(hands: HandBatch) -> Tensor:
+    """(B, 3, 3) float64 rotations about the optical axis, from the axes of the crops to those of the (mirrored, if
+    left) images; the identity for crops that are not turned."""
+    linear = hands.crop_from_image[:, :, :2].double()
+    c, s = (linear[:, :, 0] / torch.linalg.vector_norm(linear[:, :, 0], dim=1, keepdim=True)).unbind(1)
+    zero, one = torch.zeros_like(c), torch.ones_like(c)
+    return torch.stack([c, s, zero, -s, c, zero, zero, zero, one], dim=1).unflatten(1, (3, 3))
+
+
+def in_image_axes(prediction: HandPrediction, hands: HandBatch) -> HandPrediction:
+    """B predicted hands, in the axes of their crops, turned about the wrist to the axes of their images' cameras.
+
+    hands: the input of the network. Crop camera and projected joints stay those of the crop.
+    """
+    turn, wrist = image_from_crop_axes(hands), prediction.joints_m[:, :1]
+    return replace(
+        prediction,
+        rotmats=turn_hands(prediction.rotmats, turn.to(prediction.rotmats)),
+        vertices_m=_turned(prediction.vertices_m, wrist, turn),
+        joints_m=_turned(prediction.joints_m, wrist, turn),
+    )
+
+
+def in_crop_axes(joints_m: Tensor, hands: HandBatch) -> Tensor:
+    """(B, 21, 3) joints of hands in the axes of their images' cameras, turned about the wrist to those of the crops."""
+    return _turned(joints_m, joints_m[:, :1], image_from_crop_axes(hands).mT)
+
+
+def _turned(points_m: Tensor, wrist_m: Tensor, turn: Tensor) -> Tensor:
+    """(B, N, 3) points turned by (B, 3, 3) about the wrists (B, 1, 3), about which a hand model turns."""
+    # Added to the points: exact where nothing is turned.
+    more = (turn - torch.eye(3).to(turn)).to(points_m)
+    return points_m + (points_m - wrist_m) @ more.mT
+
+
 def place_hands(
     prediction: HandPrediction, hands: HandBatch, K_px: Array, crop_px: int, camera: CameraSource
 ) -> Placement:
-    """Place B predicted right hands in the space of their images' cameras K_px (B, 3, 3).
+    """Place B predicted right hands, in the axes of their images, in the space of their cameras K_px (B, 3, 3).
 
     hands: the input of the network. For `keypoints` its `keypoints_2d` place the hands that have at least `MIN_SEEN` of
     them; the network's crop camera places the others, and all of them for `model`.
@@ -73,7 +113,7 @@ def place_hands(
     keypoints = hands.keypoints_2d.double().numpy()
     confidence = np.maximum(keypoints[..., 2], 0)
     by_keypoints = ((confidence > 0).sum(1) >= MIN_SEEN) & (camera == "keypoints")
-    projected = project_crop(prediction.joints_m.double(), prediction.camera.double()).numpy()
+    projected = project_crop(in_crop_axes(prediction.joints_m.double(), hands), prediction.camera.double()).numpy()
     points = np.where(by_keypoints[:, None, None], keypoints[..., :2], projected)
     mirror = np.where(hands.is_left.numpy()[:, None], MIRROR_POINT, 1.0)
     translation = translation_on_points(

@@ -17,7 +17,7 @@ from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.loader import eval_rows
 from maskhand.models.bundle import ModelBundle, worker_bundle
 from maskhand.models.sampling import predict
-from maskhand.placement import image_cameras, place_hands
+from maskhand.placement import image_cameras, in_image_axes, place_hands
 from maskhand.sample import HandPose, SampleError
 from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.shards.manifest import Manifest
@@ -78,7 +78,7 @@ def _entries(rows: Sequence[ShardSample], bundle: ModelBundle) -> list[ManoTarge
     batch = shown.hands
     device = next(bundle.model.parameters()).device
     generator = torch.Generator(device).manual_seed(bundle.recipe.seed)
-    hands = predict(bundle.model, batch.to(device), bundle.recipe.sampler, generator).to("cpu")
+    hands = in_image_axes(predict(bundle.model, batch.to(device), bundle.recipe.sampler, generator).to("cpu"), batch)
     seen = (batch.keypoints_2d[..., 2] > 0).any(1).numpy()
     placed = place_hands(
         hands, batch, image_cameras([row.sample for row in rows]), bundle.recipe.data.crop_px, "keypoints"

@@ -11,15 +11,14 @@ import cv2
 import numpy as np
 
 from maskhand.arrays import Array
-from maskhand.conventions import OPENPOSE_21
+from maskhand.conventions import UPRIGHT
 from maskhand.geometry2d import crop_affine, tight_box
-
-WRIST, MIDDLE_MCP = OPENPOSE_21.index("wrist"), OPENPOSE_21.index("middle_mcp")
 
 
 def upright_angle(keypoints_px: Array) -> float:
     """The angle of a hand (21, 2), by its wrist and middle knuckle."""
-    x, y = keypoints_px[MIDDLE_MCP] - keypoints_px[WRIST]
+    wrist, middle_mcp = UPRIGHT
+    x, y = keypoints_px[middle_mcp] - keypoints_px[wrist]
     return math.atan2(y, x) + math.pi / 2
 
 

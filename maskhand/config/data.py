@@ -91,6 +91,8 @@ class DataConfig(FrozenConfig):
     """Width over height of what the network reads of the crop: 0.75 (256 x 192) | 1."""
     box_scale: PositiveFloat = 1.2
     """Factor by which the hand's box grows before it is cropped."""
+    upright: bool = False
+    """Whether crops, and the tokenizer's poses, are turned so that the hand stands upright."""
     shard_streams: PositiveInt = 16
     """Shards of each set that are read concurrently; a multiple of engine.workers."""
     held_out: FractionBelowOne = 0.0

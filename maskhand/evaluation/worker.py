@@ -28,7 +28,7 @@ from maskhand.models.calibration import joint_calibration
 from maskhand.models.confidence import joint_confidence
 from maskhand.models.estimators import Predictor
 from maskhand.models.sampling import sample
-from maskhand.placement import CAMERA_SOURCES
+from maskhand.placement import CAMERA_SOURCES, in_image_axes
 from maskhand.scoring.predictions import Predictions
 
 
@@ -95,7 +95,8 @@ def _evaluate_batch(
         calibration = joint_calibration(job.recipe.sampler, bundle.calibration)
         for predictor in job.predictors:
             seed = _seed(job.recipe.seed, rows.samples[0].index, predictor.sampler.iterations)
-            prediction = sample(model, context, predictor.sampler, torch.Generator(device).manual_seed(seed)).to("cpu")
+            found = sample(model, context, predictor.sampler, torch.Generator(device).manual_seed(seed)).to("cpu")
+            prediction = in_image_axes(found, rows.hands)
             finite = is_finite(prediction).tolist()
             failure = [reason or ("" if ok else "not_finite") for reason, ok in zip(unreadable, finite, strict=True)]
             failed = torch.tensor([bool(reason) for reason in failure])

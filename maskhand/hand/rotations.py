@@ -59,6 +59,11 @@ def geodesic_rad(a: Tensor, b: Tensor) -> Tensor:
     return torch.atan2(sine, cosine)
 
 
+def turn_hands(rotmats: Tensor, rotation: Tensor) -> Tensor:
+    """Hands (B, 16, 3, 3) turned as a whole by rotations (B, 3, 3): their global orientation, the first, changes."""
+    return torch.cat((rotation[:, None] @ rotmats[:, :1], rotmats[:, 1:]), dim=1)
+
+
 def random_rotations(
     n: int,
     generator: torch.Generator | None = None,

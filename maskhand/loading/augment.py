@@ -62,6 +62,12 @@ class KeypointAugmentation:
     dropped: Array
     """(B, 21) bool: joints that are set to not detected."""
 
+    def takes_detected(self, detected_conf: Array) -> Array:
+        """(B,) bool: the detected pose, of confidences (B, 21), is given."""
+        if self.annotated_if_undetected:
+            return self.use_detected & detected_conf.any(axis=1)
+        return self.use_detected
+
 
 class Draws:
     """One row of uniform random numbers per sample, consumed column by column."""

@@ -25,15 +25,28 @@ from maskhand.loading.crop import (
 )
 from maskhand.loading.degrade import PhotoEffects, degrade
 from maskhand.loading.labels import Labels
+from maskhand.loading.upright import UprightBoxes, upright_boxes
 
 
 def place_crops(
-    labels: Labels, box_scale: float, crop_px: int, aspect: float, augmentation: ImageAugmentation
+    labels: Labels,
+    box_scale: float,
+    crop_px: int,
+    aspect: float,
+    augmentation: ImageAugmentation,
+    upright: UprightBoxes | None = None,
 ) -> Array:
-    """(B, 2, 3) float64 affines from the (mirrored, if left) images to the crops."""
-    side = crop_side_px(labels.box_xyxy_px, box_scale, aspect)
-    center = box_center_px(labels.box_xyxy_px) + augmentation.shift * side[:, None]
-    return crop_affine(center, side * augmentation.scale, augmentation.rotation_rad, crop_px)
+    """(B, 2, 3) float64 affines from the (mirrored, if left) images to the crops.
+
+    upright: the boxes of hands that are turned upright, before the augmentation turns them.
+    """
+    if upright is None:
+        box, center, rotation_rad = labels.box_xyxy_px, box_center_px(labels.box_xyxy_px), augmentation.rotation_rad
+    else:
+        box, center = upright.box_xyxy_px, upright.center_px
+        rotation_rad = upright.turn_rad + augmentation.rotation_rad
+    side = crop_side_px(box, box_scale, aspect)
+    return crop_affine(center + augmentation.shift * side[:, None], side * augmentation.scale, rotation_rad, crop_px)
 
 
 def cut_crops(
@@ -66,9 +79,7 @@ def input_pose(labels: Labels, crop_from_image: Array, crop_px: int, source: Key
     if isinstance(source, KeypointAugmentation):
         annotated = np.take_along_axis(annotated, source.order[..., None], axis=1) + source.noise
         annotated_conf = np.take_along_axis(labels.joints_2d_conf, source.order, axis=1)
-        use_detected = source.use_detected
-        if source.annotated_if_undetected:
-            use_detected = use_detected & labels.detected_conf.any(axis=1)
+        use_detected = source.takes_detected(labels.detected_conf)
         pose = np.where(use_detected[:, None, None], detected, annotated)
         confidence = np.where(use_detected[:, None], labels.detected_conf, annotated_conf) * ~source.dropped
     elif source == "none":
@@ -93,6 +104,7 @@ def make_batch(
     box_scale: float,
     aspect: float = 0.75,
     keypoints: KeypointAugmentation | str,
+    upright: bool = False,
     augmentation: ImageAugmentation | None = None,
     effects: PhotoEffects | None = None,
     index: Array | None = None,
@@ -100,17 +112,18 @@ def make_batch(
 ) -> HandBatch:
     """Crop, augment and collate B hands.
 
-    keypoints: the source of `input_pose`; index (B,): positions in an evaluation set; text_ids (B, W): captions
-    (`maskhand.text`).
+    keypoints: the source of `input_pose`; upright: crops, and labels with them, are turned (`loading.upright`); index
+    (B,): positions in an evaluation set; text_ids (B, W): captions (`maskhand.text`).
     """
     batch = len(images)
     augmentation = ImageAugmentation.none(batch) if augmentation is None else augmentation
-    crop_from_image = place_crops(labels, box_scale, crop_px, aspect, augmentation)
+    boxes = upright_boxes(labels, keypoints) if upright else None
+    crop_from_image = place_crops(labels, box_scale, crop_px, aspect, augmentation, boxes)
     crops = cut_crops(images, labels, crop_from_image, crop_px, aspect)
     erase(crops, augmentation)
     if effects is not None:
         degrade(crops, effects)
-    rotation = _about_optical_axis(augmentation.rotation_rad)
+    rotation = _about_optical_axis(augmentation.rotation_rad + (0 if boxes is None else boxes.turn_rad))
     # scipy: the many small operations of `hand.rotations` take three times as long at this size.
     rotmats = Rotation.from_rotvec(labels.pose_aa.reshape(-1, 3)).as_matrix().reshape(batch, -1, 3, 3)
     rotmats[:, 0] = rotation @ rotmats[:, 0]

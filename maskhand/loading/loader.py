@@ -97,6 +97,7 @@ class _TrainingBatches:
             box_scale=data.box_scale,
             aspect=data.crop_aspect,
             keypoints=draw_keypoint_augmentation(data.keypoints, self.seed, indices),
+            upright=data.upright,
             augmentation=draw_image_augmentation(data.augment, self.seed, indices),
             effects=draw_photo_effects(data.augment, self.seed, indices),
             text_ids=_captions(rows, self.recipe),
@@ -173,6 +174,7 @@ def eval_rows(recipe: Recipe, samples: Sequence[ShardSample], keypoints: str | N
         box_scale=data.box_scale,
         aspect=data.crop_aspect,
         keypoints=keypoints or data.keypoints.eval_source,
+        upright=data.upright,
         index=np.array([s.index for s in samples]),
         text_ids=_captions(samples, recipe),
     )

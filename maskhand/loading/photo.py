@@ -57,5 +57,6 @@ def photo_batch(
         box_scale=config.box_scale,
         aspect=config.crop_aspect,
         keypoints="detected",
+        upright=config.upright,
         index=np.arange(len(samples)),
     )

@@ -25,7 +25,7 @@ from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.calibration import JointCalibration
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
-from maskhand.placement import MIN_SEEN
+from maskhand.placement import MIN_SEEN, in_crop_axes
 from maskhand.predict.detect import DetectedHands
 from maskhand.predict.records import PredictError
 
@@ -38,7 +38,7 @@ class FittedHands:
     """N fitted right hands."""
 
     prediction: HandPrediction
-    """The hands as networks predict them, but without tokens and their probabilities."""
+    """The hands in the axes of the image, without tokens and their probabilities."""
     features: Array
     """(N, 21, 2) features of the calibration, see `fit_features`."""
 
@@ -48,7 +48,8 @@ def fit_hands(
 ) -> FittedHands:
     """Fit N right hands (left ones mirrored) to their keypoints in one image with intrinsics K_px (3, 3).
 
-    batch: the crops of the same hands; network: its prediction, which the fit then uses as evidence too.
+    batch: the crops of the same hands; network: its prediction in the axes of the image, which the fit then uses as
+    evidence too.
     """
     fitter, layer = _hand_model(str(default_hand_path("right")))
     observed = observe(
@@ -60,7 +61,8 @@ def fit_hands(
     rotmats = axis_angle_to_matrix(torch.from_numpy(fits.pose_aa)).float()
     betas = torch.from_numpy(fits.betas).float()
     mesh = layer(rotmats, betas)
-    camera = _crop_camera(mesh.joints_m, batch)
+    joints_in_crop_m = in_crop_axes(mesh.joints_m, batch)
+    camera = _crop_camera(joints_in_crop_m, batch)
     no_tokens = rotmats.new_zeros(len(detected), 0)
     hands = HandPrediction(
         rotmats=rotmats,
@@ -68,7 +70,7 @@ def fit_hands(
         camera=camera,
         vertices_m=mesh.vertices_m,
         joints_m=mesh.joints_m,
-        joints_2d=project_crop(mesh.joints_m, camera),
+        joints_2d=project_crop(joints_in_crop_m, camera),
         tokens=PoseTokens(no_tokens.long(), no_tokens),
         joint_confidence=torch.full((len(detected), NUM_MANO_JOINTS), torch.nan),
         log_probability=torch.full((len(detected),), torch.nan),

@@ -25,7 +25,7 @@ from maskhand.models.confidence import joint_confidence
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context
 from maskhand.models.sampling import hypothesis_sampler, sample
-from maskhand.placement import CameraSource, place_hands
+from maskhand.placement import CameraSource, in_image_axes, place_hands
 from maskhand.predict.detect import HAND_FINDER, DetectedHands, detect_hands
 from maskhand.predict.fit import check_hand_model, fit_calibration, fit_hands, hand_model_of
 from maskhand.predict.photo import Box, camera_matrix
@@ -147,7 +147,7 @@ def _placed_hands(
     generator = torch.Generator(device).manual_seed(recipe.seed)
     on_device = batch.to(device)
     context = model.encode(model.condition(on_device), on_device.keypoints_2d)
-    network = _finite(sample(model, context, bundle.estimator, generator).to("cpu"), bundle)
+    network = in_image_axes(_finite(sample(model, context, bundle.estimator, generator).to("cpu"), bundle), batch)
     if method == "model":
         hand, confidence = network, _sampled_confidence(bundle, context, network.joints_m)
     else:
@@ -161,7 +161,8 @@ def _placed_hands(
     distinct = [distinct_sequences(ids.numpy()) for ids in drawn.tokens.ids.split(hypotheses)]
     rows = torch.cat([torch.from_numpy(index) + hypotheses * k for k, (index, _) in enumerate(distinct)])
     image = torch.div(rows, hypotheses, rounding_mode="floor")
-    hands, scores = iter(_place(drawn[rows], batch[image], crop_px, K_px, camera)), iter(drawn.score[rows].tolist())
+    distinct_hands = in_image_axes(drawn[rows], batch[image])
+    hands, scores = iter(_place(distinct_hands, batch[image], crop_px, K_px, camera)), iter(drawn.score[rows].tolist())
     return (
         first,
         confidence,

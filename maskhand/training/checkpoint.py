@@ -27,10 +27,10 @@ Kind = Literal["tokenizer", "transformer"]
 
 _ENGINE = ("engine.workers", "engine.zero_stage", "engine.use_gpu")
 _TRAINING_KEYS: dict[Kind, tuple[str, ...]] = {
-    "tokenizer": ("seed", "data.mocap", "tokenizer", "tokenizer_training", "hand", *_ENGINE),
+    "tokenizer": ("seed", "data.mocap", "data.upright", "tokenizer", "tokenizer_training", "hand", *_ENGINE),
     "transformer": (
         "seed", "data.train", "data.caption", "data.crop_px", "data.crop_aspect", "data.box_scale",
-        "data.keypoints", "data.augment", "data.shard_streams", "data.held_out", "tokenizer", "model",
+        "data.upright", "data.keypoints", "data.augment", "data.shard_streams", "data.held_out", "tokenizer", "model",
         "training", "hand", *_ENGINE, "engine.precision",
     ),
 }  # fmt: skip

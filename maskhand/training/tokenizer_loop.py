@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from maskhand.config import Recipe, TokenizerLossConfig, TokenizerTrainConfig
 from maskhand.hand.layer import ManoLayer
-from maskhand.hand.rotations import axis_angle_to_matrix, random_rotations
+from maskhand.hand.rotations import axis_angle_to_matrix, random_rotations, turn_hands
 from maskhand.loading.poses import pose_batches
+from maskhand.loading.upright import rest_direction, stand_upright
 from maskhand.models.influence import token_influence
 from maskhand.models.quantizer import gather_global
 from maskhand.models.vq_mano import VQMano
@@ -67,6 +68,7 @@ def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: WorkerCont
     """
     settings = recipe.tokenizer_training
     optim = settings.optim
+    direction = rest_direction(mano) if recipe.data.upright else None
     seed_everything(recipe.seed)
     tokenizer = VQMano(recipe.tokenizer)
     objective = _Objective(tokenizer, mano, settings.losses)
@@ -76,6 +78,8 @@ def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: WorkerCont
 
     def augmented(rotmats: Tensor, step: int) -> Tensor:
         slots = global_slots(optim.batch, worker)
+        if direction is not None:
+            rotmats = stand_upright(rotmats, direction)
         rotmats = rotate_hands(rotmats, slots, optim.batch, settings, recipe.seed, step)
         return rotmats.to(engine.device, non_blocking=True)
 
@@ -117,7 +121,7 @@ def rotate_hands(
     angle_rad = (2 * torch.rand(global_batch, generator=generator) - 1) * limit_rad
     in_plane = axis_angle_to_matrix(angle_rad[:, None] * torch.tensor([0.0, 0.0, 1.0]))
     rotation = torch.where(is_uniform[:, None, None], uniform, in_plane)[slots].to(rotmats.device)
-    return torch.cat((rotation[:, None] @ rotmats[:, :1], rotmats[:, 1:]), dim=1)
+    return turn_hands(rotmats, rotation)
 
 
 class _Objective(nn.Module):

@@ -11,6 +11,7 @@ from maskhand.device import accelerator
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix, geodesic_rad
 from maskhand.loading.poses import PosePool, read_mano_poses
+from maskhand.loading.upright import rest_direction, stand_upright
 from maskhand.metrics.samples import SampleErrors, sample_errors
 from maskhand.models.vq_mano import VQMano
 from maskhand.paper.measures.request import Request
@@ -20,14 +21,20 @@ BATCH = 256
 
 
 @torch.inference_mode()
-def reconstruction_errors(tokenizer: VQMano, mano: ManoLayer, poses: PosePool) -> dict[str, float]:
+def reconstruction_errors(
+    tokenizer: VQMano, mano: ManoLayer, poses: PosePool, upright: bool = False
+) -> dict[str, float]:
     """`SampleErrors.summary` of the decoded hands against the hands themselves, both with the pose's own shape.
 
     Alignment hides the error of the wrist's rotation, so the mean angles are there too: `orientation_deg` of the wrist,
-    `rotation_deg` of the fifteen finger joints. ValueError when there is no pose.
+    `rotation_deg` of the fifteen finger joints. upright: the hands stand as in crops of `data.upright`. ValueError when
+    there is no pose.
     """
     errors, angles = [], []
+    direction = rest_direction(mano)
     for rotmats, betas in _batches(poses, mano.weights):
+        if upright:
+            rotmats = stand_upright(rotmats, direction)
         decoded_rotmats = tokenizer.decode_codes(tokenizer.encode(rotmats))
         true, decoded = mano(rotmats, betas), mano(decoded_rotmats, betas)
         points = [
@@ -46,7 +53,8 @@ def measure_tokenizer(request: Request) -> dict[str, float]:
     """Of the row's trained tokenizer on the poses of its set."""
     place, mano = accelerator(), ManoLayer.from_default()
     tokenizer = load_tokenizer(request.folder, request.recipe.tokenizer)
-    return reconstruction_errors(tokenizer.to(place), mano.to(place), read_mano_poses(request.set_uri))
+    poses, upright = read_mano_poses(request.set_uri), request.recipe.data.upright
+    return reconstruction_errors(tokenizer.to(place), mano.to(place), poses, upright)
 
 
 def _batches(poses: PosePool, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
