@@ -111,6 +111,8 @@ class ModelConfig(FrozenConfig):
     """Tokens of the 2D pose graph: 0 | 1 | 21; the authors' figure draws 1."""
     pose2d_width: PositiveInt = 128
     """Channels of the 2D pose graph."""
+    pose2d_inputs: Literal["xy", "xyz_world"] = "xy"
+    """Read of a keypoint beside confidence: xy | xyz_world (also its depth and world landmark)."""
     gapr_blocks: NonNegativeInt = 2
     """Graph-based anatomical pose refinement blocks."""
     gapr_residual: Literal["figure", "equation"] = "figure"

@@ -17,7 +17,7 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.deformable import DeformableCrossAttention
 from maskhand.models.gapr import GaprBlock, initial_neighbors
 from maskhand.models.network import Context, HandNetwork, TransformerOutput, drop_keypoints
-from maskhand.models.pose_graph import PoseGraph
+from maskhand.models.pose_graph import make_pose_graph
 from maskhand.models.pyramid import FeaturePyramid
 from maskhand.models.shape_camera_head import ShapeCameraHead
 from maskhand.models.synthesizer import ReferencePoints, SynthesizerLayer
@@ -34,7 +34,7 @@ class MaskedTransformer(HandNetwork):
         dim = cfg.dim
         self._build_visual_context(cfg)
         self.shape_camera = ShapeCameraHead(self.encoder.channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout)
-        self.pose_graph = PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, dim) if cfg.pose2d_tokens else None
+        self.pose_graph = make_pose_graph(cfg, dim)
 
         self.token_embedding = TokenEmbedding(tokenizer, dim, from_codebook=cfg.token_embed == "codebook")
         neighbors = initial_neighbors(cfg.pose2d_tokens, tokenizer.influence)
@@ -88,7 +88,7 @@ class MaskedTransformer(HandNetwork):
         return Context(values, pose_tokens, keypoints_2d, betas, placement)
 
     def _pose_tokens(self, keypoints_2d: Tensor, drop_pose: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The 2D pose (B, 21, 3) after dropping, and its tokens (B, P, dim)."""
+        """The 2D pose (B, 21, 7) after dropping, and its tokens (B, P, dim)."""
         keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)
         if self.pose_graph is None:
             return keypoints_2d, keypoints_2d.new_zeros(len(keypoints_2d), 0, self.norm.normalized_shape[0])

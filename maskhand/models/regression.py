@@ -15,7 +15,7 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import rot6d_to_matrix
 from maskhand.models.attention import DecoderLayer
 from maskhand.models.network import Context, HandNetwork, TransformerOutput, drop_keypoints
-from maskhand.models.pose_graph import PoseGraph
+from maskhand.models.pose_graph import make_pose_graph
 from maskhand.models.shape_camera_head import ShapeCameraHead
 from maskhand.models.vq_mano import VQMano
 
@@ -29,7 +29,7 @@ class RegressionNetwork(HandNetwork):
         self.shape_camera = ShapeCameraHead(channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout)
         self.queries = nn.Parameter(torch.randn(NUM_MANO_JOINTS, cfg.dim))
         self.norm_source = nn.LayerNorm(channels)
-        self.pose_graph = PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, channels) if cfg.pose2d_tokens else None
+        self.pose_graph = make_pose_graph(cfg, channels)
         self.layers = nn.ModuleList(
             DecoderLayer(cfg.dim, cfg.heads, channels, cfg.dropout) for _ in range(cfg.synth_layers)
         )

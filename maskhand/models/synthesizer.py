@@ -75,14 +75,14 @@ class ReferencePoints(nn.Module):
             self.refinements = nn.ModuleList(_zero_offset(dim) for _ in range(layers - 1))
 
     def forward(self, queries: Tensor, keypoints: Tensor) -> Tensor:
-        """queries (B * H, K, dim); keypoints (B, 21, 3) as in HandBatch."""
+        """queries (B * H, K, dim); keypoints (B, 21, 7) as in HandBatch."""
         if self.kind == "query":
             return torch.sigmoid(self.logits + self.from_query(queries))
         learned = torch.sigmoid(self.logits)[None]
         if self.kind in ("learned", "iterative"):
             return learned
         of_token = keypoints[:, self.joints.clamp_min(0)]
-        detected = (of_token[..., 2:] > 0) & (self.joints >= 0)[:, None]
+        detected = (of_token[..., 2:3] > 0) & (self.joints >= 0)[:, None]
         reference = torch.where(detected, crop_to_map(of_token[..., :2], self.aspect), learned)
         return reference.repeat_interleave(len(queries) // len(keypoints), dim=0)
 
