@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from measure import machine, seconds_in_a_row
 
-from maskhand.batch import HandBatch
+from maskhand.batch import POSE_CHANNELS, HandBatch
 from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import random_rotations
@@ -31,7 +31,7 @@ def random_batch(size: int, crop_px: int) -> HandBatch:
     return HandBatch(
         pixels=torch.randint(256, (size, crop_px, crop_px * 3 // 4, 4)).byte(),
         color_gain=torch.ones(size, 3),
-        keypoints_2d=torch.rand(size, 21, 3),
+        keypoints_2d=torch.rand(size, 21, POSE_CHANNELS),
         joints_2d=torch.rand(size, 21, 2) - 0.5,
         joints_2d_conf=torch.ones(size, 21),
         joints_3d_m=0.1 * torch.randn(size, 21, 3),

@@ -20,6 +20,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Mean and standard deviation of R, G, B in 0..1, as pretrained encoders expect them."""
 
+POSE_CHANNELS = 7
+"""Numbers per joint in `HandBatch.keypoints_2d`."""
+
 
 class _Movable:
     """A dataclass of tensors that can be moved and sliced."""
@@ -44,7 +47,9 @@ class HandBatch(_Movable):
     color_gain: Tensor
     """(B, 3) float32, factor on R, G, B before they are clipped at white; 1 outside of training."""
     keypoints_2d: Tensor
-    """(B, 21, 3) float32, 2D pose that the network reads: x, y in crop coordinates, confidence; missing = 0, 0, 0."""
+    """(B, 21, 7) float32, 2D pose that the network reads: x, y in crop coordinates, confidence; then z, depth behind
+    the wrist in crop sides, and world landmarks x, y, z relative to the wrist in meters, axes of the crop. Zeros where
+    a joint is not detected; the last four also where the source of the pose sees two dimensions only."""
     joints_2d: Tensor
     """(B, 21, 2) float32, annotated 2D joints in crop coordinates."""
     joints_2d_conf: Tensor

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from maskhand import storage
-from maskhand.batch import HandPrediction
+from maskhand.batch import POSE_CHANNELS, HandPrediction
 from maskhand.config import SamplerConfig
 from maskhand.conventions import NUM_JOINTS
 from maskhand.hand.mesh import glb_bytes, obj_bytes
@@ -40,7 +40,7 @@ def hands_from_text(bundle: ModelBundle, text: str, count: int, seed: int) -> Ha
     model, recipe = bundle.model, bundle.recipe
     device = model.mano.weights.device
     ids = torch.from_numpy(caption_ids([text], recipe.model.text)).to(device)
-    context = model.encode(ids, torch.zeros(1, NUM_JOINTS, 3, device=device))
+    context = model.encode(ids, torch.zeros(1, NUM_JOINTS, POSE_CHANNELS, device=device))
     generator = torch.Generator(device).manual_seed(seed)
     sampler = generation_sampler(recipe.sampler, recipe.tokenizer.codebook_size)
     return sample(model, context, sampler, generator, count).to("cpu")

@@ -115,6 +115,8 @@ class ModelConfig(FrozenConfig):
     """Whether joints are read from the encoder's coarsest map, beside the 2D pose."""
     camera: Literal["absolute", "residual"] = "absolute"
     """Camera: absolute | residual (to that of the seen joints, from image and 2D pose)."""
+    pose2d_inputs: Literal["xy", "xyz_world"] = "xy"
+    """Read of a keypoint beside confidence: xy | xyz_world (also its depth and world landmark)."""
     gapr_blocks: NonNegativeInt = 2
     """Graph-based anatomical pose refinement blocks."""
     gapr_residual: Literal["figure", "equation"] = "figure"

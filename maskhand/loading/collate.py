@@ -70,25 +70,43 @@ def cut_crops(
 
 
 def input_pose(labels: Labels, crop_from_image: Array, crop_px: int, source: KeypointAugmentation | str) -> Array:
-    """(B, 21, 3) the 2D pose that the network reads: crop coordinates and confidence; missing joints are 0, 0, 0.
+    """(B, 21, 7) the 2D pose that the network reads, as in `HandBatch.keypoints_2d`; missing joints are zeros.
 
     source: `detected`, `annotated` or `none` for evaluation, or the augmentation drawn for training.
     """
     detected = to_crop(labels.detected_px, crop_from_image, crop_px)
     annotated = to_crop(labels.joints_2d_px, crop_from_image, crop_px)
+    depth = _detected_depth(labels, crop_from_image, crop_px)
     if isinstance(source, KeypointAugmentation):
         annotated = np.take_along_axis(annotated, source.order[..., None], axis=1) + source.noise
         annotated_conf = np.take_along_axis(labels.joints_2d_conf, source.order, axis=1)
         use_detected = source.takes_detected(labels.detected_conf)
         pose = np.where(use_detected[:, None, None], detected, annotated)
+        depth = depth * use_detected[:, None, None]
         confidence = np.where(use_detected[:, None], labels.detected_conf, annotated_conf) * ~source.dropped
     elif source == "none":
         pose, confidence = np.zeros_like(annotated), np.zeros_like(labels.joints_2d_conf)
     elif source == "detected":
         pose, confidence = detected, labels.detected_conf
     else:
-        pose, confidence = annotated, labels.joints_2d_conf
-    return np.concatenate([pose * (confidence > 0)[..., None], confidence[..., None]], axis=2)
+        pose, confidence, depth = annotated, labels.joints_2d_conf, np.zeros_like(depth)
+    seen = (confidence > 0)[..., None]
+    return np.concatenate([pose * seen, confidence[..., None], depth * seen], axis=2)
+
+
+def _detected_depth(labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
+    """(B, 21, 4) the detector's z in crop sides, and its world landmarks in meters, turned as the crop is."""
+    sides_per_px = np.sqrt(np.linalg.det(crop_from_image[:, :, :2])) / crop_px
+    turn = crop_from_image[:, :, :2] / (sides_per_px * crop_px)[:, None, None]
+    world = labels.detected_world_m
+    return np.concatenate(
+        [
+            labels.detected_z_px[..., None] * sides_per_px[:, None, None],
+            world[..., :2] @ turn.transpose(0, 2, 1),
+            world[..., 2:],
+        ],
+        axis=2,
+    )
 
 
 def to_crop(points_px: Array, crop_from_image: Array, crop_px: int) -> Array:

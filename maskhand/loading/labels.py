@@ -44,6 +44,10 @@ class Labels:
     """(B, 21, 2) keypoints of the detector."""
     detected_conf: Array
     """(B, 21)."""
+    detected_z_px: Array
+    """(B, 21) depth behind the wrist in pixels of the image; zeros of a detector of two dimensions."""
+    detected_world_m: Array
+    """(B, 21, 3) relative to the wrist, axes of the image; zeros of a detector of two dimensions."""
 
 
 def stack_labels(
@@ -77,6 +81,9 @@ def stack_labels(
         _stack([None if k is None else k.confidence for k in keypoints], (NUM_JOINTS,)) * has_detection[:, None]
     )
     detected_px = _stack([None if k is None else k.keypoints_px for k in keypoints], (NUM_JOINTS, 2))
+    detected_z = _stack([None if k is None else k.z_px for k in keypoints], (NUM_JOINTS,))
+    detected_world = _stack([None if k is None else k.world_m for k in keypoints], (NUM_JOINTS, 3))
+    detected_world[is_left] *= MIRROR_POINT
     return Labels(
         is_left=is_left,
         size_px=size,
@@ -91,6 +98,8 @@ def stack_labels(
         has_mano=has_mano,
         detected_px=apply_affine(mirror, detected_px),
         detected_conf=detected_conf,
+        detected_z_px=detected_z - detected_z[:, :1],
+        detected_world_m=detected_world - detected_world[:, :1],
     )
 
 

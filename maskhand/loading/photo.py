@@ -25,13 +25,16 @@ def photo_batch(
     *,
     keypoints_px: Array | None = None,
     confidence: Array | None = None,
+    z_px: Array | None = None,
+    world_m: Array | None = None,
     K_px: Array | None = None,
 ) -> HandBatch:
     """One row per hand of a photo.
 
     image_rgb: (H, W, 3) uint8; boxes_xyxy_px: (N, 4); sides: N; keypoints_px (N, 21, 2) with confidence (N, 21): the
-    detector's 2D poses, not mirrored; without them the network gets no 2D pose. K_px (3, 3): camera, if known.
-    `index` is the number of the hand. Left hands are mirrored (`HandBatch`).
+    detector's 2D poses, not mirrored; without them the network gets no 2D pose. z_px (N, 21), world_m (N, 21, 3): as in
+    `DetectedKeypoints`, of a detector that sees depth. K_px (3, 3): camera, if known. `index` is the number of the
+    hand. Left hands are mirrored (`HandBatch`).
     """
     height, width = image_rgb.shape[:2]
     samples = [
@@ -49,7 +52,15 @@ def photo_batch(
     ]
     detections: list[DetectedKeypoints | None] = [None] * len(samples)
     if keypoints_px is not None and confidence is not None:
-        detections = list(map(DetectedKeypoints, keypoints_px, confidence))
+        detections = [
+            DetectedKeypoints(
+                keypoints_px[k],
+                confidence[k],
+                z_px=None if z_px is None else z_px[k],
+                world_m=None if world_m is None else world_m[k],
+            )
+            for k in range(len(samples))
+        ]
     return make_batch(
         stack_labels(samples, detections, [None] * len(samples)),
         [cv2.cvtColor(image_rgb, cv2.COLOR_RGB2RGBA)] * len(samples),

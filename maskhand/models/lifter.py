@@ -7,7 +7,6 @@ one, trained on the same hands with the same losses.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from maskhand.batch import HandBatch
@@ -16,21 +15,21 @@ from maskhand.conventions import NUM_BETAS, NUM_JOINTS, NUM_MANO_JOINTS
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import rot6d_to_matrix
 from maskhand.models.network import Context, HandNetwork, TransformerOutput, drop_keypoints
+from maskhand.models.pose_graph import PoseInputs
 from maskhand.models.regression import flat_hand_readout
 from maskhand.models.shape_camera_head import placement_from
 from maskhand.models.vq_mano import VQMano
 
-_COORDINATE_SCALE = 4.0
-"""Brings crop coordinates, with a standard deviation of about 0.25, to unit variance."""
-
 
 class LiftingNetwork(HandNetwork):
-    """`model.decoder: lifter`. Of the model's keys it uses `lifter_width`, `lifter_blocks` and `dropout`."""
+    """`model.decoder: lifter`. Of the model's keys it uses `pose2d_inputs`, `lifter_width`, `lifter_blocks` and
+    `dropout`."""
 
     def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, image_size_px: tuple[int, int]) -> None:
         super().__init__(cfg, tokenizer, mano, image_size_px)
         width = cfg.lifter_width
-        self.input_proj = nn.Linear(3 * NUM_JOINTS, width)
+        self.inputs = PoseInputs(cfg.pose2d_inputs)
+        self.input_proj = nn.Linear(self.inputs.channels * NUM_JOINTS, width)
         self.blocks = nn.ModuleList(_Block(width, cfg.dropout) for _ in range(cfg.lifter_blocks))
         self.norm = nn.LayerNorm(width)
         self.to_rot6d = flat_hand_readout(width, NUM_MANO_JOINTS)
@@ -57,10 +56,7 @@ class LiftingNetwork(HandNetwork):
     ) -> Context:
         """As `HandNetwork.encode`; `condition` and `drop_image` are ignored."""
         keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)
-        positions, confidence = keypoints_2d[..., :2], keypoints_2d[..., 2:]
-        x = self.input_proj(
-            torch.cat([_COORDINATE_SCALE * positions * (confidence > 0), confidence], dim=-1).flatten(1)
-        )
+        x = self.input_proj(self.inputs(keypoints_2d).flatten(1))
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)

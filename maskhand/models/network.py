@@ -28,7 +28,7 @@ class Context:
     pose_tokens: Tensor
     """(B, P, dim) tokens of the 2D pose; P is 0, 1 or 21."""
     keypoints_2d: Tensor
-    """(B, 21, 3) the 2D pose, as in HandBatch."""
+    """(B, 21, 7) the 2D pose, as in HandBatch."""
     betas: Tensor
     """(B, 10)."""
     placement: Tensor
@@ -60,7 +60,7 @@ class TransformerOutput:
 
 
 def drop_keypoints(keypoints_2d: Tensor, drop_pose: Tensor | None) -> Tensor:
-    """The 2D pose (B, 21, 3) with zeros (not detected) where `drop_pose` (B,) bool."""
+    """The 2D pose (B, 21, 7) with zeros (not detected) where `drop_pose` (B,) bool."""
     return keypoints_2d if drop_pose is None else keypoints_2d.masked_fill(drop_pose[:, None, None], 0.0)
 
 
@@ -109,7 +109,7 @@ class HandNetwork(nn.Module, ABC):
     ) -> Context:
         """Compute everything that depends on the image (or text) and the 2D pose alone.
 
-        condition: (B, 3, H, 3/4 H) images, or what `condition` returns; keypoints_2d (B, 21, 3); both as in HandBatch.
+        condition: (B, 3, H, 3/4 H) images, or what `condition` returns; keypoints_2d (B, 21, 7); both as in HandBatch.
         drop_image (B,) bool: image features become zero (the paper's unconditional mode, supplement G).
         drop_pose (B,) bool: the 2D pose counts as not detected.
         """

@@ -7,6 +7,8 @@ concatenated joints, not a mean. With 21 tokens, each adds the features of its j
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +16,15 @@ from torch.nn import functional as F
 from maskhand.config import ModelConfig
 from maskhand.conventions import BONES, NUM_JOINTS
 from maskhand.models.image_joints import CHANNELS
+
+PoseInputKind = Literal["xy", "xyz_world"]
+
+INPUT_SCALE: dict[PoseInputKind, tuple[float, ...]] = {
+    "xy": (4.0, 4.0, 1.0),
+    "xyz_world": (4.0, 4.0, 1.0, 8.0, 16.0, 16.0, 16.0),
+}
+"""Factors on the numbers of a joint: crop coordinates have a standard deviation of about 0.25, depths of 0.12 crop
+sides, world landmarks of 0.06 m."""
 
 
 def skeleton_adjacency() -> Tensor:
@@ -25,27 +36,43 @@ def skeleton_adjacency() -> Tensor:
     return scale[:, None] * adjacency * scale[None, :]
 
 
+class PoseInputs(nn.Module):
+    """What networks read of `HandBatch.keypoints_2d` (B, 21, 7): the first 3 or all 7 numbers of a joint, by
+    `model.pose2d_inputs`, of about unit variance; zeros for a joint of confidence 0."""
+
+    scale: Tensor
+
+    def __init__(self, inputs: PoseInputKind) -> None:
+        super().__init__()
+        self.channels = len(INPUT_SCALE[inputs])
+        with torch.device("cpu"):  # constants, see `model_from_weights`
+            self.register_buffer("scale", torch.tensor(INPUT_SCALE[inputs]), persistent=False)
+
+    def forward(self, keypoints: Tensor) -> Tensor:
+        return keypoints[..., : self.channels] * (keypoints[..., 2:3] > 0) * self.scale
+
+
 class PoseGraph(nn.Module):
-    """A graph network: keypoints (B, 21, 3), x, y in crop coordinates and confidence, -> (B, tokens, dim).
+    """A graph network: keypoints (B, 21, 7) as in HandBatch -> (B, tokens, dim).
 
     A joint of confidence 0 is ignored. With `image_joints` the joints that the encoder sees are read beside them;
     without it a pose without any joint becomes a learned "no pose" token.
     """
 
     adjacency: Tensor
-    scale: Tensor
     image_scale: Tensor
 
-    def __init__(self, tokens: int, width: int, dim: int, image_joints: bool = False) -> None:
+    def __init__(
+        self, tokens: int, width: int, dim: int, inputs: PoseInputKind = "xy", image_joints: bool = False
+    ) -> None:
         super().__init__()
         if tokens not in (1, NUM_JOINTS):
             raise ValueError(f"model.pose2d_tokens is {tokens}; the pose graph gives 1 or {NUM_JOINTS} tokens")
         self.tokens = tokens
         with torch.device("cpu"):  # constants, see `model_from_weights`
             self.register_buffer("adjacency", skeleton_adjacency(), persistent=False)
-            # Brings crop coordinates, with a standard deviation of about 0.25, to unit variance.
-            self.register_buffer("scale", torch.tensor([4.0, 4.0, 1.0]), persistent=False)
-        self.joint_proj = nn.Linear(3, width)
+        self.inputs = PoseInputs(inputs)
+        self.joint_proj = nn.Linear(self.inputs.channels, width)
         self.joint_embedding = nn.Parameter(torch.randn(NUM_JOINTS, width))
         self.graph = nn.ModuleList(_GraphConvolution(width) for _ in range(2))
         self.pose_mlp = nn.Sequential(nn.Linear(width * NUM_JOINTS, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
@@ -53,13 +80,12 @@ class PoseGraph(nn.Module):
         self.type_embedding = nn.Parameter(torch.randn(tokens, dim))
         self.no_pose = None if image_joints else nn.Parameter(torch.randn(tokens, dim))
         self.image_proj = nn.Linear(CHANNELS, width) if image_joints else None
-        with torch.device("cpu"):
+        with torch.device("cpu"):  # to about unit variance, as `PoseInputs`
             self.register_buffer("image_scale", torch.tensor([4.0, 4.0, 20.0, 20.0, 20.0]), persistent=False)
 
     def forward(self, keypoints: Tensor, image_joints: Tensor | None = None) -> Tensor:
-        """keypoints (B, 21, 3); image_joints (B, 21, 5) as in `models.image_joints`, for a graph that reads them."""
-        detected = keypoints[..., 2:] > 0
-        x = self.joint_proj(keypoints * detected * self.scale) + self.joint_embedding
+        """keypoints (B, 21, 7); image_joints (B, 21, 5) as in `models.image_joints`, for a graph that reads them."""
+        x = self.joint_proj(self.inputs(keypoints)) + self.joint_embedding
         if self.image_proj is not None:
             assert image_joints is not None
             x = x + self.image_proj(image_joints * self.image_scale)
@@ -70,7 +96,8 @@ class PoseGraph(nn.Module):
             tokens = tokens + self.joint_out_proj(x)
         if self.no_pose is None:
             return tokens
-        return torch.where(detected.any(dim=1, keepdim=True), tokens, self.no_pose)
+        detected = (keypoints[..., 2:3] > 0).any(dim=1, keepdim=True)
+        return torch.where(detected, tokens, self.no_pose)
 
 
 class _GraphConvolution(nn.Module):
@@ -89,4 +116,5 @@ def make_pose_graph(cfg: ModelConfig) -> PoseGraph | None:
     """The recipe's; None without tokens of the 2D pose."""
     if not cfg.pose2d_tokens:
         return None
-    return PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, cfg.dim, cfg.image_joints and cfg.sees_image)
+    reads_image = cfg.image_joints and cfg.sees_image
+    return PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, cfg.dim, cfg.pose2d_inputs, reads_image)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from maskhand.batch import HandBatch, HandPrediction, PoseTokens
+from maskhand.batch import POSE_CHANNELS, HandBatch, HandPrediction, PoseTokens
 from maskhand.config import SamplerConfig
 from maskhand.conventions import NUM_JOINTS
 from maskhand.hand.camera import project_crop
@@ -69,7 +69,7 @@ def generate(model: MaskedTransformer, count: int, cfg: SamplerConfig, generator
     zeros = model.norm.weight.new_zeros
     drop = torch.ones(1, dtype=torch.bool, device=generator.device)
     context = model.encode(
-        zeros(1, 3, *model.encoder.image_size), zeros(1, NUM_JOINTS, 3), drop_image=drop, drop_pose=drop
+        zeros(1, 3, *model.encoder.image_size), zeros(1, NUM_JOINTS, POSE_CHANNELS), drop_image=drop, drop_pose=drop
     )
     drawn = cfg.model_copy(update={"decode": "codes"})
     return sample(model, replace(context, betas=torch.zeros_like(context.betas)), drawn, generator, count)

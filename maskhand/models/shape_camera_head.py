@@ -82,6 +82,7 @@ def placement_from(delta: Tensor, base: Tensor | None = None) -> Tensor:
 
 def seen_joints(keypoints_2d: Tensor, image_joints: Tensor | None) -> Tensor:
     """(B, 21, 3) x, y and confidence: the 2D pose; of a hand without one the joints that the encoder sees."""
+    keypoints_2d = keypoints_2d[..., :3]
     if image_joints is None:
         return keypoints_2d
     found = torch.cat([image_joints[..., :2], torch.ones_like(image_joints[..., :1])], dim=-1)

@@ -76,7 +76,7 @@ class ReferencePoints(nn.Module):
             self.refinements = nn.ModuleList(_zero_offset(dim) for _ in range(layers - 1))
 
     def forward(self, queries: Tensor, keypoints: Tensor, image_joints: Tensor | None = None) -> Tensor:
-        """queries (B * H, K, dim); keypoints (B, 21, 3) as in HandBatch; image_joints (B, 21, 5) as in Context."""
+        """queries (B * H, K, dim); keypoints (B, 21, 7) as in HandBatch; image_joints (B, 21, 5) as in Context."""
         if self.kind == "query":
             return torch.sigmoid(self.logits + self.from_query(queries))
         learned = torch.sigmoid(self.logits)[None]
@@ -88,7 +88,7 @@ class ReferencePoints(nn.Module):
             seen = crop_to_map(image_joints.detach()[:, joint, :2], self.aspect)
             learned = torch.where(has_joint, seen, learned)
         of_token = keypoints[:, joint]
-        detected = (of_token[..., 2:] > 0) & has_joint
+        detected = (of_token[..., 2:3] > 0) & has_joint
         reference = torch.where(detected, crop_to_map(of_token[..., :2], self.aspect), learned)
         return reference.repeat_interleave(len(queries) // len(keypoints), dim=0)
 

@@ -74,6 +74,8 @@ def predict_hands(
         data,
         keypoints_px=detected.detections.keypoints_px,
         confidence=detected.detections.confidence,
+        z_px=detected.detections.z_px,
+        world_m=detected.detections.world_m,
         K_px=None if focal_px is None else K_px,
     )
     first, confidence, drawn = _placed_hands(bundle, method, detected, batch, data.crop_px, K_px, camera, hypotheses)

@@ -53,7 +53,9 @@ def random_batch(count: int, seed: int = 0) -> HandBatch:
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
-    keypoints = torch.cat([0.2 * normal(count, 21, 2), torch.rand(count, 21, 1, generator=generator)], dim=-1)
+    seen_2d = torch.cat([0.2 * normal(count, 21, 2), torch.rand(count, 21, 1, generator=generator)], dim=-1)
+    depth = 0.1 * torch.randn(count, 21, 4, generator=torch.Generator().manual_seed(seed))
+    keypoints = torch.cat([seen_2d, depth], dim=-1)
     return HandBatch(
         pixels=torch.randint(256, (count, CROP_PX, CROP_PX * 3 // 4, 4), generator=generator).byte(),
         color_gain=torch.ones(count, 3),

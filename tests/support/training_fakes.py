@@ -112,7 +112,7 @@ def hand_batch(recipe: Recipe, mano: ManoLayer, size: int, step: int) -> HandBat
     return HandBatch(
         pixels=torch.randint(256, (size, side, side * 3 // 4, 4), generator=generator).byte(),
         color_gain=torch.ones(size, 3),
-        keypoints_2d=torch.cat((joints_2d, torch.ones(size, 21, 1)), -1),
+        keypoints_2d=torch.cat((joints_2d, torch.ones(size, 21, 1), joints_m[..., 2:] * 3.0, joints_m), -1),
         joints_2d=joints_2d,
         joints_2d_conf=torch.ones(size, 21),
         joints_3d_m=joints_m,

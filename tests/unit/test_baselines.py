@@ -47,7 +47,7 @@ def with_pose(batch: HandBatch, keypoints_2d: torch.Tensor) -> HandBatch:
 )
 def test_the_2d_pose_decides_with_the_rest_unless_it_is_dropped(decoder: str, tokens: int, sees: bool) -> None:
     model, batch = network(small_recipe(decoder=decoder, pose2d_tokens=tokens)), random_batch(3)
-    moved = with_pose(batch, batch.keypoints_2d + torch.tensor([0.1, 0.0, 0.0]))
+    moved = with_pose(batch, batch.keypoints_2d + torch.tensor([0.1] + 6 * [0.0]))
     none = with_pose(batch, torch.zeros_like(batch.keypoints_2d))
     first = torch.tensor([True, False, False])
     here, there, unseen, dropped = (
@@ -56,7 +56,7 @@ def test_the_2d_pose_decides_with_the_rest_unless_it_is_dropped(decoder: str, to
     assert ((here - there).abs().amax(1) > 1e-4).tolist() == [sees] * 3
     torch.testing.assert_close(dropped, torch.where(first[:, None], unseen, here))
     nowhere = batch.keypoints_2d.clone()
-    nowhere[:, 5] = torch.tensor([7.0, 7.0, 0.0])
+    nowhere[:, 5] = torch.tensor([7.0, 7.0, 0.0, 7.0, 7.0, 7.0, 7.0])
     hidden = batch.keypoints_2d.clone()
     hidden[:, 5] = 0.0
     torch.testing.assert_close(outputs(model, with_pose(batch, nowhere)), outputs(model, with_pose(batch, hidden)))

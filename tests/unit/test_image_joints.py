@@ -45,7 +45,7 @@ def test_seen_joints_prefer_the_2d_pose() -> None:
     keypoints[1] = 0
     seen = seen_joints(keypoints, image_joints)
     assert torch.equal(seen[0], keypoints[0]) and torch.equal(seen[1, :, :2], image_joints[1, :, :2])
-    assert (seen[1, :, 2] == 1).all() and seen_joints(keypoints, None) is keypoints
+    assert (seen[1, :, 2] == 1).all() and torch.equal(seen_joints(keypoints, None), keypoints)
 
 
 def test_the_placement_of_a_flat_hand_s_joints_is_its_camera() -> None:

@@ -64,7 +64,7 @@ def test_a_training_batch_has_the_documented_fields(shards, recipe):
     assert batch.image.shape == (8, 3, 64, 48) and batch.image.dtype == torch.float32
     assert batch.color_gain.shape == (8, 3) and (batch.color_gain - 1).abs().max() <= 0.2 and batch.color_gain.std() > 0
     assert batch.crop_from_image.dtype == torch.float64 and batch.is_left.dtype == torch.bool
-    assert batch.keypoints_2d.shape == (8, 21, 3) and (batch.index == -1).all()
+    assert batch.keypoints_2d.shape == (8, 21, 7) and (batch.index == -1).all()
     assert batch.has_mano.all() and batch.image_size_px.tolist() == [[96, 80]] * 8
     assert torch.allclose(torch.linalg.det(batch.rotmats), torch.ones(8, 16), atol=1e-5)
 
