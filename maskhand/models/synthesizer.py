@@ -44,8 +44,9 @@ class ReferencePoints(nn.Module):
     initialized on an even grid over the central 80 %. query: a linear map of the token's features. pose2d: the detected
     position of the joint that the token influences most, or the learned constant where that joint was not detected.
     iterative: the learned constant in the first layer, refined after each layer by a linear map of the token's features
-    (Deformable DETR; the gradient passes, as no loss supervises the points). Tokens of the 2D pose start in the center,
-    or at their joint.
+    (Deformable DETR; the gradient passes, as no loss supervises the points). projected: as pose2d in a first pass, and
+    from then on the joint of the hand that the pass before expects, projected into the crop. Tokens of the 2D pose
+    start in the center, or at their joint; projected ones leave it only where it was not detected.
     """
 
     joints: Tensor
@@ -54,7 +55,7 @@ class ReferencePoints(nn.Module):
 
     def __init__(
         self,
-        kind: Literal["learned", "query", "pose2d", "iterative"],
+        kind: Literal["learned", "query", "pose2d", "iterative", "projected"],
         pose_tokens: int,
         influence: Tensor,
         dim: int,
@@ -63,7 +64,7 @@ class ReferencePoints(nn.Module):
     ) -> None:
         """influence (L, 16): of each pose token on MANO's joints; aspect: width over height of the images."""
         super().__init__()
-        self.kind, self.aspect = kind, aspect
+        self.kind, self.pose_tokens, self.aspect = kind, pose_tokens, aspect
         grid = torch.cat([torch.full((pose_tokens, 2), 0.5), _even_grid(len(influence))])
         self.logits = nn.Parameter(torch.logit(grid))
         keypoint_joint = torch.arange(pose_tokens) if pose_tokens > 1 else torch.full((pose_tokens,), -1)
@@ -74,8 +75,12 @@ class ReferencePoints(nn.Module):
         if kind == "iterative":
             self.refinements = nn.ModuleList(_zero_offset(dim) for _ in range(layers - 1))
 
-    def forward(self, queries: Tensor, keypoints: Tensor) -> Tensor:
-        """queries (B * H, K, dim); keypoints (B, 21, 3) as in HandBatch."""
+    def forward(self, queries: Tensor, keypoints: Tensor, projected: Tensor | None = None) -> Tensor:
+        """queries (B * H, K, dim); keypoints (B, 21, 3) as in HandBatch.
+
+        projected (B * H, 21, 2) crop coordinates: the joints of the hand that the pass before expects, for the kind of
+        that name; None in a first pass.
+        """
         if self.kind == "query":
             return torch.sigmoid(self.logits + self.from_query(queries))
         learned = torch.sigmoid(self.logits)[None]
@@ -84,7 +89,13 @@ class ReferencePoints(nn.Module):
         of_token = keypoints[:, self.joints.clamp_min(0)]
         detected = (of_token[..., 2:] > 0) & (self.joints >= 0)[:, None]
         reference = torch.where(detected, crop_to_map(of_token[..., :2], self.aspect), learned)
-        return reference.repeat_interleave(len(queries) // len(keypoints), dim=0)
+        hypotheses = len(queries) // len(keypoints)
+        reference = reference.repeat_interleave(hypotheses, dim=0)
+        if projected is None:
+            return reference
+        is_pose_token = torch.arange(len(self.joints), device=self.joints.device) < self.pose_tokens
+        stays = (detected & is_pose_token[:, None]).repeat_interleave(hypotheses, dim=0) | (self.joints < 0)[:, None]
+        return torch.where(stays, reference, crop_to_map(projected[:, self.joints.clamp_min(0)], self.aspect))
 
     def after_layer(self, number: int, x: Tensor, reference: Tensor) -> Tensor:
         """The points of layer `number` + 1, given the features x (B * H, K, dim) after layer `number`."""
