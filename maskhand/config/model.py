@@ -129,12 +129,14 @@ class ModelConfig(FrozenConfig):
     """Sampling points per head and level of deformable attention."""
     synth_ffn: PositiveInt = 1024
     """Hidden channels of the synthesizer's feed-forward layers."""
-    ref_points: Literal["learned", "query", "pose2d", "iterative"] = "learned"
-    """Reference points: learned (constants per token, figure 17) | query | pose2d | iterative."""
+    ref_points: Literal["learned", "query", "pose2d", "iterative", "projected"] = "learned"
+    """Reference points: learned (constants, figure 17) | query | pose2d | iterative | projected (each pass)."""
     token_embed: Literal["codebook", "table"] = "codebook"
     """Token embedding: codebook (a linear map of the code vector) | table."""
-    logits_head: Literal["linear", "codebook"] = "linear"
-    """Output head: linear | codebook (distance of each code to a predicted point)."""
+    logits_head: Literal["linear", "codebook", "codebook_linear", "mixture"] = "linear"
+    """Output head: linear | codebook (distance to a point) | codebook_linear | mixture (of points)."""
+    head_components: PositiveInt = 4
+    """Components of the output head mixture."""
     lifter_width: PositiveInt = 1024
     """Channels of the lifter (Martinez et al.)."""
     lifter_blocks: PositiveInt = 2

@@ -1,27 +1,29 @@
 """The context-guided masked transformer (paper section 3.2): it predicts the masked pose tokens of an image's hand.
 
 `encode` computes what depends on the image and 2D pose alone, once: encoder, pyramid, shape and camera, 2D pose tokens
-and the values of the deformable attention. `logits` computes the rest, once per decoding iteration.
+and the values of the deformable attention. `logits` computes the rest, once per decoding iteration. With
+`model.ref_points: projected`, `project` computes where an iteration's hand lies in the image; the next one looks there.
 """
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from maskhand.config import ModelConfig
+from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
+from maskhand.models.code_classifier import make_code_classifier
 from maskhand.models.deformable import DeformableCrossAttention
 from maskhand.models.gapr import GaprBlock, initial_neighbors
 from maskhand.models.network import Context, HandNetwork, TransformerOutput, drop_keypoints
 from maskhand.models.pose_graph import make_pose_graph
 from maskhand.models.pyramid import FeaturePyramid
-from maskhand.models.shape_camera_head import make_shape_camera_head, seen_joints
+from maskhand.models.shape_camera_head import make_shape_camera_head, place_camera, seen_joints
 from maskhand.models.synthesizer import ReferencePoints, SynthesizerLayer
-from maskhand.models.vq_mano import VQMano
+from maskhand.models.vq_mano import VQMano, full_precision
 
 
 class MaskedTransformer(HandNetwork):
@@ -47,7 +49,7 @@ class MaskedTransformer(HandNetwork):
             for _ in range(cfg.synth_layers)
         )
         self.norm = nn.LayerNorm(dim)
-        self.code_classifier = CodeClassifier(dim, tokenizer, by_distance=cfg.logits_head == "codebook")
+        self.code_classifier = make_code_classifier(cfg, tokenizer)
 
     def _build_visual_context(self, cfg: ModelConfig) -> None:
         """Build the modules between the encoder and the cross-attention."""
@@ -67,12 +69,18 @@ class MaskedTransformer(HandNetwork):
         ids: Tensor,
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
+        *,
+        look_again: bool = False,
     ) -> TransformerOutput:
-        """One training pass; arguments as in `encode` and `logits`."""
+        """One training pass; arguments as in `encode` and `logits`.
+
+        look_again: it is a second pass, which looks where the hand lies that a first one, without gradient, expects
+        (self-conditioning: Chen et al. 2023, Analog Bits).
+        """
         context = self.encode(condition, keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
-        return TransformerOutput(
-            self.logits(ids, context), context.betas, context.placement, image_joints=context.image_joints
-        )
+        joints_2d = self._first_look(ids, context) if look_again else None
+        logits = self.logits(ids, context, joints_2d)
+        return TransformerOutput(logits, context.betas, context.placement, image_joints=context.image_joints)
 
     def encode(
         self,
@@ -97,14 +105,47 @@ class MaskedTransformer(HandNetwork):
             return keypoints_2d.new_zeros(len(keypoints_2d), 0, self.norm.normalized_shape[0])
         return self.pose_graph(keypoints_2d, image_joints)
 
-    def logits(self, ids: Tensor, context: Context) -> Tensor:
-        """ids (B * H, L) int64, `mask_id` for [MASK], the H token sequences of an image together -> (B * H, L, V)."""
+    @property
+    def looks_again(self) -> bool:
+        return self.reference is not None and self.reference.kind == "projected"
+
+    @torch.no_grad()
+    def project(self, codes: Tensor, context: Context) -> Tensor:
+        """(B * H, 21, 2) crop coordinates: the joints of the hands of code vectors, or mixtures of them, (B * H, L, C).
+
+        Shape and placement are the context's; the H hands of an image lie together.
+        """
+        hypotheses = len(codes) // len(context.betas)
+        betas, placement = (x.float().repeat_interleave(hypotheses, dim=0) for x in (context.betas, context.placement))
+        with full_precision(codes.device):
+            joints_m = self.mano(self.tokenizer.decode_soft(codes), betas).joints_m
+            return project_crop(joints_m, place_camera(placement, joints_m))
+
+    @torch.no_grad()
+    def _first_look(self, ids: Tensor, context: Context) -> Tensor:
+        """As `project`: the hand of the visible tokens' codes and of the masked tokens' expectation in a first pass."""
+        codebook = self.tokenizer.codebook
+        masked = ids == self.mask_id
+        probability = self.logits(ids, context).float().softmax(-1)
+        torch.clear_autocast_cache()  # it holds the weights cast without gradient, which the second pass would take
+        with full_precision(ids.device):
+            expected = probability @ codebook
+        return self.project(torch.where(masked[..., None], expected, codebook[ids.masked_fill(masked, 0)]), context)
+
+    def logits(self, ids: Tensor, context: Context, joints_2d: Tensor | None = None) -> Tensor:
+        """ids (B * H, L) int64, `mask_id` for [MASK], the H token sequences of an image together -> (B * H, L, V).
+
+        joints_2d (B * H, 21, 2): of a network that `looks_again`, the `project`ed hands of the pass before; None in a
+        first pass.
+        """
         images = len(context.pose_tokens)
         pose_tokens = context.pose_tokens.repeat_interleave(len(ids) // images, dim=0)
         x = torch.cat([pose_tokens, self.token_embedding(ids, self.tokenizer.codebook)], dim=1)
         for block in self.gapr:
             x = block(x)
-        reference = None if self.reference is None else self.reference(x, context.keypoints_2d, context.image_joints)
+        reference = None
+        if self.reference is not None:
+            reference = self.reference(x, context.keypoints_2d, context.image_joints, joints_2d)
         for number, (layer, values) in enumerate(zip(self.synthesizer, context.values, strict=True)):
             x = layer(x, reference, values)
             if self.reference is not None and reference is not None:
@@ -138,33 +179,3 @@ class TokenEmbedding(nn.Module):
         else:  # embed every code once, rather than every token
             codes = self.codes(codebook)[ids]
         return torch.where(masked[..., None], self.mask_token, codes) + self.position_embedding
-
-
-class CodeClassifier(nn.Module):
-    """The output head: features (B, L, dim) -> logits (B, L, V), linear or by distance.
-
-    By distance: a linear layer predicts a point in code space and a sharpness, and a code's logit is minus its squared
-    distance from the point times the sharpness (plus a bias per code). Neighboring codes then share what is learned
-    about either, and the expected code vector follows the point from the first step on; separate weights need many
-    samples of each code. The sharpness is per token: codes of orientations lie far apart, those of fingers close
-    together.
-    """
-
-    def __init__(self, dim: int, tokenizer: VQMano, by_distance: bool) -> None:
-        super().__init__()
-        size, code_dim = tokenizer.codebook.shape
-        self.by_distance = by_distance
-        self.linear = nn.Linear(dim, code_dim + 1 if by_distance else size)
-        if by_distance:
-            self.bias = nn.Parameter(torch.zeros(size))
-            nn.init.constant_(self.linear.bias[-1:], -0.5 * math.log(code_dim))
-
-    def forward(self, x: Tensor, codebook: Tensor) -> Tensor:
-        if not self.by_distance:
-            return self.linear(x)
-        codes = (codebook - codebook.mean(0)) / codebook.std(0).clamp_min(1e-6)
-        with torch.autocast(x.device.type, enabled=False):  # the sharpness would amplify the rounding of bf16
-            point, log_sharpness = self.linear(x.float()).split([codes.shape[1], 1], dim=-1)
-            # -|x - c|^2 / 2 without |x|^2, which the softmax cancels
-            proximity = point @ codes.T - 0.5 * codes.square().sum(1)
-            return log_sharpness.clamp(max=5.0).exp() * proximity + self.bias

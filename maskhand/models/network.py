@@ -83,6 +83,11 @@ class HandNetwork(nn.Module, ABC):
     def _build_encoder(self, cfg: ModelConfig, image_size_px: tuple[int, int]) -> nn.Module | None:
         return make_image_encoder(cfg.backbone, image_size_px)
 
+    @property
+    def looks_again(self) -> bool:
+        """Whether a pass depends on the hand that the pass before expects (`model.ref_points: projected`)."""
+        return False
+
     def condition(self, batch: HandBatch) -> Tensor:
         """The conditioning input of a batch: the images, or the ids of the captions."""
         return batch.image

@@ -168,7 +168,7 @@ def _decode(
     confidence = torch.zeros(rows, length, device=device)
     codes = codebook.new_zeros(rows, length, codebook.shape[1])
     masked = torch.ones(rows, length, dtype=torch.bool, device=device)
-    all_masked = True
+    all_masked, joints_2d = True, None
     for remasked in schedule(length, cfg.iterations):
         if remasked == length:
             continue  # would keep no token: the next iteration starts from the same sequence
@@ -176,7 +176,7 @@ def _decode(
             # all hypotheses of an image start from the same sequence: compute its logits once
             logits = model.logits(ids[::hypotheses], context).float().repeat_interleave(hypotheses, 0)
         else:
-            logits = model.logits(ids, context).float()
+            logits = model.logits(ids, context, joints_2d).float()
         probability = logits.softmax(-1)
         sampled = _sample_codes(logits, cfg, generator)
         token_prob = probability.gather(-1, sampled[..., None]).squeeze(-1)
@@ -201,6 +201,10 @@ def _decode(
         masked = torch.zeros_like(masked).scatter_(1, order[:, :remasked], True)
         ids = ids.masked_fill(masked, model.mask_id)
         all_masked = False
+        if model.looks_again:
+            with full_precision(device):
+                expected = torch.where(masked[..., None], probability @ codebook, codes)
+            joints_2d = model.project(expected, context)
     return PoseTokens(ids, confidence), codes
 
 

@@ -45,8 +45,9 @@ class ReferencePoints(nn.Module):
     position of the joint that the token influences most; where that joint was not detected, the position at which the
     encoder sees it (`model.image_joints`), or the learned constant.
     iterative: the learned constant in the first layer, refined after each layer by a linear map of the token's features
-    (Deformable DETR; the gradient passes, as no loss supervises the points). Tokens of the 2D pose start in the center,
-    or at their joint.
+    (Deformable DETR; the gradient passes, as no loss supervises the points). projected: as pose2d in a first pass, and
+    from then on the joint of the hand that the pass before expects, projected into the crop. Tokens of the 2D pose
+    start in the center, or at their joint; projected ones leave it only where it was not detected.
     """
 
     joints: Tensor
@@ -55,7 +56,7 @@ class ReferencePoints(nn.Module):
 
     def __init__(
         self,
-        kind: Literal["learned", "query", "pose2d", "iterative"],
+        kind: Literal["learned", "query", "pose2d", "iterative", "projected"],
         pose_tokens: int,
         influence: Tensor,
         dim: int,
@@ -64,7 +65,7 @@ class ReferencePoints(nn.Module):
     ) -> None:
         """influence (L, 16): of each pose token on MANO's joints; aspect: width over height of the images."""
         super().__init__()
-        self.kind, self.aspect = kind, aspect
+        self.kind, self.pose_tokens, self.aspect = kind, pose_tokens, aspect
         grid = torch.cat([torch.full((pose_tokens, 2), 0.5), _even_grid(len(influence))])
         self.logits = nn.Parameter(torch.logit(grid))
         keypoint_joint = torch.arange(pose_tokens) if pose_tokens > 1 else torch.full((pose_tokens,), -1)
@@ -75,8 +76,18 @@ class ReferencePoints(nn.Module):
         if kind == "iterative":
             self.refinements = nn.ModuleList(_zero_offset(dim) for _ in range(layers - 1))
 
-    def forward(self, queries: Tensor, keypoints: Tensor, image_joints: Tensor | None = None) -> Tensor:
-        """queries (B * H, K, dim); keypoints (B, 21, 7) as in HandBatch; image_joints (B, 21, 5) as in Context."""
+    def forward(
+        self,
+        queries: Tensor,
+        keypoints: Tensor,
+        image_joints: Tensor | None = None,
+        projected: Tensor | None = None,
+    ) -> Tensor:
+        """queries (B * H, K, dim); keypoints (B, 21, 7) as in HandBatch; image_joints (B, 21, 5) as in Context.
+
+        projected (B * H, 21, 2) crop coordinates: the joints of the hand that the pass before expects, for the kind of
+        that name; None in a first pass.
+        """
         if self.kind == "query":
             return torch.sigmoid(self.logits + self.from_query(queries))
         learned = torch.sigmoid(self.logits)[None]
@@ -90,7 +101,13 @@ class ReferencePoints(nn.Module):
         of_token = keypoints[:, joint]
         detected = (of_token[..., 2:3] > 0) & has_joint
         reference = torch.where(detected, crop_to_map(of_token[..., :2], self.aspect), learned)
-        return reference.repeat_interleave(len(queries) // len(keypoints), dim=0)
+        hypotheses = len(queries) // len(keypoints)
+        reference = reference.repeat_interleave(hypotheses, dim=0)
+        if projected is None:
+            return reference
+        is_pose_token = torch.arange(len(self.joints), device=self.joints.device) < self.pose_tokens
+        stays = (detected & is_pose_token[:, None]).repeat_interleave(hypotheses, dim=0) | ~has_joint
+        return torch.where(stays, reference, crop_to_map(projected[:, joint], self.aspect))
 
     def after_layer(self, number: int, x: Tensor, reference: Tensor) -> Tensor:
         """The points of layer `number` + 1, given the features x (B * H, K, dim) after layer `number`."""

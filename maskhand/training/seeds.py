@@ -20,6 +20,11 @@ def make_generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(_hash_seed(key))
 
 
+def coin(*key: int) -> bool:
+    """A fair coin, a function of a tuple of numbers."""
+    return bool(_hash_seed((*key, 2)) & 1)
+
+
 def global_slots(global_batch: int, worker: WorkerContext) -> Tensor:
     """(global_batch / world,) int64: the positions of this rank's rows in the global batch, rank :: world."""
     return torch.arange(worker.rank, global_batch, worker.world)

@@ -26,7 +26,7 @@ from maskhand.training.engine import start_engine
 from maskhand.training.exported_weights import ExportedWeights
 from maskhand.training.losses import transformer_losses
 from maskhand.training.masking import corrupt_tokens
-from maskhand.training.seeds import global_slots, seed_everything
+from maskhand.training.seeds import coin, global_slots, seed_everything
 from maskhand.training.trainer_state import TrainerState
 from maskhand.training.worker import WorkerContext
 
@@ -124,9 +124,10 @@ class TransformerObjective(nn.Module):
         corrupted = corrupt_tokens(
             ids, batch.has_mano, settings.masking, model.mask_id, seed=self._recipe.seed, step=step, slots=slots
         )
-        output = model(
-            model.condition(batch), batch.keypoints_2d, corrupted.ids, corrupted.drop_image, corrupted.drop_pose
-        )
+        inputs = (batch.keypoints_2d, corrupted.ids, corrupted.drop_image, corrupted.drop_pose)
+        # one draw for all rows and ranks: else a first pass would be computed for rows that do not use it
+        options = {"look_again": coin(self._recipe.seed, step)} if model.looks_again else {}
+        output = model(model.condition(batch), *inputs, **options)
         with torch.autocast(batch.pixels.device.type, enabled=False):  # code expectation, hand and losses in fp32
             losses = transformer_losses(
                 output.float(), batch, corrupted, model.tokenizer, model.mano, settings.losses, settings.masking

@@ -63,9 +63,9 @@ class Spy:
             self.encoded += 1
             return encoder(image)
 
-        def recorded(ids, context):
+        def recorded(ids, context, *looked):
             self.calls.append(ids.clone())
-            return logits(ids, context)
+            return logits(ids, context, *looked)
 
         monkeypatch.setattr(model.encoder, "forward", counted)
         monkeypatch.setattr(model, "logits", recorded)
@@ -95,7 +95,7 @@ def test_kept_tokens_never_change(model, batch, monkeypatch, temperature: float)
 def test_kept_tokens_are_remasked_only_with_remask_kept(model, batch, monkeypatch, remask_kept: bool) -> None:
     calls = []
 
-    def surer_every_time(ids, context):
+    def surer_every_time(ids, context, *looked):
         calls.append(ids != model.mask_id)
         logits = torch.zeros(len(ids), 32, 20)
         logits[..., 0] = len(calls) + torch.linspace(0, 0.1, 32)
@@ -148,7 +148,7 @@ def test_expectation_is_taken_when_a_token_is_fixed(model, batch, monkeypatch) -
     context = model.encode(batch.image, batch.keypoints_2d)
     answers, logits = [], model.logits
 
-    def recorded(ids, context):
+    def recorded(ids, context, *looked):
         answers.append((ids == model.mask_id, logits(ids, context)))
         return answers[-1][1]
 
@@ -164,7 +164,7 @@ def test_mixed_decoding_takes_codes_of_kept_tokens_and_means_of_the_last(model, 
     context = model.encode(batch.image, batch.keypoints_2d)
     answers, logits = [], model.logits
 
-    def recorded(ids, context):
+    def recorded(ids, context, *looked):
         answers.append((ids == model.mask_id, logits(ids, context)))
         return answers[-1][1]
 
