@@ -3,7 +3,7 @@
     python benchmarks/evidence.py SHARDS/freihand_synth/evaluation --model DIR [--model DIR ...]
 
 Per model, PA-MPJPE in mm of the mean of the distribution (T = 1): with its own inputs; with the picture of the next
-hand in the same crop coordinates (its keypoints stay); with a black one and with noise; without keypoints (the crop stays
+hand in the same crop coordinates (its keypoints stay); with a black one; with noise; without keypoints (the crop stays
 where the detector put it); with the keypoints of the next hand. Then the paper's procedure, tokens drawn at T = 1, 3, 5
 (mean of --seeds), and the best of 32 drawn hands. Intervals: 95 %, bootstrap over hands; differences to the first
 model's own inputs are paired.
