@@ -40,7 +40,7 @@ def upright_boxes(labels: Labels, source: KeypointAugmentation | str) -> Upright
     A hand whose whole 2D pose was dropped in training is not turned, as one without a detection is not in prediction.
     """
     points_px, confidence = _given_pose(labels, source)
-    seen: Array = confidence > 0
+    seen: Array = np.greater(confidence, 0)
     known: Array = seen[:, list(UPRIGHT)].all(axis=1)
     start, end = (points_px[:, joint] for joint in UPRIGHT)
     x, y = np.where(known[:, None], end - start, (0.0, -1.0)).T
