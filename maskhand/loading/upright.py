@@ -40,8 +40,8 @@ def upright_boxes(labels: Labels, source: KeypointAugmentation | str) -> Upright
     A hand whose whole 2D pose was dropped in training is not turned, as one without a detection is not in prediction.
     """
     points_px, confidence = _given_pose(labels, source)
-    seen = confidence > 0
-    known = seen[:, list(UPRIGHT)].all(1)
+    seen = np.maximum(confidence, 0).astype(bool)
+    known = seen[:, list(UPRIGHT)].all(axis=1)
     start, end = (points_px[:, joint] for joint in UPRIGHT)
     x, y = np.where(known[:, None], end - start, (0.0, -1.0)).T
     turn_rad = -np.pi / 2 - np.arctan2(y, x)
