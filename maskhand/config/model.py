@@ -130,11 +130,11 @@ class ModelConfig(FrozenConfig):
     synth_ffn: PositiveInt = 1024
     """Hidden channels of the synthesizer's feed-forward layers."""
     ref_points: Literal["learned", "query", "pose2d", "iterative", "projected"] = "learned"
-    """Reference points: learned (constants, figure 17) | query | pose2d | iterative | projected (each pass)."""
+    """Reference points: learned (figure 17) | query | pose2d | iterative | projected."""
     token_embed: Literal["codebook", "table"] = "codebook"
     """Token embedding: codebook (a linear map of the code vector) | table."""
     logits_head: Literal["linear", "codebook", "codebook_linear", "mixture"] = "linear"
-    """Output head: linear | codebook (distance to a point) | codebook_linear | mixture (of points)."""
+    """Output head: linear | codebook (distance to a point) | codebook_linear | mixture."""
     head_components: PositiveInt = 4
     """Components of the output head mixture."""
     lifter_width: PositiveInt = 1024

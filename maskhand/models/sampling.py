@@ -168,7 +168,8 @@ def _decode(
     confidence = torch.zeros(rows, length, device=device)
     codes = codebook.new_zeros(rows, length, codebook.shape[1])
     masked = torch.ones(rows, length, dtype=torch.bool, device=device)
-    all_masked, joints_2d = True, None
+    all_masked = True
+    joints_2d: Tensor | None = None
     for remasked in schedule(length, cfg.iterations):
         if remasked == length:
             continue  # would keep no token: the next iteration starts from the same sequence

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -86,7 +88,7 @@ def test_a_pass_looks_at_the_expectation_of_the_one_before(decode: str, monkeypa
     sample(model, context, cfg, torch.Generator().manual_seed(0), hypotheses=1)
     assert len(passes) == 3 and passes[0][1] is None
     codes = torch.zeros(2, 16, codebook.shape[1])
-    for (before, _, answer), (ids, joints_2d, _) in zip(passes, passes[1:], strict=False):
+    for (before, _, answer), (ids, joints_2d, _) in itertools.pairwise(passes):
         fixed_now = (before == model.mask_id) & (ids != model.mask_id)
         expected = answer.softmax(-1) @ codebook
         kept = expected if decode == "expectation" else codebook[ids.masked_fill(ids == model.mask_id, 0)]
