@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
 from maskhand.config.fields import Fraction, FractionBelowOne, FrozenConfig, PositiveInt, SetWeights
 
@@ -58,8 +58,10 @@ class KeypointConfig(FrozenConfig):
 
     detector: str
     """Keypoint detector: openpose-hand (the paper's, non-commercial) | litert-hand (open)."""
-    train_source: Literal["detected", "annotated", "mixed"] = "mixed"
-    """Training 2D pose: detected | annotated (with noise) | mixed (half and half)."""
+    train_source: Literal["detected", "annotated", "mixed", "simulated"] = "mixed"
+    """Training 2D pose: detected | annotated (with noise) | mixed (half and half) | simulated."""
+    error_scale: tuple[NonNegativeFloat, NonNegativeFloat] = (0.1, 1.0)
+    """Range of the factor on the detector's errors where train_source is simulated."""
     eval_source: Literal["detected", "annotated", "none"] = "detected"
     """Evaluation 2D pose, which also places the hands: detected | annotated | none."""
     noise: NonNegativeFloat = 0.01
@@ -70,6 +72,12 @@ class KeypointConfig(FrozenConfig):
     """Fraction of samples whose whole 2D pose is dropped."""
     swap_fingers: Fraction = 0.05
     """Fraction of annotated 2D poses in which two fingers are swapped."""
+
+    @model_validator(mode="after")
+    def _error_scale_is_a_range(self) -> Self:
+        if self.error_scale[0] > self.error_scale[1]:
+            raise ValueError(f"error_scale={list(self.error_scale)}: expected the smaller factor first")
+        return self
 
 
 class DataConfig(FrozenConfig):

@@ -15,6 +15,7 @@ from scipy.special import ndtri
 from maskhand.arrays import Array
 from maskhand.config import AugmentConfig, KeypointConfig
 from maskhand.conventions import NUM_JOINTS
+from maskhand.loading.detector_errors import DetectorErrors, shipped_errors
 
 ERASE_AREA = (0.02, 0.33)
 """Range of the area of an erased rectangle, as a fraction of the crop (docs/method.md#evidence-augmentation)."""
@@ -56,11 +57,13 @@ class KeypointAugmentation:
     annotated_if_undetected: bool
     """Whether a hand without detection gets its annotated pose, or none."""
     noise: Array
-    """(B, 21, 2) added to annotated keypoints, in crop sides."""
+    """(B, 21, 2) added to annotated (and simulated) keypoints, in crop sides."""
     order: Array
     """(B, 21) int64: annotated keypoint k is taken from joint order[k] (two fingers may be swapped)."""
     dropped: Array
     """(B, 21) bool: joints that are set to not detected."""
+    errors: DetectorErrors | None = None
+    """The errors of B hands that make a simulated detection of the annotated pose; None: it stays as it is."""
 
     def takes_detected(self, detected_conf: Array) -> Array:
         """(B,) bool: the detected pose, of confidences (B, 21), is given."""
@@ -122,17 +125,22 @@ def draw_image_augmentation(config: AugmentConfig, seed: int, indices: Array) ->
 def draw_keypoint_augmentation(config: KeypointConfig, seed: int, indices: Array) -> KeypointAugmentation:
     """Noise, swapped fingers and dropped joints of the recipe, for the samples of global `indices`.
 
-    With `train_source: detected` an undetected hand has no 2D pose, as at evaluation.
+    With `train_source: detected` an undetected hand has no 2D pose, as at evaluation. With `simulated` two more numbers
+    are drawn, after those of the other sources.
     """
-    draws = Draws(seed, indices, 5 + 3 * NUM_JOINTS, KEYPOINT_STREAM)
-    detected_fraction = {"detected": 1.0, "annotated": 0.0, "mixed": 0.5}[config.train_source]
+    simulated = config.train_source == "simulated"
+    draws = Draws(seed, indices, 5 + 3 * NUM_JOINTS + 2 * simulated, KEYPOINT_STREAM)
+    detected_fraction = {"detected": 1.0, "mixed": 0.5}.get(config.train_source, 0.0)
     use_detected = draws.uniform()[:, 0] < detected_fraction
     dropped = draws.uniform() < config.drop_pose
     swapped = draws.uniform()[:, 0] < config.swap_fingers
     order = _swap_two_fingers(swapped, draws.uniform()[:, 0], draws.uniform()[:, 0])
     noise = config.noise * draws.normal(columns=2 * NUM_JOINTS).reshape(-1, NUM_JOINTS, 2)
     dropped = dropped | (draws.uniform(columns=NUM_JOINTS) < config.drop_joint)
-    return KeypointAugmentation(use_detected, config.train_source == "mixed", noise, order, dropped)
+    errors = None
+    if simulated:
+        errors = shipped_errors().drawn(draws.uniform()[:, 0], draws.uniform(*config.error_scale)[:, 0])
+    return KeypointAugmentation(use_detected, config.train_source == "mixed", noise, order, dropped, errors)
 
 
 def _swap_two_fingers(swapped: Array, first: Array, second: Array) -> Array:

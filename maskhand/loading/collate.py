@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from maskhand.arrays import Array
-from maskhand.batch import HandBatch
+from maskhand.batch import POSE_CHANNELS, HandBatch
 from maskhand.geometry2d import apply_affine, box_center_px, compose, crop_affine
 from maskhand.loading.augment import ImageAugmentation, KeypointAugmentation, erase
 from maskhand.loading.crop import (
@@ -74,39 +74,64 @@ def input_pose(labels: Labels, crop_from_image: Array, crop_px: int, source: Key
 
     source: `detected`, `annotated` or `none` for evaluation, or the augmentation drawn for training.
     """
-    detected = to_crop(labels.detected_px, crop_from_image, crop_px)
-    annotated = to_crop(labels.joints_2d_px, crop_from_image, crop_px)
-    depth = _detected_depth(labels, crop_from_image, crop_px)
+    detected, annotated = (make(labels, crop_from_image, crop_px) for make in (detected_pose, _annotated_pose))
     if isinstance(source, KeypointAugmentation):
-        annotated = np.take_along_axis(annotated, source.order[..., None], axis=1) + source.noise
-        annotated_conf = np.take_along_axis(labels.joints_2d_conf, source.order, axis=1)
+        if source.errors is not None:
+            annotated = source.errors.added_to(true_pose(labels, crop_from_image, crop_px))
+        annotated = np.take_along_axis(annotated, source.order[..., None], axis=1)
+        annotated[..., :2] += source.noise
         use_detected = source.takes_detected(labels.detected_conf)
         pose = np.where(use_detected[:, None, None], detected, annotated)
-        depth = depth * use_detected[:, None, None]
-        confidence = np.where(use_detected[:, None], labels.detected_conf, annotated_conf) * ~source.dropped
+        pose[..., 2] *= ~source.dropped
     elif source == "none":
-        pose, confidence = np.zeros_like(annotated), np.zeros_like(labels.joints_2d_conf)
-    elif source == "detected":
-        pose, confidence = detected, labels.detected_conf
+        pose = np.zeros_like(annotated)
     else:
-        pose, confidence, depth = annotated, labels.joints_2d_conf, np.zeros_like(depth)
-    seen = (confidence > 0)[..., None]
-    return np.concatenate([pose * seen, confidence[..., None], depth * seen], axis=2)
+        pose = detected if source == "detected" else annotated
+    return pose * (pose[..., 2:3] > 0)
 
 
-def _detected_depth(labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
-    """(B, 21, 4) the detector's z in crop sides, and its world landmarks in meters, turned as the crop is."""
-    sides_per_px = np.sqrt(np.linalg.det(crop_from_image[:, :, :2])) / crop_px
-    turn = crop_from_image[:, :, :2] / (sides_per_px * crop_px)[:, None, None]
-    world = labels.detected_world_m
-    return np.concatenate(
-        [
-            labels.detected_z_px[..., None] * sides_per_px[:, None, None],
-            world[..., :2] @ turn.transpose(0, 2, 1),
-            world[..., 2:],
-        ],
-        axis=2,
-    )
+def detected_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
+    """(B, 21, 7) the detector's pose, as in `HandBatch.keypoints_2d`, but joints of confidence 0 are not cleared."""
+    sides_per_px, turn = _similarity(crop_from_image, crop_px)
+    points = to_crop(labels.detected_px, crop_from_image, crop_px)
+    z = labels.detected_z_px * sides_per_px[:, None]
+    world = labels.detected_world_m @ turn.transpose(0, 2, 1)
+    return np.concatenate([points, labels.detected_conf[..., None], z[..., None], world], axis=2)
+
+
+def true_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
+    """(B, 21, 7) what a detector without error would give of the annotated hand, where it has 3D joints with depth.
+
+    Depth is as large as in x and y: meters become crop sides by the spread of the joints in both.
+    """
+    pose = _annotated_pose(labels, crop_from_image, crop_px)
+    pose[..., 4:] = labels.joints_3d_m @ _similarity(crop_from_image, crop_px)[1].transpose(0, 2, 1)
+    known = (labels.joints_3d_valid * (labels.joints_2d_conf > 0))[..., None]
+    seen, true = (_spread(points, known) for points in (pose[..., :2], pose[..., 4:6]))
+    pose[..., 3] = pose[..., 6] * np.sqrt(seen / np.maximum(true, 1e-12))[:, None]
+    pose[..., 3:] *= known
+    return pose
+
+
+def _annotated_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
+    """(B, 21, 7) the annotated 2D pose, without depth."""
+    points = to_crop(labels.joints_2d_px, crop_from_image, crop_px)
+    depth = np.zeros((*points.shape[:2], POSE_CHANNELS - 3))
+    return np.concatenate([points, labels.joints_2d_conf[..., None], depth], axis=2)
+
+
+def _spread(points: Array, weight: Array) -> Array:
+    """(B, K, n) points, (B, K, 1) weights -> (B,) sum of squared distances from their mean."""
+    mean = (points * weight).sum(axis=1, keepdims=True) / np.maximum(weight.sum(axis=1, keepdims=True), 1)
+    return ((points - mean) ** 2 * weight).sum(axis=(1, 2))
+
+
+def _similarity(crop_from_image: Array, crop_px: int) -> tuple[Array, Array]:
+    """(B, 2, 3) affines -> crop sides per pixel of the image (B,), rotations (B, 3, 3) in camera axes."""
+    scale = np.sqrt(np.linalg.det(crop_from_image[:, :, :2]))
+    turn = np.tile(np.eye(3), (len(scale), 1, 1))
+    turn[:, :2, :2] = crop_from_image[:, :, :2] / scale[:, None, None]
+    return scale / crop_px, turn
 
 
 def to_crop(points_px: Array, crop_from_image: Array, crop_px: int) -> Array:

@@ -37,7 +37,8 @@ class UprightBoxes:
 def upright_boxes(labels: Labels, source: KeypointAugmentation | str) -> UprightBoxes:
     """Turn hands upright by the 2D pose that `collate.input_pose` takes from the same source, before its noise.
 
-    A hand whose whole 2D pose was dropped in training is not turned, as one without a detection is not in prediction.
+    A 2D pose that was dropped in training still places the crop: the network then sees what the detector saw, and does
+    not read it.
     """
     points_px, confidence = _given_pose(labels, source)
     seen = np.maximum(confidence, 0).astype(bool)
@@ -54,7 +55,7 @@ def _given_pose(labels: Labels, source: KeypointAugmentation | str) -> tuple[Arr
         detected = source.takes_detected(labels.detected_conf)
         points = np.where(detected[:, None, None], labels.detected_px, labels.joints_2d_px)
         confidence = np.where(detected[:, None], labels.detected_conf, labels.joints_2d_conf)
-        return points, confidence * ~source.dropped.all(axis=1, keepdims=True)
+        return points, confidence
     if source == "detected":
         return labels.detected_px, labels.detected_conf
     return labels.joints_2d_px, labels.joints_2d_conf * (source != "none")

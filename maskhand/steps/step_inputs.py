@@ -18,6 +18,7 @@ from maskhand.config import Recipe
 from maskhand.conventions import Side
 from maskhand.digest import short_digest
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.loading.detector_errors import SHIPPED as DETECTOR_ERRORS
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest, read_manifest
 from maskhand.workspace import Workspace
@@ -97,13 +98,15 @@ def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[s
         sets, parts = recipe.data.pose_sets, [MANO]
     else:
         sets, parts = recipe.data.train, [IMAGES, MANO]
-        if recipe.data.keypoints.train_source != "annotated":
+        if recipe.data.keypoints.train_source in ("detected", "mixed"):
             parts.append(keypoint_part(recipe.data.keypoints.detector))
     digests = {
         f"{name}/{part}": read_manifest(workspace.shard_set(name), part).digest for name in sets for part in parts
     }
     if kind == "tokenizer":
         digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, recipe))}
+    elif recipe.data.keypoints.train_source == "simulated":
+        digests["detector_errors"] = _sha256_12(str(DETECTOR_ERRORS))
     return digests | {"hand_model": _hand_digest(), "code": training_code_digest()}
 
 

@@ -197,7 +197,6 @@ def test_the_turn_is_that_of_the_given_pose_before_its_noise():
     )
     drawn = dataclasses.replace(drawn, use_detected=np.array([True, False, True]), noise=drawn.noise + 0.3)
     same(drawn, np.array([of_detection[0], *of_joints[1:]]))
-    same(dataclasses.replace(drawn, dropped=np.ones((3, 21), bool)), np.zeros(3))
 
 
 @pytest.mark.parametrize("wrong", [False, True])
