@@ -59,8 +59,8 @@ class DetectorErrors:
         side, upright = _upright_frames(pose)
         relief, world = (errors @ upright for errors in (self.relief, self.world_m))  # turned back
         relief = relief * side[:, None, None]
-        known = pose[..., 3:].any(axis=2)
-        known[:, _WRIST] = known.any(axis=1)
+        known: Array = np.any(pose[..., 3:], axis=2)
+        known[:, _WRIST] = np.any(known, axis=1)
         depth = np.concatenate([relief[..., 2:], world], axis=2) * known[..., None]
         confidence = pose[..., 2] * self.confidence
         changed = np.concatenate(
