@@ -24,6 +24,7 @@ from maskhand.loading.crop import (
     shrink_factor,
 )
 from maskhand.loading.degrade import PhotoEffects, degrade
+from maskhand.loading.detector_errors import DEPTH_GAIN
 from maskhand.loading.labels import Labels
 from maskhand.loading.upright import UprightBoxes, upright_boxes
 
@@ -102,13 +103,14 @@ def detected_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Array
 def true_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
     """(B, 21, 7) what a detector without error would give of the annotated hand, where it has 3D joints with depth.
 
-    Depth is as large as in x and y: meters become crop sides by the spread of the joints in both.
+    Depth is in units of x and y, meters become crop sides by the spread of the joints in both, and flattened as the
+    detector's is (`DEPTH_GAIN`).
     """
     pose = _annotated_pose(labels, crop_from_image, crop_px)
     pose[..., 4:] = labels.joints_3d_m @ _similarity(crop_from_image, crop_px)[1].transpose(0, 2, 1)
     known = (labels.joints_3d_valid * (labels.joints_2d_conf > 0))[..., None]
     seen, true = (_spread(points, known) for points in (pose[..., :2], pose[..., 4:6]))
-    pose[..., 3] = pose[..., 6] * np.sqrt(seen / np.maximum(true, 1e-12))[:, None]
+    pose[..., 3] = DEPTH_GAIN * pose[..., 6] * np.sqrt(seen / np.maximum(true, 1e-12))[:, None]
     pose[..., 3:] *= known
     return pose
 
