@@ -20,7 +20,7 @@ SHIPPED = Path(__file__).with_name("detector_errors.npz")
 RELIEF_STEP, WORLD_STEP_M, CONFIDENCE_STEP = 5e-4, 1e-4, 1 / 255
 """Steps in which the file counts: 0.05 % of the hand, 0.1 mm."""
 DEPTH_GAIN = 0.28
-"""The open detector's z as a fraction of the true depth: .26 by least squares on rendered hands, .29 on 60 real ones."""
+"""The open detector's z as a fraction of the true depth; least squares: .26 on rendered hands, .29 on 60 real ones."""
 _WRIST = OPENPOSE_21.index("wrist")
 _KNUCKLES = [OPENPOSE_21.index(f"{finger}_mcp") for finger in ("index", "middle", "ring", "little")]
 

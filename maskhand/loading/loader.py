@@ -19,7 +19,7 @@ import torch
 
 from maskhand.batch import HandBatch
 from maskhand.config import KeypointConfig, Recipe
-from maskhand.loading.augment import draw_image_augmentation, draw_keypoint_augmentation
+from maskhand.loading.augment import KeypointAugmentation, draw_image_augmentation, draw_keypoint_augmentation
 from maskhand.loading.collate import make_batch
 from maskhand.loading.crop import can_decode
 from maskhand.loading.degrade import draw_photo_effects
@@ -143,17 +143,19 @@ def held_out_rows(
 
     most: maximum number of samples; the first ones are a random sample too (see `shards.plan`) and are in few shards.
     Of the batches, those numbered rank, rank + world, ...
-    The 2D pose is the annotated one where the recipe evaluates with detections that this training set does not have.
+    Where the recipe evaluates with detections that this training set does not have, the 2D pose is a simulated one if
+    it trains with such, else the annotated one.
     """
-    keypoints = recipe.data.keypoints
+    keypoints, simulated = recipe.data.keypoints, False
     if keypoints.eval_source == "detected" and find_manifest(set_uri, keypoint_part(keypoints.detector)) is None:
+        simulated = keypoints.train_source == "simulated"
         keypoints = keypoints.model_copy(update={"eval_source": "annotated"})
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"keypoints": keypoints})})
     shard_set = eval_set(recipe, set_uri)
     places = held_out_places(len(shard_set), recipe.data.held_out)[:most]
     rows = shard_set.at(places[np.arange(len(places)) // batch % world == rank].tolist())
     while samples := tuple(itertools.islice(rows, batch)):
-        yield eval_rows(recipe, samples)
+        yield eval_rows(recipe, samples, _simulated(recipe, samples) if simulated else None)
 
 
 def eval_set(recipe: Recipe, set_uri: str) -> ShardSet:
@@ -162,7 +164,9 @@ def eval_set(recipe: Recipe, set_uri: str) -> ShardSet:
     return ShardSet.open(set_uri, (*_keypoint_sidecar(recipe.data.keypoints.eval_source, recipe.data.keypoints), *mano))
 
 
-def eval_rows(recipe: Recipe, samples: Sequence[ShardSample], keypoints: str | None = None) -> EvalRows:
+def eval_rows(
+    recipe: Recipe, samples: Sequence[ShardSample], keypoints: str | KeypointAugmentation | None = None
+) -> EvalRows:
     """A batch of evaluation samples, unaugmented; keypoints: replaces the recipe's source of the 2D pose."""
     data, images = recipe.data, [s.sample.image for s in samples]
     cut = functools.partial(
@@ -185,6 +189,14 @@ def eval_rows(recipe: Recipe, samples: Sequence[ShardSample], keypoints: str | N
         unreadable = np.array([not can_decode(image) for image in images])
         hands = cut([_BLACK if bad else image for bad, image in zip(unreadable, images, strict=True)])
     return EvalRows(hands, tuple(samples), unreadable)
+
+
+def _simulated(recipe: Recipe, samples: Sequence[ShardSample]) -> KeypointAugmentation:
+    """Simulated detections, the same for a sample whatever the batch; nothing else of a training's is done to them."""
+    whole = recipe.data.keypoints.model_copy(
+        update={"noise": 0.0, "drop_joint": 0.0, "drop_pose": 0.0, "swap_fingers": 0.0}
+    )
+    return draw_keypoint_augmentation(whole, recipe.seed, np.array([s.index for s in samples]))
 
 
 def _keypoint_sidecar(source: str, config: KeypointConfig) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def test_tokens_look_at_the_joint_that_they_influence(pose_tokens: int) -> None:
     keypoints = torch.rand(2, 21, 3) * 0.2 + 0.01
     keypoints[1, 4, 2] = 0.0
     projected = torch.rand(6, 21, 2) - 0.5
-    at = points(torch.randn(6, pose_tokens + 16, 8), keypoints, projected)
+    at = points(torch.randn(6, pose_tokens + 16, 8), keypoints, projected=projected)
     joints = torch.tensor(openpose_joint_of_mano_joint())[influence.argmax(1)]
     assert torch.allclose(at[:, pose_tokens:], crop_to_map(projected[:, joints], 0.75))
     assert torch.allclose(at[:, pose_tokens + 3], crop_to_map(projected[:, OPENPOSE_21.index("ring_pip")], 0.75))

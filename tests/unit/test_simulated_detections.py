@@ -12,7 +12,7 @@ from maskhand.loading.augment import KeypointAugmentation, draw_keypoint_augment
 from maskhand.loading.collate import detected_pose, input_pose, true_pose
 from maskhand.loading.detector_errors import DetectorErrors, measure_errors, read_errors, shipped_errors, write_errors
 from maskhand.loading.labels import stack_labels
-from maskhand.loading.loader import train_batches
+from maskhand.loading.loader import held_out_rows, train_batches
 from maskhand.shards.sidecar_records import DetectedKeypoints
 from support.hand_sets import make_samples, write_set
 from support.loading_parts import CROP, interleave, same, take, tiny
@@ -139,3 +139,19 @@ def test_batches_need_no_sidecar_and_do_not_depend_on_the_workers(tmp_path):
     for step, expected in enumerate(alone):
         assert same(interleave([r[step] for r in ranks]), expected)
     assert alone[0].keypoints_2d[..., 3:].any()
+
+
+def test_held_out_hands_of_a_set_without_detections_have_simulated_ones(tmp_path):
+    write_set(uri := str(tmp_path / "set"), make_samples(12, seed=4))
+    settings = ("data.held_out=0.5", "data.keypoints.eval_source=detected", "data.keypoints.drop_pose=1")
+    wrong = tiny(*settings, "data.keypoints.train_source=simulated", "data.keypoints.error_scale=[0.5,0.5]")
+    right = tiny(*settings, "data.keypoints.train_source=simulated", "data.keypoints.error_scale=[0,0]")
+    annotated = tiny(*settings, "data.keypoints.train_source=annotated")
+
+    def pose(recipe, batch):
+        return np.concatenate([rows.hands.keypoints_2d.numpy() for rows in held_out_rows(recipe, uri, batch)])
+
+    np.testing.assert_array_equal(pose(wrong, 2), pose(wrong, 5))
+    np.testing.assert_allclose(pose(right, 5)[..., :2], pose(annotated, 5)[..., :2], atol=1e-6)
+    error = np.linalg.norm((pose(wrong, 5) - pose(right, 5))[..., :2], axis=2)
+    assert 0.005 < error.mean() < 0.2
