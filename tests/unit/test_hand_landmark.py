@@ -143,7 +143,7 @@ def test_a_bundle_holds_the_encoder(assets, tmp_path):
     ("changes", "sentence"),
     [
         (["data.crop_aspect=0.75"], r"give images of 64 x 48 px; hand_landmark needs multiples of 32"),
-        (["model.backbone.kwargs={depth: 3}"], r"hand_landmark has no settings, say \{\}"),
+        (["model.backbone.kwargs={depth: 3}"], "hand_landmark takes frozen_blocks, 0 to 15, only"),
         (["model.feature_scales=[3]"], r"model.feature_scales is \[3\]"),
     ],
 )

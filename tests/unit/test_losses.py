@@ -148,7 +148,7 @@ def test_token_accuracy_counts_masked_labeled_tokens(model) -> None:
     output = TransformerOutput(right * 9, torch.zeros(2, 10), placement)
     assert losses_of(model, output, batch, tokens).token_accuracy.item() == 1.0
     assert set(losses_of(model, output, batch, tokens).scalars()) == {
-        "total", "mask", "theta", "beta", "joints_3d", "joints_2d", "token_accuracy",
+        "total", "mask", "theta", "beta", "joints_3d", "joints_2d", "image_joints", "token_accuracy",
     }  # fmt: skip
 
 
