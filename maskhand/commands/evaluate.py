@@ -63,7 +63,7 @@ def evaluate(
     epilog=examples(
         "predict hand.jpg --out out",
         "predict hand.jpg --out out --box 120,80,360,330 --side left",
-        "predict hand.jpg --out out --method refine --model models:/maskhand@champion",
+        "predict hand.jpg --out out --method model --model models:/maskhand@champion",
         "predict hand.jpg --out out --hypotheses 100",
     )
 )
@@ -73,7 +73,8 @@ def predict(
     model: Annotated[
         str | None,
         typer.Option(
-            help="An exported folder, or models:/NAME@ALIAS [default: models:/maskhand@challenger, the newest]."
+            help="`open`: the model that ships; an exported folder, or models:/NAME@ALIAS [default: open].",
+            show_default=False,
         ),
     ] = None,
     box: Annotated[
@@ -87,9 +88,13 @@ def predict(
         Literal["keypoints", "model"], typer.Option(help="What places the mesh: the 2D keypoints, or the model alone.")
     ] = "keypoints",
     method: Annotated[
-        Literal["fit", "model", "refine"],
-        typer.Option(help="A fit to the detected keypoints (no training needed), the network, or a fit to both."),
-    ] = "fit",
+        Literal["fit", "model", "refine"] | None,
+        typer.Option(
+            help="A fit to the detected keypoints, the network, or a fit to both [default: refine; fit with another "
+            "hand model than the open one].",
+            show_default=False,
+        ),
+    ] = None,
     hypotheses: Annotated[
         int, typer.Option(min=0, help="Also draw so many hands that the photo allows, nearest to their middle first.")
     ] = 0,

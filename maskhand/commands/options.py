@@ -27,7 +27,7 @@ RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Name of a shi
 SetOption = Annotated[
     list[str], typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a recipe's key; may be repeated.")
 ]
-ModelOption = Annotated[str, typer.Option(help="An exported folder, or models:/NAME@ALIAS.")]
+ModelOption = Annotated[str, typer.Option(help="An exported folder, models:/NAME@ALIAS, or `open`.")]
 LabelOption = Annotated[str, typer.Option(help="Sets apart another training of the same settings and data.")]
 RebuildOption = Annotated[bool, typer.Option("--rebuild", help="Replace what other settings or data have made there.")]
 SetsArgument = Annotated[

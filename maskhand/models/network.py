@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class TransformerOutput:
 
     def float(self) -> Self:
         """The same in fp32."""
-        return type(self)(*(None if x is None else x.float() for x in vars(self).values()))
+        return replace(self, **{name: x.float() for name, x in vars(self).items() if x is not None})
 
 
 def drop_keypoints(keypoints_2d: Tensor, drop_pose: Tensor | None) -> Tensor:

@@ -43,6 +43,11 @@ def open_model_folder(assets: str | Path) -> Path:
     return target
 
 
+def open_hand_digest() -> str:
+    """The digest of the hand model that the open model was trained with."""
+    return str(json.loads((OPEN_MODEL / "bundle.json").read_text())["hand_digest"])
+
+
 def pack(bundle: str | Path, landmark: str | Path, target: str | Path) -> None:
     """Write the model exported to folder `bundle` in the form that ships; `landmark`: the fetched .tflite file."""
     source = Path(bundle)

@@ -34,7 +34,7 @@ from maskhand.recipe_files import load_recipe
 from maskhand.workspace import Workspace
 
 DEFAULT_METHOD: Method = "fit"
-"""The most accurate method on real hands, see docs/evaluation.md."""
+"""The most accurate method that needs no network, see docs/evaluation.md."""
 
 
 def predict_hands(
@@ -115,7 +115,9 @@ def _check(bundle: ModelBundle | None, method: Method, camera: CameraSource, hyp
         wanted = {f"method {method}": method != "fit", "camera model": camera == "model", "hypotheses": hypotheses > 0}
         for what, needs_network in wanted.items():
             if needs_network:
-                raise PredictError(f"{what}: a trained network is needed; `maskhand quickstart` trains one")
+                raise PredictError(
+                    f"{what}: a network is needed; `--model open` is the one that ships, `maskhand quickstart` trains another"
+                )
         return
     bundle.require("image")
     if method != "model":

@@ -9,15 +9,15 @@ from maskhand import storage
 from maskhand.conventions import Side
 from maskhand.device import accelerator
 from maskhand.generate import generate_files
+from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.open_model import NAME as OPEN
+from maskhand.models.open_model import open_hand_digest
 from maskhand.placement import CameraSource
-from maskhand.predict import DEFAULT_METHOD, PredictError, predict_photo, read_photo
+from maskhand.predict import PredictError, predict_photo, read_photo
 from maskhand.predict.records import Method
 from maskhand.steps.evaluate import model_folder
 from maskhand.workspace import Workspace
-
-DEFAULT_MODEL = "models:/maskhand@challenger"
-"""The newest that was registered."""
 
 
 def predict(
@@ -35,9 +35,10 @@ def predict(
 ) -> list[Path]:
     """The hands of a photo as overlay, meshes and JSON in folder `out`; returns the files (see `predict_photo`).
 
-    model: None is `DEFAULT_MODEL`; it is loaded only where it is needed. method: None is the default one.
+    model: None is the open model; it is loaded only where it is needed. method: None is the default one, a fit where
+    the open model does not know the hand model in use.
     """
-    method = method or DEFAULT_METHOD
+    method = method or _default_method(model)
     needs_network = method != "fit" or camera == "model" or hypotheses > 0
     if model is not None and not needs_network:
         raise PredictError(f"--model {model}: a fit uses no network; add --method model or --method refine")
@@ -46,7 +47,7 @@ def predict(
     storage.check_writable(out)
     bundle = None
     if needs_network:
-        bundle = ModelBundle.load(model_folder(workspace, model or DEFAULT_MODEL), device=accelerator())
+        bundle = ModelBundle.load(model_folder(workspace, model or OPEN), device=accelerator())
     return predict_photo(
         photo,
         bundle,
@@ -61,6 +62,11 @@ def predict(
         assets=workspace.assets,
         image_rgb=image,
     )
+
+
+def _default_method(model: str | None) -> Method:
+    other_hand = load_hand_model(default_hand_path("right")).digest != open_hand_digest()
+    return "fit" if model is None and other_hand else "refine"
 
 
 def generate(workspace: Workspace, text: str, out: Path, model: str, count: int, seed: int) -> list[Path]:

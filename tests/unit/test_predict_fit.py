@@ -109,7 +109,7 @@ def test_nothing_seen_gives_a_hand_in_the_middle_of_its_box(truth, found) -> Non
 
 @pytest.mark.parametrize("wanted", [{"method": "model"}, {"method": "refine"}, {"camera": "model"}, {"hypotheses": 3}])
 def test_requests_without_the_needed_network_are_errors(wanted) -> None:
-    with pytest.raises(PredictError, match="a trained network is needed"):
+    with pytest.raises(PredictError, match="a network is needed"):
         predict_hands(PHOTO, None, **wanted)
 
 
