@@ -64,6 +64,18 @@ def _open_tokenizer(folder: Path) -> Asset:
     )
 
 
+def _open_model(folder: Path) -> Asset:
+    path = Path(__file__).parent / "models" / "open_model" / "weights.pt"
+    return Asset(
+        "open model",
+        path.is_file(),
+        str(path.parent),
+        "what `maskhand predict` uses where no --model is given; put together with the fetched landmark network",
+        "Apache-2.0, trained on hands that this project renders; see PROVENANCE beside it",
+        "shipped with maskhand",
+    )
+
+
 def _mano(folder: Path) -> Asset:
     place = os.environ.get(MANO_ENV)
     names = ("MANO_RIGHT.pkl", "MANO_LEFT.pkl")
@@ -142,6 +154,7 @@ def _clip(folder: Path) -> Asset:
 _ENTRIES: tuple[Callable[[Path], Asset], ...] = (
     _open_hand,
     _open_tokenizer,
+    _open_model,
     _mano,
     _hand_models,
     _openpose,

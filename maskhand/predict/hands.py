@@ -116,7 +116,8 @@ def _check(bundle: ModelBundle | None, method: Method, camera: CameraSource, hyp
         for what, needs_network in wanted.items():
             if needs_network:
                 raise PredictError(
-                    f"{what}: a network is needed; `--model open` is the one that ships, `maskhand quickstart` trains another"
+                    f"{what}: a network is needed; `--model open` is the one that ships, `maskhand quickstart` trains "
+                    "another"
                 )
         return
     bundle.require("image")

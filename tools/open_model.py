@@ -1,0 +1,28 @@
+"""Bring a trained model into the form that ships, `maskhand/models/open_model/`.
+
+    python -m tools.open_model EXPORT [--assets workspace/assets]
+
+EXPORT is the exported and calibrated folder of a training of the recipe `open_model`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from maskhand.fetched_models import hand_models
+from maskhand.models.open_model import OPEN_MODEL, WEIGHTS, pack
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("export", type=Path)
+    parser.add_argument("--assets", type=Path, default=Path("workspace/assets"), help="where the detector's files are")
+    parser.add_argument("--out", type=Path, default=OPEN_MODEL)
+    asked = parser.parse_args()
+    pack(asked.export, hand_models(asked.assets).landmark, asked.out)
+    print(f"{asked.out}: {(asked.out / WEIGHTS).stat().st_size:,} bytes of weights")
+
+
+if __name__ == "__main__":
+    main()
