@@ -32,14 +32,14 @@ def overlay_mesh(
     """Draw a shaded, translucent mesh on a copy of the image.
 
     vertices_cam_m (V, 3) meters in OpenCV camera axes, in front of the camera (others are a ValueError); faces (F, 3);
-    K_px (3, 3) intrinsics in pixels of this image, without skew.
+    K_px (3, 3) intrinsics in pixels of this image, which may be turned about the optical axis.
     """
     vertices = np.ascontiguousarray(vertices_cam_m, dtype=np.float32)
     if not np.isfinite(vertices).all() or vertices[:, 2].min() <= 0:
         raise ValueError("overlay_mesh: every vertex must be finite and in front of the camera (z > 0)")
     height, width = image_rgb.shape[:2]
     image = image_rgb.copy()
-    projected = vertices[:, :2] / vertices[:, 2:] * (K_px[0, 0], K_px[1, 1]) + (K_px[0, 2], K_px[1, 2])
+    projected = vertices[:, :2] / vertices[:, 2:] @ K_px[:2, :2].T + K_px[:2, 2]
     x0, y0 = np.maximum(np.floor(projected.min(0)).astype(int) - 1, 0)
     x1, y1 = np.minimum(np.ceil(projected.max(0)).astype(int) + 2, (width, height))
     if x0 >= x1 or y0 >= y1:
@@ -79,10 +79,9 @@ class _Tracer:
         shape = (y1 - y0, x1 - x0)
         rgb, cover = np.zeros((*shape, 3)), np.zeros(shape)
         v, u = np.mgrid[y0:y1, x0:x1].astype(np.float64)
+        ray_from_px = np.linalg.inv(K_px)
         for dx, dy in _SUBPIXELS:
-            rays = np.stack(
-                [(u + dx - K_px[0, 2]) / K_px[0, 0], (v + dy - K_px[1, 2]) / K_px[1, 1], np.ones_like(u)], axis=-1
-            ).reshape(-1, 3)
+            rays = np.stack([u + dx, v + dy, np.ones_like(u)], axis=-1).reshape(-1, 3) @ ray_from_px.T
             hits = self._cast(np.zeros_like(rays), rays)
             hit = np.flatnonzero(hits["primID"] >= 0)
             shaded = self._shade(rays[hit], {k: hits[k][hit] for k in ("primID", "u", "v")})

@@ -28,11 +28,14 @@ def sphere(center, radius: float, rows: int = 40, columns: int = 60) -> tuple[np
     return ball.reshape(-1, 3) * radius + center, faces.reshape(-1, 3)
 
 
-def test_a_sphere_covers_its_projection_and_nothing_else():
+@pytest.mark.parametrize("turn_deg", [0, 30, 90, -150])
+def test_a_sphere_covers_its_projection_and_nothing_else(turn_deg):
     vertices, faces = sphere([0.02, 0.01, 1.0], 0.1)
-    image = overlay_mesh(gray(), vertices, faces, K_PX, opacity=1.0)
+    c, s = np.cos(np.radians(turn_deg)), np.sin(np.radians(turn_deg))
+    K_px = K_PX @ [[c, -s, 0], [s, c, 0], [0, 0, 1]]
+    image = overlay_mesh(gray(), vertices, faces, K_px, opacity=1.0)
     changed = (image != 128).any(-1)
-    ray = np.array([0.02, 0.01, 1.0])
+    ray = np.array([0.02 * c - 0.01 * s, 0.02 * s + 0.01 * c, 1.0])
     v, u = np.mgrid[: SIZE[0], : SIZE[1]]
     directions = np.stack([(u - 60) / 200, (v - 40) / 200, np.ones_like(u)], -1)
     cosine = directions @ ray / np.linalg.norm(directions, axis=-1) / np.linalg.norm(ray)
