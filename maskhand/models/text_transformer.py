@@ -16,6 +16,7 @@ from maskhand.config import ModelConfig
 from maskhand.models.clip_text import ClipTextEncoder
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context, drop_keypoints
+from maskhand.models.shape_camera_head import seen_joints
 from maskhand.models.synthesizer import SynthesizerLayer
 from maskhand.models.text_attention import TextCrossAttention
 from maskhand.models.text_encoder import ByteTextEncoder, TextEncoder
@@ -55,5 +56,5 @@ class TextTransformer(MaskedTransformer):
         values = tuple(cast(SynthesizerLayer, layer).cross_attn.project(text) for layer in self.synthesizer)
         keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)
         pose_tokens = self._pose_tokens(keypoints_2d)
-        betas, placement = self.shape_camera(text.pooled[..., None, None], pose_tokens, keypoints_2d)
+        betas, placement = self.shape_camera(text.pooled[..., None, None], pose_tokens, seen_joints(keypoints_2d, None))
         return Context(values, pose_tokens, keypoints_2d, betas, placement)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maskhand.annotate.by_model import annotate_by_model
+from maskhand.batch import POSE_CHANNELS
 from maskhand.config import ConfigError, Recipe, SamplerConfig, TextConfig
 from maskhand.generate import generate_files, hands_from_text
 from maskhand.hand.layer import ManoLayer
@@ -218,6 +219,10 @@ def test_a_clip_file_that_does_not_fit_says_which_key(tmp_path: Path) -> None:
 # the network
 
 
+def keypoints_of(count: int) -> torch.Tensor:
+    return torch.zeros(count, 21, POSE_CHANNELS)
+
+
 def text_recipe(**text: object) -> Recipe:
     return small_recipe(condition="text", text={**BYTES.model_dump(), **text}, pose2d_tokens=0)
 
@@ -233,7 +238,7 @@ def text_model(recipe: Recipe | None = None) -> TextTransformer:
 
 
 def test_strings_of_a_text_are_guessed_as_if_alone() -> None:
-    model, keypoints = text_model(), torch.zeros(2, 21, 3)
+    model, keypoints = text_model(), keypoints_of(2)
     ids = torch.cat([caption("A hand"), caption("an open hand")])
     token_ids = torch.randint(0, model.mask_id, (6, model.num_tokens))
     together = model.logits(token_ids, model.encode(ids, keypoints))
@@ -242,8 +247,11 @@ def test_strings_of_a_text_are_guessed_as_if_alone() -> None:
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
 
 
-def test_a_hidden_text_says_nothing_and_a_seen_one_does() -> None:
-    model, keypoints = text_model(), torch.zeros(2, 21, 3)
+@pytest.mark.parametrize("camera", ["absolute", "residual"])
+def test_a_hidden_text_says_nothing_and_a_seen_one_does(camera: str) -> None:
+    recipe = text_recipe()
+    model = text_model(recipe.model_copy(update={"model": recipe.model.model_copy(update={"camera": camera})}))
+    keypoints = keypoints_of(2)
     ids = torch.cat([caption("A"), caption("the other")])
     token_ids = torch.full((2, model.num_tokens), model.mask_id)
     seen = model(ids, keypoints, token_ids)
