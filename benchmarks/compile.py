@@ -13,6 +13,7 @@ import time
 import torch
 from measure import machine, seconds
 
+from maskhand.batch import POSE_CHANNELS
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import random_rotations
 from maskhand.models.masked_transformer import MaskedTransformer
@@ -35,7 +36,7 @@ def main() -> None:
     ids = torch.full((1, model.num_tokens), model.mask_id, device=device)
     with torch.inference_mode():
         image = torch.zeros(1, 3, *model.encoder.image_size, device=device)
-        context = model.encode(image, torch.ones(1, 21, 3, device=device))
+        context = model.encode(image, torch.ones(1, 21, POSE_CHANNELS, device=device))
     compiled_logits, compiled_mano = torch.compile(model.logits), torch.compile(mano)
 
     def look(run) -> None:

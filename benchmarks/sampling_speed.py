@@ -15,6 +15,7 @@ import statistics
 import torch
 from measure import machine, p95, seconds, times_s
 
+from maskhand.batch import POSE_CHANNELS
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import sample
@@ -43,7 +44,7 @@ def main() -> None:
     )
     repeats, warmup = (options.repeats or 100, 50) if device == "cuda" else (options.repeats or 3, 1)
     image = torch.randn(options.batch, 3, *model.encoder.image_size, device=device)
-    keypoints = torch.rand(options.batch, 21, 3, device=device)
+    keypoints = torch.rand(options.batch, 21, POSE_CHANNELS, device=device)
     generator = torch.Generator(device).manual_seed(0)
 
     def half() -> torch.autocast:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from maskhand.batch import POSE_CHANNELS
 from maskhand.config import SamplerConfig
 from maskhand.paper.measures import speed
 from maskhand.recipe_files import load_recipe
@@ -23,7 +24,8 @@ def test_load_that_comes_and_goes_slows_all_numbers_of_iterations_alike(monkeypa
             super().__init__()
             self.__dict__["encoder"] = encoder
 
-        def encode(self, *_: torch.Tensor) -> None: ...
+        def encode(self, _image: torch.Tensor, keypoints: torch.Tensor) -> None:
+            assert keypoints.shape == (1, 21, POSE_CHANNELS)
 
     def sample(_model: object, _context: object, sampler: SamplerConfig, _generator: object) -> None:
         order.append(sampler.iterations)

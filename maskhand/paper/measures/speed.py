@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
+from maskhand.batch import POSE_CHANNELS
 from maskhand.config import Recipe
+from maskhand.conventions import NUM_JOINTS
 from maskhand.device import accelerator
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
@@ -54,7 +56,7 @@ def _in_turns(recipe: Recipe, iterations: Sequence[int], progress: Progress) -> 
     place = accelerator()
     model = build_model(recipe, tokenizer, ManoLayer.from_default(), pretrained_backbone=False).to(place).eval()
     image = torch.randn(1, 3, *recipe.data.image_size_px, device=place)
-    keypoints = torch.rand(1, 21, 3, device=place)
+    keypoints = torch.rand(1, NUM_JOINTS, POSE_CHANNELS, device=place)
     generator = torch.Generator(place).manual_seed(recipe.seed)
     on_gpu = place.type == "cuda"
     clock = time.perf_counter if on_gpu or torch.get_num_threads() > 1 else time.process_time
