@@ -15,7 +15,6 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.lifter import LiftingNetwork
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import HandNetwork
-from maskhand.models.open_model import NAME as OPEN
 from maskhand.models.open_model import open_model_folder
 from maskhand.models.regression import RegressionNetwork
 from maskhand.models.text_transformer import TextTransformer
@@ -77,12 +76,13 @@ def check_model(recipe: Recipe, mano: ManoLayer, assets: str | Path | None = Non
 def _load_pretrained(model: HandNetwork, cfg: ModelConfig, assets: str | Path | None) -> None:
     if model.encoder is None:
         return
-    checkpoint = cfg.backbone.checkpoint if cfg.condition == "image" else cfg.text.checkpoint
-    if cfg.condition == "image" and cfg.backbone.is_hand_landmark and checkpoint in (None, OPEN):
+    backbone = cfg.backbone
+    checkpoint = backbone.checkpoint if cfg.condition == "image" else cfg.text.checkpoint
+    if cfg.condition == "image" and backbone.is_hand_landmark and (checkpoint is None or backbone.is_open_model):
         if assets is None:
             raise ConfigError("model.backbone.name=hand_landmark: no assets folder to read its weights from")
-        fetched = checkpoint is None
-        checkpoint = str(hand_models(assets).landmark if fetched else open_model_folder(assets) / "model.pt")
+        open_model = backbone.is_open_model
+        checkpoint = str(open_model_folder(assets) / "model.pt" if open_model else hand_models(assets).landmark)
     if checkpoint is not None:
         model.encoder.load_pretrained(checkpoint)
     elif cfg.condition == "text" and cfg.text.encoder == "clip":

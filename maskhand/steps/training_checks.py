@@ -49,7 +49,7 @@ def _check_shares(kind: Kind, recipe: Recipe) -> None:
 
 def _check_paths(recipe: Recipe) -> None:
     backbone, text = recipe.model.backbone, recipe.model.text
-    paths = {"model.backbone.checkpoint": backbone.checkpoint}
+    paths = {"model.backbone.checkpoint": None if backbone.is_open_model else backbone.checkpoint}
     if recipe.model.condition == "text":
         paths = {"model.text.checkpoint": text.checkpoint, "model.text.vocabulary": text.vocabulary}
     for key, path in paths.items():

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskhand.config import ConfigError
 from maskhand.fetched_models import hand_models
 from maskhand.hand.layer import ManoLayer
-from maskhand.models.build import build_model
+from maskhand.models import open_model
+from maskhand.models.build import build_model, check_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import WEIGHTS, pack, unpack
+from maskhand.models.open_model import WEIGHTS, open_model_folder, pack, unpack
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
+from maskhand.steps.training_checks import _check_paths
 
 SEEING = ["data.crop_px=64", "data.crop_aspect=1.0", "model.backbone={name: hand_landmark, kwargs: {frozen_blocks: 2}}"]
 
@@ -52,3 +55,46 @@ def test_what_training_left_alone_is_not_stored(assets, bundle, tmp_path: Path) 
     assert not any(name.startswith(("encoder.net.stem", "encoder.net.blocks.1.")) for name in stored)
     assert any(name.startswith("encoder.net.blocks.2.") for name in stored)
     assert all(w.dtype in (torch.float16, torch.int64) for w in stored.values())
+
+
+def test_the_unpacked_model_is_that_of_all_shipped_files(assets, bundle, tmp_path: Path, monkeypatch) -> None:
+    landmark = hand_models(assets).landmark
+    monkeypatch.setattr(open_model, "OPEN_MODEL", tmp_path / "packed")
+    pack(bundle[1], landmark, tmp_path / "packed")
+    here = tmp_path / "assets"
+    monkeypatch.setattr(open_model, "hand_models", lambda _: hand_models(assets))
+    first = open_model_folder(here)
+    assert open_model_folder(here) == first and ModelBundle.load(first).recipe == bundle[0].recipe
+    record = tmp_path / "packed" / "bundle.json"
+    record.write_text(record.read_text().replace('"steps": 1', '"steps": 2'))
+    assert open_model_folder(here) != first, "the same weights"
+
+
+def test_of_several_processes_that_unpack_at_once_none_fails(assets, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(open_model, "open_model_digest", lambda: "0")
+
+    def too_late(_packed: Path, _landmark: Path, target: Path) -> None:
+        target.mkdir(parents=True)
+        (target / "bundle.json").touch()
+        raise OSError("Directory not empty")
+
+    monkeypatch.setattr(open_model, "unpack", too_late)
+    monkeypatch.setattr(open_model, "hand_models", lambda _: hand_models(assets))
+    assert (open_model_folder(tmp_path) / "bundle.json").is_file()
+    monkeypatch.setattr(open_model, "open_model_digest", lambda: "1")
+    monkeypatch.setattr(open_model, "unpack", lambda *_: Path("/no/such/folder").rmdir())
+    with pytest.raises(FileNotFoundError):
+        open_model_folder(tmp_path)
+
+
+def test_an_encoder_starts_from_the_open_model(assets, bundle, tmp_path: Path, monkeypatch) -> None:
+    saved, folder = bundle
+    monkeypatch.setattr("maskhand.models.build.open_model_folder", lambda _: folder)
+    recipe = load_recipe("tiny", [*SEEING, "model.backbone.checkpoint=open"])
+    _check_paths(recipe)
+    check_model(recipe, ManoLayer.from_default(), assets)
+    started = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default(), assets=assets)
+    for name, weight in started.encoder.state_dict().items():
+        assert torch.equal(weight, saved.model.encoder.state_dict()[name])
+    with pytest.raises(ConfigError, match="hand_landmark"):
+        load_recipe("tiny", ["model.backbone.checkpoint=open"])
