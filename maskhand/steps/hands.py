@@ -65,8 +65,9 @@ def predict(
 
 
 def _default_method(model: str | None) -> Method:
-    other_hand = load_hand_model(default_hand_path("right")).digest != open_hand_digest()
-    return "fit" if model is None and other_hand else "refine"
+    """model: None is the open one."""
+    other_hand = model is None and load_hand_model(default_hand_path("right")).digest != open_hand_digest()
+    return "fit" if other_hand else "refine"
 
 
 def generate(workspace: Workspace, text: str, out: Path, model: str, count: int, seed: int) -> list[Path]:

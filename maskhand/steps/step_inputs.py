@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # it imports torch
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 TRAINING_CODE = (
     "models/*.py", "training/*.py", "loading/*.py", "hand/*.py", "shards/mixture.py",
-    "evaluation/held_out.py", "evaluation/truth.py", "metrics/alignment.py", "metrics/samples.py",
+    "evaluation/held_out.py", "evaluation/placed.py", "evaluation/truth.py",
+    "metrics/accumulate.py", "metrics/alignment.py", "metrics/samples.py",
 )  # fmt: skip
 """Source that decides the weights: networks, losses, masking, augmentation, the order of samples, the hand, and the
 error by which the best ones are kept."""
@@ -105,9 +106,26 @@ def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[s
     }
     if kind == "tokenizer":
         digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, recipe))}
-    elif recipe.data.keypoints.train_source == "simulated":
-        digests["detector_errors"] = _sha256_12(str(DETECTOR_ERRORS))
+    else:
+        digests |= _more_of_a_transformer(workspace, recipe)
     return digests | {"hand_model": _hand_digest(), "code": training_code_digest()}
+
+
+def _more_of_a_transformer(workspace: Workspace, recipe: Recipe) -> dict[str, str]:
+    """What ships with this package, and the sidecars that validations read where they are there."""
+    keypoints, found = recipe.data.keypoints, dict[str, str]()
+    if keypoints.train_source == "simulated":
+        found["detector_errors"] = _sha256_12(str(DETECTOR_ERRORS))
+    if recipe.model.sees_image and recipe.model.backbone.is_open_model:
+        from maskhand.models.open_model import open_model_digest  # it imports torch
+
+        found["open_model"] = open_model_digest()
+    if recipe.training.validate_every and keypoints.eval_source == "detected":
+        part = keypoint_part(keypoints.detector)
+        for name in recipe.data.train:
+            if (manifest := find_manifest(workspace.shard_set(name), part)) is not None:
+                found[f"{name}/{part}"] = manifest.digest
+    return found
 
 
 def mocap_files(workspace: Workspace, recipe: Recipe) -> tuple[str, ...]:

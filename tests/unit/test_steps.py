@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
@@ -126,6 +127,26 @@ def test_a_training_asks_for_what_it_reads_alone(tmp_path: Path) -> None:
     annotated = load_recipe("tiny", ["data.keypoints.train_source=annotated"])
     found = step_inputs.training_digests(home, "transformer", annotated)
     assert found.keys() == poses | {f"{part}/images", f"{part}/mano"}
+
+
+def test_a_training_asks_for_the_shipped_files_and_detections_that_decide_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    _set_with_targets(home)
+    monkeypatch.setattr("maskhand.models.open_model.open_model_digest", lambda: "0123456789ab")
+    open_encoder = "model.backbone={name: hand_landmark, kwargs: {}, checkpoint: open}"
+    simulated = ["data.keypoints.train_source=simulated", open_encoder]
+    found = step_inputs.training_digests(home, "transformer", load_recipe("tiny", simulated))
+    assert found["open_model"] == "0123456789ab" and len(found["detector_errors"]) == 12
+
+    validated, part = load_recipe("tiny", [*simulated, "training.validate_every=5"]), "keypoints.litert-hand"
+    assert step_inputs.training_digests(home, "transformer", validated) == found
+    monkeypatch.setattr(step_inputs, "find_manifest", lambda uri, _: SimpleNamespace(digest=uri))
+    assert step_inputs.training_digests(home, "transformer", load_recipe("tiny", simulated)) == found
+    seen = step_inputs.training_digests(home, "transformer", validated)
+    uri = home.shard_set("freihand_synth/training")
+    assert seen == found | {f"freihand_synth/training/{part}": uri}
 
 
 def _set_with_targets(home: Workspace) -> None:
