@@ -64,18 +64,9 @@ MIXTURE = {"224x224": 0.25, "320x320": 0.05, "512x334": 0.25, "640x480": 0.35, "
 InterHand2.6M; COCO-WholeBody, Halpe, hand_labels (various, taken for 640 x 480), HO-3D, H2O-3D, DexYCB; MTC."""
 
 CASES = {size: {size: 1.0} for size in ("224x224", "640x480", "1500x1000")} | {"mixture": MIXTURE}
-PHOTOS = {
-    "effect_probability": 0.35,
-    "exposure": 0.4,
-    "saturation": 0.5,
-    "blur_px": 2.0,
-    "shrink": 3.0,
-    "noise": 10.0,
-    "jpeg_quality": 30,
-    "grayscale_probability": 0.05,
-    "occlude_probability": 0.3,
-    "edge_probability": 0.1,
-}
+PHOTO_KEYS = {"exposure", "saturation", "blur_px", "shrink", "noise", "jpeg_quality", "effect_probability"}
+PHOTO_KEYS |= {"grayscale_probability", "occlude_probability", "edge_probability"}
+PHOTOS = load_recipe("open_model").data.augment.model_dump(include=PHOTO_KEYS)
 """Keys of `data.augment` with which rendered hands look like hard but plausible photos."""
 CROP_PX, BOX_SCALE, BATCH, ROUNDS = 256, 1.2, 48, 3
 MEAN, STD = 255 * np.array([0.485, 0.456, 0.406]), 255 * np.array([0.229, 0.224, 0.225])

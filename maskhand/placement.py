@@ -21,7 +21,7 @@ from torch import Tensor
 from maskhand.arrays import Array
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import MIRROR_POINT
-from maskhand.hand.camera import assumed_camera, project_crop, translation_on_points
+from maskhand.hand.camera import MIN_SEEN, assumed_camera, project_crop, translation_on_points
 from maskhand.hand.rotations import turn_hands
 from maskhand.sample import HandSample
 
@@ -29,9 +29,6 @@ CameraSource = Literal["keypoints", "model"]
 """What places a hand: the detected 2D keypoints, or the network's crop camera."""
 
 CAMERA_SOURCES: Final[tuple[CameraSource, CameraSource]] = ("keypoints", "model")
-
-MIN_SEEN: Final = 6
-"""Minimum number of keypoints that determine the position and scale of a hand."""
 
 
 @dataclass(frozen=True)

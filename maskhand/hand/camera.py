@@ -15,6 +15,9 @@ from torch import Tensor
 FOCAL: Final = 5000 / 256
 """Focal length of the crop camera in crop sides."""
 
+MIN_SEEN: Final = 6
+"""Minimum number of seen joints that determine the position and scale of a hand."""
+
 REWEIGHTINGS: Final = 3
 """After which the weights of the points do not change much any more."""
 

@@ -1,8 +1,9 @@
 """The errors of a keypoint detector as data: measured on hands whose pose is known, and added to annotated hands.
 
-An error is stored for the upright hand: turned so that the wrist's direction to the mean of the four knuckles (MCPs)
+An error is stored in the axes of the palm: turned so that the wrist's direction to the mean of the four knuckles (MCPs)
 points up, in longer sides of the box that the true joints have there. It is turned and scaled to the hand that it is
-added to. `detector_errors.npz` was measured on this project's own renders by tools/detector_errors.py.
+added to. These axes belong to the file, and are not those of upright crops (`conventions.UPRIGHT`), from which they
+differ by a few degrees. `detector_errors.npz` was measured on this project's own renders by tools/detector_errors.py.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ _KNUCKLES = [OPENPOSE_21.index(f"{finger}_mcp") for finger in ("index", "middle"
 
 @dataclass(frozen=True)
 class DetectorErrors:
-    """The detector's answers about N hands, as differences from the true hands. Right hands, upright."""
+    """The detector's answers about N hands, as differences from the true hands. Right hands, axes of the palm."""
 
     relief: Array
-    """(N, 21, 3) error of x, y and z, in longer sides of the true joints' box; camera axes of the upright hand."""
+    """(N, 21, 3) error of x, y and z, in longer sides of the true joints' box; z is the camera's."""
     world_m: Array
     """(N, 21, 3) error of the world landmarks relative to the wrist, meters, the same axes."""
     confidence: Array
@@ -58,8 +59,8 @@ class DetectorErrors:
 
         World landmarks and depth are not made up: a joint whose true ones are all zero gets none, except the wrist.
         """
-        side, upright = _upright_frames(pose)
-        relief, world = (errors @ upright for errors in (self.relief, self.world_m))  # turned back
+        side, palm_from_crop = _palm_frames(pose)
+        relief, world = (errors @ palm_from_crop for errors in (self.relief, self.world_m))  # turned back
         relief = relief * side[:, None, None]
         known: Array = np.any(pose[..., 3:], axis=2)
         known[:, _WRIST] = np.any(known, axis=1)
@@ -75,13 +76,13 @@ def measure_errors(detected: Array, true: Array) -> DetectorErrors:
     """The errors of detected poses (N, 21, 7) of true ones (N, 21, 7), both as in `HandBatch.keypoints_2d`."""
     order = np.argsort(~(detected[..., 2] > 0).any(axis=1), kind="stable")
     detected, true = detected[order], true[order]
-    side, upright = _upright_frames(true)
+    side, palm_from_crop = _palm_frames(true)
     columns = [0, 1, 3]
-    back = upright.transpose(0, 2, 1)
+    transposed = palm_from_crop.transpose(0, 2, 1)
     found = (detected[..., 2] > 0)[..., None]
     return DetectorErrors(
-        relief=(detected - true)[..., columns] @ back / side[:, None, None] * found,
-        world_m=(detected - true)[..., 4:] @ back * found,
+        relief=(detected - true)[..., columns] @ transposed / side[:, None, None] * found,
+        world_m=(detected - true)[..., 4:] @ transposed * found,
         confidence=detected[..., 2],
     )
 
@@ -113,8 +114,8 @@ def shipped_errors() -> DetectorErrors:
     return read_errors(SHIPPED)
 
 
-def _upright_frames(pose: Array) -> tuple[Array, Array]:
-    """(B, 21, 7) -> longer sides (B,) of the box of the seen joints, and rotations (B, 3, 3) to the upright hand.
+def _palm_frames(pose: Array) -> tuple[Array, Array]:
+    """(B, 21, 7) -> longer sides (B,) of the box of the seen joints, and rotations (B, 3, 3) to the axes of the palm.
 
     A hand whose wrist or knuckles are not seen is not turned.
     """
@@ -126,8 +127,8 @@ def _upright_frames(pose: Array) -> tuple[Array, Array]:
     x, y, length = x, np.where(unknown, -1.0, y), np.where(unknown, 1.0, length)
     x, y = x / length, y / length
     zero, one = np.zeros_like(x), np.ones_like(x)
-    upright = np.stack([-y, x, zero, -x, -y, zero, zero, zero, one], axis=-1).reshape(-1, 3, 3)
-    points = pose[..., :2] @ upright[:, :2, :2].transpose(0, 2, 1)
+    palm_from_crop = np.stack([-y, x, zero, -x, -y, zero, zero, zero, one], axis=-1).reshape(-1, 3, 3)
+    points = pose[..., :2] @ palm_from_crop[:, :2, :2].transpose(0, 2, 1)
     low = np.where(seen[..., None], points, np.inf).min(axis=1)
     high = np.where(seen[..., None], points, -np.inf).max(axis=1)
-    return np.where(seen.any(axis=1), (high - low).max(axis=1), 0.0), upright
+    return np.where(seen.any(axis=1), (high - low).max(axis=1), 0.0), palm_from_crop

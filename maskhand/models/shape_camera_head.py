@@ -21,14 +21,13 @@ from torch import Tensor, nn
 
 from maskhand.config import ModelConfig
 from maskhand.conventions import NUM_BETAS
+from maskhand.hand.camera import MIN_SEEN
 from maskhand.models.attention import DecoderLayer
 
 MEAN_SCALE: Final = 12.0
 """Crop half-sides per meter at which a mean hand (joints over about 14 cm) fills a crop of 1.2 times its box."""
 MEAN_SPREAD_M: Final = 0.058
 """Root mean square distance of the flat mean hand's joints from their center."""
-MIN_JOINTS: Final = 6
-"""Fewer seen joints do not give a placement."""
 
 
 class ShapeCameraHead(nn.Module):
@@ -91,7 +90,7 @@ def seen_joints(keypoints_2d: Tensor, image_joints: Tensor | None) -> Tensor:
 
 def placement_of_joints(seen: Tensor) -> Tensor:
     """(B, 3) the placement of a flat hand that faces the camera and spreads as far as seen joints (B, 21, 3); the mean
-    placement for fewer than `MIN_JOINTS`. No gradient passes."""
+    placement for fewer than `MIN_SEEN`. No gradient passes."""
     points, weight = seen[..., :2].detach(), (seen[..., 2:] > 0).to(seen.dtype)
     count = weight.sum(1)
     center = (weight * points).sum(1) / count.clamp_min(1)
@@ -99,7 +98,7 @@ def placement_of_joints(seen: Tensor) -> Tensor:
     scale = (2 * spread / MEAN_SPREAD_M).clamp(MEAN_SCALE / 4, MEAN_SCALE * 4)
     mean = points.new_zeros(len(points), 3)
     mean[:, 0] = MEAN_SCALE
-    return torch.where(count >= MIN_JOINTS, torch.cat([scale[:, None], center], dim=1), mean)
+    return torch.where(count >= MIN_SEEN, torch.cat([scale[:, None], center], dim=1), mean)
 
 
 def place_camera(placement: Tensor, joints_m: Tensor) -> Tensor:

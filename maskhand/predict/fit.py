@@ -18,14 +18,14 @@ from maskhand.annotate.fit.fitter import ManoFitter
 from maskhand.arrays import Array
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.conventions import NUM_MANO_JOINTS
-from maskhand.hand.camera import crop_camera_on_points, project_crop
+from maskhand.hand.camera import MIN_SEEN, crop_camera_on_points, project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.calibration import JointCalibration
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
-from maskhand.placement import MIN_SEEN, in_crop_axes
+from maskhand.placement import in_crop_axes
 from maskhand.predict.detect import DetectedHands
 from maskhand.predict.records import PredictError
 

@@ -14,9 +14,9 @@ from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.conventions import MIRROR_POINT, Side
 from maskhand.evaluation.placed import place
 from maskhand.hand import camera
-from maskhand.hand.camera import FOCAL, assumed_camera, project_crop, translation_on_points
+from maskhand.hand.camera import FOCAL, MIN_SEEN, assumed_camera, project_crop, translation_on_points
 from maskhand.loading.photo import photo_batch
-from maskhand.placement import MIN_SEEN, place_hands
+from maskhand.placement import place_hands
 from maskhand.predict.hands import _place
 from maskhand.recipe_files import load_recipe
 from maskhand.sample import Camera
