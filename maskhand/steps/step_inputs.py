@@ -21,6 +21,7 @@ from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.loading.detector_errors import SHIPPED as DETECTOR_ERRORS
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest, read_manifest
+from maskhand.shipped_models import OPEN, OPEN_WEIGHTS
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:  # it imports torch
@@ -105,8 +106,11 @@ def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[s
     }
     if kind == "tokenizer":
         digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, recipe))}
-    elif recipe.data.keypoints.train_source == "simulated":
+        return digests | {"hand_model": _hand_digest(), "code": training_code_digest()}
+    if recipe.data.keypoints.train_source == "simulated":
         digests["detector_errors"] = _sha256_12(str(DETECTOR_ERRORS))
+    if recipe.model.backbone.checkpoint == OPEN:
+        digests["open_model"] = _sha256_12(str(OPEN_WEIGHTS))
     return digests | {"hand_model": _hand_digest(), "code": training_code_digest()}
 
 

@@ -11,9 +11,10 @@ from maskhand.fetched_models import hand_models
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import WEIGHTS, pack, unpack
+from maskhand.models.open_model import pack, unpack
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
+from maskhand.shipped_models import OPEN_WEIGHTS
 
 SEEING = ["data.crop_px=64", "data.crop_aspect=1.0", "model.backbone={name: hand_landmark, kwargs: {frozen_blocks: 2}}"]
 
@@ -31,10 +32,18 @@ def bundle(assets, tmp_path_factory) -> tuple[ModelBundle, Path]:
     return ModelBundle.save(folder, model, recipe, {"steps": 1}), folder
 
 
+def tokenizer_of(folder: Path) -> Path:
+    exported = folder / "tokenizer"
+    exported.mkdir()
+    (exported / "tokenizer.json").write_text("{}")
+    return exported
+
+
 def test_packed_and_unpacked_it_is_the_same_up_to_fp16(assets, bundle, tmp_path: Path) -> None:
     saved, folder = bundle
     landmark = hand_models(assets).landmark
-    pack(folder, landmark, tmp_path / "packed")
+    pack(folder, tokenizer_of(tmp_path), landmark, tmp_path / "packed")
+    assert [file.name for file in (tmp_path / "packed" / "tokenizer").iterdir()] == ["tokenizer.json"]
     unpack(tmp_path / "packed", landmark, tmp_path / "unpacked")
     loaded = ModelBundle.load(tmp_path / "unpacked")
     assert loaded.recipe == saved.recipe and loaded.metadata == saved.metadata
@@ -47,8 +56,8 @@ def test_packed_and_unpacked_it_is_the_same_up_to_fp16(assets, bundle, tmp_path:
 
 def test_what_training_left_alone_is_not_stored(assets, bundle, tmp_path: Path) -> None:
     _, folder = bundle
-    pack(folder, hand_models(assets).landmark, tmp_path / "packed")
-    stored = torch.load(tmp_path / "packed" / WEIGHTS, weights_only=True)
+    pack(folder, tokenizer_of(tmp_path), hand_models(assets).landmark, tmp_path / "packed")
+    stored = torch.load(tmp_path / "packed" / OPEN_WEIGHTS.name, weights_only=True)
     assert not any(name.startswith(("encoder.net.stem", "encoder.net.blocks.1.")) for name in stored)
     assert any(name.startswith("encoder.net.blocks.2.") for name in stored)
     assert all(w.dtype in (torch.float16, torch.int64) for w in stored.values())
