@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskhand.fetched_models import LANDMARK_MODEL, PACKAGE, PALM_MODEL
+from maskhand.shipped_models import OPEN_TOKENIZERS, OPEN_WEIGHTS
 
 MANO_ENV = "MASKHAND_MANO_DIR"
 OPENPOSE_FILE = "hand_pose_model.pth"
@@ -53,7 +54,7 @@ def _open_hand(folder: Path) -> Asset:
 
 
 def _open_tokenizer(folder: Path) -> Asset:
-    path = Path(__file__).parent / "models" / "open_tokenizer" / "tokenizer.pt"
+    path = OPEN_TOKENIZERS["open"] / "tokenizer.pt"
     return Asset(
         "open tokenizer",
         path.is_file(),
@@ -65,7 +66,7 @@ def _open_tokenizer(folder: Path) -> Asset:
 
 
 def _open_model(folder: Path) -> Asset:
-    path = Path(__file__).parent / "models" / "open_model" / "weights.pt"
+    path = OPEN_WEIGHTS
     return Asset(
         "open model",
         path.is_file(),

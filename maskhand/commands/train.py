@@ -55,7 +55,7 @@ def train_transformer(
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            help="Folder of a trained VQ-MANO; `open`: the one that ships, for the recipe `open` "
+            help="Folder of a trained VQ-MANO; `open`, `open_model`: those that ship, for the recipes of that name "
             "[default: the recipe's own, found or trained]",
             show_default=False,
         ),

@@ -51,17 +51,6 @@ class BackboneConfig(FrozenConfig):
         """The open hand landmark network, whose weights are fetched where no checkpoint is named."""
         return self.name == "hand_landmark"
 
-    @property
-    def is_open_model(self) -> bool:
-        """Whether it starts as the encoder of the model that ships (models/open_model.py)."""
-        return self.checkpoint == "open"
-
-    @model_validator(mode="after")
-    def _the_open_model_has_this_encoder(self) -> Self:
-        if self.is_open_model and not self.is_hand_landmark:
-            raise ValueError(f"checkpoint=open is the encoder of the open model, hand_landmark; name is {self.name}")
-        return self
-
 
 class TextConfig(FrozenConfig):
     """The text encoder; the sizes of `clip` are ViT-B/32's 512, 12, 8 and 77."""

@@ -19,6 +19,7 @@ from maskhand.models.open_model import open_model_folder
 from maskhand.models.regression import RegressionNetwork
 from maskhand.models.text_transformer import TextTransformer
 from maskhand.models.vq_mano import VQMano
+from maskhand.shipped_models import OPEN
 
 _NETWORKS: dict[tuple[str, str], type[HandNetwork]] = {
     ("masked", "image"): MaskedTransformer,
@@ -76,13 +77,17 @@ def check_model(recipe: Recipe, mano: ManoLayer, assets: str | Path | None = Non
 def _load_pretrained(model: HandNetwork, cfg: ModelConfig, assets: str | Path | None) -> None:
     if model.encoder is None:
         return
-    backbone = cfg.backbone
-    checkpoint = backbone.checkpoint if cfg.condition == "image" else cfg.text.checkpoint
-    if cfg.condition == "image" and backbone.is_hand_landmark and (checkpoint is None or backbone.is_open_model):
+    checkpoint = cfg.backbone.checkpoint if cfg.condition == "image" else cfg.text.checkpoint
+    if cfg.condition == "image" and cfg.backbone.is_hand_landmark and checkpoint in (None, OPEN):
         if assets is None:
             raise ConfigError("model.backbone.name=hand_landmark: no assets folder to read its weights from")
-        open_model = backbone.is_open_model
-        checkpoint = str(open_model_folder(assets) / "model.pt" if open_model else hand_models(assets).landmark)
+        fetched = checkpoint is None
+        checkpoint = str(hand_models(assets).landmark if fetched else open_model_folder(assets) / "model.pt")
+    elif cfg.condition == "image" and checkpoint == OPEN:
+        raise ConfigError(
+            f"model.backbone.checkpoint={OPEN} is the encoder of the open model, hand_landmark; "
+            f"model.backbone.name is {cfg.backbone.name}"
+        )
     if checkpoint is not None:
         model.encoder.load_pretrained(checkpoint)
     elif cfg.condition == "text" and cfg.text.encoder == "clip":

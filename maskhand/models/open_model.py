@@ -2,6 +2,7 @@
 
     weights.pt        fp16; of the encoder only the difference from the published hand landmark network, which is
                       fetched and not part of this repository
+    tokenizer/        the exported VQ-MANO that it was trained on, for other trainings
     recipe.json, calibration.json, bundle.json    as in `models.bundle`; bundle.json has no digest of weights
 
 `open_model_folder` puts it together, once, as a bundle that is used like every other.
@@ -23,13 +24,8 @@ from maskhand.fetched_models import hand_models
 from maskhand.models.calibration import CALIBRATION
 from maskhand.models.hand_landmark import HandLandmarkNet
 from maskhand.replacement import atomic_folder
+from maskhand.shipped_models import OPEN_MODEL, OPEN_WEIGHTS, open_model_digest
 
-OPEN_MODEL: Final = Path(__file__).with_name("open_model")
-NAME: Final = "open"
-"""What users call it where a model is asked for."""
-WEIGHTS: Final = "weights.pt"
-RECORD: Final = "bundle.json"
-_RECORDS: Final = ("recipe.json", CALIBRATION)
 _ENCODER: Final = "encoder.net."
 
 
@@ -39,42 +35,37 @@ def open_model_folder(assets: str | Path) -> Path:
     Safe to call from several processes. Raises AssetError when the landmark network cannot be fetched.
     """
     target = Path(assets) / f"open_model-{open_model_digest()}"
-    if not (target / RECORD).is_file():
+    if not (target / "bundle.json").is_file():
         try:
             unpack(OPEN_MODEL, hand_models(assets).landmark, target)
         except OSError:
-            if not (target / RECORD).is_file():  # else another process has put it there meanwhile
+            if not (target / "bundle.json").is_file():  # else another process has put it there meanwhile
                 raise
     return target
 
 
-def open_model_digest() -> str:
-    """12 hex digits over all files of the open model: another calibration of the same weights is another model."""
-    digest = hashlib.sha256()
-    for name in (WEIGHTS, *_RECORDS, RECORD):
-        if (OPEN_MODEL / name).is_file():
-            digest.update(name.encode() + hashlib.sha256((OPEN_MODEL / name).read_bytes()).digest())
-    return digest.hexdigest()[:12]
-
-
 def open_hand_digest() -> str:
     """The digest of the hand model that the open model was trained with."""
-    return str(json.loads((OPEN_MODEL / RECORD).read_text())["hand_digest"])
+    return str(json.loads((OPEN_MODEL / "bundle.json").read_text())["hand_digest"])
 
 
-def pack(bundle: str | Path, landmark: str | Path, target: str | Path) -> None:
-    """Write the model exported to folder `bundle` in the form that ships; `landmark`: the fetched .tflite file."""
+def pack(bundle: str | Path, tokenizer: str | Path, landmark: str | Path, target: str | Path) -> None:
+    """Write the model exported to folder `bundle` in the form that ships.
+
+    tokenizer: the exported folder of the VQ-MANO that it was trained on; landmark: the fetched .tflite file.
+    """
     source = Path(bundle)
     weights = torch.load(source / "model.pt", map_location="cpu", weights_only=True)
     published = _published(landmark)
     small = {name: _half(w - published[name] if name in published else w) for name, w in weights.items()}
     # What training left alone is the published network's, and is not stored.
     small = {name: w for name, w in small.items() if name not in published or bool(w.any())}
-    record = json.loads((source / RECORD).read_text())
+    record = json.loads((source / "bundle.json").read_text())
     with atomic_folder(Path(target)) as staging:
-        torch.save(small, staging / WEIGHTS)
+        torch.save(small, staging / OPEN_WEIGHTS.name)
         _copy_records(source, staging)
-        (staging / RECORD).write_text(
+        shutil.copytree(tokenizer, staging / "tokenizer")
+        (staging / "bundle.json").write_text(
             json.dumps({k: v for k, v in record.items() if k != "sha256"}, indent=1, sort_keys=True) + "\n"
         )
 
@@ -82,19 +73,19 @@ def pack(bundle: str | Path, landmark: str | Path, target: str | Path) -> None:
 def unpack(packed: str | Path, landmark: str | Path, target: str | Path) -> None:
     """Write the bundle that `pack` made smaller, up to the rounding of fp16, to the folder `target`."""
     source = Path(packed)
-    small = torch.load(source / WEIGHTS, map_location="cpu", weights_only=True)
+    small = torch.load(source / OPEN_WEIGHTS.name, map_location="cpu", weights_only=True)
     weights = {name: w.float() if w.is_floating_point() else w for name, w in small.items()}
     weights |= {name: published + weights.get(name, 0) for name, published in _published(landmark).items()}
-    record = json.loads((source / RECORD).read_text())
+    record = json.loads((source / "bundle.json").read_text())
     with atomic_folder(Path(target)) as staging:
         torch.save(weights, staging / "model.pt")
         _copy_records(source, staging)
         record["sha256"] = hashlib.sha256((staging / "model.pt").read_bytes()).hexdigest()
-        (staging / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
+        (staging / "bundle.json").write_text(json.dumps(record, indent=1, sort_keys=True))
 
 
 def _copy_records(source: Path, target: Path) -> None:
-    for name in _RECORDS:
+    for name in ("recipe.json", CALIBRATION):
         if (source / name).is_file():  # a model may be without calibration
             shutil.copyfile(source / name, target / name)
 

@@ -17,7 +17,6 @@ from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_repo
 from maskhand.evaluation.result import EvaluationResult
 from maskhand.evaluation.summary import SUBMISSION, SUMMARY, EvaluationSummary, SetSummary
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import NAME as OPEN
 from maskhand.models.open_model import open_model_folder
 from maskhand.progress import Progress
 from maskhand.recipe_files import override_inference, parse_recipe
@@ -26,6 +25,7 @@ from maskhand.scoring.formats import load_format
 from maskhand.scoring.predictions import Layout, SubmissionError
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest, read_manifest
+from maskhand.shipped_models import OPEN
 from maskhand.steps.evaluate_set import evaluate_set, training_mean_pose
 from maskhand.steps.names import BUNDLE_FILE
 from maskhand.steps.receipt import Receipt, file_digest

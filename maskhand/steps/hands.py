@@ -11,11 +11,11 @@ from maskhand.device import accelerator
 from maskhand.generate import generate_files
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import NAME as OPEN
 from maskhand.models.open_model import open_hand_digest
 from maskhand.placement import CameraSource
 from maskhand.predict import PredictError, predict_photo, read_photo
 from maskhand.predict.records import Method
+from maskhand.shipped_models import OPEN
 from maskhand.steps.evaluate import model_folder
 from maskhand.workspace import Workspace
 

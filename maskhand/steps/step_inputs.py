@@ -21,6 +21,7 @@ from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.loading.detector_errors import SHIPPED as DETECTOR_ERRORS
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest, read_manifest
+from maskhand.shipped_models import OPEN, OPEN_WEIGHTS
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:  # it imports torch
@@ -29,8 +30,7 @@ if TYPE_CHECKING:  # it imports torch
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 TRAINING_CODE = (
     "models/*.py", "training/*.py", "loading/*.py", "hand/*.py", "shards/mixture.py",
-    "evaluation/held_out.py", "evaluation/placed.py", "evaluation/truth.py",
-    "metrics/accumulate.py", "metrics/alignment.py", "metrics/samples.py",
+    "evaluation/held_out.py", "evaluation/truth.py", "metrics/alignment.py", "metrics/samples.py",
 )  # fmt: skip
 """Source that decides the weights: networks, losses, masking, augmentation, the order of samples, the hand, and the
 error by which the best ones are kept."""
@@ -116,10 +116,8 @@ def _more_of_a_transformer(workspace: Workspace, recipe: Recipe) -> dict[str, st
     keypoints, found = recipe.data.keypoints, dict[str, str]()
     if keypoints.train_source == "simulated":
         found["detector_errors"] = _sha256_12(str(DETECTOR_ERRORS))
-    if recipe.model.sees_image and recipe.model.backbone.is_open_model:
-        from maskhand.models.open_model import open_model_digest  # it imports torch
-
-        found["open_model"] = open_model_digest()
+    if recipe.model.sees_image and recipe.model.backbone.checkpoint == OPEN:
+        found["open_model"] = _sha256_12(str(OPEN_WEIGHTS))
     if recipe.training.validate_every and keypoints.eval_source == "detected":
         part = keypoint_part(keypoints.detector)
         for name in recipe.data.train:

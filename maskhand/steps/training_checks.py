@@ -11,6 +11,7 @@ from maskhand.cluster.train import check_resources
 from maskhand.config import ConfigError, Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import check_model
+from maskhand.shipped_models import OPEN
 from maskhand.steps import step_inputs
 from maskhand.text import caption_ids
 from maskhand.training.checkpoint import Kind
@@ -49,11 +50,11 @@ def _check_shares(kind: Kind, recipe: Recipe) -> None:
 
 def _check_paths(recipe: Recipe) -> None:
     backbone, text = recipe.model.backbone, recipe.model.text
-    paths = {"model.backbone.checkpoint": None if backbone.is_open_model else backbone.checkpoint}
+    paths = {"model.backbone.checkpoint": backbone.checkpoint}
     if recipe.model.condition == "text":
         paths = {"model.text.checkpoint": text.checkpoint, "model.text.vocabulary": text.vocabulary}
     for key, path in paths.items():
-        if path is not None and not Path(path).is_absolute():
+        if path is not None and path != OPEN and not Path(path).is_absolute():
             raise ConfigError(
                 f"{key}={path}: write {Path(path).absolute()}; workers have a working directory of their own"
             )

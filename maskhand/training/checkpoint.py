@@ -16,12 +16,10 @@ from maskhand.errors import MaskhandError
 from maskhand.hand.layer import LayerName, ManoLayer, make_layer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.vq_mano import VQMano
+from maskhand.shipped_models import OPEN_TOKENIZERS
 
 EXPORT = "export"
 """Folder inside the last checkpoint with the result of the run: a tokenizer, or a model bundle."""
-
-OPEN_TOKENIZER = Path(__file__).parents[1] / "models" / "open_tokenizer"
-"""The trained VQ-MANO that ships with maskhand, with the settings of the recipe `open`."""
 
 Kind = Literal["tokenizer", "transformer"]
 
@@ -92,8 +90,9 @@ def save_tokenizer(folder: str | Path, weights: Mapping[str, Any], recipe: Recip
 
 
 def tokenizer_folder(name: str) -> Path:
-    """The folder that a `--tokenizer` names: `open` is the one that ships with maskhand, else a path, made absolute."""
-    return OPEN_TOKENIZER if name == "open" else Path(name).resolve()
+    """The folder that a `--tokenizer` names: one that ships with maskhand (`open`, `open_model`), or a path, made
+    absolute."""
+    return OPEN_TOKENIZERS.get(name) or Path(name).resolve()
 
 
 def check_tokenizer(folder: str | Path, expected: TokenizerConfig) -> None:
@@ -112,9 +111,10 @@ def _tokenizer_record(folder: Path) -> dict[str, Any]:
 def _check_settings(folder: Path, found: TokenizerConfig, expected: TokenizerConfig) -> None:
     different = [name for name in TokenizerConfig.model_fields if getattr(found, name) != getattr(expected, name)]
     if different:
+        fitting = [name for name, shipped in OPEN_TOKENIZERS.items() if folder == shipped]
         raise TokenizerFileError(
             f"{folder}: this tokenizer was trained with other settings of {', '.join(different)}; "
-            + ("it fits the recipe `open`: -r open" if folder == OPEN_TOKENIZER else "train one with this recipe")
+            + (f"it fits the recipe `{fitting[0]}`: -r {fitting[0]}" if fitting else "train one with this recipe")
         )
 
 

@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskhand import shipped_models
 from maskhand.config import ConfigError
 from maskhand.fetched_models import hand_models
 from maskhand.hand.layer import ManoLayer
 from maskhand.models import open_model
 from maskhand.models.build import build_model, check_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import WEIGHTS, open_model_folder, pack, unpack
+from maskhand.models.open_model import open_model_folder, pack, unpack
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
-from maskhand.steps.training_checks import _check_paths
+from maskhand.shipped_models import OPEN_WEIGHTS
+from maskhand.steps.training_checks import check_settings
 
 SEEING = ["data.crop_px=64", "data.crop_aspect=1.0", "model.backbone={name: hand_landmark, kwargs: {frozen_blocks: 2}}"]
 
@@ -34,10 +36,18 @@ def bundle(assets, tmp_path_factory) -> tuple[ModelBundle, Path]:
     return ModelBundle.save(folder, model, recipe, {"steps": 1}), folder
 
 
+def tokenizer_of(folder: Path) -> Path:
+    exported = folder / "tokenizer"
+    exported.mkdir()
+    (exported / "tokenizer.json").write_text("{}")
+    return exported
+
+
 def test_packed_and_unpacked_it_is_the_same_up_to_fp16(assets, bundle, tmp_path: Path) -> None:
     saved, folder = bundle
     landmark = hand_models(assets).landmark
-    pack(folder, landmark, tmp_path / "packed")
+    pack(folder, tokenizer_of(tmp_path), landmark, tmp_path / "packed")
+    assert [file.name for file in (tmp_path / "packed" / "tokenizer").iterdir()] == ["tokenizer.json"]
     unpack(tmp_path / "packed", landmark, tmp_path / "unpacked")
     loaded = ModelBundle.load(tmp_path / "unpacked")
     assert loaded.recipe == saved.recipe and loaded.metadata == saved.metadata
@@ -50,22 +60,23 @@ def test_packed_and_unpacked_it_is_the_same_up_to_fp16(assets, bundle, tmp_path:
 
 def test_what_training_left_alone_is_not_stored(assets, bundle, tmp_path: Path) -> None:
     _, folder = bundle
-    pack(folder, hand_models(assets).landmark, tmp_path / "packed")
-    stored = torch.load(tmp_path / "packed" / WEIGHTS, weights_only=True)
+    pack(folder, tokenizer_of(tmp_path), hand_models(assets).landmark, tmp_path / "packed")
+    stored = torch.load(tmp_path / "packed" / OPEN_WEIGHTS.name, weights_only=True)
     assert not any(name.startswith(("encoder.net.stem", "encoder.net.blocks.1.")) for name in stored)
     assert any(name.startswith("encoder.net.blocks.2.") for name in stored)
     assert all(w.dtype in (torch.float16, torch.int64) for w in stored.values())
 
 
 def test_the_unpacked_model_is_that_of_all_shipped_files(assets, bundle, tmp_path: Path, monkeypatch) -> None:
-    landmark = hand_models(assets).landmark
-    monkeypatch.setattr(open_model, "OPEN_MODEL", tmp_path / "packed")
-    pack(bundle[1], landmark, tmp_path / "packed")
-    here = tmp_path / "assets"
+    packed, here = tmp_path / "packed", tmp_path / "assets"
+    pack(bundle[1], tokenizer_of(tmp_path), hand_models(assets).landmark, packed)
+    for module in (open_model, shipped_models):
+        monkeypatch.setattr(module, "OPEN_MODEL", packed)
+    monkeypatch.setattr(shipped_models, "OPEN_WEIGHTS", packed / OPEN_WEIGHTS.name)
     monkeypatch.setattr(open_model, "hand_models", lambda _: hand_models(assets))
     first = open_model_folder(here)
     assert open_model_folder(here) == first and ModelBundle.load(first).recipe == bundle[0].recipe
-    record = tmp_path / "packed" / "bundle.json"
+    record = packed / "bundle.json"
     record.write_text(record.read_text().replace('"steps": 1', '"steps": 2'))
     assert open_model_folder(here) != first, "the same weights"
 
@@ -87,14 +98,13 @@ def test_of_several_processes_that_unpack_at_once_none_fails(assets, tmp_path: P
         open_model_folder(tmp_path)
 
 
-def test_an_encoder_starts_from_the_open_model(assets, bundle, tmp_path: Path, monkeypatch) -> None:
+def test_a_training_starts_from_the_open_models_encoder(assets, bundle, monkeypatch) -> None:
     saved, folder = bundle
     monkeypatch.setattr("maskhand.models.build.open_model_folder", lambda _: folder)
-    recipe = load_recipe("tiny", [*SEEING, "model.backbone.checkpoint=open"])
-    _check_paths(recipe)
-    check_model(recipe, ManoLayer.from_default(), assets)
+    recipe = load_recipe("tiny", [*SEEING, "model.backbone.checkpoint=open", "engine.workers=1"])
+    check_settings("transformer", recipe, assets)
     started = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default(), assets=assets)
     for name, weight in started.encoder.state_dict().items():
         assert torch.equal(weight, saved.model.encoder.state_dict()[name])
-    with pytest.raises(ConfigError, match="hand_landmark"):
-        load_recipe("tiny", ["model.backbone.checkpoint=open"])
+    with pytest.raises(ConfigError, match=r"hand_landmark; model\.backbone\.name is vit"):
+        check_model(load_recipe("tiny", ["model.backbone.checkpoint=open"]), ManoLayer.from_default(), assets)

@@ -131,15 +131,24 @@ def test_a_refined_hand_has_the_confidence_of_a_fit_and_listens_to_the_network(t
     assert apart(refined, fit) > 0 and apart(refined, network) < apart(fit, network)
 
 
-def test_a_fit_needs_no_trained_model(truth, found, tmp_path: Path) -> None:
-    """`maskhand predict` on a machine where nothing was ever trained."""
+def test_a_photo_needs_nothing_that_was_trained_here(
+    truth, found, assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`maskhand predict` on a fresh machine: the open model refines a fit, or there is a fit alone."""
     found(seen(truth, 5))
     path = tmp_path / "photo.png"
     cv2.imwrite(str(path), PHOTO)
     home = Workspace(tmp_path / "workspace", str(tmp_path / "shards"))
+    home.assets.parent.mkdir()
+    home.assets.symlink_to(assets)
     arguments = (home, path, tmp_path / "out", None, None, None, None, "keypoints")
-    assert step.predict(*arguments)[-1].exists()
-    with pytest.raises(LookupError, match="trains one"):
-        step.predict(*arguments, method="refine")
+
+    def method(**options) -> str:
+        return json.loads(step.predict(*arguments, **options)[-1].read_text())["method"]
+
+    assert method() == "refine" and method(method="model") == "model" and method(method="fit") == "fit"
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "open_hand_digest", lambda: "that of another hand")
+        assert method() == "fit"
     with pytest.raises(PredictError, match="--model DIR: a fit uses no network; add --method model"):
-        step.predict(*arguments[:3], "DIR", *arguments[4:])
+        step.predict(*arguments[:3], "DIR", *arguments[4:], method="fit")

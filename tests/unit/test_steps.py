@@ -134,11 +134,12 @@ def test_a_training_asks_for_the_shipped_files_and_detections_that_decide_its_we
 ) -> None:
     home = Workspace(tmp_path, str(tmp_path / "shards"))
     _set_with_targets(home)
-    monkeypatch.setattr("maskhand.models.open_model.open_model_digest", lambda: "0123456789ab")
+    (tmp_path / "weights.pt").write_bytes(b"")
+    monkeypatch.setattr(step_inputs, "OPEN_WEIGHTS", tmp_path / "weights.pt")
     open_encoder = "model.backbone={name: hand_landmark, kwargs: {}, checkpoint: open}"
     simulated = ["data.keypoints.train_source=simulated", open_encoder]
     found = step_inputs.training_digests(home, "transformer", load_recipe("tiny", simulated))
-    assert found["open_model"] == "0123456789ab" and len(found["detector_errors"]) == 12
+    assert found["open_model"] == "e3b0c44298fc" and len(found["detector_errors"]) == 12
 
     validated, part = load_recipe("tiny", [*simulated, "training.validate_every=5"]), "keypoints.litert-hand"
     assert step_inputs.training_digests(home, "transformer", validated) == found
