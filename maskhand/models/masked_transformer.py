@@ -70,15 +70,15 @@ class MaskedTransformer(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
         *,
-        look_again: bool = False,
+        self_condition: bool = False,
     ) -> TransformerOutput:
         """One training pass; arguments as in `encode` and `logits`.
 
-        look_again: it is a second pass, which looks where the hand lies that a first one, without gradient, expects
+        self_condition: it is a second pass, which looks where the hand lies that a first one, without gradient, expects
         (self-conditioning: Chen et al. 2023, Analog Bits).
         """
         context = self.encode(condition, keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
-        joints_2d = self._first_look(ids, context) if look_again else None
+        joints_2d = self._first_pass(ids, context) if self_condition else None
         logits = self.logits(ids, context, joints_2d)
         return TransformerOutput(logits, context.betas, context.placement, image_joints=context.image_joints)
 
@@ -106,7 +106,7 @@ class MaskedTransformer(HandNetwork):
         return self.pose_graph(keypoints_2d, image_joints)
 
     @property
-    def looks_again(self) -> bool:
+    def self_conditioned(self) -> bool:
         return self.reference is not None and self.reference.kind == "projected"
 
     @torch.no_grad()
@@ -122,7 +122,7 @@ class MaskedTransformer(HandNetwork):
             return project_crop(joints_m, place_camera(placement, joints_m))
 
     @torch.no_grad()
-    def _first_look(self, ids: Tensor, context: Context) -> Tensor:
+    def _first_pass(self, ids: Tensor, context: Context) -> Tensor:
         """As `project`: the hand of the visible tokens' codes and of the masked tokens' expectation in a first pass."""
         codebook = self.tokenizer.codebook
         masked = ids == self.mask_id
@@ -135,8 +135,8 @@ class MaskedTransformer(HandNetwork):
     def logits(self, ids: Tensor, context: Context, joints_2d: Tensor | None = None) -> Tensor:
         """ids (B * H, L) int64, `mask_id` for [MASK], the H token sequences of an image together -> (B * H, L, V).
 
-        joints_2d (B * H, 21, 2): of a network that `looks_again`, the `project`ed hands of the pass before; None in a
-        first pass.
+        joints_2d (B * H, 21, 2): of a network that is `self_conditioned`, the `project`ed hands of the pass before;
+        None in a first pass.
         """
         images = len(context.pose_tokens)
         pose_tokens = context.pose_tokens.repeat_interleave(len(ids) // images, dim=0)

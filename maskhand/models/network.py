@@ -84,7 +84,7 @@ class HandNetwork(nn.Module, ABC):
         return make_image_encoder(cfg.backbone, image_size_px)
 
     @property
-    def looks_again(self) -> bool:
+    def self_conditioned(self) -> bool:
         """Whether a pass depends on the hand that the pass before expects (`model.ref_points: projected`)."""
         return False
 

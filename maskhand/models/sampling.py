@@ -202,7 +202,7 @@ def _decode(
         masked = torch.zeros_like(masked).scatter_(1, order[:, :remasked], True)
         ids = ids.masked_fill(masked, model.mask_id)
         all_masked = False
-        if model.looks_again:
+        if model.self_conditioned:
             with full_precision(device):
                 expected = torch.where(masked[..., None], probability @ codebook, codes)
             joints_2d = model.project(expected, context)

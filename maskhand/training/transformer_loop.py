@@ -126,7 +126,7 @@ class TransformerObjective(nn.Module):
         )
         inputs = (batch.keypoints_2d, corrupted.ids, corrupted.drop_image, corrupted.drop_pose)
         # one draw for all rows and ranks: else a first pass would be computed for rows that do not use it
-        options = {"look_again": coin(self._recipe.seed, step)} if model.looks_again else {}
+        options = {"self_condition": coin(self._recipe.seed, step)} if model.self_conditioned else {}
         output = model(model.condition(batch), *inputs, **options)
         with torch.autocast(batch.pixels.device.type, enabled=False):  # code expectation, hand and losses in fp32
             losses = transformer_losses(

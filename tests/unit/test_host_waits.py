@@ -24,7 +24,7 @@ from maskhand.training.seeds import coin
 from maskhand.training.transformer_loop import TransformerObjective
 from support.model_parts import random_batch, random_poses, small_model, small_recipe
 
-LOOKS_AGAIN = next(step for step in range(100) if coin(small_recipe().seed, step))
+TWO_PASSES = next(step for step in range(100) if coin(small_recipe().seed, step))
 """A step of two passes, for a network that projects its reference points."""
 WAITS = {
     "aten::lift_fresh": "a constant is copied from the host",
@@ -94,7 +94,7 @@ def test_a_training_step_of_the_transformer(changes: dict) -> None:
     optimizer = torch.optim.AdamW(model.parameter_groups(1e-3, None, 0.0), foreach=True)
     objective, slots = TransformerObjective(model, recipe), torch.arange(2)
     with Waits() as waits:
-        loss, _ = objective(batch, slots, LOOKS_AGAIN)
+        loss, _ = objective(batch, slots, TWO_PASSES)
         loss.backward()
     assert not waits.seen
     optimizer.step()

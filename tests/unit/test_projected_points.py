@@ -116,7 +116,7 @@ def test_a_second_pass_trains_every_weight(half: bool) -> None:
     model, batch = model_of().train(), random_batch(3)
     ids = torch.randint(model.mask_id + 1, (3, 16))
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        output = model(batch.image, batch.keypoints_2d, ids, look_again=True)
+        output = model(batch.image, batch.keypoints_2d, ids, self_condition=True)
     (output.logits.float().square().mean() + output.betas.square().mean() + output.placement.square().mean()).backward()
     assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert model.code_classifier.linear.weight.grad.abs().sum() > 0
@@ -130,7 +130,9 @@ def test_a_second_pass_trains_every_weight(half: bool) -> None:
     assert torch.allclose(output.logits, model.logits(ids, context, model.project(hand, context)), atol=1e-5)
 
 
-def test_half_of_the_training_steps_look_again_and_other_networks_never(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_training_steps_have_two_passes_and_those_of_other_networks_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     steps = [step for step in range(200) if coin(5, step)]
     assert 70 < len(steps) < 130 and steps != [step for step in range(200) if coin(6, step)]
     batch, seen = random_batch(2), []
