@@ -65,13 +65,13 @@ class KeypointConfig(FrozenConfig):
     eval_source: Literal["detected", "annotated", "none"] = "detected"
     """Evaluation 2D pose, which also places the hands: detected | annotated | none."""
     noise: NonNegativeFloat = 0.01
-    """Standard deviation of the noise on annotated keypoints, in crop sides."""
+    """Standard deviation of the noise on annotated or simulated keypoints, in crop sides."""
     drop_joint: Fraction = 0.1
     """Fraction of joints that are dropped."""
     drop_pose: Fraction = 0.1
     """Fraction of samples whose whole 2D pose is dropped."""
     swap_fingers: Fraction = 0.05
-    """Fraction of annotated 2D poses in which two fingers are swapped."""
+    """Fraction of annotated or simulated 2D poses in which two fingers are swapped."""
 
     @model_validator(mode="after")
     def _error_scale_is_a_range(self) -> Self:
@@ -104,7 +104,7 @@ class DataConfig(FrozenConfig):
     shard_streams: PositiveInt = 16
     """Shards of each set that are read concurrently; a multiple of engine.workers."""
     held_out: FractionBelowOne = 0.0
-    """Fraction of each training set held out, for calibration and the choice of the estimator."""
+    """Fraction of each training set held out: validation, calibration, choice of the estimator."""
     loader_workers: NonNegativeInt = 0
     """Loader processes per training worker; 0: in the training process."""
     keypoints: KeypointConfig
