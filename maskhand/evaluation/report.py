@@ -14,15 +14,14 @@ from maskhand.batch import HandBatch
 from maskhand.config import Recipe
 from maskhand.conventions import MIRROR_POINT, OPENPOSE_21
 from maskhand.evaluation.result import EvaluationResult
-from maskhand.evaluation.truth import ground_truth
+from maskhand.evaluation.truth import ground_truth, target_meshes
 from maskhand.geometry2d import compose, mirror_affine
 from maskhand.hand.layer import ManoLayer
-from maskhand.hand.rotations import turn_hands
 from maskhand.loading.crop import crop_encoded
 from maskhand.loading.labels import annotated_target
 from maskhand.loading.loader import eval_rows, eval_set
 from maskhand.models.bundle import ModelBundle
-from maskhand.placement import image_camera, image_from_crop_axes
+from maskhand.placement import image_camera
 from maskhand.render import (
     FINGER_RGB,
     GROUND_TRUTH_RGB,
@@ -239,10 +238,7 @@ class _View:
         if sample.vertices_cam_m is not None:
             vertices = sample.vertices_cam_m
         elif target is not None:
-            device = mano.weights.device
-            one = hands[k : k + 1]
-            rotmats = turn_hands(one.rotmats, image_from_crop_axes(one).to(one.rotmats))
-            mesh = mano(rotmats.to(device), one.betas.to(device))
+            mesh = target_meshes(hands[k : k + 1], mano)
             vertices = (mesh.vertices_m[0].cpu().numpy() + target.pose.transl_cam_m) * self.mirror
         else:
             return None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskhand.batch import HandBatch
 from maskhand.conventions import MIRROR_POINT
-from maskhand.hand.layer import ManoLayer
+from maskhand.hand.layer import HandMesh, ManoLayer
 from maskhand.hand.rotations import turn_hands
 from maskhand.placement import image_from_crop_axes
 from maskhand.shards.reader import ShardSample
@@ -33,9 +33,7 @@ class Truth:
 
 def ground_truth(hands: HandBatch, rows: Sequence[ShardSample], mano: ManoLayer) -> Truth:
     """The annotated mesh where a sample has one, else the mesh of its MANO target, else none."""
-    turn = image_from_crop_axes(hands).to(hands.rotmats)
-    rotmats = turn_hands(hands.rotmats, turn)
-    target = mano(rotmats.to(mano.weights.device), hands.betas.to(mano.weights.device))
+    target = target_meshes(hands, mano)
     vertices = (target.vertices_m - target.joints_m[:, :1]).cpu()
     has_mesh = hands.has_mano.bool().clone()
     for k, row in enumerate(rows):
@@ -43,4 +41,11 @@ def ground_truth(hands: HandBatch, rows: Sequence[ShardSample], mano: ManoLayer)
         if annotated is not None and joints is not None and hands.joints_3d_valid[k, 0] > 0:
             relative = (annotated - joints[0]) * (MIRROR_POINT if row.sample.side == "left" else 1.0)
             vertices[k], has_mesh[k] = torch.from_numpy(relative.astype(np.float32)), True
+    turn = image_from_crop_axes(hands).to(hands.joints_3d_m)
     return Truth(hands.joints_3d_m @ turn.mT, hands.joints_3d_valid.bool(), vertices, has_mesh)
+
+
+def target_meshes(hands: HandBatch, mano: ManoLayer) -> HandMesh:
+    """The hands of B MANO targets before translation, in the axes of their images; of rows without target the mean."""
+    rotmats = turn_hands(hands.rotmats, image_from_crop_axes(hands).to(hands.rotmats))
+    return mano(rotmats.to(mano.weights.device), hands.betas.to(mano.weights.device))
