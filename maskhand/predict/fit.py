@@ -29,8 +29,8 @@ from maskhand.placement import in_crop_axes
 from maskhand.predict.detect import DetectedHands
 from maskhand.predict.records import PredictError
 
-NETWORK_NOISE_M = 0.03
-"""Standard deviation of the coordinates of the network's joints in `refine`, tuned on 60 real hands."""
+NETWORK_NOISE_M = 0.014
+"""Standard deviation of the coordinates of the network's joints in `refine`, chosen for the open model on 60 real hands."""
 
 
 @dataclass(frozen=True)
