@@ -30,7 +30,7 @@ from maskhand.predict.detect import DetectedHands
 from maskhand.predict.records import PredictError
 
 NETWORK_NOISE_M = 0.014
-"""Standard deviation of the coordinates of the network's joints in `refine`; chosen on 60 real hands with the open model."""
+"""Standard deviation of the coordinates of the network's joints in `refine`; chosen for the open model on 60 hands."""
 
 
 @dataclass(frozen=True)
