@@ -109,6 +109,7 @@ def test_confidence_and_missed_hands_follow_the_scale():
     found = int((bank.confidence > 0).any(axis=1).sum())
     np.testing.assert_allclose(half.confidence[0] ** 2, bank.confidence[int(0.3 * (found + 0.5 * (1600 - found)))])
     assert whole.confidence.max() <= 1
+    assert not bank.drawn(np.array([0.9999]), np.array([1.5])).confidence.any()  # beyond the bank's share
     assert np.linalg.norm(bank.relief[:found, :, :2], axis=2).mean() == pytest.approx(0.09, abs=0.01)
 
 
