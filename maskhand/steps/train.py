@@ -94,6 +94,7 @@ def train_transformer(
         tokenizer,
         assets=str(workspace.assets),
         held_out=_training_sets(wanted, workspace),
+        mocap=step_inputs.mocap_files(workspace, wanted) if wanted.data.posed_hands else (),
     )
     steps = wanted.training.optim.steps
     return _train("transformer", transformer_loop.run, job, wanted, inputs, steps, BUNDLE_FILE, workspace, progress)
