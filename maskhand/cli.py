@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from maskhand import __version__
+from maskhand import machine as machine_settings
 from maskhand.commands import data, evaluate, flows, machine, score, tables, train
 from maskhand.errors import MaskhandError
 
@@ -52,6 +53,7 @@ INTERRUPTED = 130
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: one sentence for an error, a traceback only with `--debug`."""
     words = sys.argv[1:] if arguments is None else arguments
+    machine_settings.settle()
     if DEBUG in words:
         os.environ["MASKHAND_DEBUG"] = "1"
     try:

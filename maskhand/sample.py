@@ -103,6 +103,7 @@ class HandSample:
                 raise SampleError("wrong_shape", f"{hand}: {where} has shape {value.shape}, expected {shape}")
             if not all_finite(value):
                 raise SampleError("not_finite", f"{hand}: {where} holds NaN or infinity")
+        self._check_hand(hand)
         x0, y0, x1, y1 = self.box_xyxy_px.tolist()
         width, height = self.image_size_px
         if x1 - x0 < 2 or y1 - y0 < 2:
@@ -110,6 +111,36 @@ class HandSample:
         if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
             raise SampleError(
                 "box_outside", f"{hand}: box {self.box_xyxy_px.tolist()} lies outside the image of {width} x {height}"
+            )
+
+    def _check_hand(self, hand: str) -> None:
+        """That the annotated joints could be a hand's, in front of the lens; what cannot is mostly the card's fault."""
+        if self.joints_cam_m is None:
+            return
+        joints = self.joints_cam_m if self.joints_3d_valid is None else self.joints_cam_m[self.joints_3d_valid]
+        if not len(joints):
+            return
+        spread_m = float(np.linalg.norm(np.ptp(joints, axis=0)))
+        smallest = SMALLEST_HAND_M if len(joints) == NUM_JOINTS else 0.0
+        if not smallest <= spread_m <= LARGEST_HAND_M:
+            raise SampleError(
+                "impossible_size",
+                f"{hand}: the joints of the hand are {spread_m:.3g} m apart, expected {SMALLEST_HAND_M:g} to "
+                f"{LARGEST_HAND_M:g}; are `units` of the card those of the file (m, cm, mm)?",
+            )
+        # Without a camera only the differences between joints mean something.
+        near_m, far_m = float(joints[:, 2].min()), float(joints[:, 2].max())
+        if self.camera is not None and near_m <= 0:
+            raise SampleError(
+                "behind_camera",
+                f"{hand}: joints lie behind the camera (z = {near_m:.3g} m), expected z > 0; are `axes` of the card "
+                "those of the file (opencv: z forward; opengl: z backward), and does its camera belong to it?",
+            )
+        if self.camera is not None and far_m > FARTHEST_HAND_M:
+            raise SampleError(
+                "impossible_distance",
+                f"{hand}: the hand is {far_m:.3g} m away, expected at most {FARTHEST_HAND_M:g}; are `units` of the "
+                "card those of the whole file, the camera's place among them?",
             )
 
     def _check_image(self, hand: str) -> None:
@@ -122,6 +153,10 @@ class HandSample:
         if self.image.rfind(tail) < 0:
             raise SampleError("cut_image", f"{hand}: the {self.image_format} file ends too early; copy it again")
 
+
+SMALLEST_HAND_M, LARGEST_HAND_M = 0.02, 0.6
+"""Diagonal of the box around all joints: of a child's fist, and twice a large hand's. A wrong unit is 10 times off."""
+FARTHEST_HAND_M = 50.0
 
 _MAGIC = {"jpg": (b"\xff\xd8\xff", b"\xff\xd9"), "png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}
 _SHAPES: tuple[tuple[str, str | None, tuple[int, ...]], ...] = (

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copyreg
 import io
 import pickle
+from collections import OrderedDict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,6 +49,7 @@ def _array_globals() -> dict[tuple[str, str], Any]:
         allowed[module, "object"] = object
         allowed[module, "set"] = set
     allowed["_codecs", "encode"] = _encode_latin1
+    allowed["collections", "OrderedDict"] = OrderedDict
     return allowed
 
 
