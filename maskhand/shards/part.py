@@ -87,6 +87,7 @@ def build_part(
     entries, rejects = entries_and_rejects([records[name] for name in names])
     manifest = replace(about, count=sum(entry.count for entry in entries), rejects=rejects, shards=entries)
     if about.part == IMAGES and not manifest.count:
+        _clear(part_uri)  # else what is mended would be another plan's than these empty shards
         raise ShardError(_nothing_left(part_uri, rejects, [records[name] for name in names]))
     storage.write_bytes_atomic(manifest_uri(part_uri), manifest.to_json())
     return manifest

@@ -20,8 +20,8 @@ from maskhand.image_header import JPEG, PNG, check_pixels
 
 _EMPTY_RANGE = 2
 """Gray values, of 255, that an image with anything in it exceeds."""
-_PIXELS_PER_BYTE = 200
-"""A PNG of one color takes a byte for several hundred pixels; one that is larger is not decoded to see its colors."""
+_PIXELS_PER_BYTE = 20
+"""A PNG of one color takes a byte for more pixels than that; another one is not decoded to see its colors."""
 
 
 class EmptyImageError(Exception):

@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 
 from maskhand.arrays import Array
+from maskhand.json_text import why_not_json
 from maskhand.scoring.scores import ScoreError
 
 _BLOCK = 1 << 23
@@ -119,8 +120,8 @@ def _parsed(text: bytes, path: Path, field: str) -> list[Any]:
         pass
     try:  # Python's own json writes NaN and Infinity, which are not JSON
         return list(json.loads(whole))
-    except ValueError as error:
-        raise ScoreError(f"{path}: {field}: not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise ScoreError(f"{path}: {field}: not JSON ({why_not_json(error)})") from None
 
 
 def _to_array(lists: list[Any], path: Path, field: str, first: int, points: int | None) -> Array:
@@ -140,7 +141,7 @@ def _to_array(lists: list[Any], path: Path, field: str, first: int, points: int 
 def _numbers(lists: Any) -> Array:
     try:
         return np.array(lists, np.float64)
-    except (ValueError, TypeError):  # lists of different lengths, or something that is no number
+    except (ValueError, TypeError, OverflowError):  # lists of different lengths, or something that is no number
         return np.empty(0)
 
 
@@ -160,5 +161,5 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
                 yield stream
     except OSError as error:
         raise ScoreError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last for one with a password
         raise ScoreError(f"{path}: the .zip is damaged ({error}); write it again") from None
