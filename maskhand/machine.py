@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,8 @@ _LONGEST_SOCKET = 107
 """Bytes of a Unix socket's path (Linux, sockaddr_un)."""
 _SOCKET_BELOW_RAY = len("/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store.9")
 SHORT_FOLDER = Path("/tmp")
+LEAST_FREE_MIB = 64
+"""For logs and sockets; with less, processes end one by one and nobody says why."""
 
 
 class MachineError(MaskhandError, OSError):
@@ -87,7 +90,10 @@ def _fault(folder: Path) -> str | None:
         nearest = nearest.parent
     if not nearest.is_dir():
         return f"{nearest} is no folder"
-    return None if os.access(nearest, os.W_OK | os.X_OK) else f"{nearest} cannot be written"
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return f"{nearest} cannot be written"
+    free_mib = shutil.disk_usage(nearest).free / 2**20
+    return None if free_mib >= LEAST_FREE_MIB else f"only {free_mib:.0f} MiB are free there"
 
 
 def _passwd_entry() -> tuple[str | None, str | None]:

@@ -104,6 +104,7 @@ class HandSample:
             if not all_finite(value):
                 raise SampleError("not_finite", f"{hand}: {where} holds NaN or infinity")
         self._check_hand(hand)
+        self._check_camera(hand)
         x0, y0, x1, y1 = self.box_xyxy_px.tolist()
         width, height = self.image_size_px
         if x1 - x0 < 2 or y1 - y0 < 2:
@@ -143,6 +144,33 @@ class HandSample:
                 "card those of the whole file, the camera's place among them?",
             )
 
+    def _check_camera(self, hand: str) -> None:
+        """That the camera is one, and that joints in the image and in space are the same ones as it sees them."""
+        if self.camera is None:
+            return
+        K = self.camera.K_px
+        if not (K[0, 0] > 0 and K[1, 1] > 0 and np.array_equal(K[2], (0.0, 0.0, 1.0))):
+            raise SampleError(
+                "bad_camera",
+                f"{hand}: K is {K.tolist()}, expected [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0; is "
+                "it transposed, or a projection matrix?",
+            )
+        if self.joints_2d_px is None or self.joints_cam_m is None:
+            return
+        seen = np.ones(NUM_JOINTS, bool) if self.joints_2d_conf is None else self.joints_2d_conf > 0
+        seen = seen if self.joints_3d_valid is None else seen & self.joints_3d_valid
+        if not seen.any():
+            return
+        points = self.joints_2d_px[seen]
+        apart_px = float(np.median(np.linalg.norm(self.camera.project(self.joints_cam_m[seen]) - points, axis=1)))
+        size_px = float(np.ptp(points, axis=0).max())
+        if apart_px > max(size_px, MOST_PX_APART):
+            raise SampleError(
+                "labels_disagree",
+                f"{hand}: joints in the image, and joints in space as seen by the camera, are {apart_px:.0f} px apart, "
+                f"and the hand is {size_px:.0f} px large; are they of one picture, one hand, one size of the picture?",
+            )
+
     def _check_image(self, hand: str) -> None:
         if self.image_format not in _MAGIC:
             raise SampleError("bad_image", f"{hand}: image format {self.image_format!r}, expected jpg or png")
@@ -157,6 +185,8 @@ class HandSample:
 SMALLEST_HAND_M, LARGEST_HAND_M = 0.02, 0.6
 """Diagonal of the box around all joints: of a child's fist, and twice a large hand's. A wrong unit is 10 times off."""
 FARTHEST_HAND_M = 50.0
+MOST_PX_APART = 20.0
+"""Of labels that agree; a lens bends, and people click, by less."""
 
 _MAGIC = {"jpg": (b"\xff\xd8\xff", b"\xff\xd9"), "png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}
 _SHAPES: tuple[tuple[str, str | None, tuple[int, ...]], ...] = (

@@ -187,8 +187,8 @@ def check_writable(folder: str | Path) -> None:
     while not nearest.exists():
         nearest = nearest.parent
     try:
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(bytes(_CHUNK))  # on a full disk an empty file can still be made
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise StorageError(f"{folder}: nothing can be written here ({reason}); choose another folder") from error

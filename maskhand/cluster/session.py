@@ -51,6 +51,8 @@ def ensure_ray() -> bool:
         ):
             ray.init(logging_level=logging.WARNING)
         return True
+    # Beyond 95 % of a disk, of whatever size, Ray would wait for space, without a word.
+    os.environ.setdefault("RAY_local_fs_capacity_threshold", "1")
     folder = machine.ray_folder()
     if not machine.has_home(".ray"):
         # Where Ray keeps the token that its processes know each other by; this session's own will do.

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
-from typing import Protocol, TypeVar
+from functools import partial, wraps
+from pathlib import Path
+from typing import ParamSpec, Protocol, TypeVar
 
 from maskhand import storage
+from maskhand.lock import held
 from maskhand.shards.layout import IMAGES, ShardError, manifest_uri, record_uri, tar_uri
 from maskhand.shards.manifest import Manifest, ShardRecord, entries_and_rejects, find_manifest, read_record
 
+P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 OnShard = Callable[[ShardRecord], None]
@@ -41,6 +44,22 @@ def serial_map(fn: Callable[[T], R], items: Sequence[T], *, on_done: Callable[[R
     return results
 
 
+def _alone(build: Callable[P, Manifest]) -> Callable[P, Manifest]:
+    """Two that build one part would delete each other's files."""
+
+    @wraps(build)
+    def locked(*arguments: P.args, **named: P.kwargs) -> Manifest:
+        set_uri, about = arguments[:2]
+        assert isinstance(set_uri, str) and isinstance(about, Manifest)
+        if storage.is_remote(set_uri):
+            return build(*arguments, **named)
+        with held(Path(set_uri), about.part, storage.join(set_uri, about.part)):
+            return build(*arguments, **named)
+
+    return locked
+
+
+@_alone
 def build_part(
     set_uri: str,
     about: Manifest,
@@ -53,7 +72,7 @@ def build_part(
     on_shard: OnShard | None,
     is_current: Callable[[int, ShardRecord], bool] = lambda index, record: True,
 ) -> Manifest:
-    """Write the shards that are not finished yet, then the manifest. One builder per part at a time.
+    """Write the shards that are not finished yet, then the manifest. LockedError while another one builds this part.
 
     `about` is the manifest as far as it is known before: its samples, rejects and shards come out of the work. `task`
     makes what `write` needs for one of the `names`, given by its place.

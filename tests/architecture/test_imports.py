@@ -49,6 +49,8 @@ MAY_USE = {
     "recipe_files": ("config",),
     "device": (),
     "machine": (),
+    "lock": ("replacement", "storage"),
+    "foreign_errors": (),
     "workspace": ("storage",),
     "s3": (),
     "replacement": (),
@@ -71,7 +73,7 @@ MAY_USE = {
         "hand.array_pickle",
         "hand.array_archive",
     ),
-    "shards": ("sample", "catalog", "adapters", "storage"),
+    "shards": ("sample", "catalog", "adapters", "storage", "lock"),
     "synth": ("hand", "conventions", "storage"),
     "annotate": (
         "shards",
@@ -165,7 +167,7 @@ MAY_USE = {
     "provenance": (),
     "tracking": ("config", "workspace", "promotion", "provenance"),
     "serving": ("device", "predict", "models"),
-    "cluster": ("training", "config", "storage", "machine"),
+    "cluster": ("training", "config", "storage", "machine", "lock"),
 }
 """Package or module of maskhand -> those it may use besides itself and `EVERYWHERE`."""
 EVERYWHERE = ("arrays", "errors", "digest", "json_text", "progress")

@@ -8,6 +8,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from PIL import Image
 
 from maskhand import catalog, storage
 from maskhand.adapters import RawDataError, open_adapter, read_hand
-from maskhand.sample import HandSample, SampleError
+from maskhand.sample import Camera, HandSample, SampleError
 from maskhand.shards.build import build_shards
 from maskhand.shards.codec import decode_sample, encode_sample
 from maskhand.shards.layout import ShardError
 from maskhand.shards.verify import verify
+from support.hand_sets import make_samples
 from support.published_layouts import WRITERS, Fixture
 from support.published_layouts.hands import edit_json, licensed_folder
 
@@ -220,6 +222,36 @@ def test_a_picture_that_cannot_be_labelled_so(tmp_path: Path, change: Callable[[
     assert reasons({first: found.pop(first)}) == {reason} and reasons(found) == {"read"}
     if reason == "turned_image":
         assert reasons(read(fixture, "freihand", "training", exif_orientation="ignored")) == {"read"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda hand: {"camera": Camera(hand.camera.K_px.T)}, "bad_camera"),
+        (lambda hand: {"camera": Camera(hand.camera.K_px * [[-1], [1], [1]])}, "bad_camera"),
+        (
+            lambda hand: {"joints_2d_px": np.float32([199, 159]) - hand.joints_2d_px},
+            "labels_disagree",
+        ),
+        (lambda hand: {"joints_2d_px": 4 * hand.joints_2d_px}, "labels_disagree"),
+        (lambda hand: {"joints_cam_m": hand.joints_cam_m + np.float32([0, 0, 60])}, "impossible_distance"),
+        (lambda hand: {"joints_cam_m": hand.joints_cam_m * np.float32([1, 1, -1])}, "behind_camera"),
+        (lambda hand: {"camera": None, "joints_cam_m": hand.joints_cam_m * np.float32([1, 1, -1])}, "read"),
+    ],
+)
+def test_labels_that_contradict_each_other(change: Callable[[HandSample], dict[str, Any]], reason: str) -> None:
+    """A matrix read by columns; half a turn; a picture made smaller after it was labelled; other place of the camera."""
+    corner = replace(make_samples(1)[0], camera=Camera(np.array([[300.0, 0, 40], [0, 300, 30], [0, 0, 1]])))
+    assert corner.joints_cam_m is not None
+    points = corner.camera.project(corner.joints_cam_m).astype(np.float32)  # type: ignore[union-attr]
+    hand = replace(corner, joints_2d_px=points, box_xyxy_px=np.array([0, 0, 150, 150], np.float32))
+    hand.validate()
+    try:
+        replace(hand, **change(hand)).validate()
+    except SampleError as error:
+        assert (error.reason == reason and "expected" in str(error)) or "are they" in str(error)
+    else:
+        assert reason == "read"
 
 
 def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
