@@ -240,7 +240,7 @@ def test_a_picture_that_cannot_be_labelled_so(tmp_path: Path, change: Callable[[
     ],
 )
 def test_labels_that_contradict_each_other(change: Callable[[HandSample], dict[str, Any]], reason: str) -> None:
-    """A matrix read by columns; half a turn; a picture made smaller after it was labelled; other place of the camera."""
+    """A matrix read by columns; half a turn; a picture made smaller after labelling; another camera."""
     corner = replace(make_samples(1)[0], camera=Camera(np.array([[300.0, 0, 40], [0, 300, 30], [0, 0, 1]])))
     assert corner.joints_cam_m is not None
     points = corner.camera.project(corner.joints_cam_m).astype(np.float32)  # type: ignore[union-attr]
