@@ -114,8 +114,8 @@ def serve(workspace: Workspace, port: int = PORT) -> int:
                     time.sleep(_LOOK_S)
         except KeyboardInterrupt:
             return 0
-        if (code := running.process.poll()) is not None:
-            raise ServerError(f"the Prefect server ended by itself with exit code {code}; its log is {log}")
+        if (ended := running.process.poll()) is not None:
+            raise ServerError(f"the Prefect server ended by itself with exit code {ended}; its log is {log}")
     raise ServerError(f"the Prefect worker ended by itself with exit code {process.returncode}")
 
 

@@ -41,7 +41,7 @@ def read_array_archive(
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             held = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-            chosen = held if wanted is None else [field for field in wanted if field in held]
+            chosen = list(held) if wanted is None else [field for field in wanted if field in held]
             return {
                 field: _array(_content(archive, held[field], name, most_bytes), f"{name}: {field}", unpickler)
                 for field in chosen

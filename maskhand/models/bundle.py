@@ -161,7 +161,7 @@ def _write_records(folder: Path, record: Mapping[str, Any], recipe: Recipe) -> N
     (folder / "bundle.json").write_text(json.dumps({**record, "recipe": recipe.digest()}, indent=1, sort_keys=True))
 
 
-_RECORD = {"hand_digest": str, "sha256": str, "recipe": str, "metadata": dict}
+_RECORD: Mapping[str, type] = {"hand_digest": str, "sha256": str, "recipe": str, "metadata": dict}
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -172,7 +172,8 @@ def _read_record(folder: Path) -> dict[str, Any]:
             f"{uri}: bundle format {record.get('format')!r}, this version reads {FORMAT}; train the model with this "
             "version to export it again"
         )
-    for name, kind in (_RECORD | ({"calibration": str} if record.get("calibration") is not None else {})).items():
+    optional = {"calibration": str} if record.get("calibration") is not None else {}
+    for name, kind in {**_RECORD, **optional}.items():
         if not isinstance(record.get(name), kind):
             found = reprlib.repr(record.get(name))
             raise BundleError(f"{uri}: {name} is {found}, expected a {kind.__name__}; copy or export the bundle again")
@@ -227,9 +228,9 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 def _file(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
-        found = "there is something else of this name" if path.exists() else "it is not there"
+        found = f"{name} is no file" if path.exists() or path.is_symlink() else f"no {name}"
         raise BundleError(
-            f"{path}: {found}; a model bundle has bundle.json, recipe.json and model.pt. Copy or export it again"
+            f"{folder}: {found}; a model bundle has bundle.json, recipe.json and model.pt. Copy or export it again"
         )
     return path
 

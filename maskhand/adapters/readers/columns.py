@@ -177,7 +177,7 @@ def repeated_ids(ids: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
     return [(int(order[k]), int(order[k + 1])) for k in again]
 
 
-def check_unique_images(uri: str, ids: Sequence[int], paths: Sequence[str]) -> None:
+def check_unique_images(uri: str, ids: Sequence[int], paths: PathColumn) -> None:
     """RawDataError where two images of a label file have the same id, so that nobody knows which one a label means."""
     for first, second in repeated_ids(ids):
         if paths[first] != paths[second]:
