@@ -6,6 +6,7 @@ holds the whole file, nor Python objects for more than one piece.
 
 from __future__ import annotations
 
+import codecs
 import json
 import zipfile
 import zlib
@@ -78,7 +79,7 @@ def _pieces(path: Path, field: str, sections: int) -> Iterator[tuple[int, list[A
     carry, started = b"", False
     with _opened(path) as stream:
         while block := stream.read(_BLOCK):
-            text = carry + block
+            text = carry + (block if started else block.removeprefix(codecs.BOM_UTF8))
             marks, opening, after = _brackets(text, depth)
             if not (started or text.lstrip()[:1] in b"[") or after.min(initial=0) < 0:
                 raise ScoreError(f"{path}: {field}: expected JSON lists of numbers, found {text.lstrip()[:20]!r}")
