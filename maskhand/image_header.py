@@ -9,6 +9,8 @@ import simplejpeg
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 1 << 28
 """Larger than any camera's image, and 0.8 GB when it is decoded."""
+LONGEST_SIDE_PX = 32_766
+"""OpenCV's maps of pixels count in 16 bits."""
 
 _EXIF, _ORIENTATION = 0xE1, 0x0112
 _UPRIGHT = 1
@@ -33,12 +35,12 @@ def size_px(data: bytes) -> tuple[int, int] | None:
 
 
 def check_pixels(data: bytes) -> None:
-    """Raises TooManyPixelsError for an image of more than `MOST_PIXELS`."""
+    """Raises TooManyPixelsError for an image of more than `MOST_PIXELS`, or with a side beyond `LONGEST_SIDE_PX`."""
     size = size_px(data)
-    if size is not None and size[0] * size[1] > MOST_PIXELS:
+    if size is not None and (size[0] * size[1] > MOST_PIXELS or max(size) > LONGEST_SIDE_PX):
         raise TooManyPixelsError(
             f"an image of {size[0]} x {size[1]}, {size[0] * size[1] / 1e6:,.0f} megapixels; at most "
-            f"{MOST_PIXELS / 1e6:.0f} are read, make it smaller"
+            f"{MOST_PIXELS / 1e6:.0f} are read, and {LONGEST_SIDE_PX} pixels on a side: make it smaller"
         )
 
 

@@ -205,6 +205,7 @@ ONE_COLOR = np.full((224, 224, 3), 127, np.uint8)
     ("change", "reason"),
     [
         (lambda _: png_header(20_000, 20_000), "bad_image"),
+        (lambda _: png_header(40_000, 300), "bad_image"),
         (lambda _: encoded(ONE_COLOR), "empty_image"),
         (lambda _: encoded(ONE_COLOR, "PNG"), "empty_image"),
         (lambda data: turned(data, 3), "turned_image"),
@@ -213,7 +214,7 @@ ONE_COLOR = np.full((224, 224, 3), 127, np.uint8)
     ],
 )
 def test_a_picture_that_cannot_be_labelled_so(tmp_path: Path, change: Callable[[bytes], bytes], reason: str) -> None:
-    """400 megapixels; a single color; one that viewers turn, so that labels made in them do not fit."""
+    """400 megapixels; a panorama; a single color; one that viewers turn, so that labels made in them do not fit."""
     fixture = write(tmp_path, "freihand", "training")
     path = next(iter(fixture.truths.values())).image_path
     path.write_bytes(change(path.read_bytes()))
