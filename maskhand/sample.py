@@ -159,11 +159,11 @@ class HandSample:
             return
         seen = np.ones(NUM_JOINTS, bool) if self.joints_2d_conf is None else self.joints_2d_conf > 0
         seen = seen if self.joints_3d_valid is None else seen & self.joints_3d_valid
-        if not seen.any():
+        if seen.sum() < ENOUGH_JOINTS:
             return
-        points = self.joints_2d_px[seen]
-        apart_px = float(np.median(np.linalg.norm(self.camera.project(self.joints_cam_m[seen]) - points, axis=1)))
-        size_px = float(np.ptp(points, axis=0).max())
+        points, projected = self.joints_2d_px[seen], self.camera.project(self.joints_cam_m[seen])
+        apart_px = float(np.median(np.linalg.norm(projected - points, axis=1)))
+        size_px = min(float(np.ptp(places, axis=0).max()) for places in (points, projected))
         if apart_px > max(size_px, MOST_PX_APART):
             raise SampleError(
                 "labels_disagree",
@@ -185,6 +185,8 @@ class HandSample:
 SMALLEST_HAND_M, LARGEST_HAND_M = 0.02, 0.6
 """Diagonal of the box around all joints: of a child's fist, and twice a large hand's. A wrong unit is 10 times off."""
 FARTHEST_HAND_M = 50.0
+ENOUGH_JOINTS = 6
+"""To tell from whether labels are of one hand."""
 MOST_PX_APART = 20.0
 """Of labels that agree; a lens bends, and people click, by less."""
 
