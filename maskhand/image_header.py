@@ -6,6 +6,8 @@ import struct
 
 import simplejpeg
 
+from maskhand.errors import MaskhandError
+
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 1 << 28
 """Larger than any camera's image, and 0.8 GB when it is decoded."""
@@ -16,7 +18,7 @@ _EXIF, _ORIENTATION = 0xE1, 0x0112
 _UPRIGHT = 1
 
 
-class TooManyPixelsError(ValueError):
+class TooManyPixelsError(MaskhandError, ValueError):
     """An image that would take gigabytes when it is decoded."""
 
 

@@ -16,6 +16,7 @@ import simplejpeg
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from maskhand.arrays import Array
+from maskhand.errors import MaskhandError
 from maskhand.image_header import JPEG, PNG, check_pixels
 
 _EMPTY_RANGE = 2
@@ -24,7 +25,7 @@ _PIXELS_PER_BYTE = 20
 """A PNG of one color takes a byte for more pixels than that; another one is not decoded to see its colors."""
 
 
-class EmptyImageError(Exception):
+class EmptyImageError(MaskhandError):
     """An image of a single color: a lens cap, a film's first frame, a decoder that gave up."""
 
 
