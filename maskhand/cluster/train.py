@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import cv2
 import ray
@@ -39,8 +39,10 @@ from maskhand.cluster.run_folder import (
 from maskhand.cluster.session import LOCAL_CPUS
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
+from maskhand.lock import held
 from maskhand.training.worker import Report, WorkerContext, no_report
 
+P = ParamSpec("P")
 Loop = Callable[[Any, WorkerContext], dict[str, float]]
 """`loop(job, worker)` trains and returns the last metrics; its last checkpoint holds a folder `export/`."""
 
@@ -50,6 +52,19 @@ _RAY_TRAIN_ENVIRONMENT = {
 }
 
 
+def _alone(fit: Callable[P, FitResult]) -> Callable[P, FitResult]:
+    """Two that train one run would write into one folder, and remove each other's checkpoints."""
+
+    @functools.wraps(fit)
+    def locked(*arguments: P.args, **named: P.kwargs) -> FitResult:
+        name = str(named["name"])
+        with held(Path(str(named["storage_path"])), name, f"run {name}"):
+            return fit(*arguments, **named)
+
+    return locked
+
+
+@_alone
 def fit(
     loop: Loop,
     job: Any,
@@ -67,7 +82,7 @@ def fit(
     the same name with another identity is refused. `storage_path` is a folder that every worker can access. `reporter`
     is sent to rank 0 and called there; `on_progress` is called here. A lost worker restarts the group from the last
     checkpoint, at most `engine.max_failures` times; an error of the program itself is not retried. Needs a Ray
-    session. Raises TrainingError.
+    session. Raises TrainingError, and LockedError while another process trains this run.
     """
     started_s = time.monotonic()
     run_dir = Path(storage_path).resolve() / name
