@@ -24,6 +24,7 @@ from maskhand.shards.layout import IMAGES, MANO
 from maskhand.steps import step_inputs, training_checks
 from maskhand.steps.names import BUNDLE_FILE, TOKENIZER_FILE, flow_tags
 from maskhand.steps.receipt import Receipt, file_digest
+from maskhand.steps.taken_along import TakenAlong
 from maskhand.tracking import Lineage, RunReporter, Tracker
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import Kind, check_tokenizer, inference_digest, run_identity, tokenizer_folder
@@ -171,7 +172,7 @@ def _train(
     try:
         with ray_session():
             done = fit(
-                loop,
+                TakenAlong.of(loop, job),
                 job,
                 name=name,
                 identity=identity,

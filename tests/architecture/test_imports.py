@@ -50,11 +50,12 @@ MAY_USE = {
     "s3": (),
     "replacement": (),
     "storage": ("s3", "replacement"),
-    "fetched_models": ("storage",),
+    "carried": ("storage",),
+    "fetched_models": ("storage", "carried"),
     "shipped_models": (),
-    "assets": ("fetched_models", "shipped_models"),
+    "assets": ("fetched_models", "shipped_models", "carried"),
     "catalog": ("conventions", "scoring.formats"),
-    "hand": ("conventions",),
+    "hand": ("conventions", "carried"),
     # numpy only: MANO's mean pose, and the unpickler
     "adapters": ("sample", "conventions", "catalog", "storage", "geometry2d", "hand.model_file", "hand.array_pickle"),
     "shards": ("sample", "catalog", "adapters", "storage"),
@@ -69,6 +70,7 @@ MAY_USE = {
         "storage",
         "assets",
         "fetched_models",
+        "carried",
         "geometry2d",
         "device",
         "models",
@@ -149,7 +151,7 @@ MAY_USE = {
     "provenance": (),
     "tracking": ("config", "workspace", "promotion", "provenance"),
     "serving": ("device", "predict", "models"),
-    "cluster": ("training", "config", "storage"),
+    "cluster": ("training", "config", "storage", "carried", "hand.model_file"),
 }
 """Package or module of maskhand -> those it may use besides itself and `EVERYWHERE`."""
 EVERYWHERE = ("arrays", "errors", "digest", "progress")
