@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from maskhand.conventions import AXES_TO_OPENCV, FINGERTIP_VERTICES, JOINT_ORDERS, Side
 from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
+from maskhand.path_names import path_name
 from maskhand.scoring.formats import check_name
 
 _OWN = Path(__file__).parent / "datasets"
@@ -186,6 +187,7 @@ def names() -> list[str]:
 
 def load_spec(name: str) -> DatasetSpec:
     """Read the card of a dataset; CatalogError when it is unknown or its card does not fit. The first folder wins."""
+    path_name(name, "dataset")
     path = next((card for folder in catalog_dirs() if (card := folder / name / "card.yaml").is_file()), None)
     if path is None:
         raise CatalogError(f"unknown dataset {name!r}; {_nearest(name, names())}")

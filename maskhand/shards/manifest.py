@@ -9,6 +9,7 @@ from typing import Any
 
 from maskhand import storage
 from maskhand.digest import short_digest
+from maskhand.path_names import path_name
 from maskhand.shards.layout import FORMAT_VERSION, MANO, ShardError, manifest_uri, record_uri, subcommand_for
 
 
@@ -122,6 +123,8 @@ def find_manifest(set_uri: str, part: str) -> Manifest | None:
         raise ShardError(f"{uri}: written in format {version}, this version reads {FORMAT_VERSION}; use --rebuild")
     if manifest.digest != digest or manifest.count != sum(entry.count for entry in shards):
         raise ShardError(f"{uri}: its digest or its count does not fit its list of shards; it was edited or damaged")
+    for name in (manifest.dataset, manifest.split, *(entry.name for entry in shards)):
+        path_name(name, f"{uri}: name")
     return manifest
 
 

@@ -18,6 +18,7 @@ from maskhand.device import accelerator
 from maskhand.evaluation.calibrate import FEWEST_HANDS, calibrate
 from maskhand.evaluation.held_out import TrainingSet
 from maskhand.models.bundle import ModelBundle
+from maskhand.path_names import path_name
 from maskhand.progress import Progress
 from maskhand.recipe_files import load_recipe, parse_recipe
 from maskhand.shards.layout import IMAGES, MANO
@@ -131,7 +132,9 @@ def _inputs(
     workspace: Workspace, kind: Kind, recipe: Recipe, label: str, tokenizer: str | None = None
 ) -> dict[str, str]:
     """The inputs without the recipe, whose part in the identity of a run depends on the kind of training."""
-    digests = step_inputs.training_digests(workspace, kind, recipe) | ({"label": label} if label else {})
+    digests = step_inputs.training_digests(workspace, kind, recipe)
+    if label:
+        digests["label"] = path_name(label, "label")
     if tokenizer is not None:
         digests["tokenizer"] = file_digest(str(tokenizer_folder(tokenizer) / TOKENIZER_FILE))
     return digests

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from maskhand.errors import without_passwords
 from maskhand.promotion import Score, judge
 from maskhand.tracking.records import BUNDLE, MODEL, ModelVersion, Promotion
 from maskhand.tracking.runs import Runs
@@ -106,7 +107,7 @@ class Tracker(Runs):
                 return self._client.get_model_version(name, number)
         except MlflowException:
             pass
-        raise LookupError(f"{model_uri}: no such model in {self.uri}; {self._there_is(name)}")
+        raise LookupError(f"{model_uri}: no such model in {without_passwords(self.uri)}; {self._there_is(name)}")
 
     def _there_is(self, name: str) -> str:
         """What a mistaken name of a model might have meant."""
