@@ -129,7 +129,7 @@ def check_prefect(workspace: Workspace) -> Iterator[Finding]:
     if url is None:
         yield Finding("ok", "Prefect", f"embedded server, database in {workspace.prefect_home}")
         return
-    good = _answers(f"{url}/health")
+    good = _answers(f"{url.rstrip('/')}/health")
     advice = "" if good else "start that server, or unset PREFECT_API_URL for the embedded one"
     yield Finding("ok" if good else "fail", "Prefect", url, advice)
 

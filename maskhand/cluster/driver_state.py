@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from maskhand import storage
+from maskhand import s3, storage
 from maskhand.carried import CarriedFolder
 from maskhand.hand.model_file import MANO_DIR_VARIABLE, hand_files
 
@@ -37,7 +37,7 @@ class DriverState:
 
     @classmethod
     def of_this_process(cls, *folders: CarriedFolder) -> Self:
-        """This process's settings, and its hand models beside `folders`."""
+        """This process's settings, those of its AWS profile among them, and its hand models beside `folders`."""
         chosen = {k: v for k, v in os.environ.items() if k.startswith(_PREFIXES) and k not in _ADDRESSES}
         for name in _FOLDERS:
             if chosen.get(name):
@@ -46,8 +46,11 @@ class DriverState:
                 )
         if chosen.get("MASKHAND_SHARDS"):
             chosen["MASKHAND_SHARDS"] = storage.absolute(chosen["MASKHAND_SHARDS"])
+        in_files = s3.settings_in_files()
+        if "AWS_ACCESS_KEY_ID" in in_files:
+            chosen.pop("AWS_PROFILE", None)  # other machines need not have it
         # Empty is as good as unset, but overrides a variable of the other machine, where another hand may lie.
-        return cls({MANO_DIR_VARIABLE: "", **chosen}, (hand_files(), *folders))
+        return cls({MANO_DIR_VARIABLE: "", **in_files, **chosen}, (hand_files(), *folders))
 
     def take_over(self) -> None:
         """Give this process the settings and files, for as long as it lives. Raises OtherFileError, StorageError."""

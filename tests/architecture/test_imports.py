@@ -152,7 +152,7 @@ MAY_USE = {
     "provenance": (),
     "tracking": ("config", "workspace", "promotion", "provenance"),
     "serving": ("device", "predict", "models"),
-    "cluster": ("training", "config", "storage", "carried", "hand.model_file"),
+    "cluster": ("training", "config", "storage", "s3", "carried", "hand.model_file"),
 }
 """Package or module of maskhand -> those it may use besides itself and `EVERYWHERE`."""
 EVERYWHERE = ("arrays", "errors", "digest", "progress")
