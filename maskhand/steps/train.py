@@ -26,7 +26,7 @@ from maskhand.steps import step_inputs, training_checks
 from maskhand.steps.names import BUNDLE_FILE, TOKENIZER_FILE, flow_tags
 from maskhand.steps.receipt import Receipt, file_digest
 from maskhand.steps.taken_along import TakenAlong
-from maskhand.tracking import Lineage, RunReporter, Tracker
+from maskhand.tracking import Lineage, RunReporter, Tracker, server_version
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import Kind, check_tokenizer, inference_digest, run_identity, tokenizer_folder
 from maskhand.training.worker import WorkerContext
@@ -162,6 +162,7 @@ def _train(
     name = _run_name(kind, recipe, inputs)
     shown = " ".join(filter(None, (name, inputs.get("label"))))
     tracker = Tracker.of(workspace)
+    server_version(tracker.uri)  # before days of training: whether it answers, and can keep the model
     sets, part = (recipe.data.pose_sets, MANO) if kind == "tokenizer" else (recipe.data.train, IMAGES)
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
     if finished(workspace.runs / name) is None:

@@ -6,7 +6,9 @@ import json
 import math
 import pickle
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,16 @@ from mlflow.tracking._tracking_service import utils as tracking_utils
 
 from maskhand.promotion import Score, judge
 from maskhand.provenance import code_digest
-from maskhand.tracking import MODEL, TEXT_MODEL, Lineage, ModelVersion, RunReporter, Tracker
+from maskhand.tracking import (
+    MODEL,
+    TEXT_MODEL,
+    Lineage,
+    ModelVersion,
+    RunReporter,
+    Tracker,
+    TrackingServerError,
+    server_version,
+)
 from support.training_fakes import small_recipe
 
 
@@ -240,6 +251,46 @@ def test_a_copied_workspace_has_its_files_and_its_model_with_it(
     (tmp_path / "another" / "mlflow" / "artifacts").mkdir(parents=True)
     elsewhere.log_file(run_id, tmp_path / "gone" / "mlflow" / "mlflow.db", "second")
     assert (new / "mlflow" / "artifacts" / run_id / "artifacts" / "second").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("status", "version", "words"),
+    [
+        (200, "3.17.2", ""),
+        (404, "", ""),
+        (200, "2.22.1", r"of version 2\.22\.1; 3\.0 or later is needed.*unset MLFLOW_TRACKING_URI"),
+        (401, "", "MLFLOW_TRACKING_TOKEN"),
+        (0, "", r"does not answer \(\w+\); start it, or unset"),
+    ],
+)
+def test_a_server_is_looked_at_before_a_training(status: int, version: str, words: str) -> None:
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/version"
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(version.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as http:
+        uri = f"http://someone:hidden@127.0.0.1:{http.server_port}"
+        thread = threading.Thread(target=http.serve_forever, daemon=True)
+        if status:
+            thread.start()
+        else:
+            http.server_close()
+        try:
+            if words:
+                with pytest.raises(TrackingServerError, match=words) as error:
+                    server_version(uri, retries=0)
+                assert "hidden" not in str(error.value) and error.value.retryable is (status == 0)
+            else:
+                assert server_version(uri + "/", retries=0) == version
+        finally:
+            if status:
+                http.shutdown()
+    assert server_version("sqlite:///mlflow.db") == ""
 
 
 def test_contenders_history_and_a_recorded_decision(tmp_path: Path) -> None:
