@@ -19,7 +19,7 @@ class TrackingServerError(MaskhandError, RuntimeError):
         self.retryable = retryable
 
 
-def server_version(uri: str, retries: int = 3) -> str:
+def server_version(uri: str, retries: int = 4) -> str:
     """Version of the server at `uri`; "" for a database or folder, and for a server that does not tell it.
 
     retries: with pauses of 2, 4, 8, ... seconds. Raises TrackingServerError when it does not answer or is too old.
