@@ -134,7 +134,9 @@ def check_hand_model(set_uri: str, digest: str, user: str) -> None:
     digest: of that hand model; user: who asks, for the sentence, such as "the training".
     """
     manifest = find_manifest(set_uri, MANO)
-    made_with = ((manifest and manifest.annotator) or {}).get("settings", {}).get("hand_model")
+    if manifest is None or manifest.annotator is None:
+        return
+    made_with = manifest.annotator.get("settings", {}).get("hand_model")
     if made_with not in (None, digest):
         raise ShardError(
             f"{storage.join(set_uri, MANO)}: its targets were made with the hand model {made_with}, and {user} has "

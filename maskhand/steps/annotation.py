@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from maskhand.annotate import keypoints, mano_targets
 from maskhand.annotate.by_model import annotate_by_model
@@ -24,7 +25,9 @@ def annotate_keypoints(
     set_uri = uri_of_set(workspace, name)
     with ray_session():
         weights = detector_files(detector, workspace.assets)
-        mapper = partial(map_on_gpus if detector in ON_GPU else map_shards, carried=[weights])
+        mapper: Any = partial(map_shards, carried=[weights])
+        if detector in ON_GPU:
+            mapper = partial(map_on_gpus, carried=[weights])
         manifest = keypoints.annotate_keypoints(
             set_uri, detector, workspace.assets, mapper=mapper, rebuild=rebuild, on_shard=count_shards(progress)
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 
 from maskhand import carried
 from maskhand.carried import CarriedFolder, NamedFile, OtherFileError, here
@@ -128,7 +129,7 @@ def test_a_training_poses_the_drivers_hand(
         return {"found": 1.0}
 
     job = TransformerJob(load_recipe("tiny"), "s3://shards", str(tmp_path / "tokenizer"))
-    sent = TakenAlong.of(loop, job)
+    sent = cloudpickle.loads(cloudpickle.dumps(TakenAlong.of(loop, job)))
     if with_other_hand == "driver":
         shutil.rmtree(tmp_path / "mano")
         monkeypatch.delenv("MASKHAND_MANO_DIR")
