@@ -7,7 +7,7 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,22 +98,25 @@ def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[s
 
     ShardError where sets or sidecars are missing, or MANO targets were made with another hand than the one in use.
     """
-    if kind == "tokenizer":
-        sets, parts = recipe.data.pose_sets, [MANO]
-    else:
+    sets: Iterable[str] = ()
+    parts: list[str] = []
+    if kind == "transformer":
         sets, parts = recipe.data.train, [IMAGES, MANO]
         if recipe.data.keypoints.train_source in ("detected", "mixed"):
             parts.append(keypoint_part(recipe.data.keypoints.detector))
     digests = {
         f"{name}/{part}": read_manifest(workspace.shard_set(name), part).digest for name in sets for part in parts
     }
-    hand = _hand_digest()
-    for name in sets:
-        check_hand_model(workspace.shard_set(name), hand, "the training")
-    if kind == "tokenizer":
+    if kind == "tokenizer" or recipe.data.posed_hands:
+        digests |= {
+            f"{name}/{MANO}": read_manifest(workspace.shard_set(name), MANO).digest for name in recipe.data.pose_sets
+        }
         digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, recipe))}
-    else:
+    if kind == "transformer":
         digests |= _more_of_a_transformer(workspace, recipe)
+    hand = _hand_digest()
+    for name in sorted({key.removesuffix(f"/{MANO}") for key in digests if key.endswith(f"/{MANO}")}):
+        check_hand_model(workspace.shard_set(name), hand, "the training")
     return digests | {"hand_model": hand, "code": training_code_digest()}
 
 

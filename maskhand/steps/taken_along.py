@@ -32,8 +32,8 @@ class TakenAlong:
 
     loop: Loop
     driver: DriverState
-    checkpoints: tuple[NamedFile, ...]
-    """Pretrained weights that the recipe names."""
+    compared: tuple[NamedFile, ...]
+    """Pretrained weights that the recipe names, and pose-only files."""
     code: str
     """`step_inputs.training_code_digest` of the driver."""
 
@@ -46,7 +46,8 @@ class TakenAlong:
             if job.assets is not None and job.recipe.model.sees_image and job.recipe.model.backbone.is_hand_landmark:
                 folders.append(carried_hand_models(job.assets))
         driver = DriverState.of_this_process(*folders)
-        return cls(loop, driver, tuple(map(NamedFile.of, _checkpoints(job))), training_code_digest())
+        compared = tuple(NamedFile.of(path) for path in (*_checkpoints(job), *job.mocap))
+        return cls(loop, driver, compared, training_code_digest())
 
     def __call__(self, job: Job, worker: WorkerContext) -> dict[str, float]:
         if (found := training_code_digest()) != self.code:
@@ -55,7 +56,7 @@ class TakenAlong:
                 f"training ({self.code}); install the same version on every machine"
             )
         self.driver.take_over()  # for good: curves are still written after the loop, and the process ends with the run
-        for file in self.checkpoints:
+        for file in self.compared:
             file.check()
         if isinstance(job, TransformerJob):
             job = replace(job, tokenizer_dir=str(here(job.tokenizer_dir)))

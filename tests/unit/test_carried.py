@@ -152,5 +152,5 @@ def test_pretrained_weights_are_compared_on_every_machine(tmp_path: Path) -> Non
     weights.write_bytes(b"another")
     with pytest.raises(OtherFileError, match=r"vit\.pth"):
         sent(job, WorkerContext(1, 2, no_report, None))  # type: ignore[arg-type]
-    assert TakenAlong.of(lambda *_: {}, TokenizerJob(recipe, "shards")).checkpoints == ()
+    assert TakenAlong.of(lambda *_: {}, TokenizerJob(recipe, "shards")).compared == ()
     assert len(hand_files().files) == 2
