@@ -26,7 +26,7 @@ def coin(*key: int) -> bool:
 
 
 def global_slots(global_batch: int, worker: WorkerContext) -> Tensor:
-    """(global_batch / world,) int64: the positions of this rank's rows in the global batch, rank :: world; of 0 none."""
+    """(global_batch / world,) int64: the positions of this rank's rows in the global batch, rank :: world."""
     return torch.arange(global_batch)[worker.rank :: worker.world]
 
 
