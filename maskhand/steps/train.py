@@ -23,10 +23,17 @@ from maskhand.recipe_files import load_recipe, parse_recipe
 from maskhand.shards.layout import IMAGES, MANO
 from maskhand.steps import step_inputs, training_checks
 from maskhand.steps.names import BUNDLE_FILE, TOKENIZER_FILE, flow_tags
-from maskhand.steps.receipt import Receipt, file_digest
+from maskhand.steps.receipt import Receipt
 from maskhand.tracking import Lineage, RunReporter, Tracker
 from maskhand.training import tokenizer_loop, transformer_loop
-from maskhand.training.checkpoint import Kind, check_tokenizer, inference_digest, run_identity, tokenizer_folder
+from maskhand.training.checkpoint import (
+    Kind,
+    check_tokenizer,
+    inference_digest,
+    run_identity,
+    tokenizer_digest,
+    tokenizer_folder,
+)
 from maskhand.training.worker import WorkerContext
 from maskhand.workspace import Workspace
 
@@ -132,7 +139,7 @@ def _inputs(
     """The inputs without the recipe, whose part in the identity of a run depends on the kind of training."""
     digests = step_inputs.training_digests(workspace, kind, recipe) | ({"label": label} if label else {})
     if tokenizer is not None:
-        digests["tokenizer"] = file_digest(str(tokenizer_folder(tokenizer) / TOKENIZER_FILE))
+        digests["tokenizer"] = tokenizer_digest(tokenizer_folder(tokenizer))
     return digests
 
 

@@ -27,8 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from maskhand.config import EngineConfig, OptimConfig
+from maskhand.training import optimizer_shards as shards
 
-TAG = "checkpoint"
+TAG, STATE = "checkpoint", "state.pt"
 
 
 def start_engine(
@@ -66,6 +67,8 @@ class Engine:
     def __init__(self, wrapped: Any, optim: OptimConfig) -> None:
         self._wrapped = wrapped
         self._optim = optim
+        self._stage: int = wrapped.zero_optimization_stage()
+        self._names = {parameter: name for name, parameter in wrapped.module.named_parameters()}
         self._base_lr = [group["lr"] for group in wrapped.optimizer.param_groups]
         self.device: torch.device = wrapped.device
         self.rank: int = torch.distributed.get_rank()
@@ -106,16 +109,50 @@ class Engine:
 
     def save(self, folder: Path, state: Mapping[str, Any]) -> None:
         """Write this rank's part of a checkpoint; every rank must call it, and folders may differ."""
-        self._wrapped.save_checkpoint(str(folder), tag=TAG, client_state=dict(state))
+        (folder / TAG).mkdir(parents=True, exist_ok=True)
+        held, optimizer = shards.pieces(self._wrapped, self._names), shards.base_optimizer(self._wrapped)
+        if self._stage == 0:  # every rank holds all: each writes a share
+            held = held[self.rank :: self.world]
+        shards.write_pieces(folder / TAG / f"rank-{self.rank:05d}.pt", held, optimizer)
+        if self.rank == 0:
+            mine = {
+                "ranks": self.world,
+                "updates": shards.number_of_updates(optimizer),
+                "buffers": self._buffers(),
+                "state": dict(state),
+            }
+            torch.save(mine, folder / TAG / STATE)
 
     def load(self, folder: Path) -> dict[str, Any]:
-        """Read a checkpoint, merged over ranks; returns its `state`. Ranks and ZeRO stage must be as when saved."""
-        loaded, state = self._wrapped.load_checkpoint(str(folder), tag=TAG)
-        if loaded is None:
-            raise FileNotFoundError(
-                f"{folder}: no DeepSpeed checkpoint {TAG!r} in this folder; delete the run's folder to start again"
+        """Read a checkpoint, merged over ranks, of any number of ranks and any ZeRO stage; returns its `state`."""
+        if not (folder / TAG / STATE).is_file():
+            raise shards.CheckpointError(
+                f"{folder}: no checkpoint of this version in this folder; delete the run's folder to start again"
             )
-        return state
+        mine = torch.load(folder / TAG / STATE, map_location="cpu", weights_only=True)
+        saved = shards.SavedPieces([folder / TAG / f"rank-{rank:05d}.pt" for rank in range(mine["ranks"])])
+        held, optimizer = shards.pieces(self._wrapped, self._names), shards.base_optimizer(self._wrapped)
+        self.objective.load_state_dict(mine["buffers"], strict=False)
+        for parameter in self._trained():
+            if parameter.numel():  # whole on this rank
+                saved.fill(parameter.detach().view(-1), self._names[parameter], shards.WEIGHT)
+        for piece in held:
+            saved.fill(piece.weight, piece.name, shards.WEIGHT, piece.start)
+        if mine["updates"]:
+            shards.start_moments(optimizer, held, mine["updates"])
+            for piece in held:
+                for key in shards.MOMENTS:
+                    saved.fill(piece.moment(optimizer, key), piece.name, key, piece.start)
+        return mine["state"]
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self._names if parameter.requires_grad]
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """The persistent buffers, on the CPU. Frozen weights are not part of a checkpoint: they are built anew."""
+        parameters = set(self._names.values())
+        state = self.objective.state_dict().items()
+        return {name: value.detach().to("cpu", copy=True) for name, value in state if name not in parameters}
 
     def full_state_dict(self) -> dict[str, Tensor] | None:
         """The objective's state on the CPU in fp32 on rank 0, else None (up to stage 2 every rank has all weights)."""

@@ -41,7 +41,7 @@ class TrainerState:
         self._count = 0
         self._reported_at_s, self._reported_step = time.monotonic(), 0
         self.metrics: dict[str, float] = {}
-        """The last reported metrics."""
+        """The last reported metrics, without those of the clock: equal trainings have equal ones, and equal exports."""
 
     def resume(self) -> int:
         """Load the newest checkpoint, if any; returns the number of finished steps."""
@@ -63,26 +63,31 @@ class TrainerState:
         self._count += 1
         validated = {} if self._weights is None else self._weights.after_step(done)
         last = done == self._optim.steps
-        trained = self._means(done) if last or done % self._optim.log_every == 0 else {}
+        trained = self._means() if last or done % self._optim.log_every == 0 else {}
         if trained or validated:
             self.metrics = (trained or self.metrics) | validated
+            timed = self._timed(done) if trained else {}
             if self._worker.rank == 0:
-                self._worker.report(done, trained | validated)
+                self._worker.report(done, trained | timed | validated)
         if last or done % self._optim.checkpoint_every == 0:
             self._save(done, last)
 
-    def _means(self, done: int) -> dict[str, float]:
+    def _means(self) -> dict[str, float]:
         """The metrics of the steps since the last call."""
         means = (self._engine.mean(self._sums) / self._count).tolist()
-        now_s = time.monotonic() - (0.0 if self._weights is None else self._weights.validation_s)
-        samples = (done - self._reported_step) * self._optim.batch
-        metrics = {f"train/{name}": value for name, value in zip(self._names, means, strict=True)} | {
+        self._count = 0
+        return {f"train/{name}": value for name, value in zip(self._names, means, strict=True)} | {
             "train/lr": self._engine.lr(),
             "train/grad_norm": self._engine.grad_norm(),
-            "train/samples_per_s": samples / max(1e-9, now_s - self._reported_at_s),
         }
-        self._count, self._reported_at_s, self._reported_step = 0, now_s, done
-        return metrics
+
+    def _timed(self, done: int) -> dict[str, float]:
+        """The metrics of the clock since the last call."""
+        now_s = time.monotonic() - (0.0 if self._weights is None else self._weights.validation_s)
+        samples = (done - self._reported_step) * self._optim.batch
+        rate = samples / max(1e-9, now_s - self._reported_at_s)
+        self._reported_at_s, self._reported_step = now_s, done
+        return {"train/samples_per_s": rate}
 
     def _save(self, done: int, last: bool) -> None:
         state = {
