@@ -100,6 +100,13 @@ class Recipe(FrozenConfig):
             raise ValueError("training.validate_every needs held-out hands; set data.held_out above 0")
         return self
 
+    @model_validator(mode="after")
+    def _averages_and_validations_have_whole_weights(self) -> Self:
+        for key in ("ema_decay", "validate_every"):
+            if getattr(self.training, key) and self.engine.zero_stage == 3:
+                raise ValueError(f"training.{key} needs all weights on each worker; set engine.zero_stage to 2 at most")
+        return self
+
     def digest(self) -> str:
         """12 hex digits over every value."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)

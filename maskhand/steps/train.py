@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maskhand.catalog import load_spec
-from maskhand.cluster.run_folder import finished
+from maskhand.cluster.run_folder import finished, last_checkpoint
 from maskhand.cluster.session import ray_session
 from maskhand.cluster.train import fit
 from maskhand.config import ConfigError, Recipe
@@ -169,6 +169,11 @@ def _train(
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
     if finished(workspace.runs / name) is None:
         training_checks.check_settings(kind, recipe, workspace.assets)  # before a run is opened that could only fail
+        if (kept := last_checkpoint(workspace.runs / name)) is not None:
+            logging.getLogger(__name__).warning(
+                f"{kind}: goes on with run {name} from step {kept.step} of {steps}, which {kept.workers} workers "
+                f"reached (now {recipe.engine.workers})"
+            )
     tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
     run_id = tracker.find_run(kind, tracked_as)
     if run_id is None:
@@ -184,6 +189,7 @@ def _train(
                 identity=identity,
                 storage_path=workspace.runs,
                 engine=recipe.engine,
+                worker_counts=training_checks.worker_counts(kind, recipe),
                 reporter=RunReporter(tracker.uri, run_id),
                 on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
             )

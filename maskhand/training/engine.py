@@ -18,8 +18,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,30 @@ from torch import Tensor, nn
 
 from maskhand.config import EngineConfig, OptimConfig
 from maskhand.training import optimizer_shards as shards
+from maskhand.training.engine_settings import (
+    accumulation,
+    deepspeed_settings,
+    learning_rate_factor,
+    sends_in_autocast,
+)
+from maskhand.training.rank_watch import RankWatch
+from maskhand.training.update_guard import UpdateGuard
 
-TAG, STATE = "checkpoint", "state.pt"
+TAG = "checkpoint"
 
 
 def start_engine(
-    objective: nn.Module, parameter_groups: list[dict[str, Any]], optim: OptimConfig, config: EngineConfig
+    objective: nn.Module,
+    parameter_groups: list[dict[str, Any]],
+    optim: OptimConfig,
+    config: EngineConfig,
+    keep: Path | None = None,
 ) -> Engine:
     """Build a DeepSpeed engine over all ranks of the process group (or a group of one when there is none).
 
     All ranks call this, with identically initialized objectives. `parameter_groups` are AdamW's (params, lr,
-    weight_decay); what is in none of them is not trained. Raises ValueError when the batch does not divide over ranks
-    or a parameter has no dimension, RuntimeError when a GPU is requested and there is none.
+    weight_decay); what is in none of them is not trained. keep: see `UpdateGuard`. Raises ValueError when the batch
+    does not divide over ranks or a parameter has no dimension, RuntimeError when a GPU is requested and there is none.
     """
     cuda = config.use_gpu and torch.cuda.is_available()
     if config.use_gpu and not cuda:
@@ -52,21 +64,31 @@ def start_engine(
         )
     deepspeed = _import_deepspeed(cuda)
     _join_process_group(deepspeed, cuda)
+    world = torch.distributed.get_world_size()
+    if config.precision != "fp32" and not sends_in_autocast(config):
+        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float16
+        cast = torch.autocast("cuda" if cuda else "cpu", dtype)
+        objective.forward = cast(objective.forward)  # type: ignore[method-assign]
     wrapped, *_ = deepspeed.initialize(
         model=objective,
         model_parameters=parameter_groups,
-        config=_deepspeed_config(optim, config),
+        config=deepspeed_settings(optim, config, world),
         dist_init_required=False,
     )
-    return Engine(wrapped, optim)
+    guard = UpdateGuard(config.max_skipped, config.precision == "fp16", torch.distributed.get_rank(), keep)
+    return Engine(wrapped, optim, guard, accumulation(optim.batch, world, config.micro_batch))
 
 
 class Engine:
     """A model in training; see `start_engine`."""
 
-    def __init__(self, wrapped: Any, optim: OptimConfig) -> None:
+    def __init__(self, wrapped: Any, optim: OptimConfig, guard: UpdateGuard, parts: int) -> None:
         self._wrapped = wrapped
         self._optim = optim
+        self._guard = guard
+        self._parts = parts
+        self._norm = 0.0
+        self.watch = RankWatch()
         self._stage: int = wrapped.zero_optimization_stage()
         self._names = {parameter: name for name, parameter in wrapped.module.named_parameters()}
         self._base_lr = [group["lr"] for group in wrapped.optimizer.param_groups]
@@ -79,14 +101,55 @@ class Engine:
         return self._wrapped.module
 
     def step(self, step: int, *inputs: Any) -> dict[str, Tensor]:
-        """One update at `step` (0-based, decides the learning rate); returns this rank's loss and stats, detached."""
+        """One update at `step` (0-based, decides the learning rate); returns this rank's loss and stats, detached.
+
+        The rows of the inputs, all that can be sliced, are computed in equal parts where they are more than a micro
+        batch. Raises NotFiniteError, see `UpdateGuard`, and StuckRankError where another rank does not come.
+        """
+        with self.watch.waiting(step):
+            stats, applied = self._step(step, inputs)
+        self._guard.after_step(step, applied, stats["loss"], inputs)
+        return stats
+
+    def _step(self, step: int, inputs: Sequence[Any]) -> tuple[dict[str, Tensor], bool]:
         factor = learning_rate_factor(step, self._optim)
         for group, base in zip(self._wrapped.optimizer.param_groups, self._base_lr, strict=True):
             group["lr"] = base * factor
-        loss, stats = self._wrapped(*inputs)
-        self._wrapped.backward(loss)
+        if self._stage and self._guard.scaled:
+            self._wrapped.optimizer.override_loss_scale(self._guard.scale)
+        total: dict[str, Tensor] = {}
+        for part in range(self._parts):
+            loss, stats = self._wrapped(*(_rows(value, part, self._parts) for value in inputs))
+            stats = {"loss": loss.detach(), **{name: value.detach() for name, value in stats.items()}}
+            total = {name: total[name] + value for name, value in stats.items()} if total else stats
+            self._wrapped.backward(loss if self._stage else loss * self._guard.scale)
+            if part + 1 < self._parts:
+                self._wrapped.step()  # counts the part
+        applied = self._update()
+        if self._parts > 1:
+            total = {name: value / self._parts for name, value in total.items()}
+        return total, applied
+
+    def _update(self) -> bool:
+        """Change the weights, unless the gradient over all ranks is not finite: then False. ZeRO looks itself."""
+        if self._stage:
+            self._wrapped.step()
+            return bool(self._wrapped.was_step_applied())
+        gradients = [parameter.grad for parameter in self._names if parameter.grad is not None]
+        if self._guard.scaled:
+            torch._foreach_mul_(gradients, 1 / self._guard.scale)
+        self._norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(self._norm):
+            self._wrapped.zero_grad()
+            self._wrapped.micro_steps += 1
+            return False
         self._wrapped.step()
-        return {"loss": loss.detach(), **{name: value.detach() for name, value in stats.items()}}
+        return True
+
+    @property
+    def skipped(self) -> bool:
+        """Did the last step leave the weights as they were, because its loss or gradient was not finite?"""
+        return self._guard.skipped
 
     def lr(self) -> float:
         """Learning rate of the first parameter group in the last step."""
@@ -94,7 +157,7 @@ class Engine:
 
     def grad_norm(self) -> float:
         """Global gradient norm of the last step, before clipping."""
-        return float(self._wrapped.get_global_grad_norm() or 0.0)
+        return float(self._wrapped.get_global_grad_norm() or 0.0) if self._stage else self._norm
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over ranks; every rank must call it."""
@@ -109,85 +172,39 @@ class Engine:
 
     def save(self, folder: Path, state: Mapping[str, Any]) -> None:
         """Write this rank's part of a checkpoint; every rank must call it, and folders may differ."""
-        (folder / TAG).mkdir(parents=True, exist_ok=True)
-        held, optimizer = shards.pieces(self._wrapped, self._names), shards.base_optimizer(self._wrapped)
-        if self._stage == 0:  # every rank holds all: each writes a share
-            held = held[self.rank :: self.world]
-        shards.write_pieces(folder / TAG / f"rank-{self.rank:05d}.pt", held, optimizer)
-        if self.rank == 0:
-            mine = {
-                "ranks": self.world,
-                "updates": shards.number_of_updates(optimizer),
-                "buffers": self._buffers(),
-                "state": dict(state),
-            }
-            torch.save(mine, folder / TAG / STATE)
+        shards.write_checkpoint(folder / TAG, self._wrapped, {"guard": self._guard.state(), "state": dict(state)})
 
     def load(self, folder: Path) -> dict[str, Any]:
-        """Read a checkpoint, merged over ranks, of any number of ranks and any ZeRO stage; returns its `state`."""
-        if not (folder / TAG / STATE).is_file():
-            raise shards.CheckpointError(
-                f"{folder}: no checkpoint of this version in this folder; delete the run's folder to start again"
-            )
-        mine = torch.load(folder / TAG / STATE, map_location="cpu", weights_only=True)
-        saved = shards.SavedPieces([folder / TAG / f"rank-{rank:05d}.pt" for rank in range(mine["ranks"])])
-        held, optimizer = shards.pieces(self._wrapped, self._names), shards.base_optimizer(self._wrapped)
-        self.objective.load_state_dict(mine["buffers"], strict=False)
-        for parameter in self._trained():
-            if parameter.numel():  # whole on this rank
-                saved.fill(parameter.detach().view(-1), self._names[parameter], shards.WEIGHT)
-        for piece in held:
-            saved.fill(piece.weight, piece.name, shards.WEIGHT, piece.start)
-        if mine["updates"]:
-            shards.start_moments(optimizer, held, mine["updates"])
-            for piece in held:
-                for key in shards.MOMENTS:
-                    saved.fill(piece.moment(optimizer, key), piece.name, key, piece.start)
-        return mine["state"]
+        """Read a checkpoint, merged over ranks, of any number of ranks and any ZeRO stage; returns its `state`.
 
-    def _trained(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self._names if parameter.requires_grad]
-
-    def _buffers(self) -> dict[str, Tensor]:
-        """The persistent buffers, on the CPU. Frozen weights are not part of a checkpoint: they are built anew."""
-        parameters = set(self._names.values())
-        state = self.objective.state_dict().items()
-        return {name: value.detach().to("cpu", copy=True) for name, value in state if name not in parameters}
+        Raises CheckpointError."""
+        found = shards.read_checkpoint(folder / TAG, self._wrapped)
+        self._guard.load(found["guard"])
+        return found["state"]
 
     def full_state_dict(self) -> dict[str, Tensor] | None:
-        """The objective's state on the CPU in fp32 on rank 0, else None (up to stage 2 every rank has all weights)."""
-        if self.rank != 0:
-            return None
-        state = self.objective.state_dict()
-        return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
+        """The objective's state on the CPU in fp32 on rank 0, else None; every rank must call it."""
+        found: dict[str, Tensor] = {}
+        parameters = dict(self.objective.named_parameters(remove_duplicate=False))
+        for name, value in self.objective.state_dict().items():
+            with self._whole(parameters.get(name)):
+                if self.rank == 0:
+                    value = parameters.get(name, value)
+                    found[name] = value.detach().to("cpu", copy=True).contiguous()
+        return found if self.rank == 0 else None
+
+    def _whole(self, parameter: nn.Parameter | None) -> AbstractContextManager[Any]:
+        """A context in which this parameter has all its values on every rank; up to stage 2 it has them always."""
+        if parameter is None or self._stage != 3:
+            return nullcontext()
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters([parameter])
 
 
-def learning_rate_factor(step: int, optim: OptimConfig) -> float:
-    """Factor on the base learning rate at a 0-based step: linear warm-up, then constant or a cosine down to 1 %."""
-    if step < optim.warmup_steps:
-        return (step + 1) / optim.warmup_steps
-    if optim.schedule == "constant":
-        return 1.0
-    done = (step - optim.warmup_steps) / max(1, optim.steps - optim.warmup_steps)
-    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
-
-
-def _deepspeed_config(optim: OptimConfig, config: EngineConfig) -> dict[str, Any]:
-    world = torch.distributed.get_world_size()
-    if optim.batch % world:
-        raise ValueError(f"optim.batch={optim.batch} does not divide over engine.workers={world}; choose a multiple")
-    adam = {"lr": optim.lr, "betas": [0.9, optim.beta2], "weight_decay": 0.0, "torch_adam": True}
-    settings: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": optim.batch // world,
-        "gradient_accumulation_steps": 1,
-        "optimizer": {"type": "AdamW", "params": adam},
-        "zero_optimization": {"stage": config.zero_stage},
-        "gradient_clipping": optim.clip or 0.0,
-        "steps_per_print": 10**9,
-    }
-    if config.precision == "bf16":
-        settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
-    return settings
+def _rows(value: Any, part: int, parts: int) -> Any:
+    """Every `parts`-th row of a batch or tensor from row `part` on; a number, or a whole batch, as it is."""
+    return value if parts == 1 or isinstance(value, int | float) else value[part::parts]
 
 
 def _import_deepspeed(cuda: bool) -> Any:

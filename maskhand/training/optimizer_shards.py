@@ -7,6 +7,7 @@ holds itself. Nothing is sent between ranks, and equal cuts are read back bit fo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from maskhand.errors import MaskhandError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WEIGHT = "weight"
+STATE = "state.pt"
 
 
 class CheckpointError(MaskhandError, ValueError):
@@ -52,17 +54,58 @@ class Piece:
         return whole.detach().view(-1).narrow(0, self.offset, self.count)
 
 
-def pieces(wrapped: Any, names: Mapping[nn.Parameter, str]) -> list[Piece]:
-    """What this rank holds. wrapped: a DeepSpeed engine; without ZeRO every rank holds all."""
-    stage = wrapped.zero_optimization_stage()
-    if stage == 0:
-        groups = wrapped.optimizer.param_groups
-        return [Piece(names[p], 0, p, 0, p.numel()) for group in groups for p in group["params"]]
-    return list(_cut_by_stage_3(wrapped, names) if stage == 3 else _cut_by_stage_1_and_2(wrapped, names))
+def write_checkpoint(folder: Path, wrapped: Any, more: Mapping[str, Any]) -> None:
+    """Write this rank's files, `rank-NNNNN.pt`, and on rank 0 `state.pt`: buffers, and `more` (plain values, tensors).
+
+    wrapped: a DeepSpeed engine. Frozen weights are not part of a checkpoint: they are built anew.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    held, optimizer = pieces(wrapped), base_optimizer(wrapped)
+    if wrapped.zero_optimization_stage() == 0:  # every rank holds all: each writes a share
+        held = held[rank::world]
+    _write_pieces(folder / _of_rank(rank), held, optimizer)
+    if rank == 0:
+        parameters = {name for name, _ in wrapped.module.named_parameters(remove_duplicate=False)}
+        state = wrapped.module.state_dict().items()
+        buffers = {name: value.detach().to("cpu", copy=True) for name, value in state if name not in parameters}
+        about = {"ranks": world, "updates": _number_of_updates(optimizer), "buffers": buffers}
+        torch.save(about | dict(more), folder / STATE)
 
 
-def _cut_by_stage_1_and_2(wrapped: Any, names: Mapping[nn.Parameter, str]) -> Iterator[Piece]:
-    zero = wrapped.optimizer
+def read_checkpoint(folder: Path, wrapped: Any) -> dict[str, Any]:
+    """Take this rank's part of a checkpoint of all ranks, and return what `more` was. Raises CheckpointError."""
+    if not (folder / STATE).is_file():
+        raise CheckpointError(
+            f"{folder}: no checkpoint of this version in this folder; delete the run's folder to start again"
+        )
+    found = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    saved = SavedPieces([folder / _of_rank(rank) for rank in range(found["ranks"])])
+    held, optimizer = pieces(wrapped), base_optimizer(wrapped)
+    wrapped.module.load_state_dict(found["buffers"], strict=False)
+    for piece in held:
+        saved.fill(piece.weight, piece.name, WEIGHT, piece.start)
+    for name, start, values in _used_in_forward(wrapped):
+        saved.fill(values, name, WEIGHT, start)
+    if found["updates"]:
+        _start_moments(optimizer, held, found["updates"])
+        for piece in held:
+            for key in MOMENTS:
+                saved.fill(piece.moment(optimizer, key), piece.name, key, piece.start)
+    return found
+
+
+def pieces(wrapped: Any) -> list[Piece]:
+    """What this rank holds; without ZeRO every rank holds all."""
+    names, stage, optimizer = _names(wrapped), wrapped.zero_optimization_stage(), wrapped.optimizer
+    if stage == 3:
+        return list(_cut_by_stage_3(optimizer, names))
+    if stage:
+        return list(_cut_by_stage_1_and_2(optimizer, names))
+    return [Piece(names[p], 0, p, 0, p.numel()) for group in optimizer.param_groups for p in group["params"]]
+
+
+def _cut_by_stage_1_and_2(zero: Any, names: Mapping[nn.Parameter, str]) -> Iterator[Piece]:
     for group, owner in zip(zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True):
         for parameter in group:
             if (here := parameter._hp_mapping) is not None:  # None: other ranks hold it
@@ -70,16 +113,30 @@ def _cut_by_stage_1_and_2(wrapped: Any, names: Mapping[nn.Parameter, str]) -> It
                 yield Piece(names[parameter], start, owner, at.start, at.numel)
 
 
-def _cut_by_stage_3(wrapped: Any, names: Mapping[nn.Parameter, str]) -> Iterator[Piece]:
-    zero = wrapped.optimizer
-    rank = torch.distributed.get_rank()
-    for group in zero.fp16_groups:
-        for parameter in group:
-            number, offset, size = zero.grad_position[zero.get_param_id(parameter)]
-            start = rank * size  # the last ranks' parts are padded
-            count = min(size, parameter.ds_numel - start)
-            if count > 0:
-                yield Piece(names[parameter], start, zero.fp32_partitioned_groups_flat[number], offset, count)
+def _cut_by_stage_3(zero: Any, names: Mapping[nn.Parameter, str]) -> Iterator[Piece]:
+    for parameter in itertools.chain.from_iterable(zero.fp16_groups):
+        number, offset, size = zero.grad_position[zero.get_param_id(parameter)]
+        start = torch.distributed.get_rank() * size
+        if (count := min(size, parameter.ds_numel - start)) > 0:  # the last ranks' parts are padded
+            yield Piece(names[parameter], start, zero.fp32_partitioned_groups_flat[number], offset, count)
+
+
+def _used_in_forward(wrapped: Any) -> Iterator[tuple[str, int, Tensor]]:
+    """Name, first element, and values (n,) of the trained weights that the forward pass reads on this rank, which are
+    not the optimizer's own ones with ZeRO."""
+    names, stage, optimizer = _names(wrapped), wrapped.zero_optimization_stage(), wrapped.optimizer
+    if stage == 3:
+        for parameter in itertools.chain.from_iterable(optimizer.fp16_groups):
+            start = torch.distributed.get_rank() * parameter.ds_tensor.numel()
+            if (count := min(parameter.ds_tensor.numel(), parameter.ds_numel - start)) > 0:
+                yield names[parameter], start, parameter.ds_tensor.detach().view(-1)[:count]
+    elif stage:
+        for parameter in itertools.chain.from_iterable(optimizer.bit16_groups):
+            yield names[parameter], 0, parameter.detach().view(-1)
+
+
+def _names(wrapped: Any) -> dict[nn.Parameter, str]:
+    return {parameter: name for name, parameter in wrapped.module.named_parameters()}
 
 
 def base_optimizer(wrapped: Any) -> torch.optim.Optimizer:
@@ -87,12 +144,12 @@ def base_optimizer(wrapped: Any) -> torch.optim.Optimizer:
     return wrapped.optimizer.optimizer if wrapped.zero_optimization_stage() else wrapped.optimizer
 
 
-def number_of_updates(optimizer: torch.optim.Optimizer) -> int:
+def _number_of_updates(optimizer: torch.optim.Optimizer) -> int:
     """How many updates AdamW has made, the count of its bias correction; it is the same for all parameters."""
     return max((int(state["step"]) for state in optimizer.state.values()), default=0)
 
 
-def start_moments(optimizer: torch.optim.Optimizer, held: Sequence[Piece], updates: int) -> None:
+def _start_moments(optimizer: torch.optim.Optimizer, held: Sequence[Piece], updates: int) -> None:
     """Give the owners of the pieces a state of AdamW after so many updates, with moments of zero."""
     for owner in {piece.owner for piece in held}:
         optimizer.state[owner] = {
@@ -101,9 +158,9 @@ def start_moments(optimizer: torch.optim.Optimizer, held: Sequence[Piece], updat
         }
 
 
-def write_pieces(path: Path, held: Sequence[Piece], optimizer: torch.optim.Optimizer) -> None:
+def _write_pieces(path: Path, held: Sequence[Piece], optimizer: torch.optim.Optimizer) -> None:
     """Write what `pieces` gave to a file, with the moments once there are any."""
-    keys = MOMENTS if number_of_updates(optimizer) else ()
+    keys = MOMENTS if _number_of_updates(optimizer) else ()
     torch.save(
         {
             piece.name: {
@@ -115,6 +172,10 @@ def write_pieces(path: Path, held: Sequence[Piece], optimizer: torch.optim.Optim
         },
         path,
     )
+
+
+def _of_rank(rank: int) -> str:
+    return f"rank-{rank:05d}.pt"
 
 
 class SavedPieces:

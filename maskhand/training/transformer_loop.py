@@ -84,7 +84,7 @@ def train(
     seed_everything(recipe.seed)
     model = build_model(recipe, tokenizer, mano, assets=assets)
     groups = model.parameter_groups(optim.lr, optim.lr_backbone, optim.weight_decay)
-    engine = start_engine(TransformerObjective(model, recipe), groups, optim, recipe.engine)
+    engine = start_engine(TransformerObjective(model, recipe), groups, optim, recipe.engine, worker.keep)
 
     def export(folder: Path, steps: int) -> None:
         weights = engine.full_state_dict()
@@ -96,7 +96,7 @@ def train(
     exported = ExportedWeights(engine, model, recipe.training, held_out)
     state = TrainerState(engine, worker, optim, export, weights=exported)
     first = state.resume()
-    stream = batches(first)
+    stream = state.timed(batches(first))
     slots = global_slots(optim.batch, worker).to(engine.device)
     for step in range(first, optim.steps):
         seed_everything(recipe.seed, step, worker.rank)

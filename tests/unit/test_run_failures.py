@@ -9,7 +9,8 @@ from ray.train import UserCallback
 
 from maskhand.cluster import train
 from maskhand.cluster.run_folder import TrainingError, read_metrics, tail
-from maskhand.cluster.train import MetricsFile, StopOnProgramError, _root_cause, check_resources, is_retryable
+from maskhand.cluster.train import StopOnProgramError, _root_cause, is_retryable, places
+from maskhand.cluster.worker import MetricsFile
 from maskhand.config import ConfigError, EngineConfig
 from maskhand.storage import StorageError
 
@@ -46,18 +47,19 @@ def test_only_retryable_errors_are_retried(error: Exception, retryable: bool) ->
 
 def test_missing_resources_are_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "LOCAL_CPUS", 6)
-    check_resources(EngineConfig(workers=6))
+    assert places(EngineConfig(workers=6), [6]) == [6]
+    assert places(EngineConfig(workers=8), [8, 4, 2]) == [4, 2]
     with pytest.raises(TrainingError, match=r"needs 8 CPUs \(6 available\)"):
-        check_resources(EngineConfig(workers=8))
+        places(EngineConfig(workers=8), [8])
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
-    check_resources(EngineConfig(workers=4))
+    assert places(EngineConfig(workers=4), [4]) == [4]
     with pytest.raises(TrainingError, match=r"engine.workers=8 .* needs 8 CPUs \(4 available\); --set engine.workers"):
-        check_resources(EngineConfig(workers=8))
+        places(EngineConfig(workers=8), [8])
     with pytest.raises(TrainingError, match=r"use_gpu=true needs 2 GPUs \(0 available\)"):
-        check_resources(EngineConfig(use_gpu=True))
+        places(EngineConfig(use_gpu=True), [2])
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    check_resources(EngineConfig(workers=8, use_gpu=True))  # a cluster may grow
+    assert places(EngineConfig(workers=8, use_gpu=True), [8, 4]) == [8, 4], "a cluster may grow"
 
 
 def test_metrics_of_a_restarted_run_count_once(tmp_path) -> None:

@@ -24,7 +24,7 @@ from maskhand.training.checkpoint import (
 )
 from maskhand.training.engine import learning_rate_factor
 from maskhand.training.worker import WorkerContext
-from support.training_fakes import FolderStore, batches, new_tokenizer, poses, small_recipe
+from support.training_fakes import FolderStore, batches, new_tokenizer, poses, small_recipe, untimed
 
 Curve = dict[int, dict[str, float]]
 
@@ -51,10 +51,6 @@ def _train(kind: str, recipe, folder: Path, die_after: int | None = None) -> Cur
     else:
         transformer_loop.train(recipe, new_tokenizer(recipe), mano, batches(recipe), worker)
     return curve
-
-
-def _untimed(curve: Curve) -> Curve:
-    return {step: {k: v for k, v in row.items() if k != "train/samples_per_s"} for step, row in curve.items()}
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "transformer"])
@@ -86,8 +82,8 @@ def test_a_killed_run_resumes_to_the_same_losses_and_weights(kind: str, tmp_path
         _train(kind, recipe, tmp_path / "cut", die_after=10)
     resumed = _train(kind, recipe, tmp_path / "cut")
     assert sorted(resumed) == [10, 12]
-    expected = _untimed(whole)
-    assert _untimed(resumed) == {step: expected[step] for step in resumed}
+    expected = untimed(whole)
+    assert untimed(resumed) == {step: expected[step] for step in resumed}
     if kind == "tokenizer":  # every checkpoint has an export
         for step in (8, 12):
             about = json.loads((tmp_path / "whole" / f"step-{step:09d}" / "export" / "tokenizer.json").read_text())
