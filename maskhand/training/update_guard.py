@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskhand.errors import MaskhandError
 
-_FIRST_SCALE = 2.0**16
+_FIRST_SCALE = 2.0**10
 _GROW_AFTER = 2000
 """Steps in a row after which fp16's loss scale doubles (as in torch.amp.GradScaler)."""
 

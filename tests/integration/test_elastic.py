@@ -98,7 +98,11 @@ ALIKE = {
     "stage 1, offload, parts": ("engine.offload=optimizer", "engine.micro_batch=2"),
     "stage 3, offload": ("engine.zero_stage=3", "engine.offload=all"),
     "stage 0, parts": ("engine.zero_stage=0", "engine.micro_batch=2"),
+    "stage 1, fp16": ("engine.precision=fp16",),
+    "stage 0, fp16": ("engine.precision=fp16", "engine.zero_stage=0"),
+    "stage 2, bf16": ("engine.precision=bf16", "engine.gradients=fp32", "engine.zero_stage=2"),
 }
+"""How two ranks share out a step, and its precision; gradients are sent in fp32 in all of them."""
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +125,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, 
 def test_every_way_of_sharing_out_a_step_gives_the_same_losses(way: str, alone: Losses, pairs) -> None:
     losses, _ = pairs
     assert sorted(alone) == list(range(1, STEPS + 1))
-    assert losses[way] == pytest.approx(alone, rel=1e-4)
+    assert losses[way] == pytest.approx(alone, rel=1e-3 if "16" in way else 1e-4)
 
 
 def test_two_ranks_one_and_two_again_go_on_with_one_run(alone: Losses, pairs, tmp_path: Path) -> None:
