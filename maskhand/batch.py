@@ -40,12 +40,15 @@ class _Movable:
 
 @dataclass(frozen=True)
 class HandBatch(_Movable):
-    """A batch of B hands. Missing labels are zeros with a zero flag beside them."""
+    """A batch of B hands, of which the first I have an image: all but those of `data.posed_hands`.
+
+    Missing labels are zeros with a zero flag beside them.
+    """
 
     pixels: Tensor
-    """(B, H, W, 4) uint8, RGB and 255 where the image covers the crop, 0 in the border around it; W = 3/4 H, or H."""
+    """(I, H, W, 4) uint8, RGB and 255 where the image covers the crop, 0 in the border around it; W = 3/4 H, or H."""
     color_gain: Tensor
-    """(B, 3) float32, factor on R, G, B before they are clipped at white; 1 outside of training."""
+    """(I, 3) float32, factor on R, G, B before they are clipped at white; 1 outside of training."""
     keypoints_2d: Tensor
     """(B, 21, 7) float32, 2D pose that the network reads: x, y in crop coordinates, confidence; then z, depth behind
     the wrist in crop sides, and world landmarks x, y, z relative to the wrist in meters, axes of the crop. Zeros where
@@ -77,11 +80,16 @@ class HandBatch(_Movable):
 
     @property
     def image(self) -> Tensor:
-        """(B, 3, H, W) float32, ImageNet-normalized RGB: the input of networks, computed on the device of the batch.
+        """(I, 3, H, W) float32, ImageNet-normalized RGB: the input of networks, computed on the device of the batch.
 
         Batches carry bytes, which are an eighth of the memory traffic of writing and copying floats.
         """
         return normalize(self.pixels, self.color_gain)
+
+    def followed_by(self, other: HandBatch) -> HandBatch:
+        """The hands of both; those of `other` without image."""
+        values = {f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)}
+        return HandBatch(**values)
 
 
 def normalize(pixels: Tensor, color_gain: Tensor) -> Tensor:

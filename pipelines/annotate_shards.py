@@ -26,23 +26,24 @@ def mano(workspace: str, name: str, rebuild: bool) -> PartReceipt:
 @flow(name="annotate-shards")
 def annotate_shards(
     sets: list[str] = ["freihand_synth/training", "freihand_synth/evaluation"],  # noqa: B006
-    detector: str = "litert-hand",
+    detector: str | None = "litert-hand",
     rebuild: bool = False,
     workspace: str | None = None,
 ) -> list[PartReceipt]:
     """Annotate shard sets.
 
-    sets: shard sets such as freihand/training; detector: litert-hand or openpose-hand; rebuild: replace
-    what another detector version or other data has made; workspace: else `$MASKHAND_WORKSPACE`.
+    sets: shard sets such as freihand/training; detector: litert-hand or openpose-hand, null: no keypoints; rebuild:
+    replace what another detector version or other data has made; workspace: else `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
     root = str(home.root)
     receipts = []
     for name in sets:
         images = {"images": step_inputs.data_digest(home, name)}
-        seen_by = images | {"detector": step_inputs.detector_version(home, detector)}
         made_from = images | step_inputs.source_digests(name.partition("/")[0])
-        receipts.append(run_cached(keypoints, seen_by, root, name, detector, rebuild))
+        if detector is not None:
+            seen_by = images | {"detector": step_inputs.detector_version(home, detector)}
+            receipts.append(run_cached(keypoints, seen_by, root, name, detector, rebuild))
         receipts.append(run_cached(mano, made_from, root, name, rebuild))
         inspect_shards.show(home, name)
     table("sidecar-sets", [{"manifest": r.uri, **r.facts} for r in receipts], "sidecar shards and their counts")

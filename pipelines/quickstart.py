@@ -40,11 +40,11 @@ def quickstart(
     evaluation_hands: int = 200,
     mocap_poses: int = 20000,
     seed: int = 0,
-    recipe: str = "tiny",
+    recipe: str = "quick",
     overrides: list[str] = [],  # noqa: B006
     workspace: str | None = None,
 ) -> TrainedModel:
-    """Render hands, shard, annotate, train both stages, measure, register, and show.
+    """Render hands, shard, annotate, train, measure, register, and show.
 
     hands, evaluation_hands, mocap_poses, seed: the size of the synthetic data; recipe,
     overrides: of the two trainings; workspace: else `$MASKHAND_WORKSPACE`, else ./workspace.
@@ -55,7 +55,8 @@ def quickstart(
     clock = _Stages()
     # One Ray session for all stages: each start and stop would cost seconds.
     with ray_session():
-        training_checks.check_settings("tokenizer", wanted, home.assets)
+        if wanted.tokenizer_training.checkpoint is None:
+            training_checks.check_settings("tokenizer", wanted, home.assets)
         training_checks.check_settings("transformer", wanted, home.assets)
         with clock.stage("synthetic images"):
             made_from = step_inputs.source_digests(synthetic.SYNTHETIC)
@@ -64,13 +65,18 @@ def quickstart(
             # Another size or seed is other data under the same name: what the earlier one made is replaced.
             shard_datasets([synthetic.SYNTHETIC], rebuild=True, workspace=root)
         with clock.stage("keypoints and MANO targets"):
-            sets = [f"{synthetic.SYNTHETIC}/training", f"{synthetic.SYNTHETIC}/evaluation"]
-            annotate_shards(sets, wanted.data.keypoints.detector, True, root)
-        with clock.stage("train VQ-MANO"):
-            train.check_before_tokenizer(home, recipe, overrides)
-            tokenizer = train_vq_mano(recipe, overrides, workspace=root)
+            training, evaluation = (f"{synthetic.SYNTHETIC}/{split}" for split in ("training", "evaluation"))
+            keypoints = wanted.data.keypoints
+            reads_detections = keypoints.train_source in ("detected", "mixed")
+            annotate_shards([training], keypoints.detector if reads_detections else None, True, root)
+            annotate_shards([evaluation], keypoints.detector, True, root)
+        tokenizer = wanted.tokenizer_training.checkpoint
+        if tokenizer is None:
+            with clock.stage("train VQ-MANO"):
+                train.check_before_tokenizer(home, recipe, overrides)
+                tokenizer = train_vq_mano(recipe, overrides, workspace=root).folder
         with clock.stage("train, measure and register the masked transformer"):
-            trained = train_maskhand(recipe, overrides, tokenizer.folder, workspace=root)
+            trained = train_maskhand(recipe, overrides, tokenizer, workspace=root)
     table("quickstart-stages", [{"stage": name, "seconds": round(s, 1)} for name, s in clock.seconds], "stages")
     _show(home, clock, trained)
     return trained

@@ -12,6 +12,7 @@ from maskhand.pipelines.evaluate_maskhand import measure, show
 from maskhand.pipelines.runtime import workspace_for
 from maskhand.pipelines.step import progress_artifact, run_cached, step
 from maskhand.pipelines.train_vq_mano import train_vq_mano
+from maskhand.recipe_files import load_recipe
 from maskhand.steps import evaluate, registration, train
 from maskhand.steps.evaluate import EvaluationReceipt
 from maskhand.steps.receipt import Receipt
@@ -51,7 +52,7 @@ def register(workspace: str, model: str, evaluation: str, run_id: str) -> Regist
 
 @flow(name="train-maskhand")
 def train_maskhand(
-    recipe: str = "tiny",
+    recipe: str = "quick",
     overrides: list[str] = [],  # noqa: B006
     tokenizer: str | None = None,
     label: str = "",
@@ -60,11 +61,12 @@ def train_maskhand(
     """Train the masked transformer, measure it on the recipe's held-out sets, register it and move its alias.
 
     recipe: a shipped recipe or a YAML file; overrides: such as training.optim.steps=200; tokenizer: folder of a trained
-    VQ-MANO, or `open` for the one that ships (else `train-vq-mano` makes or finds the recipe's own); label: sets apart
-    another training of the same settings; workspace: else `$MASKHAND_WORKSPACE`.
+    VQ-MANO, or `open`, `open_model` that ship (else `tokenizer_training.checkpoint`, or `train-vq-mano` makes or finds
+    the recipe's own); label: sets apart another training of the same settings; workspace: else `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
     root = str(home.root)
+    tokenizer = tokenizer or load_recipe(recipe, overrides).tokenizer_training.checkpoint
     if tokenizer is None:
         train.check_before_tokenizer(home, recipe, overrides)
     folder = tokenizer or train_vq_mano(recipe, overrides, "", root).folder

@@ -25,7 +25,7 @@ def quickstart(
     evaluation_hands: Annotated[int, typer.Option(help="Synthetic evaluation hands.", min=8)] = 200,
     mocap_poses: Annotated[int, typer.Option(help="Poses without images, for the tokenizer.", min=1)] = 20000,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic data.")] = 0,
-    recipe: RecipeOption = "tiny",
+    recipe: RecipeOption = "quick",
     set_: SetOption = [],  # noqa: B006
     workspace: WorkspaceOption = None,
 ) -> None:

@@ -56,7 +56,7 @@ def train_transformer(
         str | None,
         typer.Option(
             help="Folder of a trained VQ-MANO; `open`, `open_model`: those that ship, for the recipes of that name "
-            "[default: the recipe's own, found or trained]",
+            "[default: tokenizer_training.checkpoint, or the recipe's own, found or trained]",
             show_default=False,
         ),
     ] = None,
@@ -68,10 +68,10 @@ def train_transformer(
     """The masked transformer, on a frozen VQ-MANO."""
     from maskhand.recipe_files import load_recipe
 
-    load_recipe(recipe, set_)  # a mistyped key should not wait for torch and Ray
+    wanted = load_recipe(recipe, set_)  # a mistyped key should not wait for torch and Ray
     from maskhand.steps import train
 
-    home = workspace_at(workspace)
+    home, tokenizer = workspace_at(workspace), tokenizer or wanted.tokenizer_training.checkpoint
     if tokenizer is None:
         train.check_before_tokenizer(home, recipe, set_)
         with shown_progress("train VQ-MANO") as progress:

@@ -107,6 +107,12 @@ class Recipe(FrozenConfig):
                 raise ValueError(f"training.{key} needs all weights on each worker; set engine.zero_stage to 2 at most")
         return self
 
+    @model_validator(mode="after")
+    def _posed_hands_have_no_caption(self) -> Self:
+        if self.data.posed_hands and self.model.condition != "image":
+            raise ValueError("data.posed_hands are for networks of images; set it to 0 where model.condition is text")
+        return self
+
     def digest(self) -> str:
         """12 hex digits over every value."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)

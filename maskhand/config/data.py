@@ -90,7 +90,7 @@ class DataConfig(FrozenConfig):
     evaluate: Annotated[tuple[str, ...], Field(min_length=1)]
     """Held-out shard sets that an evaluation measures."""
     mocap: bool = False
-    """Whether the tokenizer also trains on pose-only files (mocap.npz in the raw dataset)."""
+    """Whether pose-only files (mocap.npz in the raw dataset) join the poses of tokenizer and posed_hands."""
     caption: str | None = None
     """Caption template, filled from a sample's origin; read where model.condition is text."""
     crop_px: Annotated[int, Field(ge=1, multiple_of=8)] = 256
@@ -103,6 +103,8 @@ class DataConfig(FrozenConfig):
     """Whether crops, and the tokenizer's poses, are turned so that the hand stands upright."""
     shard_streams: PositiveInt = 16
     """Shards of each set that are read concurrently; a multiple of engine.workers."""
+    posed_hands: NonNegativeInt = 0
+    """Hands without image added to each training batch: known poses from any view, simulated detections."""
     held_out: FractionBelowOne = 0.0
     """Fraction of each training set held out: validation, calibration, choice of the estimator."""
     loader_workers: NonNegativeInt = 0

@@ -133,6 +133,10 @@ class ModelConfig(FrozenConfig):
     """Reference points: learned (figure 17) | query | pose2d | iterative | projected."""
     token_embed: Literal["codebook", "table"] = "codebook"
     """Token embedding: codebook (a linear map of the code vector) | table."""
+    token_queries: Literal["position", "conditioned"] = "position"
+    """Added to token embeddings: position | conditioned (also a perceptron of image and 2D pose)."""
+    query_width: PositiveInt = 384
+    """Channels of the perceptron of conditioned token queries."""
     logits_head: Literal["linear", "codebook", "codebook_linear", "mixture"] = "linear"
     """Output head: linear | codebook (distance to a point) | codebook_linear | mixture."""
     head_components: PositiveInt = 4

@@ -56,6 +56,8 @@ class TokenizerLossConfig(FrozenConfig):
 class TokenizerTrainConfig(FrozenConfig):
     """The training of the tokenizer."""
 
+    checkpoint: str | None = None
+    """Exported tokenizer that is taken instead: open | open_model (those that ship) | folder; null: train."""
     random_rotation: Fraction = 0.5
     """Fraction of poses with a uniformly random global rotation."""
     inplane_rotation_deg: NonNegativeFloat = 60.0

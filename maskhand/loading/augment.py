@@ -102,7 +102,7 @@ class Draws:
         return np.clip(ndtri(self.uniform(columns=columns)), -clip, clip)
 
 
-IMAGE_STREAM, KEYPOINT_STREAM, POSE_STREAM, PHOTO_STREAM = range(4)
+IMAGE_STREAM, KEYPOINT_STREAM, POSE_STREAM, PHOTO_STREAM, POSED_STREAM = range(5)
 
 
 def draw_image_augmentation(config: AugmentConfig, seed: int, indices: Array) -> ImageAugmentation:

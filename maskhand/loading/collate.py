@@ -6,6 +6,7 @@ Everything is vectorized over the batch, except cutting the crops.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from maskhand.loading.crop import (
     shrink_factor,
 )
 from maskhand.loading.degrade import PhotoEffects, degrade
-from maskhand.loading.detector_errors import DEPTH_GAIN
+from maskhand.loading.detector_errors import DEPTH_GAIN, DetectorErrors
 from maskhand.loading.labels import Labels
 from maskhand.loading.upright import UprightBoxes, upright_boxes
 
@@ -73,12 +74,13 @@ def cut_crops(
 def input_pose(labels: Labels, crop_from_image: Array, crop_px: int, source: KeypointAugmentation | str) -> Array:
     """(B, 21, 7) the 2D pose that the network reads, as in `HandBatch.keypoints_2d`; missing joints are zeros.
 
-    source: `detected`, `annotated` or `none` for evaluation, or the augmentation drawn for training.
+    source: `detected`, `annotated` or `none` for evaluation, or the augmentation drawn for training; one with errors
+    takes `simulated_detections` for annotated.
     """
     detected, annotated = (make(labels, crop_from_image, crop_px) for make in (detected_pose, _annotated_pose))
     if isinstance(source, KeypointAugmentation):
         if source.errors is not None:
-            annotated = source.errors.added_to(true_pose(labels, crop_from_image, crop_px))
+            annotated = detected
         annotated = np.take_along_axis(annotated, source.order[..., None], axis=1)
         annotated[..., :2] += source.noise
         use_detected = source.takes_detected(labels.detected_conf)
@@ -98,6 +100,19 @@ def detected_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Array
     z = labels.detected_z_px * sides_per_px[:, None]
     world = labels.detected_world_m @ turn.transpose(0, 2, 1)
     return np.concatenate([points, labels.detected_conf[..., None], z[..., None], world], axis=2)
+
+
+def simulated_detections(labels: Labels, errors: DetectorErrors) -> Labels:
+    """The labels as if a detector had made these errors. They place crops, as those of a detector do."""
+    in_image = np.tile(np.eye(2, 3), (len(labels.is_left), 1, 1))
+    pose = errors.added_to(true_pose(labels, in_image, 1))
+    return replace(
+        labels,
+        detected_px=pose[..., :2] + 0.5,
+        detected_conf=pose[..., 2],
+        detected_z_px=pose[..., 3],
+        detected_world_m=pose[..., 4:],
+    )
 
 
 def true_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
@@ -143,7 +158,7 @@ def to_crop(points_px: Array, crop_from_image: Array, crop_px: int) -> Array:
 
 def make_batch(
     labels: Labels,
-    images: Sequence[bytes | Array],
+    images: Sequence[bytes | Array] | None,
     *,
     crop_px: int,
     box_scale: float,
@@ -157,15 +172,20 @@ def make_batch(
 ) -> HandBatch:
     """Crop, augment and collate B hands.
 
-    keypoints: the source of `input_pose`; upright: crops, and labels with them, are turned (`loading.upright`); index
-    (B,): positions in an evaluation set; text_ids (B, W): captions (`maskhand.text`).
+    images: None for hands without; keypoints: the source of `input_pose`; upright: crops, and labels with them, are
+    turned (`loading.upright`); index (B,): positions in an evaluation set; text_ids (B, W): captions (`maskhand.text`).
     """
-    batch = len(images)
+    batch = len(labels.is_left)
     augmentation = ImageAugmentation.none(batch) if augmentation is None else augmentation
+    if isinstance(keypoints, KeypointAugmentation) and keypoints.errors is not None:
+        labels = simulated_detections(labels, keypoints.errors)
     boxes = upright_boxes(labels, keypoints) if upright else None
     crop_from_image = place_crops(labels, box_scale, crop_px, aspect, augmentation, boxes)
-    crops = cut_crops(images, labels, crop_from_image, crop_px, aspect)
-    erase(crops, augmentation)
+    if images is None:
+        crops = np.empty((0, crop_px, crop_px - 2 * round(crop_px * (1 - aspect) / 2), 4), np.uint8)
+    else:
+        crops = cut_crops(images, labels, crop_from_image, crop_px, aspect)
+        erase(crops, augmentation)
     if effects is not None:
         degrade(crops, effects)
     rotation = _about_optical_axis(augmentation.rotation_rad + (0 if boxes is None else boxes.turn_rad))
@@ -175,7 +195,7 @@ def make_batch(
     joints_2d = to_crop(labels.joints_2d_px, crop_from_image, crop_px) * (labels.joints_2d_conf > 0)[..., None]
     return HandBatch(
         pixels=torch.from_numpy(crops),
-        color_gain=_float(augmentation.gain),
+        color_gain=_float(augmentation.gain[: len(crops)]),
         keypoints_2d=_float(input_pose(labels, crop_from_image, crop_px, keypoints)),
         joints_2d=_float(joints_2d),
         joints_2d_conf=_float(labels.joints_2d_conf),

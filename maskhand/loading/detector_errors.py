@@ -45,10 +45,10 @@ class DetectorErrors:
 
         Confidence is presence * exp(-disagreement), and the two passes of a detector that errs less by a factor
         disagree less by the same factor: it becomes confidence ** scale. A missed hand has no error to scale; missed
-        hands are drawn `scale` times as often as they are in the bank: none at 0, their share at 1.
+        hands are drawn `scale` times as often as they are in the bank: none at 0, their share at 1, more beyond.
         """
         found = int((self.confidence > 0).any(axis=1).sum())
-        row = (place * (found + scale * (len(self) - found))).astype(np.int64)
+        row = (place * (found + scale * (len(self) - found))).astype(np.int64).clip(max=len(self) - 1)
         amount = scale[:, None, None]
         return DetectorErrors(
             self.relief[row] * amount, self.world_m[row] * amount, self.confidence[row] ** scale[:, None]

@@ -24,27 +24,39 @@ from maskhand.loading.collate import make_batch
 from maskhand.loading.crop import can_decode
 from maskhand.loading.degrade import draw_photo_effects
 from maskhand.loading.labels import annotated_target, good_target, stack_labels
+from maskhand.loading.posed_hands import PosedHands
 from maskhand.shards.layout import MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest
-from maskhand.shards.mixture import TrainingStream, held_out_places
+from maskhand.shards.mixture import TrainingStream, held_out_places, rows_per_rank
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar_records import DetectedKeypoints, ManoTarget
 from maskhand.text import caption_ids, caption_of
 
+POSED_INDEX = 1 << 40
+"""Posed hands count from here, those with images from 0: an index stands for one hand of a training."""
 _BLACK = np.zeros((8, 8, 4), np.uint8)
 """Replaces an image that cannot be decoded, or that the network does not read."""
 
 
 def train_batches(
-    recipe: Recipe, shards_uri: str, *, rank: int = 0, world: int = 1, start_step: int = 0, seed: int | None = None
+    recipe: Recipe,
+    shards_uri: str,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    start_step: int = 0,
+    seed: int | None = None,
+    posed: PosedHands | None = None,
 ) -> Iterator[HandBatch]:
     """Endless batches of one rank, from the batch of global step `start_step` on.
 
-    shards_uri: where the sets named in `recipe.data.train` live. Rows: `recipe.training.optim.batch // world`.
+    shards_uri: where the sets named in `recipe.data.train` live. Rows: `recipe.training.optim.batch // world`, and
+    `recipe.data.posed_hands // world` of `posed` behind them.
     Raises ValueError when the batch does not divide and ShardError when a set or sidecar is missing.
     """
-    job = _TrainingBatches(recipe, shards_uri, rank, world, recipe.seed if seed is None else seed)
+    job = _TrainingBatches(recipe, shards_uri, rank, world, recipe.seed if seed is None else seed, posed)
     rows_per_rank(recipe.training.optim.batch, world)
+    rows_per_rank(recipe.data.posed_hands, world, "data.posed_hands")
     workers = recipe.data.loader_workers
     if workers == 0:
         return job.batches(start_step, 1)
@@ -57,13 +69,6 @@ def train_batches(
     )
 
 
-def rows_per_rank(batch: int, world: int) -> int:
-    """The batch size of a rank; ValueError when the global batch does not divide over the ranks."""
-    if batch % world:
-        raise ValueError(f"optim.batch={batch} does not divide over {world} workers; choose a multiple of {world}")
-    return batch // world
-
-
 @dataclass(frozen=True)
 class _TrainingBatches:
     """The training batches of one rank."""
@@ -73,6 +78,7 @@ class _TrainingBatches:
     rank: int
     world: int
     seed: int
+    posed: PosedHands | None
 
     def batches(self, first_step: int, stride: int) -> Iterator[HandBatch]:
         """The batches of steps first_step, first_step + stride, ..."""
@@ -85,7 +91,24 @@ class _TrainingBatches:
         # The stream yields the global elements r, r + world, ... of rank r: its slots of every batch.
         slots = np.arange(self.rank, batch, self.world)
         for step in itertools.count(first_step, stride):
-            yield self._batch(list(itertools.islice(elements, rows)), step * batch + slots)
+            seen = self._batch(list(itertools.islice(elements, rows)), step * batch + slots)
+            yield seen if self.posed is None else seen.followed_by(self._posed_batch(self.posed, step))
+
+    def _posed_batch(self, posed: PosedHands, step: int) -> HandBatch:
+        data = self.recipe.data
+        indices = step * data.posed_hands + np.arange(self.rank, data.posed_hands, self.world)
+        # other numbers than those of the hands with image; without image and 2D pose there is nothing to learn from
+        keypoints = data.keypoints.model_copy(update={"train_source": "simulated", "drop_pose": 0.0})
+        return make_batch(
+            posed.labels(self.seed, indices),
+            None,
+            crop_px=data.crop_px,
+            box_scale=data.box_scale,
+            aspect=data.crop_aspect,
+            keypoints=draw_keypoint_augmentation(keypoints, self.seed, POSED_INDEX + indices),
+            upright=data.upright,
+            augmentation=draw_image_augmentation(data.augment, self.seed, POSED_INDEX + indices),
+        )
 
     def _batch(self, rows: Sequence[ShardSample], indices: np.ndarray) -> HandBatch:
         data = self.recipe.data

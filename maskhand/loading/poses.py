@@ -16,9 +16,9 @@ from maskhand.config import Recipe
 from maskhand.conventions import NUM_BETAS
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.augment import POSE_STREAM, Draws
-from maskhand.loading.loader import rows_per_rank
 from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import read_manifest
+from maskhand.shards.mixture import rows_per_rank
 from maskhand.shards.reader import arrays_of, read_tar
 from maskhand.shards.sidecar_records import ManoTarget
 
@@ -58,6 +58,31 @@ def pose_batches(
     """
     batch = recipe.tokenizer_training.optim.batch
     rows_per_rank(batch, world)
+    pools = read_pools(recipe, shards_uri, mocap)
+    return _draw(pools, batch, range(rank, batch, world), start_step, recipe.seed if seed is None else seed)
+
+
+@dataclass(frozen=True)
+class PosePools:
+    """The poses of several sources."""
+
+    poses: PosePool
+    """One source after the other."""
+    sizes: Array
+    """(S,) number of poses of each source."""
+    shares: Array
+    """(S,) probability of each source."""
+
+    def rows(self, source: Array, position: Array) -> Array:
+        """The rows of `poses` that uniform numbers (B,) choose: the source, and the position in it."""
+        pool = np.searchsorted(np.cumsum(self.shares) / np.sum(self.shares), source, side="right")
+        firsts: Array = np.cumsum(self.sizes) - self.sizes
+        chosen: Array = firsts[pool] + (position * self.sizes[pool]).astype(np.int64)
+        return chosen
+
+
+def read_pools(recipe: Recipe, shards_uri: str, mocap: Sequence[str]) -> PosePools:
+    """The poses of the recipe's pose sets and of the `mocap` files; ValueError for a source without any."""
     sets = recipe.data.pose_sets
     names, weights = list(sets), np.array(list(sets.values()), np.float64)
     pools = [read_mano_poses(f"{shards_uri.rstrip('/')}/{name}") for name in names]
@@ -67,22 +92,17 @@ def pose_batches(
         shares = np.append(shares * (1 - MOCAP_FRACTION), MOCAP_FRACTION)
     for name, pool in zip([*names, *mocap[:1]], pools, strict=True):
         if len(pool) == 0:
-            raise ValueError(f"{name} holds no MANO pose; the tokenizer cannot learn from it")
-    return _draw(pools, shares, batch, range(rank, batch, world), start_step, recipe.seed if seed is None else seed)
+            raise ValueError(f"{name} holds no MANO pose; nothing can be learned from it")
+    return PosePools(join_pools(pools), np.array([len(p) for p in pools]), shares)
 
 
-def _draw(pools: Sequence[PosePool], shares: Array, batch: int, slots: range, step: int, seed: int) -> Iterator[Tensor]:
-    pose_aa = np.concatenate([p.pose_aa for p in pools])
-    sizes = np.array([len(p) for p in pools])
-    firsts = np.cumsum(sizes) - sizes
-    edges = np.cumsum(shares) / np.sum(shares)
+def _draw(pools: PosePools, batch: int, slots: range, step: int, seed: int) -> Iterator[Tensor]:
     while True:
         # The whole global batch is drawn; a rank keeps its rows.
         uniform = Draws(seed, np.array([step]), 2 * batch, POSE_STREAM).uniform(columns=2 * batch).reshape(2, batch)
         source, position = uniform[:, slots.start :: slots.step]
-        pool = np.searchsorted(edges, source, side="right")
-        rows = firsts[pool] + (position * sizes[pool]).astype(np.int64)
-        yield axis_angle_to_matrix(torch.from_numpy(pose_aa[rows]))
+        pose_aa = pools.poses.pose_aa[pools.rows(source, position)]
+        yield axis_angle_to_matrix(torch.from_numpy(pose_aa))
         step += 1
 
 

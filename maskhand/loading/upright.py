@@ -52,7 +52,7 @@ def upright_boxes(labels: Labels, source: KeypointAugmentation | str) -> Upright
 def _given_pose(labels: Labels, source: KeypointAugmentation | str) -> tuple[Array, Array]:
     """Pixels (B, 21, 2) and confidences (B, 21); nothing is seen where there is no pose."""
     if isinstance(source, KeypointAugmentation):
-        detected = source.takes_detected(labels.detected_conf)
+        detected = source.takes_detected(labels.detected_conf) | (source.errors is not None)
         points = np.where(detected[:, None, None], labels.detected_px, labels.joints_2d_px)
         confidence = np.where(detected[:, None], labels.detected_conf, labels.joints_2d_conf)
         return points, confidence

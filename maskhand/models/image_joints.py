@@ -16,6 +16,8 @@ from maskhand.conventions import NUM_JOINTS
 
 CHANNELS = 5
 """x, y in crop coordinates; x, y, z relative to the wrist in meters, axes of the crop."""
+INPUT_SCALE = (4.0, 4.0, 20.0, 20.0, 20.0)
+"""Factors that make them of about unit variance."""
 _SCALE = (0.02, 0.02, 0.004, 0.004, 0.004)
 """Of the readout: with a thousand channels a step of the optimizer would otherwise move a joint by the whole crop."""
 

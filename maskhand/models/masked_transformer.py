@@ -18,11 +18,12 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.code_classifier import make_code_classifier
 from maskhand.models.deformable import DeformableCrossAttention
 from maskhand.models.gapr import GaprBlock, initial_neighbors
-from maskhand.models.network import Context, HandNetwork, TransformerOutput, drop_keypoints
+from maskhand.models.network import Context, HandNetwork, TransformerOutput, drop_keypoints, with_missing
 from maskhand.models.pose_graph import make_pose_graph
 from maskhand.models.pyramid import FeaturePyramid
 from maskhand.models.shape_camera_head import make_shape_camera_head, place_camera, seen_joints
 from maskhand.models.synthesizer import ReferencePoints, SynthesizerLayer
+from maskhand.models.token_queries import make_token_queries
 from maskhand.models.vq_mano import VQMano, full_precision
 
 
@@ -33,7 +34,7 @@ class MaskedTransformer(HandNetwork):
 
     def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, image_size_px: tuple[int, int]) -> None:
         super().__init__(cfg, tokenizer, mano, image_size_px)
-        dim = cfg.dim
+        dim, self.heads = cfg.dim, cfg.heads
         self._build_visual_context(cfg)
         self.shape_camera = make_shape_camera_head(cfg, self.encoder.channels)
         self.pose_graph = make_pose_graph(cfg)
@@ -48,6 +49,7 @@ class MaskedTransformer(HandNetwork):
             SynthesizerLayer(dim, cfg.heads, self._build_cross_attention(cfg), cfg.synth_ffn, cfg.dropout)
             for _ in range(cfg.synth_layers)
         )
+        self.queries = make_token_queries(cfg, tokenizer, self.encoder.channels) if cfg.sees_image else None
         self.norm = nn.LayerNorm(dim)
         self.code_classifier = make_code_classifier(cfg, tokenizer)
 
@@ -78,7 +80,9 @@ class MaskedTransformer(HandNetwork):
         (self-conditioning: Chen et al. 2023, Analog Bits).
         """
         context = self.encode(condition, keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
-        joints_2d = self._first_pass(ids, context) if self_condition else None
+        joints_2d = None
+        if self_condition:  # hands without image have nowhere to look
+            joints_2d = self._first_pass(ids[: len(condition)], context.first(len(condition)))
         logits = self.logits(ids, context, joints_2d)
         return TransformerOutput(logits, context.betas, context.placement, image_joints=context.image_joints)
 
@@ -90,14 +94,17 @@ class MaskedTransformer(HandNetwork):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        image_maps = self.image_maps(condition, drop_image)
+        image_maps, rows = self.image_maps(condition, drop_image), len(keypoints_2d)
         maps = self.pyramid(image_maps)
         values = tuple(cast(SynthesizerLayer, layer).cross_attn.project(maps) for layer in self.synthesizer)
         keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)
         image_joints = self.image_joints(image_maps[0])
+        image_joints = None if image_joints is None else with_missing(image_joints, rows)
+        coarsest = with_missing(image_maps[0], rows)
         pose_tokens = self._pose_tokens(keypoints_2d, image_joints)
-        betas, placement = self.shape_camera(image_maps[0], pose_tokens, seen_joints(keypoints_2d, image_joints))
-        return Context(values, pose_tokens, keypoints_2d, betas, placement, image_joints=image_joints)
+        betas, placement = self.shape_camera(coarsest, pose_tokens, seen_joints(keypoints_2d, image_joints))
+        queries = None if self.queries is None else self.queries(keypoints_2d, coarsest, image_joints)
+        return Context(values, pose_tokens, keypoints_2d, betas, placement, image_joints=image_joints, queries=queries)
 
     def _pose_tokens(self, keypoints_2d: Tensor, image_joints: Tensor | None = None) -> Tensor:
         """The tokens (B, P, dim) of the 2D pose."""
@@ -135,21 +142,26 @@ class MaskedTransformer(HandNetwork):
     def logits(self, ids: Tensor, context: Context, joints_2d: Tensor | None = None) -> Tensor:
         """ids (B * H, L) int64, `mask_id` for [MASK], the H token sequences of an image together -> (B * H, L, V).
 
-        joints_2d (B * H, 21, 2): of a network that is `self_conditioned`, the `project`ed hands of the pass before;
-        None in a first pass.
+        joints_2d (I * H, 21, 2): of a network that is `self_conditioned`, the `project`ed hands of the pass before that
+        have an image; None in a first pass.
         """
-        images = len(context.pose_tokens)
-        pose_tokens = context.pose_tokens.repeat_interleave(len(ids) // images, dim=0)
-        x = torch.cat([pose_tokens, self.token_embedding(ids, self.tokenizer.codebook)], dim=1)
+        hypotheses = len(ids) // len(context.pose_tokens)
+        pose_tokens = context.pose_tokens.repeat_interleave(hypotheses, dim=0)
+        tokens = self.token_embedding(ids, self.tokenizer.codebook)
+        if context.queries is not None:
+            tokens = tokens + context.queries.repeat_interleave(hypotheses, dim=0)
+        x = torch.cat([pose_tokens, tokens], dim=1)
         for block in self.gapr:
             x = block(x)
-        reference = None
+        reference, rows = None, len(x)
         if self.reference is not None:
-            reference = self.reference(x, context.keypoints_2d, context.image_joints, joints_2d)
+            images = len(context.values[0][0]) // self.heads
+            rows, seen = hypotheses * images, context.first(images)
+            reference = self.reference(x[:rows], seen.keypoints_2d, seen.image_joints, joints_2d)
         for number, (layer, values) in enumerate(zip(self.synthesizer, context.values, strict=True)):
-            x = layer(x, reference, values)
+            x = layer(x, reference, values, rows)
             if self.reference is not None and reference is not None:
-                reference = self.reference.after_layer(number, x, reference)
+                reference = self.reference.after_layer(number, x[:rows], reference)
         return self.code_classifier(self.norm(x[:, pose_tokens.shape[1] :]), self.tokenizer.codebook)
 
 

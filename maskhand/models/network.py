@@ -1,4 +1,7 @@
-"""The interface of all hand networks: an encoder, a frozen tokenizer, a hand model, and what they return."""
+"""The interface of all hand networks: an encoder, a frozen tokenizer, a hand model, and what they return.
+
+In training the last of B hands may be without image (`data.posed_hands`); I is the number of those with one.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from maskhand.batch import HandBatch
@@ -23,7 +27,7 @@ class Context:
     """The encoding of B images (or texts), computed once; of a network without tokens also the pose."""
 
     values: tuple[tuple[Tensor, ...], ...]
-    """[layer] inputs of its cross-attention: values [level] (B * heads, dim / heads, h, w) of the deformable one; keys,
+    """[layer] inputs of its cross-attention: values [level] (I * heads, dim / heads, h, w) of the deformable one; keys,
     values and attention mask of a text."""
     pose_tokens: Tensor
     """(B, P, dim) tokens of the 2D pose; P is 0, 1 or 21."""
@@ -36,7 +40,15 @@ class Context:
     rotmats: Tensor | None = None
     """(B, 16, 3, 3) from a network without tokens."""
     image_joints: Tensor | None = None
-    """(B, 21, 5) joints that the encoder sees, see `models.image_joints`; None without that readout."""
+    """(B, 21, 5) joints that the encoder sees, see `models.image_joints`, zeros without image; None without that
+    readout."""
+    queries: Tensor | None = None
+    """(B, L, dim) what image and 2D pose add to the token embeddings (`models.token_queries`); None: nothing."""
+
+    def first(self, count: int) -> Context:
+        """The context of the first hands; its values must be theirs already."""
+        of_hands = ("pose_tokens", "keypoints_2d", "betas", "placement", "rotmats", "image_joints", "queries")
+        return replace(self, **{name: x[:count] for name in of_hands if (x := getattr(self, name)) is not None})
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,11 @@ class TransformerOutput:
 def drop_keypoints(keypoints_2d: Tensor, drop_pose: Tensor | None) -> Tensor:
     """The 2D pose (B, 21, 7) with zeros (not detected) where `drop_pose` (B,) bool."""
     return keypoints_2d if drop_pose is None else keypoints_2d.masked_fill(drop_pose[:, None, None], 0.0)
+
+
+def with_missing(x: Tensor, rows: int) -> Tensor:
+    """(I, ...) -> (rows, ...): zeros for hands without image."""
+    return x if len(x) == rows else torch.cat([x, x.new_zeros(rows - len(x), *x.shape[1:])])
 
 
 class HandNetwork(nn.Module, ABC):
@@ -93,12 +110,15 @@ class HandNetwork(nn.Module, ABC):
         return batch.image
 
     def image_maps(self, condition: Tensor, drop_image: Tensor | None) -> tuple[Tensor, ...]:
-        """Feature maps (B, C, h, w) of the encoder, the coarsest first; zeros where `drop_image` (B,) bool."""
+        """Feature maps (I, C, h, w) of the encoder, the coarsest first; zeros where `drop_image` (B,) bool."""
         maps = self.encoder(condition)
-        return maps if drop_image is None else tuple(m.masked_fill(drop_image[:, None, None, None], 0.0) for m in maps)
+        if drop_image is None:
+            return maps
+        dropped = drop_image[: len(condition), None, None, None]
+        return tuple(m.masked_fill(dropped, 0.0) for m in maps)
 
     def image_joints(self, coarsest: Tensor) -> Tensor | None:
-        """(B, 21, 5) joints seen in the coarsest map (B, C, h, w); None without `model.image_joints`."""
+        """(I, 21, 5) joints seen in the coarsest map (I, C, h, w); None without `model.image_joints`."""
         if self.joint_readout is None:
             return None
         return self.joint_readout(coarsest, self.encoder.published_joints(coarsest))
@@ -114,7 +134,7 @@ class HandNetwork(nn.Module, ABC):
     ) -> Context:
         """Compute everything that depends on the image (or text) and the 2D pose alone.
 
-        condition: (B, 3, H, 3/4 H) images, or what `condition` returns; keypoints_2d (B, 21, 7); both as in HandBatch.
+        condition: (I, 3, H, 3/4 H) images, or what `condition` returns; keypoints_2d (B, 21, 7); both as in HandBatch.
         drop_image (B,) bool: image features become zero (the paper's unconditional mode, supplement G).
         drop_pose (B,) bool: the 2D pose counts as not detected.
         """

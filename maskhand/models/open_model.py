@@ -2,7 +2,7 @@
 
     weights.pt        fp16; of the encoder only the difference from the published hand landmark network, which is
                       fetched and not part of this repository
-    tokenizer/        the exported VQ-MANO that it was trained on, for other trainings
+    tokenizer/        the exported VQ-MANO that it was trained on, whose weights are not in weights.pt
     recipe.json, calibration.json, bundle.json    as in `models.bundle`; bundle.json has no digest of weights
 
 `open_model_folder` puts it together, once, as a bundle that is used like every other.
@@ -52,11 +52,17 @@ def open_hand_digest() -> str:
 def pack(bundle: str | Path, tokenizer: str | Path, landmark: str | Path, target: str | Path) -> None:
     """Write the model exported to folder `bundle` in the form that ships.
 
-    tokenizer: the exported folder of the VQ-MANO that it was trained on; landmark: the fetched .tflite file.
+    tokenizer: the exported folder of the VQ-MANO that it was trained on; landmark: the fetched .tflite file. Raises
+    ValueError when the model has another encoder or tokenizer.
     """
     source = Path(bundle)
     weights = torch.load(source / "model.pt", map_location="cpu", weights_only=True)
-    published = _published(landmark)
+    published, of_tokenizer = _published(landmark), _tokenizer_weights(Path(tokenizer))
+    if missing := [name for name in published if name not in weights]:
+        raise ValueError(f"{source}: no {missing[0]}; the encoder of a model that ships is hand_landmark")
+    for name, weight in of_tokenizer.items():
+        if not torch.equal(weights.pop(name), weight):
+            raise ValueError(f"{source}: its {name} is not that of {tokenizer}; give the tokenizer it was trained on")
     small = {name: _half(w - published[name] if name in published else w) for name, w in weights.items()}
     # What training left alone is the published network's, and is not stored.
     small = {name: w for name, w in small.items() if name not in published or bool(w.any())}
@@ -75,6 +81,7 @@ def unpack(packed: str | Path, landmark: str | Path, target: str | Path) -> None
     source = Path(packed)
     small = torch.load(source / OPEN_WEIGHTS.name, map_location="cpu", weights_only=True)
     weights = {name: w.float() if w.is_floating_point() else w for name, w in small.items()}
+    weights |= _tokenizer_weights(source / "tokenizer")
     weights |= {name: published + weights.get(name, 0) for name, published in _published(landmark).items()}
     record = json.loads((source / "bundle.json").read_text())
     with atomic_folder(Path(target)) as staging:
@@ -94,6 +101,11 @@ def _published(landmark: str | Path) -> Mapping[str, Tensor]:
     net = HandLandmarkNet()
     net.load_tflite(landmark)
     return {_ENCODER + name: weight for name, weight in net.state_dict().items()}
+
+
+def _tokenizer_weights(folder: Path) -> dict[str, Tensor]:
+    stored = torch.load(folder / "tokenizer.pt", map_location="cpu", weights_only=True)
+    return {f"tokenizer.{name}": weight for name, weight in stored.items()}
 
 
 def _half(weight: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Graph convolutions share their weights over joints, so a mean over joints could not distinguish a thumb from a wrist.
 Every joint therefore has a learned embedding, and the single token of the paper's figure is a perceptron of the
-concatenated joints, not a mean. With 21 tokens, each adds the features of its joint.
+concatenated joints, not a mean. With 21 tokens, each adds the features of its joint; where `model.token_queries` has a
+perceptron of the whole pose, it is all that they are.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from maskhand.config import ModelConfig
 from maskhand.conventions import BONES, NUM_JOINTS
 from maskhand.models.image_joints import CHANNELS
+from maskhand.models.image_joints import INPUT_SCALE as INPUT_SCALE_OF_IMAGE_JOINTS
 
 PoseInputKind = Literal["xy", "xyz_world"]
 
@@ -63,7 +65,13 @@ class PoseGraph(nn.Module):
     image_scale: Tensor
 
     def __init__(
-        self, tokens: int, width: int, dim: int, inputs: PoseInputKind = "xy", image_joints: bool = False
+        self,
+        tokens: int,
+        width: int,
+        dim: int,
+        inputs: PoseInputKind = "xy",
+        image_joints: bool = False,
+        pose_mlp: bool = True,
     ) -> None:
         super().__init__()
         if tokens not in (1, NUM_JOINTS):
@@ -75,13 +83,15 @@ class PoseGraph(nn.Module):
         self.joint_proj = nn.Linear(self.inputs.channels, width)
         self.joint_embedding = nn.Parameter(torch.randn(NUM_JOINTS, width))
         self.graph = nn.ModuleList(_GraphConvolution(width) for _ in range(2))
-        self.pose_mlp = nn.Sequential(nn.Linear(width * NUM_JOINTS, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.pose_mlp = None
+        if pose_mlp or tokens == 1:
+            self.pose_mlp = nn.Sequential(nn.Linear(width * NUM_JOINTS, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.joint_out_proj = nn.Linear(width, dim) if tokens > 1 else None
         self.type_embedding = nn.Parameter(torch.randn(tokens, dim))
         self.no_pose = None if image_joints else nn.Parameter(torch.randn(tokens, dim))
         self.image_proj = nn.Linear(CHANNELS, width) if image_joints else None
         with torch.device("cpu"):  # to about unit variance, as `PoseInputs`
-            self.register_buffer("image_scale", torch.tensor([4.0, 4.0, 20.0, 20.0, 20.0]), persistent=False)
+            self.register_buffer("image_scale", torch.tensor(INPUT_SCALE_OF_IMAGE_JOINTS), persistent=False)
 
     def forward(self, keypoints: Tensor, image_joints: Tensor | None = None) -> Tensor:
         """keypoints (B, 21, 7); image_joints (B, 21, 5) as in `models.image_joints`, for a graph that reads them."""
@@ -91,7 +101,9 @@ class PoseGraph(nn.Module):
             x = x + self.image_proj(image_joints * self.image_scale)
         for layer in self.graph:
             x = layer(x, self.adjacency)
-        tokens = self.pose_mlp(x.flatten(1))[:, None] + self.type_embedding
+        tokens = self.type_embedding
+        if self.pose_mlp is not None:
+            tokens = self.pose_mlp(x.flatten(1))[:, None] + tokens
         if self.joint_out_proj is not None:
             tokens = tokens + self.joint_out_proj(x)
         if self.no_pose is None:
@@ -117,4 +129,5 @@ def make_pose_graph(cfg: ModelConfig) -> PoseGraph | None:
     if not cfg.pose2d_tokens:
         return None
     reads_image = cfg.image_joints and cfg.sees_image
-    return PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, cfg.dim, cfg.pose2d_inputs, reads_image)
+    has_mlp = cfg.token_queries == "position" or not cfg.sees_image
+    return PoseGraph(cfg.pose2d_tokens, cfg.pose2d_width, cfg.dim, cfg.pose2d_inputs, reads_image, has_mlp)

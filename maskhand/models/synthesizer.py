@@ -29,11 +29,13 @@ class SynthesizerLayer(nn.Module):
         self.ffn = feed_forward(dim, hidden, dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, reference: Tensor | None, values: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, reference: Tensor | None, values: Sequence[Tensor], rows: int) -> Tensor:
+        """x (R, K, dim), of which the first `rows` attend to an image or text; reference (rows or 1, K, 2)."""
         self_norm, cross_norm, ffn_norm = self.norms
         normed = self_norm(x)
         x = x + self.dropout(self.self_attn(normed, normed))
-        x = x + self.dropout(self.cross_attn(cross_norm(x), reference, values))
+        seen = x[:rows] + self.dropout(self.cross_attn(cross_norm(x[:rows]), reference, values))
+        x = seen if rows == len(x) else torch.cat([seen, x[rows:]])
         return x + self.dropout(self.ffn(ffn_norm(x)))
 
 

@@ -218,3 +218,10 @@ def _epoch_order(name: str, seed: int, epoch: int, shards: int) -> np.ndarray:
 def _generator(*seeds: str | int) -> np.random.Generator:
     digest = hashlib.sha256(repr(seeds).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+def rows_per_rank(batch: int, world: int, key: str = "optim.batch") -> int:
+    """The batch size of a rank; ValueError when the global batch does not divide over the ranks."""
+    if batch % world:
+        raise ValueError(f"{key}={batch} does not divide over {world} workers; choose a multiple of {world}")
+    return batch // world

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,18 +95,21 @@ def source_digests(dataset: str) -> dict[str, str]:
 
 def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[str, str]:
     """Everything outside the recipe that decides the outcome of a training: name -> digest (12 hex digits)."""
-    if kind == "tokenizer":
-        sets, parts = recipe.data.pose_sets, [MANO]
-    else:
+    sets: Iterable[str] = ()
+    parts: list[str] = []
+    if kind == "transformer":
         sets, parts = recipe.data.train, [IMAGES, MANO]
         if recipe.data.keypoints.train_source in ("detected", "mixed"):
             parts.append(keypoint_part(recipe.data.keypoints.detector))
     digests = {
         f"{name}/{part}": read_manifest(workspace.shard_set(name), part).digest for name in sets for part in parts
     }
-    if kind == "tokenizer":
+    if kind == "tokenizer" or recipe.data.posed_hands:
+        digests |= {
+            f"{name}/{MANO}": read_manifest(workspace.shard_set(name), MANO).digest for name in recipe.data.pose_sets
+        }
         digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, recipe))}
-    else:
+    if kind == "transformer":
         digests |= _more_of_a_transformer(workspace, recipe)
     return digests | {"hand_model": _hand_digest(), "code": training_code_digest()}
 

@@ -54,6 +54,11 @@ def train_tokenizer(
 ) -> TrainingReceipt:
     """VQ-MANO on the recipe's shard sets and pose files. The receipt names `tokenizer.json` of the exported folder."""
     wanted = load_recipe(recipe, overrides)
+    if (given := wanted.tokenizer_training.checkpoint) is not None:
+        raise ConfigError(
+            f"recipe {wanted.name} takes the tokenizer {given!r} as it is; --set tokenizer_training.checkpoint=null "
+            "trains one of these settings"
+        )
     inputs = _inputs(workspace, "tokenizer", wanted, label)
     job = tokenizer_loop.TokenizerJob(wanted, workspace.shards_uri, step_inputs.mocap_files(workspace, wanted))
     steps = wanted.tokenizer_training.optim.steps
@@ -101,6 +106,7 @@ def train_transformer(
         tokenizer,
         assets=str(workspace.assets),
         held_out=_training_sets(wanted, workspace),
+        mocap=step_inputs.mocap_files(workspace, wanted) if wanted.data.posed_hands else (),
     )
     steps = wanted.training.optim.steps
     return _train("transformer", transformer_loop.run, job, wanted, inputs, steps, BUNDLE_FILE, workspace, progress)

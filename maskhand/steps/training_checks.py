@@ -43,7 +43,9 @@ def worker_counts(kind: Kind, recipe: Recipe) -> list[int]:
     `engine.workers` is none of them."""
     shared = {"tokenizer_training.optim.batch": recipe.tokenizer_training.optim.batch}
     if kind == "transformer":
-        shared = {"training.optim.batch": recipe.training.optim.batch, "data.shard_streams": recipe.data.shard_streams}
+        data, batch = recipe.data, recipe.training.optim.batch
+        shared = {"training.optim.batch": batch, "data.shard_streams": data.shard_streams}
+        shared["data.posed_hands"] = data.posed_hands
     workers = recipe.engine.workers
     for key, count in shared.items():
         if count % workers:

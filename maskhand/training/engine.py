@@ -103,8 +103,7 @@ class Engine:
     def step(self, step: int, *inputs: Any) -> dict[str, Tensor]:
         """One update at `step` (0-based, decides the learning rate); returns this rank's loss and stats, detached.
 
-        The rows of the inputs, all that can be sliced, are computed in equal parts where they are more than a micro
-        batch. Raises NotFiniteError, see `UpdateGuard`, and StuckRankError where another rank does not come.
+        The rows of the inputs, records and tensors, are computed in parts where they are more than a micro batch. Raises NotFiniteError, see `UpdateGuard`, and StuckRankError where another rank does not come.
         """
         with self.watch.waiting(step):
             stats, applied = self._step(step, inputs)
@@ -119,7 +118,10 @@ class Engine:
             self._wrapped.optimizer.override_loss_scale(self._guard.scale)
         total: dict[str, Tensor] = {}
         for part in range(self._parts):
-            loss, stats = self._wrapped(*(_rows(value, part, self._parts) for value in inputs))
+            mine = [_rows(value, part, self._parts) for value in inputs]
+            loss, stats = self._wrapped(*mine)
+            if (share := _length(mine) * self._parts / _length(inputs)) != 1:  # parts differ by a row
+                loss, stats = loss * share, {name: value * share for name, value in stats.items()}
             stats = {"loss": loss.detach(), **{name: value.detach() for name, value in stats.items()}}
             total = {name: total[name] + value for name, value in stats.items()} if total else stats
             self._wrapped.backward(loss if self._stage else loss * self._guard.scale)
@@ -205,6 +207,11 @@ class Engine:
 def _rows(value: Any, part: int, parts: int) -> Any:
     """Every `parts`-th row of a batch or tensor from row `part` on; a number, or a whole batch, as it is."""
     return value if parts == 1 or isinstance(value, int | float) else value[part::parts]
+
+
+def _length(inputs: Sequence[Any]) -> int:
+    """Number of rows of inputs, as their tensors have them."""
+    return next(len(value) for value in inputs if isinstance(value, Tensor))
 
 
 def _import_deepspeed(cuda: bool) -> Any:

@@ -29,6 +29,7 @@ def learning_rate_factor(step: int, optim: OptimConfig) -> float:
 
 def accumulation(batch: int, world: int, micro_batch: int | None) -> int:
     """Number of equal parts that a rank's rows of a batch are computed in, the fewest of at most `micro_batch` rows.
+    Hands that are added to the batch (`data.posed_hands`) are dealt out to the parts.
 
     The losses are means over samples, so the mean over parts is that of the whole. Raises ValueError when the batch
     does not divide over the ranks.

@@ -144,6 +144,7 @@ def transformer_losses(
     joints_2d = (error_2d.abs().sum(-1) * batch.joints_2d_conf).sum(1)
 
     image_joints = torch.zeros_like(beta) if output.image_joints is None else _seen(output.image_joints, batch, valid)
+    image_joints = image_joints * (torch.arange(len(beta), device=beta.device) < len(batch.pixels))
 
     theta, beta, joints_3d, joints_2d, image_joints = (
         term.mean() for term in (theta, beta, joints_3d, joints_2d, image_joints)

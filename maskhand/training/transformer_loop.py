@@ -17,6 +17,8 @@ from maskhand.config import Recipe
 from maskhand.evaluation.held_out import HeldOutHands, TrainingSet
 from maskhand.hand.layer import ManoLayer
 from maskhand.loading.loader import train_batches
+from maskhand.loading.posed_hands import PosedHands
+from maskhand.loading.poses import read_pools
 from maskhand.models.build import build_model, model_from_weights
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.network import HandNetwork
@@ -50,16 +52,22 @@ class TransformerJob:
     """Folder of fetched files, for encoders whose weights are among them."""
     held_out: tuple[TrainingSet, ...] = ()
     """The sets of `recipe.data.train`, for validation on their held-out hands."""
+    mocap: tuple[str, ...] = ()
+    """Pose-only files, as in `TokenizerJob`; for `data.posed_hands`."""
 
 
 def run(job: TransformerJob, worker: WorkerContext) -> dict[str, float]:
     """Train on the shard sets of the recipe; a loop for `cluster.train.fit`."""
-
-    def batches(first_step: int) -> Iterator[HandBatch]:
-        return train_batches(job.recipe, job.shards_uri, rank=worker.rank, world=worker.world, start_step=first_step)
-
     tokenizer = load_tokenizer(job.tokenizer_dir, expected=job.recipe.tokenizer)
     mano, settings = load_mano(job.mano_path, job.recipe.hand.layer), job.recipe.training
+    posed = None
+    if job.recipe.data.posed_hands:
+        posed = PosedHands(read_pools(job.recipe, job.shards_uri, job.mocap), mano)
+
+    def batches(first_step: int) -> Iterator[HandBatch]:
+        rank, world = worker.rank, worker.world
+        return train_batches(job.recipe, job.shards_uri, rank=rank, world=world, start_step=first_step, posed=posed)
+
     hands = None
     if settings.validate_every:
         hands = HeldOutHands.read(job.recipe, job.held_out, mano, settings.validate_hands, worker.rank, worker.world)
@@ -97,7 +105,8 @@ def train(
     state = TrainerState(engine, worker, optim, export, weights=exported)
     first = state.resume()
     stream = state.timed(batches(first))
-    slots = global_slots(optim.batch, worker).to(engine.device)
+    posed_slots = optim.batch + global_slots(recipe.data.posed_hands, worker)
+    slots = torch.cat([global_slots(optim.batch, worker), posed_slots]).to(engine.device)
     for step in range(first, optim.steps):
         seed_everything(recipe.seed, step, worker.rank)
         batch = next(stream).to(engine.device)

@@ -36,18 +36,18 @@ def bundle(assets, tmp_path_factory) -> tuple[ModelBundle, Path]:
     return ModelBundle.save(folder, model, recipe, {"steps": 1}), folder
 
 
-def tokenizer_of(folder: Path) -> Path:
+def tokenizer_of(bundle: tuple[ModelBundle, Path], folder: Path) -> Path:
     exported = folder / "tokenizer"
     exported.mkdir()
-    (exported / "tokenizer.json").write_text("{}")
+    torch.save(bundle[0].model.tokenizer.state_dict(), exported / "tokenizer.pt")
     return exported
 
 
 def test_packed_and_unpacked_it_is_the_same_up_to_fp16(assets, bundle, tmp_path: Path) -> None:
     saved, folder = bundle
     landmark = hand_models(assets).landmark
-    pack(folder, tokenizer_of(tmp_path), landmark, tmp_path / "packed")
-    assert [file.name for file in (tmp_path / "packed" / "tokenizer").iterdir()] == ["tokenizer.json"]
+    pack(folder, tokenizer_of(bundle, tmp_path), landmark, tmp_path / "packed")
+    assert [file.name for file in (tmp_path / "packed" / "tokenizer").iterdir()] == ["tokenizer.pt"]
     unpack(tmp_path / "packed", landmark, tmp_path / "unpacked")
     loaded = ModelBundle.load(tmp_path / "unpacked")
     assert loaded.recipe == saved.recipe and loaded.metadata == saved.metadata
@@ -60,16 +60,25 @@ def test_packed_and_unpacked_it_is_the_same_up_to_fp16(assets, bundle, tmp_path:
 
 def test_what_training_left_alone_is_not_stored(assets, bundle, tmp_path: Path) -> None:
     _, folder = bundle
-    pack(folder, tokenizer_of(tmp_path), hand_models(assets).landmark, tmp_path / "packed")
+    pack(folder, tokenizer_of(bundle, tmp_path), hand_models(assets).landmark, tmp_path / "packed")
     stored = torch.load(tmp_path / "packed" / OPEN_WEIGHTS.name, weights_only=True)
     assert not any(name.startswith(("encoder.net.stem", "encoder.net.blocks.1.")) for name in stored)
     assert any(name.startswith("encoder.net.blocks.2.") for name in stored)
+    assert not any(name.startswith("tokenizer.") for name in stored)
     assert all(w.dtype in (torch.float16, torch.int64) for w in stored.values())
+
+
+def test_another_tokenizer_is_refused(assets, bundle, tmp_path: Path) -> None:
+    other = tokenizer_of(bundle, tmp_path)
+    weights = torch.load(other / "tokenizer.pt", weights_only=True)
+    torch.save(weights | {"quantizer.codebook": weights["quantizer.codebook"] + 1}, other / "tokenizer.pt")
+    with pytest.raises(ValueError, match=r"tokenizer.quantizer.codebook is not that of"):
+        pack(bundle[1], other, hand_models(assets).landmark, tmp_path / "packed")
 
 
 def test_the_unpacked_model_is_that_of_all_shipped_files(assets, bundle, tmp_path: Path, monkeypatch) -> None:
     packed, here = tmp_path / "packed", tmp_path / "assets"
-    pack(bundle[1], tokenizer_of(tmp_path), hand_models(assets).landmark, packed)
+    pack(bundle[1], tokenizer_of(bundle, tmp_path), hand_models(assets).landmark, packed)
     for module in (open_model, shipped_models):
         monkeypatch.setattr(module, "OPEN_MODEL", packed)
     monkeypatch.setattr(shipped_models, "OPEN_WEIGHTS", packed / OPEN_WEIGHTS.name)

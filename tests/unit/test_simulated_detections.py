@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskhand.loading.augment import KeypointAugmentation, draw_keypoint_augmentation
-from maskhand.loading.collate import detected_pose, input_pose, true_pose
+from maskhand.loading.collate import detected_pose, input_pose, simulated_detections, true_pose
 from maskhand.loading.detector_errors import DetectorErrors, measure_errors, read_errors, shipped_errors, write_errors
 from maskhand.loading.labels import stack_labels
 from maskhand.loading.loader import held_out_rows, train_batches
@@ -51,6 +51,10 @@ def undisturbed(errors):
     )  # fmt: skip
 
 
+def simulated_pose(labels, affine, augmentation):
+    return input_pose(simulated_detections(labels, augmentation.errors), affine, CROP, augmentation)
+
+
 def test_a_hands_own_error_gives_back_its_detection_in_any_crop(tmp_path):
     labels, affine = hands()
     measured = measure_errors(detected_pose(labels, affine, CROP), true_pose(labels, affine, CROP))
@@ -59,7 +63,7 @@ def test_a_hands_own_error_gives_back_its_detection_in_any_crop(tmp_path):
     other_affine = hands(seed=1)[1]
     own = (np.arange(6) + 0.5) / 6
     for errors, tolerance in ((measured, 1e-9), (stored, 3e-3)):
-        found = input_pose(labels, other_affine, CROP, undisturbed(errors.drawn(own, np.ones(6))))
+        found = simulated_pose(labels, other_affine, undisturbed(errors.drawn(own, np.ones(6))))
         np.testing.assert_allclose(found, input_pose(labels, other_affine, CROP, "detected"), atol=tolerance)
 
 
@@ -87,12 +91,10 @@ def test_the_error_is_that_of_brute_force():
 def test_without_error_the_annotated_hand_remains_and_no_depth_is_made_up():
     labels, affine = hands()
     augmentation = draw_keypoint_augmentation(keypoint_config("error_scale=[0, 0]", *QUIET), 0, np.arange(6))
-    np.testing.assert_allclose(
-        input_pose(labels, affine, CROP, augmentation), true_pose(labels, affine, CROP), atol=1e-12
-    )
+    np.testing.assert_allclose(simulated_pose(labels, affine, augmentation), true_pose(labels, affine, CROP), atol=1e-9)
     flat = dataclasses.replace(labels, joints_3d_m=labels.joints_3d_m * 0, joints_3d_valid=labels.joints_3d_valid * 0)
     augmentation = draw_keypoint_augmentation(keypoint_config("error_scale=[1, 1]", *QUIET), 0, np.arange(6))
-    pose = input_pose(flat, affine, CROP, augmentation)
+    pose = simulated_pose(flat, affine, augmentation)
     assert pose[..., :3].any() and not pose[..., 3:].any()
 
 
@@ -109,6 +111,7 @@ def test_confidence_and_missed_hands_follow_the_scale():
     found = int((bank.confidence > 0).any(axis=1).sum())
     np.testing.assert_allclose(half.confidence[0] ** 2, bank.confidence[int(0.3 * (found + 0.5 * (1600 - found)))])
     assert whole.confidence.max() <= 1
+    assert not bank.drawn(np.array([0.9999]), np.array([1.5])).confidence.any()  # beyond the bank's share
     assert np.linalg.norm(bank.relief[:found, :, :2], axis=2).mean() == pytest.approx(0.09, abs=0.01)
 
 
