@@ -103,7 +103,8 @@ class Engine:
     def step(self, step: int, *inputs: Any) -> dict[str, Tensor]:
         """One update at `step` (0-based, decides the learning rate); returns this rank's loss and stats, detached.
 
-        The rows of the inputs, records and tensors, are computed in parts where they are more than a micro batch. Raises NotFiniteError, see `UpdateGuard`, and StuckRankError where another rank does not come.
+        The rows of the inputs, records and tensors, are computed in parts where they are more than a micro batch.
+        Raises NotFiniteError, see `UpdateGuard`, and StuckRankError where another rank does not come.
         """
         with self.watch.waiting(step):
             stats, applied = self._step(step, inputs)
