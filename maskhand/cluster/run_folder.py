@@ -7,6 +7,7 @@ and, last, `finished.json`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -71,8 +72,11 @@ class LastCheckpoint:
 
 def last_checkpoint(run_dir: Path) -> LastCheckpoint | None:
     """The newest checkpoint of a run; None before the first."""
-    found = [_read_json(path) for path in run_dir.glob(f"checkpoint_*/{ABOUT}")]
-    return max((LastCheckpoint(**about) for about in found if about), key=lambda one: one.step, default=None)
+    found: list[LastCheckpoint] = []
+    for path in run_dir.glob(f"checkpoint_*/{ABOUT}"):
+        with contextlib.suppress(ValueError, FileNotFoundError):  # being written, or an older one being removed
+            found.append(LastCheckpoint(**json.loads(path.read_text())))
+    return max(found, key=lambda one: one.step, default=None)
 
 
 def acquire(run_dir: Path, identity: str) -> None:

@@ -21,7 +21,7 @@ import ray.train
 import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 
 from maskhand.cluster.run_folder import (
     METRICS,
@@ -38,6 +38,9 @@ from maskhand.cluster.worker import Loop, run_worker
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
 from maskhand.training.worker import Report
+
+_NO_PLACES = (WorkerGroupStartupTimeoutError, WorkerGroupStartupFailedError)
+"""Workers that could not start: no resources, or a node that was lost on the way."""
 
 
 def fit(
@@ -76,7 +79,7 @@ def fit(
                 break
             except ray.train.TrainingFailedError as error:
                 cause = _root_cause(error)
-                if fewer is None or not isinstance(cause, WorkerGroupStartupTimeoutError):
+                if fewer is None or not isinstance(getattr(error, "controller_failure", None), _NO_PLACES):
                     raise TrainingError(
                         f"run {name}: {_line(cause)}; its files are in {run_dir}", retryable=is_retryable(cause)
                     ) from error

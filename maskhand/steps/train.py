@@ -177,8 +177,8 @@ def _train(
         training_checks.check_settings(kind, recipe, workspace.assets)  # before a run is opened that could only fail
         if (kept := last_checkpoint(workspace.runs / name)) is not None:
             logging.getLogger(__name__).warning(
-                f"{kind}: goes on with run {name} from step {kept.step} of {steps}, which {kept.workers} workers "
-                f"reached (now {recipe.engine.workers})"
+                f"{kind}: goes on with run {name} from step {kept.step} of {steps}; engine.workers was {kept.workers}, "
+                f"and is {recipe.engine.workers}"
             )
     tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
     run_id = tracker.find_run(kind, tracked_as)

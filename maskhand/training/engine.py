@@ -7,8 +7,8 @@
     engine.full_state_dict()            # fp32 weights, on rank 0
 
 The objective is a module whose `forward(*inputs)` returns `(loss, stats)`: all use of the weights is inside this one
-call, as mixed precision requires. With bf16 the weights stay fp32 and the operations of
-the forward pass are cast (torch autocast), so that the exported weights are the trained ones at full precision.
+call, as mixed precision and ZeRO stage 3 require. With bf16 and fp16 the weights stay fp32 and the operations of the
+forward pass are cast (torch autocast), so that the exported weights are the trained ones at full precision.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def start_engine(
     if config.precision != "fp32" and not sends_in_autocast(config):
         dtype = torch.bfloat16 if config.precision == "bf16" else torch.float16
         cast = torch.autocast("cuda" if cuda else "cpu", dtype)
-        objective.forward = cast(objective.forward)  # type: ignore[method-assign]
+        objective.forward = cast(objective.forward)
     wrapped, *_ = deepspeed.initialize(
         model=objective,
         model_parameters=parameter_groups,

@@ -8,11 +8,13 @@ import ray.train
 from ray.train import UserCallback
 
 from maskhand.cluster import train
-from maskhand.cluster.run_folder import TrainingError, read_metrics, tail
+from maskhand.cluster.run_folder import LastCheckpoint, TrainingError, last_checkpoint, read_metrics, tail
 from maskhand.cluster.train import StopOnProgramError, _root_cause, is_retryable, places
 from maskhand.cluster.worker import MetricsFile
 from maskhand.config import ConfigError, EngineConfig
+from maskhand.steps.training_checks import worker_counts
 from maskhand.storage import StorageError
+from support.training_fakes import small_recipe
 
 GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connection reset by peer"
 
@@ -60,6 +62,26 @@ def test_missing_resources_are_an_error_at_once(monkeypatch: pytest.MonkeyPatch)
         places(EngineConfig(use_gpu=True), [2])
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert places(EngineConfig(workers=8, use_gpu=True), [8, 4]) == [8, 4], "a cluster may grow"
+
+
+def test_the_newest_checkpoint_says_where_a_run_stands(tmp_path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    for number, text in enumerate(['{"step": 40, "workers": 2}', '{"step": 140, "workers": 4}', '{"step": 1']):
+        folder = tmp_path / f"checkpoint_2030-01-01_00-00-0{number}.000000"
+        folder.mkdir()
+        (folder / "about.json").write_text(text)
+    (tmp_path / "checkpoint_2030-01-01_00-00-09.000000").mkdir()  # it is being written
+    assert last_checkpoint(tmp_path) == LastCheckpoint(step=140, workers=4)
+
+
+def test_a_training_runs_on_the_numbers_of_workers_that_share_it_out_evenly() -> None:
+    shares = ("training.optim.batch=12", "data.shard_streams=16", "engine.workers=4")
+    recipe = small_recipe(*shares, "engine.min_workers=1")
+    assert worker_counts("transformer", recipe) == [4, 2, 1]
+    assert worker_counts("transformer", small_recipe(*shares)) == [4]
+    assert worker_counts("tokenizer", small_recipe("engine.workers=8", "engine.min_workers=2")) == [8, 4, 2]
+    with pytest.raises(ConfigError, match=r"data\.shard_streams=16 does not divide over engine\.workers=3"):
+        worker_counts("transformer", small_recipe(*shares, "engine.workers=3"))
 
 
 def test_metrics_of_a_restarted_run_count_once(tmp_path) -> None:
