@@ -7,7 +7,6 @@ and, last, `finished.json`.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -29,6 +28,8 @@ ABOUT = "about.json"
 KEPT = "stopped"
 """Folder for the batches at which the training had to stop."""
 _FINISHED = "finished.json"
+_LISTED = "checkpoint_manager_snapshot.json"
+"""Ray Train's list of the checkpoints that are whole."""
 _POLL_S = 0.25
 
 
@@ -71,12 +72,11 @@ class LastCheckpoint:
 
 
 def last_checkpoint(run_dir: Path) -> LastCheckpoint | None:
-    """The newest checkpoint of a run; None before the first."""
-    found: list[LastCheckpoint] = []
-    for path in run_dir.glob(f"checkpoint_*/{ABOUT}"):
-        with contextlib.suppress(ValueError, FileNotFoundError):  # being written, or an older one being removed
-            found.append(LastCheckpoint(**json.loads(path.read_text())))
-    return max(found, key=lambda one: one.step, default=None)
+    """The checkpoint from which Ray continues a run; None before the first."""
+    listed = _read_json(run_dir / _LISTED) or {}
+    latest = listed.get("latest_checkpoint_result")
+    about = None if latest is None else _read_json(run_dir / latest["checkpoint_dir_name"] / ABOUT)
+    return None if about is None else LastCheckpoint(**about)
 
 
 def acquire(run_dir: Path, identity: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import ray
 import ray.train
@@ -66,12 +68,12 @@ def test_missing_resources_are_an_error_at_once(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_newest_checkpoint_says_where_a_run_stands(tmp_path) -> None:
     assert last_checkpoint(tmp_path) is None
-    for number, text in enumerate(['{"step": 40, "workers": 2}', '{"step": 140, "workers": 4}', '{"step": 1']):
-        folder = tmp_path / f"checkpoint_2030-01-01_00-00-0{number}.000000"
-        folder.mkdir()
-        (folder / "about.json").write_text(text)
-    (tmp_path / "checkpoint_2030-01-01_00-00-09.000000").mkdir()  # it is being written
-    assert last_checkpoint(tmp_path) == LastCheckpoint(step=140, workers=4)
+    for name, step, workers in (("checkpoint_a", 40, 4), ("checkpoint_b", 140, 2), ("checkpoint_c", 180, 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "about.json").write_text(json.dumps({"step": step, "workers": workers}))
+    listed = {"latest_checkpoint_result": {"checkpoint_dir_name": "checkpoint_b", "metrics": {"step": 140}}}
+    (tmp_path / "checkpoint_manager_snapshot.json").write_text(json.dumps(listed))
+    assert last_checkpoint(tmp_path) == LastCheckpoint(step=140, workers=2), "the last one is not known to be whole"
 
 
 def test_a_training_runs_on_the_numbers_of_workers_that_share_it_out_evenly() -> None:
