@@ -61,7 +61,7 @@ class RankWatch:
                 continue
             if not self._store.check([str(rank)]):
                 return f"rank {rank} has not begun"
-            step, since_s, doing = self._store.get(str(rank)).decode().split("|", 2)
-            behind.append((int(step), float(since_s), f"rank {rank} is {doing} of step {int(step) + 1}"))
+            step, since, doing = self._store.get(str(rank)).decode().split("|", 2)
+            behind.append((int(step), float(since), f"rank {rank} is {doing} of step {int(step) + 1}"))
         _, since_s, what = min(behind)
         return f"{what} since {max(0.0, time.time() - since_s):.0f} s"
