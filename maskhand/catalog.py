@@ -130,6 +130,9 @@ class DatasetSpec(_Frozen):
     """A card writes one, or a list of them; none: nothing of the dataset is held out to measure models on."""
     image_folders: dict[str, str] = Field(default_factory=dict)
     """Split -> folder of its images below the raw folder, where the labels do not name it."""
+    exif_orientation: Literal["ignored"] | None = None
+    """ignored: labels in pixels refer to images as stored. None: nobody knows, and one that its EXIF tag turns is left
+    out."""
     shard_size: int = Field(gt=0, le=10_000)
     """Samples per tar."""
     errata: tuple[str, ...] = ()
@@ -190,9 +193,9 @@ def load_spec(name: str) -> DatasetSpec:
     if path is None:
         raise CatalogError(f"unknown dataset {name!r}; {_nearest(name, names())}")
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise CatalogError(f"{path}: not valid YAML ({error})") from None
+        values = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise CatalogError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise CatalogError(f"{path}: expected a mapping of keys, found {type(values).__name__}")
     try:

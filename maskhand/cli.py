@@ -6,6 +6,7 @@ that `--help` is instant. Errors are one sentence and exit code 1; `--debug`, an
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -13,8 +14,10 @@ from typing import Annotated
 import typer
 
 from maskhand import __version__
+from maskhand import machine as machine_settings
 from maskhand.commands import data, evaluate, flows, machine, score, tables, train
 from maskhand.errors import MaskhandError
+from maskhand.foreign_errors import explained
 
 app = typer.Typer(
     help="MaskHand: 3D hand meshes from one image, from raw data to a registered model.",
@@ -52,6 +55,10 @@ INTERRUPTED = 130
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: one sentence for an error, a traceback only with `--debug`."""
     words = sys.argv[1:] if arguments is None else arguments
+    machine_settings.settle()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may hold what no terminal shows
     if DEBUG in words:
         os.environ["MASKHAND_DEBUG"] = "1"
     try:
@@ -75,6 +82,8 @@ def sentence(error: BaseException) -> str:
     cause = getattr(error, "cause", None)  # Ray wraps what a worker raised
     if isinstance(cause, BaseException):
         return sentence(cause)
+    if not isinstance(error, MaskhandError) and (known := explained(error)) is not None:
+        return known
     text = " ".join(str(error).split())
     if text and (isinstance(error, MaskhandError | ValueError | OSError) or type(error) is LookupError):
         return text

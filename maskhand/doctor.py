@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from maskhand.conventions import Side
+from maskhand.errors import MaskhandError
 from maskhand.steps.synthetic import available_cores
 from maskhand.workspace import Workspace
 
@@ -120,8 +121,9 @@ def check_ray(workspace: Workspace) -> Iterator[Finding]:
         with ray_session():
             yield Finding("ok", "Ray", f"cluster at {address}" if address else "local session starts")
     except Exception as error:
-        advice = "check RAY_ADDRESS" if address else "free some memory, or look into /tmp/ray/session_latest/logs"
-        yield Finding("fail", "Ray", f"{type(error).__name__}: {str(error)[:120]}", advice)
+        known = isinstance(error, MaskhandError)
+        advice = "check RAY_ADDRESS" if address else "see there; or free some memory"
+        yield Finding("fail", "Ray", str(error) if known else f"{type(error).__name__}: {str(error)[:120]}", advice)
 
 
 def check_prefect(workspace: Workspace) -> Iterator[Finding]:

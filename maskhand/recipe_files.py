@@ -68,9 +68,9 @@ def _read_with_bases(name_or_path: str | Path) -> dict[str, Any]:
         known = f"known recipes: {presets} and the rows in {RECIPES.name}/paper"
         raise ConfigError(f"recipe {str(name_or_path)!r} not found; {hint}{known}")
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({error})") from None
+        values = yaml.safe_load(path.read_bytes()) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(values).__name__}")
     base = values.pop("base", None)
@@ -106,7 +106,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         node = node[parent]
     try:
         node[leaf] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # the latter for a date that does not exist
+    except (yaml.YAMLError, ValueError, RecursionError):  # the second for a date that does not exist
         raise ConfigError(f"override {override!r}: {text!r} is not a YAML value; quote it if it is a text") from None
 
 

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-_TEMPORARY = ".partial"
+TEMPORARY = ".partial"
+"""How the names of files end that are not there for good."""
 
 
 def is_unfinished(path: Path) -> bool:
     """Is this a file that a killed `replacement` left, or one that is being written?"""
-    return path.name.endswith(_TEMPORARY)
+    return path.name.endswith(TEMPORARY)
 
 
 @contextlib.contextmanager
@@ -29,7 +30,7 @@ def replacement(path: Path) -> Iterator[IO[bytes]]:
     Folders above are made. OSError as the system gives it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
     try:
         with open(temporary, "wb") as file:
             yield file

@@ -40,6 +40,12 @@ class MissingFileError(StorageError):
     retryable = False
 
 
+class NotAFileError(StorageError):
+    """Something else has the name of a file: a folder, a pipe, a device."""
+
+    retryable = False
+
+
 def is_remote(uri: str | Path) -> bool:
     return str(uri).startswith("s3://")
 
@@ -152,8 +158,10 @@ def sentences(uri: str | Path) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{uri}: there is no such file") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFileError(f"{uri}: {_NO_FILE}") from error
+    except IsADirectoryError as error:
+        raise NotAFileError(f"{uri}: this is a folder, expected a file") from error
     except OSError as error:
         if not is_remote(uri):
             raise StorageError(f"{uri}: {(error.strerror or str(error)).lower()}") from error

@@ -103,6 +103,8 @@ class HandSample:
                 raise SampleError("wrong_shape", f"{hand}: {where} has shape {value.shape}, expected {shape}")
             if not all_finite(value):
                 raise SampleError("not_finite", f"{hand}: {where} holds NaN or infinity")
+        self._check_hand(hand)
+        self._check_camera(hand)
         x0, y0, x1, y1 = self.box_xyxy_px.tolist()
         width, height = self.image_size_px
         if x1 - x0 < 2 or y1 - y0 < 2:
@@ -110,6 +112,63 @@ class HandSample:
         if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
             raise SampleError(
                 "box_outside", f"{hand}: box {self.box_xyxy_px.tolist()} lies outside the image of {width} x {height}"
+            )
+
+    def _check_hand(self, hand: str) -> None:
+        """That the annotated joints could be a hand's, in front of the lens; what cannot is mostly the card's fault."""
+        if self.joints_cam_m is None:
+            return
+        joints = self.joints_cam_m if self.joints_3d_valid is None else self.joints_cam_m[self.joints_3d_valid]
+        if not len(joints):
+            return
+        spread_m = float(np.linalg.norm(np.ptp(joints, axis=0)))
+        smallest = SMALLEST_HAND_M if len(joints) == NUM_JOINTS else 0.0
+        if not smallest <= spread_m <= LARGEST_HAND_M:
+            raise SampleError(
+                "impossible_size",
+                f"{hand}: the joints of the hand are {spread_m:.3g} m apart, expected {SMALLEST_HAND_M:g} to "
+                f"{LARGEST_HAND_M:g}; are `units` of the card those of the file (m, cm, mm)?",
+            )
+        # Without a camera only the differences between joints mean something.
+        near_m, far_m = float(joints[:, 2].min()), float(joints[:, 2].max())
+        if self.camera is not None and near_m <= 0:
+            raise SampleError(
+                "behind_camera",
+                f"{hand}: joints lie behind the camera (z = {near_m:.3g} m), expected z > 0; are `axes` of the card "
+                "those of the file (opencv: z forward; opengl: z backward), and does its camera belong to it?",
+            )
+        if self.camera is not None and far_m > FARTHEST_HAND_M:
+            raise SampleError(
+                "impossible_distance",
+                f"{hand}: the hand is {far_m:.3g} m away, expected at most {FARTHEST_HAND_M:g}; are `units` of the "
+                "card those of the whole file, the camera's place among them?",
+            )
+
+    def _check_camera(self, hand: str) -> None:
+        """That the camera is one, and that joints in the image and in space are the same ones as it sees them."""
+        if self.camera is None:
+            return
+        K = self.camera.K_px
+        if not (K[0, 0] > 0 and K[1, 1] > 0 and np.array_equal(K[2], (0.0, 0.0, 1.0))):
+            raise SampleError(
+                "bad_camera",
+                f"{hand}: K is {K.tolist()}, expected [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0; is "
+                "it transposed, or a projection matrix?",
+            )
+        if self.joints_2d_px is None or self.joints_cam_m is None:
+            return
+        seen = np.ones(NUM_JOINTS, bool) if self.joints_2d_conf is None else self.joints_2d_conf > 0
+        seen = seen if self.joints_3d_valid is None else seen & self.joints_3d_valid
+        if seen.sum() < ENOUGH_JOINTS:
+            return
+        points, projected = self.joints_2d_px[seen], self.camera.project(self.joints_cam_m[seen])
+        apart_px = float(np.median(np.linalg.norm(projected - points, axis=1)))
+        size_px = min(float(np.ptp(places, axis=0).max()) for places in (points, projected))
+        if apart_px > max(size_px, MOST_PX_APART):
+            raise SampleError(
+                "labels_disagree",
+                f"{hand}: joints in the image, and joints in space as seen by the camera, are {apart_px:.0f} px apart, "
+                f"and the hand is {size_px:.0f} px large; are they of one picture, one hand, one size of the picture?",
             )
 
     def _check_image(self, hand: str) -> None:
@@ -122,6 +181,14 @@ class HandSample:
         if self.image.rfind(tail) < 0:
             raise SampleError("cut_image", f"{hand}: the {self.image_format} file ends too early; copy it again")
 
+
+SMALLEST_HAND_M, LARGEST_HAND_M = 0.02, 0.6
+"""Diagonal of the box around all joints: of a child's fist, and twice a large hand's. A wrong unit is 10 times off."""
+FARTHEST_HAND_M = 50.0
+ENOUGH_JOINTS = 6
+"""To tell from whether labels are of one hand."""
+MOST_PX_APART = 20.0
+"""Of labels that agree; a lens bends, and people click, by less."""
 
 _MAGIC = {"jpg": (b"\xff\xd8\xff", b"\xff\xd9"), "png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}
 _SHAPES: tuple[tuple[str, str | None, tuple[int, ...]], ...] = (

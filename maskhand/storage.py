@@ -12,17 +12,19 @@ import io
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from maskhand import s3
+from maskhand import local_files, s3
 from maskhand.replacement import is_unfinished, replacement
-from maskhand.s3 import MissingFileError, StorageError, is_remote
+from maskhand.s3 import MissingFileError, NotAFileError, StorageError, is_remote
 
 __all__ = [
     "MissingFileError",
+    "NotAFileError",
     "StorageError",
     "absolute",
     "atomic_writer",
@@ -64,15 +66,19 @@ def absolute(uri: str | Path) -> str:
 
 
 def exists(uri: str | Path) -> bool:
-    """Is there a file (not a folder) at this URI?"""
+    """Is there a file at this URI? What is there and no file is an error, as for `size`."""
     return size(uri) is not None
 
 
 def size(uri: str | Path) -> int | None:
-    """Bytes of a file, None when there is none."""
+    """Bytes of a file, None when nothing has this name.
+
+    Raises NotAFileError for a folder or a pipe and MissingFileError for a link that leads nowhere: whoever put it there
+    meant a file, and going on without it would be silent.
+    """
     if not is_remote(uri):
-        path = Path(uri)
-        return path.stat().st_size if path.is_file() else None
+        with s3.sentences(uri):
+            return local_files.size(uri)
     bucket, key = s3.bucket_key(uri)
     with s3.sentences(uri):
         try:
@@ -86,7 +92,7 @@ def size(uri: str | Path) -> int | None:
 def read_bytes(uri: str | Path) -> bytes:
     """The whole file; MissingFileError when there is none."""
     if not is_remote(uri):
-        with s3.sentences(uri), open(uri, "rb", buffering=0) as file:
+        with s3.sentences(uri), local_files.open_file(uri, buffering=0) as file:
             return file.read()
     with open_stream(uri) as stream:
         return stream.read()
@@ -99,7 +105,7 @@ def read_range(uri: str | Path, offset: int, length: int) -> bytes:
     if is_remote(uri):
         with io.BufferedReader(s3.RangedObject(str(uri), offset, length), buffer_size=_CHUNK) as stream:
             return stream.read()
-    with s3.sentences(uri), open(uri, "rb") as file:
+    with s3.sentences(uri), local_files.open_file(uri) as file:
         file.seek(offset)
         return file.read(length)
 
@@ -108,8 +114,8 @@ def will_read(uri: str | Path) -> None:
     """Ask the system to have the beginning of a local file in memory soon. Nothing follows of it for any other."""
     if is_remote(uri) or not hasattr(os, "posix_fadvise"):
         return
-    with contextlib.suppress(OSError):
-        file = os.open(uri, os.O_RDONLY)
+    with contextlib.suppress(OSError, ValueError):
+        file = os.open(uri, os.O_RDONLY | os.O_NONBLOCK)
         try:
             os.posix_fadvise(file, 0, _CHUNK, os.POSIX_FADV_WILLNEED)
         finally:
@@ -125,7 +131,7 @@ def open_stream(uri: str | Path) -> IO[bytes]:
     if is_remote(uri):
         return io.BufferedReader(s3.RangedObject(str(uri)), buffer_size=_CHUNK)
     with s3.sentences(uri):
-        return open(uri, "rb")
+        return local_files.open_file(uri)
 
 
 def sha256(uri: str | Path) -> str:
@@ -181,8 +187,8 @@ def check_writable(folder: str | Path) -> None:
     while not nearest.exists():
         nearest = nearest.parent
     try:
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
+        with tempfile.TemporaryFile(dir=nearest) as file:
+            file.write(bytes(_CHUNK))  # on a full disk an empty file can still be made
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise StorageError(f"{folder}: nothing can be written here ({reason}); choose another folder") from error
@@ -194,10 +200,17 @@ def list_uris(prefix: str | Path) -> list[str]:
 
 
 def list_sizes(prefix: str | Path) -> dict[str, int]:
-    """The files of a folder with their bytes; one request for a thousand objects instead of one each."""
+    """The files of a folder with their bytes; one request for a thousand objects instead of one each.
+
+    A link that leads nowhere counts as an empty file, so that whoever reads it is told.
+    """
     if not is_remote(prefix):
-        files = (p for p in Path(prefix).rglob("*") if not is_unfinished(p) and p.is_file())
-        return {str(p): p.stat().st_size for p in files}
+        files = ((p, local_files.status(p)) for p in Path(prefix).rglob("*") if not is_unfinished(p))
+        return {
+            str(p): 0 if found is None else found.st_size
+            for p, found in files
+            if (p.is_symlink() if found is None else stat.S_ISREG(found.st_mode))
+        }
     return {uri: int(entry["Size"]) for uri, entry in _objects(prefix).items()}
 
 

@@ -10,6 +10,7 @@ import gzip
 import html
 import itertools
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,10 @@ class ClipVocabulary:
             data = Path(path).read_bytes()
         except OSError:
             raise TextError(f"model.text.vocabulary: no file {path}; see `maskhand assets`") from None
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
+        try:
+            text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+            raise TextError(f"{path}: not CLIP's vocabulary ({error}); copy it again") from None
         wanted = CLIP_VOCABULARY - 512 - 2
         merges = [tuple(line.split()) for line in text.split("\n")[1 : wanted + 1]]
         if len(merges) != wanted or any(len(merge) != 2 for merge in merges):

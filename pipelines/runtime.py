@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
+from maskhand import machine, storage
 from maskhand.workspace import Workspace
 
 HOST = "127.0.0.1"
@@ -33,8 +34,7 @@ def settings(workspace: Workspace, debug: bool = False) -> dict[str, str]:
         # Everything is still written to the server; the console belongs to our own progress and one-sentence errors.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG" if debug else "CRITICAL",
         "PREFECT_LOGGING_SERVER_LEVEL": "INFO" if debug else "CRITICAL",
-        # A corporate proxy is not used for this machine itself.
-        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
+        **machine.proxy_exceptions(),
     }
 
 
@@ -42,11 +42,10 @@ def prepare(workspace: Workspace, debug: bool = False) -> None:
     """Set the environment of this process and of everything it starts; call before anything imports Prefect."""
     if "prefect" in sys.modules:
         raise RuntimeError("maskhand.pipelines.runtime.prepare() came after `import prefect`; call it first")
+    machine.settle()
     for name, value in settings(workspace, debug).items():
-        if name == "NO_PROXY":
-            os.environ[name] = value
-        else:
-            os.environ.setdefault(name, value)
+        os.environ.setdefault(name, value)
+    storage.check_writable(workspace.root)
     workspace.prefect_home.mkdir(parents=True, exist_ok=True)
 
 

@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +28,17 @@ POOL = "maskhand"
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
 START_S = 90.0
 STOP_S = 30.0
+_LOOK_S = 0.5
+"""Pause between two looks at whether server and worker are alive."""
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A Prefect server that this process has started."""
+
+    url: str
+    """Of its API."""
+    process: subprocess.Popen[bytes]
 
 
 class ServerError(MaskhandError, RuntimeError):
@@ -80,32 +92,36 @@ def deploy(workspace: Workspace) -> int:
     except ServerError:
         if "PREFECT_API_URL" in os.environ:
             raise
-    with server(workspace, _free_port(), workspace.prefect_home / "server.log") as url:
-        return _deploy(environment(workspace, url))
+    with server(workspace, _free_port(), workspace.prefect_home / "server.log") as running:
+        return _deploy(environment(workspace, running.url))
 
 
 def serve(workspace: Workspace, port: int = PORT) -> int:
-    """Server, deployments and worker of this workspace until Ctrl-C, then 0; ServerError when the worker dies."""
+    """Server, deployments and worker of this workspace until Ctrl-C, then 0; ServerError when one of the two dies."""
     log = workspace.prefect_home / "server.log"
     # Also when started with `&`, where a shell lets its children ignore Ctrl-C's signal, which stops the worker.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
-    with server(workspace, port, log) as url:
+    with server(workspace, port, log) as running:
+        url = running.url
         if code := _deploy(environment(workspace, url)):
             return code
         try:
             with worker(environment(workspace, url)) as process:
                 print(f"Prefect: http://{HOST}:{port} (log: {log}); Ctrl-C ends it", flush=True)
                 print(f"for the prefect command in another terminal: export PREFECT_API_URL={url}", flush=True)
-                process.wait()
+                while process.poll() is None and running.process.poll() is None:
+                    time.sleep(_LOOK_S)
         except KeyboardInterrupt:
             return 0
+        if (ended := running.process.poll()) is not None:
+            raise ServerError(f"the Prefect server ended by itself with exit code {ended}; its log is {log}")
     raise ServerError(f"the Prefect worker ended by itself with exit code {process.returncode}")
 
 
 @contextmanager
-def server(workspace: Workspace, port: int, log: Path) -> Iterator[str]:
-    """A Prefect server on 127.0.0.1 whose database lies in the workspace; yields its API URL."""
+def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer]:
+    """A context with a Prefect server on 127.0.0.1 whose database lies in the workspace."""
     url = f"http://{HOST}:{port}/api"
     if _answers(url):
         raise ServerError(f"port {port} is taken by another Prefect server; choose another one with --port")
@@ -128,7 +144,7 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[str]:
                 if process.poll() is not None or time.monotonic() > deadline_s:
                     raise ServerError(f"the Prefect server did not start; its log is {log}")
                 time.sleep(0.3)
-            yield url
+            yield RunningServer(url, process)
         finally:
             _stop(process, signal.SIGTERM)
 

@@ -10,7 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.readers.whole_images import whole_image
+from maskhand.adapters.image_files import Image as Image
+from maskhand.adapters.image_files import check_image as check_image
+from maskhand.adapters.image_files import check_upright
+from maskhand.adapters.image_files import read_image as read_image
 from maskhand.arrays import Array
 from maskhand.catalog import CatalogError, DatasetSpec
 from maskhand.conventions import AXES_TO_OPENCV, JOINT_ORDERS, NUM_JOINTS, Side
@@ -18,12 +21,23 @@ from maskhand.errors import MaskhandError
 from maskhand.geometry2d import tight_box
 from maskhand.sample import Camera, HandPose, HandSample, SampleError, all_finite
 
-VERSION = 3
-"""Version of the code that layouts share: this module, `keypoints_2d`, `mano_pose`, `quaternions`, `lens`; of `readers`
-`whole_images`, `split_files`, `label_files`; `conventions`, `sample` and `hand.array_pickle`. Raise it when one of them
-converts differently or lets other samples pass, so that shards of every layout are built anew."""
+VERSION = 4
+"""Version of the code that layouts share: this module, `image_files`, `keypoints_2d`, `mano_pose`, `quaternions`,
+`lens`; of `readers` `whole_images`, `split_files`, `label_files`; `conventions`, `sample` and `hand.array_pickle`.
+Raise it when one of them converts differently or lets other samples pass, so that all shards are built anew."""
 
-MENDABLE = frozenset({"missing_image", "bad_image", "cut_image", "wrong_size", "missing_label", "bad_label"})
+MENDABLE = frozenset(
+    {
+        "missing_image",
+        "bad_image",
+        "cut_image",
+        "empty_image",
+        "turned_image",
+        "wrong_size",
+        "missing_label",
+        "bad_label",
+    }
+)
 """Reasons for rejection that end when one file of that hand alone is copied again; label files of a whole split are
 part of the plan."""
 
@@ -82,46 +96,31 @@ def read_hand(adapter: Adapter, item: Item) -> HandSample:
     return sample
 
 
-@dataclass(frozen=True)
-class Image:
-    data: bytes
-    format: str
-    size_px: tuple[int, int]
-
-
-def read_image(key: str, uri: str) -> Image:
-    """Read and check one image; its bytes are kept as published."""
-    try:
-        data = storage.read_bytes(uri)
-    except storage.MissingFileError:
-        raise SampleError("missing_image", f"{key}: {uri} does not exist") from None
-    return check_image(key, uri, data)
-
-
-def check_image(key: str, uri: str, data: bytes) -> Image:
-    """An image's bytes, which came from `uri`, if they are whole; SampleError (`bad_image`, `cut_image`)."""
-    try:
-        return Image(data, *whole_image(data))
-    except TypeError:
-        raise SampleError("bad_image", f"{key}: {uri} is neither a JPEG nor a PNG file") from None
-    except ValueError as error:
-        raise SampleError("cut_image", f"{key}: {uri} cannot be decoded to its end ({error}); copy it again") from None
-
-
-def numbers(where: str, name: str, value: Any, shape: tuple[int, ...]) -> Array:
+def numbers(where: str, name: str, value: Any, shape: tuple[int, ...], *, finite: bool = True) -> Array:
     """A float64 array of exactly this shape; SampleError (`missing_field`, `wrong_shape`, `not_finite`) otherwise.
 
-    `where` begins the sentence, with the sample's key and the file that holds the value: `f"{key}: {uri}"`.
+    `where` begins the sentence, with the sample's key and the file that holds the value: `f"{key}: {uri}"`. Without
+    `finite`, NaN, infinity and null (NaN) are left for `counting_rows`.
     """
     if value is None:
         raise SampleError("missing_field", f"{where}: {name} is missing, expected shape {shape}")
     try:
         array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = f"a {type(value).__name__} that is no table of numbers"
         raise SampleError("wrong_shape", f"{where}: {name} is {found}, expected shape {shape}") from None
     if array.shape != shape:
         raise SampleError("wrong_shape", f"{where}: {name} has shape {array.shape}, expected {shape}")
+    return _finite(where, name, array) if finite else array
+
+
+def counting_rows(where: str, name: str, table: Array, counts: Array) -> Array:
+    """(N, ...) without the rows that do not count, by (N,) bool: they may hold anything, and become zeros. SampleError
+    (`not_finite`) for the others."""
+    return _finite(where, name, np.where(counts[:, None], table, 0.0))
+
+
+def _finite(where: str, name: str, array: Array) -> Array:
     if not all_finite(array):
         raise SampleError("not_finite", f"{where}: {name} holds NaN or infinity, expected finite numbers")
     return array
@@ -172,7 +171,11 @@ def hand_sample(
 
     Of what is not named: every joint given is annotated; where there is a camera, 2D joints are the valid 3D ones seen
     by it; the box is the tight one around the annotated 2D joints, and the whole image where there are none.
+    Raises SampleError (`turned_image`) for labels in the pixels of an image that its EXIF tag turns, unless the card
+    says that they refer to it as stored.
     """
+    if joints_2d_px is not None or camera is not None:
+        check_upright(spec, item.key, item.image_uri, image)
     everywhere = np.ones(NUM_JOINTS, bool)
     if joints_cam_m is not None:
         valid = joints_3d_valid = everywhere if joints_3d_valid is None else joints_3d_valid
@@ -214,6 +217,14 @@ def any_exists(uris: Sequence[str]) -> bool:
     return any(storage.exists(uri) for uri in uris)
 
 
+def is_readable(uri: str) -> bool:
+    """Is there a file, as far as can be told without reading it? Nothing else that has this name is an error."""
+    try:
+        return storage.exists(uri)
+    except (storage.MissingFileError, storage.NotAFileError):
+        return False
+
+
 def first_existing(uris: Sequence[str], what: str) -> str:
     """The first of several places where the layout may keep a file; RawDataError that names the first place."""
     for uri in uris:
@@ -227,7 +238,10 @@ def spot_check(uris: Sequence[str], count: int = 16) -> str:
     digest = hashlib.sha256()
     for position in np.linspace(0, len(uris) - 1, min(count, len(uris))).astype(int):
         uri = uris[position]
-        digest.update(storage.read_bytes(uri) if storage.exists(uri) else b"missing")
+        try:
+            digest.update(storage.read_bytes(uri))
+        except (storage.MissingFileError, storage.NotAFileError):
+            digest.update(b"missing")
     return digest.hexdigest()
 
 

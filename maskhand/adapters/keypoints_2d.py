@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskhand import storage
-from maskhand.adapters.base import Image, Item, hand_sample, joint_order, spot_check
+from maskhand.adapters.base import Image, Item, counting_rows, hand_sample, joint_order, spot_check
 from maskhand.arrays import Array
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import Side
@@ -52,10 +53,19 @@ def hand_in_2d(
     )
 
 
+def marked_points(where: str, name: str, table: Array) -> Array:
+    """(N, D + 1) places of joints, each with its mark, as `numbers` reads them without looking for NaN.
+
+    What is marked as not annotated (0 or less) may hold anything, and becomes zeros. SampleError (`not_finite`) for a
+    joint that counts, and for a mark.
+    """
+    return counting_rows(where, name, table, ~(table[:, -1] <= 0))
+
+
 def key_of(split: str, name: str) -> str:
     """A key from a published name; what a key may not hold becomes `-`, and a hash keeps such names apart."""
     safe = re.sub(r"[^A-Za-z0-9_-]", "-", name)
-    return f"{split}-{safe}" if safe == name else f"{split}-{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{split}-{safe}" if safe == name else f"{split}-{safe}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
 def names_with_labels(folder: str) -> tuple[list[str], dict[str, int]]:

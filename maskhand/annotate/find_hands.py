@@ -17,6 +17,7 @@ from maskhand import storage
 from maskhand.annotate.detectors import HandBox
 from maskhand.annotate.fit.evidence import MIN_SEEN_CONFIDENCE
 from maskhand.annotate.hand_finder import find_hands
+from maskhand.image_header import TooManyPixelsError, check_pixels
 
 MIN_SIDE_PROBABILITY = 0.8
 """Least probability of a listed hand's side."""
@@ -46,9 +47,14 @@ class FindHands:
         return [self._hands_of(name) for name in names]
 
     def _hands_of(self, name: str) -> PhotoHands:
-        data = np.frombuffer(storage.read_bytes(storage.join(self.folder, name)), np.uint8)
-        # decoded as by `images.decode_rgb`: boxes are in stored pixels
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
+        try:
+            data = storage.read_bytes(storage.join(self.folder, name))
+            check_pixels(data)
+            # decoded as by `images.decode_rgb`: boxes are in stored pixels
+            flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        except (storage.MissingFileError, storage.NotAFileError, TooManyPixelsError, cv2.error):
+            image = None
         if image is None:
             return PhotoHands(name, None, 0)
         found = find_hands(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.assets)

@@ -20,7 +20,7 @@ import numpy as np
 
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.annotate.litert import SECOND_CROP, LitertHand, merged_landmarks
-from maskhand.annotate.upright_crop import square_affine, upright_angle, upright_extent
+from maskhand.annotate.upright_crop import shrunk, square_affine, upright_angle, upright_extent
 from maskhand.arrays import Array
 from maskhand.conventions import Side
 from maskhand.fetched_models import hand_models
@@ -114,7 +114,7 @@ class HandFinder:
     def find(self, image: Array, max_hands: int = 10) -> list[HandBox]:
         """The hands of an image (H, W, 3) uint8 RGB, best first; empty when there is none."""
         if (factor := LONGEST_PX / max(image.shape[:2])) < 1:
-            smaller = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            smaller = shrunk(image, factor)
             return [_enlarged(hand, factor) for hand in self.find(smaller, max_hands)]
         hands = self._from_palms(image, (1, 2)) or self._from_central_box(image) or self._from_palms(image, (3, 4))
         return hands[:max_hands]
@@ -127,7 +127,7 @@ class HandFinder:
             # Shrinking once per scale, with area averaging, keeps small palms from aliasing away.
             side = max(width, height) / division
             factor = min(1.0, PALM_INPUT_PX / side)
-            small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            small = shrunk(image, factor)
             for center in _tile_centers(width, height, side):
                 palms += [_scaled(p, factor) for p in self._palm_net.palms(small, center * factor, side * factor)]
         return self._verified(image, _distinct_palms(palms))

@@ -26,7 +26,7 @@ from maskhand.shards.part import Mapper, OnShard, serial_map
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar import Annotator, build_sidecar
 
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maskhand.errors import MaskhandError
+from maskhand.models.weight_files import WeightFileError, load_weights
 
 HEAT_MAPS = 22
 FEATURES = 128
@@ -80,11 +81,11 @@ def load_hand_pose_net(path: str | Path) -> HandPoseNet:
     `module.`) and a wrapping `state_dict` are ignored. Nothing in the file is executed. Raises WeightsError.
     """
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(
-            f"{path}: not a file of plain torch weights ({type(error).__name__}); copy it again"
-        ) from error
+        stored = load_weights(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}); copy it again") from error
+    except WeightFileError as error:
+        raise WeightsError(f"{path}: {error}; copy it again") from error
     if isinstance(stored, Mapping) and isinstance(stored.get("state_dict"), Mapping):
         stored = stored["state_dict"]
     if not isinstance(stored, Mapping):

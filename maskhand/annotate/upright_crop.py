@@ -49,9 +49,17 @@ def square_crop(image: Array, center_px: Array, side_px: float, angle_rad: float
         high = np.ceil(center_px + reach).astype(int).clip(low + 1, size)
         crop_from_image[:, 2] += crop_from_image[:, :2] @ low
         part = image[low[1] : high[1], low[0] : high[0]]
-        image = cv2.resize(part, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        image = shrunk(part, shrink)
         crop_from_image = _after_resize(crop_from_image, shrink)
     return cv2.warpAffine(image, crop_from_image, (out_px, out_px))
+
+
+def shrunk(image: Array, factor: float) -> Array:
+    """An image made smaller by averaging areas; at least a pixel wide and high."""
+    if round(factor * min(image.shape[:2])) >= 1:
+        return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    height, width = (max(1, round(factor * length)) for length in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _on_grid(edge: int, shrink: float) -> int:

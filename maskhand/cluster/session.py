@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
+
+from maskhand import machine
+from maskhand.errors import MaskhandError
 
 LOCAL_CPUS = max(os.cpu_count() or 1, 4)
 """Logical CPUs of a local session. Ray counts but does not pin them; with only two, two training workers and a
@@ -22,29 +26,65 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 _OBJECT_STORE_BYTES = 512 * 1024**2
 
 
+class SessionError(MaskhandError, RuntimeError):
+    """A Ray session that does not start, or a cluster that does not answer; a busy machine may do so later."""
+
+    retryable = True
+
+
 def ensure_ray() -> bool:
     """Connect this process to Ray unless it is connected; True when this call started or joined a session.
 
     With `RAY_ADDRESS` set it joins that cluster. Otherwise it starts a small private session on the loopback interface,
-    without dashboard or usage statistics.
+    without dashboard or usage statistics, whatever other sessions of whomever there are. Raises SessionError, and
+    MachineError for a folder in which Ray cannot keep its files.
     """
+    machine.settle()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():
         return False
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING)
+    if address := os.environ.get("RAY_ADDRESS"):
+        with _sentence(
+            f"the Ray cluster at {address} (RAY_ADDRESS) cannot be joined", "is it running, and is it yours?"
+        ):
+            ray.init(logging_level=logging.WARNING)
         return True
+    # Beyond 95 % of a disk, of whatever size, Ray would wait for space, without a word.
+    os.environ.setdefault("RAY_local_fs_capacity_threshold", "1")
+    folder = machine.ray_folder()
+    if not machine.has_home(".ray"):
+        # Where Ray keeps the token that its processes know each other by; this session's own will do.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with _sentence("no Ray session starts on this machine", f"its logs are in {folder}/session_latest/logs"):
+        _start_local(folder)
+    return True
+
+
+def _start_local(folder: str) -> None:
+    import ray
+
     ray.init(
+        address="local",
         num_cpus=LOCAL_CPUS,
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES,
         logging_level=logging.ERROR,
         log_to_driver=False,
         _node_ip_address="127.0.0.2",  # Ray ignores 127.0.0.1 and would bind to an outside interface
+        _temp_dir=folder,
     )
-    return True
+
+
+@contextlib.contextmanager
+def _sentence(what: str, advice: str) -> Iterator[None]:
+    """Turn an error of Ray, which may be pages, into a sentence."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise SessionError(f"{what} ({reason}); {advice}") from error
 
 
 @contextlib.contextmanager

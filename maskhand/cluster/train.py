@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import ray
 import ray.train
@@ -37,12 +37,27 @@ from maskhand.cluster.session import LOCAL_CPUS
 from maskhand.cluster.worker import Loop, run_worker
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
+from maskhand.lock import held
 from maskhand.training.worker import Report
 
+P = ParamSpec("P")
 _NO_PLACES = (WorkerGroupStartupTimeoutError, WorkerGroupStartupFailedError)
 """Workers that could not start: no resources, or a node that was lost on the way."""
 
 
+def _alone(fit: Callable[P, FitResult]) -> Callable[P, FitResult]:
+    """Two that train one run would write into one folder, and remove each other's checkpoints."""
+
+    @functools.wraps(fit)
+    def locked(*arguments: P.args, **named: P.kwargs) -> FitResult:
+        name = str(named["name"])
+        with held(Path(str(named["storage_path"])), name, f"run {name}"):
+            return fit(*arguments, **named)
+
+    return locked
+
+
+@_alone
 def fit(
     loop: Loop,
     job: Any,
@@ -63,7 +78,7 @@ def fit(
     checkpoint, at most `engine.max_failures` times; an error of the program itself is not retried. worker_counts: the
     numbers of workers that it may run on, the most first; where places for so many do not come free for
     `engine.wait_s`, at the start or after a loss, the next goes on from the last checkpoint. Needs a Ray session.
-    Raises TrainingError.
+    Raises TrainingError, and LockedError while another process trains this run.
     """
     started_s = time.monotonic()
     run_dir = Path(storage_path).resolve() / name

@@ -31,9 +31,12 @@ def quickstart(
 ) -> None:
     """The whole pipeline on this machine, from nothing to an evaluated, registered model. Repeating it continues."""
     _prepare(workspace)
+    from maskhand.lock import held
     from maskhand.pipelines.quickstart import quickstart as flow
 
-    flow(hands, evaluation_hands, mocap_poses, seed, recipe, set_, str(workspace_at(workspace).root))
+    root = workspace_at(workspace).root
+    with held(root, "quickstart", f"the quickstart in {root}"):
+        flow(hands, evaluation_hands, mocap_poses, seed, recipe, set_, str(root))
 
 
 @app.command(epilog=examples("run train-maskhand --param recipe=tiny --watch", "run evaluate-maskhand"))

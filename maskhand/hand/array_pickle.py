@@ -11,6 +11,7 @@ from __future__ import annotations
 import copyreg
 import io
 import pickle
+from collections import OrderedDict
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,6 +49,7 @@ def _array_globals() -> dict[tuple[str, str], Any]:
         allowed[module, "object"] = object
         allowed[module, "set"] = set
     allowed["_codecs", "encode"] = _encode_latin1
+    allowed["collections", "OrderedDict"] = OrderedDict
     return allowed
 
 
@@ -70,6 +72,9 @@ class ArrayUnpickler(pickle.Unpickler):
             "Nothing was executed; get the file from its official source"
         )
 
+    def persistent_load(self, _place: Any) -> Any:
+        raise UnreadablePickleError(f"{self._name}: the pickle is a part of a larger file, such as torch writes")
+
 
 def read_array_pickle(data: bytes, name: str, unpickler: type[ArrayUnpickler] = ArrayUnpickler) -> Any:
     """The value of a pickle; `name` is the file in error sentences.
@@ -78,7 +83,8 @@ def read_array_pickle(data: bytes, name: str, unpickler: type[ArrayUnpickler] = 
     """
     try:
         return unpickler(data, name).load()
-    except UnsafePickleError:
+    except (UnsafePickleError, UnreadablePickleError):
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise UnreadablePickleError(f"{name}: not a readable pickle ({type(error).__name__}: {error})") from None
+        reason = " ".join(str(error).split())
+        raise UnreadablePickleError(f"{name}: not a readable pickle ({type(error).__name__}: {reason})") from None

@@ -1,4 +1,4 @@
-"""Reader of hand models in MANO's pickle format that neither trusts the pickle nor needs chumpy.
+"""Reader of hand models in MANO's pickle format, or saved as npz, that neither trusts a pickle nor needs chumpy.
 
 MANO_RIGHT.pkl was written by Python 2 with chumpy expressions inside (`shapedirs` is a `chumpy.reordering.Select` over
 a `chumpy.ch.Ch`). chumpy no longer installs and a pickle can run any code, so the file is read by an unpickler that
@@ -30,12 +30,15 @@ from maskhand.conventions import (
 )
 from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
+from maskhand.hand.array_archive import ZIP, UnreadableArchiveError, read_array_archive
 from maskhand.hand.array_pickle import ArrayUnpickler, UnreadablePickleError, UnsafePickleError, read_array_pickle
 
 __all__ = ["HandModel", "HandModelError", "UnsafePickleError", "default_hand_path", "load_hand_model"]
 
 
 MANO_DIR_VARIABLE = "MASKHAND_MANO_DIR"
+_MOST_BYTES = 1 << 28
+"""Of a field of an npz file; MANO's largest one has 3 MB."""
 OPEN_HAND_FOLDER = Path(__file__).parent / "open_hand"
 
 
@@ -193,12 +196,22 @@ class ModelUnpickler(ArrayUnpickler):
 
 def _read_fields(data: bytes, path: Path) -> Mapping[str, Any]:
     try:
+        if data.startswith(ZIP):
+            return _archived_fields(data, path)
         fields = read_array_pickle(data, str(path), ModelUnpickler)
-    except UnreadablePickleError as error:
+    except (UnreadablePickleError, UnreadableArchiveError) as error:
         raise HandModelError(f"{error}; expected a hand model in MANO's form") from None
     if not isinstance(fields, dict):
         raise HandModelError(f"{path}: expected a dictionary of fields, found {type(fields).__name__}")
     return fields
+
+
+def _archived_fields(data: bytes, path: Path) -> Mapping[str, Any]:
+    """The fields of a model that was saved as npz, as smplx reads it: what is no array is an array around it."""
+    arrays = read_array_archive(data, str(path), None, _MOST_BYTES, ModelUnpickler)
+    return {
+        name: array.item() if array.dtype == object and array.ndim == 0 else array for name, array in arrays.items()
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from maskhand import storage
 from maskhand.arrays import Array
 from maskhand.config import Recipe
 from maskhand.conventions import NUM_BETAS
+from maskhand.hand.array_archive import read_array_archive
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.augment import POSE_STREAM, Draws
 from maskhand.shards.layout import MANO
@@ -24,6 +24,9 @@ from maskhand.shards.sidecar_records import ManoTarget
 
 MOCAP_FRACTION = 0.5
 """Fraction of the sampled poses that come from pose-only files when there are any."""
+
+_MOST_BYTES = 1 << 34
+"""Of an array of poses; a hundred million hands."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +124,11 @@ def mano_poses_by_shard(set_uri: str) -> Iterator[PosePool]:
 
 def read_mocap(uri: str) -> PosePool:
     """A pose-only file; ValueError when its arrays do not fit."""
-    with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as file:
-        missing = {"hand_pose", "betas"} - set(file.files)
-        if missing:
-            raise ValueError(
-                f"{uri}: array {sorted(missing)[0]!r} is missing; expected hand_pose (N, 48), betas (N, 10)"
-            )
-        pose, betas = file["hand_pose"], file["betas"]
+    names = ("hand_pose", "betas")
+    arrays = read_array_archive(storage.read_bytes(uri), uri, names, _MOST_BYTES)
+    if missing := sorted(set(names) - arrays.keys()):
+        raise ValueError(f"{uri}: array {missing[0]!r} is missing; expected hand_pose (N, 48), betas (N, 10)")
+    pose, betas = arrays["hand_pose"], arrays["betas"]
     if pose.ndim != 2 or pose.shape[1] != 48 or betas.shape != (len(pose), NUM_BETAS):
         raise ValueError(f"{uri}: hand_pose {pose.shape}, betas {betas.shape}; expected (N, 48) and (N, 10)")
     return _pool(list(pose), list(betas))

@@ -16,6 +16,7 @@ import functools
 import hashlib
 import json
 import os
+import reprlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,9 +32,11 @@ from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
 from maskhand.hand.layer import make_layer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.json_text import JsonError, parse_json_object
 from maskhand.models.build import model_from_weights
 from maskhand.models.calibration import CALIBRATION, Calibration, estimator_of
 from maskhand.models.network import HandNetwork
+from maskhand.models.weight_files import WeightFileError, load_state_dict
 from maskhand.recipe_files import parse_recipe
 from maskhand.replacement import atomic_folder
 
@@ -125,21 +128,9 @@ class ModelBundle:
         Raises BundleError when a file is missing or damaged, or the hand model is another one.
         """
         folder = Path(directory)
-        record = _read_json(folder, "bundle.json")
-        if record.get("format") != FORMAT:
-            raise BundleError(
-                f"{folder / 'bundle.json'}: bundle format {record.get('format')!r}, this version reads {FORMAT}; train "
-                "the model with this version to export it again"
-            )
-        try:
-            recipe = parse_recipe(_read_json(folder, "recipe.json"), source=str(folder / "recipe.json"))
-        except ConfigError as error:
-            raise BundleError(f"{error}; the bundle was written by another version, export it again") from None
-        if _sha256(folder / "model.pt") != record["sha256"]:
-            raise BundleError(
-                f"{folder / 'model.pt'}: its sha256 is not the recorded one; copy or export the bundle again"
-            )
-
+        record = _read_record(folder)
+        recipe = _read_recipe(folder, record["recipe"])
+        _check_sha256(folder, "model.pt", record["sha256"])
         calibration = _read_calibration(folder, record.get("calibration"))
         hand_path = Path(hand_model_path) if hand_model_path is not None else default_hand_path("right")
         hand = load_hand_model(hand_path)
@@ -148,12 +139,16 @@ class ModelBundle:
                 f"{folder}: trained with hand model {record['hand_digest']}, but {hand_path.name} is {hand.digest}; "
                 "point MASKHAND_MANO_DIR to the hand it was trained with, or unset it for the open hand"
             )
-        weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
         try:
-            model = model_from_weights(recipe, make_layer(hand, recipe.hand.layer), weights)
+            model = model_from_weights(
+                recipe, make_layer(hand, recipe.hand.layer), load_state_dict(folder / "model.pt")
+            )
+        except WeightFileError as error:
+            raise BundleError(f"{folder / 'model.pt'}: {error}; copy or export the bundle again") from None
         except RuntimeError as error:
+            reason = " ".join(str(error).split())
             raise BundleError(
-                f"{folder / 'model.pt'}: weights do not fit recipe.json ({error}); export it again"
+                f"{folder / 'model.pt'}: weights do not fit recipe.json ({reason}); export it again"
             ) from None
         return cls(
             model.to(device).eval(), recipe, record["metadata"], record["hand_digest"], record["sha256"], calibration
@@ -166,13 +161,43 @@ def _write_records(folder: Path, record: Mapping[str, Any], recipe: Recipe) -> N
     (folder / "bundle.json").write_text(json.dumps({**record, "recipe": recipe.digest()}, indent=1, sort_keys=True))
 
 
+_RECORD: Mapping[str, type] = {"hand_digest": str, "sha256": str, "recipe": str, "metadata": dict}
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """The fields of bundle.json, with the types of `_RECORD`."""
+    record, uri = _read_json(folder, "bundle.json"), folder / "bundle.json"
+    if record.get("format") != FORMAT:
+        raise BundleError(
+            f"{uri}: bundle format {record.get('format')!r}, this version reads {FORMAT}; train the model with this "
+            "version to export it again"
+        )
+    optional = {"calibration": str} if record.get("calibration") is not None else {}
+    for name, kind in {**_RECORD, **optional}.items():
+        if not isinstance(record.get(name), kind):
+            found = reprlib.repr(record.get(name))
+            raise BundleError(f"{uri}: {name} is {found}, expected a {kind.__name__}; copy or export the bundle again")
+    return record
+
+
+def _read_recipe(folder: Path, digest: str) -> Recipe:
+    values, uri = _read_json(folder, "recipe.json"), folder / "recipe.json"
+    # Of the file as it is, which is `Recipe.digest` of the version that wrote it; a later one may have more keys.
+    if short_digest(json.dumps(values, sort_keys=True)) != digest:
+        raise BundleError(
+            f"{uri}: this is not the recipe that bundle.json names ({digest}): it was edited or comes from another "
+            "model; copy or export the bundle again, and change inference settings by --set"
+        )
+    try:
+        return parse_recipe(values, source=str(uri))
+    except ConfigError as error:
+        raise BundleError(f"{error}; the bundle was written by another version, export it again") from None
+
+
 def _read_calibration(folder: Path, sha256: str | None) -> Calibration | None:
     if sha256 is None:
         return None
-    if _sha256(folder / CALIBRATION) != sha256:
-        raise BundleError(
-            f"{folder / CALIBRATION}: its sha256 is not the recorded one; copy or export the bundle again"
-        )
+    _check_sha256(folder, CALIBRATION, sha256)
     try:
         return Calibration.model_validate_json((folder / CALIBRATION).read_bytes())
     except ValidationError as error:
@@ -195,19 +220,29 @@ def _link(source: Path, target: Path) -> None:
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
-        return json.loads((folder / name).read_text())
-    except FileNotFoundError:
-        raise BundleError(f"{folder}: no {name}; a model bundle has bundle.json, recipe.json and model.pt") from None
-    except json.JSONDecodeError as error:
-        raise BundleError(f"{folder / name}: not valid JSON ({error}); copy or export the bundle again") from None
+        return parse_json_object(_file(folder, name).read_bytes())
+    except JsonError as error:
+        raise BundleError(f"{folder / name}: {error}; copy or export the bundle again") from None
+
+
+def _file(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        found = f"{name} is no file" if path.exists() or path.is_symlink() else f"no {name}"
+        raise BundleError(
+            f"{folder}: {found}; a model bundle has bundle.json, recipe.json and model.pt. Copy or export it again"
+        )
+    return path
+
+
+def _check_sha256(folder: Path, name: str, sha256: str) -> None:
+    if _sha256(_file(folder, name)) != sha256:
+        raise BundleError(f"{folder / name}: its sha256 is not the recorded one; copy or export the bundle again")
 
 
 def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise BundleError(f"{path.parent}: no {path.name}; copy or export the bundle again") from None
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @functools.lru_cache(maxsize=1)

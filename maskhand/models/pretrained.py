@@ -14,17 +14,14 @@ ViTPose does (HaMeR `models/backbones/vit.py`: pos_embed[:, 1:] + pos_embed[:, :
 from __future__ import annotations
 
 import math
-import pickle
-import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from maskhand.errors import MaskhandError
+from maskhand.models.weight_files import WeightFileError, load_weights
 
 WRAPPERS = ("state_dict", "model")
 """Keys under which checkpoint files store their state dict beside other entries."""
@@ -35,10 +32,6 @@ LEFT_OUT = ("decoder", "mask_token", "head.", "head_", "fc_norm.", "pre_logits."
 
 class BackboneError(MaskhandError, ValueError):
     """A backbone that cannot be built or whose weights do not fit; the message says which key and what to do."""
-
-
-_LIGHTNING_SETTINGS: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
-"""HaMeR's file has a yacs configuration beside the weights, which is read as a plain dictionary."""
 
 
 def pretrained_weights(path: str | Path, wanted: Mapping[str, Tensor], grid: tuple[int, int]) -> dict[str, Tensor]:
@@ -81,14 +74,11 @@ def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
     try:
         if str(path).endswith(".safetensors"):
             return _read_safetensors(Path(path))
-        with torch.serialization.safe_globals(_LIGHTNING_SETTINGS):
-            stored = torch.load(path, map_location="cpu", weights_only=True)
+        stored = load_weights(path)
     except FileNotFoundError:
         raise BackboneError(f"{key}: no file {path}; give a path, or null for random weights") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {foreign[1]}" if foreign else f"{type(error).__name__} while reading it"
-        raise BackboneError(f"{path}: not a file of weights alone ({reason}); save only its state dict") from None
+    except WeightFileError as error:
+        raise BackboneError(f"{path}: {error}; save only its state dict") from None
     for wrapper in WRAPPERS:
         stored = stored.get(wrapper, stored) if isinstance(stored, dict) else stored
     if not isinstance(stored, dict) or not any(isinstance(v, Tensor) for v in stored.values()):

@@ -7,8 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from maskhand import storage
 from maskhand.arrays import Array
 from maskhand.hand.camera import assumed_camera
+from maskhand.image_header import TooManyPixelsError, check_pixels
 from maskhand.predict.records import PredictError
 
 Box = tuple[float, float, float, float]
@@ -24,17 +26,23 @@ def camera_matrix(image_rgb: Array, focal_px: float | None) -> Array:
 def read_photo(path: str | Path) -> Array:
     """Read a photo as (H, W, 3) uint8 RGB in its EXIF orientation. Raises PredictError."""
     try:
-        data = Path(path).read_bytes()
-    except IsADirectoryError:
-        raise PredictError(f"{path}: a folder; give one image, a JPEG or PNG file") from None
-    except OSError as error:
-        raise PredictError(f"{path}: cannot be read ({error.strerror or error})") from None
+        data = storage.read_bytes(path)
+    except storage.NotAFileError as error:
+        raise PredictError(f"{error}; give one image, a JPEG or PNG file") from None
+    except storage.StorageError as error:
+        raise PredictError(str(error)) from None
     return decode_photo(data, str(path))
 
 
 def decode_photo(data: bytes, name: str) -> Array:
     """Decode an image as (H, W, 3) uint8 RGB, as `read_photo`. Raises PredictError, which begins with the name."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        check_pixels(data)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except TooManyPixelsError as error:
+        raise PredictError(f"{name}: {error}") from None
+    except cv2.error:
+        image = None
     if image is None:
         raise PredictError(f"{name}: not an image that can be decoded; give a JPEG or PNG file")
     return np.ascontiguousarray(image[:, :, ::-1])

@@ -161,7 +161,7 @@ def read_predictions(path: Path) -> tuple[Array, Array]:
     """(N,) ids in ascending order and (N, 21, 3) millimeters; of lines with the same id the last one counts."""
     blocks = []
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             first = 1
             while lines := list(islice(file, _LINES)):
                 blocks.append(_parsed(lines, first, path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,9 +43,31 @@ def encode_sample(sample: HandSample) -> Members:
         arrays |= {f"mano_{name}": getattr(sample.mano, name) for name in _MANO}
     return {
         sample.image_format: sample.image,
-        "json": _TO_JSON.encode(facts).encode(),
+        "json": _encoded(facts),
         "npz": encode_arrays(arrays),
     }
+
+
+def _encoded(facts: dict[str, Any]) -> bytes:
+    try:
+        return _readable(facts)
+    except (ValueError, TypeError, RecursionError):
+        # What a label file has of its own in `origin` decides nothing and may be anything: NaN, half a letter.
+        return _readable(facts | {"origin": {name: _storable(value) for name, value in facts["origin"].items()}})
+
+
+def _readable(value: Any) -> bytes:
+    text = _TO_JSON.encode(value).encode()
+    orjson.loads(text)
+    return text
+
+
+def _storable(value: Any) -> Any:
+    try:
+        _readable(value)
+    except (ValueError, TypeError, RecursionError):
+        return reprlib.repr(value).encode("ascii", "backslashreplace").decode()
+    return value
 
 
 def decode_sample(key: str, members: Members, arrays: Mapping[str, np.ndarray] | None = None) -> HandSample:

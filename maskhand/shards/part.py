@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
-from typing import Protocol, TypeVar
+from functools import partial, wraps
+from pathlib import Path
+from typing import ParamSpec, Protocol, TypeVar
 
 from maskhand import storage
-from maskhand.shards.layout import ShardError, manifest_uri, record_uri, tar_uri
+from maskhand.lock import held
+from maskhand.shards.layout import IMAGES, ShardError, manifest_uri, record_uri, tar_uri
 from maskhand.shards.manifest import Manifest, ShardRecord, entries_and_rejects, find_manifest, read_record
 
+P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 OnShard = Callable[[ShardRecord], None]
@@ -41,6 +44,22 @@ def serial_map(fn: Callable[[T], R], items: Sequence[T], *, on_done: Callable[[R
     return results
 
 
+def _alone(build: Callable[P, Manifest]) -> Callable[P, Manifest]:
+    """Two that build one part would delete each other's files."""
+
+    @wraps(build)
+    def locked(*arguments: P.args, **named: P.kwargs) -> Manifest:
+        set_uri, about = arguments[:2]
+        assert isinstance(set_uri, str) and isinstance(about, Manifest)
+        if storage.is_remote(set_uri):
+            return build(*arguments, **named)
+        with held(Path(set_uri), about.part, storage.join(set_uri, about.part)):
+            return build(*arguments, **named)
+
+    return locked
+
+
+@_alone
 def build_part(
     set_uri: str,
     about: Manifest,
@@ -53,12 +72,13 @@ def build_part(
     on_shard: OnShard | None,
     is_current: Callable[[int, ShardRecord], bool] = lambda index, record: True,
 ) -> Manifest:
-    """Write the shards that are not finished yet, then the manifest. One builder per part at a time.
+    """Write the shards that are not finished yet, then the manifest. LockedError while another one builds this part.
 
     `about` is the manifest as far as it is known before: its samples, rejects and shards come out of the work. `task`
     makes what `write` needs for one of the `names`, given by its place.
     `rebuild` replaces what is there where it is of another plan or cannot be read; no other error costs a shard.
     `is_current` says whether a finished shard, given by its place in `names`, would still come out as its record says.
+    Raises ShardError for images of which none could be used. (A sidecar may be empty: a set has no MANO targets.)
     """
     part_uri, plan_digest = storage.join(set_uri, about.part), about.plan_digest
     records: dict[str, ShardRecord] = {}
@@ -67,7 +87,7 @@ def build_part(
         if finished is not None:
             _check_plan(part_uri, finished.plan_digest, plan_digest)
         records = _current(_finished(part_uri, plan_digest, names), names, is_current)
-        if finished is not None and len(records) == len(names):
+        if finished is not None and len(records) == len(names) and (finished.count or about.part != IMAGES):
             return finished
     except ShardError:
         if not rebuild:
@@ -85,8 +105,17 @@ def build_part(
             records[record.name] = record
     entries, rejects = entries_and_rejects([records[name] for name in names])
     manifest = replace(about, count=sum(entry.count for entry in entries), rejects=rejects, shards=entries)
+    if about.part == IMAGES and not manifest.count:
+        _clear(part_uri)  # else what is mended would be another plan's than these empty shards
+        raise ShardError(_nothing_left(part_uri, rejects, [records[name] for name in names]))
     storage.write_bytes_atomic(manifest_uri(part_uri), manifest.to_json())
     return manifest
+
+
+def _nothing_left(part_uri: str, reasons: dict[str, int], records: Sequence[ShardRecord]) -> str:
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    first = next(reject.message for record in records for reject in record.rejects)
+    return f"{part_uri}: none of the hands that the labels list could be used ({counts}). The first of them: {first}"
 
 
 def _finished(part_uri: str, plan_digest: str, names: Sequence[str]) -> dict[str, ShardRecord]:

@@ -46,8 +46,12 @@ def make_plan(spec: DatasetSpec, split: str, raw: RawPlan, seed: int) -> ShardPl
     order = np.lexsort(words.T[::-1])
     first = words[order, 0]
     near = np.flatnonzero(first[1:] == first[:-1])
-    if (words[order[near]] == words[order[near + 1]]).all(axis=1).any():
-        raise ShardError(f"{spec.name}: the adapter gave the same key twice; keys must be unique in a dataset")
+    twice = near[(words[order[near]] == words[order[near + 1]]).all(axis=1)]
+    if len(twice):
+        raise ShardError(
+            f"{spec.name}: two hands of {split} have the key {raw.keys[int(order[twice[0]])]}; keys are made of the "
+            "dataset's own ids, which must be unique: is something listed twice, or were two sets joined?"
+        )
     shards = np.array_split(order, -(-len(order) // spec.shard_size))
     return ShardPlan(digest.hexdigest()[:12], tuple(shards))
 

@@ -53,6 +53,10 @@ def verify(set_uri: str, *, mapper: Mapper = serial_map) -> list[Problem]:
         keys[part] = [shard.keys for shard in checked]
         problems += _files(part_uri, manifest, set(uris))
     if IMAGES in manifests:
+        if not manifests[IMAGES].count:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in manifests[IMAGES].rejects.items())
+            part_uri = storage.join(set_uri, IMAGES)
+            problems.append(Problem(part_uri, "unfinished", f"{part_uri}: there is no hand in this set ({reasons})"))
         for part, manifest in manifests.items():
             if part != IMAGES:
                 problems += _sidecar(str(set_uri), part, manifest, manifests[IMAGES], keys)

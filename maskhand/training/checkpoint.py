@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 
 from maskhand.config import INFERENCE_SETTINGS, Recipe, TokenizerConfig
 from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
 from maskhand.hand.layer import LayerName, ManoLayer, make_layer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.json_text import JsonError, parse_json_object
 from maskhand.models.vq_mano import VQMano
+from maskhand.models.weight_files import WeightFileError, load_state_dict
 from maskhand.shipped_models import OPEN_TOKENIZERS
 
 EXPORT = "export"
@@ -108,10 +111,28 @@ def check_tokenizer(folder: str | Path, expected: TokenizerConfig) -> None:
 
 
 def _tokenizer_record(folder: Path) -> dict[str, Any]:
+    """The fields of tokenizer.json, of which `tokenizer` has the settings and `sha256` is that of the weights."""
     try:
-        return json.loads((folder / "tokenizer.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError) as error:
-        raise TokenizerFileError(f"{folder}: no exported tokenizer here ({error}); train one first") from None
+        record = parse_json_object(_read_file(folder, "tokenizer.json"))
+        TokenizerConfig.model_validate(record["tokenizer"])
+        return record | {"sha256": str(record["sha256"])}
+    except JsonError as error:
+        reason = str(error)
+    except KeyError as error:
+        reason = f"{error.args[0]} is missing"
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, ('tokenizer', *first['loc'])))}: {first['msg']}"
+    raise TokenizerFileError(
+        f"{folder / 'tokenizer.json'}: not the record of an exported tokenizer of this version ({reason}); copy it "
+        "again, or train one"
+    )
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    if not (folder / name).is_file():
+        raise TokenizerFileError(f"{folder}: no exported tokenizer here (no file {name}); train one first")
+    return (folder / name).read_bytes()
 
 
 def _check_settings(folder: Path, found: TokenizerConfig, expected: TokenizerConfig) -> None:
@@ -132,10 +153,7 @@ def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) 
     """
     folder = Path(folder)
     record = _tokenizer_record(folder)
-    try:
-        data = (folder / "tokenizer.pt").read_bytes()
-    except FileNotFoundError as error:
-        raise TokenizerFileError(f"{folder}: no exported tokenizer here ({error}); train one first") from None
+    data = _read_file(folder, "tokenizer.pt")
     if hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise TokenizerFileError(
             f"{folder / 'tokenizer.pt'}: its sha256 is not the one in tokenizer.json; train it again"
@@ -145,9 +163,10 @@ def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) 
         _check_settings(folder, config, expected)
     tokenizer = VQMano(config)
     try:
-        tokenizer.load_state_dict(torch.load(folder / "tokenizer.pt", map_location="cpu", weights_only=True))
-    except RuntimeError as error:
+        tokenizer.load_state_dict(load_state_dict(folder / "tokenizer.pt"))
+    except (RuntimeError, WeightFileError) as error:
+        reason = " ".join(str(error).split())
         raise TokenizerFileError(
-            f"{folder / 'tokenizer.pt'}: its weights are not what this version expects ({error}); train it again"
+            f"{folder / 'tokenizer.pt'}: its weights are not what this version expects ({reason}); train it again"
         ) from None
     return tokenizer.freeze()

@@ -42,22 +42,38 @@ MAY_USE = {
     "errors": (),
     "arrays": (),
     "digest": (),
+    "json_text": (),
+    "image_header": (),
     "batch": (),
     "config": (),
     "recipe_files": ("config",),
     "device": (),
+    "machine": (),
+    "lock": ("replacement", "storage"),
+    "foreign_errors": (),
     "workspace": ("storage",),
     "s3": (),
     "replacement": (),
-    "storage": ("s3", "replacement"),
+    "local_files": ("s3",),
+    "storage": ("s3", "local_files", "replacement"),
     "fetched_models": ("storage",),
     "shipped_models": (),
     "assets": ("fetched_models", "shipped_models"),
     "catalog": ("conventions", "scoring.formats"),
     "hand": ("conventions",),
-    # numpy only: MANO's mean pose, and the unpickler
-    "adapters": ("sample", "conventions", "catalog", "storage", "geometry2d", "hand.model_file", "hand.array_pickle"),
-    "shards": ("sample", "catalog", "adapters", "storage"),
+    # numpy only: MANO's mean pose, and the readers of arrays
+    "adapters": (
+        "sample",
+        "conventions",
+        "catalog",
+        "storage",
+        "image_header",
+        "geometry2d",
+        "hand.model_file",
+        "hand.array_pickle",
+        "hand.array_archive",
+    ),
+    "shards": ("sample", "catalog", "adapters", "storage", "lock"),
     "synth": ("hand", "conventions", "storage"),
     "annotate": (
         "shards",
@@ -69,6 +85,7 @@ MAY_USE = {
         "storage",
         "assets",
         "fetched_models",
+        "image_header",
         "geometry2d",
         "device",
         "models",
@@ -141,6 +158,7 @@ MAY_USE = {
         "batch",
         "recipe_files",
         "conventions",
+        "image_header",
         "render",
         "storage",
         "workspace",
@@ -149,10 +167,10 @@ MAY_USE = {
     "provenance": (),
     "tracking": ("config", "workspace", "promotion", "provenance"),
     "serving": ("device", "predict", "models"),
-    "cluster": ("training", "config", "storage"),
+    "cluster": ("training", "config", "storage", "machine", "lock"),
 }
 """Package or module of maskhand -> those it may use besides itself and `EVERYWHERE`."""
-EVERYWHERE = ("arrays", "errors", "digest", "progress")
+EVERYWHERE = ("arrays", "errors", "digest", "json_text", "progress")
 
 DOCUMENT = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- arrows -->", "<!-- end of arrows -->"

@@ -333,12 +333,29 @@ def test_units_and_axes_come_from_the_card(tmp_path: Path) -> None:
     """The same files under another card: millimeters and OpenGL axes."""
     fixture, _ = _write(tmp_path, "freihand_synth", "evaluation")
     spec = replace_facts("freihand_synth", units="mm", axes="opengl", mano=None)
-    sample = _read_all(open_adapter(spec, str(fixture.raw_dir), "evaluation"))["evaluation-00000000"]
-    truth = fixture.truths["evaluation-00000000"]
-    flipped = truth.joints_cam_m * [0.001, -0.001, -0.001]
-    # Behind the camera such a hand projects upside down; what matters here is the conversion of the numbers.
-    joints = sample.joints_cam_m if isinstance(sample, HandSample) else None
-    np.testing.assert_allclose(joints, flipped, atol=1e-9)
+    adapter = open_adapter(spec, str(fixture.raw_dir), "evaluation")
+    # Such a hand is refused at the door; what matters here is the conversion of the numbers.
+    sample = adapter.read(adapter.plan().item(0))
+    flipped = fixture.truths[sample.key].joints_cam_m * [0.001, -0.001, -0.001]
+    np.testing.assert_allclose(sample.joints_cam_m, flipped, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason", "guess"),
+    [
+        ({"axes": "opengl"}, "behind_camera", "are `axes` of the card those of the file"),
+        ({"units": "mm"}, "impossible_size", "are `units` of the card those of the file"),
+        ({"units": "cm"}, "impossible_size", "expected 0.02 to 0.6"),
+    ],
+)
+def test_a_wrong_card_is_noticed_at_the_door(tmp_path: Path, facts: dict, reason: str, guess: str) -> None:
+    """Hands behind the lens, and of the size of a grain or of a house, would all be taken in and trained on."""
+    fixture, _ = _write(tmp_path, "freihand_synth", "evaluation", 3)
+    found = _read_all(
+        open_adapter(replace_facts("freihand_synth", mano=None, **facts), str(fixture.raw_dir), "evaluation")
+    )
+    assert _reasons(found) == dict.fromkeys(fixture.truths, reason)
+    assert all(guess in str(error) for error in found.values())
 
 
 def replace_facts(name: str, **facts) -> catalog.DatasetSpec:

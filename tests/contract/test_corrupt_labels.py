@@ -135,7 +135,8 @@ def test_a_broken_field(tmp_path: Path, name: str, field: str, value: Any, reaso
         value = np.array([1, 2]) if name == "dexycb" else [[1, 2, 3], [1, 2]]  # npz files know no lists
     removed = (field,) if isinstance(value, str) else ()
     LABELS[name].edit(fixture.raw_dir, key, {} if removed else {field: value}, removed)
-    hit = _hit(fixture, key, field)
+    # NaN is in the last row, a joint of the right hand: the left one of the same table is as good as before.
+    hit = [key] if reason == "not_finite" and field in ("uv_vis", "xyz") else _hit(fixture, key, field)
     assert _reasons(fixture, name) == dict.fromkeys(hit, reason)
     path = LABELS[name].path
     for sentence in _sentences(fixture, name, hit):

@@ -62,7 +62,8 @@ def api(workspace: Workspace) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
         for name in ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "MASKHAND_SHARDS"):
             patch.delenv(name, raising=False)
         patch.setenv("MASKHAND_WORKSPACE", str(workspace.root))
-        with server.server(workspace, port, workspace.root / "server.log") as url:
+        with server.server(workspace, port, workspace.root / "server.log") as running:
+            url = running.url
             patch.setenv("PREFECT_API_URL", url)
             assert server.deploy(workspace) == 0
             with server.worker(server.environment(workspace, url)):

@@ -106,13 +106,15 @@ def run(workspace: Path, **parameters: Any) -> Any:
 
 
 def test_the_order_of_the_steps_and_a_rerun_that_computes_nothing(steps: FakeSteps, tmp_path: Path) -> None:
-    first = run(tmp_path)
+    first = run(tmp_path, recipe="tiny")
     assert steps.order == ["tokenizer", "transformer", "evaluate", "register"]
-    again = run(tmp_path)
+    again = run(tmp_path, recipe="tiny")
     assert again == first
     assert set(steps.ran.values()) == {1}
-    run(tmp_path, overrides=["training.optim.steps=9"])
+    run(tmp_path, recipe="tiny", overrides=["training.optim.steps=9"])
     assert steps.ran == {"tokenizer": 2, "transformer": 2, "evaluate": 2, "register": 2}
+    run(tmp_path, recipe="quick")
+    assert steps.ran == {"tokenizer": 2, "transformer": 3, "evaluate": 3, "register": 3}, "its tokenizer is given"
 
 
 def test_an_edited_recipe_is_trained_again(steps: FakeSteps, tmp_path: Path) -> None:
@@ -204,8 +206,9 @@ def test_artifacts_have_stable_keys_and_the_event_names_the_model(
     assert float(Artifact.get("progress-train-maskhand").data) == 100.0
 
 
+@pytest.mark.parametrize("recipe", ["quick", "tiny"])
 def test_the_quickstart_goes_through_every_stage_once_and_says_where_to_look(
-    steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    steps: FakeSteps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recipe: str
 ) -> None:
     from maskhand.pipelines import quickstart
     from maskhand.steps import annotation, data, step_inputs, synthetic
@@ -218,14 +221,18 @@ def test_the_quickstart_goes_through_every_stage_once_and_says_where_to_look(
     for name in ("annotate_keypoints", "annotate_mano"):
         monkeypatch.setattr(annotation, name, steps.make(name))
     for _ in range(2):
-        receipts = quickstart.quickstart(hands=8, evaluation_hands=8, workspace=str(tmp_path))
+        receipts = quickstart.quickstart(hands=8, evaluation_hands=8, recipe=recipe, workspace=str(tmp_path))
     both_splits = dict.fromkeys(PER_SPLIT, 2)
     once = dict.fromkeys(("synthesize", "tokenizer", "transformer", "evaluate", "register"), 1)
+    if recipe == "quick":  # it takes a tokenizer that ships, and simulates the detections of its training hands
+        both_splits["annotate_keypoints"] = 1
+        del once["tokenizer"]
     assert steps.ran == once | both_splits
     assert steps.order[0] == "synthesize" and steps.order[-1] == "register"
     assert receipts.registered.model == "models:/maskhand/7"
     said = capsys.readouterr().out
-    for words in ("train VQ-MANO", "total", str(tmp_path / "sheet.png"), "mlflow server", "maskhand serve", "because"):
+    assert ("train VQ-MANO" in said) == (recipe == "tiny")
+    for words in ("total", str(tmp_path / "sheet.png"), "mlflow server", "maskhand serve", "because"):
         assert words in said, words
 
 

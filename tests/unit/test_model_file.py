@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib.util
 import os
 import pickle
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
 
 from maskhand.hand.model_file import (
     MANO_DIR_VARIABLE,
@@ -197,3 +199,20 @@ def test_default_path(tmp_path, monkeypatch):
         default_hand_path()
     (tmp_path / "MANO_RIGHT.pkl").touch()
     assert default_hand_path() == tmp_path / "MANO_RIGHT.pkl"
+
+
+@pytest.mark.parametrize("kind", ["ordered", "npz"])
+def test_models_that_other_tools_have_saved_again(tmp_path, kind):
+    """As an OrderedDict, and as the npz that smplx reads, where what is no array is an array around it."""
+    fields = random_fields()
+    path = tmp_path / "MANO_RIGHT.pkl"
+    if kind == "ordered":
+        write(path, collections.OrderedDict(fields))
+    else:
+        regressor = np.array(scipy.sparse.csc_matrix(fields["J_regressor"]), object)
+        with path.open("wb") as stream:
+            np.savez(stream, **fields | {"J_regressor": regressor})
+    assert_same(load_hand_model(path), fields)
+    with pytest.raises(HandModelError, match=r"part of a larger file|not a whole npz|'v_template' is missing"):
+        torch.save(dict.fromkeys(("a", "b"), torch.zeros(2)), path)
+        load_hand_model(path)

@@ -454,6 +454,12 @@ def test_bundle_refuses_damage_and_other_hands(tmp_path: Path) -> None:
     ModelBundle.save(folder, model, recipe, {})
     with pytest.raises(BundleError, match="trained with hand model 0123456789ab"):
         ModelBundle.load(folder)
+    ModelBundle.save(folder, small_model(recipe), recipe, {})
+    edited = json.loads((folder / "recipe.json").read_text())
+    edited["sampler"]["iterations"] = 1
+    (folder / "recipe.json").write_text(json.dumps(edited))
+    with pytest.raises(BundleError, match=r"recipe\.json: this is not the recipe that bundle\.json names"):
+        ModelBundle.load(folder)
     record = json.loads((folder / "bundle.json").read_text())
     (folder / "bundle.json").write_text(json.dumps(record | {"format": 1}))
     with pytest.raises(BundleError, match="bundle format 1, this version reads 2; train the model with"):

@@ -59,7 +59,7 @@ def test_wrong_files_are_named(weights, tmp_path):
     with pytest.raises(WeightsError, match=r"Mconv7_stage6\.weight has shape \(19, 128, 1, 1\)"):
         load_hand_pose_net(path)
     path.write_bytes(b"no weights")
-    with pytest.raises(WeightsError, match="plain torch weights"):
+    with pytest.raises(WeightsError, match="not a file of weights alone"):
         load_hand_pose_net(path)
 
 

@@ -285,9 +285,9 @@ def test_errors_are_sentences(bundle, photo, use_detector, tmp_path):
     with pytest.raises(PredictError, match=r"photo\.png: no hand found; give its box"):
         predict_photo(good, bundle, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(PredictError, match=rf"{tmp_path}: a folder; give one image"):
+    with pytest.raises(PredictError, match=rf"{tmp_path}: this is a folder, expected a file; give one image"):
         read_photo(tmp_path)
-    with pytest.raises(PredictError, match=r"nowhere\.jpg: cannot be read"):
+    with pytest.raises(PredictError, match=r"nowhere\.jpg: there is no such file"):
         predict_photo(tmp_path / "nowhere.jpg", bundle, tmp_path / "out")
     (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "empty.jpg").touch()

@@ -242,5 +242,5 @@ def test_the_plan_is_pure_and_shuffled(raw: Fixture) -> None:
     assert [len(s) for s in plan.shards] == [5, 5, 5, 4, 4]
     with pytest.raises(ShardError, match=r"key 'a\.b' must hold letters"):
         make_plan(SPEC, "training", replace(raw_plan, keys=["a.b"]), seed=0)
-    with pytest.raises(ShardError, match="same key twice"):
+    with pytest.raises(ShardError, match="two hands of training have the key a;"):
         make_plan(SPEC, "training", replace(raw_plan, keys=["a", "a"]), seed=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,12 +18,21 @@ from maskhand.adapters.base import (
     any_exists,
     combined_digest,
     first_existing,
+    is_readable,
     numbers,
     read_image,
     spot_check,
 )
-from maskhand.adapters.keypoints_2d import hand_in_2d
-from maskhand.adapters.readers.columns import DictionaryColumn, FloatColumn, LazySequence, PathColumn, rows_of_ids
+from maskhand.adapters.keypoints_2d import hand_in_2d, marked_points
+from maskhand.adapters.readers.columns import (
+    DictionaryColumn,
+    FloatColumn,
+    LazySequence,
+    PathColumn,
+    check_unique_images,
+    repeated_ids,
+    rows_of_ids,
+)
 from maskhand.adapters.readers.json_stream import open_json
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import Side
@@ -31,6 +40,11 @@ from maskhand.sample import HandSample, SampleError
 
 VERSION = 1
 """Raise it when the conversion changes, so that shards are built anew."""
+
+_FIELDS = {
+    "images": "id (a whole number), file_name, width and height",
+    "annotations": "id and image_id (whole numbers) and keypoints",
+}
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ class CocoHandsLayout(ABC):
 
     @abstractmethod
     def label_places(self) -> list[str]:
-        """PathColumn below the raw folder where the annotation file of the split may lie."""
+        """Paths below the raw folder where the annotation file of the split may lie."""
 
     @abstractmethod
     def image_folders(self) -> list[str]:
@@ -104,12 +118,21 @@ class CocoHandsLayout(ABC):
     def plan(self) -> RawPlan:
         place = first_existing(self._places(), "annotations")
         table, sha256 = self._read(place)
+        check_unique_images(place, table.image_ids, table.paths)
         image_rows = rows_of_ids(table.image_ids, table.image_of_hand)
         if (image_rows < 0).any():
             orphan = table.annotation_ids[int(np.argmax(image_rows < 0))]
             raise RawDataError(
                 f"{place}: annotation {orphan} names an image that is not listed; the file is incomplete, copy it again"
             )
+        for first, second in repeated_ids(table.annotation_ids):
+            if table.sides[first] == table.sides[second]:
+                names = (table.paths[int(image_rows[row])] for row in (first, second))
+                raise RawDataError(
+                    f"{place}: the annotation id {table.annotation_ids[first]} is there twice, for hands in "
+                    f"{' and in '.join(names)}; ids must be unique. Were two files joined? Give the annotations of one "
+                    "of them other ids first"
+                )
         count = len(image_rows)
         folder = self._folder(table.paths[int(image_rows[0])])
 
@@ -145,7 +168,8 @@ class CocoHandsLayout(ABC):
             reason, sentence = raw["rejection"]
             raise SampleError(reason, f"{where}: {sentence}")
         name = self.keypoints_field.format(side=raw["side"])
-        points = numbers(where, name, raw["keypoints"], (63,)).reshape(21, 3)
+        points = numbers(where, name, raw["keypoints"], (63,), finite=False).reshape(21, 3)
+        points = marked_points(where, name, points)
         image = read_image(key, item.image_uri)
         if image.size_px != tuple(raw["size"]):
             raise SampleError("wrong_size", f"{where}: expected an image of {raw['size']}, it is {image.size_px}")
@@ -159,31 +183,26 @@ class CocoHandsLayout(ABC):
         table = _Columns()
         with open_json(place) as cursor:
             for part in cursor.members():
-                if part not in ("images", "annotations"):
+                if part not in _FIELDS:
                     cursor.value()
                     continue
-                try:
-                    for record in cursor.values():
-                        self._add(table, part, record)
-                except (KeyError, TypeError, AttributeError, OverflowError) as error:
-                    detail = f"{part}: {type(error).__name__}: {error}"
-                    raise RawDataError(f"{place}: not COCO's structure ({detail})") from None
+                cursor.records(part, _FIELDS[part], table.add_image if part == "images" else self._adder(table))
         if not len(table.sides):
             raise RawDataError(
                 f"{place}: no annotated hand; expected whole-body annotations, plain COCO keypoints have no hands"
             )
         return table, cursor.sha256
 
-    def _add(self, table: _Columns, part: str, record: Mapping[str, Any]) -> None:
-        if part == "images":
-            table.add_image(record)
-            return
-        hands = self.hands_of(record)
-        if hands is None:
-            table.left_out += 1
-            return
-        for hand in hands:
-            table.add_hand(record, hand)
+    def _adder(self, table: _Columns) -> Callable[[Mapping[str, Any]], None]:
+        def add(record: Mapping[str, Any]) -> None:
+            hands = self.hands_of(record)
+            if hands is None:
+                table.left_out += 1
+                return
+            for hand in hands:
+                table.add_hand(record, hand)
+
+        return add
 
     def _places(self) -> list[str]:
         return [storage.join(self.root, place) for place in self.label_places()]
@@ -191,7 +210,7 @@ class CocoHandsLayout(ABC):
     def _folder(self, image: str) -> str:
         """The first folder that has this image, or the first folder where none does."""
         folders = [storage.join(self.root, folder) for folder in self.image_folders()]
-        return next((f for f in folders if storage.exists(storage.join(f, image))), folders[0])
+        return next((f for f in folders if is_readable(storage.join(f, image))), folders[0])
 
 
 def _is_finite(value: Any) -> bool:

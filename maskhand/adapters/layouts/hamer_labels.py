@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from maskhand.adapters.base import numbers
+from maskhand.adapters.keypoints_2d import marked_points
 from maskhand.adapters.mano_pose import PALM, ManoReader
 from maskhand.arrays import Array
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import NUM_BETAS, NUM_JOINTS, Side
-from maskhand.sample import HandPose
+from maskhand.sample import HandPose, SampleError
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,18 @@ def read_labels(where: str, stored: dict[str, Any], pixels_per_scale: float) -> 
     def optional(name: str, shape: tuple[int, ...]) -> Array | None:
         return numbers(where, name, stored[name], shape) if stored.get(name) is not None else None
 
+    def marked(name: str, columns: int) -> Array | None:
+        if stored.get(name) is None:
+            return None
+        return marked_points(where, name, numbers(where, name, stored[name], (NUM_JOINTS, columns), finite=False))
+
     known = _flag(where, stored, "has_hand_pose") and _flag(where, stored, "has_betas")
-    scale = np.ravel(stored["scale"])
+    scale = _flat(where, "scale", stored["scale"])
     size = np.broadcast_to(numbers(where, "scale", scale, (1,) if scale.size == 1 else (2,)), (2,)) * pixels_per_scale
     return HamerLabels(
         side="right" if _flag(where, stored, "right", absent=True) else "left",
-        keypoints_2d=optional("keypoints_2d", (NUM_JOINTS, 3)),
-        keypoints_3d=optional("keypoints_3d", (NUM_JOINTS, 4)),
+        keypoints_2d=marked("keypoints_2d", 3),
+        keypoints_3d=marked("keypoints_3d", 4),
         pose=optional("hand_pose", (48,)) if known else None,
         betas=optional("betas", (NUM_BETAS,)) if known else None,
         center_px=numbers(where, "center", stored["center"], (2,)),
@@ -95,4 +101,12 @@ def read_labels(where: str, stored: dict[str, Any], pixels_per_scale: float) -> 
 
 def _flag(where: str, stored: dict[str, Any], name: str, absent: bool = False) -> bool:
     value = stored.get(name)
-    return absent if value is None else bool(numbers(where, name, np.ravel(value), (1,))[0] > 0)
+    return absent if value is None else bool(numbers(where, name, _flat(where, name, value), (1,))[0] > 0)
+
+
+def _flat(where: str, name: str, value: Any) -> Array:
+    """A value that is published as a number, or as a list or an array around it."""
+    try:
+        return np.ravel(value)
+    except ValueError:
+        raise SampleError("wrong_shape", f"{where}: {name} is a list of lists of different lengths") from None

@@ -21,7 +21,7 @@ from maskhand.adapters.base import (
     read_image,
     spot_check,
 )
-from maskhand.adapters.keypoints_2d import hand_in_2d
+from maskhand.adapters.keypoints_2d import hand_in_2d, marked_points
 from maskhand.adapters.readers.label_files import field
 from maskhand.adapters.readers.split_files import read_json
 from maskhand.catalog import CatalogError, DatasetSpec
@@ -75,7 +75,8 @@ class Hand143Layout:
         where = f"{key}: {item.annotation['file']}"
         if not isinstance(fields, dict):
             raise SampleError("wrong_shape", f"{where}: the entry is a {type(fields).__name__}, expected fields")
-        points = numbers(where, "joint_self", field(where, fields, "joint_self"), (21, 3))
+        stored = numbers(where, "joint_self", field(where, fields, "joint_self"), (21, 3), finite=False)
+        points = marked_points(where, "joint_self", stored)
         image = read_image(key, item.image_uri)
         stated = (fields.get("img_width", image.size_px[0]), fields.get("img_height", image.size_px[1]))
         if image.size_px != stated:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.adapters.base import Item, numbers, read_image
-from maskhand.adapters.keypoints_2d import hand_in_2d, side_of_suffix
+from maskhand.adapters.keypoints_2d import hand_in_2d, marked_points, side_of_suffix
 from maskhand.adapters.layouts.images_with_labels import ImagesWithLabels
 from maskhand.adapters.readers.label_files import field, read_json_fields
 from maskhand.conventions import Side
@@ -35,7 +35,8 @@ class HandLabelsLayout(ImagesWithLabels):
             raise SampleError(
                 "wrong_shape", f"{where}: found a {type(fields).__name__}, expected a dictionary of fields"
             )
-        points = numbers(where, "hand_pts", field(where, fields, "hand_pts"), (21, 3))
+        stored = numbers(where, "hand_pts", field(where, fields, "hand_pts"), (21, 3), finite=False)
+        points = marked_points(where, "hand_pts", stored)
         side = self._side(where, item.annotation["name"], fields)
         image = read_image(key, item.image_uri)
         mpii = {name: fields[name] for name in _MPII_FIELDS if name in fields}

@@ -5,7 +5,7 @@ Facts: docs/formats.md#hint.
 
 from __future__ import annotations
 
-from maskhand.adapters.base import Item, numbers, read_image
+from maskhand.adapters.base import Item, counting_rows, numbers, read_image
 from maskhand.adapters.keypoints_2d import hand_in_2d, side_of_suffix
 from maskhand.adapters.layouts.images_with_labels import ImagesWithLabels
 from maskhand.adapters.readers.label_files import field, read_json_fields
@@ -28,10 +28,14 @@ class HIntLayout(ImagesWithLabels):
         if not isinstance(hands, list) or len(hands) != 1 or not isinstance(hands[0], dict):
             found = f"a list of {len(hands)}" if isinstance(hands, list) else f"a {type(hands).__name__}"
             raise SampleError("wrong_shape", f"{where}: found {found}, expected a list with the fields of one hand")
-        shapes = {"existence": (21,), "occlusion": (21,), "keypoints": (21, 2), "bbox": (1, 4)}
-        exists, occluded, points, box = (
-            numbers(where, name, field(where, hands[0], name), shape) for name, shape in shapes.items()
+        exists = numbers(where, "existence", field(where, hands[0], "existence"), (21,))
+        box = numbers(where, "bbox", field(where, hands[0], "bbox"), (1, 4))
+        occluded, points = (
+            numbers(where, name, field(where, hands[0], name), shape, finite=False)
+            for name, shape in {"occlusion": (21,), "keypoints": (21, 2)}.items()
         )
+        points = counting_rows(where, "keypoints", points, exists > 0)
+        occluded = counting_rows(where, "occlusion", occluded[:, None], exists > 0)[:, 0]
         image = read_image(key, item.image_uri)
         # The published box is about 1.24 times the joints' box; it is kept, since some normalize errors by it.
         published = {"box_xyxy_px": box[0].tolist()}

@@ -23,6 +23,7 @@ from maskhand.adapters.base import (
     combined_digest,
     first_existing,
     hand_sample,
+    is_readable,
     joint_order,
     numbers,
     read_image,
@@ -161,7 +162,7 @@ class Ho3dLayout:
     def _frames(self, list_uri: str) -> list[tuple[str, str]]:
         """(sequence, frame) of every listed frame. Frames that are not listed have empty labels."""
         frames = []
-        for number, line in enumerate(storage.read_bytes(list_uri).decode("utf-8", "replace").split("\n"), 1):
+        for number, line in enumerate(storage.read_bytes(list_uri).decode("utf-8-sig", "replace").split("\n"), 1):
             if not line.strip():
                 continue
             match = _LINE.fullmatch(line.strip())
@@ -190,7 +191,7 @@ class Ho3dLayout:
         for position in np.linspace(0, len(frames) - 1, min(_PROBES, len(frames))).astype(int):
             sequence, frame = frames[position]
             for suffix in ("jpg", "png"):
-                if storage.exists(storage.join(self.root, self.split, sequence, "rgb", f"{frame}.{suffix}")):
+                if is_readable(storage.join(self.root, self.split, sequence, "rgb", f"{frame}.{suffix}")):
                     return suffix
         return "jpg"
 

@@ -13,10 +13,12 @@ import numpy as np
 from maskhand import storage
 from maskhand.adapters.base import (
     Item,
+    RawDataError,
     RawPlan,
     any_exists,
     axes_to_opencv,
     combined_digest,
+    counting_rows,
     first_existing,
     hand_sample,
     joint_order,
@@ -27,7 +29,7 @@ from maskhand.adapters.base import (
 from maskhand.adapters.layouts.interhand26m_columns import FrameFits, FrameJoints, read_hands
 from maskhand.adapters.mano_pose import mano_reader
 from maskhand.adapters.readers.columns import LazySequence
-from maskhand.adapters.readers.split_files import read_json
+from maskhand.adapters.readers.split_files import SplitFile, read_json
 from maskhand.catalog import DatasetSpec
 from maskhand.conventions import INTERHAND_HANDS, Side
 from maskhand.sample import Camera, HandPose, HandSample, SampleError
@@ -52,6 +54,7 @@ class InterHandLayout:
         places = {kind: first_existing(self._places(kind), what) for kind, what in _FILES.items()}
         hands, joints = read_hands(places["data"]), FrameJoints(places["joint_3d"])
         cameras = read_json(places["camera"])
+        _check_cameras(cameras)
         fits_place = next((uri for uri in self._places("MANO_NeuralAnnot") if storage.exists(uri)), None)
         fits = FrameFits(fits_place) if fits_place and self.mano else None
         images, annotations = hands.images, hands.annotations
@@ -107,27 +110,29 @@ class InterHandLayout:
     def read(self, item: Item) -> HandSample:
         key, raw, side = item.key, item.annotation, item.annotation["side"]
         camera, rotation, position_m = self._camera(key, raw)
-        valid = self._valid(key, raw, side)
+        stored_valid = self._valid(key, raw, side)
         image = read_image(key, item.image_uri)
         if image.size_px != tuple(raw["size"]):
             where = f"{key}: {raw['files']['data']}"
             raise SampleError("wrong_size", f"{where}: expected an image of {raw['size']}, it is {image.size_px}")
         where = f"{key}: {raw['files']['joint_3d']}"
-        world = numbers(where, "world_coord", raw["joints"]["world_coord"], (42, 3)) * self.spec.meters_per_unit
-        world = world[INTERHAND_HANDS[side]][joint_order(self.spec)]
+        world = numbers(where, "world_coord", raw["joints"]["world_coord"], (42, 3), finite=False)
+        world = counting_rows(where, "world_coord", world, stored_valid) * self.spec.meters_per_unit
+        rows = np.arange(42)[INTERHAND_HANDS[side]][joint_order(self.spec)]
         return hand_sample(
             self.spec,
             item,
             image,
             side=side,
             camera=camera,
-            joints_cam_m=(world - position_m) @ rotation.T,
-            joints_3d_valid=valid,
+            joints_cam_m=(world[rows] - position_m) @ rotation.T,
+            joints_3d_valid=stored_valid[rows],
             mano=self._pose(key, raw, side, rotation, position_m),
         )
 
     def _valid(self, key: str, raw: Mapping[str, Any], side: Side) -> np.ndarray:
-        """(21,) bool, OpenPose order. As in the official loader, a hand without its wrist counts as not annotated."""
+        """(42,) bool, in the file's order: the annotated joints of this hand. As in the official loader, a hand without
+        its wrist counts as not annotated."""
         data, joint_3d = (f"{key}: {raw['files'][kind]}" for kind in ("data", "joint_3d"))
         if raw["joints"] is None:
             raise SampleError("no_joints", f"{joint_3d}: expected an entry for this capture and frame, there is none")
@@ -135,8 +140,9 @@ class InterHandLayout:
         both = numbers(data, "joint_valid", raw["joint_valid"], shape) * numbers(
             joint_3d, "joint_valid", raw["joints"]["joint_valid"], shape
         )
-        valid = (both[:, 0] > 0)[INTERHAND_HANDS[side]][joint_order(self.spec)]
-        if not valid[0]:
+        own = np.arange(42)[INTERHAND_HANDS[side]][joint_order(self.spec)]
+        valid = (both[:, 0] > 0) & np.isin(np.arange(42), own)
+        if not valid[own[0]]:
             raise SampleError(
                 "wrist_not_annotated",
                 f"{data}: by joint_valid, here or in joint_3d, the {side} wrist is not annotated; the hand is not used",
@@ -176,3 +182,17 @@ class InterHandLayout:
         flat = f"{self.split}_interhand2.6m_{kind}.json"
         official = storage.join(self.root, "annotations", self.split, name)
         return [official, storage.join(self.root, name), storage.join(self.root, flat)]
+
+
+def _check_cameras(file: SplitFile) -> None:
+    """RawDataError for a file that is not capture -> field -> camera -> numbers."""
+    captures = file.value
+    found = "" if isinstance(captures, dict) else f"a {type(captures).__name__}"
+    for capture, fields in captures.items() if isinstance(captures, dict) else ():
+        if not isinstance(fields, dict) or not all(isinstance(views, dict) for views in fields.values()):
+            found = f"another structure in capture {capture}"
+    if found:
+        raise RawDataError(
+            f"{file.uri}: found {found}, expected cameras as "
+            '{capture: {"campos" | "camrot" | "focal" | "princpt": {camera: numbers}}}; is this the right file?'
+        )

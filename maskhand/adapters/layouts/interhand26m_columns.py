@@ -13,12 +13,23 @@ from typing import Any
 import numpy as np
 
 from maskhand.adapters.base import RawDataError
-from maskhand.adapters.readers.columns import BoolColumn, DictionaryColumn, FloatColumn, PathColumn, rows_of_ids
+from maskhand.adapters.readers.columns import (
+    BoolColumn,
+    DictionaryColumn,
+    FloatColumn,
+    PathColumn,
+    check_unique_images,
+    rows_of_ids,
+)
 from maskhand.adapters.readers.json_stream import open_json
 from maskhand.conventions import Side
 
 HAND_SIDES: dict[str, tuple[Side, ...]] = {"right": ("right",), "left": ("left",), "interacting": ("right", "left")}
 _SIDES: tuple[Side, ...] = ("right", "left")
+_FIELDS = {
+    "images": "id (a whole number), file_name, width, height, capture, seq_name, camera and frame_idx",
+    "annotations": "id and image_id (whole numbers), hand_type (right, left or interacting) and hand_type_valid",
+}
 
 
 @dataclass(frozen=True)
@@ -94,14 +105,10 @@ def read_hands(uri: str) -> HandColumns:
             if part not in parts:
                 cursor.value()
                 continue
-            try:
-                for record in cursor.values():
-                    parts[part].append(record)
-            except (KeyError, TypeError, AttributeError, OverflowError) as error:
-                detail = f"{part}: {type(error).__name__}: {error}"
-                raise RawDataError(f"{uri}: not InterHand2.6M's structure ({detail})") from None
+            cursor.records(part, _FIELDS[part], parts[part].append)
     if not len(annotations.ids):
         raise RawDataError(f"{uri}: no annotations; the file is incomplete")
+    check_unique_images(uri, images.ids, images.paths)
     image_rows = rows_of_ids(images.ids, annotations.image_ids)
     if (image_rows < 0).any():
         orphan = annotations.ids[int(np.argmax(image_rows < 0))]
@@ -150,12 +157,14 @@ class FrameFits:
         with open_json(uri) as cursor:
             for capture in cursor.members():
                 for frame in cursor.members():
-                    entry = cursor.value() or {}
+                    entry = cursor.value()
                     for side in _SIDES:
-                        if entry.get(side):
+                        # What is there and has another structure is kept, for the reader to reject that hand.
+                        fit = entry.get(side) if isinstance(entry, dict) else entry
+                        if fit:
                             self._rows[capture, frame, side] = len(self._columns["pose"])
                             for name, column in self._columns.items():
-                                column.append(entry[side].get(name))
+                                column.append(fit.get(name) if isinstance(fit, dict) else None)
         self.sha256 = cursor.sha256
 
     def at(self, capture: str, frame: str, side: Side) -> dict[str, Any] | None:

@@ -62,7 +62,7 @@ class MtcLayout:
         sha256 = people.sha256, sequences.sha256
         checks_uri = storage.join(labels.rpartition("/")[0], _CHECKS)
         checks = storage.read_bytes(checks_uri) if storage.exists(checks_uri) else None
-        wrong = checked_hands(checks.decode(), checks_uri) if checks is not None else frozenset()
+        wrong = checked_hands(checks.decode("utf-8-sig", "replace"), checks_uri) if checks is not None else frozenset()
         views, hands = visible_views(people.value, _PARTS[self.split], labels, wrong)
         del people
         check_unit(hands, self.spec, labels)

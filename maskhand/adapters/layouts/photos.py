@@ -10,7 +10,6 @@ from a detector, and MANO targets from fits to those (`maskhand annotate mano SE
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
 from maskhand import storage
@@ -26,6 +25,7 @@ from maskhand.adapters.base import (
 )
 from maskhand.adapters.keypoints_2d import key_of
 from maskhand.catalog import DatasetSpec
+from maskhand.json_text import JsonError, parse_json
 from maskhand.sample import HandSample, SampleError
 
 VERSION = 1
@@ -81,9 +81,9 @@ class PhotosLayout:
 def hands_of_text(text: bytes, uri: str) -> dict[str, list[Any]]:
     """The content of a hands.json: path of a photo -> its hands. RawDataError, naming `uri`, when it is damaged."""
     try:
-        listed = json.loads(text)
-    except ValueError as error:
-        raise RawDataError(f"{uri}: not valid JSON ({error}); run `maskhand find --rebuild`") from None
+        listed = parse_json(text)
+    except JsonError as error:
+        raise RawDataError(f"{uri}: {error}; run `maskhand find --rebuild`") from None
     if not isinstance(listed, dict) or not all(isinstance(hands, list) for hands in listed.values()):
         raise RawDataError(f"{uri}: expected a list of hands for each photo; run `maskhand find --rebuild`")
     return listed

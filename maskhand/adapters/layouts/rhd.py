@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from maskhand import storage
 from maskhand.adapters.base import (
     Item,
@@ -15,6 +17,7 @@ from maskhand.adapters.base import (
     RawPlan,
     axes_to_opencv,
     combined_digest,
+    counting_rows,
     first_existing,
     hand_sample,
     joint_order,
@@ -67,11 +70,15 @@ class RhdLayout:
         if not isinstance(fields, dict):
             raise SampleError("wrong_shape", f"{where}: the annotation is a {type(fields).__name__}, expected fields")
         rows, order = RHD_HANDS[side], joint_order(self.spec)
-        uv_vis = numbers(where, "uv_vis", field(where, fields, "uv_vis"), (42, 3))[rows][order]
+        # The other hand of the image need not be whole.
+        own = np.isin(np.arange(42), np.arange(42)[rows])
+        uv_vis = numbers(where, "uv_vis", field(where, fields, "uv_vis"), (42, 3), finite=False)
+        uv_vis = counting_rows(where, "uv_vis", uv_vis, own)[rows][order]
         visible = uv_vis[:, 2] > 0
         if not visible.any():
             raise SampleError("not_visible", f"{where}: by uv_vis no joint of the {side} hand can be seen in the image")
-        xyz = numbers(where, "xyz", field(where, fields, "xyz"), (42, 3))[rows][order]
+        xyz = numbers(where, "xyz", field(where, fields, "xyz"), (42, 3), finite=False)
+        xyz = counting_rows(where, "xyz", xyz, own)[rows][order]
         image = read_image(key, item.image_uri)
         return hand_sample(
             self.spec,

@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
+from maskhand.adapters.base import RawDataError
+
 T = TypeVar("T")
 
 _BLOCK = 1024
@@ -165,6 +167,25 @@ class LazySequence(Sequence[T], Generic[T]):
         if not -self._count <= position < self._count:
             raise IndexError(position)
         return self._element(int(position) % self._count)
+
+
+def repeated_ids(ids: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of rows with the same id, next to each other in the file's order; empty where ids are unique."""
+    known = np.array(ids, dtype=np.int64)
+    order = np.argsort(known, kind="stable")
+    again = np.flatnonzero(known[order[1:]] == known[order[:-1]])
+    return [(int(order[k]), int(order[k + 1])) for k in again]
+
+
+def check_unique_images(uri: str, ids: Sequence[int], paths: PathColumn) -> None:
+    """RawDataError where two images of a label file have the same id, so that nobody knows which one a label means."""
+    for first, second in repeated_ids(ids):
+        if paths[first] != paths[second]:
+            raise RawDataError(
+                f"{uri}: the image id {ids[first]} is there twice, for {paths[first]} and for {paths[second]}, and "
+                "nobody knows which of them its annotations mean; were two files joined? Give those "
+                "of one of them, and of their annotations, other numbers first"
+            )
 
 
 def rows_of_ids(ids: Sequence[int] | np.ndarray, wanted: Sequence[int] | np.ndarray) -> np.ndarray:

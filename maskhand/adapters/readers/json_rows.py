@@ -31,5 +31,5 @@ def read_json_rows(uri: str) -> JsonRows:
 def _as_array(row: Any) -> Any:
     try:
         return np.asarray(row, dtype=np.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return row

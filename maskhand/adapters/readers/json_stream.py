@@ -10,12 +10,14 @@ import codecs
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
 from maskhand import storage
 from maskhand.adapters.base import RawDataError
+from maskhand.json_text import why_not_json
 
 _PIECE = 1 << 20
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -33,7 +35,7 @@ class JsonCursor:
     def __init__(self, uri: str, stream: IO[bytes]) -> None:
         self.uri = uri
         self._stream = stream
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
         self._sha256 = hashlib.sha256()
         self._bytes = 0
         self._text, self._at, self._ended = "", 0, False
@@ -67,6 +69,8 @@ class JsonCursor:
                 cut = error.pos > len(self._text) - _LONGEST_TOKEN or error.msg.startswith("Unterminated string")
                 if self._ended or not cut:
                     raise self._broken(error.msg, error.pos) from None
+            except (ValueError, RecursionError) as error:
+                raise RawDataError(f"{self.uri}: {why_not_json(error)}; is this the right file?") from None
             else:
                 # A number that touches the end of the text may have more digits.
                 if end < len(self._text) or self._ended:
@@ -132,6 +136,20 @@ class JsonCursor:
             f"{self.uri}: not valid JSON ({detail}, near byte {place}); the file holds {size} bytes and was probably "
             "cut, copy it again"
         )
+
+    def records(self, name: str, fields: str, add: Callable[[Any], object]) -> None:
+        """Pass each element of the list at this place to `add`; RawDataError for one that lacks the `fields`.
+
+        name: of the list, for the sentence.
+        """
+        for number, record in enumerate(self.values()):
+            try:
+                add(record)
+            except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+                raise RawDataError(
+                    f"{self.uri}: {name}[{number}] is {reprlib.repr(record)}, expected an object with {fields} "
+                    f"({type(error).__name__}: {error}); is this the right file?"
+                ) from None
 
 
 @contextmanager

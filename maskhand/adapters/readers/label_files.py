@@ -7,22 +7,18 @@ A broken file costs its own sample only, so everything here raises SampleError:
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from maskhand import storage
 from maskhand.arrays import Array
+from maskhand.hand.array_archive import UnreadableArchiveError, read_array_archive
 from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
+from maskhand.json_text import JsonError, parse_json
 from maskhand.sample import SampleError
 
-_BROKEN_NPZ = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError)
-"""Exceptions of numpy for a cut archive, for another kind of file, and (the last two) for a bare array."""
+_MOST_BYTES = 1 << 28
+"""Of an array in the label of one image."""
 
 
 def read_pickled_fields(key: str, uri: str) -> Mapping[str, Any]:
@@ -43,10 +39,11 @@ def read_npz_fields(key: str, uri: str, names: tuple[str, ...]) -> Mapping[str, 
     """The named arrays of an npz file, those that it holds."""
     data = _read(key, uri)
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            return {name: file[name] for name in names if name in file.files}
-    except _BROKEN_NPZ as error:
-        raise SampleError("bad_label", f"{key}: {uri} is not a whole npz file ({error}); copy it again") from None
+        return read_array_archive(data, uri, names, _MOST_BYTES)
+    except UnsafePickleError as error:
+        raise SampleError("unsafe_pickle", f"{key}: {error}") from None
+    except (UnreadableArchiveError, UnreadablePickleError) as error:
+        raise SampleError("bad_label", f"{key}: {error}; copy it again") from None
 
 
 def field(where: str, fields: Mapping[str, Any], name: str) -> Any:
@@ -62,13 +59,15 @@ def field(where: str, fields: Mapping[str, Any], name: str) -> Any:
 def _read(key: str, uri: str) -> bytes:
     try:
         return storage.read_bytes(uri)
-    except storage.MissingFileError:
-        raise SampleError("missing_label", f"{key}: {uri} does not exist") from None
+    except storage.MissingFileError as error:
+        raise SampleError("missing_label", f"{key}: {error}") from None
+    except storage.NotAFileError as error:
+        raise SampleError("bad_label", f"{key}: {error}") from None
 
 
 def read_json_fields(key: str, uri: str) -> Any:
     """The value of a JSON file that belongs to one sample."""
     try:
-        return json.loads(_read(key, uri))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SampleError("bad_label", f"{key}: {uri} is not valid JSON ({error}); copy it again") from None
+        return parse_json(_read(key, uri))
+    except JsonError as error:
+        raise SampleError("bad_label", f"{key}: {uri}: {error}; copy it again") from None

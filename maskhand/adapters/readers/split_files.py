@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import orjson
 from maskhand import storage
 from maskhand.adapters.base import RawDataError
 from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
+from maskhand.json_text import JsonError, parse_json
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ def read_json(uri: str) -> SplitFile:
     data = storage.read_bytes(uri)
     try:
         return SplitFile(uri, _parsed(data), hashlib.sha256(data).hexdigest())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except JsonError as error:
         raise RawDataError(
-            f"{uri}: not valid JSON ({error}); the file holds {len(data)} bytes and was probably cut, copy it again"
+            f"{uri}: {error}; the file holds {len(data)} bytes and was probably cut, copy it again"
         ) from None
 
 
@@ -48,4 +48,4 @@ def _parsed(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         # NaN is no JSON, yet Python writes it; such a number is one sample's fault and not the file's.
-        return json.loads(data)
+        return parse_json(data)

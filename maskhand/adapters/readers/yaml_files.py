@@ -34,7 +34,7 @@ def read_yaml(uri: str) -> YamlFile:
     data = storage.read_bytes(uri)
     try:
         value = yaml.load(data, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RawDataError(f"{uri}: not usable YAML ({' '.join(str(error).split())}); copy it again") from None
     if not isinstance(value, dict):
         raise RawDataError(f"{uri}: expected a mapping of names, found {type(value).__name__}; copy it again")

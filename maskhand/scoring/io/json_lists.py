@@ -6,6 +6,7 @@ holds the whole file, nor Python objects for more than one piece.
 
 from __future__ import annotations
 
+import codecs
 import json
 import zipfile
 import zlib
@@ -19,6 +20,7 @@ import numpy as np
 import orjson
 
 from maskhand.arrays import Array
+from maskhand.json_text import why_not_json
 from maskhand.scoring.scores import ScoreError
 
 _BLOCK = 1 << 23
@@ -77,7 +79,7 @@ def _pieces(path: Path, field: str, sections: int) -> Iterator[tuple[int, list[A
     carry, started = b"", False
     with _opened(path) as stream:
         while block := stream.read(_BLOCK):
-            text = carry + block
+            text = carry + (block if started else block.removeprefix(codecs.BOM_UTF8))
             marks, opening, after = _brackets(text, depth)
             if not (started or text.lstrip()[:1] in b"[") or after.min(initial=0) < 0:
                 raise ScoreError(f"{path}: {field}: expected JSON lists of numbers, found {text.lstrip()[:20]!r}")
@@ -119,8 +121,8 @@ def _parsed(text: bytes, path: Path, field: str) -> list[Any]:
         pass
     try:  # Python's own json writes NaN and Infinity, which are not JSON
         return list(json.loads(whole))
-    except ValueError as error:
-        raise ScoreError(f"{path}: {field}: not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise ScoreError(f"{path}: {field}: not JSON ({why_not_json(error)})") from None
 
 
 def _to_array(lists: list[Any], path: Path, field: str, first: int, points: int | None) -> Array:
@@ -140,7 +142,7 @@ def _to_array(lists: list[Any], path: Path, field: str, first: int, points: int 
 def _numbers(lists: Any) -> Array:
     try:
         return np.array(lists, np.float64)
-    except (ValueError, TypeError):  # lists of different lengths, or something that is no number
+    except (ValueError, TypeError, OverflowError):  # lists of different lengths, or something that is no number
         return np.empty(0)
 
 
@@ -160,5 +162,5 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
                 yield stream
     except OSError as error:
         raise ScoreError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last for one with a password
         raise ScoreError(f"{path}: the .zip is damaged ({error}); write it again") from None

@@ -15,7 +15,8 @@ from maskhand.arrays import Array
 from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
 from maskhand.scoring.scores import ScoreError
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""The last of a file with a password."""
 
 
 @dataclass(frozen=True)

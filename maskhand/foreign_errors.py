@@ -1,0 +1,61 @@
+"""Sentences for errors of the system and of libraries, which speak to programmers."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+
+_ELSEWHERE = "choose another folder (-w, or MASKHAND_WORKSPACE), or mend this one"
+_SYSTEM = {
+    errno.ENOSPC: ("the disk is full", "free some space; the same command then goes on"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space; the same command then goes on"),
+    errno.EROFS: ("it is on a disk that can only be read", _ELSEWHERE),
+    errno.EACCES: ("permission denied", _ELSEWHERE),
+    errno.EPERM: ("permission denied", _ELSEWHERE),
+    errno.EMFILE: ("too many open files", "raise the limit: ulimit -n 65536"),
+    errno.ENFILE: ("too many open files on this machine", "end other programs"),
+    errno.ENOMEM: ("out of memory", "end other programs, or take a smaller batch"),
+    errno.EIO: ("the disk reports an error", "look into the system's log"),
+    errno.ECONNREFUSED: ("nobody answers at that address", "is the server running, and the address right?"),
+}
+"""Number of an OSError -> what is the matter, what to do."""
+
+_SAID: tuple[tuple[str, int], ...] = (
+    (r"database or disk is full|no space left on device", errno.ENOSPC),
+    (r"attempt to write a readonly database|read-only file system", errno.EROFS),
+    (r"too many open files", errno.EMFILE),
+    (r"connection refused", errno.ECONNREFUSED),
+)
+"""The same, said by libraries in their own words."""
+
+
+def explained(error: BaseException) -> str | None:
+    """A sentence for an error, or one that it came from, that people meet and can mend; None for any other."""
+    for one in _causes(error):
+        number = one.errno if isinstance(one, OSError) else None
+        if isinstance(one, MemoryError):
+            number = errno.ENOMEM
+        if number not in _SYSTEM:
+            number = next((code for said, code in _SAID if re.search(said, str(one), re.IGNORECASE)), None)
+        if number is not None:
+            what, advice = _SYSTEM[number]
+            place = f"{one.filename}: " if isinstance(one, OSError) and one.filename else ""
+            return f"{place}{what}; {advice}"
+    package = type(error).__module__.partition(".")[0]
+    if package in ("sqlalchemy", "sqlite3", "psycopg2", "asyncpg", "aiosqlite"):
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
+        return f"the database of runs cannot be used ({reason}); is another program at it, or is its address wrong?"
+    if package == "cv2":
+        return f"OpenCV could not work on an image ({' '.join(str(error).split())[:200]}); is the file a whole picture?"
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from, the nearest first."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = getattr(current, "orig", None) or current.__cause__ or current.__context__

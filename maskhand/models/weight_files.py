@@ -1,0 +1,43 @@
+"""Files of torch weights: only tensors and plain values are unpickled, and every way to fail is a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskhand.errors import MaskhandError
+
+_LIGHTNING_SETTINGS: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
+"""HaMeR's file has a yacs configuration beside the weights, which is read as a plain dictionary."""
+
+
+class WeightFileError(MaskhandError, ValueError):
+    """A file that cannot be read as weights. The message is the reason alone; whoever reads the file names it."""
+
+
+def load_weights(path: str | Path) -> Any:
+    """The content of a file that `torch.save` wrote, on the CPU; code in it is never run.
+
+    Raises WeightFileError, and OSError as the system gives it.
+    """
+    try:
+        with torch.serialization.safe_globals(_LIGHTNING_SETTINGS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {foreign[1]}" if foreign else f"{type(error).__name__} while reading it"
+        raise WeightFileError(f"not a file of weights alone ({reason})") from None
+
+
+def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """`load_weights` where nothing but named tensors is expected."""
+    stored = load_weights(path)
+    if not isinstance(stored, dict) or not all(isinstance(weight, torch.Tensor) for weight in stored.values()):
+        raise WeightFileError(f"expected named tensors, found a {type(stored).__name__} with something else in it")
+    return stored

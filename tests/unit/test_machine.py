@@ -1,0 +1,81 @@
+"""The machine as people have it: proxies, missing homes, folders that are too deep for sockets."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from maskhand import machine
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy", "http_proxy", "RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy", None])
+def test_this_machine_is_never_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    """By the rule of urllib, which httpx and requests share."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    if name:
+        monkeypatch.setenv(name, ".example.com, 10.0.0.1")
+    for variable, hosts in machine.proxy_exceptions().items():
+        monkeypatch.setenv(variable, hosts)
+    assert urllib.request.proxy_bypass("127.0.0.1") and urllib.request.proxy_bypass("localhost:4200")
+    assert (
+        bool(urllib.request.proxy_bypass("a.example.com"))
+        == bool(urllib.request.proxy_bypass("10.0.0.1"))
+        == bool(name)
+    )
+    assert not urllib.request.proxy_bypass("github.com")
+    assert machine.proxy_exceptions() == {key: os.environ[key] for key in ("NO_PROXY", "no_proxy")}, "twice is once"
+
+
+def test_a_user_whom_nobody_has_entered_has_a_home_and_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unknown(_uid: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(machine.tempfile, "gettempdir", lambda: str(tmp_path))
+    for name in ("HOME", "USER", "LOGNAME"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    machine.settle()
+    home = Path.home()
+    assert home.parent == tmp_path and home.stat().st_mode & 0o777 == 0o700
+    program = "import getpass, pathlib; print(getpass.getuser(), pathlib.Path.home())"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert said == [os.environ["USER"], str(home)]
+    assert machine.has_home(".ray")
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder", "expected"),
+    [
+        (None, "", "/tmp/ray"),
+        ("TMPDIR", "{tmp}", "{tmp}/ray"),
+        ("TMPDIR", "/var/spool/pbs/" + 80 * "x", "/tmp/ray"),
+        ("TMPDIR", "/proc/nothing", "/tmp/ray"),
+        ("RAY_TMPDIR", "/var/spool/pbs/" + 80 * "x", "RAY_TMPDIR.*|.*bytes too long"),
+        ("RAY_TMPDIR", "/proc/version/x", "/proc/version is no folder; from RAY_TMPDIR"),
+    ],
+)
+def test_where_ray_keeps_its_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, variable: str, folder: str, expected: str
+) -> None:
+    monkeypatch.setattr(machine.os, "access", lambda path, _mode: not str(path).startswith("/proc"))
+    short = Path("/tmp/r")
+    if variable:
+        monkeypatch.setenv(variable, folder.format(tmp=short))
+    if variable == "RAY_TMPDIR":
+        with pytest.raises(machine.MachineError, match=expected):
+            machine.ray_folder()
+    else:
+        assert machine.ray_folder() == expected.format(tmp=short)
