@@ -16,7 +16,7 @@ import typer
 from maskhand import __version__
 from maskhand import machine as machine_settings
 from maskhand.commands import data, evaluate, flows, machine, score, tables, train
-from maskhand.errors import MaskhandError
+from maskhand.errors import MaskhandError, without_passwords
 from maskhand.foreign_errors import explained
 
 app = typer.Typer(
@@ -83,8 +83,8 @@ def sentence(error: BaseException) -> str:
     if isinstance(cause, BaseException):
         return sentence(cause)
     if not isinstance(error, MaskhandError) and (known := explained(error)) is not None:
-        return known
-    text = " ".join(str(error).split())
+        return without_passwords(known)
+    text = without_passwords(" ".join(str(error).split()))
     if text and (isinstance(error, MaskhandError | ValueError | OSError) or type(error) is LookupError):
         return text
     return f"{type(error).__name__}: {text}; run again with {DEBUG} for the traceback"

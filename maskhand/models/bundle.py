@@ -18,6 +18,7 @@ import json
 import os
 import reprlib
 import shutil
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -245,7 +246,20 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def worker_bundle(folder: str, digest: str | None = None) -> ModelBundle:
+    """The model exported to a folder, on this process's accelerator, loaded once: a worker gets many chunks of work.
+
+    digest: of the model that is meant; BundleError where this machine has another one in that folder.
+    """
+    bundle = _loaded_once(folder)
+    if digest not in (None, bundle.digest):
+        raise BundleError(
+            f"{folder}: on {socket.gethostname()} the model there is {bundle.digest}, and {digest} on the machine that "
+            "started the work; every machine must see the same folder"
+        )
+    return bundle
+
+
 @functools.lru_cache(maxsize=1)
-def worker_bundle(folder: str) -> ModelBundle:
-    """The model exported to a folder, on this process's accelerator, loaded once: a worker gets many chunks of work."""
+def _loaded_once(folder: str) -> ModelBundle:
     return ModelBundle.load(folder, device=accelerator())
