@@ -214,7 +214,7 @@ def data_table() -> Iterator[str]:
 
 
 def training_table(costs: Costs, base: Cluster, loader_workers: int, workers: list[int]) -> Iterator[str]:
-    yield "| GPUs | batch | steps | ms a step | samples/s | hours | GPU hours | MB/s per node | bound by (gain without) |"
+    yield "| GPUs | batch | steps | ms a step | samples/s | hours | GPU hours | MB/s a node | bound by (gain without) |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for count in workers:
         for batch in BATCHES.get(count, (48 * -(-count // 48),)):

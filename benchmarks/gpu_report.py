@@ -13,8 +13,8 @@
 | sampling | an image to a hand with T = 1, 3, 5, and the encoder alone |
 | feeding | steps that the loader feeds, against the same steps on one batch |
 
-No part needs Ray. Each is a process of its own with a time limit; one that fails is a row of the table and does not stop
-the others. Exit status 1 where one failed.
+No part needs Ray. Each is a process of its own with a time limit; one that fails is a row of the table and stops no
+other. Exit status 1 where one failed.
 """
 
 from __future__ import annotations
