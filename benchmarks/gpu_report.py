@@ -54,8 +54,8 @@ def parts(small: bool, peak_tflops: float | None) -> dict[str, Part]:
     own = r"^row: (.+?): (.+)$"
     of_a_step = r"^(.+? gradient checkpointing): (.+?);"
     return {
-        "tests": Part([python, "-m", "pytest", "-q", "-m", "gpu and not slow", "tests/gpu"], r"()(\d+ passed.*)", 100),
-        "zero": Part([python, this, "--run", "zero"], own, 100),
+        "tests": Part([python, "-m", "pytest", "-q", "-m", "gpu and not slow", "tests/gpu"], r"^()(\d+ passed.*)", 90),
+        "zero": Part([python, this, "--run", "zero"], own, 90),
         "step": Part([*step, "--batch", batch, *bf16], of_a_step, 80),
         "small": Part([*step, "--batch", share, *bf16], of_a_step, 50),
         "sampling": Part(sampling, r"^(encode|T=\d|\d+ hypotheses at once|each further iteration): (.+)$", 80),
