@@ -190,6 +190,7 @@ def feeding(small: bool) -> None:
             taken = time.perf_counter() - started
             said = f"{len(slots) * steps / taken:.1f} images/s with {recipe.data.loader_workers} loader processes"
             print(f"row: {name}, {size}: {said}, {waited / taken:.0%} of the time in loading", flush=True)
+        del stream  # ends its processes before their shards go
 
 
 def _wait_for_device(cuda: bool) -> None:
