@@ -12,7 +12,7 @@ import yaml
 from maskhand.recipe_files import load_recipe
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks"))
 
 from capacity import (  # noqa: E402
     MIXTURE,
