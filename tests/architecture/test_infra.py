@@ -107,3 +107,14 @@ def test_the_image_copies_what_the_package_needs() -> None:
     for source in " ".join(copied).split():
         assert (ROOT / source).exists(), source
     assert {"maskhand", "pipelines", "datasets", "prefect.yaml"} <= set(" ".join(copied).split())
+
+
+def test_the_image_has_two_pinned_variants_and_a_compiler() -> None:
+    """The CUDA toolkit's version is that of the torch wheels: DeepSpeed compiles its ops against both."""
+    text = (INFRA / "docker" / "Dockerfile").read_text()
+    bases = {name: image for image, name in re.findall(r"^FROM (\S+) AS (\w+)$", text, flags=re.MULTILINE)}
+    assert set(bases) == {"cpu", "cuda"} and re.search(r"^FROM \$\{VARIANT\}$", text, flags=re.MULTILINE)
+    assert all(re.search(r":\d+\.\d+\.\d+-", image) for image in bases.values())
+    toolkit = ".".join(PINS["nvidia-cuda-runtime"].split(".")[:2])
+    assert f"cuda:{toolkit}." in bases["cuda"] and f"UV_TORCH_BACKEND=cu{toolkit.replace('.', '')}" in text
+    assert "-devel-" in bases["cuda"] and "g++" in text and "ninja" in PINS
