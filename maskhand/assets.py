@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskhand.carried import here
 from maskhand.fetched_models import LANDMARK_MODEL, PACKAGE, PALM_MODEL
 from maskhand.shipped_models import OPEN_TOKENIZERS, OPEN_WEIGHTS
 
@@ -32,7 +33,7 @@ class Asset:
 
 def openpose_weights_path(assets: str | Path) -> Path:
     """Where the OpenPose hand weights are looked for (they need not exist)."""
-    return Path(assets) / OPENPOSE_FILE
+    return here(assets) / OPENPOSE_FILE
 
 
 def list_assets(assets: str | Path) -> list[Asset]:

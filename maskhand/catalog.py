@@ -7,6 +7,7 @@ that `$MASKHAND_CATALOG` lists, separated like those of `$PATH`.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from maskhand.conventions import AXES_TO_OPENCV, FINGERTIP_VERTICES, JOINT_ORDERS, Side
 from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
+from maskhand.path_names import PathNameError, path_name
 from maskhand.scoring.formats import check_name
 
 _OWN = Path(__file__).parent / "datasets"
@@ -186,7 +188,10 @@ def names() -> list[str]:
 
 def load_spec(name: str) -> DatasetSpec:
     """Read the card of a dataset; CatalogError when it is unknown or its card does not fit. The first folder wins."""
-    path = next((card for folder in catalog_dirs() if (card := folder / name / "card.yaml").is_file()), None)
+    path = None
+    with contextlib.suppress(PathNameError):  # a name such as ../other is no dataset's
+        cards = (folder / path_name(name) / "card.yaml" for folder in catalog_dirs())
+        path = next((card for card in cards if card.is_file()), None)
     if path is None:
         raise CatalogError(f"unknown dataset {name!r}; {_nearest(name, names())}")
     try:

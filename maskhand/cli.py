@@ -14,7 +14,7 @@ import typer
 
 from maskhand import __version__
 from maskhand.commands import data, evaluate, flows, machine, score, tables, train
-from maskhand.errors import MaskhandError
+from maskhand.errors import MaskhandError, without_passwords
 
 app = typer.Typer(
     help="MaskHand: 3D hand meshes from one image, from raw data to a registered model.",
@@ -75,7 +75,7 @@ def sentence(error: BaseException) -> str:
     cause = getattr(error, "cause", None)  # Ray wraps what a worker raised
     if isinstance(cause, BaseException):
         return sentence(cause)
-    text = " ".join(str(error).split())
+    text = without_passwords(" ".join(str(error).split()))
     if text and (isinstance(error, MaskhandError | ValueError | OSError) or type(error) is LookupError):
         return text
     return f"{type(error).__name__}: {text}; run again with {DEBUG} for the traceback"

@@ -129,16 +129,21 @@ def check_prefect(workspace: Workspace) -> Iterator[Finding]:
     if url is None:
         yield Finding("ok", "Prefect", f"embedded server, database in {workspace.prefect_home}")
         return
-    good = _answers(f"{url}/health")
+    good = _answers(f"{url.rstrip('/')}/health")
     advice = "" if good else "start that server, or unset PREFECT_API_URL for the embedded one"
     yield Finding("ok" if good else "fail", "Prefect", url, advice)
 
 
 def check_mlflow(workspace: Workspace) -> Iterator[Finding]:
-    uri = workspace.mlflow_uri
-    good = not uri.startswith("http") or _answers(f"{uri}/health")
-    advice = "" if good else "start that server, or unset MLFLOW_TRACKING_URI for a database in the workspace"
-    yield Finding("ok" if good else "fail", "MLflow", uri, advice)
+    from maskhand.tracking import TrackingServerError, server_version
+
+    try:
+        version = server_version(workspace.mlflow_uri, retries=0)
+    except TrackingServerError as error:
+        found, _, advice = str(error).partition("; ")
+        yield Finding("fail", "MLflow", found, advice)
+    else:
+        yield Finding("ok", "MLflow", " ".join(filter(None, (workspace.mlflow_uri, version and f"({version})"))))
 
 
 def _answers(url: str) -> bool:

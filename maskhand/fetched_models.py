@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskhand import storage
+from maskhand.carried import CarriedFolder, here
 from maskhand.errors import MaskhandError
 
 PACKAGE = "mediapipe==0.10.21"
@@ -63,7 +64,7 @@ def hand_models(assets: str | Path) -> HandModels:
     Safe to call from several processes: files appear whole or not at all. Raises AssetError when offline or when a
     checksum does not fit.
     """
-    folder = Path(assets)
+    folder = here(assets)
     members = (LANDMARK_MODEL, PALM_MODEL)
     missing = [m for m in members if not (folder / m.name).is_file()]
     if missing:
@@ -76,6 +77,12 @@ def hand_models(assets: str | Path) -> HandModels:
                 f"delete the file and run `maskhand assets --fetch`"
             )
     return HandModels(folder / LANDMARK_MODEL.name, folder / PALM_MODEL.name)
+
+
+def carried_hand_models(assets: str | Path) -> CarriedFolder:
+    """The two models for machines that have no such assets folder; fetched where they are missing (AssetError)."""
+    hand_models(assets)
+    return CarriedFolder.of(assets, [LANDMARK_MODEL.name, PALM_MODEL.name])
 
 
 def _fetch(folder: Path, members: list[WheelMember]) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Protocol
 
+from maskhand.errors import without_passwords
+
 PLAIN_LINE_EVERY_S = 15.0
 """Without a terminal, a line at most this often: logs stay readable, and silence never looks like a hang."""
 
@@ -105,7 +107,7 @@ def print_table(
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell), style=styles.get(str(cell), "")) for cell in row))
+        table.add_row(*(Text(without_passwords(str(cell)), style=styles.get(str(cell), "")) for cell in row))
     console.print(table)
 
 
@@ -114,7 +116,7 @@ def print_facts(title: str, facts: Sequence[tuple[str, str]], stream: IO[str] | 
     width = max(len(name) for name, _ in facts)
     print(
         title,
-        *(f"  {name:<{width}}  {value}" for name, value in facts),
+        *(f"  {name:<{width}}  {without_passwords(value)}" for name, value in facts),
         sep="\n",
         file=stream or sys.stdout,
         flush=True,

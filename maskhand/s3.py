@@ -24,6 +24,10 @@ REOPENINGS = 5
 """Attempts at an object whose connection breaks, without progress between them."""
 _ATTEMPTS = "AWS_MAX_ATTEMPTS"
 """Attempts at each request (botocore's own variable)."""
+_SETTINGS = (
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+    "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_DEFAULT_REGION", "AWS_REGION",
+)  # fmt: skip
 _TIMEOUT = "MASKHAND_S3_TIMEOUT_S"
 """How long a store may be silent within an answer before the request is repeated."""
 
@@ -32,6 +36,12 @@ class StorageError(MaskhandError, OSError):
     """A file or bucket that cannot be read or written; the message is a sentence that says what to do."""
 
     retryable = True
+
+
+class StoreSettingError(StorageError):
+    """A setting of this side with which no store can be asked."""
+
+    retryable = False
 
 
 class MissingFileError(StorageError):
@@ -111,8 +121,7 @@ def bucket_key(uri: str | Path) -> tuple[str, str]:
 def client() -> Any:
     """boto3's, made once."""
     # One client per process (a forked child must not share sockets) and per setting of the environment.
-    names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_REGION")
-    return _client(os.getpid(), *(os.environ.get(name) for name in (*names, _ATTEMPTS, _TIMEOUT)))
+    return _client(os.getpid(), *(os.environ.get(name) for name in (*_SETTINGS, _ATTEMPTS, _TIMEOUT)))
 
 
 @lru_cache(maxsize=4)
@@ -121,16 +130,46 @@ def _client(_process: int, *_environment: str | None) -> Any:
     from botocore.config import Config
 
     settings = Config(
-        retries={"total_max_attempts": int(os.environ.get(_ATTEMPTS, 7)), "mode": "standard"},
+        retries={"total_max_attempts": int(_number(_ATTEMPTS, 7)), "mode": "standard"},
         connect_timeout=10,
-        read_timeout=float(os.environ.get(_TIMEOUT, 60)),
+        read_timeout=_number(_TIMEOUT, 60),
         max_pool_connections=32,
         # Servers other than AWS do not all know the newer default checksums.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or "us-east-1"
-    return boto3.session.Session().client("s3", config=settings, region_name=region)
+    session = boto3.session.Session()
+    region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
+    return session.client("s3", config=settings, region_name=region)
+
+
+def _number(variable: str, default: float) -> float:
+    given = os.environ.get(variable) or default
+    try:
+        return float(given)
+    except ValueError:
+        raise StoreSettingError(f"{variable}={given}: expected a number, such as {default:g}") from None
+
+
+def settings_in_files() -> dict[str, str]:
+    """What `~/.aws/config` and `~/.aws/credentials` say for the profile in use, as variables for machines without them.
+
+    Keys are left out where the environment has some. Secrets: not to be shown.
+    """
+    places = (("AWS_CONFIG_FILE", "~/.aws/config"), ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"))
+    if not any(Path(os.environ.get(variable) or place).expanduser().is_file() for variable, place in places):
+        return {}
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        found = botocore.session.get_session().get_scoped_config()
+    except BotoCoreError:  # said where a store is asked
+        return {}
+    keys = {"region": "AWS_DEFAULT_REGION", "endpoint_url": "AWS_ENDPOINT_URL"}
+    if not os.environ.get("AWS_ACCESS_KEY_ID"):
+        keys |= {key: key.upper() for key in ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")}
+    return {variable: str(found[key]) for key, variable in keys.items() if found.get(key)}
 
 
 def client_error() -> type[Exception]:
@@ -161,10 +200,13 @@ def sentences(uri: str | Path) -> Iterator[None]:
     except Exception as error:
         if not is_remote(uri):
             raise
+        if (mistake := _own_mistake(error)) is not None:
+            raise StoreSettingError(f"{uri}: {mistake}") from error
         kind = MissingFileError if _s3_reason(error) == _NO_FILE else StorageError
         raise kind(f"{uri}: {_s3_reason(error)}") from error
 
 
+_OTHER_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301")
 _NO_FILE = "there is no such file"
 _NO_ANSWER = (
     "EndpointConnectionError",
@@ -176,9 +218,27 @@ _NO_ANSWER = (
 )
 
 
-def _s3_reason(error: Exception) -> str:
+def _own_mistake(error: Exception) -> str | None:
+    """What this side has to mend before any store can answer; None where the store is to blame."""
+    name, endpoint = type(error).__name__, os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if name == "ProfileNotFound":
+        return f"AWS_PROFILE={os.environ.get('AWS_PROFILE')} is not in ~/.aws/config; correct its name, or unset it"
+    if isinstance(error, ValueError) and "endpoint" in str(error).lower():
+        return f"AWS_ENDPOINT_URL={endpoint}: expected an address such as http://HOST:PORT"
+    if name in ("ParamValidationError", "InvalidBucketName"):
+        return "the bucket's name can hold letters, digits, dots and hyphens only; the address is s3://bucket/key"
+    if name == "ClientError" and _code(error) in _OTHER_REGION:
+        return "the store is of another region; set AWS_DEFAULT_REGION, or `region` in ~/.aws/config"
+    return None
+
+
+def _code(error: Exception) -> str:
     # botocore's timeouts have a response, too: None.
-    code = str((getattr(error, "response", None) or {}).get("Error", {}).get("Code", ""))
+    return str((getattr(error, "response", None) or {}).get("Error", {}).get("Code", ""))
+
+
+def _s3_reason(error: Exception) -> str:
+    code = _code(error)
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
     known = {
         "NoSuchKey": _NO_FILE,

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from maskhand import storage
+from maskhand.errors import MaskhandError
+from maskhand.path_names import path_names
+
+
+class PlaceError(MaskhandError, ValueError):
+    """A workspace or an address of a tracking store that cannot be one; the message says what to write."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +29,21 @@ class Workspace:
         """The workspace in `folder`, else in `$MASKHAND_WORKSPACE`, else in `./workspace`.
 
         Its shards are at `$MASKHAND_SHARDS` when that is set; a variable that is empty is not set. Both are absolute,
-        since workers elsewhere have other current folders.
+        since workers elsewhere have other current folders. Raises PlaceError for an address of another kind, and for
+        a path that databases could not be opened under; StorageError for shards at such an address.
         """
-        root = Path(folder or os.environ.get("MASKHAND_WORKSPACE") or "workspace").expanduser().resolve()
+        given = str(folder or os.environ.get("MASKHAND_WORKSPACE") or "workspace")
+        if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", given):
+            raise PlaceError(
+                f"workspace {given}: expected a folder of this machine or of a shared disk, as databases and "
+                "checkpoints are kept in it; shards alone can be elsewhere: MASKHAND_SHARDS=s3://bucket/prefix"
+            )
+        root = Path(given).expanduser().resolve()
+        if wrong := sorted({c for c in str(root) if c in "?%" or not c.isprintable()}):
+            raise PlaceError(
+                f"workspace {root}: {' and '.join(map(repr, wrong))} in a path means something else in the addresses "
+                "of databases and stored models; choose a folder without"
+            )
         return cls(root, storage.absolute(os.environ.get("MASKHAND_SHARDS") or root / "shards"))
 
     @property
@@ -48,13 +67,29 @@ class Workspace:
 
     @property
     def mlflow_uri(self) -> str:
-        """`$MLFLOW_TRACKING_URI`, else a local database in the workspace."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
+        """`$MLFLOW_TRACKING_URI`, made absolute, else a local database in the workspace. Raises PlaceError."""
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        return absolute_tracking_uri(given) if given else f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
 
     @property
     def prefect_home(self) -> Path:
         return self.root / "prefect"
 
     def shard_set(self, name: str) -> str:
-        """URI of a shard set such as `freihand_synth/training`."""
-        return f"{self.shards_uri.rstrip('/')}/{name}"
+        """URI of a shard set such as `freihand_synth/training`; PathNameError for a name that leads elsewhere."""
+        return f"{self.shards_uri.rstrip('/')}/{path_names(name, 'shard set')}"
+
+
+def absolute_tracking_uri(given: str) -> str:
+    """The same tracking store under an address that holds in every process of the machine; PlaceError for none.
+
+    `sqlite:///tracking.db` is relative to the current folder, and workers have others.
+    """
+    address = given.strip()
+    if found := re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/:?][^?]*)(\?.*)?", address):
+        return f"{found[1]}{Path(found[2]).expanduser().absolute()}{found[3] or ''}"
+    if re.match(r"[\w.-]+:\d+(/|$)", address):
+        raise PlaceError(f"MLFLOW_TRACKING_URI={given}: write http://{address} for a server")
+    if "://" in address or re.fullmatch(r"databricks(-uc)?|uc(:.*)?", address):
+        return address.rstrip("/") if address.startswith("http") else address
+    return str(Path(address.removeprefix("file:")).expanduser().absolute())

@@ -24,6 +24,7 @@ from maskhand.progress import print_facts, print_table
 from maskhand.recipe_files import load_recipe
 from maskhand.steps import evaluate, registration, step_inputs, synthetic, train, training_checks
 from maskhand.steps.synthetic import SyntheticReceipt
+from maskhand.tracking import server_version
 from maskhand.workspace import Workspace
 
 
@@ -55,6 +56,7 @@ def quickstart(
     clock = _Stages()
     # One Ray session for all stages: each start and stop would cost seconds.
     with ray_session():
+        server_version(home.mlflow_uri)
         if wanted.tokenizer_training.checkpoint is None:
             training_checks.check_settings("tokenizer", wanted, home.assets)
         training_checks.check_settings("transformer", wanted, home.assets)

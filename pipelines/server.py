@@ -19,12 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from maskhand.errors import MaskhandError
+from maskhand.errors import MaskhandError, without_passwords
 from maskhand.pipelines.runtime import HOST, PORT, settings
 from maskhand.workspace import Workspace
 
 POOL = "maskhand"
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
+_POOL_EXISTS = f"Work pool named '{POOL}' already exists"
 START_S = 90.0
 STOP_S = 30.0
 
@@ -65,12 +66,12 @@ def run_deployment(workspace: Workspace, name: str, parameters: Sequence[str], w
             print(line, end="", flush=True)
             run_id = run_id or line.partition("UUID: ")[2].strip()
     if process.returncode and run_id and (run := _ask(url, f"/flow_runs/{run_id}")):
-        print(run["state"]["message"], file=sys.stderr)
+        print(without_passwords(run["state"]["message"]), file=sys.stderr)
     return process.returncode
 
 
 def deploy(workspace: Workspace) -> int:
-    """Create the work pool and all deployments of prefect.yaml. Returns Prefect's exit code.
+    """Create the work pool where it is missing, and all deployments of prefect.yaml. Returns Prefect's exit code.
 
     The server is the one at `PREFECT_API_URL`, else a running `maskhand serve`, else the workspace's own database,
     which `maskhand serve` opens later.
@@ -145,13 +146,15 @@ def worker(variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
 
 def _deploy(variables: Mapping[str, str]) -> int:
     steps = (
-        ("work-pool", "create", POOL, "--type", "process", "--overwrite"),
+        ("work-pool", "create", POOL, "--type", "process"),
         ("deploy", "--all", "--prefect-file", str(PREFECT_FILE)),
     )
     for step in steps:
         run = subprocess.run(_prefect(*step), env=dict(variables), capture_output=True, text=True, check=False)
-        if run.returncode:
-            print(run.stdout, run.stderr, file=sys.stderr)
+        said = f"{run.stdout} {run.stderr}"
+        # A pool that is there may be of another type, with a job template of its own: it is left as it is.
+        if run.returncode and not ("create" in step and _POOL_EXISTS in " ".join(said.split())):
+            print(without_passwords(said), file=sys.stderr)
             return run.returncode
     print(f"deployed every flow of {PREFECT_FILE.name} to the work pool {POOL!r}")
     return 0
@@ -159,7 +162,7 @@ def _deploy(variables: Mapping[str, str]) -> int:
 
 def _running_server() -> str:
     """URL of the server to talk to; ServerError when there is none."""
-    url = os.environ.get("PREFECT_API_URL") or f"http://{HOST}:{PORT}/api"
+    url = (os.environ.get("PREFECT_API_URL") or f"http://{HOST}:{PORT}/api").rstrip("/")
     if not _answers(url):
         raise ServerError(
             f"no Prefect server answers at {url}; start `maskhand serve` in another terminal, or set PREFECT_API_URL"

@@ -35,9 +35,10 @@ class PredictedPoses:
     """Predicts the hands of one shard; picklable, loads the model once per process."""
 
     model_folder: str
+    model_digest: str
 
     def __call__(self, samples: list[ShardSample]) -> list[ManoTarget | SampleError]:
-        bundle = worker_bundle(self.model_folder)
+        bundle = worker_bundle(self.model_folder, self.model_digest)
         return [
             entry
             for start in range(0, len(samples), BATCH)
@@ -65,7 +66,7 @@ def annotate_by_model(
         set_uri,
         MANO,
         annotator,
-        PredictedPoses(model_folder),
+        PredictedPoses(model_folder, bundle.digest),
         inputs=(keypoint_part(bundle.recipe.data.keypoints.detector),),
         mapper=mapper,
         rebuild=rebuild,

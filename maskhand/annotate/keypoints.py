@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from maskhand.annotate.detectors import KeypointDetector
 from maskhand.annotate.images import decode_rgb
 from maskhand.annotate.registry import load_detector
+from maskhand.carried import OtherFileError
 from maskhand.sample import SampleError
 from maskhand.shards.layout import keypoint_part
 from maskhand.shards.manifest import Manifest
@@ -39,10 +41,17 @@ class AnnotateKeypoints:
 
     detector: str
     assets: str
+    version: str
+    """Of the detector on the machine that asks; with other weights nothing is detected."""
 
     def __call__(self, samples: list[ShardSample]) -> list[DetectedKeypoints | SampleError]:
         """Per sample what the detector saw, or why it saw nothing, in order."""
         detector = _detector(self.detector, self.assets)
+        if detector.version != self.version:
+            raise OtherFileError(
+                f"{self.assets}: the detector {self.detector} is {detector.version} on {socket.gethostname()}, and "
+                f"{self.version} on the machine that started the work; copy its weights there"
+            )
         answers: list[DetectedKeypoints | SampleError] = []
         with ThreadPoolExecutor(_DECODERS) as pool:
             images = in_order(pool, _image, samples, ahead=2 * _AT_ONCE)
@@ -94,6 +103,6 @@ def annotate_keypoints(
     it), AssetError when the model cannot be had.
     """
     annotator = Annotator(detector, _detector(detector, str(assets)).version)
-    annotate = AnnotateKeypoints(detector, str(assets))
+    annotate = AnnotateKeypoints(detector, str(assets), annotator.version)
     part = keypoint_part(detector)
     return build_sidecar(set_uri, part, annotator, annotate, mapper=mapper, rebuild=rebuild, on_shard=on_shard)

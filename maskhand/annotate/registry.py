@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from maskhand.annotate.detectors import KeypointDetector
+from maskhand.assets import OPENPOSE_FILE
+from maskhand.carried import CarriedFolder
+from maskhand.fetched_models import carried_hand_models
 
 
 def _litert(assets: Path) -> KeypointDetector:
@@ -34,3 +37,10 @@ def load_detector(name: str, assets: str | Path) -> KeypointDetector:
     if name not in DETECTORS:
         raise ValueError(f"unknown keypoint detector {name!r}; known detectors: {', '.join(sorted(DETECTORS))}")
     return DETECTORS[name](Path(assets))
+
+
+def detector_files(name: str, assets: str | Path) -> CarriedFolder:
+    """The model files of a detector as they travel to other machines; fetched here where they are missing."""
+    if name == "litert-hand":
+        return carried_hand_models(assets)
+    return CarriedFolder.of(assets, [OPENPOSE_FILE] if name == "openpose-hand" else [])

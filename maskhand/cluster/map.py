@@ -7,6 +7,8 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from maskhand.carried import CarriedFolder
+from maskhand.cluster.driver_state import DriverState
 from maskhand.cluster.session import ensure_ray
 
 T = TypeVar("T")
@@ -19,12 +21,14 @@ def map_shards(
     *,
     concurrency: int | None = None,
     gpus_per_task: float = 0.0,
+    carried: Sequence[CarriedFolder] = (),
     on_done: Callable[[R], None] | None = None,
 ) -> list[R]:
     """Apply a picklable `fn` to every item, one task on one core each, `concurrency` at a time (None: as many as fit).
 
-    `on_done` gets results as they arrive, in any order; the returned list is in the order of the items. Tasks of a lost
-    machine run again, so `fn` must be idempotent. The first exception that `fn` raises is raised here unchanged.
+    Tasks have this process's settings and hand models (`DriverState`), and the files of `carried`. `on_done` gets
+    results as they arrive, in any order; the returned list is in the order of the items. Tasks of a lost machine run
+    again, so `fn` must be idempotent. The first exception that `fn` raises is raised here unchanged.
     """
     if not items:
         return []
@@ -36,7 +40,7 @@ def map_shards(
     # Items are pickled: they are records, and Arrow would convert them to columns.
     rows = [{"position": position, "item": cloudpickle.dumps(item)} for position, item in enumerate(items)]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _Apply(fn),
+        _Apply(fn, DriverState.of_this_process(*carried)),
         num_cpus=1,
         num_gpus=gpus_per_task or None,
         compute=ray.data.TaskPoolStrategy(size=min(concurrency, len(items)) if concurrency else None),
@@ -71,8 +75,8 @@ def _quiet(context: Any) -> None:
 class _Apply:
     """Runs `fn` on one pickled row; returns an exception as a value, so that it is not wrapped."""
 
-    def __init__(self, fn: Callable[[Any], Any]) -> None:
-        self._fn = fn
+    def __init__(self, fn: Callable[[Any], Any], driver: DriverState) -> None:
+        self._fn, self._driver = fn, driver
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         import cv2
@@ -80,7 +84,8 @@ class _Apply:
 
         cv2.setNumThreads(1)  # a task has one core, and OpenCV ignores OMP_NUM_THREADS
         try:
-            outcome = (True, self._fn(pickle.loads(row["item"])))
+            with self._driver.taken_over():
+                outcome = (True, self._fn(pickle.loads(row["item"])))
         except Exception as error:
             outcome = (False, error)
         return {"position": row["position"], "outcome": cloudpickle.dumps(outcome)}

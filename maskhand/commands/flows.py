@@ -54,7 +54,7 @@ def run(
 
 @app.command(epilog=examples("deploy"))
 def deploy(workspace: WorkspaceOption = None) -> None:
-    """Create the work pool and every deployment of prefect.yaml on the Prefect server."""
+    """Create the work pool if it is missing, and every deployment of prefect.yaml, on the Prefect server."""
     _prepare(workspace)
     from maskhand.pipelines import server
 

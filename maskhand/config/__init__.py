@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from maskhand.config.data import AugmentConfig, DataConfig, KeypointConfig
-from maskhand.config.fields import ConfigError, FrozenConfig, PositiveInt
+from maskhand.config.fields import ConfigError, FrozenConfig, PathName, PositiveInt
 from maskhand.config.model import BackboneConfig, ModelConfig, SamplerConfig, TextConfig, TokenizerConfig
 from maskhand.config.training import (
     EngineConfig,
@@ -71,7 +71,7 @@ class HandConfig(FrozenConfig):
 class Recipe(FrozenConfig):
     """Everything that decides the outcome of a run; `digest()` identifies it."""
 
-    name: str
+    name: PathName
     """Name of the recipe, in run names and reports."""
     seed: NonNegativeInt = 0
     """Seed of data order, augmentation, initialization and masking."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
-from maskhand.config.fields import Fraction, FractionBelowOne, FrozenConfig, PositiveInt, SetWeights
+from maskhand.config.fields import Fraction, FractionBelowOne, FrozenConfig, PathName, PositiveInt, SetName, SetWeights
 
 
 class AugmentConfig(FrozenConfig):
@@ -56,7 +56,7 @@ class AugmentConfig(FrozenConfig):
 class KeypointConfig(FrozenConfig):
     """The source of the 2D pose that the network reads, and the noise that training adds to it."""
 
-    detector: str
+    detector: PathName
     """Keypoint detector: openpose-hand (the paper's, non-commercial) | litert-hand (open)."""
     train_source: Literal["detected", "annotated", "mixed", "simulated"] = "mixed"
     """Training 2D pose: detected | annotated (with noise) | mixed (half and half) | simulated."""
@@ -87,7 +87,7 @@ class DataConfig(FrozenConfig):
     """Training shard sets -> sampling weight."""
     train_poses: SetWeights | None = None
     """Shard sets -> sampling weight for the tokenizer (supplement B); null: those of train."""
-    evaluate: Annotated[tuple[str, ...], Field(min_length=1)]
+    evaluate: Annotated[tuple[SetName, ...], Field(min_length=1)]
     """Held-out shard sets that an evaluation measures."""
     mocap: bool = False
     """Whether pose-only files (mocap.npz in the raw dataset) join the poses of tokenizer and posed_hands."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
 from maskhand.errors import MaskhandError
+from maskhand.path_names import path_name, path_names
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
-SetWeights = Annotated[dict[str, PositiveFloat], Field(min_length=1)]
+PathName = Annotated[str, AfterValidator(path_name)]
+SetName = Annotated[str, AfterValidator(path_names)]
+"""DATASET/SPLIT."""
+SetWeights = Annotated[dict[SetName, PositiveFloat], Field(min_length=1)]
 """Shard set -> sampling weight."""
 
 

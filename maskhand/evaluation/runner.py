@@ -76,7 +76,7 @@ def evaluate(
     batches = _chunks(math.ceil(manifest.count / job.batch))
     work = partial(evaluate_chunk, job, bundle)
     if model_folder is not None:
-        work = partial(evaluate_chunk_of, job, model_folder)
+        work = partial(evaluate_chunk_of, job, model_folder, bundle.digest)
     done = 0
 
     def count(part: EvalChunk) -> None:

@@ -75,9 +75,9 @@ def evaluate_chunk(job: EvalJob, bundle: ModelBundle, batches: range) -> EvalChu
     return EvalChunk(joined, Predictions.concatenate(predictions), without_pose)
 
 
-def evaluate_chunk_of(job: EvalJob, model_folder: str, batches: range) -> EvalChunk:
+def evaluate_chunk_of(job: EvalJob, model_folder: str, digest: str, batches: range) -> EvalChunk:
     """As `evaluate_chunk`, with the exported model in a folder: what a worker elsewhere can be given."""
-    return evaluate_chunk(job, worker_bundle(model_folder), batches)
+    return evaluate_chunk(job, worker_bundle(model_folder, digest), batches)
 
 
 def _evaluate_batch(

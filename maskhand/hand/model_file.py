@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse
 
 from maskhand.arrays import Array
+from maskhand.carried import CarriedFolder, here
 from maskhand.conventions import (
     FINGERTIP_VERTICES,
     MANO_16_PARENTS,
@@ -32,7 +33,7 @@ from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
 from maskhand.hand.array_pickle import ArrayUnpickler, UnreadablePickleError, UnsafePickleError, read_array_pickle
 
-__all__ = ["HandModel", "HandModelError", "UnsafePickleError", "default_hand_path", "load_hand_model"]
+__all__ = ["HandModel", "HandModelError", "UnsafePickleError", "default_hand_path", "hand_files", "load_hand_model"]
 
 
 MANO_DIR_VARIABLE = "MASKHAND_MANO_DIR"
@@ -80,9 +81,9 @@ def load_hand_model(path: str | Path) -> HandModel:
     field is missing, has another shape or is impossible.
     """
     path = Path(path)
-    if not path.is_file():
+    if not here(path).is_file():
         raise FileNotFoundError(f"{path}: no such hand model file; see `maskhand assets` for where to get one")
-    data = path.read_bytes()
+    data = here(path).read_bytes()
     fields = _read_fields(data, path)
     v_template = _array(fields, "v_template", (NUM_VERTICES, 3), path)
     model = HandModel(
@@ -112,12 +113,19 @@ def default_hand_path(side: Side = "right") -> Path:
     if not folder:
         return OPEN_HAND_FOLDER / f"OPEN_HAND_{side.upper()}.pkl"
     path = Path(folder) / f"MANO_{side.upper()}.pkl"
-    if not path.is_file():
+    if not here(path).is_file():
         raise FileNotFoundError(
             f"{path}: not found; ${MANO_DIR_VARIABLE} must name the folder with MANO_RIGHT.pkl and MANO_LEFT.pkl "
             "(unset it to use the open hand)"
         )
     return path
+
+
+def hand_files() -> CarriedFolder:
+    """The hand models in use, as they travel to other machines; a file that is not there is left out."""
+    folder = os.environ.get(MANO_DIR_VARIABLE)
+    prefix = "MANO" if folder else "OPEN_HAND"
+    return CarriedFolder.of(folder or OPEN_HAND_FOLDER, [f"{prefix}_{side}.pkl" for side in ("RIGHT", "LEFT")])
 
 
 class _PickledRecord:

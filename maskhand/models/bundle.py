@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -210,7 +211,20 @@ def _sha256(path: Path) -> str:
         raise BundleError(f"{path.parent}: no {path.name}; copy or export the bundle again") from None
 
 
+def worker_bundle(folder: str, digest: str | None = None) -> ModelBundle:
+    """The model exported to a folder, on this process's accelerator, loaded once: a worker gets many chunks of work.
+
+    digest: of the model that is meant; BundleError where this machine has another one in that folder.
+    """
+    bundle = _loaded_once(folder)
+    if digest not in (None, bundle.digest):
+        raise BundleError(
+            f"{folder}: on {socket.gethostname()} the model there is {bundle.digest}, and {digest} on the machine that "
+            "started the work; every machine must see the same folder"
+        )
+    return bundle
+
+
 @functools.lru_cache(maxsize=1)
-def worker_bundle(folder: str) -> ModelBundle:
-    """The model exported to a folder, on this process's accelerator, loaded once: a worker gets many chunks of work."""
+def _loaded_once(folder: str) -> ModelBundle:
     return ModelBundle.load(folder, device=accelerator())

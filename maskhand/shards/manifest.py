@@ -9,7 +9,8 @@ from typing import Any
 
 from maskhand import storage
 from maskhand.digest import short_digest
-from maskhand.shards.layout import FORMAT_VERSION, ShardError, manifest_uri, record_uri, subcommand_for
+from maskhand.path_names import path_name
+from maskhand.shards.layout import FORMAT_VERSION, MANO, ShardError, manifest_uri, record_uri, subcommand_for
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,26 @@ def find_manifest(set_uri: str, part: str) -> Manifest | None:
         raise ShardError(f"{uri}: written in format {version}, this version reads {FORMAT_VERSION}; use --rebuild")
     if manifest.digest != digest or manifest.count != sum(entry.count for entry in shards):
         raise ShardError(f"{uri}: its digest or its count does not fit its list of shards; it was edited or damaged")
+    for name in (manifest.dataset, manifest.split, *(entry.name for entry in shards)):
+        path_name(name, f"{uri}: name")
     return manifest
+
+
+def check_hand_model(set_uri: str, digest: str, user: str) -> None:
+    """ShardError where the MANO sidecar of a set was made with another hand model than the one that `user` poses.
+
+    digest: of that hand model; user: who asks, for the sentence, such as "the training".
+    """
+    manifest = find_manifest(set_uri, MANO)
+    if manifest is None or manifest.annotator is None:
+        return
+    made_with = manifest.annotator.get("settings", {}).get("hand_model")
+    if made_with not in (None, digest):
+        raise ShardError(
+            f"{storage.join(set_uri, MANO)}: its targets were made with the hand model {made_with}, and {user} has "
+            f"{digest}; set MASKHAND_MANO_DIR to the folder of that hand (unset: the open one), or make them again "
+            f"with `maskhand {subcommand_for(set_uri, MANO)} --rebuild`"
+        )
 
 
 def entries_and_rejects(records: list[ShardRecord]) -> tuple[tuple[ShardEntry, ...], dict[str, int]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from maskhand.annotate import keypoints, mano_targets
 from maskhand.annotate.by_model import annotate_by_model
 from maskhand.annotate.keypoint_targets import annotate_from_keypoints
-from maskhand.annotate.registry import ON_GPU
+from maskhand.annotate.registry import ON_GPU, detector_files
 from maskhand.cluster.map import map_on_gpus, map_shards
 from maskhand.cluster.session import ray_session
 from maskhand.progress import Progress
@@ -23,7 +24,10 @@ def annotate_keypoints(
     """Sidecar shards `keypoints.<detector>` of the shard set `name` (or the one at this URI)."""
     set_uri = uri_of_set(workspace, name)
     with ray_session():
-        mapper = map_on_gpus if detector in ON_GPU else map_shards
+        weights = detector_files(detector, workspace.assets)
+        mapper: Any = partial(map_shards, carried=[weights])
+        if detector in ON_GPU:
+            mapper = partial(map_on_gpus, carried=[weights])
         manifest = keypoints.annotate_keypoints(
             set_uri, detector, workspace.assets, mapper=mapper, rebuild=rebuild, on_shard=count_shards(progress)
         )

@@ -116,7 +116,7 @@ def uri_of_set(workspace: Workspace, name_or_uri: str) -> str:
     """
     if "://" in name_or_uri or Path(name_or_uri).is_dir():
         return storage.absolute(name_or_uri)
-    set_uri, root = workspace.shard_set(name_or_uri), workspace.shards_uri
+    set_uri, root = workspace.shard_set(name_or_uri.rstrip("/")), workspace.shards_uri
     if not storage.is_remote(root) and IMAGES not in storage.list_folders(set_uri):
         there = [f"{d}/{s}" for d in storage.list_folders(root) for s in storage.list_folders(storage.join(root, d))]
         of_dataset = [name for name in there if name.startswith(f"{name_or_uri}/")]

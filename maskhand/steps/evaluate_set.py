@@ -18,7 +18,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress
 from maskhand.shards.build import serial_map
 from maskhand.shards.layout import MANO
-from maskhand.shards.manifest import find_manifest
+from maskhand.shards.manifest import check_hand_model, find_manifest
 from maskhand.workspace import Workspace
 
 
@@ -44,6 +44,7 @@ def evaluate_set(
 
     workers: Ray workers who share the batches and load the model from `folder`.
     """
+    check_hand_model(workspace.shard_set(name), bundle.hand_digest, "the model")
     with _mapper(workers) as mapper:
         return runner.evaluate(
             bundle,

@@ -11,7 +11,7 @@ from maskhand.adapters.layouts.photos import ENDINGS, HANDS_FILE, hands_of_text,
 from maskhand.annotate.find_hands import FindHands, PhotoHands
 from maskhand.cluster.map import map_shards
 from maskhand.cluster.session import ray_session
-from maskhand.fetched_models import hand_models
+from maskhand.fetched_models import carried_hand_models
 from maskhand.progress import Progress
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
@@ -55,9 +55,9 @@ def find(workspace: Workspace, folder: str | None, progress: Progress, rebuild: 
         progress(looked, len(new), f"{looked} photos")
 
     chunks = [new[start : start + _AT_ONCE] for start in range(0, len(new), _AT_ONCE)]
-    hand_models(workspace.assets)  # fetched once, not by every worker
+    models = carried_hand_models(workspace.assets)  # fetched once, not by every worker
     with ray_session():
-        answers = map_shards(FindHands(place, str(workspace.assets)), chunks, on_done=on_done)
+        answers = map_shards(FindHands(place, str(workspace.assets)), chunks, carried=[models], on_done=on_done)
     found = [photo for some in answers for photo in some]
     hands = listed | {photo.name: photo.hands or [] for photo in found}
     lines = (f"{json.dumps(name)}: {json.dumps(hands[name])}" for name in sorted(hands))

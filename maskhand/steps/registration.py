@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from maskhand import storage
+from maskhand.errors import without_passwords
 from maskhand.evaluation.result import MEAN_POSE
 from maskhand.evaluation.summary import SUBMISSION, EvaluationSummary
 from maskhand.promotion import Score
@@ -107,5 +108,5 @@ def standing(workspace: Workspace, registered: RegistrationReceipt) -> str:
     try:
         version = tracker.resolve(model)
     except LookupError:
-        return f"{model}, which is no longer in {tracker.uri}"
+        return f"{model}, which is no longer in {without_passwords(tracker.uri)}"
     return ", ".join([version.uri, *tracker.aliases(version)])

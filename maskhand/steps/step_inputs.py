@@ -20,7 +20,7 @@ from maskhand.digest import short_digest
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.loading.detector_errors import SHIPPED as DETECTOR_ERRORS
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
-from maskhand.shards.manifest import find_manifest, read_manifest
+from maskhand.shards.manifest import check_hand_model, find_manifest, read_manifest
 from maskhand.shipped_models import OPEN, OPEN_WEIGHTS
 from maskhand.workspace import Workspace
 
@@ -94,7 +94,10 @@ def source_digests(dataset: str) -> dict[str, str]:
 
 
 def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[str, str]:
-    """Everything outside the recipe that decides the outcome of a training: name -> digest (12 hex digits)."""
+    """Everything outside the recipe that decides the outcome of a training: name -> digest (12 hex digits).
+
+    ShardError where sets or sidecars are missing, or MANO targets were made with another hand than the one in use.
+    """
     sets: Iterable[str] = ()
     parts: list[str] = []
     if kind == "transformer":
@@ -111,7 +114,10 @@ def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[s
         digests |= {f"mocap.{k}": _sha256_12(path) for k, path in enumerate(mocap_files(workspace, recipe))}
     if kind == "transformer":
         digests |= _more_of_a_transformer(workspace, recipe)
-    return digests | {"hand_model": _hand_digest(), "code": training_code_digest()}
+    hand = _hand_digest()
+    for name in sorted({key.removesuffix(f"/{MANO}") for key in digests if key.endswith(f"/{MANO}")}):
+        check_hand_model(workspace.shard_set(name), hand, "the training")
+    return digests | {"hand_model": hand, "code": training_code_digest()}
 
 
 def _more_of_a_transformer(workspace: Workspace, recipe: Recipe) -> dict[str, str]:

@@ -18,13 +18,15 @@ from maskhand.device import accelerator
 from maskhand.evaluation.calibrate import FEWEST_HANDS, calibrate
 from maskhand.evaluation.held_out import TrainingSet
 from maskhand.models.bundle import ModelBundle
+from maskhand.path_names import path_name
 from maskhand.progress import Progress
 from maskhand.recipe_files import load_recipe, parse_recipe
 from maskhand.shards.layout import IMAGES, MANO
 from maskhand.steps import step_inputs, training_checks
 from maskhand.steps.names import BUNDLE_FILE, TOKENIZER_FILE, flow_tags
 from maskhand.steps.receipt import Receipt, file_digest
-from maskhand.tracking import Lineage, RunReporter, Tracker
+from maskhand.steps.taken_along import TakenAlong
+from maskhand.tracking import Lineage, RunReporter, Tracker, server_version
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import Kind, check_tokenizer, inference_digest, run_identity, tokenizer_folder
 from maskhand.training.worker import WorkerContext
@@ -136,7 +138,9 @@ def _inputs(
     workspace: Workspace, kind: Kind, recipe: Recipe, label: str, tokenizer: str | None = None
 ) -> dict[str, str]:
     """The inputs without the recipe, whose part in the identity of a run depends on the kind of training."""
-    digests = step_inputs.training_digests(workspace, kind, recipe) | ({"label": label} if label else {})
+    digests = step_inputs.training_digests(workspace, kind, recipe)
+    if label:
+        digests["label"] = path_name(label, "label")
     if tokenizer is not None:
         digests["tokenizer"] = file_digest(str(tokenizer_folder(tokenizer) / TOKENIZER_FILE))
     return digests
@@ -164,6 +168,7 @@ def _train(
     name = _run_name(kind, recipe, inputs)
     shown = " ".join(filter(None, (name, inputs.get("label"))))
     tracker = Tracker.of(workspace)
+    server_version(tracker.uri)  # before days of training: whether it answers, and can keep the model
     sets, part = (recipe.data.pose_sets, MANO) if kind == "tokenizer" else (recipe.data.train, IMAGES)
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
     if finished(workspace.runs / name) is None:
@@ -177,7 +182,7 @@ def _train(
     try:
         with ray_session():
             done = fit(
-                loop,
+                TakenAlong.of(loop, job),
                 job,
                 name=name,
                 identity=identity,

@@ -8,6 +8,7 @@ lives in a database file and a folder of the workspace.
 from maskhand.tracking.records import BUNDLE, MODEL, TEXT_MODEL, Lineage, ModelVersion, Promotion, TrackedRun
 from maskhand.tracking.registry import Tracker
 from maskhand.tracking.reporter import RunReporter
+from maskhand.tracking.server import TrackingServerError, server_version
 
 __all__ = [
     "BUNDLE",
@@ -19,4 +20,6 @@ __all__ = [
     "RunReporter",
     "TrackedRun",
     "Tracker",
+    "TrackingServerError",
+    "server_version",
 ]

@@ -8,7 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from maskhand.errors import without_passwords
 from maskhand.promotion import Score, judge
+from maskhand.tracking.moved import local_path
 from maskhand.tracking.records import BUNDLE, MODEL, ModelVersion, Promotion
 from maskhand.tracking.runs import Runs
 from maskhand.tracking.store import DefaultStore
@@ -106,7 +108,7 @@ class Tracker(Runs):
                 return self._client.get_model_version(name, number)
         except MlflowException:
             pass
-        raise LookupError(f"{model_uri}: no such model in {self.uri}; {self._there_is(name)}")
+        raise LookupError(f"{model_uri}: no such model in {without_passwords(self.uri)}; {self._there_is(name)}")
 
     def _there_is(self, name: str) -> str:
         """What a mistaken name of a model might have meant."""
@@ -119,7 +121,7 @@ class Tracker(Runs):
         return f"there are {', '.join([*named, *(f'{name}/{number}' for number in numbers)])}"
 
     def bundle_folder(self, model_uri: str) -> Path:
-        """Local folder of the bundle of a registered version; LookupError as in `resolve`."""
+        """Local folder of the bundle of a registered version; LookupError as in `resolve`, or where it is lost."""
         import mlflow
 
         known = self._known(model_uri)
@@ -128,6 +130,12 @@ class Tracker(Runs):
         # With the run: a registry that was deleted counts its versions from 1 again.
         folder = root / "fetched" / f"{name}-{known.version}-{known.run_id}"
         if not (folder / "MLmodel").exists():
+            kept = local_path(self._client.get_model_version_download_uri(name, known.version))
+            if kept is not None and not kept.exists():
+                raise LookupError(
+                    f"{model_uri}: its files were kept in {kept}, where nothing is any more; copy them back, or name "
+                    "the exported folder instead: --model WORKSPACE/runs/RUN/export"
+                )
             folder.parent.mkdir(parents=True, exist_ok=True)
             with DefaultStore(self.uri), tempfile.TemporaryDirectory(dir=folder.parent) as part:
                 got = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{known.version}", dst_path=part)

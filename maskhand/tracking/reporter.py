@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from maskhand.errors import without_passwords
 from maskhand.tracking.runs import Runs
 
 
@@ -47,4 +48,5 @@ class RunReporter:
                     runs.log_metrics(self._run_id, item[1], item[0])
             except Exception as error:
                 failed = True
-                print(f"warning: curves are not tracked any more, {self._uri} fails: {error}", file=sys.stderr)
+                warning = f"warning: curves are not tracked any more, {self._uri} fails: {error}"
+                print(without_passwords(warning), file=sys.stderr)

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from maskhand.config import Recipe
 from maskhand.provenance import code_digest, git_sha
+from maskhand.tracking.moved import follow_workspace
 from maskhand.tracking.records import Lineage, RunStatus, TrackedRun
 from maskhand.tracking.store import import_mlflow
 from maskhand.workspace import Workspace
@@ -153,6 +154,8 @@ class Runs:
     @functools.cached_property
     def _client(self) -> Any:
         mlflow = import_mlflow(self.uri)
+        if self._artifacts is not None:
+            follow_workspace(self.uri, self._artifacts, self._experiment)
         return mlflow.MlflowClient(self.uri, self.uri)
 
     @functools.cached_property

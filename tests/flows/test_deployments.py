@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 import urllib.request
@@ -98,6 +99,27 @@ def test_every_deployment_is_there(api: Callable[[str, dict[str, Any]], Any]) ->
     assert set(names) == flows | {"reproduce-table", "re-evaluate"}
     assert names["train-maskhand"]["global_concurrency_limit"]["limit"] == 1
     assert names["train-maskhand"]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+
+
+def test_deploying_again_leaves_a_work_pool_as_it_is(
+    api: Callable[[str, dict[str, Any]], Any], workspace: Workspace
+) -> None:
+    """One for Kubernetes has a job template with secret, claim and image."""
+    from maskhand.pipelines import server
+
+    def pool() -> dict[str, Any]:
+        return next(p for p in api("/work_pools/filter", {}) if p["name"] == server.POOL)
+
+    template = pool()["base_job_template"]
+    template["variables"]["properties"]["env"]["default"] = {"SECRET_NAME": "maskhand-env"}
+    url = os.environ["PREFECT_API_URL"]
+    body = json.dumps({"base_job_template": template}).encode()
+    headers = {"Content-Type": "application/json"}
+    urllib.request.urlopen(
+        urllib.request.Request(f"{url}/work_pools/{server.POOL}", body, headers, method="PATCH"), timeout=30
+    )
+    assert server.deploy(workspace) == 0
+    assert pool()["base_job_template"]["variables"]["properties"]["env"]["default"] == {"SECRET_NAME": "maskhand-env"}
 
 
 def test_the_weekly_evaluation_really_is_scheduled(api: Callable[[str, dict[str, Any]], Any]) -> None:

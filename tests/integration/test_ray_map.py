@@ -16,6 +16,7 @@ import pytest
 from maskhand.catalog import load_spec
 from maskhand.cluster.map import map_on_gpus, map_shards
 from maskhand.cluster.session import ensure_ray, ray_session
+from maskhand.hand.model_file import OPEN_HAND_FOLDER, default_hand_path, load_hand_model
 from maskhand.sample import SampleError
 from maskhand.shards.build import build_shards
 from maskhand.shards.reader import ShardSample, ShardSet
@@ -49,6 +50,29 @@ def test_results_keep_the_order_and_errors_arrive_as_raised() -> None:
     with pytest.raises(SampleError, match="7 is refused") as error:
         map_shards(refuse, [7])
     assert error.value.reason == "odd"
+
+
+def test_tasks_have_the_drivers_hand_and_settings_and_ray_logs_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session was started before they were set, like the nodes of a cluster."""
+    import ray
+
+    (tmp_path / "MANO_RIGHT.pkl").write_bytes((OPEN_HAND_FOLDER / "OPEN_HAND_RIGHT.pkl").read_bytes() + b"\n")
+    monkeypatch.setenv("MASKHAND_MANO_DIR", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-word-to-look-for")
+
+    def hand_and_password(_: int) -> tuple[str, str | None]:
+        return load_hand_model(default_hand_path()).digest, os.environ.get("MLFLOW_TRACKING_PASSWORD")
+
+    (found,) = map_shards(hand_and_password, [0])
+    assert found == (load_hand_model(tmp_path / "MANO_RIGHT.pkl").digest, "a-word-to-look-for")
+    monkeypatch.delenv("MASKHAND_MANO_DIR")
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+    assert map_shards(hand_and_password, [0]) == [(load_hand_model(default_hand_path()).digest, None)]
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    logs = [path for path in session.rglob("*") if path.is_file()]
+    assert logs and not [path for path in logs if b"a-word-to-look-for" in path.read_bytes()]
 
 
 @pytest.mark.skipif(cv2.getNumberOfCPUs() < 2, reason="has one thread anyway")

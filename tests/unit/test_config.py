@@ -97,6 +97,10 @@ def test_base_writes_down_every_key_with_the_docstring_of_its_field() -> None:
         ("engine.max_failures=-1", r"engine\.max_failures: .*greater than or equal to 0, found -1"),
         ("model.dim=[1", r"'\[1' is not a YAML value"),
         ("name=2026-13-01", "is not a YAML value; quote it"),
+        ("name=x/../../pwned", r"name: name 'x/\.\./\.\./pwned': expected .* becomes part of a path"),
+        ("data.keypoints.detector=a/../../b", r"data\.keypoints\.detector: .* part of a path"),
+        ("data.train={../../other/training: 1.0}", r"data\.train.*'\.\.'.* part of a path"),
+        ("data.evaluate=[freihand/../../etc]", r"data\.evaluate\.0: .* part of a path"),
         ("data.train.x.y=1", r"data\.train\.x: .*number"),
     ],
 )

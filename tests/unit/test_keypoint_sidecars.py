@@ -75,7 +75,7 @@ def test_a_image_that_cannot_be_decoded_is_counted_and_its_neighbors_stay(echo, 
     samples = make_samples(3)
     samples[1] = dataclasses.replace(samples[1], image=samples[1].image[:60])
     rows = [ShardSample(s, k, {}) for k, s in enumerate(samples)]
-    first, second, third = AnnotateKeypoints("echo", str(tmp_path))(rows)
+    first, second, third = AnnotateKeypoints("echo", str(tmp_path), "1")(rows)
     assert second.reason == "bad_image" and "hand-0001" in str(second)
     assert isinstance(first, DetectedKeypoints) and isinstance(third, DetectedKeypoints)
 
@@ -84,14 +84,14 @@ def test_hands_that_are_given_together_keep_their_answers(echo, tmp_path):
     samples = make_samples(40, sides=("right", "left"))
     for k in (15, 16):
         samples[k] = dataclasses.replace(samples[k], image=samples[k].image[:60])
-    answers = AnnotateKeypoints("echo", str(tmp_path))([ShardSample(s, k, {}) for k, s in enumerate(samples)])
+    answers = AnnotateKeypoints("echo", str(tmp_path), "1")([ShardSample(s, k, {}) for k, s in enumerate(samples)])
     for k, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
         if k in (15, 16):
             assert answer.reason == "bad_image"
         else:
             np.testing.assert_array_equal(answer.keypoints_px, np.tile(sample.box_xyxy_px[:2], (21, 1)))
     assert [side for _, side in echo.shown] == [s.side for k, s in enumerate(samples) if k not in (15, 16)]
-    unreadable = AnnotateKeypoints("echo", str(tmp_path))([ShardSample(samples[15], 0, {})])
+    unreadable = AnnotateKeypoints("echo", str(tmp_path), "1")([ShardSample(samples[15], 0, {})])
     assert [answer.reason for answer in unreadable] == ["bad_image"]
 
 
@@ -103,5 +103,5 @@ def test_the_embedded_detector_is_named_by_its_weights(assets, tmp_path):
 
 
 def test_annotator_travels_to_workers(tmp_path):
-    annotate = AnnotateKeypoints("litert-hand", str(tmp_path))
+    annotate = AnnotateKeypoints("litert-hand", str(tmp_path), "1")
     assert pickle.loads(pickle.dumps(annotate)) == annotate

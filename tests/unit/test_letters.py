@@ -107,9 +107,10 @@ def test_a_models_predictions_become_targets(tmp_path: Path) -> None:
         pose, betas = (torch.from_numpy(getattr(entry.pose, name))[None] for name in ("pose_aa", "betas"))
         mesh = mano(axis_angle_to_matrix(pose), betas)
         assert mesh.vertices_m.isfinite().all() and entry.pose.transl_cam_m[2] > 0
+    digest = manifest.annotator["settings"]["model"]
     seen = [row for row in ShardSet.open(uri, (part,)) if row.sample.key != broken.key]
     bare = [replace(row, sample=replace(row.sample, camera=None)) for row in seen]
-    for row, assumed, entry in zip(seen, PredictedPoses(str(tmp_path / "model"))(bare), entries, strict=True):
+    for row, assumed, entry in zip(seen, PredictedPoses(str(tmp_path / "model"), digest)(bare), entries, strict=True):
         assert row.sample.camera is not None and not isinstance(assumed, SampleError) and entry is not None
         longer = row.sample.camera.K_px[0, 0] / (FOCAL * max(row.sample.image_size_px))
         pose, betas = (torch.from_numpy(getattr(entry.pose, name))[None] for name in ("pose_aa", "betas"))

@@ -6,6 +6,7 @@ import os
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -23,11 +24,12 @@ from maskhand.progress import silent
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
 from maskhand.steps import data, evaluate, hands, step_inputs, synthetic, train
+from maskhand.steps.evaluate_set import evaluate_set
 from maskhand.steps.names import TOKENIZER_FILE
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
 from maskhand.tracking import Tracker
-from maskhand.training.checkpoint import run_identity
+from maskhand.training.checkpoint import Kind, run_identity
 from maskhand.workspace import Workspace
 from support.hand_sets import make_samples, write_set
 from support.published_layouts import WRITERS
@@ -127,6 +129,21 @@ def test_a_training_asks_for_what_it_reads_alone(tmp_path: Path) -> None:
     annotated = load_recipe("tiny", ["data.keypoints.train_source=annotated"])
     found = step_inputs.training_digests(home, "transformer", annotated)
     assert found.keys() == poses | {f"{part}/images", f"{part}/mano"}
+
+
+def test_targets_of_another_hand_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    _set_with_targets(home)
+    (tmp_path / "MANO_RIGHT.pkl").write_bytes((OPEN_HAND_FOLDER / "OPEN_HAND_RIGHT.pkl").read_bytes() + b"\n")
+    monkeypatch.setenv("MASKHAND_MANO_DIR", str(tmp_path))
+    recipe = load_recipe("tiny", ["data.mocap=false", "data.keypoints.train_source=annotated"])
+    kinds: tuple[Kind, ...] = ("tokenizer", "transformer")
+    for kind in kinds:
+        with pytest.raises(ShardError, match=r"mano: .* hand model .*MASKHAND_MANO_DIR.*annotate mano .* --rebuild"):
+            step_inputs.training_digests(home, kind, recipe)
+    bundle: Any = SimpleNamespace(hand_digest=step_inputs.source_digests("freihand")["hand_model"])
+    with pytest.raises(ShardError, match="the model has"):
+        evaluate_set(home, bundle, "freihand_synth/training", silent, baseline=None)
 
 
 def test_a_training_asks_for_the_shipped_files_and_detections_that_decide_its_weights(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from maskhand import s3, storage
+from maskhand.cluster.driver_state import DriverState
+from maskhand.s3 import StoreSettingError
 from maskhand.storage import MissingFileError, StorageError
 from maskhand.workspace import Workspace
 
@@ -189,6 +192,55 @@ def test_no_store_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match=r"the store at http://127.0.0.1:9 does not answer; check AWS_ENDPOINT_URL"):
         storage.exists("s3://bucket/key")
     assert client.meta.endpoint_url == "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration as `aws configure` writes it, and nothing in the environment."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    lines = ["[profile team]", "region = garage", "endpoint_url = http://127.0.0.1:9", "aws_access_key_id = me",
+             "aws_secret_access_key = not-a-secret"]  # fmt: skip
+    (tmp_path / "config").write_text("\n".join(lines))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_PROFILE", "team")
+    s3._client.cache_clear()
+    return tmp_path / "config"
+
+
+def test_the_settings_of_the_profile_are_used_and_travel(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meta = s3.client().meta
+    assert (meta.region_name, meta.endpoint_url) == ("garage", "http://127.0.0.1:9")
+    sent = DriverState.of_this_process()
+    profile.unlink()  # the other machine has none
+    monkeypatch.delenv("AWS_PROFILE")
+    with sent.taken_over():
+        there = s3.client()
+        signer = there._request_signer
+        assert (there.meta.region_name, there.meta.endpoint_url) == ("garage", "http://127.0.0.1:9")
+        assert signer._credentials.get_frozen_credentials().secret_key == "not-a-secret"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
+    assert s3.client().meta.region_name == "eu-west-3"
+
+
+@pytest.mark.parametrize(
+    ("settings", "uri", "words"),
+    [
+        ({"AWS_PROFILE": "typo"}, "s3://bucket/key", "AWS_PROFILE=typo is not in ~/.aws/config"),
+        ({"AWS_ENDPOINT_URL": "127.0.0.1:9"}, "s3://bucket/key", "AWS_ENDPOINT_URL=127.0.0.1:9: expected an address"),
+        ({}, "s3://my bucket/key", "the bucket's name can hold letters"),
+        ({"AWS_MAX_ATTEMPTS": "many"}, "s3://bucket/key", "AWS_MAX_ATTEMPTS=many: expected a number, such as 7"),
+    ],
+)
+def test_a_mistake_of_ones_own_is_not_put_down_to_the_store(
+    settings: dict[str, str], uri: str, words: str, profile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreSettingError, match=re.escape(words)) as error:
+        storage.read_bytes(uri)
+    assert not error.value.retryable
 
 
 def _raise_no_endpoint() -> None:

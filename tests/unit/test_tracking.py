@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,20 @@ import mlflow
 import numpy as np
 import pytest
 import yaml
+from mlflow.tracking._tracking_service import utils as tracking_utils
 
 from maskhand.promotion import Score, judge
 from maskhand.provenance import code_digest
-from maskhand.tracking import MODEL, TEXT_MODEL, Lineage, ModelVersion, RunReporter, Tracker
+from maskhand.tracking import (
+    MODEL,
+    TEXT_MODEL,
+    Lineage,
+    ModelVersion,
+    RunReporter,
+    Tracker,
+    TrackingServerError,
+    server_version,
+)
 from support.training_fakes import small_recipe
 
 
@@ -201,6 +214,83 @@ def test_a_new_registrys_first_version_is_not_the_old_ones(tmp_path: Path, monke
         client.create_model_version(MODEL, source=tmp_path.as_uri(), run_id=run_id)
         folders += [tracker.bundle_folder(f"models:/{MODEL}/1") for _ in range(2)]
     assert folders[0] == folders[1] != folders[2] == folders[3] and len(fetched) == 2
+
+
+def test_a_copied_workspace_has_its_files_and_its_model_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = tmp_path / "old place", tmp_path / "new"
+    first = Tracker(f"sqlite:///{old / 'mlflow' / 'mlflow.db'}", old / "mlflow" / "artifacts")
+    run_id = first.start_run("transformer", small_recipe(), {})
+    kept = old / "mlflow" / "artifacts" / "models" / "m-1" / "artifacts"
+    (kept / "artifacts" / "bundle").mkdir(parents=True)
+    for part in ("MLmodel", "artifacts/bundle/bundle.json"):
+        (kept / part).write_text("flavors: {}\n")
+    client = mlflow.MlflowClient(first.uri, first.uri)
+    client.create_registered_model(MODEL)
+    client.create_model_version(MODEL, source=kept.as_uri(), run_id=run_id)
+    shutil.copytree(old, new)
+    old.rename(tmp_path / "gone")
+    tracking_utils._artifact_repos_cache.clear()  # as in another process
+
+    moved = Tracker(f"sqlite:///{new / 'mlflow' / 'mlflow.db'}", new / "mlflow" / "artifacts")
+    bundle = moved.bundle_folder(f"models:/{MODEL}/1")
+    assert bundle.is_relative_to(new) and (bundle / "bundle.json").is_file()
+    assert "was moved or copied" in caplog.text and f"{old}/mlflow/artifacts" in caplog.text
+    moved.log_file(run_id, new / "mlflow" / "mlflow.db", "copy")
+    assert (new / "mlflow" / "artifacts" / run_id / "artifacts" / "copy" / "mlflow.db").is_file() and not old.exists()
+
+    caplog.clear()
+    shutil.rmtree(new / "mlflow" / "artifacts" / "models")
+    shutil.rmtree(new / "mlflow" / "fetched")
+    again = Tracker(moved.uri, new / "mlflow" / "artifacts")
+    with pytest.raises(LookupError, match=rf"kept in {new}/mlflow/artifacts/models.*--model WORKSPACE/runs/RUN/export"):
+        again.bundle_folder(f"models:/{MODEL}/1")
+    assert not caplog.text and not (new / "mlflow" / "fetched").exists()
+    elsewhere = Tracker(moved.uri, tmp_path / "another" / "mlflow" / "artifacts")  # a database of one's own
+    (tmp_path / "another" / "mlflow" / "artifacts").mkdir(parents=True)
+    elsewhere.log_file(run_id, tmp_path / "gone" / "mlflow" / "mlflow.db", "second")
+    assert (new / "mlflow" / "artifacts" / run_id / "artifacts" / "second").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("status", "version", "words"),
+    [
+        (200, "3.17.2", ""),
+        (404, "", ""),
+        (200, "2.22.1", r"of version 2\.22\.1; 3\.0 or later is needed.*unset MLFLOW_TRACKING_URI"),
+        (401, "", "MLFLOW_TRACKING_TOKEN"),
+        (0, "", r"does not answer \(\w+\); start it, or unset"),
+    ],
+)
+def test_a_server_is_looked_at_before_a_training(status: int, version: str, words: str) -> None:
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/version"
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(version.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as http:
+        uri = f"http://someone:hidden@127.0.0.1:{http.server_port}"
+        thread = threading.Thread(target=http.serve_forever, daemon=True)
+        if status:
+            thread.start()
+        else:
+            http.server_close()
+        try:
+            if words:
+                with pytest.raises(TrackingServerError, match=words) as error:
+                    server_version(uri, retries=0)
+                assert "hidden" not in str(error.value) and error.value.retryable is (status == 0)
+            else:
+                assert server_version(uri + "/", retries=0) == version
+        finally:
+            if status:
+                http.shutdown()
+    assert server_version("sqlite:///mlflow.db") == ""
 
 
 def test_contenders_history_and_a_recorded_decision(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""Places and names from outside: what would lead elsewhere is refused, what is relative made absolute, and no password
+is shown."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from maskhand.catalog import CatalogError, load_spec
+from maskhand.cli import sentence
+from maskhand.errors import MaskhandError, without_passwords
+from maskhand.path_names import PathNameError, path_name
+from maskhand.progress import print_facts, print_table
+from maskhand.storage import StorageError
+from maskhand.workspace import PlaceError, Workspace, absolute_tracking_uri
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "-w", "a/b", "a\\b", "a\0b", "a\nb", "a%2e", "a?b", "x" * 121]
+)
+def test_a_name_that_leads_elsewhere_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(PathNameError, match="becomes part of a path"):
+        path_name(name)
+    with pytest.raises(CatalogError, match="unknown dataset"):
+        load_spec(name)
+    if name != "a/b":
+        with pytest.raises(PathNameError, match="becomes part of a path"):
+            Workspace.at(tmp_path).shard_set(f"freihand/{name}/x")
+
+
+def test_ordinary_names_pass(tmp_path: Path) -> None:
+    for name in ("tiny", "e14_2048x128", "masked80.5-seed1", "größe", "lr=3e-4, second"):
+        assert path_name(name) == name
+    assert (
+        Workspace.at(tmp_path).shard_set("freihand/training-masked80")
+        == f"{tmp_path}/shards/freihand/training-masked80"
+    )
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/prefix", "s3:/bucket", "gs://bucket", "https://host/x", "file:///data"])
+def test_a_workspace_is_a_folder(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MASKHAND_WORKSPACE", place)
+    with pytest.raises(PlaceError, match=r"expected a folder .*MASKHAND_SHARDS=s3://bucket/prefix"):
+        Workspace.at()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["data?v=2", "My%20Project", "two\nlines"])
+def test_a_workspace_that_databases_cannot_be_opened_under_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(PlaceError, match="choose a folder without"):
+        Workspace.at(tmp_path / name)
+    for good in ("with space", "it's", "é#1"):
+        assert Workspace.at(tmp_path / good).root == tmp_path / good
+
+
+@pytest.mark.parametrize(
+    ("given", "absolute"),
+    [
+        ("sqlite:///tracking.db", "sqlite:///{here}/tracking.db"),
+        ("sqlite:///a/b.db?timeout=9", "sqlite:///{here}/a/b.db?timeout=9"),
+        ("sqlite:////abs/tracking.db", "sqlite:////abs/tracking.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("./mlruns", "{here}/mlruns"),
+        ("file:mlruns", "{here}/mlruns"),
+        ("file:///abs", "file:///abs"),
+        ("http://host:5000/ ", "http://host:5000"),
+        ("postgresql://u:p@host/db", "postgresql://u:p@host/db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_a_tracking_address_holds_in_every_process(
+    given: str, absolute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    assert Workspace.at(tmp_path).mlflow_uri == absolute.format(here=tmp_path)
+    with pytest.raises(PlaceError, match="write http://localhost:5000"):
+        absolute_tracking_uri("localhost:5000")
+
+
+SECRETS = (
+    "postgresql+psycopg2://maskhand:hidden@db:5432/mlflow", "https://user:hid%40den@host/a?b=1", "redis://:hidden@h",
+    "postgresql://h/db?user=u&password=hidden", "https://u:hid@den@host", "https://h/?Token=hidden&x=1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("address", SECRETS)
+def test_passwords_are_not_shown(address: str) -> None:
+    class Both(MaskhandError, OSError):
+        pass
+
+    text = f"{address} does not answer; see http://host:4200/api and me@example.org"
+    stream = io.StringIO()
+    print_table("doctor", ("what", "found"), [("MLflow", address)], stream)
+    print_facts("where", [("MLflow", address)], stream)
+    shown = [str(Both(text)), str(StorageError(text)), sentence(LookupError(text)), sentence(RuntimeError(text))]
+    for words in (*shown, stream.getvalue(), without_passwords(text)):
+        assert "hid" not in words and "den@" not in words and "***" in words
+    assert without_passwords(text).endswith("see http://host:4200/api and me@example.org")
