@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from maskhand.cluster.joining import join
+
 LOCAL_CPUS = max(os.cpu_count() or 1, 4)
 """Logical CPUs of a local session. Ray counts but does not pin them; with only two, two training workers and a
 data task would deadlock."""
@@ -26,25 +28,48 @@ def ensure_ray() -> bool:
     """Connect this process to Ray unless it is connected; True when this call started or joined a session.
 
     With `RAY_ADDRESS` set it joins that cluster. Otherwise it starts a small private session on the loopback interface,
-    without dashboard or usage statistics.
+    without dashboard or usage statistics. Raises ClusterError where the cluster cannot be joined.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():
         return False
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING)
+    if address := os.environ.get("RAY_ADDRESS"):
+        join(address)
         return True
-    ray.init(
-        num_cpus=LOCAL_CPUS,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.2",  # Ray ignores 127.0.0.1 and would bind to an outside interface
-    )
+    with _loopback_allowed():
+        ray.init(
+            num_cpus=LOCAL_CPUS,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
     return True
+
+
+@contextlib.contextmanager
+def _loopback_allowed() -> Iterator[None]:
+    """A context in which Ray takes 127.0.0.1 for a node's address, and then binds its servers to it.
+
+    On Linux it would replace it by an outside address, and with every other address, 127.0.0.2 too, its servers listen
+    on all interfaces. On macOS it does this by itself; the variable reaches the processes that it starts.
+    """
+    from ray._private import ray_constants
+
+    variable = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = os.environ.get(variable)
+    enabled, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    os.environ[variable] = "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = enabled
+        os.environ.pop(variable)
+        if before is not None:
+            os.environ[variable] = before
 
 
 @contextlib.contextmanager
