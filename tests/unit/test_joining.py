@@ -93,7 +93,10 @@ def address(home: Path) -> Iterator[str]:
 @pytest.mark.slow
 def test_a_cluster_that_wants_another_token_is_told_from_one_that_does_not_answer(address: str, home: Path) -> None:
     """In processes of their own: Ray reads the mode once."""
-    program = "from maskhand.cluster.session import ensure_ray\ntry: ensure_ray()\nexcept Exception as e: print(type(e).__name__, e)"
+    program = (
+        "from maskhand.cluster.session import ensure_ray\n"
+        "try: ensure_ray()\nexcept Exception as error: print(type(error).__name__, error)"
+    )
     cases = {
         "not set here; set RAY_AUTH_MODE=token": {},
         "refuses the token of RAY_AUTH_TOKEN;": {MODE: "token", TOKEN: OTHER},
