@@ -28,8 +28,8 @@ from typing import Any
 
 import psutil
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+CODE = Path(__file__).parents[2]
+sys.path[:0] = [str(CODE), str(CODE / "tests")]
 
 from servers import Part, Place, mlflow, postgres, prefect, ray_node  # noqa: E402
 from support.s3_server import s3_server  # noqa: E402
@@ -136,7 +136,7 @@ def cluster(place: Place) -> Iterator[tuple[dict[str, str], list[Part], Path]]:
         settings = {
             **token, **s3.environment(), "RAY_ADDRESS": head, "PREFECT_API_URL": api, "MLFLOW_TRACKING_URI": tracking,
             "PREFECT_HOME": str(place.root / "prefect-client"), "MASKHAND_WORKSPACE": str(workspace),
-            "MASKHAND_SHARDS": shards, "PYTHONPATH": str(ROOT),
+            "MASKHAND_SHARDS": shards,
         }  # fmt: skip
         deploy = [sys.executable, "-m", "maskhand.cli", "deploy"]
         subprocess.run(deploy, env=place.environment("driver", settings), check=True, cwd="/")

@@ -23,7 +23,9 @@ import psutil
 
 BIN = Path(sys.executable).parent
 HOST = "127.0.0.1"
+CODE = Path(__file__).parents[2]
 SETTINGS_OF_OTHERS = ("MASKHAND_", "AWS_", "MLFLOW_", "PREFECT_", "RAY_")
+"""Beginnings of variables that a machine of the cluster does not take from the caller."""
 START_S = 300.0
 STOP_S = 30.0
 
@@ -78,8 +80,9 @@ class Place:
     def environment(self, name: str, settings: Mapping[str, str]) -> dict[str, str]:
         """The environment of a machine: none of the caller's settings, a home of its own, and `settings`."""
         own = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS_OF_OTHERS)}
+        same = {"PYTHONPATH": str(CODE)}  # as with one image for all
         quiet = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-        return {**own, **quiet, "HOME": str(self.home(name)), **settings}
+        return {**own, **same, **quiet, "HOME": str(self.home(name)), **settings}
 
     @contextmanager
     def part(
