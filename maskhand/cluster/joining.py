@@ -81,7 +81,7 @@ def join(address: str) -> None:
 def _refuses_us(address: str) -> bool:
     """Does the cluster answer, and want another token than this process shows?"""
     from ray._private.services import canonicalize_bootstrap_address
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # a compiled module
 
     try:
         GcsClient(address=canonicalize_bootstrap_address(address))

@@ -116,12 +116,11 @@ def _trainer(work: Any, job: Any, run_dir: Path, engine: EngineConfig, workers: 
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(_on_nodes())),  # one process less where no node is taken away
     }
     # Ray's type hints are those of its older API, hence Any.
+    failures: Any = FailureConfig
     settings: dict[str, Any] = {
         "name": run_dir.name,
         "storage_path": str(run_dir.parent),
-        "failure_config": FailureConfig(
-            max_failures=engine.max_failures, controller_failure_limit=-1 if patient else 0
-        ),
+        "failure_config": failures(max_failures=engine.max_failures, controller_failure_limit=-1 if patient else 0),
         "checkpoint_config": CheckpointConfig(num_to_keep=2),
         "callbacks": [StopOnProgramError()],
         "worker_runtime_env": {"env_vars": _worker_environment(engine)},
