@@ -26,8 +26,8 @@ def coin(*key: int) -> bool:
 
 
 def global_slots(global_batch: int, worker: WorkerContext) -> Tensor:
-    """(global_batch / world,) int64: the positions of this rank's rows in the global batch, rank :: world."""
-    return torch.arange(worker.rank, global_batch, worker.world)
+    """(global_batch / world,) int64: the positions of this rank's rows in the global batch, rank :: world; of 0 none."""
+    return torch.arange(global_batch)[worker.rank :: worker.world]
 
 
 def _hash_seed(key: tuple[int, ...]) -> int:

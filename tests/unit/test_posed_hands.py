@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +18,13 @@ from maskhand.loading.posed_hands import FOCAL_PX, SIZE_PX, PosedHands
 from maskhand.loading.poses import PosePool, PosePools, read_pools
 from maskhand.models.build import build_model
 from maskhand.models.vq_mano import VQMano
+from maskhand.training.seeds import global_slots
 from maskhand.training.transformer_loop import TransformerObjective
+from maskhand.training.worker import WorkerContext, no_report
 from support.hand_sets import make_samples, write_set
 from support.loading_parts import interleave, same, take, tiny
 from support.model_parts import random_batch, random_poses, small_recipe
+from support.training_fakes import FolderStore
 
 SEEING = {
     "image_joints": True, "camera": "residual", "ref_points": "projected", "pose2d_tokens": 21,
@@ -124,3 +128,9 @@ def first_rows(batch: HandBatch, stop: int, start: int = 0, images: int | None =
     with_image = slice(start, stop if images is None else start + images)
     rows = {f.name: getattr(batch, f.name)[start:stop] for f in dataclasses.fields(batch)}
     return HandBatch(**rows | {name: getattr(batch, name)[with_image] for name in ("pixels", "color_gain")})
+
+
+def test_without_them_no_rank_has_rows_of_them() -> None:
+    contexts = [WorkerContext(rank, 2, no_report, FolderStore(Path())) for rank in range(2)]
+    assert [global_slots(0, context).tolist() for context in contexts] == [[], []]
+    assert [global_slots(6, context).tolist() for context in contexts] == [[0, 2, 4], [1, 3, 5]]
