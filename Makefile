@@ -3,7 +3,7 @@ WHEELS := $(or $(PIP_FIND_LINKS),$(shell python3 -m pip config get global.find-l
 export RAY_USAGE_STATS_ENABLED := 0
 export DO_NOT_TRACK := 1
 
-.PHONY: quickstart test test-fast lint docs clean
+.PHONY: quickstart test test-fast lint docs gpu-report clean
 
 quickstart: .venv/ready     ## the whole pipeline on this machine, end to end
 	.venv/bin/maskhand quickstart
@@ -21,6 +21,9 @@ lint: .venv/ready
 
 docs: .venv/ready           ## the site with API pages, in site/
 	$(PY) -m mkdocs build --strict
+
+gpu-report: .venv/ready     ## what one GPU does with maskhand, a table, at most 8 minutes
+	$(PY) benchmarks/gpu_report.py
 
 .venv/ready: pyproject.toml constraints.txt
 	python3 -m venv .venv

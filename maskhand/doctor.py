@@ -114,12 +114,17 @@ def check_accelerator(_: Workspace) -> Iterator[Finding]:
 
 
 def check_ray(workspace: Workspace) -> Iterator[Finding]:
+    from maskhand.cluster.joining import ClusterError, TokenSettings
     from maskhand.cluster.session import ray_session
 
     address = os.environ.get("RAY_ADDRESS")
     try:
         with ray_session():
-            yield Finding("ok", "Ray", f"cluster at {address}" if address else "local session starts")
+            token = ", with a token" if TokenSettings.of_this_process().mode == "token" else ""
+            yield Finding("ok", "Ray", f"cluster at {address}{token}" if address else "local session starts")
+    except ClusterError as error:
+        found, _, advice = str(error).partition("; ")
+        yield Finding("fail", "Ray", found, advice)
     except Exception as error:
         known = isinstance(error, MaskhandError)
         advice = "check RAY_ADDRESS" if address else "see there; or free some memory"

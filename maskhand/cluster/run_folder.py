@@ -1,8 +1,8 @@
 """The folder of a training run: its identity, reported metrics and exported result.
 
-Ray writes its checkpoints there; beside them are `run.json` (the identity), `metrics.jsonl` (a line per report),
-`starts.txt` (a line per start of the workers), and at the end `export/` (what the loop exported) and, last,
-`finished.json`.
+Ray writes its checkpoints there, with `about.json` in each; beside them are `run.json` (the identity), `metrics.jsonl`
+(a line per report), `starts.txt` (a line per start of the workers), and at the end `export/` (what the loop exported)
+and, last, `finished.json`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from maskhand.errors import MaskhandError
 from maskhand.training.checkpoint import EXPORT
 
 METRICS, STARTS = "metrics.jsonl", "starts.txt"
+ABOUT = "about.json"
+"""File of a checkpoint, for people and the next call: its step, and the number of workers that wrote it."""
+KEPT = "stopped"
+"""Folder for the batches at which the training had to stop."""
 _FINISHED = "finished.json"
+_LISTED = "checkpoint_manager_snapshot.json"
+"""Ray Train's list of the checkpoints that are whole."""
 _POLL_S = 0.25
 
 
@@ -54,6 +60,23 @@ class FitResult:
     """Duration of this call."""
     reused: bool
     """True when the run was finished before and nothing was trained."""
+
+
+@dataclass(frozen=True)
+class LastCheckpoint:
+    """Where an unfinished run stands."""
+
+    step: int
+    workers: int
+    """Number of workers that wrote it."""
+
+
+def last_checkpoint(run_dir: Path) -> LastCheckpoint | None:
+    """The checkpoint from which Ray continues a run; None before the first."""
+    listed = _read_json(run_dir / _LISTED) or {}
+    latest = listed.get("latest_checkpoint_result")
+    about = None if latest is None else _read_json(run_dir / latest["checkpoint_dir_name"] / ABOUT)
+    return None if about is None else LastCheckpoint(**about)
 
 
 def acquire(run_dir: Path, identity: str) -> None:

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from maskhand import machine
+from maskhand.cluster.joining import join
 from maskhand.errors import MaskhandError
 
 LOCAL_CPUS = max(os.cpu_count() or 1, 4)
@@ -36,8 +37,8 @@ def ensure_ray() -> bool:
     """Connect this process to Ray unless it is connected; True when this call started or joined a session.
 
     With `RAY_ADDRESS` set it joins that cluster. Otherwise it starts a small private session on the loopback interface,
-    without dashboard or usage statistics, whatever other sessions of whomever there are. Raises SessionError, and
-    MachineError for a folder in which Ray cannot keep its files.
+    without dashboard or usage statistics, whatever other sessions of whomever there are. Raises ClusterError where the
+    cluster cannot be joined, SessionError, and MachineError for a folder in which Ray cannot keep its files.
     """
     machine.settle()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -46,10 +47,7 @@ def ensure_ray() -> bool:
     if ray.is_initialized():
         return False
     if address := os.environ.get("RAY_ADDRESS"):
-        with _sentence(
-            f"the Ray cluster at {address} (RAY_ADDRESS) cannot be joined", "is it running, and is it yours?"
-        ):
-            ray.init(logging_level=logging.WARNING)
+        join(address)
         return True
     # Beyond 95 % of a disk, of whatever size, Ray would wait for space, without a word.
     os.environ.setdefault("RAY_local_fs_capacity_threshold", "1")
@@ -65,16 +63,17 @@ def ensure_ray() -> bool:
 def _start_local(folder: str) -> None:
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=LOCAL_CPUS,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.2",  # Ray ignores 127.0.0.1 and would bind to an outside interface
-        _temp_dir=folder,
-    )
+    with _loopback_allowed():
+        ray.init(
+            address="local",
+            num_cpus=LOCAL_CPUS,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+        )
 
 
 @contextlib.contextmanager
@@ -85,6 +84,28 @@ def _sentence(what: str, advice: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise SessionError(f"{what} ({reason}); {advice}") from error
+
+
+@contextlib.contextmanager
+def _loopback_allowed() -> Iterator[None]:
+    """A context in which Ray takes 127.0.0.1 for a node's address, and then binds its servers to it.
+
+    On Linux it would replace it by an outside address, and with every other address, 127.0.0.2 too, its servers listen
+    on all interfaces. On macOS it does this by itself; the variable reaches the processes that it starts.
+    """
+    from ray._private import ray_constants
+
+    variable = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = os.environ.get(variable)
+    enabled, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    os.environ[variable] = "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = enabled
+        os.environ.pop(variable)
+        if before is not None:
+            os.environ[variable] = before
 
 
 @contextlib.contextmanager

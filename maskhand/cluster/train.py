@@ -6,27 +6,25 @@ A run is a folder `storage_path/name`, see `run_folder`.
 from __future__ import annotations
 
 import functools
-import json
+import itertools
+import logging
 import os
 import re
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
-import cv2
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 
 from maskhand.cluster.run_folder import (
     METRICS,
-    STARTS,
     FitResult,
     TrainingError,
     acquire,
@@ -34,22 +32,17 @@ from maskhand.cluster.run_folder import (
     finished,
     result_of,
     tail,
-    truncate_incomplete_line,
 )
 from maskhand.cluster.session import LOCAL_CPUS
+from maskhand.cluster.worker import Loop, run_worker
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
 from maskhand.lock import held
-from maskhand.training.worker import Report, WorkerContext, no_report
+from maskhand.training.worker import Report
 
 P = ParamSpec("P")
-Loop = Callable[[Any, WorkerContext], dict[str, float]]
-"""`loop(job, worker)` trains and returns the last metrics; its last checkpoint holds a folder `export/`."""
-
-_RAY_TRAIN_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of two seconds delays every phase of a fit
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less; a preempted worker counts as lost
-}
+_NO_PLACES = (WorkerGroupStartupTimeoutError, WorkerGroupStartupFailedError)
+"""Workers that could not start: no resources, or a node that was lost on the way."""
 
 
 def _alone(fit: Callable[P, FitResult]) -> Callable[P, FitResult]:
@@ -73,6 +66,7 @@ def fit(
     identity: str,
     storage_path: str | Path,
     engine: EngineConfig,
+    worker_counts: Sequence[int] | None = None,
     reporter: Report | None = None,
     on_progress: Callable[[int, dict[str, float]], None] | None = None,
 ) -> FitResult:
@@ -81,46 +75,32 @@ def fit(
     The same name and identity continue an unfinished run from its last checkpoint and return a finished one at once;
     the same name with another identity is refused. `storage_path` is a folder that every worker can access. `reporter`
     is sent to rank 0 and called there; `on_progress` is called here. A lost worker restarts the group from the last
-    checkpoint, at most `engine.max_failures` times; an error of the program itself is not retried. Needs a Ray
-    session. Raises TrainingError, and LockedError while another process trains this run.
+    checkpoint, at most `engine.max_failures` times; an error of the program itself is not retried. worker_counts: the
+    numbers of workers that it may run on, the most first; where places for so many do not come free for
+    `engine.wait_s`, at the start or after a loss, the next goes on from the last checkpoint. Needs a Ray session.
+    Raises TrainingError, and LockedError while another process trains this run.
     """
     started_s = time.monotonic()
     run_dir = Path(storage_path).resolve() / name
     acquire(run_dir, identity)
     if (facts := finished(run_dir)) is not None:
         return result_of(run_dir, facts, started_s, reused=True)
-    check_resources(engine)
-    os.environ |= _RAY_TRAIN_ENVIRONMENT
-    # Ray's type hints are those of its older API, hence Any.
-    work: Any = functools.partial(_run_worker, loop, reporter, run_dir, engine.threads_per_worker)
-    settings: dict[str, Any] = {
-        "name": name,
-        "storage_path": str(run_dir.parent),
-        "failure_config": FailureConfig(max_failures=engine.max_failures),
-        "checkpoint_config": CheckpointConfig(num_to_keep=2),
-        "callbacks": [StopOnProgramError()],
-        "worker_runtime_env": {"env_vars": _worker_environment(engine)},
-        "logging_config": ray.train.LoggingConfig(log_level="ERROR"),
-    }
-    trainer = TorchTrainer(
-        work,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if engine.use_gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=engine.workers,
-            use_gpu=engine.use_gpu,
-            resources_per_worker={"CPU": 1} | ({"GPU": 1} if engine.use_gpu else {}),
-        ),
-        run_config=RunConfig(**settings),
-    )
+    counts = places(engine, worker_counts or (engine.workers,))
+    work = functools.partial(run_worker, loop, reporter, run_dir, engine.threads_per_worker)
     with tail(run_dir / METRICS, on_progress):
-        try:
-            result: Any = trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            cause = _root_cause(error)
-            raise TrainingError(
-                f"run {name}: {_line(cause)}; its files are in {run_dir}", retryable=is_retryable(cause)
-            ) from error
+        for workers, fewer in itertools.zip_longest(counts, counts[1:]):
+            try:
+                result: Any = _trainer(work, job, run_dir, engine, workers, patient=fewer is None).fit()
+                break
+            except ray.train.TrainingFailedError as error:
+                cause = _root_cause(error)
+                if fewer is None or not isinstance(getattr(error, "controller_failure", None), _NO_PLACES):
+                    raise TrainingError(
+                        f"run {name}: {_line(cause)}; its files are in {run_dir}", retryable=is_retryable(cause)
+                    ) from error
+                logging.getLogger(__name__).warning(
+                    f"run {name}: no places for {workers} workers came free for {engine.wait_s:g} s; {fewer} go on"
+                )
     if result.checkpoint is None:
         raise TrainingError(f"run {name}: ended without a checkpoint; its files are in {run_dir}")
     with result.checkpoint.as_directory() as folder:
@@ -128,78 +108,62 @@ def fit(
     return result_of(run_dir, facts, started_s, reused=False)
 
 
-def check_resources(engine: EngineConfig) -> None:
-    """TrainingError when the local session lacks resources for the workers: Ray would wait forever.
+def _trainer(work: Any, job: Any, run_dir: Path, engine: EngineConfig, workers: int, *, patient: bool) -> TorchTrainer:
+    """The trainer of one number of workers. patient: waits for their places as long as it takes."""
+    os.environ |= {
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of two seconds delays every phase of a fit
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(engine.wait_s),
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(_on_nodes())),  # one process less where no node is taken away
+    }
+    # Ray's type hints are those of its older API, hence Any.
+    failures: Any = FailureConfig
+    settings: dict[str, Any] = {
+        "name": run_dir.name,
+        "storage_path": str(run_dir.parent),
+        "failure_config": failures(max_failures=engine.max_failures, controller_failure_limit=-1 if patient else 0),
+        "checkpoint_config": CheckpointConfig(num_to_keep=2),
+        "callbacks": [StopOnProgramError()],
+        "worker_runtime_env": {"env_vars": _worker_environment(engine)},
+        "logging_config": ray.train.LoggingConfig(log_level="ERROR"),
+    }
+    return TorchTrainer(
+        work,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(
+            backend="nccl" if engine.use_gpu else "gloo", timeout_s=max(1, round(engine.step_timeout_s))
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=engine.use_gpu,
+            resources_per_worker={"CPU": 1} | ({"GPU": 1} if engine.use_gpu else {}),
+        ),
+        run_config=RunConfig(**settings),
+    )
 
-    A cluster may scale up, so there it is not an error. Starts no session.
+
+def places(engine: EngineConfig, worker_counts: Sequence[int]) -> list[int]:
+    """The numbers of workers that there may be places for, the most first.
+
+    A local session has the places that it has: Ray would wait forever for more, so TrainingError when there are too few
+    for any number. A cluster may scale up, so there it is all of them. Starts no session.
     """
+    counts = sorted(set(worker_counts), reverse=True)
     local = {"CPU": LOCAL_CPUS, "GPU": torch.cuda.device_count()}
     available = ray.cluster_resources() if ray.is_initialized() else local
-    wanted = {"CPU": engine.workers} | ({"GPU": engine.workers} if engine.use_gpu else {})
+    kinds = ("CPU", "GPU") if engine.use_gpu else ("CPU",)
+    if os.environ.get("RAY_ADDRESS"):
+        return counts
+    if fitting := [count for count in counts if all(available.get(kind, 0) >= count for kind in kinds)]:
+        return fitting
     lacking = [
-        f"{count} {kind}s ({available.get(kind, 0):.0f} available)"
-        for kind, count in wanted.items()
-        if available.get(kind, 0) < count
+        f"{counts[-1]} {kind}s ({available.get(kind, 0):.0f} available)"
+        for kind in kinds
+        if available.get(kind, 0) < counts[-1]
     ]
-    if lacking and not os.environ.get("RAY_ADDRESS"):
-        raise TrainingError(
-            f"engine.workers={engine.workers} with engine.use_gpu={str(engine.use_gpu).lower()} needs "
-            f"{' and '.join(lacking)}; --set engine.workers=..., engine.use_gpu=false, or name a cluster in RAY_ADDRESS"
-        )
-
-
-# --- inside a worker
-
-
-def _run_worker(
-    loop: Loop, reporter: Report | None, run_dir: Path, threads: int, config: dict[str, Any]
-) -> dict[str, float]:
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
-    context = ray.train.get_context()
-    rank = context.get_world_rank()
-    if rank != 0:
-        return loop(config["job"], WorkerContext(rank, context.get_world_size(), no_report, _RayStore()))
-    with (run_dir / STARTS).open("a") as starts:
-        starts.write(time.strftime("%Y-%m-%dT%H:%M:%SZ\n", time.gmtime()))
-    try:
-        report = MetricsFile(run_dir / METRICS, reporter)
-        return loop(config["job"], WorkerContext(rank, context.get_world_size(), report, _RayStore()))
-    finally:
-        if (close := getattr(reporter, "close", None)) is not None:
-            close()
-
-
-class _RayStore:
-    """A `CheckpointStore` on `ray.train.report`, which merges the folders of all ranks atomically."""
-
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
-        with tempfile.TemporaryDirectory(prefix="maskhand-checkpoint-") as folder:
-            write(Path(folder))
-            ray.train.report({"step": step}, checkpoint=Checkpoint.from_directory(folder))
-
-    @contextmanager
-    def latest(self) -> Iterator[Path | None]:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            yield None
-        else:
-            with checkpoint.as_directory() as folder:
-                yield Path(folder)
-
-
-class MetricsFile:
-    """A `Report` that appends to the metrics file of a run, then calls `reporter`."""
-
-    def __init__(self, path: Path, reporter: Report | None) -> None:
-        self._path, self._reporter = path, reporter
-        truncate_incomplete_line(path)
-
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        with self._path.open("a") as lines:
-            lines.write(json.dumps({"step": step, **metrics}) + "\n")
-        if self._reporter is not None:
-            self._reporter(step, metrics)
+    raise TrainingError(
+        f"engine.workers={engine.workers} with engine.use_gpu={str(engine.use_gpu).lower()} needs "
+        f"{' and '.join(lacking)}; --set engine.workers=..., engine.use_gpu=false, or name a cluster in RAY_ADDRESS"
+    )
 
 
 # --- inside Ray's controller
@@ -232,16 +196,22 @@ def _worker_environment(engine: EngineConfig) -> dict[str, str]:
     environment = {"OMP_NUM_THREADS": str(engine.threads_per_worker)}
     if not engine.use_gpu:
         environment["DS_ACCELERATOR"] = "cpu"
-    if sum(node["Alive"] for node in ray.nodes()) == 1:
+    if not _on_nodes():
         # Gloo would otherwise resolve the host name, which fails on many laptops.
         environment["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
     return environment
 
 
+def _on_nodes() -> bool:
+    """Has the cluster more than one node?"""
+    return sum(node["Alive"] for node in ray.nodes()) > 1
+
+
 def _root_cause(error: Exception) -> BaseException:
-    """A worker's own exception, preferably one that a retry cannot fix, or the controller's."""
+    """A worker's own exception, preferably one that a retry cannot fix or that is a sentence, or the controller's."""
     failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
-    return min(map(_unwrapped, failures.values()), key=is_retryable)
+    causes = map(_unwrapped, failures.values())
+    return min(causes, key=lambda cause: (is_retryable(cause), not isinstance(cause, MaskhandError)))
 
 
 def _line(cause: BaseException) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
 from maskhand.config.fields import Fraction, FractionBelowOne, FrozenConfig, PositiveInt
 
@@ -128,13 +128,36 @@ class EngineConfig(FrozenConfig):
 
     workers: PositiveInt = 2
     """Ray Train workers."""
+    min_workers: PositiveInt | None = None
+    """Fewest workers that go on when the others' nodes do not come back; null: workers."""
+    wait_s: PositiveFloat = 60.0
+    """Time that places for all workers are waited for before fewer go on, seconds."""
     threads_per_worker: PositiveInt = 1
     """Torch threads of a worker."""
-    zero_stage: Literal[0, 1, 2] = 1
-    """DeepSpeed ZeRO stage: 0 | 1 | 2; 3 has no weights where features are projected ahead."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Autocast precision: fp32 | bf16; code vectors, hand and losses are always fp32."""
+    micro_batch: PositiveInt | None = None
+    """Most samples of a worker at once, gradients are accumulated; null: its share."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage: 0 | 1 | 2 | 3 (weights too; without average and validations)."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """Held in CPU memory: none | optimizer (states; stage 1 to 3) | all (stage 3)."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Autocast precision: fp32 | bf16 | fp16; code vectors, hand and losses are always fp32."""
+    gradients: Literal["autocast", "fp32"] = "autocast"
+    """Gradients are sent in: autocast (bf16: those of matrices; fp16: none) | fp32."""
+    max_skipped: NonNegativeInt = 20
+    """Maximum number of skipped steps in a row, of a loss or gradient not finite."""
+    step_timeout_s: PositiveFloat = 1800.0
+    """Time that a worker waits for the others before all start again, seconds."""
     max_failures: NonNegativeInt = 3
     """Maximum number of restarts after lost workers."""
     use_gpu: bool = False
     """Whether each worker has a GPU."""
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"engine.min_workers={self.min_workers} is more than engine.workers={self.workers}")
+        least = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < least:
+            raise ValueError(f"engine.offload={self.offload} needs engine.zero_stage={least} at least")
+        return self

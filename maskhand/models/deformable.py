@@ -9,7 +9,7 @@ Several token sequences (hypotheses) may share one image's values without a copy
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,20 @@ def crop_to_map(points: Tensor, aspect: float) -> Tensor:
     return torch.stack([points[..., 0] * (1 / aspect), points[..., 1]], dim=-1) + 0.5
 
 
+class ValueProjection(nn.Linear):
+    """A linear layer whose bias may be replaced."""
+
+    def forward(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(input, self.weight, self.bias if bias is None else bias)
+
+
 class DeformableCrossAttention(nn.Module):
     """Multi-scale deformable attention of tokens to feature maps."""
 
     def __init__(self, dim: int, heads: int, levels: int, points: int) -> None:
         super().__init__()
         self.heads, self.levels, self.points = heads, levels, points
-        self.value_proj = nn.Linear(dim, dim)
+        self.value_proj = ValueProjection(dim, dim)
         self.level_embedding = nn.Parameter(torch.randn(levels, dim) * 0.02)
         self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
         self.attention_weights = nn.Linear(dim, heads * levels * points)
@@ -51,17 +58,29 @@ class DeformableCrossAttention(nn.Module):
 
     def project(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (B, dim, h, w) of all levels -> values (B * heads, dim / heads, h, w)."""
+        return self(maps)  # a call of the module: ZeRO stage 3 gathers its weights then
+
+    def forward(
+        self, inputs: Tensor | Sequence[Tensor], reference: Tensor | None = None, values: Sequence[Tensor] | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        """inputs: queries (B * H, K, dim), sample-major; reference (B * H or 1, K, 2) in 0..1 over the map, x first.
+
+        Without values the inputs are maps: see `project`.
+        """
+        if isinstance(inputs, Tensor):
+            assert reference is not None and values is not None
+            return self._attend(inputs, reference, values)
+        return tuple(self._values(inputs))
+
+    def _values(self, maps: Sequence[Tensor]) -> Iterator[Tensor]:
         # W (x + e) = W x + W e: the level's embedding costs nothing per position
         biases = self.value_proj(self.level_embedding)
-        values = []
         for feature, bias in zip(maps, biases, strict=True):
-            value = F.linear(feature.permute(0, 2, 3, 1), self.value_proj.weight, bias)
+            value = self.value_proj(feature.permute(0, 2, 3, 1), bias)
             heads = value.unflatten(-1, (self.heads, -1)).permute(0, 3, 4, 1, 2)
-            values.append(heads.flatten(0, 1).contiguous())
-        return tuple(values)
+            yield heads.flatten(0, 1).contiguous()
 
-    def forward(self, queries: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
-        """queries (B * H, K, dim), sample-major; reference (B * H or 1, K, 2) in 0..1 over the map, x first."""
+    def _attend(self, queries: Tensor, reference: Tensor, values: Sequence[Tensor]) -> Tensor:
         images = values[0].shape[0] // self.heads
         rows, tokens, _ = queries.shape
         shape = (self.heads, self.levels, self.points)

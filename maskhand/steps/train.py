@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maskhand.catalog import load_spec
-from maskhand.cluster.run_folder import finished
+from maskhand.cluster.run_folder import finished, last_checkpoint
 from maskhand.cluster.session import ray_session
 from maskhand.cluster.train import fit
 from maskhand.config import ConfigError, Recipe
@@ -24,11 +24,18 @@ from maskhand.recipe_files import load_recipe, parse_recipe
 from maskhand.shards.layout import IMAGES, MANO
 from maskhand.steps import step_inputs, training_checks
 from maskhand.steps.names import BUNDLE_FILE, TOKENIZER_FILE, flow_tags
-from maskhand.steps.receipt import Receipt, file_digest
+from maskhand.steps.receipt import Receipt
 from maskhand.steps.taken_along import TakenAlong
 from maskhand.tracking import Lineage, RunReporter, Tracker, server_version
 from maskhand.training import tokenizer_loop, transformer_loop
-from maskhand.training.checkpoint import Kind, check_tokenizer, inference_digest, run_identity, tokenizer_folder
+from maskhand.training.checkpoint import (
+    Kind,
+    check_tokenizer,
+    inference_digest,
+    run_identity,
+    tokenizer_digest,
+    tokenizer_folder,
+)
 from maskhand.training.worker import WorkerContext
 from maskhand.workspace import Workspace
 
@@ -142,7 +149,7 @@ def _inputs(
     if label:
         digests["label"] = path_name(label, "label")
     if tokenizer is not None:
-        digests["tokenizer"] = file_digest(str(tokenizer_folder(tokenizer) / TOKENIZER_FILE))
+        digests["tokenizer"] = tokenizer_digest(tokenizer_folder(tokenizer))
     return digests
 
 
@@ -173,6 +180,11 @@ def _train(
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
     if finished(workspace.runs / name) is None:
         training_checks.check_settings(kind, recipe, workspace.assets)  # before a run is opened that could only fail
+        if (kept := last_checkpoint(workspace.runs / name)) is not None:
+            logging.getLogger(__name__).warning(
+                f"{kind}: goes on with run {name} from step {kept.step} of {steps}; engine.workers was {kept.workers}, "
+                f"and is {recipe.engine.workers}"
+            )
     tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
     run_id = tracker.find_run(kind, tracked_as)
     if run_id is None:
@@ -188,6 +200,7 @@ def _train(
                 identity=identity,
                 storage_path=workspace.runs,
                 engine=recipe.engine,
+                worker_counts=training_checks.worker_counts(kind, recipe),
                 reporter=RunReporter(tracker.uri, run_id),
                 on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskhand.cluster.train import check_resources
+from maskhand.cluster.train import places
 from maskhand.config import ConfigError, Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import check_model
@@ -23,8 +23,7 @@ def check_settings(kind: Kind, recipe: Recipe, assets: Path) -> None:
 
     Reads a checkpoint that the recipe names. Raises ConfigError, BackboneError, TextError, TrainingError.
     """
-    check_resources(recipe.engine)
-    _check_shares(kind, recipe)
+    places(recipe.engine, worker_counts(kind, recipe))
     if kind == "transformer":
         _check_paths(recipe)
         check_model(recipe, ManoLayer.from_default(), assets)
@@ -38,14 +37,21 @@ def check_transformer(workspace: Workspace, recipe: Recipe) -> None:
     step_inputs.training_digests(workspace, "transformer", recipe)
 
 
-def _check_shares(kind: Kind, recipe: Recipe) -> None:
-    counts = {"tokenizer_training.optim.batch": recipe.tokenizer_training.optim.batch}
+def worker_counts(kind: Kind, recipe: Recipe) -> list[int]:
+    """The numbers of workers that a training may run on, the most first: from `engine.workers` down to
+    `engine.min_workers`, those that share out its batch and its streams of shards evenly. ConfigError where
+    `engine.workers` is none of them."""
+    shared = {"tokenizer_training.optim.batch": recipe.tokenizer_training.optim.batch}
     if kind == "transformer":
-        counts = {"training.optim.batch": recipe.training.optim.batch, "data.shard_streams": recipe.data.shard_streams}
+        data, batch = recipe.data, recipe.training.optim.batch
+        shared = {"training.optim.batch": batch, "data.shard_streams": data.shard_streams}
+        shared["data.posed_hands"] = data.posed_hands
     workers = recipe.engine.workers
-    for key, count in counts.items():
+    for key, count in shared.items():
         if count % workers:
             raise ConfigError(f"{key}={count} does not divide over engine.workers={workers}; choose a multiple of it")
+    fewest = recipe.engine.min_workers or workers
+    return [n for n in range(workers, fewest - 1, -1) if all(count % n == 0 for count in shared.values())]
 
 
 def _check_paths(recipe: Recipe) -> None:

@@ -26,17 +26,16 @@ EXPORT = "export"
 
 Kind = Literal["tokenizer", "transformer"]
 
-_ENGINE = ("engine.workers", "engine.zero_stage", "engine.use_gpu")
 _TRAINING_KEYS: dict[Kind, tuple[str, ...]] = {
-    "tokenizer": ("seed", "data.mocap", "data.upright", "tokenizer", "tokenizer_training", "hand", *_ENGINE),
+    "tokenizer": ("seed", "data.mocap", "data.upright", "tokenizer", "tokenizer_training", "hand"),
     "transformer": (
         "seed", "data.train", "data.posed_hands", "data.caption", "data.crop_px", "data.crop_aspect", "data.box_scale",
         "data.upright", "data.keypoints", "data.augment", "data.shard_streams", "data.held_out", "tokenizer", "model",
-        "training", "hand", *_ENGINE, "engine.precision",
+        "training", "hand", "engine.precision",
     ),
 }  # fmt: skip
-"""Keys and sections of a recipe that determine the weights. A run can be resumed only with the same number of ranks and
-the same ZeRO stage."""
+"""Keys and sections of a recipe that determine the weights. How a step is shared out, by workers, ZeRO stage and
+device, is none of them: it changes rounding alone, and a run goes on with another share."""
 
 
 class TokenizerFileError(MaskhandError, ValueError):
@@ -97,6 +96,12 @@ def tokenizer_folder(name: str) -> Path:
     """The folder that a `--tokenizer` names: one that ships with maskhand (`open`, `open_model`), or a path, made
     absolute."""
     return OPEN_TOKENIZERS.get(name) or Path(name).resolve()
+
+
+def tokenizer_digest(folder: str | Path) -> str:
+    """12 hex digits over what decides the tokens of an exported tokenizer: its settings and weights."""
+    record = _tokenizer_record(Path(folder))
+    return short_digest(json.dumps({key: record[key] for key in ("tokenizer", "sha256")}, sort_keys=True))
 
 
 def check_tokenizer(folder: str | Path, expected: TokenizerConfig) -> None:

@@ -7,8 +7,8 @@
     engine.full_state_dict()            # fp32 weights, on rank 0
 
 The objective is a module whose `forward(*inputs)` returns `(loss, stats)`: all use of the weights is inside this one
-call, as mixed precision requires. With bf16 the weights stay fp32 and the operations of
-the forward pass are cast (torch autocast), so that the exported weights are the trained ones at full precision.
+call, as mixed precision and ZeRO stage 3 require. With bf16 and fp16 the weights stay fp32 and the operations of the
+forward pass are cast (torch autocast), so that the exported weights are the trained ones at full precision.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,31 @@ import torch
 from torch import Tensor, nn
 
 from maskhand.config import EngineConfig, OptimConfig
+from maskhand.training import optimizer_shards as shards
+from maskhand.training.engine_settings import (
+    accumulation,
+    deepspeed_settings,
+    learning_rate_factor,
+    sends_in_autocast,
+)
+from maskhand.training.rank_watch import RankWatch
+from maskhand.training.update_guard import UpdateGuard
 
 TAG = "checkpoint"
 
 
 def start_engine(
-    objective: nn.Module, parameter_groups: list[dict[str, Any]], optim: OptimConfig, config: EngineConfig
+    objective: nn.Module,
+    parameter_groups: list[dict[str, Any]],
+    optim: OptimConfig,
+    config: EngineConfig,
+    keep: Path | None = None,
 ) -> Engine:
     """Build a DeepSpeed engine over all ranks of the process group (or a group of one when there is none).
 
     All ranks call this, with identically initialized objectives. `parameter_groups` are AdamW's (params, lr,
-    weight_decay); what is in none of them is not trained. Raises ValueError when the batch does not divide over ranks
-    or a parameter has no dimension, RuntimeError when a GPU is requested and there is none.
+    weight_decay); what is in none of them is not trained. keep: see `UpdateGuard`. Raises ValueError when the batch
+    does not divide over ranks or a parameter has no dimension, RuntimeError when a GPU is requested and there is none.
     """
     cuda = config.use_gpu and torch.cuda.is_available()
     if config.use_gpu and not cuda:
@@ -51,21 +64,33 @@ def start_engine(
         )
     deepspeed = _import_deepspeed(cuda)
     _join_process_group(deepspeed, cuda)
+    world = torch.distributed.get_world_size()
+    if config.precision != "fp32" and not sends_in_autocast(config):
+        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float16
+        cast = torch.autocast("cuda" if cuda else "cpu", dtype)
+        objective.forward = cast(objective.forward)
     wrapped, *_ = deepspeed.initialize(
         model=objective,
         model_parameters=parameter_groups,
-        config=_deepspeed_config(optim, config),
+        config=deepspeed_settings(optim, config, world),
         dist_init_required=False,
     )
-    return Engine(wrapped, optim)
+    guard = UpdateGuard(config.max_skipped, config.precision == "fp16", torch.distributed.get_rank(), keep)
+    return Engine(wrapped, optim, guard, accumulation(optim.batch, world, config.micro_batch))
 
 
 class Engine:
     """A model in training; see `start_engine`."""
 
-    def __init__(self, wrapped: Any, optim: OptimConfig) -> None:
+    def __init__(self, wrapped: Any, optim: OptimConfig, guard: UpdateGuard, parts: int) -> None:
         self._wrapped = wrapped
         self._optim = optim
+        self._guard = guard
+        self._parts = parts
+        self._norm = 0.0
+        self.watch = RankWatch()
+        self._stage: int = wrapped.zero_optimization_stage()
+        self._names = {parameter: name for name, parameter in wrapped.module.named_parameters()}
         self._base_lr = [group["lr"] for group in wrapped.optimizer.param_groups]
         self.device: torch.device = wrapped.device
         self.rank: int = torch.distributed.get_rank()
@@ -76,14 +101,58 @@ class Engine:
         return self._wrapped.module
 
     def step(self, step: int, *inputs: Any) -> dict[str, Tensor]:
-        """One update at `step` (0-based, decides the learning rate); returns this rank's loss and stats, detached."""
+        """One update at `step` (0-based, decides the learning rate); returns this rank's loss and stats, detached.
+
+        The rows of the inputs, records and tensors, are computed in parts where they are more than a micro batch.
+        Raises NotFiniteError, see `UpdateGuard`, and StuckRankError where another rank does not come.
+        """
+        with self.watch.waiting(step):
+            stats, applied = self._step(step, inputs)
+        self._guard.after_step(step, applied, stats["loss"], inputs)
+        return stats
+
+    def _step(self, step: int, inputs: Sequence[Any]) -> tuple[dict[str, Tensor], bool]:
         factor = learning_rate_factor(step, self._optim)
         for group, base in zip(self._wrapped.optimizer.param_groups, self._base_lr, strict=True):
             group["lr"] = base * factor
-        loss, stats = self._wrapped(*inputs)
-        self._wrapped.backward(loss)
+        if self._stage and self._guard.scaled:
+            self._wrapped.optimizer.override_loss_scale(self._guard.scale)
+        total: dict[str, Tensor] = {}
+        for part in range(self._parts):
+            mine = [_rows(value, part, self._parts) for value in inputs]
+            loss, stats = self._wrapped(*mine)
+            if (share := _length(mine) * self._parts / _length(inputs)) != 1:  # parts differ by a row
+                loss, stats = loss * share, {name: value * share for name, value in stats.items()}
+            stats = {"loss": loss.detach(), **{name: value.detach() for name, value in stats.items()}}
+            total = {name: total[name] + value for name, value in stats.items()} if total else stats
+            self._wrapped.backward(loss if self._stage else loss * self._guard.scale)
+            if part + 1 < self._parts:
+                self._wrapped.step()  # counts the part
+        applied = self._update()
+        if self._parts > 1:
+            total = {name: value / self._parts for name, value in total.items()}
+        return total, applied
+
+    def _update(self) -> bool:
+        """Change the weights, unless the gradient over all ranks is not finite: then False. ZeRO looks itself."""
+        if self._stage:
+            self._wrapped.step()
+            return bool(self._wrapped.was_step_applied())
+        gradients = [parameter.grad for parameter in self._names if parameter.grad is not None]
+        if self._guard.scaled:
+            torch._foreach_mul_(gradients, 1 / self._guard.scale)
+        self._norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(self._norm):
+            self._wrapped.zero_grad()
+            self._wrapped.micro_steps += 1
+            return False
         self._wrapped.step()
-        return {"loss": loss.detach(), **{name: value.detach() for name, value in stats.items()}}
+        return True
+
+    @property
+    def skipped(self) -> bool:
+        """Did the last step leave the weights as they were, because its loss or gradient was not finite?"""
+        return self._guard.skipped
 
     def lr(self) -> float:
         """Learning rate of the first parameter group in the last step."""
@@ -91,7 +160,7 @@ class Engine:
 
     def grad_norm(self) -> float:
         """Global gradient norm of the last step, before clipping."""
-        return float(self._wrapped.get_global_grad_norm() or 0.0)
+        return float(self._wrapped.get_global_grad_norm() or 0.0) if self._stage else self._norm
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over ranks; every rank must call it."""
@@ -106,51 +175,44 @@ class Engine:
 
     def save(self, folder: Path, state: Mapping[str, Any]) -> None:
         """Write this rank's part of a checkpoint; every rank must call it, and folders may differ."""
-        self._wrapped.save_checkpoint(str(folder), tag=TAG, client_state=dict(state))
+        shards.write_checkpoint(folder / TAG, self._wrapped, {"guard": self._guard.state(), "state": dict(state)})
 
     def load(self, folder: Path) -> dict[str, Any]:
-        """Read a checkpoint, merged over ranks; returns its `state`. Ranks and ZeRO stage must be as when saved."""
-        loaded, state = self._wrapped.load_checkpoint(str(folder), tag=TAG)
-        if loaded is None:
-            raise FileNotFoundError(
-                f"{folder}: no DeepSpeed checkpoint {TAG!r} in this folder; delete the run's folder to start again"
-            )
-        return state
+        """Read a checkpoint, merged over ranks, of any number of ranks and any ZeRO stage; returns its `state`.
+
+        Raises CheckpointError."""
+        found = shards.read_checkpoint(folder / TAG, self._wrapped)
+        self._guard.load(found["guard"])
+        return found["state"]
 
     def full_state_dict(self) -> dict[str, Tensor] | None:
-        """The objective's state on the CPU in fp32 on rank 0, else None (up to stage 2 every rank has all weights)."""
-        if self.rank != 0:
-            return None
-        state = self.objective.state_dict()
-        return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
+        """The objective's state on the CPU in fp32 on rank 0, else None; every rank must call it."""
+        found: dict[str, Tensor] = {}
+        parameters = dict(self.objective.named_parameters(remove_duplicate=False))
+        for name, value in self.objective.state_dict().items():
+            with self._whole(parameters.get(name)):
+                if self.rank == 0:
+                    value = parameters.get(name, value)
+                    found[name] = value.detach().to("cpu", copy=True).contiguous()
+        return found if self.rank == 0 else None
+
+    def _whole(self, parameter: nn.Parameter | None) -> AbstractContextManager[Any]:
+        """A context in which this parameter has all its values on every rank; up to stage 2 it has them always."""
+        if parameter is None or self._stage != 3:
+            return nullcontext()
+        import deepspeed
+
+        return deepspeed.zero.GatheredParameters([parameter])
 
 
-def learning_rate_factor(step: int, optim: OptimConfig) -> float:
-    """Factor on the base learning rate at a 0-based step: linear warm-up, then constant or a cosine down to 1 %."""
-    if step < optim.warmup_steps:
-        return (step + 1) / optim.warmup_steps
-    if optim.schedule == "constant":
-        return 1.0
-    done = (step - optim.warmup_steps) / max(1, optim.steps - optim.warmup_steps)
-    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+def _rows(value: Any, part: int, parts: int) -> Any:
+    """Every `parts`-th row of a batch or tensor from row `part` on; a number, or a whole batch, as it is."""
+    return value if parts == 1 or isinstance(value, int | float) else value[part::parts]
 
 
-def _deepspeed_config(optim: OptimConfig, config: EngineConfig) -> dict[str, Any]:
-    world = torch.distributed.get_world_size()
-    if optim.batch % world:
-        raise ValueError(f"optim.batch={optim.batch} does not divide over engine.workers={world}; choose a multiple")
-    adam = {"lr": optim.lr, "betas": [0.9, optim.beta2], "weight_decay": 0.0, "torch_adam": True}
-    settings: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": optim.batch // world,
-        "gradient_accumulation_steps": 1,
-        "optimizer": {"type": "AdamW", "params": adam},
-        "zero_optimization": {"stage": config.zero_stage},
-        "gradient_clipping": optim.clip or 0.0,
-        "steps_per_print": 10**9,
-    }
-    if config.precision == "bf16":
-        settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
-    return settings
+def _length(inputs: Sequence[Any]) -> int:
+    """Number of rows of inputs, as their tensors have them."""
+    return next(len(value) for value in inputs if isinstance(value, Tensor))
 
 
 def _import_deepspeed(cuda: bool) -> Any:

@@ -72,9 +72,13 @@ def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: WorkerCont
     seed_everything(recipe.seed)
     tokenizer = VQMano(recipe.tokenizer)
     objective = _Objective(tokenizer, mano, settings.losses)
-    # fp32 whatever the recipe's precision: DeepSpeed's bf16 would also communicate the gradients in bf16
-    engine_config = recipe.engine.model_copy(update={"precision": "fp32"})
-    engine = start_engine(objective, _parameter_groups(tokenizer, recipe), optim, engine_config)
+    # fp32 whatever the recipe's precision: DeepSpeed's bf16 would also communicate the gradients in bf16. In one part:
+    # the codebook follows the whole batch. Whole weights on each rank: they are few, and the export measures with them.
+    alike = {"precision": "fp32", "micro_batch": None, "zero_stage": min(recipe.engine.zero_stage, 2)}
+    if recipe.engine.offload == "all":
+        alike["offload"] = "optimizer"
+    engine_config = recipe.engine.model_copy(update=alike)
+    engine = start_engine(objective, _parameter_groups(tokenizer, recipe), optim, engine_config, worker.keep)
 
     def augmented(rotmats: Tensor, step: int) -> Tensor:
         slots = global_slots(optim.batch, worker)
@@ -98,7 +102,7 @@ def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: WorkerCont
 
     state = TrainerState(engine, worker, optim, export, export_every=True)
     first = state.resume()
-    stream = poses(first)
+    stream = state.timed(poses(first))
     for step in range(first, optim.steps):
         seed_everything(recipe.seed, step, worker.rank)
         stats = engine.step(step, augmented(next(stream), step))

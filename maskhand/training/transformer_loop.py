@@ -92,7 +92,7 @@ def train(
     seed_everything(recipe.seed)
     model = build_model(recipe, tokenizer, mano, assets=assets)
     groups = model.parameter_groups(optim.lr, optim.lr_backbone, optim.weight_decay)
-    engine = start_engine(TransformerObjective(model, recipe), groups, optim, recipe.engine)
+    engine = start_engine(TransformerObjective(model, recipe), groups, optim, recipe.engine, worker.keep)
 
     def export(folder: Path, steps: int) -> None:
         weights = engine.full_state_dict()
@@ -104,7 +104,7 @@ def train(
     exported = ExportedWeights(engine, model, recipe.training, held_out)
     state = TrainerState(engine, worker, optim, export, weights=exported)
     first = state.resume()
-    stream = batches(first)
+    stream = state.timed(batches(first))
     posed_slots = optim.batch + global_slots(recipe.data.posed_hands, worker)
     slots = torch.cat([global_slots(optim.batch, worker), posed_slots]).to(engine.device)
     for step in range(first, optim.steps):

@@ -30,6 +30,10 @@ class WorkerContext:
     world: int
     report: Report
     store: CheckpointStore
+    keep: Path | None = None
+    """Folder for the batches at which a training had to stop; None: they are not kept."""
+    leaving: Callable[[], bool] = lambda: False
+    """Is a node about to be taken away? All ranks call it together, and get the same answer."""
 
 
 def no_report(step: int, metrics: Mapping[str, float]) -> None:

@@ -6,11 +6,15 @@ import importlib
 import inspect
 import json
 import re
+import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from support.kuberay import complaints
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
@@ -69,9 +73,10 @@ def test_compose_takes_its_secrets_from_the_environment() -> None:
 @pytest.mark.parametrize("file", ["raycluster.yaml", "rayjob.yaml"])
 def test_ray_manifests(file: str) -> None:
     manifest = yaml.safe_load((INFRA / "kuberay" / file).read_text())
-    assert manifest["apiVersion"] == "ray.io/v1"
+    assert complaints(manifest) == []
     cluster = manifest["spec"]["rayClusterSpec"] if manifest["kind"] == "RayJob" else manifest["spec"]
     assert cluster["rayVersion"] == PINS["ray"]
+    assert cluster["authOptions"] == {"mode": "token"}
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     for group in groups:
         pod = group["template"]["spec"]
@@ -80,6 +85,44 @@ def test_ray_manifests(file: str) -> None:
             assert container["image"] == "maskhand"
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
             assert {"name": "MASKHAND_WORKSPACE", "value": "/data"} in container["env"]
+
+
+def _set(manifest: Any, path: str, value: object) -> None:
+    *folders, last = path.split(".")
+    for key in folders:
+        manifest = manifest[int(key) if key.isdigit() else key]
+    manifest[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("spec.headGroupSpec.rayStartParams.num-cpus", 0, "'string'"),  # the most common mistake: a number
+        ("spec.authOption", {"mode": "token"}, "authOption"),
+        ("spec.authOptions.mode", "on", "'on'"),
+        ("spec.rayVersion", "2.51.0", "2.52.0"),
+        ("spec.workerGroupSpecs.0.replicas", 9, "maxReplicas"),
+        ("spec.workerGroupSpecs.0.template.spec.containers", [], "containers"),
+        ("spec.headGroupSpec.template.spec.containers.0.resources.limits.memory", "16 GB", "16 GB"),
+        ("spec.headGroupSpec.resources", {"cpu": "4"}, "not in both"),
+        ("metadata.name", "Maskhand_1", "Maskhand_1"),
+    ],
+)
+def test_a_manifest_that_kuberay_would_not_take(path: str, value: object, named: str) -> None:
+    manifest = yaml.safe_load((INFRA / "kuberay" / "raycluster.yaml").read_text())
+    _set(manifest, path, value)
+    (complaint,) = complaints(manifest)
+    assert named in complaint
+
+
+def test_the_image_has_rays_dashboard_and_its_versions_are_pinned() -> None:
+    """KubeRay's probes ask the agent of ray[default], and jobs its dashboard."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert "ray[default]" in extras["kubernetes"]
+    assert "-e '.[kubernetes]'" in (INFRA / "docker" / "Dockerfile").read_text()
+    needs = [line for line in metadata.requires("ray") or [] if 'extra == "default"' in line]
+    names = {re.split(r"[^\w.-]", line)[0].replace("_", "-").lower() for line in needs}
+    assert {"aiohttp-cors", "opencensus", "grpcio"} <= names and names <= set(PINS)
 
 
 def test_the_ray_job_is_a_command_that_parses() -> None:
@@ -107,3 +150,14 @@ def test_the_image_copies_what_the_package_needs() -> None:
     for source in " ".join(copied).split():
         assert (ROOT / source).exists(), source
     assert {"maskhand", "pipelines", "datasets", "prefect.yaml"} <= set(" ".join(copied).split())
+
+
+def test_the_image_has_two_pinned_variants_and_a_compiler() -> None:
+    """The CUDA toolkit's version is that of the torch wheels: DeepSpeed compiles its ops against both."""
+    text = (INFRA / "docker" / "Dockerfile").read_text()
+    bases = {name: image for image, name in re.findall(r"^FROM (\S+) AS (\w+)$", text, flags=re.MULTILINE)}
+    assert set(bases) == {"cpu", "cuda"} and re.search(r"^FROM \$\{VARIANT\}$", text, flags=re.MULTILINE)
+    assert all(re.search(r":\d+\.\d+\.\d+-", image) for image in bases.values())
+    toolkit = ".".join(PINS["nvidia-cuda-runtime"].split(".")[:2])
+    assert f"cuda:{toolkit}." in bases["cuda"] and f"UV_TORCH_BACKEND=cu{toolkit.replace('.', '')}" in text
+    assert "-devel-" in bases["cuda"] and "g++" in text and "ninja" in PINS

@@ -41,7 +41,10 @@ def _losses(kind: str, overrides: tuple[str, ...], folder: Path) -> dict[int, fl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tokenizer", "transformer"])
-@pytest.mark.parametrize(("stage", "precision", "near"), [(1, "fp32", 5e-3), (2, "fp32", 5e-3), (1, "bf16", 0.05)])
+@pytest.mark.parametrize(
+    ("stage", "precision", "near"),
+    [*((stage, "fp32", 5e-3) for stage in range(4)), (1, "bf16", 0.05), (1, "fp16", 0.05), (0, "fp16", 0.05)],
+)
 def test_a_run_goes_as_on_the_cpu(
     device: torch.device, kind: str, stage: int, precision: str, near: float, tmp_path: Path
 ) -> None:

@@ -96,6 +96,21 @@ def test_networks_have_a_gpu_each_where_the_session_has_some() -> None:
     assert len(with_gpu) == 3 and set(with_gpu) <= {"0", "1"} and without not in ("0", "1", "0,1"), line
 
 
+def test_a_private_session_listens_on_the_loopback_interface_only() -> None:
+    import psutil
+
+    assert map_shards(str, [1]) == ["1"]  # with a worker
+    me = psutil.Process()
+    sockets = {
+        (process.name(), connection.laddr.ip.removeprefix("::ffff:"))
+        for process in (me, *me.children(recursive=True))
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {"gcs_server", "raylet"} <= {name for name, _ in sockets}
+    assert {ip for _, ip in sockets} <= {"127.0.0.1", "::1"}, sockets
+
+
 def test_an_open_session_is_joined_and_left_running() -> None:
     import ray
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskhand.cluster.run_folder import FitResult, TrainingError, read_metrics
-from maskhand.cluster.session import ray_session
+from maskhand.cluster.run_folder import FitResult, LastCheckpoint, TrainingError, last_checkpoint, read_metrics
+from maskhand.cluster.session import LOCAL_CPUS, ray_session
 from maskhand.cluster.train import fit
 from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
@@ -36,6 +36,8 @@ class Job:
     """Rank 1 kills itself, once, when it has taken this many steps and a checkpoint has been kept."""
     marker: str = ""
     fail: bool = False
+    fail_at: int | None = None
+    """Rank 1 makes a mistake in this step (0-based)."""
 
 
 def loop(job: Job, worker: WorkerContext) -> dict[str, float]:
@@ -54,6 +56,8 @@ def loop(job: Job, worker: WorkerContext) -> dict[str, float]:
 def _killing(stream, job: Job, worker: WorkerContext):
     def batches(first_step: int) -> Iterator:
         for step, batch in enumerate(stream(first_step), start=first_step):
+            if job.fail_at == step and worker.rank == 1:
+                raise ValueError("a mistake in the program")
             if job.kill_after is not None and worker.rank == 1 and step == job.kill_after:
                 marker = Path(job.marker)
                 if not marker.exists():
@@ -77,9 +81,18 @@ def session() -> Iterator[None]:
             ray.cloudpickle.unregister_pickle_by_value(module)
 
 
-def _fit(job: Job, folder: Path, identity: str = "id", on_progress=None) -> FitResult:
-    engine = job.recipe.engine.model_copy(update={"workers": 2})
-    return fit(loop, job, name="run", identity=identity, storage_path=folder, engine=engine, on_progress=on_progress)
+def _fit(job: Job, folder: Path, identity: str = "id", on_progress=None, counts: tuple[int, ...] = (2,)) -> FitResult:
+    engine = job.recipe.engine.model_copy(update={"workers": 2, "wait_s": 5.0})
+    return fit(
+        loop,
+        job,
+        name="run",
+        identity=identity,
+        storage_path=folder,
+        engine=engine,
+        worker_counts=counts,
+        on_progress=on_progress,
+    )
 
 
 def _recipe() -> Recipe:
@@ -143,6 +156,26 @@ def test_the_tokenizer_trains_on_two_workers_like_in_one_process(tmp_path: Path)
     assert _losses(pair.run_dir) == pytest.approx({step: row["train/loss"] for step, row in alone.items()}, rel=1e-5)
     ours, theirs = load_tokenizer(pair.export_dir).state_dict(), load_tokenizer(export).state_dict()
     assert all(torch.allclose(ours[name].float(), theirs[name].float(), atol=1e-4) for name in ours)
+
+
+def test_fewer_workers_go_on_where_the_others_have_no_place(
+    two_workers: FitResult, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import ray
+
+    with pytest.raises(TrainingError, match="a mistake in the program"):
+        _fit(Job(_recipe(), fail_at=10), tmp_path)
+    kept = last_checkpoint(tmp_path / "run")
+    assert kept in (LastCheckpoint(step=4, workers=2), LastCheckpoint(step=8, workers=2)), "the newest may be unlisted"
+    taken = ray.util.placement_group([{"CPU": LOCAL_CPUS - 1}])  # a place for one is left
+    assert taken.wait(60)
+    result = _fit(Job(_recipe()), tmp_path, counts=(2, 1))
+    ray.util.remove_placement_group(taken)
+    assert "no places for 2 workers came free for 5 s; 1 go on" in caplog.text
+    assert last_checkpoint(result.run_dir) == LastCheckpoint(step=12, workers=1)
+    assert _losses(result.run_dir) == pytest.approx(_losses(two_workers.run_dir), rel=1e-5)
+    steps = [json.loads(line)["step"] for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert steps.count(kept.step) == 1, "it went on from the checkpoint of two"
 
 
 def test_a_finished_run_is_found_again_and_a_name_belongs_to_one_identity(two_workers: FitResult) -> None:

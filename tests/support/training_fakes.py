@@ -67,6 +67,12 @@ class FolderStore:
         yield max(self._root.glob("step-*"), default=None)
 
 
+def untimed(rows: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:
+    """Reported metrics without those of the clock."""
+    clock = ("train/samples_per_s", "time/")
+    return {step: {k: v for k, v in row.items() if not k.startswith(clock)} for step, row in rows.items()}
+
+
 def poses(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int], Iterator[Tensor]]:
     """A `PoseStream`: global batch of a step = f(step), of which this rank takes rank :: world."""
 

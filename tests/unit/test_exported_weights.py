@@ -18,7 +18,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.training import transformer_loop
 from maskhand.training.exported_weights import BEST_BY, ValidationError, WeightAverage, trained_tensors
 from maskhand.training.worker import WorkerContext
-from support.training_fakes import FolderStore, batches, held_out_hands, new_tokenizer, small_recipe
+from support.training_fakes import FolderStore, batches, held_out_hands, new_tokenizer, small_recipe, untimed
 
 Rows = dict[int, dict[str, float]]
 
@@ -58,10 +58,6 @@ def _exported(folder: Path, step: int = 12) -> tuple[dict[str, Any], Mapping[str
     return bundle.model.state_dict(), bundle.metadata
 
 
-def _untimed(rows: Rows) -> Rows:
-    return {step: {k: v for k, v in row.items() if k != "train/samples_per_s"} for step, row in rows.items()}
-
-
 def test_the_average_is_its_closed_form_and_of_what_is_trained() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2).requires_grad_(False))
     model[0].register_buffer("count", torch.zeros(1, dtype=torch.int64))
@@ -93,7 +89,7 @@ def test_neither_averaging_nor_validation_disturbs_the_training(tmp_path: Path) 
     assert sorted(step for step, row in rows.items() if BEST_BY in row) == [3, 6, 9, 12]
     assert rows[3].keys() == {BEST_BY, "val/pa_mpvpe_mm", "val/best_pa_mpjpe_mm", "val/best_step"}
     trained = {step: {k: v for k, v in row.items() if k.startswith("train/")} for step, row in rows.items()}
-    assert _untimed({step: row for step, row in trained.items() if row}) == _untimed(plain), "bit for bit"
+    assert untimed({step: row for step, row in trained.items() if row}) == untimed(plain), "bit for bit"
     weights, metadata = _exported(tmp_path / "plain")
     averaged, told = _exported(tmp_path / "both")
     assert "exported_weights" not in metadata and told["exported_weights"]["ema_decay"] == 0.9
@@ -110,7 +106,7 @@ def test_a_killed_run_resumes_with_its_average_and_its_best(tmp_path: Path) -> N
     with pytest.raises(_Killed):
         _train(recipe, tmp_path / "cut", Scripted(5.0, 3.0, 4.0), die_after=9)
     resumed = _train(recipe, tmp_path / "cut", Scripted(4.0, 6.0))  # from step 8 on
-    assert _untimed(resumed) == {step: row for step, row in _untimed(whole).items() if step >= 9}
+    assert untimed(resumed) == {step: row for step, row in untimed(whole).items() if step >= 9}
     assert whole[12]["val/best_step"] == 6 and whole[12]["val/best_pa_mpjpe_mm"] == pytest.approx(3.0)
     ours, about = _exported(tmp_path / "cut")
     theirs, _ = _exported(tmp_path / "whole")

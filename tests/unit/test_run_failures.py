@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import ray
 import ray.train
 from ray.train import UserCallback
 
 from maskhand.cluster import train
-from maskhand.cluster.run_folder import TrainingError, read_metrics, tail
-from maskhand.cluster.train import MetricsFile, StopOnProgramError, _root_cause, check_resources, is_retryable
+from maskhand.cluster.run_folder import LastCheckpoint, TrainingError, last_checkpoint, read_metrics, tail
+from maskhand.cluster.train import StopOnProgramError, _root_cause, is_retryable, places
+from maskhand.cluster.worker import MetricsFile
 from maskhand.config import ConfigError, EngineConfig
+from maskhand.steps.training_checks import worker_counts
 from maskhand.storage import StorageError
+from support.training_fakes import small_recipe
 
 GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connection reset by peer"
 
@@ -46,18 +51,39 @@ def test_only_retryable_errors_are_retried(error: Exception, retryable: bool) ->
 
 def test_missing_resources_are_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "LOCAL_CPUS", 6)
-    check_resources(EngineConfig(workers=6))
+    assert places(EngineConfig(workers=6), [6]) == [6]
+    assert places(EngineConfig(workers=8), [8, 4, 2]) == [4, 2]
     with pytest.raises(TrainingError, match=r"needs 8 CPUs \(6 available\)"):
-        check_resources(EngineConfig(workers=8))
+        places(EngineConfig(workers=8), [8])
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
-    check_resources(EngineConfig(workers=4))
+    assert places(EngineConfig(workers=4), [4]) == [4]
     with pytest.raises(TrainingError, match=r"engine.workers=8 .* needs 8 CPUs \(4 available\); --set engine.workers"):
-        check_resources(EngineConfig(workers=8))
+        places(EngineConfig(workers=8), [8])
     with pytest.raises(TrainingError, match=r"use_gpu=true needs 2 GPUs \(0 available\)"):
-        check_resources(EngineConfig(use_gpu=True))
+        places(EngineConfig(use_gpu=True), [2])
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    check_resources(EngineConfig(workers=8, use_gpu=True))  # a cluster may grow
+    assert places(EngineConfig(workers=8, use_gpu=True), [8, 4]) == [8, 4], "a cluster may grow"
+
+
+def test_the_newest_checkpoint_says_where_a_run_stands(tmp_path) -> None:
+    assert last_checkpoint(tmp_path) is None
+    for name, step, workers in (("checkpoint_a", 40, 4), ("checkpoint_b", 140, 2), ("checkpoint_c", 180, 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "about.json").write_text(json.dumps({"step": step, "workers": workers}))
+    listed = {"latest_checkpoint_result": {"checkpoint_dir_name": "checkpoint_b", "metrics": {"step": 140}}}
+    (tmp_path / "checkpoint_manager_snapshot.json").write_text(json.dumps(listed))
+    assert last_checkpoint(tmp_path) == LastCheckpoint(step=140, workers=2), "the last one is not known to be whole"
+
+
+def test_a_training_runs_on_the_numbers_of_workers_that_share_it_out_evenly() -> None:
+    shares = ("training.optim.batch=12", "data.shard_streams=16", "engine.workers=4")
+    recipe = small_recipe(*shares, "engine.min_workers=1")
+    assert worker_counts("transformer", recipe) == [4, 2, 1]
+    assert worker_counts("transformer", small_recipe(*shares)) == [4]
+    assert worker_counts("tokenizer", small_recipe("engine.workers=8", "engine.min_workers=2")) == [8, 4, 2]
+    with pytest.raises(ConfigError, match=r"data\.shard_streams=16 does not divide over engine\.workers=3"):
+        worker_counts("transformer", small_recipe(*shares, "engine.workers=3"))
 
 
 def test_metrics_of_a_restarted_run_count_once(tmp_path) -> None:

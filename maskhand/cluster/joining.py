@@ -1,0 +1,90 @@
+"""Joining the Ray cluster at `RAY_ADDRESS`, and what stands in the way: a token most of all.
+
+A cluster may ask for a token (`RAY_AUTH_MODE=token` on its nodes). Ray shows one to `auto`, and to an explicit address
+only if this process has that mode as well; refused, it says no more than "Failed to connect", after 20 tries.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from maskhand.errors import MaskhandError
+
+MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+_GET_IT = f"{TOKEN} to the cluster's token, which `ray get-auth-token` prints on its head"
+_FOUND_BY_RAY = "auto"
+_CLIENT = "ray://"
+
+
+class ClusterError(MaskhandError, ConnectionError):
+    """The cluster cannot be joined; the message says whether a token, its mode or the connection is missing."""
+
+
+@dataclass(frozen=True)
+class TokenSettings:
+    """What this process would show a cluster."""
+
+    mode: str
+    """`RAY_AUTH_MODE`, in lower case; empty where it is not set."""
+    source: str | None
+    """The variable or file from which Ray reads the token, in Ray's order; None: there is none."""
+    file: Path
+    """Where Ray looks last: in the user's home, which differs between accounts, containers and pods."""
+
+    @classmethod
+    def of_this_process(cls) -> Self:
+        file = Path(os.environ.get("HOME") or "/") / ".ray" / "auth_token"
+        named = next((name for name in (TOKEN, TOKEN_PATH) if os.environ.get(name)), None)
+        return cls(os.environ.get(MODE, "").lower(), named or (str(file) if file.is_file() else None), file)
+
+    def missing(self) -> str | None:
+        """Without a word from the cluster: what this process lacks; None where nothing."""
+        if self.mode == "token" and self.source is None:
+            return f"{MODE} is token, and there is none in {TOKEN}, {TOKEN_PATH} or {self.file}; set {_GET_IT}"
+        return None
+
+    def refused(self) -> str:
+        """What to do where the cluster refuses what this process shows it."""
+        if self.mode == "token":
+            return f"it refuses the token of {self.source}; set {_GET_IT}"
+        found = f"it asks for a token, and {MODE} is {self.mode or 'not set'} here; set {MODE}=token"
+        return f"{found}, and the token of {self.source} is shown" if self.source else f"{found} and {_GET_IT}"
+
+
+def join(address: str) -> None:
+    """Connect this process to the cluster at `address`, the value of `RAY_ADDRESS`. Raises ClusterError."""
+    settings = TokenSettings.of_this_process()
+    if missing := settings.missing():
+        raise ClusterError(f"RAY_ADDRESS={address}: {missing}")
+    import ray
+
+    direct = address != _FOUND_BY_RAY and not address.startswith(_CLIENT)
+    if direct and _refuses_us(address):
+        raise ClusterError(f"RAY_ADDRESS={address}: {settings.refused()}")
+    try:
+        ray.init(logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if not direct and _refuses_us(address):
+            raise ClusterError(f"RAY_ADDRESS={address}: {settings.refused()}") from error
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ClusterError(
+            f"RAY_ADDRESS={address}: {said}; check that the cluster runs (`ray status` on its head) and that its port, "
+            "6379 unless chosen otherwise, can be reached from here, or unset RAY_ADDRESS for a session of this machine"
+        ) from error
+
+
+def _refuses_us(address: str) -> bool:
+    """Does the cluster answer, and want another token than this process shows?"""
+    from ray._private.services import canonicalize_bootstrap_address
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # a compiled module
+
+    try:
+        GcsClient(address=canonicalize_bootstrap_address(address))
+    except Exception as error:  # of several types; ray.init speaks of all others
+        return re.search("unauthenticated|InvalidAuthToken", f"{type(error).__name__}: {error}", re.I) is not None
+    return False

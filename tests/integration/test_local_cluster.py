@@ -1,0 +1,55 @@
+"""The parts of infra/local_cluster: what a machine of it has, and what dies with it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import psutil
+import pytest
+
+from maskhand.recipe_files import load_recipe
+
+FOLDER = Path(__file__).parents[2] / "infra" / "local_cluster"
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("servers")
+
+
+def test_a_machine_has_nothing_of_the_callers(servers: ModuleType, tmp_path: Path, monkeypatch) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "MASKHAND_MANO_DIR", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "the caller's")
+    script = "import json, os; print(json.dumps(dict(os.environ)))"
+    for name, settings in (("node1", {"RAY_AUTH_TOKEN": "t"}), ("node2", {})):
+        with servers.Place(tmp_path).part(name, [sys.executable, "-c", script], settings) as part:
+            part.process.wait(60)
+        found = json.loads(part.log.read_text())
+        assert "the caller's" not in found.values()
+        assert found["HOME"] == str(tmp_path / "homes" / name) and settings.items() <= found.items()
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_what_a_part_has_started_goes_with_it(servers: ModuleType, tmp_path: Path, how: str) -> None:
+    child = "import time; time.sleep(600)"
+    parent = (
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True); {child}"
+    )
+    with servers.Place(tmp_path).part("node", [sys.executable, "-c", parent], {}) as part:
+        deadline_s = time.monotonic() + 60
+        while not (said := part.log.read_text()).endswith("\n") and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        getattr(part, how)()
+        assert part.process.poll() is not None
+        assert not psutil.pid_exists(int(said)) or psutil.Process(int(said)).status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_recipe_is_one(servers: ModuleType) -> None:
+    recipe = load_recipe("tiny", importlib.import_module("run").recipe(30))
+    assert (recipe.training.optim.steps, recipe.engine.workers) == (30, 2)
