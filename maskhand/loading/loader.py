@@ -78,7 +78,7 @@ class _TrainingBatches:
     rank: int
     world: int
     seed: int
-    posed: PosedHands | None
+    posed: PosedHands | None = None
 
     def batches(self, first_step: int, stride: int) -> Iterator[HandBatch]:
         """The batches of steps first_step, first_step + stride, ..."""

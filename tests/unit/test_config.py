@@ -74,7 +74,7 @@ def test_base_writes_down_every_key_with_the_docstring_of_its_field() -> None:
         ("model.dim=65", r"model: dim=65 is not a multiple of heads=4$"),
         ("model.head_dim=65", r"model: head_dim=65 is not a multiple of heads=4$"),
         ("model.text.width=63", r"model\.text: width=63 is not a multiple of heads=4$"),
-        ("engine.zero_stage=3", r"engine\.zero_stage: .*0, 1 or 2"),
+        ("engine.zero_stage=4", r"engine\.zero_stage: .*0, 1, 2 or 3"),
         ("evaluate.batch=0", r"evaluate\.batch: .*greater than or equal to 1, found 0"),
         ("evaluate.iterations=[]", r"evaluate\.iterations: .*at least 1 item"),
         ("evaluate.iterations=[3,0]", r"evaluate\.iterations\.1: .*greater than or equal to 1, found 0"),

@@ -9,6 +9,7 @@ import pytest
 
 from maskhand.annotate import keypoints
 from maskhand.annotate.detectors import Detections
+from maskhand.annotate.fit.detected import DEPTH_FACTOR
 from maskhand.annotate.keypoint_targets import annotate_from_keypoints
 from maskhand.annotate.keypoints import annotate_keypoints
 from maskhand.annotate.registry import DETECTORS
@@ -37,6 +38,7 @@ class KnownDetector:
         points = np.where(left, truth.joints_px * [-1, 1] + [223, 0], truth.joints_px)
         world = truth.joints_m - truth.joints_m.mean(1, keepdims=True)
         z_px = (world[..., 2] - world[:, :1, 2]) * (truth.K_px[:, 0, 0] / truth.joints_m[:, 0, 2])[:, None]
+        z_px = z_px / DEPTH_FACTOR  # as detectors flatten it
         confidence = np.full((COUNT, 21), 0.9)
         confidence[-1, 1:9] = 0.05
         one = np.ones(COUNT, np.float32)

@@ -183,7 +183,10 @@ def _set_with_targets(home: Workspace) -> None:
         (["model.backbone.checkpoint=vit.pt"], r"vit\.pt: write /.*/vit\.pt; workers have"),
         (["training.optim.batch=33"], r"training\.optim\.batch=33 does not divide over engine\.workers=2"),
         (["data.shard_streams=15"], r"data\.shard_streams=15 does not divide over engine\.workers=2"),
-        (["engine.workers=64"], r"engine\.workers=64 .* needs 64 CPUs"),
+        (
+            ["engine.workers=64", "training.optim.batch=64", "data.shard_streams=64"],
+            r"engine\.workers=64 .* needs 64 CPUs",
+        ),
         (["model.condition=text", "model.text.encoder=clip"], r"model\.text\.checkpoint is null"),
     ],
 )

@@ -292,7 +292,7 @@ def test_any_number_of_workers_gives_the_same_bytes(bundle: ModelBundle, set_uri
     ModelBundle.save(folder, bundle.model, RECIPE, {})
 
     def backwards(work, batches, on_done):
-        assert isinstance(work, partial) and work.args[-1] == str(folder)
+        assert isinstance(work, partial) and work.args[-2] == str(folder)
         return serial_map(work, batches[::-1], on_done=on_done)[::-1]
 
     other = evaluate(bundle, set_uri, mapper=backwards, model_folder=str(folder))
