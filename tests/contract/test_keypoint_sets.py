@@ -165,7 +165,7 @@ def test_sizes_and_orphans(tmp_path: Path, name: str) -> None:
     first = next(iter(fixture.truths))
     path = fixture.truths[first].image_path
     shared = {key: "wrong_size" for key, truth in fixture.truths.items() if truth.image_path == path}
-    cv2.imwrite(str(path), np.zeros((100, 100, 3), np.uint8))
+    cv2.imwrite(str(path), np.tile(np.arange(100, dtype=np.uint8)[:, None, None], (1, 100, 3)))
     assert _reasons(adapter) == shared
     edit_json(fixture.joints_file, lambda data: data["images"].pop(2))
     with pytest.raises(RawDataError, match="names an image that is not listed"):
