@@ -63,6 +63,7 @@ class Part:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(left, STOP_S)
 
 
 @dataclass(frozen=True)
