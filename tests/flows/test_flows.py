@@ -103,7 +103,7 @@ def data_steps(steps: FakeSteps, monkeypatch: pytest.MonkeyPatch) -> FakeSteps:
 def run(workspace: Path, **parameters: Any) -> Any:
     from maskhand.pipelines.train_maskhand import train_maskhand
 
-    return train_maskhand(workspace=str(workspace), **parameters)
+    return train_maskhand(workspace=str(workspace), **{"recipe": "tiny"} | parameters)
 
 
 def test_the_order_of_the_steps_and_a_rerun_that_computes_nothing(steps: FakeSteps, tmp_path: Path) -> None:
