@@ -52,8 +52,12 @@ def train_batches(
 
     shards_uri: where the sets named in `recipe.data.train` live. Rows: `recipe.training.optim.batch // world`, and
     `recipe.data.posed_hands // world` of `posed` behind them.
-    Raises ValueError when the batch does not divide and ShardError when a set or sidecar is missing.
+    Raises ValueError when the batch does not divide, or `posed` is missing or not asked for, and ShardError when a set
+    or sidecar is missing.
     """
+    if (posed is None) == (recipe.data.posed_hands > 0):
+        given = "not given" if posed is None else "given"
+        raise ValueError(f"data.posed_hands={recipe.data.posed_hands}, and the hands are {given}")
     job = _TrainingBatches(recipe, shards_uri, rank, world, recipe.seed if seed is None else seed, posed)
     rows_per_rank(recipe.training.optim.batch, world)
     rows_per_rank(recipe.data.posed_hands, world, "data.posed_hands")

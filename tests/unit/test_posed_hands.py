@@ -83,6 +83,9 @@ def test_batches_have_them_behind_the_images_whatever_the_workers(tmp_path) -> N
         with_image = interleave([first_rows(r[step], 2) for r in ranks])
         without = interleave([first_rows(r[step], 5, start=2) for r in ranks])
         assert same(with_image.followed_by(without), expected, tolerance=1e-5)
+    for other, given in ((recipe, None), (plain, posed)):
+        with pytest.raises(ValueError, match=r"data.posed_hands=[06], and the hands are (not )?given"):
+            train_batches(other, str(tmp_path), posed=given)
     with pytest.raises(ValueError, match=r"data.posed_hands=6 does not divide over 4"):
         train_batches(recipe, str(tmp_path), world=4, posed=posed)
 
