@@ -141,5 +141,5 @@ def test_a_strip_has_no_hand(size: tuple[int, int], assets: Path) -> None:
     [np.zeros((0, 5, 3), np.uint8), np.zeros((5, 5), np.uint8), np.zeros((5, LONGEST_SIDE_PX + 1, 3), np.uint8)],
 )
 def test_an_array_that_is_no_picture_is_refused(image: np.ndarray, assets: Path) -> None:
-    with pytest.raises(PredictError, match="has no pixels|expected uint8|make it smaller"):
+    with pytest.raises(PredictError, match=r"has no pixels|expected uint8|make it smaller"):
         predict_hands(image, None, assets=assets)
