@@ -13,7 +13,7 @@ from maskhand.annotate.hand_finder import find_hands
 from maskhand.annotate.registry import load_detector
 from maskhand.arrays import Array
 from maskhand.conventions import Side
-from maskhand.predict.photo import Box, check_boxes
+from maskhand.predict.photo import Box, check_boxes, check_image
 from maskhand.predict.records import MIN_MEAN_CONFIDENCE
 
 HAND_FINDER = "litert-hand"
@@ -64,9 +64,10 @@ def detect_hands(
     """Detect the hands of an image (H, W, 3) uint8 RGB.
 
     boxes_xyxy_px: one hand each, None: all are found; side: of every hand, None: as detected. Hands whose keypoints
-    have a mean confidence below `min_confidence` are left out. Raises PredictError for boxes outside the image,
-    AssetError when the detector's model is not available.
+    have a mean confidence below `min_confidence` are left out. Raises PredictError for an image that cannot be
+    searched and for boxes outside of it, AssetError when the detector's model is not available.
     """
+    check_image(image_rgb)
     if boxes_xyxy_px is None:
         found = find_hands(image_rgb, assets)
         boxes = np.array([hand.box_xyxy_px for hand in found], np.float32).reshape(-1, 4)

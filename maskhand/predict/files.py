@@ -71,9 +71,10 @@ def predict_photo(
     overlay, scene, summary = (out / f"{photo.stem}{end}" for end in ("_overlay.png", ".glb", ".json"))
     storage.write_bytes_atomic(overlay, png_bytes(draw_hands(image, hands)))
     meshes = [out / f"{photo.stem}_hand{k}.obj" for k in range(len(hands))]
-    for mesh, hand in zip(meshes, hands, strict=True):
-        storage.write_bytes_atomic(mesh, obj_bytes(hand.vertices_cam_m, hand.faces))
-    storage.write_bytes_atomic(scene, glb_bytes([(hand.vertices_cam_m, hand.faces) for hand in hands]))
+    names = [f"hand_{k}_{hand.side}" for k, hand in enumerate(hands)]
+    for mesh, hand, name in zip(meshes, hands, names, strict=True):
+        storage.write_bytes_atomic(mesh, obj_bytes(hand.vertices_cam_m, hand.faces, name))
+    storage.write_bytes_atomic(scene, glb_bytes([(hand.vertices_cam_m, hand.faces) for hand in hands], names=names))
     more = write_hypotheses(image, hands, out, photo.stem) if hypotheses else []
     facts = {
         "photo": photo.name,

@@ -39,7 +39,9 @@ def write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Path
             )
             for k, rank in enumerate(_shown(hand))
         ]
-        storage.write_bytes_atomic(path, glb_bytes(in_a_row))
+        storage.write_bytes_atomic(
+            path, glb_bytes(in_a_row, frame="hypotheses side by side, not where the photo has them")
+        )
     return [sheet, *scenes]
 
 
