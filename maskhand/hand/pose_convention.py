@@ -1,9 +1,9 @@
 """Hand poses as body models take them: SMPL-X and SMPL-H, by the arguments of smplx's classes.
 
-Their `right_hand_pose` and `left_hand_pose` are MANO's fifteen joints in MANO's order and signs, each side's own (a left
-hand is not mirrored). By default they are relative to MANO's mean pose (`flat_hand_mean=False`), which is subtracted
-from axis-angle vectors, not as a rotation; with `use_pca` they are coefficients of MANO's components. A body model has
-no `global_orient` of a hand: its wrist is a joint of the body, turned relative to the elbow,
+Their `right_hand_pose` and `left_hand_pose` are MANO's fifteen joints in MANO's order and signs, each side's own: a
+left hand is not mirrored. By default they are relative to MANO's mean pose (`flat_hand_mean=False`), subtracted from
+axis-angle vectors, not as a rotation; with `use_pca` they are coefficients of MANO's components. A body model has no
+`global_orient` of a hand: its wrist is a joint of the body, turned relative to the elbow,
 
     wrist pose = (rotation of the elbow in the camera)^T @ (rotation of MANO's global_orient),
 
