@@ -18,7 +18,7 @@ from maskhand.film.records import Appearance, TrackedHand
 from maskhand.film.smoothing import motion_of
 from maskhand.film.video import Frame, read_frames
 from maskhand.predict.detect import HAND_FINDER, DetectedHands
-from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct
+from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_hands
 from maskhand.predict.records import MIN_MEAN_CONFIDENCE, PredictedHand
 from maskhand.progress import Progress
 
@@ -64,7 +64,7 @@ def tracked_hands(
 
     def keep(images: Iterator[SeenImage], appearances: list[Appearance]) -> None:
         done = 0
-        for predicted in reconstruct(images, look.how):
+        for predicted in reconstruct_hands(images, look.how):
             for hand in predicted:
                 hands[(appearances[done].track, appearances[done].frame)] = _without_vertices(hand)
                 done += 1
