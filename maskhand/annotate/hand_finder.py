@@ -33,7 +33,7 @@ PALM_KEYPOINTS = 7
 PALM_WRIST, PALM_MIDDLE = 0, 2
 PALM_JOINTS = (0, 5, 9, 13, 17)
 """Wrist and knuckles, OpenPose order: the palm of a hand whose keypoints are known."""
-KNOWN_PALM = 0.2
+KNOWN_PALM = 0.35
 """A palm nearer than this to that of a known hand, in longer sides of the hand's box, is that palm."""
 PALM_SCORE = 0.5
 HAND_FROM_PALM = 2.6

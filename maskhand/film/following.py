@@ -15,6 +15,8 @@ from maskhand.film.tracking import Track, Tracker, seen_once
 
 SEARCH_EVERY = 10
 """Frames between searches for palms while every known hand is seen."""
+LOST_SEARCH_EVERY = 3
+"""The same while one is lost, for `LOST_S` at most; the landmark model looks for it in every frame."""
 
 
 class FrameFinder(Protocol):
@@ -40,16 +42,14 @@ class HandFollower:
         self._since_search = search_every
 
     def hands(self, image: Array, time_s: float) -> list[tuple[Track, HandBox]]:
-        """The hands of the next frame (H, W, 3) uint8 RGB, by track number.
-
-        Palms are searched every so many frames, and in every frame while a hand is lost (for `LOST_S` at most).
-        """
+        """The hands of the next frame (H, W, 3) uint8 RGB, by track number."""
         self.tracker.end_old(time_s)
         tracks = self.tracker.tracks
         followed = [self._finder.follow(image, track.expected_px(time_s)) for track in tracks]
         hands = seen_once([hand for hand in followed if hand is not None])
         self._since_search += 1
-        if len(hands) < len(tracks) or self._since_search >= self._every:
+        every = min(LOST_SEARCH_EVERY, self._every) if len(hands) < len(tracks) else self._every
+        if self._since_search >= every:
             self._since_search = 0
             known = [hand.keypoints_px for hand in hands]
             more = self._finder.search(image, known) if tracks else self._finder.find(image)

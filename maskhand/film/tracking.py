@@ -24,11 +24,13 @@ SPEED_FADES_S = 0.15
 """A lost hand is expected to slow down: its expected way ends after so many seconds at its speed."""
 SPEED_MEMORY_S = 0.08
 """Time constant of a track's speed."""
-POSITION, SIZE, POSE, SIDE = 1.0, 0.5, 1.0, 0.6
+POSITION, SIZE, POSE, SIDE = 1.0, 0.5, 1.0, 1.0
 """Weights of the parts of the cost: distance of the middles in hand sizes, logarithm of the sizes' ratio, mean distance
 of the keypoints of equally large, centered hands in hand sizes, disagreement about the side (0 to 1)."""
-MAX_COST, MORE_COST_PER_S = 1.2, 2.0
-"""A hand that would cost more is another one; a lost hand may have moved further."""
+MAX_COST, MORE_COST_PER_S = 1.0, 1.5
+"""A hand that would cost more, its pose left out, is another one; a lost hand may have moved further."""
+VOTE_SHARE = 0.1
+"""Frames that follow each other err alike: so many of a frame's log odds count when a track's side is compared."""
 SAME_HAND = 0.15
 """Two hands of one frame with a smaller mean distance of keypoints, in hand sizes, are one hand seen twice."""
 SURE_OF_SIDE = 0.98
@@ -57,8 +59,8 @@ class Track:
 
     @property
     def right_probability(self) -> float:
-        """By the vote."""
-        return float(1 / (1 + np.exp(-np.clip(self.right_log_odds, -30, 30))))
+        """By the vote; sure only after many frames."""
+        return float(1 / (1 + np.exp(-np.clip(VOTE_SHARE * self.right_log_odds, -30, 30))))
 
     def expected_px(self, time_s: float) -> Array:
         """(21, 2) keypoints as they would be at that time."""
@@ -115,8 +117,9 @@ def track_cost(track: Track, hand: HandBox, time_s: float) -> float:
     scale = abs(float(np.log(size_found / size_expected)))
     pose = _apart((expected - middle_expected) / size_expected, (found - middle_found) / size_found)
     side = abs(track.right_probability - float(hand.detection.right_probability[0]))
-    cost = POSITION * position + SIZE * scale + POSE * pose + SIDE * side
-    return cost if cost < MAX_COST + MORE_COST_PER_S * (time_s - track.time_s) else float("inf")
+    cost = POSITION * position + SIZE * scale + SIDE * side
+    # a detector that starts upside down may find another pose in the same place a moment later
+    return cost + POSE * pose if cost < MAX_COST + MORE_COST_PER_S * (time_s - track.time_s) else float("inf")
 
 
 def seen_once(hands: Sequence[HandBox]) -> list[HandBox]:

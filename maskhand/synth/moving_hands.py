@@ -19,6 +19,7 @@ from scipy.spatial.transform import Rotation, RotationSpline
 from maskhand.arrays import Array64
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT, NUM_JOINTS, Side
 from maskhand.hand.anatomy import respect_limits, to_axis_angle
+from maskhand.hand.layer import ManoLayer
 from maskhand.synth.background import Image, make_background
 from maskhand.synth.film import develop, meter, sample_grade
 from maskhand.synth.freihand_hands import Studio
@@ -61,7 +62,7 @@ class MovingHand:
     vertices_cam_m: Array64
     """(T, 778, 3)"""
     joints_cam_m: Array64
-    """(T, 21, 3) OpenPose order, the open hand's own tips."""
+    """(T, 21, 3) OpenPose order, smplx's tips."""
     covered: NDArray[np.bool_]
     """(T,) the card hides most of the joints."""
 
@@ -102,8 +103,9 @@ def project(points_m: Array64, K_px: Array64) -> Array64:
     return np.asarray(uvw[..., :2] / uvw[..., 2:])
 
 
-def script_film(studio: Studio, seed: int, frames: int, frames_per_s: float, size_px: tuple[int, int]) -> HandFilm:
-    """The hands' motion in `frames` frames; the same seed gives the same motion at any rate and size."""
+def script_film(seed: int, frames: int, frames_per_s: float, size_px: tuple[int, int]) -> HandFilm:
+    """The motion of two hands of the configured model in `frames` frames; nothing is rendered."""
+    layer = ManoLayer.from_default()
     rng = np.random.default_rng(seed)
     times = np.arange(frames) / frames_per_s
     width, height = size_px
@@ -114,7 +116,7 @@ def script_film(studio: Studio, seed: int, frames: int, frames_per_s: float, siz
     for side, depth, start in zip(SIDES, DEPTHS_M, (-1.0, 1.0), strict=True):
         pose, betas = _poses(rng, times, end_s), sample_betas(rng)
         middle = _way(rng, times, end_s, start * SWAY * depth / FOCAL, depth)
-        hands.append(_moved(studio, side, pose, betas, middle))
+        hands.append(_moved(layer, side, pose, betas, middle))
     card = _card(project(hands[1].joints_cam_m, K_px), times, COVERED_AT * end_s, height)
     seen = [_inside(project(hand.joints_cam_m, K_px), card) <= NUM_JOINTS / 2 for hand in hands]
     return HandFilm(
@@ -164,11 +166,11 @@ def _way(rng: np.random.Generator, times_s: Array64, end_s: float, start_m: floa
     return np.stack([sideways, bob, depth_m + nod], axis=1)
 
 
-def _moved(studio: Studio, side: Side, pose: Array64, betas: Array64, middle_m: Array64) -> MovingHand:
+def _moved(layer: ManoLayer, side: Side, pose: Array64, betas: Array64, middle_m: Array64) -> MovingHand:
     """A right hand of poses (T, 16, 3) about the way (T, 3), in a mirror if it is to be a left one."""
     signs = MIRROR_POINT if side == "left" else np.ones(3)
     with torch.no_grad():
-        mesh = studio.layer(
+        mesh = layer(
             torch.from_numpy(Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 16, 3, 3)).float(),
             torch.from_numpy(np.tile(betas, (len(pose), 1))).float(),
         )
