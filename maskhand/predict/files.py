@@ -1,35 +1,27 @@
-"""The output files of a photo: overlay PNG, an .obj per hand, one .glb, one JSON; hypotheses."""
+"""The output files of a photo: overlay PNG, an .obj per hand, one .glb, one JSON."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from maskhand import storage
 from maskhand.arrays import Array
 from maskhand.conventions import MANO_16, OPENPOSE_21, Side
-from maskhand.geometry2d import box_center_px, crop_affine
 from maskhand.hand.camera import FOCAL
 from maskhand.hand.mesh import glb_bytes, obj_bytes
-from maskhand.loading.crop import crop_side_px, cut_crop
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
+from maskhand.predict.drawing import draw_hands
 from maskhand.predict.hands import DEFAULT_METHOD, predict_hands
+from maskhand.predict.hypothesis_files import write_hypotheses
 from maskhand.predict.photo import Box, read_photo
 from maskhand.predict.records import Method, PlacedHand, PredictedHand, PredictError
-from maskhand.render import contact_sheet, draw_keypoints, draw_label, overlay_mesh, png_bytes
-
-SHOWN = 6
-"""Number of hypotheses of a hand in the image and the scene: the first, the last and others evenly between."""
-OVERLAY_PX = 4096
-"""Maximum of the longer side of the overlay."""
-TILE_PX, SPACING_M = 240, 0.22
+from maskhand.render import png_bytes
 
 
 def predict_photo(
@@ -83,7 +75,7 @@ def predict_photo(
     for mesh, hand, name in zip(meshes, hands, names, strict=True):
         storage.write_bytes_atomic(mesh, obj_bytes(hand.vertices_cam_m, hand.faces, name))
     storage.write_bytes_atomic(scene, glb_bytes([(hand.vertices_cam_m, hand.faces) for hand in hands], names=names))
-    more = _write_hypotheses(image, hands, out, photo.stem) if hypotheses else []
+    more = write_hypotheses(image, hands, out, photo.stem) if hypotheses else []
     facts = {
         "photo": photo.name,
         "image_size_px": [image.shape[1], image.shape[0]],
@@ -99,97 +91,6 @@ def predict_photo(
     text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers.group().split()), json.dumps(facts, indent=1))
     storage.write_bytes_atomic(summary, (text + "\n").encode())
     return [overlay, *meshes, scene, *more, summary]
-
-
-def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Path, stem: str) -> list[Path]:
-    sheet = out / f"{stem}_hypotheses.png"
-    rows = [_hypothesis_row(image_rgb, hand, _name(k, hand)) for k, hand in enumerate(hands)]
-    headings = ("2D pose", "prediction", "hypotheses, nearest to their mean first")
-    storage.write_bytes_atomic(
-        sheet,
-        contact_sheet([tiles for tiles, _ in rows], [captions for _, captions in rows], headings, tile_px=TILE_PX),
-    )
-    scenes = [out / f"{stem}_hand{k}_hypotheses.glb" for k in range(len(hands))]
-    for path, hand in zip(scenes, hands, strict=True):
-        in_a_row = [
-            (
-                hand.hypotheses[rank].vertices_cam_m - hand.hypotheses[rank].transl_cam_m + (SPACING_M * k, 0, 0),
-                hand.faces,
-            )
-            for k, rank in enumerate(_shown(hand))
-        ]
-        storage.write_bytes_atomic(
-            path, glb_bytes(in_a_row, frame="hypotheses side by side, not where the photo has them")
-        )
-    return [sheet, *scenes]
-
-
-def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[list[Array], list[str]]:
-    """Crops of the photo around the hand with 2D pose, prediction and hypotheses, and a caption for each."""
-    box = hand.box_xyxy_px[None]
-    (tile_from_image,) = crop_affine(box_center_px(box), crop_side_px(box, 1.2, 0.75), np.zeros(1), TILE_PX)
-    view = cut_crop(image_rgb, tile_from_image, TILE_PX)
-    K_px = np.vstack([tile_from_image, [0, 0, 1]]) @ hand.K_px
-
-    def drawn(placed: PlacedHand) -> Array:
-        visible = placed.vertices_cam_m[:, 2].min() > 0
-        return overlay_mesh(view, placed.vertices_cam_m, hand.faces, K_px, opacity=0.9) if visible else view
-
-    points = hand.keypoints_px @ tile_from_image[:, :2].T + tile_from_image[:, 2]
-    tiles = [draw_keypoints(view, points, hand.keypoints_confidence), drawn(hand)]
-    captions = [name, f"mean log probability {hand.log_probability:.2f}"]
-    predicted = hand.joints_cam_m - hand.joints_cam_m[0]
-    for rank in _shown(hand):
-        other = hand.hypotheses[rank]
-        apart_mm = 1e3 * np.linalg.norm(other.joints_cam_m - other.joints_cam_m[0] - predicted, axis=1).mean()
-        tiles.append(drawn(other))
-        captions.append(
-            f"{rank + 1} of {len(hand.hypotheses)}: {-other.score:.0f} mm from the mean\n"
-            f"{apart_mm:.0f} mm from the prediction"
-        )
-    return tiles, captions
-
-
-def _shown(hand: PredictedHand) -> list[int]:
-    last = len(hand.hypotheses) - 1
-    return sorted({round(rank) for rank in np.linspace(0, last, SHOWN)})
-
-
-def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand]) -> Array:
-    """The photo with all meshes, far hands first, the detected 2D keypoints, and labels.
-
-    A larger photo is reduced to `OVERLAY_PX`, as drawing and compression dominate the time for huge ones.
-    """
-    drawn, view_from_image = _view(image_rgb)
-    scale, offset = view_from_image.diagonal()[:2], view_from_image[:2, 2]
-    for hand in sorted(hands, key=lambda h: -float(h.transl_cam_m[2])):
-        if hand.vertices_cam_m[:, 2].min() > 0:  # a badly trained model may place a hand behind the camera
-            drawn = overlay_mesh(drawn, hand.vertices_cam_m, hand.faces, view_from_image @ hand.K_px)
-    for hand in hands:
-        drawn = draw_keypoints(drawn, hand.keypoints_px * scale + offset, hand.keypoints_confidence)
-    for k, hand in enumerate(hands):
-        x, y = (hand.box_xyxy_px[:2] * scale + offset).tolist()
-        drawn = draw_label(drawn, _name(k, hand), (x, y))
-    return drawn
-
-
-def _view(image_rgb: Array) -> tuple[Array, Array]:
-    """The image at the size of the overlay, and the (3, 3) affine from its pixels to those."""
-    height, width = image_rgb.shape[:2]
-    if max(height, width) <= OVERLAY_PX:
-        return image_rgb, np.eye(3)
-    size = np.maximum(1, np.rint(np.array([width, height]) * (OVERLAY_PX / max(height, width)))).astype(int)
-    scale = size / (width, height)
-    offset = (scale - 1) / 2  # cv2's pixel centers: x' = (x + 1/2) s - 1/2
-    affine = np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]], [0, 0, 1]])
-    return cv2.resize(image_rgb, size.tolist(), interpolation=cv2.INTER_AREA), affine
-
-
-def _name(number: int, hand: PredictedHand) -> str:
-    """The label of a hand: its number, side and expected joint error."""
-    side = hand.side if hand.side_known else "side unknown"
-    error = f", {hand.joint_error_mm.mean():.0f} mm" if np.isfinite(hand.joint_error_mm).all() else ""
-    return f"hand {number}, {side}" + (", a guess" if hand.is_guess else error)
 
 
 def to_json(hand: PredictedHand) -> dict[str, Any]:
