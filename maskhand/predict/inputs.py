@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from maskhand import local_files, storage
+from maskhand.film.video import FILM_SUFFIXES, is_film
 from maskhand.predict.records import PredictError
 
 PICTURE_SUFFIXES = frozenset(
@@ -25,8 +26,7 @@ PICTURE_SUFFIXES = frozenset(
         ".pnm", ".ppm", ".tif", ".tiff", ".webp",
     }
 )  # fmt: skip
-FILM_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
-"""Of the files that are taken for pictures, and for films, in lower case."""
+"""Of the files that are taken for pictures, in lower case."""
 
 RESERVED = frozenset({"run", "hands", "unfinished"})
 """Names of the run's own files."""
@@ -205,7 +205,7 @@ def _suffix(path: str) -> str:
 
 
 def _kind(path: str) -> Literal["picture", "film"]:
-    return "film" if _suffix(path) in FILM_SUFFIXES else "picture"
+    return "film" if is_film(path) else "picture"
 
 
 def _mark(path: str, etags: Mapping[str, str]) -> str:
