@@ -59,8 +59,12 @@ def exif_of(data: bytes) -> Image.Exif:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return _opened(data).getexif()
-        except Exception:
+            if not _is_heif(data):
+                return _opened(data).getexif()
+            exif = Image.Exif()
+            exif.load(pillow_heif.open_heif(data).info.get("exif") or b"")  # without its pixels
+            return exif
+        except Exception:  # of what is no picture, or damaged
             return Image.Exif()
 
 
@@ -75,7 +79,7 @@ def _opened(data: bytes) -> Image.Image:
             return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
         if data.startswith(PNG):
             return PngImagePlugin.PngImageFile(io.BytesIO(data))
-        if pillow_heif.get_file_mimetype(data).startswith(HEIF):
+        if _is_heif(data):
             heif = pillow_heif.open_heif(data)
             check_size(heif.size)
             return heif.to_pillow()
@@ -94,6 +98,10 @@ def _opened(data: bytes) -> Image.Image:
         raise UndecodableError(
             f"not an image that can be decoded: it is cut or damaged ({_reason(error)}); copy it again"
         ) from error
+
+
+def _is_heif(data: bytes) -> bool:
+    return pillow_heif.get_file_mimetype(data).startswith(HEIF)
 
 
 def _rgb(image: Image.Image) -> Array:
