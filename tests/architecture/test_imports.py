@@ -167,6 +167,17 @@ MAY_USE = {
         "storage",
         "workspace",
     ),
+    # video: frames for `predict`; the rest takes what `predict` has
+    "film": (
+        "predict",
+        "annotate",
+        "geometry2d",
+        "hand",
+        "models",
+        "conventions",
+        "replacement",
+        "workspace",
+    ),
     "promotion": (),
     "provenance": (),
     "tracking": ("config", "workspace", "promotion", "provenance"),
