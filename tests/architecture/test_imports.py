@@ -166,6 +166,21 @@ MAY_USE = {
         "render",
         "storage",
         "workspace",
+        "film.video",
+        "local_files",
+        "lock",
+        "replacement",
+    ),
+    "film": (
+        "annotate",
+        "conventions",
+        "geometry2d",
+        "hand",
+        "models",
+        "predict",
+        "replacement",
+        "storage",
+        "workspace",
     ),
     # video: frames for `predict`; the rest takes what `predict` has
     "film": (
