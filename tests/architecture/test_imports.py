@@ -171,17 +171,6 @@ MAY_USE = {
         "lock",
         "replacement",
     ),
-    "film": (
-        "annotate",
-        "conventions",
-        "geometry2d",
-        "hand",
-        "models",
-        "predict",
-        "replacement",
-        "storage",
-        "workspace",
-    ),
     # video: frames for `predict`; the rest takes what `predict` has
     "film": (
         "predict",
