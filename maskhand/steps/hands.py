@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from maskhand import storage
 from maskhand.conventions import Side
 from maskhand.device import accelerator
+from maskhand.film.run import TrackedFilms
+from maskhand.film.smoothing import Smoothing
 from maskhand.generate import generate_files
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.bundle import ModelBundle
@@ -30,6 +33,9 @@ from maskhand.shipped_models import OPEN
 from maskhand.steps.evaluate import model_folder
 from maskhand.workspace import Workspace
 
+Smooth = Smoothing | Literal["frames"]
+"""How films are looked at: tracked and smoothed, or each frame as a picture of its own."""
+
 SHOWN_REASONS = 10
 """Pictures that could not be read, of which the command says why."""
 
@@ -50,6 +56,7 @@ def predict(
     hypotheses: int = 0,
     min_confidence: float = 0.0,
     every: int = 1,
+    smooth: Smooth | None = None,
     save: str | None = None,
     vertices: bool = False,
     again: bool = False,
@@ -57,6 +64,8 @@ def predict(
 ) -> RunResult:
     """The hands of pictures and films in folder `out` (see `predict_run`).
 
+    smooth: how films are looked at, `frames`: each frame as a picture of its own; None: tracked and smoothed as a
+    whole, or as `frames` where hypotheses or a box are asked for.
     model: None is the open model; it is loaded once, and only where it is needed. method: None is the default one, a
     fit where the open model does not know the hand model in use. save: names of `SAVED` with commas between, or `none`;
     None: everything of a single picture, the overlays of several, nothing of films' frames.
@@ -69,6 +78,10 @@ def predict(
     if storage.is_remote(out):
         raise PredictError(f"--out {out}: results are written to a folder of this machine")
     photo_camera((1, 1), focal_px=focal_px)
+    alone = "--hypotheses" if hypotheses else "--box" if box_xyxy_px is not None else None
+    if alone and smooth not in (None, "frames"):
+        raise PredictError(f"{alone}: of single frames only; leave out --smooth {smooth}, or give --smooth frames")
+    smooth = smooth or ("frames" if alone else "whole")
     sources = find_sources(inputs, out)
     if box_xyxy_px is not None and len(sources.files) > 1:
         raise PredictError(
@@ -94,7 +107,8 @@ def predict(
         saved_of_frames=_saved(save, ()),
         vertices=vertices,
     )
-    return predict_run(sources, question, out, again, progress)
+    films = None if smooth == "frames" else TrackedFilms(smooth)
+    return predict_run(sources, question, out, again, progress, films)
 
 
 def _saved(words: str | None, default: tuple[Saved, ...]) -> tuple[Saved, ...]:
