@@ -16,7 +16,7 @@ from maskhand.hand.camera import FOCAL
 from maskhand.hand.mesh import glb_bytes, obj_bytes
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
-from maskhand.predict.drawing import draw_hands
+from maskhand.predict.drawing import photo_sheet
 from maskhand.predict.hands import DEFAULT_METHOD, predict_hands
 from maskhand.predict.hypothesis_files import write_hypotheses
 from maskhand.predict.photo import Box, read_photo
@@ -69,7 +69,7 @@ def predict_photo(
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
     overlay, scene, summary = (out / f"{photo.stem}{end}" for end in ("_overlay.png", ".glb", ".json"))
-    storage.write_bytes_atomic(overlay, png_bytes(draw_hands(image, hands)))
+    storage.write_bytes_atomic(overlay, png_bytes(photo_sheet(image, hands)))
     meshes = [out / f"{photo.stem}_hand{k}.obj" for k in range(len(hands))]
     for mesh, hand in zip(meshes, hands, strict=True):
         storage.write_bytes_atomic(mesh, obj_bytes(hand.vertices_cam_m, hand.faces))
