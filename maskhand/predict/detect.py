@@ -38,6 +38,20 @@ class DetectedHands:
     def __len__(self) -> int:
         return len(self.sides)
 
+    def __getitem__(self, rows: slice) -> DetectedHands:
+        return DetectedHands(*(values[rows] for values in vars(self).values()))
+
+    @staticmethod
+    def join(parts: Sequence[DetectedHands]) -> DetectedHands:
+        """The hands of several images, which the same detector saw."""
+        return DetectedHands(
+            np.concatenate([part.boxes_xyxy_px for part in parts]),
+            tuple(score for part in parts for score in part.scores),
+            tuple(side for part in parts for side in part.sides),
+            tuple(known for part in parts for known in part.side_known),
+            Detections.stack([part.detections for part in parts]),
+        )
+
 
 def detect_hands(
     image_rgb: Array,

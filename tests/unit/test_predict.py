@@ -26,6 +26,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.predict import PredictError, detect, drawing, files, hypothesis_files, read_photo
 from maskhand.predict import hands as subject
+from maskhand.predict.reconstruct import distinct_sequences
 from maskhand.recipe_files import load_recipe
 
 predict_hands = partial(subject.predict_hands, method="model")
@@ -265,7 +266,7 @@ def test_hypotheses_are_ranked_placed_and_counted(bundle, photo, use_detector, m
 
 
 def test_a_token_sequence_that_was_sampled_twice_is_one_hypothesis():
-    first, counts = subject.distinct_sequences(np.array([[3, 1], [0, 2], [3, 1], [9, 9], [3, 1]]))
+    first, counts = distinct_sequences(np.array([[3, 1], [0, 2], [3, 1], [9, 9], [3, 1]]))
     assert first.tolist() == [0, 1, 3] and counts.tolist() == [3, 1, 1]
 
 
