@@ -45,12 +45,12 @@ def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand], names: Sequence
     view, view_from_image = _view(image_rgb)
     drawn = view
     for hand in sorted(hands, key=lambda h: -float(h.transl_cam_m[2])):
-        drawn = _with_mesh(drawn, hand, hand.faces, view_from_image @ hand.K_px)
+        drawn = with_mesh(drawn, hand, hand, view_from_image)
     boxes = []
     for hand in hands:
-        joints = _moved(hand.joints_px, view_from_image)
+        joints = moved(hand.joints_px, view_from_image)
         seen = joints[np.isfinite(joints).all(1)]
-        box = _moved(hand.box_xyxy_px.reshape(2, 2), view_from_image)
+        box = moved(hand.box_xyxy_px.reshape(2, 2), view_from_image)
         boxes.append(np.concatenate([seen.min(0), seen.max(0)]) if len(seen) else box.ravel())
         if _extent_px(hand, view_from_image) < TINY_PX:
             drawn = draw_box(drawn, box.ravel())
@@ -92,9 +92,25 @@ def hand_name(number: int, hand: PredictedHand) -> str:
     return f"hand {number}, {_side(hand)}" + (", a guess" if hand.is_guess else error)
 
 
-def with_mesh(view: Array, placed: PlacedHand, hand: PredictedHand, view_from_image: Array, color: Array) -> Array:
-    """A view of the photo with the mesh of a hand, or of a hypothesis of it, in colors (778, 3) of the vertices."""
-    return _with_mesh(view, placed, hand.faces, view_from_image @ hand.K_px, color)
+def with_mesh(
+    view: Array,
+    placed: PlacedHand,
+    hand: PredictedHand,
+    view_from_image: Array,
+    color: Array | None = None,
+    opacity: float = MESH_OPACITY,
+) -> Array:
+    """A view (h, w, 3) of the photo with the outlined mesh of a hand, or of a hypothesis of it.
+
+    color: (3,) or (778, 3) RGB. A mesh that is not in front of the camera is left out.
+    """
+    K_px = view_from_image @ hand.K_px
+    if not placed.vertices_cam_m[:, 2].min() > 0:  # a badly trained model may place a hand behind the camera
+        return view.copy()
+    across_px = K_px[0, 0] * float(np.ptp(placed.joints_cam_m[:, :2], axis=0).max() / placed.joints_cam_m[:, 2].mean())
+    width_px = float(np.clip(across_px / 160, 0.9, 4))
+    shown = np.array(MESH_RGB) if color is None else color
+    return overlay_mesh(view, placed.vertices_cam_m, hand.faces, K_px, shown, opacity, width_px)
 
 
 def _texts(name: str, hand: PredictedHand) -> list[str]:
@@ -110,19 +126,10 @@ def _side(hand: PredictedHand) -> str:
     return hand.side if hand.side_known else "side unknown"
 
 
-def _with_mesh(view: Array, placed: PlacedHand, faces: Array, K_px: Array, color: Array | None = None) -> Array:
-    if not placed.vertices_cam_m[:, 2].min() > 0:  # a badly trained model may place a hand behind the camera
-        return view
-    across_px = K_px[0, 0] * float(np.ptp(placed.joints_cam_m[:, :2], axis=0).max() / placed.joints_cam_m[:, 2].mean())
-    width_px = float(np.clip(across_px / 160, 0.9, 4))
-    shown: Array | tuple[int, int, int] = MESH_RGB if color is None else color
-    return overlay_mesh(view, placed.vertices_cam_m, faces, K_px, shown, MESH_OPACITY, width_px)
-
-
 def _enlarged(image_rgb: Array, number: int, hand: PredictedHand, tile_px: int) -> Array:
     view, view_from_image = hand_view(image_rgb, hand, tile_px)
-    drawn = _with_mesh(view, hand, hand.faces, view_from_image @ hand.K_px)
-    drawn = draw_joints(drawn, _moved(hand.joints_px, view_from_image), error_rgb(hand.joint_error_mm))
+    drawn = with_mesh(view, hand, hand, view_from_image)
+    drawn = draw_joints(drawn, moved(hand.joints_px, view_from_image), error_rgb(hand.joint_error_mm))
     text_px, corner = max(11, tile_px // 14), np.zeros((1, 4))
     labels = place_labels([_texts(str(number), hand)], corner, (tile_px, tile_px), text_px)
     return draw_labels(drawn, labels, corner, text_px)
@@ -131,10 +138,11 @@ def _enlarged(image_rgb: Array, number: int, hand: PredictedHand, tile_px: int) 
 def _extent_px(hand: PredictedHand, view_from_image: Array) -> float:
     """The longer side of the box around a hand's joints in the view; of its detection's where they are not finite."""
     points = hand.joints_px if np.isfinite(hand.joints_px).all() else hand.box_xyxy_px.reshape(2, 2)
-    return float(np.ptp(_moved(points, view_from_image), axis=0).max())
+    return float(np.ptp(moved(points, view_from_image), axis=0).max())
 
 
-def _moved(points_px: Array, affine: Array) -> Array:
+def moved(points_px: Array, affine: Array) -> Array:
+    """Points (N, 2) by an affine (3, 3)."""
     return points_px @ affine[:2, :2].T + affine[:2, 2]
 
 
