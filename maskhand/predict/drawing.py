@@ -48,14 +48,11 @@ def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand], names: Sequence
         drawn = with_mesh(drawn, hand, hand, view_from_image)
     boxes = []
     for hand in hands:
-        joints = moved(hand.joints_px, view_from_image)
-        seen = joints[np.isfinite(joints).all(1)]
-        box = moved(hand.box_xyxy_px.reshape(2, 2), view_from_image)
-        boxes.append(np.concatenate([seen.min(0), seen.max(0)]) if len(seen) else box.ravel())
+        boxes.append(_drawn_box_px(hand, view_from_image))
         if _extent_px(hand, view_from_image) < TINY_PX:
-            drawn = draw_box(drawn, box.ravel())
+            drawn = draw_box(drawn, moved(hand.box_xyxy_px.reshape(2, 2), view_from_image).ravel())
         else:
-            drawn = draw_joints(drawn, joints, error_rgb(hand.joint_error_mm))
+            drawn = draw_joints(drawn, moved(hand.joints_px, view_from_image), error_rgb(hand.joint_error_mm))
     text_px, around = label_text_px(view.shape[:2]), np.reshape(boxes, (-1, 4))
     names = [str(k) for k in range(len(hands))] if names is None else names
     texts = [_texts(name, hand) for name, hand in zip(names, hands, strict=True)]
@@ -133,6 +130,17 @@ def _enlarged(image_rgb: Array, number: int, hand: PredictedHand, tile_px: int) 
     text_px, corner = max(11, tile_px // 14), np.zeros((1, 4))
     labels = place_labels([_texts(str(number), hand)], corner, (tile_px, tile_px), text_px)
     return draw_labels(drawn, labels, corner, text_px)
+
+
+def _drawn_box_px(hand: PredictedHand, view_from_image: Array) -> Array:
+    """(4,) the box of what is drawn of a hand: its mesh and joints, or the box where it was detected."""
+    points = hand.joints_px
+    if hand.vertices_cam_m[:, 2].min() > 0:
+        mesh = hand.vertices_cam_m @ hand.K_px.T
+        points = np.vstack([points, mesh[:, :2] / mesh[:, 2:]])
+    points = points[np.isfinite(points).all(1)]
+    shown = moved(points if len(points) else hand.box_xyxy_px.reshape(2, 2), view_from_image)
+    return np.concatenate([shown.min(0), shown.max(0)])
 
 
 def _extent_px(hand: PredictedHand, view_from_image: Array) -> float:

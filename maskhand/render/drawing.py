@@ -67,7 +67,7 @@ def draw_joints(image_rgb: Array, joints_px: Array, colors_rgb: Array) -> Array:
             _stroke(canvas, a, b, stroke_px, color, opacity)
     for j in np.flatnonzero(seen):
         for part, color in ((1.5, PAPER), (1.25, _DARK), (1.0, colors_rgb[j])):
-            _stroke(canvas, joints[j], joints[j], part * diameter, color, 0.6 if part == 1.5 else 1.0)
+            _stroke(canvas, joints[j], joints[j], part * diameter, color, 0.9 if part == 1.5 else 1.0)
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
