@@ -6,8 +6,8 @@ The schedule is a list of Python integers and everything else stays on the devic
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -109,7 +109,7 @@ def sample(
         tokens, codes = _decode_in_chunks(model, context, cfg, generator, hypotheses)
         rotmats = model.tokenizer.decode_soft(codes)
     with full_precision(betas.device):
-        hands = _prediction(model, rotmats, betas, placement, tokens, hypotheses)
+        hands = decoded_hands(model, rotmats, betas, placement, tokens, hypotheses)
     if hypotheses == 1:
         return hands
     best = hands.score.view(-1, hypotheses).argsort(dim=1, descending=True, stable=True)
@@ -121,9 +121,10 @@ def hypothesis_sampler(sampler: SamplerConfig) -> SamplerConfig:
     return sampler.model_copy(update={"temperature": sampler.temperature or 1.0, "decode": "codes"})
 
 
-def _prediction(
-    model: HandNetwork, rotmats: Tensor, betas: Tensor, placement: Tensor, tokens: PoseTokens, hypotheses: int
+def decoded_hands(
+    model: HandNetwork, rotmats: Tensor, betas: Tensor, placement: Tensor, tokens: PoseTokens, hypotheses: int = 1
 ) -> HandPrediction:
+    """The hands of poses (R, 16, 3, 3), betas (R, 10) and placements (R, 3), with their tokens and scores."""
     mesh = model.mano(rotmats, betas)
     camera = place_camera(placement, mesh.joints_m)
     return HandPrediction(
@@ -160,7 +161,37 @@ def _decode_in_chunks(
 def _decode(
     model: MaskedTransformer, context: Context, cfg: SamplerConfig, generator: torch.Generator | None, hypotheses: int
 ) -> tuple[PoseTokens, Tensor]:
-    """Iterative decoding (MaskGIT): token sequences (B * H, L) and the code vectors (B * H, L, C) of the hand."""
+    """Token sequences (B * H, L) after the last pass and the code vectors (B * H, L, C) of the hand."""
+    for state in decoding_passes(model, context, cfg, generator, hypotheses):
+        tokens, codes = PoseTokens(state.ids, state.confidence), state.codes
+        del state  # its probabilities should not outlive the next pass, which makes its own
+    return tokens, codes
+
+
+@dataclass(frozen=True)
+class DecodingPass:
+    """R token sequences after a pass of iterative decoding."""
+
+    ids: Tensor
+    """(R, L) int64; `mask_id` where a token is masked (again)."""
+    masked: Tensor
+    """(R, L) bool; none after the last pass."""
+    confidence: Tensor
+    """(R, L) probability of each token when it was fixed; of a masked one, of the code that this pass took for it."""
+    codes: Tensor
+    """(R, L, C) code vectors of the tokens that are fixed."""
+    probability: Tensor
+    """(R, L, V) that this pass gave the codes."""
+
+
+def decoding_passes(
+    model: MaskedTransformer,
+    context: Context,
+    cfg: SamplerConfig,
+    generator: torch.Generator | None = None,
+    hypotheses: int = 1,
+) -> Iterator[DecodingPass]:
+    """Iterative decoding (MaskGIT) of B * H sequences, the H of an image together: its state after each pass."""
     images, length = len(context.betas), model.num_tokens
     rows, device = images * hypotheses, context.betas.device
     codebook = model.tokenizer.codebook
@@ -190,7 +221,8 @@ def _decode(
             vectors = codebook[sampled]
         codes = torch.where(masked[..., None], vectors, codes)
         if remasked == 0:
-            break
+            yield DecodingPass(ids, torch.zeros_like(masked), confidence, codes, probability)
+            return
         rank = confidence
         if cfg.confidence_noise:
             # MaskGIT's random order of tokens, annealed over the iterations (valeoai's r_temp * (1 - ratio))
@@ -206,7 +238,7 @@ def _decode(
             with full_precision(device):
                 expected = torch.where(masked[..., None], probability @ codebook, codes)
             joints_2d = model.project(expected, context)
-    return PoseTokens(ids, confidence), codes
+        yield DecodingPass(ids, masked, confidence, codes, probability)
 
 
 def _sample_codes(logits: Tensor, cfg: SamplerConfig, generator: torch.Generator | None) -> Tensor:

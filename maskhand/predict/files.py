@@ -15,7 +15,7 @@ from maskhand.hand.mesh import glb_bytes, obj_bytes
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
 from maskhand.predict.camera import CameraOrigin
-from maskhand.predict.drawing import draw_hands
+from maskhand.predict.drawing import photo_sheet
 from maskhand.predict.hands import DEFAULT_METHOD, predict_images
 from maskhand.predict.hypothesis_files import write_hypotheses
 from maskhand.predict.photo import Box, camera_matrix, read_photo
@@ -102,7 +102,7 @@ def write_picture_files(
     meshes = [out / f"{stem}_hand{k}.obj" for k in range(len(hands))]
     written: list[Path] = []
     if "overlay" in saved:
-        storage.write_bytes_atomic(overlay, png_bytes(draw_hands(image_rgb, hands)))
+        storage.write_bytes_atomic(overlay, png_bytes(photo_sheet(image_rgb, hands)))
         written.append(overlay)
     if "mesh" in saved:
         names = [f"hand_{k}_{hand.side}" for k, hand in enumerate(hands)]

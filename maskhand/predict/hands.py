@@ -39,6 +39,7 @@ def predict_hands(
     focal_px: float | None = None,
     camera: CameraSource = "keypoints",
     hypotheses: int = 0,
+    fill_in: int = 0,
     min_confidence: float = 0.0,
     assets: str | Path | None = None,
 ) -> list[PredictedHand]:
@@ -56,6 +57,7 @@ def predict_hands(
         cameras=[None if focal_px is None else camera_matrix(image_rgb, focal_px)],
         placed_by=camera,
         hypotheses=hypotheses,
+        fill_in=fill_in,
         min_confidence=min_confidence,
         assets=assets,
     )
@@ -72,6 +74,7 @@ def predict_images(
     cameras: Sequence[Array | None] | None = None,
     placed_by: CameraSource = "keypoints",
     hypotheses: int = 0,
+    fill_in: int = 0,
     min_confidence: float = 0.0,
     assets: str | Path | None = None,
     finder: HandDetector | None = None,
@@ -86,13 +89,14 @@ def predict_images(
     method: `fit` finds the most probable hand for the detected keypoints and needs no network (`bundle` may be None);
     `model` is the network's hand; `refine` is a fit for which the network's hand is evidence too. placed_by: `model`
     places the hands by the network's camera, `keypoints` by the 2D keypoints (by the network's camera when too few are
-    detected). hypotheses: number of hands sampled for each one, from the same encoding (`hypothesis_sampler`).
-    min_confidence: hands with a smaller mean confidence of keypoints are left out.
+    detected). hypotheses: number of hands sampled for each one, from the same encoding (`hypothesis_sampler`). fill_in:
+    iterations T of decoding that are kept to look at (`models.fill_in`). min_confidence: hands with a smaller mean
+    confidence of keypoints are left out.
 
     Hands of several images share a batch, and none changes another's result (`predict.reconstruct`). Raises
     PredictError, BundleError when the model reads captions.
     """
-    how = Reconstruction(bundle, method, placed_by, hypotheses)
+    how = Reconstruction(bundle, method, placed_by, hypotheses, fill_in)
     folder = Workspace.at().assets if assets is None else Path(assets)
     of_each = [_of_each(values, len(images), name) for name, values in (("boxes", boxes), ("cameras", cameras))]
     side_of_each = _of_each(sides, len(images), "sides")

@@ -23,13 +23,15 @@ from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.calibration import JointConfidence, joint_calibration
 from maskhand.models.confidence import joint_confidence
+from maskhand.models.fill_in import fill_in_sampler, fill_in_steps
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context
 from maskhand.models.sampling import hypothesis_sampler, sample
 from maskhand.placement import CameraSource, in_image_axes, place_hands
 from maskhand.predict.detect import HAND_FINDER, DetectedHands
 from maskhand.predict.fit import check_hand_model, fit_calibration, fit_hands, hand_model_of
-from maskhand.predict.records import Hypothesis, Method, PlacedHand, PredictedHand, PredictError
+from maskhand.predict.modes import Mode, find_modes
+from maskhand.predict.records import FilledHand, Hypothesis, Method, PlacedHand, PredictedHand, PredictError
 from maskhand.recipe_files import load_recipe
 
 HANDS_AT_ONCE = 32
@@ -58,6 +60,8 @@ class Reconstruction:
     """`model`: by the network's crop camera; `keypoints`: by the 2D keypoints, where enough are detected."""
     hypotheses: int = 0
     """Number of hands sampled for each one, from the same encoding (`hypothesis_sampler`)."""
+    fill_in: int = 0
+    """Iterations T of decoding that are kept to look at (`models.fill_in`); 0: none."""
 
     def __post_init__(self) -> None:
         bundle = self.bundle
@@ -67,10 +71,10 @@ class Reconstruction:
         bundle.require("image")
         if self.method != "model":
             check_hand_model(bundle.hand_digest)
-        if self.hypotheses and not isinstance(bundle.model, MaskedTransformer):
+        if (self.hypotheses or self.fill_in) and not isinstance(bundle.model, MaskedTransformer):
             raise PredictError(
                 f"model {bundle.digest} (recipe {bundle.recipe.name}) predicts one hand per image; it has no "
-                "distribution to sample hypotheses from"
+                "distribution to sample hypotheses from, and no tokens to fill in"
             )
 
     def _check_without_network(self) -> None:
@@ -78,6 +82,7 @@ class Reconstruction:
             f"method {self.method}": self.method != "fit",
             "camera model": self.placed_by == "model",
             "hypotheses": self.hypotheses > 0,
+            "tokens filled in": self.fill_in > 0,
         }
         for what, needs_network in wanted.items():
             if needs_network:
@@ -171,7 +176,7 @@ def _shared_out(counts: list[int], groups: list[_Group], how: Reconstruction) ->
 
 
 def _hands(group: _Group, how: Reconstruction) -> list[PredictedHand]:
-    placed, confidence, hypotheses = _placed_hands(group, how)
+    placed, confidence, hypotheses, filled = _placed_hands(group, how)
     hand_model, faces = hand_model_of(how.bundle)
     detected = group.detected
     return [
@@ -191,6 +196,8 @@ def _hands(group: _Group, how: Reconstruction) -> list[PredictedHand]:
             method=how.method,
             hand_model=hand_model,
             hypotheses=hypotheses[k],
+            modes=_modes(hypotheses[k]),
+            fill_in=filled[k],
             **vars(placed[k]),
         )
         for k in range(len(detected))
@@ -200,13 +207,14 @@ def _hands(group: _Group, how: Reconstruction) -> list[PredictedHand]:
 @torch.no_grad()
 def _placed_hands(
     group: _Group, how: Reconstruction
-) -> tuple[list[PlacedHand], JointConfidence, list[tuple[Hypothesis, ...]]]:
-    """The placed hands, the confidence of their joints, and for each the distinct ones of its samples."""
+) -> tuple[list[PlacedHand], JointConfidence, list[tuple[Hypothesis, ...]], list[tuple[FilledHand, ...]]]:
+    """The placed hands, the confidence of their joints, for each the distinct ones of its samples, and its decoding."""
     none: list[tuple[Hypothesis, ...]] = [()] * len(group.detected)
+    not_kept: list[tuple[FilledHand, ...]] = [()] * len(group.detected)
     bundle, batch = how.bundle, group.batch
     fitted = fit_hands(group.detected, batch, group.K_px) if how.method == "fit" else None
-    if fitted is not None and (bundle is None or (how.placed_by == "keypoints" and not how.hypotheses)):
-        return _place(fitted.prediction, group, how), fit_calibration()(fitted.features), none
+    if fitted is not None and (bundle is None or (how.placed_by == "keypoints" and not how.hypotheses + how.fill_in)):
+        return _place(fitted.prediction, group, how), fit_calibration()(fitted.features), none, not_kept
     assert bundle is not None
     model, seed = bundle.model, bundle.recipe.seed
     device = next(model.parameters()).device
@@ -225,7 +233,8 @@ def _placed_hands(
         hypotheses = [
             _sampled(context.of_hand(k), group[k : k + 1], generator, how) for k, generator in enumerate(generators)
         ]
-    return _place(hand, group, how), confidence, hypotheses
+    filled = _filled_in(context, group, how) if how.fill_in else not_kept
+    return _place(hand, group, how), confidence, hypotheses, filled
 
 
 def _estimate(bundle: ModelBundle, context: Context, generators: list[torch.Generator]) -> HandPrediction:
@@ -256,6 +265,25 @@ def _sampled(
         Hypothesis(**vars(hand), drawn=int(count), score=score)
         for hand, count, score in zip(hands, counts, drawn.score[rows].tolist(), strict=True)
     )
+
+
+def _filled_in(context: Context, group: _Group, how: Reconstruction) -> list[tuple[FilledHand, ...]]:
+    """For each hand of a group its states while tokens are filled in."""
+    assert how.bundle is not None and isinstance(how.bundle.model, MaskedTransformer)
+    sampler = fill_in_sampler(how.bundle.recipe.sampler, how.fill_in)
+    steps = [
+        zip(_place(in_image_axes(step.hands.to("cpu"), group.batch), group, how), step.fixed.cpu().numpy(), strict=True)
+        for step in fill_in_steps(how.bundle.model, context, sampler)
+    ]
+    return [
+        tuple(FilledHand(**vars(hand), fixed=fixed) for hand, fixed in states) for states in zip(*steps, strict=True)
+    ]
+
+
+def _modes(hypotheses: tuple[Hypothesis, ...]) -> tuple[Mode, ...]:
+    if not hypotheses:
+        return ()
+    return find_modes(np.stack([h.joints_cam_m for h in hypotheses]), [h.drawn for h in hypotheses])
 
 
 def _finite_sample(

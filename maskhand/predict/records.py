@@ -10,6 +10,7 @@ import numpy as np
 from maskhand.arrays import Array
 from maskhand.conventions import Side
 from maskhand.errors import MaskhandError
+from maskhand.predict.modes import Mode
 
 Method = Literal["fit", "model", "refine"]
 """How a hand is reconstructed: by a fit to the detected keypoints, by the network, or by a fit to both."""
@@ -66,6 +67,14 @@ class Hypothesis(PlacedHand):
 
 
 @dataclass(frozen=True)
+class FilledHand(PlacedHand):
+    """The network's hand while its tokens are filled in; the other tokens count by their expectation."""
+
+    fixed: Array
+    """(L,) bool: the tokens that are fixed."""
+
+
+@dataclass(frozen=True)
 class PredictedHand(PlacedHand):
     """A predicted hand of a photo."""
 
@@ -99,6 +108,10 @@ class PredictedHand(PlacedHand):
     """Digest of the hand model file."""
     hypotheses: tuple[Hypothesis, ...] = ()
     """Distinct hypotheses, nearest to their mean first."""
+    modes: tuple[Mode, ...] = ()
+    """Of the hypotheses, the most frequent first."""
+    fill_in: tuple[FilledHand, ...] = ()
+    """The network's hand before the first pass of decoding, and after each."""
 
     @property
     def is_guess(self) -> bool:
@@ -111,9 +124,17 @@ class PredictedHand(PlacedHand):
 
         Raises ValueError without hypotheses.
         """
-        if not self.hypotheses:
+        return self._spread_m([h.joints_cam_m - h.joints_cam_m[0] for h in self.hypotheses])
+
+    @property
+    def vertex_spread_m(self) -> Array:
+        """(778,) as `joint_spread_m`, of the vertices."""
+        return self._spread_m([h.vertices_cam_m - h.joints_cam_m[0] for h in self.hypotheses])
+
+    def _spread_m(self, relative_m: list[Array]) -> Array:
+        if not relative_m:
             raise ValueError("there are no hypotheses, so there is no spread")
-        joints = np.stack([h.joints_cam_m - h.joints_cam_m[0] for h in self.hypotheses])
+        points = np.stack(relative_m)
         weights = np.array([h.drawn for h in self.hypotheses], np.float64)
-        mean = np.average(joints, axis=0, weights=weights)
-        return np.sqrt(np.average(((joints - mean) ** 2).sum(-1), axis=0, weights=weights))
+        mean = np.average(points, axis=0, weights=weights)
+        return np.sqrt(np.average(((points - mean) ** 2).sum(-1), axis=0, weights=weights))

@@ -108,6 +108,9 @@ def to_json(hand: PredictedHand) -> Row:
         facts["hypotheses"] = [
             {"drawn": h.drawn, "score": round(h.score, 4), **_pose_json(h, hand.side)} for h in hand.hypotheses
         ]
+        facts["modes"] = [
+            {"share": round(mode.share, 4), "medoid": mode.medoid, "members": list(mode.members)} for mode in hand.modes
+        ]
     return facts
 
 

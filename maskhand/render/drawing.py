@@ -1,15 +1,14 @@
-"""Keypoints and labels drawn on images, with dark outlines for contrast on any background."""
+"""Keypoints, joints and boxes drawn on images, with dark outlines for contrast on any background."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from maskhand.arrays import Array
 from maskhand.conventions import BONES
-from maskhand.render.fonts import PAPER, text_font
+from maskhand.render.fonts import PAPER
 
 FINGER_RGB = ((230, 57, 70), (244, 162, 45), (82, 183, 74), (52, 144, 220), (155, 93, 229))
 """Thumb, index, middle, ring, little."""
@@ -49,18 +48,38 @@ def draw_keypoints(
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
-def draw_label(image_rgb: Array, text: str, corner_px: tuple[float, float]) -> Array:
-    """Draw outlined text above a point on a copy of the image, shifted to stay inside of the image."""
-    height, width = image_rgb.shape[:2]
-    text_px = max(11, max(height, width) // 40)
-    image = Image.fromarray(image_rgb)
-    draw, font = ImageDraw.Draw(image), text_font(text_px)
-    outline = max(1, text_px // 8)
-    x0, y0, x1, y1 = draw.textbbox((0, 0), text, font=font, stroke_width=outline)
-    x = min(max(corner_px[0], 0), max(width - (x1 - x0), 0)) - x0
-    y = min(max(corner_px[1] - (y1 - y0), 0), max(height - (y1 - y0), 0)) - y0
-    draw.text((x, y), text, fill=PAPER, font=font, stroke_width=outline, stroke_fill=_DARK)
-    return np.asarray(image)
+def draw_joints(image_rgb: Array, joints_px: Array, colors_rgb: Array) -> Array:
+    """Draw 21 joints (21, 2) in colors (21, 3) uint8, with thin bones, on a copy of the image.
+
+    A joint has a dark ring in a light one: it shows on any image, also in its own color. Joints that are not finite are
+    left out.
+    """
+    joints = np.asarray(joints_px, np.float64)
+    seen = np.isfinite(joints).all(1) & (np.abs(np.nan_to_num(joints)) < 1e5).all(1)
+    if not seen.any():
+        return image_rgb.copy()
+    canvas = image_rgb.astype(np.float32)
+    reach = float(np.ptp(joints[seen], axis=0).max())
+    width, diameter = float(np.clip(reach / 130, 1.0, 6)), float(np.clip(reach / 22, 3.6, 30))
+    bones = [(joints[a], joints[b]) for a, b in BONES if seen[a] and seen[b]]
+    for stroke_px, color, opacity in ((2.2 * width, _DARK, 0.5), (width, PAPER, 0.8)):
+        for a, b in bones:
+            _stroke(canvas, a, b, stroke_px, color, opacity)
+    for j in np.flatnonzero(seen):
+        for part, color in ((1.5, PAPER), (1.25, _DARK), (1.0, colors_rgb[j])):
+            _stroke(canvas, joints[j], joints[j], part * diameter, color, 0.9 if part == 1.5 else 1.0)
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+
+
+def draw_box(image_rgb: Array, box_xyxy_px: Array) -> Array:
+    """Draw a box x0, y0, x1, y1, light in dark, on a copy of the image."""
+    x0, y0, x1, y1 = np.asarray(box_xyxy_px, np.float64)
+    canvas, corners = image_rgb.astype(np.float32), np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    width = max(1.5, max(image_rgb.shape[:2]) / 500)
+    for stroke_px, color in ((2.6 * width, _DARK), (width, PAPER)):
+        for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+            _stroke(canvas, a, b, stroke_px, color, 0.8)
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
 def _stroke(canvas: Array, a: Array, b: Array, width: float, color: Sequence[int] | Array, opacity: float) -> None:

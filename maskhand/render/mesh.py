@@ -1,6 +1,6 @@
 """Shaded meshes over images: rays cast with Embree, shaded with numpy.
 
-Four rays a pixel, smooth normals, ambient occlusion per vertex.
+Four rays a pixel, smooth normals, ambient occlusion per vertex; outlined on request (`render/outline.py`).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from maskhand.arrays import Array
+from maskhand.render.outline import Outline
 
 MESH_RGB = (150, 190, 240)
 GROUND_TRUTH_RGB = (178, 220, 160)
@@ -26,13 +27,15 @@ def overlay_mesh(
     vertices_cam_m: Array,
     faces: Array,
     K_px: Array,
-    color: tuple[int, int, int] = MESH_RGB,
+    color: tuple[int, int, int] | Array = MESH_RGB,
     opacity: float = 0.8,
+    outline_px: float = 0.0,
 ) -> Array:
     """Draw a shaded, translucent mesh on a copy of the image.
 
     vertices_cam_m (V, 3) meters in OpenCV camera axes, in front of the camera (others are a ValueError); faces (F, 3);
-    K_px (3, 3) intrinsics in pixels of this image, which may be turned about the optical axis.
+    K_px (3, 3) intrinsics in pixels of this image, which may be turned about the optical axis. color: RGB 0..255, or
+    (V, 3), one for each vertex. outline_px: width of lines along silhouette and depth edges; 0 draws none.
     """
     vertices = np.ascontiguousarray(vertices_cam_m, dtype=np.float32)
     if not np.isfinite(vertices).all() or vertices[:, 2].min() <= 0:
@@ -45,19 +48,24 @@ def overlay_mesh(
     if x0 >= x1 or y0 >= y1:
         return image
     tracer = _Tracer(vertices, np.asarray(faces, dtype=np.int32), color)
+    outline = Outline((y1 - y0, x1 - x0), outline_px) if outline_px > 0 else None
     for top in range(y0, y1, _ROWS_AT_ONCE):
         bottom = min(top + _ROWS_AT_ONCE, y1)
-        rgb, cover = tracer.pixels((x0, top, x1, bottom), K_px)
+        rgb, cover, depth_m = tracer.pixels((x0, top, x1, bottom), K_px)
+        if outline is not None:
+            outline.add(depth_m, top - y0)
         window = image[top:bottom, x0:x1]
         mixed = window * (1 - opacity * cover[..., None]) + 255 * opacity * rgb
         image[top:bottom, x0:x1] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    if outline is not None:
+        image[y0:y1, x0:x1] = outline.drawn_on(image[y0:y1, x0:x1], float(np.sqrt(np.linalg.det(K_px[:2, :2]))))
     return image
 
 
 class _Tracer:
     """A mesh for ray tracing: Embree scene, smooth normals and ambient occlusion per vertex."""
 
-    def __init__(self, vertices: Array, faces: Array, color: tuple[int, int, int]) -> None:
+    def __init__(self, vertices: Array, faces: Array, color: tuple[int, int, int] | Array) -> None:
         from embreex import rtcore_scene
         from embreex.mesh_construction import TriangleMesh
 
@@ -73,21 +81,27 @@ class _Tracer:
         self.normals = _unit(normals)
         self.openness = self._ambient_openness(vertices)
 
-    def pixels(self, window: tuple[int, int, int, int], K_px: Array) -> tuple[Array, Array]:
-        """Premultiplied sRGB (h, w, 3) in 0..1 and coverage (h, w) of the window (x0, y0, x1, y1)."""
+    def pixels(self, window: tuple[int, int, int, int], K_px: Array) -> tuple[Array, Array, Array]:
+        """Premultiplied sRGB (h, w, 3) in 0..1, coverage (h, w) and depth (2h, 2w) of the window (x0, y0, x1, y1).
+
+        Depth is z in meters of every ray, infinite beside the mesh.
+        """
         x0, y0, x1, y1 = window
         shape = (y1 - y0, x1 - x0)
-        rgb, cover = np.zeros((*shape, 3)), np.zeros(shape)
+        rgb, cover, depth_m = np.zeros((*shape, 3)), np.zeros(shape), np.empty((2 * shape[0], 2 * shape[1]), np.float32)
         v, u = np.mgrid[y0:y1, x0:x1].astype(np.float64)
         ray_from_px = np.linalg.inv(K_px)
         for dx, dy in _SUBPIXELS:
             rays = np.stack([u + dx, v + dy, np.ones_like(u)], axis=-1).reshape(-1, 3) @ ray_from_px.T
             hits = self._cast(np.zeros_like(rays), rays)
-            hit = np.flatnonzero(hits["primID"] >= 0)
+            seen = hits["primID"] >= 0
+            hit = np.flatnonzero(seen)
+            # the direction's z is 1, so that the distance along a ray is its depth
+            depth_m[int(dy > 0) :: 2, int(dx > 0) :: 2] = np.where(seen, hits["tfar"], np.inf).reshape(shape)
             shaded = self._shade(rays[hit], {k: hits[k][hit] for k in ("primID", "u", "v")})
             rgb.reshape(-1, 3)[hit] += shaded / len(_SUBPIXELS)
             cover.reshape(-1)[hit] += 1 / len(_SUBPIXELS)
-        return rgb, cover
+        return rgb, cover, depth_m
 
     def _cast(self, origins: Array, directions: Array) -> dict[str, Array]:
         return self.scene.run(origins.astype(np.float32), directions.astype(np.float32), output=True)
@@ -111,7 +125,8 @@ class _Tracer:
             halfway = _unit(towards_light + towards_viewer)
             gloss = gloss + strength * np.clip((normals * halfway).sum(1, keepdims=True), 0, None) ** 40
         contour = 0.45 + 0.55 * np.clip(facing / 0.45, 0, 1)
-        linear = (self.albedo * light * 1.15 + 0.10 * gloss * openness) * contour * np.where(inside, 0.45, 1.0)
+        albedo = self.albedo if self.albedo.ndim == 1 else (self.albedo[corners] * barycentric).sum(1)
+        linear = (albedo * light * 1.15 + 0.10 * gloss * openness) * contour * np.where(inside, 0.45, 1.0)
         return _srgb(np.clip(linear, 0, 1))
 
     def _ambient_openness(self, vertices: Array) -> Array:

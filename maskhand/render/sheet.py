@@ -64,6 +64,22 @@ def bar_tile(values: Array, labels: Sequence[str], colors: Sequence[tuple[int, i
     return np.asarray(tile)
 
 
+def framed(rows: Sequence[Sequence[Array]]) -> Array:
+    """Images as they are, those of a row side by side and rows one above the other, with gaps between them."""
+    gap = max(6, max(image.shape[1] for row in rows for image in row) // 80)
+    across = max(sum(image.shape[1] for image in row) + gap * (len(row) - 1) for row in rows)
+    heights = [max(image.shape[0] for image in row) for row in rows]
+    sheet = np.full((sum(heights) + gap * (len(rows) - 1), across, 3), PAPER, np.uint8)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        left = 0
+        for image in row:
+            sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
+            left += image.shape[1] + gap
+        top += height + gap
+    return sheet
+
+
 def png_bytes(image_rgb: Array) -> bytes:
     """Encode an image as PNG."""
     stream = io.BytesIO()

@@ -175,6 +175,8 @@ def findings(rows: Sequence[Row]) -> list[str]:
         if "hypotheses" in hand:
             spread = sum(hand["joint_spread_mm"][1:]) / (len(hand["joint_spread_mm"]) - 1)
             lines.append(f"hand {k}: {len(hand['hypotheses'])} different hypotheses, joints spread by {spread:.1f} mm")
+            shares = ", ".join(f"{100 * mode['share']:.0f} %" for mode in hand["modes"][:6])
+            lines.append(f"hand {k}: {len(hand['modes'])} distinct mode{'s' * (len(hand['modes']) > 1)}: {shares}")
     source = rows[0]["camera"]["source"]
     if source == "assumed":
         lines.append("the focal length is assumed: sizes and places in the image hold, depth does not (--focal PX)")

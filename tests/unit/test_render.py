@@ -7,7 +7,23 @@ import numpy as np
 import pytest
 
 from maskhand.conventions import BONES
-from maskhand.render import FINGER_RGB, bar_tile, contact_sheet, draw_keypoints, draw_label, overlay_mesh, png_bytes
+from maskhand.render import (
+    FINGER_RGB,
+    bar_tile,
+    contact_sheet,
+    draw_joints,
+    draw_keypoints,
+    draw_labels,
+    error_rgb,
+    framed,
+    label_text_px,
+    legend,
+    overlay_mesh,
+    place_labels,
+    png_bytes,
+)
+from maskhand.render.outline import depth_edges
+from maskhand.render.scale import ERROR_MM
 
 K_PX = np.array([[200.0, 0, 60], [0, 200.0, 40], [0, 0, 1]])
 SIZE = (90, 130)
@@ -149,16 +165,130 @@ def test_bones_are_outlined_on_their_own_color(color):
     assert column[:11].min() < 0.7 * sum(color) and column[10:].min() < 0.7 * sum(color)
 
 
-@pytest.mark.parametrize("corner", [(30.0, 40.0), (-50.0, -50.0), (500.0, 500.0)])
-def test_a_label_stands_over_its_corner_and_inside_the_image(corner):
-    image = draw_label(gray(), "hand 1", corner)
-    ys, xs = np.nonzero((image != 128).any(-1))
-    assert len(ys) > 50, "whole, wherever the corner is"
-    whole = np.nonzero((draw_label(gray(), "hand 1", (30, 40)) != 128).any(-1))
-    assert (np.ptp(ys), np.ptp(xs)) == (np.ptp(whole[0]), np.ptp(whole[1]))
-    if corner == (30.0, 40.0):
-        assert 28 <= xs.min() <= 33 and 36 <= ys.max() <= 41
-    assert image.min() < 60 and image.max() > 200, "light on dark: to be read on any image"
+def test_joints_show_their_colors_ringed_on_any_image():
+    colors = error_rgb(np.linspace(0, ERROR_MM, 21))
+    points = hand_points() * 3
+    points[7] = np.nan
+    for background in (0, 128, 255):
+        image = draw_joints(np.full((300, 400, 3), background, np.uint8), points, colors)
+        for j in set(range(21)) - {7}:
+            x, y = points[j].astype(int)
+            np.testing.assert_allclose(image[y, x], colors[j], atol=1)
+            around = image[y - 9 : y + 10, x - 9 : x + 10].astype(int).sum(-1)
+            assert around.min() < 90 and around.max() > 600, "a dark ring in a light one"
+    np.testing.assert_array_equal(draw_joints(gray(), points * np.nan, colors), gray())
+
+
+def test_the_error_scale_is_ordered_for_every_kind_of_color_vision():
+    rgb = error_rgb(np.linspace(0, ERROR_MM, 11)) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.2126, 0.7152, 0.0722)
+    lightness = 116 * np.cbrt(np.maximum(luminance, 0.008856)) - 16
+    assert np.diff(lightness).min() > 4 and np.diff(lightness).max() < 12, "even steps"
+    # Machado, Oliveira and Fernandes 2009, severity 1: protanopia, deuteranopia, tritanopia
+    for seen in (
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    ):
+        assert (np.diff((linear @ np.transpose(seen)).clip(0) @ (0.2126, 0.7152, 0.0722)) > 0).all()
+    assert (error_rgb(np.array([99.0])) == error_rgb(np.array([ERROR_MM]))).all(), "larger errors have its last color"
+    assert len(set(error_rgb(np.array(np.nan)).tolist())) == 1, "an unknown error is gray"
+    tile = legend("expected error", 14)
+    assert {tuple(c) for c in tile[22].tolist()} >= {tuple(c) for c in error_rgb(np.linspace(0, 20, 140)).tolist()}
+
+
+def test_a_vertex_may_have_a_color_of_its_own():
+    vertices, faces = sphere([0, 0, 1.0], 0.1)
+    blue_left = np.where(vertices[:, :1] < 0, [[40, 40, 220]], [[220, 40, 40]])
+    image = overlay_mesh(gray(), vertices, faces, K_PX, blue_left, opacity=1.0).astype(int)
+    assert image[40, 50, 2] > image[40, 50, 0] + 50 and image[40, 70, 0] > image[40, 70, 2] + 50
+    one = overlay_mesh(gray(), vertices, faces, K_PX, (150, 190, 240))
+    np.testing.assert_array_equal(
+        overlay_mesh(gray(), vertices, faces, K_PX, np.tile((150, 190, 240), (len(vertices), 1))), one
+    )
+
+
+def test_depth_edges_are_steps_and_not_slopes():
+    focal_px, z = 200.0, np.full((30, 40), 1.0, np.float32)
+    z[:, 20:] = 1.02
+    edges = depth_edges(z, focal_px)
+    assert set(np.nonzero(edges)[1]) == {19}, "one column: the nearer side"
+    assert not depth_edges(np.where(z > 1, 1.001, z), focal_px).any(), "a millimeter is none"
+    u = np.arange(40)[None] - 20
+    slope = (1.0 / (1 - 3.0 * u / focal_px)).repeat(30, 0)  # the plane z = 1 + 3 x, its depth ninefold over the image
+    assert not depth_edges(slope, focal_px).any()
+    z[:, 20:] = np.inf
+    assert not depth_edges(z, focal_px).any(), "beside the mesh is the silhouette"
+
+
+def test_outlines_follow_the_silhouette_and_parts_in_front():
+    back, faces = sphere([0, 0, 1.2], 0.15)
+    front, _ = sphere([0.02, 0, 1.0], 0.05)
+    vertices, both = np.concatenate([back, front]), np.concatenate([faces, faces + len(back)])
+    K_px = K_PX * [[2], [2], [1]]
+    plain, lined = (
+        overlay_mesh(np.full((180, 260, 3), 128, np.uint8), vertices, both, K_px, opacity=0.5, outline_px=width)
+        for width in (0.0, 2.0)
+    )
+    v, u = np.nonzero((plain.astype(int).sum(-1) - lined.astype(int).sum(-1)) > 60)
+    rays = np.stack([(u - 120) / 400, (v - 80) / 400, np.ones(len(u))], -1)
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    off = [
+        np.abs(np.arccos(rays @ center / np.linalg.norm(center)) - np.arcsin(radius / np.linalg.norm(center))) * 400
+        for center, radius in ((np.array([0, 0, 1.2]), 0.15), (np.array([0.02, 0, 1.0]), 0.05))
+    ]
+    assert np.minimum(*off).max() < 3, "dark lines are at the two contours alone"
+    for distance in off:
+        turns = np.unique(np.round(np.arctan2(v - 80, u - 120)[distance < 3] * 10))
+        assert len(turns) > 20, "and all around"
+    light = (lined.astype(int).sum(-1) - plain.astype(int).sum(-1)) > 30
+    assert light.any() and not light[plain[..., 2] != 128].all(), "a light line around the silhouette"
+
+
+@pytest.mark.parametrize("size_px", [(150, 200), (480, 640), (3000, 4000)], ids=str)
+def test_labels_are_inside_and_apart(size_px):
+    height, width = size_px
+    rng, text_px = np.random.default_rng(height), label_text_px(size_px)
+    for count in (1, 2, 6):
+        low = rng.uniform(-0.1, 0.9, (count, 2)) * (width, height)
+        boxes = np.hstack([low, low + rng.uniform(0.02, 0.4, (count, 2)) * (width, height)])
+        texts = [[f"{k} right, 7 mm, score 0.93", f"{k} right, 7 mm", str(k)] for k in range(count)]
+        labels = place_labels(texts, boxes, size_px, text_px)
+        placed = np.array([label.box_xyxy_px for label in labels])
+        assert (placed[:, :2] >= 0).all() and (placed[:, 2:] <= (width, height)).all()
+        for k in range(count):
+            common = np.minimum(placed[k, 2:], placed[:k, 2:]) - np.maximum(placed[k, :2], placed[:k, :2])
+            assert not (common > 0).all(1).any(), "labels cover each other"
+            assert labels[k].text in texts[k]
+        if count == 1 and width > 200:
+            assert labels[0].text == texts[0][0]
+
+
+def test_a_label_stands_above_its_box_and_can_be_read():
+    box = np.array([[100.0, 200.0, 300.0, 400.0]])
+    for value in (0, 255):
+        image = np.full((480, 640, 3), value, np.uint8)
+        (label,) = labels = place_labels([["hand"]], box, (480, 640), 20)
+        drawn = draw_labels(image, labels, box, 20)
+        ys, xs = np.nonzero((drawn != value).any(-1))
+        x0, y0, x1, y1 = label.box_xyxy_px
+        assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == pytest.approx((x0, y0, x1, y1), abs=3)
+        assert y1 == pytest.approx(200, abs=1) and (x0 + x1) / 2 == pytest.approx(200, abs=1)
+        inside = drawn[int(y0) : int(y1), int(x0) : int(x1)]
+        assert inside.min() < 90 and inside.max() > 230, "light on dark"
+
+
+def test_a_sheet_of_rows_keeps_every_image_as_it_is():
+    rows = [
+        [np.full((30, 60, 3), 10, np.uint8), np.full((20, 40, 3), 20, np.uint8)],
+        [np.full((5, 9, 3), 30, np.uint8)],
+    ]
+    sheet = framed(rows)
+    for row in rows:
+        for image in row:
+            assert (sheet == image[0, 0]).all(-1).sum() == image.shape[0] * image.shape[1]
+    assert sheet.shape == (30 + 6 + 5, 60 + 6 + 40, 3)
 
 
 def decode(png: bytes) -> np.ndarray:

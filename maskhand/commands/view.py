@@ -1,0 +1,47 @@
+"""The subcommand to look at hands in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from maskhand.commands.options import WorkspaceOption, examples, workspace_at
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=examples("view hand.jpg", "view hand.jpg --hypotheses 200 --open", "view out", "view out/hand.json")
+)
+def view(
+    what: Annotated[Path, typer.Argument(help="A photo, or the folder or a JSON file that `predict` wrote.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file [default: beside the result, or here].", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Of a photo: as for `predict` [default: open].", show_default=False),
+    ] = None,
+    method: Annotated[
+        Literal["fit", "model", "refine"] | None,
+        typer.Option(help="Of a photo: as for `predict` [default: refine].", show_default=False),
+    ] = None,
+    hypotheses: Annotated[int, typer.Option(min=0, help="Of a photo: hands drawn for each hand.")] = 50,
+    iterations: Annotated[
+        int, typer.Option(min=1, help="Of a photo: iterations T in which the tokens are filled in.")
+    ] = 5,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Write one HTML page with photo, meshes to turn, hypotheses, expected errors, and tokens as they are filled in.
+
+    The page fetches nothing, and nothing is served: it is a file to open or to send.
+    """
+    from maskhand.steps import view as step
+
+    page = step.view(workspace_at(workspace), what, out, model, method, hypotheses, iterations)
+    typer.echo(str(page))
+    if open_page:
+        typer.launch(page.as_uri())

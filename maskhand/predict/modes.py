@@ -1,0 +1,75 @@
+"""The distinct hands among hypotheses: draws that are nearly equal form one mode.
+
+Average linkage (scipy) of the draws' distances, cut at `MODE_MM`: two modes are on average further apart than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+
+from maskhand.arrays import Array
+
+MODE_MM = 10.0
+"""Distance of modes, PA-MPJPE in millimeters: that of `p_within_10mm`."""
+_PAIRS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Draws that are nearly the same hand."""
+
+    members: tuple[int, ...]
+    """Indices of its distinct hypotheses."""
+    share: float
+    """0..1, of all draws; how often the model gives this hand."""
+    medoid: int
+    """Index of the member with the least mean distance to the mode's draws: the hand to show."""
+
+
+def find_modes(joints_m: Array, drawn: Sequence[int], mode_mm: float = MODE_MM) -> tuple[Mode, ...]:
+    """The modes of N hypotheses with joints (N, 21, 3) in meters, each drawn so often; the most frequent first."""
+    counts, distance_mm = np.asarray(drawn, np.int64), pairwise_mm(joints_m)
+    of_draw = np.repeat(np.arange(len(counts)), counts)  # a hand drawn twice weighs twice
+    labels = np.ones(len(of_draw), np.int64)
+    if len(of_draw) > 1:
+        tree = linkage(squareform(distance_mm[np.ix_(of_draw, of_draw)], checks=False), "average")
+        labels = fcluster(tree, mode_mm, "distance")
+    label_of = np.empty(len(counts), np.int64)
+    label_of[of_draw] = labels
+    modes = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(label_of == label)
+        from_draws = distance_mm[np.ix_(members, members)] @ counts[members]
+        share = float(counts[members].sum() / counts.sum())
+        modes.append(Mode(tuple(members.tolist()), share, int(members[from_draws.argmin()])))
+    return tuple(sorted(modes, key=lambda mode: (-mode.share, mode.members)))
+
+
+def pairwise_mm(joints_m: Array) -> Array:
+    """(N, N) PA-MPJPE in millimeters between joints (N, P, 3): the mean of both directions, whose scales differ."""
+    joints = np.asarray(joints_m, np.float64)
+    centered = joints - joints.mean(1, keepdims=True)
+    first, second = np.triu_indices(len(joints), 1)
+    distance = np.zeros((len(joints), len(joints)))
+    for start in range(0, len(first), _PAIRS_AT_ONCE):
+        i, j = first[start : start + _PAIRS_AT_ONCE], second[start : start + _PAIRS_AT_ONCE]
+        distance[i, j] = distance[j, i] = _pair_mm(centered[i], centered[j])
+    return distance
+
+
+def _pair_mm(a: Array, b: Array) -> Array:
+    """(M,) for centered joints (M, P, 3): similarities without reflection (Umeyama 1991)."""
+    u, singular, vt = np.linalg.svd(a.swapaxes(1, 2) @ b)
+    mirrored = np.sign(np.linalg.det(u @ vt))
+    u[..., 2] *= mirrored[:, None]
+    singular[:, 2] *= mirrored
+    common, turned = singular.sum(1), a @ (u @ vt)
+    size_a, size_b = (np.maximum(np.square(x).sum((1, 2)), 1e-18) for x in (a, b))
+    onto_b = (common / size_a)[:, None, None] * turned - b
+    onto_a = (common / size_b)[:, None, None] * b - turned  # in the axes of b, which distances do not see
+    return 1e3 * sum(np.linalg.norm(x, axis=2).mean(1) for x in (onto_a, onto_b)) / 2

@@ -1,0 +1,173 @@
+"""Hands read back from the files that prediction wrote: meshes and joints are made again from the MANO parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskhand.arrays import Array
+from maskhand.conventions import MANO_16, MIRROR_AXIS_ANGLE, MIRROR_POINT, NUM_JOINTS
+from maskhand.hand.layer import ManoLayer
+from maskhand.predict.modes import Mode
+from maskhand.predict.photo import read_photo
+from maskhand.predict.records import Hypothesis, PredictedHand, PredictError
+
+ROWS = "hands.jsonl"
+"""The file of a folder that holds the hands of many pictures, a JSON line each."""
+
+
+@dataclass(frozen=True)
+class ReadPicture:
+    """The hands of a picture in a result."""
+
+    name: str
+    hands: tuple[PredictedHand, ...]
+    image_rgb: Array | None
+    """(H, W, 3) uint8; None where the picture was not found, or is a frame of a film."""
+
+
+def read_result(path: str | Path) -> list[ReadPicture]:
+    """The pictures with hands of a folder that `predict` wrote, of its `hands.jsonl`, or of the JSON of one picture.
+
+    Raises PredictError for a file that is none of these, or of hands of another hand model than the configured one.
+    """
+    given = Path(path)
+    if not given.is_dir():
+        return _of_file(given)
+    if (given / ROWS).is_file():
+        return _of_file(given / ROWS)
+    found = [picture for file in sorted(given.glob("*.json")) for picture in _of_file(file, required=False)]
+    if not found:
+        raise PredictError(f"{given}: no {ROWS} and no JSON file of a picture with hands; give what `predict` wrote")
+    return found
+
+
+def hands_from_json(rows: Sequence[dict[str, Any]]) -> tuple[PredictedHand, ...]:
+    """The hands of JSON records; those whose mean joint, tokens or calibration are missing have NaN and empty ones.
+
+    Raises PredictError for hands of another hand model than the configured one.
+    """
+    layer = ManoLayer.from_default()
+    return tuple(_hand(row, layer) for row in rows)
+
+
+def _of_file(file: Path, required: bool = True) -> list[ReadPicture]:
+    try:
+        text = file.read_text("utf-8")
+        if file.suffix == ".jsonl":
+            return _of_rows([json.loads(line) for line in text.splitlines() if line.strip()], file)
+        facts = json.loads(text)
+        if isinstance(facts, dict) and isinstance(facts.get("hands"), list):
+            shared = {name: facts[name] for name in ("method", "hand_model", "keypoint_detector") if name in facts}
+            hands = hands_from_json([shared | hand for hand in facts["hands"]])
+            name = str(facts.get("picture") or facts["photo"])
+            return [ReadPicture(Path(name).name, hands, _image(name, file))] if hands else []
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
+        if required:
+            reason = f"{type(error).__name__}: {error}"
+            raise PredictError(f"{file}: not a result of `maskhand predict` ({reason}); give what it wrote") from None
+        return []
+    if required:
+        raise PredictError(f"{file}: it has no list of hands; give a folder or a JSON file that `predict` wrote")
+    return []
+
+
+def _of_rows(rows: Sequence[dict[str, Any]], file: Path) -> list[ReadPicture]:
+    by_picture: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row.get("status", "hand") == "hand":
+            by_picture.setdefault((row["picture"], row.get("frame")), []).append(row)
+    return [
+        ReadPicture(
+            Path(name).name + ("" if frame is None else f", frame {frame}"),
+            hands_from_json(of_picture),
+            _image(name, file) if frame is None else None,
+        )
+        for (name, frame), of_picture in by_picture.items()
+    ]
+
+
+def _image(name: str, result: Path) -> Array | None:
+    """The picture: where it was, or beside the result."""
+    for place in (Path(name), result.parent / name, result.parent / Path(name).name, result.parent.parent / name):
+        if place.is_file():
+            try:
+                return read_photo(place)
+            except PredictError:
+                continue
+    return None
+
+
+def _hand(row: dict[str, Any], layer: ManoLayer) -> PredictedHand:
+    if row["hand_model"] != layer.digest:
+        raise PredictError(
+            f"the hands are of hand model {row['hand_model']}, configured is {layer.digest}; point MASKHAND_MANO_DIR "
+            "to the one that predicted them, or unset it for the open hand"
+        )
+    side = row["mano"]["side"]
+    hypotheses = row.get("hypotheses", [])
+    placed = _placed([row, *hypotheses], side, layer)
+    unknown = [np.nan] * NUM_JOINTS
+    camera = row["camera"]
+    faces = layer.faces.cpu().numpy()
+    return PredictedHand(
+        **placed[0]
+        | {
+            "joints_px": np.array(row["joints_px"]),
+            "crop_camera": np.array([camera["crop"][name] for name in ("scale", "tx", "ty")]),
+        },
+        side=side,
+        side_known=row["side"] is not None,
+        box_xyxy_px=np.array(row["box_xyxy_px"], np.float32),
+        detection_score=row["detection_score"],
+        keypoints_px=np.array(row["keypoints_px"]),
+        keypoints_confidence=np.array(row["keypoints_confidence"]),
+        faces=faces[:, ::-1] if side == "left" else faces,
+        K_px=np.array(camera["K_px"]),
+        crop_from_image=np.array(camera["crop_from_image"]),
+        p_within_10mm=np.array(row["p_within_10mm"] or unknown, np.float64),
+        joint_error_mm=np.array(row["joint_error_mm"] or unknown, np.float64),
+        detector=row["keypoint_detector"],
+        method=row["method"],
+        hand_model=row["hand_model"],
+        hypotheses=tuple(
+            Hypothesis(**facts, drawn=h["drawn"], score=h["score"])
+            for facts, h in zip(placed[1:], hypotheses, strict=True)
+        ),
+        modes=tuple(Mode(tuple(m["members"]), m["share"], m["medoid"]) for m in row.get("modes", [])),
+    )
+
+
+def _placed(records: Sequence[dict[str, Any]], side: str, layer: ManoLayer) -> list[dict[str, Any]]:
+    """The fields of `PlacedHand`s with these parameters, of a left hand by the mirrored right one."""
+    manos = [record["mano"] for record in records]
+    pose = np.array([[mano["global_orient"], *mano["hand_pose"]] for mano in manos], np.float64)
+    betas, transl = (np.array([mano[name] for mano in manos], np.float64) for name in ("betas", "transl_cam_m"))
+    turn, mirror = (MIRROR_AXIS_ANGLE, MIRROR_POINT) if side == "left" else (np.ones(3), np.ones(3))
+    given = (torch.from_numpy(x).float() for x in (pose * turn, betas))
+    mesh = layer.from_axis_angle(*given)
+    vertices, joints = (x.double().numpy() * mirror + transl[:, None] for x in (mesh.vertices_m, mesh.joints_m))
+    return [
+        {
+            "pose_aa": pose[k],
+            "betas": betas[k],
+            "transl_cam_m": transl[k],
+            "vertices_cam_m": vertices[k],
+            "joints_cam_m": joints[k],
+            "joints_px": np.full((NUM_JOINTS, 2), np.nan),
+            "crop_camera": np.full(3, np.nan),
+            "joint_confidence": np.array(
+                list(record.get("token_confidence_of_joints", dict.fromkeys(MANO_16, np.nan)).values())
+            ),
+            "tokens": np.array(record.get("tokens", []), np.int64),
+            "token_confidence": np.array(record.get("token_confidence", [])),
+            "log_probability": record.get("log_probability", np.nan),
+        }
+        for k, record in enumerate(records)
+    ]
