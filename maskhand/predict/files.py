@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 
 from maskhand import storage
+from maskhand.annotate.detectors import HandDetector
 from maskhand.arrays import Array
 from maskhand.conventions import MANO_16, OPENPOSE_21, Side
 from maskhand.hand.camera import FOCAL
 from maskhand.hand.mesh import glb_bytes, obj_bytes
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
+from maskhand.predict.camera import Intrinsics, photo_camera
 from maskhand.predict.drawing import draw_hands
 from maskhand.predict.hands import DEFAULT_METHOD, predict_hands
 from maskhand.predict.hypothesis_files import write_hypotheses
-from maskhand.predict.photo import Box, read_photo
+from maskhand.predict.photo import Box, decode_photo, read_encoded
 from maskhand.predict.records import Method, PlacedHand, PredictedHand, PredictError
 from maskhand.render import png_bytes
 
@@ -33,23 +35,29 @@ def predict_photo(
     *,
     method: Method = DEFAULT_METHOD,
     focal_px: float | None = None,
+    intrinsics: Intrinsics | None = None,
     camera: CameraSource = "keypoints",
     hypotheses: int = 0,
     min_confidence: float = 0.0,
+    finder: HandDetector | None = None,
     assets: str | Path | None = None,
     image_rgb: Array | None = None,
 ) -> list[Path]:
     """Predict the hands of a photo file and write NAME_overlay.png, NAME_hand0.obj ..., NAME.glb and NAME.json.
 
     box: x0, y0, x1, y1 of the one hand to look at (else all hands are found); side: of the hand in the box, or of all
-    hands (else as detected); focal_px: the photo's focal length in pixels (else a long one is assumed, as HaMeR does,
-    and depth is relative); bundle, method, camera, min_confidence: see `predict_hands`. hypotheses: number of
+    hands (else as detected); focal_px, or intrinsics fx, fy, cx, cy: of the upright photo in pixels (else EXIF's, else
+    a long focal length is assumed, as HaMeR does, and depth is relative: see `photo_camera`); bundle, method, camera,
+    min_confidence, finder: see `predict_hands`. hypotheses: number of
     hypotheses for each hand; then NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and
     the JSON holds all distinct ones. image_rgb: the decoded image, if available. Returns the paths, the JSON last.
     Raises PredictError.
     """
     photo = Path(path)
-    image = read_photo(photo) if image_rgb is None else image_rgb
+    encoded = read_encoded(photo)
+    image = decode_photo(encoded, str(photo)) if image_rgb is None else image_rgb
+    size_px = image.shape[1], image.shape[0]
+    K_px = photo_camera(size_px, focal_px=focal_px, intrinsics=intrinsics, encoded=encoded)
     boxes = None if box is None else [box]
     hands = predict_hands(
         image,
@@ -57,10 +65,11 @@ def predict_photo(
         boxes,
         side,
         method=method,
-        focal_px=focal_px,
+        K_px=K_px,
         camera=camera,
         hypotheses=hypotheses,
         min_confidence=min_confidence,
+        finder=finder,
         assets=assets,
     )
     if not hands:
@@ -78,8 +87,7 @@ def predict_photo(
     more = write_hypotheses(image, hands, out, photo.stem) if hypotheses else []
     facts = {
         "photo": photo.name,
-        "image_size_px": [image.shape[1], image.shape[0]],
-        "focal_given": focal_px is not None,
+        "image_size_px": list(size_px),
         "camera_from": camera,
         "method": method,
         "model": None if bundle is None else {"digest": bundle.digest, "recipe": bundle.recipe.name},
@@ -103,6 +111,7 @@ def to_json(hand: PredictedHand) -> dict[str, Any]:
         **_pose_json(hand, hand.side),
         "camera": {
             "K_px": _numbers(hand.K_px, 4),
+            "source": hand.camera_origin,
             "crop": dict(zip(("scale", "tx", "ty"), _numbers(hand.crop_camera, 6), strict=True)),
             "crop_focal": FOCAL,
             "crop_from_image": _numbers(hand.crop_from_image, 6),

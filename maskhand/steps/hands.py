@@ -97,6 +97,6 @@ def findings(summary: Path) -> list[str]:
         if "hypotheses" in hand:
             spread = sum(hand["joint_spread_mm"][1:]) / (len(hand["joint_spread_mm"]) - 1)
             lines.append(f"hand {k}: {len(hand['hypotheses'])} different hypotheses, joints spread by {spread:.1f} mm")
-    if not facts["focal_given"]:
+    if facts["hands"][0]["camera"]["source"] == "assumed":
         lines.append("the focal length is assumed: sizes and places in the image hold, depth does not (--focal PX)")
     return lines
