@@ -51,6 +51,8 @@ CENTRAL_QUALITY = 0.25
 LONGEST_PX = 4096
 """A longer image is searched in a copy of this length; the palm model sees less than that."""
 MIN_HAND_PX = 24
+PLAIN_TILE = 4.0
+"""Standard deviation of gray values up to which a tile shows a wall or the sky."""
 SAME_PALM, SAME_HAND = 0.6, 0.4
 """Intersections over union above which two detections are one."""
 PART_SIZE: Mapping[bool, float] = {True: 0.65, False: 0.4}
@@ -125,6 +127,25 @@ class HandFinder:
         hands = self._from_palms(image, (1, 2)) or self._from_central_box(image) or self._from_palms(image, (3, 4))
         return hands[:max_hands]
 
+    def palms(self, image: Array, side_px: float, overlap: float) -> list[Palm]:
+        """Palms in tiles of that side, neighbors overlapping by that share; tiles of a single color are passed over."""
+        height, width = image.shape[:2]
+        # Shrinking once per scale, with area averaging, keeps small palms from aliasing away.
+        factor = min(1.0, PALM_INPUT_PX / side_px)
+        small = shrunk(image, factor)
+        found: list[Palm] = []
+        for center in _tile_centers(width, height, side_px, overlap):
+            low, high = ((center + half) * factor for half in (-side_px / 2, side_px / 2))
+            (x0, y0), (x1, y1) = np.maximum(low, 0).astype(int), np.ceil(high).astype(int) + 1
+            if small[y0:y1:4, x0:x1:4].std() > PLAIN_TILE:
+                found += [_scaled(p, factor) for p in self._palm_net.palms(small, center * factor, side_px * factor)]
+        return found
+
+    def verified(self, image: Array, palms: Sequence[Palm], min_hand_px: float) -> list[HandBox]:
+        """The hands at palms, of at least that size."""
+        checked = [self._verify(image, palm, min_hand_px) for palm in _distinct_palms(list(palms))]
+        return distinct_hands([hand for hand in checked if hand is not None])
+
     def _from_palms(self, image: Array, divisions: Sequence[int]) -> list[HandBox]:
         """Hands at palms found in tiles whose side is the image's longer side over each of the divisions."""
         return self._verified(image, _distinct_palms(self._palms(image, divisions)))
@@ -137,7 +158,7 @@ class HandFinder:
             side = max(width, height) / division
             factor = min(1.0, PALM_INPUT_PX / side)
             small = shrunk(image, factor)
-            for center in _tile_centers(width, height, side):
+            for center in _tile_centers(width, height, side, 0.5):
                 palms += [_scaled(p, factor) for p in self._palm_net.palms(small, center * factor, side * factor)]
         return palms
 
@@ -154,7 +175,7 @@ class HandFinder:
     def _verified(self, image: Array, palms: list[Palm]) -> list[HandBox]:
         return distinct_hands([hand for palm in palms if (hand := self._verify(image, palm)) is not None])
 
-    def _verify(self, image: Array, palm: Palm) -> HandBox | None:
+    def _verify(self, image: Array, palm: Palm, min_hand_px: float = MIN_HAND_PX) -> HandBox | None:
         box = palm.box_xyxy_px
         side = float((box[2:] - box[:2]).max())
         toward_fingers = np.array([math.sin(palm.angle_rad), -math.cos(palm.angle_rad)])
@@ -165,7 +186,7 @@ class HandFinder:
                 return None
             before, angle = last, upright_angle(last.keypoints_px)
             center, extent = upright_extent(before.keypoints_px, angle)
-            if extent < MIN_HAND_PX:
+            if extent < min_hand_px:
                 return None
             last = self._landmark_net.predict(image, center, SECOND_CROP * extent, angle)
             distance = float(np.linalg.norm(before.keypoints_px - last.keypoints_px, axis=1).mean()) / extent
@@ -207,11 +228,11 @@ def _hand_box(detection: Detections, score: float) -> HandBox:
 
 def find_hands(image: Array, assets: str | Path) -> list[HandBox]:
     """The hands of a photo (H, W, 3) uint8 RGB, best first. Raises AssetError when the models cannot be had."""
-    return _finder(str(assets)).find(image)
+    return shared_finder(str(assets)).find(image)
 
 
 @functools.lru_cache(maxsize=1)
-def _finder(assets: str) -> HandFinder:
+def shared_finder(assets: str) -> HandFinder:
     return HandFinder(assets)
 
 
@@ -245,14 +266,14 @@ def anchors() -> Array:
     return np.concatenate(centers)
 
 
-def _tile_centers(width: int, height: int, side: float) -> Iterator[Array]:
-    """Centers of squares of that side that cover the image, neighbors overlapping by half or more."""
+def _tile_centers(width: int, height: int, side: float, overlap: float) -> Iterator[Array]:
+    """Centers of squares of that side that cover the image, neighbors overlapping by that share or more."""
     axes = []
     for length in (width, height):
         if side >= length:
             axes.append(np.array([(length - 1) / 2]))
         else:
-            steps = math.ceil((length - side) / (side / 2)) + 1
+            steps = math.ceil((length - side) / (side * (1 - overlap))) + 1
             axes.append(np.linspace(side / 2, length - side / 2, steps) - 0.5)
     for y in axes[1]:
         for x in axes[0]:

@@ -122,7 +122,7 @@ def _seen(
         return replace(picture, image_rgb=None, is_readable=False, reason=str(error)), None
     if not len(detected):
         return replace(picture, image_rgb=None, reason=reason), None
-    return picture, SeenImage(image, detected, camera.K_px)
+    return picture, SeenImage(image, detected, camera)
 
 
 def _reconstructed(

@@ -49,17 +49,12 @@ def picture_rows(
         return [head | {"status": "unreadable", "reason": picture.reason}]
     if not hands:
         return [head | {"status": "no hand", "reason": picture.reason or no_hand}]
-    assert picture.camera is not None
-    origin = picture.camera.origin
-    return [
-        head | {"status": "hand", "hand": k} | hand_row(hand, how, origin, vertices) for k, hand in enumerate(hands)
-    ]
+    return [head | {"status": "hand", "hand": k} | hand_row(hand, how, vertices) for k, hand in enumerate(hands)]
 
 
-def hand_row(hand: PredictedHand, how: Reconstruction, camera_source: str, vertices: bool = False) -> Row:
+def hand_row(hand: PredictedHand, how: Reconstruction, vertices: bool = False) -> Row:
     """The fields of a hand in a row."""
     facts = to_json(hand)
-    facts["camera"] = {"source": camera_source} | facts["camera"]
     if vertices:
         facts["vertices_cam_m"] = _numbers(hand.vertices_cam_m, 6)
     return facts | made_by(how, hand)
@@ -90,6 +85,7 @@ def to_json(hand: PredictedHand) -> Row:
         "detection_score": None if hand.detection_score is None else round(float(hand.detection_score), 4),
         **_pose_json(hand, hand.side),
         "camera": {
+            "source": hand.camera_origin,
             "K_px": _numbers(hand.K_px, 4),
             "crop": dict(zip(("scale", "tx", "ty"), _numbers(hand.crop_camera, 6), strict=True)),
             "crop_focal": FOCAL,

@@ -197,13 +197,12 @@ def _files(picture: Picture, hands: Sequence[PredictedHand], question: Question,
     saved = question.saved if picture.frame is None else question.saved_of_frames
     if not hands or not saved:
         return []
-    assert picture.image_rgb is not None and picture.camera is not None
+    assert picture.image_rgb is not None
     written = write_picture_files(
         Path(picture.source.path).name,
         picture.image_rgb,
         hands,
         question.how,
-        picture.camera.origin,
         out,
         picture.name,
         saved,
