@@ -166,7 +166,7 @@ MAY_USE = {
         "storage",
         "workspace",
     ),
-    "promotion": (),
+    "promotion": ("metrics",),
     "provenance": (),
     "tracking": ("config", "workspace", "promotion", "provenance"),
     "serving": ("device", "predict", "models"),
