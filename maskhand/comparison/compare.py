@@ -53,7 +53,8 @@ def compare(runs: Sequence[ComparedRun], changed: int = 8) -> Comparison:
             sets.append(_compare_set(name, having, changed))
     if not sets and all(run.sets for run in runs):
         notes.append("no set was measured for two of the runs: nothing of their results can be compared")
-    parameters = differing([run.parameters for run in runs])
+    notes += [f"{run.label}: its recipe is not known" for run in runs if not run.parameters]
+    parameters = _differing_parameters(runs)
     return Comparison(
         runs=tuple(runs),
         parameters=parameters,
@@ -68,6 +69,12 @@ def differing(values: Sequence[Mapping[str, str]]) -> dict[str, tuple[str | None
     """The keys whose values are not all the same, sorted; None where there is no such key."""
     rows = {key: tuple(one.get(key) for one in values) for key in sorted({key for one in values for key in one})}
     return {key: row for key, row in rows.items() if len(set(row)) > 1}
+
+
+def _differing_parameters(runs: Sequence[ComparedRun]) -> dict[str, tuple[str | None, ...]]:
+    """Those of the recipes that are known; a run without one has no part in what differs."""
+    known = differing([run.parameters for run in runs if run.parameters])
+    return {key: tuple(run.parameters.get(key) for run in runs) for key in known}
 
 
 def _differing_where_known(values: Sequence[Mapping[str, str]]) -> dict[str, tuple[str | None, ...]]:
@@ -128,7 +135,7 @@ def _by_key(hands: pd.DataFrame) -> pd.DataFrame:
     """The metrics of each hand, with what it is known by."""
     joints = hands[[f"pa_mm.{joint}" for joint in OPENPOSE_21]].to_numpy(np.float64)
     known = hands[["key", "index", "side", "box_px", "failure", *(m for m in PER_HAND if m in hands)]]
-    return known.assign(pa_auc_joints=hand_auc(joints)).set_index("key", verify_integrity=True)
+    return known.assign(pa_auc_joints=hand_auc(joints)).set_index("key")
 
 
 def _shared(tables: Mapping[str, pd.DataFrame]) -> tuple[list[str], list[str]]:

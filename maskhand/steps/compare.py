@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from maskhand.comparison.page import page
 from maskhand.comparison.records import ComparedRun, Comparison, PairOfRuns
 from maskhand.comparison.sheet import DrawnHand, changed_sheet, draw_changed
 from maskhand.comparison.tables import to_json, to_markdown
+from maskhand.errors import MaskhandError
 from maskhand.hand.layer import ManoLayer
 from maskhand.shards.layout import IMAGES, ShardError
 from maskhand.shards.manifest import find_manifest
@@ -22,8 +24,8 @@ from maskhand.workspace import Workspace
 
 RESULT = "comparison.json"
 PAGE = "comparison.html"
-AGAINST_CHAMPION = "comparison/champion"
-"""Files of a registered model's run: how it stands to the champion of that moment (`.md`, `.json`)."""
+KEPT = "comparison"
+"""Folder of a tracked run's files that say how it stands to others."""
 
 
 def compare_runs(workspace: Workspace, runs: Sequence[str], changed: int) -> Comparison:
@@ -49,23 +51,25 @@ def write_comparison(workspace: Workspace, comparison: Comparison, out: str) -> 
     return Receipt.of(uri), notes
 
 
-def keep_against_champion(workspace: Workspace, run_id: str, champion: str) -> None:
-    """Keep with a run how its hands stand to the champion's, paired; nothing where either kept no rows per hand.
+def keep_against(workspace: Workspace, run_id: str, reference: str, name: str) -> None:
+    """Keep with a tracked run how its hands stand to a reference's: `comparison/NAME.md` and `.json`.
 
-    champion: `models:/NAME/VERSION`, before the gate decides.
+    Nothing is kept where they share no hands. One that cannot be compared any more costs a warning: a registration
+    does not fail for what a former model left behind.
     """
     tracker = Tracker.of(workspace)
     try:
-        comparison = compare_runs(workspace, [champion, run_id], changed=8)
-    except (LookupError, ValueError, storage.StorageError):  # a champion whose files are lost keeps its name
+        comparison = compare_runs(workspace, [reference, run_id], changed=8)
+    except (LookupError, MaskhandError) as error:
+        logging.getLogger(__name__).warning(f"run {run_id} is not compared with {reference}: {error}")
         return
     if not any(one.pairs for one in comparison.sets):
         return
     with tempfile.TemporaryDirectory() as folder:
         for ending, data in ((".md", to_markdown(comparison).encode()), (".json", to_json(comparison))):
-            path = Path(folder, Path(AGAINST_CHAMPION).name).with_suffix(ending)
+            path = Path(folder, name).with_suffix(ending)
             path.write_bytes(data)
-            tracker.log_file(run_id, path, str(Path(AGAINST_CHAMPION).parent))
+            tracker.log_file(run_id, path, KEPT)
 
 
 def _drawn(

@@ -189,11 +189,15 @@ def _measured(name: str, summary: SetSummary, folder: str) -> MeasuredSet:
 def _as_asked(
     recipe: Mapping[str, str], sets: Mapping[str, tuple[SetSummary, MeasuredSet]]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """(parameters, with the sampler that the evaluation was asked for; its other facts and its data)."""
+    """(parameters, with the sampler that the evaluation was asked for; its other facts and its data).
+
+    No parameters without a recipe.
+    """
     parameters, facts = dict(recipe), dict[str, str]()
     for name, (summary, _) in sets.items():
         known = dict(summary.facts)
-        parameters |= _flat("sampler", known.pop("sampler", {}))
+        asked = _flat("sampler", known.pop("sampler", {}))
+        parameters |= asked if recipe else {}
         facts |= {f"data.{name}": summary.data_digest, f"estimator.{name}": summary.product}
         facts["model_digest"] = summary.model_digest
         facts |= _flat("evaluation", {key: value for key, value in known.items() if key not in _OUTCOMES})

@@ -138,6 +138,16 @@ MAY_USE = {
         "storage",
         "render",
     ),
+    "comparison": (
+        "conventions",
+        "config",
+        "metrics",
+        "evaluation",
+        "hand.layer",
+        "loading.loader",
+        "render",
+        "shards.layout",
+    ),
     "generate": ("models", "hand", "batch", "config", "conventions", "render", "storage", "text"),
     "inspection": (
         "geometry2d",
