@@ -162,6 +162,7 @@ MAY_USE = {
     ),
     "render": ("conventions",),
     "predict": (
+        "config",
         "geometry2d",
         "models",
         "placement",
