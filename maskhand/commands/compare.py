@@ -22,7 +22,7 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN RUN...",
+            metavar="RUN",
             help="The first is the reference. The id or name of a tracked run, models:/NAME@ALIAS, `open`, the folder "
             "of an exported model, or of an evaluation's report.",
         ),

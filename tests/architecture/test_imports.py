@@ -137,6 +137,7 @@ MAY_USE = {
         "conventions",
         "storage",
         "render",
+        "device",
     ),
     "comparison": (
         "conventions",
@@ -176,6 +177,9 @@ MAY_USE = {
         "render",
         "storage",
         "workspace",
+        "carried",
+        "device",
+        "shards",
     ),
     "promotion": ("metrics",),
     "provenance": (),
