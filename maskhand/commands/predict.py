@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from maskhand.commands.options import WorkspaceOption, examples, shown_progress, workspace_at
+from maskhand.commands.options import WorkspaceOption, examples, print_receipt, shown_progress, workspace_at
 
 app = typer.Typer()
 
@@ -20,6 +20,7 @@ app = typer.Typer()
         "predict holiday --out out --boxes detections.json --save overlay,mesh",
         "predict hand.jpg --out out --method model --model models:/maskhand@champion",
         "predict hand.jpg --out out --hypotheses 100",
+        "predict s3://bucket/photos film.mp4 --out s3://bucket/hands --workers 16",
     )
 )
 def predict(
@@ -29,7 +30,7 @@ def predict(
             metavar="INPUT...", help="Pictures, films, folders of them, patterns such as 'photos/**/*.jpg'."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results of this run.")],
+    out: Annotated[str, typer.Option(help="Folder for the results of this run; with --workers also s3://.")],
     model: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +88,14 @@ def predict(
         ),
     ] = None,
     vertices: Annotated[bool, typer.Option("--vertices", help="Put the meshes into the tables as well.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Look by so many Ray workers; the results are shards, the same for any number.",
+            show_default=False,
+        ),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Replace what an earlier run has left in the folder.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -97,11 +106,18 @@ def predict(
     """
     from maskhand.steps import hands as step
 
+    if workers is not None:
+        _by_workers(
+            workspace, inputs, out, box, save, workers=workers, model=model, boxes=boxes, side=side, focal_px=focal,
+            intrinsics=_numbers("--intrinsics", intrinsics, "FX,FY,CX,CY"), placed_by=camera, method=method,
+            hypotheses=hypotheses, min_confidence=min_confidence, every=every, vertices=vertices, again=again,
+        )  # fmt: skip
+        return
     with shown_progress("predict") as progress:
         result = step.predict(
             workspace_at(workspace),
             inputs,
-            out,
+            _folder(out),
             model=model,
             box_xyxy_px=_numbers("--box", box, "X0,Y0,X1,Y1"),
             boxes=boxes,
@@ -123,6 +139,27 @@ def predict(
         typer.echo(line)
     if result.counts["unreadable"]:
         raise typer.Exit(1)
+
+
+def _by_workers(
+    workspace: Path | None, inputs: list[str], out: str, box: str | None, save: str | None, **question: Any
+) -> None:
+    from maskhand.predict.records import PredictError
+    from maskhand.steps import predict_shards as step
+
+    if box is not None or save not in (None, "none"):
+        raise PredictError("--workers: the results are rows in shards; --box and --save are for runs without workers")
+    with shown_progress("predict") as progress:
+        receipt = step.predict_by_workers(workspace_at(workspace), inputs, out, progress, **question)
+    print_receipt(receipt)
+    if receipt.unreadable:
+        raise typer.Exit(1)
+
+
+def _folder(out: str) -> Path:
+    if "://" in out:
+        raise ValueError(f"--out {out}: give a folder of this machine, or --workers N, which writes shards")
+    return Path(out)
 
 
 def _numbers(option: str, text: str | None, form: str) -> tuple[float, float, float, float] | None:

@@ -95,11 +95,11 @@ def predict_run(
     }
     given = None if question.boxes is None else question.boxes.match([source.path for source in sources.files])
     with lock.held(out, "predict", str(out)):
-        earlier = _run_facts(out)
+        earlier = run_facts(out)
         if earlier is not None and again:
             _remove(out, earlier)
             earlier = None
-        if earlier is not None and (differs := _difference(earlier, facts)):
+        if earlier is not None and (differs := difference(earlier, facts)):
             raise PredictError(
                 f"{out}: the results there are of another question: {differs}; choose another --out, or --again "
                 "replaces them"
@@ -249,25 +249,26 @@ def _result(out: Path, facts: Row) -> RunResult:
     return RunResult(out, facts["counts"], tuple(out / name for name in facts["files"]))
 
 
-def _run_facts(out: Path) -> Row | None:
-    path = out / RUN
-    if not path.is_file():
+def run_facts(out: str | Path) -> Row | None:
+    """What the run in a folder or `s3://` prefix was asked; None where there is none. Raises PredictError."""
+    uri = storage.join(out, RUN)
+    if not storage.exists(uri):
         return None
     try:
-        facts = parse_json_object(path.read_bytes())
+        facts = parse_json_object(storage.read_bytes(uri))
     except JsonError as error:
-        raise PredictError(f"{path}: {error}; remove the file, or choose another --out") from None
+        raise PredictError(f"{uri}: {error}; remove the file, or choose another --out") from None
     if not {"state", "asked", "inputs"} <= facts.keys():
-        raise PredictError(f"{path}: not the facts of a prediction; choose another --out")
+        raise PredictError(f"{uri}: not the facts of a prediction; choose another --out")
     return facts
 
 
-def _difference(earlier: Row, now: Row) -> str:
+def difference(earlier: Row, now: Row) -> str:
     """How two runs' questions differ, in words; empty where they do not."""
     differs = [
-        f"{name} was {earlier['asked'].get(name)!r} and is {value!r}"
-        for name, value in now["asked"].items()
-        if earlier["asked"].get(name) != value
+        f"{name} was {earlier['asked'].get(name)!r} and is {now['asked'].get(name)!r}"
+        for name in now["asked"] | earlier["asked"]
+        if earlier["asked"].get(name) != now["asked"].get(name)
     ]
     old, new = ({source["path"]: source for source in facts["inputs"]} for facts in (earlier, now))
     changes = {

@@ -70,7 +70,7 @@ def predict(
     fit where the open model does not know the hand model in use. save: names of `SAVED` with commas between, or `none`;
     None: everything of a single picture, the overlays of several, nothing of films' frames.
     """
-    method = method or _default_method(model)
+    method = method or default_method(model)
     needs_network = method != "fit" or placed_by == "model" or hypotheses > 0
     if model is not None and not needs_network:
         raise PredictError(f"--model {model}: a fit uses no network; add --method model or --method refine")
@@ -122,7 +122,7 @@ def _saved(words: str | None, default: tuple[Saved, ...]) -> tuple[Saved, ...]:
     return tuple(kind for kind in SAVED if kind in named)
 
 
-def _default_method(model: str | None) -> Method:
+def default_method(model: str | None) -> Method:
     """model: None is the open one."""
     other_hand = model is None and load_hand_model(default_hand_path("right")).digest != open_hand_digest()
     return "fit" if other_hand else "refine"

@@ -95,6 +95,10 @@ class Tracker(Runs):
         known = self._known(model_uri)
         return ModelVersion(known.name, int(known.version))
 
+    def run_of(self, model_uri: str) -> str:
+        """Id of the run that made a registered version, "" where none is recorded; LookupError as in `resolve`."""
+        return self._known(model_uri).run_id or ""
+
     def _known(self, model_uri: str) -> Any:
         """The registry's record of a version."""
         from mlflow.exceptions import MlflowException

@@ -98,7 +98,36 @@ class Runs:
         query = f"tags.kind = '{kind}' and attributes.status = 'FINISHED'"
         order = ["attributes.start_time DESC"]
         runs = self._client.search_runs([self._experiment_id], query, max_results=limit, order_by=order)
-        return [TrackedRun(r.info.run_id, r.info.start_time, dict(r.data.tags), dict(r.data.metrics)) for r in runs]
+        return [_tracked(run) for run in runs]
+
+    def named(self, text: str) -> list[TrackedRun]:
+        """The run of this id, else those of this name, the newest first; none where there is neither."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return [_tracked(self._client.get_run(text))]
+        except MlflowException:
+            quote = '"' if "'" in text else "'"  # MLflow's queries know no escapes
+        query, order = f"attributes.run_name = {quote}{text}{quote}", ["attributes.start_time DESC"]
+        return [_tracked(run) for run in self._client.search_runs([self._experiment_id], query, order_by=order)]
+
+    def curve(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of a metric in the order of steps; of a step that was reported twice the later value."""
+        history = sorted(self._client.get_metric_history(run_id, metric), key=lambda one: (one.step, one.timestamp))
+        return sorted({one.step: one.value for one in history}.items())
+
+    def download(self, run_id: str, path: str) -> Path | None:
+        """Local copy of a file or folder that is kept with a run, not to be written to; None where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(self._client.download_artifacts(run_id, path))
+        except (MlflowException, OSError):
+            return None
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            self._client.set_tag(run_id, name, value)
 
     def is_finished(self, run_id: str) -> bool:
         """False while the run is open or when it failed."""
@@ -167,6 +196,11 @@ class Runs:
         if self._artifacts is not None and "://" in self.uri and not self.uri.startswith(("http://", "https://")):
             location = self._artifacts.resolve().as_uri()  # else MLflow writes ./mlruns of whatever folder one is in
         return self._client.create_experiment(self._experiment, artifact_location=location)
+
+
+def _tracked(run: Any) -> TrackedRun:
+    info, tags, params = run.info, dict(run.data.tags), dict(run.data.params)
+    return TrackedRun(info.run_id, info.start_time, tags, dict(run.data.metrics), info.run_name, params)
 
 
 def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
