@@ -10,6 +10,7 @@ by the augmentation, and with `data.upright` always.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -32,6 +33,17 @@ class _Movable:
 
     def __getitem__(self, index: slice | Tensor) -> Self:
         return self._map(lambda t: t[index])
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """The rows of all, in order."""
+
+        def joined(values: list) -> _Movable | Tensor:
+            first = values[0]
+            return type(first).join(values) if isinstance(first, _Movable) else torch.cat(values)
+
+        names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+        return cls(**{name: joined([getattr(part, name) for part in parts]) for name in names})
 
     def _map(self, fn) -> Self:
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
@@ -88,8 +100,7 @@ class HandBatch(_Movable):
 
     def followed_by(self, other: HandBatch) -> HandBatch:
         """The hands of both; those of `other` without image."""
-        values = {f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)}
-        return HandBatch(**values)
+        return HandBatch.join([self, other])
 
 
 def normalize(pixels: Tensor, color_gain: Tensor) -> Tensor:

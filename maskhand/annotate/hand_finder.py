@@ -116,6 +116,8 @@ class HandFinder:
         if (factor := LONGEST_PX / max(image.shape[:2])) < 1:
             smaller = shrunk(image, factor)
             return [_enlarged(hand, factor) for hand in self.find(smaller, max_hands)]
+        if max(image.shape[:2]) < MIN_HAND_PX:
+            return []
         hands = self._from_palms(image, (1, 2)) or self._from_central_box(image) or self._from_palms(image, (3, 4))
         return hands[:max_hands]
 

@@ -50,6 +50,17 @@ class Context:
         of_hands = ("pose_tokens", "keypoints_2d", "betas", "placement", "rotmats", "image_joints", "queries")
         return replace(self, **{name: x[:count] for name in of_hands if (x := getattr(self, name)) is not None})
 
+    def of_hand(self, number: int) -> Context:
+        """The context of one of B hands that all have an image (or text)."""
+        hands = len(self.betas)
+
+        def part(x: Tensor) -> Tensor:  # the rows of a hand (one for each attention head) lie together
+            return x.unflatten(0, (hands, -1))[number]
+
+        tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
+        values = tuple(tuple(part(x) for x in layer) for layer in self.values)
+        return replace(self, values=values, **{name: part(x) for name, x in tensors.items()})
+
 
 @dataclass(frozen=True)
 class TransformerOutput:

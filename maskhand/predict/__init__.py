@@ -1,8 +1,9 @@
-"""Prediction on photos: `hands` detects and reconstructs hands, `files` writes the results."""
+"""Prediction on photos: `hands` detects and `reconstruct` reconstructs hands, `files` writes the results."""
 
 from maskhand.predict.files import predict_photo
-from maskhand.predict.hands import DEFAULT_METHOD, predict_hands
+from maskhand.predict.hands import DEFAULT_METHOD, predict_hands, predict_images
 from maskhand.predict.photo import decode_photo, read_photo
+from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_hands
 from maskhand.predict.records import METHODS, Hypothesis, Method, PlacedHand, PredictedHand, PredictError
 
 __all__ = [
@@ -13,8 +14,12 @@ __all__ = [
     "PlacedHand",
     "PredictError",
     "PredictedHand",
+    "Reconstruction",
+    "SeenImage",
     "decode_photo",
     "predict_hands",
+    "predict_images",
     "predict_photo",
     "read_photo",
+    "reconstruct_hands",
 ]

@@ -1,4 +1,4 @@
-"""The output files of a photo: overlay PNG, an .obj per hand, one .glb, one JSON; hypotheses."""
+"""The files of a picture: overlay PNG, an .obj per hand, one .glb, one JSON."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import cv2
-import numpy as np
+from typing import Any, Literal, get_args
 
 from maskhand import storage
 from maskhand.arrays import Array
-from maskhand.conventions import MANO_16, OPENPOSE_21, Side
-from maskhand.geometry2d import box_center_px, crop_affine
-from maskhand.hand.camera import FOCAL
+from maskhand.conventions import OPENPOSE_21
 from maskhand.hand.mesh import glb_bytes, obj_bytes
-from maskhand.loading.crop import crop_side_px, cut_crop
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
-from maskhand.predict.hands import DEFAULT_METHOD, predict_hands
-from maskhand.predict.photo import Box, read_photo
-from maskhand.predict.records import Method, PlacedHand, PredictedHand, PredictError
-from maskhand.render import contact_sheet, draw_keypoints, draw_label, overlay_mesh, png_bytes
+from maskhand.predict.camera import CameraOrigin
+from maskhand.predict.drawing import draw_hands
+from maskhand.predict.hands import DEFAULT_METHOD, predict_images
+from maskhand.predict.hypothesis_files import write_hypotheses
+from maskhand.predict.photo import Box, camera_matrix, read_photo
+from maskhand.predict.reconstruct import Reconstruction
+from maskhand.predict.records import Method, PredictedHand, PredictError
+from maskhand.predict.rows import SCHEMA, hand_row
+from maskhand.render import png_bytes
 
-SHOWN = 6
-"""Number of hypotheses of a hand in the image and the scene: the first, the last and others evenly between."""
-OVERLAY_PX = 4096
-"""Maximum of the longer side of the overlay."""
-TILE_PX, SPACING_M = 240, 0.22
+Saved = Literal["overlay", "mesh", "json"]
+"""What is written of a picture: an overlay, meshes, its hands as readable JSON."""
+
+SAVED: tuple[Saved, ...] = get_args(Saved)
 
 
 def predict_photo(
@@ -37,7 +35,7 @@ def predict_photo(
     bundle: ModelBundle | None,
     out_dir: str | Path,
     box: Box | None = None,
-    side: Side | None = None,
+    side: Literal["right", "left"] | None = None,
     *,
     method: Method = DEFAULT_METHOD,
     focal_px: float | None = None,
@@ -54,196 +52,84 @@ def predict_photo(
     and depth is relative); bundle, method, camera, min_confidence: see `predict_hands`. hypotheses: number of
     hypotheses for each hand; then NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and
     the JSON holds all distinct ones. image_rgb: the decoded image, if available. Returns the paths, the JSON last.
-    Raises PredictError.
+    Raises PredictError, also where there is no hand.
     """
     photo = Path(path)
     image = read_photo(photo) if image_rgb is None else image_rgb
-    boxes = None if box is None else [box]
-    hands = predict_hands(
-        image,
+    (hands,) = predict_images(
+        [image],
         bundle,
-        boxes,
-        side,
+        [None if box is None else [box]],
+        [side],
         method=method,
-        focal_px=focal_px,
-        camera=camera,
+        cameras=[None if focal_px is None else camera_matrix(image, focal_px)],
+        placed_by=camera,
         hypotheses=hypotheses,
         min_confidence=min_confidence,
         assets=assets,
     )
     if not hands:
-        condition = f" whose keypoints have a mean confidence of {min_confidence:g}" if min_confidence else ""
-        raise PredictError(f"{photo}: no hand found{condition}; give its box with --box X0,Y0,X1,Y1")
-    out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    overlay, scene, summary = (out / f"{photo.stem}{end}" for end in ("_overlay.png", ".glb", ".json"))
-    storage.write_bytes_atomic(overlay, png_bytes(draw_hands(image, hands)))
-    meshes = [out / f"{photo.stem}_hand{k}.obj" for k in range(len(hands))]
-    for mesh, hand in zip(meshes, hands, strict=True):
-        storage.write_bytes_atomic(mesh, obj_bytes(hand.vertices_cam_m, hand.faces))
-    storage.write_bytes_atomic(scene, glb_bytes([(hand.vertices_cam_m, hand.faces) for hand in hands]))
-    more = _write_hypotheses(image, hands, out, photo.stem) if hypotheses else []
-    facts = {
-        "photo": photo.name,
-        "image_size_px": [image.shape[1], image.shape[0]],
-        "focal_given": focal_px is not None,
-        "camera_from": camera,
-        "method": method,
-        "model": None if bundle is None else {"digest": bundle.digest, "recipe": bundle.recipe.name},
-        "hand_model": hands[0].hand_model,
-        "keypoint_detector": hands[0].detector,
-        "hands": [to_json(hand) | {"mesh": mesh.name} for hand, mesh in zip(hands, meshes, strict=True)],
-    }
-    # One line per innermost list, for readability.
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers.group().split()), json.dumps(facts, indent=1))
-    storage.write_bytes_atomic(summary, (text + "\n").encode())
-    return [overlay, *meshes, scene, *more, summary]
+        raise PredictError(f"{photo}: {no_hand_found(min_confidence)}; give its box with --box X0,Y0,X1,Y1")
+    how = Reconstruction(bundle, method, camera, hypotheses)
+    origin: CameraOrigin = "assumed" if focal_px is None else "focal"
+    return write_picture_files(photo.name, image, hands, how, origin, Path(out_dir), photo.stem)
 
 
-def _write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Path, stem: str) -> list[Path]:
-    sheet = out / f"{stem}_hypotheses.png"
-    rows = [_hypothesis_row(image_rgb, hand, _name(k, hand)) for k, hand in enumerate(hands)]
-    headings = ("2D pose", "prediction", "hypotheses, nearest to their mean first")
-    storage.write_bytes_atomic(
-        sheet,
-        contact_sheet([tiles for tiles, _ in rows], [captions for _, captions in rows], headings, tile_px=TILE_PX),
-    )
-    scenes = [out / f"{stem}_hand{k}_hypotheses.glb" for k in range(len(hands))]
-    for path, hand in zip(scenes, hands, strict=True):
-        in_a_row = [
-            (
-                hand.hypotheses[rank].vertices_cam_m - hand.hypotheses[rank].transl_cam_m + (SPACING_M * k, 0, 0),
-                hand.faces,
-            )
-            for k, rank in enumerate(_shown(hand))
-        ]
-        storage.write_bytes_atomic(path, glb_bytes(in_a_row))
-    return [sheet, *scenes]
+def no_hand_found(min_confidence: float) -> str:
+    """Why a picture has no row of a hand."""
+    condition = f" whose keypoints have a mean confidence of {min_confidence:g}" if min_confidence else ""
+    return f"no hand found{condition}"
 
 
-def _hypothesis_row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[list[Array], list[str]]:
-    """Crops of the photo around the hand with 2D pose, prediction and hypotheses, and a caption for each."""
-    box = hand.box_xyxy_px[None]
-    (tile_from_image,) = crop_affine(box_center_px(box), crop_side_px(box, 1.2, 0.75), np.zeros(1), TILE_PX)
-    view = cut_crop(image_rgb, tile_from_image, TILE_PX)
-    K_px = np.vstack([tile_from_image, [0, 0, 1]]) @ hand.K_px
+def write_picture_files(
+    picture: str,
+    image_rgb: Array,
+    hands: Sequence[PredictedHand],
+    how: Reconstruction,
+    camera_source: CameraOrigin,
+    out: Path,
+    name: str,
+    saved: Sequence[Saved] = SAVED,
+) -> list[Path]:
+    """Write the files of the hands of a picture, at least one, into `out`; their paths, the JSON last.
 
-    def drawn(placed: PlacedHand) -> Array:
-        visible = placed.vertices_cam_m[:, 2].min() > 0
-        return overlay_mesh(view, placed.vertices_cam_m, hand.faces, K_px, opacity=0.9) if visible else view
-
-    points = hand.keypoints_px @ tile_from_image[:, :2].T + tile_from_image[:, 2]
-    tiles = [draw_keypoints(view, points, hand.keypoints_confidence), drawn(hand)]
-    captions = [name, f"mean log probability {hand.log_probability:.2f}"]
-    predicted = hand.joints_cam_m - hand.joints_cam_m[0]
-    for rank in _shown(hand):
-        other = hand.hypotheses[rank]
-        apart_mm = 1e3 * np.linalg.norm(other.joints_cam_m - other.joints_cam_m[0] - predicted, axis=1).mean()
-        tiles.append(drawn(other))
-        captions.append(
-            f"{rank + 1} of {len(hand.hypotheses)}: {-other.score:.0f} mm from the mean\n"
-            f"{apart_mm:.0f} mm from the prediction"
-        )
-    return tiles, captions
-
-
-def _shown(hand: PredictedHand) -> list[int]:
-    last = len(hand.hypotheses) - 1
-    return sorted({round(rank) for rank in np.linspace(0, last, SHOWN)})
-
-
-def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand]) -> Array:
-    """The photo with all meshes, far hands first, the detected 2D keypoints, and labels.
-
-    A larger photo is reduced to `OVERLAY_PX`, as drawing and compression dominate the time for huge ones.
+    picture: what the JSON calls it; name: how the names of the files begin.
     """
-    drawn, view_from_image = _view(image_rgb)
-    scale, offset = view_from_image.diagonal()[:2], view_from_image[:2, 2]
-    for hand in sorted(hands, key=lambda h: -float(h.transl_cam_m[2])):
-        if hand.vertices_cam_m[:, 2].min() > 0:  # a badly trained model may place a hand behind the camera
-            drawn = overlay_mesh(drawn, hand.vertices_cam_m, hand.faces, view_from_image @ hand.K_px)
-    for hand in hands:
-        drawn = draw_keypoints(drawn, hand.keypoints_px * scale + offset, hand.keypoints_confidence)
-    for k, hand in enumerate(hands):
-        x, y = (hand.box_xyxy_px[:2] * scale + offset).tolist()
-        drawn = draw_label(drawn, _name(k, hand), (x, y))
-    return drawn
+    out = (out / name).parent
+    out.mkdir(parents=True, exist_ok=True)
+    stem = name.rpartition("/")[2]
+    overlay, scene, summary = (out / f"{stem}{end}" for end in ("_overlay.png", ".glb", ".json"))
+    meshes = [out / f"{stem}_hand{k}.obj" for k in range(len(hands))]
+    written: list[Path] = []
+    if "overlay" in saved:
+        storage.write_bytes_atomic(overlay, png_bytes(draw_hands(image_rgb, hands)))
+        written.append(overlay)
+    if "mesh" in saved:
+        names = [f"hand_{k}_{hand.side}" for k, hand in enumerate(hands)]
+        for mesh, hand, node in zip(meshes, hands, names, strict=True):
+            storage.write_bytes_atomic(mesh, obj_bytes(hand.vertices_cam_m, hand.faces, node))
+        storage.write_bytes_atomic(scene, glb_bytes([(hand.vertices_cam_m, hand.faces) for hand in hands], names=names))
+        written += [*meshes, scene]
+    if how.hypotheses and "overlay" in saved:
+        written += write_hypotheses(image_rgb, hands, out, stem)
+    if "json" in saved:
+        rows = [hand_row(hand, how, camera_source) for hand in hands]
+        if "mesh" in saved:
+            rows = [row | {"mesh": mesh.name} for row, mesh in zip(rows, meshes, strict=True)]
+        facts = {
+            "schema": SCHEMA,
+            "photo": picture,
+            "image_size_px": [image_rgb.shape[1], image_rgb.shape[0]],
+            "camera_from": how.placed_by,
+            "joint_names": list(OPENPOSE_21),
+            "hands": rows,
+        }
+        storage.write_bytes_atomic(summary, readable_json(facts))
+        written.append(summary)
+    return written
 
 
-def _view(image_rgb: Array) -> tuple[Array, Array]:
-    """The image at the size of the overlay, and the (3, 3) affine from its pixels to those."""
-    height, width = image_rgb.shape[:2]
-    if max(height, width) <= OVERLAY_PX:
-        return image_rgb, np.eye(3)
-    size = np.maximum(1, np.rint(np.array([width, height]) * (OVERLAY_PX / max(height, width)))).astype(int)
-    scale = size / (width, height)
-    offset = (scale - 1) / 2  # cv2's pixel centers: x' = (x + 1/2) s - 1/2
-    affine = np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]], [0, 0, 1]])
-    return cv2.resize(image_rgb, size.tolist(), interpolation=cv2.INTER_AREA), affine
-
-
-def _name(number: int, hand: PredictedHand) -> str:
-    """The label of a hand: its number, side and expected joint error."""
-    side = hand.side if hand.side_known else "side unknown"
-    error = f", {hand.joint_error_mm.mean():.0f} mm" if np.isfinite(hand.joint_error_mm).all() else ""
-    return f"hand {number}, {side}" + (", a guess" if hand.is_guess else error)
-
-
-def to_json(hand: PredictedHand) -> dict[str, Any]:
-    """The JSON record of a hand without the mesh: meters, radians, pixels."""
-    facts = {
-        "side": hand.side if hand.side_known else None,
-        "guess": hand.is_guess,
-        "box_xyxy_px": _numbers(hand.box_xyxy_px, 2),
-        "detection_score": None if hand.detection_score is None else round(float(hand.detection_score), 4),
-        **_pose_json(hand, hand.side),
-        "camera": {
-            "K_px": _numbers(hand.K_px, 4),
-            "crop": dict(zip(("scale", "tx", "ty"), _numbers(hand.crop_camera, 6), strict=True)),
-            "crop_focal": FOCAL,
-            "crop_from_image": _numbers(hand.crop_from_image, 6),
-            "crop_is_mirrored": hand.side == "left",
-        },
-        "joint_names": list(OPENPOSE_21),
-        "joints_cam_m": _numbers(hand.joints_cam_m, 6),
-        "joints_px": _numbers(hand.joints_px, 3),
-        "p_within_10mm": _numbers_or_none(hand.p_within_10mm, 3),
-        "joint_error_mm": _numbers_or_none(hand.joint_error_mm, 2),
-        "keypoints_px": _numbers(hand.keypoints_px, 3),
-        "keypoints_confidence": _numbers(hand.keypoints_confidence, 4),
-    }
-    if hand.hypotheses:
-        facts["joint_spread_mm"] = _numbers(1e3 * hand.joint_spread_m, 2)
-        facts["hypotheses"] = [
-            {"drawn": h.drawn, "score": round(h.score, 4), **_pose_json(h, hand.side)} for h in hand.hypotheses
-        ]
-    return facts
-
-
-def _pose_json(hand: PlacedHand, side: Side) -> dict[str, Any]:
-    from_tokens = {
-        "log_probability": round(hand.log_probability, 4),
-        "token_confidence_of_joints": dict(zip(MANO_16, _numbers(hand.joint_confidence, 4), strict=True)),
-        "tokens": hand.tokens.tolist(),
-        "token_confidence": _numbers(hand.token_confidence, 4),
-    }
-    return (from_tokens if len(hand.tokens) else {}) | {
-        "mano": {
-            "side": side,
-            "flat_hand_mean": True,
-            "global_orient": _numbers(hand.pose_aa[0], 6),
-            "hand_pose": _numbers(hand.pose_aa[1:], 6),
-            "betas": _numbers(hand.betas, 6),
-            "transl_cam_m": _numbers(hand.transl_cam_m, 6),
-        },
-    }
-
-
-def _numbers_or_none(values: Array, digits: int) -> list[Any] | None:
-    """As `_numbers`; None where the values are NaN (the method is not calibrated)."""
-    return _numbers(values, digits) if np.isfinite(values).all() else None
-
-
-def _numbers(values: Array, digits: int) -> list[Any]:
-    """Rounded nested lists."""
-    return (np.round(np.asarray(values, np.float64), digits) + 0.0).tolist()  # + 0.0: no negative zeros
+def readable_json(facts: dict[str, Any]) -> bytes:
+    """Indented, with each innermost list on a line."""
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers.group().split()), json.dumps(facts, indent=1))
+    return (text + "\n").encode()

@@ -1,6 +1,6 @@
 """Hands fitted to detected keypoints, and optionally to the prediction of a network.
 
-`annotate.fit` fits arrays of hands; this module passes it the hands of one image and returns a `HandPrediction`, as
+`annotate.fit` fits arrays of hands; this module passes it detected hands and returns a `HandPrediction`, as
 networks do.
 """
 
@@ -46,15 +46,13 @@ class FittedHands:
 def fit_hands(
     detected: DetectedHands, batch: HandBatch, K_px: Array, network: HandPrediction | None = None
 ) -> FittedHands:
-    """Fit N right hands (left ones mirrored) to their keypoints in one image with intrinsics K_px (3, 3).
+    """Fit N right hands (left ones mirrored) to their keypoints in images with intrinsics K_px (N, 3, 3).
 
     batch: the crops of the same hands; network: its prediction in the axes of the image, which the fit then uses as
     evidence too.
     """
     fitter, layer = _hand_model(str(default_hand_path("right")))
-    observed = observe(
-        detected.detections, detected.sides, batch.image_size_px.numpy(), np.broadcast_to(K_px, (len(detected), 3, 3))
-    )
+    observed = observe(detected.detections, detected.sides, batch.image_size_px.numpy(), K_px)
     if network is not None:
         observed = with_relative(observed, network.joints_m.double().numpy(), NETWORK_NOISE_M)
     fits = fitter.fit(observed)

@@ -152,6 +152,7 @@ MAY_USE = {
     ),
     "render": ("conventions",),
     "predict": (
+        "config",
         "geometry2d",
         "models",
         "placement",

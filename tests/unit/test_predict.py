@@ -24,8 +24,9 @@ from maskhand.loading.crop import crop_side_px
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
-from maskhand.predict import PredictError, detect, files, read_photo
+from maskhand.predict import PredictError, detect, drawing, files, hypothesis_files, read_photo
 from maskhand.predict import hands as subject
+from maskhand.predict.reconstruct import distinct_sequences
 from maskhand.recipe_files import load_recipe
 
 predict_hands = partial(subject.predict_hands, method="model")
@@ -163,9 +164,9 @@ def test_images_number_the_hands_as_the_files_do(bundle, photo, use_detector, mo
     boxes = (np.array(BOX, np.float32), np.array((130, 20, 220, 110), np.float32))
     use_detector(FakeDetector(), [found_hand(b, side) for b, side in zip(boxes, ("right", "left"), strict=True)])
     labels, captions = [], []
-    label, sheet = files.draw_label, files.contact_sheet
-    monkeypatch.setattr(files, "draw_label", lambda *a: labels.append(a[1:]) or label(*a))
-    monkeypatch.setattr(files, "contact_sheet", lambda *a, **k: captions.extend(a[1]) or sheet(*a, **k))
+    label, sheet = drawing.draw_label, hypothesis_files.contact_sheet
+    monkeypatch.setattr(drawing, "draw_label", lambda *a: labels.append(a[1:]) or label(*a))
+    monkeypatch.setattr(hypothesis_files, "contact_sheet", lambda *a, **k: captions.extend(a[1]) or sheet(*a, **k))
     predict_photo(write_png(tmp_path / "two.png", photo), bundle, tmp_path / "out", hypotheses=2)
     assert labels == [("hand 0, right", (60.0, 30.0)), ("hand 1, left", (130.0, 20.0))]
     assert [row[0] for row in captions] == ["hand 0, right", "hand 1, left"]
@@ -175,8 +176,8 @@ def test_tiles_of_a_large_photo_do_not_alias(bundle, use_detector, monkeypatch, 
     stripes = np.zeros((1200, 1200, 3), np.uint8)
     stripes[:, ::2] = 255
     use_detector(FakeDetector())
-    tiles, sheet = [], files.contact_sheet
-    monkeypatch.setattr(files, "contact_sheet", lambda *a, **k: tiles.extend(a[0]) or sheet(*a, **k))
+    tiles, sheet = [], hypothesis_files.contact_sheet
+    monkeypatch.setattr(hypothesis_files, "contact_sheet", lambda *a, **k: tiles.extend(a[0]) or sheet(*a, **k))
     box = (40.0, 40.0, 900.0, 1160.0)
     predict_photo(write_png(tmp_path / "large.png", stripes), bundle, tmp_path / "out", box, hypotheses=1)
     inner = tiles[0][0][120:200, 120:180]  # below and beside the keypoints
@@ -194,9 +195,9 @@ def test_a_huge_photo_is_shown_smaller(bundle, photo, use_detector, monkeypatch)
         keypoints_px=4 * hand.keypoints_px + 1.5,
         box_xyxy_px=4 * hand.box_xyxy_px + 1.5,
     )
-    assert files.draw_hands(huge, [same]).shape == huge.shape
-    monkeypatch.setattr(files, "OVERLAY_PX", 240)
-    shown, wanted = files.draw_hands(huge, [same]), files.draw_hands(photo, [hand])
+    assert drawing.draw_hands(huge, [same]).shape == huge.shape
+    monkeypatch.setattr(drawing, "OVERLAY_PX", 240)
+    shown, wanted = drawing.draw_hands(huge, [same]), drawing.draw_hands(photo, [hand])
     assert shown.shape == wanted.shape
     assert np.abs(shown.astype(int) - wanted).mean() < 1.5 < 4 < np.abs(wanted.astype(int) - photo).mean()
 
@@ -265,7 +266,7 @@ def test_hypotheses_are_ranked_placed_and_counted(bundle, photo, use_detector, m
 
 
 def test_a_token_sequence_that_was_sampled_twice_is_one_hypothesis():
-    first, counts = subject.distinct_sequences(np.array([[3, 1], [0, 2], [3, 1], [9, 9], [3, 1]]))
+    first, counts = distinct_sequences(np.array([[3, 1], [0, 2], [3, 1], [9, 9], [3, 1]]))
     assert first.tolist() == [0, 1, 3] and counts.tolist() == [3, 1, 1]
 
 
