@@ -10,9 +10,7 @@ from maskhand import storage
 from maskhand.conventions import Side
 from maskhand.device import accelerator
 from maskhand.generate import generate_files
-from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import open_hand_digest
 from maskhand.placement import CameraSource
 from maskhand.predict.box_file import BoxFile
 from maskhand.predict.camera import photo_camera
@@ -21,6 +19,7 @@ from maskhand.predict.inputs import find_sources
 from maskhand.predict.looking import Question
 from maskhand.predict.photo import Box
 from maskhand.predict.pictures import GivenCamera
+from maskhand.predict.predictor import default_method
 from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import Method, PredictError
 from maskhand.predict.rows import Row
@@ -61,7 +60,7 @@ def predict(
     fit where the open model does not know the hand model in use. save: names of `SAVED` with commas between, or `none`;
     None: everything of a single picture, the overlays of several, nothing of films' frames.
     """
-    method = method or _default_method(model)
+    method = method or default_method(model)
     needs_network = method != "fit" or placed_by == "model" or hypotheses > 0
     if model is not None and not needs_network:
         raise PredictError(f"--model {model}: a fit uses no network; add --method model or --method refine")
@@ -106,12 +105,6 @@ def _saved(words: str | None, default: tuple[Saved, ...]) -> tuple[Saved, ...]:
     if unknown := [word for word in named if word not in SAVED]:
         raise PredictError(f"--save {words}: {unknown[0]!r} is unknown; expected {', '.join(SAVED)}, or none")
     return tuple(kind for kind in SAVED if kind in named)
-
-
-def _default_method(model: str | None) -> Method:
-    """model: None is the open one."""
-    other_hand = model is None and load_hand_model(default_hand_path("right")).digest != open_hand_digest()
-    return "fit" if other_hand else "refine"
 
 
 def generate(workspace: Workspace, text: str, out: Path, model: str, count: int, seed: int) -> list[Path]:

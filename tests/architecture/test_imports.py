@@ -166,11 +166,14 @@ MAY_USE = {
         "render",
         "storage",
         "workspace",
+        "device",
+        "shipped_models",
     ),
     "promotion": (),
     "provenance": (),
-    "tracking": ("config", "workspace", "promotion", "provenance"),
-    "serving": ("device", "predict", "models"),
+    "tracking": ("config", "workspace", "promotion", "provenance", "predict.service"),
+    "serving": ("device", "predict", "models", "workspace"),
+    "export": ("models", "batch", "conventions", "storage"),
     "cluster": ("training", "config", "storage", "machine", "lock", "s3", "carried", "hand.model_file"),
 }
 """Package or module of maskhand -> those it may use besides itself and `EVERYWHERE`."""
