@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,19 @@ class Workspace:
     def shard_set(self, name: str) -> str:
         """URI of a shard set such as `freihand_synth/training`; PathNameError for a name that leads elsewhere."""
         return f"{self.shards_uri.rstrip('/')}/{path_names(name, 'shard set')}"
+
+
+def assets_folder() -> Path:
+    """Where fetched files are for programs that need no workspace: in that of `$MASKHAND_WORKSPACE`, or in
+    `./workspace` where there is one, else in `$XDG_CACHE_HOME/maskhand` or `~/.cache/maskhand`."""
+    if os.environ.get("MASKHAND_WORKSPACE") or Path("workspace").is_dir():
+        return Workspace.at().assets
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    if not cache.is_absolute():  # so XDG's specification says
+        cache = Path(os.path.expanduser("~")) / ".cache"
+    if not cache.is_absolute():  # a user without a home
+        cache = Path(tempfile.gettempdir()) / f"maskhand-cache-{os.getuid()}"
+    return cache / "maskhand"
 
 
 def absolute_tracking_uri(given: str) -> str:

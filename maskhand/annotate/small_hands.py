@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from maskhand.annotate.detectors import HandBox
-from maskhand.annotate.hand_finder import HandFinder, distinct_hands, shared_finder
+from maskhand.annotate.hand_finder import distinct_hands, shared_finder
 from maskhand.arrays import Array
 
 TILE_SIDES_PX = (192, 96)

@@ -13,9 +13,7 @@ from maskhand.device import accelerator
 from maskhand.film.run import TrackedFilms
 from maskhand.film.smoothing import Smoothing
 from maskhand.generate import generate_files
-from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import open_hand_digest
 from maskhand.placement import CameraSource
 from maskhand.predict.box_file import BoxFile
 from maskhand.predict.camera import photo_camera
@@ -24,6 +22,7 @@ from maskhand.predict.inputs import find_sources
 from maskhand.predict.looking import Question
 from maskhand.predict.photo import Box
 from maskhand.predict.pictures import GivenCamera
+from maskhand.predict.predictor import default_method
 from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import Method, PredictError
 from maskhand.predict.rows import Row
@@ -120,12 +119,6 @@ def _saved(words: str | None, default: tuple[Saved, ...]) -> tuple[Saved, ...]:
     if unknown := [word for word in named if word not in SAVED]:
         raise PredictError(f"--save {words}: {unknown[0]!r} is unknown; expected {', '.join(SAVED)}, or none")
     return tuple(kind for kind in SAVED if kind in named)
-
-
-def default_method(model: str | None) -> Method:
-    """model: None is the open one."""
-    other_hand = model is None and load_hand_model(default_hand_path("right")).digest != open_hand_digest()
-    return "fit" if other_hand else "refine"
 
 
 def generate(workspace: Workspace, text: str, out: Path, model: str, count: int, seed: int) -> list[Path]:

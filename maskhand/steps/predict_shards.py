@@ -21,6 +21,7 @@ from maskhand.predict.camera import photo_camera
 from maskhand.predict.detect import HAND_FINDER
 from maskhand.predict.inputs import Sources, find_sources
 from maskhand.predict.pictures import GivenCamera
+from maskhand.predict.predictor import default_method
 from maskhand.predict.records import Method, PredictError
 from maskhand.predict.shards import HANDS, NO_HAND, UNREADABLE, Asked, predict_shards
 from maskhand.progress import Progress
@@ -28,7 +29,6 @@ from maskhand.shards.layout import manifest_uri
 from maskhand.shards.manifest import Manifest, ShardRecord
 from maskhand.shipped_models import OPEN
 from maskhand.steps.evaluate import model_folder
-from maskhand.steps.hands import default_method
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 

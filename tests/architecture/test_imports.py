@@ -184,6 +184,7 @@ MAY_USE = {
         "local_files",
         "lock",
         "replacement",
+        "shipped_models",
     ),
     # video: frames for `predict`; the rest takes what `predict` has
     "film": (
@@ -198,8 +199,9 @@ MAY_USE = {
     ),
     "promotion": ("metrics",),
     "provenance": (),
-    "tracking": ("config", "workspace", "promotion", "provenance"),
-    "serving": ("device", "predict", "models"),
+    "tracking": ("config", "workspace", "promotion", "provenance", "predict.service"),
+    "serving": ("device", "predict", "models", "workspace"),
+    "export": ("models", "batch", "conventions", "storage"),
     "cluster": ("training", "config", "storage", "machine", "lock", "s3", "carried", "hand.model_file"),
 }
 """Package or module of maskhand -> those it may use besides itself and `EVERYWHERE`."""
