@@ -33,8 +33,8 @@ def inspect_set(
 
     hands: on the sheet, one from each of as many equal stretches of the set; limit: read no more samples than this
     (shards are random samples of their split, so the first ones speak for all). Raises ShardError when the set is
-    missing, damaged or empty, or its MANO targets are of another hand than the one in use, which would be drawn. Sidecars
-    that are unfinished, or left from other images, take no part.
+    missing, damaged or empty, or its MANO targets are of another hand than the one in use, which would be drawn.
+    Sidecars that are unfinished, or left from other images, take no part.
     """
     shard_set = open_with_sidecars(set_uri)
     if MANO in shard_set.sidecar_manifests:

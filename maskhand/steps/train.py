@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskhand import storage
 from maskhand.catalog import load_spec
-from maskhand.cluster.run_folder import finished, last_checkpoint
+from maskhand.cluster.checkpoints import Checkpoints
+from maskhand.cluster.run_folder import finished
 from maskhand.cluster.session import ray_session
 from maskhand.cluster.train import fit
 from maskhand.config import ConfigError, Recipe
@@ -180,7 +182,7 @@ def _train(
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
     if finished(workspace.runs / name) is None:
         training_checks.check_settings(kind, recipe, workspace.assets)  # before a run is opened that could only fail
-        if (kept := last_checkpoint(workspace.runs / name)) is not None:
+        if (kept := Checkpoints(storage.join(workspace.checkpoints_uri, name)).last()) is not None:
             logging.getLogger(__name__).warning(
                 f"{kind}: goes on with run {name} from step {kept.step} of {steps}; engine.workers was {kept.workers}, "
                 f"and is {recipe.engine.workers}"
@@ -199,6 +201,7 @@ def _train(
                 name=name,
                 identity=identity,
                 storage_path=workspace.runs,
+                checkpoints=workspace.checkpoints_uri,
                 engine=recipe.engine,
                 worker_counts=training_checks.worker_counts(kind, recipe),
                 reporter=RunReporter(tracker.uri, run_id),
