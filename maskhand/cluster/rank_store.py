@@ -19,7 +19,6 @@ from maskhand import storage
 from maskhand.cluster.checkpoints import Checkpoints, DamagedError
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
-from maskhand.replacement import TEMPORARY
 from maskhand.storage import StorageError
 
 Gather = Callable[[Any], list[Any]]
@@ -111,7 +110,7 @@ class RankStore:
         """An empty folder, of the file system of a local run: a file is moved by its name then."""
         if self._is_remote:
             return Path(tempfile.mkdtemp(prefix="maskhand-checkpoint-"))
-        folder = Path(self._checkpoints.uri) / f".rank-{self._seat.rank:05d}{TEMPORARY}"
+        folder = Path(self._checkpoints.uri) / f".rank-{self._seat.rank:05d}"
         shutil.rmtree(folder, ignore_errors=True)  # a killed process left it
         folder.mkdir(parents=True)
         return folder

@@ -52,8 +52,8 @@ def run_worker(
         with RankStore(places.checkpoints, engine, lambda sentence: journal.append(NOTES, sentence), seat) as store:
             return loop(config["job"], WorkerContext(rank, world, report, store, places.kept, leaving))
     finally:
-        if (close := getattr(reporter, "close", None)) is not None:
-            close()
+        if (close := getattr(reporter, "close", None)) is not None and (lost := close()) is not None:
+            journal.append(NOTES, lost)
         journal.close()
 
 
