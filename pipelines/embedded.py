@@ -1,12 +1,17 @@
-"""Prefect's embedded server: started in good time, and gone with the process that it serves, however that ends."""
+"""Prefect's embedded server: started in good time, and gone with the process that it serves.
+
+Prefect reads its settings on import: `runtime.prepare` comes first.
+"""
 
 from __future__ import annotations
 
-import atexit
 import signal
-import subprocess
+
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL
 
 from maskhand.errors import MaskhandError
+from maskhand.pipelines.lifeline import end_with_us
 
 START_S = 600
 """Time that the server may take on a busy machine."""
@@ -20,9 +25,6 @@ class EmbeddedServerError(MaskhandError, RuntimeError):
 
 def start_embedded_server() -> None:
     """Start the server of this process's flows, unless an existing one is named. Raises EmbeddedServerError."""
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL
-
     if PREFECT_API_URL.value():
         return
     server = SubprocessASGIServer()  # there is one a process: every client of Prefect's finds it running
@@ -35,18 +37,3 @@ def start_embedded_server() -> None:
         ) from error
     assert server.server_process is not None, "it has answered"
     end_with_us(server.server_process.pid, signal.SIGKILL)
-
-
-def end_with_us(process: int, with_signal: signal.Signals) -> None:
-    """Have a process end when this one is killed, when nobody is left to end it.
-
-    A shell holds the other end of a pipe: it closes with us, and says so when we end as we should.
-    """
-    watch = 'read -r ended || kill -"$1" "$0"'
-    watcher = subprocess.Popen(
-        ["/bin/sh", "-c", watch, str(process), str(with_signal.value)],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for us
-    )
-    atexit.register(watcher.communicate, b"ended\n")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from maskhand.errors import MaskhandError, without_passwords
-from maskhand.pipelines.embedded import end_with_us
+from maskhand.pipelines.lifeline import end_with_us
 from maskhand.pipelines.runtime import HOST, PORT, settings
 from maskhand.workspace import Workspace
 

@@ -107,8 +107,9 @@ def take_assets(workspace: Path) -> None:
 
     assets = Workspace.at().assets
     hand_models(assets)
-    workspace.mkdir(parents=True)
-    (workspace / "assets").symlink_to(assets, target_is_directory=True)
+    workspace.mkdir(parents=True, exist_ok=True)
+    if not (workspace / "assets").exists():
+        (workspace / "assets").symlink_to(assets, target_is_directory=True)
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:

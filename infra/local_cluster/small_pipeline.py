@@ -53,7 +53,7 @@ def run(workspace: Path) -> None:
         stage(3)
         for name in SETS:
             annotation.annotate_mano(home, name, silent)
-        annotation.annotate_keypoints(home, SETS[1], "litert-hand", silent)
+            annotation.annotate_keypoints(home, name, "litert-hand", silent)
         stage(4)
         tokenizer = train.train_tokenizer(home, "tiny", overrides(), "", silent)
         stage(5)

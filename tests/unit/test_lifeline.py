@@ -13,7 +13,7 @@ import pytest
 
 PROGRAM = """
 import signal, subprocess, sys, time
-from maskhand.pipelines.embedded import end_with_us
+from maskhand.pipelines.lifeline import end_with_us
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 end_with_us(child.pid, signal.SIGKILL)
 print(child.pid, flush=True)
