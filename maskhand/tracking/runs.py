@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ from maskhand.config import Recipe
 from maskhand.provenance import code_digest, git_sha
 from maskhand.tracking.moved import follow_workspace
 from maskhand.tracking.records import Lineage, RunStatus, TrackedRun
+from maskhand.tracking.server import server_version
 from maskhand.tracking.store import import_mlflow
 from maskhand.workspace import Workspace
 
@@ -137,8 +140,15 @@ class Runs:
         self._client.set_terminated(run_id, status)
 
     def end_failed(self, run_id: str, error: BaseException) -> None:
-        """End a run as FAILED, or as KILLED where the program was stopped by a signal (SIGTERM, Ctrl-C)."""
-        self.end_run(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        """End a run as FAILED, or as KILLED where the program was stopped by a signal (SIGTERM, Ctrl-C).
+
+        A store that does not answer any more must not hide the error: one warning.
+        """
+        try:
+            server_version(self.uri, retries=1)  # MLflow's own attempts would take minutes
+            self.end_run(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        except Exception as lost:
+            logging.getLogger(__name__).warning(f"the end of run {run_id} is not recorded: {lost}")
 
     def resume(self, run_id: str) -> None:
         """A run that had ended is running again."""
@@ -170,8 +180,9 @@ class Runs:
             path.write_bytes(png)
             self.log_file(run_id, path, Path(name).parent.as_posix().removeprefix("."))
 
-    def log_history(self, run_id: str, metrics_jsonl: str | Path) -> None:
-        """Keep a finished run's `metrics.jsonl` with its curves as an image, `curves.png`."""
+    def log_history(self, run_id: str, metrics_jsonl: str | Path) -> int:
+        """Keep a finished run's `metrics.jsonl` with its curves as an image, `curves.png`; returns how many of their
+        points the store lacked, as it did not answer in time, and has now."""
         from maskhand.tracking.curves import curves_png
 
         rows = [json.loads(line) for line in Path(metrics_jsonl).read_text().splitlines()]
@@ -179,6 +190,23 @@ class Runs:
         self.log_file(run_id, metrics_jsonl)
         if by_step:
             self.log_image(run_id, "curves.png", curves_png([by_step[step] for step in sorted(by_step)]))
+        return self._fill(run_id, by_step)
+
+    def _fill(self, run_id: str, rows: Mapping[int, Mapping[str, float]]) -> int:
+        """Log the points of rows by step that the store lacks; returns their number."""
+        from mlflow.entities import Metric
+
+        now_ms, missing = int(time.time() * 1000), list[Any]()
+        for name in sorted({name for row in rows.values() for name in row if name != "step"}):
+            there = {point.step for point in self._client.get_metric_history(run_id, name)}
+            missing += [
+                Metric(name, float(row[name]), now_ms, int(step))
+                for step, row in sorted(rows.items())
+                if int(step) not in there and name in row and math.isfinite(row[name])
+            ]
+        for batch in _batches(missing, _METRICS_PER_BATCH):
+            self._client.log_batch(run_id, metrics=batch)
+        return len(missing)
 
     @functools.cached_property
     def _client(self) -> Any:
