@@ -57,9 +57,9 @@ def generate_files(bundle: ModelBundle, text: str, out_dir: str | Path, count: i
     storage.write_bytes_atomic(sheet, _sheet(text, centered, faces, hands.log_probability.tolist()))
     meshes = [out / f"hand{k}.obj" for k in range(count)]
     for path, vertices in zip(meshes, centered, strict=True):
-        storage.write_bytes_atomic(path, obj_bytes(vertices, faces))
+        storage.write_bytes_atomic(path, obj_bytes(vertices, faces, path.stem, "origin at the middle of the hand"))
     in_a_row = [(vertices + np.array([SPACING_M * k, 0, 0]), faces) for k, vertices in enumerate(centered)]
-    storage.write_bytes_atomic(scene, glb_bytes(in_a_row))
+    storage.write_bytes_atomic(scene, glb_bytes(in_a_row, frame="hands side by side"))
     facts = {
         "text": text,
         "seed": seed,

@@ -39,7 +39,13 @@ def size_px(data: bytes) -> tuple[int, int] | None:
 def check_pixels(data: bytes) -> None:
     """Raises TooManyPixelsError for an image of more than `MOST_PIXELS`, or with a side beyond `LONGEST_SIDE_PX`."""
     size = size_px(data)
-    if size is not None and (size[0] * size[1] > MOST_PIXELS or max(size) > LONGEST_SIDE_PX):
+    if size is not None:
+        check_size(size)
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """`check_pixels` of a width and height."""
+    if size[0] * size[1] > MOST_PIXELS or max(size) > LONGEST_SIDE_PX:
         raise TooManyPixelsError(
             f"an image of {size[0]} x {size[1]}, {size[0] * size[1] / 1e6:,.0f} megapixels; at most "
             f"{MOST_PIXELS / 1e6:.0f} are read, and {LONGEST_SIDE_PX} pixels on a side: make it smaller"

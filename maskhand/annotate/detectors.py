@@ -97,6 +97,29 @@ class HandBox:
         return self.detection.keypoints_px[0]
 
 
+@dataclass(frozen=True)
+class DetectedBox:
+    """A hand as a detector of boxes has it, without keypoints."""
+
+    box_xyxy_px: Array | tuple[float, float, float, float]
+    """(4,) x0, y0, x1, y1, pixels of the image (center of the top-left pixel = 0, 0)."""
+    side: Side | None = None
+    """None where the detector does not tell sides."""
+    score: float | None = None
+    """0..1."""
+
+
+class HandDetector(Protocol):
+    """Any detector of hands: a function of an image that gives a box for each hand, best first.
+
+    A `HandBox` holds keypoints too, which are then used; in a `DetectedBox` they are detected.
+    """
+
+    def __call__(self, image_rgb: Array, /) -> Sequence[DetectedBox | HandBox]:
+        """image_rgb: (H, W, 3) uint8, upright; an empty list where there is no hand."""
+        ...
+
+
 class KeypointDetector(Protocol):
     """Finds the 21 keypoints of the hand in each box."""
 

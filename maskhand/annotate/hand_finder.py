@@ -31,6 +31,10 @@ GRIDS = ((24, 2), (12, 6))
 """(cells per side, anchors per cell) of the model's two feature maps: 24*24*2 + 12*12*6 = 2016 anchors."""
 PALM_KEYPOINTS = 7
 PALM_WRIST, PALM_MIDDLE = 0, 2
+PALM_JOINTS = (0, 5, 9, 13, 17)
+"""Wrist and knuckles, OpenPose order: the palm of a hand whose keypoints are known."""
+KNOWN_PALM = 0.35
+"""A palm nearer than this to that of a known hand, in longer sides of the hand's box, is that palm."""
 PALM_SCORE = 0.5
 HAND_FROM_PALM = 2.6
 """Side of the region around the hand in palm sides; its center lies half a palm toward the fingers (MediaPipe)."""
@@ -116,11 +120,16 @@ class HandFinder:
         if (factor := LONGEST_PX / max(image.shape[:2])) < 1:
             smaller = shrunk(image, factor)
             return [_enlarged(hand, factor) for hand in self.find(smaller, max_hands)]
+        if max(image.shape[:2]) < MIN_HAND_PX:
+            return []
         hands = self._from_palms(image, (1, 2)) or self._from_central_box(image) or self._from_palms(image, (3, 4))
         return hands[:max_hands]
 
     def _from_palms(self, image: Array, divisions: Sequence[int]) -> list[HandBox]:
         """Hands at palms found in tiles whose side is the image's longer side over each of the divisions."""
+        return self._verified(image, _distinct_palms(self._palms(image, divisions)))
+
+    def _palms(self, image: Array, divisions: Sequence[int]) -> list[Palm]:
         height, width = image.shape[:2]
         palms: list[Palm] = []
         for division in divisions:
@@ -130,7 +139,7 @@ class HandFinder:
             small = shrunk(image, factor)
             for center in _tile_centers(width, height, side):
                 palms += [_scaled(p, factor) for p in self._palm_net.palms(small, center * factor, side * factor)]
-        return self._verified(image, _distinct_palms(palms))
+        return palms
 
     def _from_central_box(self, image: Array) -> list[HandBox]:
         """The one hand of an image that is a crop around it."""
@@ -168,6 +177,28 @@ class HandFinder:
         right_probability = (before.right_probability + last.right_probability) / 2
         return _hand_box(merged_landmarks(before, last, extent, right_probability), score)
 
+    def follow(self, image: Array, keypoints_px: Array) -> HandBox | None:
+        """The hand about where (21, 2) keypoints expect it, in the next frame of a film; None when it is not there.
+
+        No palm is searched: the landmark model starts from those keypoints' square.
+        """
+        angle = upright_angle(keypoints_px)
+        center, extent = upright_extent(keypoints_px, angle)
+        side = SECOND_CROP * extent / HAND_FROM_PALM
+        palm = center - HAND_SHIFT * side * np.array([math.sin(angle), -math.cos(angle)])
+        return self._verify(image, Palm(np.concatenate([palm - side / 2, palm + side / 2]), angle, 1.0))
+
+    def search(self, image: Array, known_px: Sequence[Array] = ()) -> list[HandBox]:
+        """The hands, best first, at palms in the image and its half-size tiles; palms of hands that are known, (21, 2)
+        keypoints each, are left out."""
+        known = [(points[list(PALM_JOINTS)].mean(0), upright_extent(points, 0.0)[1]) for points in known_px]
+
+        def is_new(palm: Palm) -> bool:
+            center = (palm.box_xyxy_px[:2] + palm.box_xyxy_px[2:]) / 2
+            return all(np.linalg.norm(center - at) > KNOWN_PALM * size for at, size in known)
+
+        return self._verified(image, [palm for palm in _distinct_palms(self._palms(image, (1, 2))) if is_new(palm)])
+
 
 def _hand_box(detection: Detections, score: float) -> HandBox:
     side: Side = "right" if detection.right_probability[0] > 0.5 else "left"
@@ -188,12 +219,12 @@ def distinct_hands(found: Sequence[HandBox]) -> list[HandBox]:
     """The hands, best first, without those that are a better hand detected again, or a part of one."""
     hands: list[HandBox] = []
     for hand in sorted(found, key=lambda h: -h.score):
-        if not any(_is_same_or_part(hand, better) for better in hands):
+        if not any(is_same_or_part(hand, better) for better in hands):
             hands.append(hand)
     return hands
 
 
-def _is_same_or_part(hand: HandBox, better: HandBox) -> bool:
+def is_same_or_part(hand: HandBox, better: HandBox) -> bool:
     box_xyxy, better_xyxy = hand.box_xyxy_px, better.box_xyxy_px
     if box_iou(box_xyxy, better_xyxy) >= SAME_HAND:
         return True

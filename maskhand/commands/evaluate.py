@@ -1,9 +1,9 @@
-"""Subcommands for a trained model: evaluation on shard sets, the hands of a photo or a text."""
+"""Subcommands for a trained model: evaluation on shard sets, the hands of a text."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -61,72 +61,6 @@ def evaluate(
 
 @app.command(
     epilog=examples(
-        "predict hand.jpg --out out",
-        "predict hand.jpg --out out --box 120,80,360,330 --side left",
-        "predict hand.jpg --out out --method model --model models:/maskhand@champion",
-        "predict hand.jpg --out out --hypotheses 100",
-    )
-)
-def predict(
-    photo: Annotated[Path, typer.Argument(help="A JPEG or PNG file.")],
-    out: Annotated[Path, typer.Option(help="Folder for overlay, meshes and JSON.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="`open`: the model that ships; an exported folder, or models:/NAME@ALIAS [default: open].",
-            show_default=False,
-        ),
-    ] = None,
-    box: Annotated[
-        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="The hand's box in pixels [default: found].")
-    ] = None,
-    side: Annotated[Literal["right", "left"] | None, typer.Option(help="The hand's side [default: found].")] = None,
-    focal: Annotated[
-        float | None, typer.Option(metavar="PX", help="The photo's focal length [default: assumed].")
-    ] = None,
-    camera: Annotated[
-        Literal["keypoints", "model"], typer.Option(help="What places the mesh: the 2D keypoints, or the model alone.")
-    ] = "keypoints",
-    method: Annotated[
-        Literal["fit", "model", "refine"] | None,
-        typer.Option(
-            help="A fit to the detected keypoints, the network, or a fit to both [default: refine; fit with another "
-            "hand model than the open one].",
-            show_default=False,
-        ),
-    ] = None,
-    hypotheses: Annotated[
-        int, typer.Option(min=0, help="Also draw so many hands that the photo allows, nearest to their middle first.")
-    ] = 0,
-    min_confidence: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Leave out hands whose keypoints have less confidence on average.")
-    ] = 0.0,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """Find the hands in a photo and write overlay PNG, meshes (.obj, .glb) and a JSON with MANO parameters."""
-    from maskhand.steps import hands as step
-
-    paths = step.predict(
-        workspace_at(workspace),
-        photo,
-        out,
-        model,
-        _numbers(box),
-        side,
-        focal,
-        camera,
-        hypotheses,
-        method,
-        min_confidence,
-    )
-    for path in paths:
-        typer.echo(str(path))
-    for line in step.findings(paths[-1]):
-        typer.echo(line)
-
-
-@app.command(
-    epilog=examples(
         'generate "the letter A in American Sign Language" --out out --model DIR',
         'generate "the letter W in American Sign Language" --out out --count 16 --seed 3',
     )
@@ -146,13 +80,3 @@ def generate(
 
     for path in step.generate(workspace_at(workspace), text, out, model, count, seed):
         typer.echo(str(path))
-
-
-def _numbers(text: str | None) -> tuple[float, float, float, float] | None:
-    if text is None:
-        return None
-    try:
-        x0, y0, x1, y1 = (float(word) for word in text.split(","))
-    except ValueError:
-        raise ValueError(f"--box {text!r}: expected four numbers X0,Y0,X1,Y1 in pixels") from None
-    return x0, y0, x1, y1

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from maskhand.annotate.detectors import Detections
+from maskhand.annotate.detectors import DetectedBox, Detections, HandBox, HandDetector
 from maskhand.annotate.hand_finder import find_hands
 from maskhand.annotate.registry import load_detector
 from maskhand.arrays import Array
 from maskhand.conventions import Side
-from maskhand.predict.photo import Box, check_boxes
+from maskhand.predict.photo import Box, check_boxes, check_image
 from maskhand.predict.records import MIN_MEAN_CONFIDENCE
 
 HAND_FINDER = "litert-hand"
@@ -55,38 +55,45 @@ class DetectedHands:
 
 def detect_hands(
     image_rgb: Array,
-    boxes_xyxy_px: Sequence[Box] | Array | None,
+    boxes_xyxy_px: Sequence[Box | DetectedBox] | Array | None,
     side: Side | None,
     detector: str,
     assets: Path,
     min_confidence: float = 0.0,
+    finder: HandDetector | None = None,
 ) -> DetectedHands:
     """Detect the hands of an image (H, W, 3) uint8 RGB.
 
-    boxes_xyxy_px: one hand each, None: all are found; side: of every hand, None: as detected. Hands whose keypoints
-    have a mean confidence below `min_confidence` are left out. Raises PredictError for boxes outside the image,
-    AssetError when the detector's model is not available.
+    boxes_xyxy_px: one hand each, None: all are found, by `finder` or else by the embedded one; side: of every hand,
+    None: as in its box, else as detected. Hands whose keypoints have a mean confidence below `min_confidence` are left
+    out. Raises PredictError for an image that cannot be searched and for boxes outside of it, AssetError when the
+    detector's model is not available.
     """
-    if boxes_xyxy_px is None:
-        found = find_hands(image_rgb, assets)
-        boxes = np.array([hand.box_xyxy_px for hand in found], np.float32).reshape(-1, 4)
-        scores: list[float | None] = [hand.score for hand in found]
-        sides: list[Side | None] = [side or hand.side for hand in found]
-        detections = Detections.stack([hand.detection for hand in found])
+    check_image(image_rgb)
+    found: Sequence[DetectedBox | HandBox]
+    if boxes_xyxy_px is not None:
+        found = [box if isinstance(box, DetectedBox) else DetectedBox(box) for box in boxes_xyxy_px]
     else:
-        boxes = np.asarray(boxes_xyxy_px, np.float32).reshape(-1, 4)
+        found = find_hands(image_rgb, assets) if finder is None else finder(image_rgb)
+    boxes = np.array([hand.box_xyxy_px for hand in found], np.float32).reshape(-1, 4)
+    sides: list[Side | None] = [side or hand.side for hand in found]
+    with_keypoints = [hand.detection for hand in found if isinstance(hand, HandBox)]
+    if len(with_keypoints) == len(found) and (detector == HAND_FINDER or not found):
+        detections = Detections.stack(with_keypoints)
+    else:
         check_boxes(boxes, image_rgb)
-        scores, sides = [None] * len(boxes), [side] * len(boxes)
-    if len(boxes) and (boxes_xyxy_px is not None or detector != HAND_FINDER):
         detections = load_detector(detector, assets).detect([image_rgb] * len(boxes), boxes, sides)
-    elif boxes_xyxy_px is not None:
-        detections = Detections.stack([])
     confidence = detections.confidence.mean(axis=1)
     kept = np.flatnonzero(confidence >= min_confidence)
     return DetectedHands(
         boxes[kept],
-        tuple(scores[k] for k in kept),
+        tuple(found[k].score for k in kept),
         tuple(sides[k] or ("right" if detections.right_probability[k] > 0.5 else "left") for k in kept),
-        tuple(side is not None or bool(confidence[k] >= MIN_MEAN_CONFIDENCE) for k in kept),
+        tuple(side is not None or _has_side(found[k]) or bool(confidence[k] >= MIN_MEAN_CONFIDENCE) for k in kept),
         detections[kept],
     )
+
+
+def _has_side(hand: DetectedBox | HandBox) -> bool:
+    """Whether a detector of boxes told the side; keypoints tell one always, also where they are a guess."""
+    return isinstance(hand, DetectedBox) and hand.side is not None

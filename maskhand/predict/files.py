@@ -1,27 +1,33 @@
-"""The output files of a photo: overlay PNG, an .obj per hand, one .glb, one JSON."""
+"""The files of a picture: overlay PNG, an .obj per hand, one .glb, one JSON."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal, get_args
 
 from maskhand import storage
 from maskhand.arrays import Array
-from maskhand.conventions import MANO_16, OPENPOSE_21, Side
-from maskhand.hand.camera import FOCAL
+from maskhand.conventions import OPENPOSE_21
 from maskhand.hand.mesh import glb_bytes, obj_bytes
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
+from maskhand.predict.camera import CameraOrigin
 from maskhand.predict.drawing import photo_sheet
-from maskhand.predict.hands import DEFAULT_METHOD, predict_hands
+from maskhand.predict.hands import DEFAULT_METHOD, predict_images
 from maskhand.predict.hypothesis_files import write_hypotheses
-from maskhand.predict.photo import Box, read_photo
-from maskhand.predict.records import Method, PlacedHand, PredictedHand, PredictError
+from maskhand.predict.photo import Box, camera_matrix, read_photo
+from maskhand.predict.reconstruct import Reconstruction
+from maskhand.predict.records import Method, PredictedHand, PredictError
+from maskhand.predict.rows import SCHEMA, hand_row
 from maskhand.render import png_bytes
+
+Saved = Literal["overlay", "mesh", "json"]
+"""What is written of a picture: an overlay, meshes, its hands as readable JSON."""
+
+SAVED: tuple[Saved, ...] = get_args(Saved)
 
 
 def predict_photo(
@@ -29,7 +35,7 @@ def predict_photo(
     bundle: ModelBundle | None,
     out_dir: str | Path,
     box: Box | None = None,
-    side: Side | None = None,
+    side: Literal["right", "left"] | None = None,
     *,
     method: Method = DEFAULT_METHOD,
     focal_px: float | None = None,
@@ -46,110 +52,84 @@ def predict_photo(
     and depth is relative); bundle, method, camera, min_confidence: see `predict_hands`. hypotheses: number of
     hypotheses for each hand; then NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and
     the JSON holds all distinct ones. image_rgb: the decoded image, if available. Returns the paths, the JSON last.
-    Raises PredictError.
+    Raises PredictError, also where there is no hand.
     """
     photo = Path(path)
     image = read_photo(photo) if image_rgb is None else image_rgb
-    boxes = None if box is None else [box]
-    hands = predict_hands(
-        image,
+    (hands,) = predict_images(
+        [image],
         bundle,
-        boxes,
-        side,
+        [None if box is None else [box]],
+        [side],
         method=method,
-        focal_px=focal_px,
-        camera=camera,
+        cameras=[None if focal_px is None else camera_matrix(image, focal_px)],
+        placed_by=camera,
         hypotheses=hypotheses,
         min_confidence=min_confidence,
         assets=assets,
     )
     if not hands:
-        condition = f" whose keypoints have a mean confidence of {min_confidence:g}" if min_confidence else ""
-        raise PredictError(f"{photo}: no hand found{condition}; give its box with --box X0,Y0,X1,Y1")
-    out = Path(out_dir)
+        raise PredictError(f"{photo}: {no_hand_found(min_confidence)}; give its box with --box X0,Y0,X1,Y1")
+    how = Reconstruction(bundle, method, camera, hypotheses)
+    origin: CameraOrigin = "assumed" if focal_px is None else "focal"
+    return write_picture_files(photo.name, image, hands, how, origin, Path(out_dir), photo.stem)
+
+
+def no_hand_found(min_confidence: float) -> str:
+    """Why a picture has no row of a hand."""
+    condition = f" whose keypoints have a mean confidence of {min_confidence:g}" if min_confidence else ""
+    return f"no hand found{condition}"
+
+
+def write_picture_files(
+    picture: str,
+    image_rgb: Array,
+    hands: Sequence[PredictedHand],
+    how: Reconstruction,
+    camera_source: CameraOrigin,
+    out: Path,
+    name: str,
+    saved: Sequence[Saved] = SAVED,
+) -> list[Path]:
+    """Write the files of the hands of a picture, at least one, into `out`; their paths, the JSON last.
+
+    picture: what the JSON calls it; name: how the names of the files begin.
+    """
+    out = (out / name).parent
     out.mkdir(parents=True, exist_ok=True)
-    overlay, scene, summary = (out / f"{photo.stem}{end}" for end in ("_overlay.png", ".glb", ".json"))
-    storage.write_bytes_atomic(overlay, png_bytes(photo_sheet(image, hands)))
-    meshes = [out / f"{photo.stem}_hand{k}.obj" for k in range(len(hands))]
-    for mesh, hand in zip(meshes, hands, strict=True):
-        storage.write_bytes_atomic(mesh, obj_bytes(hand.vertices_cam_m, hand.faces))
-    storage.write_bytes_atomic(scene, glb_bytes([(hand.vertices_cam_m, hand.faces) for hand in hands]))
-    more = write_hypotheses(image, hands, out, photo.stem) if hypotheses else []
-    facts = {
-        "photo": photo.name,
-        "image_size_px": [image.shape[1], image.shape[0]],
-        "focal_given": focal_px is not None,
-        "camera_from": camera,
-        "method": method,
-        "model": None if bundle is None else {"digest": bundle.digest, "recipe": bundle.recipe.name},
-        "hand_model": hands[0].hand_model,
-        "keypoint_detector": hands[0].detector,
-        "hands": [to_json(hand) | {"mesh": mesh.name} for hand, mesh in zip(hands, meshes, strict=True)],
-    }
-    # One line per innermost list, for readability.
+    stem = name.rpartition("/")[2]
+    overlay, scene, summary = (out / f"{stem}{end}" for end in ("_overlay.png", ".glb", ".json"))
+    meshes = [out / f"{stem}_hand{k}.obj" for k in range(len(hands))]
+    written: list[Path] = []
+    if "overlay" in saved:
+        storage.write_bytes_atomic(overlay, png_bytes(photo_sheet(image_rgb, hands)))
+        written.append(overlay)
+    if "mesh" in saved:
+        names = [f"hand_{k}_{hand.side}" for k, hand in enumerate(hands)]
+        for mesh, hand, node in zip(meshes, hands, names, strict=True):
+            storage.write_bytes_atomic(mesh, obj_bytes(hand.vertices_cam_m, hand.faces, node))
+        storage.write_bytes_atomic(scene, glb_bytes([(hand.vertices_cam_m, hand.faces) for hand in hands], names=names))
+        written += [*meshes, scene]
+    if how.hypotheses and "overlay" in saved:
+        written += write_hypotheses(image_rgb, hands, out, stem)
+    if "json" in saved:
+        rows = [hand_row(hand, how, camera_source) for hand in hands]
+        if "mesh" in saved:
+            rows = [row | {"mesh": mesh.name} for row, mesh in zip(rows, meshes, strict=True)]
+        facts = {
+            "schema": SCHEMA,
+            "photo": picture,
+            "image_size_px": [image_rgb.shape[1], image_rgb.shape[0]],
+            "camera_from": how.placed_by,
+            "joint_names": list(OPENPOSE_21),
+            "hands": rows,
+        }
+        storage.write_bytes_atomic(summary, readable_json(facts))
+        written.append(summary)
+    return written
+
+
+def readable_json(facts: dict[str, Any]) -> bytes:
+    """Indented, with each innermost list on a line."""
     text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers.group().split()), json.dumps(facts, indent=1))
-    storage.write_bytes_atomic(summary, (text + "\n").encode())
-    return [overlay, *meshes, scene, *more, summary]
-
-
-def to_json(hand: PredictedHand) -> dict[str, Any]:
-    """The JSON record of a hand without the mesh: meters, radians, pixels."""
-    facts = {
-        "side": hand.side if hand.side_known else None,
-        "guess": hand.is_guess,
-        "box_xyxy_px": _numbers(hand.box_xyxy_px, 2),
-        "detection_score": None if hand.detection_score is None else round(float(hand.detection_score), 4),
-        **_pose_json(hand, hand.side),
-        "camera": {
-            "K_px": _numbers(hand.K_px, 4),
-            "crop": dict(zip(("scale", "tx", "ty"), _numbers(hand.crop_camera, 6), strict=True)),
-            "crop_focal": FOCAL,
-            "crop_from_image": _numbers(hand.crop_from_image, 6),
-            "crop_is_mirrored": hand.side == "left",
-        },
-        "joint_names": list(OPENPOSE_21),
-        "joints_cam_m": _numbers(hand.joints_cam_m, 6),
-        "joints_px": _numbers(hand.joints_px, 3),
-        "p_within_10mm": _numbers_or_none(hand.p_within_10mm, 3),
-        "joint_error_mm": _numbers_or_none(hand.joint_error_mm, 2),
-        "keypoints_px": _numbers(hand.keypoints_px, 3),
-        "keypoints_confidence": _numbers(hand.keypoints_confidence, 4),
-    }
-    if hand.hypotheses:
-        facts["joint_spread_mm"] = _numbers(1e3 * hand.joint_spread_m, 2)
-        facts["hypotheses"] = [
-            {"drawn": h.drawn, "score": round(h.score, 4), **_pose_json(h, hand.side)} for h in hand.hypotheses
-        ]
-        facts["modes"] = [
-            {"share": round(mode.share, 4), "medoid": mode.medoid, "members": list(mode.members)} for mode in hand.modes
-        ]
-    return facts
-
-
-def _pose_json(hand: PlacedHand, side: Side) -> dict[str, Any]:
-    from_tokens = {
-        "log_probability": round(hand.log_probability, 4),
-        "token_confidence_of_joints": dict(zip(MANO_16, _numbers(hand.joint_confidence, 4), strict=True)),
-        "tokens": hand.tokens.tolist(),
-        "token_confidence": _numbers(hand.token_confidence, 4),
-    }
-    return (from_tokens if len(hand.tokens) else {}) | {
-        "mano": {
-            "side": side,
-            "flat_hand_mean": True,
-            "global_orient": _numbers(hand.pose_aa[0], 6),
-            "hand_pose": _numbers(hand.pose_aa[1:], 6),
-            "betas": _numbers(hand.betas, 6),
-            "transl_cam_m": _numbers(hand.transl_cam_m, 6),
-        },
-    }
-
-
-def _numbers_or_none(values: Array, digits: int) -> list[Any] | None:
-    """As `_numbers`; None where the values are NaN (the method is not calibrated)."""
-    return _numbers(values, digits) if np.isfinite(values).all() else None
-
-
-def _numbers(values: Array, digits: int) -> list[Any]:
-    """Rounded nested lists."""
-    return (np.round(np.asarray(values, np.float64), digits) + 0.0).tolist()  # + 0.0: no negative zeros
+    return (text + "\n").encode()

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from maskhand.annotate.detectors import DetectedBox, HandDetector
 from maskhand.arrays import Array
 from maskhand.conventions import Side
 from maskhand.models.bundle import ModelBundle
@@ -66,7 +67,7 @@ def predict_hands(
 def predict_images(
     images: Sequence[Array],
     bundle: ModelBundle | None,
-    boxes: Sequence[Sequence[Box] | Array | None] | None = None,
+    boxes: Sequence[Sequence[Box | DetectedBox] | Array | None] | None = None,
     sides: Sequence[Side | None] | None = None,
     *,
     method: Method = DEFAULT_METHOD,
@@ -76,10 +77,12 @@ def predict_images(
     fill_in: int = 0,
     min_confidence: float = 0.0,
     assets: str | Path | None = None,
+    finder: HandDetector | None = None,
 ) -> list[list[PredictedHand]]:
     """Predict the hands of images (H, W, 3) uint8 RGB: a list for each, the best first, empty where there is none.
 
-    boxes: of each image those of its hands, x0, y0, x1, y1 in pixels; None, also for one image: all hands are found.
+    boxes: of each image those of its hands, x0, y0, x1, y1 in pixels; None, also for one image: all hands are found, by
+    `finder` or else by the embedded detector.
     sides: of the hands of each image; None: as detected. cameras: (3, 3) intrinsics of each image in pixels; None: a
     long focal length is assumed, as HaMeR does, and depth is relative.
 
@@ -100,7 +103,7 @@ def predict_images(
 
     def seen() -> Iterator[SeenImage]:
         for image, box, K_px, side in zip(images, *of_each, side_of_each, strict=True):
-            detected = detect_hands(image, box, side, how.detector, folder, min_confidence)
+            detected = detect_hands(image, box, side, how.detector, folder, min_confidence, finder)
             yield SeenImage(image, detected, checked_camera(image, K_px))
 
     return list(reconstruct_hands(seen(), how))

@@ -38,7 +38,9 @@ def write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Path
             (medoid.vertices_cam_m - medoid.transl_cam_m + (SPACING_M * k, 0, 0), hand.faces)
             for k, medoid in enumerate(medoids)
         ]
-        storage.write_bytes_atomic(path, glb_bytes(in_a_row))
+        storage.write_bytes_atomic(
+            path, glb_bytes(in_a_row, frame="hypotheses side by side, not where the photo has them")
+        )
     return [sheet, *scenes]
 
 

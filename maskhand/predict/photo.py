@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from maskhand import storage
 from maskhand.arrays import Array
 from maskhand.hand.camera import assumed_camera
-from maskhand.image_header import TooManyPixelsError, check_pixels
+from maskhand.image_header import TooManyPixelsError, check_size
+from maskhand.predict.decode import UndecodableError, decode_rgb
 from maskhand.predict.records import PredictError
 
 Box = tuple[float, float, float, float]
@@ -28,7 +28,7 @@ def read_photo(path: str | Path) -> Array:
     try:
         data = storage.read_bytes(path)
     except storage.NotAFileError as error:
-        raise PredictError(f"{error}; give one image, a JPEG or PNG file") from None
+        raise PredictError(f"{error}; give one image file") from None
     except storage.StorageError as error:
         raise PredictError(str(error)) from None
     return decode_photo(data, str(path))
@@ -37,15 +37,22 @@ def read_photo(path: str | Path) -> Array:
 def decode_photo(data: bytes, name: str) -> Array:
     """Decode an image as (H, W, 3) uint8 RGB, as `read_photo`. Raises PredictError, which begins with the name."""
     try:
-        check_pixels(data)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        return decode_rgb(data)
+    except UndecodableError as error:
+        raise PredictError(f"{name}: {error}") from None
+
+
+def check_image(image_rgb: Array, name: str = "image") -> None:
+    """PredictError unless an image is (H, W, 3) uint8 with pixels, and not too large for its maps of coordinates."""
+    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
+        raise PredictError(f"{name}: {image_rgb.dtype} of shape {image_rgb.shape}, expected uint8 (H, W, 3) RGB")
+    height, width = image_rgb.shape[:2]
+    if not height or not width:
+        raise PredictError(f"{name}: an image of {width} x {height} has no pixels")
+    try:
+        check_size((width, height))
     except TooManyPixelsError as error:
         raise PredictError(f"{name}: {error}") from None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise PredictError(f"{name}: not an image that can be decoded; give a JPEG or PNG file")
-    return np.ascontiguousarray(image[:, :, ::-1])
 
 
 def check_boxes(boxes: Array, image_rgb: Array) -> None:

@@ -1,8 +1,9 @@
-"""Hands for people: of a photo, or of a text, by a trained model."""
+"""Hands for people: of pictures and films, or of a text, by a trained model."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from maskhand import storage
@@ -13,55 +14,98 @@ from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.open_model import open_hand_digest
 from maskhand.placement import CameraSource
-from maskhand.predict import PredictError, predict_photo, read_photo
-from maskhand.predict.records import Method
+from maskhand.predict.box_file import BoxFile
+from maskhand.predict.camera import photo_camera
+from maskhand.predict.files import SAVED, Saved
+from maskhand.predict.inputs import find_sources
+from maskhand.predict.looking import Question
+from maskhand.predict.photo import Box
+from maskhand.predict.pictures import GivenCamera
+from maskhand.predict.reconstruct import Reconstruction
+from maskhand.predict.records import Method, PredictError
+from maskhand.predict.rows import Row
+from maskhand.predict.run import LINES, RunResult, predict_run
+from maskhand.progress import Progress, silent
 from maskhand.shipped_models import OPEN
 from maskhand.steps.evaluate import model_folder
 from maskhand.workspace import Workspace
 
+SHOWN_REASONS = 10
+"""Pictures that could not be read, of which the command says why."""
+
 
 def predict(
     workspace: Workspace,
-    photo: Path,
+    inputs: Sequence[str | Path],
     out: Path,
-    model: str | None,
-    box_xyxy_px: tuple[float, float, float, float] | None,
-    side: Side | None,
-    focal_px: float | None,
-    camera: CameraSource,
-    hypotheses: int = 0,
+    *,
+    model: str | None = None,
+    box_xyxy_px: Box | None = None,
+    boxes: Path | None = None,
+    side: Side | None = None,
+    focal_px: float | None = None,
+    intrinsics: tuple[float, float, float, float] | None = None,
+    placed_by: CameraSource = "keypoints",
     method: Method | None = None,
+    hypotheses: int = 0,
     min_confidence: float = 0.0,
-) -> list[Path]:
-    """The hands of a photo as overlay, meshes and JSON in folder `out`; returns the files (see `predict_photo`).
+    every: int = 1,
+    save: str | None = None,
+    vertices: bool = False,
+    again: bool = False,
+    progress: Progress = silent,
+) -> RunResult:
+    """The hands of pictures and films in folder `out` (see `predict_run`).
 
-    model: None is the open model; it is loaded only where it is needed. method: None is the default one, a fit where
-    the open model does not know the hand model in use.
+    model: None is the open model; it is loaded once, and only where it is needed. method: None is the default one, a
+    fit where the open model does not know the hand model in use. save: names of `SAVED` with commas between, or `none`;
+    None: everything of a single picture, the overlays of several, nothing of films' frames.
     """
     method = method or _default_method(model)
-    needs_network = method != "fit" or camera == "model" or hypotheses > 0
+    needs_network = method != "fit" or placed_by == "model" or hypotheses > 0
     if model is not None and not needs_network:
         raise PredictError(f"--model {model}: a fit uses no network; add --method model or --method refine")
-    # An image that cannot be read, or a folder that cannot be written, should not wait for the model.
-    image = read_photo(photo)
+    # What cannot be looked at, or written, should not wait for the model.
+    if storage.is_remote(out):
+        raise PredictError(f"--out {out}: results are written to a folder of this machine")
+    photo_camera((1, 1), focal_px=focal_px)
+    sources = find_sources(inputs, out)
+    if box_xyxy_px is not None and len(sources.files) > 1:
+        raise PredictError(
+            f"--box: one box for {len(sources.files)} files; give a single picture, or --boxes FILE with boxes for each"
+        )
+    if boxes is not None and (films := [source.path for source in sources.files if source.kind == "film"]):
+        raise PredictError(f"--boxes: {films[0]} is a film, and boxes are of pictures; save its frames as pictures")
+    given = None if boxes is None else BoxFile.read(boxes)
     storage.check_writable(out)
     bundle = None
     if needs_network:
         bundle = ModelBundle.load(model_folder(workspace, model or OPEN), device=accelerator())
-    return predict_photo(
-        photo,
-        bundle,
-        out,
-        box_xyxy_px,
-        side,
-        method=method,
-        focal_px=focal_px,
-        camera=camera,
-        hypotheses=hypotheses,
+    question = Question(
+        Reconstruction(bundle, method, placed_by, hypotheses),
+        workspace.assets,
+        box=box_xyxy_px,
+        boxes=given,
+        side=side,
+        camera=GivenCamera(focal_px, intrinsics),
         min_confidence=min_confidence,
-        assets=workspace.assets,
-        image_rgb=image,
+        every=every,
+        saved=_saved(save, SAVED if len(sources.files) == 1 else ("overlay",)),
+        saved_of_frames=_saved(save, ()),
+        vertices=vertices,
     )
+    return predict_run(sources, question, out, again, progress)
+
+
+def _saved(words: str | None, default: tuple[Saved, ...]) -> tuple[Saved, ...]:
+    if words is None:
+        return default
+    named = [word.strip() for word in words.split(",")]
+    if named == ["none"]:
+        return ()
+    if unknown := [word for word in named if word not in SAVED]:
+        raise PredictError(f"--save {words}: {unknown[0]!r} is unknown; expected {', '.join(SAVED)}, or none")
+    return tuple(kind for kind in SAVED if kind in named)
 
 
 def _default_method(model: str | None) -> Method:
@@ -78,11 +122,31 @@ def generate(workspace: Workspace, text: str, out: Path, model: str, count: int,
     return generate_files(bundle, text, out, count, seed)
 
 
-def findings(summary: Path) -> list[str]:
-    """Sentences about the hands in the JSON that `predict` wrote."""
-    facts = json.loads(summary.read_text())
+def report(result: RunResult) -> list[str]:
+    """Sentences about a run: each hand of a single picture, or how many there are; and where the files are."""
+    counts = result.counts
+    lines = [str(path) for path in result.files] if counts["pictures"] == 1 else []
+    lines.append(str(result.folder / LINES))
+    if counts["pictures"] == 1:
+        return [*lines, *findings(list(result.rows()))]
+    lines.append(
+        f"{counts['pictures']} pictures: {counts['hands']} hands in {counts['hand']} of them, no hand in "
+        f"{counts['no hand']}, {counts['unreadable']} could not be read"
+    )
+    unreadable = (row for row in result.rows() if row["status"] == "unreadable")
+    lines += [f"{row['picture']}: {row['reason']}" for row in islice(unreadable, SHOWN_REASONS)]
+    if counts["unreadable"] > SHOWN_REASONS:
+        lines.append(f"and {counts['unreadable'] - SHOWN_REASONS} more, each with its reason in {LINES}")
+    return lines
+
+
+def findings(rows: Sequence[Row]) -> list[str]:
+    """Sentences about the rows of one picture."""
+    if rows[0]["status"] != "hand":
+        again = "; give its box with --box X0,Y0,X1,Y1" if rows[0]["status"] == "no hand" else ""
+        return [f"{rows[0]['picture']}: {rows[0]['reason']}{again}"]
     lines = []
-    for k, hand in enumerate(facts["hands"]):
+    for k, hand in enumerate(rows):
         found = "" if hand["detection_score"] is None else f", found with {hand['detection_score']:.2f}"
         seen = sum(hand["keypoints_confidence"]) / len(hand["keypoints_confidence"])
         lines.append(f"hand {k}: {hand['side'] or 'side unknown'}{found}, keypoints seen with {seen:.2f}")
@@ -99,6 +163,9 @@ def findings(summary: Path) -> list[str]:
             lines.append(f"hand {k}: {len(hand['hypotheses'])} different hypotheses, joints spread by {spread:.1f} mm")
             shares = ", ".join(f"{100 * mode['share']:.0f} %" for mode in hand["modes"][:6])
             lines.append(f"hand {k}: {len(hand['modes'])} distinct mode{'s' * (len(hand['modes']) > 1)}: {shares}")
-    if not facts["focal_given"]:
+    source = rows[0]["camera"]["source"]
+    if source == "assumed":
         lines.append("the focal length is assumed: sizes and places in the image hold, depth does not (--focal PX)")
+    elif source == "exif":
+        lines.append(f"the focal length is EXIF's, {rows[0]['camera']['K_px'][0][0]:.0f} px")
     return lines

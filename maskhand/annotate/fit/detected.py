@@ -82,8 +82,10 @@ def _relative(detections: Detections, keypoints_px: Array64, signs: Array64, K_p
         return np.zeros((len(detections), 0, NUM_JOINTS, 3))
     world = detections.world_m.astype(np.float64) * signs[:, None]
     depth = DEPTH_FACTOR * detections.z_px[..., None].astype(np.float64)
-    relief = np.concatenate([keypoints_px, depth], axis=2)
-    meters_per_px = np.sqrt(_spread(world[..., :2]) / np.maximum(_spread(keypoints_px), 1e-9))
+    # A camera with two focal lengths stretches the picture; in pixels of fx, it does not.
+    square = keypoints_px * np.stack([np.ones(len(K_px)), K_px[:, 0, 0] / K_px[:, 1, 1]], axis=1)[:, None]
+    relief = np.concatenate([square, depth], axis=2)
+    meters_per_px = np.sqrt(_spread(world[..., :2]) / np.maximum(_spread(square), 1e-9))
     both = np.stack([world, relief * meters_per_px[:, None, None]], axis=1)
     # A detector's depth is along the ray to the hand; beside the optical axis that is not the camera's z.
     middle = np.concatenate([keypoints_px.mean(1), np.ones((len(world), 1))], axis=1)

@@ -1,0 +1,126 @@
+"""The subcommand for people's own pictures and films."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from maskhand.commands.options import WorkspaceOption, examples, shown_progress, workspace_at
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=examples(
+        "predict hand.jpg --out out",
+        "predict holiday 'more/**/*.heic' film.mp4 --out out --every 5",
+        "predict hand.jpg --out out --box 120,80,360,330 --side left",
+        "predict holiday --out out --boxes detections.json --save overlay,mesh",
+        "predict hand.jpg --out out --method model --model models:/maskhand@champion",
+        "predict hand.jpg --out out --hypotheses 100",
+    )
+)
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Pictures, films, folders of them, patterns such as 'photos/**/*.jpg'."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results of this run.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="`open`: the model that ships; an exported folder, or models:/NAME@ALIAS [default: open].",
+            show_default=False,
+        ),
+    ] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(metavar="X0,Y0,X1,Y1", help="The hand's box in pixels, of one picture [default: found]."),
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Boxes of any detector for all pictures: COCO's JSON, or JSON Lines."),
+    ] = None,
+    side: Annotated[Literal["right", "left"] | None, typer.Option(help="The hands' side [default: found].")] = None,
+    focal: Annotated[
+        float | None, typer.Option(metavar="PX", help="The pictures' focal length [default: EXIF's, else assumed].")
+    ] = None,
+    intrinsics: Annotated[
+        str | None, typer.Option(metavar="FX,FY,CX,CY", help="The camera of all pictures, in pixels.")
+    ] = None,
+    camera: Annotated[
+        Literal["keypoints", "model"], typer.Option(help="What places the mesh: the 2D keypoints, or the model alone.")
+    ] = "keypoints",
+    method: Annotated[
+        Literal["fit", "model", "refine"] | None,
+        typer.Option(
+            help="A fit to the detected keypoints, the network, or a fit to both [default: refine; fit with another "
+            "hand model than the open one].",
+            show_default=False,
+        ),
+    ] = None,
+    hypotheses: Annotated[
+        int, typer.Option(min=0, help="Also draw so many hands that a picture allows, nearest to their middle first.")
+    ] = 0,
+    min_confidence: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Leave out hands whose keypoints have less confidence on average.")
+    ] = 0.0,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Of films look at every N-th frame.")] = 1,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            help="Files of each picture: any of overlay,mesh,json, or none [default: all of a single picture, "
+            "overlay of several, none of films' frames].",
+            show_default=False,
+        ),
+    ] = None,
+    vertices: Annotated[bool, typer.Option("--vertices", help="Put the meshes into the tables as well.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Replace what an earlier run has left in the folder.")] = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Find the hands in pictures and films and write hands.jsonl, hands.parquet, run.json, and files of each picture.
+
+    A picture that cannot be read, or shows no hand, is a row with its reason. The exit code is 0 when all were looked
+    at, also when none shows a hand, and 1 when some could not be read. The same command goes on where it was stopped.
+    """
+    from maskhand.steps import hands as step
+
+    with shown_progress("predict") as progress:
+        result = step.predict(
+            workspace_at(workspace),
+            inputs,
+            out,
+            model=model,
+            box_xyxy_px=_numbers("--box", box, "X0,Y0,X1,Y1"),
+            boxes=boxes,
+            side=side,
+            focal_px=focal,
+            intrinsics=_numbers("--intrinsics", intrinsics, "FX,FY,CX,CY"),
+            placed_by=camera,
+            method=method,
+            hypotheses=hypotheses,
+            min_confidence=min_confidence,
+            every=every,
+            save=save,
+            vertices=vertices,
+            again=again,
+            progress=progress,
+        )
+    for line in step.report(result):
+        typer.echo(line)
+    if result.counts["unreadable"]:
+        raise typer.Exit(1)
+
+
+def _numbers(option: str, text: str | None, form: str) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        first, second, third, fourth = (float(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} {text!r}: expected four numbers {form} in pixels") from None
+    return first, second, third, fourth

@@ -1,0 +1,1 @@
+"""Film: frames read and written, hands followed from frame to frame, smoothed over time."""

@@ -1,0 +1,249 @@
+"""Boxes of any detector, from a file: COCO's JSON, or JSON Lines, matched to pictures by their paths.
+
+COCO: `images` (id, file_name, width and height where known), `annotations` (image_id, bbox = x, y, width, height, and
+`score` and `side` where known), `categories`, of which those with "hand" in their names count, and "left" or "right"
+there is the side. COCO counts pixels from the corner of the first one, so half a pixel is taken off.
+
+JSON Lines: an object per hand with `image`, `box_xyxy_px` (center of the top-left pixel = 0, 0), and `side` ("left" or
+"right") and `score` (0 to 1) where known; a line without a box says that its image shows no hand.
+
+A picture belongs to the name that shares most of the end of its path, its file name at least.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from maskhand import storage
+from maskhand.annotate.detectors import DetectedBox
+from maskhand.arrays import Array
+from maskhand.conventions import Side
+from maskhand.json_text import JsonError, parse_json, parse_json_object
+from maskhand.predict.photo import check_boxes
+from maskhand.predict.records import PredictError
+
+HALF_A_PIXEL = 0.5
+"""From the corner of the first pixel, where COCO counts from, to its center."""
+
+
+@dataclass(frozen=True)
+class GivenBoxes:
+    """The boxes of one picture."""
+
+    name: str
+    """The picture's path as the file has it."""
+    place: str
+    """Where the file names it first: `FILE:LINE` or `FILE: images[3]`."""
+    size_px: tuple[int, int] | None
+    """Width and height, if the file has them."""
+    boxes: tuple[DetectedBox, ...]
+    """In the order of the file; none for a picture without a hand."""
+    places: tuple[str, ...]
+    """Of each box."""
+
+    def of(self, image_rgb: Array) -> tuple[DetectedBox, ...]:
+        """The boxes, if they can be this picture's, (H, W, 3) and upright. Raises PredictError."""
+        width, height = image_rgb.shape[1::-1]
+        if self.size_px not in (None, (width, height)):
+            sideways = self.size_px == (height, width)
+            raise PredictError(
+                f"{self.place}: {self.name} is said to be {self.size_px[0]} x {self.size_px[1]}, and the picture is "
+                f"{width} x {height}; boxes are of another size of it"
+                + (", or of the picture before its EXIF orientation is applied" if sideways else "")
+            )
+        for box, place in zip(self.boxes, self.places, strict=True):
+            try:
+                check_boxes(np.array([box.box_xyxy_px]), image_rgb)
+            except PredictError as error:
+                raise PredictError(f"{place}: {error}") from None
+        return self.boxes
+
+
+@dataclass(frozen=True)
+class BoxFile:
+    """The boxes of a file by picture."""
+
+    path: str
+    pictures: tuple[GivenBoxes, ...]
+
+    @staticmethod
+    def read(path: str | Path) -> BoxFile:
+        """Read a file of boxes. Raises PredictError with file, line (or entry), what was found and expected."""
+        try:
+            text = storage.read_bytes(path).decode("utf-8-sig")
+        except storage.StorageError as error:
+            raise PredictError(f"{error}; expected boxes in COCO's JSON or JSON Lines") from None
+        except UnicodeDecodeError:
+            raise PredictError(f"{path}: not UTF-8 text; expected boxes in COCO's JSON or JSON Lines") from None
+        try:
+            whole = parse_json(text)
+        except JsonError:
+            whole = None
+        if isinstance(whole, list) or (isinstance(whole, dict) and not {"images", "annotations"}.isdisjoint(whole)):
+            return BoxFile(str(path), tuple(_coco(whole, str(path))))
+        return BoxFile(str(path), tuple(_lines(text, str(path))))
+
+    def match(self, pictures: Sequence[str | Path]) -> list[GivenBoxes | None]:
+        """The boxes of each picture, by path; None for one that the file does not name.
+
+        Raises PredictError where two names fit a picture equally well, or two pictures a name.
+        """
+        by_name: dict[str, list[GivenBoxes]] = {}
+        for given in self.pictures:
+            by_name.setdefault(PurePath(given.name).name, []).append(given)
+        matched: list[GivenBoxes | None] = []
+        taken: dict[str, str] = {}
+        for picture in map(str, pictures):
+            fitting = by_name.get(PurePath(picture).name, [])
+            shared = [_shared_end(picture, given.name) for given in fitting]
+            best = [given for given, length in zip(fitting, shared, strict=True) if length == max(shared)]
+            if len(best) > 1:
+                both = f"{best[0].name} and {best[1].name}"
+                raise PredictError(f"{best[1].place}: {both} fit {picture} equally well; write more of the paths")
+            if best and (other := taken.setdefault(best[0].name, picture)) != picture:
+                raise PredictError(
+                    f"{best[0].place}: {best[0].name} fits {other} and {picture}; write more of their paths"
+                )
+            matched.append(best[0] if best else None)
+        return matched
+
+    def why_none(self, given: GivenBoxes | None) -> str:
+        """Why a picture has no boxes."""
+        if given is None:
+            return f"{self.path} has no boxes for it"
+        return f"{given.place}: it is there without a box"
+
+
+def _shared_end(path: str, name: str) -> int:
+    """How many of the last parts of two paths are the same."""
+    count = 0
+    for a, b in zip(reversed(PurePath(path).parts), reversed(PurePath(name).parts), strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _lines(text: str, path: str) -> Iterator[GivenBoxes]:
+    rows: dict[str, list[tuple[str, DetectedBox | None]]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        place = f"{path}:{number}"
+        if not line.strip():
+            continue
+        try:
+            row = parse_json_object(line)
+        except JsonError as error:
+            raise PredictError(f"{place}: {error}; expected a line such as {EXAMPLE}") from None
+        name = row.get("image")
+        if not isinstance(name, str) or not PurePath(name).name:
+            raise PredictError(f"{place}: `image` is {name!r}; expected a picture's path, in a line such as {EXAMPLE}")
+        box = row.get("box_xyxy_px")
+        x0, y0, x1, y1 = (0.0, 0.0, 1.0, 1.0) if box is None else _four(box, "box_xyxy_px", place)
+        if not (x0 < x1 and y0 < y1):
+            raise PredictError(f"{place}: `box_xyxy_px` is {box}; expected x0, y0, x1, y1 with x0 < x1 and y0 < y1")
+        hand = DetectedBox((x0, y0, x1, y1), _side(row, place), _score(row, place))
+        rows.setdefault(name, []).append((place, None if box is None else hand))
+    if not rows:
+        raise PredictError(f"{path}: no boxes; expected COCO's JSON or lines such as {EXAMPLE}")
+    for name, hands in rows.items():
+        yield _given(name, hands[0][0], None, hands)
+
+
+def _coco(labels: Any, path: str) -> Iterator[GivenBoxes]:
+    if not isinstance(labels, dict) or not all(isinstance(labels.get(key), list) for key in COCO_KEYS):
+        found = f"a list of {len(labels)}" if isinstance(labels, list) else ", ".join(map(str, labels))
+        raise PredictError(f"{path}: found {found}; expected COCO's object with the lists {', '.join(COCO_KEYS)}")
+    sides = _hand_categories(labels["categories"], path)
+    hands: dict[Any, list[tuple[str, DetectedBox | None]]] = {}
+    for k, label in enumerate(labels["annotations"]):
+        place = f"{path}: annotations[{k}]"
+        image, category = _field(label, "image_id", place), _field(label, "category_id", place)
+        x, y, width, height = _four(_field(label, "bbox", place), "bbox", place)
+        if not (width > 0 and height > 0):
+            raise PredictError(f"{place}: `bbox` is {label['bbox']}; expected x, y, width, height with a size above 0")
+        corners = tuple(value - HALF_A_PIXEL for value in (x, y, x + width, y + height))
+        if category in sides:
+            box = DetectedBox(corners, _side(label, place) or sides[category], _score(label, place))
+            hands.setdefault(image, []).append((place, box))
+    known = set()
+    names = Counter(str(_field(image, "file_name", f"{path}: images[{k}]")) for k, image in enumerate(labels["images"]))
+    for k, image in enumerate(labels["images"]):
+        place, name, number = (
+            f"{path}: images[{k}]",
+            str(image["file_name"]),
+            _field(image, "id", f"{path}: images[{k}]"),
+        )
+        if names[name] > 1 or number in known:
+            what = f"`id` {number}" if number in known else f"`file_name` {name}"
+            raise PredictError(f"{place}: {what} is there twice; each image once, with all its annotations")
+        known.add(number)
+        size = (image.get("width"), image.get("height"))
+        yield _given(name, place, None if None in size else size, hands.pop(number, []))
+    if hands:
+        (place, _), *_ = next(iter(hands.values()))
+        raise PredictError(f"{place}: its `image_id` is in none of `images`")
+
+
+COCO_KEYS = ("images", "annotations", "categories")
+EXAMPLE = '{"image": "a.jpg", "box_xyxy_px": [10, 20, 90, 110], "side": "left", "score": 0.8}'
+
+
+def _given(
+    name: str, place: str, size: tuple[int, int] | None, hands: Sequence[tuple[str, DetectedBox | None]]
+) -> GivenBoxes:
+    boxes = [(where, box) for where, box in hands if box is not None]
+    return GivenBoxes(name, place, size, tuple(box for _, box in boxes), tuple(where for where, _ in boxes))
+
+
+def _hand_categories(categories: list[Any], path: str) -> dict[Any, Side | None]:
+    """The side of each category of hands, None where its name does not tell."""
+    named = {
+        _field(entry, "id", f"{path}: categories[{k}]"): str(entry.get("name", "")).lower()
+        for k, entry in enumerate(categories)
+    }
+    hands = {number: name for number, name in named.items() if "hand" in name}
+    if not hands:
+        found = ", ".join(sorted(named.values())) or "none"
+        raise PredictError(f"{path}: `categories` are {found}; expected one with `hand` in its name")
+    both: tuple[Side, Side] = ("left", "right")
+    return {number: next((side for side in both if side in name), None) for number, name in hands.items()}
+
+
+def _field(entry: Any, name: str, place: str) -> Any:
+    if not isinstance(entry, dict) or name not in entry:
+        raise PredictError(f"{place}: no `{name}`; found {sorted(entry) if isinstance(entry, dict) else entry!r}")
+    value = entry[name]
+    if isinstance(value, dict) or (isinstance(value, list) and name != "bbox"):
+        raise PredictError(f"{place}: `{name}` is {value!r}; expected a number or a text")
+    return value
+
+
+def _four(values: Any, name: str, place: str) -> tuple[float, float, float, float]:
+    if not isinstance(values, list) or len(values) != 4 or not all(_is_number(value) for value in values):
+        raise PredictError(f"{place}: `{name}` is {values!r}; expected four finite numbers, in pixels")
+    a, b, c, d = map(float, values)
+    return a, b, c, d
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < np.inf
+
+
+def _side(row: dict[str, Any], place: str) -> Side | None:
+    side = row.get("side")
+    if side is None or side in ("left", "right"):
+        return side
+    raise PredictError(f"{place}: `side` is {side!r}; expected left or right, or no side")
+
+
+def _score(row: dict[str, Any], place: str) -> float | None:
+    score = row.get("score")
+    if score is None or (_is_number(score) and 0 <= score <= 1):
+        return score
+    raise PredictError(f"{place}: `score` is {score!r}; expected 0 to 1, or no score")

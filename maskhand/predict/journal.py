@@ -1,0 +1,92 @@
+"""What a run has finished so far, in one growing file: rows, and after each group of pictures a line that seals it.
+
+A killed run leaves at most one group without its seal, which is cut off; the run goes on from the last seal. Groups are
+cut at the same pictures then, so that the results are those of a run that was not disturbed, byte by byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Self
+
+from maskhand.predict.pictures import Place
+from maskhand.predict.rows import Row, json_line
+
+_SEAL = b'{"sealed":'
+
+
+class Journal:
+    """The journal of a run; a context manager that closes it."""
+
+    def __init__(self, path: Path) -> None:
+        """Opened at its last seal; begun where there is none."""
+        self.path = path
+        self.place = Place()
+        """The next thing to look at."""
+        self.pictures = 0
+        """Number of pictures that were looked at."""
+        self.files: list[str] = []
+        """The files of pictures that were written, relative to the run's folder."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = open(path, "a+b")  # noqa: SIM115
+        self._file.truncate(self._sealed_bytes())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def append(self, rows: Sequence[Row], pictures: int, files: Sequence[str], then: Place) -> None:
+        """Seal a group of pictures with its rows and files; then: the next thing to look at."""
+        data = b"".join(map(json_line, rows))
+        seal = {
+            "sealed": hashlib.sha256(data).hexdigest(),
+            "pictures": pictures,
+            "files": list(files),
+            "then": [then.source, then.frame],
+        }
+        self._file.write(data + json_line(seal))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._count(seal)
+
+    def lines(self) -> Iterator[bytes]:
+        """The lines of all rows."""
+        with open(self.path, "rb") as file:
+            for line in file:
+                if not line.startswith(_SEAL):
+                    yield line
+
+    def rows(self) -> Iterator[Row]:
+        """All rows."""
+        return map(json.loads, self.lines())
+
+    def _sealed_bytes(self) -> int:
+        """Bytes up to the last seal, whose state is taken over."""
+        sealed = read = 0
+        digest = hashlib.sha256()
+        self._file.seek(0)
+        for line in self._file:
+            read += len(line)
+            if not line.startswith(_SEAL):
+                digest.update(line)
+                continue
+            try:
+                seal = json.loads(line)
+            except ValueError:
+                break
+            if seal["sealed"] != digest.hexdigest():
+                break
+            self._count(seal)
+            sealed, digest = read, hashlib.sha256()
+        return sealed
+
+    def _count(self, seal: Row) -> None:
+        self.pictures += seal["pictures"]
+        self.files += seal["files"]
+        self.place = Place(*seal["then"])

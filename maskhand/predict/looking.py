@@ -1,0 +1,132 @@
+"""Pictures looked at: hands are found in each, and reconstructed in groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from maskhand import __version__
+from maskhand.annotate.detectors import DetectedBox, HandDetector
+from maskhand.conventions import Side
+from maskhand.predict.box_file import BoxFile, GivenBoxes
+from maskhand.predict.detect import detect_hands
+from maskhand.predict.files import Saved
+from maskhand.predict.photo import Box
+from maskhand.predict.pictures import GivenCamera, Picture
+from maskhand.predict.reconstruct import HANDS_AT_ONCE, Reconstruction, SeenImage, reconstruct_hands
+from maskhand.predict.records import PredictedHand, PredictError
+from maskhand.predict.rows import SCHEMA
+
+PICTURES_AT_ONCE: Final = 16
+PIXELS_AT_ONCE: Final = 1 << 27
+"""A group of pictures ends after so many of them, so many pixels, or `HANDS_AT_ONCE` hands: memory holds its images."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of all pictures."""
+
+    how: Reconstruction
+    assets: Path
+    """Where the detector's files are, or are fetched to."""
+    box: Box | None = None
+    """Of the one hand to look at in each picture; None: all are found."""
+    boxes: BoxFile | None = None
+    """The boxes of each picture by a detector; None: hands are found."""
+    finder: HandDetector | None = None
+    """What finds hands in place of the embedded detector."""
+    side: Side | None = None
+    """Of every hand; None: as detected."""
+    camera: GivenCamera = field(default_factory=GivenCamera)
+    min_confidence: float = 0.0
+    every: int = 1
+    """Of films frames 0, `every`, 2 `every` ... are looked at."""
+    saved: tuple[Saved, ...] = ()
+    """What is written of each photo."""
+    saved_of_frames: tuple[Saved, ...] = ()
+    """What is written of each frame of a film."""
+    vertices: bool = False
+    """Whether rows have the mesh."""
+
+    def facts(self) -> dict[str, Any]:
+        """All of it that decides the results, as plain values."""
+        bundle = self.how.bundle
+        return {
+            "version": __version__,
+            "schema": SCHEMA,
+            "method": self.how.method,
+            "model": None if bundle is None else {"digest": bundle.digest, "recipe": bundle.recipe.name},
+            "camera_from": self.how.placed_by,
+            "hypotheses": self.how.hypotheses,
+            "box": None if self.box is None else list(self.box),
+            "boxes": None if self.boxes is None else self.boxes.path,
+            "finder": None if self.finder is None else getattr(self.finder, "name", type(self.finder).__name__),
+            "side": self.side,
+            "focal_px": self.camera.focal_px,
+            "intrinsics": None if self.camera.intrinsics is None else list(self.camera.intrinsics),
+            "min_confidence": self.min_confidence,
+            "every": self.every,
+            "save": list(self.saved),
+            "save_of_frames": list(self.saved_of_frames),
+            "vertices": self.vertices,
+        }
+
+
+def predict_pictures(
+    looked_at: Iterator[Picture], question: Question, boxes: Sequence[GivenBoxes | None] | None = None
+) -> Iterator[list[tuple[Picture, list[PredictedHand]]]]:
+    """The pictures in groups, each with its hands; one that cannot be looked at, or has no hand, without its image.
+
+    boxes: of each source, with `question.boxes`. A group's end depends on its own pictures alone.
+    """
+    group: list[tuple[Picture, SeenImage | None]] = []
+    pixels = hands = 0
+    for picture in looked_at:
+        group.append(_seen(picture, question, boxes))
+        seen = group[-1][1]
+        if seen is not None:
+            pixels += seen.image_rgb.size // 3
+            hands += len(seen.detected)
+        if len(group) >= PICTURES_AT_ONCE or pixels >= PIXELS_AT_ONCE or hands >= HANDS_AT_ONCE:
+            yield _reconstructed(group, question.how)
+            group, pixels, hands = [], 0, 0
+    if group:
+        yield _reconstructed(group, question.how)
+
+
+def _seen(
+    picture: Picture, question: Question, boxes: Sequence[GivenBoxes | None] | None
+) -> tuple[Picture, SeenImage | None]:
+    image, camera = picture.image_rgb, picture.camera
+    if image is None or camera is None:
+        return picture, None
+    reason: str | None = None
+    try:
+        of_picture: Sequence[Box | DetectedBox] | None = None if question.box is None else [question.box]
+        if question.boxes is not None and boxes is not None:
+            given = boxes[picture.place.source]
+            of_picture = () if given is None else given.of(image)
+            reason = None if of_picture else question.boxes.why_none(given)
+        detected = detect_hands(
+            image,
+            of_picture,
+            question.side,
+            question.how.detector,
+            question.assets,
+            question.min_confidence,
+            question.finder,
+        )
+    except PredictError as error:
+        return replace(picture, image_rgb=None, is_readable=False, reason=str(error)), None
+    if not len(detected):
+        return replace(picture, image_rgb=None, reason=reason), None
+    return picture, SeenImage(image, detected, camera.K_px)
+
+
+def _reconstructed(
+    group: Sequence[tuple[Picture, SeenImage | None]], how: Reconstruction
+) -> list[tuple[Picture, list[PredictedHand]]]:
+    hands = reconstruct_hands([seen for _, seen in group if seen is not None], how)
+    return [(picture, [] if seen is None else next(hands)) for picture, seen in group]

@@ -1,0 +1,215 @@
+"""The hands of many pictures as one run's folder; a run that was stopped goes on.
+
+run.json         what was asked of which files, and how many hands there are
+hands.jsonl      a line per hand, or per picture without one with its reason (`hand.schema.json`)
+hands.parquet    the same as a table
+NAME_...         files of each picture, as asked
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from maskhand import lock, storage
+from maskhand.json_text import JsonError, parse_json_object
+from maskhand.predict.box_file import GivenBoxes
+from maskhand.predict.files import no_hand_found, write_picture_files
+from maskhand.predict.inputs import Source, Sources
+from maskhand.predict.journal import Journal
+from maskhand.predict.looking import Question, predict_pictures
+from maskhand.predict.pictures import Picture, Place, ahead, count_pictures, pictures
+from maskhand.predict.records import PredictedHand, PredictError
+from maskhand.predict.rows import Row, picture_rows
+from maskhand.predict.table import write_parquet
+from maskhand.progress import Progress, silent
+from maskhand.replacement import replacement
+
+RUN, JOURNAL, LINES, TABLE = "run.json", "unfinished.jsonl", "hands.jsonl", "hands.parquet"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run."""
+
+    folder: Path
+    counts: dict[str, int]
+    """`pictures`; those with a `hand`, with `no hand`, `unreadable`; `hands`."""
+    files: tuple[Path, ...]
+    """The files of pictures, in their order."""
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of `hands.jsonl`."""
+        with open(self.folder / LINES, "rb") as file:
+            yield from map(json.loads, file)
+
+
+def predict_run(
+    sources: Sources, question: Question, out: Path, again: bool = False, progress: Progress = silent
+) -> RunResult:
+    """Look at all files and write the run's folder `out`, or what a run that was stopped has left of it.
+
+    again: what is there is removed first. Raises PredictError where that is of another question, and LockedError
+    while another process is at the same folder.
+    """
+    facts: Row = {
+        "state": "running",
+        "asked": question.facts(),
+        "inputs": [asdict(source) for source in sources.files],
+    }
+    given = None if question.boxes is None else question.boxes.match([source.path for source in sources.files])
+    with lock.held(out, "predict", str(out)):
+        earlier = _run_facts(out)
+        if earlier is not None and again:
+            _remove(out, earlier)
+            earlier = None
+        if earlier is not None and (differs := _difference(earlier, facts)):
+            raise PredictError(
+                f"{out}: the results there are of another question: {differs}; choose another --out, or --again "
+                "replaces them"
+            )
+        if earlier is None:
+            (out / JOURNAL).unlink(missing_ok=True)
+            storage.write_json_atomic(out / RUN, facts)
+        elif earlier["state"] == "finished" and (out / LINES).is_file() and (out / TABLE).is_file():
+            return _result(out, earlier)
+        with Journal(out / JOURNAL) as journal:
+            _look(sources.files, given, question, out, journal, progress)
+            finished = _finish(out, journal, facts, sources)
+        (out / JOURNAL).unlink(missing_ok=True)
+    return _result(out, finished)
+
+
+def _look(
+    files: Sequence[Source],
+    boxes: Sequence[GivenBoxes | None] | None,
+    question: Question,
+    out: Path,
+    journal: Journal,
+    progress: Progress,
+) -> None:
+    """Look at what the journal does not have yet."""
+    total, begun, before = count_pictures(files, question.every), time.monotonic(), journal.pictures
+    hands = sum(row["status"] == "hand" for row in journal.rows())
+    progress(before, total, _so_far(hands, 0.0, 0))
+    stream = ahead(pictures(files, question.camera, question.every, journal.place))
+    no_hand = no_hand_found(question.min_confidence)
+    for group in predict_pictures(stream, question, boxes):
+        rows: list[Row] = []
+        written: list[str] = []
+        for picture, found in group:
+            rows += picture_rows(picture, found, question.how, no_hand, question.vertices)
+            written += _files(picture, found, question, out)
+            hands += len(found)
+        journal.append(rows, len(group), written, _after(group[-1][0]))
+        left = max(total - journal.pictures, 0)
+        progress(
+            min(journal.pictures, total), total,
+            _so_far(hands, (time.monotonic() - begun) / (journal.pictures - before) * left, left),
+        )  # fmt: skip
+
+
+def _files(picture: Picture, hands: Sequence[PredictedHand], question: Question, out: Path) -> list[str]:
+    saved = question.saved if picture.frame is None else question.saved_of_frames
+    if not hands or not saved:
+        return []
+    assert picture.image_rgb is not None and picture.camera is not None
+    written = write_picture_files(
+        Path(picture.source.path).name,
+        picture.image_rgb,
+        hands,
+        question.how,
+        picture.camera.origin,
+        out,
+        picture.name,
+        saved,
+    )
+    return [path.relative_to(out).as_posix() for path in written]
+
+
+def _after(picture: Picture) -> Place:
+    place = picture.place
+    if picture.frame is None:  # a photo, or a film that cannot be read any further
+        return Place(place.source + 1)
+    return Place(place.source, place.frame + 1)
+
+
+def _so_far(hands: int, left_s: float, left: int) -> str:
+    minutes, seconds = divmod(round(left_s), 60)
+    return f"{hands} hands" + (f", {minutes}:{seconds:02d} left" if left else "")
+
+
+def _finish(out: Path, journal: Journal, facts: Row, sources: Sources) -> Row:
+    """Write lines, table and facts of a run that has looked at everything; its facts."""
+    with storage.atomic_writer(out / LINES) as write:
+        for line in journal.lines():
+            write(line)
+    with replacement(out / TABLE) as file:
+        write_parquet(journal.rows(), file)
+    counts: Counter[str] = Counter()
+    for row in journal.rows():
+        counts["hands"] += row["status"] == "hand"
+        if row.get("hand", 0) == 0:
+            counts[row["status"]] += 1
+            counts["pictures"] += 1
+    finished = facts | {
+        "state": "finished",
+        "counts": {name: counts[name] for name in ("pictures", "hand", "no hand", "unreadable", "hands")},
+        "passed_over": dict(sources.passed_over),
+        "files": journal.files,
+    }
+    storage.write_json_atomic(out / RUN, finished)
+    return finished
+
+
+def _result(out: Path, facts: Row) -> RunResult:
+    return RunResult(out, facts["counts"], tuple(out / name for name in facts["files"]))
+
+
+def _run_facts(out: Path) -> Row | None:
+    path = out / RUN
+    if not path.is_file():
+        return None
+    try:
+        facts = parse_json_object(path.read_bytes())
+    except JsonError as error:
+        raise PredictError(f"{path}: {error}; remove the file, or choose another --out") from None
+    if not {"state", "asked", "inputs"} <= facts.keys():
+        raise PredictError(f"{path}: not the facts of a prediction; choose another --out")
+    return facts
+
+
+def _difference(earlier: Row, now: Row) -> str:
+    """How two runs' questions differ, in words; empty where they do not."""
+    differs = [
+        f"{name} was {earlier['asked'].get(name)!r} and is {value!r}"
+        for name, value in now["asked"].items()
+        if earlier["asked"].get(name) != value
+    ]
+    old, new = ({source["path"]: source for source in facts["inputs"]} for facts in (earlier, now))
+    changes = {
+        "new": [path for path in new if path not in old],
+        "gone": [path for path in old if path not in new],
+        "changed": [path for path in new if path in old and new[path] != old[path]],
+    }
+    for word, paths in changes.items():
+        if paths:
+            more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+            differs.append(f"{word}: {', '.join(paths[:3])}{more}")
+    if not differs and list(old) != list(new):
+        differs.append("the files are in another order")
+    return "; ".join(differs)
+
+
+def _remove(out: Path, earlier: Row) -> None:
+    """Remove what an earlier run wrote, and nothing else."""
+    files = list(earlier.get("files", ()))
+    if (out / JOURNAL).is_file():
+        with Journal(out / JOURNAL) as journal:
+            files += journal.files
+    for name in [RUN, JOURNAL, LINES, TABLE, *files]:
+        (out / name).unlink(missing_ok=True)
