@@ -25,10 +25,10 @@ COLUMNS: Final[dict[str, pa.DataType]] = {
     "camera_crop": NUMBERS, "camera_crop_focal": NUMBER, "camera_crop_from_image": NUMBERS,
     "camera_crop_is_mirrored": FLAG, "joints_cam_m": NUMBERS, "joints_px": NUMBERS, "p_within_10mm": NUMBERS,
     "joint_error_mm": NUMBERS, "keypoints_px": NUMBERS, "keypoints_confidence": NUMBERS,
-    "vertices_cam_m": SINGLES, "joint_spread_mm": NUMBERS, "hypotheses": TEXT, "method": TEXT,
+    "vertices_cam_m": SINGLES, "joint_spread_mm": NUMBERS, "hypotheses": TEXT, "modes": TEXT, "method": TEXT,
     "model_digest": TEXT, "model_recipe": TEXT, "hand_model": TEXT, "keypoint_detector": TEXT,
 }  # fmt: skip
-"""Columns of the table: names of fields joined by `_`, lists of lists row by row, hypotheses as JSON text."""
+"""Columns of the table: names of fields joined by `_`, lists of lists row by row, hypotheses and modes as JSON text."""
 ROWS_AT_ONCE: Final = 1024
 
 
@@ -52,7 +52,7 @@ def flat(row: Row) -> Row:
     for name, value in row.items():
         if name in ("mano", "camera", "model") and isinstance(value, dict):
             found |= {f"{name}_{inner}": _flat_list(v) for inner, v in value.items()}
-        elif name == "hypotheses":
+        elif name in ("hypotheses", "modes"):
             found[name] = json.dumps(value)
         else:
             found[name] = _flat_list(value)

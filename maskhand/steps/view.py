@@ -8,7 +8,8 @@ from maskhand import storage
 from maskhand.device import accelerator
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.predict import PredictError, predict_hands, read_photo
+from maskhand.predict import PredictError, decode_photo, predict_images
+from maskhand.predict.camera import photo_camera
 from maskhand.predict.page.build import ViewedPicture, page
 from maskhand.predict.reading import read_result
 from maskhand.predict.records import Method
@@ -67,13 +68,21 @@ def _of_result(what: Path) -> tuple[list[ViewedPicture], str]:
 def _of_photo(
     workspace: Workspace, photo: Path, model: str | None, method: Method | None, hypotheses: int, iterations: int
 ) -> tuple[list[ViewedPicture], str]:
-    image = read_photo(photo)  # before the model, which takes longer
+    encoded = storage.read_bytes(photo)
+    image = decode_photo(encoded, str(photo))  # before the model, which takes longer
+    camera = photo_camera((image.shape[1], image.shape[0]), encoded=encoded)
     bundle = ModelBundle.load(model_folder(workspace, model or OPEN), device=accelerator())
     if method is None:
         own_hand = load_hand_model(default_hand_path("right")).digest == bundle.hand_digest
         method = "refine" if own_hand else "model"
-    hands = predict_hands(
-        image, bundle, method=method, hypotheses=hypotheses, fill_in=iterations, assets=workspace.assets
+    (hands,) = predict_images(
+        [image],
+        bundle,
+        method=method,
+        cameras=[camera.K_px if camera.is_known else None],
+        hypotheses=hypotheses,
+        fill_in=iterations,
+        assets=workspace.assets,
     )
     if not hands:
         raise PredictError(

@@ -164,11 +164,11 @@ def test_images_number_the_hands_as_the_files_do(bundle, photo, use_detector, mo
     boxes = (np.array(BOX, np.float32), np.array((130, 20, 220, 110), np.float32))
     use_detector(FakeDetector(), [found_hand(b, side) for b, side in zip(boxes, ("right", "left"), strict=True)])
     labels, captions = [], []
-    label, sheet = drawing.draw_label, hypothesis_files.contact_sheet
-    monkeypatch.setattr(drawing, "draw_label", lambda *a: labels.append(a[1:]) or label(*a))
+    place, sheet = drawing.place_labels, hypothesis_files.contact_sheet
+    monkeypatch.setattr(drawing, "place_labels", lambda *a: labels.append(a[0]) or place(*a))
     monkeypatch.setattr(hypothesis_files, "contact_sheet", lambda *a, **k: captions.extend(a[1]) or sheet(*a, **k))
     predict_photo(write_png(tmp_path / "two.png", photo), bundle, tmp_path / "out", hypotheses=2)
-    assert labels == [("hand 0, right", (60.0, 30.0)), ("hand 1, left", (130.0, 20.0))]
+    assert labels[0] == [["0 right, score 0.90", "0 right", "0"], ["1 left, score 0.90", "1 left", "1"]]
     assert [row[0] for row in captions] == ["hand 0, right", "hand 1, left"]
 
 
@@ -192,11 +192,12 @@ def test_a_huge_photo_is_shown_smaller(bundle, photo, use_detector, monkeypatch)
     same = replace(
         hand,
         K_px=huge_from_photo @ hand.K_px,
+        joints_px=4 * hand.joints_px + 1.5,
         keypoints_px=4 * hand.keypoints_px + 1.5,
         box_xyxy_px=4 * hand.box_xyxy_px + 1.5,
     )
     assert drawing.draw_hands(huge, [same]).shape == huge.shape
-    monkeypatch.setattr(drawing, "OVERLAY_PX", 240)
+    monkeypatch.setattr(drawing, "VIEW_PX", (1, 240))
     shown, wanted = drawing.draw_hands(huge, [same]), drawing.draw_hands(photo, [hand])
     assert shown.shape == wanted.shape
     assert np.abs(shown.astype(int) - wanted).mean() < 1.5 < 4 < np.abs(wanted.astype(int) - photo).mean()
@@ -210,7 +211,11 @@ def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):
     names = [path.name for path in paths]
     assert names == ["two_overlay.png", "two_hand0.obj", "two_hand1.obj", "two.glb", "two.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names)
-    assert cv2.imread(str(paths[0])).shape == photo.shape
+    overlay = cv2.imread(str(paths[0]))[:, :, ::-1].astype(int)
+    original = cv2.resize(photo, (640, 400), interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_array_equal(overlay[:400, :640], original)
+    beside = np.abs(overlay[:400, -640:] - original).max(-1)
+    assert 0.05 < (beside > 8).mean() < 0.6, "the same picture with its hands"
     facts = json.loads(paths[-1].read_text())
     assert [hand["side"] for hand in facts["hands"]] == ["right", "left"]
     scene = trimesh.load(paths[3])
@@ -261,8 +266,30 @@ def test_hypotheses_are_ranked_placed_and_counted(bundle, photo, use_detector, m
     paths = predict_photo(write_png(tmp_path / "one.png", photo), bundle, tmp_path / "out", BOX, hypotheses=12)
     assert [p.name for p in paths[3:]] == ["one_hypotheses.png", "one_hand0_hypotheses.glb", "one.json"]
     facts = json.loads(paths[-1].read_text())["hands"][0]
-    assert len(trimesh.load(paths[-2]).geometry) == min(6, len(facts["hypotheses"]))
+    assert len(trimesh.load(paths[-2]).geometry) == min(6, len(facts["modes"]))
+    members = [member for mode in facts["modes"] for member in mode["members"]]
+    assert sorted(members) == list(range(len(facts["hypotheses"])))
+    for mode in facts["modes"]:
+        assert mode["share"] == pytest.approx(
+            sum(facts["hypotheses"][m]["drawn"] for m in mode["members"]) / 12, abs=1e-3
+        )
+        assert mode["medoid"] in mode["members"]
     assert np.shape(facts["hypotheses"][0]["mano"]["hand_pose"]) == (15, 3) and len(facts["joint_spread_mm"]) == 21
+
+
+def test_tokens_filled_in_end_with_the_hand_of_the_most_probable_codes(bundle, photo, use_detector):
+    use_detector(FakeDetector())
+    second = (130.0, 20.0, 220.0, 110.0)
+    hands = predict_hands(photo, bundle, [BOX, second], "left", fill_in=5)
+    for hand, alone in zip(hands, predict_hands(photo, bundle, [BOX, second], "left"), strict=True):
+        np.testing.assert_array_equal(hand.vertices_cam_m, alone.vertices_cam_m)
+        assert alone.fill_in == () and not hand.fill_in[0].fixed.any() and hand.fill_in[-1].fixed.all()
+        for step in hand.fill_in:
+            assert ((step.tokens < bundle.model.mask_id) == step.fixed).all()
+        last = hand.fill_in[-1]
+        decoded = bundle.model.tokenizer.decode_codes(torch.from_numpy(last.tokens)[None])[0]
+        mirrored = torch.from_numpy(last.pose_aa * MIRROR_AXIS_ANGLE).float()
+        np.testing.assert_allclose(axis_angle_to_matrix(mirrored), decoded, atol=1e-4)
 
 
 def test_a_token_sequence_that_was_sampled_twice_is_one_hypothesis():
