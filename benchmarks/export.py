@@ -2,8 +2,8 @@
 
     python benchmarks/export.py [--model open] [--threads 1] [--repeats 7] [--no-compile]
 
-On the CPU. Candidates take turns in one process; ratios are to torch in fp32. The last column is how far joints are from
-torch's in fp32, at most.
+On the CPU. Candidates take turns in one process; ratios are to torch in fp32. The last column is how far joints are
+from those of torch in fp32, at most.
 """
 
 from __future__ import annotations
