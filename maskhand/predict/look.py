@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -59,7 +59,7 @@ class Asked:
             raise PredictError(f"min_confidence {self.min_confidence!r}: expected 0 to 1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Hands(Sequence[PredictedHand]):
     """The hands of a picture, the best detection first: `hands[0].vertices_cam_m`. In a notebook it shows itself."""
 
@@ -70,7 +70,7 @@ class Hands(Sequence[PredictedHand]):
     """(H, W, 3) uint8, upright; None for a picture that cannot be used."""
     camera: PhotoCamera | None
     hands: tuple[PredictedHand, ...]
-    how: Reconstruction = field(repr=False)
+    how: Reconstruction
     error: str | None = None
     """Why the picture cannot be used."""
     reason: str | None = None
@@ -81,6 +81,10 @@ class Hands(Sequence[PredictedHand]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.hands[index]
+
+    def __repr__(self) -> str:
+        lines = [_line(k, hand) for k, hand in enumerate(self.hands)] or [self.error or self.reason or ""]
+        return "\n  ".join([f"Hands of {self.name}", *lines])
 
     def overlay(self) -> Array:
         """(H, W, 3) uint8: the picture with its hands. Raises PredictError for one that cannot be used."""

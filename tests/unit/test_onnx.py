@@ -21,16 +21,17 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.models.sampling import sample
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
+from support.model_parts import small_model, small_recipe
 
-RECIPE = load_recipe("tiny", ["data.crop_px=64", "model.backbone.kwargs={embed_dim: 24, depth: 1, num_heads: 3}"])
+RECIPE = small_recipe(
+    pose2d_tokens=21, synth_layers=1, ref_points="projected", token_queries="conditioned", token_embed="codebook",
+    logits_head="mixture", image_joints=True, camera="residual", pose2d_inputs="xyz_world",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def bundle() -> ModelBundle:
-    torch.manual_seed(0)
-    tokenizer = VQMano(RECIPE.tokenizer)
-    tokenizer.quantizer.codebook.normal_()
-    model = build_model(RECIPE, tokenizer, ManoLayer.from_default()).eval()
+    model = small_model(RECIPE)
     with torch.no_grad():  # initial weights would give nearly the same hand for every image
         for parameter in (*model.shape_camera.parameters(), *model.code_classifier.parameters()):
             parameter += 0.05 * torch.randn(parameter.shape)

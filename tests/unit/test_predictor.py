@@ -73,6 +73,7 @@ def test_three_lines_give_hands_that_show_themselves(tmp_path: Path) -> None:
     assert all(isinstance(hand.joints_cam_m, np.ndarray) for hand in hands)
     shown = hands._repr_html_()
     assert "data:image/jpeg;base64," in shown and "a &amp; b.png" in shown and "hand 1: right, joints expected" in shown
+    assert repr(hands).startswith(f"Hands of {path}\n  hand 0: right, joints expected")
     assert hands.overlay().ndim == 3 and hands.overlay().dtype == np.uint8
     names = {written.name for written in hands.save(tmp_path / "out")}
     assert {"a & b.json", "a & b.glb", "a & b_overlay.png", "a & b_hand0.obj"} <= names
