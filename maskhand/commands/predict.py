@@ -20,6 +20,8 @@ app = typer.Typer()
         "predict holiday --out out --boxes detections.json --save overlay,mesh",
         "predict hand.jpg --out out --method model --model models:/maskhand@champion",
         "predict hand.jpg --out out --hypotheses 100",
+        "predict crowd.jpg --out out --small",
+        "predict hand.jpg --out out --convention smplx --pca 12",
     )
 )
 def predict(
@@ -45,6 +47,10 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Boxes of any detector for all pictures: COCO's JSON, or JSON Lines."),
     ] = None,
+    small: Annotated[
+        bool,
+        typer.Option("--small", help="Search for hands of 11 to 50 pixels too, in finer tiles: seconds a megapixel."),
+    ] = False,
     side: Annotated[Literal["right", "left"] | None, typer.Option(help="The hands' side [default: found].")] = None,
     focal: Annotated[
         float | None, typer.Option(metavar="PX", help="The pictures' focal length [default: EXIF's, else assumed].")
@@ -79,6 +85,16 @@ def predict(
         ),
     ] = None,
     vertices: Annotated[bool, typer.Option("--vertices", help="Put the meshes into the tables as well.")] = False,
+    convention: Annotated[
+        Literal["mano", "smplx", "smplh"],
+        typer.Option(help="Also give poses as that body model of the smplx library takes them."),
+    ] = "mano",
+    pca: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=45, metavar="N", show_default=False, help="Those poses as N components [default: axis-angle]."
+        ),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Replace what an earlier run has left in the folder.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -107,6 +123,9 @@ def predict(
             every=every,
             save=save,
             vertices=vertices,
+            small=small,
+            convention=convention,
+            components=pca,
             again=again,
             progress=progress,
         )

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from maskhand import storage
+from maskhand.annotate.small_hands import SmallHandFinder
 from maskhand.conventions import Side
 from maskhand.device import accelerator
 from maskhand.generate import generate_files
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.hand.pose_convention import BodyConvention
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.open_model import open_hand_digest
 from maskhand.placement import CameraSource
@@ -52,6 +55,9 @@ def predict(
     every: int = 1,
     save: str | None = None,
     vertices: bool = False,
+    small: bool = False,
+    convention: Literal["mano", "smplx", "smplh"] = "mano",
+    components: int | None = None,
     again: bool = False,
     progress: Progress = silent,
 ) -> RunResult:
@@ -59,7 +65,8 @@ def predict(
 
     model: None is the open model; it is loaded once, and only where it is needed. method: None is the default one, a
     fit where the open model does not know the hand model in use. save: names of `SAVED` with commas between, or `none`;
-    None: everything of a single picture, the overlays of several, nothing of films' frames.
+    None: everything of a single picture, the overlays of several, nothing of films' frames. small: hands of few pixels
+    are searched, too; convention, components: rows have the pose for a body model as well, see `BodyConvention`.
     """
     method = method or _default_method(model)
     needs_network = method != "fit" or placed_by == "model" or hypotheses > 0
@@ -69,6 +76,11 @@ def predict(
     if storage.is_remote(out):
         raise PredictError(f"--out {out}: results are written to a folder of this machine")
     photo_camera((1, 1), focal_px=focal_px)
+    if components is not None and convention == "mano":
+        raise PredictError("--pca: components are for the hands of body models; add --convention smplx or smplh")
+    body = None if convention == "mano" else BodyConvention(convention, components)
+    if small and not (box_xyxy_px is None and boxes is None):
+        raise PredictError("--small: boxes are given, so no hands are searched; leave one of them out")
     sources = find_sources(inputs, out)
     if box_xyxy_px is not None and len(sources.files) > 1:
         raise PredictError(
@@ -93,6 +105,8 @@ def predict(
         saved=_saved(save, SAVED if len(sources.files) == 1 else ("overlay",)),
         saved_of_frames=_saved(save, ()),
         vertices=vertices,
+        convention=body,
+        finder=SmallHandFinder(str(workspace.assets)) if small else None,
     )
     return predict_run(sources, question, out, again, progress)
 
