@@ -85,7 +85,7 @@ def main() -> None:
         "small": SmallHandFinder(str(asked.assets)),
     }
     size = f"{asked.size[0]} x {asked.size[1]}"
-    print(f"{asked.pictures} pictures of {size} a row, {HANDS} hands each: found / false ones / CPU seconds, of a picture")
+    print(f"{asked.pictures} pictures of {size} a row, {HANDS} hands each: found / false / CPU seconds, of a picture")
     for hand_px in (*asked.sizes, 0):
         results: Counter[str] = Counter()
         for k in range(asked.pictures):
