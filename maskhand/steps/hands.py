@@ -14,6 +14,7 @@ from maskhand.device import accelerator
 from maskhand.generate import generate_files
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.hand.pose_convention import BodyConvention
+from maskhand.image_header import LONGEST_SIDE_PX
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.open_model import open_hand_digest
 from maskhand.placement import CameraSource
@@ -32,6 +33,9 @@ from maskhand.progress import Progress, silent
 from maskhand.shipped_models import OPEN
 from maskhand.steps.evaluate import model_folder
 from maskhand.workspace import Workspace
+
+LARGEST_PX = (LONGEST_SIDE_PX, LONGEST_SIDE_PX)
+"""A size that has room for the principal point of any picture, before one is read."""
 
 SHOWN_REASONS = 10
 """Pictures that could not be read, of which the command says why."""
@@ -75,7 +79,7 @@ def predict(
     # What cannot be looked at, or written, should not wait for the model.
     if storage.is_remote(out):
         raise PredictError(f"--out {out}: results are written to a folder of this machine")
-    photo_camera((1, 1), focal_px=focal_px)
+    photo_camera(LARGEST_PX, focal_px=focal_px, intrinsics=intrinsics)
     if components is not None and convention == "mano":
         raise PredictError("--pca: components are for the hands of body models; add --convention smplx or smplh")
     body = None if convention == "mano" else BodyConvention(convention, components)

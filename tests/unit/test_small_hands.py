@@ -9,6 +9,9 @@ import pytest
 
 from maskhand.annotate.hand_finder import find_hands
 from maskhand.annotate.small_hands import SmallHandFinder
+from maskhand.predict import PredictError
+from maskhand.steps import hands as step
+from maskhand.workspace import Workspace
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -34,3 +37,20 @@ def test_what_was_found_is_judged_by_overlap(monkeypatch: pytest.MonkeyPatch) ->
     true = [np.array([0.0, 0, 10, 10]), np.array([50.0, 50, 60, 60])]
     found = [np.array([1.0, 0, 11, 10]), np.array([0.0, 1, 10, 11]), np.array([80.0, 80, 90, 90])]
     assert judged(found, true) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"small": True, "box_xyxy_px": (1, 2, 3, 4)}, "--small: boxes are given, so no hands are searched"),
+        ({"small": True, "boxes": Path("boxes.json")}, "--small: boxes are given"),
+        ({"components": 6}, "--pca: components are for the hands of body models; add --convention"),
+        ({"focal_px": 9.0, "intrinsics": (9, 9, 1, 1)}, "both a focal length and intrinsics are given"),
+        ({"intrinsics": (9, -9, 1, 1)}, "expected fx,fy,cx,cy in pixels, the first two above 0"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_read(asked: dict, words: str, tmp_path: Path) -> None:
+    home = Workspace(tmp_path / "workspace", str(tmp_path / "shards"))
+    with pytest.raises(PredictError, match=words):
+        step.predict(home, ["no-such.jpg"], tmp_path / "out", method="fit", **asked)
+    assert not (tmp_path / "out").exists()
