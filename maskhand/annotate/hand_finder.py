@@ -53,8 +53,6 @@ CENTRAL_QUALITY = 0.25
 LONGEST_PX = 4096
 """A longer image is searched in a copy of this length; the palm model sees less than that."""
 MIN_HAND_PX = 24
-PLAIN_TILE = 4.0
-"""Standard deviation of gray values up to which a tile shows a wall or the sky."""
 SAME_PALM, SAME_HAND = 0.6, 0.4
 """Intersections over union above which two detections are one."""
 PART_SIZE: Mapping[bool, float] = {True: 0.65, False: 0.4}
@@ -129,40 +127,34 @@ class HandFinder:
         hands = self._from_palms(image, (1, 2)) or self._from_central_box(image) or self._from_palms(image, (3, 4))
         return hands[:max_hands]
 
-    def palms(self, image: Array, side_px: float, overlap: float) -> list[Palm]:
-        """Palms in tiles of that side, neighbors overlapping by that share; tiles of a single color are passed over."""
+    def palms(
+        self, image: Array, side_px: float, overlap: float = 0.5, min_contrast: float | None = None
+    ) -> list[Palm]:
+        """Palms in tiles of that side, neighbors overlapping by that share.
+
+        min_contrast: standard deviation of gray values up to which a tile is passed over as a wall or the sky.
+        """
         height, width = image.shape[:2]
         # Shrinking once per scale, with area averaging, keeps small palms from aliasing away.
         factor = min(1.0, PALM_INPUT_PX / side_px)
         small = shrunk(image, factor)
         found: list[Palm] = []
         for center in _tile_centers(width, height, side_px, overlap):
-            low, high = ((center + half) * factor for half in (-side_px / 2, side_px / 2))
-            (x0, y0), (x1, y1) = np.maximum(low, 0).astype(int), np.ceil(high).astype(int) + 1
-            if small[y0:y1:4, x0:x1:4].std() > PLAIN_TILE:
+            if min_contrast is None or _contrast(small, center * factor, side_px * factor) > min_contrast:
                 found += [_scaled(p, factor) for p in self._palm_net.palms(small, center * factor, side_px * factor)]
         return found
 
-    def verified(self, image: Array, palms: Sequence[Palm], min_hand_px: float) -> list[HandBox]:
-        """The hands at palms, of at least that size."""
-        checked = [self._verify(image, palm, min_hand_px) for palm in _distinct_palms(list(palms))]
+    def verified(self, image: Array, palms: Sequence[Palm], min_hand_px: float = MIN_HAND_PX) -> list[HandBox]:
+        """The hands, of at least that size, at palms."""
+        checked = [self._verify(image, palm, min_hand_px) for palm in _distinct_palms(palms)]
         return distinct_hands([hand for hand in checked if hand is not None])
 
     def _from_palms(self, image: Array, divisions: Sequence[int]) -> list[HandBox]:
         """Hands at palms found in tiles whose side is the image's longer side over each of the divisions."""
-        return self._verified(image, _distinct_palms(self._palms(image, divisions)))
+        return self.verified(image, self._palms(image, divisions))
 
     def _palms(self, image: Array, divisions: Sequence[int]) -> list[Palm]:
-        height, width = image.shape[:2]
-        palms: list[Palm] = []
-        for division in divisions:
-            # Shrinking once per scale, with area averaging, keeps small palms from aliasing away.
-            side = max(width, height) / division
-            factor = min(1.0, PALM_INPUT_PX / side)
-            small = shrunk(image, factor)
-            for center in _tile_centers(width, height, side, 0.5):
-                palms += [_scaled(p, factor) for p in self._palm_net.palms(small, center * factor, side * factor)]
-        return palms
+        return [palm for division in divisions for palm in self.palms(image, max(image.shape[:2]) / division)]
 
     def _from_central_box(self, image: Array) -> list[HandBox]:
         """The one hand of an image that is a crop around it."""
@@ -173,9 +165,6 @@ class HandFinder:
             if pair.quality > CENTRAL_QUALITY:
                 return [_hand_box(pair.detection, float(pair.detection.presence[0]))]
         return []
-
-    def _verified(self, image: Array, palms: list[Palm]) -> list[HandBox]:
-        return distinct_hands([hand for palm in palms if (hand := self._verify(image, palm)) is not None])
 
     def _verify(self, image: Array, palm: Palm, min_hand_px: float = MIN_HAND_PX) -> HandBox | None:
         box = palm.box_xyxy_px
@@ -220,7 +209,7 @@ class HandFinder:
             center = (palm.box_xyxy_px[:2] + palm.box_xyxy_px[2:]) / 2
             return all(np.linalg.norm(center - at) > KNOWN_PALM * size for at, size in known)
 
-        return self._verified(image, [palm for palm in _distinct_palms(self._palms(image, (1, 2))) if is_new(palm)])
+        return self.verified(image, [palm for palm in self._palms(image, (1, 2)) if is_new(palm)])
 
 
 def _hand_box(detection: Detections, score: float) -> HandBox:
@@ -282,6 +271,13 @@ def _tile_centers(width: int, height: int, side: float, overlap: float) -> Itera
             yield np.array([x, y])
 
 
+def _contrast(image: Array, center_px: Array, side_px: float) -> float:
+    """Standard deviation of the pixels of a square, every fourth one in x and y."""
+    x0, y0 = np.maximum(center_px - side_px / 2, 0).astype(int)
+    x1, y1 = np.ceil(center_px + side_px / 2).astype(int) + 1
+    return float(image[y0:y1:4, x0:x1:4].std())
+
+
 def _enlarged(hand: HandBox, factor: float) -> HandBox:
     """A hand of the shrunk image in pixels of the image."""
     seen, scale = hand.detection, np.float32(factor)
@@ -295,7 +291,7 @@ def _scaled(palm: Palm, factor: float) -> Palm:
     return Palm((palm.box_xyxy_px + 0.5) / factor - 0.5, palm.angle_rad, palm.score)
 
 
-def _distinct_palms(palms: list[Palm]) -> list[Palm]:
+def _distinct_palms(palms: Sequence[Palm]) -> list[Palm]:
     """Best first, one of each group of overlapping palms."""
     distinct: list[Palm] = []
     for palm in sorted(palms, key=lambda p: -p.score):

@@ -21,6 +21,8 @@ app = typer.Typer()
         "predict hand.jpg --out out --method model --model models:/maskhand@champion",
         "predict hand.jpg --out out --hypotheses 100",
         "predict s3://bucket/photos film.mp4 --out s3://bucket/hands --workers 16",
+        "predict crowd.jpg --out out --small",
+        "predict hand.jpg --out out --convention smplx --pca 12",
     )
 )
 def predict(
@@ -46,6 +48,10 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Boxes of any detector for all pictures: COCO's JSON, or JSON Lines."),
     ] = None,
+    small: Annotated[
+        bool,
+        typer.Option("--small", help="Search for hands of 11 to 50 pixels too, in finer tiles: seconds a megapixel."),
+    ] = False,
     side: Annotated[Literal["right", "left"] | None, typer.Option(help="The hands' side [default: found].")] = None,
     focal: Annotated[
         float | None, typer.Option(metavar="PX", help="The pictures' focal length [default: EXIF's, else assumed].")
@@ -96,6 +102,16 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    convention: Annotated[
+        Literal["mano", "smplx", "smplh"],
+        typer.Option(help="Also give poses as that body model of the smplx library takes them."),
+    ] = "mano",
+    pca: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=45, metavar="N", show_default=False, help="Those poses as N components [default: axis-angle]."
+        ),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Replace what an earlier run has left in the folder.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -107,8 +123,12 @@ def predict(
     from maskhand.steps import hands as step
 
     if workers is not None:
+        alone = {
+            "--box": box is not None, "--save": save not in (None, "none"), "--small": small, "--pca": pca is not None,
+            "--smooth": smooth not in (None, "frames"), "--convention": convention != "mano",
+        }  # fmt: skip
         _by_workers(
-            workspace, inputs, out, box, save, workers=workers, model=model, boxes=boxes, side=side, focal_px=focal,
+            workspace, inputs, out, [name for name, given in alone.items() if given], workers=workers, model=model, boxes=boxes, side=side, focal_px=focal,
             intrinsics=_numbers("--intrinsics", intrinsics, "FX,FY,CX,CY"), placed_by=camera, method=method,
             hypotheses=hypotheses, min_confidence=min_confidence, every=every, vertices=vertices, again=again,
         )  # fmt: skip
@@ -132,6 +152,9 @@ def predict(
             smooth=smooth,
             save=save,
             vertices=vertices,
+            small=small,
+            convention=convention,
+            components=pca,
             again=again,
             progress=progress,
         )
@@ -141,14 +164,16 @@ def predict(
         raise typer.Exit(1)
 
 
-def _by_workers(
-    workspace: Path | None, inputs: list[str], out: str, box: str | None, save: str | None, **question: Any
-) -> None:
+def _by_workers(workspace: Path | None, inputs: list[str], out: str, alone: list[str], **question: Any) -> None:
+    """alone: options that were given and that only runs without workers know."""
     from maskhand.predict.records import PredictError
     from maskhand.steps import predict_shards as step
 
-    if box is not None or save not in (None, "none"):
-        raise PredictError("--workers: the results are rows in shards; --box and --save are for runs without workers")
+    if alone:
+        raise PredictError(
+            f"--workers: the results are rows in shards, of single pictures and frames; {', '.join(alone)} "
+            f"{'is' if len(alone) == 1 else 'are'} for runs without workers"
+        )
     with shown_progress("predict") as progress:
         receipt = step.predict_by_workers(workspace_at(workspace), inputs, out, progress, **question)
     print_receipt(receipt)

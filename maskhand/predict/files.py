@@ -13,6 +13,7 @@ from maskhand.annotate.detectors import HandDetector
 from maskhand.arrays import Array
 from maskhand.conventions import OPENPOSE_21
 from maskhand.hand.mesh import glb_bytes, obj_bytes
+from maskhand.hand.pose_convention import BodyConvention
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
 from maskhand.predict.camera import Intrinsics, photo_camera
@@ -95,10 +96,11 @@ def write_picture_files(
     out: Path,
     name: str,
     saved: Sequence[Saved] = SAVED,
+    convention: BodyConvention | None = None,
 ) -> list[Path]:
     """Write the files of the hands of a picture, at least one, into `out`; their paths, the JSON last.
 
-    picture: what the JSON calls it; name: how the names of the files begin.
+    picture: what the JSON calls it; name: how the names of the files begin; convention: see `picture_rows`.
     """
     out = (out / name).parent
     out.mkdir(parents=True, exist_ok=True)
@@ -118,7 +120,7 @@ def write_picture_files(
     if how.hypotheses and "overlay" in saved:
         written += write_hypotheses(image_rgb, hands, out, stem)
     if "json" in saved:
-        rows = [hand_row(hand, how) for hand in hands]
+        rows = [hand_row(hand, how, convention=convention) for hand in hands]
         if "mesh" in saved:
             rows = [row | {"mesh": mesh.name} for row, mesh in zip(rows, meshes, strict=True)]
         facts = {

@@ -17,6 +17,7 @@ import numpy as np
 from maskhand.arrays import Array
 from maskhand.conventions import MANO_16, Side
 from maskhand.hand.camera import FOCAL
+from maskhand.hand.pose_convention import BodyConvention, body_hand_json
 from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import PlacedHand, PredictedHand
 
@@ -31,11 +32,17 @@ Row = dict[str, Any]
 
 
 def picture_rows(
-    picture: Picture, hands: Sequence[PredictedHand], how: Reconstruction, no_hand: str, vertices: bool = False
+    picture: Picture,
+    hands: Sequence[PredictedHand],
+    how: Reconstruction,
+    no_hand: str,
+    vertices: bool = False,
+    convention: BodyConvention | None = None,
 ) -> list[Row]:
     """A row for each hand of a picture; one that says why where there is none.
 
-    no_hand: the reason where the picture has none; vertices: whether rows have the mesh.
+    no_hand: the reason where the picture has none; vertices: whether rows have the mesh; convention: that of a body
+    model, in which rows have the hand's pose as well.
     """
     head: Row = {
         "schema": SCHEMA,
@@ -49,14 +56,20 @@ def picture_rows(
         return [head | {"status": "unreadable", "reason": picture.reason}]
     if not hands:
         return [head | {"status": "no hand", "reason": picture.reason or no_hand}]
-    return [head | {"status": "hand", "hand": k} | hand_row(hand, how, vertices) for k, hand in enumerate(hands)]
+    return [
+        head | {"status": "hand", "hand": k} | hand_row(hand, how, vertices, convention) for k, hand in enumerate(hands)
+    ]
 
 
-def hand_row(hand: PredictedHand, how: Reconstruction, vertices: bool = False) -> Row:
+def hand_row(
+    hand: PredictedHand, how: Reconstruction, vertices: bool = False, convention: BodyConvention | None = None
+) -> Row:
     """The fields of a hand in a row."""
     facts = to_json(hand)
     if vertices:
         facts["vertices_cam_m"] = _numbers(hand.vertices_cam_m, 6)
+    if convention is not None:
+        facts["body_hand"] = body_hand_json(hand.pose_aa, hand.side, convention)
     return facts | made_by(how, hand)
 
 

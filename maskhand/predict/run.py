@@ -156,7 +156,7 @@ def _look_at_pictures(
         rows: list[Row] = []
         written: list[str] = []
         for picture, found in group:
-            rows += picture_rows(picture, found, question.how, no_hand, question.vertices)
+            rows += picture_rows(picture, found, question.how, no_hand, question.vertices, question.convention)
             written += _files(picture, found, question, out)
             shown.hands += len(found)
         journal.append(rows, len(group), written, _after(group[-1][0]))
@@ -206,6 +206,7 @@ def _files(picture: Picture, hands: Sequence[PredictedHand], question: Question,
         out,
         picture.name,
         saved,
+        question.convention,
     )
     return [path.relative_to(out).as_posix() for path in written]
 

@@ -17,6 +17,7 @@ from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.cli import main
 from maskhand.conventions import MIRROR_POINT
 from maskhand.geometry2d import tight_box
+from maskhand.hand.pose_convention import BodyConvention, hand_pose_space
 from maskhand.predict import PredictError, detect, looking
 from maskhand.predict.files import SAVED
 from maskhand.predict.inputs import find_sources
@@ -100,7 +101,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_every_picture_is_a_row(folder, looks, tmp_path) -> None:
     """One broken picture costs nothing but its row; rows keep to the schema, and the table holds the same."""
     out = tmp_path / "out"
-    result = run(folder, out, vertices=True)
+    result = run(folder, out, vertices=True, convention=BodyConvention("smplx", 45))
     rows = list(result.rows())
     for row in rows:
         VALIDATOR.validate(row)
@@ -121,6 +122,8 @@ def test_every_picture_is_a_row(folder, looks, tmp_path) -> None:
     for row in rows[:4]:
         K, joints = np.array(row["camera"]["K_px"]), np.array(row["joints_cam_m"])
         np.testing.assert_allclose((joints @ K.T)[:, :2] / (joints @ K.T)[:, 2:], row["joints_px"], atol=0.05)
+        hand_pose = hand_pose_space(row["side"], components=45).decode(row["body_hand"]["hand_pose"])
+        np.testing.assert_allclose(hand_pose, row["mano"]["hand_pose"], atol=1e-5)
 
     table = pq.read_table(out / TABLE)
     assert table.schema.names == list(COLUMNS)
