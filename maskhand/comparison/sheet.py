@@ -16,7 +16,6 @@ from maskhand.loading.loader import eval_rows, eval_set
 from maskhand.render import contact_sheet
 from maskhand.shards.layout import ShardError
 
-
 _LABEL = 30
 """Letters of a run's label below a picture."""
 
