@@ -16,6 +16,9 @@ from maskhand.loading.loader import eval_rows, eval_set
 from maskhand.render import contact_sheet
 from maskhand.shards.layout import ShardError
 
+_LABEL = 30
+"""Letters of a run's label below a picture."""
+
 
 @dataclass(frozen=True)
 class DrawnHand:
@@ -61,17 +64,24 @@ def draw_changed(
 
 
 def changed_sheet(name: str, pair: PairOfRuns, drawn: Sequence[DrawnHand], tile_px: int = 224) -> bytes:
-    """A PNG, a row per hand: the set `name`, with the error in both runs below the pictures."""
+    """A PNG, a row per hand: the set `name`, with the run and its error below the pictures."""
     unit = pair.ranked_by.rpartition("_")[2]
     captions = []
     for one in drawn:
         hand = one.hand
         said = {
             "image": f"{hand.key}\n{hand.side}, {hand.change:+.1f} {unit}",
-            pair.reference: f"{hand.reference:.1f} {unit}",
-            pair.other: f"{hand.other:.1f} {unit}",
+            pair.reference: f"{_shortened(pair.reference)}\n{hand.reference:.1f} {unit}",
+            pair.other: f"{_shortened(pair.other)}\n{hand.other:.1f} {unit}",
         }
         captions.append([said.get(title, "") for title, _ in one.images])
     columns = max(([title for title, _ in one.images] for one in drawn), key=len)
+    headings = {pair.reference: "the reference", pair.other: "the other run"}
     images = [[image for _, image in one.images] for one in drawn]
-    return contact_sheet(images, captions, columns, f"{name}: {pair.other} against {pair.reference}", tile_px)
+    title = f"{name}: hands that changed most"
+    return contact_sheet(images, captions, [headings.get(column, column) for column in columns], title, tile_px)
+
+
+def _shortened(label: str) -> str:
+    """So long that it fits below a picture; names of runs tell themselves apart at their ends."""
+    return label if len(label) <= _LABEL else f"{label[: _LABEL // 2 - 1]}..{label[-_LABEL // 2 + 1 :]}"
