@@ -78,7 +78,8 @@ class Site:
         try:
             yield driver
         finally:
-            driver.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                driver.kill()
             driver.wait()
 
     def stage(self, begin: int) -> int:
@@ -106,19 +107,21 @@ def words(process: psutil.Process) -> str:
 
 def strike(fault: Fault, driver: psutil.Popen, site: Site, dice: random.Random) -> bool:
     """Kill the part, if it is there."""
-    if fault.part == "driver":
-        driver.kill()
-        return True
     of_driver = fault.part in (*PLAIN, "Prefect server")
-    family = psutil.Process(driver.pid if of_driver else os.getpid()).children(recursive=True)
-    found = [process for process in family if re.search(PARTS[fault.part], words(process))]
-    if not found:
+    try:
+        if fault.part == "driver":
+            driver.kill()
+            return True
+        family = psutil.Process(driver.pid if of_driver else os.getpid()).children(recursive=True)
+        found = [process for process in family if re.search(PARTS[fault.part], words(process))]
+        if not found:
+            return False
+        if of_driver:
+            dice.choice(found).kill()
+            return True
+        command, environment = found[0].cmdline(), found[0].environ()  # the first started the others
+    except psutil.NoSuchProcess:  # it has just ended
         return False
-    if of_driver:
-        dice.choice(found).kill()
-        return True
-    # A server and its processes: the first is the one that was started.
-    command, environment = found[0].cmdline(), found[0].environ()
     for process in found:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
