@@ -128,9 +128,10 @@ def predict(
             "--smooth": smooth not in (None, "frames"), "--convention": convention != "mano",
         }  # fmt: skip
         _by_workers(
-            workspace, inputs, out, [name for name, given in alone.items() if given], workers=workers, model=model, boxes=boxes, side=side, focal_px=focal,
-            intrinsics=_numbers("--intrinsics", intrinsics, "FX,FY,CX,CY"), placed_by=camera, method=method,
-            hypotheses=hypotheses, min_confidence=min_confidence, every=every, vertices=vertices, again=again,
+            workspace, inputs, out, [name for name, given in alone.items() if given], workers=workers, model=model,
+            boxes=boxes, side=side, focal_px=focal, intrinsics=_numbers("--intrinsics", intrinsics, "FX,FY,CX,CY"),
+            placed_by=camera, method=method, hypotheses=hypotheses, min_confidence=min_confidence, every=every,
+            vertices=vertices, again=again,
         )  # fmt: skip
         return
     with shown_progress("predict") as progress:

@@ -209,7 +209,10 @@ def test_a_worker_has_all_that_it_needs_in_its_task(folder: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--workers", "2", "--save", "overlay", "--out", "OUT"], "--box and --save are for runs without workers"),
+        (
+            ["--workers", "2", "--save", "overlay", "--small", "--out", "OUT"],
+            "--save, --small are for runs without workers",
+        ),
         (["--out", "s3://bucket/x"], "give a folder of this machine, or --workers N"),
     ],
 )
