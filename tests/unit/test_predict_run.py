@@ -263,3 +263,11 @@ def test_what_is_made_ahead_fails_in_its_place() -> None:
     assert [next(made) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(Stopped):
         next(made)
+
+
+def test_the_page_names_every_field() -> None:
+    schema = json.loads(SCHEMA_FILE.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    page = (Path(__file__).parents[2] / "docs" / "predict.md").read_text()
+    fields = [*schema["properties"], *schema["$defs"]["hand"]["properties"]]
+    assert [name for name in fields if f"`{name}`" not in page] == [] and f"`{schema['$id']}`" in page
