@@ -14,6 +14,8 @@ _STEP_M = 0.004
 """A step in depth of this size is an edge: half the thickness of a finger's tip."""
 _STEP_PX = 2.0
 """And of so many pixels of the grid: in a small image a curved surface falls off by as much within one."""
+_LEAST_WIDTHS = 6
+"""Edges of fewer line widths are left out: folds between two triangles that are seen aslant."""
 
 
 class Outline:
@@ -30,8 +32,8 @@ class Outline:
     def drawn_on(self, window: Array, focal_px: float) -> Array:
         """The window (h, w, 3) uint8 with the lines; focal_px in its pixels."""
         mesh = np.isfinite(self.depth_m)
-        silhouette, edges = _silhouette(mesh), depth_edges(self.depth_m, 2 * focal_px)
         grid_px = 2 * self.width_px
+        silhouette, edges = _silhouette(mesh), _lines(depth_edges(self.depth_m, 2 * focal_px), _LEAST_WIDTHS * grid_px)
         drawn = window.astype(np.float32)
         around = _stroke(silhouette, 2 * grid_px) * ~mesh
         for cover, opacity, color in (
@@ -61,6 +63,12 @@ def depth_edges(depth_m: Array, focal_px: float) -> Array:
         limit_m = np.maximum(_STEP_M, _STEP_PX / (here * focal_px)) / 2  # one neighbor jumps, the other does not
         edges[tuple(inner)] |= np.nan_to_num(nearer_m) > np.nan_to_num(limit_m, nan=np.inf)
     return edges
+
+
+def _lines(edges: Array, least_px: float) -> Array:
+    """The mask (h, w) without parts of fewer pixels."""
+    _, part_of, facts, _ = cv2.connectedComponentsWithStats(edges.astype(np.uint8), connectivity=8)
+    return edges & (facts[:, cv2.CC_STAT_AREA] >= least_px)[part_of]
 
 
 def _silhouette(mesh: Array) -> Array:
