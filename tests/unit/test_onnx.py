@@ -32,9 +32,11 @@ RECIPE = small_recipe(
 @pytest.fixture(scope="module")
 def bundle() -> ModelBundle:
     model = small_model(RECIPE)
+    torch.manual_seed(0)
     with torch.no_grad():  # initial weights would give nearly the same hand for every image
-        for parameter in (*model.shape_camera.parameters(), *model.code_classifier.parameters()):
-            parameter += 0.05 * torch.randn(parameter.shape)
+        for part in (model.queries, model.code_classifier, model.shape_camera):
+            for parameter in part.parameters():
+                parameter += 0.5 * torch.randn(parameter.shape)
     return ModelBundle(model, RECIPE, {}, model.mano.digest, "0" * 64)
 
 
@@ -66,7 +68,7 @@ def test_onnx_runtime_gives_the_hands_of_torch(bundle: ModelBundle, exported: Pa
         found = network(pixels.numpy(), keypoints.numpy())
         for name in ("vertices_m", "joints_m", "rotmats", "betas", "camera"):
             np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-3, err_msg=name)
-        assert np.ptp(found.joints_m, axis=0).max() > 1e-3 or count == 1, "hands differ"
+        assert np.ptp(found.joints_m, axis=0).max() > 5e-3 or count == 1, "hands differ"
         np.testing.assert_allclose(found.token_probability.sum(-1), 1, atol=1e-5)
         np.testing.assert_array_equal(found.token_probability.argmax(-1), expected.tokens.ids)
 
