@@ -39,6 +39,8 @@ PALM_SCORE = 0.5
 HAND_FROM_PALM = 2.6
 """Side of the region around the hand in palm sides; its center lies half a palm toward the fingers (MediaPipe)."""
 HAND_SHIFT = 0.5
+FOLLOW_CROP = 2.0
+"""Side of the first crop in a film's next frame, in longer sides of the hand before: another one than the second's."""
 HAND_SCORE = 0.6
 DISAGREEMENT_SCALE = 0.25
 """Scale of the disagreement between two passes in hand sizes; wider than in `litert`, for interlocked hands."""
@@ -194,7 +196,7 @@ class HandFinder:
         """
         angle = upright_angle(keypoints_px)
         center, extent = upright_extent(keypoints_px, angle)
-        side = SECOND_CROP * extent / HAND_FROM_PALM
+        side = FOLLOW_CROP * extent / HAND_FROM_PALM
         palm = center - HAND_SHIFT * side * np.array([math.sin(angle), -math.cos(angle)])
         return self._verify(image, Palm(np.concatenate([palm - side / 2, palm + side / 2]), angle, 1.0))
 

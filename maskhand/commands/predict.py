@@ -76,11 +76,19 @@ def predict(
         float, typer.Option(min=0.0, max=1.0, help="Leave out hands whose keypoints have less confidence on average.")
     ] = 0.0,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Of films look at every N-th frame.")] = 1,
+    smooth: Annotated[
+        Literal["whole", "causal", "none", "frames"] | None,
+        typer.Option(
+            help="Of films: hands tracked and smoothed over the whole film, by the past alone, or tracked only; "
+            "`frames`: each frame as a picture of its own [default: whole].",
+            show_default=False,
+        ),
+    ] = None,
     save: Annotated[
         str | None,
         typer.Option(
             help="Files of each picture: any of overlay,mesh,json, or none [default: all of a single picture, "
-            "overlay of several, none of films' frames].",
+            "overlay of several]. Of a tracked film: an overlay film.",
             show_default=False,
         ),
     ] = None,
@@ -121,6 +129,7 @@ def predict(
             hypotheses=hypotheses,
             min_confidence=min_confidence,
             every=every,
+            smooth=smooth,
             save=save,
             vertices=vertices,
             small=small,

@@ -17,7 +17,7 @@ TEXT, WHOLE, NUMBER, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 NUMBERS, WHOLES, SINGLES = pa.list_(pa.float64()), pa.list_(pa.int64()), pa.list_(pa.float32())
 COLUMNS: Final[dict[str, pa.DataType]] = {
     "schema": TEXT, "picture": TEXT, "name": TEXT, "frame": WHOLE, "time_s": NUMBER, "image_size_px": WHOLES,
-    "status": TEXT, "reason": TEXT, "hand": WHOLE, "track": WHOLE, "side": TEXT, "guess": FLAG,
+    "status": TEXT, "reason": TEXT, "hand": WHOLE, "track": WHOLE, "seen": FLAG, "side": TEXT, "guess": FLAG,
     "box_xyxy_px": NUMBERS, "detection_score": NUMBER, "log_probability": NUMBER,
     "token_confidence_of_joints": NUMBERS, "tokens": WHOLES, "token_confidence": NUMBERS,
     "mano_side": TEXT, "mano_flat_hand_mean": FLAG, "mano_global_orient": NUMBERS, "mano_hand_pose": NUMBERS,

@@ -11,6 +11,8 @@ from maskhand import storage
 from maskhand.annotate.small_hands import SmallHandFinder
 from maskhand.conventions import Side
 from maskhand.device import accelerator
+from maskhand.film.run import TrackedFilms
+from maskhand.film.smoothing import Smoothing
 from maskhand.generate import generate_files
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.hand.pose_convention import BodyConvention
@@ -37,6 +39,9 @@ from maskhand.workspace import Workspace
 LARGEST_PX = (LONGEST_SIDE_PX, LONGEST_SIDE_PX)
 """A size that has room for the principal point of any picture, before one is read."""
 
+Smooth = Smoothing | Literal["frames"]
+"""How films are looked at: tracked and smoothed, or each frame as a picture of its own."""
+
 SHOWN_REASONS = 10
 """Pictures that could not be read, of which the command says why."""
 
@@ -57,6 +62,7 @@ def predict(
     hypotheses: int = 0,
     min_confidence: float = 0.0,
     every: int = 1,
+    smooth: Smooth | None = None,
     save: str | None = None,
     vertices: bool = False,
     small: bool = False,
@@ -67,6 +73,8 @@ def predict(
 ) -> RunResult:
     """The hands of pictures and films in folder `out` (see `predict_run`).
 
+    smooth: how films are looked at, `frames`: each frame as a picture of its own; None: tracked and smoothed as a
+    whole, or as `frames` where hypotheses, a box or small hands are asked for.
     model: None is the open model; it is loaded once, and only where it is needed. method: None is the default one, a
     fit where the open model does not know the hand model in use. save: names of `SAVED` with commas between, or `none`;
     None: everything of a single picture, the overlays of several, nothing of films' frames. small: hands of few pixels
@@ -85,6 +93,11 @@ def predict(
     body = None if convention == "mano" else BodyConvention(convention, components)
     if small and not (box_xyxy_px is None and boxes is None):
         raise PredictError("--small: boxes are given, so no hands are searched; leave one of them out")
+    asked = {"--hypotheses": hypotheses > 0, "--box": box_xyxy_px is not None, "--small": small}
+    alone = next((option for option, is_asked in asked.items() if is_asked), None)
+    if alone and smooth not in (None, "frames"):
+        raise PredictError(f"{alone}: of single frames only; leave out --smooth {smooth}, or give --smooth frames")
+    smooth = smooth or ("frames" if alone else "whole")
     sources = find_sources(inputs, out)
     if box_xyxy_px is not None and len(sources.files) > 1:
         raise PredictError(
@@ -112,7 +125,8 @@ def predict(
         convention=body,
         finder=SmallHandFinder(str(workspace.assets)) if small else None,
     )
-    return predict_run(sources, question, out, again, progress)
+    films = None if smooth == "frames" else TrackedFilms(smooth)
+    return predict_run(sources, question, out, again, progress, films)
 
 
 def _saved(words: str | None, default: tuple[Saved, ...]) -> tuple[Saved, ...]:

@@ -171,15 +171,15 @@ MAY_USE = {
         "lock",
         "replacement",
     ),
+    # video: frames for `predict`; the rest takes what `predict` has
     "film": (
+        "predict",
         "annotate",
-        "conventions",
         "geometry2d",
         "hand",
         "models",
-        "predict",
+        "conventions",
         "replacement",
-        "storage",
         "workspace",
     ),
     "promotion": (),

@@ -215,7 +215,7 @@ def test_exit_codes_and_what_is_said(folder, looks, tmp_path, capsys) -> None:
     assert code(folder / "two.png")[0] == 0
     status, said = code(folder / "blank.png")
     assert status == 0 and "blank.png: no hand found; give its box" in said
-    status, said = code(folder, "--every", "2")
+    status, said = code(folder, "--every", "2", "--smooth", "frames")
     assert status == 1 and "7 pictures: 6 hands in 5 of them, no hand in 1, 1 could not be read" in said
     assert "broken.jpg: not an image that can be decoded" in said
     for words, sentence in {
