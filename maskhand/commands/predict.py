@@ -20,6 +20,8 @@ app = typer.Typer()
         "predict holiday --out out --boxes detections.json --save overlay,mesh",
         "predict hand.jpg --out out --method model --model models:/maskhand@champion",
         "predict hand.jpg --out out --hypotheses 100",
+        "predict crowd.jpg --out out --small",
+        "predict hand.jpg --out out --convention smplx --pca 12",
     )
 )
 def predict(
@@ -45,6 +47,10 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Boxes of any detector for all pictures: COCO's JSON, or JSON Lines."),
     ] = None,
+    small: Annotated[
+        bool,
+        typer.Option("--small", help="Search for hands of 11 to 50 pixels too, in finer tiles: seconds a megapixel."),
+    ] = False,
     side: Annotated[Literal["right", "left"] | None, typer.Option(help="The hands' side [default: found].")] = None,
     focal: Annotated[
         float | None, typer.Option(metavar="PX", help="The pictures' focal length [default: EXIF's, else assumed].")
@@ -70,15 +76,33 @@ def predict(
         float, typer.Option(min=0.0, max=1.0, help="Leave out hands whose keypoints have less confidence on average.")
     ] = 0.0,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Of films look at every N-th frame.")] = 1,
+    smooth: Annotated[
+        Literal["whole", "causal", "none", "frames"] | None,
+        typer.Option(
+            help="Of films: hands tracked and smoothed over the whole film, by the past alone, or tracked only; "
+            "`frames`: each frame as a picture of its own [default: whole].",
+            show_default=False,
+        ),
+    ] = None,
     save: Annotated[
         str | None,
         typer.Option(
             help="Files of each picture: any of overlay,mesh,json, or none [default: all of a single picture, "
-            "overlay of several, none of films' frames].",
+            "overlay of several]. Of a tracked film: an overlay film.",
             show_default=False,
         ),
     ] = None,
     vertices: Annotated[bool, typer.Option("--vertices", help="Put the meshes into the tables as well.")] = False,
+    convention: Annotated[
+        Literal["mano", "smplx", "smplh"],
+        typer.Option(help="Also give poses as that body model of the smplx library takes them."),
+    ] = "mano",
+    pca: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=45, metavar="N", show_default=False, help="Those poses as N components [default: axis-angle]."
+        ),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Replace what an earlier run has left in the folder.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -105,8 +129,12 @@ def predict(
             hypotheses=hypotheses,
             min_confidence=min_confidence,
             every=every,
+            smooth=smooth,
             save=save,
             vertices=vertices,
+            small=small,
+            convention=convention,
+            components=pca,
             again=again,
             progress=progress,
         )

@@ -76,7 +76,7 @@ def film_facts(path: str | Path) -> FilmFacts:
 
 
 def read_frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
-    """The frames 0, `every`, 2 `every` ... of a film, decoded as they are asked for: memory holds a few, however long it is.
+    """The frames 0, `every`, 2 `every` ... of a film, decoded as they are asked for: memory holds a few.
 
     Turned as the container's display matrix says (phones store what their sensor saw), and stretched where pixels are
     not square. Packets that cannot be decoded are left out. PredictError for what is not a film, naming the file.

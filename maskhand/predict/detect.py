@@ -81,10 +81,11 @@ def detect_hands(
     if len(with_keypoints) == len(found) and (detector == HAND_FINDER or not found):
         detections = Detections.stack(with_keypoints)
     else:
-        check_boxes(boxes, image_rgb)
+        if boxes_xyxy_px is not None or finder is not None:
+            check_boxes(boxes, image_rgb)
         detections = load_detector(detector, assets).detect([image_rgb] * len(boxes), boxes, sides)
     confidence = detections.confidence.mean(axis=1)
-    kept = np.flatnonzero(confidence >= min_confidence)
+    kept = np.flatnonzero(confidence >= min_confidence).tolist()
     return DetectedHands(
         boxes[kept],
         tuple(found[k].score for k in kept),

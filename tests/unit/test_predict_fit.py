@@ -87,7 +87,7 @@ def test_a_hand_that_was_hardly_seen_is_called_a_guess(truth, found, tmp_path: P
     sure, guess = json.loads(summary.read_text())["hands"]
     assert (sure["side"], sure["guess"]) == ("right", False)
     assert (guess["side"], guess["guess"]) == (None, True), "no side is invented"
-    findings = step.findings(summary)
+    findings = step.findings([hand | {"status": "hand"} for hand in (sure, guess)])
     assert any("hand 1: side unknown" in line for line in findings) and any(
         "hand 1: a guess" in line for line in findings
     )
@@ -141,14 +141,14 @@ def test_a_photo_needs_nothing_that_was_trained_here(
     home = Workspace(tmp_path / "workspace", str(tmp_path / "shards"))
     home.assets.parent.mkdir()
     home.assets.symlink_to(assets)
-    arguments = (home, path, tmp_path / "out", None, None, None, None, "keypoints")
 
     def method(**options) -> str:
-        return json.loads(step.predict(*arguments, **options)[-1].read_text())["method"]
+        step.predict(home, [path], tmp_path / "out", again=True, **options)
+        return json.loads((tmp_path / "out" / "photo.json").read_text())["hands"][0]["method"]
 
     assert method() == "refine" and method(method="model") == "model" and method(method="fit") == "fit"
     with monkeypatch.context() as patch:
         patch.setattr(predictor, "open_hand_digest", lambda: "that of another hand")
         assert method() == "fit"
     with pytest.raises(PredictError, match="--model DIR: a fit uses no network; add --method model"):
-        step.predict(*arguments[:3], "DIR", *arguments[4:], method="fit")
+        step.predict(home, [path], tmp_path / "out", model="DIR", method="fit")

@@ -1,0 +1,159 @@
+"""Film to tracked hands: found and followed, reconstructed in batches over frames, ordered by track."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from maskhand.annotate.detectors import Detections
+from maskhand.annotate.registry import load_detector
+from maskhand.arrays import Array
+from maskhand.conventions import Side
+from maskhand.film.following import HandFollower
+from maskhand.film.records import Appearance, TrackedHand
+from maskhand.film.smoothing import motion_of
+from maskhand.film.video import Frame, read_frames
+from maskhand.predict.camera import PhotoCamera
+from maskhand.predict.detect import HAND_FINDER, DetectedHands
+from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_hands
+from maskhand.predict.records import MIN_MEAN_CONFIDENCE, PredictedHand, PredictError
+from maskhand.progress import Progress
+
+MIN_SEEN = 3
+"""A track with fewer frames is something that looked like a hand for a moment, in a film of more than that."""
+
+
+@dataclass(frozen=True)
+class FilmLook:
+    """What is looked at in a film, and how."""
+
+    path: Path
+    camera: PhotoCamera
+    """Of an upright frame."""
+    how: Reconstruction
+    assets: Path
+    every: int = 1
+    side: Side | None = None
+    """Of every hand; None: as voted."""
+    min_confidence: float = 0.0
+    """Hands whose keypoints have a smaller mean confidence are not seen."""
+
+
+@dataclass(frozen=True)
+class FoundTracks:
+    """The hands of a film, not smoothed."""
+
+    tracks: list[TrackedHand]
+    """By number."""
+    times_s: dict[int, float]
+    """Of the frames that were looked at, by their positions."""
+    reason: str | None
+    """Why the film could not be read to its end."""
+
+
+def tracked_hands(look: FilmLook, follower: HandFollower, frames_expected: int, progress: Progress) -> FoundTracks:
+    """Find, follow and reconstruct the hands of a film.
+
+    Images are decoded, used and let go. A few frames at the beginning of a track may have been given the side that a
+    later vote overrules; these frames are decoded once more.
+    """
+    times: dict[int, float] = {}
+    found: list[Appearance] = []
+    hands: dict[tuple[int, int], PredictedHand] = {}
+
+    def seen(frames: Iterator[Frame]) -> Iterator[SeenImage]:
+        for frame in frames:
+            here = _found(look, follower, frame)
+            times[frame.index] = frame.time_s
+            found.extend(here)
+            progress(len(times), max(frames_expected, len(times)), f"{len(found)} hands")
+            yield _seen_image(look, frame.image_rgb, here)
+
+    def keep(images: Iterator[SeenImage], appearances: list[Appearance]) -> None:
+        done = 0
+        for predicted in reconstruct_hands(images, look.how):
+            for hand in predicted:
+                hands[(appearances[done].track, appearances[done].frame)] = _without_vertices(hand)
+                done += 1
+
+    broken: list[PredictError] = []
+    keep(seen(readable_frames(look.path, look.every, broken)), found)
+    sides = {item.track: item.side for item in found}  # the last vote is that of all frames
+    wrong: dict[int, list[Appearance]] = defaultdict(list)
+    for item in found:
+        if item.side != sides[item.track]:
+            wrong[item.frame].append(replace(item, side=sides[item.track]))
+    if wrong:
+        again = (frame for frame in readable_frames(look.path, look.every, []) if frame.index in wrong)
+        keep(
+            (_seen_image(look, frame.image_rgb, wrong[frame.index]) for frame in again),
+            [item for frame in sorted(wrong) for item in wrong[frame]],
+        )
+    reason = str(broken[0]).removeprefix(f"{look.path}: ") if broken else None
+    return FoundTracks(_by_track(found, hands, times), times, reason)
+
+
+def readable_frames(path: Path, every: int, broken: list[PredictError]) -> Iterator[Frame]:
+    """As `read_frames`; a film that breaks off ends there, and the error is added to `broken`.
+
+    Raises PredictError when no frame can be read.
+    """
+    frames, count = read_frames(path, every), 0
+    while True:
+        try:
+            frame = next(frames)
+        except StopIteration:
+            return
+        except PredictError as error:
+            if not count:
+                raise
+            broken.append(error)
+            return
+        count += 1
+        yield frame
+
+
+def _found(look: FilmLook, follower: HandFollower, frame: Frame) -> list[Appearance]:
+    return [
+        Appearance(frame.index, frame.time_s, track.number, hand, look.side or track.side)
+        for track, hand in follower.hands(frame.image_rgb, frame.time_s)
+        if float(hand.detection.confidence.mean()) >= look.min_confidence
+    ]
+
+
+def _seen_image(look: FilmLook, image_rgb: Array, here: Sequence[Appearance]) -> SeenImage:
+    boxes = np.array([item.found.box_xyxy_px for item in here], np.float32).reshape(-1, 4)
+    sides = tuple(item.side for item in here)
+    detections = Detections.stack([item.found.detection for item in here])
+    if here and look.how.detector != HAND_FINDER:
+        detections = load_detector(look.how.detector, look.assets).detect([image_rgb] * len(here), boxes, sides)
+    known = tuple(look.side is not None or bool(row.mean() >= MIN_MEAN_CONFIDENCE) for row in detections.confidence)
+    scores = tuple(item.found.score for item in here)
+    return SeenImage(image_rgb, DetectedHands(boxes, scores, sides, known, detections), look.camera)
+
+
+def _without_vertices(hand: PredictedHand) -> PredictedHand:
+    """A film's hands are kept: 5 kB each without their meshes, which their parameters give back."""
+    return replace(hand, vertices_cam_m=hand.vertices_cam_m[:0].copy())
+
+
+def _by_track(
+    found: Sequence[Appearance], hands: dict[tuple[int, int], PredictedHand], times: dict[int, float]
+) -> list[TrackedHand]:
+    looked_at = np.array(list(times))
+    by_track: dict[int, list[Appearance]] = defaultdict(list)
+    for item in found:
+        by_track[item.track].append(item)
+    tracks = []
+    for number, items in sorted(by_track.items()):
+        if len(items) < min(MIN_SEEN, len(times)):
+            continue
+        frames = looked_at[(looked_at >= items[0].frame) & (looked_at <= items[-1].frame)]
+        predicted = tuple(hands.get((number, frame)) for frame in frames.tolist())
+        motion = motion_of(predicted, np.array([times[frame] for frame in frames.tolist()]))
+        tracks.append(TrackedHand(number, items[-1].side, frames, predicted, motion))
+    return tracks
