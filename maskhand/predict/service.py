@@ -31,7 +31,7 @@ PARAMETERS: Final[dict[str, tuple[str, Any]]] = {
 """Parameter of a call -> its type in MLflow's words, and its default; a list is one of numbers, empty where not given.
 They hold for all pictures of the call."""
 
-_NOT_ASKED = ("name", "frame", "time_s", "track", "body_hand")
+_NOT_ASKED = ("name", "frame", "time_s", "track", "seen", "body_hand")
 """Fields, or their first words, of films and of conventions that are not parameters."""
 COLUMNS: Final[dict[str, pa.DataType]] = {
     "input": pa.int64(),
