@@ -53,7 +53,7 @@ class TrackedFilms:
             camera = photo_camera(facts.size_px, focal_px=given.focal_px, intrinsics=given.intrinsics)
             look = FilmLook(
                 Path(source.path),
-                camera.K_px,
+                camera,
                 question.how,
                 question.assets,
                 question.every,
@@ -120,7 +120,8 @@ def _rows(
         if index < start.frame:
             continue
         picture = Picture(Place(start.source, index), source, index, time_s, film.facts.size_px, camera=camera)
-        rows = picture_rows(picture, [item.hand for item in hands], question.how, no_hand, question.vertices)
+        shown = [item.hand for item in hands]
+        rows = picture_rows(picture, shown, question.how, no_hand, question.vertices, question.convention)
         for row, item in zip(rows, hands, strict=False):  # a frame without a hand has one row
             row |= {"track": item.track, "seen": item.seen}
         yield picture.place, rows

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
-
 from maskhand.annotate.hand_finder import HandFinder
 from maskhand.arrays import Array
 from maskhand.conventions import Side
@@ -21,9 +19,9 @@ from maskhand.film.records import FilmHand, TrackedHand
 from maskhand.film.smoothing import Smoothing, smooth
 from maskhand.film.tracks import FilmLook, readable_frames, tracked_hands
 from maskhand.film.video import FilmFacts, FilmWriter, film_facts
-from maskhand.hand.camera import assumed_camera
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.bundle import ModelBundle
+from maskhand.predict.camera import checked_camera, photo_camera
 from maskhand.predict.hands import DEFAULT_METHOD
 from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import Method
@@ -98,7 +96,7 @@ def track_film(
     a film.
     """
     facts = film_facts(path)
-    camera = assumed_camera(facts.size_px, focal_px) if K_px is None else np.asarray(K_px, np.float64)
+    camera = checked_camera(facts.size_px, K_px) if K_px is not None else photo_camera(facts.size_px, focal_px=focal_px)
     folder = Workspace.at().assets if assets is None else Path(assets)
     look = FilmLook(Path(path), camera, Reconstruction(bundle, method), folder, every, side, min_confidence)
     return tracked_film(look, facts, smoothing, finder or HandFinder(folder), search_s, progress)

@@ -18,6 +18,7 @@ from maskhand.film.following import HandFollower
 from maskhand.film.records import Appearance, TrackedHand
 from maskhand.film.smoothing import motion_of
 from maskhand.film.video import Frame, read_frames
+from maskhand.predict.camera import PhotoCamera
 from maskhand.predict.detect import HAND_FINDER, DetectedHands
 from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_hands
 from maskhand.predict.records import MIN_MEAN_CONFIDENCE, PredictedHand, PredictError
@@ -32,8 +33,8 @@ class FilmLook:
     """What is looked at in a film, and how."""
 
     path: Path
-    K_px: Array
-    """(3, 3) of an upright frame."""
+    camera: PhotoCamera
+    """Of an upright frame."""
     how: Reconstruction
     assets: Path
     every: int = 1
@@ -133,7 +134,7 @@ def _seen_image(look: FilmLook, image_rgb: Array, here: Sequence[Appearance]) ->
         detections = load_detector(look.how.detector, look.assets).detect([image_rgb] * len(here), boxes, sides)
     known = tuple(look.side is not None or bool(row.mean() >= MIN_MEAN_CONFIDENCE) for row in detections.confidence)
     scores = tuple(item.found.score for item in here)
-    return SeenImage(image_rgb, DetectedHands(boxes, scores, sides, known, detections), look.K_px)
+    return SeenImage(image_rgb, DetectedHands(boxes, scores, sides, known, detections), look.camera)
 
 
 def _without_vertices(hand: PredictedHand) -> PredictedHand:

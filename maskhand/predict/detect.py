@@ -85,7 +85,7 @@ def detect_hands(
             check_boxes(boxes, image_rgb)
         detections = load_detector(detector, assets).detect([image_rgb] * len(boxes), boxes, sides)
     confidence = detections.confidence.mean(axis=1)
-    kept = np.flatnonzero(confidence >= min_confidence)
+    kept = np.flatnonzero(confidence >= min_confidence).tolist()
     return DetectedHands(
         boxes[kept],
         tuple(found[k].score for k in kept),

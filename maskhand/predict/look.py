@@ -94,12 +94,10 @@ class Hands(Sequence[PredictedHand]):
 
     def save(self, folder: str | Path, saved: Sequence[Saved] = SAVED) -> list[Path]:
         """Write overlay, meshes and JSON as `maskhand predict` does; none for a picture without hands."""
-        if self.image_rgb is None or self.camera is None or not self.hands:
+        if self.image_rgb is None or not self.hands:
             return []
         stem = "picture" if self.path is None else Path(self.path).stem
-        return write_picture_files(
-            self.name, self.image_rgb, self.hands, self.how, self.camera.origin, Path(folder), stem, saved
-        )
+        return write_picture_files(self.name, self.image_rgb, self.hands, self.how, Path(folder), stem, saved)
 
     def rows(self, vertices: bool = False) -> list[Row]:
         """A row for each hand as in hands.jsonl; one that says why where there is none."""
@@ -109,9 +107,8 @@ class Hands(Sequence[PredictedHand]):
             return [head | {"status": "unreadable", "reason": self.error}]
         if not self.hands:
             return [head | {"status": "no hand", "reason": self.reason}]
-        origin = self.camera.origin
         return [
-            head | {"status": "hand", "hand": k} | hand_row(hand, self.how, origin, vertices)
+            head | {"status": "hand", "hand": k} | hand_row(hand, self.how, vertices)
             for k, hand in enumerate(self.hands)
         ]
 
@@ -137,7 +134,7 @@ def look(
         group = pictures[start : start + PICTURES_AT_ONCE]
         found = [_seen(name, value, how, asked, assets, base64_text) for name, value in group]
         seen = [
-            SeenImage(given.image_rgb, detected, given.camera.K_px)
+            SeenImage(given.image_rgb, detected, given.camera)
             for given, detected in found
             if given.image_rgb is not None and given.camera is not None and detected is not None
         ]

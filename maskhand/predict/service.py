@@ -31,11 +31,12 @@ PARAMETERS: Final[dict[str, tuple[str, Any]]] = {
 """Parameter of a call -> its type in MLflow's words, and its default; a list is one of numbers, empty where not given.
 They hold for all pictures of the call."""
 
-_OF_FILMS = ("name", "frame", "time_s", "track")
+_NOT_ASKED = ("name", "frame", "time_s", "track", "seen", "body_hand")
+"""Fields, or their first words, of films and of conventions that are not parameters."""
 COLUMNS: Final[dict[str, pa.DataType]] = {
     "input": pa.int64(),
     "error": pa.string(),
-    **{name: kind for name, kind in TABLE.items() if name not in _OF_FILMS},
+    **{name: kind for name, kind in TABLE.items() if not name.startswith(_NOT_ASKED)},
 }
 """Columns of the answer: the position of the picture, why it cannot be used (None: it can), and those of hands.parquet.
 `status` says whether the row is a hand; `vertices_cam_m` is None without the parameter `vertices`."""

@@ -35,10 +35,11 @@ from maskhand.shipped_models import OPEN
 from maskhand.steps.evaluate import model_folder
 from maskhand.workspace import Workspace
 
-Smooth = Smoothing | Literal["frames"]
-"""How films are looked at: tracked and smoothed, or each frame as a picture of its own."""
 LARGEST_PX = (LONGEST_SIDE_PX, LONGEST_SIDE_PX)
 """A size that has room for the principal point of any picture, before one is read."""
+
+Smooth = Smoothing | Literal["frames"]
+"""How films are looked at: tracked and smoothed, or each frame as a picture of its own."""
 
 SHOWN_REASONS = 10
 """Pictures that could not be read, of which the command says why."""
@@ -72,7 +73,7 @@ def predict(
     """The hands of pictures and films in folder `out` (see `predict_run`).
 
     smooth: how films are looked at, `frames`: each frame as a picture of its own; None: tracked and smoothed as a
-    whole, or as `frames` where hypotheses or a box are asked for.
+    whole, or as `frames` where hypotheses, a box or small hands are asked for.
     model: None is the open model; it is loaded once, and only where it is needed. method: None is the default one, a
     fit where the open model does not know the hand model in use. save: names of `SAVED` with commas between, or `none`;
     None: everything of a single picture, the overlays of several, nothing of films' frames. small: hands of few pixels
@@ -91,7 +92,8 @@ def predict(
     body = None if convention == "mano" else BodyConvention(convention, components)
     if small and not (box_xyxy_px is None and boxes is None):
         raise PredictError("--small: boxes are given, so no hands are searched; leave one of them out")
-    alone = "--hypotheses" if hypotheses else "--box" if box_xyxy_px is not None else None
+    asked = {"--hypotheses": hypotheses > 0, "--box": box_xyxy_px is not None, "--small": small}
+    alone = next((option for option, is_asked in asked.items() if is_asked), None)
     if alone and smooth not in (None, "frames"):
         raise PredictError(f"{alone}: of single frames only; leave out --smooth {smooth}, or give --smooth frames")
     smooth = smooth or ("frames" if alone else "whole")

@@ -18,6 +18,7 @@ from maskhand.export.runner import ExportError, OnnxNetwork
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.open_model import open_hand_digest
 from maskhand.models.sampling import sample
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
@@ -32,9 +33,11 @@ RECIPE = small_recipe(
 @pytest.fixture(scope="module")
 def bundle() -> ModelBundle:
     model = small_model(RECIPE)
+    torch.manual_seed(0)
     with torch.no_grad():  # initial weights would give nearly the same hand for every image
-        for parameter in (*model.shape_camera.parameters(), *model.code_classifier.parameters()):
-            parameter += 0.05 * torch.randn(parameter.shape)
+        for part in (model.queries, model.code_classifier, model.shape_camera):
+            for parameter in part.parameters():
+                parameter += 0.5 * torch.randn(parameter.shape)
     return ModelBundle(model, RECIPE, {}, model.mano.digest, "0" * 64)
 
 
@@ -66,7 +69,7 @@ def test_onnx_runtime_gives_the_hands_of_torch(bundle: ModelBundle, exported: Pa
         found = network(pixels.numpy(), keypoints.numpy())
         for name in ("vertices_m", "joints_m", "rotmats", "betas", "camera"):
             np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-3, err_msg=name)
-        assert np.ptp(found.joints_m, axis=0).max() > 1e-3 or count == 1, "hands differ"
+        assert np.ptp(found.joints_m, axis=0).max() > 5e-3 or count == 1, "hands differ"
         np.testing.assert_allclose(found.token_probability.sum(-1), 1, atol=1e-5)
         np.testing.assert_array_equal(found.token_probability.argmax(-1), expected.tokens.ids)
 
@@ -96,9 +99,9 @@ def test_what_cannot_be_exported_is_said(bundle: ModelBundle, tmp_path: Path, mo
         OnnxNetwork.load(tmp_path)
 
 
-def test_a_hand_model_of_other_people_is_said(bundle: ModelBundle) -> None:
+def test_a_hand_model_of_other_people_is_said() -> None:
     assert "MANO" in subject.LICENSED_HAND
-    assert subject.license_of("782d096e28d2") == subject.OPEN_HAND
+    assert subject.license_of(open_hand_digest()) == subject.OPEN_HAND
     assert subject.license_of("0123456789ab") == subject.LICENSED_HAND
 
 
