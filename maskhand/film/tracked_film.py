@@ -13,7 +13,7 @@ from maskhand.annotate.hand_finder import HandFinder
 from maskhand.arrays import Array
 from maskhand.conventions import Side
 from maskhand.film.drawing import draw_frame
-from maskhand.film.following import SEARCH_EVERY, FrameFinder, HandFollower
+from maskhand.film.following import SEARCH_S, FrameFinder, HandFollower
 from maskhand.film.posing import posed_hands
 from maskhand.film.records import FilmHand, TrackedHand
 from maskhand.film.smoothing import Smoothing, smooth
@@ -81,7 +81,7 @@ def track_film(
     side: Side | None = None,
     smoothing: Smoothing = "whole",
     every: int = 1,
-    search_every: int = SEARCH_EVERY,
+    search_s: float = SEARCH_S,
     min_confidence: float = 0.0,
     assets: str | Path | None = None,
     finder: FrameFinder | None = None,
@@ -91,7 +91,7 @@ def track_film(
 
     bundle, method, min_confidence: see `predict_hands`; K_px (3, 3) or focal_px: the camera of an upright frame, else
     a long focal length is assumed and depth is relative. side: of every hand; None: each track's frames vote. every:
-    looks at frames 0, `every`, 2 `every` ... search_every: see `HandFollower`. finder: finds hands in place of the
+    looks at frames 0, `every`, 2 `every` ... search_s: see `HandFollower`. finder: finds hands in place of the
     default one. Memory does not grow with the film but for 5 kB a hand and frame. Raises PredictError for what is not
     a film.
     """
@@ -99,7 +99,7 @@ def track_film(
     camera = checked_camera(facts.size_px, K_px) if K_px is not None else photo_camera(facts.size_px, focal_px=focal_px)
     folder = Workspace.at().assets if assets is None else Path(assets)
     look = FilmLook(Path(path), camera, Reconstruction(bundle, method), folder, every, side, min_confidence)
-    return tracked_film(look, facts, smoothing, finder or HandFinder(folder), search_every, progress)
+    return tracked_film(look, facts, smoothing, finder or HandFinder(folder), search_s, progress)
 
 
 def tracked_film(
@@ -107,11 +107,11 @@ def tracked_film(
     facts: FilmFacts,
     smoothing: Smoothing,
     finder: FrameFinder,
-    search_every: int = SEARCH_EVERY,
+    search_s: float = SEARCH_S,
     progress: Progress = silent,
 ) -> TrackedFilm:
     """As `track_film`."""
-    found = tracked_hands(look, HandFollower(finder, search_every), -(-facts.frames // look.every), progress)
+    found = tracked_hands(look, HandFollower(finder, search_s), -(-facts.frames // look.every), progress)
     tracks = tuple(replace(track, motion=smooth(track.motion, smoothing)) for track in found.tracks)
     return TrackedFilm(
         look, facts, tuple(found.times_s), tuple(found.times_s.values()), tracks, smoothing, found.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +24,8 @@ from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_
 from maskhand.predict.records import MIN_MEAN_CONFIDENCE, PredictedHand, PredictError
 from maskhand.progress import Progress
 
-MIN_SEEN = 3
-"""A track with fewer frames is something that looked like a hand for a moment, in a film of more than that."""
+MOMENT_S = 0.1
+"""A track that was seen for less is something that looked like a hand for a moment."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,14 @@ def _by_track(
     found: Sequence[Appearance], hands: dict[tuple[int, int], PredictedHand], times: dict[int, float]
 ) -> list[TrackedHand]:
     looked_at = np.array(list(times))
+    step_s = float(np.median(np.diff(list(times.values())))) if len(times) > 1 else MOMENT_S
+    enough = min(math.ceil(MOMENT_S / step_s - 0.01), len(times))
     by_track: dict[int, list[Appearance]] = defaultdict(list)
     for item in found:
         by_track[item.track].append(item)
     tracks = []
     for number, items in sorted(by_track.items()):
-        if len(items) < min(MIN_SEEN, len(times)):
+        if len(items) < enough:
             continue
         frames = looked_at[(looked_at >= items[0].frame) & (looked_at <= items[-1].frame)]
         predicted = tuple(hands.get((number, frame)) for frame in frames.tolist())

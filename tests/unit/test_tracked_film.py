@@ -120,7 +120,7 @@ def test_two_hands_stay_two_hands_of_their_sides(truth: HandFilm, tracked: Track
 
 def test_smoothing_calms_the_hands_and_moves_them_nearer(truth: HandFilm, tracked: TrackedFilm) -> None:
     raw, causal, whole = (errors(truth, smoothed(tracked, how)) for how in ("none", "causal", "whole"))
-    assert whole[0] < raw[0] and causal[0] < 1.1 * raw[0]
+    assert whole[0] < raw[0] and causal[0] < 1.3 * raw[0]
     assert whole[2] < 0.3 * raw[2] and causal[2] < 0.6 * raw[2]
     assert np.isnan(raw[1]) and whole[1] < 2 * whole[0], "the covered hand goes on as it moved"
     filled = [item for item in smoothed(tracked, "whole") if not item.seen]
