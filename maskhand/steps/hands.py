@@ -124,8 +124,8 @@ def predict(
         convention=body,
         finder=SmallHandFinder(str(workspace.assets)) if small else None,
     )
-    films = None if smooth == "frames" else TrackedFilms(smooth)
-    return predict_run(sources, question, out, again, progress, films)
+    tracked = None if smooth == "frames" else TrackedFilms(smooth)
+    return predict_run(sources, question, out, again, progress, tracked)
 
 
 def _saved(words: str | None, default: tuple[Saved, ...]) -> tuple[Saved, ...]:
