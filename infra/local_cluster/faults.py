@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import json
 import os
 import random
 import shutil
@@ -129,7 +130,10 @@ def campaign(root: Path, kills: int, plain: bool, seed: int) -> list[Outcome]:
     dice, outcomes = random.Random(seed), list[Outcome]()
     faults = drawn(kills, PLAIN if plain else tuple(PARTS), dice)
     with sites(root, plain) as make:
-        expected, stage_s = measure(make("undisturbed"))
+        kept = root / "undisturbed.json"
+        if not kept.exists():
+            kept.write_text(json.dumps(measure(make("undisturbed"))))
+        expected, stage_s = json.loads(kept.read_text())
         say("measured", f"undisturbed: {len(expected)} results, stages of {', '.join(f'{s:.0f} s' for s in stage_s)}")
         for number, first in enumerate(range(0, kills, KILLS_A_RUN), 1):
             site = make(f"killed-{number}")
@@ -149,7 +153,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of what is killed, and when")
     parser.add_argument("--plain", action="store_true", help="without Prefect, MLflow's server and S3")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a folder that is not deleted at the end")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder that stays; its undisturbed run serves again",
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left running
     folder = options.keep or Path(tempfile.mkdtemp(prefix="mh-"))

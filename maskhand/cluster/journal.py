@@ -72,8 +72,8 @@ def journal_of(run_dir: Path, shared: bool) -> Iterator[Journal]:
         yield SharedFolder(run_dir)
         return
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(SharedFolder)
-    folder = actor.remote(run_dir)
+    actor: Any = ray.remote(SharedFolder)
+    folder = actor.options(num_cpus=0, scheduling_strategy=here).remote(run_dir)
     try:
         yield ThroughRay(folder)
     finally:
