@@ -24,7 +24,7 @@ from maskhand.render import (
     place_labels,
 )
 
-VIEW_PX = (640, 2048)
+VIEW_PX = (480, 2048)
 """Least and most of the longer side of a drawn photo: a small photo is enlarged, or texts and joints would hide it."""
 MESH_OPACITY = 0.5
 """The fingers below stay visible."""

@@ -212,9 +212,9 @@ def test_files_of_a_photo_with_two_hands(bundle, photo, use_detector, tmp_path):
     assert names == ["two_overlay.png", "two_hand0.obj", "two_hand1.obj", "two.glb", "two.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names)
     overlay = cv2.imread(str(paths[0]))[:, :, ::-1].astype(int)
-    original = cv2.resize(photo, (640, 400), interpolation=cv2.INTER_CUBIC)
-    np.testing.assert_array_equal(overlay[:400, :640], original)
-    beside = np.abs(overlay[:400, -640:] - original).max(-1)
+    original = cv2.resize(photo, (480, 300), interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_array_equal(overlay[:300, :480], original)
+    beside = np.abs(overlay[:300, -480:] - original).max(-1)
     assert 0.05 < (beside > 8).mean() < 0.6, "the same picture with its hands"
     facts = json.loads(paths[-1].read_text())
     assert [hand["side"] for hand in facts["hands"]] == ["right", "left"]
