@@ -17,7 +17,7 @@ from maskhand.tracking.store import DefaultStore
 
 _SERVING_PACKAGES = (
     "ai-edge-litert", "embreex", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow-heif", "pyarrow",
-    "pydantic", "pyyaml", "scipy", "timm", "torch", "torchvision", "trimesh",
+    "pydantic", "pyyaml", "scipy", "simplejpeg", "timm", "torch", "torchvision", "trimesh",
 )  # fmt: skip
 
 

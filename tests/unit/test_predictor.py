@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -20,6 +23,7 @@ from maskhand.predict import PredictError, detect, predict_hands
 from maskhand.predict.rows import SCHEMA_FILE
 from maskhand.predict.service import COLUMNS, PARAMETERS, answer
 from maskhand.predict.table import flat
+from maskhand.tracking.registry import _SERVING_PACKAGES
 from maskhand.workspace import assets_folder
 from support.known_hands import KnownHands, known_hands
 from support.model_parts import small_model, small_recipe
@@ -156,6 +160,24 @@ def test_what_is_fetched_lies_in_the_cache_without_a_workspace(tmp_path: Path, m
     assert assets_folder() == tmp_path / "workspace" / "assets"
     monkeypatch.setenv("MASKHAND_WORKSPACE", str(tmp_path / "other"))
     assert assets_folder() == tmp_path / "other" / "assets"
+
+
+def test_the_packages_of_a_served_model_are_all_that_it_imports() -> None:
+    program = (
+        "import sys, maskhand.predict.service, maskhand.annotate.litert\nfrom importlib import metadata\n"
+        "of = metadata.packages_distributions()\n"
+        "print(*{d for m in list(sys.modules) for d in of.get(m.partition('.')[0], [])})"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    named, brought = list(_SERVING_PACKAGES), {"maskhand", "setuptools"}
+    while named:
+        name = re.sub(r"[-_.]+", "-", named.pop()).lower()
+        if name not in brought:
+            brought.add(name)
+            with contextlib.suppress(metadata.PackageNotFoundError):  # of another platform
+                wanted = [r for r in metadata.requires(name) or [] if "extra ==" not in r]
+                named += [re.match(r"[\w.-]+", requirement)[0] for requirement in wanted]  # type: ignore[index]
+    assert {re.sub(r"[-_.]+", "-", name).lower() for name in said.split()} - brought == set()
 
 
 def test_python_needs_neither_mlflow_nor_prefect_and_imports_at_once() -> None:
