@@ -74,7 +74,7 @@ def truth() -> HandFilm:
 
 @pytest.fixture(scope="module")
 def path(truth: HandFilm, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("film") / "hands.mp4"
+    path = tmp_path_factory.mktemp("film") / "two.mp4"
     with FilmWriter(path, 30) as film:
         for k, time_s in enumerate(truth.times_s):
             film.write(np.full((SIZE[1], SIZE[0], 3), GRAY_PER_FRAME * k, np.uint8), float(time_s))
@@ -168,7 +168,7 @@ def test_a_run_has_a_film_and_rows_and_goes_on_where_it_was_killed(
     result = film_run.predict_film(path, None, tmp_path / "whole", **options)
     (overlay,) = result.files
     shown = list(read_frames(overlay))
-    assert overlay.name == "hands_overlay.mp4" and film_facts(overlay).size_px == SIZE
+    assert overlay.name == "two_overlay.mp4" and film_facts(overlay).size_px == SIZE
     np.testing.assert_allclose([f.time_s for f in shown], truth.times_s[::3], atol=1e-4)
     assert np.std(shown[0].image_rgb) > 5, "hands are drawn on the gray frames"
     rows = list(result.rows())
@@ -190,7 +190,7 @@ def test_a_run_has_a_film_and_rows_and_goes_on_where_it_was_killed(
         film_run.predict_film(path, None, tmp_path / "killed", progress=killed, **options)
     assert not (tmp_path / "killed" / "hands.jsonl").exists()
     film_run.predict_film(path, None, tmp_path / "killed", **options)
-    for name in ("hands.jsonl", "hands.parquet", "hands_overlay.mp4"):
+    for name in ("hands.jsonl", "hands.parquet", "two_overlay.mp4"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
