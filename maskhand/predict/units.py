@@ -22,8 +22,8 @@ SMALLEST: Final = 8
 LARGEST: Final = 512
 """Pictures of a unit."""
 SPANS: Final = 32
-"""Units of one film at most, as each decodes the film up to its first frame: half of it on average, which takes a
-hundredth of the time that looking at its frames does."""
+"""Units of one film at most, as each decodes the film up to its first frame: 16 times the film in all, which is a few
+hundredths of the time that looking at all its frames takes."""
 
 
 @dataclass(frozen=True)
