@@ -229,7 +229,8 @@ def _record(tracker: Tracker, run_id: str, done: FitResult, export: Path, shown:
             tracker.rename(run_id, f"{shown} {export.name}")
             tracker.log_metrics(run_id, done.metrics)
         curves = done.run_dir / METRICS  # another machine has them where the run was taken up from a store
-        if curves.exists() and (filled := tracker.log_history(run_id, curves)):
+        filled = tracker.log_history(run_id, curves) if curves.exists() else 0
+        if filled and export == done.export_dir:
             logging.getLogger(__name__).warning(f"{shown}: {filled} points of its curves came into the record only now")
         tracker.end_run(run_id)
     except TrackingServerError as error:
