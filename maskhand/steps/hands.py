@@ -107,8 +107,8 @@ def predict(
         saved_of_frames=_saved(save, ()),
         vertices=vertices,
     )
-    films = None if smooth == "frames" else TrackedFilms(smooth)
-    return predict_run(sources, question, out, again, progress, films)
+    of_films = None if smooth == "frames" else TrackedFilms(smooth)
+    return predict_run(sources, question, out, again, progress, of_films)
 
 
 def _saved(words: str | None, default: tuple[Saved, ...]) -> tuple[Saved, ...]:
