@@ -15,6 +15,7 @@ import av
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from maskhand.arrays import Array
 from maskhand.predict.records import PredictError
@@ -116,7 +117,7 @@ def read_frames(path: str | Path, every: int = 1, start: int = 0) -> Iterator[Fr
 
 def _shown(frame: VideoFrame, sample_aspect: Fraction | None) -> Array:
     """The frame as players show it."""
-    image = frame.to_ndarray(format="rgb24")
+    image: Array = frame.to_ndarray(format="rgb24")
     if sample_aspect and sample_aspect != 1:
         width = max(1, round(image.shape[1] * float(sample_aspect)))
         image = cv2.resize(image, (width, image.shape[0]), interpolation=cv2.INTER_LINEAR)
@@ -141,7 +142,9 @@ class FilmWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(self._partial), "w", format="mp4")
         name = next(name for name in ENCODERS if name in av.codec.codecs_available)
-        self._stream = self._container.add_stream(name, rate=self._rate, options=QUALITY[name])
+        stream = self._container.add_stream(name, rate=self._rate, options=QUALITY[name])
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
         return self
