@@ -15,6 +15,7 @@ from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.open_model import open_hand_digest, open_model_folder
 from maskhand.placement import CameraSource
+from maskhand.predict.camera import Intrinsics
 from maskhand.predict.look import Asked, Hands, look
 from maskhand.predict.photo import Box
 from maskhand.predict.reconstruct import Reconstruction
@@ -54,10 +55,32 @@ class Predictor:
         return cls(Reconstruction(bundle, method), assets)
 
     @overload
-    def predict(self, pictures: list[Any] | tuple[Any, ...], **options: Any) -> list[Hands]: ...
+    def predict(
+        self,
+        pictures: list[Given] | tuple[Given, ...],
+        *,
+        box: Box | None = ...,
+        side: Side | None = ...,
+        focal_px: float | None = ...,
+        intrinsics: Intrinsics | None = ...,
+        camera: CameraSource = ...,
+        hypotheses: int = ...,
+        min_confidence: float = ...,
+    ) -> list[Hands]: ...
 
     @overload
-    def predict(self, pictures: Given, **options: Any) -> Hands: ...
+    def predict(
+        self,
+        pictures: Given,
+        *,
+        box: Box | None = ...,
+        side: Side | None = ...,
+        focal_px: float | None = ...,
+        intrinsics: Intrinsics | None = ...,
+        camera: CameraSource = ...,
+        hypotheses: int = ...,
+        min_confidence: float = ...,
+    ) -> Hands: ...
 
     def predict(
         self,
@@ -66,7 +89,7 @@ class Predictor:
         box: Box | None = None,
         side: Side | None = None,
         focal_px: float | None = None,
-        intrinsics: tuple[float, float, float, float] | None = None,
+        intrinsics: Intrinsics | None = None,
         camera: CameraSource = "keypoints",
         hypotheses: int = 0,
         min_confidence: float = 0.0,
