@@ -195,7 +195,7 @@ def end_orphans(family: dict[int, psutil.Process]) -> int:
 
 def last_line(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+    return lines[-1][:160] if lines else ""
 
 
 def say(what: str, text: str) -> None:

@@ -77,7 +77,7 @@ def results(workspace: Path, shards_uri: str) -> dict[str, str]:
     for pattern in ("runs/*/export/*.pt", "runs/*/export/calibration.json", "reports/*/**/samples.parquet"):
         for path in workspace.glob(pattern):
             found[str(path.relative_to(workspace))] = storage.sha256(path)
-    for run_dir in (workspace / "runs").iterdir():
+    for run_dir in filter(Path.is_dir, (workspace / "runs").iterdir()):
         rows = [{k: v for k, v in row.items() if not k.startswith(CLOCK)} for row in read_metrics(run_dir)]
         found[f"curves of {run_dir.name}"] = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     return found
