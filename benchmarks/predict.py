@@ -18,9 +18,9 @@ from maskhand.annotate.hand_finder import find_hands
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.open_model import open_model_folder
 from maskhand.predict import Reconstruction, SeenImage, read_photo, reconstruct_hands
+from maskhand.predict.camera import checked_camera
 from maskhand.predict.detect import detect_hands
 from maskhand.predict.inputs import find_sources
-from maskhand.predict.photo import camera_matrix
 
 
 def main() -> None:
@@ -37,7 +37,11 @@ def main() -> None:
     images = [read_photo(source.path) for source in sources]
     decoded = time.process_time()
     seen = [
-        SeenImage(image, detect_hands(image, None, None, "litert-hand", asked.assets), camera_matrix(image, None))
+        SeenImage(
+            image,
+            detect_hands(image, None, None, "litert-hand", asked.assets),
+            checked_camera(image.shape[1::-1], None),
+        )
         for image in images
     ]
     found = time.process_time()

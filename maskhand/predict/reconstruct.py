@@ -17,8 +17,6 @@ import torch
 from maskhand.arrays import Array
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.config import DataConfig, SamplerConfig
-from maskhand.conventions import MIRROR_AXIS_ANGLE
-from maskhand.hand.rotations import matrix_to_axis_angle
 from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.calibration import JointConfidence, joint_calibration
@@ -27,11 +25,12 @@ from maskhand.models.fill_in import fill_in_sampler, fill_in_steps
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context
 from maskhand.models.sampling import hypothesis_sampler, sample
-from maskhand.placement import CameraSource, in_image_axes, place_hands
+from maskhand.placement import CameraSource, in_image_axes
 from maskhand.predict.camera import PhotoCamera
 from maskhand.predict.detect import HAND_FINDER, DetectedHands
 from maskhand.predict.fit import check_hand_model, fit_calibration, fit_hands, hand_model_of
 from maskhand.predict.modes import Mode, find_modes
+from maskhand.predict.placed import place_predicted
 from maskhand.predict.records import (
     CameraOrigin,
     FilledHand,
@@ -324,26 +323,4 @@ def _sampled_confidence(bundle: ModelBundle, context: Context, hands: HandPredic
 
 
 def _place(prediction: HandPrediction, group: _Group, how: Reconstruction) -> list[PlacedHand]:
-    """Mirror left hands back and place all hands in camera space."""
-    left = group.batch.is_left.numpy()
-    placed = place_hands(prediction, group.batch, group.K_px, how.data.crop_px, how.placed_by)
-    vertices, joints = placed.to_camera(prediction.vertices_m), placed.to_camera(prediction.joints_m)
-    joints_px = placed.pixels(joints)
-    pose_aa = matrix_to_axis_angle(prediction.rotmats.double()).numpy()
-    pose_aa = pose_aa * np.where(left[:, None, None], MIRROR_AXIS_ANGLE, 1.0)
-    return [
-        PlacedHand(
-            pose_aa=pose_aa[k],
-            betas=prediction.betas[k].numpy(),
-            transl_cam_m=placed.translation_m[k],
-            vertices_cam_m=vertices[k],
-            joints_cam_m=joints[k],
-            joints_px=joints_px[k],
-            crop_camera=prediction.camera[k].numpy(),
-            joint_confidence=prediction.joint_confidence[k].numpy(),
-            tokens=prediction.tokens.ids[k].numpy(),
-            token_confidence=prediction.tokens.confidence[k].numpy(),
-            log_probability=float(prediction.log_probability[k]),
-        )
-        for k in range(len(left))
-    ]
+    return place_predicted(prediction, group.batch, group.K_px, how.data.crop_px, how.placed_by)

@@ -17,7 +17,7 @@ from maskhand.hand import camera
 from maskhand.hand.camera import FOCAL, MIN_SEEN, assumed_camera, project_crop, translation_on_points
 from maskhand.loading.photo import photo_batch
 from maskhand.placement import place_hands
-from maskhand.predict.hands import _place
+from maskhand.predict.placed import place_predicted
 from maskhand.recipe_files import load_recipe
 from maskhand.sample import Camera
 from maskhand.shards.reader import ShardSample
@@ -162,7 +162,7 @@ def test_evaluation_and_predict_place_alike():
     rows = [ShardSample(sample, k, {}) for k, sample in enumerate(samples)]
     for source in ("keypoints", "model"):
         evaluated = place(prediction, torch.zeros(6, dtype=torch.bool), batch, rows, CONFIG.crop_px, [None] * 6, source)
-        photo = _place(prediction, batch, CONFIG.crop_px, WIDE, source)
+        photo = place_predicted(prediction, batch, np.tile(WIDE, (6, 1, 1)), CONFIG.crop_px, source)
         for k, hand in enumerate(photo):
             np.testing.assert_allclose(evaluated.joints_cam_m[k], hand.joints_cam_m, atol=1e-6)
             np.testing.assert_allclose(evaluated.vertices_cam_m[k], hand.vertices_cam_m, atol=1e-6)

@@ -24,7 +24,7 @@ from maskhand.loading.labels import stack_labels
 from maskhand.loading.upright import rest_direction, stand_upright, upright_boxes
 from maskhand.placement import image_cameras, image_from_crop_axes, in_crop_axes, in_image_axes, place_hands
 from maskhand.predict.fit import _crop_camera
-from maskhand.predict.hands import _place
+from maskhand.predict.placed import place_predicted
 from maskhand.sample import HandSample
 from maskhand.shards.reader import ShardSample
 from maskhand.shards.sidecar_records import DetectedKeypoints
@@ -132,7 +132,7 @@ def test_a_true_hand_comes_back_in_the_axes_of_its_image():
     np.testing.assert_allclose(files.joints_cam_m, np.stack([s.joints_cam_m for s in samples]), atol=2e-4)
     np.testing.assert_allclose(files.vertices_cam_m, np.stack([s.vertices_cam_m for s in samples]), atol=2e-4)
     for k, sample in enumerate(samples):
-        photo = _place(hands[k : k + 1], batch[k : k + 1], CROP, K[k], "keypoints")[0]
+        photo = place_predicted(hands[k : k + 1], batch[k : k + 1], K[k : k + 1], CROP, "keypoints")[0]
         np.testing.assert_allclose(photo.joints_cam_m, sample.joints_cam_m, atol=2e-4)
         found, true = (axis_angle_to_matrix(torch.tensor(p).double()) for p in (photo.pose_aa, sample.mano.pose_aa))
         assert geodesic_rad(found, true).max() < 1e-3
