@@ -23,8 +23,8 @@ import torch
 from measure import machine
 from scipy.optimize import linear_sum_assignment
 
-from maskhand.film.predict import TrackedFilm, track_film
 from maskhand.film.smoothing import SMOOTHINGS, smooth
+from maskhand.film.tracked_film import TrackedFilm, track_film
 from maskhand.film.video import FilmWriter, read_frames
 from maskhand.metrics.samples import pa_mpjpe
 from maskhand.models.bundle import ModelBundle

@@ -56,7 +56,7 @@ class SnapshotLayout:
 
     def read(self, item: Item) -> HandSample:
         where = f"{item.key}: {self.folder / 'hands.csv'}"
-        points_px = numbers(where, "keypoints", [float(word) for word in item.annotation[2:]], (42,)).reshape(21, 2)
+        points_px = numbers(where, "keypoints", item.annotation[2:], (42,)).reshape(21, 2)
         image = read_image(item.key, item.image_uri)
         return hand_in_2d(self.spec, item, where, image, item.annotation[1], points_px, np.ones(21))
 

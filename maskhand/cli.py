@@ -15,7 +15,7 @@ import typer
 
 from maskhand import __version__
 from maskhand import machine as machine_settings
-from maskhand.commands import data, evaluate, flows, machine, predict, score, tables, train, view
+from maskhand.commands import compare, data, evaluate, export, flows, machine, predict, score, tables, train, view
 from maskhand.errors import MaskhandError, without_passwords
 from maskhand.foreign_errors import explained
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for topic in (flows, data, train, evaluate, predict, view, score, tables, machine):
+for topic in (flows, data, train, evaluate, predict, view, compare, export, score, tables, machine):
     app.add_typer(topic.app)
 
 

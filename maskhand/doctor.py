@@ -166,14 +166,19 @@ def _answers(url: str) -> bool:
 def check_storage(workspace: Workspace) -> Iterator[Finding]:
     from maskhand import storage
 
-    uri = storage.join(workspace.shards_uri, ".doctor")
-    try:
-        storage.write_bytes_atomic(uri, b"doctor")
-        storage.delete(uri)
-    except OSError as error:
-        yield Finding("fail", "shards", str(error), "check MASKHAND_SHARDS, AWS_ENDPOINT_URL and the credentials")
-    else:
-        yield Finding("ok", "shards", f"{workspace.shards_uri} can be written")
+    places = {"shards": workspace.shards_uri}
+    if workspace.checkpoints is not None:
+        places["checkpoints"] = workspace.checkpoints
+    for what, place in places.items():
+        uri = storage.join(place, ".doctor")
+        try:
+            storage.write_bytes_atomic(uri, b"doctor")
+            storage.delete(uri)
+        except OSError as error:
+            advice = f"check MASKHAND_{what.upper()}, AWS_ENDPOINT_URL and the credentials"
+            yield Finding("fail", what, str(error), advice)
+        else:
+            yield Finding("ok", what, f"{place} can be written")
 
 
 def check_hand_model(_: Workspace) -> Iterator[Finding]:

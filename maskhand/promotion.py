@@ -87,8 +87,6 @@ def judge(candidate: Score, champion: Score | None, champion_name: str | None = 
 
 NOT_WORSE = 0.02
 """On no benchmark may a new champion be worse by more than this share of the old one's error."""
-CONFIDENCE = 0.95
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -125,14 +123,14 @@ class PairedDifference:
 def paired_difference(
     benchmark: str, champion_mm: Mapping[str, float], challenger_mm: Mapping[str, float], seed: int = 0
 ) -> PairedDifference:
-    """Errors by sample -> mean difference with its 95 % percentile interval from 2,000 seeded bootstrap resamples.
+    """Errors by sample -> mean difference with its 95 % interval (see `mean_interval`).
 
-    Samples are resampled one by one: for images of few video sequences the interval is too narrow. Raises ValueError
-    when the two were not measured on the same samples. Those whose error is NaN in both are left out; one that is NaN
-    in only one of them leaves no interval.
+    Raises ValueError when the two were not measured on the same samples. Those whose error is NaN in both are left out;
+    one that is NaN in only one of them leaves no interval.
     """
     import numpy as np
-    from scipy.stats import bootstrap
+
+    from maskhand.metrics.paired import mean_interval
 
     if champion_mm.keys() != challenger_mm.keys():
         different = len(champion_mm.keys() ^ challenger_mm.keys())
@@ -142,16 +140,7 @@ def paired_difference(
     known = ~(np.isnan(old) & np.isnan(new))
     old, new = old[known], new[known]
     difference = new - old
-    if not len(difference) or not np.isfinite(difference).all():
-        low = high = float("nan")
-    elif np.ptp(difference) == 0:  # resampling changes nothing
-        low = high = float(difference[0])
-    else:
-        interval = bootstrap(
-            (difference,), np.mean, n_resamples=RESAMPLES, batch=50, confidence_level=CONFIDENCE,
-            method="percentile", rng=np.random.default_rng(seed),
-        ).confidence_interval  # fmt: skip
-        low, high = float(interval.low), float(interval.high)
+    low, high = mean_interval(difference, seed)
     champion, challenger = (float(errors.mean()) if len(errors) else float("nan") for errors in (old, new))
     return PairedDifference(benchmark, len(difference), champion, challenger, low, high)
 

@@ -39,12 +39,24 @@ def replacement(path: Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    # The rename itself survives a power cut only once the folder is on disk.
-    folder = os.open(path.parent, os.O_RDONLY)
+    _to_disk(path.parent)
+
+
+def move(source: Path, path: Path) -> None:
+    """Put a file of the same file system in the place of `path`. OSError as the system gives it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _to_disk(source)
+    os.replace(source, path)
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """A rename survives a power cut only once its folder is on disk, too."""
+    number = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(number)
     finally:
-        os.close(folder)
+        os.close(number)
 
 
 @contextlib.contextmanager

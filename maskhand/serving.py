@@ -4,31 +4,27 @@
     model.predict({"image": Path("photo.jpg").read_bytes()})     # a DataFrame, a row per hand
     model.predict(pandas.DataFrame({"image": ["a.jpg", "b.png"]}), params={"vertices": True, "method": "refine"})
 
-Of the workspace it needs only the keypoint detector's files, which are fetched into `$MASKHAND_WORKSPACE/assets`.
+Needs no workspace: the keypoint detector's files are fetched to `workspace.assets_folder`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-from pathlib import Path
+import logging
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 
 class HandPredictor(PythonModel):
-    """The model. Input column `image`: an encoded image (bytes, or base64 text), its path, or (H, W, 3) uint8 RGB.
+    """The model. Input column `image`: an encoded image (bytes, or base64 text), its path, or an array; which arrays
+    say what white is, is in `predict.given`.
 
-    Rows: `input` (position of the image), `hand` (0 = best detection), side, box_xyxy_px (4), pose_aa (16 x 3
-    absolute MANO axis-angle, global orientation first), betas (10), transl_cam_m (3), joints_cam_m (21 x 3, OpenPose
-    order), joints_px (21 x 2), K_px (3 x 3, with an assumed focal length), p_within_10mm (21) and joint_error_mm (21)
-    after alignment (NaN where the model is not calibrated), guess (its keypoints have low confidence); with the
-    parameter `vertices` also vertices_cam_m (778 x 3). The parameter `method` is `model`, the hands of this version's
-    network, or `fit` or `refine` as in `maskhand predict`.
+    Rows, with the columns `predict.service.COLUMNS`: `input` is the position of the image, `hand` counts from 0, the
+    best detection. An image that cannot be used is one row with its reason in `error`, one without hands a row of
+    `status` "no hand". Parameters are `predict.service.PARAMETERS`. Of them `method` is `model`, the hands of this
+    version's network, or `fit` or `refine` as in `maskhand predict`.
     """
 
     def load_context(self, context: Any) -> None:
@@ -36,54 +32,38 @@ class HandPredictor(PythonModel):
         from maskhand.models.bundle import ModelBundle
 
         self._bundle = ModelBundle.load(context.artifacts["bundle"], device=accelerator())
+        _refuse_unknown_parameters()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        from maskhand.predict import METHODS, predict_hands
+        from maskhand.predict.service import COLUMNS, answer
+        from maskhand.workspace import assets_folder
 
-        params = params or {}
-        method = params.get("method", "model")
-        if method not in METHODS:
-            raise ValueError(f"params: method is {method!r}; expected one of {', '.join(METHODS)}")
-        arrays = _ARRAYS + (("vertices_cam_m",) if params.get("vertices") else ())
-        rows = []
-        for position, image in enumerate(model_input["image"]):
-            for rank, hand in enumerate(predict_hands(_decoded(image, position), self._bundle, method=method)):
-                row: dict[str, Any] = {"input": position, "hand": rank, "guess": hand.is_guess}
-                row["side"] = hand.side if hand.side_known else None
-                rows.append(row | {name: np.asarray(getattr(hand, name), np.float64).tolist() for name in arrays})
-        return pd.DataFrame(rows, columns=None if rows else ["input", "hand", "guess", "side", *arrays])
+        rows = answer(list(model_input["image"]), params, self._bundle, assets_folder())
+        return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)  # of objects: None and whole numbers stay so
 
 
-_ARRAYS = (
-    "box_xyxy_px",
-    "pose_aa",
-    "betas",
-    "transl_cam_m",
-    "joints_cam_m",
-    "joints_px",
-    "K_px",
-    "p_within_10mm",
-    "joint_error_mm",
-)
+class _UnknownParameters(logging.Filter):
+    """Makes an error of MLflow's line about parameters that it leaves out before it calls the model: with a misspelled
+    `focal_px` the answer would be another one than was asked for."""
+
+    def __init__(self, known: tuple[str, ...]) -> None:
+        super().__init__()
+        self._known = known
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        if said.startswith("Unrecognized params") and all(f"'{name}'" in said for name in self._known):
+            unknown = said.partition("[")[2].partition("]")[0]
+            raise ValueError(f"params: {unknown} unknown; expected {', '.join(self._known)}")
+        return True
 
 
-def _decoded(image: Any, position: int) -> np.ndarray:
-    """Decode one cell to (H, W, 3) uint8 RGB; ValueError names its position."""
-    from maskhand.predict import decode_photo
+def _refuse_unknown_parameters() -> None:
+    from maskhand.predict.service import PARAMETERS
 
-    if isinstance(image, np.ndarray | list):
-        pixels = np.asarray(image)
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.min() < 0 or pixels.max() > 255:
-            raise ValueError(f"image {position}: an array must be (H, W, 3) RGB in 0..255, this one is {pixels.shape}")
-        return np.ascontiguousarray(pixels.astype(np.uint8))
-    if isinstance(image, str) and len(image) < 4096 and Path(image).is_file():
-        image = Path(image).read_bytes()
-    elif isinstance(image, str):
-        try:
-            image = base64.b64decode(image, validate=True)
-        except binascii.Error:
-            raise ValueError(f"image {position}: {image[:80]!r} is neither a file nor base64") from None
-    return decode_photo(image, f"image {position}")
+    logger = logging.getLogger("mlflow.models.utils")
+    if not any(type(known).__name__ == _UnknownParameters.__name__ for known in logger.filters):
+        logger.addFilter(_UnknownParameters(tuple(PARAMETERS)))
 
 
 set_model(HandPredictor())

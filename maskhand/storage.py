@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from maskhand import local_files, s3
-from maskhand.replacement import is_unfinished, replacement
+from maskhand.replacement import is_unfinished, move, replacement
 from maskhand.s3 import MissingFileError, NotAFileError, StorageError, is_remote
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "atomic_writer",
     "check_writable",
     "clean_partial",
+    "copy_out",
     "delete",
     "exists",
     "is_remote",
@@ -38,6 +39,7 @@ __all__ = [
     "list_folders",
     "list_sizes",
     "list_uris",
+    "move_in",
     "open_stream",
     "read_bytes",
     "read_range",
@@ -174,6 +176,32 @@ def atomic_writer(uri: str | Path) -> Iterator[Callable[[bytes], object]]:
         yield write
         with s3.sentences(uri):
             stack.close()
+
+
+def move_in(source: Path, uri: str | Path) -> None:
+    """Put a local file of any size in place at once, and remove it where it was.
+
+    For a local URI it is of the same file system; to S3 it goes in parts, several at a time.
+    """
+    with s3.sentences(uri):
+        if not is_remote(uri):
+            move(source, Path(uri))
+            return
+        bucket, key = s3.bucket_key(uri)
+        with source.open("rb") as file:
+            s3.client().upload_fileobj(file, bucket, key)
+    source.unlink()
+
+
+def copy_out(uri: str | Path, target: Path) -> str:
+    """Copy a file of any size to a local path; returns its sha256. Folders above are made."""
+    digest = hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open_stream(uri) as stream, s3.sentences(target), target.open("wb") as file:
+        while piece := stream.read(_CHUNK):
+            digest.update(piece)
+            file.write(piece)
+    return digest.hexdigest()
 
 
 def check_writable(folder: str | Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,20 +24,24 @@ class Workspace:
     root: Path
     shards_uri: str
     """Where shard sets live: a folder or `s3://bucket/prefix`."""
+    checkpoints: str | None = None
+    """Where the checkpoints of trainings live, such as `s3://bucket/prefix`; None: in `runs`."""
 
     @classmethod
     def at(cls, folder: str | Path | None = None) -> Workspace:
         """The workspace in `folder`, else in `$MASKHAND_WORKSPACE`, else in `./workspace`.
 
-        Its shards are at `$MASKHAND_SHARDS` when that is set; a variable that is empty is not set. Both are absolute,
-        since workers elsewhere have other current folders. Raises PlaceError for an address of another kind, and for
-        a path that databases could not be opened under; StorageError for shards at such an address.
+        Its shards are at `$MASKHAND_SHARDS` when that is set, its checkpoints at `$MASKHAND_CHECKPOINTS`; a variable
+        that is empty is not set. All are absolute, since workers elsewhere have other current folders. Raises
+        PlaceError for an address of another kind, and for a path that databases could not be opened under; StorageError
+        for shards or checkpoints at such an address.
         """
         given = str(folder or os.environ.get("MASKHAND_WORKSPACE") or "workspace")
         if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", given):
             raise PlaceError(
                 f"workspace {given}: expected a folder of this machine or of a shared disk, as databases and "
-                "checkpoints are kept in it; shards alone can be elsewhere: MASKHAND_SHARDS=s3://bucket/prefix"
+                "reports are kept in it; shards and checkpoints can be elsewhere: MASKHAND_SHARDS=s3://bucket/prefix, "
+                "MASKHAND_CHECKPOINTS=s3://bucket/prefix"
             )
         root = Path(given).expanduser().resolve()
         if wrong := sorted({c for c in str(root) if c in "?%" or not c.isprintable()}):
@@ -44,7 +49,12 @@ class Workspace:
                 f"workspace {root}: {' and '.join(map(repr, wrong))} in a path means something else in the addresses "
                 "of databases and stored models; choose a folder without"
             )
-        return cls(root, storage.absolute(os.environ.get("MASKHAND_SHARDS") or root / "shards"))
+        checkpoints = os.environ.get("MASKHAND_CHECKPOINTS")
+        return cls(
+            root,
+            storage.absolute(os.environ.get("MASKHAND_SHARDS") or root / "shards"),
+            storage.absolute(checkpoints) if checkpoints else None,
+        )
 
     @property
     def raw(self) -> Path:
@@ -53,8 +63,13 @@ class Workspace:
 
     @property
     def runs(self) -> Path:
-        """Checkpoints and logs, a folder per training run."""
+        """Logs, results and, unless they are elsewhere, checkpoints, a folder per training run."""
         return self.root / "runs"
+
+    @property
+    def checkpoints_uri(self) -> str:
+        """Checkpoints, a folder per training run."""
+        return self.checkpoints or str(self.runs)
 
     @property
     def reports(self) -> Path:
@@ -78,6 +93,19 @@ class Workspace:
     def shard_set(self, name: str) -> str:
         """URI of a shard set such as `freihand_synth/training`; PathNameError for a name that leads elsewhere."""
         return f"{self.shards_uri.rstrip('/')}/{path_names(name, 'shard set')}"
+
+
+def assets_folder() -> Path:
+    """Where fetched files are for programs that need no workspace: in that of `$MASKHAND_WORKSPACE`, or in
+    `./workspace` where there is one, else in `$XDG_CACHE_HOME/maskhand` or `~/.cache/maskhand`."""
+    if os.environ.get("MASKHAND_WORKSPACE") or Path("workspace").is_dir():
+        return Workspace.at().assets
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    if not cache.is_absolute():  # so XDG's specification says
+        cache = Path(os.path.expanduser("~")) / ".cache"
+    if not cache.is_absolute():  # a user without a home
+        cache = Path(tempfile.gettempdir()) / f"maskhand-cache-{os.getuid()}"
+    return cache / "maskhand"
 
 
 def absolute_tracking_uri(given: str) -> str:

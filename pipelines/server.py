@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from maskhand.errors import MaskhandError, without_passwords
+from maskhand.pipelines.lifeline import end_with_us
 from maskhand.pipelines.runtime import HOST, PORT, settings
 from maskhand.workspace import Workspace
 
@@ -217,13 +218,15 @@ def _prefect(*words: str) -> list[str]:
 
 def _start(command: list[str], variables: Mapping[str, str], output: IO[bytes] | None) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches us alone, and we stop the worker before its server.
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         env=dict(variables),
         stdout=output,
         stderr=subprocess.STDOUT if output else None,
         start_new_session=True,
     )
+    end_with_us(process.pid, signal.SIGINT)
+    return process
 
 
 def _stop(process: subprocess.Popen[bytes], with_signal: signal.Signals) -> None:

@@ -39,6 +39,8 @@ PALM_SCORE = 0.5
 HAND_FROM_PALM = 2.6
 """Side of the region around the hand in palm sides; its center lies half a palm toward the fingers (MediaPipe)."""
 HAND_SHIFT = 0.5
+FOLLOW_CROP = 2.0
+"""Side of the first crop in a film's next frame, in longer sides of the hand before: another one than the second's."""
 HAND_SCORE = 0.6
 DISAGREEMENT_SCALE = 0.25
 """Scale of the disagreement between two passes in hand sizes; wider than in `litert`, for interlocked hands."""
@@ -125,21 +127,34 @@ class HandFinder:
         hands = self._from_palms(image, (1, 2)) or self._from_central_box(image) or self._from_palms(image, (3, 4))
         return hands[:max_hands]
 
+    def palms(
+        self, image: Array, side_px: float, overlap: float = 0.5, min_contrast: float | None = None
+    ) -> list[Palm]:
+        """Palms in tiles of that side, neighbors overlapping by that share.
+
+        min_contrast: standard deviation of gray values up to which a tile is passed over as a wall or the sky.
+        """
+        height, width = image.shape[:2]
+        # Shrinking once per scale, with area averaging, keeps small palms from aliasing away.
+        factor = min(1.0, PALM_INPUT_PX / side_px)
+        small = shrunk(image, factor)
+        found: list[Palm] = []
+        for center in _tile_centers(width, height, side_px, overlap):
+            if min_contrast is None or _contrast(small, center * factor, side_px * factor) > min_contrast:
+                found += [_scaled(p, factor) for p in self._palm_net.palms(small, center * factor, side_px * factor)]
+        return found
+
+    def verified(self, image: Array, palms: Sequence[Palm], min_hand_px: float = MIN_HAND_PX) -> list[HandBox]:
+        """The hands, of at least that size, at palms."""
+        checked = [self._verify(image, palm, min_hand_px) for palm in _distinct_palms(palms)]
+        return distinct_hands([hand for hand in checked if hand is not None])
+
     def _from_palms(self, image: Array, divisions: Sequence[int]) -> list[HandBox]:
         """Hands at palms found in tiles whose side is the image's longer side over each of the divisions."""
-        return self._verified(image, _distinct_palms(self._palms(image, divisions)))
+        return self.verified(image, self._palms(image, divisions))
 
     def _palms(self, image: Array, divisions: Sequence[int]) -> list[Palm]:
-        height, width = image.shape[:2]
-        palms: list[Palm] = []
-        for division in divisions:
-            # Shrinking once per scale, with area averaging, keeps small palms from aliasing away.
-            side = max(width, height) / division
-            factor = min(1.0, PALM_INPUT_PX / side)
-            small = shrunk(image, factor)
-            for center in _tile_centers(width, height, side):
-                palms += [_scaled(p, factor) for p in self._palm_net.palms(small, center * factor, side * factor)]
-        return palms
+        return [palm for division in divisions for palm in self.palms(image, max(image.shape[:2]) / division)]
 
     def _from_central_box(self, image: Array) -> list[HandBox]:
         """The one hand of an image that is a crop around it."""
@@ -151,10 +166,7 @@ class HandFinder:
                 return [_hand_box(pair.detection, float(pair.detection.presence[0]))]
         return []
 
-    def _verified(self, image: Array, palms: list[Palm]) -> list[HandBox]:
-        return distinct_hands([hand for palm in palms if (hand := self._verify(image, palm)) is not None])
-
-    def _verify(self, image: Array, palm: Palm) -> HandBox | None:
+    def _verify(self, image: Array, palm: Palm, min_hand_px: float = MIN_HAND_PX) -> HandBox | None:
         box = palm.box_xyxy_px
         side = float((box[2:] - box[:2]).max())
         toward_fingers = np.array([math.sin(palm.angle_rad), -math.cos(palm.angle_rad)])
@@ -165,7 +177,7 @@ class HandFinder:
                 return None
             before, angle = last, upright_angle(last.keypoints_px)
             center, extent = upright_extent(before.keypoints_px, angle)
-            if extent < MIN_HAND_PX:
+            if extent < min_hand_px:
                 return None
             last = self._landmark_net.predict(image, center, SECOND_CROP * extent, angle)
             distance = float(np.linalg.norm(before.keypoints_px - last.keypoints_px, axis=1).mean()) / extent
@@ -184,7 +196,7 @@ class HandFinder:
         """
         angle = upright_angle(keypoints_px)
         center, extent = upright_extent(keypoints_px, angle)
-        side = SECOND_CROP * extent / HAND_FROM_PALM
+        side = FOLLOW_CROP * extent / HAND_FROM_PALM
         palm = center - HAND_SHIFT * side * np.array([math.sin(angle), -math.cos(angle)])
         return self._verify(image, Palm(np.concatenate([palm - side / 2, palm + side / 2]), angle, 1.0))
 
@@ -197,7 +209,7 @@ class HandFinder:
             center = (palm.box_xyxy_px[:2] + palm.box_xyxy_px[2:]) / 2
             return all(np.linalg.norm(center - at) > KNOWN_PALM * size for at, size in known)
 
-        return self._verified(image, [palm for palm in _distinct_palms(self._palms(image, (1, 2))) if is_new(palm)])
+        return self.verified(image, [palm for palm in self._palms(image, (1, 2)) if is_new(palm)])
 
 
 def _hand_box(detection: Detections, score: float) -> HandBox:
@@ -207,11 +219,11 @@ def _hand_box(detection: Detections, score: float) -> HandBox:
 
 def find_hands(image: Array, assets: str | Path) -> list[HandBox]:
     """The hands of a photo (H, W, 3) uint8 RGB, best first. Raises AssetError when the models cannot be had."""
-    return _finder(str(assets)).find(image)
+    return shared_finder(str(assets)).find(image)
 
 
 @functools.lru_cache(maxsize=1)
-def _finder(assets: str) -> HandFinder:
+def shared_finder(assets: str) -> HandFinder:
     return HandFinder(assets)
 
 
@@ -245,18 +257,25 @@ def anchors() -> Array:
     return np.concatenate(centers)
 
 
-def _tile_centers(width: int, height: int, side: float) -> Iterator[Array]:
-    """Centers of squares of that side that cover the image, neighbors overlapping by half or more."""
+def _tile_centers(width: int, height: int, side: float, overlap: float) -> Iterator[Array]:
+    """Centers of squares of that side that cover the image, neighbors overlapping by that share or more."""
     axes = []
     for length in (width, height):
         if side >= length:
             axes.append(np.array([(length - 1) / 2]))
         else:
-            steps = math.ceil((length - side) / (side / 2)) + 1
+            steps = math.ceil((length - side) / (side * (1 - overlap))) + 1
             axes.append(np.linspace(side / 2, length - side / 2, steps) - 0.5)
     for y in axes[1]:
         for x in axes[0]:
             yield np.array([x, y])
+
+
+def _contrast(image: Array, center_px: Array, side_px: float) -> float:
+    """Standard deviation of the pixels of a square, every fourth one in x and y."""
+    x0, y0 = np.maximum(center_px - side_px / 2, 0).astype(int)
+    x1, y1 = np.ceil(center_px + side_px / 2).astype(int) + 1
+    return float(image[y0:y1:4, x0:x1:4].std())
 
 
 def _enlarged(hand: HandBox, factor: float) -> HandBox:
@@ -272,7 +291,7 @@ def _scaled(palm: Palm, factor: float) -> Palm:
     return Palm((palm.box_xyxy_px + 0.5) / factor - 0.5, palm.angle_rad, palm.score)
 
 
-def _distinct_palms(palms: list[Palm]) -> list[Palm]:
+def _distinct_palms(palms: Sequence[Palm]) -> list[Palm]:
     """Best first, one of each group of overlapping palms."""
     distinct: list[Palm] = []
     for palm in sorted(palms, key=lambda p: -p.score):

@@ -1,8 +1,8 @@
 """The folder of a training run: its identity, reported metrics and exported result.
 
-Ray writes its checkpoints there, with `about.json` in each; beside them are `run.json` (the identity), `metrics.jsonl`
-(a line per report), `starts.txt` (a line per start of the workers), and at the end `export/` (what the loop exported)
-and, last, `finished.json`.
+In it are `run.json` (the identity), `metrics.jsonl` (a line per report), `starts.txt` (a line per start of the
+workers), `notes.txt` (sentences of the workers), the checkpoints unless they are elsewhere (see `checkpoints`), and at
+the end `export/` (what the loop exported) and, last, `finished.json`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from maskhand import storage
+from maskhand.cluster.checkpoints import Checkpoints, DamagedError
 from maskhand.errors import MaskhandError
 from maskhand.training.checkpoint import EXPORT
 
-METRICS, STARTS = "metrics.jsonl", "starts.txt"
-ABOUT = "about.json"
-"""File of a checkpoint, for people and the next call: its step, and the number of workers that wrote it."""
+METRICS, STARTS, NOTES = "metrics.jsonl", "starts.txt", "notes.txt"
 KEPT = "stopped"
 """Folder for the batches at which the training had to stop."""
 _FINISHED = "finished.json"
-_LISTED = "checkpoint_manager_snapshot.json"
-"""Ray Train's list of the checkpoints that are whole."""
 _POLL_S = 0.25
 
 
@@ -62,23 +59,6 @@ class FitResult:
     """True when the run was finished before and nothing was trained."""
 
 
-@dataclass(frozen=True)
-class LastCheckpoint:
-    """Where an unfinished run stands."""
-
-    step: int
-    workers: int
-    """Number of workers that wrote it."""
-
-
-def last_checkpoint(run_dir: Path) -> LastCheckpoint | None:
-    """The checkpoint from which Ray continues a run; None before the first."""
-    listed = _read_json(run_dir / _LISTED) or {}
-    latest = listed.get("latest_checkpoint_result")
-    about = None if latest is None else _read_json(run_dir / latest["checkpoint_dir_name"] / ABOUT)
-    return None if about is None else LastCheckpoint(**about)
-
-
 def acquire(run_dir: Path, identity: str) -> None:
     """Create the folder for this identity; TrainingError when it belongs to another one."""
     recorded = _read_json(run_dir / "run.json")
@@ -97,31 +77,35 @@ def finished(run_dir: Path) -> dict[str, Any] | None:
     return _read_json(run_dir / _FINISHED)
 
 
-def finish(run_dir: Path, checkpoint: Path, metrics: Mapping[str, float]) -> dict[str, Any]:
+def finish(run_dir: Path, checkpoints: Checkpoints, metrics: Mapping[str, float]) -> dict[str, Any]:
     """Copy the export out of the last checkpoint; `finished.json` is written last."""
+    last = checkpoints.last()
+    if last is None:
+        raise TrainingError(f"run {run_dir.name}: ended without a whole checkpoint in {checkpoints.uri}")
     fresh = run_dir / f".{EXPORT}.part"
     shutil.rmtree(fresh, ignore_errors=True)
-    if not (checkpoint / EXPORT).is_dir():
-        raise TrainingError(f"run {run_dir.name}: the last checkpoint in {run_dir} holds no {EXPORT}/ folder")
-    shutil.copytree(checkpoint / EXPORT, fresh)
+    try:
+        checkpoints.fetch(last.step, fresh, EXPORT)
+    except DamagedError as error:
+        raise TrainingError(
+            f"run {run_dir.name}: the checkpoint of step {last.step} in {checkpoints.uri} is not whole: {error}; "
+            "the same command goes on from the one before",
+            retryable=True,
+        ) from error
+    if not (fresh / EXPORT).is_dir():
+        raise TrainingError(f"run {run_dir.name}: the last checkpoint in {checkpoints.uri} holds no {EXPORT}/ folder")
     shutil.rmtree(run_dir / EXPORT, ignore_errors=True)
-    fresh.rename(run_dir / EXPORT)
+    (fresh / EXPORT).rename(run_dir / EXPORT)
+    fresh.rmdir()
     starts = (run_dir / STARTS).read_text().splitlines()
-    facts = {
-        "steps": int(read_metrics(run_dir)[-1]["step"]),
-        "metrics": dict(metrics),
-        "restarts": len(starts) - 1,
-    }
+    facts = {"steps": last.step, "metrics": dict(metrics), "restarts": len(starts) - 1}
     storage.write_json_atomic(run_dir / _FINISHED, facts)
     return facts
 
 
 @contextmanager
-def tail(path: Path, on_progress: Callable[[int, dict[str, float]], None] | None) -> Iterator[None]:
-    """Call `on_progress` in a thread for every line that is appended to `path` while the block runs."""
-    if on_progress is None:
-        yield
-        return
+def tail(path: Path, on_line: Callable[[str], None]) -> Iterator[None]:
+    """Call `on_line` in a thread for every line that is appended to `path` while the block runs."""
     ended = threading.Event()
     start = _complete_lines_bytes(path)
 
@@ -136,8 +120,7 @@ def tail(path: Path, on_progress: Callable[[int, dict[str, float]], None] | None
                         if not line.endswith("\n"):
                             break  # incomplete: the next poll reads it again
                         position += len(line.encode())
-                        row = json.loads(line)
-                        on_progress(int(row.pop("step")), row)
+                        on_line(line.rstrip("\n"))
             if last_poll:
                 return
             ended.wait(_POLL_S)

@@ -25,6 +25,8 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 """The return type of `signal.getsignal`."""
 
 _OBJECT_STORE_BYTES = 512 * 1024**2
+_STARTS = 3
+"""Attempts at a session of this machine: Ray gives its processes half a minute, which a busy machine may not."""
 
 
 class SessionError(MaskhandError, RuntimeError):
@@ -55,8 +57,16 @@ def ensure_ray() -> bool:
     if not machine.has_home(".ray"):
         # Where Ray keeps the token that its processes know each other by; this session's own will do.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    with _sentence("no Ray session starts on this machine", f"its logs are in {folder}/session_latest/logs"):
-        _start_local(folder)
+    for left in reversed(range(_STARTS)):
+        try:
+            with _sentence("no Ray session starts on this machine", f"its logs are in {folder}/session_latest/logs"):
+                _start_local(folder)
+            break
+        except SessionError as error:
+            ray.shutdown()
+            if not left:
+                raise
+            logging.getLogger(__name__).warning(f"{error}; it is tried again")
     return True
 
 

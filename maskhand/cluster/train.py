@@ -1,16 +1,18 @@
 """Training on Ray workers: a named run that survives lost workers and is resumed or reused under the same name.
 
-A run is a folder `storage_path/name`, see `run_folder`.
+A run is a folder `storage_path/name`, see `run_folder`; its checkpoints are in it or elsewhere, see `checkpoints`.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import json
 import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,12 +21,17 @@ from typing import Any, ParamSpec
 import ray
 import ray.train
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 
+from maskhand import storage
+from maskhand.cluster.checkpoints import Checkpoints
+from maskhand.cluster.journal import journal_of
 from maskhand.cluster.run_folder import (
+    KEPT,
     METRICS,
+    NOTES,
     FitResult,
     TrainingError,
     acquire,
@@ -34,7 +41,7 @@ from maskhand.cluster.run_folder import (
     tail,
 )
 from maskhand.cluster.session import LOCAL_CPUS
-from maskhand.cluster.worker import Loop, run_worker
+from maskhand.cluster.worker import Loop, RunPlaces, run_worker
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
 from maskhand.lock import held
@@ -65,6 +72,7 @@ def fit(
     name: str,
     identity: str,
     storage_path: str | Path,
+    checkpoints: str | None = None,
     engine: EngineConfig,
     worker_counts: Sequence[int] | None = None,
     reporter: Report | None = None,
@@ -73,8 +81,9 @@ def fit(
     """Run `loop(job, worker)` on `engine.workers` Ray workers and return what it exported.
 
     The same name and identity continue an unfinished run from its last checkpoint and return a finished one at once;
-    the same name with another identity is refused. `storage_path` is a folder that every worker can access. `reporter`
-    is sent to rank 0 and called there; `on_progress` is called here. A lost worker restarts the group from the last
+    the same name with another identity is refused. `storage_path` is a folder that every worker can access, unless
+    `checkpoints` is `s3://bucket/prefix`: then they are kept there, and the folder is this machine's. `reporter` is
+    sent to rank 0 and called there; `on_progress` is called here. A lost worker restarts the group from the last
     checkpoint, at most `engine.max_failures` times; an error of the program itself is not retried. worker_counts: the
     numbers of workers that it may run on, the most first; where places for so many do not come free for
     `engine.wait_s`, at the start or after a loss, the next goes on from the last checkpoint. Needs a Ray session.
@@ -86,8 +95,15 @@ def fit(
     if (facts := finished(run_dir)) is not None:
         return result_of(run_dir, facts, started_s, reused=True)
     counts = places(engine, worker_counts or (engine.workers,))
-    work = functools.partial(run_worker, loop, reporter, run_dir, engine.threads_per_worker)
-    with tail(run_dir / METRICS, on_progress):
+    kept = Checkpoints(storage.join(checkpoints or run_dir.parent, name))
+    shared = not storage.is_remote(kept.uri)
+    kept_batches = run_dir / KEPT if shared else Path(tempfile.gettempdir()) / f"maskhand-{KEPT}" / name
+    with (
+        journal_of(run_dir, shared) as journal,
+        tail(run_dir / METRICS, functools.partial(_tell_progress, on_progress)),
+        tail(run_dir / NOTES, lambda note: logging.getLogger(__name__).warning(f"run {name}: {note}")),
+    ):
+        work = functools.partial(run_worker, loop, reporter, RunPlaces(kept.uri, kept_batches, journal), engine)
         for workers, fewer in itertools.zip_longest(counts, counts[1:]):
             try:
                 result: Any = _trainer(work, job, run_dir, engine, workers, patient=fewer is None).fit()
@@ -101,10 +117,7 @@ def fit(
                 logging.getLogger(__name__).warning(
                     f"run {name}: no places for {workers} workers came free for {engine.wait_s:g} s; {fewer} go on"
                 )
-    if result.checkpoint is None:
-        raise TrainingError(f"run {name}: ended without a checkpoint; its files are in {run_dir}")
-    with result.checkpoint.as_directory() as folder:
-        facts = finish(run_dir, Path(folder), result.return_value)
+    facts = finish(run_dir, kept, result.return_value)
     return result_of(run_dir, facts, started_s, reused=False)
 
 
@@ -121,7 +134,6 @@ def _trainer(work: Any, job: Any, run_dir: Path, engine: EngineConfig, workers: 
         "name": run_dir.name,
         "storage_path": str(run_dir.parent),
         "failure_config": failures(max_failures=engine.max_failures, controller_failure_limit=-1 if patient else 0),
-        "checkpoint_config": CheckpointConfig(num_to_keep=2),
         "callbacks": [StopOnProgramError()],
         "worker_runtime_env": {"env_vars": _worker_environment(engine)},
         "logging_config": ray.train.LoggingConfig(log_level="ERROR"),
@@ -190,6 +202,12 @@ def is_retryable(cause: BaseException) -> bool:
 
 
 # --- in the driver
+
+
+def _tell_progress(on_progress: Callable[[int, dict[str, float]], None] | None, line: str) -> None:
+    if on_progress is not None:
+        row = json.loads(line)
+        on_progress(int(row.pop("step")), row)
 
 
 def _worker_environment(engine: EngineConfig) -> dict[str, str]:

@@ -1,47 +1,60 @@
-"""What runs inside a Ray Train worker: the training loop, its checkpoint store and its reports."""
+"""What runs inside a Ray Train worker: the training loop, with its checkpoint store and its reports."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import ray.train
 import torch
-from ray.train import Checkpoint
 
-from maskhand.cluster.run_folder import ABOUT, KEPT, METRICS, STARTS, truncate_incomplete_line
+from maskhand.cluster.journal import Journal
+from maskhand.cluster.rank_store import RankStore, Seat
+from maskhand.cluster.run_folder import METRICS, NOTES, STARTS
+from maskhand.config import EngineConfig
 from maskhand.training.worker import Report, WorkerContext, no_report
 
 Loop = Callable[[Any, WorkerContext], dict[str, float]]
 """`loop(job, worker)` trains and returns the last metrics; its last checkpoint holds a folder `export/`."""
 
 
+@dataclass(frozen=True)
+class RunPlaces:
+    """Where a run keeps what its workers write; picklable."""
+
+    checkpoints: str
+    """Folder, or `s3://...`."""
+    kept: Path
+    """Folder of each worker's machine, see `WorkerContext.keep`."""
+    journal: Journal
+
+
 def run_worker(
-    loop: Loop, reporter: Report | None, run_dir: Path, threads: int, config: dict[str, Any]
+    loop: Loop, reporter: Report | None, places: RunPlaces, engine: EngineConfig, config: dict[str, Any]
 ) -> dict[str, float]:
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
+    torch.set_num_threads(engine.threads_per_worker)
+    cv2.setNumThreads(engine.threads_per_worker)
     context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
+    rank, world, journal = context.get_world_rank(), context.get_world_size(), places.journal
+    seat = Seat(rank, world, context.get_node_rank(), context.get_local_rank())
     leaving = _node_leaves if os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER") == "1" else _never
-    worker = WorkerContext(rank, world, no_report, _RayStore(rank, world), run_dir / KEPT, leaving)
-    if rank != 0:
-        return loop(config["job"], worker)
-    with (run_dir / STARTS).open("a") as starts:
-        starts.write(time.strftime("%Y-%m-%dT%H:%M:%SZ\n", time.gmtime()))
+    report: Report = no_report
+    if rank == 0:
+        journal.append(STARTS, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        report = MetricsFile(journal, reporter)
     try:
-        return loop(config["job"], replace(worker, report=MetricsFile(run_dir / METRICS, reporter)))
+        with RankStore(places.checkpoints, engine, lambda sentence: journal.append(NOTES, sentence), seat) as store:
+            return loop(config["job"], WorkerContext(rank, world, report, store, places.kept, leaving))
     finally:
-        if (close := getattr(reporter, "close", None)) is not None:
-            close()
+        if (close := getattr(reporter, "close", None)) is not None and (lost := close()) is not None:
+            journal.append(NOTES, lost)
+        journal.close()
 
 
 def _node_leaves() -> bool:
@@ -53,38 +66,13 @@ def _never() -> bool:
     return False
 
 
-class _RayStore:
-    """A `CheckpointStore` on `ray.train.report`, which merges the folders of all ranks atomically."""
-
-    def __init__(self, rank: int, world: int) -> None:
-        self._rank, self._world = rank, world
-
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
-        with tempfile.TemporaryDirectory(prefix="maskhand-checkpoint-") as folder:
-            write(Path(folder))
-            if self._rank == 0:
-                (Path(folder) / ABOUT).write_text(json.dumps({"step": step, "workers": self._world}))
-            ray.train.report({"step": step}, checkpoint=Checkpoint.from_directory(folder))
-
-    @contextmanager
-    def latest(self) -> Iterator[Path | None]:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            yield None
-        else:
-            with checkpoint.as_directory() as folder:
-                yield Path(folder)
-
-
 class MetricsFile:
     """A `Report` that appends to the metrics file of a run, then calls `reporter`."""
 
-    def __init__(self, path: Path, reporter: Report | None) -> None:
-        self._path, self._reporter = path, reporter
-        truncate_incomplete_line(path)
+    def __init__(self, journal: Journal, reporter: Report | None) -> None:
+        self._journal, self._reporter = journal, reporter
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        with self._path.open("a") as lines:
-            lines.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._journal.append(METRICS, json.dumps({"step": step, **metrics}))
         if self._reporter is not None:
             self._reporter(step, metrics)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from maskhand.commands.options import WorkspaceOption, examples, shown_progress, workspace_at
+from maskhand.commands.options import WorkspaceOption, examples, print_receipt, shown_progress, workspace_at
 
 app = typer.Typer()
 
@@ -20,6 +20,9 @@ app = typer.Typer()
         "predict holiday --out out --boxes detections.json --save overlay,mesh",
         "predict hand.jpg --out out --method model --model models:/maskhand@champion",
         "predict hand.jpg --out out --hypotheses 100",
+        "predict s3://bucket/photos film.mp4 --out s3://bucket/hands --workers 16",
+        "predict crowd.jpg --out out --small",
+        "predict hand.jpg --out out --convention smplx --pca 12",
     )
 )
 def predict(
@@ -29,7 +32,7 @@ def predict(
             metavar="INPUT...", help="Pictures, films, folders of them, patterns such as 'photos/**/*.jpg'."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results of this run.")],
+    out: Annotated[str, typer.Option(help="Folder for the results of this run; with --workers also s3://.")],
     model: Annotated[
         str | None,
         typer.Option(
@@ -45,6 +48,10 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Boxes of any detector for all pictures: COCO's JSON, or JSON Lines."),
     ] = None,
+    small: Annotated[
+        bool,
+        typer.Option("--small", help="Search for hands of 11 to 50 pixels too, in finer tiles: seconds a megapixel."),
+    ] = False,
     side: Annotated[Literal["right", "left"] | None, typer.Option(help="The hands' side [default: found].")] = None,
     focal: Annotated[
         float | None, typer.Option(metavar="PX", help="The pictures' focal length [default: EXIF's, else assumed].")
@@ -70,15 +77,41 @@ def predict(
         float, typer.Option(min=0.0, max=1.0, help="Leave out hands whose keypoints have less confidence on average.")
     ] = 0.0,
     every: Annotated[int, typer.Option(min=1, metavar="N", help="Of films look at every N-th frame.")] = 1,
+    smooth: Annotated[
+        Literal["whole", "causal", "none", "frames"] | None,
+        typer.Option(
+            help="Of films: hands tracked and smoothed over the whole film, by the past alone, or tracked only; "
+            "`frames`: each frame as a picture of its own [default: whole].",
+            show_default=False,
+        ),
+    ] = None,
     save: Annotated[
         str | None,
         typer.Option(
             help="Files of each picture: any of overlay,mesh,json, or none [default: all of a single picture, "
-            "overlay of several, none of films' frames].",
+            "overlay of several]. Of a tracked film: an overlay film.",
             show_default=False,
         ),
     ] = None,
     vertices: Annotated[bool, typer.Option("--vertices", help="Put the meshes into the tables as well.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Look by so many Ray workers; the results are shards, the same for any number.",
+            show_default=False,
+        ),
+    ] = None,
+    convention: Annotated[
+        Literal["mano", "smplx", "smplh"],
+        typer.Option(help="Also give poses as that body model of the smplx library takes them."),
+    ] = "mano",
+    pca: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=45, metavar="N", show_default=False, help="Those poses as N components [default: axis-angle]."
+        ),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Replace what an earlier run has left in the folder.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -89,11 +122,23 @@ def predict(
     """
     from maskhand.steps import hands as step
 
+    if workers is not None:
+        alone = {
+            "--box": box is not None, "--save": save not in (None, "none"), "--small": small, "--pca": pca is not None,
+            "--smooth": smooth not in (None, "frames"), "--convention": convention != "mano",
+        }  # fmt: skip
+        _by_workers(
+            workspace, inputs, out, [name for name, given in alone.items() if given], workers=workers, model=model,
+            boxes=boxes, side=side, focal_px=focal, intrinsics=_numbers("--intrinsics", intrinsics, "FX,FY,CX,CY"),
+            placed_by=camera, method=method, hypotheses=hypotheses, min_confidence=min_confidence, every=every,
+            vertices=vertices, again=again,
+        )  # fmt: skip
+        return
     with shown_progress("predict") as progress:
         result = step.predict(
             workspace_at(workspace),
             inputs,
-            out,
+            _folder(out),
             model=model,
             box_xyxy_px=_numbers("--box", box, "X0,Y0,X1,Y1"),
             boxes=boxes,
@@ -105,8 +150,12 @@ def predict(
             hypotheses=hypotheses,
             min_confidence=min_confidence,
             every=every,
+            smooth=smooth,
             save=save,
             vertices=vertices,
+            small=small,
+            convention=convention,
+            components=pca,
             again=again,
             progress=progress,
         )
@@ -114,6 +163,29 @@ def predict(
         typer.echo(line)
     if result.counts["unreadable"]:
         raise typer.Exit(1)
+
+
+def _by_workers(workspace: Path | None, inputs: list[str], out: str, alone: list[str], **question: Any) -> None:
+    """alone: options that were given and that only runs without workers know."""
+    from maskhand.predict.records import PredictError
+    from maskhand.steps import predict_shards as step
+
+    if alone:
+        raise PredictError(
+            f"--workers: the results are rows in shards, of single pictures and frames; {', '.join(alone)} "
+            f"{'is' if len(alone) == 1 else 'are'} for runs without workers"
+        )
+    with shown_progress("predict") as progress:
+        receipt = step.predict_by_workers(workspace_at(workspace), inputs, out, progress, **question)
+    print_receipt(receipt)
+    if receipt.unreadable:
+        raise typer.Exit(1)
+
+
+def _folder(out: str) -> Path:
+    if "://" in out:
+        raise ValueError(f"--out {out}: give a folder of this machine, or --workers N, which writes shards")
+    return Path(out)
 
 
 def _numbers(option: str, text: str | None, form: str) -> tuple[float, float, float, float] | None:

@@ -73,6 +73,11 @@ class KeypointConfig(FrozenConfig):
     swap_fingers: Fraction = 0.05
     """Fraction of annotated or simulated 2D poses in which two fingers are swapped."""
 
+    @property
+    def trains_on_detections(self) -> bool:
+        """Whether training reads the keypoints that the detector found in the training images."""
+        return self.train_source in ("detected", "mixed")
+
     @model_validator(mode="after")
     def _error_scale_is_a_range(self) -> Self:
         if self.error_scale[0] > self.error_scale[1]:

@@ -150,6 +150,10 @@ class EngineConfig(FrozenConfig):
     """Time that a worker waits for the others before all start again, seconds."""
     max_failures: NonNegativeInt = 3
     """Maximum number of restarts after lost workers."""
+    keep_checkpoints: PositiveInt = 2
+    """Number of newest checkpoints that are kept; of two, a damaged one costs no run."""
+    keep_best: NonNegativeInt = 0
+    """Number of further checkpoints kept, of the best validated weights."""
     use_gpu: bool = False
     """Whether each worker has a GPU."""
 

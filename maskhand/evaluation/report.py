@@ -10,39 +10,33 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.arrays import Array
-from maskhand.batch import HandBatch
 from maskhand.config import Recipe
-from maskhand.conventions import MIRROR_POINT, OPENPOSE_21
+from maskhand.conventions import OPENPOSE_21
 from maskhand.evaluation.result import EvaluationResult
-from maskhand.evaluation.truth import ground_truth, target_meshes
-from maskhand.geometry2d import compose, mirror_affine
-from maskhand.hand.layer import ManoLayer
-from maskhand.loading.crop import crop_encoded
-from maskhand.loading.labels import annotated_target
+from maskhand.evaluation.truth import ground_truth
+from maskhand.evaluation.views import HandView, read_samples
 from maskhand.loading.loader import eval_rows, eval_set
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import image_camera
-from maskhand.render import (
-    FINGER_RGB,
-    GROUND_TRUTH_RGB,
-    MESH_RGB,
-    bar_tile,
-    contact_sheet,
-    draw_keypoints,
-    overlay_mesh,
-)
-from maskhand.shards.reader import ShardSample, ShardSet
+from maskhand.render import FINGER_RGB, bar_tile, contact_sheet
+from maskhand.shards.npz import encode_arrays
 
+JOINTS = "joints.npz"
+"""Where the product put each hand's joints: `index` (N,) int64 and `joints_px` (N, 21, 2) float32, stored image."""
 _COLUMNS = ("image", "given 2D pose", "prediction", "ground truth", "P(within 10 mm)")
 _GRAY = (140, 146, 154)
 _IN_SPACE = {"PA-MPJPE": "pa_mpjpe_mm", "PA-MPVPE": "pa_mpvpe_mm"}
 
 
 def write_report(result: EvaluationResult, folder_uri: str, sheet_png: bytes | None = None) -> dict[str, str]:
-    """Write table.md, samples.parquet, sheet.png and, last, result.json; returns their URIs by file name."""
+    """Write table.md, samples.parquet, joints.npz, sheet.png and, last, result.json; returns URIs by file name."""
     parquet = io.BytesIO()
     result.per_sample.to_parquet(parquet, index=False)
-    files = {"table.md": result.to_markdown().encode(), "samples.parquet": parquet.getvalue()}
+    files = {
+        "table.md": result.to_markdown().encode(),
+        "samples.parquet": parquet.getvalue(),
+        JOINTS: encode_arrays({"index": result.predictions.index, "joints_px": result.predictions.joints_px}),
+    }
     if sheet_png is not None:
         files["sheet.png"] = sheet_png
     files["result.json"] = result.summary().to_json()
@@ -90,14 +84,14 @@ def shown_hands(
     table = table[table[metric].notna()].sort_values([metric, "index"])
     places = _places(len(table), each)
     chosen = table.iloc[[place for _, place in places]]
-    rows = eval_rows(settings, _read(eval_set(settings, result.set_uri), chosen["index"].tolist()))
+    rows = eval_rows(settings, read_samples(eval_set(settings, result.set_uri), chosen["index"].tolist()))
     hands, mano = rows.hands, bundle.model.mano
     truths = ground_truth(hands, rows.samples, mano)
     found, position = result.predictions, {int(index): at for at, index in enumerate(result.predictions.index)}
     shown = []
     for k, (row, (group, _), errors) in enumerate(zip(rows.samples, places, chosen.to_dict("records"), strict=True)):
         at = position[row.index]
-        view = _View(row, hands.crop_from_image[k].numpy(), settings.data.crop_px, tile_px, bool(rows.unreadable[k]))
+        view = HandView(row, hands.crop_from_image[k].numpy(), settings.data.crop_px, tile_px, bool(rows.unreadable[k]))
         truth = view.truth(mano, hands, k)
         tiles = (
             view.image,
@@ -166,83 +160,6 @@ def _places(count: int, each: int) -> list[tuple[str, int]]:
             if 0 <= position < count:
                 places.setdefault(position, name)
     return [(name, position) for position, name in sorted(places.items())]
-
-
-def _read(shard_set: ShardSet, indices: Sequence[int]) -> list[ShardSample]:
-    ends = np.cumsum(shard_set.shard_counts)
-    shard_of = {index: int(np.searchsorted(ends, index, side="right")) for index in indices}
-    rows: dict[int, ShardSample] = {}
-    for shard in sorted(set(shard_of.values())):  # one shard in memory at a time
-        loaded = shard_set.load(shard)
-        rows |= {i: loaded.sample(i - loaded.first_index) for i in indices if shard_of[i] == shard}
-    return [rows[i] for i in indices]
-
-
-@dataclass(frozen=True)
-class _View:
-    """One hand's square crop at the tile's resolution; mirrored like the batch, shown as it was."""
-
-    row: ShardSample
-    crop_from_image: Array
-    crop_px: int
-    tile_px: int
-    unreadable: bool
-    """The image cannot be decoded: a black one is shown, as it was to the model."""
-
-    @property
-    def tile_from_image(self) -> Array:
-        """(2, 3), from the (mirrored) image."""
-        return self.crop_from_image * (self.tile_px / self.crop_px)
-
-    @property
-    def mirrored(self) -> bool:
-        return self.row.sample.side == "left"
-
-    @property
-    def mirror(self) -> Array:
-        """(3,) signs between the hand as it was seen and the right hand of the batch."""
-        return MIRROR_POINT if self.mirrored else np.ones(3)
-
-    @property
-    def image(self) -> Array:
-        if self.unreadable:
-            return np.zeros((self.tile_px, self.tile_px, 3), np.uint8)
-        affine = self.tile_from_image[None]
-        if self.mirrored:
-            affine = compose(affine, mirror_affine(np.array([self.row.sample.image_size_px[0]])))
-        return np.ascontiguousarray(crop_encoded(self.row.sample.image, affine[0], self.tile_px)[..., :3])
-
-    def shown(self, tile: Array) -> Array:
-        return tile[:, ::-1] if self.mirrored else tile
-
-    def keypoints(self, pose: Array) -> Array:
-        return draw_keypoints(self.image, (pose[:, :2] + 0.5) * self.tile_px, pose[:, 2])
-
-    def mesh(
-        self, vertices_cam_m: Array, K_px: Array, mano: ManoLayer, color: tuple[int, int, int] = MESH_RGB
-    ) -> Array:
-        """A hand (778, 3), as the image's camera sees it, over the image; nothing over it for one that failed."""
-        if not np.isfinite(vertices_cam_m).all() or vertices_cam_m[:, 2].min() <= 0:
-            return self.image
-        K_px = np.array(K_px, np.float64)
-        if self.mirrored:
-            K_px[0, 2] = self.row.sample.image_size_px[0] - 1 - K_px[0, 2]
-        tile_K_px = np.vstack([self.tile_from_image, [0, 0, 1]]) @ K_px
-        return overlay_mesh(self.image, vertices_cam_m * self.mirror, mano.faces.cpu().numpy(), tile_K_px, color)
-
-    def truth(self, mano: ManoLayer, hands: HandBatch, k: int) -> Array | None:
-        """The annotated mesh seen by the annotated camera; None without one."""
-        sample, target = self.row.sample, annotated_target(self.row.mano_target())
-        if sample.camera is None:
-            return None
-        if sample.vertices_cam_m is not None:
-            vertices = sample.vertices_cam_m
-        elif target is not None:
-            mesh = target_meshes(hands[k : k + 1], mano)
-            vertices = (mesh.vertices_m[0].cpu().numpy() + target.pose.transl_cam_m) * self.mirror
-        else:
-            return None
-        return self.mesh(vertices, sample.camera.K_px, mano, GROUND_TRUTH_RGB)
 
 
 def _confidence_tile(p_within_10mm: Array, tile_px: int) -> Array:

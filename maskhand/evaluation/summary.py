@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskhand import storage
+from maskhand.errors import MaskhandError
 
 SUMMARY = "evaluation.json"
 """Written last into the folder of an evaluation."""
@@ -16,8 +17,24 @@ SUBMISSION = "submission/"
 """Beginning of the names of files in a benchmark's official format."""
 
 
+class SummaryError(MaskhandError, ValueError):
+    """A file that is no summary of this version; the message says what to do."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    @classmethod
+    def read(cls, uri: str) -> Self:
+        """The summary in a file. Raises SummaryError; MissingFileError where there is none."""
+        try:
+            return cls.model_validate_json(storage.read_bytes(uri))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SummaryError(
+                f"{uri}: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}; it was written by another "
+                "version or damaged, measure the model again with `maskhand evaluate`"
+            ) from None
 
 
 class RowSummary(_Frozen):
@@ -74,10 +91,6 @@ class EvaluationSummary(_Frozen):
     """URI of the report."""
     sets: dict[str, SetSummary]
     """By name, `freihand/evaluation`; the promotion gate looks at the first."""
-
-    @classmethod
-    def read(cls, uri: str) -> Self:
-        return cls.model_validate(json.loads(storage.read_bytes(uri)))
 
     @property
     def first(self) -> SetSummary:

@@ -8,8 +8,7 @@ other predictors are measured. Drawn hands do depend on the size of a batch: its
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 
 from maskhand.config import Recipe
 from maskhand.conventions import Side
+from maskhand.device import one_thread
 from maskhand.evaluation.errors import ErrorTable, constant_predictor, error_table, is_finite
 from maskhand.evaluation.mean_pose import MeanPose
 from maskhand.evaluation.placed import place
@@ -66,7 +66,7 @@ def evaluate_chunk(job: EvalJob, bundle: ModelBundle, batches: range) -> EvalChu
     predictions: list[Predictions] = []
     without_pose = 0
     start, stop = batches.start * job.batch, batches.stop * job.batch
-    with _one_thread():
+    with one_thread():
         for rows in eval_range(job.recipe, job.set_uri, start, stop, job.batch):
             for name, table in _evaluate_batch(job, bundle, rows, predictions).items():
                 tables[name].append(table)
@@ -122,14 +122,3 @@ def _evaluate_batch(
 
 def _seed(*facts: int) -> int:
     return int(np.random.SeedSequence(facts).generate_state(1)[0])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums over several threads are rounded differently from sums over one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -14,7 +14,7 @@ import numpy as np
 from maskhand.arrays import Array
 from maskhand.film.records import FilmHand
 
-TRACK_RGB = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0), (0, 114, 178))
+TRACK_RGB = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
 """Colors of tracks in turn (Okabe and Ito's, which color-blind people tell apart)."""
 OPACITY, OPACITY_UNSEEN = 0.55, 0.25
 FINER = 2
@@ -23,6 +23,8 @@ SHIFT = 3
 """Fractional bits of coordinates that OpenCV draws at."""
 TO_LIGHT = np.array([-0.45, -0.7, -0.55]) / np.linalg.norm([-0.45, -0.7, -0.55])
 AMBIENT = 0.45
+BOARD = 0.3
+"""Brightness of the frame behind a label."""
 
 
 def draw_frame(image_rgb: Array, hands: Sequence[FilmHand]) -> Array:
@@ -88,11 +90,13 @@ def _draw_label(image: Array, item: FilmHand) -> None:
     error = item.hand.joint_error_mm.mean()
     about = "not seen" if not item.seen else f"{error:.0f} mm" if np.isfinite(error) else ""
     text = f"{item.track} {item.hand.side} {about}".rstrip()
-    scale = max(0.35, max(height, width) / 1600)
-    thick = max(1, round(1.6 * scale))
+    scale = max(0.4, max(height, width) / 1400)
+    thick = max(1, round(1.4 * scale))
     (length, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
     x0, y0 = item.hand.joints_px.min(0)
-    x = int(np.clip(x0, 0, max(width - length - 2, 0)))
-    y = int(np.clip(y0 - 6, high + 2, max(height - below - 2, high + 2)))
-    for line, color in ((thick + 2, (20, 20, 20)), (thick, TRACK_RGB[item.track % len(TRACK_RGB)])):
-        cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, line, cv2.LINE_AA)
+    x = int(np.clip(x0, 3, max(width - length - 4, 3)))
+    y = int(np.clip(y0 - 8, high + 3, max(height - below - 3, high + 3)))
+    board = image[max(y - high - 3, 0) : y + below, max(x - 3, 0) : x + length + 3]
+    board[:] = (BOARD * board).astype(np.uint8)
+    color = TRACK_RGB[item.track % len(TRACK_RGB)]
+    cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thick, cv2.LINE_AA)

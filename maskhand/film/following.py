@@ -13,10 +13,12 @@ from maskhand.annotate.detectors import HandBox
 from maskhand.arrays import Array
 from maskhand.film.tracking import Track, Tracker, seen_once
 
-SEARCH_EVERY = 10
-"""Frames between searches for palms while every known hand is seen."""
-LOST_SEARCH_EVERY = 3
-"""The same while one is lost, for `LOST_S` at most; the landmark model looks for it in every frame."""
+SEARCH_S = 1 / 3
+"""Between searches for palms while every known hand is seen."""
+LOST_SEARCH_S = 0.1
+"""The same while one is lost; the landmark model looks for it in every frame."""
+JITTER_S = 1e-3
+"""Times of frames are rounded by containers."""
 
 
 class FrameFinder(Protocol):
@@ -35,11 +37,11 @@ class FrameFinder(Protocol):
 class HandFollower:
     """Finds the hands of one frame after the other, each with its track."""
 
-    def __init__(self, finder: FrameFinder, search_every: int = SEARCH_EVERY) -> None:
-        """search_every: number of frames; 1 searches for palms in each."""
+    def __init__(self, finder: FrameFinder, search_s: float = SEARCH_S) -> None:
+        """search_s: 0 searches for palms in each frame."""
         self.tracker = Tracker()
-        self._finder, self._every = finder, search_every
-        self._since_search = search_every
+        self._finder, self._search_s = finder, search_s
+        self._searched_s = -float("inf")
 
     def hands(self, image: Array, time_s: float) -> list[tuple[Track, HandBox]]:
         """The hands of the next frame (H, W, 3) uint8 RGB, by track number."""
@@ -47,10 +49,9 @@ class HandFollower:
         tracks = self.tracker.tracks
         followed = [self._finder.follow(image, track.expected_px(time_s)) for track in tracks]
         hands = seen_once([hand for hand in followed if hand is not None])
-        self._since_search += 1
-        every = min(LOST_SEARCH_EVERY, self._every) if len(hands) < len(tracks) else self._every
-        if self._since_search >= every:
-            self._since_search = 0
+        wait_s = min(LOST_SEARCH_S, self._search_s) if len(hands) < len(tracks) else self._search_s
+        if time_s - self._searched_s >= wait_s - JITTER_S:
+            self._searched_s = time_s
             known = [hand.keypoints_px for hand in hands]
             more = self._finder.search(image, known) if tracks else self._finder.find(image)
             hands = seen_once([*hands, *more])

@@ -35,10 +35,10 @@ SMOOTHINGS: tuple[Smoothing, ...] = get_args(Smoothing)
 REFERENCE_MM = 7.0
 """Expected joint error for which the cutoffs hold; the weight is the inverse square of the error."""
 LEAST_WEIGHT, MOST_WEIGHT = 0.04, 4.0
-ORIENTATION_HZ, FINGERS_HZ, DIRECTION_HZ, DISTANCE_HZ = 3.0, 3.0, 4.0, 1.5
+ORIENTATION_HZ, FINGERS_HZ, DIRECTION_HZ, DISTANCE_HZ = 2.5, 2.5, 4.0, 1.0
 """Cutoffs of the whole film's smoother; chosen on rendered film."""
-CAUSAL_ORIENTATION_HZ, CAUSAL_FINGERS_HZ, CAUSAL_DIRECTION_HZ, CAUSAL_DISTANCE_HZ = 1.0, 1.0, 2.0, 0.5
-CAUSAL_PER_TURN, CAUSAL_PER_DIRECTION, CAUSAL_PER_DISTANCE = 1.0, 10.0, 1.0
+CAUSAL_ORIENTATION_HZ, CAUSAL_FINGERS_HZ, CAUSAL_DIRECTION_HZ, CAUSAL_DISTANCE_HZ = 1.5, 1.5, 3.0, 0.5
+CAUSAL_PER_TURN, CAUSAL_PER_DIRECTION, CAUSAL_PER_DISTANCE = 2.0, 10.0, 1.0
 """One-Euro's least cutoffs, and the Hz that they rise per radian per second, per focal length per second, and per
 e-folding of the distance per second."""
 

@@ -19,7 +19,7 @@ from maskhand.conventions import Side
 from maskhand.geometry2d import tight_box
 
 LOST_S = 0.5
-"""A track whose hand was not seen for longer ends."""
+"""A track whose hand was not seen for longer ends, but not before two frames without it."""
 SPEED_FADES_S = 0.15
 """A lost hand is expected to slow down: its expected way ends after so many seconds at its speed."""
 SPEED_MEMORY_S = 0.08
@@ -74,11 +74,12 @@ class Tracker:
     def __init__(self) -> None:
         self.tracks: list[Track] = []
         """Those that have not ended, oldest first."""
-        self._next = 0
+        self._next, self._last_s = 0, 0.0
 
     def end_old(self, time_s: float) -> None:
-        """End the tracks that are lost for too long at this time."""
-        self.tracks = [track for track in self.tracks if time_s - track.time_s <= LOST_S]
+        """End the tracks that are lost for too long at this time, that of the next frame."""
+        longest_s = max(LOST_S, 2.5 * (time_s - self._last_s))
+        self.tracks = [track for track in self.tracks if time_s - track.time_s <= longest_s]
 
     def update(self, hands: Sequence[HandBox], time_s: float) -> list[tuple[Track, HandBox]]:
         """Give the hands found at this time, each once, to tracks; what fits no track begins one.
@@ -86,6 +87,7 @@ class Tracker:
         A hand that begins a track must not be a part of one that a track has.
         """
         self.end_old(time_s)
+        self._last_s = time_s
         cost = np.array([[track_cost(track, hand, time_s) for hand in hands] for track in self.tracks])
         cost = cost.reshape(len(self.tracks), len(hands))
         rows, columns = linear_sum_assignment(np.where(np.isfinite(cost), cost, 1e3))

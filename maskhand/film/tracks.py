@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +18,14 @@ from maskhand.film.following import HandFollower
 from maskhand.film.records import Appearance, TrackedHand
 from maskhand.film.smoothing import motion_of
 from maskhand.film.video import Frame, read_frames
+from maskhand.predict.camera import PhotoCamera
 from maskhand.predict.detect import HAND_FINDER, DetectedHands
 from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_hands
-from maskhand.predict.records import MIN_MEAN_CONFIDENCE, PredictedHand
+from maskhand.predict.records import MIN_MEAN_CONFIDENCE, PredictedHand, PredictError
 from maskhand.progress import Progress
 
-MIN_SEEN = 3
-"""A track with fewer frames is something that looked like a hand for a moment, in a film of more than that."""
+MOMENT_S = 0.1
+"""A track that was seen for less is something that looked like a hand for a moment."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class FilmLook:
     """What is looked at in a film, and how."""
 
     path: Path
-    K_px: Array
-    """(3, 3) of an upright frame."""
+    camera: PhotoCamera
+    """Of an upright frame."""
     how: Reconstruction
     assets: Path
     every: int = 1
@@ -42,10 +44,20 @@ class FilmLook:
     """Hands whose keypoints have a smaller mean confidence are not seen."""
 
 
-def tracked_hands(
-    look: FilmLook, follower: HandFollower, frames_expected: int, progress: Progress
-) -> tuple[list[TrackedHand], list[int]]:
-    """The hands of a film, not smoothed, by number, and the frames that were looked at.
+@dataclass(frozen=True)
+class FoundTracks:
+    """The hands of a film, not smoothed."""
+
+    tracks: list[TrackedHand]
+    """By number."""
+    times_s: dict[int, float]
+    """Of the frames that were looked at, by their positions."""
+    reason: str | None
+    """Why the film could not be read to its end."""
+
+
+def tracked_hands(look: FilmLook, follower: HandFollower, frames_expected: int, progress: Progress) -> FoundTracks:
+    """Find, follow and reconstruct the hands of a film.
 
     Images are decoded, used and let go. A few frames at the beginning of a track may have been given the side that a
     later vote overrules; these frames are decoded once more.
@@ -69,19 +81,41 @@ def tracked_hands(
                 hands[(appearances[done].track, appearances[done].frame)] = _without_vertices(hand)
                 done += 1
 
-    keep(seen(read_frames(look.path, look.every)), found)
+    broken: list[PredictError] = []
+    keep(seen(readable_frames(look.path, look.every, broken)), found)
     sides = {item.track: item.side for item in found}  # the last vote is that of all frames
     wrong: dict[int, list[Appearance]] = defaultdict(list)
     for item in found:
         if item.side != sides[item.track]:
             wrong[item.frame].append(replace(item, side=sides[item.track]))
     if wrong:
-        again = (frame for frame in read_frames(look.path, look.every) if frame.index in wrong)
+        again = (frame for frame in readable_frames(look.path, look.every, []) if frame.index in wrong)
         keep(
             (_seen_image(look, frame.image_rgb, wrong[frame.index]) for frame in again),
             [item for frame in sorted(wrong) for item in wrong[frame]],
         )
-    return _by_track(found, hands, times), list(times)
+    reason = str(broken[0]).removeprefix(f"{look.path}: ") if broken else None
+    return FoundTracks(_by_track(found, hands, times), times, reason)
+
+
+def readable_frames(path: Path, every: int, broken: list[PredictError]) -> Iterator[Frame]:
+    """As `read_frames`; a film that breaks off ends there, and the error is added to `broken`.
+
+    Raises PredictError when no frame can be read.
+    """
+    frames, count = read_frames(path, every), 0
+    while True:
+        try:
+            frame = next(frames)
+        except StopIteration:
+            return
+        except PredictError as error:
+            if not count:
+                raise
+            broken.append(error)
+            return
+        count += 1
+        yield frame
 
 
 def _found(look: FilmLook, follower: HandFollower, frame: Frame) -> list[Appearance]:
@@ -100,7 +134,7 @@ def _seen_image(look: FilmLook, image_rgb: Array, here: Sequence[Appearance]) ->
         detections = load_detector(look.how.detector, look.assets).detect([image_rgb] * len(here), boxes, sides)
     known = tuple(look.side is not None or bool(row.mean() >= MIN_MEAN_CONFIDENCE) for row in detections.confidence)
     scores = tuple(item.found.score for item in here)
-    return SeenImage(image_rgb, DetectedHands(boxes, scores, sides, known, detections), look.K_px)
+    return SeenImage(image_rgb, DetectedHands(boxes, scores, sides, known, detections), look.camera)
 
 
 def _without_vertices(hand: PredictedHand) -> PredictedHand:
@@ -112,12 +146,14 @@ def _by_track(
     found: Sequence[Appearance], hands: dict[tuple[int, int], PredictedHand], times: dict[int, float]
 ) -> list[TrackedHand]:
     looked_at = np.array(list(times))
+    step_s = float(np.median(np.diff(list(times.values())))) if len(times) > 1 else MOMENT_S
+    enough = min(math.ceil(MOMENT_S / step_s - 0.01), len(times))
     by_track: dict[int, list[Appearance]] = defaultdict(list)
     for item in found:
         by_track[item.track].append(item)
     tracks = []
     for number, items in sorted(by_track.items()):
-        if len(items) < min(MIN_SEEN, len(times)):
+        if len(items) < enough:
             continue
         frames = looked_at[(looked_at >= items[0].frame) & (looked_at <= items[-1].frame)]
         predicted = tuple(hands.get((number, frame)) for frame in frames.tolist())

@@ -75,9 +75,10 @@ def film_facts(path: str | Path) -> FilmFacts:
         return FilmFacts((width, height), stream.frames or round(seconds * rate), rate)
 
 
-def read_frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
+def read_frames(path: str | Path, every: int = 1, start: int = 0) -> Iterator[Frame]:
     """The frames 0, `every`, 2 `every` ... of a film, decoded as they are asked for: memory holds a few.
 
+    start: those before it are decoded, as later ones need them, and not given.
     Turned as the container's display matrix says (phones store what their sensor saw), and stretched where pixels are
     not square. Packets that cannot be decoded are left out. PredictError for what is not a film, naming the file.
     """
@@ -103,7 +104,7 @@ def read_frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
                     time_s = index / rate if frame.time is None else float(frame.time)
                     # Some containers repeat a time; speeds and smoothing divide by differences.
                     last_s = time_s if time_s > last_s else last_s + 1 / rate
-                    if index % every == 0:
+                    if index >= start and index % every == 0:
                         yield Frame(index, last_s, _shown(frame, stream.sample_aspect_ratio))
     except av.error.FFmpegError as error:
         raise PredictError(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,8 +22,7 @@ from maskhand.arrays import Array
 from maskhand.conventions import MIRROR_AXIS_ANGLE, Side
 from maskhand.hand.model_file import HandModel, HandModelError, default_hand_path, load_hand_model
 
-Convention = Literal["mano", "smplx", "smplh"]
-CONVENTIONS: Final[tuple[Convention, ...]] = get_args(Convention)
+Body = Literal["smplx", "smplh"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,21 @@ class HandPoseSpace:
         return flat.reshape(*flat.shape[:-1], 15, 3) + self.mean_aa
 
 
+@dataclass(frozen=True)
+class BodyConvention:
+    """The body model whose arguments hand poses are to be."""
+
+    body: Body
+    components: int | None = None
+    """`num_pca_comps` with `use_pca`; None: axis-angle vectors."""
+
+    def __post_init__(self) -> None:
+        """Raises HandModelError for other than 1 to 45 components, FileNotFoundError where a model file lacks."""
+        both: tuple[Side, Side] = ("right", "left")
+        for side in both:
+            hand_pose_space(side, components=self.components)
+
+
 def hand_pose_space(side: Side, flat_hand_mean: bool = False, components: int | None = None) -> HandPoseSpace:
     """As smplx's `flat_hand_mean` and, for `use_pca`, `num_pca_comps`, with the hand models in use.
 
@@ -62,17 +76,19 @@ def hand_pose_space(side: Side, flat_hand_mean: bool = False, components: int | 
     return HandPoseSpace(mean, None if components is None else _model(side).hands_components[:components])
 
 
-def body_hand_json(pose_aa: Array, side: Side, components: int | None = None) -> dict[str, Any]:
-    """The arguments that smplx's SMPLX and SMPLH take for a hand with MANO pose (16, 3), absolute, radians.
+def body_hand_json(pose_aa: Array, side: Side, convention: BodyConvention) -> dict[str, Any]:
+    """What smplx's SMPLX and SMPLH take for a hand with MANO pose (16, 3), absolute, radians; `argument` is its name.
 
-    `global_orient` is the wrist's orientation in the camera, from which the body's wrist joint follows (see above).
+    `wrist_global_orient` is the wrist's orientation in the camera, from which the body's wrist joint follows (above).
     """
-    pose = hand_pose_space(side, components=components).encode(pose_aa[1:])
+    pose = hand_pose_space(side, components=convention.components).encode(pose_aa[1:])
     return {
-        f"{side}_hand_pose": (np.round(pose, 6) + 0.0).tolist(),
+        "body": convention.body,
+        "argument": f"{side}_hand_pose",
+        "hand_pose": (np.round(pose, 6) + 0.0).tolist(),
         "flat_hand_mean": False,
-        "use_pca": components is not None,
-        "num_pca_comps": components,
+        "use_pca": convention.components is not None,
+        "num_pca_comps": convention.components,
         "wrist_global_orient": (np.round(np.asarray(pose_aa[0], np.float64), 6) + 0.0).tolist(),
     }
 

@@ -25,6 +25,9 @@ def skin(transforms: Tensor, rest: Tensor, weights: Tensor) -> Tensor:
 
     Returns (B, 3, V), differentiable once in `transforms` and `rest`.
     """
+    if torch.compiler.is_exporting():  # a graph is for any number of hands, and has no memory to write into
+        blended = (transforms.flatten(0, 1) @ weights).unflatten(0, (-1, 3, 4))
+        return (blended[:, :, :3] * rest[:, None]).sum(2) + blended[:, :, 3]
     return _Skin.apply(transforms, rest, weights)
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskhand import storage
+from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.inspection.sheet import set_sheet
 from maskhand.inspection.statistics import SetStatistics, Tally
 from maskhand.progress import Progress, silent
-from maskhand.shards.layout import IMAGES, ShardError
-from maskhand.shards.manifest import find_manifest, read_manifest
+from maskhand.shards.layout import IMAGES, MANO, ShardError
+from maskhand.shards.manifest import check_hand_model, find_manifest, read_manifest
 from maskhand.shards.reader import ShardSample, ShardSet
 
 """Samples read, samples to read."""
@@ -32,9 +33,12 @@ def inspect_set(
 
     hands: on the sheet, one from each of as many equal stretches of the set; limit: read no more samples than this
     (shards are random samples of their split, so the first ones speak for all). Raises ShardError when the set is
-    missing, damaged or empty. Sidecars that are unfinished, or left from other images, take no part.
+    missing, damaged or empty, or its MANO targets are of another hand than the one in use, which would be drawn.
+    Sidecars that are unfinished, or left from other images, take no part.
     """
     shard_set = open_with_sidecars(set_uri)
+    if MANO in shard_set.sidecar_manifests:
+        check_hand_model(shard_set.uri, load_hand_model(default_hand_path("right")).digest, "the inspection")
     total = len(shard_set) if limit is None else min(limit, len(shard_set))
     if total < 1:
         raise ShardError(f"{set_uri}: no sample to look at; its manifest counts {shard_set.manifest.rejects}")

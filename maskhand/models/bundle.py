@@ -68,9 +68,7 @@ class ModelBundle:
     @property
     def digest(self) -> str:
         """12 hex digits over what determines its predictions: weights, sampler and calibration."""
-        sampler = json.dumps(self.recipe.sampler.model_dump(mode="json"), sort_keys=True)
-        calibration = "" if self.calibration is None else self.calibration.model_dump_json()
-        return short_digest(self.weights_sha256 + sampler + calibration)
+        return _digest(self.weights_sha256, self.recipe, self.calibration)
 
     @property
     def estimator(self) -> SamplerConfig:
@@ -154,6 +152,18 @@ class ModelBundle:
         return cls(
             model.to(device).eval(), recipe, record["metadata"], record["hand_digest"], record["sha256"], calibration
         )
+
+
+def bundle_digest(directory: str | Path) -> str:
+    """`ModelBundle.digest` of an exported model, whose weights are not loaded. Raises BundleError."""
+    record = _read_record(folder := Path(directory))
+    recipe = _read_recipe(folder, record["recipe"])
+    return _digest(record["sha256"], recipe, _read_calibration(folder, record.get("calibration")))
+
+
+def _digest(weights_sha256: str, recipe: Recipe, calibration: Calibration | None) -> str:
+    sampler = json.dumps(recipe.sampler.model_dump(mode="json"), sort_keys=True)
+    return short_digest(weights_sha256 + sampler + ("" if calibration is None else calibration.model_dump_json()))
 
 
 def _write_records(folder: Path, record: Mapping[str, Any], recipe: Recipe) -> None:

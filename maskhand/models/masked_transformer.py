@@ -186,8 +186,8 @@ class TokenEmbedding(nn.Module):
         ids = ids.masked_fill(masked, 0)
         if isinstance(self.codes, nn.Embedding):
             codes = self.codes(ids)
-        elif ids.numel() < len(codebook):
+        elif not torch.compiler.is_exporting() and ids.numel() < len(codebook):
             codes = self.codes(codebook[ids])
-        else:  # embed every code once, rather than every token
+        else:  # embed every code once, rather than every token; an exported graph has any number of tokens
             codes = self.codes(codebook)[ids]
         return torch.where(masked[..., None], self.mask_token, codes) + self.position_embedding

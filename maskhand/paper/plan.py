@@ -53,7 +53,8 @@ def prepare(
 ) -> None:
     """Make what an embedded table reads beside the quickstart's data, before it is planned; nothing without that data.
 
-    Letters for text to mesh; masked hands, with keypoints detected after masking.
+    Letters for text to mesh; keypoints of training images, which the quickstart simulates; masked hands, with keypoints
+    detected after masking.
     """
     source = tables.embedded().set
     if not embedded or find_manifest(workspace.shard_set(source), IMAGES) is None:
@@ -63,17 +64,34 @@ def prepare(
         letters = [workspace.shard_set(f"{synthetic.LETTERS}/{split}") for split in synthetic.LETTER_SPLITS]
         if any(find_manifest(uri, MANO) is None for uri in letters):
             synthetic.alphabet(workspace, synthetic.PER_LETTER, 0, progress)
+    recipes = {
+        row.id: tables.row_recipe(row, True, tables.row_overrides(row, True, None, overrides)) for row in table_rows
+    }
+    wanted = {
+        (name, recipes[row.id].data.keypoints.detector)
+        for row in table_rows
+        if row.trains and row.measure != "tokenizer" and recipes[row.id].data.keypoints.trains_on_detections
+        for name in recipes[row.id].data.train
+    }
+    undetected = [(name, detector) for name, detector in sorted(wanted) if _lacks_keypoints(workspace, name, detector)]
     masked = [row for row in table_rows if row.mask]
-    if not masked:
+    if not masked and not undetected:
         return
     from maskhand.cluster.session import ray_session  # Ray takes seconds to import
 
     with ray_session():
+        for name, detector in undetected:
+            annotation.annotate_keypoints(workspace, name, detector, progress)
         for row in masked:
-            recipe = tables.row_recipe(row, True, tables.row_overrides(row, True, None, overrides))
             data.mask(workspace, source, row.mask, 0, progress, rebuild=True)
             derived = tables.measured_set(row, source)
-            annotation.annotate_keypoints(workspace, derived, recipe.data.keypoints.detector, progress, rebuild=True)
+            detector = recipes[row.id].data.keypoints.detector
+            annotation.annotate_keypoints(workspace, derived, detector, progress, rebuild=True)
+
+
+def _lacks_keypoints(workspace: Workspace, name: str, detector: str) -> bool:
+    uri = workspace.shard_set(name)
+    return find_manifest(uri, IMAGES) is not None and find_manifest(uri, keypoint_part(detector)) is None
 
 
 def plans(

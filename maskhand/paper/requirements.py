@@ -33,8 +33,9 @@ def missing(
         for name in data.pose_sets:
             wanted.setdefault(name, set()).update({IMAGES, MANO})
     if row.trains and row.measure != "tokenizer":
+        detected = {keypoints} if data.keypoints.trains_on_detections else set()
         for name in data.train:
-            wanted.setdefault(name, set()).update({IMAGES, MANO, keypoints})
+            wanted.setdefault(name, set()).update({IMAGES, MANO} | detected)
     reads_pose = row.measure != "tokenizer" and data.keypoints.eval_source == "detected"
     for name in benchmark_sets:
         is_read = reads_pose and not row.mask

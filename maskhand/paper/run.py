@@ -70,7 +70,9 @@ def _trained(workspace: Workspace, wanted: RowPlan, progress: Progress) -> str:
     recipe, changes = wanted.source, wanted.changes
     if wanted.row.measure != "tokenizer":
         train.check_before_tokenizer(workspace, recipe, changes)
-    tokenizer = train.train_tokenizer(workspace, recipe, changes, "", progress)
+    tokenizer = wanted.recipe.tokenizer_training.checkpoint
+    if tokenizer is None or wanted.row.measure == "tokenizer":
+        tokenizer = train.train_tokenizer(workspace, recipe, changes, "", progress).folder
     if wanted.row.measure == "tokenizer":
-        return tokenizer.folder
-    return train.train_transformer(workspace, recipe, changes, tokenizer.folder, "", progress).folder
+        return tokenizer
+    return train.train_transformer(workspace, recipe, changes, tokenizer, "", progress).folder

@@ -1,5 +1,6 @@
 """Prediction on photos: `hands` detects and `reconstruct` reconstructs hands, `files` writes the results."""
 
+from maskhand.predict.camera import PhotoCamera, photo_camera
 from maskhand.predict.files import predict_photo
 from maskhand.predict.hands import DEFAULT_METHOD, predict_hands, predict_images
 from maskhand.predict.photo import decode_photo, read_photo
@@ -11,12 +12,14 @@ __all__ = [
     "METHODS",
     "Hypothesis",
     "Method",
+    "PhotoCamera",
     "PlacedHand",
     "PredictError",
     "PredictedHand",
     "Reconstruction",
     "SeenImage",
     "decode_photo",
+    "photo_camera",
     "predict_hands",
     "predict_images",
     "predict_photo",

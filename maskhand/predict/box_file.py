@@ -167,9 +167,11 @@ def _coco(labels: Any, path: str) -> Iterator[GivenBoxes]:
         x, y, width, height = _four(_field(label, "bbox", place), "bbox", place)
         if not (width > 0 and height > 0):
             raise PredictError(f"{place}: `bbox` is {label['bbox']}; expected x, y, width, height with a size above 0")
-        corners = tuple(value - HALF_A_PIXEL for value in (x, y, x + width, y + height))
+        x, y = x - HALF_A_PIXEL, y - HALF_A_PIXEL
         if category in sides:
-            box = DetectedBox(corners, _side(label, place) or sides[category], _score(label, place))
+            box = DetectedBox(
+                (x, y, x + width, y + height), _side(label, place) or sides[category], _score(label, place)
+            )
             hands.setdefault(image, []).append((place, box))
     known = set()
     names = Counter(str(_field(image, "file_name", f"{path}: images[{k}]")) for k, image in enumerate(labels["images"]))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from PIL import ExifTags
@@ -19,10 +19,10 @@ from PIL import ExifTags
 from maskhand.arrays import Array
 from maskhand.hand.camera import assumed_camera
 from maskhand.predict.decode import exif_of
-from maskhand.predict.records import PredictError
+from maskhand.predict.records import CameraOrigin, PredictError
 
-CameraOrigin = Literal["focal", "intrinsics", "exif", "assumed"]
-"""Where a camera's values are from: a given focal length, given intrinsics, EXIF, or nowhere."""
+Intrinsics = tuple[float, float, float, float]
+"""fx, fy, cx, cy: pixels of the upright photo, the center of the top-left pixel is (0, 0)."""
 
 FILM_DIAGONAL_MM: Final = math.hypot(36, 24)
 FILM_FOCALS_MM: Final = (5.0, 3000.0)
@@ -49,7 +49,7 @@ def photo_camera(
     size_px: tuple[int, int],
     *,
     focal_px: float | None = None,
-    intrinsics: tuple[float, float, float, float] | None = None,
+    intrinsics: Intrinsics | None = None,
     encoded: bytes = b"",
 ) -> PhotoCamera:
     """The camera of an upright photo of (width, height).
@@ -69,6 +69,23 @@ def photo_camera(
     return PhotoCamera(assumed_camera(size_px, focal_px), "assumed" if focal_px is None else "exif")
 
 
+def checked_camera(size_px: tuple[int, int], camera: PhotoCamera | Array | None) -> PhotoCamera:
+    """The camera of an image (width, height): as it is, by its (3, 3) intrinsics, or assumed.
+
+    Raises PredictError for a matrix that no camera has.
+    """
+    if camera is None or isinstance(camera, PhotoCamera):
+        return camera or photo_camera(size_px)
+    K = np.asarray(camera, np.float64)
+    good = K.shape == (3, 3) and np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0
+    if not (good and np.array_equal(K[2], [0, 0, 1]) and K[0, 1] == K[1, 0] == 0):
+        raise PredictError(
+            f"camera {np.asarray(camera).tolist()}: expected a (3, 3) matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in "
+            "pixels with fx, fy > 0"
+        )
+    return photo_camera(size_px, intrinsics=(K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
+
+
 def exif_focal_px(size_px: tuple[int, int], encoded: bytes) -> float | None:
     """The focal length of a photo (width, height) in pixels by its EXIF, see above; None where that does not tell."""
     entries = exif_of(encoded).get_ifd(ExifTags.IFD.Exif)
@@ -85,7 +102,7 @@ def exif_focal_px(size_px: tuple[int, int], encoded: bytes) -> float | None:
     return film_mm / FILM_DIAGONAL_MM * math.hypot(*size_px)
 
 
-def _given(size_px: tuple[int, int], intrinsics: tuple[float, float, float, float]) -> Array:
+def _given(size_px: tuple[int, int], intrinsics: Intrinsics) -> Array:
     fx, fy, cx, cy = intrinsics
     said = f"intrinsics {fx:g},{fy:g},{cx:g},{cy:g}"
     if not all(map(math.isfinite, intrinsics)) or fx <= 0 or fy <= 0:

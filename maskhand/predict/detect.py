@@ -81,16 +81,18 @@ def detect_hands(
     if len(with_keypoints) == len(found) and (detector == HAND_FINDER or not found):
         detections = Detections.stack(with_keypoints)
     else:
-        check_boxes(boxes, image_rgb)
+        if boxes_xyxy_px is not None or finder is not None:
+            check_boxes(boxes, image_rgb)
         detections = load_detector(detector, assets).detect([image_rgb] * len(boxes), boxes, sides)
     confidence = detections.confidence.mean(axis=1)
-    kept = np.flatnonzero(confidence >= min_confidence)
+    rows = np.flatnonzero(confidence >= min_confidence)
+    kept = rows.tolist()
     return DetectedHands(
-        boxes[kept],
+        boxes[rows],
         tuple(found[k].score for k in kept),
         tuple(sides[k] or ("right" if detections.right_probability[k] > 0.5 else "left") for k in kept),
         tuple(side is not None or _has_side(found[k]) or bool(confidence[k] >= MIN_MEAN_CONFIDENCE) for k in kept),
-        detections[kept],
+        detections[rows],
     )
 
 

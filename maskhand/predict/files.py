@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from maskhand import storage
+from maskhand.annotate.detectors import HandDetector
 from maskhand.arrays import Array
 from maskhand.conventions import OPENPOSE_21
 from maskhand.hand.mesh import glb_bytes, obj_bytes
+from maskhand.hand.pose_convention import BodyConvention
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
-from maskhand.predict.camera import CameraOrigin
+from maskhand.predict.camera import Intrinsics, photo_camera
 from maskhand.predict.drawing import photo_sheet
 from maskhand.predict.hands import DEFAULT_METHOD, predict_images
 from maskhand.predict.hypothesis_files import write_hypotheses
-from maskhand.predict.photo import Box, camera_matrix, read_photo
+from maskhand.predict.photo import Box, decode_photo, read_encoded
 from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import Method, PredictedHand, PredictError
 from maskhand.predict.rows import SCHEMA, hand_row
@@ -39,40 +41,45 @@ def predict_photo(
     *,
     method: Method = DEFAULT_METHOD,
     focal_px: float | None = None,
+    intrinsics: Intrinsics | None = None,
     camera: CameraSource = "keypoints",
     hypotheses: int = 0,
     min_confidence: float = 0.0,
+    finder: HandDetector | None = None,
     assets: str | Path | None = None,
     image_rgb: Array | None = None,
 ) -> list[Path]:
     """Predict the hands of a photo file and write NAME_overlay.png, NAME_hand0.obj ..., NAME.glb and NAME.json.
 
     box: x0, y0, x1, y1 of the one hand to look at (else all hands are found); side: of the hand in the box, or of all
-    hands (else as detected); focal_px: the photo's focal length in pixels (else a long one is assumed, as HaMeR does,
-    and depth is relative); bundle, method, camera, min_confidence: see `predict_hands`. hypotheses: number of
-    hypotheses for each hand; then NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and
-    the JSON holds all distinct ones. image_rgb: the decoded image, if available. Returns the paths, the JSON last.
-    Raises PredictError, also where there is no hand.
+    hands (else as detected); focal_px, or intrinsics fx, fy, cx, cy: of the upright photo in pixels (else EXIF's, else
+    a long focal length is assumed, as HaMeR does, and depth is relative: see `photo_camera`); bundle, method, camera,
+    min_confidence, finder: see `predict_hands`. hypotheses: number of hypotheses for each hand; then
+    NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and the JSON holds all distinct
+    ones. image_rgb: the decoded image, if available. Returns the paths, the JSON last. Raises PredictError, also where
+    there is no hand.
     """
     photo = Path(path)
-    image = read_photo(photo) if image_rgb is None else image_rgb
+    encoded = read_encoded(photo)
+    image = decode_photo(encoded, str(photo)) if image_rgb is None else image_rgb
+    size_px = image.shape[1], image.shape[0]
     (hands,) = predict_images(
         [image],
         bundle,
         [None if box is None else [box]],
         [side],
         method=method,
-        cameras=[None if focal_px is None else camera_matrix(image, focal_px)],
+        cameras=[photo_camera(size_px, focal_px=focal_px, intrinsics=intrinsics, encoded=encoded)],
         placed_by=camera,
         hypotheses=hypotheses,
         min_confidence=min_confidence,
+        finder=finder,
         assets=assets,
     )
     if not hands:
         raise PredictError(f"{photo}: {no_hand_found(min_confidence)}; give its box with --box X0,Y0,X1,Y1")
     how = Reconstruction(bundle, method, camera, hypotheses)
-    origin: CameraOrigin = "assumed" if focal_px is None else "focal"
-    return write_picture_files(photo.name, image, hands, how, origin, Path(out_dir), photo.stem)
+    return write_picture_files(photo.name, image, hands, how, Path(out_dir), photo.stem)
 
 
 def no_hand_found(min_confidence: float) -> str:
@@ -86,14 +93,14 @@ def write_picture_files(
     image_rgb: Array,
     hands: Sequence[PredictedHand],
     how: Reconstruction,
-    camera_source: CameraOrigin,
     out: Path,
     name: str,
     saved: Sequence[Saved] = SAVED,
+    convention: BodyConvention | None = None,
 ) -> list[Path]:
     """Write the files of the hands of a picture, at least one, into `out`; their paths, the JSON last.
 
-    picture: what the JSON calls it; name: how the names of the files begin.
+    picture: what the JSON calls it; name: how the names of the files begin; convention: see `picture_rows`.
     """
     out = (out / name).parent
     out.mkdir(parents=True, exist_ok=True)
@@ -113,7 +120,7 @@ def write_picture_files(
     if how.hypotheses and "overlay" in saved:
         written += write_hypotheses(image_rgb, hands, out, stem)
     if "json" in saved:
-        rows = [hand_row(hand, how, camera_source) for hand in hands]
+        rows = [hand_row(hand, how, convention=convention) for hand in hands]
         if "mesh" in saved:
             rows = [row | {"mesh": mesh.name} for row, mesh in zip(rows, meshes, strict=True)]
         facts = {

@@ -10,15 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from maskhand.annotate.detectors import DetectedBox, HandDetector
 from maskhand.arrays import Array
 from maskhand.conventions import Side
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
+from maskhand.predict.camera import PhotoCamera, checked_camera, photo_camera
 from maskhand.predict.detect import detect_hands
-from maskhand.predict.photo import Box, camera_matrix
+from maskhand.predict.photo import Box
 from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_hands
 from maskhand.predict.records import Method, PredictedHand, PredictError
 from maskhand.workspace import Workspace
@@ -32,33 +31,37 @@ T = TypeVar("T")
 def predict_hands(
     image_rgb: Array,
     bundle: ModelBundle | None,
-    boxes_xyxy_px: Sequence[Box] | Array | None = None,
+    boxes_xyxy_px: Sequence[Box | DetectedBox] | Array | None = None,
     side: Side | None = None,
     *,
     method: Method = DEFAULT_METHOD,
     focal_px: float | None = None,
+    K_px: PhotoCamera | Array | None = None,
     camera: CameraSource = "keypoints",
     hypotheses: int = 0,
     fill_in: int = 0,
     min_confidence: float = 0.0,
+    finder: HandDetector | None = None,
     assets: str | Path | None = None,
 ) -> list[PredictedHand]:
     """Predict the hands of an image (H, W, 3) uint8 RGB, best detection first; an empty list when none is found.
 
-    As `predict_images` of one image. focal_px: its focal length, the principal point is its middle; camera: `placed_by`
-    there.
+    As `predict_images` of one image. focal_px: its focal length, the principal point is its middle; K_px: its camera,
+    where no focal length is given; camera: `placed_by` there.
     """
+    size_px = image_rgb.shape[1], image_rgb.shape[0]
     (hands,) = predict_images(
         [image_rgb],
         bundle,
         [boxes_xyxy_px],
         [side],
         method=method,
-        cameras=[None if focal_px is None else camera_matrix(image_rgb, focal_px)],
+        cameras=[K_px if focal_px is None else photo_camera(size_px, focal_px=focal_px)],
         placed_by=camera,
         hypotheses=hypotheses,
         fill_in=fill_in,
         min_confidence=min_confidence,
+        finder=finder,
         assets=assets,
     )
     return hands
@@ -71,20 +74,20 @@ def predict_images(
     sides: Sequence[Side | None] | None = None,
     *,
     method: Method = DEFAULT_METHOD,
-    cameras: Sequence[Array | None] | None = None,
+    cameras: Sequence[PhotoCamera | Array | None] | None = None,
     placed_by: CameraSource = "keypoints",
     hypotheses: int = 0,
     fill_in: int = 0,
     min_confidence: float = 0.0,
-    assets: str | Path | None = None,
     finder: HandDetector | None = None,
+    assets: str | Path | None = None,
 ) -> list[list[PredictedHand]]:
     """Predict the hands of images (H, W, 3) uint8 RGB: a list for each, the best first, empty where there is none.
 
-    boxes: of each image those of its hands, x0, y0, x1, y1 in pixels; None, also for one image: all hands are found, by
-    `finder` or else by the embedded detector.
-    sides: of the hands of each image; None: as detected. cameras: (3, 3) intrinsics of each image in pixels; None: a
-    long focal length is assumed, as HaMeR does, and depth is relative.
+    boxes: of each image those of its hands, x0, y0, x1, y1 in pixels, or with their sides and scores; None, also for
+    one image: all hands are found, by `finder` or else by the embedded one. sides: of the hands of each image; None: as
+    detected. cameras: (3, 3) intrinsics of each image in pixels, or what `photo_camera` made of its file; None: a long
+    focal length is assumed, as HaMeR does, and depth is relative.
 
     method: `fit` finds the most probable hand for the detected keypoints and needs no network (`bundle` may be None);
     `model` is the network's hand; `refine` is a fit for which the network's hand is evidence too. placed_by: `model`
@@ -102,25 +105,11 @@ def predict_images(
     side_of_each = _of_each(sides, len(images), "sides")
 
     def seen() -> Iterator[SeenImage]:
-        for image, box, K_px, side in zip(images, *of_each, side_of_each, strict=True):
+        for image, box, camera, side in zip(images, *of_each, side_of_each, strict=True):
             detected = detect_hands(image, box, side, how.detector, folder, min_confidence, finder)
-            yield SeenImage(image, detected, checked_camera(image, K_px))
+            yield SeenImage(image, detected, checked_camera((image.shape[1], image.shape[0]), camera))
 
     return list(reconstruct_hands(seen(), how))
-
-
-def checked_camera(image_rgb: Array, K_px: Array | None) -> Array:
-    """(3, 3) float64 intrinsics of an image; assumed where None are given. Raises PredictError for impossible ones."""
-    if K_px is None:
-        return camera_matrix(image_rgb, None)
-    K = np.asarray(K_px, np.float64)
-    good = K.shape == (3, 3) and np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0
-    if not (good and np.array_equal(K[2], [0, 0, 1]) and K[1, 0] == 0):
-        raise PredictError(
-            f"camera {np.asarray(K_px).tolist()}: expected a (3, 3) matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in "
-            "pixels with fx, fy > 0"
-        )
-    return K
 
 
 def _of_each(values: Sequence[T | None] | None, images: int, name: str) -> Sequence[T | None]:

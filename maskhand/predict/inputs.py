@@ -103,18 +103,20 @@ def _expanded(given: str, aside: Path | None, other: Counter[str]) -> Iterator[_
         return
     if match := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", given):
         raise PredictError(
-            f"{given}: addresses ({match[1]}) are not read: who shares a run shares its files; load the picture down "
+            f"{given}: addresses ({match[1]}) are not read, as they may show another picture tomorrow; load it down "
             "first (`curl -O ADDRESS`) and give the file"
         )
     path = os.path.expanduser(given)
     if local_files.status(path) is None and glob.has_magic(path):
-        matches = sorted(glob.glob(path, recursive=True))
+        matches = sorted(match_ for match_ in glob.glob(path, recursive=True) if not _is_below(match_, aside))
         if not matches:
             raise PredictError(f"{given}: no file matches this pattern")
         for match_ in matches:
             # of a pattern, as of a folder, only names of pictures
             yield from _in_folder(match_, aside, other) if os.path.isdir(match_) else _if_named(match_, other)
     elif os.path.isdir(path):
+        if Path(path).resolve() == aside:
+            raise PredictError(f"{given}: the results would go among the pictures; choose another --out")
         yield from _in_folder(path, aside, other)
     elif local_files.size(path) is None:
         raise PredictError(f"{given}: there is no such file or folder")
@@ -133,6 +135,11 @@ def _in_folder(folder: str, aside: Path | None, other: Counter[str]) -> Iterator
             yield _Found(path, PurePosixPath(Path(path).relative_to(folder).as_posix()), top)
         else:
             other[_suffix(path)] += 1
+
+
+def _is_below(path: str, folder: Path | None) -> bool:
+    place = Path(path).resolve()
+    return folder is not None and (place == folder or folder in place.parents)
 
 
 def _if_named(path: str, other: Counter[str]) -> Iterator[_Found]:

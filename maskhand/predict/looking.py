@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from maskhand import __version__
 from maskhand.annotate.detectors import DetectedBox, HandDetector
 from maskhand.conventions import Side
+from maskhand.hand.pose_convention import BodyConvention
 from maskhand.predict.box_file import BoxFile, GivenBoxes
 from maskhand.predict.detect import detect_hands
 from maskhand.predict.files import Saved
@@ -49,6 +50,8 @@ class Question:
     """What is written of each frame of a film."""
     vertices: bool = False
     """Whether rows have the mesh."""
+    convention: BodyConvention | None = None
+    """Of a body model, in which rows have the hand's pose as well."""
 
     def facts(self) -> dict[str, Any]:
         """All of it that decides the results, as plain values."""
@@ -71,6 +74,7 @@ class Question:
             "save": list(self.saved),
             "save_of_frames": list(self.saved_of_frames),
             "vertices": self.vertices,
+            "convention": None if self.convention is None else asdict(self.convention),
         }
 
 
@@ -122,7 +126,7 @@ def _seen(
         return replace(picture, image_rgb=None, is_readable=False, reason=str(error)), None
     if not len(detected):
         return replace(picture, image_rgb=None, reason=reason), None
-    return picture, SeenImage(image, detected, camera.K_px)
+    return picture, SeenImage(image, detected, camera)
 
 
 def _reconstructed(

@@ -1,4 +1,4 @@
-"""Reading of a photo, its assumed camera, and the check of given boxes."""
+"""Reading of a photo, and the check of images and given boxes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from maskhand import storage
 from maskhand.arrays import Array
-from maskhand.hand.camera import assumed_camera
 from maskhand.image_header import TooManyPixelsError, check_size
 from maskhand.predict.decode import UndecodableError, decode_rgb
 from maskhand.predict.records import PredictError
@@ -16,22 +15,19 @@ from maskhand.predict.records import PredictError
 Box = tuple[float, float, float, float]
 
 
-def camera_matrix(image_rgb: Array, focal_px: float | None) -> Array:
-    """(3, 3) intrinsics of an image (H, W, 3), assumed without a focal length. Raises PredictError."""
-    if focal_px is not None and not (np.isfinite(focal_px) and focal_px > 0):
-        raise PredictError(f"focal length {focal_px!r}: expected a positive number of pixels")
-    return assumed_camera((image_rgb.shape[1], image_rgb.shape[0]), focal_px)
-
-
 def read_photo(path: str | Path) -> Array:
     """Read a photo as (H, W, 3) uint8 RGB in its EXIF orientation. Raises PredictError."""
+    return decode_photo(read_encoded(path), str(path))
+
+
+def read_encoded(path: str | Path) -> bytes:
+    """The bytes of a photo's file. Raises PredictError."""
     try:
-        data = storage.read_bytes(path)
+        return storage.read_bytes(path)
     except storage.NotAFileError as error:
         raise PredictError(f"{error}; give one image file") from None
     except storage.StorageError as error:
         raise PredictError(str(error)) from None
-    return decode_photo(data, str(path))
 
 
 def decode_photo(data: bytes, name: str) -> Array:

@@ -28,10 +28,19 @@ from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context
 from maskhand.models.sampling import hypothesis_sampler, sample
 from maskhand.placement import CameraSource, in_image_axes, place_hands
+from maskhand.predict.camera import PhotoCamera
 from maskhand.predict.detect import HAND_FINDER, DetectedHands
 from maskhand.predict.fit import check_hand_model, fit_calibration, fit_hands, hand_model_of
 from maskhand.predict.modes import Mode, find_modes
-from maskhand.predict.records import FilledHand, Hypothesis, Method, PlacedHand, PredictedHand, PredictError
+from maskhand.predict.records import (
+    CameraOrigin,
+    FilledHand,
+    Hypothesis,
+    Method,
+    PlacedHand,
+    PredictedHand,
+    PredictError,
+)
 from maskhand.recipe_files import load_recipe
 
 HANDS_AT_ONCE = 32
@@ -45,8 +54,8 @@ class SeenImage:
     image_rgb: Array
     """(H, W, 3) uint8."""
     detected: DetectedHands
-    K_px: Array
-    """(3, 3) intrinsics, known or assumed."""
+    camera: PhotoCamera
+    """Known or assumed."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +119,10 @@ class _Group:
     batch: HandBatch
     K_px: Array
     """(N, 3, 3)."""
+    camera_origins: tuple[CameraOrigin, ...]
 
     def __getitem__(self, rows: slice) -> _Group:
-        return _Group(self.detected[rows], self.batch[rows], self.K_px[rows])
+        return _Group(self.detected[rows], self.batch[rows], self.K_px[rows], self.camera_origins[rows])
 
     @staticmethod
     def of(image: SeenImage, data: DataConfig) -> _Group:
@@ -127,7 +137,8 @@ class _Group:
             z_px=seen.z_px,
             world_m=seen.world_m,
         )
-        return _Group(detected, batch, np.tile(image.K_px, (len(detected), 1, 1)))
+        hands = len(detected)
+        return _Group(detected, batch, np.tile(image.camera.K_px, (hands, 1, 1)), (image.camera.origin,) * hands)
 
     @staticmethod
     def join(groups: list[_Group]) -> _Group:
@@ -135,6 +146,7 @@ class _Group:
             DetectedHands.join([group.detected for group in groups]),
             HandBatch.join([group.batch for group in groups]),
             np.concatenate([group.K_px for group in groups]),
+            tuple(origin for group in groups for origin in group.camera_origins),
         )
 
 
@@ -189,6 +201,7 @@ def _hands(group: _Group, how: Reconstruction) -> list[PredictedHand]:
             keypoints_confidence=detected.detections.confidence[k],
             faces=faces[:, ::-1] if detected.sides[k] == "left" else faces,
             K_px=group.K_px[k],
+            camera_origin=group.camera_origins[k],
             crop_from_image=group.batch.crop_from_image[k].numpy(),
             p_within_10mm=confidence.p_within_10mm[k],
             joint_error_mm=confidence.joint_error_mm[k],

@@ -15,6 +15,9 @@ from maskhand.predict.modes import Mode
 Method = Literal["fit", "model", "refine"]
 """How a hand is reconstructed: by a fit to the detected keypoints, by the network, or by a fit to both."""
 
+CameraOrigin = Literal["focal", "intrinsics", "exif", "assumed"]
+"""Where a camera's values are from: a given focal length, given intrinsics, EXIF, or nowhere."""
+
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -93,7 +96,7 @@ class PredictedHand(PlacedHand):
     faces: Array
     """(1538, 3) faces with outward winding for this side."""
     K_px: Array
-    """(3, 3) intrinsics, from the given or the assumed focal length."""
+    """(3, 3) intrinsics of the upright photo, see `camera_origin`."""
     crop_from_image: Array
     """(2, 3) affine from the (mirrored, if left) photo to the crop."""
     p_within_10mm: Array
@@ -106,6 +109,8 @@ class PredictedHand(PlacedHand):
     method: Method
     hand_model: str
     """Digest of the hand model file."""
+    camera_origin: CameraOrigin = "assumed"
+    """What says `K_px`; depth is metric only where it is not `assumed`."""
     hypotheses: tuple[Hypothesis, ...] = ()
     """Distinct hypotheses, nearest to their mean first."""
     modes: tuple[Mode, ...] = ()

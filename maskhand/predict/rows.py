@@ -17,6 +17,7 @@ import numpy as np
 from maskhand.arrays import Array
 from maskhand.conventions import MANO_16, Side
 from maskhand.hand.camera import FOCAL
+from maskhand.hand.pose_convention import BodyConvention, body_hand_json
 from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import PlacedHand, PredictedHand
 
@@ -31,11 +32,17 @@ Row = dict[str, Any]
 
 
 def picture_rows(
-    picture: Picture, hands: Sequence[PredictedHand], how: Reconstruction, no_hand: str, vertices: bool = False
+    picture: Picture,
+    hands: Sequence[PredictedHand],
+    how: Reconstruction,
+    no_hand: str,
+    vertices: bool = False,
+    convention: BodyConvention | None = None,
 ) -> list[Row]:
     """A row for each hand of a picture; one that says why where there is none.
 
-    no_hand: the reason where the picture has none; vertices: whether rows have the mesh.
+    no_hand: the reason where the picture has none; vertices: whether rows have the mesh; convention: that of a body
+    model, in which rows have the hand's pose as well.
     """
     head: Row = {
         "schema": SCHEMA,
@@ -49,19 +56,20 @@ def picture_rows(
         return [head | {"status": "unreadable", "reason": picture.reason}]
     if not hands:
         return [head | {"status": "no hand", "reason": picture.reason or no_hand}]
-    assert picture.camera is not None
-    origin = picture.camera.origin
     return [
-        head | {"status": "hand", "hand": k} | hand_row(hand, how, origin, vertices) for k, hand in enumerate(hands)
+        head | {"status": "hand", "hand": k} | hand_row(hand, how, vertices, convention) for k, hand in enumerate(hands)
     ]
 
 
-def hand_row(hand: PredictedHand, how: Reconstruction, camera_source: str, vertices: bool = False) -> Row:
+def hand_row(
+    hand: PredictedHand, how: Reconstruction, vertices: bool = False, convention: BodyConvention | None = None
+) -> Row:
     """The fields of a hand in a row."""
     facts = to_json(hand)
-    facts["camera"] = {"source": camera_source} | facts["camera"]
     if vertices:
         facts["vertices_cam_m"] = _numbers(hand.vertices_cam_m, 6)
+    if convention is not None:
+        facts["body_hand"] = body_hand_json(hand.pose_aa, hand.side, convention)
     return facts | made_by(how, hand)
 
 
@@ -90,6 +98,7 @@ def to_json(hand: PredictedHand) -> Row:
         "detection_score": None if hand.detection_score is None else round(float(hand.detection_score), 4),
         **_pose_json(hand, hand.side),
         "camera": {
+            "source": hand.camera_origin,
             "K_px": _numbers(hand.K_px, 4),
             "crop": dict(zip(("scale", "tx", "ty"), _numbers(hand.crop_camera, 6), strict=True)),
             "crop_focal": FOCAL,

@@ -13,7 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Protocol
 
 from maskhand import lock, storage
 from maskhand.json_text import JsonError, parse_json_object
@@ -48,26 +50,56 @@ class RunResult:
             yield from map(json.loads, file)
 
 
+@dataclass(frozen=True)
+class FilmGroup:
+    """Rows of some frames of a film that belong together."""
+
+    rows: list[Row]
+    frames: int
+    files: list[str]
+    """That were written, relative to the run's folder."""
+    then: Place
+    """The next thing to look at."""
+
+
+class LooksAtFilm(Protocol):
+    """What looks at a film as a whole (`film.run.TrackedFilms`)."""
+
+    def facts(self) -> Row:
+        """What decides its results beside the question."""
+
+    def groups(
+        self, source: Source, place: Place, question: Question, out: Path, progress: Progress
+    ) -> Iterator[FilmGroup]:
+        """The rows of the film from `place` on; `then` of the last group is the next source."""
+
+
 def predict_run(
-    sources: Sources, question: Question, out: Path, again: bool = False, progress: Progress = silent
+    sources: Sources,
+    question: Question,
+    out: Path,
+    again: bool = False,
+    progress: Progress = silent,
+    films: LooksAtFilm | None = None,
 ) -> RunResult:
     """Look at all files and write the run's folder `out`, or what a run that was stopped has left of it.
 
-    again: what is there is removed first. Raises PredictError where that is of another question, and LockedError
-    while another process is at the same folder.
+    again: what is there is removed first. films: what looks at films; None: their frames are pictures like others.
+    Raises PredictError where the results there are of another question, and LockedError while another process is at the
+    same folder.
     """
     facts: Row = {
         "state": "running",
-        "asked": question.facts(),
+        "asked": question.facts() | ({} if films is None else films.facts()),
         "inputs": [asdict(source) for source in sources.files],
     }
     given = None if question.boxes is None else question.boxes.match([source.path for source in sources.files])
     with lock.held(out, "predict", str(out)):
-        earlier = _run_facts(out)
+        earlier = run_facts(out)
         if earlier is not None and again:
             _remove(out, earlier)
             earlier = None
-        if earlier is not None and (differs := _difference(earlier, facts)):
+        if earlier is not None and (differs := difference(earlier, facts)):
             raise PredictError(
                 f"{out}: the results there are of another question: {differs}; choose another --out, or --again "
                 "replaces them"
@@ -78,7 +110,7 @@ def predict_run(
         elif earlier["state"] == "finished" and (out / LINES).is_file() and (out / TABLE).is_file():
             return _result(out, earlier)
         with Journal(out / JOURNAL) as journal:
-            _look(sources.files, given, question, out, journal, progress)
+            _look(sources.files, given, question, out, journal, progress, films)
             finished = _finish(out, journal, facts, sources)
         (out / JOURNAL).unlink(missing_ok=True)
     return _result(out, finished)
@@ -91,42 +123,90 @@ def _look(
     out: Path,
     journal: Journal,
     progress: Progress,
+    films: LooksAtFilm | None,
 ) -> None:
     """Look at what the journal does not have yet."""
-    total, begun, before = count_pictures(files, question.every), time.monotonic(), journal.pictures
     hands = sum(row["status"] == "hand" for row in journal.rows())
-    progress(before, total, _so_far(hands, 0.0, 0))
+    shown = _Shown(count_pictures(files, question.every), journal.pictures, hands, progress)
+    for as_film, part in groupby(range(len(files)), lambda k: films is not None and files[k].kind == "film"):
+        positions = [position for position in part if position >= journal.place.source]
+        if not as_film and positions:
+            _look_at_pictures(files[: positions[-1] + 1], boxes, question, out, journal, shown)
+        for position in positions if as_film else ():
+            assert films is not None
+            place = journal.place if position == journal.place.source else Place(position)
+            for group in films.groups(files[position], place, question, out, shown.within):
+                journal.append(group.rows, group.frames, group.files, group.then)
+                shown.hands += sum(row["status"] == "hand" for row in group.rows)
+                shown(journal.pictures)
+
+
+def _look_at_pictures(
+    files: Sequence[Source],
+    boxes: Sequence[GivenBoxes | None] | None,
+    question: Question,
+    out: Path,
+    journal: Journal,
+    shown: _Shown,
+) -> None:
+    """Look at the pictures from the journal's place to the end of `files`."""
     stream = ahead(pictures(files, question.camera, question.every, journal.place))
     no_hand = no_hand_found(question.min_confidence)
     for group in predict_pictures(stream, question, boxes):
         rows: list[Row] = []
         written: list[str] = []
         for picture, found in group:
-            rows += picture_rows(picture, found, question.how, no_hand, question.vertices)
+            rows += picture_rows(picture, found, question.how, no_hand, question.vertices, question.convention)
             written += _files(picture, found, question, out)
-            hands += len(found)
+            shown.hands += len(found)
         journal.append(rows, len(group), written, _after(group[-1][0]))
-        left = max(total - journal.pictures, 0)
-        progress(
-            min(journal.pictures, total), total,
-            _so_far(hands, (time.monotonic() - begun) / (journal.pictures - before) * left, left),
+        shown(journal.pictures)
+
+
+@dataclass
+class _Shown:
+    """How far a run is, for people."""
+
+    total: int
+    before: int
+    """Pictures that an earlier run had looked at."""
+    hands: int
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.begun = time.monotonic()
+        self.done = self.before
+        self.progress(self.before, self.total, _so_far(self.hands, 0.0, 0))
+
+    def __call__(self, done: int) -> None:
+        """So many pictures are done."""
+        self.done = done
+        left = max(self.total - done, 0)
+        passed_s = time.monotonic() - self.begun
+        self.progress(
+            min(done, self.total), self.total,
+            _so_far(self.hands, passed_s / max(done - self.before, 1) * left, left),
         )  # fmt: skip
+
+    def within(self, done: float, total: float, text: str = "") -> None:
+        """The progress within a film."""
+        self.progress(min(self.done + done, self.total), self.total, text)
 
 
 def _files(picture: Picture, hands: Sequence[PredictedHand], question: Question, out: Path) -> list[str]:
     saved = question.saved if picture.frame is None else question.saved_of_frames
     if not hands or not saved:
         return []
-    assert picture.image_rgb is not None and picture.camera is not None
+    assert picture.image_rgb is not None
     written = write_picture_files(
         Path(picture.source.path).name,
         picture.image_rgb,
         hands,
         question.how,
-        picture.camera.origin,
         out,
         picture.name,
         saved,
+        question.convention,
     )
     return [path.relative_to(out).as_posix() for path in written]
 
@@ -170,25 +250,26 @@ def _result(out: Path, facts: Row) -> RunResult:
     return RunResult(out, facts["counts"], tuple(out / name for name in facts["files"]))
 
 
-def _run_facts(out: Path) -> Row | None:
-    path = out / RUN
-    if not path.is_file():
+def run_facts(out: str | Path) -> Row | None:
+    """What the run in a folder or `s3://` prefix was asked; None where there is none. Raises PredictError."""
+    uri = storage.join(out, RUN)
+    if not storage.exists(uri):
         return None
     try:
-        facts = parse_json_object(path.read_bytes())
+        facts = parse_json_object(storage.read_bytes(uri))
     except JsonError as error:
-        raise PredictError(f"{path}: {error}; remove the file, or choose another --out") from None
+        raise PredictError(f"{uri}: {error}; remove the file, or choose another --out") from None
     if not {"state", "asked", "inputs"} <= facts.keys():
-        raise PredictError(f"{path}: not the facts of a prediction; choose another --out")
+        raise PredictError(f"{uri}: not the facts of a prediction; choose another --out")
     return facts
 
 
-def _difference(earlier: Row, now: Row) -> str:
+def difference(earlier: Row, now: Row) -> str:
     """How two runs' questions differ, in words; empty where they do not."""
     differs = [
-        f"{name} was {earlier['asked'].get(name)!r} and is {value!r}"
-        for name, value in now["asked"].items()
-        if earlier["asked"].get(name) != value
+        f"{name} was {earlier['asked'].get(name)!r} and is {now['asked'].get(name)!r}"
+        for name in now["asked"] | earlier["asked"]
+        if earlier["asked"].get(name) != now["asked"].get(name)
     ]
     old, new = ({source["path"]: source for source in facts["inputs"]} for facts in (earlier, now))
     changes = {

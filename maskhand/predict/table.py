@@ -17,7 +17,7 @@ TEXT, WHOLE, NUMBER, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 NUMBERS, WHOLES, SINGLES = pa.list_(pa.float64()), pa.list_(pa.int64()), pa.list_(pa.float32())
 COLUMNS: Final[dict[str, pa.DataType]] = {
     "schema": TEXT, "picture": TEXT, "name": TEXT, "frame": WHOLE, "time_s": NUMBER, "image_size_px": WHOLES,
-    "status": TEXT, "reason": TEXT, "hand": WHOLE, "track": WHOLE, "side": TEXT, "guess": FLAG,
+    "status": TEXT, "reason": TEXT, "hand": WHOLE, "track": WHOLE, "seen": FLAG, "side": TEXT, "guess": FLAG,
     "box_xyxy_px": NUMBERS, "detection_score": NUMBER, "log_probability": NUMBER,
     "token_confidence_of_joints": NUMBERS, "tokens": WHOLES, "token_confidence": NUMBERS,
     "mano_side": TEXT, "mano_flat_hand_mean": FLAG, "mano_global_orient": NUMBERS, "mano_hand_pose": NUMBERS,
@@ -25,7 +25,10 @@ COLUMNS: Final[dict[str, pa.DataType]] = {
     "camera_crop": NUMBERS, "camera_crop_focal": NUMBER, "camera_crop_from_image": NUMBERS,
     "camera_crop_is_mirrored": FLAG, "joints_cam_m": NUMBERS, "joints_px": NUMBERS, "p_within_10mm": NUMBERS,
     "joint_error_mm": NUMBERS, "keypoints_px": NUMBERS, "keypoints_confidence": NUMBERS,
-    "vertices_cam_m": SINGLES, "joint_spread_mm": NUMBERS, "hypotheses": TEXT, "modes": TEXT, "method": TEXT,
+    "body_hand_body": TEXT, "body_hand_argument": TEXT, "body_hand_hand_pose": NUMBERS,
+    "body_hand_flat_hand_mean": FLAG, "body_hand_use_pca": FLAG, "body_hand_num_pca_comps": WHOLE,
+    "body_hand_wrist_global_orient": NUMBERS, "vertices_cam_m": SINGLES,
+    "joint_spread_mm": NUMBERS, "hypotheses": TEXT, "modes": TEXT, "method": TEXT,
     "model_digest": TEXT, "model_recipe": TEXT, "hand_model": TEXT, "keypoint_detector": TEXT,
 }  # fmt: skip
 """Columns of the table: names of fields joined by `_`, lists of lists row by row, hypotheses and modes as JSON text."""
@@ -50,7 +53,7 @@ def flat(row: Row) -> Row:
     """The row with the fields of `COLUMNS`; those that it lacks are left out."""
     found: Row = {}
     for name, value in row.items():
-        if name in ("mano", "camera", "model") and isinstance(value, dict):
+        if name in ("mano", "camera", "model", "body_hand") and isinstance(value, dict):
             found |= {f"{name}_{inner}": _flat_list(v) for inner, v in value.items()}
         elif name in ("hypotheses", "modes"):
             found[name] = json.dumps(value)

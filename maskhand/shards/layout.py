@@ -15,6 +15,8 @@ MANO = "mano"
 """The sidecar part with MANO targets."""
 
 MANIFEST = "manifest.json"
+TAR = "tar"
+"""Ending of the shards of images and their sidecars."""
 
 
 class ShardError(MaskhandError, ValueError):
@@ -36,8 +38,12 @@ def shard_name(index: int) -> str:
     return f"{index:06d}"
 
 
+def shard_uri(part_uri: str, name: str, ending: str) -> str:
+    return storage.join(part_uri, f"{name}.{ending}")
+
+
 def tar_uri(part_uri: str, name: str) -> str:
-    return storage.join(part_uri, f"{name}.tar")
+    return shard_uri(part_uri, name, TAR)
 
 
 def record_uri(part_uri: str, name: str) -> str:

@@ -11,7 +11,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from maskhand import storage
 from maskhand.lock import held
-from maskhand.shards.layout import IMAGES, ShardError, manifest_uri, record_uri, tar_uri
+from maskhand.shards.layout import IMAGES, TAR, ShardError, manifest_uri, record_uri, shard_uri
 from maskhand.shards.manifest import Manifest, ShardRecord, entries_and_rejects, find_manifest, read_record
 
 P = ParamSpec("P")
@@ -71,6 +71,7 @@ def build_part(
     rebuild: bool,
     on_shard: OnShard | None,
     is_current: Callable[[int, ShardRecord], bool] = lambda index, record: True,
+    ending: str = TAR,
 ) -> Manifest:
     """Write the shards that are not finished yet, then the manifest. LockedError while another one builds this part.
 
@@ -78,6 +79,7 @@ def build_part(
     makes what `write` needs for one of the `names`, given by its place.
     `rebuild` replaces what is there where it is of another plan or cannot be read; no other error costs a shard.
     `is_current` says whether a finished shard, given by its place in `names`, would still come out as its record says.
+    `ending` is that of the names of its files.
     Raises ShardError for images of which none could be used. (A sidecar may be empty: a set has no MANO targets.)
     """
     part_uri, plan_digest = storage.join(set_uri, about.part), about.plan_digest
@@ -86,13 +88,13 @@ def build_part(
         finished = find_manifest(set_uri, about.part)
         if finished is not None:
             _check_plan(part_uri, finished.plan_digest, plan_digest)
-        records = _current(_finished(part_uri, plan_digest, names), names, is_current)
+        records = _current(_finished(part_uri, plan_digest, names, ending), names, is_current)
         if finished is not None and len(records) == len(names) and (finished.count or about.part != IMAGES):
             return finished
     except ShardError:
         if not rebuild:
             raise
-        _clear(part_uri)
+        clear_part(part_uri)
     storage.clean_partial(part_uri)
     storage.delete(manifest_uri(part_uri))
     for record in records.values():
@@ -106,7 +108,7 @@ def build_part(
     entries, rejects = entries_and_rejects([records[name] for name in names])
     manifest = replace(about, count=sum(entry.count for entry in entries), rejects=rejects, shards=entries)
     if about.part == IMAGES and not manifest.count:
-        _clear(part_uri)  # else what is mended would be another plan's than these empty shards
+        clear_part(part_uri)  # else what is mended would be another plan's than these empty shards
         raise ShardError(_nothing_left(part_uri, rejects, [records[name] for name in names]))
     storage.write_bytes_atomic(manifest_uri(part_uri), manifest.to_json())
     return manifest
@@ -118,8 +120,8 @@ def _nothing_left(part_uri: str, reasons: dict[str, int], records: Sequence[Shar
     return f"{part_uri}: none of the hands that the labels list could be used ({counts}). The first of them: {first}"
 
 
-def _finished(part_uri: str, plan_digest: str, names: Sequence[str]) -> dict[str, ShardRecord]:
-    """Records whose tar is still there with the recorded size. Contents are `verify`'s business."""
+def _finished(part_uri: str, plan_digest: str, names: Sequence[str], ending: str) -> dict[str, ShardRecord]:
+    """Records whose shard is still there with the recorded size. Contents are `verify`'s business."""
     sizes = storage.list_sizes(part_uri)
     recorded = [uri.rsplit("/", 1)[-1].removesuffix(".json") for uri in sizes if uri.endswith(".json")]
     recorded = sorted(name for name in recorded if record_uri(part_uri, name) != manifest_uri(part_uri))
@@ -127,7 +129,8 @@ def _finished(part_uri: str, plan_digest: str, names: Sequence[str]) -> dict[str
         records = list(pool.map(partial(read_record, part_uri), recorded))
     for record in records:
         _check_plan(part_uri, record.plan_digest, plan_digest)
-    here = {record.name: record for record in records if sizes.get(tar_uri(part_uri, record.name)) == record.bytes}
+    uris = {record.name: shard_uri(part_uri, record.name, ending) for record in records}
+    here = {record.name: record for record in records if sizes.get(uris[record.name]) == record.bytes}
     return {name: here[name] for name in names if name in here}
 
 
@@ -148,8 +151,8 @@ def _check_plan(part_uri: str, found: str, expected: str) -> None:
         )
 
 
-def _clear(part_uri: str) -> None:
-    """Manifest and records first, so that a killed rebuild never leaves tars that look finished."""
+def clear_part(part_uri: str) -> None:
+    """Delete a part. Manifest and records first, so that a killed rebuild never leaves tars that look finished."""
     storage.delete(manifest_uri(part_uri))
     uris = storage.list_uris(part_uri)
     for uri in [u for u in uris if u.endswith(".json")] + [u for u in uris if not u.endswith(".json")]:

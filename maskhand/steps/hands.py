@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from maskhand import storage
+from maskhand.annotate.small_hands import SmallHandFinder
 from maskhand.conventions import Side
 from maskhand.device import accelerator
+from maskhand.film.run import TrackedFilms
+from maskhand.film.smoothing import Smoothing
 from maskhand.generate import generate_files
-from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.hand.pose_convention import BodyConvention
+from maskhand.image_header import LONGEST_SIDE_PX
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import open_hand_digest
 from maskhand.placement import CameraSource
 from maskhand.predict.box_file import BoxFile
 from maskhand.predict.camera import photo_camera
@@ -21,6 +25,7 @@ from maskhand.predict.inputs import find_sources
 from maskhand.predict.looking import Question
 from maskhand.predict.photo import Box
 from maskhand.predict.pictures import GivenCamera
+from maskhand.predict.predictor import default_method
 from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import Method, PredictError
 from maskhand.predict.rows import Row
@@ -29,6 +34,12 @@ from maskhand.progress import Progress, silent
 from maskhand.shipped_models import OPEN
 from maskhand.steps.evaluate import model_folder
 from maskhand.workspace import Workspace
+
+LARGEST_PX = (LONGEST_SIDE_PX, LONGEST_SIDE_PX)
+"""A size that has room for the principal point of any picture, before one is read."""
+
+Smooth = Smoothing | Literal["frames"]
+"""How films are looked at: tracked and smoothed, or each frame as a picture of its own."""
 
 SHOWN_REASONS = 10
 """Pictures that could not be read, of which the command says why."""
@@ -50,25 +61,42 @@ def predict(
     hypotheses: int = 0,
     min_confidence: float = 0.0,
     every: int = 1,
+    smooth: Smooth | None = None,
     save: str | None = None,
     vertices: bool = False,
+    small: bool = False,
+    convention: Literal["mano", "smplx", "smplh"] = "mano",
+    components: int | None = None,
     again: bool = False,
     progress: Progress = silent,
 ) -> RunResult:
     """The hands of pictures and films in folder `out` (see `predict_run`).
 
+    smooth: how films are looked at, `frames`: each frame as a picture of its own; None: tracked and smoothed as a
+    whole, or as `frames` where hypotheses, a box or small hands are asked for.
     model: None is the open model; it is loaded once, and only where it is needed. method: None is the default one, a
     fit where the open model does not know the hand model in use. save: names of `SAVED` with commas between, or `none`;
-    None: everything of a single picture, the overlays of several, nothing of films' frames.
+    None: everything of a single picture, the overlays of several, nothing of films' frames. small: hands of few pixels
+    are searched, too; convention, components: rows have the pose for a body model as well, see `BodyConvention`.
     """
-    method = method or _default_method(model)
+    method = method or default_method(model)
     needs_network = method != "fit" or placed_by == "model" or hypotheses > 0
     if model is not None and not needs_network:
         raise PredictError(f"--model {model}: a fit uses no network; add --method model or --method refine")
     # What cannot be looked at, or written, should not wait for the model.
     if storage.is_remote(out):
         raise PredictError(f"--out {out}: results are written to a folder of this machine")
-    photo_camera((1, 1), focal_px=focal_px)
+    photo_camera(LARGEST_PX, focal_px=focal_px, intrinsics=intrinsics)
+    if components is not None and convention == "mano":
+        raise PredictError("--pca: components are for the hands of body models; add --convention smplx or smplh")
+    body = None if convention == "mano" else BodyConvention(convention, components)
+    if small and not (box_xyxy_px is None and boxes is None):
+        raise PredictError("--small: boxes are given, so no hands are searched; leave one of them out")
+    asked = {"--hypotheses": hypotheses > 0, "--box": box_xyxy_px is not None, "--small": small}
+    alone = next((option for option, is_asked in asked.items() if is_asked), None)
+    if alone and smooth not in (None, "frames"):
+        raise PredictError(f"{alone}: of single frames only; leave out --smooth {smooth}, or give --smooth frames")
+    smooth = smooth or ("frames" if alone else "whole")
     sources = find_sources(inputs, out)
     if box_xyxy_px is not None and len(sources.files) > 1:
         raise PredictError(
@@ -93,8 +121,11 @@ def predict(
         saved=_saved(save, SAVED if len(sources.files) == 1 else ("overlay",)),
         saved_of_frames=_saved(save, ()),
         vertices=vertices,
+        convention=body,
+        finder=SmallHandFinder(str(workspace.assets)) if small else None,
     )
-    return predict_run(sources, question, out, again, progress)
+    tracked = None if smooth == "frames" else TrackedFilms(smooth)
+    return predict_run(sources, question, out, again, progress, tracked)
 
 
 def _saved(words: str | None, default: tuple[Saved, ...]) -> tuple[Saved, ...]:
@@ -106,12 +137,6 @@ def _saved(words: str | None, default: tuple[Saved, ...]) -> tuple[Saved, ...]:
     if unknown := [word for word in named if word not in SAVED]:
         raise PredictError(f"--save {words}: {unknown[0]!r} is unknown; expected {', '.join(SAVED)}, or none")
     return tuple(kind for kind in SAVED if kind in named)
-
-
-def _default_method(model: str | None) -> Method:
-    """model: None is the open one."""
-    other_hand = model is None and load_hand_model(default_hand_path("right")).digest != open_hand_digest()
-    return "fit" if other_hand else "refine"
 
 
 def generate(workspace: Workspace, text: str, out: Path, model: str, count: int, seed: int) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Names that steps share: the files by which exported models are known, and the flow run that asked for a step."""
+"""Names that steps share: files of exported models, the metrics that count, the flow run that asked for a step."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 TOKENIZER_FILE = "tokenizer.json"
 BUNDLE_FILE = "bundle.json"
 """Written last into the folder of an exported tokenizer, and of an exported model."""
+PRODUCT = "product"
+"""Key of the metrics of the estimator that a model uses, whichever that is: comparable over models and time."""
 FLOW_RUN = "MASKHAND_FLOW_RUN"
 """Environment variable with the id of the flow run that asked for this step."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from maskhand import storage
 from maskhand.device import accelerator
+from maskhand.evaluation.report import write_report
 from maskhand.evaluation.result import EvaluationRow
 from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress
@@ -23,7 +24,7 @@ from maskhand.shards.layout import IMAGES
 from maskhand.shards.manifest import find_manifest
 from maskhand.steps.evaluate import model_folder
 from maskhand.steps.evaluate_set import evaluate_set, training_mean_pose
-from maskhand.steps.names import BUNDLE_FILE, flow_tags
+from maskhand.steps.names import BUNDLE_FILE, PRODUCT, flow_tags
 from maskhand.steps.receipt import Receipt, file_digest
 from maskhand.tracking import Lineage, ModelVersion, Tracker
 from maskhand.workspace import Workspace
@@ -48,6 +49,8 @@ class VersionResult:
     samples_uri: str | None
     """samples.parquet; None where the benchmark has neither 3D joints nor meshes."""
     predictor: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Name -> URI of the files of an evaluation's set (`write_report`)."""
 
     @classmethod
     def of(cls, receipt: Receipt) -> VersionResult:
@@ -79,7 +82,7 @@ def contenders(workspace: Workspace, newest: int) -> tuple[str | None, list[str]
 
 
 def evaluate_version(workspace: Workspace, model: str, benchmark: str, set_name: str, progress: Progress) -> Receipt:
-    """Evaluate a registered version on a benchmark; the receipt names `result.json` beside `samples.parquet`."""
+    """Evaluate a registered version on a benchmark; the receipt names `result.json`, beside the folder `evaluation`."""
     folder = model_folder(workspace, model)
     bundle = ModelBundle.load(folder, device=accelerator())
     digest = file_digest(storage.join(folder, BUNDLE_FILE))
@@ -87,20 +90,16 @@ def evaluate_version(workspace: Workspace, model: str, benchmark: str, set_name:
     baseline = training_mean_pose(workspace, bundle.recipe)
     samplers = [bundle.estimator]
     result = evaluate_set(workspace, bundle, set_name, progress, baseline=baseline, samplers=samplers)
-    samples = None
-    if result.with_joints or result.with_mesh:
-        samples = storage.join(place, "samples.parquet")
-        parquet = io.BytesIO()
-        result.per_sample.to_parquet(parquet, index=False)
-        storage.write_bytes_atomic(samples, parquet.getvalue())
+    files = write_report(result, storage.join(place, "evaluation"))
     facts = {
         "benchmark": benchmark,
         "set_name": set_name,
         "data_digest": result.data_digest,
         "metrics": _known(result.best),
         "mean_pose": {} if result.baseline is None else _known(result.baseline),
-        "samples_uri": samples,
+        "samples_uri": files["samples.parquet"] if result.with_joints or result.with_mesh else None,
         "predictor": result.best.name,
+        "files": files,
     }
     uri = storage.join(place, "result.json")
     storage.write_json_atomic(uri, facts)
@@ -112,7 +111,8 @@ def _known(row: EvaluationRow) -> dict[str, float]:
 
 
 def log(workspace: Workspace, model: str, found: Sequence[VersionResult]) -> list[str]:
-    """Track a version's numbers in a run of its own as `eval/<benchmark>/<metric>`.
+    """Track a version's numbers in a run of its own as `eval/<benchmark>/<metric>`, and under the names that trainings
+    and evaluations have (`eval/SET/product/METRIC`, `.../mean_pose/...`), with the same files.
 
     Returns what drifted since its last evaluation, a sentence each; the run keeps them as its tag `drift`.
     """
@@ -134,6 +134,11 @@ def log(workspace: Workspace, model: str, found: Sequence[VersionResult]) -> lis
     lineage = [Lineage(m.set_name, workspace.shard_set(m.set_name), m.data_digest) for m in found]
     with tracker.ending(tracker.start_run(KIND, recipe, tags, lineage, run_name=f"{KIND} {model}")) as run_id:
         tracker.log_metrics(run_id, metrics)
+        for m in found:
+            for row, values in ((PRODUCT, m.metrics), ("mean_pose", m.mean_pose)):
+                tracker.log_metrics(run_id, {f"eval/{m.set_name}/{row}/{name}": v for name, v in values.items()})
+            for uri in m.files.values():
+                tracker.log_file(run_id, uri, f"evaluation/{m.set_name}")
     return flags
 
 
@@ -199,7 +204,8 @@ def table(workspace: Workspace, runs: int = 20) -> list[dict[str, Any]]:
     rows = []
     for run in Tracker.of(workspace).history(KIND, runs):
         when = datetime.fromtimestamp(run.started_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-        for benchmark in sorted({name.split("/")[1] for name in run.metrics if name.startswith("eval/")}):
+        headlines = (name.split("/") for name in run.metrics if name.startswith("eval/"))
+        for benchmark in sorted({words[1] for words in headlines if len(words) == 3}):
             values = {
                 title: round(run.metrics[f"eval/{benchmark}/{metric}"], 3)
                 for metric, title in HEADLINES.items()

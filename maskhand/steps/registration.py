@@ -7,18 +7,17 @@ import math
 from dataclasses import dataclass
 
 from maskhand import storage
+from maskhand.config import SamplerConfig
 from maskhand.errors import without_passwords
 from maskhand.evaluation.result import MEAN_POSE
 from maskhand.evaluation.summary import SUBMISSION, EvaluationSummary
 from maskhand.promotion import Score
+from maskhand.steps.compare import keep_against
 from maskhand.steps.evaluate import exported_recipe, model_folder
-from maskhand.steps.names import flow_tags
+from maskhand.steps.names import PRODUCT, flow_tags
 from maskhand.steps.receipt import Receipt
 from maskhand.tracking import MODEL, TEXT_MODEL, Lineage, Tracker
 from maskhand.workspace import Workspace
-
-PRODUCT = "product"
-"""Key of the row of the estimator that a model uses, whichever that is: comparable over models and time."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +41,20 @@ class RegistrationReceipt(Receipt):
 def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) -> str:
     """Write an evaluation's numbers, tables and contact sheets into a tracked run; returns the run's id.
 
-    `run_id`: the training that made the model; None: a run of its own.
+    `run_id`: the training that made the model; None: a run of its own, whose parameters are the recipe's with the
+    sampler that was asked for.
     """
     summary, tracker = EvaluationSummary.read(evaluation.uri), Tracker.of(workspace)
+    tags = {"model": summary.model, "model_digest": summary.model_digest}
     if run_id is not None:
+        tracker.tag(run_id, tags)
         _log(tracker, run_id, summary)
         return run_id
     recipe = exported_recipe(model_folder(workspace, summary.model))
+    recipe = recipe.model_copy(update={"sampler": SamplerConfig.model_validate(summary.first.facts["sampler"])})
     lineage = [Lineage(name, result.set, result.data_digest) for name, result in summary.sets.items()]
-    tags = {"model": summary.model, "model_digest": summary.model_digest, **flow_tags()}
     name = f"evaluation-{recipe.name}-{summary.model_digest}"
+    tags |= flow_tags()
     with tracker.ending(tracker.start_run("evaluation", recipe, tags, lineage, run_name=name)) as run_id:
         _log(tracker, run_id, summary)
     return run_id
@@ -86,11 +89,22 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
     measured = {row.name: row.metrics for row in result.rows}
     score = Score.of_metrics(measured[result.product], measured.get(MEAN_POSE, {}), result.data_digest)
     name = TEXT_MODEL if exported_recipe(model).model.condition == "text" else MODEL
+    _keep_against_champion(workspace, tracker, name, run_id)
     decision = tracker.promote(tracker.register_model(model, run_id, score, name))
     numbers = {metric: round(value, 3) for metric, value in score.as_numbers().items() if math.isfinite(value)}
     facts = {"model": decision.version.uri, "reason": decision.reason, **numbers, **inputs}
     storage.write_json_atomic(uri, facts)
     return RegistrationReceipt.of(uri, **facts), True
+
+
+def _keep_against_champion(workspace: Workspace, tracker: Tracker, name: str, run_id: str) -> None:
+    """How the hands of a run stand to those of the champion of this moment, if it is another's, as files of the run."""
+    try:
+        champion = tracker.resolve(f"models:/{name}@champion").uri
+        if tracker.run_of(champion) != run_id:
+            keep_against(workspace, run_id, champion, "champion")
+    except LookupError:
+        return
 
 
 def _is_there(tracker: Tracker, model: str) -> bool:

@@ -102,7 +102,7 @@ def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[s
     parts: list[str] = []
     if kind == "transformer":
         sets, parts = recipe.data.train, [IMAGES, MANO]
-        if recipe.data.keypoints.train_source in ("detected", "mixed"):
+        if recipe.data.keypoints.trains_on_detections:
             parts.append(keypoint_part(recipe.data.keypoints.detector))
     digests = {
         f"{name}/{part}": read_manifest(workspace.shard_set(name), part).digest for name in sets for part in parts

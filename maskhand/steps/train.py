@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskhand import storage
 from maskhand.catalog import load_spec
-from maskhand.cluster.run_folder import finished, last_checkpoint
+from maskhand.cluster.checkpoints import Checkpoints
+from maskhand.cluster.run_folder import METRICS, FitResult, finished
 from maskhand.cluster.session import ray_session
 from maskhand.cluster.train import fit
 from maskhand.config import ConfigError, Recipe
@@ -26,7 +28,7 @@ from maskhand.steps import step_inputs, training_checks
 from maskhand.steps.names import BUNDLE_FILE, TOKENIZER_FILE, flow_tags
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.taken_along import TakenAlong
-from maskhand.tracking import Lineage, RunReporter, Tracker, server_version
+from maskhand.tracking import Lineage, RunReporter, Tracker, TrackingServerError, server_version
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import (
     Kind,
@@ -180,7 +182,7 @@ def _train(
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
     if finished(workspace.runs / name) is None:
         training_checks.check_settings(kind, recipe, workspace.assets)  # before a run is opened that could only fail
-        if (kept := last_checkpoint(workspace.runs / name)) is not None:
+        if (kept := Checkpoints(storage.join(workspace.checkpoints_uri, name)).last()) is not None:
             logging.getLogger(__name__).warning(
                 f"{kind}: goes on with run {name} from step {kept.step} of {steps}; engine.workers was {kept.workers}, "
                 f"and is {recipe.engine.workers}"
@@ -199,6 +201,7 @@ def _train(
                 name=name,
                 identity=identity,
                 storage_path=workspace.runs,
+                checkpoints=workspace.checkpoints_uri,
                 engine=recipe.engine,
                 worker_counts=training_checks.worker_counts(kind, recipe),
                 reporter=RunReporter(tracker.uri, run_id),
@@ -209,16 +212,33 @@ def _train(
             export = _as_asked(export, recipe)
             _calibrate(export, recipe, workspace)
         progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
-        if not (done.reused and tracker.is_finished(run_id)):  # a call may have ended between training and these lines
-            if export != done.export_dir:  # another model of the same training: told apart, and with its numbers
-                tracker.rename(run_id, f"{shown} {export.name}")
-                tracker.log_metrics(run_id, done.metrics)
-            tracker.log_history(run_id, done.run_dir / "metrics.jsonl")
-            tracker.end_run(run_id)
     except BaseException as error:
         tracker.end_failed(run_id, error)
         raise
+    _record(tracker, run_id, done, export, shown)
     return TrainingReceipt.of(str(export / marker), run_id=run_id, steps=done.steps, restarts=done.restarts)
+
+
+def _record(tracker: Tracker, run_id: str, done: FitResult, export: Path, shown: str) -> None:
+    """End the tracked run of a finished training, with its curves. TrackingServerError where that must wait."""
+    try:
+        server_version(tracker.uri)  # it answered when the training began
+        if done.reused and tracker.is_finished(run_id):
+            return
+        if export != done.export_dir:  # another model of the same training: told apart, and with its numbers
+            tracker.rename(run_id, f"{shown} {export.name}")
+            tracker.log_metrics(run_id, done.metrics)
+        curves = done.run_dir / METRICS  # another machine has them where the run was taken up from a store
+        filled = tracker.log_history(run_id, curves) if curves.exists() else 0
+        if filled and export == done.export_dir:
+            logging.getLogger(__name__).warning(f"{shown}: {filled} points of its curves came into the record only now")
+        tracker.end_run(run_id)
+    except TrackingServerError as error:
+        raise TrackingServerError(
+            f"the training is done, its model is in {export}, and {error}. The same command, when it answers again, "
+            "trains nothing and completes the record",
+            retryable=True,
+        ) from error
 
 
 def _as_asked(export: Path, recipe: Recipe) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 MODEL = "maskhand"
@@ -57,3 +57,7 @@ class TrackedRun:
     """Since 1970."""
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
+    name: str = ""
+    """As on MLflow's pages."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    """The values of its recipe, by dotted key."""

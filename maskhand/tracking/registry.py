@@ -16,8 +16,8 @@ from maskhand.tracking.runs import Runs
 from maskhand.tracking.store import DefaultStore
 
 _SERVING_PACKAGES = (
-    "ai-edge-litert", "embreex", "mlflow", "numpy", "opencv-python-headless", "pandas", "pydantic", "pyyaml", "scipy",
-    "timm", "torch", "torchvision", "trimesh",
+    "ai-edge-litert", "embreex", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow-heif", "pyarrow",
+    "pydantic", "pyyaml", "scipy", "simplejpeg", "timm", "torch", "torchvision", "trimesh",
 )  # fmt: skip
 
 
@@ -95,6 +95,10 @@ class Tracker(Runs):
         known = self._known(model_uri)
         return ModelVersion(known.name, int(known.version))
 
+    def run_of(self, model_uri: str) -> str:
+        """Id of the run that made a registered version, "" where none is recorded; LookupError as in `resolve`."""
+        return self._known(model_uri).run_id or ""
+
     def _known(self, model_uri: str) -> Any:
         """The registry's record of a version."""
         from mlflow.exceptions import MlflowException
@@ -152,22 +156,26 @@ class Tracker(Runs):
 
 
 def _signature() -> Any:
+    import pyarrow as pa
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType, Array
 
-    numbers = Array(DataType.double)
-    table = Array(numbers)
-    outputs: list[tuple[Any, str]] = [
-        (DataType.long, "input"), (DataType.long, "hand"), (DataType.boolean, "guess"), (DataType.string, "side"),
-        (numbers, "box_xyxy_px"), (table, "pose_aa"), (numbers, "betas"), (numbers, "transl_cam_m"),
-        (table, "joints_cam_m"), (table, "joints_px"), (table, "K_px"), (numbers, "p_within_10mm"),
-        (numbers, "joint_error_mm"),
-    ]  # fmt: skip
+    from maskhand.predict.service import COLUMNS, PARAMETERS
+
+    def column(kind: pa.DataType) -> DataType | Array:
+        if pa.types.is_list(kind):
+            return Array(column(kind.value_type))
+        names = {pa.string(): "string", pa.int64(): "long", pa.bool_(): "boolean"}
+        return DataType[names.get(kind, "double")]
+
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), "image")]),
-        outputs=Schema([ColSpec(kind, name) for kind, name in outputs]),
+        outputs=Schema([ColSpec(column(kind), name, required=False) for name, kind in COLUMNS.items()]),
         params=ParamSchema(
-            [ParamSpec("vertices", DataType.boolean, False), ParamSpec("method", DataType.string, "model")]
+            [
+                ParamSpec(name, DataType[kind], default, shape=(-1,) if isinstance(default, list) else None)
+                for name, (kind, default) in PARAMETERS.items()
+            ]
         ),
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ from maskhand.config import Recipe
 from maskhand.provenance import code_digest, git_sha
 from maskhand.tracking.moved import follow_workspace
 from maskhand.tracking.records import Lineage, RunStatus, TrackedRun
+from maskhand.tracking.server import server_version
 from maskhand.tracking.store import import_mlflow
 from maskhand.workspace import Workspace
 
@@ -98,7 +101,36 @@ class Runs:
         query = f"tags.kind = '{kind}' and attributes.status = 'FINISHED'"
         order = ["attributes.start_time DESC"]
         runs = self._client.search_runs([self._experiment_id], query, max_results=limit, order_by=order)
-        return [TrackedRun(r.info.run_id, r.info.start_time, dict(r.data.tags), dict(r.data.metrics)) for r in runs]
+        return [_tracked(run) for run in runs]
+
+    def named(self, text: str) -> list[TrackedRun]:
+        """The run of this id, else those of this name, the newest first; none where there is neither."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return [_tracked(self._client.get_run(text))]
+        except MlflowException:
+            quote = '"' if "'" in text else "'"  # MLflow's queries know no escapes
+        query, order = f"attributes.run_name = {quote}{text}{quote}", ["attributes.start_time DESC"]
+        return [_tracked(run) for run in self._client.search_runs([self._experiment_id], query, order_by=order)]
+
+    def curve(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of a metric in the order of steps; of a step that was reported twice the later value."""
+        history = sorted(self._client.get_metric_history(run_id, metric), key=lambda one: (one.step, one.timestamp))
+        return sorted({one.step: one.value for one in history}.items())
+
+    def download(self, run_id: str, path: str) -> Path | None:
+        """Local copy of a file or folder that is kept with a run, not to be written to; None where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(self._client.download_artifacts(run_id, path))
+        except (MlflowException, OSError):
+            return None
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            self._client.set_tag(run_id, name, value)
 
     def is_finished(self, run_id: str) -> bool:
         """False while the run is open or when it failed."""
@@ -108,8 +140,15 @@ class Runs:
         self._client.set_terminated(run_id, status)
 
     def end_failed(self, run_id: str, error: BaseException) -> None:
-        """End a run as FAILED, or as KILLED where the program was stopped by a signal (SIGTERM, Ctrl-C)."""
-        self.end_run(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        """End a run as FAILED, or as KILLED where the program was stopped by a signal (SIGTERM, Ctrl-C).
+
+        A store that does not answer any more must not hide the error: one warning.
+        """
+        try:
+            server_version(self.uri, retries=1)  # MLflow's own attempts would take minutes
+            self.end_run(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        except Exception as lost:
+            logging.getLogger(__name__).warning(f"the end of run {run_id} is not recorded: {lost}")
 
     def resume(self, run_id: str) -> None:
         """A run that had ended is running again."""
@@ -141,8 +180,9 @@ class Runs:
             path.write_bytes(png)
             self.log_file(run_id, path, Path(name).parent.as_posix().removeprefix("."))
 
-    def log_history(self, run_id: str, metrics_jsonl: str | Path) -> None:
-        """Keep a finished run's `metrics.jsonl` with its curves as an image, `curves.png`."""
+    def log_history(self, run_id: str, metrics_jsonl: str | Path) -> int:
+        """Keep a finished run's `metrics.jsonl` with its curves as an image, `curves.png`; returns how many of their
+        points the store lacked, as it did not answer in time, and has now."""
         from maskhand.tracking.curves import curves_png
 
         rows = [json.loads(line) for line in Path(metrics_jsonl).read_text().splitlines()]
@@ -150,6 +190,23 @@ class Runs:
         self.log_file(run_id, metrics_jsonl)
         if by_step:
             self.log_image(run_id, "curves.png", curves_png([by_step[step] for step in sorted(by_step)]))
+        return self._fill(run_id, by_step)
+
+    def _fill(self, run_id: str, rows: Mapping[int, Mapping[str, float]]) -> int:
+        """Log the points of rows by step that the store lacks; returns their number."""
+        from mlflow.entities import Metric
+
+        now_ms, missing = int(time.time() * 1000), list[Any]()
+        for name in sorted({name for row in rows.values() for name in row if name != "step"}):
+            there = {point.step for point in self._client.get_metric_history(run_id, name)}
+            missing += [
+                Metric(name, float(row[name]), now_ms, int(step))
+                for step, row in sorted(rows.items())
+                if int(step) not in there and name in row and math.isfinite(row[name])
+            ]
+        for batch in _batches(missing, _METRICS_PER_BATCH):
+            self._client.log_batch(run_id, metrics=batch)
+        return len(missing)
 
     @functools.cached_property
     def _client(self) -> Any:
@@ -167,6 +224,11 @@ class Runs:
         if self._artifacts is not None and "://" in self.uri and not self.uri.startswith(("http://", "https://")):
             location = self._artifacts.resolve().as_uri()  # else MLflow writes ./mlruns of whatever folder one is in
         return self._client.create_experiment(self._experiment, artifact_location=location)
+
+
+def _tracked(run: Any) -> TrackedRun:
+    info, tags, params = run.info, dict(run.data.tags), dict(run.data.params)
+    return TrackedRun(info.run_id, info.start_time, tags, dict(run.data.metrics), info.run_name, params)
 
 
 def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

@@ -15,7 +15,7 @@ from maskhand.config import OptimConfig
 from maskhand.errors import MaskhandError
 from maskhand.training.checkpoint import EXPORT
 from maskhand.training.engine import Engine
-from maskhand.training.exported_weights import ExportedWeights
+from maskhand.training.exported_weights import BEST_BY, ExportedWeights
 from maskhand.training.worker import WorkerContext
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class TrainerState:
         leaves = due and self._worker.leaving() and not self._left
         self._left = self._left or leaves
         if last or leaves or done % self._optim.checkpoint_every == 0:
-            self._save(done, last)
+            self._save(done, last, validated.get(BEST_BY))
 
     def _means(self) -> dict[str, float]:
         """The metrics of the steps since the last call."""
@@ -134,7 +134,7 @@ class TrainerState:
             metrics |= {f"time/rank{rank}_step_s": step_s, f"time/rank{rank}_data_wait_s": wait_s}
         return metrics
 
-    def _save(self, done: int, last: bool) -> None:
+    def _save(self, done: int, last: bool, score: float | None) -> None:
         state = {
             "step": done,
             "names": self._names,
@@ -152,4 +152,4 @@ class TrainerState:
                 with nullcontext() if self._weights is None else self._weights.applied():
                     self._export(folder / EXPORT, done)
 
-        self._worker.store.save(done, write)
+        self._worker.store.save(done, write, score)

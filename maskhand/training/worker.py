@@ -15,11 +15,14 @@ Report = Callable[[int, Mapping[str, float]], None]
 class CheckpointStore(Protocol):
     """A store of checkpoints; all ranks call both methods together."""
 
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Store what `write(folder)` writes, merged over ranks; atomic."""
+    def save(self, step: int, write: Callable[[Path], None], score: float | None = None) -> None:
+        """Store what `write(folder)` writes, merged over ranks; atomic, and perhaps not before the next call.
+
+        score: validation error of the weights at this step; None: they were not validated.
+        """
 
     def latest(self) -> AbstractContextManager[Path | None]:
-        """The newest checkpoint folder, merged over ranks; None when there is none."""
+        """The newest whole checkpoint's folder, merged over ranks; None when there is none."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ PINS = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "constraints.txt").read
 
 def test_the_promised_deployments_are_declared() -> None:
     names = ["shard-datasets", "annotate-shards", "train-vq-mano", "train-maskhand", "evaluate-maskhand"]
-    names += ["reproduce-table", "re-evaluate"]
+    names += ["reproduce-table", "re-evaluate", "predict-photos"]
     assert list(DEPLOYMENTS) == names
 
 

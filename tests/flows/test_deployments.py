@@ -97,7 +97,7 @@ def wait_for(found: Callable[[], list[dict[str, Any]]], seconds: float) -> list[
 def test_every_deployment_is_there(api: Callable[[str, dict[str, Any]], Any]) -> None:
     names = {d["name"]: d for d in api("/deployments/filter", {})}
     flows = {"shard-datasets", "annotate-shards", "train-vq-mano", "train-maskhand", "evaluate-maskhand"}
-    assert set(names) == flows | {"reproduce-table", "re-evaluate"}
+    assert set(names) == flows | {"reproduce-table", "re-evaluate", "predict-photos"}
     assert names["train-maskhand"]["global_concurrency_limit"]["limit"] == 1
     assert names["train-maskhand"]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
 

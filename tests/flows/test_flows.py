@@ -356,6 +356,40 @@ def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_t
     assert kept is not None and json.loads(kept.data)[0]["model"] == old
 
 
+def test_pictures_are_looked_at_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.artifacts import Artifact
+
+    from maskhand.pipelines.predict_photos import predict_photos
+    from maskhand.steps import predict_shards
+    from maskhand.steps.predict_shards import HandsReceipt
+
+    asked: list[tuple[Any, ...]] = []
+
+    def look(_workspace: Any, inputs: list[str], out: str, _progress: Any, **question: Any) -> HandsReceipt:
+        asked.append((inputs, out, question["every"], question["workers"]))
+        path = Path(out, "hands", "manifest.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+        return HandsReceipt.of(str(path), hands=3, no_hand=1, unreadable=0)
+
+    monkeypatch.setattr(predict_shards, "predict_by_workers", look)
+    picture = tmp_path / "photos" / "a.png"
+    picture.parent.mkdir()
+    picture.write_bytes(b"one")
+    inputs = [str(picture.parent)]
+    for content, looks in ((b"one", 1), (b"one", 1), (b"another", 2)):
+        if picture.read_bytes() != content:
+            picture.write_bytes(content)
+        receipt = predict_photos(inputs=inputs, every=2, workspace=str(tmp_path))
+        assert len(asked) == looks
+    assert receipt.hands == 3 and asked[0] == asked[1] == (inputs, asked[0][1], 2, None)
+    assert asked[0][1].startswith(f"{tmp_path}/predictions/")
+    kept = Artifact.get("predict-photos")
+    assert kept is not None and json.loads(kept.data)[0]["no_hand"] == 1
+    with pytest.raises(ValueError, match="no inputs: name pictures"):
+        predict_photos(workspace=str(tmp_path))
+
+
 def test_every_table_is_written_with_what_ran_and_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,7 @@ def test_own_images_become_a_set_that_plain_webdataset_reads(tmp_path: Path) -> 
 def test_a_photo_is_predicted_from_python(tmp_path: Path, assets: Path) -> None:
     sheet = cv2.imread(str(EXAMPLES.parent / "docs" / "images" / "evaluation.jpg"))
     cv2.imwrite(str(tmp_path / "photo.png"), sheet)
-    said = run("predict_photo.py", tmp_path / "photo.png", folder=tmp_path, MASKHAND_WORKSPACE=str(assets.parent))
-    meshes = sorted(tmp_path.glob("photo_*.obj"))
+    said = run("photo.py", tmp_path / "photo.png", folder=tmp_path, MASKHAND_WORKSPACE=str(assets.parent))
+    meshes = sorted(tmp_path.glob("hands/photo_*.obj"))
     assert len(meshes) == len(said.splitlines()) > 0
     assert meshes[0].read_text().count("\nf ") == 1538

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import random
+import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -53,3 +56,26 @@ def test_what_a_part_has_started_goes_with_it(servers: ModuleType, tmp_path: Pat
 def test_the_recipe_is_one(servers: ModuleType) -> None:
     recipe = load_recipe("tiny", importlib.import_module("run").recipe(30))
     assert (recipe.training.optim.steps, recipe.engine.workers) == (30, 2)
+
+
+def test_faults_are_drawn_evenly_and_counted(servers: ModuleType) -> None:
+    faults, killing = importlib.import_module("faults"), importlib.import_module("killing")
+    drawn = faults.drawn(20, tuple(killing.PARTS), random.Random(0))
+    counts = {part: sum(fault.part == part for fault in drawn) for part in killing.PARTS}
+    assert set(counts.values()) == {2, 3} and all(2 <= fault.stage <= 5 and 0 <= fault.share < 1 for fault in drawn)
+    outcomes = [killing.Outcome(fault) for fault in drawn]
+    outcomes[0].in_place, outcomes[1].lost = False, True
+    assert faults.table(outcomes)[-1] == "| all | 20 | 19 | 1 | 1 | 0 |"
+    assert len(faults.table(outcomes)) == 2 + len(killing.PARTS) + 1
+
+
+@pytest.mark.slow
+def test_a_pipeline_whose_parts_are_killed_makes_what_an_undisturbed_one_makes() -> None:
+    command = [sys.executable, str(FOLDER / "faults.py"), "--kills", "4", "--plain"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            said, _ = process.communicate(timeout=560)
+        finally:
+            process.terminate()
+    assert process.returncode == 0, said
+    assert re.search(r"^\| all \| 4 \| \d \| \d \| 0 \| 0 \|$", said, re.MULTILINE), said

@@ -6,14 +6,15 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
 
-from maskhand.cluster.run_folder import FitResult, LastCheckpoint, TrainingError, last_checkpoint, read_metrics
+from maskhand.cluster.checkpoints import Checkpoints, LastCheckpoint
+from maskhand.cluster.run_folder import FitResult, TrainingError, read_metrics
 from maskhand.cluster.session import LOCAL_CPUS, ray_session
 from maskhand.cluster.train import fit
 from maskhand.config import Recipe
@@ -24,6 +25,7 @@ from maskhand.training.checkpoint import load_tokenizer
 from maskhand.training.exported_weights import BEST_BY
 from maskhand.training.worker import WorkerContext
 from support import training_fakes as fakes
+from support.s3_server import s3_server
 
 pytestmark = pytest.mark.slow
 
@@ -38,10 +40,13 @@ class Job:
     fail: bool = False
     fail_at: int | None = None
     """Rank 1 makes a mistake in this step (0-based)."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables, which the session was started without."""
 
 
 def loop(job: Job, worker: WorkerContext) -> dict[str, float]:
     """The real loops on hands in memory."""
+    os.environ.update(job.settings)
     if job.fail and worker.rank == 1:
         raise ValueError("a mistake in the program")
     mano = ManoLayer.from_default()
@@ -81,7 +86,14 @@ def session() -> Iterator[None]:
             ray.cloudpickle.unregister_pickle_by_value(module)
 
 
-def _fit(job: Job, folder: Path, identity: str = "id", on_progress=None, counts: tuple[int, ...] = (2,)) -> FitResult:
+def _fit(
+    job: Job,
+    folder: Path,
+    identity: str = "id",
+    on_progress=None,
+    counts: tuple[int, ...] = (2,),
+    checkpoints: str | None = None,
+) -> FitResult:
     engine = job.recipe.engine.model_copy(update={"workers": 2, "wait_s": 5.0})
     return fit(
         loop,
@@ -89,6 +101,7 @@ def _fit(job: Job, folder: Path, identity: str = "id", on_progress=None, counts:
         name="run",
         identity=identity,
         storage_path=folder,
+        checkpoints=checkpoints,
         engine=engine,
         worker_counts=counts,
         on_progress=on_progress,
@@ -110,10 +123,27 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
     return _fit(Job(_recipe()), tmp_path_factory.mktemp("whole"))
 
 
-def test_a_killed_worker_changes_nothing(two_workers: FitResult, tmp_path: Path) -> None:
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str | None, dict[str, str]]]:
+    """Where checkpoints are kept, None: with the run; and the settings that workers need for it."""
+    if request.param == "folder":
+        yield None, {}
+        return
+    with s3_server(tmp_path / "s3") as server, pytest.MonkeyPatch.context() as environment:
+        for name, value in server.environment().items():
+            environment.setenv(name, value)
+        yield f"s3://{server.bucket}/runs", server.environment()
+
+
+def test_a_killed_worker_changes_nothing(
+    two_workers: FitResult, place: tuple[str | None, dict[str, str]], tmp_path: Path
+) -> None:
     # the checkpoint of step 4 has been kept for sure when the one of step 8 has been written
-    job = Job(_recipe(), kill_after=10, marker=str(tmp_path / "killed"))
-    result = _fit(job, tmp_path / "runs")
+    checkpoints, settings = place
+    job = Job(_recipe(), kill_after=10, marker=str(tmp_path / "killed"), settings=settings)
+    result = _fit(job, tmp_path / "runs", checkpoints=checkpoints)
+    assert Checkpoints(f"{checkpoints or tmp_path / 'runs'}/run").whole_steps() == [12, 8]
+    assert list(result.run_dir.glob("step-*")) == [] or checkpoints is None
     assert (tmp_path / "killed").exists() and result.restarts == 1
     assert json.loads((tmp_path / "killed").read_text()) == 0, "it was killed in its first life"
     assert _losses(result.run_dir) == _losses(two_workers.run_dir), "bit for bit"
@@ -165,14 +195,14 @@ def test_fewer_workers_go_on_where_the_others_have_no_place(
 
     with pytest.raises(TrainingError, match="a mistake in the program"):
         _fit(Job(_recipe(), fail_at=10), tmp_path)
-    kept = last_checkpoint(tmp_path / "run")
+    kept = Checkpoints(str(tmp_path / "run")).last()
     assert kept in (LastCheckpoint(step=4, workers=2), LastCheckpoint(step=8, workers=2)), "the newest may be unlisted"
     taken = ray.util.placement_group([{"CPU": LOCAL_CPUS - 1}])  # a place for one is left
     assert taken.wait(60)
     result = _fit(Job(_recipe()), tmp_path, counts=(2, 1))
     ray.util.remove_placement_group(taken)
     assert "no places for 2 workers came free for 5 s; 1 go on" in caplog.text
-    assert last_checkpoint(result.run_dir) == LastCheckpoint(step=12, workers=1)
+    assert Checkpoints(str(result.run_dir)).last() == LastCheckpoint(step=12, workers=1)
     assert _losses(result.run_dir) == pytest.approx(_losses(two_workers.run_dir), rel=1e-5)
     steps = [json.loads(line)["step"] for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
     assert steps.count(kept.step) == 1, "it went on from the checkpoint of two"

@@ -16,7 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maskhand.loading.poses import PosePool
 from maskhand.models.backbone import VisionTransformerEncoder
+from maskhand.models.bundle import ModelBundle
 from maskhand.recipe_files import load_recipe
+from support.model_parts import small_model, small_recipe
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -60,3 +62,17 @@ def test_usage_counts_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     poses = PosePool(np.zeros((5, 16, 3), np.float32), np.zeros((5, 10), np.float32))
     usage = code_usage(Halves(), poses)
     assert usage == pytest.approx({"perplexity": 2.0, "unused_percent": 50.0})
+
+
+def test_forms_of_a_network_are_compared_in_one_run(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import export
+
+    recipe = small_recipe(pose2d_tokens=21)
+    model = small_model(recipe)
+    bundle = ModelBundle(model, recipe, {}, model.mano.digest, "0" * 64)
+    shape = (2, 21, 3)
+    export._compare(bundle, lambda pixels, keypoints: SimpleNamespace(joints_m=np.zeros(shape)), 2, 1, False)  # type: ignore[arg-type]
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert [row[1] for row in rows] == ["torch fp32", "torch bf16", "ONNX Runtime"]
+    assert rows[0][3:] == ["1.00", "0.0000"] and float(rows[2][4]) > 10

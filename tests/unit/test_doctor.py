@@ -73,8 +73,10 @@ def test_servers_that_do_not_answer(workspace: Workspace, monkeypatch: pytest.Mo
 
 def test_a_place_for_shards_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    finding = one(doctor.check_storage, Workspace(tmp_path, str(tmp_path / "file" / "shards")), "shards")
-    assert finding.state == "fail" and "MASKHAND_SHARDS" in finding.advice
+    nowhere = str(tmp_path / "file" / "there")
+    for what, places in (("shards", (nowhere,)), ("checkpoints", (str(tmp_path / "shards"), nowhere))):
+        finding = one(doctor.check_storage, Workspace(tmp_path, *places), what)
+        assert finding.state == "fail" and f"MASKHAND_{what.upper()}" in finding.advice
 
 
 def test_a_wrong_hand_model_folder(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

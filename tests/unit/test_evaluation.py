@@ -336,7 +336,7 @@ def test_mean_pose_weighs_sets_as_the_recipe_does(tmp_path):
 def test_report_files(oracle, set_uri, tmp_path):
     result = evaluate(oracle.bundle(), set_uri, baseline=mean_pose_of_sets({set_uri: 1.0}))
     uris = write_report(result, str(tmp_path / "report"))
-    assert list(uris) == ["table.md", "samples.parquet", "result.json"]
+    assert list(uris) == ["table.md", "samples.parquet", "joints.npz", "result.json"]
     table = (tmp_path / "report" / "table.md").read_text()
     assert table.splitlines()[0].startswith("| predictor | PA-MPJPE mm | PA-MPVPE mm | F@5 |")
     assert (

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from maskhand.annotate.detectors import Detections, HandBox
-from maskhand.film import following
-from maskhand.film.following import HandFollower
+from maskhand.film.following import LOST_SEARCH_S, HandFollower
 from maskhand.film.tracking import LOST_S, Tracker, seen_once
 from maskhand.geometry2d import tight_box
 from support.known_hands import known_hands
@@ -56,8 +55,10 @@ def test_numbers_and_sides_survive_a_crossing(seed: int) -> None:
 @pytest.mark.parametrize(("away_s", "tracks"), [(0.8 * LOST_S, 1), (1.3 * LOST_S, 2)])
 def test_a_hand_that_was_away_for_long_is_another_one(away_s: float, tracks: int) -> None:
     tracker, numbers = Tracker(), set()
-    for time_s in (0.0, 0.03, 0.06, 0.06 + away_s):
-        numbers |= {track.number for track, _ in tracker.update([hand(0, (100, 100), 0.9)], time_s)}
+    for k in range(60):
+        away = 0.1 < k / RATE < 0.1 + away_s
+        found = [] if away else [hand(0, (100, 100), 0.9)]
+        numbers |= {track.number for track, _ in tracker.update(found, k / RATE)}
     assert len(numbers) == tracks
 
 
@@ -100,7 +101,7 @@ class Scene:
 
 def test_palms_are_searched_now_and_then_and_when_a_hand_is_lost() -> None:
     scene = Scene()
-    follower = HandFollower(scene, search_every=10)
+    follower = HandFollower(scene, search_s=10 / RATE)
     counted = []
     for k in range(60):
         scene.there = [hand(0, (100 + k, 100), 0.9)]
@@ -109,13 +110,21 @@ def test_palms_are_searched_now_and_then_and_when_a_hand_is_lost() -> None:
         counted.append([track.number for track, _ in follower.hands(IMAGE, k / RATE)])
     assert scene.calls["find"] == 1, "there was a hand from the first frame on"
     assert counted[19] == [0] and counted[30] == [0, 1] and counted[43] == [0] and counted[46:] == [[0, 1]] * 14
-    lost = 6 // following.LOST_SEARCH_EVERY
+    lost = round(6 / RATE / LOST_SEARCH_S)
     assert 5 <= scene.calls["search"] <= 6 + lost
     assert scene.calls["follow"] < 60 * 2
 
 
+def test_frames_far_apart_are_searched_each_and_keep_their_hands() -> None:
+    scene = Scene()
+    follower = HandFollower(scene)
+    scene.there = [hand(0, (100, 100), 0.9)]
+    assert [[t.number for t, _ in follower.hands(IMAGE, float(k))] for k in range(5)] == [[0]] * 5
+    assert scene.calls["find"] + scene.calls["search"] == 5
+
+
 def test_an_empty_film_is_searched_now_and_then() -> None:
     scene = Scene()
-    follower = HandFollower(scene, search_every=10)
+    follower = HandFollower(scene, search_s=10 / RATE)
     assert [follower.hands(IMAGE, k / RATE) for k in range(31)] == [[]] * 31
     assert scene.calls == {"find": 4, "search": 0, "follow": 0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import pickle
 from pathlib import Path
 
 import cv2
@@ -29,6 +30,7 @@ from maskhand.shards.layout import MANO, ShardError
 from maskhand.shards.reader import LoadedShard, ShardSample, ShardSet
 from maskhand.steps import inspection
 from maskhand.workspace import Workspace
+from support.hand_models import random_fields
 from support.hand_sets import make_samples, write_set
 
 
@@ -140,6 +142,16 @@ def test_a_sidecar_of_other_images_is_left_out_and_named(tmp_path: Path) -> None
     found = inspect_set(uri).statistics
     assert list(found.parts) == ["images"] and found.left_out == [MANO]
     assert found.targets == {"annotated": 3}, "the images' own parameters"
+
+
+def test_targets_of_another_hand_are_refused_as_by_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = str(tmp_path / "toy")
+    write_set(uri, make_samples(3))
+    annotate_mano(uri)
+    (tmp_path / "MANO_RIGHT.pkl").write_bytes(pickle.dumps(random_fields()))
+    monkeypatch.setenv("MASKHAND_MANO_DIR", str(tmp_path))
+    with pytest.raises(ShardError, match=r"mano: its targets were made with the hand model \w+, and the inspection"):
+        inspect_set(uri)
 
 
 @pytest.mark.parametrize("with_sidecar", [False, True])

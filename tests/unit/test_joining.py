@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from maskhand.cluster import session
 from maskhand.cluster.joining import MODE, TOKEN, TOKEN_PATH, ClusterError, TokenSettings, join
 from maskhand.doctor import check_ray
 from maskhand.workspace import Workspace
@@ -112,3 +113,24 @@ def test_a_cluster_that_wants_another_token_is_told_from_one_that_does_not_answe
     gone = os.environ | loopback | {"RAY_ADDRESS": "127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", program], env=gone, capture_output=True, text=True, timeout=300)
     assert "check that the cluster runs" in done.stdout, done
+
+
+def test_a_session_that_a_busy_machine_did_not_start_in_time_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    started: list[str] = []
+
+    def start(folder: str) -> None:
+        started.append(folder)
+        if len(started) < 3 or fails:
+            raise RuntimeError("The current node timed out during startup.")
+
+    monkeypatch.setattr(session, "_start_local", start)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    fails = False
+    assert session.ensure_ray() and len(started) == 3
+    assert caplog.text.count("timed out during startup.); its logs are in") == 2
+    fails = True
+    with pytest.raises(session.SessionError, match="no Ray session starts on this machine"):
+        session.ensure_ray()
+    assert len(started) == 6

@@ -7,6 +7,7 @@ import pickle
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 
 from maskhand.hand.model_file import HandModelError, default_hand_path, load_hand_model
 from maskhand.paper import plan as planning
-from maskhand.paper import results
+from maskhand.paper import results, run
 from maskhand.paper.comparison import Comparison, Line, best_later, lines_of
 from maskhand.paper.measures.generation import pca_hands, pca_poses
 from maskhand.paper.orderings import Ordering, orderings_of, sentences
@@ -155,6 +156,24 @@ def test_steps_are_told_where_something_was_trained(tmp_path: Path) -> None:
     assert "nothing was trained" in results.compare(plans, []).setting
     ready = replace(plans[0], missing={})
     assert ready.row.trains and "transformer steps" in results.compare([ready, *plans[1:]], []).setting
+
+
+def test_a_row_whose_recipe_names_a_tokenizer_takes_it_and_trains_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    plan = planning.plans(home, CLAIMS, True, 9, [])[0]
+    taken: list[str] = []
+
+    def trained(_: Workspace, recipe: str, changes: tuple[str, ...], tokenizer: str, *__: object) -> SimpleNamespace:
+        taken.append(tokenizer)
+        return SimpleNamespace(folder="x")
+
+    monkeypatch.setattr(run.train, "check_before_tokenizer", lambda *_: None)
+    monkeypatch.setattr(run.train, "train_transformer", trained)
+    receipt = run.run_row(home, replace(plan, missing=dict.fromkeys(plan.row.paper, ("all",))), silent)
+    assert taken == [plan.recipe.tokenizer_training.checkpoint] == ["open_model"]
+    assert json.loads(Path(receipt.uri).read_text())["model"] == "x"
 
 
 def test_rows_that_are_timed_take_turns(tmp_path: Path) -> None:
@@ -362,7 +381,7 @@ def test_every_base_is_compared_with_a_row_of_the_same_benchmark() -> None:
         assert {o.base for o in found} == bases and not {o.row for o in found} & bases
 
 
-def test_masked_sets_of_embedded_runs_are_made_with_keypoints_detected_after_masking(
+def test_embedded_runs_detect_the_keypoints_that_they_read_after_masking_and_in_training_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = Workspace(tmp_path, str(tmp_path))
@@ -384,6 +403,13 @@ def test_masked_sets_of_embedded_runs_are_made_with_keypoints_detected_after_mas
         (source, 0.9, 0),
         (f"{source}-masked90", "litert-hand"),
     ]
+    write_set(home.shard_set("freihand_synth/training"), make_samples(1))
+    told.clear()
+    planning.prepare(home, 2, True, [], silent)
+    assert told == [("freihand_synth/training", "litert-hand")], "the quickstart simulates them"
+    told.clear()
+    planning.prepare(home, "claims", True, [], silent)
+    assert told == [], "as do the claims"
 
 
 def test_masked_rows_are_measured_on_the_published_masks_and_say_how_to_make_them(tmp_path: Path) -> None:

@@ -9,8 +9,14 @@ import pillow_heif
 import pytest
 from PIL import ExifTags, Image
 
-from maskhand.predict import PredictError
-from maskhand.predict.camera import photo_camera
+from maskhand.annotate.detectors import Detections, HandBox
+from maskhand.annotate.fit.detected import DEPTH_FACTOR
+from maskhand.conventions import MIRROR_POINT
+from maskhand.geometry2d import tight_box
+from maskhand.hand.camera import assumed_camera
+from maskhand.metrics.alignment import distances, procrustes_align
+from maskhand.predict import PredictError, photo_camera, predict_hands
+from support.known_hands import KnownHands, known_hands, pixels
 
 PHONE = (4032, 3024)
 AT_26_MM = 26 / np.hypot(36, 24) * 5040
@@ -83,3 +89,51 @@ def test_what_is_given_goes_before_exif() -> None:
 def test_what_no_camera_has_is_refused(given: dict, words: str) -> None:
     with pytest.raises(PredictError, match=words):
         photo_camera((640, 480), **given)
+
+
+SKEW = np.array([[520.0, 0, 60], [0, 340.0, 150], [0, 0, 1]])
+"""Focal lengths that differ by half, and a principal point that is far from the middle of 224 x 224."""
+
+
+def detected(truth: KnownHands, k: int, side: str, K_px: np.ndarray) -> HandBox:
+    """A known hand, or its mirror image, as a detector without error sees it through a camera."""
+    mirror = MIRROR_POINT if side == "left" else np.ones(3)
+    joints = truth.joints_m[k] * mirror
+    points = pixels(joints[None], K_px[None])[0]
+    world = joints - joints.mean(0)
+    found = Detections(
+        points[None].astype(np.float32),
+        np.full((1, 21), 0.9, np.float32),
+        np.ones(1, np.float32),
+        np.full(1, 0.9 if side == "right" else 0.1, np.float32),
+        z_px=(world[:, 2] - world[0, 2])[None].astype(np.float32) * K_px[0, 0] / joints[0, 2] / DEPTH_FACTOR,
+        world_m=world[None].astype(np.float32),
+    )
+    return HandBox(tight_box(points), side, 0.9, found)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_hand_before_a_skew_camera_is_placed_where_it_is(side: str) -> None:
+    truth = known_hands(6, seed=5)
+    true = truth.joints_m * (MIRROR_POINT if side == "left" else np.ones(3))
+    straight = assumed_camera((224, 224), 520.0)
+
+    def found(seen_through: np.ndarray, K_px: np.ndarray) -> np.ndarray:
+        in_picture = [detected(truth, k, side, seen_through) for k in range(6)]
+        hands = predict_hands(np.zeros((224, 224, 3), np.uint8), None, K_px=K_px, finder=lambda _: in_picture)
+        assert all(hand.camera_origin == "intrinsics" and np.array_equal(hand.K_px, K_px) for hand in hands)
+        joints = np.stack([hand.joints_cam_m for hand in hands])
+        projected = pixels(joints, np.broadcast_to(K_px, (6, 3, 3)))
+        np.testing.assert_allclose(np.stack([hand.joints_px for hand in hands]), projected, atol=1e-6)
+        return joints
+
+    def misplaced(joints: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(joints[:, 0] - other[:, 0], axis=1) / np.linalg.norm(other[:, 0], axis=1)
+
+    def misshaped_mm(joints: np.ndarray) -> float:
+        return float(1e3 * distances(procrustes_align(joints, true), true).mean())
+
+    through_skew, wrong = found(SKEW, SKEW), found(SKEW, straight)
+    assert misplaced(through_skew, true).max() < 0.05 < 0.1 < misplaced(wrong, true).min()
+    assert misshaped_mm(through_skew) < 2.5 < 5 < misshaped_mm(wrong)
+    assert misplaced(through_skew, found(straight, straight)).max() < 0.005, "as well as through any camera"

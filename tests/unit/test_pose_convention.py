@@ -13,7 +13,7 @@ from smplx.utils import Struct
 from maskhand.conventions import MIRROR_AXIS_ANGLE, Side
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import MANO_DIR_VARIABLE, HandModelError, default_hand_path, load_hand_model
-from maskhand.hand.pose_convention import body_hand_json, hand_pose_space
+from maskhand.hand.pose_convention import BodyConvention, body_hand_json, hand_pose_space
 from maskhand.hand.smplx_layer import smplx_fields
 
 POSES = np.random.default_rng(0).normal(0, 0.4, (3, 15, 3))
@@ -86,9 +86,9 @@ def test_a_body_model_reads_the_json_of_both_hands(components: int | None) -> No
     given, expected = {}, []
     for side in ("left", "right"):
         absolute = reachable(side, False, components)[0]
-        facts = body_hand_json(np.concatenate([np.ones((1, 3)), absolute]), side, components)
+        facts = body_hand_json(np.concatenate([np.ones((1, 3)), absolute]), side, BodyConvention("smplh", components))
         assert facts["wrist_global_orient"] == [1, 1, 1] and facts["use_pca"] == (components is not None)
-        given[f"{side}_hand_pose"] = tensor(facts[f"{side}_hand_pose"])[None]
+        given[facts["argument"]] = tensor(facts["hand_pose"])[None]
         expected.append(absolute.ravel())
     full = body(**given, return_full_pose=True).full_pose[0, -90:].detach().numpy()
     np.testing.assert_allclose(full, np.concatenate(expected), atol=2e-6)
@@ -110,10 +110,10 @@ def test_a_left_hand_is_the_mirror_image_of_the_right_one() -> None:
 
 def test_what_cannot_be_given_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HandModelError, match="46 principal components of the hand's pose; expected 1 to 45"):
-        hand_pose_space("right", components=46)
+        BodyConvention("smplx", 46)
     right_only = tmp_path / "MANO_RIGHT.pkl"
     right_only.write_bytes(default_hand_path("right").read_bytes())
     monkeypatch.setenv(MANO_DIR_VARIABLE, str(tmp_path))
-    assert body_hand_json(np.zeros((16, 3)), "left")["num_pca_comps"] is None
+    assert body_hand_json(np.zeros((16, 3)), "left", BodyConvention("smplx"))["num_pca_comps"] is None
     with pytest.raises(FileNotFoundError, match=r"MANO_LEFT\.pkl: not found"):
-        body_hand_json(np.zeros((16, 3)), "left", components=6)
+        BodyConvention("smplx", 6)

@@ -14,7 +14,7 @@ from maskhand.conventions import MIRROR_POINT
 from maskhand.geometry2d import tight_box
 from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.models.bundle import ModelBundle
-from maskhand.predict import PredictError, detect, predict_hands, predict_photo
+from maskhand.predict import PredictError, detect, predict_hands, predict_photo, predictor
 from maskhand.steps import hands as step
 from maskhand.workspace import Workspace
 from support.known_hands import KnownHands, known_hands
@@ -148,7 +148,7 @@ def test_a_photo_needs_nothing_that_was_trained_here(
 
     assert method() == "refine" and method(method="model") == "model" and method(method="fit") == "fit"
     with monkeypatch.context() as patch:
-        patch.setattr(step, "open_hand_digest", lambda: "that of another hand")
+        patch.setattr(predictor, "open_hand_digest", lambda: "that of another hand")
         assert method() == "fit"
     with pytest.raises(PredictError, match="--model DIR: a fit uses no network; add --method model"):
         step.predict(home, [path], tmp_path / "out", model="DIR", method="fit")

@@ -43,6 +43,7 @@ IN_ONE = ["one/a.HEIC", "one/a.png", "one/b.jpg", "one/film.jpg", "one/film.mp4"
         (["one/notes.txt"], ["one/notes.txt"]),
         (["*/b.*"], ["one/b.jpg", "two/b.jpg"]),
         (["one/**/*.jpg"], ["one/b.jpg", "one/film.jpg", "one/sub/b.jpg"]),
+        (["**/b*.[jp][pn]g"], ["one/b.jpg", "one/sub/b.jpg", "two/b.jpg"]),
         (["t[wv]o"], ["two/b.jpg", "two/run.jpg", "two/x_hand0.png"]),
         (["./two/b.jpg", "two/../two/b.jpg"], ["./two/b.jpg"]),
     ],
@@ -106,6 +107,7 @@ def test_a_changed_file_is_another_source(tree) -> None:
         ("one/*.gif", r"one/\*\.gif: no file matches this pattern"),
         ("https://example.org/a.jpg", r"https://example\.org/a\.jpg: addresses \(https\) are not read.*curl -O"),
         ("one/.cache/../results/none", "there is no such file or folder"),
+        ("one/results/", r"one/results/: the results would go among the pictures"),
         ("empty", r"empty: no picture or film there \(1 files of other kinds\)"),
     ],
 )

@@ -17,6 +17,7 @@ from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.cli import main
 from maskhand.conventions import MIRROR_POINT
 from maskhand.geometry2d import tight_box
+from maskhand.hand.pose_convention import BodyConvention, hand_pose_space
 from maskhand.predict import PredictError, detect, looking
 from maskhand.predict.files import SAVED
 from maskhand.predict.inputs import find_sources
@@ -100,7 +101,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_every_picture_is_a_row(folder, looks, tmp_path) -> None:
     """One broken picture costs nothing but its row; rows keep to the schema, and the table holds the same."""
     out = tmp_path / "out"
-    result = run(folder, out, vertices=True)
+    result = run(folder, out, vertices=True, convention=BodyConvention("smplx", 45))
     rows = list(result.rows())
     for row in rows:
         VALIDATOR.validate(row)
@@ -121,6 +122,8 @@ def test_every_picture_is_a_row(folder, looks, tmp_path) -> None:
     for row in rows[:4]:
         K, joints = np.array(row["camera"]["K_px"]), np.array(row["joints_cam_m"])
         np.testing.assert_allclose((joints @ K.T)[:, :2] / (joints @ K.T)[:, 2:], row["joints_px"], atol=0.05)
+        hand_pose = hand_pose_space(row["side"], components=45).decode(row["body_hand"]["hand_pose"])
+        np.testing.assert_allclose(hand_pose, row["mano"]["hand_pose"], atol=1e-5)
 
     table = pq.read_table(out / TABLE)
     assert table.schema.names == list(COLUMNS)
@@ -212,7 +215,7 @@ def test_exit_codes_and_what_is_said(folder, looks, tmp_path, capsys) -> None:
     assert code(folder / "two.png")[0] == 0
     status, said = code(folder / "blank.png")
     assert status == 0 and "blank.png: no hand found; give its box" in said
-    status, said = code(folder, "--every", "2")
+    status, said = code(folder, "--every", "2", "--smooth", "frames")
     assert status == 1 and "7 pictures: 6 hands in 5 of them, no hand in 1, 1 could not be read" in said
     assert "broken.jpg: not an image that can be decoded" in said
     for words, sentence in {
@@ -263,3 +266,11 @@ def test_what_is_made_ahead_fails_in_its_place() -> None:
     assert [next(made) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(Stopped):
         next(made)
+
+
+def test_the_page_names_every_field() -> None:
+    schema = json.loads(SCHEMA_FILE.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    page = (Path(__file__).parents[2] / "docs" / "predict.md").read_text()
+    fields = [*schema["properties"], *schema["$defs"]["hand"]["properties"]]
+    assert [name for name in fields if f"`{name}`" not in page] == [] and f"`{schema['$id']}`" in page

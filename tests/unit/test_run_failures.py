@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import ray
 import ray.train
 from ray.train import UserCallback
 
 from maskhand.cluster import train
-from maskhand.cluster.run_folder import LastCheckpoint, TrainingError, last_checkpoint, read_metrics, tail
+from maskhand.cluster.journal import SharedFolder
+from maskhand.cluster.run_folder import METRICS, TrainingError, read_metrics, tail
 from maskhand.cluster.train import StopOnProgramError, _root_cause, is_retryable, places
 from maskhand.cluster.worker import MetricsFile
 from maskhand.config import ConfigError, EngineConfig
@@ -66,16 +65,6 @@ def test_missing_resources_are_an_error_at_once(monkeypatch: pytest.MonkeyPatch)
     assert places(EngineConfig(workers=8, use_gpu=True), [8, 4]) == [8, 4], "a cluster may grow"
 
 
-def test_the_newest_checkpoint_says_where_a_run_stands(tmp_path) -> None:
-    assert last_checkpoint(tmp_path) is None
-    for name, step, workers in (("checkpoint_a", 40, 4), ("checkpoint_b", 140, 2), ("checkpoint_c", 180, 2)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "about.json").write_text(json.dumps({"step": step, "workers": workers}))
-    listed = {"latest_checkpoint_result": {"checkpoint_dir_name": "checkpoint_b", "metrics": {"step": 140}}}
-    (tmp_path / "checkpoint_manager_snapshot.json").write_text(json.dumps(listed))
-    assert last_checkpoint(tmp_path) == LastCheckpoint(step=140, workers=2), "the last one is not known to be whole"
-
-
 def test_a_training_runs_on_the_numbers_of_workers_that_share_it_out_evenly() -> None:
     shares = ("training.optim.batch=12", "data.shard_streams=16", "engine.workers=4")
     recipe = small_recipe(*shares, "engine.min_workers=1")
@@ -94,13 +83,14 @@ def test_metrics_of_a_restarted_run_count_once(tmp_path) -> None:
 
 
 def test_an_incomplete_line_is_written_again(tmp_path) -> None:
-    path = tmp_path / "metrics.jsonl"
+    path = tmp_path / METRICS
     path.write_text('{"step": 2, "a": 1.0}\n{"step": 4, "a": 2.')
     assert [row["step"] for row in read_metrics(tmp_path)] == [2]
-    seen: list[int] = []
-    with tail(path, lambda step, _: seen.append(step)):
-        MetricsFile(path, None)(4, {"a": 3.0})
-    assert [(row["step"], row["a"]) for row in read_metrics(tmp_path)] == [(2, 1.0), (4, 3.0)] and seen == [4]
+    seen: list[str] = []
+    with tail(path, seen.append):
+        MetricsFile(SharedFolder(tmp_path), None)(4, {"a": 3.0})
+    assert [(row["step"], row["a"]) for row in read_metrics(tmp_path)] == [(2, 1.0), (4, 3.0)]
+    assert seen == ['{"step": 4, "a": 3.0}']
     path.write_text('{"step": 2}\n{"step": 4, "a\n{"step": 6}\n')
     with pytest.raises(TrainingError, match=r"metrics\.jsonl, line 2: expected a JSON record"):
         read_metrics(tmp_path)

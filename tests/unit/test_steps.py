@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ from maskhand.steps.evaluate_set import evaluate_set
 from maskhand.steps.names import TOKENIZER_FILE
 from maskhand.steps.receipt import Receipt
 from maskhand.storage import StorageError
-from maskhand.tracking import Tracker
+from maskhand.tracking import Tracker, TrackingServerError, server_version
 from maskhand.training.checkpoint import Kind, run_identity
 from maskhand.workspace import Workspace
 from support.hand_sets import make_samples, write_set
@@ -297,6 +298,15 @@ def test_a_stopped_training_is_killed_and_runs_again_when_it_is_resumed(
             train.train_tokenizer(home, "tiny", ["data.mocap=false"], "", silent)
         assert status() == left
     assert seen == ["RUNNING", "RUNNING"]
+
+
+def test_a_tracker_that_is_gone_at_the_end_costs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "server_version", partial(server_version, retries=0))
+    done = FitResult(tmp_path, tmp_path / "export", {}, 8, 0, 1.0, reused=False)
+    said = r"the training is done, its model is in .*export, and the MLflow server .* does not answer .* trains nothing"
+    with pytest.raises(TrackingServerError, match=said) as lost:
+        train._record(Tracker("http://127.0.0.1:9"), "run", done, done.export_dir, "tiny")
+    assert lost.value.retryable
 
 
 def test_another_sampler_makes_another_model_of_the_same_training(

@@ -8,6 +8,7 @@ import math
 import pickle
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -93,12 +94,33 @@ def test_a_reporter_travels_and_writes_every_step(tracker: Tracker, client: Any)
     assert "train/broken" not in client.get_run(run_id).data.metrics
 
 
-def test_a_dead_tracker_costs_a_warning_not_the_training(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dead_tracker_costs_a_sentence_not_the_training(caplog: pytest.LogCaptureFixture) -> None:
     reporter = RunReporter("sqlite:////proc/no/such/place.db", "run")
     reporter(1, {"train/loss": 1.0})
     reporter(2, {"train/loss": 1.0})
-    reporter.close()
-    assert capsys.readouterr().err.count("curves are not tracked any more") == 1
+    told = reporter.close()
+    assert told is not None and told.startswith(
+        "not all points of its curves reached sqlite:////proc/no/such/place.db ("
+    )
+    began_s = time.monotonic()
+    Tracker("http://127.0.0.1:9").end_failed("run", ValueError("the error that people are to see"))
+    assert "the end of run run is not recorded: the MLflow server at http://127.0.0.1:9 does not answer" in caplog.text
+    assert time.monotonic() - began_s < 30
+
+
+def test_the_curves_of_a_tracker_that_was_away_are_filled(tracker: Tracker, client: Any, tmp_path: Path) -> None:
+    run_id = tracker.start_run("tokenizer", small_recipe(), {})
+    rows = [{"step": step, "train/loss": 1 / step} | ({"val/error": 2.0 * step} if step % 4 == 0 else {}) for step in
+            range(1, 9)]  # fmt: skip
+    rows[6]["train/loss"] = math.nan
+    for row in rows[:3]:
+        tracker.log_metrics(run_id, {name: value for name, value in row.items() if name != "step"}, int(row["step"]))
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert tracker.log_history(run_id, tmp_path / "metrics.jsonl") == 4 + 2
+    assert tracker.log_history(run_id, tmp_path / "metrics.jsonl") == 0, "once"
+    for name in ("train/loss", "val/error"):
+        found = {point.step: point.value for point in client.get_metric_history(run_id, name)}
+        assert found == {row["step"]: row[name] for row in rows if name in row and math.isfinite(row[name])}
 
 
 def test_curves_and_images_are_kept(tracker: Tracker, client: Any, tmp_path: Path) -> None:

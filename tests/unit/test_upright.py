@@ -15,8 +15,8 @@ from maskhand.annotate.upright_crop import upright_angle
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT, UPRIGHT
 from maskhand.evaluation.placed import place
-from maskhand.evaluation.report import _View
 from maskhand.evaluation.truth import ground_truth
+from maskhand.evaluation.views import HandView
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix, geodesic_rad, random_rotations
 from maskhand.loading.augment import ImageAugmentation, draw_keypoint_augmentation
@@ -173,7 +173,7 @@ def test_a_report_draws_a_hand_over_its_turned_crop(side):
     samples, mano, tile_px = make_samples(4, sides=(side,), seed=8), ManoLayer.from_default(), 2 * CROP
     batch = batch_of(samples, upright=True)
     for k, sample in enumerate(samples):
-        view = _View(ShardSample(sample, k, {}), batch.crop_from_image[k].numpy(), CROP, tile_px, False)
+        view = HandView(ShardSample(sample, k, {}), batch.crop_from_image[k].numpy(), CROP, tile_px, False)
         drawn = view.mesh(sample.vertices_cam_m, sample.camera.K_px, mano)
         x, y = ((batch.joints_2d[k].numpy() + 0.5) * tile_px).round().astype(int).T
         assert (drawn != view.image).any(-1)[y, x].mean() > 0.9

@@ -138,7 +138,7 @@ def _hand(hand: ShownHand) -> _Hand:
         error=", ".join(error_lines(hand.errors)),
         side=str(hand.errors["side"]),
         confidence=confidence_line(hand),
-        images=[(title, _jpeg(image)) for title, image in chosen],
+        images=[(title, jpeg_url(image)) for title, image in chosen],
         mesh=_vertices(hand.vertices_m),
         truth="" if hand.truth_m is None else _vertices(hand.truth_m),
     )
@@ -150,7 +150,8 @@ def _vertices(vertices_m: Array) -> str:
     return _base64(np.clip(np.round(vertices_m / _MESH_UNIT_M), -32767, 32767).astype("<i2"))
 
 
-def _jpeg(image_rgb: Array) -> str:
+def jpeg_url(image_rgb: Array) -> str:
+    """An image (H, W, 3) inside its own address, as a JPEG."""
     data = cv2.imencode(".jpg", image_rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
     return "data:image/jpeg;base64," + _base64(data)
 

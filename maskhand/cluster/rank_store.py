@@ -1,0 +1,175 @@
+"""The checkpoint store of one rank: files go into place while it trains, and only whole checkpoints are taken up."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch.distributed
+
+from maskhand import storage
+from maskhand.cluster.checkpoints import Checkpoints, DamagedError
+from maskhand.config import EngineConfig
+from maskhand.errors import MaskhandError
+from maskhand.storage import StorageError
+
+Gather = Callable[[Any], list[Any]]
+"""One small value of each rank -> those of all ranks, in their order; all ranks call it together."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Which of the workers this process is."""
+
+    rank: int = 0
+    world: int = 1
+    node: int = 0
+    """Number of its machine."""
+    place: int = 0
+    """Its number on this machine."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What came of one rank's part of a common work."""
+
+    value: Any = None
+    damage: str | None = None
+    """What is wrong with the checkpoint."""
+    failure: str | None = None
+    """Why this rank could not look at it."""
+
+
+class RankStore:
+    """A `CheckpointStore`, and a context that ends when the last checkpoint is in place.
+
+    What `write` wrote is moved by a thread, one checkpoint at a time: the next one waits for it. A checkpoint that
+    cannot be put in place is told and costs the training nothing; only where it is the last one, StorageError is
+    raised at the end. On rank 0 the thread also removes old checkpoints. note: tells people a sentence.
+    """
+
+    def __init__(
+        self, uri: str, engine: EngineConfig, note: Callable[[str], None], seat: Seat, gather: Gather | None = None
+    ) -> None:
+        self._checkpoints, self._engine, self._note, self._seat = Checkpoints(uri), engine, note, seat
+        self._gather = gather or _gather
+        self._thread = ThreadPoolExecutor(1, "maskhand-checkpoint")
+        self._moving: tuple[int, Future[None]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        moving, self._moving = self._moving, None
+        if moving is not None and (failed := moving[1].exception()) is not None and error is None:
+            raise failed
+        self._thread.shutdown()
+
+    def save(self, step: int, write: Callable[[Path], None], score: float | None = None) -> None:
+        if self._moving is not None and (failed := self._moving[1].exception()) is not None:
+            self._note(f"the checkpoint of step {self._moving[0]} was not kept ({failed}); the training goes on")
+        folder = self._staging()
+        write(folder)
+        self._moving = step, self._thread.submit(self._move, step, folder, score)
+
+    @contextmanager
+    def latest(self) -> Iterator[Path | None]:
+        """The newest whole checkpoint; those after it, which are not whole, are told and removed."""
+        folder, passed = None, list[str]()
+        for step in self._together(self._checkpoints.steps)[0].value:
+            answers = self._together(partial(self._taken, step))
+            damage = next((answer.damage for answer in answers if answer.damage is not None), None)
+            if damage is None:
+                folder = next(a.value[1] for a in answers if a.value[0] == self._seat.node and a.value[1] is not None)
+                self._tell(passed, f"that of step {step} is used")
+                break
+            passed.append(f"the checkpoint of step {step} is not whole: {damage}")
+            self._dismiss(answers)
+            self._together(partial(self._remove, step))
+        else:
+            self._tell(passed, "the training begins anew")
+        yield folder
+        if folder is not None and self._is_remote:
+            self._gather(None)  # the others have read it, too
+            if self._seat.place == 0:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _is_remote(self) -> bool:
+        return storage.is_remote(self._checkpoints.uri)
+
+    def _staging(self) -> Path:
+        """An empty folder, of the file system of a local run: a file is moved by its name then."""
+        if self._is_remote:
+            return Path(tempfile.mkdtemp(prefix="maskhand-checkpoint-"))
+        folder = Path(self._checkpoints.uri) / f".rank-{self._seat.rank:05d}"
+        shutil.rmtree(folder, ignore_errors=True)  # a killed process left it
+        folder.mkdir(parents=True)
+        return folder
+
+    def _move(self, step: int, folder: Path, score: float | None) -> None:
+        try:
+            self._checkpoints.put(step, self._seat.rank, self._seat.world, folder, score)
+            if self._seat.rank == 0:
+                self._checkpoints.prune(self._engine.keep_checkpoints, self._engine.keep_best)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _taken(self, step: int) -> tuple[int, Path | None]:
+        """Number of this machine, and the folder with the checkpoint on it, from the rank that looks after it: all
+        share a local one and check it together; one rank of each machine fetches a remote one. Raises DamagedError."""
+        if not self._is_remote:
+            return self._seat.node, self._checkpoints.check(step, self._seat.rank, self._seat.world)
+        if self._seat.place:
+            return self._seat.node, None
+        folder = Path(tempfile.mkdtemp(prefix="maskhand-checkpoint-"))
+        try:
+            self._checkpoints.fetch(step, folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return self._seat.node, folder
+
+    def _dismiss(self, answers: list[_Answer]) -> None:
+        """Remove what this rank fetched of a checkpoint that others found damaged."""
+        mine = answers[self._seat.rank].value
+        if mine is not None and mine[1] is not None and self._is_remote:
+            shutil.rmtree(mine[1], ignore_errors=True)
+
+    def _remove(self, step: int) -> None:
+        if self._seat.rank == 0:
+            self._checkpoints.delete(step)
+
+    def _tell(self, passed: list[str], what_then: str) -> None:
+        if self._seat.rank == 0:
+            for sentence in passed:
+                self._note(f"{sentence}; {what_then}")
+
+    def _together(self, work: Callable[[], Any]) -> list[_Answer]:
+        """What `work` gave on each rank. StorageError on all ranks where one of them could not do it."""
+        try:
+            mine = _Answer(work())
+        except DamagedError as error:
+            mine = _Answer(damage=str(error))
+        except MaskhandError as error:
+            mine = _Answer(failure=str(error))
+        answers: list[_Answer] = self._gather(mine)
+        if (failure := next((answer.failure for answer in answers if answer.failure is not None), None)) is not None:
+            raise StorageError(failure)
+        return answers
+
+
+def _gather(value: Any) -> list[Any]:
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, value)
+    return found

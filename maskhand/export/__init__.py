@@ -1,0 +1,1 @@
+"""Networks in forms that run without PyTorch: `network` writes ONNX, `runner` runs it with ONNX Runtime."""

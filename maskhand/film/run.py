@@ -1,0 +1,132 @@
+"""Films of a prediction run: rows of tracked hands, and a film with overlay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskhand.annotate.hand_finder import HandFinder
+from maskhand.film.smoothing import Smoothing
+from maskhand.film.tracked_film import TrackedFilm, tracked_film
+from maskhand.film.tracks import FilmLook
+from maskhand.film.video import film_facts
+from maskhand.models.bundle import ModelBundle
+from maskhand.predict.camera import PhotoCamera, photo_camera
+from maskhand.predict.files import no_hand_found
+from maskhand.predict.inputs import Source, find_sources
+from maskhand.predict.looking import Question
+from maskhand.predict.pictures import GivenCamera, Picture, Place
+from maskhand.predict.reconstruct import Reconstruction
+from maskhand.predict.records import PredictError
+from maskhand.predict.rows import Row, picture_rows
+from maskhand.predict.run import FilmGroup, RunResult, predict_run
+from maskhand.progress import Progress, silent
+from maskhand.workspace import Workspace
+
+FRAMES_AT_ONCE = 64
+"""Frames whose rows are sealed together."""
+
+
+@dataclass(frozen=True)
+class TrackedFilms:
+    """Looks at the films of a run (`predict.run.LooksAtFilm`)."""
+
+    smoothing: Smoothing = "whole"
+
+    def facts(self) -> Row:
+        """What decides its results beside the run's question."""
+        return {"smoothing": self.smoothing}
+
+    def groups(
+        self, source: Source, place: Place, question: Question, out: Path, progress: Progress
+    ) -> Iterator[FilmGroup]:
+        """The rows of a film from `place` on, in groups; the last has the files.
+
+        A film that cannot be read gives one row that says why, and so does one that breaks off. A run that goes on
+        tracks the film again: tracks are decided by all frames.
+        """
+        following = Place(place.source + 1)
+        try:
+            facts = film_facts(source.path)
+            given = question.camera
+            camera = photo_camera(facts.size_px, focal_px=given.focal_px, intrinsics=given.intrinsics)
+            look = FilmLook(
+                Path(source.path),
+                camera,
+                question.how,
+                question.assets,
+                question.every,
+                question.side,
+                question.min_confidence,
+            )
+            film = tracked_film(look, facts, self.smoothing, HandFinder(question.assets), progress=progress)
+        except PredictError as error:
+            reason = str(error).removeprefix(f"{source.path}: ")
+            yield FilmGroup(_unreadable(source, place, reason, question), 1, [], following)
+            return
+        overlay = [f"{source.name}_overlay.mp4"] if "overlay" in question.saved and film.tracks else []
+        for name in overlay:
+            film.write_overlay(out / name, progress)
+        rows, frames, last = [], 0, place
+        for picture_place, new in _rows(film, source, place, camera, question):
+            rows += new
+            frames, last = frames + 1, picture_place
+            if frames == FRAMES_AT_ONCE:
+                yield FilmGroup(rows, frames, [], Place(last.source, last.frame + 1))
+                rows, frames = [], 0
+        if film.reason is not None:
+            rows += _unreadable(source, last, film.reason, question)
+            frames += 1
+        yield FilmGroup(rows, frames, overlay, following)
+
+
+def predict_film(
+    path: str | Path,
+    bundle: ModelBundle | None,
+    out_dir: str | Path,
+    *,
+    how: Reconstruction | None = None,
+    smoothing: Smoothing = "whole",
+    every: int = 1,
+    focal_px: float | None = None,
+    overlay: bool = True,
+    assets: str | Path | None = None,
+    progress: Progress = silent,
+) -> RunResult:
+    """Write a run's folder for one film: NAME_overlay.mp4, hands.jsonl and hands.parquet with a row for each hand in
+    each frame (`track`, `seen`), run.json.
+
+    how: see `Reconstruction`; None: refined by the bundle, or a fit without one. Other options as `track_film`. Raises
+    PredictError.
+    """
+    question = Question(
+        how or Reconstruction(bundle, "fit" if bundle is None else "refine"),
+        Workspace.at().assets if assets is None else Path(assets),
+        camera=GivenCamera(focal_px),
+        every=every,
+        saved=("overlay",) if overlay else (),
+    )
+    sources = find_sources([path], out_dir)
+    return predict_run(sources, question, Path(out_dir), progress=progress, films=TrackedFilms(smoothing))
+
+
+def _rows(
+    film: TrackedFilm, source: Source, start: Place, camera: PhotoCamera, question: Question
+) -> Iterator[tuple[Place, list[Row]]]:
+    """The rows of each frame from `start` on."""
+    no_hand = no_hand_found(question.min_confidence)
+    for index, time_s, hands in film.by_frame():
+        if index < start.frame:
+            continue
+        picture = Picture(Place(start.source, index), source, index, time_s, film.facts.size_px, camera=camera)
+        shown = [item.hand for item in hands]
+        rows = picture_rows(picture, shown, question.how, no_hand, question.vertices, question.convention)
+        for row, item in zip(rows, hands, strict=False):  # a frame without a hand has one row
+            row |= {"track": item.track, "seen": item.seen}
+        yield picture.place, rows
+
+
+def _unreadable(source: Source, place: Place, reason: str, question: Question) -> list[Row]:
+    picture = Picture(place, source, is_readable=False, reason=reason)
+    return picture_rows(picture, [], question.how, no_hand_found(question.min_confidence))

@@ -1,0 +1,104 @@
+"""The hands of pictures from Python: `maskhand.load().predict("photo.jpg")`. No workspace is needed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, overload
+
+import torch
+
+from maskhand.conventions import Side
+from maskhand.device import accelerator
+from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.open_model import open_hand_digest, open_model_folder
+from maskhand.placement import CameraSource
+from maskhand.predict.look import Asked, Hands, look
+from maskhand.predict.photo import Box
+from maskhand.predict.reconstruct import Reconstruction
+from maskhand.predict.records import METHODS, Method, PredictError
+from maskhand.shipped_models import OPEN
+from maskhand.workspace import assets_folder
+
+Given = str | os.PathLike[str] | bytes | Any
+"""A path, an encoded file, an array (`predict.given` has the rules), a PIL image."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model, and how it is asked; make it with `maskhand.load`."""
+
+    how: Reconstruction
+    assets: Path
+    """Where the keypoint detector's files are, or are fetched to at first use."""
+
+    @classmethod
+    def load(
+        cls, model: str | Path = OPEN, method: Method | None = None, device: str | torch.device | None = None
+    ) -> Self:
+        """See `maskhand.load`."""
+        if method is not None and method not in METHODS:
+            raise PredictError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+        if str(model).startswith("models:/"):
+            raise PredictError(
+                f"{model}: registered models are loaded by mlflow.pyfunc.load_model; give `open` or an exported folder"
+            )
+        method = method or default_method(None if model == OPEN else str(model))
+        assets = assets_folder()
+        bundle = None
+        if method != "fit":
+            folder = open_model_folder(assets) if model == OPEN else model
+            bundle = ModelBundle.load(folder, device=device or accelerator())
+        return cls(Reconstruction(bundle, method), assets)
+
+    @overload
+    def predict(self, pictures: list[Any] | tuple[Any, ...], **options: Any) -> list[Hands]: ...
+
+    @overload
+    def predict(self, pictures: Given, **options: Any) -> Hands: ...
+
+    def predict(
+        self,
+        pictures: Any,
+        *,
+        box: Box | None = None,
+        side: Side | None = None,
+        focal_px: float | None = None,
+        intrinsics: tuple[float, float, float, float] | None = None,
+        camera: CameraSource = "keypoints",
+        hypotheses: int = 0,
+        min_confidence: float = 0.0,
+    ) -> Hands | list[Hands]:
+        """The hands of a picture, or of each picture of a list.
+
+        pictures: a path, bytes of an image file, an array or PIL image, or a list of these. Options as in
+        `maskhand predict`: box x0, y0, x1, y1 in pixels of the one hand to look at; side of every hand; focal_px or
+        intrinsics fx, fy, cx, cy (else EXIF's, else assumed: then depth is relative); camera `model` places hands by
+        the network's camera; hypotheses also draws so many hands for each.
+
+        Raises PredictError for a picture that cannot be used; in a list such a one has its reason in `error`, and the
+        others their hands.
+        """
+        how = replace(self.how, placed_by=camera, hypotheses=hypotheses)
+        asked = Asked(box, side, focal_px, intrinsics, min_confidence)
+        several = isinstance(pictures, list | tuple)
+        items = list(pictures) if several else [pictures]
+        results = list(look([(_name(k, item), item) for k, item in enumerate(items)], how, asked, self.assets))
+        if several:
+            return results
+        if results[0].error is not None:
+            raise PredictError(results[0].error)
+        return results[0]
+
+
+def default_method(model: str | None) -> Method:
+    """model: None is the open one. A fit where that does not know the hand model in use."""
+    other_hand = model is None and load_hand_model(default_hand_path("right")).digest != open_hand_digest()
+    return "fit" if other_hand else "refine"
+
+
+def _name(position: int, picture: Given) -> str:
+    """The path, or the position."""
+    return os.fspath(picture) if isinstance(picture, str | os.PathLike) else f"picture {position}"

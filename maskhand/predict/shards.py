@@ -1,0 +1,176 @@
+"""The hands of many pictures as shards: Parquet files and a manifest, made by any number of workers.
+
+run.json               what was asked of which files
+hands/000000.parquet   the rows of a unit, with the columns of `hands.parquet`
+hands/000000.json      its record; beside a file that is whole
+hands/manifest.json    written last; lists the files with their rows and checksums
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from maskhand import storage
+from maskhand.carried import here
+from maskhand.conventions import Side
+from maskhand.device import one_thread
+from maskhand.digest import short_digest
+from maskhand.models.bundle import worker_bundle
+from maskhand.placement import CameraSource
+from maskhand.predict.box_file import BoxFile
+from maskhand.predict.files import no_hand_found
+from maskhand.predict.inputs import Source
+from maskhand.predict.looking import Question, predict_pictures
+from maskhand.predict.pictures import GivenCamera
+from maskhand.predict.reconstruct import Reconstruction
+from maskhand.predict.records import Method, PredictError
+from maskhand.predict.rows import Row, picture_rows
+from maskhand.predict.run import RUN, difference, run_facts
+from maskhand.predict.table import write_parquet
+from maskhand.predict.units import Unit, cut, unit_pictures
+from maskhand.shards.layout import record_uri, shard_name, shard_uri
+from maskhand.shards.manifest import Manifest, Reject, ShardRecord, record_to_json
+from maskhand.shards.part import Mapper, OnShard, build_part, clear_part, serial_map
+
+HANDS = "hands"
+"""Name of the part."""
+PARQUET = "parquet"
+NO_HAND, UNREADABLE = "no_hand", "unreadable"
+"""Reasons of pictures without a hand, each of which is a row too."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A `Question` as it travels: the model by its folder."""
+
+    model: tuple[str, str] | None
+    """Exported folder, which every machine must see, and digest; None for a fit, which needs no network."""
+    method: Method
+    assets: str
+    """The driver's folder of the detector's files."""
+    placed_by: CameraSource = "keypoints"
+    hypotheses: int = 0
+    boxes: str | None = None
+    """The file of given boxes, by which they are known; the boxes themselves travel with the units."""
+    side: Side | None = None
+    camera: GivenCamera = field(default_factory=GivenCamera)
+    min_confidence: float = 0.0
+    every: int = 1
+    vertices: bool = False
+
+    def question(self) -> Question:
+        """The question, with the model loaded once per process. Raises BundleError, PredictError."""
+        bundle = None if self.model is None else worker_bundle(*self.model)
+        return Question(
+            Reconstruction(bundle, self.method, self.placed_by, self.hypotheses),
+            here(self.assets),
+            boxes=None if self.boxes is None else BoxFile(self.boxes, ()),
+            side=self.side,
+            camera=self.camera,
+            min_confidence=self.min_confidence,
+            every=self.every,
+            vertices=self.vertices,
+        )
+
+
+@dataclass(frozen=True)
+class UnitTask:
+    """One shard to make; picklable."""
+
+    part_uri: str
+    name: str
+    plan_digest: str
+    asked: Asked
+    unit: Unit
+
+
+def predict_shards(
+    sources: Sequence[Source],
+    asked: Asked,
+    out: str,
+    *,
+    boxes: BoxFile | None = None,
+    mapper: Mapper = serial_map,
+    again: bool = False,
+    on_shard: OnShard | None = None,
+) -> Manifest:
+    """Look at all files, whose hands become shards below `out`, a folder or `s3://` prefix; finished ones are kept.
+
+    mapper: shares the units among workers; the files are the same bytes for any number of them. again: what another
+    question has left there is replaced. Raises PredictError where that is there otherwise, LockedError while another
+    process is at the same folder.
+    """
+    given = None if boxes is None else boxes.match([source.path for source in sources])
+    units = cut(sources, asked.every, given)
+    facts = facts_of(sources, asked)
+    part_uri = storage.join(out, HANDS)
+    earlier = run_facts(out)
+    if earlier is not None and not again and (differs := difference(earlier, facts)):
+        raise PredictError(
+            f"{out}: the results there are of another question: {differs}; choose another --out, or --again replaces "
+            "them"
+        )
+    if again:
+        clear_part(part_uri)
+    storage.write_json_atomic(storage.join(out, RUN), facts)
+    plan_digest = short_digest(json.dumps([facts, [[len(u.sources), u.start, u.stop] for u in units]], sort_keys=True))
+    about = Manifest(
+        part=HANDS,
+        dataset="predictions",
+        split="pictures",
+        plan_digest=plan_digest,
+        planned=sum(unit.planned for unit in units),
+        annotator={"name": "maskhand predict", "version": facts["asked"]["version"], "settings": facts["asked"]},
+    )
+    return build_part(
+        out,
+        about,
+        [shard_name(k) for k in range(len(units))],
+        lambda k: UnitTask(part_uri, shard_name(k), plan_digest, asked, units[k]),
+        predict_unit,
+        mapper=mapper,
+        rebuild=False,
+        on_shard=on_shard,
+        ending=PARQUET,
+    )
+
+
+def facts_of(sources: Sequence[Source], asked: Asked) -> dict[str, Any]:
+    """`run.json`: all that decides the results, as plain values."""
+    facts = asked.question().facts() | {"results": "shards"}
+    return {"state": "shards", "asked": facts, "inputs": [asdict(source) for source in sources]}
+
+
+def predict_unit(task: UnitTask) -> ShardRecord:
+    """Look at a unit and write its shard and, when this is in place, its record (runs in a worker)."""
+    rejects: list[Reject] = []
+    with one_thread():
+        rows = list(_rows(task, rejects))
+    parquet = io.BytesIO()
+    write_parquet(rows, parquet)
+    data = parquet.getvalue()
+    storage.write_bytes_atomic(shard_uri(task.part_uri, task.name, PARQUET), data)
+    pictures = len({(row["name"]) for row in rows})
+    record = ShardRecord(
+        task.name, task.plan_digest, pictures, len(rows), len(data), hashlib.sha256(data).hexdigest(), tuple(rejects)
+    )
+    storage.write_bytes_atomic(record_uri(task.part_uri, task.name), record_to_json(record))
+    return record
+
+
+def _rows(task: UnitTask, rejects: list[Reject]) -> Iterator[Row]:
+    question, unit = task.asked.question(), task.unit
+    no_hand = no_hand_found(question.min_confidence)
+    looked_at = unit_pictures(unit, question.camera, question.every)
+    for group in predict_pictures(looked_at, question, unit.boxes):
+        for picture, hands in group:
+            rows = picture_rows(picture, hands, question.how, no_hand, question.vertices)
+            if not hands:
+                reason = NO_HAND if picture.is_readable else UNREADABLE
+                rejects.append(Reject(rows[0]["name"], reason, rows[0]["reason"]))
+            yield from rows

@@ -1,0 +1,120 @@
+"""A run cut into units for workers: some pictures in a row, or a span of a film's frames.
+
+Where the cuts are depends on the files and on `every` alone, never on how many workers there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from maskhand.film.video import film_facts, read_frames
+from maskhand.predict.box_file import GivenBoxes
+from maskhand.predict.camera import PhotoCamera, photo_camera
+from maskhand.predict.inputs import Source
+from maskhand.predict.pictures import GivenCamera, Picture, Place, pictures
+from maskhand.predict.records import PredictError
+
+UNITS: Final = 64
+"""A run is cut into about so many, within these sizes: workers have as much to do, and a killed run loses little."""
+SMALLEST: Final = 8
+LARGEST: Final = 512
+"""Pictures of a unit."""
+SPANS: Final = 32
+"""Units of one film at most, as each decodes the film up to its first frame: 16 times the film in all, which is a few
+hundredths of the time that looking at all its frames takes."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of a run that one worker looks at."""
+
+    sources: tuple[Source, ...]
+    """Photos in a row, or one film."""
+    boxes: tuple[GivenBoxes | None, ...] | None = None
+    """Of each photo, where boxes were given."""
+    start: int = 0
+    """First frame of the film, a multiple of `every`."""
+    stop: int | None = None
+    """The frame after the last one; None: to its end, wherever this is."""
+    planned: int = 0
+    """Pictures: of a film as many as its container says."""
+
+
+def cut(sources: Sequence[Source], every: int, boxes: Sequence[GivenBoxes | None] | None = None) -> list[Unit]:
+    """The units of a run, in the order of its sources.
+
+    boxes: of each source, where they were given; every: of films frames 0, `every`, 2 `every` ... are looked at.
+    """
+    counts = [_looked_at(source, every) if source.kind == "film" else 1 for source in sources]
+    size = min(LARGEST, max(SMALLEST, -(-sum(counts) // UNITS)))
+    units: list[Unit] = []
+    waiting: list[int] = []
+
+    def close() -> None:
+        if waiting:
+            of_photos = None if boxes is None else tuple(boxes[k] for k in waiting)
+            units.append(Unit(tuple(sources[k] for k in waiting), of_photos, planned=len(waiting)))
+            waiting.clear()
+
+    for k, (source, count) in enumerate(zip(sources, counts, strict=True)):
+        if source.kind == "film":
+            close()
+            units += _spans(source, count, every, size)
+            continue
+        waiting.append(k)
+        if len(waiting) == size:
+            close()
+    close()
+    return units
+
+
+def unit_pictures(unit: Unit, given: GivenCamera, every: int) -> Iterator[Picture]:
+    """The pictures of a unit, as `pictures` gives those of a run; places count within the unit."""
+    if unit.sources[0].kind == "film":
+        return _frames(unit, given, every)
+    return pictures(unit.sources, given, every)
+
+
+def _looked_at(film: Source, every: int) -> int:
+    try:
+        return -(-film_facts(film.path).frames // every)
+    except PredictError:  # which its unit will say
+        return 0
+
+
+def _spans(film: Source, count: int, every: int, size: int) -> list[Unit]:
+    """count: frames that are looked at, as far as the container knows: the last span has no end."""
+    size = max(size, -(-count // SPANS))
+    starts = range(0, max(count, 1), size)
+    return [
+        Unit(
+            (film,),
+            start=start * every,
+            stop=None if start == starts[-1] else (start + size) * every,
+            planned=min(size, count - start),
+        )
+        for start in starts
+    ]
+
+
+def _frames(unit: Unit, given: GivenCamera, every: int) -> Iterator[Picture]:
+    (film,) = unit.sources
+    camera: PhotoCamera | None = None
+    size = (0, 0)
+    position = unit.start
+    try:
+        for frame in read_frames(film.path, every, unit.start):
+            if unit.stop is not None and frame.index >= unit.stop:
+                return
+            position = frame.index
+            if camera is None:
+                size = (frame.image_rgb.shape[1], frame.image_rgb.shape[0])
+                camera = photo_camera(size, focal_px=given.focal_px, intrinsics=given.intrinsics)
+            yield Picture(Place(0, frame.index), film, frame.index, frame.time_s, size, frame.image_rgb, camera)
+    except PredictError as error:
+        if camera is None and unit.start:
+            return  # the unit before found it out when it looked for its end, and said so
+        reason = str(error).removeprefix(f"{film.path}: ")
+        yield Picture(Place(0, position), film, is_readable=False, reason=reason)

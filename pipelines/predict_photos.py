@@ -1,0 +1,62 @@
+"""Flow `predict-photos`: the hands of folders, film files or an s3:// prefix, as shards, by Ray workers."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from maskhand.pipelines.runtime import workspace_for
+from maskhand.pipelines.step import progress_artifact, run_cached, step, table
+from maskhand.predict.records import Method
+from maskhand.steps import predict_shards
+from maskhand.steps.predict_shards import HandsReceipt
+
+
+@step("predict-photos")
+def hands(
+    workspace: str,
+    inputs: list[str],
+    out: str,
+    model: str | None,
+    method: Method | None,
+    every: int,
+    min_confidence: float,
+    workers: int | None,
+) -> HandsReceipt:
+    with progress_artifact("predict photos", "progress-predict-photos") as progress:
+        return predict_shards.predict_by_workers(
+            workspace_for(workspace),
+            inputs,
+            out,
+            progress,
+            workers=workers,
+            model=model,
+            method=method,
+            every=every,
+            min_confidence=min_confidence,
+        )
+
+
+@flow(name="predict-photos")
+def predict_photos(
+    inputs: list[str] = [],  # noqa: B006
+    out: str | None = None,
+    model: str | None = None,
+    method: Method | None = None,
+    every: int = 1,
+    min_confidence: float = 0.0,
+    workers: int | None = None,
+    workspace: str | None = None,
+) -> HandsReceipt:
+    """Look at pictures and films; a run that was stopped goes on.
+
+    inputs: files, folders, patterns or s3:// prefixes, which every worker sees; out: folder or s3:// prefix of the
+    shards, else WORKSPACE/predictions/DIGEST, of the inputs and the question; model: an exported folder or
+    models:/NAME@ALIAS, else the open one; method: fit, model or refine; every: of films every so many frames; workers:
+    tasks at a time, else as many as fit; workspace: else `$MASKHAND_WORKSPACE`.
+    """
+    home = workspace_for(workspace)
+    place = out or predict_shards.default_place(home, inputs, model, method, every, min_confidence)
+    decides = predict_shards.input_digests(home, inputs, place, model)
+    receipt = run_cached(hands, decides, str(home.root), inputs, place, model, method, every, min_confidence, workers)
+    table("predict-photos", [{"manifest": receipt.uri, **receipt.facts}], "hands of pictures and films")
+    return receipt
