@@ -136,6 +136,7 @@ def _hand(row: dict[str, Any], layer: ManoLayer) -> PredictedHand:
         detector=row["keypoint_detector"],
         method=row["method"],
         hand_model=row["hand_model"],
+        camera_origin=camera.get("source", "assumed"),
         hypotheses=tuple(
             Hypothesis(**facts, drawn=h["drawn"], score=h["score"])
             for facts, h in zip(placed[1:], hypotheses, strict=True)

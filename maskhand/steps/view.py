@@ -79,7 +79,7 @@ def _of_photo(
         [image],
         bundle,
         method=method,
-        cameras=[camera.K_px if camera.is_known else None],
+        cameras=[camera],
         hypotheses=hypotheses,
         fill_in=iterations,
         assets=workspace.assets,

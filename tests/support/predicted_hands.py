@@ -72,6 +72,7 @@ def _hand(known: KnownHands, number: int, side: Side, seed: int) -> PredictedHan
         detector="litert-hand",
         method="model",
         hand_model=layer.digest,
+        camera_origin="focal",
         hypotheses=hypotheses,
         modes=find_modes(np.stack([h.joints_cam_m for h in hypotheses]), [h.drawn for h in hypotheses]),
         fill_in=tuple(FilledHand(**placed(0.02, 0, count), fixed=np.arange(TOKENS) < count) for count in STEPS),

@@ -153,12 +153,13 @@ def assert_same(read, hand) -> None:
     np.testing.assert_array_equal(read.faces, hand.faces)
     assert [h.drawn for h in read.hypotheses] == [h.drawn for h in hand.hypotheses]
     assert [(m.members, m.medoid) for m in read.modes] == [(m.members, m.medoid) for m in hand.modes]
-    assert (read.side, read.side_known, read.is_guess) == (hand.side, hand.side_known, hand.is_guess)
+    for name in ("side", "side_known", "is_guess", "camera_origin"):
+        assert getattr(read, name) == getattr(hand, name)
 
 
 def test_results_are_read_back(hands, image, tmp_path) -> None:
     cv2.imwrite(str(tmp_path / "two.png"), image[:, :, ::-1])
-    (file,) = write_picture_files("two.png", image, hands, HOW, "assumed", tmp_path / "out", "two", ("json",))
+    (file,) = write_picture_files("two.png", image, hands, HOW, tmp_path / "out", "two", ("json",))
     for result in (file, file.parent):
         (picture,) = read_result(result)
         assert picture.name == "two.png"
@@ -167,9 +168,9 @@ def test_results_are_read_back(hands, image, tmp_path) -> None:
             assert_same(read, hand)
 
     rows = [
-        {"picture": str(tmp_path / "two.png"), "frame": None, "status": "hand"} | hand_row(hands[0], HOW, "assumed"),
+        {"picture": str(tmp_path / "two.png"), "frame": None, "status": "hand"} | hand_row(hands[0], HOW),
         {"picture": "empty.png", "frame": None, "status": "no hand", "reason": "no hand found"},
-        {"picture": "film.mp4", "frame": 7, "status": "hand"} | hand_row(hands[1], HOW, "assumed"),
+        {"picture": "film.mp4", "frame": 7, "status": "hand"} | hand_row(hands[1], HOW),
     ]
     (file.parent / "hands.jsonl").write_bytes(b"".join(map(json_line, rows)))
     first, second = read_result(file.parent)
@@ -184,7 +185,7 @@ def test_what_cannot_be_read_is_a_sentence(hands, tmp_path) -> None:
     (tmp_path / "other.json").write_text("[1, 2]")
     (tmp_path / "broken.jsonl").write_text('{"picture": 1')
     (tmp_path / "half.json").write_text('{"photo": "a.jpg", "hands": [{"side": "left"}]}')
-    row = hand_row(hands[0], HOW, "assumed") | {"hand_model": "0123456789ab"}
+    row = hand_row(hands[0], HOW) | {"hand_model": "0123456789ab"}
     (tmp_path / "model.json").write_text(json.dumps({"photo": "a.jpg", "hands": [row]}))
     for name, sentence in {
         "other.json": "it has no list of hands; give a folder or a JSON file that `predict` wrote",

@@ -144,7 +144,7 @@ def _shown_hypotheses(hand: PredictedHand) -> list[int]:
 
 
 def _facts(hand: PredictedHand) -> list[str]:
-    facts = [hand.side if hand.side_known else "side unknown"]
+    facts: list[str] = [hand.side if hand.side_known else "side unknown"]
     if hand.detection_score is not None:
         facts.append(f"found with {hand.detection_score:.2f}")
     facts.append(f"keypoints seen with {hand.keypoints_confidence.mean():.2f}")
