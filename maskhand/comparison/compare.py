@@ -169,8 +169,8 @@ def _paired_metric(metric: str, before: pd.DataFrame, after: pd.DataFrame) -> Pa
     both = np.isfinite(old) & np.isfinite(new)
     old, new = old[both], new[both]
     low, high = mean_interval(new - old)
-    means = (float(values.mean()) if len(values) else float("nan") for values in (old, new))
-    return PairedMetric(metric, int(both.sum()), *means, low, high, PER_HAND[metric])
+    reference, other = (float(values.mean()) if len(values) else float("nan") for values in (old, new))
+    return PairedMetric(metric, len(old), reference, other, low, high, PER_HAND[metric])
 
 
 def _most_changed(before: pd.DataFrame, after: pd.DataFrame, metric: str, most: int) -> tuple[ChangedHand, ...]:
