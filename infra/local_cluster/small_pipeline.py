@@ -74,9 +74,11 @@ def results(workspace: Path, shards_uri: str) -> dict[str, str]:
         f"shards/{uri.removeprefix(shards_uri)}": storage.sha256(uri)
         for uri in storage.list_uris(storage.join(shards_uri, SYNTHETIC))
     }
-    for pattern in ("runs/*/export/*.pt", "runs/*/export/calibration.json", "reports/*/**/samples.parquet"):
+    for pattern in ("runs/*/export/*.pt", "runs/*/export/calibration.json"):
         for path in workspace.glob(pattern):
             found[str(path.relative_to(workspace))] = storage.sha256(path)
+    for path in workspace.glob("reports/*/*/*/samples.parquet"):  # the report is named after the model's folder, too
+        found["/".join(path.parts[-3:])] = storage.sha256(path)
     for run_dir in filter(Path.is_dir, (workspace / "runs").iterdir()):
         rows = [{k: v for k, v in row.items() if not k.startswith(CLOCK)} for row in read_metrics(run_dir)]
         found[f"curves of {run_dir.name}"] = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()

@@ -78,4 +78,4 @@ def test_a_pipeline_whose_parts_are_killed_makes_what_an_undisturbed_one_makes()
         finally:
             process.terminate()
     assert process.returncode == 0, said
-    assert re.search(r"^\| all \| 4 \| \d \| \d \| 0 \| 0 \|$", said, re.MULTILINE), said
+    assert re.search(r"^\| all \| 4 \| \d \| \d \| 0 \| \d+ \|$", said, re.MULTILINE), said
