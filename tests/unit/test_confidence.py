@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +46,7 @@ from maskhand.tracking import ModelVersion, Promotion, Tracker
 from maskhand.workspace import Workspace
 from support.hand_sets import make_samples, write_set
 from support.model_parts import random_batch, small_model, small_recipe
+from support.warned import warnings_of
 
 DRAWS = 32
 TIPS = {"right": None, "left": None}
@@ -414,7 +414,7 @@ def test_a_calibration_names_what_it_lacks(calibration: Calibration) -> None:
 
 
 def test_a_training_calibrates_its_model_once(
-    bundle: ModelBundle, home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    bundle: ModelBundle, home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "export"
     ModelBundle.save(folder, bundle.model, bundle.recipe, {})
@@ -425,9 +425,9 @@ def test_a_training_calibrates_its_model_once(
     assert (folder / "calibration.json").stat() == made
     few = bundle.recipe.model_copy(update={"data": bundle.recipe.data.model_copy(update={"held_out": 0.0})})
     ModelBundle.save(tmp_path / "few", bundle.model, few, {})
-    with caplog.at_level(logging.WARNING):
-        train._calibrate(tmp_path / "few", few, home)
-    assert "fewer than 20 hands with 3D joints were held out (data.held_out=0)" in caplog.text
+    told = warnings_of("maskhand.steps.train", monkeypatch)
+    train._calibrate(tmp_path / "few", few, home)
+    assert len(told) == 1 and "fewer than 20 hands with 3D joints were held out (data.held_out=0)" in told[0]
     assert ModelBundle.load(tmp_path / "few").calibration is None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import pickle
 import shutil
@@ -34,6 +33,7 @@ from maskhand.tracking import (
     server_version,
 )
 from support.training_fakes import small_recipe
+from support.warned import warnings_of
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,8 @@ def test_a_reporter_travels_and_writes_every_step(tracker: Tracker, client: Any)
     assert "train/broken" not in client.get_run(run_id).data.metrics
 
 
-def test_a_dead_tracker_costs_a_sentence_not_the_training(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_dead_tracker_costs_a_sentence_not_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    warned = warnings_of("maskhand.tracking.runs", monkeypatch)
     reporter = RunReporter("sqlite:////proc/no/such/place.db", "run")
     reporter(1, {"train/loss": 1.0})
     reporter(2, {"train/loss": 1.0})
@@ -104,7 +105,8 @@ def test_a_dead_tracker_costs_a_sentence_not_the_training(caplog: pytest.LogCapt
     )
     began_s = time.monotonic()
     Tracker("http://127.0.0.1:9").end_failed("run", ValueError("the error that people are to see"))
-    assert "the end of run run is not recorded: the MLflow server at http://127.0.0.1:9 does not answer" in caplog.text
+    (sentence,) = warned
+    assert "the end of run run is not recorded: the MLflow server at http://127.0.0.1:9 does not answer" in sentence
     assert time.monotonic() - began_s < 30
 
 
@@ -240,7 +242,7 @@ def test_a_new_registrys_first_version_is_not_the_old_ones(tmp_path: Path, monke
 
 
 def test_a_copied_workspace_has_its_files_and_its_model_with_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = tmp_path / "old place", tmp_path / "new"
     first = Tracker(f"sqlite:///{old / 'mlflow' / 'mlflow.db'}", old / "mlflow" / "artifacts")
@@ -256,21 +258,21 @@ def test_a_copied_workspace_has_its_files_and_its_model_with_it(
     old.rename(tmp_path / "gone")
     tracking_utils._artifact_repos_cache.clear()  # as in another process
 
-    logging.getLogger("maskhand.tracking.moved").disabled = False  # what alembic did to it, as in another process
+    told = warnings_of("maskhand.tracking.moved", monkeypatch)
     moved = Tracker(f"sqlite:///{new / 'mlflow' / 'mlflow.db'}", new / "mlflow" / "artifacts")
     bundle = moved.bundle_folder(f"models:/{MODEL}/1")
     assert bundle.is_relative_to(new) and (bundle / "bundle.json").is_file()
-    assert "was moved or copied" in caplog.text and f"{old}/mlflow/artifacts" in caplog.text
+    assert len(told) == 1 and "was moved or copied" in told[0] and f"{old}/mlflow/artifacts" in told[0]
     moved.log_file(run_id, new / "mlflow" / "mlflow.db", "copy")
     assert (new / "mlflow" / "artifacts" / run_id / "artifacts" / "copy" / "mlflow.db").is_file() and not old.exists()
 
-    caplog.clear()
+    told.clear()
     shutil.rmtree(new / "mlflow" / "artifacts" / "models")
     shutil.rmtree(new / "mlflow" / "fetched")
     again = Tracker(moved.uri, new / "mlflow" / "artifacts")
     with pytest.raises(LookupError, match=rf"kept in {new}/mlflow/artifacts/models.*--model WORKSPACE/runs/RUN/export"):
         again.bundle_folder(f"models:/{MODEL}/1")
-    assert not caplog.text and not (new / "mlflow" / "fetched").exists()
+    assert not told and not (new / "mlflow" / "fetched").exists()
     elsewhere = Tracker(moved.uri, tmp_path / "another" / "mlflow" / "artifacts")  # a database of one's own
     (tmp_path / "another" / "mlflow" / "artifacts").mkdir(parents=True)
     elsewhere.log_file(run_id, tmp_path / "gone" / "mlflow" / "mlflow.db", "second")
