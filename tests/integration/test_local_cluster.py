@@ -70,11 +70,12 @@ def test_faults_are_drawn_evenly_and_counted(servers: ModuleType) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2000)  # three minutes on idle cores
 def test_a_pipeline_whose_parts_are_killed_makes_what_an_undisturbed_one_makes() -> None:
     command = [sys.executable, str(FOLDER / "faults.py"), "--kills", "4", "--plain"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            said, _ = process.communicate(timeout=560)
+            said, _ = process.communicate(timeout=1900)
         finally:
             process.terminate()
     assert process.returncode == 0, said
