@@ -19,7 +19,7 @@ from maskhand.image_header import LONGEST_SIDE_PX
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
 from maskhand.predict.box_file import BoxFile
-from maskhand.predict.camera import photo_camera
+from maskhand.predict.camera import Intrinsics, photo_camera
 from maskhand.predict.files import SAVED, Saved
 from maskhand.predict.inputs import find_sources
 from maskhand.predict.looking import Question
@@ -79,14 +79,11 @@ def predict(
     None: everything of a single picture, the overlays of several, nothing of films' frames. small: hands of few pixels
     are searched, too; convention, components: rows have the pose for a body model as well, see `BodyConvention`.
     """
-    method = method or default_method(model)
-    needs_network = method != "fit" or placed_by == "model" or hypotheses > 0
-    if model is not None and not needs_network:
-        raise PredictError(f"--model {model}: a fit uses no network; add --method model or --method refine")
+    method, needs_network = asked_method(model, method, placed_by, hypotheses)
     # What cannot be looked at, or written, should not wait for the model.
     if storage.is_remote(out):
         raise PredictError(f"--out {out}: results are written to a folder of this machine")
-    photo_camera(LARGEST_PX, focal_px=focal_px, intrinsics=intrinsics)
+    check_camera(focal_px, intrinsics)
     if components is not None and convention == "mano":
         raise PredictError("--pca: components are for the hands of body models; add --convention smplx or smplh")
     body = None if convention == "mano" else BodyConvention(convention, components)
@@ -126,6 +123,22 @@ def predict(
     )
     tracked = None if smooth == "frames" else TrackedFilms(smooth)
     return predict_run(sources, question, out, again, progress, tracked)
+
+
+def asked_method(
+    model: str | None, method: Method | None, placed_by: CameraSource, hypotheses: int
+) -> tuple[Method, bool]:
+    """The method, and whether it takes a network. Raises PredictError for a model that would not be used."""
+    method = method or default_method(model)
+    needs_network = method != "fit" or placed_by == "model" or hypotheses > 0
+    if model is not None and not needs_network:
+        raise PredictError(f"--model {model}: a fit uses no network; add --method model or --method refine")
+    return method, needs_network
+
+
+def check_camera(focal_px: float | None, intrinsics: Intrinsics | None) -> None:
+    """PredictError for values that no camera has, before a picture is read."""
+    photo_camera(LARGEST_PX, focal_px=focal_px, intrinsics=intrinsics)
 
 
 def _saved(words: str | None, default: tuple[Saved, ...]) -> tuple[Saved, ...]:

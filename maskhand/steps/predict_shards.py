@@ -17,11 +17,9 @@ from maskhand.digest import short_digest
 from maskhand.models.bundle import bundle_digest
 from maskhand.placement import CameraSource
 from maskhand.predict.box_file import BoxFile
-from maskhand.predict.camera import photo_camera
 from maskhand.predict.detect import HAND_FINDER
 from maskhand.predict.inputs import Sources, find_sources
 from maskhand.predict.pictures import GivenCamera
-from maskhand.predict.predictor import default_method
 from maskhand.predict.records import Method, PredictError
 from maskhand.predict.shards import HANDS, NO_HAND, UNREADABLE, Asked, predict_shards
 from maskhand.progress import Progress
@@ -29,6 +27,7 @@ from maskhand.shards.layout import manifest_uri
 from maskhand.shards.manifest import Manifest, ShardRecord
 from maskhand.shipped_models import OPEN
 from maskhand.steps.evaluate import model_folder
+from maskhand.steps.hands import asked_method, check_camera
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
@@ -69,11 +68,8 @@ def predict_by_workers(
     workers: tasks at a time, None: as many as the Ray session has cores (or GPUs); any number gives the same bytes.
     Everything else as `steps.hands.predict`.
     """
-    method = method or default_method(model)
-    needs_network = method != "fit" or placed_by == "model" or hypotheses > 0
-    if model is not None and not needs_network:
-        raise PredictError(f"--model {model}: a fit uses no network; add --method model or --method refine")
-    photo_camera((1, 1), focal_px=focal_px)
+    method, needs_network = asked_method(model, method, placed_by, hypotheses)
+    check_camera(focal_px, intrinsics)
     sources = _sources(inputs, out, boxes)
     storage.check_writable(out)
     network = None

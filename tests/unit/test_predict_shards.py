@@ -214,6 +214,7 @@ def test_a_worker_has_all_that_it_needs_in_its_task(folder: Path, tmp_path: Path
             "--save, --small are for runs without workers",
         ),
         (["--out", "s3://bucket/x"], "give a folder of this machine, or --workers N"),
+        (["--workers", "2", "--focal", "9", "--intrinsics", "9,9,1,1", "--out", "OUT"], "both a focal length and"),
     ],
 )
 def test_the_command_says_what_does_not_go_together(
