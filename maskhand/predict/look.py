@@ -87,7 +87,10 @@ class Hands(Sequence[PredictedHand]):
         return "\n  ".join([f"Hands of {self.name}", *lines])
 
     def overlay(self) -> Array:
-        """(H, W, 3) uint8: the picture with its hands. Raises PredictError for one that cannot be used."""
+        """(H, W, 3) uint8: the picture with its hands, drawn at a longer side of 480 to 2048 px.
+
+        Raises PredictError for one that cannot be used.
+        """
         if self.image_rgb is None:
             raise PredictError(str(self.error))
         return draw_hands(self.image_rgb, self.hands) if self.hands else self.image_rgb
