@@ -7,11 +7,13 @@ there is the side. COCO counts pixels from the corner of the first one, so half 
 JSON Lines: an object per hand with `image`, `box_xyxy_px` (center of the top-left pixel = 0, 0), and `side` ("left" or
 "right") and `score` (0 to 1) where known; a line without a box says that its image shows no hand.
 
-A picture belongs to the name that shares most of the end of its path, its file name at least.
+A picture belongs to the name that shares most of the end of its path: its file name, and where the name has a folder
+the folder that the picture is in.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -100,9 +102,10 @@ class BoxFile:
         matched: list[GivenBoxes | None] = []
         taken: dict[str, str] = {}
         for picture in map(str, pictures):
-            fitting = by_name.get(PurePath(picture).name, [])
-            shared = [_shared_end(picture, given.name) for given in fitting]
-            best = [given for given, length in zip(fitting, shared, strict=True) if length == max(shared)]
+            whole = picture if storage.is_remote(picture) else os.path.abspath(picture)
+            shared = [(_shared_end(whole, given.name), given) for given in by_name.get(PurePath(picture).name, [])]
+            fitting = [(length, given) for length, given in shared if length >= min(2, len(PurePath(given.name).parts))]
+            best = [given for length, given in fitting if length == max(length for length, _ in fitting)]
             if len(best) > 1:
                 both = f"{best[0].name} and {best[1].name}"
                 raise PredictError(f"{best[1].place}: {both} fit {picture} equally well; write more of the paths")
@@ -116,7 +119,7 @@ class BoxFile:
     def why_none(self, given: GivenBoxes | None) -> str:
         """Why a picture has no boxes."""
         if given is None:
-            return f"{self.path} has no boxes for it"
+            return f"{self.path} has no boxes for it (names there fit by their folders too)"
         return f"{given.place}: it is there without a box"
 
 
