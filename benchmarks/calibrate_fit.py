@@ -20,7 +20,7 @@ from maskhand.annotate.fit.detected import fit_features, observe
 from maskhand.annotate.fit.fitter import ManoFitter
 from maskhand.conventions import MIRROR_POINT
 from maskhand.evaluation.calibrate import fit
-from maskhand.hand.camera import assumed_camera
+from maskhand.hand.assumed_camera import assumed_camera
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.loading.loader import eval_range, held_out_rows

@@ -22,7 +22,7 @@ from maskhand.conventions import NUM_JOINTS
 from maskhand.export.network import decoding_pass, export_onnx
 from maskhand.export.runner import OnnxNetwork
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import open_model_folder
+from maskhand.models.open_folder import open_model_folder
 from maskhand.shipped_models import OPEN
 from maskhand.workspace import assets_folder
 

@@ -23,15 +23,16 @@ import torch
 from measure import machine
 from scipy.optimize import linear_sum_assignment
 
-from maskhand.film.smoothing import SMOOTHINGS, smooth
+from maskhand.film.smoothing import smooth
 from maskhand.film.tracked_film import TrackedFilm, track_film
 from maskhand.film.video import FilmWriter, read_frames
+from maskhand.film.words import SMOOTHINGS
 from maskhand.metrics.samples import pa_mpjpe
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict.hands import predict_images
 from maskhand.predict.records import PredictedHand
 from maskhand.shipped_models import OPEN
-from maskhand.steps.evaluate import model_folder
+from maskhand.steps.models import model_folder
 from maskhand.synth.freihand_hands import open_studio
 from maskhand.synth.moving_hands import HandFilm, script_film, shoot
 from maskhand.workspace import Workspace

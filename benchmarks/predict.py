@@ -16,7 +16,7 @@ import torch
 
 from maskhand.annotate.hand_finder import find_hands
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import open_model_folder
+from maskhand.models.open_folder import open_model_folder
 from maskhand.predict import Reconstruction, SeenImage, read_photo, reconstruct_hands
 from maskhand.predict.camera import checked_camera
 from maskhand.predict.detect import detect_hands

@@ -21,7 +21,8 @@ from torch import Tensor
 from maskhand.arrays import Array
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import MIRROR_POINT
-from maskhand.hand.camera import MIN_SEEN, assumed_camera, project_crop, translation_on_points
+from maskhand.hand.assumed_camera import assumed_camera
+from maskhand.hand.camera import MIN_SEEN, project_crop, translation_on_points
 from maskhand.hand.rotations import turn_hands
 from maskhand.sample import HandSample
 

@@ -17,7 +17,7 @@ from maskhand.annotate.fit.detected import observe
 from maskhand.annotate.fit.evidence import Evidence
 from maskhand.annotate.fit.hands import target_of_fit
 from maskhand.annotate.mano_targets import Entry, fitter_of
-from maskhand.hand.camera import assumed_camera
+from maskhand.hand.assumed_camera import assumed_camera
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.sample import HandSample, SampleError
 from maskhand.shards.layout import MANO, keypoint_part

@@ -160,7 +160,7 @@ def annotate_mano(
     """Write MANO targets in the one canonical form, each with a flag whether it is good enough to learn from."""
     from maskhand.cluster.session import ray_session
     from maskhand.steps import annotation
-    from maskhand.steps.evaluate import model_folder
+    from maskhand.steps.models import model_folder
 
     home = workspace_at(workspace)
     exported = model_folder(home, model) if model else None

@@ -76,7 +76,7 @@ def generate(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Hands from a text: meshes (.obj, .glb), an image of them and a JSON with MANO parameters."""
-    from maskhand.steps import hands as step
+    from maskhand.steps import generate as step
 
     for path in step.generate(workspace_at(workspace), text, out, model, count, seed):
         typer.echo(str(path))

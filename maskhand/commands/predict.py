@@ -120,7 +120,8 @@ def predict(
     A picture that cannot be read, or shows no hand, is a row with its reason. The exit code is 0 when all were looked
     at, also when none shows a hand, and 1 when some could not be read. The same command goes on where it was stopped.
     """
-    from maskhand.steps import hands as step
+    from maskhand.steps.ask_hands import ask
+    from maskhand.steps.hands_report import report
 
     if workers is not None:
         alone = {
@@ -134,32 +135,40 @@ def predict(
             vertices=vertices, again=again,
         )  # fmt: skip
         return
-    with shown_progress("predict") as progress:
-        result = step.predict(
-            workspace_at(workspace),
-            inputs,
-            _folder(out),
-            model=model,
-            box_xyxy_px=_numbers("--box", box, "X0,Y0,X1,Y1"),
-            boxes=boxes,
-            side=side,
-            focal_px=focal,
-            intrinsics=_numbers("--intrinsics", intrinsics, "FX,FY,CX,CY"),
-            placed_by=camera,
-            method=method,
-            hypotheses=hypotheses,
-            min_confidence=min_confidence,
-            every=every,
-            smooth=smooth,
-            save=save,
-            vertices=vertices,
-            small=small,
-            convention=convention,
-            components=pca,
-            again=again,
-            progress=progress,
-        )
-    for line in step.report(result):
+    asked = ask(
+        workspace_at(workspace),
+        inputs,
+        _folder(out),
+        model=model,
+        box_xyxy_px=_numbers("--box", box, "X0,Y0,X1,Y1"),
+        boxes=boxes,
+        side=side,
+        focal_px=focal,
+        intrinsics=_numbers("--intrinsics", intrinsics, "FX,FY,CX,CY"),
+        placed_by=camera,
+        method=method,
+        hypotheses=hypotheses,
+        min_confidence=min_confidence,
+        every=every,
+        smooth=smooth,
+        save=save,
+        vertices=vertices,
+        small=small,
+        convention=convention,
+        components=pca,
+        again=again,
+    )
+    if asked.note:
+        typer.echo(asked.note, err=True)
+    result = asked.finished()
+    if result is not None:
+        typer.echo("nothing is looked at again: an earlier run has finished this (--again begins anew)", err=True)
+    else:
+        from maskhand.steps import hands as step  # torch, for whose seconds a finished run does not wait
+
+        with shown_progress("predict") as progress:
+            result = step.predict(asked, progress)
+    for line in report(result):
         typer.echo(line)
     if result.counts["unreadable"]:
         raise typer.Exit(1)
@@ -169,12 +178,15 @@ def _by_workers(workspace: Path | None, inputs: list[str], out: str, alone: list
     """alone: options that were given and that only runs without workers know."""
     from maskhand.predict.records import PredictError
     from maskhand.steps import predict_shards as step
+    from maskhand.steps.ask_hands import fallback_note
 
     if alone:
         raise PredictError(
             f"--workers: the results are rows in shards, of single pictures and frames; {', '.join(alone)} "
             f"{'is' if len(alone) == 1 else 'are'} for runs without workers"
         )
+    if note := fallback_note(question["model"], question["method"]):
+        typer.echo(note, err=True)
     with shown_progress("predict") as progress:
         receipt = step.predict_by_workers(workspace_at(workspace), inputs, out, progress, **question)
     print_receipt(receipt)

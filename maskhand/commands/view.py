@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from maskhand.commands.options import WorkspaceOption, examples, workspace_at
+from maskhand.commands.options import WorkspaceOption, examples, shown_progress, workspace_at
 
 app = typer.Typer()
 
@@ -41,7 +41,8 @@ def view(
     """
     from maskhand.steps import view as step
 
-    page = step.view(workspace_at(workspace), what, out, model, method, hypotheses, iterations)
+    with shown_progress("view") as progress:
+        page = step.view(workspace_at(workspace), what, out, model, method, hypotheses, iterations, progress)
     typer.echo(str(page))
     if open_page:
         typer.launch(page.as_uri())

@@ -23,7 +23,7 @@ from maskhand.conventions import NUM_JOINTS
 from maskhand.export.runner import FACTS, FORMAT, INPUTS, ONNX, OUTPUTS, ExportError, require
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.masked_transformer import MaskedTransformer
-from maskhand.models.open_model import open_hand_digest
+from maskhand.models.open_folder import open_hand_digest
 from maskhand.models.shape_camera_head import place_camera
 from maskhand.models.vq_mano import full_precision
 

@@ -1,4 +1,5 @@
-"""The overlay of a film's frame: each hand's mesh in the color of its track, half transparent, outlined, with a label.
+"""The overlay of a film's frame: each hand's mesh in the color of its track, half transparent, outlined, with a label,
+and its joints in the colors of their expected errors (`render/scale.py`).
 
 Meshes are drawn as shaded triangles, far ones first, at twice the size and averaged: some milliseconds a hand, where
 the ray-cast overlays of photos take a hundred.
@@ -12,7 +13,9 @@ import cv2
 import numpy as np
 
 from maskhand.arrays import Array
+from maskhand.conventions import BONES
 from maskhand.film.records import FilmHand
+from maskhand.render import error_rgb
 
 TRACK_RGB = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
 """Colors of tracks in turn (Okabe and Ito's, which color-blind people tell apart)."""
@@ -25,6 +28,9 @@ TO_LIGHT = np.array([-0.45, -0.7, -0.55]) / np.linalg.norm([-0.45, -0.7, -0.55])
 AMBIENT = 0.45
 BOARD = 0.3
 """Brightness of the frame behind a label."""
+TINY_PX = 48
+"""A hand whose joints extend less is drawn without them: they would be one blot."""
+RING_RGB, BONE_RGB = (32, 36, 42), (250, 250, 248)
 
 
 def draw_frame(image_rgb: Array, hands: Sequence[FilmHand]) -> Array:
@@ -33,6 +39,9 @@ def draw_frame(image_rgb: Array, hands: Sequence[FilmHand]) -> Array:
     for item in sorted(hands, key=lambda h: -float(h.hand.transl_cam_m[2])):
         if item.hand.vertices_cam_m[:, 2].min() > 0:
             _draw_mesh(drawn, item)
+    for item in hands:
+        if item.seen:
+            _draw_joints(drawn, item)
     for item in hands:
         _draw_label(drawn, item)
     return drawn
@@ -68,6 +77,20 @@ def _draw_mesh(image: Array, item: FilmHand) -> None:
     mixed = window * (1 - opacity * share) + opacity * light
     mixed += (edge if item.seen else 0.5 * edge) * (color - mixed)
     image[y0:y1, x0:x1] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+
+def _draw_joints(image: Array, item: FilmHand) -> None:
+    joints = item.hand.joints_px
+    reach = float(np.ptp(joints, axis=0).max())
+    if not (np.isfinite(joints).all() and reach >= TINY_PX and np.abs(joints).max() < 1 << 15):
+        return
+    points = np.rint(joints * (1 << SHIFT)).astype(int).tolist()
+    for a, b in BONES:
+        cv2.line(image, points[a], points[b], BONE_RGB, max(1, round(reach / 160)), cv2.LINE_AA, SHIFT)
+    radius = float(np.clip(reach / 48, 2.0, 12.0))
+    for point, color in zip(points, error_rgb(item.hand.joint_error_mm).tolist(), strict=True):
+        for size, paint in ((radius + max(1.0, 0.3 * radius), RING_RGB), (radius, color)):
+            cv2.circle(image, point, round(size * (1 << SHIFT)), paint, cv2.FILLED, cv2.LINE_AA, SHIFT)
 
 
 def _shaded(vertices: Array, faces: Array) -> tuple[Array, Array]:

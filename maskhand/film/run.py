@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskhand.annotate.hand_finder import HandFinder
-from maskhand.film.smoothing import Smoothing
 from maskhand.film.tracked_film import TrackedFilm, tracked_film
 from maskhand.film.tracks import FilmLook
 from maskhand.film.video import film_facts
+from maskhand.film.words import Smoothing, smoothing_facts
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict.camera import PhotoCamera, photo_camera
 from maskhand.predict.files import no_hand_found
@@ -20,7 +20,8 @@ from maskhand.predict.pictures import GivenCamera, Picture, Place
 from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import PredictError
 from maskhand.predict.rows import Row, picture_rows
-from maskhand.predict.run import FilmGroup, RunResult, predict_run
+from maskhand.predict.run import FilmGroup, predict_run
+from maskhand.predict.run_files import RunResult
 from maskhand.progress import Progress, silent
 from maskhand.workspace import Workspace
 
@@ -36,7 +37,7 @@ class TrackedFilms:
 
     def facts(self) -> Row:
         """What decides its results beside the run's question."""
-        return {"smoothing": self.smoothing}
+        return dict(smoothing_facts(self.smoothing))
 
     def groups(
         self, source: Source, place: Place, question: Question, out: Path, progress: Progress

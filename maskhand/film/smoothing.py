@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -25,12 +24,8 @@ from maskhand.conventions import (
     openpose_joint_of_mano_joint,
 )
 from maskhand.film.filters import OneEuro, OneEuroRotations, smoothed_robustly, smoothed_rotations
+from maskhand.film.words import Smoothing
 from maskhand.predict.records import PredictedHand
-
-Smoothing = Literal["none", "causal", "whole"]
-"""Frames as they are, One-Euro filters that know the past alone, or a smoother that knows the whole film."""
-
-SMOOTHINGS: tuple[Smoothing, ...] = get_args(Smoothing)
 
 REFERENCE_MM = 7.0
 """Expected joint error for which the cutoffs hold; the weight is the inverse square of the error."""

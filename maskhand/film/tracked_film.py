@@ -16,9 +16,10 @@ from maskhand.film.drawing import draw_frame
 from maskhand.film.following import SEARCH_S, FrameFinder, HandFollower
 from maskhand.film.posing import posed_hands
 from maskhand.film.records import FilmHand, TrackedHand
-from maskhand.film.smoothing import Smoothing, smooth
+from maskhand.film.smoothing import smooth
 from maskhand.film.tracks import FilmLook, readable_frames, tracked_hands
 from maskhand.film.video import FilmFacts, FilmWriter, film_facts
+from maskhand.film.words import Smoothing
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict.camera import checked_camera, photo_camera

@@ -12,24 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FOCAL: Final = 5000 / 256
-"""Focal length of the crop camera in crop sides."""
+from maskhand.hand.assumed_camera import FOCAL
 
 MIN_SEEN: Final = 6
 """Minimum number of seen joints that determine the position and scale of a hand."""
 
 REWEIGHTINGS: Final = 3
 """After which the weights of the points do not change much any more."""
-
-
-def assumed_camera(size_px: tuple[int, int], focal_px: float | None = None) -> np.ndarray:
-    """(3, 3) float64 K, pixels, of an image (width, height) whose camera is unknown; the center is the image's.
-
-    Without a focal length HaMeR's: the crop camera's, on the image's longer side.
-    """
-    width, height = size_px
-    focal = FOCAL * max(width, height) if focal_px is None else focal_px
-    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], np.float64)
 
 
 def crop_camera_translation(camera: Tensor, focal: float | Tensor = FOCAL) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from maskhand.annotate.mano_targets import right_hand_form
 from maskhand.arrays import Array
 from maskhand.conventions import MIRROR_POINT
-from maskhand.hand.camera import assumed_camera
+from maskhand.hand.assumed_camera import assumed_camera
 from maskhand.hand.layer import ManoLayer
 from maskhand.shards.layout import MANO
 from maskhand.shards.reader import ShardSample

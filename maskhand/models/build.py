@@ -15,7 +15,7 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.lifter import LiftingNetwork
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import HandNetwork
-from maskhand.models.open_model import open_model_folder
+from maskhand.models.open_folder import open_model_folder
 from maskhand.models.regression import RegressionNetwork
 from maskhand.models.text_transformer import TextTransformer
 from maskhand.models.vq_mano import VQMano

@@ -13,10 +13,8 @@ run with another hand than it was trained with.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
-import reprlib
 import shutil
 import socket
 from collections.abc import Mapping
@@ -25,29 +23,30 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import ValidationError
 
-from maskhand.config import ConfigError, Recipe, SamplerConfig
+from maskhand.config import Recipe, SamplerConfig
 from maskhand.device import accelerator
-from maskhand.digest import short_digest
-from maskhand.errors import MaskhandError
 from maskhand.hand.layer import make_layer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
-from maskhand.json_text import JsonError, parse_json_object
 from maskhand.models.build import model_from_weights
+from maskhand.models.bundle_records import (
+    FORMAT,
+    BundleError,
+    check_sha256,
+    file_sha256,
+    model_digest,
+    read_calibration,
+    read_json,
+    read_recipe,
+    read_record,
+)
 from maskhand.models.calibration import CALIBRATION, Calibration, estimator_of
 from maskhand.models.network import HandNetwork
 from maskhand.models.weight_files import WeightFileError, load_state_dict
-from maskhand.recipe_files import parse_recipe
 from maskhand.replacement import atomic_folder
 
-FORMAT = 2
 _INPUTS = {"image": "images", "text": "captions"}
 _SMALLEST_RECIPE = {"image": "tiny", "text": "tiny_text"}
-
-
-class BundleError(MaskhandError, ValueError):
-    """A folder that is not a usable model bundle; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class ModelBundle:
     @property
     def digest(self) -> str:
         """12 hex digits over what determines its predictions: weights, sampler and calibration."""
-        return _digest(self.weights_sha256, self.recipe, self.calibration)
+        return model_digest(self.weights_sha256, self.recipe, self.calibration)
 
     @property
     def estimator(self) -> SamplerConfig:
@@ -90,7 +89,7 @@ class ModelBundle:
         weights = {k: v.detach().cpu() for k, v in model.state_dict().items() if not k.startswith("mano.")}
         with atomic_folder(Path(directory)) as staging:
             torch.save(weights, staging / "model.pt")
-            sha256 = _sha256(staging / "model.pt")
+            sha256 = file_sha256(staging / "model.pt")
             record = {"format": FORMAT, "hand_digest": model.mano.digest, "sha256": sha256, "metadata": dict(metadata)}
             _write_records(staging, record, recipe)
         return cls(model, recipe, dict(metadata), model.mano.digest, sha256)
@@ -104,7 +103,7 @@ class ModelBundle:
         """
         with atomic_folder(Path(directory)) as staging:
             _link(Path(source) / "model.pt", staging / "model.pt")
-            record = _read_json(Path(source), "bundle.json")
+            record = read_json(Path(source), "bundle.json")
             record.pop("calibration", None)
             _write_records(staging, record, recipe)
 
@@ -114,7 +113,7 @@ class ModelBundle:
         with atomic_folder(folder) as staging:
             _link(folder / "model.pt", staging / "model.pt")
             (staging / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n")
-            record = _read_json(folder, "bundle.json") | {"calibration": _sha256(staging / CALIBRATION)}
+            record = read_json(folder, "bundle.json") | {"calibration": file_sha256(staging / CALIBRATION)}
             _write_records(staging, record, self.recipe)
         return replace(self, calibration=calibration)
 
@@ -127,10 +126,10 @@ class ModelBundle:
         Raises BundleError when a file is missing or damaged, or the hand model is another one.
         """
         folder = Path(directory)
-        record = _read_record(folder)
-        recipe = _read_recipe(folder, record["recipe"])
-        _check_sha256(folder, "model.pt", record["sha256"])
-        calibration = _read_calibration(folder, record.get("calibration"))
+        record = read_record(folder)
+        recipe = read_recipe(folder, record["recipe"])
+        check_sha256(folder, "model.pt", record["sha256"])
+        calibration = read_calibration(folder, record.get("calibration"))
         hand_path = Path(hand_model_path) if hand_model_path is not None else default_hand_path("right")
         hand = load_hand_model(hand_path)
         if hand.digest != record["hand_digest"]:
@@ -154,69 +153,10 @@ class ModelBundle:
         )
 
 
-def bundle_digest(directory: str | Path) -> str:
-    """`ModelBundle.digest` of an exported model, whose weights are not loaded. Raises BundleError."""
-    record = _read_record(folder := Path(directory))
-    recipe = _read_recipe(folder, record["recipe"])
-    return _digest(record["sha256"], recipe, _read_calibration(folder, record.get("calibration")))
-
-
-def _digest(weights_sha256: str, recipe: Recipe, calibration: Calibration | None) -> str:
-    sampler = json.dumps(recipe.sampler.model_dump(mode="json"), sort_keys=True)
-    return short_digest(weights_sha256 + sampler + ("" if calibration is None else calibration.model_dump_json()))
-
-
 def _write_records(folder: Path, record: Mapping[str, Any], recipe: Recipe) -> None:
     (folder / "recipe.json").write_text(json.dumps(recipe.model_dump(mode="json"), indent=1))
     # The digest makes bundle.json, whose digest is the receipt's, another file for another recipe.
     (folder / "bundle.json").write_text(json.dumps({**record, "recipe": recipe.digest()}, indent=1, sort_keys=True))
-
-
-_RECORD: Mapping[str, type] = {"hand_digest": str, "sha256": str, "recipe": str, "metadata": dict}
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    """The fields of bundle.json, with the types of `_RECORD`."""
-    record, uri = _read_json(folder, "bundle.json"), folder / "bundle.json"
-    if record.get("format") != FORMAT:
-        raise BundleError(
-            f"{uri}: bundle format {record.get('format')!r}, this version reads {FORMAT}; train the model with this "
-            "version to export it again"
-        )
-    optional = {"calibration": str} if record.get("calibration") is not None else {}
-    for name, kind in {**_RECORD, **optional}.items():
-        if not isinstance(record.get(name), kind):
-            found = reprlib.repr(record.get(name))
-            raise BundleError(f"{uri}: {name} is {found}, expected a {kind.__name__}; copy or export the bundle again")
-    return record
-
-
-def _read_recipe(folder: Path, digest: str) -> Recipe:
-    values, uri = _read_json(folder, "recipe.json"), folder / "recipe.json"
-    # Of the file as it is, which is `Recipe.digest` of the version that wrote it; a later one may have more keys.
-    if short_digest(json.dumps(values, sort_keys=True)) != digest:
-        raise BundleError(
-            f"{uri}: this is not the recipe that bundle.json names ({digest}): it was edited or comes from another "
-            "model; copy or export the bundle again, and change inference settings by --set"
-        )
-    try:
-        return parse_recipe(values, source=str(uri))
-    except ConfigError as error:
-        raise BundleError(f"{error}; the bundle was written by another version, export it again") from None
-
-
-def _read_calibration(folder: Path, sha256: str | None) -> Calibration | None:
-    if sha256 is None:
-        return None
-    _check_sha256(folder, CALIBRATION, sha256)
-    try:
-        return Calibration.model_validate_json((folder / CALIBRATION).read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise BundleError(
-            f"{folder / CALIBRATION}: {'.'.join(map(str, first['loc']))}: {first['msg']}; it was written by another "
-            "version, export the bundle again"
-        ) from None
 
 
 def _link(source: Path, target: Path) -> None:
@@ -227,33 +167,6 @@ def _link(source: Path, target: Path) -> None:
         raise BundleError(f"{source.parent}: no {source.name}; copy or export the bundle again") from None
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return parse_json_object(_file(folder, name).read_bytes())
-    except JsonError as error:
-        raise BundleError(f"{folder / name}: {error}; copy or export the bundle again") from None
-
-
-def _file(folder: Path, name: str) -> Path:
-    path = folder / name
-    if not path.is_file():
-        found = f"{name} is no file" if path.exists() or path.is_symlink() else f"no {name}"
-        raise BundleError(
-            f"{folder}: {found}; a model bundle has bundle.json, recipe.json and model.pt. Copy or export it again"
-        )
-    return path
-
-
-def _check_sha256(folder: Path, name: str, sha256: str) -> None:
-    if _sha256(_file(folder, name)) != sha256:
-        raise BundleError(f"{folder / name}: its sha256 is not the recorded one; copy or export the bundle again")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def worker_bundle(folder: str, digest: str | None = None) -> ModelBundle:

@@ -20,33 +20,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from maskhand.fetched_models import hand_models
 from maskhand.models.calibration import CALIBRATION
 from maskhand.models.hand_landmark import HandLandmarkNet
 from maskhand.replacement import atomic_folder
-from maskhand.shipped_models import OPEN_MODEL, OPEN_WEIGHTS, open_model_digest
+from maskhand.shipped_models import OPEN_WEIGHTS
 
 _ENCODER: Final = "encoder.net."
-
-
-def open_model_folder(assets: str | Path) -> Path:
-    """The open model as a bundle in the assets folder, made there when it is missing.
-
-    Safe to call from several processes. Raises AssetError when the landmark network cannot be fetched.
-    """
-    target = Path(assets) / f"open_model-{open_model_digest()}"
-    if not (target / "bundle.json").is_file():
-        try:
-            unpack(OPEN_MODEL, hand_models(assets).landmark, target)
-        except OSError:
-            if not (target / "bundle.json").is_file():  # else another process has put it there meanwhile
-                raise
-    return target
-
-
-def open_hand_digest() -> str:
-    """The digest of the hand model that the open model was trained with."""
-    return str(json.loads((OPEN_MODEL / "bundle.json").read_text())["hand_digest"])
 
 
 def pack(bundle: str | Path, tokenizer: str | Path, landmark: str | Path, target: str | Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags
 
 from maskhand.arrays import Array
-from maskhand.hand.camera import assumed_camera
+from maskhand.hand.assumed_camera import assumed_camera
 from maskhand.predict.decode import exif_of
 from maskhand.predict.records import CameraOrigin, PredictError
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from maskhand import storage
 from maskhand.annotate.detectors import HandDetector
@@ -21,15 +21,11 @@ from maskhand.predict.drawing import photo_sheet
 from maskhand.predict.hands import DEFAULT_METHOD, predict_images
 from maskhand.predict.hypothesis_files import write_hypotheses
 from maskhand.predict.photo import Box, decode_photo, read_encoded
+from maskhand.predict.question import SAVED, Saved
 from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import Method, PredictedHand, PredictError
 from maskhand.predict.rows import SCHEMA, hand_row
 from maskhand.render import png_bytes
-
-Saved = Literal["overlay", "mesh", "json"]
-"""What is written of a picture: an overlay, meshes, its hands as readable JSON."""
-
-SAVED: tuple[Saved, ...] = get_args(Saved)
 
 
 def predict_photo(

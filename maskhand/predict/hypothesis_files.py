@@ -29,7 +29,13 @@ def write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Path
     headings = ("2D pose", "spread of the hypotheses", "modes, the most frequent first")
     storage.write_bytes_atomic(
         sheet,
-        contact_sheet([tiles for tiles, _ in rows], [captions for _, captions in rows], headings, tile_px=TILE_PX),
+        contact_sheet(
+            [tiles for tiles, _ in rows],
+            [captions for _, captions in rows],
+            headings,
+            tile_px=TILE_PX,
+            footer=legend("spread of a point", TILE_PX // 16),
+        ),
     )
     scenes = [out / f"{stem}_hand{k}_hypotheses.glb" for k in range(len(hands))]
     for path, hand in zip(scenes, hands, strict=True):
@@ -50,8 +56,6 @@ def _row(image_rgb: Array, hand: PredictedHand, name: str) -> tuple[list[Array],
     points = moved(hand.keypoints_px, view_from_image)
     spread_mm = 1e3 * hand.vertex_spread_m
     spread = with_mesh(view, hand, hand, view_from_image, error_rgb(spread_mm), opacity=0.9)
-    scale = legend("spread of a point", TILE_PX // 20)
-    spread[-scale.shape[0] :, : scale.shape[1]] = scale
     tiles = [draw_keypoints(view, points, hand.keypoints_confidence), spread]
     draws = sum(h.drawn for h in hand.hypotheses)
     captions = [name, f"the prediction\nspread {spread_mm.mean():.0f} mm over {draws} draws"]

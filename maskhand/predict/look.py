@@ -17,9 +17,10 @@ from maskhand.conventions import Side
 from maskhand.predict.camera import PhotoCamera, photo_camera
 from maskhand.predict.detect import DetectedHands, detect_hands
 from maskhand.predict.drawing import draw_hands
-from maskhand.predict.files import SAVED, Saved, no_hand_found, write_picture_files
+from maskhand.predict.files import no_hand_found, write_picture_files
 from maskhand.predict.given import read_picture
 from maskhand.predict.photo import Box
+from maskhand.predict.question import SAVED, Saved
 from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_hands
 from maskhand.predict.records import PredictedHand, PredictError
 from maskhand.predict.rows import SCHEMA, Row, hand_row

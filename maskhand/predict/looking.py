@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from maskhand import __version__
-from maskhand.annotate.detectors import DetectedBox, HandDetector
-from maskhand.conventions import Side
-from maskhand.hand.pose_convention import BodyConvention
-from maskhand.predict.box_file import BoxFile, GivenBoxes
+from maskhand.annotate.detectors import DetectedBox
+from maskhand.predict.box_file import GivenBoxes
 from maskhand.predict.detect import detect_hands
-from maskhand.predict.files import Saved
 from maskhand.predict.photo import Box
-from maskhand.predict.pictures import GivenCamera, Picture
+from maskhand.predict.pictures import Picture
+from maskhand.predict.question import Wanted, Way
 from maskhand.predict.reconstruct import HANDS_AT_ONCE, Reconstruction, SeenImage, reconstruct_hands
 from maskhand.predict.records import PredictedHand, PredictError
-from maskhand.predict.rows import SCHEMA
 
 PICTURES_AT_ONCE: Final = 16
 PIXELS_AT_ONCE: Final = 1 << 27
@@ -26,56 +22,18 @@ PIXELS_AT_ONCE: Final = 1 << 27
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of all pictures."""
+class Question(Wanted):
+    """What is asked of all pictures, and what answers."""
 
     how: Reconstruction
     assets: Path
     """Where the detector's files are, or are fetched to."""
-    box: Box | None = None
-    """Of the one hand to look at in each picture; None: all are found."""
-    boxes: BoxFile | None = None
-    """The boxes of each picture by a detector; None: hands are found."""
-    finder: HandDetector | None = None
-    """What finds hands in place of the embedded detector."""
-    side: Side | None = None
-    """Of every hand; None: as detected."""
-    camera: GivenCamera = field(default_factory=GivenCamera)
-    min_confidence: float = 0.0
-    every: int = 1
-    """Of films frames 0, `every`, 2 `every` ... are looked at."""
-    saved: tuple[Saved, ...] = ()
-    """What is written of each photo."""
-    saved_of_frames: tuple[Saved, ...] = ()
-    """What is written of each frame of a film."""
-    vertices: bool = False
-    """Whether rows have the mesh."""
-    convention: BodyConvention | None = None
-    """Of a body model, in which rows have the hand's pose as well."""
 
     def facts(self) -> dict[str, Any]:
         """All of it that decides the results, as plain values."""
         bundle = self.how.bundle
-        return {
-            "version": __version__,
-            "schema": SCHEMA,
-            "method": self.how.method,
-            "model": None if bundle is None else {"digest": bundle.digest, "recipe": bundle.recipe.name},
-            "camera_from": self.how.placed_by,
-            "hypotheses": self.how.hypotheses,
-            "box": None if self.box is None else list(self.box),
-            "boxes": None if self.boxes is None else self.boxes.path,
-            "finder": None if self.finder is None else getattr(self.finder, "name", type(self.finder).__name__),
-            "side": self.side,
-            "focal_px": self.camera.focal_px,
-            "intrinsics": None if self.camera.intrinsics is None else list(self.camera.intrinsics),
-            "min_confidence": self.min_confidence,
-            "every": self.every,
-            "save": list(self.saved),
-            "save_of_frames": list(self.saved_of_frames),
-            "vertices": self.vertices,
-            "convention": None if self.convention is None else asdict(self.convention),
-        }
+        model = None if bundle is None else {"digest": bundle.digest, "recipe": bundle.recipe.name}
+        return self.facts_by(Way(self.how.method, model, self.how.placed_by, self.how.hypotheses))
 
 
 def predict_pictures(

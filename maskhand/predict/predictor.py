@@ -11,11 +11,11 @@ import torch
 
 from maskhand.conventions import Side
 from maskhand.device import accelerator
-from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import open_hand_digest, open_model_folder
+from maskhand.models.open_folder import open_model_folder
 from maskhand.placement import CameraSource
 from maskhand.predict.camera import Intrinsics
+from maskhand.predict.default_method import default_method
 from maskhand.predict.look import Asked, Hands, look
 from maskhand.predict.photo import Box
 from maskhand.predict.reconstruct import Reconstruction
@@ -114,12 +114,6 @@ class Predictor:
         if results[0].error is not None:
             raise PredictError(results[0].error)
         return results[0]
-
-
-def default_method(model: str | None) -> Method:
-    """model: None is the open one. A fit where that does not know the hand model in use."""
-    other_hand = model is None and load_hand_model(default_hand_path("right")).digest != open_hand_digest()
-    return "fit" if other_hand else "refine"
 
 
 def _name(position: int, picture: Given) -> str:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from maskhand.arrays import Array
 from maskhand.conventions import MANO_16, MIRROR_AXIS_ANGLE, MIRROR_POINT, NUM_JOINTS
+from maskhand.film.video import read_frames
 from maskhand.hand.layer import ManoLayer
 from maskhand.predict.modes import Mode
 from maskhand.predict.photo import read_photo
 from maskhand.predict.records import Hypothesis, PredictedHand, PredictError
+
+T = TypeVar("T")
 
 ROWS = "hands.jsonl"
 """The file of a folder that holds the hands of many pictures, a JSON line each."""
@@ -29,23 +32,33 @@ class ReadPicture:
     name: str
     hands: tuple[PredictedHand, ...]
     image_rgb: Array | None
-    """(H, W, 3) uint8; None where the picture was not found, or is a frame of a film."""
+    """(H, W, 3) uint8; None where the picture, or the film with this frame, was not found."""
 
 
-def read_result(path: str | Path) -> list[ReadPicture]:
+@dataclass(frozen=True)
+class ReadResult:
+    """Pictures of a result."""
+
+    pictures: tuple[ReadPicture, ...]
+    total: int
+    """Number of pictures with hands in the result."""
+
+
+def read_result(path: str | Path, most: int | None = None) -> ReadResult:
     """The pictures with hands of a folder that `predict` wrote, of its `hands.jsonl`, or of the JSON of one picture.
 
-    Raises PredictError for a file that is none of these, or of hands of another hand model than the configured one.
+    most: of more pictures so many are read, at even distances. Raises PredictError for a file that is none of these,
+    or of hands of another hand model than the configured one.
     """
     given = Path(path)
     if not given.is_dir():
-        return _of_file(given)
+        return _of_file(given, most)
     if (given / ROWS).is_file():
-        return _of_file(given / ROWS)
-    found = [picture for file in sorted(given.glob("*.json")) for picture in _of_file(file, required=False)]
+        return _of_file(given / ROWS, most)
+    found = [picture for file in sorted(given.glob("*.json")) for picture in _of_file(file, None, False).pictures]
     if not found:
         raise PredictError(f"{given}: no {ROWS} and no JSON file of a picture with hands; give what `predict` wrote")
-    return found
+    return ReadResult(tuple(_evenly(found, most)), len(found))
 
 
 def hands_from_json(rows: Sequence[dict[str, Any]]) -> tuple[PredictedHand, ...]:
@@ -57,51 +70,87 @@ def hands_from_json(rows: Sequence[dict[str, Any]]) -> tuple[PredictedHand, ...]
     return tuple(_hand(row, layer) for row in rows)
 
 
-def _of_file(file: Path, required: bool = True) -> list[ReadPicture]:
+def _of_file(file: Path, most: int | None, required: bool = True) -> ReadResult:
     try:
         text = file.read_text("utf-8")
         if file.suffix == ".jsonl":
-            return _of_rows([json.loads(line) for line in text.splitlines() if line.strip()], file)
+            return _of_rows([json.loads(line) for line in text.splitlines() if line.strip()], file, most)
         facts = json.loads(text)
         if isinstance(facts, dict) and isinstance(facts.get("hands"), list):
             shared = {name: facts[name] for name in ("method", "hand_model", "keypoint_detector") if name in facts}
             hands = hands_from_json([shared | hand for hand in facts["hands"]])
             name = str(facts.get("picture") or facts["photo"])
-            return [ReadPicture(Path(name).name, hands, _image(name, file))] if hands else []
+            picture = ReadPicture(Path(name).name, hands, _image(name, file))
+            return ReadResult((picture,), 1) if hands else ReadResult((), 0)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
         if required:
             reason = f"{type(error).__name__}: {error}"
             raise PredictError(f"{file}: not a result of `maskhand predict` ({reason}); give what it wrote") from None
-        return []
+        return ReadResult((), 0)
     if required:
         raise PredictError(f"{file}: it has no list of hands; give a folder or a JSON file that `predict` wrote")
-    return []
+    return ReadResult((), 0)
 
 
-def _of_rows(rows: Sequence[dict[str, Any]], file: Path) -> list[ReadPicture]:
+def _of_rows(rows: Sequence[dict[str, Any]], file: Path, most: int | None) -> ReadResult:
     by_picture: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
     for row in rows:
         if row.get("status", "hand") == "hand":
             by_picture.setdefault((row["picture"], row.get("frame")), []).append(row)
-    return [
+    keys = _evenly(list(by_picture), most)
+    wanted: dict[str, set[int]] = {}
+    for name, frame in keys:
+        if frame is not None:
+            wanted.setdefault(name, set()).add(frame)
+    frames = {name: _frames(name, file, numbers) for name, numbers in wanted.items()}
+    pictures = tuple(
         ReadPicture(
             Path(name).name + ("" if frame is None else f", frame {frame}"),
-            hands_from_json(of_picture),
-            _image(name, file) if frame is None else None,
+            hands_from_json(by_picture[name, frame]),
+            _image(name, file) if frame is None else frames[name].get(frame),
         )
-        for (name, frame), of_picture in by_picture.items()
-    ]
+        for name, frame in keys
+    )
+    return ReadResult(pictures, len(by_picture))
+
+
+def _evenly(items: Sequence[T], most: int | None) -> list[T]:
+    if most is None or len(items) <= most:
+        return list(items)
+    return [items[round(k * (len(items) - 1) / max(most - 1, 1))] for k in range(most)]
+
+
+def _places(name: str, result: Path) -> Iterator[Path]:
+    """Where a picture may be: where it was, or beside the result."""
+    for place in (Path(name), result.parent / name, result.parent / Path(name).name, result.parent.parent / name):
+        if place.is_file():
+            yield place
 
 
 def _image(name: str, result: Path) -> Array | None:
-    """The picture: where it was, or beside the result."""
-    for place in (Path(name), result.parent / name, result.parent / Path(name).name, result.parent.parent / name):
-        if place.is_file():
-            try:
-                return read_photo(place)
-            except PredictError:
-                continue
+    for place in _places(name, result):
+        try:
+            return read_photo(place)
+        except PredictError:
+            continue
     return None
+
+
+def _frames(name: str, result: Path, numbers: set[int]) -> dict[int, Array]:
+    """Frames of a film that can be read, by number; it is decoded up to the last of them."""
+    found: dict[int, Array] = {}
+    for place in _places(name, result):
+        try:
+            for frame in read_frames(place, start=min(numbers)):
+                if frame.index in numbers:
+                    found[frame.index] = frame.image_rgb
+                if frame.index >= max(numbers):
+                    break
+        except PredictError:
+            pass
+        if found:
+            break
+    return found
 
 
 def _hand(row: dict[str, Any], layer: ManoLayer) -> PredictedHand:

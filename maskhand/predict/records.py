@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from maskhand.arrays import Array
 from maskhand.conventions import Side
 from maskhand.errors import MaskhandError
-from maskhand.predict.modes import Mode
+
+if TYPE_CHECKING:
+    from maskhand.predict.modes import Mode
 
 Method = Literal["fit", "model", "refine"]
 """How a hand is reconstructed: by a fit to the detected keypoints, by the network, or by a fit to both."""

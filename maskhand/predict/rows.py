@@ -16,13 +16,13 @@ import numpy as np
 
 from maskhand.arrays import Array
 from maskhand.conventions import MANO_16, Side
-from maskhand.hand.camera import FOCAL
+from maskhand.hand.assumed_camera import FOCAL
 from maskhand.hand.pose_convention import BodyConvention, body_hand_json
-from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import PlacedHand, PredictedHand
 
 if TYPE_CHECKING:
     from maskhand.predict.pictures import Picture
+    from maskhand.predict.reconstruct import Reconstruction
 
 SCHEMA: Final = "maskhand.hand/1"
 """Name and version of a row's form; another version where a program that reads rows would have to change."""

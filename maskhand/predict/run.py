@@ -8,46 +8,39 @@ NAME_...         files of each picture, as asked
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
 from maskhand import lock, storage
-from maskhand.json_text import JsonError, parse_json_object
 from maskhand.predict.box_file import GivenBoxes
 from maskhand.predict.files import no_hand_found, write_picture_files
 from maskhand.predict.inputs import Source, Sources
 from maskhand.predict.journal import Journal
 from maskhand.predict.looking import Question, predict_pictures
 from maskhand.predict.pictures import Picture, Place, ahead, count_pictures, pictures
-from maskhand.predict.records import PredictedHand, PredictError
+from maskhand.predict.records import PredictedHand
 from maskhand.predict.rows import Row, picture_rows
+from maskhand.predict.run_files import (
+    JOURNAL,
+    LINES,
+    RUN,
+    TABLE,
+    RunResult,
+    finished_run,
+    remove_run,
+    result_of,
+    run_facts,
+    running,
+)
 from maskhand.predict.table import write_parquet
 from maskhand.progress import Progress, silent
 from maskhand.replacement import replacement
-
-RUN, JOURNAL, LINES, TABLE = "run.json", "unfinished.jsonl", "hands.jsonl", "hands.parquet"
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run."""
-
-    folder: Path
-    counts: dict[str, int]
-    """`pictures`; those with a `hand`, with `no hand`, `unreadable`; `hands`."""
-    files: tuple[Path, ...]
-    """The files of pictures, in their order."""
-
-    def rows(self) -> Iterator[Row]:
-        """The rows of `hands.jsonl`."""
-        with open(self.folder / LINES, "rb") as file:
-            yield from map(json.loads, file)
 
 
 @dataclass(frozen=True)
@@ -88,32 +81,21 @@ def predict_run(
     Raises PredictError where the results there are of another question, and LockedError while another process is at the
     same folder.
     """
-    facts: Row = {
-        "state": "running",
-        "asked": question.facts() | ({} if films is None else films.facts()),
-        "inputs": [asdict(source) for source in sources.files],
-    }
+    facts = running(sources, question.facts() | ({} if films is None else films.facts()))
     given = None if question.boxes is None else question.boxes.match([source.path for source in sources.files])
     with lock.held(out, "predict", str(out)):
-        earlier = run_facts(out)
-        if earlier is not None and again:
-            _remove(out, earlier)
-            earlier = None
-        if earlier is not None and (differs := difference(earlier, facts)):
-            raise PredictError(
-                f"{out}: the results there are of another question: {differs}; choose another --out, or --again "
-                "replaces them"
-            )
-        if earlier is None:
+        if again:
+            remove_run(out)
+        elif (finished := finished_run(out, facts)) is not None:
+            return finished
+        if run_facts(out) is None:
             (out / JOURNAL).unlink(missing_ok=True)
             storage.write_json_atomic(out / RUN, facts)
-        elif earlier["state"] == "finished" and (out / LINES).is_file() and (out / TABLE).is_file():
-            return _result(out, earlier)
         with Journal(out / JOURNAL) as journal:
             _look(sources.files, given, question, out, journal, progress, films)
-            finished = _finish(out, journal, facts, sources)
+            done = _finish(out, journal, facts, sources)
         (out / JOURNAL).unlink(missing_ok=True)
-    return _result(out, finished)
+    return result_of(out, done)
 
 
 def _look(
@@ -176,6 +158,7 @@ class _Shown:
     def __post_init__(self) -> None:
         self.begun = time.monotonic()
         self.done = self.before
+        self.phase_begun, self.phase_from, self.last = self.begun, 0.0, math.inf
         self.progress(self.before, self.total, _so_far(self.hands, 0.0, 0))
 
     def __call__(self, done: int) -> None:
@@ -189,8 +172,13 @@ class _Shown:
         )  # fmt: skip
 
     def within(self, done: float, total: float, text: str = "") -> None:
-        """The progress within a film."""
-        self.progress(min(self.done + done, self.total), self.total, text)
+        """The progress within a film: its hands are followed first, and then it is drawn."""
+        now = time.monotonic()
+        if done <= self.last:
+            self.phase_begun, self.phase_from = now, done
+        self.last, since = done, done - self.phase_from
+        left = _left((now - self.phase_begun) / since * (total - done)) if since > 0 and done < total else ""
+        self.progress(min(self.done + done, self.total), self.total, text + (left and f"{left} of this film"))
 
 
 def _files(picture: Picture, hands: Sequence[PredictedHand], question: Question, out: Path) -> list[str]:
@@ -219,8 +207,11 @@ def _after(picture: Picture) -> Place:
 
 
 def _so_far(hands: int, left_s: float, left: int) -> str:
-    minutes, seconds = divmod(round(left_s), 60)
-    return f"{hands} hands" + (f", {minutes}:{seconds:02d} left" if left else "")
+    return f"{hands} hands" + (_left(left_s) if left else "")
+
+
+def _left(seconds: float) -> str:
+    return f", {round(seconds) // 60}:{round(seconds) % 60:02d} left"
 
 
 def _finish(out: Path, journal: Journal, facts: Row, sources: Sources) -> Row:
@@ -244,53 +235,3 @@ def _finish(out: Path, journal: Journal, facts: Row, sources: Sources) -> Row:
     }
     storage.write_json_atomic(out / RUN, finished)
     return finished
-
-
-def _result(out: Path, facts: Row) -> RunResult:
-    return RunResult(out, facts["counts"], tuple(out / name for name in facts["files"]))
-
-
-def run_facts(out: str | Path) -> Row | None:
-    """What the run in a folder or `s3://` prefix was asked; None where there is none. Raises PredictError."""
-    uri = storage.join(out, RUN)
-    if not storage.exists(uri):
-        return None
-    try:
-        facts = parse_json_object(storage.read_bytes(uri))
-    except JsonError as error:
-        raise PredictError(f"{uri}: {error}; remove the file, or choose another --out") from None
-    if not {"state", "asked", "inputs"} <= facts.keys():
-        raise PredictError(f"{uri}: not the facts of a prediction; choose another --out")
-    return facts
-
-
-def difference(earlier: Row, now: Row) -> str:
-    """How two runs' questions differ, in words; empty where they do not."""
-    differs = [
-        f"{name} was {earlier['asked'].get(name)!r} and is {now['asked'].get(name)!r}"
-        for name in now["asked"] | earlier["asked"]
-        if earlier["asked"].get(name) != now["asked"].get(name)
-    ]
-    old, new = ({source["path"]: source for source in facts["inputs"]} for facts in (earlier, now))
-    changes = {
-        "new": [path for path in new if path not in old],
-        "gone": [path for path in old if path not in new],
-        "changed": [path for path in new if path in old and new[path] != old[path]],
-    }
-    for word, paths in changes.items():
-        if paths:
-            more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-            differs.append(f"{word}: {', '.join(paths[:3])}{more}")
-    if not differs and list(old) != list(new):
-        differs.append("the files are in another order")
-    return "; ".join(differs)
-
-
-def _remove(out: Path, earlier: Row) -> None:
-    """Remove what an earlier run wrote, and nothing else."""
-    files = list(earlier.get("files", ()))
-    if (out / JOURNAL).is_file():
-        with Journal(out / JOURNAL) as journal:
-            files += journal.files
-    for name in [RUN, JOURNAL, LINES, TABLE, *files]:
-        (out / name).unlink(missing_ok=True)

@@ -30,7 +30,7 @@ from maskhand.predict.pictures import GivenCamera
 from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import Method, PredictError
 from maskhand.predict.rows import Row, picture_rows
-from maskhand.predict.run import RUN, difference, run_facts
+from maskhand.predict.run_files import RUN, difference, run_facts
 from maskhand.predict.table import write_parquet
 from maskhand.predict.units import Unit, cut, unit_pictures
 from maskhand.shards.layout import record_uri, shard_name, shard_uri

@@ -21,8 +21,12 @@ def contact_sheet(
     columns: Sequence[str] = (),
     title: str = "",
     tile_px: int = 224,
+    footer: Array | None = None,
 ) -> bytes:
-    """A grid of images as one PNG: each fits a square tile with a caption below, headings are above the columns."""
+    """A grid of images as one PNG: each fits a square tile with a caption below, headings are above the columns.
+
+    footer: (h, w, 3) below the grid, e.g. a legend.
+    """
     if not rows or not any(len(row) for row in rows):
         raise ValueError("contact_sheet: no images given")
     text_px, gap = max(11, tile_px // 16), max(6, tile_px // 24)
@@ -31,6 +35,9 @@ def contact_sheet(
     top = gap + (text_px * 2 if title else 0) + (text_px + gap if columns else 0)
     across = max(len(row) for row in rows)
     size = (across * (tile_px + gap) + gap, top + len(rows) * (tile_px + caption_px + gap) + gap)
+    grid_px = size[1]
+    if footer is not None:
+        size = (max(size[0], footer.shape[1]), grid_px + footer.shape[0])
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
@@ -44,6 +51,8 @@ def contact_sheet(
             sheet.paste(_fit(image, tile_px), (x, y))
             if captions and c < len(captions[r]):
                 draw.multiline_text((x, y + tile_px + 2), captions[r][c], fill=_INK, font=text_font(text_px), spacing=2)
+    if footer is not None:
+        sheet.paste(Image.fromarray(footer), (0, grid_px))
     return png_bytes(np.asarray(sheet))
 
 

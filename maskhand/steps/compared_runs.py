@@ -19,10 +19,10 @@ from maskhand.comparison.records import ComparedRun, ComparisonError, Curve, Mea
 from maskhand.config import ConfigError, Recipe
 from maskhand.evaluation.report import JOINTS
 from maskhand.evaluation.summary import SUMMARY, EvaluationSummary, SetSummary
-from maskhand.models.bundle import bundle_digest
+from maskhand.models.bundle_records import bundle_digest
 from maskhand.recipe_files import parse_recipe
 from maskhand.shipped_models import OPEN
-from maskhand.steps.evaluate import exported_recipe, model_folder
+from maskhand.steps.models import exported_recipe, model_folder
 from maskhand.steps.names import BUNDLE_FILE
 from maskhand.tracking import TrackedRun, Tracker
 from maskhand.workspace import Workspace

@@ -17,19 +17,17 @@ from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_repo
 from maskhand.evaluation.result import EvaluationResult
 from maskhand.evaluation.summary import SUBMISSION, SUMMARY, EvaluationSummary, SetSummary
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import open_model_folder
 from maskhand.progress import Progress
-from maskhand.recipe_files import override_inference, parse_recipe
+from maskhand.recipe_files import override_inference
 from maskhand.scoring.benchmarks import benchmark_named, benchmark_of
 from maskhand.scoring.formats import load_format
 from maskhand.scoring.predictions import Layout, SubmissionError
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.shards.manifest import find_manifest, read_manifest
-from maskhand.shipped_models import OPEN
 from maskhand.steps.evaluate_set import evaluate_set, training_mean_pose
+from maskhand.steps.models import exported_recipe, lasting_name, model_folder
 from maskhand.steps.names import BUNDLE_FILE
 from maskhand.steps.receipt import Receipt, file_digest
-from maskhand.tracking import Tracker
 from maskhand.workspace import Workspace
 
 PAGE = "report.html"
@@ -52,39 +50,6 @@ class EvaluationReceipt(Receipt):
     """How far the error on the first set is below the mean pose's, as a fraction of it."""
     no_submission: str = ""
     """Why the predictions of a set cannot be written in the official format."""
-
-
-def model_folder(workspace: Workspace, model: str, training: str = "quickstart") -> str:
-    """The exported folder of a model: a path as it is, `models:/NAME@ALIAS` fetched from the registry, `open` the model
-    that ships.
-
-    training: the subcommand that makes a model of this kind, named by the LookupError where there is none.
-    """
-    if model == OPEN:
-        return str(open_model_folder(workspace.assets))
-    if not model.startswith("models:/"):
-        return model
-
-    try:
-        return str(Tracker.of(workspace).bundle_folder(model))
-    except LookupError as error:
-        trained = sorted(workspace.runs.glob(f"transformer-*/export*/{BUNDLE_FILE}"), key=lambda p: p.stat().st_mtime)
-        newest = f". The newest training here is --model {trained[-1].parent}" if trained else ""
-        raise LookupError(f"{error}. `maskhand {training}` trains one, measures it and registers it{newest}") from None
-
-
-def lasting_name(workspace: Workspace, model: str) -> str:
-    """A name that means the same model tomorrow: the version in place of an alias, a path as it is."""
-    if "@" not in model or not model.startswith("models:/"):
-        return model
-
-    return Tracker.of(workspace).resolve(model).uri
-
-
-def exported_recipe(folder: str) -> Recipe:
-    """The recipe of an exported model."""
-    uri = storage.join(folder, "recipe.json")
-    return parse_recipe(json.loads(storage.read_bytes(uri)), uri)
 
 
 def input_digests(workspace: Workspace, model: str, sets: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from maskhand import storage
 from maskhand.export.network import export_onnx
 from maskhand.models.bundle import ModelBundle
-from maskhand.steps.evaluate import model_folder
+from maskhand.steps.models import model_folder
 from maskhand.workspace import Workspace
 
 

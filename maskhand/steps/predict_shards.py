@@ -14,7 +14,7 @@ from maskhand.cluster.map import map_on_gpus
 from maskhand.cluster.session import ray_session
 from maskhand.conventions import Side
 from maskhand.digest import short_digest
-from maskhand.models.bundle import bundle_digest
+from maskhand.models.bundle_records import bundle_digest
 from maskhand.placement import CameraSource
 from maskhand.predict.box_file import BoxFile
 from maskhand.predict.detect import HAND_FINDER
@@ -26,8 +26,8 @@ from maskhand.progress import Progress
 from maskhand.shards.layout import manifest_uri
 from maskhand.shards.manifest import Manifest, ShardRecord
 from maskhand.shipped_models import OPEN
-from maskhand.steps.evaluate import model_folder
-from maskhand.steps.hands import asked_method, check_camera
+from maskhand.steps.ask_hands import asked_method, check_camera
+from maskhand.steps.models import model_folder
 from maskhand.steps.receipt import Receipt
 from maskhand.workspace import Workspace
 
@@ -66,7 +66,7 @@ def predict_by_workers(
     """The hands of pictures and films as shards below `out`, a folder or `s3://` prefix (see `predict_shards`).
 
     workers: tasks at a time, None: as many as the Ray session has cores (or GPUs); any number gives the same bytes.
-    Everything else as `steps.hands.predict`.
+    Everything else as `steps.ask_hands.ask`.
     """
     method, needs_network = asked_method(model, method, placed_by, hypotheses)
     check_camera(focal_px, intrinsics)

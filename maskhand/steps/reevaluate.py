@@ -22,8 +22,8 @@ from maskhand.provenance import code_digest
 from maskhand.scoring.benchmarks import benchmark_sets
 from maskhand.shards.layout import IMAGES
 from maskhand.shards.manifest import find_manifest
-from maskhand.steps.evaluate import model_folder
 from maskhand.steps.evaluate_set import evaluate_set, training_mean_pose
+from maskhand.steps.models import model_folder
 from maskhand.steps.names import BUNDLE_FILE, PRODUCT, flow_tags
 from maskhand.steps.receipt import Receipt, file_digest
 from maskhand.tracking import Lineage, ModelVersion, Tracker

@@ -13,7 +13,7 @@ from maskhand.evaluation.result import MEAN_POSE
 from maskhand.evaluation.summary import SUBMISSION, EvaluationSummary
 from maskhand.promotion import Score
 from maskhand.steps.compare import keep_against
-from maskhand.steps.evaluate import exported_recipe, model_folder
+from maskhand.steps.models import exported_recipe, model_folder
 from maskhand.steps.names import PRODUCT, flow_tags
 from maskhand.steps.receipt import Receipt
 from maskhand.tracking import MODEL, TEXT_MODEL, Lineage, Tracker

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from maskhand import storage
 from maskhand.device import accelerator
+from maskhand.film.video import is_film
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict import PredictError, decode_photo, predict_images
@@ -13,8 +14,9 @@ from maskhand.predict.camera import photo_camera
 from maskhand.predict.page.build import ViewedPicture, page
 from maskhand.predict.reading import read_result
 from maskhand.predict.records import Method
+from maskhand.progress import Progress, silent
 from maskhand.shipped_models import OPEN
-from maskhand.steps.evaluate import model_folder
+from maskhand.steps.models import model_folder
 from maskhand.workspace import Workspace
 
 MOST_PICTURES = 24
@@ -29,6 +31,7 @@ def view(
     method: Method | None = None,
     hypotheses: int = 50,
     iterations: int = 5,
+    progress: Progress = silent,
 ) -> Path:
     """Write the page of a photo, which is predicted first, or of a result (see `read_result`); returns its path.
 
@@ -39,17 +42,19 @@ def view(
     if what.is_dir() or what.suffix in (".json", ".jsonl"):
         pictures, made_by = _of_result(what)
         default = what / "view.html" if what.is_dir() else what.with_name(f"{what.stem}_view.html")
+    elif is_film(what):
+        raise PredictError(f"{what}: a film; `maskhand predict {what} --out out`, then `maskhand view out`")
     else:
         pictures, made_by = _of_photo(workspace, what, model, method, hypotheses, iterations)
         default = Path(f"{what.stem}_view.html")
     file = out or default
-    storage.write_bytes_atomic(file, page(pictures, made_by).encode())
+    storage.write_bytes_atomic(file, page(pictures, made_by, progress).encode())
     return file.resolve()
 
 
 def _of_result(what: Path) -> tuple[list[ViewedPicture], str]:
-    found = read_result(what)
-    if not found:
+    found = read_result(what, MOST_PICTURES)
+    if not found.pictures:
         raise PredictError(f"{what}: it holds no hand")
     pictures = [
         ViewedPicture(
@@ -58,10 +63,10 @@ def _of_result(what: Path) -> tuple[list[ViewedPicture], str]:
             one.hands,
             "" if one.image_rgb is not None else "The picture itself is not where it was; here are its hands alone.",
         )
-        for one in found[:MOST_PICTURES]
+        for one in found.pictures
     ]
-    methods = sorted({hand.method for one in found for hand in one.hands})
-    shown = f", the first {MOST_PICTURES} of {len(found)} pictures" if len(found) > MOST_PICTURES else ""
+    methods = sorted({hand.method for one in found.pictures for hand in one.hands})
+    shown = f", {MOST_PICTURES} of {found.total} pictures" if found.total > MOST_PICTURES else ""
     return pictures, f"predicted by {' and '.join(methods)}{shown}; `maskhand view PHOTO` also shows tokens filled in"
 
 

@@ -195,6 +195,7 @@ MAY_USE = {
         "models",
         "conventions",
         "replacement",
+        "render",
         "workspace",
     ),
     "promotion": ("metrics",),
@@ -343,9 +344,10 @@ def test_the_walk_sees_a_violation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_steps_without_networks_are_imported_without_torch() -> None:
-    """So that `maskhand shard` and `verify` begin at once; the import of Ray waits for its session."""
+    """So that `maskhand shard` and `verify` begin at once, and `predict` answers a mistyped option or a finished run at
+    once; the import of Ray waits for its session."""
     program = (
-        "import sys\nfrom maskhand.steps import data, names, photos, receipt, step_inputs\n"
+        "import sys\nfrom maskhand.steps import ask_hands, data, hands_report, names, photos, receipt, step_inputs\n"
         "print(*sorted({'torch', 'ray', 'mlflow', 'prefect'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from maskhand.hand.camera import FOCAL, assumed_camera, crop_camera_translation, project_crop
+from maskhand.hand.assumed_camera import FOCAL, assumed_camera
+from maskhand.hand.camera import crop_camera_translation, project_crop
 
 
 def random_points() -> torch.Tensor:

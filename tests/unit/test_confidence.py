@@ -25,7 +25,8 @@ from maskhand.evaluation.summary import EvaluationSummary
 from maskhand.evaluation.truth import ground_truth
 from maskhand.loading.loader import eval_rows, eval_set, held_out_rows
 from maskhand.metrics.calibration import JointConfidenceQuality
-from maskhand.models.bundle import BundleError, ModelBundle
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.bundle_records import BundleError
 from maskhand.models.calibration import (
     Calibration,
     Candidate,

@@ -13,7 +13,8 @@ from torch import nn
 from maskhand.config import SamplerConfig, TokenizerConfig
 from maskhand.conventions import openpose_joint_of_mano_joint
 from maskhand.hand.layer import ManoLayer
-from maskhand.models.bundle import BundleError, ModelBundle
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.bundle_records import BundleError
 from maskhand.models.influence import (
     influenced_joints,
     initial_influence,

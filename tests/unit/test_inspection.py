@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from maskhand.annotate.images import decode_rgb
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.geometry2d import box_center_px, crop_affine
-from maskhand.hand.camera import FOCAL
+from maskhand.hand.assumed_camera import FOCAL
 from maskhand.inspection import inspect_set as subject
 from maskhand.inspection import sheet
 from maskhand.inspection.inspect_set import drawn_evenly, inspect_set

@@ -16,7 +16,7 @@ from maskhand.annotate.by_model import PredictedPoses, annotate_by_model
 from maskhand.annotate.rendered_poses import annotate_rendered
 from maskhand.catalog import load_spec
 from maskhand.conventions import NUM_JOINTS
-from maskhand.hand.camera import FOCAL
+from maskhand.hand.assumed_camera import FOCAL
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.inspection.inspect_set import inspect_set

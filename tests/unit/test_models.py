@@ -17,7 +17,8 @@ from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.backbone import BackboneError, VisionTransformerEncoder
 from maskhand.models.build import build_model, check_model, model_from_weights
-from maskhand.models.bundle import BundleError, ModelBundle
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.bundle_records import BundleError
 from maskhand.models.deformable import DeformableCrossAttention, crop_to_map
 from maskhand.models.gapr import GaprBlock, initial_neighbors
 from maskhand.models.influence import initial_influence

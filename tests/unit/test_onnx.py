@@ -18,7 +18,7 @@ from maskhand.export.runner import ExportError, OnnxNetwork
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import open_hand_digest
+from maskhand.models.open_folder import open_hand_digest
 from maskhand.models.sampling import sample
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe

@@ -14,7 +14,8 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models import open_model
 from maskhand.models.build import build_model, check_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.open_model import open_model_folder, pack, unpack
+from maskhand.models.open_folder import open_model_folder
+from maskhand.models.open_model import pack, unpack
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import load_recipe
 from maskhand.shipped_models import OPEN_WEIGHTS

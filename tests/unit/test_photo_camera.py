@@ -13,7 +13,7 @@ from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.annotate.fit.detected import DEPTH_FACTOR
 from maskhand.conventions import MIRROR_POINT
 from maskhand.geometry2d import tight_box
-from maskhand.hand.camera import assumed_camera
+from maskhand.hand.assumed_camera import assumed_camera
 from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.predict import PredictError, photo_camera, predict_hands
 from support.known_hands import KnownHands, known_hands, pixels

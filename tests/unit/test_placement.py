@@ -14,7 +14,8 @@ from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.conventions import MIRROR_POINT, Side
 from maskhand.evaluation.placed import place
 from maskhand.hand import camera
-from maskhand.hand.camera import FOCAL, MIN_SEEN, assumed_camera, project_crop, translation_on_points
+from maskhand.hand.assumed_camera import FOCAL, assumed_camera
+from maskhand.hand.camera import MIN_SEEN, project_crop, translation_on_points
 from maskhand.loading.photo import photo_batch
 from maskhand.placement import place_hands
 from maskhand.predict.placed import place_predicted

@@ -16,7 +16,8 @@ import trimesh
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.conventions import MIRROR_AXIS_ANGLE, MIRROR_POINT
 from maskhand.geometry2d import box_center_px
-from maskhand.hand.camera import FOCAL, project_crop, translation_on_points
+from maskhand.hand.assumed_camera import FOCAL
+from maskhand.hand.camera import project_crop, translation_on_points
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.hand.rotations import axis_angle_to_matrix

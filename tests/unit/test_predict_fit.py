@@ -14,8 +14,9 @@ from maskhand.conventions import MIRROR_POINT
 from maskhand.geometry2d import tight_box
 from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.models.bundle import ModelBundle
-from maskhand.predict import PredictError, detect, predict_hands, predict_photo, predictor
-from maskhand.steps import hands as step
+from maskhand.predict import PredictError, default_method, detect, predict_hands, predict_photo
+from maskhand.steps import ask_hands, hands
+from maskhand.steps.hands_report import findings as findings_of
 from maskhand.workspace import Workspace
 from support.known_hands import KnownHands, known_hands
 from support.model_parts import small_model, small_recipe
@@ -87,7 +88,7 @@ def test_a_hand_that_was_hardly_seen_is_called_a_guess(truth, found, tmp_path: P
     sure, guess = json.loads(summary.read_text())["hands"]
     assert (sure["side"], sure["guess"]) == ("right", False)
     assert (guess["side"], guess["guess"]) == (None, True), "no side is invented"
-    findings = step.findings([hand | {"status": "hand"} for hand in (sure, guess)])
+    findings = findings_of([hand | {"status": "hand"} for hand in (sure, guess)])
     assert any("hand 1: side unknown" in line for line in findings) and any(
         "hand 1: a guess" in line for line in findings
     )
@@ -142,13 +143,18 @@ def test_a_photo_needs_nothing_that_was_trained_here(
     home.assets.parent.mkdir()
     home.assets.symlink_to(assets)
 
+    notes: list[str | None] = []
+
     def method(**options) -> str:
-        step.predict(home, [path], tmp_path / "out", again=True, **options)
+        asked = ask_hands.ask(home, [path], tmp_path / "out", again=True, **options)
+        notes.append(asked.note)
+        hands.predict(asked)
         return json.loads((tmp_path / "out" / "photo.json").read_text())["hands"][0]["method"]
 
     assert method() == "refine" and method(method="model") == "model" and method(method="fit") == "fit"
     with monkeypatch.context() as patch:
-        patch.setattr(predictor, "open_hand_digest", lambda: "that of another hand")
+        patch.setattr(default_method, "open_hand_digest", lambda: "that of another hand")
         assert method() == "fit"
+    assert notes[:3] == [None] * 3 and "trained with the open hand, and MASKHAND_MANO_DIR has another" in notes[3]
     with pytest.raises(PredictError, match="--model DIR: a fit uses no network; add --method model"):
-        step.predict(home, [path], tmp_path / "out", model="DIR", method="fit")
+        ask_hands.ask(home, [path], tmp_path / "out", model="DIR", method="fit")

@@ -9,7 +9,7 @@ import torch
 
 from maskhand.config import SamplerConfig
 from maskhand.conventions import MANO_16, OPENPOSE_21, openpose_joint_of_mano_joint
-from maskhand.hand.camera import FOCAL
+from maskhand.hand.assumed_camera import FOCAL
 from maskhand.models.deformable import crop_to_map
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import sample

@@ -10,7 +10,7 @@ import pytest
 from maskhand.annotate.hand_finder import find_hands
 from maskhand.annotate.small_hands import SmallHandFinder
 from maskhand.predict import PredictError
-from maskhand.steps import hands as step
+from maskhand.steps.ask_hands import ask
 from maskhand.workspace import Workspace
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -46,11 +46,12 @@ def test_what_was_found_is_judged_by_overlap(monkeypatch: pytest.MonkeyPatch) ->
         ({"small": True, "boxes": Path("boxes.json")}, "--small: boxes are given"),
         ({"components": 6}, "--pca: components are for the hands of body models; add --convention"),
         ({"focal_px": 9.0, "intrinsics": (9, 9, 1, 1)}, "both a focal length and intrinsics are given"),
+        ({"box_xyxy_px": (10, 10, 5, 5)}, "--box 10,10,5,5: expected X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1"),
         ({"intrinsics": (9, -9, 1, 1)}, "expected fx,fy,cx,cy in pixels, the first two above 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_is_read(asked: dict, words: str, tmp_path: Path) -> None:
     home = Workspace(tmp_path / "workspace", str(tmp_path / "shards"))
     with pytest.raises(PredictError, match=words):
-        step.predict(home, ["no-such.jpg"], tmp_path / "out", method="fit", **asked)
+        ask(home, ["no-such.jpg"], tmp_path / "out", method="fit", **asked)
     assert not (tmp_path / "out").exists()

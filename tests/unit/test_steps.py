@@ -24,7 +24,7 @@ from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
-from maskhand.steps import data, evaluate, hands, step_inputs, synthetic, train
+from maskhand.steps import data, generate, models, step_inputs, synthetic, train
 from maskhand.steps.evaluate_set import evaluate_set
 from maskhand.steps.names import TOKENIZER_FILE
 from maskhand.steps.receipt import Receipt
@@ -389,16 +389,16 @@ def test_keys_of_the_transformer_are_refused_by_the_tokenizer() -> None:
 def test_a_model_that_is_not_registered_is_named(tmp_path: Path) -> None:
     home = Workspace(tmp_path, str(tmp_path / "shards"))
     with pytest.raises(LookupError, match=r"no such model .*`maskhand quickstart` trains one, measures it and reg"):
-        evaluate.model_folder(home, "models:/maskhand@champion")
+        models.model_folder(home, "models:/maskhand@champion")
     with pytest.raises(LookupError, match=r"`maskhand run train-maskhand -p recipe=tiny_text` trains one"):
-        hands.generate(home, "", tmp_path / "out", "models:/maskhand@champion", 1, 0)
+        generate.generate(home, "", tmp_path / "out", "models:/maskhand@champion", 1, 0)
     assert not (tmp_path / "out").exists()
     export = home.runs / "transformer-tiny-abc" / "export"
     export.mkdir(parents=True)
     (export / "bundle.json").write_text("{}")
     with pytest.raises(LookupError, match=f"The newest training here is --model {export}$"):
-        evaluate.model_folder(home, "models:/maskhand@champion")
-    assert evaluate.model_folder(home, str(export)) == str(export)
+        models.model_folder(home, "models:/maskhand@champion")
+    assert models.model_folder(home, str(export)) == str(export)
 
 
 def test_the_places_of_the_environment_hold_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

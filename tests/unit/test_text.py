@@ -20,7 +20,8 @@ from maskhand.generate import generate_files, hands_from_text
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.build import build_model, model_from_weights
-from maskhand.models.bundle import BundleError, ModelBundle
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.bundle_records import BundleError
 from maskhand.models.clip_text import ClipTextEncoder, clip_text_weights
 from maskhand.models.pretrained import BackboneError
 from maskhand.models.sampling import sample

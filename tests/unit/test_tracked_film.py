@@ -14,15 +14,19 @@ import pytest
 
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.film import run as film_run
+from maskhand.film.drawing import draw_frame
 from maskhand.film.records import FilmHand
-from maskhand.film.smoothing import Smoothing, motion_of, smooth
+from maskhand.film.smoothing import motion_of, smooth
 from maskhand.film.tracked_film import TrackedFilm, track_film
 from maskhand.film.video import FilmWriter, film_facts, read_frames
+from maskhand.film.words import Smoothing
 from maskhand.geometry2d import tight_box
 from maskhand.hand.layer import ManoLayer
 from maskhand.metrics.samples import pa_mpjpe
 from maskhand.predict.rows import SCHEMA_FILE
+from maskhand.render import error_rgb
 from maskhand.synth.moving_hands import HandFilm, script_film
+from support.predicted_hands import SIZE_PX, predicted_hands
 
 FRAMES, SIZE = 60, (320, 240)
 GRAY_PER_FRAME = 4
@@ -199,3 +203,16 @@ def test_a_film_that_breaks_off_keeps_its_beginning(path: Path, tmp_path: Path, 
     broken.write_bytes(b"no film at all")
     (row,) = film_run.predict_film(broken, None, tmp_path / "out", assets=tmp_path).rows()
     assert row["status"] == "unreadable" and "not a film" in row["reason"]
+
+
+def test_joints_have_the_color_of_their_expected_error_where_a_hand_was_seen() -> None:
+    hand = predicted_hands()[0]
+    between = np.linalg.norm(hand.joints_px[:, None] - hand.joints_px, axis=-1) + 100 * np.eye(21)
+    apart = np.flatnonzero(between.min(1) > 12)
+    places = np.rint(hand.joints_px[apart]).astype(int)
+    errors = np.linspace(0, 20, 21)
+    plain = np.full((SIZE_PX, SIZE_PX, 3), 120, np.uint8)
+    for seen in (True, False):
+        drawn = draw_frame(plain, [FilmHand(0, 0.0, 0, seen, replace(hand, joint_error_mm=errors))])
+        off = np.abs(drawn[places[:, 1], places[:, 0]].astype(int) - error_rgb(errors[apart]).astype(int)).max(1)
+        assert len(apart) > 5 and ((off < 12).all() if seen else (off > 12).all())

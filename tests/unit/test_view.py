@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from maskhand.film.video import FilmWriter
 from maskhand.predict import PredictError
 from maskhand.predict.files import write_picture_files
 from maskhand.predict.page.build import MOST_HYPOTHESES, ViewedPicture, page, vertex_error_mm
@@ -161,7 +162,7 @@ def test_results_are_read_back(hands, image, tmp_path) -> None:
     cv2.imwrite(str(tmp_path / "two.png"), image[:, :, ::-1])
     (file,) = write_picture_files("two.png", image, hands, HOW, tmp_path / "out", "two", ("json",))
     for result in (file, file.parent):
-        (picture,) = read_result(result)
+        (picture,) = read_result(result).pictures
         assert picture.name == "two.png"
         np.testing.assert_array_equal(picture.image_rgb, image)
         for read, hand in zip(picture.hands, hands, strict=True):
@@ -171,11 +172,20 @@ def test_results_are_read_back(hands, image, tmp_path) -> None:
         {"picture": str(tmp_path / "two.png"), "frame": None, "status": "hand"} | hand_row(hands[0], HOW),
         {"picture": "empty.png", "frame": None, "status": "no hand", "reason": "no hand found"},
         {"picture": "film.mp4", "frame": 7, "status": "hand"} | hand_row(hands[1], HOW),
+        {"picture": "gone.mp4", "frame": 1, "status": "hand"} | hand_row(hands[1], HOW),
     ]
+    with FilmWriter(tmp_path / "film.mp4", 10) as writer:  # beside the folder, as paths of rows may be relative
+        for frame in range(10):
+            writer.write(np.full_like(image, 20 * frame), frame / 10)
     (file.parent / "hands.jsonl").write_bytes(b"".join(map(json_line, rows)))
-    first, second = read_result(file.parent)
-    assert (first.name, second.name, second.image_rgb) == ("two.png", "film.mp4, frame 7", None)
+    found = read_result(file.parent)
+    first, second, third = found.pictures
+    assert (first.name, second.name, third.name) == ("two.png", "film.mp4, frame 7", "gone.mp4, frame 1")
+    assert third.image_rgb is None and second.image_rgb.shape == image.shape
+    assert abs(second.image_rgb.mean() - 140) < 5, "the frame itself, not one of its neighbors"
     assert_same(second.hands[0], hands[1])
+    few = read_result(file.parent, most=2)
+    assert [one.name for one in few.pictures] == ["two.png", "gone.mp4, frame 1"] and few.total == 3
 
     written = view(Workspace.at(tmp_path / "workspace"), file.parent, None)
     assert written == file.parent / "view.html" and "film.mp4, frame 7" in written.read_text("utf-8")

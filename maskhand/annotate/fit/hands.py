@@ -11,7 +11,7 @@ from maskhand.annotate.fit.fitter import Fits, ManoFitter
 from maskhand.annotate.fit.observed import Observed, no_relative
 from maskhand.arrays import Array64
 from maskhand.conventions import FINGERTIPS, MIRROR_POINT, NUM_JOINTS
-from maskhand.hand.camera import assumed_camera
+from maskhand.hand.assumed_camera import assumed_camera
 from maskhand.sample import HandPose, HandSample
 from maskhand.shards.sidecar_records import ManoTarget, TargetFault, TargetSource
 

@@ -20,6 +20,7 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.predict.drawing import draw_hands, hand_name
 from maskhand.predict.records import Hypothesis, PlacedHand, PredictedHand
+from maskhand.progress import Progress, silent
 from maskhand.render import MESH_RGB, error_rgb, overlay_mesh
 from maskhand.render.scale import ERROR_MM
 
@@ -43,13 +44,17 @@ class ViewedPicture:
     """A sentence about it, e.g. why the picture is missing."""
 
 
-def page(pictures: Sequence[ViewedPicture], made_by: str) -> str:
+def page(pictures: Sequence[ViewedPicture], made_by: str, progress: Progress = silent) -> str:
     """The HTML text. made_by: method and model, for the line below the title."""
     files = resources.files("maskhand.predict.page")
     style, script, text = (files.joinpath(f"page.{end}").read_text("utf-8") for end in ("css", "js", "html"))
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(text)
+    shown = []
+    for k, one in enumerate(pictures):
+        progress(k, len(pictures), one.name)
+        shown.append(_picture(one))
     scale = error_rgb(np.linspace(0, ERROR_MM, 16)).tolist()
     return template.render(
         title=pictures[0].name if len(pictures) == 1 else f"{len(pictures)} pictures",
@@ -58,7 +63,7 @@ def page(pictures: Sequence[ViewedPicture], made_by: str) -> str:
         script=script,
         error_mm=ERROR_MM,
         scale=", ".join(f"rgb({r} {g} {b})" for r, g, b in scale),
-        pictures=[_picture(one) for one in pictures],
+        pictures=shown,
     )
 
 

@@ -1,0 +1,85 @@
+"""What is asked of all pictures of a run, as plain values; without torch, so that a finished run answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from maskhand import __version__
+from maskhand.annotate.detectors import HandDetector
+from maskhand.conventions import Side
+from maskhand.predict.box_file import BoxFile
+from maskhand.predict.photo import Box
+from maskhand.predict.pictures import GivenCamera
+from maskhand.predict.records import Method
+from maskhand.predict.rows import SCHEMA
+
+if TYPE_CHECKING:
+    from maskhand.hand.pose_convention import BodyConvention
+    from maskhand.placement import CameraSource
+
+Saved = Literal["overlay", "mesh", "json"]
+"""What is written of a picture: an overlay, meshes, its hands as readable JSON."""
+
+SAVED: tuple[Saved, ...] = get_args(Saved)
+
+
+@dataclass(frozen=True)
+class Way:
+    """By what hands are reconstructed: the facts of a `Reconstruction`."""
+
+    method: Method
+    model: Mapping[str, str] | None
+    """`bundle_facts`; None without a network."""
+    placed_by: CameraSource
+    hypotheses: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is asked of all pictures, whatever reconstructs their hands."""
+
+    box: Box | None = None
+    """Of the one hand to look at in each picture; None: all are found."""
+    boxes: BoxFile | None = None
+    """The boxes of each picture by a detector; None: hands are found."""
+    finder: HandDetector | None = None
+    """What finds hands in place of the embedded detector."""
+    side: Side | None = None
+    """Of every hand; None: as detected."""
+    camera: GivenCamera = field(default_factory=GivenCamera)
+    min_confidence: float = 0.0
+    every: int = 1
+    """Of films frames 0, `every`, 2 `every` ... are looked at."""
+    saved: tuple[Saved, ...] = ()
+    """What is written of each photo."""
+    saved_of_frames: tuple[Saved, ...] = ()
+    """What is written of each frame of a film."""
+    vertices: bool = False
+    """Whether rows have the mesh."""
+    convention: BodyConvention | None = None
+    """Of a body model, in which rows have the hand's pose as well."""
+
+    def facts_by(self, way: Way) -> dict[str, Any]:
+        """All that decides the results, as plain values."""
+        return {
+            "version": __version__,
+            "schema": SCHEMA,
+            "method": way.method,
+            "model": None if way.model is None else dict(way.model),
+            "camera_from": way.placed_by,
+            "hypotheses": way.hypotheses,
+            "box": None if self.box is None else list(self.box),
+            "boxes": None if self.boxes is None else self.boxes.path,
+            "finder": None if self.finder is None else getattr(self.finder, "name", type(self.finder).__name__),
+            "side": self.side,
+            "focal_px": self.camera.focal_px,
+            "intrinsics": None if self.camera.intrinsics is None else list(self.camera.intrinsics),
+            "min_confidence": self.min_confidence,
+            "every": self.every,
+            "save": list(self.saved),
+            "save_of_frames": list(self.saved_of_frames),
+            "vertices": self.vertices,
+            "convention": None if self.convention is None else asdict(self.convention),
+        }

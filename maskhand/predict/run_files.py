@@ -1,0 +1,109 @@
+"""The folder of a run: the names of its files, what it was asked, whether it is finished; without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from maskhand import storage
+from maskhand.json_text import JsonError, parse_json_object
+from maskhand.predict.inputs import Sources
+from maskhand.predict.journal import Journal
+from maskhand.predict.records import PredictError
+from maskhand.predict.rows import Row
+
+RUN, JOURNAL, LINES, TABLE = "run.json", "unfinished.jsonl", "hands.jsonl", "hands.parquet"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run."""
+
+    folder: Path
+    counts: dict[str, int]
+    """`pictures`; those with a `hand`, with `no hand`, `unreadable`; `hands`."""
+    files: tuple[Path, ...]
+    """The files of pictures, in their order."""
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of `hands.jsonl`."""
+        with open(self.folder / LINES, "rb") as file:
+            yield from map(json.loads, file)
+
+
+def running(sources: Sources, asked: Row) -> Row:
+    """`run.json` of a run that begins: what is asked (`Question.facts`) of which files."""
+    return {"state": "running", "asked": asked, "inputs": [asdict(source) for source in sources.files]}
+
+
+def finished_run(out: Path, facts: Row) -> RunResult | None:
+    """The run in the folder, if it is finished; None where it is not, or where there is none.
+
+    facts: `running` of what is asked now; PredictError where the results there are of another question.
+    """
+    earlier = run_facts(out)
+    if earlier is None:
+        return None
+    if differs := difference(earlier, facts):
+        raise PredictError(
+            f"{out}: the results there are of another question: {differs}; choose another --out, or --again replaces "
+            "them"
+        )
+    whole = earlier["state"] == "finished" and (out / LINES).is_file() and (out / TABLE).is_file()
+    return result_of(out, earlier) if whole else None
+
+
+def result_of(out: Path, facts: Row) -> RunResult:
+    """Of the facts of a finished run."""
+    return RunResult(out, facts["counts"], tuple(out / name for name in facts["files"]))
+
+
+def run_facts(out: str | Path) -> Row | None:
+    """What the run in a folder or `s3://` prefix was asked; None where there is none. Raises PredictError."""
+    uri = storage.join(out, RUN)
+    if not storage.exists(uri):
+        return None
+    try:
+        facts = parse_json_object(storage.read_bytes(uri))
+    except JsonError as error:
+        raise PredictError(f"{uri}: {error}; remove the file, or choose another --out") from None
+    if not {"state", "asked", "inputs"} <= facts.keys():
+        raise PredictError(f"{uri}: not the facts of a prediction; choose another --out")
+    return facts
+
+
+def difference(earlier: Row, now: Row) -> str:
+    """How two runs' questions differ, in words; empty where they do not."""
+    differs = [
+        f"{name} was {earlier['asked'].get(name)!r} and is {now['asked'].get(name)!r}"
+        for name in now["asked"] | earlier["asked"]
+        if earlier["asked"].get(name) != now["asked"].get(name)
+    ]
+    old, new = ({source["path"]: source for source in facts["inputs"]} for facts in (earlier, now))
+    changes = {
+        "new": [path for path in new if path not in old],
+        "gone": [path for path in old if path not in new],
+        "changed": [path for path in new if path in old and new[path] != old[path]],
+    }
+    for word, paths in changes.items():
+        if paths:
+            more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+            differs.append(f"{word}: {', '.join(paths[:3])}{more}")
+    if not differs and list(old) != list(new):
+        differs.append("the files are in another order")
+    return "; ".join(differs)
+
+
+def remove_run(out: Path) -> None:
+    """Remove what an earlier run wrote, and nothing else."""
+    earlier = run_facts(out)
+    if earlier is None:
+        return
+    files = list(earlier.get("files", ()))
+    if (out / JOURNAL).is_file():
+        with Journal(out / JOURNAL) as journal:
+            files += journal.files
+    for name in [RUN, JOURNAL, LINES, TABLE, *files]:
+        (out / name).unlink(missing_ok=True)
