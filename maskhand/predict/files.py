@@ -21,10 +21,10 @@ from maskhand.predict.drawing import photo_sheet
 from maskhand.predict.hands import DEFAULT_METHOD, predict_images
 from maskhand.predict.hypothesis_files import write_hypotheses
 from maskhand.predict.photo import Box, decode_photo, read_encoded
-from maskhand.predict.question import SAVED, Saved
 from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import Method, PredictedHand, PredictError
 from maskhand.predict.rows import SCHEMA, hand_row
+from maskhand.predict.saved import SAVED, Saved
 from maskhand.render import png_bytes
 
 

@@ -20,10 +20,10 @@ from maskhand.predict.drawing import draw_hands
 from maskhand.predict.files import no_hand_found, write_picture_files
 from maskhand.predict.given import read_picture
 from maskhand.predict.photo import Box
-from maskhand.predict.question import SAVED, Saved
 from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_hands
 from maskhand.predict.records import PredictedHand, PredictError
 from maskhand.predict.rows import SCHEMA, Row, hand_row
+from maskhand.predict.saved import SAVED, Saved
 
 PICTURES_AT_ONCE: Final = 16
 """Pictures whose hands share batches, at most; so many are in memory."""

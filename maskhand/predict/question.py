@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from maskhand import __version__
 from maskhand.annotate.detectors import HandDetector
@@ -14,15 +14,11 @@ from maskhand.predict.photo import Box
 from maskhand.predict.pictures import GivenCamera
 from maskhand.predict.records import Method
 from maskhand.predict.rows import SCHEMA
+from maskhand.predict.saved import Saved
 
 if TYPE_CHECKING:
     from maskhand.hand.pose_convention import BodyConvention
     from maskhand.placement import CameraSource
-
-Saved = Literal["overlay", "mesh", "json"]
-"""What is written of a picture: an overlay, meshes, its hands as readable JSON."""
-
-SAVED: tuple[Saved, ...] = get_args(Saved)
 
 
 @dataclass(frozen=True)

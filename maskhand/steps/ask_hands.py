@@ -21,9 +21,10 @@ from maskhand.predict.default_method import default_method
 from maskhand.predict.inputs import Sources, find_sources
 from maskhand.predict.photo import Box
 from maskhand.predict.pictures import GivenCamera
-from maskhand.predict.question import SAVED, Saved, Wanted, Way
+from maskhand.predict.question import Wanted, Way
 from maskhand.predict.records import Method, PredictError
 from maskhand.predict.run_files import RunResult, finished_run, running
+from maskhand.predict.saved import SAVED, Saved
 from maskhand.shipped_models import OPEN
 from maskhand.steps.models import model_folder
 from maskhand.workspace import Workspace

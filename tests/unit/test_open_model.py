@@ -11,7 +11,7 @@ from maskhand import shipped_models
 from maskhand.config import ConfigError
 from maskhand.fetched_models import hand_models
 from maskhand.hand.layer import ManoLayer
-from maskhand.models import open_model
+from maskhand.models import open_folder, open_model
 from maskhand.models.build import build_model, check_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.open_folder import open_model_folder
@@ -80,10 +80,10 @@ def test_another_tokenizer_is_refused(assets, bundle, tmp_path: Path) -> None:
 def test_the_unpacked_model_is_that_of_all_shipped_files(assets, bundle, tmp_path: Path, monkeypatch) -> None:
     packed, here = tmp_path / "packed", tmp_path / "assets"
     pack(bundle[1], tokenizer_of(bundle, tmp_path), hand_models(assets).landmark, packed)
-    for module in (open_model, shipped_models):
+    for module in (open_folder, shipped_models):
         monkeypatch.setattr(module, "OPEN_MODEL", packed)
     monkeypatch.setattr(shipped_models, "OPEN_WEIGHTS", packed / OPEN_WEIGHTS.name)
-    monkeypatch.setattr(open_model, "hand_models", lambda _: hand_models(assets))
+    monkeypatch.setattr(open_folder, "hand_models", lambda _: hand_models(assets))
     first = open_model_folder(here)
     assert open_model_folder(here) == first and ModelBundle.load(first).recipe == bundle[0].recipe
     record = packed / "bundle.json"
@@ -92,7 +92,7 @@ def test_the_unpacked_model_is_that_of_all_shipped_files(assets, bundle, tmp_pat
 
 
 def test_of_several_processes_that_unpack_at_once_none_fails(assets, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(open_model, "open_model_digest", lambda: "0")
+    monkeypatch.setattr(open_folder, "open_model_digest", lambda: "0")
 
     def too_late(_packed: Path, _landmark: Path, target: Path) -> None:
         target.mkdir(parents=True)
@@ -100,9 +100,9 @@ def test_of_several_processes_that_unpack_at_once_none_fails(assets, tmp_path: P
         raise OSError("Directory not empty")
 
     monkeypatch.setattr(open_model, "unpack", too_late)
-    monkeypatch.setattr(open_model, "hand_models", lambda _: hand_models(assets))
+    monkeypatch.setattr(open_folder, "hand_models", lambda _: hand_models(assets))
     assert (open_model_folder(tmp_path) / "bundle.json").is_file()
-    monkeypatch.setattr(open_model, "open_model_digest", lambda: "1")
+    monkeypatch.setattr(open_folder, "open_model_digest", lambda: "1")
     monkeypatch.setattr(open_model, "unpack", lambda *_: Path("/no/such/folder").rmdir())
     with pytest.raises(FileNotFoundError):
         open_model_folder(tmp_path)

@@ -22,11 +22,11 @@ from maskhand.predict import PredictError, detect, looking
 from maskhand.predict.inputs import find_sources
 from maskhand.predict.looking import Question
 from maskhand.predict.pictures import GivenCamera, ahead
-from maskhand.predict.question import SAVED
 from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.rows import SCHEMA_FILE
 from maskhand.predict.run import predict_run
 from maskhand.predict.run_files import JOURNAL, LINES, RUN, TABLE, RunResult
+from maskhand.predict.saved import SAVED
 from maskhand.predict.table import COLUMNS, flat
 from support.known_hands import KnownHands, known_hands
 
