@@ -27,5 +27,6 @@ def export(
     """Write a model's encoder and one decoding pass, hand layer included, for ONNX Runtime. Needs the extra `onnx`."""
     from maskhand.steps.export import export as step
 
+    typer.echo("export: torch traces the network, which takes a minute or two", err=True)
     for line in step(workspace_at(workspace), model, folder):
         typer.echo(line)

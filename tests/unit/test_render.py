@@ -310,6 +310,9 @@ def test_contact_sheet_places_every_tile_upright():
     assert first[0] == second[0] and first[1] == third[1] and second[1] > first[1] and third[0] > first[0]
     without = decode(contact_sheet(rows, tile_px=96))
     assert without.shape[0] < sheet.shape[0]
+    below = decode(contact_sheet(rows, tile_px=96, footer=np.full((20, 900, 3), 77, np.uint8)))
+    assert below.shape == (without.shape[0] + 20, 900, 3) and (below[-20:] == 77).all()
+    np.testing.assert_array_equal(below[: without.shape[0], : without.shape[1]], without)
     with pytest.raises(ValueError, match="no images"):
         contact_sheet([])
 
