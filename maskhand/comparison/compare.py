@@ -177,7 +177,7 @@ def _most_changed(before: pd.DataFrame, after: pd.DataFrame, metric: str, most: 
     if not metric:
         return ()
     change = (after[metric] - before[metric]).abs()
-    change = change[np.isfinite(change)]
+    change = change[np.isfinite(change) & (change > 0)]
     order = np.lexsort((change.index.to_numpy(str), -change.to_numpy()))[:most]
     hands = []
     for key in change.index[order]:

@@ -87,6 +87,8 @@ def test_the_paired_difference_is_that_of_the_hands(errors: np.ndarray) -> None:
     most = np.argsort(-np.abs(shift[:, 0]))[:5]
     assert [hand.key for hand in pair.changed] == [f"hand-{k:04d}" for k in most]
     assert [hand.change for hand in pair.changed] == pytest.approx(shift[most, 0])
+    same = compare([run("a", {SET: frame(errors)}), run("b", {SET: frame(errors)})])
+    assert same.sets[0].pairs[0].changed == (), "what did not change is not listed"
 
 
 def test_a_constant_change_has_an_interval_of_no_width_and_more_of_a_share_is_better(errors: np.ndarray) -> None:
