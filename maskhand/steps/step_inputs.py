@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from maskhand import storage
 from maskhand.annotate.registry import load_detector
 from maskhand.catalog import load_spec
-from maskhand.config import Recipe
+from maskhand.config import ConfigError, Recipe
 from maskhand.conventions import Side
 from maskhand.digest import short_digest
 from maskhand.hand.model_file import default_hand_path, load_hand_model
@@ -123,10 +123,16 @@ def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[s
 def _more_of_a_transformer(workspace: Workspace, recipe: Recipe) -> dict[str, str]:
     """What ships with this package, and the sidecars that validations read where they are there."""
     keypoints, found = recipe.data.keypoints, dict[str, str]()
-    if keypoints.train_source == "simulated":
+    if keypoints.simulates_detections:
         found["detector_errors"] = _sha256_12(str(DETECTOR_ERRORS))
-    if recipe.model.sees_image and recipe.model.backbone.checkpoint == OPEN:
+    encoder = recipe.model.backbone.checkpoint if recipe.training.start_from is None else None
+    if recipe.model.sees_image and encoder == OPEN:
         found["open_model"] = _sha256_12(str(OPEN_WEIGHTS))
+    if (start := recipe.training.start_from) is not None:
+        weights = OPEN_WEIGHTS if start == OPEN else Path(start) / "model.pt"
+        if not weights.is_file():
+            raise ConfigError(f"training.start_from={start}: no file {weights}; give `export` of a training, or {OPEN}")
+        found["start_from"] = _sha256_12(str(weights))
     if recipe.training.validate_every and keypoints.eval_source == "detected":
         part = keypoint_part(keypoints.detector)
         for name in recipe.data.train:
