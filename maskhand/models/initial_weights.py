@@ -25,6 +25,10 @@ def load_initial(model: HandNetwork, start_from: str, assets: str | Path) -> Non
     path = (open_model_folder(assets) if start_from == OPEN else Path(start_from)) / "model.pt"
     try:
         stored = load_state_dict(path)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"training.start_from={start_from}: no file {path}; give the folder `export` of a training, or {OPEN}"
+        ) from None
     except (OSError, WeightFileError) as error:
         raise ConfigError(f"training.start_from={start_from}: {path}: {error}") from error
     wanted = {name: w for name, w in model.state_dict().items() if not name.startswith("mano.")}
