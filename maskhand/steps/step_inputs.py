@@ -129,6 +129,7 @@ def _more_of_a_transformer(workspace: Workspace, recipe: Recipe) -> dict[str, st
     if recipe.model.sees_image and encoder == OPEN:
         found["open_model"] = _sha256_12(str(OPEN_WEIGHTS))
     if (start := recipe.training.start_from) is not None:
+        # the training says that it is missing
         weights = OPEN_WEIGHTS if start == OPEN else Path(start) / "model.pt"
         found["start_from"] = (
             _sha256_12(str(weights)) if weights.is_file() else ""
