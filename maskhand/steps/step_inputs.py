@@ -129,11 +129,9 @@ def _more_of_a_transformer(workspace: Workspace, recipe: Recipe) -> dict[str, st
     if recipe.model.sees_image and encoder == OPEN:
         found["open_model"] = _sha256_12(str(OPEN_WEIGHTS))
     if (start := recipe.training.start_from) is not None:
-        # the training says that it is missing
+        # where it is missing, the training says so
         weights = OPEN_WEIGHTS if start == OPEN else Path(start) / "model.pt"
-        found["start_from"] = (
-            _sha256_12(str(weights)) if weights.is_file() else ""
-        )  # the training says that it is missing
+        found["start_from"] = _sha256_12(str(weights)) if weights.is_file() else ""
     if recipe.training.validate_every and keypoints.eval_source == "detected":
         part = keypoint_part(keypoints.detector)
         for name in recipe.data.train:
