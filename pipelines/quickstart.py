@@ -69,8 +69,7 @@ def quickstart(
         with clock.stage("keypoints and MANO targets"):
             training, evaluation = (f"{synthetic.SYNTHETIC}/{split}" for split in ("training", "evaluation"))
             keypoints = wanted.data.keypoints
-            reads_detections = keypoints.train_source in ("detected", "mixed")
-            annotate_shards([training], keypoints.detector if reads_detections else None, True, root)
+            annotate_shards([training], keypoints.detector if keypoints.trains_on_detections else None, True, root)
             annotate_shards([evaluation], keypoints.detector, True, root)
         tokenizer = wanted.tokenizer_training.checkpoint
         if tokenizer is None:

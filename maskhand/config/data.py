@@ -58,10 +58,10 @@ class KeypointConfig(FrozenConfig):
 
     detector: PathName
     """Keypoint detector: openpose-hand (the paper's, non-commercial) | litert-hand (open)."""
-    train_source: Literal["detected", "annotated", "mixed", "simulated"] = "mixed"
-    """Training 2D pose: detected | annotated (with noise) | mixed (half and half) | simulated."""
+    train_source: Literal["detected", "annotated", "mixed", "simulated", "detected_simulated"] = "mixed"
+    """Training 2D pose: detected | annotated (noisy) | mixed (both) | simulated | detected_simulated (both)."""
     error_scale: tuple[NonNegativeFloat, NonNegativeFloat] = (0.1, 1.0)
-    """Range of the factor on the detector's errors where train_source is simulated."""
+    """Range of the factor on the detector's errors of simulated detections."""
     eval_source: Literal["detected", "annotated", "none"] = "detected"
     """Evaluation 2D pose, which also places the hands: detected | annotated | none."""
     noise: NonNegativeFloat = 0.01
@@ -76,7 +76,12 @@ class KeypointConfig(FrozenConfig):
     @property
     def trains_on_detections(self) -> bool:
         """Whether training reads the keypoints that the detector found in the training images."""
-        return self.train_source in ("detected", "mixed")
+        return self.train_source in ("detected", "mixed", "detected_simulated")
+
+    @property
+    def simulates_detections(self) -> bool:
+        """Whether annotated 2D poses get the errors of a detector in training."""
+        return self.train_source in ("simulated", "detected_simulated")
 
     @model_validator(mode="after")
     def _error_scale_is_a_range(self) -> Self:

@@ -111,6 +111,8 @@ class TransformerTrainConfig(FrozenConfig):
 
     optim: OptimConfig
     """Optimizer of the network."""
+    start_from: str | None = None
+    """Exported model whose weights training starts from: open (that ships) | folder; null: none."""
     ema_decay: FractionBelowOne = 0.0
     """Decay of the moving average of the weights, which is exported, after its warm-up; 0: off."""
     validate_every: NonNegativeInt = 0

@@ -55,7 +55,7 @@ class KeypointAugmentation:
     use_detected: Array
     """(B,) bool: the detected pose is used, not the annotated one."""
     annotated_if_undetected: bool
-    """Whether a hand without detection gets its annotated pose, or none."""
+    """Whether a hand without detection gets its annotated (or simulated) pose, or none."""
     noise: Array
     """(B, 21, 2) added to annotated (and simulated) keypoints, in crop sides."""
     order: Array
@@ -125,12 +125,12 @@ def draw_image_augmentation(config: AugmentConfig, seed: int, indices: Array) ->
 def draw_keypoint_augmentation(config: KeypointConfig, seed: int, indices: Array) -> KeypointAugmentation:
     """Noise, swapped fingers and dropped joints of the recipe, for the samples of global `indices`.
 
-    With `train_source: detected` an undetected hand has no 2D pose, as at evaluation. With `simulated` two more numbers
-    are drawn, after those of the other sources.
+    With `train_source: detected` an undetected hand has no 2D pose, as at evaluation. For simulated detections two more
+    numbers are drawn, after those of the other sources.
     """
-    simulated = config.train_source == "simulated"
+    simulated = config.simulates_detections
     draws = Draws(seed, indices, 5 + 3 * NUM_JOINTS + 2 * simulated, KEYPOINT_STREAM)
-    detected_fraction = {"detected": 1.0, "mixed": 0.5}.get(config.train_source, 0.0)
+    detected_fraction = {"detected": 1.0, "mixed": 0.5, "detected_simulated": 0.5}.get(config.train_source, 0.0)
     use_detected = draws.uniform()[:, 0] < detected_fraction
     dropped = draws.uniform() < config.drop_pose
     swapped = draws.uniform()[:, 0] < config.swap_fingers
@@ -140,7 +140,8 @@ def draw_keypoint_augmentation(config: KeypointConfig, seed: int, indices: Array
     errors = None
     if simulated:
         errors = shipped_errors().drawn(draws.uniform()[:, 0], draws.uniform(*config.error_scale)[:, 0])
-    return KeypointAugmentation(use_detected, config.train_source == "mixed", noise, order, dropped, errors)
+    given_anyway = config.train_source in ("mixed", "detected_simulated")
+    return KeypointAugmentation(use_detected, given_anyway, noise, order, dropped, errors)
 
 
 def _swap_two_fingers(swapped: Array, first: Array, second: Array) -> Array:

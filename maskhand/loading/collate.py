@@ -102,16 +102,20 @@ def detected_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Array
     return np.concatenate([points, labels.detected_conf[..., None], z[..., None], world], axis=2)
 
 
-def simulated_detections(labels: Labels, errors: DetectorErrors) -> Labels:
-    """The labels as if a detector had made these errors. They place crops, as those of a detector do."""
+def simulated_detections(labels: Labels, errors: DetectorErrors, kept: Array) -> Labels:
+    """The labels as if a detector had made these errors. They place crops, as those of a detector do.
+
+    kept (B,) bool: hands whose own detections stay.
+    """
     in_image = np.tile(np.eye(2, 3), (len(labels.is_left), 1, 1))
     pose = errors.added_to(true_pose(labels, in_image, 1))
+    rows = kept[:, None]
     return replace(
         labels,
-        detected_px=pose[..., :2] + 0.5,
-        detected_conf=pose[..., 2],
-        detected_z_px=pose[..., 3],
-        detected_world_m=pose[..., 4:],
+        detected_px=np.where(rows[..., None], labels.detected_px, pose[..., :2] + 0.5),
+        detected_conf=np.where(rows, labels.detected_conf, pose[..., 2]),
+        detected_z_px=np.where(rows, labels.detected_z_px, pose[..., 3]),
+        detected_world_m=np.where(rows[..., None], labels.detected_world_m, pose[..., 4:]),
     )
 
 
@@ -178,7 +182,7 @@ def make_batch(
     batch = len(labels.is_left)
     augmentation = ImageAugmentation.none(batch) if augmentation is None else augmentation
     if isinstance(keypoints, KeypointAugmentation) and keypoints.errors is not None:
-        labels = simulated_detections(labels, keypoints.errors)
+        labels = simulated_detections(labels, keypoints.errors, keypoints.takes_detected(labels.detected_conf))
     boxes = upright_boxes(labels, keypoints) if upright else None
     crop_from_image = place_crops(labels, box_scale, crop_px, aspect, augmentation, boxes)
     if images is None:

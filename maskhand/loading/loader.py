@@ -88,7 +88,8 @@ class _TrainingBatches:
         """The batches of steps first_step, first_step + stride, ..."""
         data, batch = self.recipe.data, self.recipe.training.optim.batch
         rows = rows_per_rank(batch, self.world)
-        sidecars = (*_keypoint_sidecar(data.keypoints.train_source, data.keypoints), MANO)
+        detections = (keypoint_part(data.keypoints.detector),) if data.keypoints.trains_on_detections else ()
+        sidecars = (*detections, MANO)
         sets = {f"{self.shards_uri.rstrip('/')}/{name}": weight for name, weight in data.train.items()}
         stream = TrainingStream(sets, sidecars, self.seed, self.rank, self.world, data.shard_streams, data.held_out)
         elements = stream.iterate(first_step * rows, run=rows, stride=stride)
@@ -175,7 +176,7 @@ def held_out_rows(
     """
     keypoints, simulated = recipe.data.keypoints, False
     if keypoints.eval_source == "detected" and find_manifest(set_uri, keypoint_part(keypoints.detector)) is None:
-        simulated = keypoints.train_source == "simulated"
+        simulated = keypoints.simulates_detections
         keypoints = keypoints.model_copy(update={"eval_source": "annotated"})
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"keypoints": keypoints})})
     shard_set = eval_set(recipe, set_uri)
@@ -188,7 +189,9 @@ def held_out_rows(
 def eval_set(recipe: Recipe, set_uri: str) -> ShardSet:
     """A shard set with the sidecars of its evaluation: 2D pose, and MANO targets if there are any."""
     mano = (MANO,) if find_manifest(set_uri, MANO) is not None else ()
-    return ShardSet.open(set_uri, (*_keypoint_sidecar(recipe.data.keypoints.eval_source, recipe.data.keypoints), *mano))
+    keypoints = recipe.data.keypoints
+    detections = (keypoint_part(keypoints.detector),) if keypoints.eval_source == "detected" else ()
+    return ShardSet.open(set_uri, (*detections, *mano))
 
 
 def eval_rows(
@@ -221,13 +224,9 @@ def eval_rows(
 def _simulated(recipe: Recipe, samples: Sequence[ShardSample]) -> KeypointAugmentation:
     """Simulated detections, the same for a sample whatever the batch; nothing else of a training's is done to them."""
     whole = recipe.data.keypoints.model_copy(
-        update={"noise": 0.0, "drop_joint": 0.0, "drop_pose": 0.0, "swap_fingers": 0.0}
+        update={"train_source": "simulated", "noise": 0.0, "drop_joint": 0.0, "drop_pose": 0.0, "swap_fingers": 0.0}
     )
     return draw_keypoint_augmentation(whole, recipe.seed, np.array([s.index for s in samples]))
-
-
-def _keypoint_sidecar(source: str, config: KeypointConfig) -> tuple[str, ...]:
-    return (keypoint_part(config.detector),) if source in ("detected", "mixed") else ()
 
 
 def _detected(rows: Sequence[ShardSample], config: KeypointConfig) -> list[DetectedKeypoints | None]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from maskhand.config import ConfigError, ModelConfig, Recipe
 from maskhand.fetched_models import hand_models
 from maskhand.hand.layer import ManoLayer
+from maskhand.models.initial_weights import load_initial
 from maskhand.models.lifter import LiftingNetwork
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import HandNetwork
@@ -65,13 +66,17 @@ def build_model(
 def check_model(recipe: Recipe, mano: ManoLayer, assets: str | Path | None = None) -> None:
     """A dry run of `build_model`, without memory for the weights and in a tenth of a second.
 
-    A checkpoint that the recipe names is read, to check that it fits. Raises ConfigError, BackboneError, ValueError.
+    Weights that the recipe names to start from are read, to check that they fit. Raises ConfigError, BackboneError,
+    ValueError.
     """
     with torch.device("meta"):
         model = build_model(recipe, VQMano(recipe.tokenizer), mano, pretrained_backbone=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns for each weight that it is not copied
-        _load_pretrained(model, recipe.model, assets)
+        if (start := recipe.training.start_from) is None:
+            _load_pretrained(model, recipe.model, assets)
+        else:
+            load_initial(model, start, assets or "")
 
 
 def _load_pretrained(model: HandNetwork, cfg: ModelConfig, assets: str | Path | None) -> None:

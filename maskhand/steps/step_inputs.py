@@ -123,10 +123,15 @@ def training_digests(workspace: Workspace, kind: Kind, recipe: Recipe) -> dict[s
 def _more_of_a_transformer(workspace: Workspace, recipe: Recipe) -> dict[str, str]:
     """What ships with this package, and the sidecars that validations read where they are there."""
     keypoints, found = recipe.data.keypoints, dict[str, str]()
-    if keypoints.train_source == "simulated":
+    if keypoints.simulates_detections:
         found["detector_errors"] = _sha256_12(str(DETECTOR_ERRORS))
-    if recipe.model.sees_image and recipe.model.backbone.checkpoint == OPEN:
+    encoder = recipe.model.backbone.checkpoint if recipe.training.start_from is None else None
+    if recipe.model.sees_image and encoder == OPEN:
         found["open_model"] = _sha256_12(str(OPEN_WEIGHTS))
+    if (start := recipe.training.start_from) is not None:
+        # where it is missing, the training says so
+        weights = OPEN_WEIGHTS if start == OPEN else Path(start) / "model.pt"
+        found["start_from"] = _sha256_12(str(weights)) if weights.is_file() else ""
     if recipe.training.validate_every and keypoints.eval_source == "detected":
         part = keypoint_part(keypoints.detector)
         for name in recipe.data.train:

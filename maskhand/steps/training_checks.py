@@ -59,6 +59,7 @@ def _check_paths(recipe: Recipe) -> None:
     paths = {"model.backbone.checkpoint": backbone.checkpoint}
     if recipe.model.condition == "text":
         paths = {"model.text.checkpoint": text.checkpoint, "model.text.vocabulary": text.vocabulary}
+    paths["training.start_from"] = recipe.training.start_from
     for key, path in paths.items():
         if path is not None and path != OPEN and not Path(path).is_absolute():
             raise ConfigError(

@@ -21,6 +21,7 @@ from maskhand.loading.posed_hands import PosedHands
 from maskhand.loading.poses import read_pools
 from maskhand.models.build import build_model, model_from_weights
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.initial_weights import load_initial
 from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
 from maskhand.training.checkpoint import load_mano, load_tokenizer
@@ -90,7 +91,10 @@ def train(
     """
     optim = recipe.training.optim
     seed_everything(recipe.seed)
-    model = build_model(recipe, tokenizer, mano, assets=assets)
+    start = recipe.training.start_from
+    model = build_model(recipe, tokenizer, mano, pretrained_backbone=start is None, assets=assets)
+    if start is not None:
+        load_initial(model, start, assets or "")
     groups = model.parameter_groups(optim.lr, optim.lr_backbone, optim.weight_decay)
     engine = start_engine(TransformerObjective(model, recipe), groups, optim, recipe.engine, worker.keep)
 

@@ -52,7 +52,8 @@ def undisturbed(errors):
 
 
 def simulated_pose(labels, affine, augmentation):
-    return input_pose(simulated_detections(labels, augmentation.errors), affine, CROP, augmentation)
+    nobodys = np.zeros(len(labels.is_left), bool)
+    return input_pose(simulated_detections(labels, augmentation.errors, nobodys), affine, CROP, augmentation)
 
 
 def test_a_hands_own_error_gives_back_its_detection_in_any_crop(tmp_path):
@@ -96,6 +97,20 @@ def test_without_error_the_annotated_hand_remains_and_no_depth_is_made_up():
     augmentation = draw_keypoint_augmentation(keypoint_config("error_scale=[1, 1]", *QUIET), 0, np.arange(6))
     pose = simulated_pose(flat, affine, augmentation)
     assert pose[..., :3].any() and not pose[..., 3:].any()
+
+
+def test_half_of_the_hands_keep_their_own_detections():
+    labels, affine = hands(200)
+    missed = np.arange(200) % 5 == 0  # nothing was detected: these have simulated ones, whichever half they are in
+    labels = dataclasses.replace(labels, detected_conf=labels.detected_conf * ~missed[:, None])
+    config = keypoint_config("train_source=detected_simulated", "error_scale=[0, 0]", *QUIET)
+    augmentation = draw_keypoint_augmentation(config, 0, np.arange(200))
+    kept = augmentation.takes_detected(labels.detected_conf)
+    assert 60 < kept.sum() < 100 and not (kept & missed).any()
+    given = simulated_detections(labels, augmentation.errors, kept)
+    pose = input_pose(given, affine, CROP, augmentation)
+    expected = np.where(kept[:, None, None], detected_pose(labels, affine, CROP), true_pose(labels, affine, CROP))
+    np.testing.assert_allclose(pose, expected, atol=1e-9)
 
 
 def test_confidence_and_missed_hands_follow_the_scale():

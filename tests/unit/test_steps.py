@@ -181,6 +181,8 @@ def _set_with_targets(home: Workspace) -> None:
         (["data.keypoints.detector=openpose-hand"], r"no keypoints.openpose-hand shards here"),
         (["model.backbone.name=vit_tny"], r"cannot build a vision transformer 'vit_tny'"),
         (["model.backbone.checkpoint=/tmp/none.pt"], r"no file /tmp/none\.pt"),
+        (["training.start_from=/tmp/none"], r"no file /tmp/none/model\.pt"),
+        (["training.start_from=here"], r"training\.start_from=here: write /.*/here; workers have"),
         (["model.backbone.checkpoint=vit.pt"], r"vit\.pt: write /.*/vit\.pt; workers have"),
         (["training.optim.batch=33"], r"training\.optim\.batch=33 does not divide over engine\.workers=2"),
         (["data.shard_streams=15"], r"data\.shard_streams=15 does not divide over engine\.workers=2"),

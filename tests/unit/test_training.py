@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
-from maskhand.config import EngineConfig, OptimConfig
+from maskhand.config import ConfigError, EngineConfig, OptimConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import geodesic_rad
+from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.initial_weights import load_initial
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import (
     TokenizerFileError,
@@ -112,6 +115,34 @@ def test_stages_and_precisions_train_alike(tmp_path: Path) -> None:
         for precision in ("fp32", "bf16")
     ]
     assert halves[1] == pytest.approx(halves[0], rel=0.02) and halves[1] != halves[0]
+
+
+def test_fine_tuning_starts_from_the_weights_of_another_model(tmp_path: Path) -> None:
+    first = _train("transformer", small_recipe(), tmp_path / "first")
+    found = FolderStore(tmp_path / "first")
+    with found.latest() as newest:
+        assert newest is not None
+        export = shutil.copytree(newest / "export", tmp_path / "export")
+    tuned = small_recipe(f"training.start_from={export}")
+    curve = _train("transformer", tuned, tmp_path / "tuned")
+    assert curve[min(curve)]["train/loss"] < first[min(first)]["train/loss"]
+    recipe, mano = small_recipe(), ManoLayer.from_default()
+    model = build_model(recipe, new_tokenizer(recipe), mano)
+    load_initial(model, str(export), "")
+    stored = ModelBundle.load(export).model.state_dict()
+    assert all(w.equal(stored[name]) for name, w in model.state_dict().items())
+
+    other = new_tokenizer(recipe)
+    with torch.no_grad():
+        other.quantizer.codebook += 1
+    with pytest.raises(ConfigError, match=r"it was trained on other tokens; give the tokenizer"):
+        load_initial(build_model(recipe, other, mano), str(export), "")
+    wider = small_recipe("model.dim=32")
+    with pytest.raises(ConfigError, match=r"its weights do not fit .*of another shape: .* instead of \("):
+        load_initial(build_model(wider, new_tokenizer(wider), mano), str(export), "")
+    (export / "model.pt").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"model\.pt"):
+        load_initial(model, str(export), "")
 
 
 def test_the_tokenizer_stays_as_it_was_while_the_transformer_trains(tmp_path: Path) -> None:
