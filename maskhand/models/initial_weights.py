@@ -8,7 +8,7 @@ from torch import Tensor
 
 from maskhand.config import ConfigError
 from maskhand.models.network import HandNetwork
-from maskhand.models.open_model import open_model_folder
+from maskhand.models.open_folder import open_model_folder
 from maskhand.models.pretrained import abbreviate
 from maskhand.models.weight_files import WeightFileError, load_state_dict
 from maskhand.shipped_models import OPEN

@@ -5,7 +5,7 @@
     tokenizer/        the exported VQ-MANO that it was trained on, whose weights are not in weights.pt
     recipe.json, calibration.json, bundle.json    as in `models.bundle`; bundle.json has no digest of weights
 
-`open_model_folder` puts it together, once, as a bundle that is used like every other.
+`open_folder.open_model_folder` puts it together, once, as a bundle that is used like every other.
 """
 
 from __future__ import annotations

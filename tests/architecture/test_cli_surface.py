@@ -75,9 +75,7 @@ def test_an_error_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "maskhand.cli", "train", "tokenizer", "-r", "tinny", "-w", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 1
-    assert run.stderr.startswith(
-        "error: recipe 'tinny' not found; did you mean 'tiny'? known recipes: base, open, open_model, open_model_tuned, paper"
-    )
+    assert run.stderr.startswith("error: recipe 'tinny' not found; did you mean 'tiny'? known recipes: base, open, ")
     assert run.stderr.count("\n") == 1
     assert "Traceback" in subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False).stderr
 
