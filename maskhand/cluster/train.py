@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -44,6 +45,7 @@ from maskhand.cluster.session import LOCAL_CPUS
 from maskhand.cluster.worker import Loop, RunPlaces, run_worker
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
+from maskhand.lease import leased
 from maskhand.lock import held
 from maskhand.training.worker import Report
 
@@ -87,7 +89,7 @@ def fit(
     checkpoint, at most `engine.max_failures` times; an error of the program itself is not retried. worker_counts: the
     numbers of workers that it may run on, the most first; where places for so many do not come free for
     `engine.wait_s`, at the start or after a loss, the next goes on from the last checkpoint. Needs a Ray session.
-    Raises TrainingError, and LockedError while another process trains this run.
+    Raises TrainingError, and LockedError while another process trains this run, on whichever machine.
     """
     started_s = time.monotonic()
     run_dir = Path(storage_path).resolve() / name
@@ -98,12 +100,14 @@ def fit(
     kept = Checkpoints(storage.join(checkpoints or run_dir.parent, name))
     shared = not storage.is_remote(kept.uri)
     kept_batches = run_dir / KEPT if shared else Path(tempfile.gettempdir()) / f"maskhand-{KEPT}" / name
+    elsewhere = not shared or Path(kept.uri).resolve() != run_dir
     with (
+        leased(kept.uri, f"run {name}, whose checkpoints are in {kept.uri}") if elsewhere else nullcontext() as claim,
         journal_of(run_dir, shared) as journal,
         tail(run_dir / METRICS, functools.partial(_tell_progress, on_progress)),
         tail(run_dir / NOTES, lambda note: logging.getLogger(__name__).warning(f"run {name}: {note}")),
     ):
-        work = functools.partial(run_worker, loop, reporter, RunPlaces(kept.uri, kept_batches, journal), engine)
+        work = functools.partial(run_worker, loop, reporter, RunPlaces(kept.uri, kept_batches, journal, claim), engine)
         for workers, fewer in itertools.zip_longest(counts, counts[1:]):
             try:
                 result: Any = _trainer(work, job, run_dir, engine, workers, patient=fewer is None).fit()

@@ -51,6 +51,7 @@ MAY_USE = {
     "device": (),
     "machine": (),
     "lock": ("replacement", "storage"),
+    "lease": ("lock", "storage"),
     "foreign_errors": (),
     "workspace": ("storage", "path_names"),
     "s3": (),
@@ -202,7 +203,7 @@ MAY_USE = {
     "tracking": ("config", "workspace", "promotion", "provenance", "predict.service"),
     "serving": ("device", "predict", "models", "workspace"),
     "export": ("models", "batch", "conventions", "storage"),
-    "cluster": ("training", "config", "storage", "machine", "lock", "s3", "carried", "hand.model_file"),
+    "cluster": ("training", "config", "storage", "machine", "lock", "lease", "s3", "carried", "hand.model_file"),
 }
 """Package or module of maskhand -> those it may use besides itself and `EVERYWHERE`."""
 EVERYWHERE = ("arrays", "errors", "digest", "json_text", "progress")
