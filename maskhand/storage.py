@@ -7,6 +7,7 @@ are sentences (`StorageError`, `MissingFileError`). Settings of the store: see `
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 _CHUNK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def join(uri: str | Path, *parts: str) -> str:
@@ -219,7 +221,8 @@ def check_writable(folder: str | Path) -> None:
             file.write(bytes(_CHUNK))  # on a full disk an empty file can still be made
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise StorageError(f"{folder}: nothing can be written here ({reason}); choose another folder") from error
+        advice = "free some space, or choose another folder" if error.errno in _FULL else "choose another folder"
+        raise StorageError(f"{folder}: nothing can be written here ({reason}); {advice}") from error
 
 
 def list_uris(prefix: str | Path) -> list[str]:
