@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from maskhand import storage
+
 _ELSEWHERE = "choose another folder (-w, or MASKHAND_WORKSPACE), or mend this one"
-_NEXT_TO_NOTHING = 1 << 20
-"""Bytes; less is not free for ordinary users, or not in one piece."""
 _SYSTEM = {
     errno.ENOSPC: ("the disk is full", "free some space; the same command then goes on"),
     errno.EDQUOT: ("the disk quota is used up", "free some space; the same command then goes on"),
@@ -49,7 +48,7 @@ def explained(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
             what, advice = _SYSTEM[number]
             place = f"{one.filename}: " if isinstance(one, OSError) and one.filename else ""
             if number == errno.ENOSPC and not place:
-                place = "".join(f"{folder}: " for folder in folders if _is_full(folder))
+                place = "".join(f"{folder}: " for folder in folders if storage.is_full(folder))
             return f"{place}{what}; {advice}"
     package = type(error).__module__.partition(".")[0]
     if package in ("sqlalchemy", "sqlite3", "psycopg2", "asyncpg", "aiosqlite"):
@@ -58,13 +57,6 @@ def explained(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
     if package == "cv2":
         return f"OpenCV could not work on an image ({' '.join(str(error).split())[:200]}); is the file a whole picture?"
     return None
-
-
-def _is_full(folder: Path) -> bool:
-    try:
-        return shutil.disk_usage(folder).free < _NEXT_TO_NOTHING
-    except OSError:
-        return False
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

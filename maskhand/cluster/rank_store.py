@@ -88,7 +88,8 @@ class RankStore:
                 raise failed
             self._note(f"the checkpoint of step {self._moving[0]} was not kept ({failed}); the training goes on")
         folder = self._staging()
-        write(folder)
+        with storage.full_disk_told(folder):
+            write(folder)
         self._moving = step, self._thread.submit(self._move, step, folder, score)
 
     @contextmanager

@@ -5,6 +5,7 @@ A run is a folder `storage_path/name`, see `run_folder`; its checkpoints are in 
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import json
@@ -45,11 +46,14 @@ from maskhand.cluster.session import LOCAL_CPUS
 from maskhand.cluster.worker import Loop, RunPlaces, run_worker
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
+from maskhand.foreign_errors import explained
 from maskhand.lease import leased
 from maskhand.lock import held
 from maskhand.training.worker import Report
 
 P = ParamSpec("P")
+_LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Numbers of an OSError that another attempt would meet again."""
 _NO_PLACES = (WorkerGroupStartupTimeoutError, WorkerGroupStartupFailedError)
 """Workers that could not start: no resources, or a node that was lost on the way."""
 
@@ -116,7 +120,8 @@ def fit(
                 cause = _root_cause(error)
                 if fewer is None or not isinstance(getattr(error, "controller_failure", None), _NO_PLACES):
                     raise TrainingError(
-                        f"run {name}: {_line(cause)}; its files are in {run_dir}", retryable=is_retryable(cause)
+                        f"run {name}: {_line(cause, run_dir)}; its files are in {run_dir}",
+                        retryable=is_retryable(cause),
                     ) from error
                 logging.getLogger(__name__).warning(
                     f"run {name}: no places for {workers} workers came free for {engine.wait_s:g} s; {fewer} go on"
@@ -201,7 +206,7 @@ def is_retryable(cause: BaseException) -> bool:
     if isinstance(cause, RuntimeError) and not isinstance(cause, ray.exceptions.RayError):
         return re.search("gloo|nccl|connection|socket|timed out", str(cause), re.IGNORECASE) is not None
     if isinstance(cause, OSError):
-        return not isinstance(cause, FileNotFoundError)
+        return not isinstance(cause, FileNotFoundError) and cause.errno not in _LASTING
     return type(cause).__module__.partition(".")[0] == "ray"
 
 
@@ -236,7 +241,11 @@ def _root_cause(error: Exception) -> BaseException:
     return min(causes, key=lambda cause: (is_retryable(cause), not isinstance(cause, MaskhandError)))
 
 
-def _line(cause: BaseException) -> str:
+def _line(cause: BaseException, run_dir: Path) -> str:
+    if isinstance(cause, OSError) and not isinstance(cause, MaskhandError):
+        known = explained(cause, [run_dir])
+        if known is not None:
+            return known
     lines = str(cause).strip().splitlines() or [""]
     return f"{type(cause).__name__}: {lines[-1] if isinstance(cause, ray.exceptions.RayError) else lines[0]}"
 

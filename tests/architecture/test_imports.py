@@ -52,7 +52,7 @@ MAY_USE = {
     "machine": (),
     "lock": ("replacement", "storage"),
     "lease": ("lock", "storage"),
-    "foreign_errors": (),
+    "foreign_errors": ("storage",),
     "workspace": ("storage", "path_names"),
     "s3": (),
     "replacement": (),
@@ -200,10 +200,21 @@ MAY_USE = {
     ),
     "promotion": ("metrics",),
     "provenance": (),
-    "tracking": ("config", "workspace", "promotion", "provenance", "predict.service"),
+    "tracking": ("config", "workspace", "promotion", "provenance", "predict.service", "foreign_errors"),
     "serving": ("device", "predict", "models", "workspace"),
     "export": ("models", "batch", "conventions", "storage"),
-    "cluster": ("training", "config", "storage", "machine", "lock", "lease", "s3", "carried", "hand.model_file"),
+    "cluster": (
+        "training",
+        "config",
+        "storage",
+        "machine",
+        "lock",
+        "lease",
+        "foreign_errors",
+        "s3",
+        "carried",
+        "hand.model_file",
+    ),
 }
 """Package or module of maskhand -> those it may use besides itself and `EVERYWHERE`."""
 EVERYWHERE = ("arrays", "errors", "digest", "json_text", "progress")
