@@ -32,6 +32,8 @@ _SAID: tuple[tuple[str, int], ...] = (
 )
 """The same, said by libraries in their own words."""
 
+_DATABASES = ("sqlalchemy", "sqlite3", "psycopg2", "asyncpg", "aiosqlite")
+
 
 def explained(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
     """A sentence for an error, or one that it came from, that people meet and can mend; None for any other.
@@ -50,13 +52,16 @@ def explained(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
             if number == errno.ENOSPC and not place:
                 place = "".join(f"{folder}: " for folder in folders if storage.is_full(folder))
             return f"{place}{what}; {advice}"
-    package = type(error).__module__.partition(".")[0]
-    if package in ("sqlalchemy", "sqlite3", "psycopg2", "asyncpg", "aiosqlite"):
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
+    for one in filter(lambda one: _package(one) in _DATABASES, _causes(error)):
+        reason = " ".join(str(getattr(one, "orig", None) or one).split())[:200]
         return f"the database of runs cannot be used ({reason}); is another program at it, or is its address wrong?"
-    if package == "cv2":
+    if _package(error) == "cv2":
         return f"OpenCV could not work on an image ({' '.join(str(error).split())[:200]}); is the file a whole picture?"
     return None
+
+
+def _package(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
