@@ -40,18 +40,7 @@ def command(workers: int, steps: int) -> list[str]:
         "data.posed_hands": 0,
     }
     settings = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
-    return [
-        sys.executable,
-        "-m",
-        "maskhand.cli",
-        "train",
-        "transformer",
-        "-r",
-        "tiny",
-        "--tokenizer",
-        "open",
-        *settings,
-    ]
+    return [sys.executable, "-m", "maskhand.cli", "train", "transformer", "-r", "quick", *settings]
 
 
 def losses(workspace: Path) -> dict[int, float]:
