@@ -31,6 +31,7 @@ from maskhand.tracking import (
     RunReporter,
     Tracker,
     TrackingServerError,
+    pages,
     server_version,
 )
 from support.training_fakes import small_recipe
@@ -356,3 +357,9 @@ def test_contenders_history_and_a_recorded_decision(tmp_path: Path) -> None:
     assert open_run not in (newest.run_id, before.run_id)
     assert (newest.metrics["eval/x/pa_mpjpe_mm"], before.metrics["eval/x/pa_mpjpe_mm"]) == (2.0, 1.0)
     assert newest.tags["model"] == "m" and newest.started_ms >= before.started_ms
+
+
+def test_pages_of_a_server_are_its_own() -> None:
+    assert pages("http://tracker:5000", "mlflow", "127.0.0.1") == [("MLflow pages", "http://tracker:5000")]
+    (_, command), (_, where) = pages("sqlite:////ws/mlflow.db", "mlflow", "127.0.0.1")
+    assert command == "mlflow server --host 127.0.0.1 --backend-store-uri sqlite:////ws/mlflow.db" and ":5000" in where
