@@ -7,8 +7,12 @@ that `--help` is instant. Errors are one sentence and exit code 1; `--debug`, an
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -73,16 +77,23 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if DEBUG in words:
             raise
-        typer.echo(f"error: {sentence(error)}", err=True)
+        typer.echo(f"error: {sentence(error, _written_into(words))}", err=True)
         raise SystemExit(1) from None
 
 
-def sentence(error: BaseException) -> str:
+def _written_into(words: Sequence[str]) -> list[Path]:
+    """Folders that a command writes into, wherever it was when it failed."""
+    given = [after for word, after in itertools.pairwise(words) if word in ("-w", "--workspace")]
+    workspace = Path(given[-1] if given else os.environ.get("MASKHAND_WORKSPACE") or "workspace").expanduser()
+    return [workspace.resolve(), Path(tempfile.gettempdir()), Path("/dev/shm")]
+
+
+def sentence(error: BaseException, folders: Sequence[Path] = ()) -> str:
     """What to tell a person: our own errors and missing files speak for themselves; others name their type."""
     cause = getattr(error, "cause", None)  # Ray wraps what a worker raised
     if isinstance(cause, BaseException):
-        return sentence(cause)
-    if not isinstance(error, MaskhandError) and (known := explained(error)) is not None:
+        return sentence(cause, folders)
+    if not isinstance(error, MaskhandError) and (known := explained(error, folders)) is not None:
         return without_passwords(known)
     text = without_passwords(" ".join(str(error).split()))
     if text and (isinstance(error, MaskhandError | ValueError | OSError) or type(error) is LookupError):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from maskhand import storage
 
 _ELSEWHERE = "choose another folder (-w, or MASKHAND_WORKSPACE), or mend this one"
 _SYSTEM = {
@@ -29,9 +32,14 @@ _SAID: tuple[tuple[str, int], ...] = (
 )
 """The same, said by libraries in their own words."""
 
+_DATABASES = ("sqlalchemy", "sqlite3", "psycopg2", "asyncpg", "aiosqlite")
 
-def explained(error: BaseException) -> str | None:
-    """A sentence for an error, or one that it came from, that people meet and can mend; None for any other."""
+
+def explained(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
+    """A sentence for an error, or one that it came from, that people meet and can mend; None for any other.
+
+    folders: those that may be on a full disk, where the error does not say which one is.
+    """
     for one in _causes(error):
         number = one.errno if isinstance(one, OSError) else None
         if isinstance(one, MemoryError):
@@ -41,14 +49,19 @@ def explained(error: BaseException) -> str | None:
         if number is not None:
             what, advice = _SYSTEM[number]
             place = f"{one.filename}: " if isinstance(one, OSError) and one.filename else ""
+            if number == errno.ENOSPC and not place:
+                place = "".join(f"{folder}: " for folder in folders if storage.is_full(folder))
             return f"{place}{what}; {advice}"
-    package = type(error).__module__.partition(".")[0]
-    if package in ("sqlalchemy", "sqlite3", "psycopg2", "asyncpg", "aiosqlite"):
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
+    for one in filter(lambda one: _package(one) in _DATABASES, _causes(error)):
+        reason = " ".join(str(getattr(one, "orig", None) or one).split())[:200]
         return f"the database of runs cannot be used ({reason}); is another program at it, or is its address wrong?"
-    if package == "cv2":
+    if _package(error) == "cv2":
         return f"OpenCV could not work on an image ({' '.join(str(error).split())[:200]}); is the file a whole picture?"
     return None
+
+
+def _package(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -64,7 +64,7 @@ def _acquired(path: Path, what: str) -> int | None:
             return None
         if _is_at(path, number):
             os.truncate(number, 0)
-            os.write(number, json.dumps(_myself()).encode())
+            os.write(number, json.dumps(this_process()).encode())
             return number
         os.close(number)
 
@@ -77,15 +77,23 @@ def _is_at(path: Path, number: int) -> bool:
         return False
 
 
-def _myself() -> dict[str, str | int]:
+def this_process() -> dict[str, object]:
+    """What others are told of the process that holds a lock."""
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     return {"process": os.getpid(), "host": socket.gethostname(), "since": since, "command": command}
 
 
+def described(facts: object) -> str:
+    """Words for what `this_process` said; they may be of a file of anybody's."""
+    try:
+        return "process {process} on {host} (since {since}: {command})".format_map(facts)  # type: ignore[arg-type]
+    except (TypeError, KeyError):
+        return "another process"
+
+
 def _holder(number: int) -> str:
     try:
-        facts = json.loads(os.pread(number, 4096, 0))
-        return f"process {facts['process']} on {facts['host']} (since {facts['since']}: {facts['command']})"
-    except (ValueError, TypeError, KeyError):  # it has not written yet
+        return described(json.loads(os.pread(number, 4096, 0)))
+    except ValueError:  # it has not written yet
         return "another process"

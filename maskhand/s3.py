@@ -50,6 +50,12 @@ class MissingFileError(StorageError):
     retryable = False
 
 
+class FullDiskError(StorageError):
+    """There is no space left; somebody has to make some."""
+
+    retryable = False
+
+
 class NotAFileError(StorageError):
     """Something else has the name of a file: a folder, a pipe, a device."""
 

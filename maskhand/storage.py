@@ -7,11 +7,13 @@ are sentences (`StorageError`, `MissingFileError`). Settings of the store: see `
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,10 +21,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from maskhand import local_files, s3
+from maskhand.errors import MaskhandError
 from maskhand.replacement import is_unfinished, move, replacement
-from maskhand.s3 import MissingFileError, NotAFileError, StorageError, is_remote
+from maskhand.s3 import FullDiskError, MissingFileError, NotAFileError, StorageError, is_remote
 
 __all__ = [
+    "FullDiskError",
     "MissingFileError",
     "NotAFileError",
     "StorageError",
@@ -33,6 +37,8 @@ __all__ = [
     "copy_out",
     "delete",
     "exists",
+    "full_disk_told",
+    "is_full",
     "is_remote",
     "join",
     "list_etags",
@@ -50,6 +56,7 @@ __all__ = [
 ]
 
 _CHUNK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def join(uri: str | Path, *parts: str) -> str:
@@ -219,7 +226,27 @@ def check_writable(folder: str | Path) -> None:
             file.write(bytes(_CHUNK))  # on a full disk an empty file can still be made
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise StorageError(f"{folder}: nothing can be written here ({reason}); choose another folder") from error
+        advice = "free some space, or choose another folder" if error.errno in _FULL else "choose another folder"
+        raise StorageError(f"{folder}: nothing can be written here ({reason}); {advice}") from error
+
+
+def is_full(folder: str | Path) -> bool:
+    """Is there next to nothing left on the disk of a local folder? What is left may be for root alone, or in pieces."""
+    try:
+        return shutil.disk_usage(folder).free < _CHUNK
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """FullDiskError where a library could not write into `folder` for want of space: each says so in its own words."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, MaskhandError) or not is_full(folder):
+            raise
+        raise FullDiskError(f"{folder}: the disk is full; free some space; the same command then goes on") from error
 
 
 def list_uris(prefix: str | Path) -> list[str]:

@@ -24,7 +24,7 @@ from maskhand.progress import print_facts, print_table
 from maskhand.recipe_files import load_recipe
 from maskhand.steps import evaluate, registration, step_inputs, synthetic, train, training_checks
 from maskhand.steps.synthetic import SyntheticReceipt
-from maskhand.tracking import server_version
+from maskhand.tracking import pages, server_version
 from maskhand.workspace import Workspace
 
 
@@ -111,8 +111,7 @@ def _show(home: Workspace, clock: _Stages, trained: TrainedModel) -> None:
             ("metrics", trained.evaluation.uri),
             ("registered model", f"{registration.standing(home, registered)}. {registered.reason}"),
             ("predict from a photo", f"{commands}/maskhand predict PHOTO --out out -w {home.root}"),
-            ("MLflow pages", f"{commands}/mlflow server --host {HOST} --backend-store-uri {home.mlflow_uri}"),
-            ("", f"then http://{HOST}:5000"),
+            *pages(home.mlflow_uri, f"{commands}/mlflow", HOST),
             ("Prefect pages", f"{commands}/maskhand serve -w {home.root}"),
             ("", f"then http://{HOST}:{PORT}"),
         ],

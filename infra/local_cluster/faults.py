@@ -2,6 +2,7 @@
 
     python infra/local_cluster/faults.py                    # 20 random kills, with MLflow and S3 servers: an evening
     python infra/local_cluster/faults.py --kills 4 --plain  # without Prefect and the servers
+    python infra/local_cluster/faults.py --keep FOLDER      # the same command goes on where it was stopped
 
 Every kill is a SIGKILL for a process of this script's own. Prints the fault table: injected; in place: the command
 went on; after rerun: it ended, and the same command went on; lost: the results are not the same, bit for bit. Exit code
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -65,6 +67,8 @@ def sites(root: Path, plain: bool) -> Iterator[Callable[[str], Site]]:
     with ExitStack() as parts:
         place, settings, bucket = Place(root), dict[str, str](), ""
         if not plain:
+            for left in ("s3", "mlflow"):  # of a call that was stopped
+                shutil.rmtree(root / left, ignore_errors=True)
             s3 = parts.enter_context(s3_server(root / "s3"))
             os.environ.update(s3.environment())
             settings = s3.environment() | {
@@ -80,6 +84,7 @@ def sites(root: Path, plain: bool) -> Iterator[Callable[[str], Site]]:
                     "MASKHAND_SHARDS": f"s3://{bucket}/{name}",
                     "MASKHAND_CHECKPOINTS": f"s3://{bucket}/{name}-runs",
                 }
+            shutil.rmtree(workspace, ignore_errors=True)
             take_assets(workspace)
             program = [str(Path(__file__).with_name("small_pipeline.py")), str(workspace)]
             command = [sys.executable, *(program if plain else ["-m", "maskhand.cli", *quickstart(workspace)])]
@@ -126,9 +131,9 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def campaign(root: Path, kills: int, plain: bool, seed: int) -> list[Outcome]:
-    """Some kills in each of as many workspaces as it takes."""
-    dice, outcomes = random.Random(seed), list[Outcome]()
-    faults = drawn(kills, PLAIN if plain else tuple(PARTS), dice)
+    """Some kills in each of as many workspaces as it takes; those that `root` has the outcomes of are not repeated."""
+    outcomes = list[Outcome]()
+    faults = drawn(kills, PLAIN if plain else tuple(PARTS), random.Random(seed))
     with sites(root, plain) as make:
         kept = root / "undisturbed.json"
         if not kept.exists():
@@ -136,16 +141,26 @@ def campaign(root: Path, kills: int, plain: bool, seed: int) -> list[Outcome]:
         expected, stage_s = json.loads(kept.read_text())
         say("measured", f"undisturbed: {len(expected)} results, stages of {', '.join(f'{s:.0f} s' for s in stage_s)}")
         for number, first in enumerate(range(0, kills, KILLS_A_RUN), 1):
-            site = make(f"killed-{number}")
             mine = sorted(faults[first : first + KILLS_A_RUN], key=lambda fault: (fault.stage, fault.share))
-            found = endure(site, mine, stage_s, dice)
+            kept = root / f"outcomes-{number}.json"
+            if kept.exists() and [outcome.fault for outcome in read_outcomes(kept)] == mine:
+                outcomes += read_outcomes(kept)
+                continue
+            site = make(f"killed-{number}")
+            found = endure(site, mine, stage_s, random.Random(f"{seed}, {number}"))
             made = results(site.workspace, site.shards_uri)
             other = sorted(name for name in expected.keys() | made.keys() if expected.get(name) != made.get(name))
             say("compared", f"{len(made)} results, {len(other)} differ{': ' + ', '.join(other[:5]) if other else ''}")
             for outcome in found:
                 outcome.lost = bool(other)
+            kept.write_text(json.dumps([dataclasses.asdict(outcome) for outcome in found]))
             outcomes += found
     return outcomes
+
+
+def read_outcomes(file: Path) -> list[Outcome]:
+    """What an earlier call of this script has kept."""
+    return [Outcome(**row | {"fault": Fault(**row["fault"])}) for row in json.loads(file.read_text())]
 
 
 def main() -> None:
@@ -157,7 +172,7 @@ def main() -> None:
         "--keep",
         type=Path,
         metavar="FOLDER",
-        help="a folder that stays; its undisturbed run serves again",
+        help="a folder that stays: what is finished in it is not done again",
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that nothing is left running

@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,8 +32,8 @@ PLAIN = ("worker", "driver", "raylet", "GCS")
 OUTAGE_S = 20.0
 SILENT_S = 900.0
 """A command that shows no sign of life for so long is ended: it counts as one that had to be run again."""
-ORPHANS_S = 30.0
-"""Time in which what a killed driver had started must be gone."""
+ORPHANS_S = 90.0
+"""Time in which what a killed driver had started must be gone: Ray's agents try for a minute to tell their dead GCS."""
 LOOK_S = 0.5
 
 
@@ -136,20 +136,22 @@ def strike(fault: Fault, driver: psutil.Popen, site: Site, dice: random.Random) 
 def endure(site: Site, faults: Sequence[Fault], stage_s: Sequence[float], dice: random.Random) -> list[Outcome]:
     """Run the command until it succeeds, with these faults, in their order, on the way."""
     waiting, outcomes = list(faults), list[Outcome]()
-    for attempt in range(1, len(faults) + 5):
-        struck, family = list[Outcome](), dict[int, psutil.Process]()
-        with site.running() as driver:
-            disturb(site, driver, waiting, struck, family, stage_s, dice)
-        outcomes += struck
-        left = end_orphans(family)
-        for command, environment in site.gone:
-            site.bring_back(command, environment)
-        site.gone.clear()
-        if driver.returncode == 0:
-            return outcomes
-        say("ended", f"with exit code {driver.returncode} ({attempt}. time): {last_line(site.log)}")
-        if struck:
-            struck[-1].in_place, struck[-1].orphans = False, left
+    with ExitStack() as orphans:  # they may be there while the command runs again
+        for attempt in range(1, len(faults) + 5):
+            struck, family = list[Outcome](), dict[int, psutil.Process]()
+            with site.running() as driver:
+                disturb(site, driver, waiting, struck, family, stage_s, dice)
+            outcomes += struck
+            for command, environment in site.gone:
+                site.bring_back(command, environment)
+            site.gone.clear()
+            if driver.returncode == 0:
+                return outcomes
+            say("ended", f"with exit code {driver.returncode} ({attempt}. time): {last_line(site.log)}")
+            last = struck[-1] if struck else None
+            if last is not None:
+                last.in_place = False
+            orphans.callback(end_orphans, list(family.values()), time.monotonic() + ORPHANS_S, last)
     raise RuntimeError(f"the command does not succeed any more; its log is {site.log}")
 
 
@@ -183,14 +185,15 @@ def disturb(
             driver.kill()
 
 
-def end_orphans(family: dict[int, psutil.Process]) -> int:
-    """What the command had started and did not end with it: how many, after a while. They are ended."""
-    _, left = psutil.wait_procs(list(family.values()), ORPHANS_S)
+def end_orphans(family: list[psutil.Process], deadline_s: float, outcome: Outcome | None) -> None:
+    """What a command had started and did not end with it by the deadline is counted, and ended."""
+    _, left = psutil.wait_procs(family, max(0.0, deadline_s - time.monotonic()))
     for process in left:
         say("orphan", words(process)[:120])
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    return len(left)
+    if outcome is not None:
+        outcome.orphans = len(left)
 
 
 def last_line(log: Path) -> str:

@@ -31,7 +31,7 @@ import psutil
 CODE = Path(__file__).parents[2]
 sys.path[:0] = [str(CODE), str(CODE / "tests")]
 
-from servers import Part, Place, mlflow, postgres, prefect, ray_node  # noqa: E402
+from servers import Part, Place, lacking, mlflow, postgres, prefect, ray_node  # noqa: E402
 from support.s3_server import s3_server  # noqa: E402
 
 HEAD, NODES = "127.0.0.2", ("127.0.0.3", "127.0.0.4")
@@ -123,8 +123,10 @@ def cluster(place: Place) -> Iterator[tuple[dict[str, str], list[Part], Path]]:
         os.environ.update(s3.environment())
         make_data(workspace, shards)
         database = enter(postgres(place))
-        say("Postgres", database.rpartition("@")[2] if database else "no program here: Prefect keeps SQLite")
-        tracking = enter(mlflow(place, s3.environment(), s3.bucket))
+        say("Postgres", database.rpartition("@")[2] if database else "none: Prefect and MLflow keep SQLite")
+        for lack in (lacks := lacking()):
+            say("lacking", lack)
+        tracking = enter(mlflow(place, s3.environment(), s3.bucket, None if lacks else database))
         say("MLflow", f"{tracking}, files in s3://{s3.bucket}/mlflow")
         api = enter(prefect(place, database))
         say("Prefect", api)

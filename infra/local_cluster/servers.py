@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import pwd
 import secrets
@@ -26,6 +27,7 @@ HOST = "127.0.0.1"
 CODE = Path(__file__).parents[2]
 SETTINGS_OF_OTHERS = ("MASKHAND_", "AWS_", "MLFLOW_", "PREFECT_", "RAY_")
 """Beginnings of variables that a machine of the cluster does not take from the caller."""
+DATABASES = ("prefect", "mlflow")
 START_S = 300.0
 STOP_S = 30.0
 
@@ -145,7 +147,10 @@ def free_port(host: str = HOST) -> int:
 
 @contextmanager
 def postgres(place: Place) -> Iterator[str | None]:
-    """`user:password@host:port` of a Postgres on 127.0.0.1 with the database `prefect`; None without its programs."""
+    """`user:password@host:port` of a Postgres on 127.0.0.1 with a database for each of `DATABASES`.
+
+    None without its programs, see `lacking`.
+    """
     initdb, program = shutil.which("initdb"), shutil.which("postgres")
     user = _other_user() if os.geteuid() == 0 else None  # it refuses to run as root
     if not initdb or not program or (os.geteuid() == 0 and user is None):
@@ -166,10 +171,21 @@ def postgres(place: Place) -> Iterator[str | None]:
         with place.part("postgres", command, {}, user) as part:
             wait_until(listens(HOST, port), part)
             account = f"maskhand:{password}@{HOST}:{port}"
-            asyncio.run(_create_database(f"postgresql://{account}/postgres", "prefect"))
+            asyncio.run(_create_databases(f"postgresql://{account}/postgres"))
             yield account
     finally:
         shutil.rmtree(folder)
+
+
+def lacking() -> list[str]:
+    """What stands between this machine and Prefect's and MLflow's databases on Postgres, with what brings it."""
+    programs = [name for name in ("initdb", "postgres") if shutil.which(name) is None]
+    found = [f"{' and '.join(programs)} on PATH (Debian: postgresql, in /usr/lib/postgresql/*/bin)"] if programs else []
+    if os.geteuid() == 0 and _other_user() is None:
+        found.append("an account `postgres` or `nobody`, as root may not run it")
+    if importlib.util.find_spec("psycopg2") is None:
+        found.append("psycopg2 for MLflow (pip install psycopg2-binary)")
+    return found
 
 
 def _other_user() -> str | None:
@@ -177,7 +193,7 @@ def _other_user() -> str | None:
     return next((name for name in ("postgres", "nobody") if name in names), None)
 
 
-async def _create_database(url: str, name: str) -> None:
+async def _create_databases(url: str) -> None:
     import asyncpg
 
     for attempt in range(20):  # it listens before it takes clients
@@ -188,19 +204,23 @@ async def _create_database(url: str, name: str) -> None:
             if attempt == 19:
                 raise
             await asyncio.sleep(0.5)
-    await connection.execute(f"CREATE DATABASE {name}")
+    for name in DATABASES:
+        await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
 
 
 @contextmanager
-def mlflow(place: Place, s3: Mapping[str, str], bucket: str) -> Iterator[str]:
-    """The address of an MLflow server whose artifacts are in S3: clients need no key of their own."""
+def mlflow(place: Place, s3: Mapping[str, str], bucket: str, database: str | None = None) -> Iterator[str]:
+    """The address of an MLflow server whose artifacts are in S3: clients need no key of their own.
+
+    database: of `postgres`; None: SQLite.
+    """
     port, folder = free_port(), place.root / "mlflow"
     folder.mkdir(exist_ok=True)
     command = [str(BIN / "mlflow"), "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += [
         "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
+        f"postgresql+psycopg2://{database}/mlflow" if database else f"sqlite:///{folder}/mlflow.db",
         "--artifacts-destination",
         f"s3://{bucket}/mlflow",
     ]
@@ -235,6 +255,7 @@ def ray_node(
     where += [f"--temp-dir={session}"] if session else []
     command = [str(BIN / "ray"), "start", "--block", f"--node-ip-address={host}", f"--num-cpus={cpus}", *where]
     command += ["--object-store-memory=200000000", f"--dashboard-agent-listen-port={free_port(host)}"]
-    with place.part(name, command, token) as part:
+    fair = {"RAY_worker_niceness": "0"}  # Ray would give its workers less of a busy machine than everybody else has
+    with place.part(name, command, {**token, **fair}) as part:
         wait_until(lambda: "Ray runtime started" in part.log.read_text(), part)
         yield part

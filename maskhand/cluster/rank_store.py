@@ -19,6 +19,8 @@ from maskhand import storage
 from maskhand.cluster.checkpoints import Checkpoints, DamagedError
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
+from maskhand.lease import ensure_held
+from maskhand.lock import LockedError
 from maskhand.storage import StorageError
 
 Gather = Callable[[Any], list[Any]]
@@ -53,14 +55,21 @@ class RankStore:
 
     What `write` wrote is moved by a thread, one checkpoint at a time: the next one waits for it. A checkpoint that
     cannot be put in place is told and costs the training nothing; only where it is the last one, StorageError is
-    raised at the end. On rank 0 the thread also removes old checkpoints. note: tells people a sentence.
+    raised at the end. On rank 0 the thread also removes old checkpoints. note: tells people a sentence. claim: see
+    `lease`; once it is another's nothing more is put in place, and `save` raises LockedError.
     """
 
     def __init__(
-        self, uri: str, engine: EngineConfig, note: Callable[[str], None], seat: Seat, gather: Gather | None = None
+        self,
+        uri: str,
+        engine: EngineConfig,
+        note: Callable[[str], None],
+        seat: Seat,
+        gather: Gather | None = None,
+        claim: str | None = None,
     ) -> None:
         self._checkpoints, self._engine, self._note, self._seat = Checkpoints(uri), engine, note, seat
-        self._gather = gather or _gather
+        self._gather, self._claim = gather or _gather, claim
         self._thread = ThreadPoolExecutor(1, "maskhand-checkpoint")
         self._moving: tuple[int, Future[None]] | None = None
 
@@ -75,9 +84,12 @@ class RankStore:
 
     def save(self, step: int, write: Callable[[Path], None], score: float | None = None) -> None:
         if self._moving is not None and (failed := self._moving[1].exception()) is not None:
+            if isinstance(failed, LockedError):
+                raise failed
             self._note(f"the checkpoint of step {self._moving[0]} was not kept ({failed}); the training goes on")
         folder = self._staging()
-        write(folder)
+        with storage.full_disk_told(folder):
+            write(folder)
         self._moving = step, self._thread.submit(self._move, step, folder, score)
 
     @contextmanager
@@ -117,6 +129,7 @@ class RankStore:
 
     def _move(self, step: int, folder: Path, score: float | None) -> None:
         try:
+            ensure_held(self._claim, self._checkpoints.uri)
             self._checkpoints.put(step, self._seat.rank, self._seat.world, folder, score)
             if self._seat.rank == 0:
                 self._checkpoints.prune(self._engine.keep_checkpoints, self._engine.keep_best)

@@ -5,6 +5,7 @@ A run is a folder `storage_path/name`, see `run_folder`; its checkpoints are in 
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import json
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -44,10 +46,14 @@ from maskhand.cluster.session import LOCAL_CPUS
 from maskhand.cluster.worker import Loop, RunPlaces, run_worker
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
+from maskhand.foreign_errors import explained
+from maskhand.lease import leased
 from maskhand.lock import held
 from maskhand.training.worker import Report
 
 P = ParamSpec("P")
+_LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Numbers of an OSError that another attempt would meet again."""
 _NO_PLACES = (WorkerGroupStartupTimeoutError, WorkerGroupStartupFailedError)
 """Workers that could not start: no resources, or a node that was lost on the way."""
 
@@ -87,7 +93,7 @@ def fit(
     checkpoint, at most `engine.max_failures` times; an error of the program itself is not retried. worker_counts: the
     numbers of workers that it may run on, the most first; where places for so many do not come free for
     `engine.wait_s`, at the start or after a loss, the next goes on from the last checkpoint. Needs a Ray session.
-    Raises TrainingError, and LockedError while another process trains this run.
+    Raises TrainingError, and LockedError while another process trains this run, on whichever machine.
     """
     started_s = time.monotonic()
     run_dir = Path(storage_path).resolve() / name
@@ -98,12 +104,14 @@ def fit(
     kept = Checkpoints(storage.join(checkpoints or run_dir.parent, name))
     shared = not storage.is_remote(kept.uri)
     kept_batches = run_dir / KEPT if shared else Path(tempfile.gettempdir()) / f"maskhand-{KEPT}" / name
+    elsewhere = not shared or Path(kept.uri).resolve() != run_dir
     with (
+        leased(kept.uri, f"run {name}, whose checkpoints are in {kept.uri}") if elsewhere else nullcontext() as claim,
         journal_of(run_dir, shared) as journal,
         tail(run_dir / METRICS, functools.partial(_tell_progress, on_progress)),
         tail(run_dir / NOTES, lambda note: logging.getLogger(__name__).warning(f"run {name}: {note}")),
     ):
-        work = functools.partial(run_worker, loop, reporter, RunPlaces(kept.uri, kept_batches, journal), engine)
+        work = functools.partial(run_worker, loop, reporter, RunPlaces(kept.uri, kept_batches, journal, claim), engine)
         for workers, fewer in itertools.zip_longest(counts, counts[1:]):
             try:
                 result: Any = _trainer(work, job, run_dir, engine, workers, patient=fewer is None).fit()
@@ -112,7 +120,8 @@ def fit(
                 cause = _root_cause(error)
                 if fewer is None or not isinstance(getattr(error, "controller_failure", None), _NO_PLACES):
                     raise TrainingError(
-                        f"run {name}: {_line(cause)}; its files are in {run_dir}", retryable=is_retryable(cause)
+                        f"run {name}: {_line(cause, run_dir)}; its files are in {run_dir}",
+                        retryable=is_retryable(cause),
                     ) from error
                 logging.getLogger(__name__).warning(
                     f"run {name}: no places for {workers} workers came free for {engine.wait_s:g} s; {fewer} go on"
@@ -197,7 +206,7 @@ def is_retryable(cause: BaseException) -> bool:
     if isinstance(cause, RuntimeError) and not isinstance(cause, ray.exceptions.RayError):
         return re.search("gloo|nccl|connection|socket|timed out", str(cause), re.IGNORECASE) is not None
     if isinstance(cause, OSError):
-        return not isinstance(cause, FileNotFoundError)
+        return not isinstance(cause, FileNotFoundError) and cause.errno not in _LASTING
     return type(cause).__module__.partition(".")[0] == "ray"
 
 
@@ -232,7 +241,11 @@ def _root_cause(error: Exception) -> BaseException:
     return min(causes, key=lambda cause: (is_retryable(cause), not isinstance(cause, MaskhandError)))
 
 
-def _line(cause: BaseException) -> str:
+def _line(cause: BaseException, run_dir: Path) -> str:
+    if isinstance(cause, OSError) and not isinstance(cause, MaskhandError):
+        known = explained(cause, [run_dir])
+        if known is not None:
+            return known
     lines = str(cause).strip().splitlines() or [""]
     return f"{type(cause).__name__}: {lines[-1] if isinstance(cause, ray.exceptions.RayError) else lines[0]}"
 

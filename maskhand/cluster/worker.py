@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -33,6 +34,8 @@ class RunPlaces:
     kept: Path
     """Folder of each worker's machine, see `WorkerContext.keep`."""
     journal: Journal
+    claim: str | None = None
+    """The driver's claim on `checkpoints`, see `lease`."""
 
 
 def run_worker(
@@ -49,7 +52,8 @@ def run_worker(
         journal.append(STARTS, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         report = MetricsFile(journal, reporter)
     try:
-        with RankStore(places.checkpoints, engine, lambda sentence: journal.append(NOTES, sentence), seat) as store:
+        note = functools.partial(journal.append, NOTES)
+        with RankStore(places.checkpoints, engine, note, seat, claim=places.claim) as store:
             return loop(config["job"], WorkerContext(rank, world, report, store, places.kept, leaving))
     finally:
         if (close := getattr(reporter, "close", None)) is not None and (lost := close()) is not None:

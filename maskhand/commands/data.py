@@ -15,6 +15,7 @@ from maskhand.commands.options import (
     print_receipt,
     shown_progress,
     workspace_at,
+    writable_workspace_at,
 )
 
 app = typer.Typer()
@@ -36,7 +37,7 @@ def synth(
 
     with shown_progress("render hands") as progress:
         receipt = synthetic.synthesize(
-            workspace_at(workspace), hands, evaluation_hands, mocap_poses, seed, progress, rebuild
+            writable_workspace_at(workspace), hands, evaluation_hands, mocap_poses, seed, progress, rebuild
         )
     print_receipt(receipt)
 
@@ -54,7 +55,7 @@ def find(
     from maskhand.steps import photos
 
     with shown_progress("find hands") as progress:
-        receipt = photos.find(workspace_at(workspace), folder, progress, rebuild)
+        receipt = photos.find(writable_workspace_at(workspace), folder, progress, rebuild)
     print_receipt(receipt)
 
 
@@ -128,10 +129,11 @@ def annotate_keypoints(
     from maskhand.cluster.session import ray_session
     from maskhand.steps import annotation
 
+    home = writable_workspace_at(workspace, sets=True)
     with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"keypoints {name}") as progress:
-                receipt = annotation.annotate_keypoints(workspace_at(workspace), name, detector, progress, rebuild)
+                receipt = annotation.annotate_keypoints(home, name, detector, progress, rebuild)
             print_receipt(receipt)
 
 
@@ -162,7 +164,7 @@ def annotate_mano(
     from maskhand.steps import annotation
     from maskhand.steps.models import model_folder
 
-    home = workspace_at(workspace)
+    home = writable_workspace_at(workspace, sets=True)
     exported = model_folder(home, model) if model else None
     seen_by = detector if source == "keypoints" else None
     with ray_session():  # one for all: each step would start its own
@@ -183,7 +185,7 @@ def alphabet(
     from maskhand.steps import synthetic
 
     with shown_progress("letters") as progress:
-        receipts = synthetic.alphabet(workspace_at(workspace), per_letter, seed, progress, rebuild)
+        receipts = synthetic.alphabet(writable_workspace_at(workspace), per_letter, seed, progress, rebuild)
     for receipt in receipts:
         print_receipt(receipt)
 
@@ -200,10 +202,11 @@ def mask(
     from maskhand.cluster.session import ray_session
     from maskhand.steps import data
 
+    home = writable_workspace_at(workspace, sets=True)
     with ray_session():  # one for all: each step would start its own
         for name in sets:
             with shown_progress(f"mask {name}") as progress:
-                receipt = data.mask(workspace_at(workspace), name, share, seed, progress, rebuild)
+                receipt = data.mask(home, name, share, seed, progress, rebuild)
             print_receipt(receipt)
 
 
@@ -249,10 +252,9 @@ def inspect(
     from maskhand.progress import print_table
     from maskhand.steps import inspection
 
+    home = writable_workspace_at(workspace) if out is None else workspace_at(workspace)
     for name in sets:
         with shown_progress(f"inspect {name}") as progress:
-            receipt = inspection.inspect(
-                workspace_at(workspace), name, progress, out=out, hands=hands, limit=limit, seed=seed
-            )
+            receipt = inspection.inspect(home, name, progress, out=out, hands=hands, limit=limit, seed=seed)
         print_table(name, ("what", "value"), inspection.table(receipt))
         print_receipt(receipt)

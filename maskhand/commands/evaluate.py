@@ -14,6 +14,7 @@ from maskhand.commands.options import (
     print_receipt,
     shown_progress,
     workspace_at,
+    writable_workspace_at,
 )
 
 app = typer.Typer()
@@ -50,7 +51,7 @@ def evaluate(
     from maskhand.progress import print_table
     from maskhand.steps import evaluate as step
 
-    home = workspace_at(workspace)
+    home = writable_workspace_at(workspace)
     sets = [*on, *(step.benchmark_sets(home, benchmark) if benchmark else [])]
     with shown_progress("evaluate") as progress:
         receipt = step.evaluate(home, model, sets, progress, workers, changes)

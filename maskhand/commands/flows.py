@@ -32,11 +32,12 @@ def quickstart(
     """The whole pipeline on this machine, from nothing to an evaluated, registered model. Repeating it continues."""
     _prepare(workspace)
     from maskhand.lock import held
-    from maskhand.pipelines.embedded import start_embedded_server
-    from maskhand.pipelines.quickstart import quickstart as flow
 
     root = workspace_at(workspace).root
-    with held(root, "quickstart", f"the quickstart in {root}"):
+    with held(root, "quickstart", f"the quickstart in {root}"):  # before Prefect is imported, which takes seconds
+        from maskhand.pipelines.embedded import start_embedded_server
+        from maskhand.pipelines.quickstart import quickstart as flow
+
         start_embedded_server()
         flow(hands, evaluation_hands, mocap_poses, seed, recipe, set_, str(root))
 

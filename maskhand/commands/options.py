@@ -47,6 +47,18 @@ def workspace_at(folder: Path | None) -> Workspace:
     return Workspace.at(folder)
 
 
+def writable_workspace_at(folder: Path | None, *, sets: bool = False) -> Workspace:
+    """The same, for a command that makes something in it; sets: where its shard sets are, and nothing else.
+
+    Raises StorageError where nothing can be written, before anything is started.
+    """
+    from maskhand import storage
+
+    home = workspace_at(folder)
+    storage.check_writable(home.shards_uri if sets else home.root)
+    return home
+
+
 def shown_progress(title: str) -> AbstractContextManager[Progress]:
     from maskhand.progress import shown
 

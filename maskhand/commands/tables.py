@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskhand.commands.options import SetOption, WorkspaceOption, examples, print_receipt, shown_progress, workspace_at
+from maskhand.commands.options import (
+    SetOption,
+    WorkspaceOption,
+    examples,
+    print_receipt,
+    shown_progress,
+    writable_workspace_at,
+)
 
 if TYPE_CHECKING:
     from maskhand.paper.comparison import Comparison
@@ -45,7 +52,7 @@ def reproduce_table(
     from maskhand.paper.plan import plans, prepare
     from maskhand.paper.tables import table_names
 
-    home = workspace_at(workspace)
+    home = writable_workspace_at(workspace)
     names = table_names(table)
     comparisons = []
     with ExitStack() as session:

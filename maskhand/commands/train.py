@@ -14,7 +14,7 @@ from maskhand.commands.options import (
     examples,
     print_receipt,
     shown_progress,
-    workspace_at,
+    writable_workspace_at,
 )
 
 app = typer.Typer()
@@ -39,7 +39,7 @@ def train_tokenizer(
 
     train.check_tokenizer_overrides(set_)
     with shown_progress("train VQ-MANO") as progress:
-        receipt = train.train_tokenizer(workspace_at(workspace), recipe, set_, label, progress)
+        receipt = train.train_tokenizer(writable_workspace_at(workspace), recipe, set_, label, progress)
     print_receipt(receipt)
 
 
@@ -71,7 +71,7 @@ def train_transformer(
     wanted = load_recipe(recipe, set_)  # a mistyped key should not wait for torch and Ray
     from maskhand.steps import train
 
-    home, tokenizer = workspace_at(workspace), tokenizer or wanted.tokenizer_training.checkpoint
+    home, tokenizer = writable_workspace_at(workspace), tokenizer or wanted.tokenizer_training.checkpoint
     if tokenizer is None:
         train.check_before_tokenizer(home, recipe, set_)
         with shown_progress("train VQ-MANO") as progress:

@@ -8,7 +8,7 @@ lives in a database file and a folder of the workspace.
 from maskhand.tracking.records import BUNDLE, MODEL, TEXT_MODEL, Lineage, ModelVersion, Promotion, TrackedRun
 from maskhand.tracking.registry import Tracker
 from maskhand.tracking.reporter import RunReporter
-from maskhand.tracking.server import TrackingServerError, server_version
+from maskhand.tracking.server import TrackingServerError, pages, server_version
 
 __all__ = [
     "BUNDLE",
@@ -21,5 +21,6 @@ __all__ = [
     "TrackedRun",
     "Tracker",
     "TrackingServerError",
+    "pages",
     "server_version",
 ]

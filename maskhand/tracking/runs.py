@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from maskhand.config import Recipe
+from maskhand.errors import MaskhandError
+from maskhand.foreign_errors import explained
 from maskhand.provenance import code_digest, git_sha
 from maskhand.tracking.moved import follow_workspace
 from maskhand.tracking.records import Lineage, RunStatus, TrackedRun
@@ -148,7 +150,8 @@ class Runs:
             server_version(self.uri, retries=1)  # MLflow's own attempts would take minutes
             self.end_run(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         except Exception as lost:
-            logging.getLogger(__name__).warning(f"the end of run {run_id} is not recorded: {lost}")
+            why = None if isinstance(lost, MaskhandError) else explained(lost)
+            logging.getLogger(__name__).warning(f"the end of run {run_id} is not recorded: {why or lost}")
 
     def resume(self, run_id: str) -> None:
         """A run that had ended is running again."""

@@ -55,3 +55,13 @@ def server_version(uri: str, retries: int = 4) -> str:
             "cannot register a trained model: upgrade it, or unset MLFLOW_TRACKING_URI for a database in the workspace"
         )
     return version
+
+
+def pages(uri: str, program: str, host: str) -> list[tuple[str, str]]:
+    """Names and places of a store's pages: a server's own address, or the command of `program` that shows them."""
+    if uri.startswith("http"):
+        return [("MLflow pages", uri)]
+    return [
+        ("MLflow pages", f"{program} server --host {host} --backend-store-uri {uri}"),
+        ("", f"then http://{host}:5000"),
+    ]

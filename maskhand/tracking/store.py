@@ -42,6 +42,6 @@ def import_mlflow(uri: str) -> Any:
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     import mlflow
 
-    for chatty in ("mlflow.store.db.utils", "alembic"):  # what becomes of tables is nobody's business here
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # what becomes of tables is nobody's business here
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it raises the page of SQL that it logs
     return mlflow

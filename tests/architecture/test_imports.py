@@ -51,7 +51,8 @@ MAY_USE = {
     "device": (),
     "machine": (),
     "lock": ("replacement", "storage"),
-    "foreign_errors": (),
+    "lease": ("lock", "storage"),
+    "foreign_errors": ("storage",),
     "workspace": ("storage", "path_names"),
     "s3": (),
     "replacement": (),
@@ -200,10 +201,21 @@ MAY_USE = {
     ),
     "promotion": ("metrics",),
     "provenance": (),
-    "tracking": ("config", "workspace", "promotion", "provenance", "predict.service"),
+    "tracking": ("config", "workspace", "promotion", "provenance", "predict.service", "foreign_errors"),
     "serving": ("device", "predict", "models", "workspace"),
     "export": ("models", "batch", "conventions", "storage"),
-    "cluster": ("training", "config", "storage", "machine", "lock", "s3", "carried", "hand.model_file"),
+    "cluster": (
+        "training",
+        "config",
+        "storage",
+        "machine",
+        "lock",
+        "lease",
+        "foreign_errors",
+        "s3",
+        "carried",
+        "hand.model_file",
+    ),
 }
 """Package or module of maskhand -> those it may use besides itself and `EVERYWHERE`."""
 EVERYWHERE = ("arrays", "errors", "digest", "json_text", "progress")

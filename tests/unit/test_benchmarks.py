@@ -76,3 +76,15 @@ def test_forms_of_a_network_are_compared_in_one_run(monkeypatch: pytest.MonkeyPa
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert [row[1] for row in rows] == ["torch fp32", "torch bf16", "ONNX Runtime"]
     assert rows[0][3:] == ["1.00", "0.0000"] and float(rows[2][4]) > 10
+
+
+def test_losses_of_a_training_on_other_numbers_of_workers_stand_beside_the_undisturbed_ones(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from elasticity import table
+
+    whole = {step: 1 / step for step in range(1, 7)}
+    parts = whole | {6: whole[6] * 1.001}
+    rows = table(whole, parts, dict(zip(whole, (2, 2, 1, 1, 4, 4), strict=True)), every=3)[2:]
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    assert [cell[:2] for cell in cells] == [["1", "2"], ["3", "1"], ["6", "4"]]
+    assert [float(cell[4]) for cell in cells] == pytest.approx([0, 0, 1e-3])

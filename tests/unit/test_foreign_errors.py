@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import sqlite3
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import sqlalchemy.exc
 
-from maskhand.cli import sentence
+from maskhand.cli import main, sentence
 from maskhand.foreign_errors import explained
 
 
@@ -52,3 +55,29 @@ def test_a_sentence_for_people(error: Exception, said: str) -> None:
 
 def test_others_speak_for_themselves() -> None:
     assert explained(ValueError("x is 3")) is None and sentence(ValueError("x is 3")) == "x is 3"
+
+
+def test_a_full_disk_is_named_where_the_error_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other"
+    free = {tmp_path: 4096, other: 1 << 30}
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[folder]))
+    bare = OSError(errno.ENOSPC, "No space left on device")
+    for error in (bare, sql("database or disk is full")):
+        assert sentence(error, [other, tmp_path]).startswith(f"{tmp_path}: the disk is full; free some space")
+    assert sentence(FULL, [tmp_path]).startswith("/data/ws/x.tar: the disk is full")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["synth", "find .", "annotate keypoints a/b", "annotate mano a/b", "alphabet", "mask a/b",
+     "inspect a/b", "train tokenizer", "train transformer", "evaluate", "reproduce-table 1"],
+)  # fmt: skip
+def test_a_workspace_that_cannot_be_written_is_said_before_anything_starts(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("maskhand.cluster.session.ensure_ray", lambda: pytest.fail("Ray was started"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SystemExit, match="1"):
+        main([*command.split(), "-w", str(tmp_path / "file" / "ws")])
+    said = capsys.readouterr().err
+    assert "nothing can be written here (not a directory)" in said and str(tmp_path / "file" / "ws") in said, said

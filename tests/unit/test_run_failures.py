@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import ray
 import ray.train
@@ -27,6 +29,7 @@ GLOO = "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:20623: Connectio
         (RuntimeError(GLOO), True),
         (ConnectionResetError("peer"), True),
         (OSError("stale file handle"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
         (FileNotFoundError("no such shard"), False),
         (StorageError("the store does not answer"), True),
         (ConfigError("unknown key"), False),

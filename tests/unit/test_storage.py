@@ -7,6 +7,7 @@ import io
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -247,3 +248,13 @@ def _raise_no_endpoint() -> None:
     from botocore.exceptions import EndpointConnectionError
 
     raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("free", [4096, 1 << 30])
+def test_a_library_that_finds_no_space_is_put_into_words(free: int, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(storage.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    raw = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+    kind, said = (RuntimeError, "unexpected pos") if free > 4096 else (StorageError, f"{tmp_path}: the disk is full")
+    with pytest.raises(kind, match=said) as found, storage.full_disk_told(tmp_path):
+        raise raw
+    assert not getattr(found.value, "retryable", False)

@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from maskhand.tracking import (
     RunReporter,
     Tracker,
     TrackingServerError,
+    pages,
     server_version,
 )
 from support.training_fakes import small_recipe
@@ -108,6 +110,21 @@ def test_a_dead_tracker_costs_a_sentence_not_the_training(monkeypatch: pytest.Mo
     (sentence,) = warned
     assert "the end of run run is not recorded: the MLflow server at http://127.0.0.1:9 does not answer" in sentence
     assert time.monotonic() - began_s < 30
+
+
+def test_a_database_that_fails_is_a_sentence_and_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    run_id = tracker.start_run("tokenizer", small_recipe(), {})
+    database = sqlite3.connect(tmp_path / "mlflow.db")
+    database.execute("ALTER TABLE runs RENAME TO gone")
+    database.close()
+    warned = warnings_of("maskhand.tracking.runs", monkeypatch)
+    tracker.end_failed(run_id, ValueError("the error that people are to see"))
+    (sentence,) = warned
+    assert "is not recorded: the database of runs cannot be used (no such table: runs" in sentence
+    assert "SQL" not in sentence + "".join(capfd.readouterr())
 
 
 def test_the_curves_of_a_tracker_that_was_away_are_filled(tracker: Tracker, client: Any, tmp_path: Path) -> None:
@@ -340,3 +357,9 @@ def test_contenders_history_and_a_recorded_decision(tmp_path: Path) -> None:
     assert open_run not in (newest.run_id, before.run_id)
     assert (newest.metrics["eval/x/pa_mpjpe_mm"], before.metrics["eval/x/pa_mpjpe_mm"]) == (2.0, 1.0)
     assert newest.tags["model"] == "m" and newest.started_ms >= before.started_ms
+
+
+def test_pages_of_a_server_are_its_own() -> None:
+    assert pages("http://tracker:5000", "mlflow", "127.0.0.1") == [("MLflow pages", "http://tracker:5000")]
+    (_, command), (_, where) = pages("sqlite:////ws/mlflow.db", "mlflow", "127.0.0.1")
+    assert command == "mlflow server --host 127.0.0.1 --backend-store-uri sqlite:////ws/mlflow.db" and ":5000" in where
