@@ -19,6 +19,7 @@ from maskhand.config import ConfigError, Recipe
 from maskhand.device import accelerator
 from maskhand.evaluation.calibrate import FEWEST_HANDS, calibrate
 from maskhand.evaluation.held_out import TrainingSet
+from maskhand.lock import LockedError
 from maskhand.models.bundle import ModelBundle
 from maskhand.path_names import path_name
 from maskhand.progress import Progress
@@ -182,10 +183,11 @@ def _train(
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
     if finished(workspace.runs / name) is None:
         training_checks.check_settings(kind, recipe, workspace.assets)  # before a run is opened that could only fail
+        workers = recipe.engine.workers
         if (kept := Checkpoints(storage.join(workspace.checkpoints_uri, name)).last()) is not None:
             logging.getLogger(__name__).warning(
-                f"{kind}: goes on with run {name} from step {kept.step} of {steps}; engine.workers was {kept.workers}, "
-                f"and is {recipe.engine.workers}"
+                f"{kind}: goes on with run {name} from step {kept.step} of {steps}"
+                + (f"; engine.workers was {kept.workers}, and is {workers}" if kept.workers != workers else "")
             )
     tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
     run_id = tracker.find_run(kind, tracked_as)
@@ -212,6 +214,8 @@ def _train(
             export = _as_asked(export, recipe)
             _calibrate(export, recipe, workspace)
         progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
+    except LockedError:  # whoever trains it will end its record, too
+        raise
     except BaseException as error:
         tracker.end_failed(run_id, error)
         raise

@@ -18,6 +18,7 @@ from maskhand.cluster.run_folder import FitResult, TrainingError
 from maskhand.config import ConfigError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
+from maskhand.lock import LockedError
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
@@ -290,16 +291,16 @@ def test_a_stopped_training_is_killed_and_runs_again_when_it_is_resumed(
 
     def fit(*_: object, **__: object) -> None:
         seen.append(status())
-        raise SystemExit(143) if len(seen) == 1 else TrainingError("a worker was lost")
+        raise (SystemExit(143), TrainingError("a worker was lost"), LockedError("another trains it"))[len(seen) - 1]
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(train, "fit", fit)
     monkeypatch.setattr(train, "ray_session", nullcontext)
-    for ending, left in ((SystemExit, "KILLED"), (TrainingError, "FAILED")):
+    for ending, left in ((SystemExit, "KILLED"), (TrainingError, "FAILED"), (LockedError, "RUNNING")):
         with pytest.raises(ending):
             train.train_tokenizer(home, "tiny", ["data.mocap=false"], "", silent)
         assert status() == left
-    assert seen == ["RUNNING", "RUNNING"]
+    assert seen == ["RUNNING"] * 3
 
 
 def test_a_tracker_that_is_gone_at_the_end_costs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
