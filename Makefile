@@ -9,10 +9,10 @@ quickstart: .venv/ready     ## the whole pipeline on this machine, end to end
 	.venv/bin/maskhand quickstart
 
 test: lint                  ## everything, at most 25 minutes on 2 cores
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadgroup
 
 test-fast: .venv/ready      ## the inner loop, under 3 minutes
-	$(PY) -m pytest -m "not slow and not gpu"
+	$(PY) -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
 
 lint: .venv/ready
 	$(PY) -m ruff check .

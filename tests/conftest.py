@@ -20,6 +20,20 @@ os.environ |= {
 }
 
 
+PROCESSES = ("flows", "integration")
+"""Suites whose tests start Ray, Prefect and other servers: one at a time, and not into each other's way."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup` one process has these suites, from the beginning, and the other all the rest."""
+    root = config.rootpath / "tests"
+    served = [item for item in items if item.path.relative_to(root).parts[0] in PROCESSES]
+    for item in served:
+        item.add_marker(pytest.mark.xdist_group("processes"))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """Folder with the hand models of the embedded detector; fetched by package name once per checkout."""
