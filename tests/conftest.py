@@ -26,11 +26,12 @@ PROCESSES = ("flows", "integration")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup` one process has these suites, from the beginning, and the other all the rest."""
+    """With `-n 2 --dist loadgroup` one process has these suites, and they are begun first."""
     root = config.rootpath / "tests"
     served = [item for item in items if item.path.relative_to(root).parts[0] in PROCESSES]
     for item in served:
-        item.add_marker(pytest.mark.xdist_group("processes"))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("processes"))
     items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
