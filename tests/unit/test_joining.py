@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,21 +100,23 @@ def test_a_cluster_that_wants_another_token_is_told_from_one_that_does_not_answe
         "from maskhand.cluster.session import ensure_ray\n"
         "try: ensure_ray()\nexcept Exception as error: print(type(error).__name__, error)"
     )
-    cases = {
-        "not set here; set RAY_AUTH_MODE=token": {},
-        "refuses the token of RAY_AUTH_TOKEN;": {MODE: "token", TOKEN: OTHER},
+    nowhere = "127.0.0.1:9"
+    cases: dict[str, dict[str, str]] = {
+        "not set here; set RAY_AUTH_MODE=token": {"RAY_ADDRESS": address},
+        "refuses the token of RAY_AUTH_TOKEN;": {"RAY_ADDRESS": address, MODE: "token", TOKEN: OTHER},
+        "check that the cluster runs": {"RAY_ADDRESS": nowhere},
     }
     loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_NUM_REDIS_GET_RETRIES": "1"}
-    for said, settings in cases.items():
-        variables = os.environ | loopback | {"RAY_ADDRESS": address} | settings
-        done = subprocess.run(
-            [sys.executable, "-c", program], env=variables, capture_output=True, text=True, timeout=300
-        )
-        assert f"ClusterError RAY_ADDRESS={address}: " in done.stdout and said in done.stdout, done
+
+    def answer(settings: dict[str, str]) -> str:
+        command, variables = [sys.executable, "-c", program], os.environ | loopback | settings
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
         assert OTHER not in done.stdout + done.stderr
-    gone = os.environ | loopback | {"RAY_ADDRESS": "127.0.0.1:9"}
-    done = subprocess.run([sys.executable, "-c", program], env=gone, capture_output=True, text=True, timeout=300)
-    assert "check that the cluster runs" in done.stdout, done
+        return done.stdout
+
+    with ThreadPoolExecutor() as side_by_side:  # each mostly waits
+        for (said, settings), told in zip(cases.items(), side_by_side.map(answer, cases.values()), strict=True):
+            assert f"ClusterError RAY_ADDRESS={settings['RAY_ADDRESS']}: " in told and said in told, told
 
 
 def test_a_session_that_a_busy_machine_did_not_start_in_time_is_tried_again(
