@@ -44,13 +44,21 @@ class Journal:
     def append(self, rows: Sequence[Row], pictures: int, files: Sequence[str], then: Place) -> None:
         """Seal a group of pictures with its rows and files; then: the next thing to look at."""
         data = b"".join(map(json_line, rows))
-        seal = {
-            "sealed": hashlib.sha256(data).hexdigest(),
-            "pictures": pictures,
-            "files": list(files),
-            "then": [then.source, then.frame],
-        }
-        self._file.write(data + json_line(seal))
+        self._file.write(data)
+        self._seal(hashlib.sha256(data).hexdigest(), pictures, files, then)
+
+    def take_over(self, finished: Path, pictures: int, files: Sequence[str], then: Place) -> None:
+        """Seal the rows of a finished run, the lines of a file, as the first group of an empty journal."""
+        digest = hashlib.sha256()
+        with open(finished, "rb") as lines:
+            for line in lines:
+                digest.update(line)
+                self._file.write(line)
+        self._seal(digest.hexdigest(), pictures, files, then)
+
+    def _seal(self, sha256: str, pictures: int, files: Sequence[str], then: Place) -> None:
+        seal = {"sealed": sha256, "pictures": pictures, "files": list(files), "then": [then.source, then.frame]}
+        self._file.write(json_line(seal))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._count(seal)

@@ -32,6 +32,7 @@ from maskhand.predict.run_files import (
     RUN,
     TABLE,
     RunResult,
+    added,
     finished_run,
     remove_run,
     result_of,
@@ -77,25 +78,41 @@ def predict_run(
 ) -> RunResult:
     """Look at all files and write the run's folder `out`, or what a run that was stopped has left of it.
 
-    again: what is there is removed first. films: what looks at films; None: their frames are pictures like others.
+    A finished run of the same options is added to: only files that it has not looked at are. again: what is there is
+    removed first. films: what looks at films; None: their frames are pictures like others.
     Raises PredictError where the results there are of another question, and LockedError while another process is at the
     same folder.
     """
     facts = running(sources, question.facts() | ({} if films is None else films.facts()))
-    given = None if question.boxes is None else question.boxes.match([source.path for source in sources.files])
     with lock.held(out, "predict", str(out)):
         if again:
             remove_run(out)
         elif (finished := finished_run(out, facts)) is not None:
             return finished
-        if run_facts(out) is None:
-            (out / JOURNAL).unlink(missing_ok=True)
-            storage.write_json_atomic(out / RUN, facts)
+        facts = _begun(out, facts)
+        files = [Source(**source) for source in facts["inputs"]]
+        given = None if question.boxes is None else question.boxes.match([source.path for source in files])
         with Journal(out / JOURNAL) as journal:
-            _look(sources.files, given, question, out, journal, progress, films)
+            _look(files, given, question, out, journal, progress, films)
             done = _finish(out, journal, facts, sources)
         (out / JOURNAL).unlink(missing_ok=True)
     return result_of(out, done)
+
+
+def _begun(out: Path, facts: Row) -> Row:
+    """The facts of the run that is looked at: a new one, one that was stopped, or a finished one with more files."""
+    earlier = run_facts(out)
+    if earlier is not None and earlier["state"] == "running":
+        return earlier
+    (out / JOURNAL).unlink(missing_ok=True)
+    if earlier is not None and (new := added(out, earlier, facts)) is not None:
+        kept = len(earlier["inputs"])
+        more = {"inputs": [*earlier["inputs"], *new], "kept": kept, "passed_over": earlier["passed_over"]}
+        facts = facts | more
+        with Journal(out / JOURNAL) as journal:
+            journal.take_over(out / LINES, earlier["counts"]["pictures"], earlier["files"], Place(kept))
+    storage.write_json_atomic(out / RUN, facts)
+    return facts
 
 
 def _look(
@@ -230,7 +247,7 @@ def _finish(out: Path, journal: Journal, facts: Row, sources: Sources) -> Row:
     finished = facts | {
         "state": "finished",
         "counts": {name: counts[name] for name in ("pictures", "hand", "no hand", "unreadable", "hands")},
-        "passed_over": dict(sources.passed_over),
+        "passed_over": facts.get("passed_over", {}) | dict(sources.passed_over),
         "files": journal.files,
     }
     storage.write_json_atomic(out / RUN, finished)

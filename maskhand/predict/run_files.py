@@ -39,20 +39,41 @@ def running(sources: Sources, asked: Row) -> Row:
 
 
 def finished_run(out: Path, facts: Row) -> RunResult | None:
-    """The run in the folder, if it is finished; None where it is not, or where there is none.
+    """The run in the folder, if it has looked at all that is asked; None where there is something to look at.
 
     facts: `running` of what is asked now; PredictError where the results there are of another question.
     """
     earlier = run_facts(out)
     if earlier is None:
         return None
-    if differs := difference(earlier, facts):
+    new = added(out, earlier, facts)
+    if new is None and (differs := difference(earlier, facts)) and not _is_addition(earlier, facts):
         raise PredictError(
             f"{out}: the results there are of another question: {differs}; choose another --out, or --again replaces "
             "them"
         )
+    return result_of(out, earlier) if new == [] else None
+
+
+def added(out: Path, earlier: Row, now: Row) -> list[Row] | None:
+    """The files that are asked now and that the finished run of the same options in the folder has not looked at.
+
+    None where the run there is not finished, has other options, or looked at files that have changed since.
+    """
     whole = earlier["state"] == "finished" and (out / LINES).is_file() and (out / TABLE).is_file()
-    return result_of(out, earlier) if whole else None
+    if not whole or earlier["asked"] != now["asked"]:
+        return None
+    seen = {source["path"]: source for source in earlier["inputs"]}
+    new = [source for source in now["inputs"] if source["path"] not in seen]
+    names = {source["name"] for source in earlier["inputs"]}
+    changed = any(seen.get(source["path"], source) != source for source in now["inputs"])
+    return None if changed or any(source["name"] in names for source in new) else new
+
+
+def _is_addition(earlier: Row, now: Row) -> bool:
+    """Is `now` what was being added to a finished run when it was stopped?"""
+    kept = earlier.get("kept", 0)
+    return bool(kept) and earlier["asked"] == now["asked"] and earlier["inputs"][kept:] == now["inputs"]
 
 
 def result_of(out: Path, facts: Row) -> RunResult:

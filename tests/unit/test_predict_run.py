@@ -201,6 +201,33 @@ def test_another_question_is_not_mixed_with_an_earlier_one(folder, looks, tmp_pa
         run(pictures, out)
 
 
+def test_other_files_with_the_same_options_are_added(folder, looks, tmp_path) -> None:
+    """A loop over files into one folder gives what one command with all of them does; also when it was stopped."""
+    names = ("two.png", "a/x.png", "blank.png")
+    one, whole = tmp_path / "one", tmp_path / "whole"
+
+    def look(out: Path, *chosen: str, progress=lambda *a: None) -> RunResult:
+        asked = Question(Reconstruction(None, "fit"), Path("no-assets"), every=2, saved=SAVED)
+        return predict_run(find_sources([folder / name for name in chosen]), asked, out, progress=progress)
+
+    expected = look(whole, *names)
+    look(one, "two.png")
+    with pytest.raises(Stopped):
+        look(one, "a/x.png", progress=stopped_after(0))
+    with pytest.raises(PredictError, match=r"of another question: .*gone: .*x\.png; choose"):
+        look(one, "blank.png")
+    look(one, "a/x.png")
+    looks.clear()
+    assert look(one, "blank.png").counts == expected.counts and len(looks) == 1
+    assert look(one, "two.png") == look(one, *names) and len(looks) == 1
+    for files in ((made := contents(one)), (wanted := contents(whole))):
+        files.pop(RUN)
+    assert made == wanted
+    (same_name := tmp_path / "two.png").write_bytes((folder / "blank.png").read_bytes())
+    with pytest.raises(PredictError, match=r"new: .*two\.png"):
+        look(one, str(same_name))
+
+
 def test_exit_codes_and_what_is_said(folder, looks, tmp_path, capsys) -> None:
     """0 when all were looked at, also without a hand; 1 when some could not be read; one sentence for each."""
 
