@@ -8,7 +8,7 @@ export DO_NOT_TRACK := 1
 quickstart: .venv/ready     ## the whole pipeline on this machine, end to end
 	.venv/bin/maskhand quickstart
 
-test: lint                  ## everything, at most 25 minutes on 2 cores
+test: lint                  ## everything, half an hour and more on 2 cores
 	$(PY) -m pytest -n 2 --dist loadgroup
 
 test-fast: .venv/ready      ## the inner loop, under 3 minutes
