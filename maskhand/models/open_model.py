@@ -29,7 +29,7 @@ _ENCODER: Final = "encoder.net."
 
 
 def pack(bundle: str | Path, tokenizer: str | Path, landmark: str | Path, target: str | Path) -> None:
-    """Write the model exported to folder `bundle` in the form that ships.
+    """Write the model exported to folder `bundle` in the form that ships; the target's PROVENANCE.md stays.
 
     tokenizer: the exported folder of the VQ-MANO that it was trained on; landmark: the fetched .tflite file. Raises
     ValueError when the model has another encoder or tokenizer.
@@ -50,6 +50,8 @@ def pack(bundle: str | Path, tokenizer: str | Path, landmark: str | Path, target
         torch.save(small, staging / OPEN_WEIGHTS.name)
         _copy_records(source, staging)
         shutil.copytree(tokenizer, staging / "tokenizer")
+        if (written := Path(target) / "PROVENANCE.md").is_file():
+            shutil.copyfile(written, staging / written.name)
         (staging / "bundle.json").write_text(
             json.dumps({k: v for k, v in record.items() if k != "sha256"}, indent=1, sort_keys=True) + "\n"
         )

@@ -26,6 +26,7 @@ from maskhand import storage
 from maskhand.annotate.detectors import DetectedBox
 from maskhand.arrays import Array
 from maskhand.conventions import Side
+from maskhand.digest import short_digest
 from maskhand.json_text import JsonError, parse_json, parse_json_object
 from maskhand.predict.photo import check_boxes
 from maskhand.predict.records import PredictError
@@ -73,6 +74,13 @@ class BoxFile:
 
     path: str
     pictures: tuple[GivenBoxes, ...]
+    digest: str = ""
+    """Of the file's text, 12 hex digits."""
+
+    @property
+    def version(self) -> str:
+        """By what a run knows the file: its path, and what it says."""
+        return f"{self.path} {self.digest}".strip()
 
     @staticmethod
     def read(path: str | Path) -> BoxFile:
@@ -88,8 +96,8 @@ class BoxFile:
         except JsonError:
             whole = None
         if isinstance(whole, list) or (isinstance(whole, dict) and not {"images", "annotations"}.isdisjoint(whole)):
-            return BoxFile(str(path), tuple(_coco(whole, str(path))))
-        return BoxFile(str(path), tuple(_lines(text, str(path))))
+            return BoxFile(str(path), tuple(_coco(whole, str(path))), short_digest(text))
+        return BoxFile(str(path), tuple(_lines(text, str(path))), short_digest(text))
 
     def match(self, pictures: Sequence[str | Path]) -> list[GivenBoxes | None]:
         """The boxes of each picture, by path; None for one that the file does not name.

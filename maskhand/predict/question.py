@@ -67,7 +67,7 @@ class Wanted:
             "camera_from": way.placed_by,
             "hypotheses": way.hypotheses,
             "box": None if self.box is None else list(self.box),
-            "boxes": None if self.boxes is None else self.boxes.path,
+            "boxes": None if self.boxes is None else self.boxes.version,
             "finder": None if self.finder is None else getattr(self.finder, "name", type(self.finder).__name__),
             "side": self.side,
             "focal_px": self.camera.focal_px,

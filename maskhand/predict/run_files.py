@@ -72,8 +72,8 @@ def added(out: Path, earlier: Row, now: Row) -> list[Row] | None:
 
 def _is_addition(earlier: Row, now: Row) -> bool:
     """Is `now` what was being added to a finished run when it was stopped?"""
-    kept = earlier.get("kept", 0)
-    return bool(kept) and earlier["asked"] == now["asked"] and earlier["inputs"][kept:] == now["inputs"]
+    kept = earlier.get("kept", 0) if earlier["state"] == "running" else 0
+    return kept > 0 and earlier["asked"] == now["asked"] and earlier["inputs"][kept:] == now["inputs"]
 
 
 def result_of(out: Path, facts: Row) -> RunResult:

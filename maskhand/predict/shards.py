@@ -56,7 +56,7 @@ class Asked:
     placed_by: CameraSource = "keypoints"
     hypotheses: int = 0
     boxes: str | None = None
-    """The file of given boxes, by which they are known; the boxes themselves travel with the units."""
+    """`BoxFile.version` of given boxes, by which they are known; the boxes themselves travel with the units."""
     side: Side | None = None
     camera: GivenCamera = field(default_factory=GivenCamera)
     min_confidence: float = 0.0

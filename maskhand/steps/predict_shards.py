@@ -71,6 +71,7 @@ def predict_by_workers(
     method, needs_network = asked_method(model, method, placed_by, hypotheses)
     check_camera(focal_px, intrinsics)
     sources = _sources(inputs, out, boxes)
+    given = None if boxes is None else BoxFile.read(boxes)
     storage.check_writable(out)
     network = None
     if needs_network:
@@ -82,7 +83,7 @@ def predict_by_workers(
         str(workspace.assets),
         placed_by=placed_by,
         hypotheses=hypotheses,
-        boxes=None if boxes is None else str(boxes),
+        boxes=None if given is None else given.version,
         side=side,
         camera=GivenCamera(focal_px, intrinsics),
         min_confidence=min_confidence,
@@ -96,7 +97,7 @@ def predict_by_workers(
             sources.files,
             asked,
             storage.absolute(out),
-            boxes=None if boxes is None else BoxFile.read(boxes),
+            boxes=given,
             mapper=partial(
                 map_on_gpus, concurrency=workers, carried=[detector_files(name, workspace.assets) for name in names]
             ),

@@ -10,11 +10,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 SECRET = "not-a-secret-" + "0" * 20
@@ -101,3 +102,15 @@ def _free_ports(count: int) -> list[int]:
                 companion.bind(("127.0.0.1", port + 10_000))
                 ports.append(port)
     return ports
+
+
+@contextlib.contextmanager
+def run_places(kind: str, root: Path) -> Iterator[Callable[[str], str]]:
+    """Name of a run -> the URI of its folder, in `root` (`folder`) or on a server that this process asks (`s3`)."""
+    if kind == "folder":
+        yield lambda name: str(root / name)
+        return
+    with s3_server(root) as server, pytest.MonkeyPatch.context() as environment:
+        for name, value in server.environment().items():
+            environment.setenv(name, value)
+        yield lambda name: f"s3://{server.bucket}/runs/{name}"

@@ -16,20 +16,14 @@ from maskhand.cluster.checkpoints import Checkpoints, LastCheckpoint
 from maskhand.cluster.rank_store import RankStore, Seat
 from maskhand.config import EngineConfig
 from maskhand.storage import StorageError
-from support.s3_server import s3_server
+from support.s3_server import run_places
 
 
 @pytest.fixture(scope="module", params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
     """Name of a run -> the URI of its checkpoints."""
-    root = tmp_path_factory.mktemp("runs")
-    if request.param == "folder":
-        yield lambda name: str(root / name)
-        return
-    with s3_server(root) as server, pytest.MonkeyPatch.context() as environment:
-        for name, value in server.environment().items():
-            environment.setenv(name, value)
-        yield lambda name: f"s3://{server.bucket}/runs/{name}"
+    with run_places(request.param, tmp_path_factory.mktemp("runs")) as uri_of:
+        yield uri_of
 
 
 @pytest.fixture

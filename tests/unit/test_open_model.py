@@ -47,7 +47,10 @@ def tokenizer_of(bundle: tuple[ModelBundle, Path], folder: Path) -> Path:
 def test_packed_and_unpacked_it_is_the_same_up_to_fp16(assets, bundle, tmp_path: Path) -> None:
     saved, folder = bundle
     landmark = hand_models(assets).landmark
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "PROVENANCE.md").write_text("where it is from")
     pack(folder, tokenizer_of(bundle, tmp_path), landmark, tmp_path / "packed")
+    assert (tmp_path / "packed" / "PROVENANCE.md").read_text() == "where it is from"
     assert [file.name for file in (tmp_path / "packed" / "tokenizer").iterdir()] == ["tokenizer.pt"]
     unpack(tmp_path / "packed", landmark, tmp_path / "unpacked")
     loaded = ModelBundle.load(tmp_path / "unpacked")

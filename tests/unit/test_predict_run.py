@@ -28,6 +28,8 @@ from maskhand.predict.run import predict_run
 from maskhand.predict.run_files import JOURNAL, LINES, RUN, TABLE, RunResult
 from maskhand.predict.saved import SAVED
 from maskhand.predict.table import COLUMNS, flat
+from maskhand.steps.ask_hands import ask
+from maskhand.workspace import Workspace
 from support.known_hands import KnownHands, known_hands
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
@@ -283,6 +285,10 @@ def test_boxes_of_a_detector_are_those_of_each_picture(folder, looks, tmp_path, 
     assert "has no boxes for it" in rows[0]["reason"] and "it is there without a box" in rows[2]["reason"]
     assert "boxes.jsonl:3: box 500,500,600,600" in rows[1]["reason"]
     assert (rows[3]["side"], rows[3]["detection_score"], rows[3]["box_xyxy_px"]) == ("left", 0.5, [10, 10, 60, 60])
+    boxes.write_text(boxes.read_text().replace("60, 60", "61, 61"))
+    question = {"boxes": boxes, "method": "fit"}
+    with pytest.raises(PredictError, match=r"boxes was '.*boxes\.jsonl \w{12}' and is '.*boxes\.jsonl \w{12}'"):
+        ask(Workspace.at(tmp_path), pictures, tmp_path / "out", **question).finished()
 
 
 def test_what_is_made_ahead_fails_in_its_place() -> None:
