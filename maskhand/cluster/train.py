@@ -42,7 +42,7 @@ from maskhand.cluster.run_folder import (
     result_of,
     tail,
 )
-from maskhand.cluster.session import LOCAL_CPUS
+from maskhand.cluster.session import LOCAL_CPUS, ray_session
 from maskhand.cluster.worker import Loop, RunPlaces, run_worker
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
@@ -92,8 +92,9 @@ def fit(
     sent to rank 0 and called there; `on_progress` is called here. A lost worker restarts the group from the last
     checkpoint, at most `engine.max_failures` times; an error of the program itself is not retried. worker_counts: the
     numbers of workers that it may run on, the most first; where places for so many do not come free for
-    `engine.wait_s`, at the start or after a loss, the next goes on from the last checkpoint. Needs a Ray session.
-    Raises TrainingError, and LockedError while another process trains this run, on whichever machine.
+    `engine.wait_s`, at the start or after a loss, the next goes on from the last checkpoint. Raises TrainingError,
+    errors of `ray_session`, and LockedError while another process trains this run, on whichever machine: this is asked
+    before Ray starts.
     """
     started_s = time.monotonic()
     run_dir = Path(storage_path).resolve() / name
@@ -107,6 +108,7 @@ def fit(
     elsewhere = not shared or Path(kept.uri).resolve() != run_dir
     with (
         leased(kept.uri, f"run {name}, whose checkpoints are in {kept.uri}") if elsewhere else nullcontext() as claim,
+        ray_session(),
         journal_of(run_dir, shared) as journal,
         tail(run_dir / METRICS, functools.partial(_tell_progress, on_progress)),
         tail(run_dir / NOTES, lambda note: logging.getLogger(__name__).warning(f"run {name}: {note}")),

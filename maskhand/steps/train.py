@@ -13,7 +13,6 @@ from maskhand import storage
 from maskhand.catalog import load_spec
 from maskhand.cluster.checkpoints import Checkpoints
 from maskhand.cluster.run_folder import METRICS, FitResult, finished
-from maskhand.cluster.session import ray_session
 from maskhand.cluster.train import fit
 from maskhand.config import ConfigError, Recipe
 from maskhand.device import accelerator
@@ -196,19 +195,18 @@ def _train(
     elif not tracker.is_finished(run_id):
         tracker.resume(run_id)
     try:
-        with ray_session():
-            done = fit(
-                TakenAlong.of(loop, job),
-                job,
-                name=name,
-                identity=identity,
-                storage_path=workspace.runs,
-                checkpoints=workspace.checkpoints_uri,
-                engine=recipe.engine,
-                worker_counts=training_checks.worker_counts(kind, recipe),
-                reporter=RunReporter(tracker.uri, run_id),
-                on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
-            )
+        done = fit(
+            TakenAlong.of(loop, job),
+            job,
+            name=name,
+            identity=identity,
+            storage_path=workspace.runs,
+            checkpoints=workspace.checkpoints_uri,
+            engine=recipe.engine,
+            worker_counts=training_checks.worker_counts(kind, recipe),
+            reporter=RunReporter(tracker.uri, run_id),
+            on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
+        )
         export = done.export_dir
         if kind == "transformer":
             export = _as_asked(export, recipe)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
 
+from maskhand import lease
 from maskhand.cluster.checkpoints import Checkpoints, LastCheckpoint
 from maskhand.cluster.run_folder import FitResult, TrainingError, read_metrics
 from maskhand.cluster.session import LOCAL_CPUS, ray_session
 from maskhand.cluster.train import fit
 from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
+from maskhand.lock import LockedError
 from maskhand.models.bundle import ModelBundle
 from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import load_tokenizer
@@ -29,6 +34,16 @@ from support.s3_server import s3_server
 from support.warned import warnings_of
 
 pytestmark = pytest.mark.slow
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from maskhand import lease
+lease.RENEWED_S, lease._machine = 0.3, lambda: "another machine"
+import test_ray_training as here
+with here.sent_along():
+    here._fit(here.Job(here._recipe(), stop_at=10), Path(sys.argv[1]), checkpoints=sys.argv[2])
+"""
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,8 @@ class Job:
     fail: bool = False
     fail_at: int | None = None
     """Rank 1 makes a mistake in this step (0-based)."""
+    stop_at: int | None = None
+    """Rank 1 stands still before this step."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Environment variables, which the session was started without."""
 
@@ -64,6 +81,8 @@ def _killing(stream, job: Job, worker: WorkerContext):
         for step, batch in enumerate(stream(first_step), start=first_step):
             if job.fail_at == step and worker.rank == 1:
                 raise ValueError("a mistake in the program")
+            if job.stop_at == step and worker.rank == 1:
+                time.sleep(600)
             if job.kill_after is not None and worker.rank == 1 and step == job.kill_after:
                 marker = Path(job.marker)
                 if not marker.exists():
@@ -74,17 +93,23 @@ def _killing(stream, job: Job, worker: WorkerContext):
     return batches
 
 
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
+@contextmanager
+def sent_along() -> Iterator[None]:
+    """A session whose workers, which cannot import test modules, are sent their code."""
     import ray
 
     with ray_session():
-        # The workers cannot import test modules: send the code along.
         for module in (sys.modules[__name__], fakes):
             ray.cloudpickle.register_pickle_by_value(module)
         yield
         for module in (sys.modules[__name__], fakes):
             ray.cloudpickle.unregister_pickle_by_value(module)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    with sent_along():
+        yield
 
 
 def _fit(
@@ -155,6 +180,37 @@ def test_a_killed_worker_changes_nothing(
     assert ours.metadata["exported_weights"] == theirs.metadata["exported_weights"]
     first_steps = [json.loads(line)["step"] for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
     assert first_steps.count(2) == 1, "it went on from a checkpoint, not from the start"
+
+
+def test_another_machine_takes_a_run_over_from_one_that_was_killed(
+    two_workers: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(lease, "STALE_S", 4.0)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    with s3_server(tmp_path / "s3") as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        runs = f"s3://{server.bucket}/runs"
+        address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token"}
+        command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "theirs"), runs]
+        holder = subprocess.Popen(command, env={**os.environ, **address, "PYTHONPATH": path})
+        try:
+            deadline_s = time.monotonic() + 200
+            while (kept := Checkpoints(f"{runs}/run").last()) is None or kept.step < 8:
+                assert holder.poll() is None and time.monotonic() < deadline_s
+                time.sleep(0.2)
+            job = Job(_recipe(), settings=server.environment())
+            with monkeypatch.context() as before, pytest.raises(LockedError, match=f"process {holder.pid} on .* at it"):
+                before.setattr("maskhand.cluster.train.ray_session", lambda: pytest.fail("Ray was asked first"))
+                _fit(job, tmp_path / "ours", checkpoints=runs)
+        finally:
+            holder.kill()
+            holder.wait()
+        result = _fit(job, tmp_path / "ours", checkpoints=runs)
+    whole = _losses(two_workers.run_dir)
+    assert _losses(result.run_dir) == {step: loss for step, loss in whole.items() if step > 8}, "bit for bit"
 
 
 def _alone(job: Job, folder: Path) -> tuple[dict[int, dict[str, float]], Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,7 +265,6 @@ def test_a_training_that_ended_before_its_run_did_is_tracked_by_the_next_call(
     kept = FitResult(tmp_path / "run", export, {"train/loss": 0.5}, 1, 0, 0.1, reused=True)
     digests = {"freihand_synth/training/mano": "d"}
     monkeypatch.setattr(train, "fit", lambda *_, **__: kept)
-    monkeypatch.setattr(train, "ray_session", nullcontext)
     monkeypatch.setattr(step_inputs, "training_digests", lambda *_: digests)
     monkeypatch.setattr(step_inputs, "mocap_files", lambda *_: ())
     receipt = train.train_tokenizer(home, "tiny", [], "again", silent)
@@ -295,7 +293,6 @@ def test_a_stopped_training_is_killed_and_runs_again_when_it_is_resumed(
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(train, "fit", fit)
-    monkeypatch.setattr(train, "ray_session", nullcontext)
     for ending, left in ((SystemExit, "KILLED"), (TrainingError, "FAILED"), (LockedError, "RUNNING")):
         with pytest.raises(ending):
             train.train_tokenizer(home, "tiny", ["data.mocap=false"], "", silent)
@@ -328,7 +325,6 @@ def test_another_sampler_makes_another_model_of_the_same_training(
         return FitResult(tmp_path / "run", tmp_path / "run" / "export", {"train/loss": 0.5}, 1, 0, 0.1, reused=True)
 
     monkeypatch.setattr(train, "fit", fit)
-    monkeypatch.setattr(train, "ray_session", nullcontext)
     monkeypatch.setattr(step_inputs, "training_digests", lambda *_: {"freihand_synth/training/images": "d"})
     ask = lambda *changes: train.train_transformer(home, "open", changes, "open", "", silent)  # noqa: E731
     plain, longer = ask(), ask("sampler.iterations=9")
