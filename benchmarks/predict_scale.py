@@ -24,6 +24,7 @@ from maskhand.predict import METHODS
 from maskhand.predict.inputs import PICTURE_SUFFIXES
 from maskhand.predict.shards import HANDS
 from maskhand.progress import silent
+from maskhand.steps.ask_shards import ask_shards
 from maskhand.steps.predict_shards import predict_by_workers
 from maskhand.workspace import Workspace
 
@@ -52,9 +53,8 @@ def main() -> None:
                 ):  # the first time in every worker's process
                     out = Path(scratch, f"out-{turn}-{workers}")
                     begun_s, cpu_s = time.perf_counter(), _cpu_s()
-                    receipt = predict_by_workers(
-                        Workspace.at(), [pictures], str(out), silent, workers=workers, method=asked.method
-                    )
+                    question = ask_shards(Workspace.at(), [pictures], str(out), method=asked.method)
+                    receipt = predict_by_workers(question, silent, workers=workers)
                     if turn:
                         runs[workers].append((time.perf_counter() - begun_s, _cpu_s() - cpu_s))
                     hands = receipt.hands

@@ -8,6 +8,7 @@ from maskhand.pipelines.runtime import workspace_for
 from maskhand.pipelines.step import progress_artifact, run_cached, step, table
 from maskhand.predict.records import Method
 from maskhand.steps import predict_shards
+from maskhand.steps.ask_shards import ask_shards, default_place, input_digests
 from maskhand.steps.predict_shards import HandsReceipt
 
 
@@ -23,17 +24,11 @@ def hands(
     workers: int | None,
 ) -> HandsReceipt:
     with progress_artifact("predict photos", "progress-predict-photos") as progress:
-        return predict_shards.predict_by_workers(
-            workspace_for(workspace),
-            inputs,
-            out,
-            progress,
-            workers=workers,
-            model=model,
-            method=method,
-            every=every,
+        asked = ask_shards(
+            workspace_for(workspace), inputs, out, model=model, method=method, every=every,
             min_confidence=min_confidence,
-        )
+        )  # fmt: skip
+        return predict_shards.predict_by_workers(asked, progress, workers=workers)
 
 
 @flow(name="predict-photos")
@@ -55,8 +50,8 @@ def predict_photos(
     tasks at a time, else as many as fit; workspace: else `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
-    place = out or predict_shards.default_place(home, inputs, model, method, every, min_confidence)
-    decides = predict_shards.input_digests(home, inputs, place, model)
+    place = out or default_place(home, inputs, model, method, every, min_confidence)
+    decides = input_digests(home, inputs, place, model)
     receipt = run_cached(hands, decides, str(home.root), inputs, place, model, method, every, min_confidence, workers)
     table("predict-photos", [{"manifest": receipt.uri, **receipt.facts}], "hands of pictures and films")
     return receipt

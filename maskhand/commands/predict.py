@@ -174,21 +174,25 @@ def predict(
         raise typer.Exit(1)
 
 
-def _by_workers(workspace: Path | None, inputs: list[str], out: str, alone: list[str], **question: Any) -> None:
+def _by_workers(
+    workspace: Path | None, inputs: list[str], out: str, alone: list[str], workers: int, **question: Any
+) -> None:
     """alone: options that were given and that only runs without workers know."""
     from maskhand.predict.records import PredictError
-    from maskhand.steps import predict_shards as step
-    from maskhand.steps.ask_hands import fallback_note
+    from maskhand.steps.ask_shards import ask_shards
 
     if alone:
         raise PredictError(
             f"--workers: the results are rows in shards, of single pictures and frames; {', '.join(alone)} "
             f"{'is' if len(alone) == 1 else 'are'} for runs without workers"
         )
-    if note := fallback_note(question["model"], question["method"]):
-        typer.echo(note, err=True)
+    asked = ask_shards(workspace_at(workspace), inputs, out, **question)
+    if asked.note:
+        typer.echo(asked.note, err=True)
+    from maskhand.steps import predict_shards as step  # torch, for whose seconds a mistyped option does not wait
+
     with shown_progress("predict") as progress:
-        receipt = step.predict_by_workers(workspace_at(workspace), inputs, out, progress, **question)
+        receipt = step.predict_by_workers(asked, progress, workers=workers)
     print_receipt(receipt)
     if receipt.unreadable:
         raise typer.Exit(1)

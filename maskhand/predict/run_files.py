@@ -48,10 +48,7 @@ def finished_run(out: Path, facts: Row) -> RunResult | None:
         return None
     new = added(out, earlier, facts)
     if new is None and (differs := difference(earlier, facts)) and not _is_addition(earlier, facts):
-        raise PredictError(
-            f"{out}: the results there are of another question: {differs}; choose another --out, or --again replaces "
-            "them"
-        )
+        raise another_question(out, differs)
     return result_of(out, earlier) if new == [] else None
 
 
@@ -115,6 +112,13 @@ def difference(earlier: Row, now: Row) -> str:
     if not differs and list(old) != list(new):
         differs.append("the files are in another order")
     return "; ".join(differs)
+
+
+def another_question(out: str | Path, differs: str) -> PredictError:
+    """The refusal of a folder with other results. differs: the `difference`."""
+    return PredictError(
+        f"{out}: the results there are of another question: {differs}; choose another --out, or --again replaces them"
+    )
 
 
 def remove_run(out: Path) -> None:

@@ -12,25 +12,21 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from maskhand import storage
 from maskhand.carried import here
-from maskhand.conventions import Side
 from maskhand.device import one_thread
 from maskhand.digest import short_digest
 from maskhand.models.bundle import worker_bundle
-from maskhand.placement import CameraSource
+from maskhand.predict.asked import Asked, check_place
 from maskhand.predict.box_file import BoxFile
 from maskhand.predict.files import no_hand_found
 from maskhand.predict.inputs import Source
 from maskhand.predict.looking import Question, predict_pictures
-from maskhand.predict.pictures import GivenCamera
 from maskhand.predict.reconstruct import Reconstruction
-from maskhand.predict.records import Method, PredictError
 from maskhand.predict.rows import Row, picture_rows
-from maskhand.predict.run_files import RUN, difference, run_facts
+from maskhand.predict.run_files import RUN
 from maskhand.predict.table import write_parquet
 from maskhand.predict.units import Unit, cut, unit_pictures
 from maskhand.shards.layout import record_uri, shard_name, shard_uri
@@ -42,40 +38,6 @@ HANDS = "hands"
 PARQUET = "parquet"
 NO_HAND, UNREADABLE = "no_hand", "unreadable"
 """Reasons of pictures without a hand, each of which is a row too."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A `Question` as it travels: the model by its folder."""
-
-    model: tuple[str, str] | None
-    """Exported folder, which every machine must see, and digest; None for a fit, which needs no network."""
-    method: Method
-    assets: str
-    """The driver's folder of the detector's files."""
-    placed_by: CameraSource = "keypoints"
-    hypotheses: int = 0
-    boxes: str | None = None
-    """`BoxFile.version` of given boxes, by which they are known; the boxes themselves travel with the units."""
-    side: Side | None = None
-    camera: GivenCamera = field(default_factory=GivenCamera)
-    min_confidence: float = 0.0
-    every: int = 1
-    vertices: bool = False
-
-    def question(self) -> Question:
-        """The question, with the model loaded once per process. Raises BundleError, PredictError."""
-        bundle = None if self.model is None else worker_bundle(*self.model)
-        return Question(
-            Reconstruction(bundle, self.method, self.placed_by, self.hypotheses),
-            here(self.assets),
-            boxes=None if self.boxes is None else BoxFile(self.boxes, ()),
-            side=self.side,
-            camera=self.camera,
-            min_confidence=self.min_confidence,
-            every=self.every,
-            vertices=self.vertices,
-        )
 
 
 @dataclass(frozen=True)
@@ -107,16 +69,12 @@ def predict_shards(
     """
     given = None if boxes is None else boxes.match([source.path for source in sources])
     units = cut(sources, asked.every, given)
-    facts = facts_of(sources, asked)
+    facts = asked.facts_of(sources)
     part_uri = storage.join(out, HANDS)
-    earlier = run_facts(out)
-    if earlier is not None and not again and (differs := difference(earlier, facts)):
-        raise PredictError(
-            f"{out}: the results there are of another question: {differs}; choose another --out, or --again replaces "
-            "them"
-        )
     if again:
         clear_part(part_uri)
+    else:
+        check_place(out, sources, asked)
     storage.write_json_atomic(storage.join(out, RUN), facts)
     plan_digest = short_digest(json.dumps([facts, [[len(u.sources), u.start, u.stop] for u in units]], sort_keys=True))
     about = Manifest(
@@ -140,10 +98,11 @@ def predict_shards(
     )
 
 
-def facts_of(sources: Sequence[Source], asked: Asked) -> dict[str, Any]:
-    """`run.json`: all that decides the results, as plain values."""
-    facts = asked.question().facts() | {"results": "shards"}
-    return {"state": "shards", "asked": facts, "inputs": [asdict(source) for source in sources]}
+def question_of(asked: Asked) -> Question:
+    """The question, with the model loaded once per process. Raises BundleError, PredictError."""
+    bundle = None if asked.model is None else worker_bundle(asked.model[0], asked.model[1]["digest"])
+    how = Reconstruction(bundle, asked.method, asked.placed_by, asked.hypotheses)
+    return Question(how, here(asked.assets), **vars(asked.wanted()))
 
 
 def predict_unit(task: UnitTask) -> ShardRecord:
@@ -164,7 +123,7 @@ def predict_unit(task: UnitTask) -> ShardRecord:
 
 
 def _rows(task: UnitTask, rejects: list[Reject]) -> Iterator[Row]:
-    question, unit = task.asked.question(), task.unit
+    question, unit = question_of(task.asked), task.unit
     no_hand = no_hand_found(question.min_confidence)
     looked_at = unit_pictures(unit, question.camera, question.every)
     for group in predict_pictures(looked_at, question, unit.boxes):

@@ -359,7 +359,8 @@ def test_steps_without_networks_are_imported_without_torch() -> None:
     """So that `maskhand shard` and `verify` begin at once, and `predict` answers a mistyped option or a finished run at
     once; the import of Ray waits for its session."""
     program = (
-        "import sys\nfrom maskhand.steps import ask_hands, data, hands_report, names, photos, receipt, step_inputs\n"
+        "import sys\n"
+        "from maskhand.steps import ask_hands, ask_shards, data, hands_report, names, photos, receipt, step_inputs\n"
         "print(*sorted({'torch', 'ray', 'mlflow', 'prefect'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"

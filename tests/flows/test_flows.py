@@ -361,13 +361,15 @@ def test_pictures_are_looked_at_once_until_they_change(tmp_path: Path, monkeypat
 
     from maskhand.pipelines.predict_photos import predict_photos
     from maskhand.steps import predict_shards
+    from maskhand.steps.ask_shards import AskedShards
     from maskhand.steps.predict_shards import HandsReceipt
 
     asked: list[tuple[Any, ...]] = []
 
-    def look(_workspace: Any, inputs: list[str], out: str, _progress: Any, **question: Any) -> HandsReceipt:
-        asked.append((inputs, out, question["every"], question["workers"]))
-        path = Path(out, "hands", "manifest.json")
+    def look(question: AskedShards, _progress: Any, *, workers: int | None) -> HandsReceipt:
+        files = [source.path for source in question.sources.files]
+        asked.append((files, question.out, question.asked.every, workers))
+        path = Path(question.out, "hands", "manifest.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
         return HandsReceipt.of(str(path), hands=3, no_hand=1, unreadable=0)
@@ -382,7 +384,7 @@ def test_pictures_are_looked_at_once_until_they_change(tmp_path: Path, monkeypat
             picture.write_bytes(content)
         receipt = predict_photos(inputs=inputs, every=2, workspace=str(tmp_path))
         assert len(asked) == looks
-    assert receipt.hands == 3 and asked[0] == asked[1] == (inputs, asked[0][1], 2, None)
+    assert receipt.hands == 3 and asked[0] == asked[1] == ([str(picture)], asked[0][1], 2, None)
     assert asked[0][1].startswith(f"{tmp_path}/predictions/")
     kept = Artifact.get("predict-photos")
     assert kept is not None and json.loads(kept.data)[0]["no_hand"] == 1

@@ -11,10 +11,12 @@ import pytest
 from maskhand import storage
 from maskhand.cluster.session import ray_session
 from maskhand.predict import detect
+from maskhand.predict.asked import Asked
 from maskhand.predict.inputs import find_sources
-from maskhand.predict.shards import HANDS, Asked, predict_shards
+from maskhand.predict.shards import HANDS, predict_shards
 from maskhand.progress import silent
 from maskhand.shards.manifest import read_manifest
+from maskhand.steps.ask_shards import ask_shards
 from maskhand.steps.predict_shards import predict_by_workers
 from maskhand.synth.freihand_layout import write_freihand_synth
 from maskhand.workspace import Workspace
@@ -32,7 +34,8 @@ def test_any_number_of_workers_gives_the_same_shards(tmp_path: Path, assets: Pat
     with ray_session():
         for workers in (1, 2):
             out = tmp_path / f"out{workers}"
-            receipt = predict_by_workers(home, [pictures], str(out), silent, workers=workers, method="fit")
+            asked = ask_shards(home, [pictures], str(out), method="fit")
+            receipt = predict_by_workers(asked, silent, workers=workers)
             made.append({path.name: path.read_bytes() for path in (out / HANDS).iterdir()})
     assert made[0] == made[1] and len(made[0]) == 2 * 2 + 1
     manifest = read_manifest(str(out), HANDS)

@@ -1,0 +1,112 @@
+"""The question of a run by workers, checked before torch is imported and Ray starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskhand import storage
+from maskhand.conventions import Side
+from maskhand.digest import short_digest
+from maskhand.models.bundle_records import bundle_digest, bundle_facts
+from maskhand.predict.asked import Asked, check_place
+from maskhand.predict.box_file import BoxFile
+from maskhand.predict.inputs import Sources, find_sources
+from maskhand.predict.pictures import GivenCamera
+from maskhand.predict.records import Method, PredictError
+from maskhand.shipped_models import OPEN
+from maskhand.steps.ask_hands import asked_method, check_camera, fallback_note
+from maskhand.steps.models import model_folder
+from maskhand.workspace import Workspace
+
+if TYPE_CHECKING:
+    from maskhand.placement import CameraSource
+
+
+@dataclass(frozen=True)
+class AskedShards:
+    """A run by workers that can begin, as far as its question tells."""
+
+    sources: Sources
+    asked: Asked
+    boxes: BoxFile | None
+    out: str
+    """Folder, absolute, or `s3://` prefix."""
+    assets: Path
+    """Where the detector's files are, or are fetched to."""
+    again: bool
+    """Whether an earlier run is removed."""
+    note: str | None
+    """What the user did not ask for and should know."""
+
+
+def ask_shards(
+    workspace: Workspace,
+    inputs: Sequence[str | Path],
+    out: str,
+    *,
+    model: str | None = None,
+    boxes: Path | None = None,
+    side: Side | None = None,
+    focal_px: float | None = None,
+    intrinsics: tuple[float, float, float, float] | None = None,
+    placed_by: CameraSource = "keypoints",
+    method: Method | None = None,
+    hypotheses: int = 0,
+    min_confidence: float = 0.0,
+    every: int = 1,
+    vertices: bool = False,
+    again: bool = False,
+) -> AskedShards:
+    """The run that finds the hands of pictures and films, as shards below `out`, a folder or `s3://` prefix.
+
+    The options are those of `steps.ask_hands.ask`. Raises PredictError, and StorageError where nothing can be written.
+    """
+    note = fallback_note(model, method)
+    method, needs_network = asked_method(model, method, placed_by, hypotheses)
+    check_camera(focal_px, intrinsics)
+    sources = _sources(inputs, out)
+    if boxes is not None and (films := [source.path for source in sources.files if source.kind == "film"]):
+        raise PredictError(f"--boxes: {films[0]} is a film, and boxes are of pictures; save its frames as pictures")
+    given = None if boxes is None else BoxFile.read(boxes)
+    if given is not None:
+        given.match([source.path for source in sources.files])
+    storage.check_writable(out)
+    folder = model_folder(workspace, model or OPEN) if needs_network else None
+    asked = Asked(
+        None if folder is None else (folder, bundle_facts(folder)),
+        method,
+        str(workspace.assets),
+        placed_by=placed_by,
+        hypotheses=hypotheses,
+        boxes=None if given is None else given.version,
+        side=side,
+        camera=GivenCamera(focal_px, intrinsics),
+        min_confidence=min_confidence,
+        every=every,
+        vertices=vertices,
+    )
+    place = storage.absolute(out)
+    if not again:
+        check_place(place, sources.files, asked)
+    return AskedShards(sources, asked, given, place, workspace.assets, again, note)
+
+
+def input_digests(workspace: Workspace, inputs: Sequence[str], out: str, model: str | None) -> dict[str, str]:
+    """Everything that decides the results beside the question: the files and the network's weights."""
+    files = "\n".join(f"{source.path} {source.mark}" for source in _sources(inputs, out).files)
+    return {"files": short_digest(files), "model": bundle_digest(model_folder(workspace, model or OPEN))}
+
+
+def default_place(workspace: Workspace, inputs: Sequence[str], *question: object) -> str:
+    """WORKSPACE/predictions/DIGEST: a folder for each question about each list of inputs, whatever they hold now."""
+    return str(workspace.root / "predictions" / short_digest(json.dumps([list(inputs), *question])))
+
+
+def _sources(inputs: Sequence[str | Path], out: str) -> Sources:
+    if not inputs:
+        raise PredictError("no inputs: name pictures, films, folders of them, or an s3:// prefix")
+    return find_sources(inputs, out)
