@@ -53,6 +53,7 @@ def quickstart(
     home = workspace_for(workspace)
     root = str(home.root)
     wanted = load_recipe(recipe, overrides)  # a mistyped override must not cost the minutes before training
+    overrides = synthetic.with_hands_to_validate_on(wanted, overrides, hands)
     clock = _Stages()
     # One Ray session for all stages: each start and stop would cost seconds.
     with ray_session():

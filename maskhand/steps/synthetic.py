@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,13 @@ from maskhand.annotate.rendered_poses import annotate_rendered
 from maskhand.catalog import load_spec
 from maskhand.cluster.map import map_shards
 from maskhand.cluster.session import ray_session
+from maskhand.config import Recipe
 from maskhand.progress import Progress
 from maskhand.shards.layout import MANO
 from maskhand.steps.annotation import annotate_keypoints
 from maskhand.steps.data import PartReceipt, part_receipt, shard
 from maskhand.steps.receipt import Receipt
+from maskhand.steps.training_checks import check_held_out, least_held_out
 from maskhand.synth.freihand_layout import SynthError, write_freihand_synth
 from maskhand.synth.letters import write_letters
 from maskhand.workspace import Workspace
@@ -69,6 +72,24 @@ def synthesize(
     )
     _write_raw(write, folder, rebuild)
     return SyntheticReceipt.of(str(folder / "synth.json"), hands=hands, evaluation_hands=evaluation_hands, seed=seed)
+
+
+def with_hands_to_validate_on(recipe: Recipe, overrides: Sequence[str], hands: int) -> list[str]:
+    """The overrides of a training on `hands` rendered hands alone, with a larger `data.held_out` where these are so few
+    that the recipe's share leaves none. ConfigError where an override has set that share.
+    """
+    count = hands * load_spec(SYNTHETIC).images_per_annotation.get("training", 1)
+    sets = {f"{SYNTHETIC}/training": count}
+    least = least_held_out(recipe, sets) if recipe.data.train.keys() == sets.keys() else None
+    if least is None:
+        return list(overrides)
+    if any(override.startswith("data.held_out") for override in overrides):
+        check_held_out(recipe, sets)
+    logging.getLogger(__name__).warning(
+        f"recipe {recipe.name}: data.held_out is {least:g} instead of {recipe.data.held_out:g}, which would leave none "
+        f"of {count} images to validate on"
+    )
+    return [*overrides, f"data.held_out={least:g}"]
 
 
 def _write_raw(write: Callable[[], object], folder: Path, rebuild: bool) -> None:

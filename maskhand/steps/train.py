@@ -182,6 +182,8 @@ def _train(
     lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
     if finished(workspace.runs / name) is None:
         training_checks.check_settings(kind, recipe, workspace.assets)  # before a run is opened that could only fail
+        if kind == "transformer":
+            training_checks.check_validation(workspace, recipe)
         workers = recipe.engine.workers
         if (kept := Checkpoints(storage.join(workspace.checkpoints_uri, name)).last()) is not None:
             logging.getLogger(__name__).warning(

@@ -5,12 +5,17 @@ Bounds of single keys, and of keys that belong together, are the recipe's own (`
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from maskhand.cluster.train import places
 from maskhand.config import ConfigError, Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import check_model
+from maskhand.shards.layout import IMAGES
+from maskhand.shards.manifest import read_manifest
+from maskhand.shards.mixture import held_out_places
 from maskhand.shipped_models import OPEN
 from maskhand.steps import step_inputs
 from maskhand.text import caption_ids
@@ -32,9 +37,37 @@ def check_settings(kind: Kind, recipe: Recipe, assets: Path) -> None:
 
 
 def check_transformer(workspace: Workspace, recipe: Recipe) -> None:
-    """Everything of `check_settings`, and that the shard sets and their sidecars are there (ShardError)."""
+    """Everything of `check_settings` and `check_validation`, and that the shard sets and their sidecars are there
+    (ShardError)."""
     check_settings("transformer", recipe, workspace.assets)
     step_inputs.training_digests(workspace, "transformer", recipe)
+    check_validation(workspace, recipe)
+
+
+def check_validation(workspace: Workspace, recipe: Recipe) -> None:
+    """ConfigError where a transformer is to be validated and its sets are too small to hold a hand out. ShardError."""
+    check_held_out(recipe, {name: read_manifest(workspace.shard_set(name), IMAGES).count for name in recipe.data.train})
+
+
+def check_held_out(recipe: Recipe, hands: Mapping[str, int]) -> None:
+    """ConfigError where `least_held_out` is more than the recipe has."""
+    if least := least_held_out(recipe, hands):
+        sets = " and ".join(f"{count} hands of {name}" for name, count in hands.items())
+        raise ConfigError(
+            f"data.held_out={recipe.data.held_out:g} of {sets} leaves none to validate on; --set data.held_out="
+            f"{least:g} leaves one, --set training.validate_every=0 does without"
+        )
+
+
+def least_held_out(recipe: Recipe, hands: Mapping[str, int]) -> float | None:
+    """The share (`data.held_out`) that leaves a hand to validate on; None where there is one already, or none is asked.
+
+    hands: how many each training set has.
+    """
+    share = recipe.data.held_out
+    if not recipe.training.validate_every or any(len(held_out_places(count, share)) for count in hands.values()):
+        return None
+    return math.ceil(1e4 / max(2, *hands.values())) / 1e4
 
 
 def worker_counts(kind: Kind, recipe: Recipe) -> list[int]:

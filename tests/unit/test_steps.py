@@ -24,10 +24,12 @@ from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
+from maskhand.shards.mixture import held_out_places
 from maskhand.steps import data, generate, models, step_inputs, synthetic, train
 from maskhand.steps.evaluate_set import evaluate_set
 from maskhand.steps.names import TOKENIZER_FILE
 from maskhand.steps.receipt import Receipt
+from maskhand.steps.synthetic import with_hands_to_validate_on
 from maskhand.storage import StorageError
 from maskhand.tracking import Tracker, TrackingServerError, server_version
 from maskhand.training.checkpoint import Kind, run_identity
@@ -191,6 +193,10 @@ def _set_with_targets(home: Workspace) -> None:
             r"engine\.workers=64 .* needs 64 CPUs",
         ),
         (["model.condition=text", "model.text.encoder=clip"], r"model\.text\.checkpoint is null"),
+        (
+            ["data.keypoints.train_source=annotated", "training.validate_every=1"],
+            r"held_out=0\.05 of 2 hands of freihand_synth/training leaves none to validate on; .*held_out=0\.5 leaves",
+        ),
     ],
 )
 def test_what_no_transformer_can_be_trained_with_is_found_before_its_tokenizer(
@@ -201,6 +207,16 @@ def test_what_no_transformer_can_be_trained_with_is_found_before_its_tokenizer(
     with pytest.raises((ValueError, ShardError, TrainingError), match=sentence):
         train.check_before_tokenizer(home, "tiny", ["data.mocap=false", *changes])
     assert not home.runs.exists()
+
+
+@pytest.mark.parametrize("hands", [8, 13, 16, 300])
+def test_a_small_quickstart_has_hands_to_validate_on(hands: int) -> None:
+    assert with_hands_to_validate_on(load_recipe("quick"), ["seed=1"], 2000) == ["seed=1"]
+    changes = with_hands_to_validate_on(load_recipe("quick"), [], hands)
+    assert changes == [] or hands < 20
+    assert len(held_out_places(hands, load_recipe("quick", changes).data.held_out)) == max(1, hands // 20)
+    with pytest.raises(ConfigError, match=r"data\.held_out=0\.001 of .* leaves none to validate on"):
+        with_hands_to_validate_on(load_recipe("quick", few := ["data.held_out=0.001"]), few, hands)
 
 
 def test_a_recipe_that_can_be_trained_passes(tmp_path: Path) -> None:
