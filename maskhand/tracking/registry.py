@@ -13,6 +13,7 @@ from maskhand.promotion import Score, judge
 from maskhand.tracking.moved import local_path
 from maskhand.tracking.records import BUNDLE, MODEL, ModelVersion, Promotion
 from maskhand.tracking.runs import Runs
+from maskhand.tracking.server import server_version
 from maskhand.tracking.store import DefaultStore
 
 _SERVING_PACKAGES = (
@@ -27,10 +28,12 @@ class Tracker(Runs):
     def register_model(self, bundle_dir: str | Path, run_id: str, score: Score, name: str = MODEL) -> ModelVersion:
         """Register a model bundle as the next version of `name`, made by `run_id`.
 
-        score: what the gate sees, see `promote`. The bundle and our code travel with the model.
+        score: what the gate sees, see `promote`. The bundle and our code travel with the model. Raises
+        TrackingServerError.
         """
         import mlflow
 
+        server_version(self.uri)  # the server may be another one than the training's
         package = Path(__file__).parents[1]
         with DefaultStore(self.uri), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*input example")  # the signature is written, not guessed

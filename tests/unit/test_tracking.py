@@ -327,6 +327,9 @@ def test_a_server_is_looked_at_before_a_training(status: int, version: str, word
             if words:
                 with pytest.raises(TrackingServerError, match=words) as error:
                     server_version(uri, retries=0)
+                if status == 200:
+                    with pytest.raises(TrackingServerError, match=words):
+                        Tracker(uri).register_model("bundle", "run", Score(13.0, 20.0, "data"))
                 assert "hidden" not in str(error.value) and error.value.retryable is (status == 0)
             else:
                 assert server_version(uri + "/", retries=0) == version
