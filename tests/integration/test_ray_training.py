@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -185,17 +185,14 @@ def test_a_killed_worker_changes_nothing(
 def test_another_machine_takes_a_run_over_from_one_that_was_killed(
     two_workers: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ray
-
     monkeypatch.setattr(lease, "STALE_S", 4.0)
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     with s3_server(tmp_path / "s3") as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         runs = f"s3://{server.bucket}/runs"
-        address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token"}
         command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "theirs"), runs]
-        holder = subprocess.Popen(command, env={**os.environ, **address, "PYTHONPATH": path})
+        holder = psutil.Popen(command, env={**os.environ, "PYTHONPATH": path})
         try:
             deadline_s = time.monotonic() + 200
             while (kept := Checkpoints(f"{runs}/run").last()) is None or kept.step < 8:
@@ -206,7 +203,9 @@ def test_another_machine_takes_a_run_over_from_one_that_was_killed(
                 before.setattr("maskhand.cluster.train.ray_session", lambda: pytest.fail("Ray was asked first"))
                 _fit(job, tmp_path / "ours", checkpoints=runs)
         finally:
-            holder.kill()
+            for process in [holder, *holder.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             holder.wait()
         result = _fit(job, tmp_path / "ours", checkpoints=runs)
     whole = _losses(two_workers.run_dir)
