@@ -211,10 +211,11 @@ def copy_out(uri: str | Path, target: Path) -> str:
     return digest.hexdigest()
 
 
-def check_writable(folder: str | Path) -> None:
+def check_writable(folder: str | Path, room_mib: float = 0.0) -> None:
     """StorageError when a local folder could not be made or written into. None is made: what comes next may fail.
 
-    Nothing follows for `s3://`: what may be written there shows at the first object.
+    room_mib: about what is going to be written. Nothing follows for `s3://`: what may be written there shows at the
+    first object.
     """
     if is_remote(folder):
         return
@@ -228,6 +229,12 @@ def check_writable(folder: str | Path) -> None:
         reason = (error.strerror or str(error)).lower()
         advice = "free some space, or choose another folder" if error.errno in _FULL else "choose another folder"
         raise StorageError(f"{folder}: nothing can be written here ({reason}); {advice}") from error
+    free_mib = shutil.disk_usage(nearest).free / 2**20
+    if free_mib < room_mib:
+        raise StorageError(
+            f"{folder}: its disk has {free_mib:.0f} MiB left, and about {room_mib:.0f} MiB are needed; free some "
+            "space, or choose another folder"
+        )
 
 
 def is_full(folder: str | Path) -> bool:

@@ -16,6 +16,9 @@ HOST = "127.0.0.1"
 
 PORT = 4200
 
+DATABASES_MIB = 64.0
+"""Prefect's and MLflow's, with what they write ahead; on a full disk the server would be waited for in silence."""
+
 
 def settings(workspace: Workspace, debug: bool = False) -> dict[str, str]:
     """The environment variables that Prefect and its runs need; a variable that the user has set wins over all of them.
@@ -45,7 +48,7 @@ def prepare(workspace: Workspace, debug: bool = False) -> None:
     machine.settle()
     for name, value in settings(workspace, debug).items():
         os.environ.setdefault(name, value)
-    storage.check_writable(workspace.root)
+    storage.check_writable(workspace.root, DATABASES_MIB)
     workspace.prefect_home.mkdir(parents=True, exist_ok=True)
 
 

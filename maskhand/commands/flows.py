@@ -12,6 +12,9 @@ from maskhand.commands.options import RecipeOption, SetOption, WorkspaceOption, 
 
 app = typer.Typer()
 
+ROOM_MIB, ROOM_MIB_A_HAND = 250.0, 0.07
+"""What a quickstart leaves behind: checkpoints, registered model, databases, reports; images and shards of a hand."""
+
 
 @app.command(
     epilog=examples(
@@ -30,10 +33,14 @@ def quickstart(
     workspace: WorkspaceOption = None,
 ) -> None:
     """The whole pipeline on this machine, from nothing to an evaluated, registered model. Repeating it continues."""
-    _prepare(workspace)
+    from maskhand import storage
     from maskhand.lock import held
 
-    root = workspace_at(workspace).root
+    home = workspace_at(workspace)
+    if not home.runs.exists():  # else most of it is there
+        storage.check_writable(home.root, ROOM_MIB + ROOM_MIB_A_HAND * (hands + evaluation_hands))
+    _prepare(workspace)
+    root = home.root
     with held(root, "quickstart", f"the quickstart in {root}"):  # before Prefect is imported, which takes seconds
         from maskhand.pipelines.embedded import start_embedded_server
         from maskhand.pipelines.quickstart import quickstart as flow

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,6 +95,9 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path: Path
         StorageError, match=r"file/below: nothing can be written here \(not a directory\); choose another"
     ):
         storage.check_writable(tmp_path / "file" / "below")
+    more_mib = shutil.disk_usage(tmp_path).total / 2**20 + 1
+    with pytest.raises(StorageError, match=r"new: its disk has \d+ MiB left, and about \d+ MiB are needed; free some"):
+        storage.check_writable(tmp_path / "new", more_mib)
 
 
 def test_asking_for_a_file_ahead_promises_nothing(tmp_path: Path) -> None:
