@@ -191,10 +191,9 @@ def _train(
                 + (f"; engine.workers was {kept.workers}, and is {workers}" if kept.workers != workers else "")
             )
     tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
-    run_id = tracker.find_run(kind, tracked_as)
-    if run_id is None:
-        run_id = tracker.start_run(kind, recipe, tags, lineage, run_name=shown)
-    elif not tracker.is_finished(run_id):
+    found = tracker.find_run(kind, tracked_as)
+    run_id = found or tracker.start_run(kind, recipe, tags, lineage, run_name=shown)
+    if found is not None and not tracker.is_finished(run_id):
         tracker.resume(run_id)
     try:
         done = fit(
@@ -214,7 +213,9 @@ def _train(
             export = _as_asked(export, recipe)
             _calibrate(export, recipe, workspace)
         progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
-    except LockedError:  # whoever trains it will end its record, too
+    except LockedError as error:
+        if found is None:  # else whoever trains it will end its record, too
+            tracker.end_failed(run_id, error)
         raise
     except BaseException as error:
         tracker.end_failed(run_id, error)

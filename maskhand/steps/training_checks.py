@@ -46,7 +46,9 @@ def check_transformer(workspace: Workspace, recipe: Recipe) -> None:
 
 def check_validation(workspace: Workspace, recipe: Recipe) -> None:
     """ConfigError where a transformer is to be validated and its sets are too small to hold a hand out. ShardError."""
-    check_held_out(recipe, {name: read_manifest(workspace.shard_set(name), IMAGES).count for name in recipe.data.train})
+    if recipe.training.validate_every:
+        sets = {name: workspace.shard_set(name) for name in recipe.data.train}
+        check_held_out(recipe, {name: read_manifest(uri, IMAGES).count for name, uri in sets.items()})
 
 
 def check_held_out(recipe: Recipe, hands: Mapping[str, int]) -> None:
