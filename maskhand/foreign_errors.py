@@ -6,6 +6,7 @@ import errno
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from maskhand import storage
 
@@ -51,6 +52,8 @@ def explained(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
             place = f"{one.filename}: " if isinstance(one, OSError) and one.filename else ""
             if number == errno.ENOSPC and not place:
                 place = "".join(f"{folder}: " for folder in folders if storage.is_full(folder))
+            if number == errno.ECONNREFUSED and not place:
+                place = next(filter(None, map(_address, _causes(error))), "")
             return f"{place}{what}; {advice}"
     for one in filter(lambda one: _package(one) in _DATABASES, _causes(error)):
         reason = " ".join(str(getattr(one, "orig", None) or one).split())[:200]
@@ -58,6 +61,15 @@ def explained(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
     if _package(error) == "cv2":
         return f"OpenCV could not work on an image ({' '.join(str(error).split())[:200]}); is the file a whole picture?"
     return None
+
+
+def _address(error: BaseException) -> str:
+    """Where the request of an error of httpx or requests went; empty for others."""
+    try:
+        parts = urlsplit(str(error.request.url))  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # httpx's way to say that there is none
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}: " if parts.netloc else ""
 
 
 def _package(error: BaseException) -> str:

@@ -6,6 +6,8 @@ Prefect reads its settings on import: `runtime.prepare` comes first.
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL
@@ -18,14 +20,16 @@ START_S = 600
 
 
 class EmbeddedServerError(MaskhandError, RuntimeError):
-    """The embedded server did not start; the message says what to do."""
+    """The embedded server did not start, or was lost; the message says what to do."""
 
     retryable = True
 
 
-def start_embedded_server() -> None:
-    """Start the server of this process's flows, unless an existing one is named. Raises EmbeddedServerError."""
+@contextmanager
+def embedded_server() -> Iterator[None]:
+    """A context with a server for this process's flows, unless an existing one is named. Raises EmbeddedServerError."""
     if PREFECT_API_URL.value():
+        yield
         return
     server = SubprocessASGIServer()  # there is one a process: every client of Prefect's finds it running
     try:
@@ -37,3 +41,12 @@ def start_embedded_server() -> None:
         ) from error
     assert server.server_process is not None, "it has answered"
     end_with_us(server.server_process.pid, signal.SIGKILL)
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MaskhandError) or (code := server.server_process.poll()) is None:
+            raise
+        raise EmbeddedServerError(
+            f"the embedded Prefect server has ended (exit code {code}), killed or out of memory; the same command goes "
+            "on where it was"
+        ) from error

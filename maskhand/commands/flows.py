@@ -42,11 +42,11 @@ def quickstart(
     _prepare(workspace)
     root = home.root
     with held(root, "quickstart", f"the quickstart in {root}"):  # before Prefect is imported, which takes seconds
-        from maskhand.pipelines.embedded import start_embedded_server
+        from maskhand.pipelines.embedded import embedded_server
         from maskhand.pipelines.quickstart import quickstart as flow
 
-        start_embedded_server()
-        flow(hands, evaluation_hands, mocap_poses, seed, recipe, set_, str(root))
+        with embedded_server():
+            flow(hands, evaluation_hands, mocap_poses, seed, recipe, set_, str(root))
 
 
 @app.command(epilog=examples("run train-maskhand --param recipe=tiny --watch", "run evaluate-maskhand"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 import sqlalchemy.exc
@@ -32,6 +33,7 @@ def sql(text: str) -> Exception:
     return sqlalchemy.exc.OperationalError("INSERT INTO runs VALUES (?, ?)", ("a", "b"), sqlite3.OperationalError(text))
 
 
+ASKED = httpx.ConnectError("All attempts failed", request=httpx.Request("GET", "http://me:secret@127.0.0.1:9/api/x"))
 FULL = OSError(errno.ENOSPC, "No space left on device", "/data/ws/x.tar")
 
 
@@ -44,6 +46,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/data/ws/x.tar")
         (sql("attempt to write a readonly database"), "it is on a disk that can only be read; choose another"),
         (sql("no such table: runs"), "the database of runs cannot be used (no such table: runs); is another program"),
         (PermissionError(errno.EACCES, "Permission denied", "/ws"), "/ws: permission denied; choose another folder"),
+        (caused(ASKED, ConnectionRefusedError(errno.ECONNREFUSED, "")), "http://127.0.0.1:9: nobody answers at that"),
         (MemoryError(), "out of memory; end other programs, or take a smaller batch"),
         (opencv(), "OpenCV could not work on an image ("),
     ],
