@@ -12,7 +12,6 @@ went on; after rerun: it ended, and the same command went on; lost: the results 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -28,12 +27,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import psutil
-
 CODE = Path(__file__).parents[2]
 sys.path[:0] = [str(CODE), str(CODE / "tests")]
 
-from killing import PARTS, PLAIN, Fault, Outcome, Site, endure, last_line, say  # noqa: E402
+from killing import PARTS, PLAIN, Fault, Outcome, Site, end, endure, last_line, say  # noqa: E402
 from servers import Place, mlflow  # noqa: E402
 from small_pipeline import STAGES, quickstart, results  # noqa: E402
 from support.s3_server import s3_server  # noqa: E402
@@ -101,9 +98,7 @@ def sites(root: Path, plain: bool) -> Iterator[Callable[[str], Site]]:
             yield make
         finally:
             for process in (process for site in made for process in site.started):
-                for one in [*process.children(recursive=True), process]:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        one.kill()
+                end(process)
 
 
 def take_assets(workspace: Path) -> None:

@@ -185,6 +185,14 @@ def disturb(
             driver.kill()
 
 
+def end(process: psutil.Process) -> None:
+    """SIGKILL for a process and all below it; for one that has ended already, nothing."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for one in [*process.children(recursive=True), process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
 def end_orphans(family: list[psutil.Process], deadline_s: float, outcome: Outcome | None) -> None:
     """What a command had started and did not end with it by the deadline is counted, and ended."""
     _, left = psutil.wait_procs(family, max(0.0, deadline_s - time.monotonic()))

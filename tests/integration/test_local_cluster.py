@@ -53,6 +53,20 @@ def test_what_a_part_has_started_goes_with_it(servers: ModuleType, tmp_path: Pat
         assert not psutil.pid_exists(int(said)) or psutil.Process(int(said)).status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_server_that_came_back_is_ended_with_its_children_and_one_that_died_again_is_no_error(
+    servers: ModuleType,
+) -> None:
+    child = "import time; time.sleep(600)"
+    script = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}]); print(flush=True); {child}"
+    server = psutil.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert server.stdout is not None and server.stdout.readline() == b"\n"
+    below = server.children()
+    for _ in range(2):
+        importlib.import_module("killing").end(server)
+        server.wait(60)
+    assert len(below) == 1 and not psutil.wait_procs(below, 60)[1]
+
+
 def test_the_recipe_is_one(servers: ModuleType) -> None:
     recipe = load_recipe("tiny", importlib.import_module("run").recipe(30))
     assert (recipe.training.optim.steps, recipe.engine.workers) == (30, 2)
