@@ -1,8 +1,9 @@
 """Hand finder for full photos: palm detection (Apache-2.0 SSD, 2 MB) at several scales, each palm verified.
 
-Palms are searched in the whole image and, but for small images, in overlapping half-size tiles. A palm gives position, size and rotation;
-from there the landmark model runs, is moved to the hand that it found, and runs again until two passes agree. What is
-not a hand fails: its presence is low, or the passes do not settle. The side comes from the landmark model.
+Palms are searched in the whole image and, unless it is small, in overlapping half-size tiles. A palm gives position,
+size and rotation; from there the landmark model runs, is moved to the hand that it found, and runs again until two
+passes agree. What is not a hand fails: its presence is low, or the passes do not settle. The side comes from the
+landmark model.
 
 When no palm is found, the image may already be the crop of a hand (FreiHAND's are), and last come smaller tiles.
 """
