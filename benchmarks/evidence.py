@@ -5,8 +5,8 @@
 Per model, PA-MPJPE in mm of the mean of the distribution (T = 1): with its own inputs; with the picture of the next
 hand in the same crop coordinates (its keypoints stay); with a black one; with noise; without keypoints (the crop stays
 where the detector put it); with the keypoints of the next hand. Then the paper's procedure, tokens drawn at T = 1, 3, 5
-(mean of --seeds), and the best of 32 drawn hands. Intervals: 95 %, bootstrap over hands; differences to the first
-model's own inputs are paired.
+(mean of --seeds), and the best of 32 drawn hands; and the nats that a token of the true pose costs when all are masked.
+Intervals: 95 %, bootstrap over hands; differences to the first model's own inputs are paired.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from maskhand.batch import HandBatch
 from maskhand.loading.loader import EvalRows, eval_range, eval_set
@@ -25,9 +26,11 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.models.confidence import sample_joints
 from maskhand.models.estimators import paper_procedure
 from maskhand.models.masked_transformer import MaskedTransformer
+from maskhand.models.network import Context
 from maskhand.models.sampling import predict
 
 DRAWS = 32
+NATS = "nats a token, all masked"
 Change = Callable[[HandBatch], HandBatch]
 
 
@@ -68,8 +71,15 @@ def pa_mm(joints_m: torch.Tensor, batch: HandBatch) -> np.ndarray:
     return np.asarray(1e3 * distances(aligned, truth).mean(1))
 
 
+def nats(model: MaskedTransformer, context: Context, batch: HandBatch) -> np.ndarray:
+    """(B,) mean over tokens of -log p(the true token), in the first pass: the width of the distribution counts too."""
+    ids = model.tokenizer.encode(batch.rotmats)
+    logits = model.logits(torch.full_like(ids, model.mask_id), context)
+    return F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids).mean(1).numpy()
+
+
 def measure(bundle: ModelBundle, rows: list[EvalRows], seeds: int) -> dict[str, np.ndarray]:
-    """Errors (N,) in mm by name of the condition."""
+    """Errors (N,) in mm by name of the condition; and `NATS`."""
     model, recipe = bundle.model, bundle.recipe
     mean = recipe.sampler.model_copy(update={"iterations": 1, "temperature": 0.0, "decode": "expectation"})
     found: dict[str, list[np.ndarray]] = {}
@@ -94,6 +104,7 @@ def measure(bundle: ModelBundle, rows: list[EvalRows], seeds: int) -> dict[str, 
             ]
             say(f"drawn, T = {iterations}", np.mean(errors, axis=0))
         context = model.encode(model.condition(batch), batch.keypoints_2d)
+        say(NATS, nats(model, context, batch))
         hands = sample_joints(model, context, DRAWS)
         say(f"best of {DRAWS}, T = 1", np.min([pa_mm(hands[:, k], batch) for k in range(DRAWS)], axis=0))
         drawn = predict(model, batch, paper_procedure(recipe.sampler, 5), torch.Generator().manual_seed(0), DRAWS)
@@ -125,6 +136,9 @@ def main() -> None:
             errors = measure(bundle, rows, asked.seeds)
         own = errors["own inputs"] if own is None else own
         print(f"\n{bundle.recipe.name}, {bundle.recipe.model.decoder}, {folder}: {len(own)} hands")
+        if (of_tokens := errors.pop(NATS, None)) is not None:
+            low, high = interval(of_tokens)
+            print(f"{NATS}: {of_tokens.mean():.3f} ({low:.3f} to {high:.3f})\n")
         print("| condition | PA-MPJPE mm | 95 % | difference, paired | 95 % |\n|---|---|---|---|---|")
         for name, values in errors.items():
             low, high = interval(values)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,6 +21,12 @@ MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PAT
 _GET_IT = f"{TOKEN} to the cluster's token, which `ray get-auth-token` prints on its head"
 _FOUND_BY_RAY = "auto"
 _CLIENT = "ray://"
+_LOOK = (
+    "check that the cluster runs (`ray status` on its head) and that its port, 6379 unless chosen otherwise, can be "
+    "reached from here, or unset RAY_ADDRESS for a session of this machine"
+)
+_WAIT_S = 15.0
+"""For a cluster that is being started; Ray itself waits for a minute and a half."""
 
 
 class ClusterError(MaskhandError, ConnectionError):
@@ -64,6 +72,8 @@ def join(address: str) -> None:
     import ray
 
     direct = address != _FOUND_BY_RAY and not address.startswith(_CLIENT)
+    if direct and not _answers(address):
+        raise ClusterError(f"RAY_ADDRESS={address}: nothing answers there for {_WAIT_S:.0f} s; {_LOOK}")
     if direct and _refuses_us(address):
         raise ClusterError(f"RAY_ADDRESS={address}: {settings.refused()}")
     try:
@@ -72,10 +82,24 @@ def join(address: str) -> None:
         if not direct and _refuses_us(address):
             raise ClusterError(f"RAY_ADDRESS={address}: {settings.refused()}") from error
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ClusterError(
-            f"RAY_ADDRESS={address}: {said}; check that the cluster runs (`ray status` on its head) and that its port, "
-            "6379 unless chosen otherwise, can be reached from here, or unset RAY_ADDRESS for a session of this machine"
-        ) from error
+        raise ClusterError(f"RAY_ADDRESS={address}: {said}; {_LOOK}") from error
+
+
+def _answers(address: str) -> bool:
+    """Does a process listen at host:port? Anything else is left to Ray."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return True
+    deadline_s = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_WAIT_S).close()
+        except (OSError, OverflowError):
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(min(0.5, _WAIT_S))
+        else:
+            return True
 
 
 def _refuses_us(address: str) -> bool:

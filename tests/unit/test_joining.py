@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from maskhand.cluster import session
+from maskhand.cluster import joining, session
 from maskhand.cluster.joining import MODE, TOKEN, TOKEN_PATH, ClusterError, TokenSettings, join
 from maskhand.doctor import check_ray
 from maskhand.workspace import Workspace
@@ -93,18 +93,22 @@ def address(home: Path) -> Iterator[str]:
         process.wait()
 
 
+def test_a_cluster_that_does_not_answer_is_named_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "_WAIT_S", 0.1)
+    with pytest.raises(ClusterError, match=r"RAY_ADDRESS=127.0.0.1:9: nothing answers .* check that the cluster runs"):
+        join("127.0.0.1:9")
+
+
 @pytest.mark.slow
-def test_a_cluster_that_wants_another_token_is_told_from_one_that_does_not_answer(address: str, home: Path) -> None:
+def test_a_cluster_that_wants_another_token_says_so(address: str, home: Path) -> None:
     """In processes of their own: Ray reads the mode once."""
     program = (
         "from maskhand.cluster.session import ensure_ray\n"
         "try: ensure_ray()\nexcept Exception as error: print(type(error).__name__, error)"
     )
-    nowhere = "127.0.0.1:9"
     cases: dict[str, dict[str, str]] = {
         "not set here; set RAY_AUTH_MODE=token": {"RAY_ADDRESS": address},
         "refuses the token of RAY_AUTH_TOKEN;": {"RAY_ADDRESS": address, MODE: "token", TOKEN: OTHER},
-        "check that the cluster runs": {"RAY_ADDRESS": nowhere},
     }
     loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_NUM_REDIS_GET_RETRIES": "1"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskhand.annotate.hand_finder import find_hands
+from maskhand.annotate.hand_finder import HandFinder, find_hands
 from maskhand.annotate.small_hands import SmallHandFinder
 from maskhand.predict import PredictError
 from maskhand.steps.ask_hands import ask
@@ -28,6 +28,20 @@ def test_hands_of_16_pixels_are_found_in_finer_tiles(assets: Path, monkeypatch: 
     assert [hand.score for hand in finer] == sorted((hand.score for hand in finer), reverse=True)
     empty = picture(np.random.default_rng(0), (400, 300), 16, 0)
     assert SmallHandFinder(str(assets))(empty.image) == []
+
+
+@pytest.mark.parametrize(("size_px", "searched"), [(200, {200}), (400, {400, 200})])
+def test_a_small_picture_that_shows_a_hand_is_searched_as_a_whole(
+    assets: Path, monkeypatch: pytest.MonkeyPatch, size_px: int, searched: set[float]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from small_hands import picture
+
+    sides: list[float] = []
+    palms = HandFinder.palms
+    monkeypatch.setattr(HandFinder, "palms", lambda *a, **k: sides.append(a[2]) or palms(*a, **k))
+    shown = picture(np.random.default_rng(1), (size_px, size_px), size_px / 2, 1)
+    assert find_hands(shown.image, assets) and set(sides) == searched
 
 
 def test_what_was_found_is_judged_by_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
