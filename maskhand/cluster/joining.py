@@ -73,7 +73,7 @@ def join(address: str) -> None:
 
     direct = address != _FOUND_BY_RAY and not address.startswith(_CLIENT)
     if direct and not _answers(address):
-        raise ClusterError(f"RAY_ADDRESS={address}: nothing answers there for {_WAIT_S:.0f} s; {_LOOK}")
+        raise ClusterError(f"RAY_ADDRESS={address}: nothing has answered there for {_WAIT_S:.0f} s; {_LOOK}")
     if direct and _refuses_us(address):
         raise ClusterError(f"RAY_ADDRESS={address}: {settings.refused()}")
     try:
@@ -97,7 +97,7 @@ def _answers(address: str) -> bool:
         except (OSError, OverflowError):
             if time.monotonic() > deadline_s:
                 return False
-            time.sleep(min(0.5, _WAIT_S))
+            time.sleep(0.1)
         else:
             return True
 

@@ -120,11 +120,7 @@ def ask(
         raise PredictError(
             f"--box: one box for {len(sources.files)} files; give a single picture, or --boxes FILE with boxes for each"
         )
-    if boxes is not None and (films := [source.path for source in sources.files if source.kind == "film"]):
-        raise PredictError(f"--boxes: {films[0]} is a film, and boxes are of pictures; save its frames as pictures")
-    given = None if boxes is None else BoxFile.read(boxes)
-    if given is not None:
-        given.match([source.path for source in sources.files])
+    given = None if boxes is None else given_boxes(boxes, sources)
     wanted = Wanted(
         box=box_xyxy_px,
         boxes=given,
@@ -178,6 +174,15 @@ def check_box(box_xyxy_px: Box) -> None:
             f"--box {x0:g},{y0:g},{x1:g},{y1:g}: expected X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1, in pixels of the "
             "upright picture"
         )
+
+
+def given_boxes(boxes: Path, sources: Sources) -> BoxFile:
+    """The boxes of these pictures. PredictError where one is a film, and where the file is unreadable or of others."""
+    if films := [source.path for source in sources.files if source.kind == "film"]:
+        raise PredictError(f"--boxes: {films[0]} is a film, and boxes are of pictures; save its frames as pictures")
+    given = BoxFile.read(boxes)
+    given.match([source.path for source in sources.files])
+    return given
 
 
 def _saved(words: str | None, default: tuple[Saved, ...]) -> tuple[Saved, ...]:

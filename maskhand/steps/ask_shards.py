@@ -18,7 +18,7 @@ from maskhand.predict.inputs import Sources, find_sources
 from maskhand.predict.pictures import GivenCamera
 from maskhand.predict.records import Method, PredictError
 from maskhand.shipped_models import OPEN
-from maskhand.steps.ask_hands import asked_method, check_camera, fallback_note
+from maskhand.steps.ask_hands import asked_method, check_camera, fallback_note, given_boxes
 from maskhand.steps.models import model_folder
 from maskhand.workspace import Workspace
 
@@ -69,11 +69,7 @@ def ask_shards(
     method, needs_network = asked_method(model, method, placed_by, hypotheses)
     check_camera(focal_px, intrinsics)
     sources = _sources(inputs, out)
-    if boxes is not None and (films := [source.path for source in sources.files if source.kind == "film"]):
-        raise PredictError(f"--boxes: {films[0]} is a film, and boxes are of pictures; save its frames as pictures")
-    given = None if boxes is None else BoxFile.read(boxes)
-    if given is not None:
-        given.match([source.path for source in sources.files])
+    given = None if boxes is None else given_boxes(boxes, sources)
     storage.check_writable(out)
     folder = model_folder(workspace, model or OPEN) if needs_network else None
     asked = Asked(

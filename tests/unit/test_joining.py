@@ -95,7 +95,7 @@ def address(home: Path) -> Iterator[str]:
 
 def test_a_cluster_that_does_not_answer_is_named_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "_WAIT_S", 0.1)
-    with pytest.raises(ClusterError, match=r"RAY_ADDRESS=127.0.0.1:9: nothing answers .* check that the cluster runs"):
+    with pytest.raises(ClusterError, match=r"RAY_ADDRESS=127.0.0.1:9: nothing has answered .* that the cluster runs"):
         join("127.0.0.1:9")
 
 
