@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskhand.catalog import load_spec
 from maskhand.cluster.run_folder import METRICS, FitResult, finished, held_run
 from maskhand.cluster.train import fit
 from maskhand.config import ConfigError, Recipe
 from maskhand.device import accelerator
 from maskhand.evaluation.calibrate import FEWEST_HANDS, calibrate
-from maskhand.evaluation.held_out import TrainingSet
 from maskhand.models.bundle import ModelBundle
 from maskhand.path_names import path_name
 from maskhand.progress import Progress
@@ -106,7 +104,7 @@ def train_transformer(
         workspace.shards_uri,
         tokenizer,
         assets=str(workspace.assets),
-        held_out=_training_sets(wanted, workspace),
+        held_out=training_checks.training_sets(workspace, wanted),
         mocap=step_inputs.mocap_files(workspace, wanted) if wanted.data.posed_hands else (),
     )
     steps = wanted.training.optim.steps
@@ -255,20 +253,13 @@ def _as_asked(export: Path, recipe: Recipe) -> Path:
     return restated
 
 
-def _training_sets(recipe: Recipe, workspace: Workspace) -> tuple[TrainingSet, ...]:
-    return tuple(
-        TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).fingertips)
-        for name, weight in recipe.data.train.items()
-    )
-
-
 def _calibrate(export: Path, recipe: Recipe, workspace: Workspace) -> None:
     """Give the model in `export` its calibration on the hands that its training left out, unless it has one."""
     about = json.loads((export / BUNDLE_FILE).read_bytes())
     if "calibration" in about:
         return
     bundle = ModelBundle.load(export, device=accelerator())
-    found = calibrate(bundle, _training_sets(recipe, workspace))
+    found = calibrate(bundle, training_checks.training_sets(workspace, recipe))
     if found is not None:
         bundle.calibrate(export, found)
     elif recipe.model.condition == "image" and recipe.model.decoder == "masked":

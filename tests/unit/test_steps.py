@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -207,6 +208,22 @@ def test_what_no_transformer_can_be_trained_with_is_found_before_its_tokenizer(
     with pytest.raises((ValueError, ShardError, TrainingError), match=sentence):
         train.check_before_tokenizer(home, "tiny", ["data.mocap=false", *changes])
     assert not home.runs.exists()
+
+
+@pytest.mark.parametrize("lacks", [0, 1])
+def test_held_out_hands_without_3d_joints_are_found_before_the_tokenizer(lacks: int, tmp_path: Path) -> None:
+    home, samples = Workspace(tmp_path, str(tmp_path / "shards")), make_samples(2)
+    samples[lacks] = replace(samples[lacks], joints_cam_m=None, joints_3d_valid=None, vertices_cam_m=None)
+    uri = home.shard_set("freihand_synth/training")
+    write_set(uri, samples)
+    annotate_mano(uri)
+    changes = ["data.mocap=false", "data.keypoints.train_source=annotated", "training.validate_every=1"]
+    ask = partial(train.check_before_tokenizer, home, "tiny", [*changes, "data.held_out=0.5"])
+    if lacks == held_out_places(2, 0.5).item():
+        with pytest.raises(ConfigError, match=r"held_out=0\.5: no hand that is held out of .*training has 3D joints"):
+            ask()
+    else:
+        ask()
 
 
 @pytest.mark.parametrize("hands", [8, 13, 16, 300])
