@@ -140,7 +140,8 @@ def _command(port: int) -> list[str]:
 def _environment() -> dict[str, str]:
     """That of Prefect's own embedded servers: without pages and services that other servers are for; it says errors."""
     settings = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-    return os.environ | settings | {"PREFECT_LOGGING_SERVER_LEVEL": "ERROR"}
+    said = ("PREFECT_LOGGING_SERVER_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")
+    return os.environ | settings | dict.fromkeys(said, "ERROR")
 
 
 def _reason(log: Path) -> str:
