@@ -5,18 +5,37 @@ Prefect reads its settings on import: `runtime.prepare` comes first.
 
 from __future__ import annotations
 
+import atexit
+import logging
+import os
+import re
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import prefect
+import psutil
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
-from maskhand.errors import MaskhandError
+from maskhand.errors import MaskhandError, without_passwords
 from maskhand.pipelines.lifeline import end_with_us
+from maskhand.pipelines.runtime import HOST
+from maskhand.pipelines.server import answers
 
-START_S = 600
-"""Time that the server may take on a busy machine."""
+IDLE_S = 60.0
+"""Time without an answer and without work after which the server is given up: one on a busy machine works, slowly."""
+START_S = 600.0
+"""Time that it may take to start even so."""
+LONG_S = 30.0
+"""After so long it is said what is waited for."""
+_STARTS = 2
+"""Attempts: two commands at once that open a new database, or take the same port, do not fail for that."""
+_LOOK_S = 0.2
 
 
 class EmbeddedServerError(MaskhandError, RuntimeError):
@@ -28,25 +47,105 @@ class EmbeddedServerError(MaskhandError, RuntimeError):
 @contextmanager
 def embedded_server() -> Iterator[None]:
     """A context with a server for this process's flows, unless an existing one is named. Raises EmbeddedServerError."""
-    if PREFECT_API_URL.value():
+    if url := PREFECT_API_URL.value():
+        if not answers(url):
+            raise EmbeddedServerError(
+                f"no Prefect server answers at PREFECT_API_URL={without_passwords(url)}; start it, or unset the "
+                "variable for an embedded one"
+            )
         yield
         return
-    server = SubprocessASGIServer()  # there is one a process: every client of Prefect's finds it running
-    try:
-        server.start(timeout=START_S)
-    except RuntimeError as error:
-        raise EmbeddedServerError(
-            f"the embedded Prefect server did not start within {START_S} s; end other programs and start again, or "
-            "name a running server in PREFECT_API_URL"
-        ) from error
-    assert server.server_process is not None, "it has answered"
-    end_with_us(server.server_process.pid, signal.SIGKILL)
+    process = _started(PREFECT_HOME.value() / "embedded.log")
     try:
         yield
     except Exception as error:
-        if isinstance(error, MaskhandError) or (code := server.server_process.poll()) is None:
+        if isinstance(error, MaskhandError) or (code := process.poll()) is None:
             raise
         raise EmbeddedServerError(
             f"the embedded Prefect server has ended (exit code {code}), killed or out of memory; the same command goes "
             "on where it was"
         ) from error
+
+
+def _started(log: Path) -> subprocess.Popen[bytes]:
+    """The server's process, when it answers.
+
+    Prefect's own `start` begins a server that fails again and again without an end, and prints the pages that it says.
+    """
+    server = SubprocessASGIServer()  # there is one a process: every client of Prefect's finds it running
+    atexit.register(server.stop)
+    begin_s = time.monotonic()
+    for _ in range(_STARTS):
+        server.port = server.find_available_port()
+        with log.open("wb") as output:
+            process = subprocess.Popen(_command(server.port), env=_environment(), stdout=output, stderr=output)
+        server.server_process, server.running = process, True
+        end_with_us(process.pid, signal.SIGKILL)
+        if _answers_in_time(server.api_url, process):
+            return process
+        if process.poll() is None:
+            server.stop()
+            raise EmbeddedServerError(
+                f"the embedded Prefect server does not answer after {time.monotonic() - begin_s:.0f} s; end other "
+                f"programs, above all such that have its database open ({_database(log)}), or name a running server in "
+                f"PREFECT_API_URL; its log is {log}"
+            )
+    server.stop()
+    raise EmbeddedServerError(
+        f"the embedded Prefect server ended while it started (exit code {process.returncode}: {_reason(log)}); its log "
+        f"is {log}, and its database, which may be moved away for a new one, {_database(log)}"
+    )
+
+
+def _answers_in_time(url: str, process: subprocess.Popen[bytes]) -> bool:
+    """Whether the server at `url` answers before its process ends, or stands still for `IDLE_S`."""
+    begin_s = active_s = time.monotonic()
+    is_told, computed_s = False, 0.0
+    while (spent_s := _cpu_s(process)) is not None:
+        if answers(url):
+            return True
+        now_s = time.monotonic()
+        if spent_s > computed_s + 0.1:
+            computed_s, active_s = spent_s, now_s
+        if now_s - active_s > IDLE_S or now_s - begin_s > START_S:
+            return False
+        if now_s - begin_s > LONG_S and not is_told:
+            is_told = True
+            logging.getLogger(__name__).warning(
+                f"the embedded Prefect server needs more than {LONG_S:g} s to start on this busy machine"
+            )
+        time.sleep(_LOOK_S)
+    return False
+
+
+def _cpu_s(process: subprocess.Popen[bytes]) -> float | None:
+    """CPU seconds that a process has taken; None when it has ended."""
+    try:
+        times = psutil.Process(process.pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return None
+    return None if process.poll() is not None else times.user + times.system
+
+
+def _database(log: Path) -> Path:
+    return log.with_name("prefect.db")
+
+
+def _command(port: int) -> list[str]:
+    app = ["--app-dir", str(prefect.__module_path__.parent), "--factory", "prefect.server.api.server:create_app"]
+    place = ["--host", HOST, "--port", str(port)]
+    return [sys.executable, "-m", "uvicorn", *app, *place, "--log-level", "error", "--lifespan", "on"]
+
+
+def _environment() -> dict[str, str]:
+    """That of Prefect's own embedded servers: without pages and services that other servers are for; it says errors."""
+    settings = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    said = ("PREFECT_LOGGING_SERVER_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")
+    return os.environ | settings | dict.fromkeys(said, "ERROR")
+
+
+def _reason(log: Path) -> str:
+    """The line of a server's log that names the error, else its last one."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b|.*\[Errno", line)]
+    return without_passwords((errors or lines or ["it says nothing"])[-1])[:200]

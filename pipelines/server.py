@@ -125,7 +125,7 @@ def serve(workspace: Workspace, port: int = PORT) -> int:
 def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer]:
     """A context with a Prefect server on 127.0.0.1 whose database lies in the workspace."""
     url = f"http://{HOST}:{port}/api"
-    if _answers(url):
+    if answers(url):
         raise ServerError(f"port {port} is taken by another Prefect server; choose another one with --port")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server: an ended one's port is free
@@ -142,7 +142,7 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer
         process = _start(_prefect("server", "start", "--host", HOST, "--port", str(port)), own, output)
         try:
             deadline_s = time.monotonic() + START_S
-            while not _answers(url):
+            while not answers(url):
                 if process.poll() is not None or time.monotonic() > deadline_s:
                     raise ServerError(f"the Prefect server did not start; its log is {log}")
                 time.sleep(0.3)
@@ -180,7 +180,7 @@ def _deploy(variables: Mapping[str, str]) -> int:
 def _running_server() -> str:
     """URL of the server to talk to; ServerError when there is none."""
     url = (os.environ.get("PREFECT_API_URL") or f"http://{HOST}:{PORT}/api").rstrip("/")
-    if not _answers(url):
+    if not answers(url):
         raise ServerError(
             f"no Prefect server answers at {url}; start `maskhand serve` in another terminal, or set PREFECT_API_URL"
         )
@@ -193,7 +193,8 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Does a Prefect server's API at `url` say that it is well?"""
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
             return answer.status == 200

@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from typing import Any
 from maskhand import storage
 from maskhand.cluster.checkpoints import Checkpoints, DamagedError
 from maskhand.errors import MaskhandError
+from maskhand.lease import leased
+from maskhand.lock import held
 from maskhand.training.checkpoint import EXPORT
 
 METRICS, STARTS, NOTES = "metrics.jsonl", "starts.txt", "notes.txt"
@@ -57,6 +59,35 @@ class FitResult:
     """Duration of this call."""
     reused: bool
     """True when the run was finished before and nothing was trained."""
+
+
+@dataclass(frozen=True)
+class HeldRun:
+    """A run that no other process trains meanwhile, see `held_run`."""
+
+    run_dir: Path
+    """Absolute."""
+    checkpoints: Checkpoints
+    claim: str | None
+    """The claim on its checkpoints, see `lease.leased`; None where they need none."""
+
+
+@contextmanager
+def held_run(name: str, storage_path: str | Path, checkpoints: str | None = None) -> Iterator[HeldRun]:
+    """A context in which this process alone, of all machines, trains the run `name`.
+
+    Two of them would write into one folder, and remove each other's checkpoints. Only files are asked: whoever comes
+    second is told before anything is started for it. storage_path: the folder of the runs; checkpoints: folder or
+    `s3://bucket/prefix` of theirs, None: `storage_path`. Raises LockedError (it says who trains it), StorageError.
+    """
+    run_dir = Path(storage_path).resolve() / name
+    kept = Checkpoints(storage.join(checkpoints or run_dir.parent, name))
+    what = f"run {name}"
+    with held(run_dir.parent, name, what):
+        elsewhere = storage.is_remote(kept.uri) or Path(kept.uri).resolve() != run_dir
+        writes = elsewhere and finished(run_dir) is None
+        with leased(kept.uri, f"{what}, whose checkpoints are in {kept.uri}") if writes else nullcontext() as claim:
+            yield HeldRun(run_dir, kept, claim)
 
 
 def acquire(run_dir: Path, identity: str) -> None:

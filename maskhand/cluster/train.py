@@ -16,9 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import ray
 import ray.train
@@ -28,13 +27,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 
 from maskhand import storage
-from maskhand.cluster.checkpoints import Checkpoints
 from maskhand.cluster.journal import journal_of
 from maskhand.cluster.run_folder import (
     KEPT,
     METRICS,
     NOTES,
     FitResult,
+    HeldRun,
     TrainingError,
     acquire,
     finish,
@@ -47,38 +46,20 @@ from maskhand.cluster.worker import Loop, RunPlaces, run_worker
 from maskhand.config import EngineConfig
 from maskhand.errors import MaskhandError
 from maskhand.foreign_errors import explained
-from maskhand.lease import leased
-from maskhand.lock import held
 from maskhand.training.worker import Report
 
-P = ParamSpec("P")
 _LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """Numbers of an OSError that another attempt would meet again."""
 _NO_PLACES = (WorkerGroupStartupTimeoutError, WorkerGroupStartupFailedError)
 """Workers that could not start: no resources, or a node that was lost on the way."""
 
 
-def _alone(fit: Callable[P, FitResult]) -> Callable[P, FitResult]:
-    """Two that train one run would write into one folder, and remove each other's checkpoints."""
-
-    @functools.wraps(fit)
-    def locked(*arguments: P.args, **named: P.kwargs) -> FitResult:
-        name = str(named["name"])
-        with held(Path(str(named["storage_path"])), name, f"run {name}"):
-            return fit(*arguments, **named)
-
-    return locked
-
-
-@_alone
 def fit(
     loop: Loop,
     job: Any,
+    run: HeldRun,
     *,
-    name: str,
     identity: str,
-    storage_path: str | Path,
-    checkpoints: str | None = None,
     engine: EngineConfig,
     worker_counts: Sequence[int] | None = None,
     reporter: Report | None = None,
@@ -86,34 +67,30 @@ def fit(
 ) -> FitResult:
     """Run `loop(job, worker)` on `engine.workers` Ray workers and return what it exported.
 
-    The same name and identity continue an unfinished run from its last checkpoint and return a finished one at once;
-    the same name with another identity is refused. `storage_path` is a folder that every worker can access, unless
-    `checkpoints` is `s3://bucket/prefix`: then they are kept there, and the folder is this machine's. `reporter` is
-    sent to rank 0 and called there; `on_progress` is called here. A lost worker restarts the group from the last
-    checkpoint, at most `engine.max_failures` times; an error of the program itself is not retried. worker_counts: the
-    numbers of workers that it may run on, the most first; where places for so many do not come free for
-    `engine.wait_s`, at the start or after a loss, the next goes on from the last checkpoint. Raises TrainingError,
-    errors of `ray_session`, and LockedError while another process trains this run, on whichever machine: this is asked
-    before Ray starts.
+    An unfinished run of this identity is continued from its last checkpoint, a finished one is returned at once, and
+    one of another identity is refused. Every worker can access the run's folder, unless its checkpoints are in an
+    object store: then the folder is this machine's. `reporter` is sent to rank 0 and called there; `on_progress` is
+    called here. A lost worker restarts the group from the last checkpoint, at most `engine.max_failures` times; an
+    error of the program itself is not retried. worker_counts: the numbers of workers that it may run on, the most
+    first; where places for so many do not come free for `engine.wait_s`, at the start or after a loss, the next goes on
+    from the last checkpoint. Raises TrainingError and errors of `ray_session`.
     """
     started_s = time.monotonic()
-    run_dir = Path(storage_path).resolve() / name
+    run_dir, kept, name = run.run_dir, run.checkpoints, run.run_dir.name
     acquire(run_dir, identity)
     if (facts := finished(run_dir)) is not None:
         return result_of(run_dir, facts, started_s, reused=True)
     counts = places(engine, worker_counts or (engine.workers,))
-    kept = Checkpoints(storage.join(checkpoints or run_dir.parent, name))
     shared = not storage.is_remote(kept.uri)
     kept_batches = run_dir / KEPT if shared else Path(tempfile.gettempdir()) / f"maskhand-{KEPT}" / name
-    elsewhere = not shared or Path(kept.uri).resolve() != run_dir
     with (
-        leased(kept.uri, f"run {name}, whose checkpoints are in {kept.uri}") if elsewhere else nullcontext() as claim,
         ray_session(),
         journal_of(run_dir, shared) as journal,
         tail(run_dir / METRICS, functools.partial(_tell_progress, on_progress)),
         tail(run_dir / NOTES, lambda note: logging.getLogger(__name__).warning(f"run {name}: {note}")),
     ):
-        work = functools.partial(run_worker, loop, reporter, RunPlaces(kept.uri, kept_batches, journal, claim), engine)
+        for_workers = RunPlaces(kept.uri, kept_batches, journal, run.claim)
+        work = functools.partial(run_worker, loop, reporter, for_workers, engine)
         for workers, fewer in itertools.zip_longest(counts, counts[1:]):
             try:
                 result: Any = _trainer(work, job, run_dir, engine, workers, patient=fewer is None).fit()

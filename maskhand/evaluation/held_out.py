@@ -18,11 +18,14 @@ from maskhand.conventions import NUM_JOINTS, Side
 from maskhand.evaluation.placed import with_fingertips
 from maskhand.evaluation.truth import Truth, ground_truth
 from maskhand.hand.layer import ManoLayer
+from maskhand.loading.labels import stack_labels
 from maskhand.loading.loader import held_out_rows
 from maskhand.metrics.accumulate import Means
-from maskhand.metrics.samples import pa_joint_errors, pa_mpjpe
+from maskhand.metrics.samples import MIN_ALIGNED, pa_joint_errors, pa_mpjpe
 from maskhand.models.network import HandNetwork
 from maskhand.models.sampling import predict
+from maskhand.shards.mixture import held_out_places
+from maskhand.shards.reader import ShardSet
 
 ESTIMATOR = SamplerConfig(iterations=1, temperature=0.0, decode="expectation")
 """One pass, nothing drawn: quick, without noise, and the estimator that calibrations select. The recipe's sampler would
@@ -46,6 +49,20 @@ def hands_per_set(sets: Sequence[TrainingSet], most: int) -> list[int]:
     """How many held-out hands of each set are looked at, by weight; about `most` in all, at least one of each."""
     total = sum(one.weight for one in sets)
     return [max(1, round(most * one.weight / total)) for one in sets]
+
+
+def has_joints(recipe: Recipe, sets: Sequence[TrainingSet], most: int) -> bool:
+    """Has any of the hands that `HeldOutHands.read` would give enough 3D joints for an error of theirs?
+
+    Reads labels up to the first one that has. Raises ShardError.
+    """
+    for one, count in zip(sets, hands_per_set(sets, most), strict=True):
+        shard_set = ShardSet.open(one.uri)
+        places = held_out_places(len(shard_set), recipe.data.held_out)[:count]
+        for row in shard_set.at(places.tolist()):
+            if stack_labels([row.sample], [None], [None]).joints_3d_valid.sum() >= MIN_ALIGNED:
+                return True
+    return False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from maskhand.predict.inputs import Source
 from maskhand.predict.pictures import GivenCamera
 from maskhand.predict.question import Wanted, Way
 from maskhand.predict.records import Method
-from maskhand.predict.run_files import another_question, difference, run_facts
+from maskhand.predict.run_files import another_question, difference, new_files, run_facts
 
 if TYPE_CHECKING:
     from maskhand.placement import CameraSource
@@ -52,11 +52,19 @@ class Asked:
         """`run.json`: all that decides the results, as plain values."""
         way = Way(self.method, None if self.model is None else self.model[1], self.placed_by, self.hypotheses)
         asked = self.wanted().facts_by(way) | {"results": "shards"}
-        return {"state": "shards", "asked": asked, "inputs": [asdict(source) for source in sources]}
+        return {"state": "shards", "asked": asked, "inputs": [asdict(source) for source in sources], "units": []}
 
 
-def check_place(out: str, sources: Sequence[Source], asked: Asked) -> None:
-    """PredictError where the folder or `s3://` prefix has the results of another question."""
+def with_earlier(out: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of the run in a folder or `s3://` prefix when what is asked in `facts` is added to it.
+
+    The files that it has, gone ones too, stay where they are in its list, and so does its cut into `units`: their
+    shards are kept. Raises PredictError where the results there are of another question, or of files that have changed.
+    """
     earlier = run_facts(out)
-    if earlier is not None and (differs := difference(earlier, asked.facts_of(sources))):
-        raise another_question(out, differs)
+    if earlier is None:
+        return dict(facts)
+    new = new_files(earlier, facts) if earlier["asked"] == facts["asked"] else None
+    if new is None:
+        raise another_question(out, difference(earlier, facts))
+    return dict(facts) | {"inputs": [*earlier["inputs"], *new], "units": earlier.get("units", [])}

@@ -58,8 +58,11 @@ def added(out: Path, earlier: Row, now: Row) -> list[Row] | None:
     None where the run there is not finished, has other options, or looked at files that have changed since.
     """
     whole = earlier["state"] == "finished" and (out / LINES).is_file() and (out / TABLE).is_file()
-    if not whole or earlier["asked"] != now["asked"]:
-        return None
+    return new_files(earlier, now) if whole and earlier["asked"] == now["asked"] else None
+
+
+def new_files(earlier: Row, now: Row) -> list[Row] | None:
+    """The files of `now` that `earlier` has not; None where one that both have has changed, or two share a name."""
     seen = {source["path"]: source for source in earlier["inputs"]}
     new = [source for source in now["inputs"] if source["path"] not in seen]
     names = {source["name"] for source in earlier["inputs"]}

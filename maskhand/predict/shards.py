@@ -1,6 +1,6 @@
 """The hands of many pictures as shards: Parquet files and a manifest, made by any number of workers.
 
-run.json               what was asked of which files
+run.json               what was asked of which files, and how these are cut into units
 hands/000000.parquet   the rows of a unit, with the columns of `hands.parquet`
 hands/000000.json      its record; beside a file that is whole
 hands/manifest.json    written last; lists the files with their rows and checksums
@@ -13,14 +13,15 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from maskhand import storage
 from maskhand.carried import here
 from maskhand.device import one_thread
 from maskhand.digest import short_digest
 from maskhand.models.bundle import worker_bundle
-from maskhand.predict.asked import Asked, check_place
-from maskhand.predict.box_file import BoxFile
+from maskhand.predict.asked import Asked, with_earlier
+from maskhand.predict.box_file import BoxFile, GivenBoxes
 from maskhand.predict.files import no_hand_found
 from maskhand.predict.inputs import Source
 from maskhand.predict.looking import Question, predict_pictures
@@ -61,22 +62,25 @@ def predict_shards(
     again: bool = False,
     on_shard: OnShard | None = None,
 ) -> Manifest:
-    """Look at all files, whose hands become shards below `out`, a folder or `s3://` prefix; finished ones are kept.
+    """Look at all files, whose hands become shards below `out`, a folder or `s3://` prefix; finished ones are kept, and
+    files that the same question has not been asked of there become further shards.
 
     mapper: shares the units among workers; the files are the same bytes for any number of them. again: what another
     question has left there is replaced. Raises PredictError where that is there otherwise, LockedError while another
     process is at the same folder.
     """
-    given = None if boxes is None else boxes.match([source.path for source in sources])
-    units = cut(sources, asked.every, given)
     facts = asked.facts_of(sources)
     part_uri = storage.join(out, HANDS)
     if again:
         clear_part(part_uri)
     else:
-        check_place(out, sources, asked)
+        facts = with_earlier(out, facts)
+    files = [Source(**source) for source in facts["inputs"]]
+    given = None if boxes is None else boxes.match([source.path for source in files])
+    facts["units"] += _cut_rest(files, facts["units"], asked.every)
+    units = [_unit(files, given, *place) for place in facts["units"]]
     storage.write_json_atomic(storage.join(out, RUN), facts)
-    plan_digest = short_digest(json.dumps([facts, [[len(u.sources), u.start, u.stop] for u in units]], sort_keys=True))
+    plan_digest = short_digest(json.dumps(facts["asked"], sort_keys=True))  # of the files `run.json` only ever has more
     about = Manifest(
         part=HANDS,
         dataset="predictions",
@@ -96,6 +100,30 @@ def predict_shards(
         on_shard=on_shard,
         ending=PARQUET,
     )
+
+
+def _cut_rest(files: Sequence[Source], cuts: Sequence[Sequence[Any]], every: int) -> list[list[Any]]:
+    """The units of the files behind those that `cuts` has, each as first file, files, start, stop, planned.
+
+    They are kept in `run.json`: how a film is cut cannot be found out again when it is gone.
+    """
+    first = max((at + count for at, count, *_ in cuts), default=0)
+    places = {source.path: place for place, source in enumerate(files)}
+    units = cut(files[first:], every)
+    return [[places[unit.sources[0].path], len(unit.sources), unit.start, unit.stop, unit.planned] for unit in units]
+
+
+def _unit(
+    files: Sequence[Source],
+    given: Sequence[GivenBoxes | None] | None,
+    first: int,
+    count: int,
+    start: int,
+    stop: int | None,
+    planned: int,
+) -> Unit:
+    boxes = None if given is None else tuple(given[first : first + count])
+    return Unit(tuple(files[first : first + count]), boxes, start, stop, planned)
 
 
 def question_of(asked: Asked) -> Question:

@@ -42,10 +42,10 @@ class Unit:
     """Pictures: of a film as many as its container says."""
 
 
-def cut(sources: Sequence[Source], every: int, boxes: Sequence[GivenBoxes | None] | None = None) -> list[Unit]:
-    """The units of a run, in the order of its sources.
+def cut(sources: Sequence[Source], every: int) -> list[Unit]:
+    """The units of a run, in the order of its sources, without boxes.
 
-    boxes: of each source, where they were given; every: of films frames 0, `every`, 2 `every` ... are looked at.
+    every: of films frames 0, `every`, 2 `every` ... are looked at.
     """
     counts = [_looked_at(source, every) if source.kind == "film" else 1 for source in sources]
     size = min(LARGEST, max(SMALLEST, -(-sum(counts) // UNITS)))
@@ -54,8 +54,7 @@ def cut(sources: Sequence[Source], every: int, boxes: Sequence[GivenBoxes | None
 
     def close() -> None:
         if waiting:
-            of_photos = None if boxes is None else tuple(boxes[k] for k in waiting)
-            units.append(Unit(tuple(sources[k] for k in waiting), of_photos, planned=len(waiting)))
+            units.append(Unit(tuple(sources[k] for k in waiting), planned=len(waiting)))
             waiting.clear()
 
     for k, (source, count) in enumerate(zip(sources, counts, strict=True)):

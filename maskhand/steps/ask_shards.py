@@ -12,7 +12,7 @@ from maskhand import storage
 from maskhand.conventions import Side
 from maskhand.digest import short_digest
 from maskhand.models.bundle_records import bundle_digest, bundle_facts
-from maskhand.predict.asked import Asked, check_place
+from maskhand.predict.asked import Asked, with_earlier
 from maskhand.predict.box_file import BoxFile
 from maskhand.predict.inputs import Sources, find_sources
 from maskhand.predict.pictures import GivenCamera
@@ -87,7 +87,7 @@ def ask_shards(
     )
     place = storage.absolute(out)
     if not again:
-        check_place(place, sources.files, asked)
+        with_earlier(place, asked.facts_of(sources.files))
     return AskedShards(sources, asked, given, place, workspace.assets, again, note)
 
 

@@ -9,16 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskhand import storage
-from maskhand.catalog import load_spec
-from maskhand.cluster.checkpoints import Checkpoints
-from maskhand.cluster.run_folder import METRICS, FitResult, finished
+from maskhand.cluster.run_folder import METRICS, FitResult, finished, held_run
 from maskhand.cluster.train import fit
 from maskhand.config import ConfigError, Recipe
 from maskhand.device import accelerator
 from maskhand.evaluation.calibrate import FEWEST_HANDS, calibrate
-from maskhand.evaluation.held_out import TrainingSet
-from maskhand.lock import LockedError
 from maskhand.models.bundle import ModelBundle
 from maskhand.path_names import path_name
 from maskhand.progress import Progress
@@ -109,7 +104,7 @@ def train_transformer(
         workspace.shards_uri,
         tokenizer,
         assets=str(workspace.assets),
-        held_out=_training_sets(wanted, workspace),
+        held_out=training_checks.training_sets(workspace, wanted),
         mocap=step_inputs.mocap_files(workspace, wanted) if wanted.data.posed_hands else (),
     )
     steps = wanted.training.optim.steps
@@ -171,56 +166,57 @@ def _train(
     workspace: Workspace,
     progress: Progress,
 ) -> TrainingReceipt:
-    """Fit under one tracked run: an earlier run of the same identity is continued, a finished one is returned."""
+    """Fit under one tracked run: an earlier run of the same identity is continued, a finished one is returned.
+
+    Raises LockedError while another process trains it, on whichever machine.
+    """
     identity = run_identity(kind, recipe, inputs)
     tracked_as = identity if kind == "tokenizer" else f"{identity}.{inference_digest(recipe)}"
     name = _run_name(kind, recipe, inputs)
     shown = " ".join(filter(None, (name, inputs.get("label"))))
-    tracker = Tracker.of(workspace)
-    server_version(tracker.uri)  # before days of training: whether it answers, and can keep the model
-    sets, part = (recipe.data.pose_sets, MANO) if kind == "tokenizer" else (recipe.data.train, IMAGES)
-    lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
-    if finished(workspace.runs / name) is None:
-        training_checks.check_settings(kind, recipe, workspace.assets)  # before a run is opened that could only fail
-        if kind == "transformer":
-            training_checks.check_validation(workspace, recipe)
-        workers = recipe.engine.workers
-        if (kept := Checkpoints(storage.join(workspace.checkpoints_uri, name)).last()) is not None:
-            logging.getLogger(__name__).warning(
-                f"{kind}: goes on with run {name} from step {kept.step} of {steps}"
-                + (f"; engine.workers was {kept.workers}, and is {workers}" if kept.workers != workers else "")
+    # Held before MLflow is imported and its database opened: whoever comes second is told at once.
+    with held_run(name, workspace.runs, workspace.checkpoints_uri) as run:
+        tracker = Tracker.of(workspace)
+        server_version(tracker.uri)  # before days of training: whether it answers, and can keep the model
+        sets, part = (recipe.data.pose_sets, MANO) if kind == "tokenizer" else (recipe.data.train, IMAGES)
+        lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
+        if finished(run.run_dir) is None:
+            training_checks.check_settings(
+                kind, recipe, workspace.assets
+            )  # before a run is opened that could only fail
+            if kind == "transformer":
+                training_checks.check_validation(workspace, recipe)
+            workers = recipe.engine.workers
+            if (kept := run.checkpoints.last()) is not None:
+                logging.getLogger(__name__).warning(
+                    f"{kind}: goes on with run {name} from step {kept.step} of {steps}"
+                    + (f"; engine.workers was {kept.workers}, and is {workers}" if kept.workers != workers else "")
+                )
+        tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
+        found = tracker.find_run(kind, tracked_as)
+        run_id = found or tracker.start_run(kind, recipe, tags, lineage, run_name=shown)
+        if found is not None and not tracker.is_finished(run_id):
+            tracker.resume(run_id)
+        try:
+            done = fit(
+                TakenAlong.of(loop, job),
+                job,
+                run,
+                identity=identity,
+                engine=recipe.engine,
+                worker_counts=training_checks.worker_counts(kind, recipe),
+                reporter=RunReporter(tracker.uri, run_id),
+                on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
             )
-    tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
-    found = tracker.find_run(kind, tracked_as)
-    run_id = found or tracker.start_run(kind, recipe, tags, lineage, run_name=shown)
-    if found is not None and not tracker.is_finished(run_id):
-        tracker.resume(run_id)
-    try:
-        done = fit(
-            TakenAlong.of(loop, job),
-            job,
-            name=name,
-            identity=identity,
-            storage_path=workspace.runs,
-            checkpoints=workspace.checkpoints_uri,
-            engine=recipe.engine,
-            worker_counts=training_checks.worker_counts(kind, recipe),
-            reporter=RunReporter(tracker.uri, run_id),
-            on_progress=lambda step, metrics: progress(step, steps, _words(metrics)),
-        )
-        export = done.export_dir
-        if kind == "transformer":
-            export = _as_asked(export, recipe)
-            _calibrate(export, recipe, workspace)
-        progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
-    except LockedError as error:
-        if found is None:  # else whoever trains it will end its record, too
+            export = done.export_dir
+            if kind == "transformer":
+                export = _as_asked(export, recipe)
+                _calibrate(export, recipe, workspace)
+            progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
+        except BaseException as error:
             tracker.end_failed(run_id, error)
-        raise
-    except BaseException as error:
-        tracker.end_failed(run_id, error)
-        raise
-    _record(tracker, run_id, done, export, shown)
+            raise
+        _record(tracker, run_id, done, export, shown)
     return TrainingReceipt.of(str(export / marker), run_id=run_id, steps=done.steps, restarts=done.restarts)
 
 
@@ -257,20 +253,13 @@ def _as_asked(export: Path, recipe: Recipe) -> Path:
     return restated
 
 
-def _training_sets(recipe: Recipe, workspace: Workspace) -> tuple[TrainingSet, ...]:
-    return tuple(
-        TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).fingertips)
-        for name, weight in recipe.data.train.items()
-    )
-
-
 def _calibrate(export: Path, recipe: Recipe, workspace: Workspace) -> None:
     """Give the model in `export` its calibration on the hands that its training left out, unless it has one."""
     about = json.loads((export / BUNDLE_FILE).read_bytes())
     if "calibration" in about:
         return
     bundle = ModelBundle.load(export, device=accelerator())
-    found = calibrate(bundle, _training_sets(recipe, workspace))
+    found = calibrate(bundle, training_checks.training_sets(workspace, recipe))
     if found is not None:
         bundle.calibrate(export, found)
     elif recipe.model.condition == "image" and recipe.model.decoder == "masked":

@@ -9,8 +9,10 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from maskhand.catalog import load_spec
 from maskhand.cluster.train import places
 from maskhand.config import ConfigError, Recipe
+from maskhand.evaluation.held_out import TrainingSet, has_joints
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import check_model
 from maskhand.shards.layout import IMAGES
@@ -45,10 +47,25 @@ def check_transformer(workspace: Workspace, recipe: Recipe) -> None:
 
 
 def check_validation(workspace: Workspace, recipe: Recipe) -> None:
-    """ConfigError where a transformer is to be validated and its sets are too small to hold a hand out. ShardError."""
-    if recipe.training.validate_every:
-        sets = {name: workspace.shard_set(name) for name in recipe.data.train}
-        check_held_out(recipe, {name: read_manifest(uri, IMAGES).count for name, uri in sets.items()})
+    """ConfigError where a transformer is to be validated and no hand that is held out can be measured on: its sets are
+    too small, or those hands have no 3D joints. ShardError."""
+    if not recipe.training.validate_every:
+        return
+    sets = training_sets(workspace, recipe)
+    check_held_out(recipe, {one.name: read_manifest(one.uri, IMAGES).count for one in sets})
+    if not has_joints(recipe, sets, recipe.training.validate_hands):
+        raise ConfigError(
+            f"data.held_out={recipe.data.held_out:g}: no hand that is held out of {' and '.join(recipe.data.train)} "
+            "has 3D joints to validate on; raise data.held_out, or --set training.validate_every=0 does without"
+        )
+
+
+def training_sets(workspace: Workspace, recipe: Recipe) -> tuple[TrainingSet, ...]:
+    """The recipe's, whose held-out hands validations and calibrations look at."""
+    return tuple(
+        TrainingSet(name, workspace.shard_set(name), weight, load_spec(name.partition("/")[0]).fingertips)
+        for name, weight in recipe.data.train.items()
+    )
 
 
 def check_held_out(recipe: Recipe, hands: Mapping[str, int]) -> None:

@@ -8,13 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from maskhand.cluster.run_folder import TrainingError
-from maskhand.shards.layout import ShardError
 from maskhand.steps.receipt import Receipt
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("harness")]
@@ -356,24 +354,6 @@ def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_t
     assert f"{new} on y: " in gate.data and "it reads captions, not images" in gate.data
     kept = Artifact.get("re-evaluation")
     assert kept is not None and json.loads(kept.data)[0]["model"] == old
-
-
-def test_a_lost_embedded_server_is_told_and_other_errors_stay_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    from maskhand.pipelines import embedded
-
-    server = SimpleNamespace(start=lambda timeout: None, server_process=SimpleNamespace(pid=1, poll=lambda: -9))
-    monkeypatch.setattr(embedded, "SubprocessASGIServer", lambda: server)
-    monkeypatch.setattr(embedded, "end_with_us", lambda *_: None)
-    monkeypatch.setattr(embedded, "PREFECT_API_URL", SimpleNamespace(value=lambda: None))
-    refused, of_ours = ConnectionRefusedError("All connection attempts failed"), ShardError("a shard is cut")
-    for error, code, told in (
-        (refused, -9, r"embedded Prefect server has ended \(exit code -9\).*the same command goes on"),
-        (refused, None, "All connection attempts failed"),
-        (of_ours, -9, "a shard is cut"),
-    ):
-        server.server_process.poll = lambda code=code: code
-        with pytest.raises(Exception, match=told), embedded.embedded_server():
-            raise error
 
 
 def test_pictures_are_looked_at_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from maskhand import lease
 from maskhand.cluster.checkpoints import Checkpoints, LastCheckpoint
-from maskhand.cluster.run_folder import FitResult, TrainingError, read_metrics
+from maskhand.cluster.run_folder import FitResult, TrainingError, held_run, read_metrics
 from maskhand.cluster.session import LOCAL_CPUS, ray_session
 from maskhand.cluster.train import fit
 from maskhand.config import Recipe
@@ -121,17 +121,8 @@ def _fit(
     checkpoints: str | None = None,
 ) -> FitResult:
     engine = job.recipe.engine.model_copy(update={"workers": 2, "wait_s": 5.0})
-    return fit(
-        loop,
-        job,
-        name="run",
-        identity=identity,
-        storage_path=folder,
-        checkpoints=checkpoints,
-        engine=engine,
-        worker_counts=counts,
-        on_progress=on_progress,
-    )
+    with held_run("run", folder, checkpoints) as run:
+        return fit(loop, job, run, identity=identity, engine=engine, worker_counts=counts, on_progress=on_progress)
 
 
 def _recipe() -> Recipe:

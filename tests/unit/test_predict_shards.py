@@ -129,6 +129,29 @@ def test_shards_are_the_rows_of_a_run_and_the_same_bytes_however_they_were_made(
     assert (first.rejects[0].key, first.rejects[0].reason) == ("between_frame000000", "no_hand")
 
 
+def test_files_that_a_folder_gains_become_further_shards(folder: Path, tmp_path: Path) -> None:
+    out, made = tmp_path / "out", list[str]()
+
+    def counting(fn: Callable[[Any], Any], items: Sequence[Any], *, on_done: Any = None) -> list[Any]:
+        made.extend(item.name for item in items)
+        return [fn(item) for item in items]
+
+    predict_shards(find_sources([folder]).files, ASKED, str(out), mapper=counting)
+    before, count = contents(out / HANDS), len(made)
+    (folder / "between.mp4").unlink()  # its frames stay, and how it was cut
+    for k in range(6):
+        cv2.imwrite(str(folder / f"a{k}.png"), np.full((64, 64, 3), SHADES * (k % 3), np.uint8))
+    grown = find_sources([folder]).files
+    manifest = predict_shards(grown, ASKED, str(out), mapper=counting)
+    assert len(made) == count + 2 and len(manifest.shards) == count + 2 and manifest.planned == 40 + 6
+    after = contents(out / HANDS)
+    assert {name: data for name, data in after.items() if name in before and name != "manifest.json"} == {
+        name: data for name, data in before.items() if name != "manifest.json"
+    }
+    assert len({(row["name"], row["frame"]) for row in rows(out)}) == 40 + 6
+    assert predict_shards(grown, ASKED, str(out), mapper=counting) == manifest and len(made) == count + 2
+
+
 def test_another_question_is_told_and_replaced_only_when_asked(folder: Path, tmp_path: Path) -> None:
     sources, out = find_sources([folder]), tmp_path / "out"
     predict_shards(sources.files, ASKED, str(out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from mlflow import MlflowClient
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import catalog_dirs, load_spec
-from maskhand.cluster.run_folder import FitResult, TrainingError
+from maskhand.cluster.run_folder import FitResult, HeldRun, TrainingError, held_run
 from maskhand.config import ConfigError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
@@ -209,6 +210,22 @@ def test_what_no_transformer_can_be_trained_with_is_found_before_its_tokenizer(
     assert not home.runs.exists()
 
 
+@pytest.mark.parametrize("lacks", [0, 1])
+def test_held_out_hands_without_3d_joints_are_found_before_the_tokenizer(lacks: int, tmp_path: Path) -> None:
+    home, samples = Workspace(tmp_path, str(tmp_path / "shards")), make_samples(2)
+    samples[lacks] = replace(samples[lacks], joints_cam_m=None, joints_3d_valid=None, vertices_cam_m=None)
+    uri = home.shard_set("freihand_synth/training")
+    write_set(uri, samples)
+    annotate_mano(uri)
+    changes = ["data.mocap=false", "data.keypoints.train_source=annotated", "training.validate_every=1"]
+    ask = partial(train.check_before_tokenizer, home, "tiny", [*changes, "data.held_out=0.5"])
+    if lacks == held_out_places(2, 0.5).item():
+        with pytest.raises(ConfigError, match=r"held_out=0\.5: no hand that is held out of .*training has 3D joints"):
+            ask()
+    else:
+        ask()
+
+
 @pytest.mark.parametrize("hands", [8, 13, 16, 300])
 def test_a_small_quickstart_has_hands_to_validate_on(hands: int) -> None:
     assert with_hands_to_validate_on(load_recipe("quick"), ["seed=1"], 2000) == ["seed=1"]
@@ -239,7 +256,19 @@ def test_a_training_that_cannot_start_leaves_no_run(tmp_path: Path) -> None:
     _set_with_targets(home)
     with pytest.raises(ConfigError, match=r"optim\.batch=129 does not divide over engine\.workers=2"):
         train.train_tokenizer(home, "tiny", ["data.mocap=false", "tokenizer_training.optim.batch=129"], "", silent)
-    assert not home.runs.exists() and not (tmp_path / "mlflow").exists()
+    assert not list(home.runs.glob("*")) and not (tmp_path / "mlflow").exists()
+
+
+@pytest.mark.parametrize("by", ["folder", "claim"])
+def test_a_second_training_of_a_run_is_refused_before_mlflow_is_opened(by: str, tmp_path: Path) -> None:
+    home = Workspace(tmp_path / "ours", str(tmp_path / "shards"), str(tmp_path / "checkpoints"))
+    _set_with_targets(home)
+    name = f"tokenizer-tiny-{_tokenizer_identity(home, changes := ['data.mocap=false'])}"
+    theirs = home.runs if by == "folder" else tmp_path / "theirs"  # of another machine, with the same checkpoints
+    told = rf"run {name}.*: process {os.getpid()} on .* is at it"
+    with held_run(name, theirs, home.checkpoints), pytest.raises(LockedError, match=told):
+        train.train_tokenizer(home, "tiny", changes, "", silent)
+    assert not (home.root / "mlflow").exists() and not list(home.runs.glob("*"))
 
 
 def test_other_code_is_another_training_and_other_remarks_are_not(tmp_path: Path) -> None:
@@ -298,11 +327,7 @@ def test_a_stopped_training_is_killed_and_runs_again_when_it_is_resumed(
     home = Workspace(tmp_path, str(tmp_path / "shards"))
     _set_with_targets(home)
     seen: list[str] = []
-    locked = LockedError("another trains it")
-    endings = (
-        (locked, "FAILED"),  # the other one's record is elsewhere
-        (SystemExit(143), "KILLED"), (TrainingError("a worker was lost"), "FAILED"), (locked, "RUNNING"),
-    )  # fmt: skip
+    endings = ((SystemExit(143), "KILLED"), (TrainingError("a worker was lost"), "FAILED"))
 
     def status() -> str:
         (run,) = MlflowClient(home.mlflow_uri).search_runs(["1"])
@@ -318,7 +343,7 @@ def test_a_stopped_training_is_killed_and_runs_again_when_it_is_resumed(
         with pytest.raises(type(ending)):
             train.train_tokenizer(home, "tiny", ["data.mocap=false"], "", silent)
         assert status() == left
-    assert seen == ["RUNNING"] * 4
+    assert seen == ["RUNNING"] * 2
 
 
 def test_a_tracker_that_is_gone_at_the_end_costs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,8 +366,8 @@ def test_another_sampler_makes_another_model_of_the_same_training(
     ModelBundle.save(tmp_path / "run" / "export", network, recipe, {"steps": 1})
     names: list[str] = []
 
-    def fit(*_: object, name: str, **__: object) -> FitResult:
-        names.append(name)
+    def fit(_loop: object, _job: object, run: HeldRun, **_: object) -> FitResult:
+        names.append(run.run_dir.name)
         return FitResult(tmp_path / "run", tmp_path / "run" / "export", {"train/loss": 0.5}, 1, 0, 0.1, reused=True)
 
     monkeypatch.setattr(train, "fit", fit)
