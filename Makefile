@@ -2,6 +2,8 @@ PY := .venv/bin/python
 WHEELS := $(or $(PIP_FIND_LINKS),$(shell python3 -m pip config get global.find-links 2>/dev/null))
 export RAY_USAGE_STATS_ENABLED := 0
 export DO_NOT_TRACK := 1
+# A file at a time, so that what its tests share is made once; in the order of tests/conftest.py.
+BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-fast lint docs gpu-report clean
 
@@ -9,10 +11,10 @@ quickstart: .venv/ready     ## the whole pipeline on this machine, end to end
 	.venv/bin/maskhand quickstart
 
 test: lint                  ## everything, half an hour and more on 2 cores
-	$(PY) -m pytest -n 2 --dist loadgroup
+	$(PY) -m pytest $(BESIDE)
 
 test-fast: .venv/ready      ## the inner loop, under 3 minutes
-	$(PY) -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
+	$(PY) -m pytest $(BESIDE) -m "not slow and not gpu"
 
 lint: .venv/ready
 	$(PY) -m ruff check .

@@ -21,18 +21,13 @@ os.environ |= {
 
 
 PROCESSES = ("flows", "integration")
-"""Suites whose tests start Ray, Prefect and other servers: one at a time, and not into each other's way."""
+"""Suites whose tests start Ray, Prefect and other servers, and take longest."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup` one process has these suites, and they are begun first."""
+    """They come first, so that no process is left with one of them when the others have ended."""
     root = config.rootpath / "tests"
-    served = [item for item in items if item.path.relative_to(root).parts[0] in PROCESSES]
-    for item in served:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("processes"))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    items.sort(key=lambda item: item.path.relative_to(root).parts[0] not in PROCESSES)
 
 
 @pytest.fixture(scope="session")

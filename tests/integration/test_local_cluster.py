@@ -84,7 +84,6 @@ def test_faults_are_drawn_evenly_and_counted(servers: ModuleType) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("faults")  # beside the other processes' tests: it kills nobody's but its own
 @pytest.mark.timeout(2000)  # nine minutes on a core with two threads
 def test_a_pipeline_whose_parts_are_killed_makes_what_an_undisturbed_one_makes() -> None:
     command = [sys.executable, str(FOLDER / "faults.py"), "--kills", "4", "--plain"]
