@@ -20,6 +20,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from maskhand.models.bundle_records import read_recipe
 from maskhand.models.calibration import CALIBRATION
 from maskhand.models.hand_landmark import HandLandmarkNet
 from maskhand.replacement import atomic_folder
@@ -31,6 +32,7 @@ _ENCODER: Final = "encoder.net."
 def pack(bundle: str | Path, tokenizer: str | Path, landmark: str | Path, target: str | Path) -> None:
     """Write the model exported to folder `bundle` in the form that ships; the target's PROVENANCE.md stays.
 
+    Its recipe's `training.start_from` is left out: a folder of the machine that it was trained on.
     tokenizer: the exported folder of the VQ-MANO that it was trained on; landmark: the fetched .tflite file. Raises
     ValueError when the model has another encoder or tokenizer.
     """
@@ -46,9 +48,13 @@ def pack(bundle: str | Path, tokenizer: str | Path, landmark: str | Path, target
     # What training left alone is the published network's, and is not stored.
     small = {name: w for name, w in small.items() if name not in published or bool(w.any())}
     record = json.loads((source / "bundle.json").read_text())
+    trained_by = read_recipe(source, record["recipe"])
+    recipe = trained_by.model_copy(update={"training": trained_by.training.model_copy(update={"start_from": None})})
+    record["recipe"] = recipe.digest()
     with atomic_folder(Path(target)) as staging:
         torch.save(small, staging / OPEN_WEIGHTS.name)
-        _copy_records(source, staging)
+        _copy_calibration(source, staging)
+        (staging / "recipe.json").write_text(json.dumps(recipe.model_dump(mode="json"), indent=1) + "\n")
         shutil.copytree(tokenizer, staging / "tokenizer")
         if (written := Path(target) / "PROVENANCE.md").is_file():
             shutil.copyfile(written, staging / written.name)
@@ -67,15 +73,15 @@ def unpack(packed: str | Path, landmark: str | Path, target: str | Path) -> None
     record = json.loads((source / "bundle.json").read_text())
     with atomic_folder(Path(target)) as staging:
         torch.save(weights, staging / "model.pt")
-        _copy_records(source, staging)
+        shutil.copyfile(source / "recipe.json", staging / "recipe.json")
+        _copy_calibration(source, staging)
         record["sha256"] = hashlib.sha256((staging / "model.pt").read_bytes()).hexdigest()
         (staging / "bundle.json").write_text(json.dumps(record, indent=1, sort_keys=True))
 
 
-def _copy_records(source: Path, target: Path) -> None:
-    for name in ("recipe.json", CALIBRATION):
-        if (source / name).is_file():  # a model may be without calibration
-            shutil.copyfile(source / name, target / name)
+def _copy_calibration(source: Path, target: Path) -> None:
+    if (source / CALIBRATION).is_file():  # a model may be without
+        shutil.copyfile(source / CALIBRATION, target / CALIBRATION)
 
 
 def _published(landmark: str | Path) -> Mapping[str, Tensor]:
