@@ -55,7 +55,7 @@ class Asked:
         return {"state": "shards", "asked": asked, "inputs": [asdict(source) for source in sources], "units": []}
 
 
-def with_earlier(out: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def with_earlier(out: str, facts: dict[str, Any]) -> dict[str, Any]:
     """The facts of the run in a folder or `s3://` prefix when what is asked in `facts` is added to it.
 
     The files that it has, gone ones too, stay where they are in its list, and so does its cut into `units`: their
@@ -63,8 +63,8 @@ def with_earlier(out: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """
     earlier = run_facts(out)
     if earlier is None:
-        return dict(facts)
+        return facts
     new = new_files(earlier, facts) if earlier["asked"] == facts["asked"] else None
     if new is None:
         raise another_question(out, difference(earlier, facts))
-    return dict(facts) | {"inputs": [*earlier["inputs"], *new], "units": earlier.get("units", [])}
+    return facts | {"inputs": [*earlier["inputs"], *new], "units": earlier.get("units", [])}
