@@ -181,9 +181,8 @@ def _train(
         sets, part = (recipe.data.pose_sets, MANO) if kind == "tokenizer" else (recipe.data.train, IMAGES)
         lineage = [Lineage(s, workspace.shard_set(s), inputs[f"{s}/{part}"]) for s in sets]
         if finished(run.run_dir) is None:
-            training_checks.check_settings(
-                kind, recipe, workspace.assets
-            )  # before a run is opened that could only fail
+            # Before a run is opened that could only fail.
+            training_checks.check_settings(kind, recipe, workspace.assets)
             if kind == "transformer":
                 training_checks.check_validation(workspace, recipe)
             workers = recipe.engine.workers
