@@ -1,4 +1,4 @@
-"""Prefect's embedded server: started in good time, and gone with the process that it serves.
+"""Prefect's embedded server: started in good time, again when it is lost, and gone with the process that it serves.
 
 Prefect reads its settings on import: `runtime.prepare` comes first.
 """
@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,10 @@ LONG_S = 30.0
 """After so long it is said what is waited for."""
 _STARTS = 2
 """Attempts: two commands at once that open a new database, or take the same port, do not fail for that."""
+_RESTARTS = 3
+"""How often a lost server is started again for one command."""
 _LOOK_S = 0.2
+_LOST = "the embedded Prefect server has ended, killed or out of memory"
 
 
 class EmbeddedServerError(MaskhandError, RuntimeError):
@@ -55,34 +59,54 @@ def embedded_server() -> Iterator[None]:
             )
         yield
         return
-    process = _started(PREFECT_HOME.value() / "embedded.log")
+    server = SubprocessASGIServer()  # there is one a process: every client of Prefect's finds it running
+    atexit.register(server.stop)
+    log, done = PREFECT_HOME.value() / "embedded.log", threading.Event()
+    _start(server, log)
+    threading.Thread(target=_keep, args=(server, log, done), name="embedded-prefect", daemon=True).start()
     try:
         yield
     except Exception as error:
-        if isinstance(error, MaskhandError) or (code := process.poll()) is None:
+        if isinstance(error, MaskhandError) or not _is_lost(server):
             raise
-        raise EmbeddedServerError(
-            f"the embedded Prefect server has ended (exit code {code}), killed or out of memory; the same command goes "
-            "on where it was"
-        ) from error
+        raise EmbeddedServerError(f"{_LOST}; the same command goes on where it was") from error
+    finally:
+        done.set()
 
 
-def _started(log: Path) -> subprocess.Popen[bytes]:
-    """The server's process, when it answers.
+def _keep(server: SubprocessASGIServer, log: Path, done: threading.Event) -> None:
+    """Start a server that is lost again, on its port and database, until `done`: Prefect's clients ask for minutes."""
+    for _ in range(_RESTARTS):
+        while not _is_lost(server):
+            if done.wait(_LOOK_S):
+                return
+        logging.getLogger(__name__).warning(f"{_LOST}; it is started again")
+        try:
+            _start(server, log, server.port)
+        except EmbeddedServerError as error:
+            logging.getLogger(__name__).error(str(error))
+            return
+
+
+def _is_lost(server: SubprocessASGIServer) -> bool:
+    process = server.server_process
+    return process is None or process.poll() is not None
+
+
+def _start(server: SubprocessASGIServer, log: Path, port: int | None = None) -> None:
+    """Start the server's process on `port`, else on a free one, and wait until it answers.
 
     Prefect's own `start` begins a server that fails again and again without an end, and prints the pages that it says.
     """
-    server = SubprocessASGIServer()  # there is one a process: every client of Prefect's finds it running
-    atexit.register(server.stop)
     begin_s = time.monotonic()
     for _ in range(_STARTS):
-        server.port = server.find_available_port()
+        server.port = port or server.find_available_port()
         with log.open("wb") as output:
             process = subprocess.Popen(_command(server.port), env=_environment(), stdout=output, stderr=output)
         server.server_process, server.running = process, True
         end_with_us(process.pid, signal.SIGKILL)
         if _answers_in_time(server.api_url, process):
-            return process
+            return
         if process.poll() is None:
             server.stop()
             raise EmbeddedServerError(

@@ -62,6 +62,8 @@ class KeypointConfig(FrozenConfig):
     """Training 2D pose: detected | annotated (noisy) | mixed (both) | simulated | detected_simulated (both)."""
     error_scale: tuple[NonNegativeFloat, NonNegativeFloat] = (0.1, 1.0)
     """Range of the factor on the detector's errors of simulated detections."""
+    detected_scale: tuple[NonNegativeFloat, NonNegativeFloat] = (1.0, 1.0)
+    """Range of the factor on the errors of the keypoints that the detector found in a training image."""
     eval_source: Literal["detected", "annotated", "none"] = "detected"
     """Evaluation 2D pose, which also places the hands: detected | annotated | none."""
     noise: NonNegativeFloat = 0.01
@@ -84,9 +86,11 @@ class KeypointConfig(FrozenConfig):
         return self.train_source in ("simulated", "detected_simulated")
 
     @model_validator(mode="after")
-    def _error_scale_is_a_range(self) -> Self:
-        if self.error_scale[0] > self.error_scale[1]:
-            raise ValueError(f"error_scale={list(self.error_scale)}: expected the smaller factor first")
+    def _scales_are_ranges(self) -> Self:
+        for name in ("error_scale", "detected_scale"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}={[low, high]}: expected the smaller factor first")
         return self
 
 

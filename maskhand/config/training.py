@@ -75,6 +75,8 @@ class MaskingConfig(FrozenConfig):
     """Upper bound of tau ~ U(0, tau_max); the masking ratio is cos(pi/2 tau) (table 13)."""
     tau_reading: Literal["capped", "ratio"] = "capped"
     """Reading of table 13: capped (tau is capped) | ratio (the ratio is U(0, tau_max))."""
+    all_masked: Fraction = 0.0
+    """Fraction of samples of which every token is masked, as in the first pass of decoding."""
     ce_positions: Literal["all", "masked"] = "all"
     """Positions of the cross-entropy: all | masked."""
     random_token_rate: Fraction = 0.1

@@ -64,6 +64,8 @@ class KeypointAugmentation:
     """(B, 21) bool: joints that are set to not detected."""
     errors: DetectorErrors | None = None
     """The errors of B hands that make a simulated detection of the annotated pose; None: it stays as it is."""
+    detected_scale: Array | None = None
+    """(B,) factors on the errors of the detected poses; None: they stay as they are."""
 
     def takes_detected(self, detected_conf: Array) -> Array:
         """(B,) bool: the detected pose, of confidences (B, 21), is given."""
@@ -125,11 +127,11 @@ def draw_image_augmentation(config: AugmentConfig, seed: int, indices: Array) ->
 def draw_keypoint_augmentation(config: KeypointConfig, seed: int, indices: Array) -> KeypointAugmentation:
     """Noise, swapped fingers and dropped joints of the recipe, for the samples of global `indices`.
 
-    With `train_source: detected` an undetected hand has no 2D pose, as at evaluation. For simulated detections two more
-    numbers are drawn, after those of the other sources.
+    With `train_source: detected` an undetected hand has no 2D pose, as at evaluation. The factors on errors are drawn
+    last, so that nothing else depends on them.
     """
     simulated = config.simulates_detections
-    draws = Draws(seed, indices, 5 + 3 * NUM_JOINTS + 2 * simulated, KEYPOINT_STREAM)
+    draws = Draws(seed, indices, 8 + 3 * NUM_JOINTS, KEYPOINT_STREAM)
     detected_fraction = {"detected": 1.0, "mixed": 0.5, "detected_simulated": 0.5}.get(config.train_source, 0.0)
     use_detected = draws.uniform()[:, 0] < detected_fraction
     dropped = draws.uniform() < config.drop_pose
@@ -140,8 +142,11 @@ def draw_keypoint_augmentation(config: KeypointConfig, seed: int, indices: Array
     errors = None
     if simulated:
         errors = shipped_errors().drawn(draws.uniform()[:, 0], draws.uniform(*config.error_scale)[:, 0])
+    detected_scale = None
+    if config.trains_on_detections and config.detected_scale != (1.0, 1.0):
+        detected_scale = draws.uniform(*config.detected_scale)[:, 0]
     given_anyway = config.train_source in ("mixed", "detected_simulated")
-    return KeypointAugmentation(use_detected, given_anyway, noise, order, dropped, errors)
+    return KeypointAugmentation(use_detected, given_anyway, noise, order, dropped, errors, detected_scale)
 
 
 def _swap_two_fingers(swapped: Array, first: Array, second: Array) -> Array:

@@ -107,16 +107,40 @@ def simulated_detections(labels: Labels, errors: DetectorErrors, kept: Array) ->
 
     kept (B,) bool: hands whose own detections stay.
     """
-    in_image = np.tile(np.eye(2, 3), (len(labels.is_left), 1, 1))
-    pose = errors.added_to(true_pose(labels, in_image, 1))
-    rows = kept[:, None]
+    pose = errors.added_to(true_pose(labels, _in_image(labels), 1))
+    return _with_detections(labels, np.where(kept[:, None, None], detected_pose(labels, _in_image(labels), 1), pose))
+
+
+def scaled_detections(labels: Labels, scale: Array) -> Labels:
+    """The labels with the errors of their detections times `scale` (B,), where the truth is annotated.
+
+    Unlike a simulated detection's, such an error belongs to the picture: a detector errs in the form of another
+    plausible hand. What a smaller error does to the confidence is that of `DetectorErrors.drawn`.
+    """
+    true, found = (make(labels, _in_image(labels), 1) for make in (true_pose, detected_pose))
+    amount = scale[:, None, None]
+    seen = labels.joints_2d_conf[..., None] > 0
+    with_depth = seen & (labels.joints_3d_valid[..., None] > 0)
+    known = np.concatenate([np.repeat(seen, 2, axis=2), seen, np.repeat(with_depth, 4, axis=2)], axis=2)
+    scaled = true + amount * (found - true)
+    scaled[..., 2] = found[..., 2] ** scale[:, None] * (found[..., 2] > 0)
+    return _with_detections(labels, np.where(known, scaled, found))
+
+
+def _with_detections(labels: Labels, pose: Array) -> Labels:
+    """The labels with detections (B, 21, 7) in pixels of the image, as `detected_pose` gives them for `_in_image`."""
     return replace(
         labels,
-        detected_px=np.where(rows[..., None], labels.detected_px, pose[..., :2] + 0.5),
-        detected_conf=np.where(rows, labels.detected_conf, pose[..., 2]),
-        detected_z_px=np.where(rows, labels.detected_z_px, pose[..., 3]),
-        detected_world_m=np.where(rows[..., None], labels.detected_world_m, pose[..., 4:]),
+        detected_px=pose[..., :2] + 0.5,
+        detected_conf=pose[..., 2],
+        detected_z_px=pose[..., 3],
+        detected_world_m=pose[..., 4:],
     )
+
+
+def _in_image(labels: Labels) -> Array:
+    """(B, 2, 3) affines from the images to themselves; with `crop_px` 1 crop coordinates are pixels less a half."""
+    return np.tile(np.eye(2, 3), (len(labels.is_left), 1, 1))
 
 
 def true_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
@@ -181,8 +205,11 @@ def make_batch(
     """
     batch = len(labels.is_left)
     augmentation = ImageAugmentation.none(batch) if augmentation is None else augmentation
-    if isinstance(keypoints, KeypointAugmentation) and keypoints.errors is not None:
-        labels = simulated_detections(labels, keypoints.errors, keypoints.takes_detected(labels.detected_conf))
+    if isinstance(keypoints, KeypointAugmentation):
+        if keypoints.detected_scale is not None:
+            labels = scaled_detections(labels, keypoints.detected_scale)
+        if keypoints.errors is not None:
+            labels = simulated_detections(labels, keypoints.errors, keypoints.takes_detected(labels.detected_conf))
     boxes = upright_boxes(labels, keypoints) if upright else None
     crop_from_image = place_crops(labels, box_scale, crop_px, aspect, augmentation, boxes)
     if images is None:

@@ -39,12 +39,12 @@ def corrupt_tokens(
     slots (B,) int64: the position of each sample in the global batch, over all ranks.
     """
     length = ids.shape[1]
-    draws = uniform(seed, step, slots.to(ids.device), 2 + 3 * length)
-    tau, image = draws[:, 0], draws[:, 1]
-    order, corruption, code = draws[:, 2:].unflatten(1, (3, length)).unbind(1)
+    draws = uniform(seed, step, slots.to(ids.device), 3 + 3 * length)
+    tau, image, whole = draws[:, 0], draws[:, 1], draws[:, -1]
+    order, corruption, code = draws[:, 2:-1].unflatten(1, (3, length)).unbind(1)
 
     count = mask_count(tau, length, cfg)
-    count = torch.where(has_mano > 0, count, length)
+    count = torch.where((has_mano > 0) & (whole >= cfg.all_masked), count, length)
     masked = order.argsort(1).argsort(1) < count[:, None]
     random_ids = (code * codebook_size).long()
     visible = torch.where(corruption < cfg.random_token_rate, random_ids, ids)

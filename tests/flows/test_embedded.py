@@ -9,11 +9,14 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from maskhand.pipelines import embedded
 from maskhand.pipelines.embedded import EmbeddedServerError, embedded_server
+from maskhand.pipelines.server import answers
 from maskhand.shards.layout import ShardError
+from support.warned import warnings_of
 
 FAILS = (
     "print('a page\\nsqlite3.DatabaseError: file is not a database\\nApplication startup failed'); raise SystemExit(3)"
@@ -107,17 +110,31 @@ def test_a_server_that_is_named_and_silent_is_told(monkeypatch: pytest.MonkeyPat
     assert "secret" not in str(told.value)
 
 
-def test_a_lost_server_is_told_and_other_errors_stay_themselves(
+def test_a_lost_server_is_started_again_on_its_port(starts: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    program(WORKS_AND_ANSWERS, starts, monkeypatch)
+    said = warnings_of(embedded.__name__, monkeypatch)
+    with embedded_server():
+        (process,) = (p for p in psutil.Process().children() if p.cmdline() == starts[0])
+        process.kill()
+        deadline_s = time.monotonic() + 60
+        while not (len(starts) == 2 and answers(f"http://127.0.0.1:{starts[0][-1]}/api")):
+            assert time.monotonic() < deadline_s, "it was not started again"
+            time.sleep(0.1)
+    assert starts[0] == starts[1]
+    assert said == ["the embedded Prefect server has ended, killed or out of memory; it is started again"]
+
+
+def test_a_server_that_is_lost_for_good_is_told_and_other_errors_stay_themselves(
     starts: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = SimpleNamespace(poll=lambda: -9)
-    monkeypatch.setattr(embedded, "_started", lambda log: process)
+    program(WORKS_AND_ANSWERS, starts, monkeypatch)
+    monkeypatch.setattr(embedded, "_keep", lambda *_: None)
     refused, of_ours = ConnectionRefusedError("All connection attempts failed"), ShardError("a shard is cut")
-    for error, code, told in (
-        (refused, -9, r"embedded Prefect server has ended \(exit code -9\).*the same command goes on"),
-        (refused, None, "All connection attempts failed"),
-        (of_ours, -9, "a shard is cut"),
+    for error, lost, told in (
+        (refused, True, r"embedded Prefect server has ended, .*the same command goes on"),
+        (refused, False, "All connection attempts failed"),
+        (of_ours, True, "a shard is cut"),
     ):
-        process.poll = lambda code=code: code
+        monkeypatch.setattr(embedded, "_is_lost", lambda server, lost=lost: lost)
         with pytest.raises(Exception, match=told), embedded_server():
             raise error

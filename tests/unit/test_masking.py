@@ -94,6 +94,15 @@ def test_samples_without_mano_are_wholly_masked() -> None:
     assert corrupt(MaskingConfig(), has_mano=0.0).masked.all()
 
 
+def test_a_share_of_the_samples_is_wholly_masked_and_the_others_are_as_before() -> None:
+    before = corrupt(MaskingConfig(), 8000)
+    mixed = corrupt(MaskingConfig(all_masked=0.3), 8000)
+    whole = mixed.masked.all(1)
+    assert whole[~before.masked.all(1)].float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert torch.equal(mixed.ids[~whole], before.ids[~whole])
+    assert corrupt(MaskingConfig(all_masked=1.0)).masked.all()
+
+
 def test_masks_do_not_depend_on_how_the_batch_is_cut() -> None:
     cfg = MaskingConfig()
     ids = torch.randint(V, (12, L))

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from maskhand.loading.augment import KeypointAugmentation, draw_keypoint_augmentation
-from maskhand.loading.collate import detected_pose, input_pose, simulated_detections, true_pose
+from maskhand.loading.collate import (
+    detected_pose,
+    input_pose,
+    make_batch,
+    scaled_detections,
+    simulated_detections,
+    true_pose,
+)
 from maskhand.loading.detector_errors import DetectorErrors, measure_errors, read_errors, shipped_errors, write_errors
 from maskhand.loading.labels import stack_labels
 from maskhand.loading.loader import held_out_rows, train_batches
@@ -113,6 +120,49 @@ def test_half_of_the_hands_keep_their_own_detections():
     np.testing.assert_allclose(pose, expected, atol=1e-9)
 
 
+def test_a_detections_own_error_shrinks_towards_the_truth():
+    labels, affine = hands()
+    flat = dataclasses.replace(  # a hand without depth, and a joint without any annotation: nothing to shrink towards
+        labels,
+        joints_3d_valid=labels.joints_3d_valid * np.array([1, 1, 0, 1, 1, 1])[:, None],
+        joints_2d_conf=labels.joints_2d_conf * (np.arange(21) != 7),
+    )
+    factor = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.5])
+    found, true, scaled = (
+        make(given, affine, CROP)
+        for make, given in (
+            (detected_pose, flat),
+            (true_pose, flat),
+            (detected_pose, scaled_detections(flat, factor)),
+        )
+    )
+    expected = true + factor[:, None, None] * (found - true)
+    expected[..., 2] = found[..., 2] ** factor[:, None]
+    expected[:, 7] = found[:, 7]
+    expected[2, :, 3:] = found[2, :, 3:]
+    np.testing.assert_allclose(scaled, expected, atol=1e-9)
+    missed = dataclasses.replace(flat, detected_conf=flat.detected_conf * 0)
+    assert not scaled_detections(missed, factor).detected_conf.any()
+
+
+def test_the_scale_of_detections_is_drawn_where_they_are_read():
+    rows = np.arange(4000)
+    config = keypoint_config("train_source=detected_simulated", "detected_scale=[0.2, 1.2]", *QUIET)
+    drawn = draw_keypoint_augmentation(config, 0, rows)
+    scale = drawn.detected_scale
+    assert scale.min() < 0.21 and scale.max() > 1.19 and scale.mean() == pytest.approx(0.7, abs=0.02)
+    before = draw_keypoint_augmentation(keypoint_config("train_source=detected_simulated", *QUIET), 0, rows)
+    assert before.detected_scale is None
+    np.testing.assert_array_equal(before.errors.relief, drawn.errors.relief)
+    assert draw_keypoint_augmentation(keypoint_config("detected_scale=[0.2, 1.2]"), 0, rows).detected_scale is None
+    labels, _ = hands(200)
+    exact = keypoint_config("train_source=detected", "detected_scale=[0, 0]", *QUIET)
+    batch = make_batch(
+        labels, None, crop_px=CROP, box_scale=1.2, keypoints=draw_keypoint_augmentation(exact, 0, rows[:200])
+    )
+    np.testing.assert_allclose(batch.keypoints_2d[..., :2], batch.joints_2d, atol=1e-6)
+
+
 def test_confidence_and_missed_hands_follow_the_scale():
     bank = shipped_errors()
     is_found = (bank.confidence > 0).any(axis=1)
@@ -141,6 +191,8 @@ def test_other_sources_draw_what_they_drew_and_a_range_is_ordered():
     np.testing.assert_array_equal(alone.errors.relief[0], now.errors.relief[1])
     with pytest.raises(ValueError, match="smaller factor first"):
         keypoint_config("error_scale=[1.0, 0.1]")
+    with pytest.raises(ValueError, match=r"detected_scale.*smaller factor first"):
+        keypoint_config("detected_scale=[1.0, 0.1]")
 
 
 def test_batches_need_no_sidecar_and_do_not_depend_on_the_workers(tmp_path):
