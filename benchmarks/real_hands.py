@@ -1,10 +1,11 @@
 """`maskhand predict` on images of real hands with annotated 3D joints: error, confidence and speed, by method.
 
-    python benchmarks/real_hands.py FOLDER [--model DIR] [--known-camera]
+    python benchmarks/real_hands.py FOLDER [--model DIR] [--known-camera] [--given-boxes]
 
-FOLDER holds `annotations.json`, a list of {image, side, K_px (3, 3), joints_cam_m (21, 3), joints_px (21, 2)}, OpenPose
-joint order, OpenCV camera axes, meters, and the images. One hand an image is annotated; the best find counts, whatever
-side it has, and a hand that is not found counts as 60 mm. PA-MPJPE: similarity alignment without mirroring.
+FOLDER is a shard set, or holds `annotations.json`, a list of {image, side, K_px (3, 3), joints_cam_m (21, 3), joints_px
+(21, 2)}, OpenPose joint order, OpenCV camera axes, meters, and the images. Hands are found in the whole image, the best
+find counts, whatever side it has, and a hand that is not found counts as 60 mm; with --given-boxes each annotated hand
+is looked at in its box, as one of its side. PA-MPJPE over the annotated joints: similarity alignment without mirroring.
 """
 
 from __future__ import annotations
@@ -12,17 +13,58 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import spearmanr
 
+from maskhand.conventions import Side
 from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.metrics.calibration import reliability
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict import METHODS, Method, predict_hands, read_photo
+from maskhand.predict.photo import decode_photo
+from maskhand.shards.reader import ShardSet
 
 NOT_FOUND_MM = 60.0
+
+
+@dataclass(frozen=True)
+class RealHand:
+    """An annotated hand."""
+
+    image: Path | bytes
+    side: Side
+    K_px: np.ndarray
+    joints_cam_m: np.ndarray
+    """(21, 3)."""
+    joints_px: np.ndarray
+    """(21, 2)."""
+    valid: np.ndarray
+    """(21,) bool: joints with an annotation in 3D."""
+    box_xyxy_px: np.ndarray
+
+    def pixels(self) -> np.ndarray:
+        return read_photo(self.image) if isinstance(self.image, Path) else decode_photo(self.image, "image")
+
+
+def read_hands(folder: Path) -> Iterator[RealHand]:
+    if (folder / "images").is_dir():
+        for row in ShardSet.open(str(folder)).at(range(len(ShardSet.open(str(folder))))):
+            hand = row.sample
+            yield RealHand(
+                hand.image, hand.side, hand.camera.K_px, hand.joints_cam_m, hand.joints_2d_px,
+                hand.joints_3d_valid > 0, hand.box_xyxy_px,
+            )  # fmt: skip
+        return
+    for hand in json.loads((folder / "annotations.json").read_text()):
+        points = np.array(hand["joints_px"])
+        yield RealHand(
+            folder / hand["image"], hand["side"], np.array(hand["K_px"]), np.array(hand["joints_cam_m"]), points,
+            np.ones(21, bool), np.concatenate([points.min(0), points.max(0)]),
+        )  # fmt: skip
 
 
 def main() -> None:
@@ -30,39 +72,42 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", help="an exported model, for the methods that ask a network")
     parser.add_argument("--known-camera", action="store_true", help="give the annotated focal length")
+    parser.add_argument("--given-boxes", action="store_true", help="give each hand's box and side")
     parser.add_argument("--assets", default="workspace/assets", help="where the detector's files are")
     asked = parser.parse_args()
-    hands = json.loads((asked.folder / "annotations.json").read_text())
+    hands = list(read_hands(asked.folder))
     bundle = None if asked.model is None else ModelBundle.load(asked.model)
     for method in METHODS if bundle else METHODS[:1]:
         report(method, asked, hands, bundle)
 
 
-def report(method: Method, asked: argparse.Namespace, hands: list[dict], bundle: ModelBundle | None) -> None:
+def report(method: Method, asked: argparse.Namespace, hands: list[RealHand], bundle: ModelBundle | None) -> None:
     errors, within, expected, wrong_side, seconds = [], [], [], 0, 0.0
     more, epe_px, absolute_mm = 0, [], []
     for hand in hands:
-        image = read_photo(asked.folder / hand["image"])
-        focal = float(hand["K_px"][0][0]) if asked.known_camera else None
+        image = hand.pixels()
+        focal = float(hand.K_px[0, 0]) if asked.known_camera else None
+        boxes, side = ([tuple(hand.box_xyxy_px)], hand.side) if asked.given_boxes else (None, None)
         start = time.process_time()
-        found = predict_hands(image, bundle, method=method, focal_px=focal, assets=asked.assets)
+        found = predict_hands(image, bundle, boxes, side, method=method, focal_px=focal, assets=asked.assets)
         seconds += time.process_time() - start
-        truth = np.array(hand["joints_cam_m"])
         if not found:
-            errors.append(np.full(21, NOT_FOUND_MM))
+            errors.append(np.where(hand.valid, NOT_FOUND_MM, np.nan))
             within.append(np.full(21, np.nan))
             expected.append(np.full(21, np.nan))
             continue
         best, more = found[0], more + len(found) - 1
-        wrong_side += best.side != hand["side"]
-        aligned = procrustes_align(best.joints_cam_m[None], truth[None], reflection=False)
-        errors.append(1e3 * distances(aligned, truth[None])[0])
+        wrong_side += best.side != hand.side
+        truth, seen = hand.joints_cam_m[hand.valid], best.joints_cam_m[hand.valid]
+        error = np.full(21, np.nan)
+        error[hand.valid] = 1e3 * distances(procrustes_align(seen[None], truth[None], reflection=False), truth[None])[0]
+        errors.append(error)
         within.append(best.p_within_10mm)
         expected.append(best.joint_error_mm)
-        epe_px.append(np.linalg.norm(best.joints_px - np.array(hand["joints_px"]), axis=1).mean())
-        absolute_mm.append(1e3 * np.linalg.norm(best.joints_cam_m - truth, axis=1).mean())
+        epe_px.append(np.linalg.norm(best.joints_px - hand.joints_px, axis=1)[hand.valid].mean())
+        absolute_mm.append(1e3 * np.linalg.norm(seen - truth, axis=1).mean())
     error, p, mm = (np.stack(values) for values in (errors, within, expected))
-    by_hand = error.mean(1)
+    by_hand = np.nanmean(error, axis=1)
     boot = np.random.default_rng(0).choice(by_hand, (2000, len(by_hand))).mean(1)
     low, high = np.percentile(boot, [2.5, 97.5])
     print(
@@ -71,7 +116,7 @@ def report(method: Method, asked: argparse.Namespace, hands: list[dict], bundle:
         f"side, {more} more finds; EPE {np.mean(epe_px):.1f} px, absolute {np.mean(absolute_mm):.1f} mm; "
         f"{seconds / len(hands):.3f} s of CPU an image"
     )
-    if np.isfinite(p).all():
+    if np.isfinite(p).all() and np.isfinite(error).all():
         right = error <= 10
         quality = reliability(p.ravel(), right.ravel())
         print(

@@ -12,8 +12,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from maskhand import storage
 from maskhand.carried import here
@@ -21,7 +20,7 @@ from maskhand.device import one_thread
 from maskhand.digest import short_digest
 from maskhand.models.bundle import worker_bundle
 from maskhand.predict.asked import Asked, with_earlier
-from maskhand.predict.box_file import BoxFile, GivenBoxes
+from maskhand.predict.box_file import BoxFile
 from maskhand.predict.files import no_hand_found
 from maskhand.predict.inputs import Source
 from maskhand.predict.looking import Question, predict_pictures
@@ -29,7 +28,7 @@ from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.rows import Row, picture_rows
 from maskhand.predict.run_files import RUN
 from maskhand.predict.table import write_parquet
-from maskhand.predict.units import Unit, cut, unit_pictures
+from maskhand.predict.units import Unit, UnitPlace, unit_pictures, unit_places
 from maskhand.shards.layout import record_uri, shard_name, shard_uri
 from maskhand.shards.manifest import Manifest, Reject, ShardRecord, record_to_json
 from maskhand.shards.part import Mapper, OnShard, build_part, clear_part, serial_map
@@ -77,8 +76,9 @@ def predict_shards(
         facts = with_earlier(out, facts)
     files = [Source(**source) for source in facts["inputs"]]
     given = None if boxes is None else boxes.match([source.path for source in files])
-    facts["units"] += _cut_rest(files, facts["units"], asked.every)
-    units = [_unit(files, given, *place) for place in facts["units"]]
+    places = unit_places(files, asked.every, [UnitPlace(**place) for place in facts["units"]])
+    units = [place.unit(files, given) for place in places]
+    facts["units"] = [asdict(place) for place in places]
     storage.write_json_atomic(storage.join(out, RUN), facts)
     plan_digest = short_digest(json.dumps(facts["asked"], sort_keys=True))  # of the files `run.json` only ever has more
     about = Manifest(
@@ -100,30 +100,6 @@ def predict_shards(
         on_shard=on_shard,
         ending=PARQUET,
     )
-
-
-def _cut_rest(files: Sequence[Source], cuts: Sequence[Sequence[Any]], every: int) -> list[list[Any]]:
-    """The units of the files behind those that `cuts` has, each as first file, files, start, stop, planned.
-
-    They are kept in `run.json`: how a film is cut cannot be found out again when it is gone.
-    """
-    first = max((at + count for at, count, *_ in cuts), default=0)
-    places = {source.path: place for place, source in enumerate(files)}
-    units = cut(files[first:], every)
-    return [[places[unit.sources[0].path], len(unit.sources), unit.start, unit.stop, unit.planned] for unit in units]
-
-
-def _unit(
-    files: Sequence[Source],
-    given: Sequence[GivenBoxes | None] | None,
-    first: int,
-    count: int,
-    start: int,
-    stop: int | None,
-    planned: int,
-) -> Unit:
-    boxes = None if given is None else tuple(given[first : first + count])
-    return Unit(tuple(files[first : first + count]), boxes, start, stop, planned)
 
 
 def question_of(asked: Asked) -> Question:

@@ -42,6 +42,36 @@ class Unit:
     """Pictures: of a film as many as its container says."""
 
 
+@dataclass(frozen=True)
+class UnitPlace:
+    """Where a unit lies in its run, as `run.json` keeps it: how a film was cut cannot be found out when it is gone."""
+
+    first: int
+    """Its first file, counted among all of the run."""
+    files: int
+    start: int
+    stop: int | None
+    planned: int
+    """These three as in `Unit`."""
+
+    def unit(self, sources: Sequence[Source], boxes: Sequence[GivenBoxes | None] | None) -> Unit:
+        """The unit of a run with these files, and boxes for each where some were given."""
+        own = slice(self.first, self.first + self.files)
+        given = None if boxes is None else tuple(boxes[own])
+        return Unit(tuple(sources[own]), given, self.start, self.stop, self.planned)
+
+
+def unit_places(sources: Sequence[Source], every: int, kept: Sequence[UnitPlace] = ()) -> list[UnitPlace]:
+    """The places of the units of a run: those that it has, and behind them the units of its further files."""
+    first = max((place.first + place.files for place in kept), default=0)
+    places = {source.path: place for place, source in enumerate(sources)}
+    new = [
+        UnitPlace(places[unit.sources[0].path], len(unit.sources), unit.start, unit.stop, unit.planned)
+        for unit in cut(sources[first:], every)
+    ]
+    return [*kept, *new]
+
+
 def cut(sources: Sequence[Source], every: int) -> list[Unit]:
     """The units of a run, in the order of its sources, without boxes.
 
