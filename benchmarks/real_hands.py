@@ -52,12 +52,13 @@ class RealHand:
 
 def read_hands(folder: Path) -> Iterator[RealHand]:
     if (folder / "images").is_dir():
-        for row in ShardSet.open(str(folder)).at(range(len(ShardSet.open(str(folder))))):
+        shards = ShardSet.open(str(folder))
+        for row in shards.at(range(len(shards))):
             hand = row.sample
-            yield RealHand(
-                hand.image, hand.side, hand.camera.K_px, hand.joints_cam_m, hand.joints_2d_px,
-                hand.joints_3d_valid > 0, hand.box_xyxy_px,
-            )  # fmt: skip
+            joints_m, points, valid = hand.joints_cam_m, hand.joints_2d_px, hand.joints_3d_valid
+            if hand.camera is None or joints_m is None or points is None or valid is None:
+                raise SystemExit(f"{hand.key}: 3D joints, 2D joints and a camera are needed")
+            yield RealHand(hand.image, hand.side, hand.camera.K_px, joints_m, points, valid > 0, hand.box_xyxy_px)
         return
     for hand in json.loads((folder / "annotations.json").read_text()):
         points = np.array(hand["joints_px"])

@@ -39,7 +39,7 @@ class SmallHandFinder:
             palm
             for side_px in TILE_SIDES_PX
             if side_px < max(image_rgb.shape[:2]) / 2  # which the usual search has
-            for palm in finder.palms(image_rgb, side_px, OVERLAP, MIN_CONTRAST)
+            for palm in finder.palm_net.in_tiles(image_rgb, side_px, OVERLAP, MIN_CONTRAST)
         ]
         small = finder.verified(image_rgb, palms, MIN_SMALL_HAND_PX)
         return distinct_hands([*finder.find(image_rgb), *small])[:MAX_HANDS]

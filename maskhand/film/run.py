@@ -14,10 +14,10 @@ from maskhand.film.words import Smoothing, smoothing_facts
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict.camera import PhotoCamera, photo_camera
 from maskhand.predict.files import no_hand_found
+from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.inputs import Source, find_sources
 from maskhand.predict.looking import Question
 from maskhand.predict.pictures import GivenCamera, Picture, Place
-from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import PredictError
 from maskhand.predict.rows import Row, picture_rows
 from maskhand.predict.run import FilmGroup, predict_run

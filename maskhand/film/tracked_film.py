@@ -23,8 +23,8 @@ from maskhand.film.words import Smoothing
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict.camera import checked_camera, photo_camera
+from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.hands import DEFAULT_METHOD
-from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import Method
 from maskhand.progress import Progress, silent
 from maskhand.workspace import Workspace

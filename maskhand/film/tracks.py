@@ -20,7 +20,8 @@ from maskhand.film.smoothing import motion_of
 from maskhand.film.video import Frame, read_frames
 from maskhand.predict.camera import PhotoCamera
 from maskhand.predict.detect import HAND_FINDER, DetectedHands
-from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_hands
+from maskhand.predict.hand_group import Reconstruction, SeenImage
+from maskhand.predict.reconstruct import reconstruct_hands
 from maskhand.predict.records import MIN_MEAN_CONFIDENCE, PredictedHand, PredictError
 from maskhand.progress import Progress
 

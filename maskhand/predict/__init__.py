@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from maskhand.predict.camera import PhotoCamera, photo_camera
     from maskhand.predict.files import predict_photo
+    from maskhand.predict.hand_group import Reconstruction, SeenImage
     from maskhand.predict.hands import DEFAULT_METHOD, predict_hands, predict_images
     from maskhand.predict.photo import decode_photo, read_photo
-    from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_hands
+    from maskhand.predict.reconstruct import reconstruct_hands
     from maskhand.predict.records import METHODS, Hypothesis, Method, PlacedHand, PredictedHand, PredictError
 
 __all__ = [

@@ -18,10 +18,10 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
 from maskhand.predict.camera import Intrinsics, photo_camera
 from maskhand.predict.drawing import photo_sheet
+from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.hands import DEFAULT_METHOD, predict_images
 from maskhand.predict.hypothesis_files import write_hypotheses
 from maskhand.predict.photo import Box, decode_photo, read_encoded
-from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import Method, PredictedHand, PredictError
 from maskhand.predict.rows import SCHEMA, hand_row
 from maskhand.predict.saved import SAVED, Saved

@@ -17,8 +17,9 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CameraSource
 from maskhand.predict.camera import PhotoCamera, checked_camera, photo_camera
 from maskhand.predict.detect import detect_hands
+from maskhand.predict.hand_group import Reconstruction, SeenImage
 from maskhand.predict.photo import Box
-from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_hands
+from maskhand.predict.reconstruct import reconstruct_hands
 from maskhand.predict.records import Method, PredictedHand, PredictError
 from maskhand.workspace import Workspace
 

@@ -19,8 +19,9 @@ from maskhand.predict.detect import DetectedHands, detect_hands
 from maskhand.predict.drawing import draw_hands
 from maskhand.predict.files import no_hand_found, write_picture_files
 from maskhand.predict.given import read_picture
+from maskhand.predict.hand_group import Reconstruction, SeenImage
 from maskhand.predict.photo import Box
-from maskhand.predict.reconstruct import Reconstruction, SeenImage, reconstruct_hands
+from maskhand.predict.reconstruct import reconstruct_hands
 from maskhand.predict.records import PredictedHand, PredictError
 from maskhand.predict.rows import SCHEMA, Row, hand_row
 from maskhand.predict.saved import SAVED, Saved

@@ -10,10 +10,11 @@ from typing import Any, Final
 from maskhand.annotate.detectors import DetectedBox
 from maskhand.predict.box_file import GivenBoxes
 from maskhand.predict.detect import detect_hands
+from maskhand.predict.hand_group import Reconstruction, SeenImage
 from maskhand.predict.photo import Box
 from maskhand.predict.pictures import Picture
 from maskhand.predict.question import Wanted, Way
-from maskhand.predict.reconstruct import HANDS_AT_ONCE, Reconstruction, SeenImage, reconstruct_hands
+from maskhand.predict.reconstruct import HANDS_AT_ONCE, reconstruct_hands
 from maskhand.predict.records import PredictedHand, PredictError
 
 PICTURES_AT_ONCE: Final = 16

@@ -16,9 +16,9 @@ from maskhand.models.open_folder import open_model_folder
 from maskhand.placement import CameraSource
 from maskhand.predict.camera import Intrinsics
 from maskhand.predict.default_method import default_method
+from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.look import Asked, Hands, look
 from maskhand.predict.photo import Box
-from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import METHODS, Method, PredictError
 from maskhand.shipped_models import OPEN
 from maskhand.workspace import assets_folder

@@ -21,8 +21,8 @@ from maskhand.hand.pose_convention import BodyConvention, body_hand_json
 from maskhand.predict.records import PlacedHand, PredictedHand
 
 if TYPE_CHECKING:
+    from maskhand.predict.hand_group import Reconstruction
     from maskhand.predict.pictures import Picture
-    from maskhand.predict.reconstruct import Reconstruction
 
 SCHEMA: Final = "maskhand.hand/1"
 """Name and version of a row's form; another version where a program that reads rows would have to change."""

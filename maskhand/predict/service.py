@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import CAMERA_SOURCES
+from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.look import Asked, look
-from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import METHODS, PredictError
 from maskhand.predict.rows import Row
 from maskhand.predict.table import COLUMNS as TABLE

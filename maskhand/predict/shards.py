@@ -22,9 +22,9 @@ from maskhand.models.bundle import worker_bundle
 from maskhand.predict.asked import Asked, with_earlier
 from maskhand.predict.box_file import BoxFile
 from maskhand.predict.files import no_hand_found
+from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.inputs import Source
 from maskhand.predict.looking import Question, predict_pictures
-from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.rows import Row, picture_rows
 from maskhand.predict.run_files import RUN
 from maskhand.predict.table import write_parquet

@@ -7,8 +7,8 @@ from dataclasses import fields
 from maskhand.device import accelerator
 from maskhand.film.run import TrackedFilms
 from maskhand.models.bundle import ModelBundle
+from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.looking import Question
-from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.run import predict_run
 from maskhand.predict.run_files import RunResult
 from maskhand.progress import Progress, silent

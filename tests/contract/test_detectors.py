@@ -12,9 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from maskhand.annotate import hand_finder
 from maskhand.annotate.detectors import Detections, HandBox
-from maskhand.annotate.hand_finder import HandFinder, anchors, distinct_hands, find_hands
+from maskhand.annotate.hand_finder import HandFinder, distinct_hands, find_hands
 from maskhand.annotate.openpose import OpenPoseHand
 from maskhand.annotate.openpose_net import HandPoseNet
+from maskhand.annotate.palms import anchors
 from maskhand.annotate.registry import DETECTORS, load_detector
 from maskhand.annotate.upright_crop import square_affine, square_crop
 from maskhand.conventions import Side

@@ -27,7 +27,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
 from maskhand.predict import PredictError, detect, drawing, files, hypothesis_files, read_photo
 from maskhand.predict import hands as subject
-from maskhand.predict.reconstruct import distinct_sequences
+from maskhand.predict.network_hands import distinct_sequences
 from maskhand.recipe_files import load_recipe
 
 predict_hands = partial(subject.predict_hands, method="model")

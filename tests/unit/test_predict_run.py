@@ -19,10 +19,10 @@ from maskhand.conventions import MIRROR_POINT
 from maskhand.geometry2d import tight_box
 from maskhand.hand.pose_convention import BodyConvention, hand_pose_space
 from maskhand.predict import PredictError, detect, looking
+from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.inputs import find_sources
 from maskhand.predict.looking import Question
 from maskhand.predict.pictures import GivenCamera, ahead
-from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.rows import SCHEMA_FILE
 from maskhand.predict.run import predict_run
 from maskhand.predict.run_files import JOURNAL, LINES, RUN, TABLE, RunResult

@@ -18,10 +18,10 @@ from maskhand.film.video import FilmFacts, FilmWriter, read_frames
 from maskhand.geometry2d import tight_box
 from maskhand.predict import detect, units
 from maskhand.predict.asked import Asked
+from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.inputs import Source, find_sources
 from maskhand.predict.looking import Question
 from maskhand.predict.pictures import GivenCamera, pictures
-from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.records import PredictError
 from maskhand.predict.run import predict_run
 from maskhand.predict.shards import HANDS, predict_shards, predict_unit

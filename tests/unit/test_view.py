@@ -16,9 +16,9 @@ import pytest
 from maskhand.film.video import FilmWriter
 from maskhand.predict import PredictError
 from maskhand.predict.files import write_picture_files
+from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.page.build import MOST_HYPOTHESES, ViewedPicture, page, vertex_error_mm
 from maskhand.predict.reading import read_result
-from maskhand.predict.reconstruct import Reconstruction
 from maskhand.predict.rows import hand_row, json_line
 from maskhand.render import error_rgb
 from maskhand.steps.view import view

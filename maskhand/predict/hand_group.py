@@ -1,0 +1,129 @@
+"""What is reconstructed together, and how: images with their detected hands, the question, and the hands as a batch."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskhand.arrays import Array
+from maskhand.batch import HandBatch, HandPrediction
+from maskhand.config import DataConfig
+from maskhand.loading.photo import photo_batch
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.masked_transformer import MaskedTransformer
+from maskhand.placement import CameraSource
+from maskhand.predict.camera import PhotoCamera
+from maskhand.predict.detect import HAND_FINDER, DetectedHands
+from maskhand.predict.fit import check_hand_model
+from maskhand.predict.placed import place_predicted
+from maskhand.predict.records import CameraOrigin, Method, PlacedHand, PredictError
+from maskhand.recipe_files import load_recipe
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """An image and the hands that were detected in it."""
+
+    image_rgb: Array
+    """(H, W, 3) uint8."""
+    detected: DetectedHands
+    camera: PhotoCamera
+    """Known or assumed."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """How hands are reconstructed, and by what."""
+
+    bundle: ModelBundle | None
+    """None for a fit, which needs no network."""
+    method: Method
+    placed_by: CameraSource = "keypoints"
+    """`model`: by the network's crop camera; `keypoints`: by the 2D keypoints, where enough are detected."""
+    hypotheses: int = 0
+    """Number of hands sampled for each one, from the same encoding (`hypothesis_sampler`)."""
+    fill_in: int = 0
+    """Iterations T of decoding that are kept to look at (`models.fill_in`); 0: none."""
+
+    def __post_init__(self) -> None:
+        bundle = self.bundle
+        if bundle is None:
+            self._check_without_network()
+            return
+        bundle.require("image")
+        if self.method != "model":
+            check_hand_model(bundle.hand_digest)
+        if (self.hypotheses or self.fill_in) and not isinstance(bundle.model, MaskedTransformer):
+            raise PredictError(
+                f"model {bundle.digest} (recipe {bundle.recipe.name}) predicts one hand per image; it has no "
+                "distribution to sample hypotheses from, and no tokens to fill in"
+            )
+
+    def _check_without_network(self) -> None:
+        wanted = {
+            f"method {self.method}": self.method != "fit",
+            "camera model": self.placed_by == "model",
+            "hypotheses": self.hypotheses > 0,
+            "tokens filled in": self.fill_in > 0,
+        }
+        for what, needs_network in wanted.items():
+            if needs_network:
+                raise PredictError(
+                    f"{what}: a network is needed; `--model open` is the one that ships, `maskhand quickstart` trains "
+                    "another"
+                )
+
+    @functools.cached_property
+    def data(self) -> DataConfig:
+        """How crops are cut."""
+        return load_recipe("tiny").data if self.bundle is None else self.bundle.recipe.data
+
+    @property
+    def detector(self) -> str:
+        """Name of the keypoint detector."""
+        return HAND_FINDER if self.bundle is None else self.data.keypoints.detector
+
+
+@dataclass(frozen=True)
+class HandGroup:
+    """The N hands of some images, reconstructed together."""
+
+    detected: DetectedHands
+    batch: HandBatch
+    K_px: Array
+    """(N, 3, 3)."""
+    camera_origins: tuple[CameraOrigin, ...]
+
+    def __getitem__(self, rows: slice) -> HandGroup:
+        return HandGroup(self.detected[rows], self.batch[rows], self.K_px[rows], self.camera_origins[rows])
+
+    @staticmethod
+    def of(image: SeenImage, data: DataConfig) -> HandGroup:
+        detected, seen = image.detected, image.detected.detections
+        batch = photo_batch(
+            image.image_rgb,
+            detected.boxes_xyxy_px,
+            detected.sides,
+            data,
+            keypoints_px=seen.keypoints_px,
+            confidence=seen.confidence,
+            z_px=seen.z_px,
+            world_m=seen.world_m,
+        )
+        hands = len(detected)
+        return HandGroup(detected, batch, np.tile(image.camera.K_px, (hands, 1, 1)), (image.camera.origin,) * hands)
+
+    @staticmethod
+    def join(groups: list[HandGroup]) -> HandGroup:
+        return HandGroup(
+            DetectedHands.join([group.detected for group in groups]),
+            HandBatch.join([group.batch for group in groups]),
+            np.concatenate([group.K_px for group in groups]),
+            tuple(origin for group in groups for origin in group.camera_origins),
+        )
+
+    def placed(self, prediction: HandPrediction, how: Reconstruction) -> list[PlacedHand]:
+        """Its hands, one prediction for each, in camera space."""
+        return place_predicted(prediction, self.batch, self.K_px, how.data.crop_px, how.placed_by)
