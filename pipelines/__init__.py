@@ -1,1 +1,1 @@
-"""Prefect flows: each a page of tasks that call one library function."""
+"""Prefect flows: short modules whose tasks each call one library function."""

@@ -1,4 +1,4 @@
-"""Flow `annotate-shards`: sidecar shards with 2D keypoints and MANO targets, keyed like the images, and a look."""
+"""Flow `annotate-shards`: sidecar shards with 2D keypoints and MANO targets, keyed like the images, and statistics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def annotate_shards(
     """Annotate shard sets.
 
     sets: shard sets such as freihand/training; detector: litert-hand or openpose-hand, null: no keypoints; rebuild:
-    replace what another detector version or other data has made; workspace: else `$MASKHAND_WORKSPACE`.
+    replace sidecars of another detector version or other data; workspace: default `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
     root = str(home.root)

@@ -1,6 +1,6 @@
-"""Prefect's embedded server: started in good time, again when it is lost, and gone with the process that it serves.
+"""Prefect's embedded server: started with enough time, restarted when lost, ended with the process that it serves.
 
-Prefect reads its settings on import: `runtime.prepare` comes first.
+Prefect reads its settings on import, so `runtime.prepare` must be called before.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from maskhand.pipelines.runtime import HOST
 from maskhand.pipelines.server import answers
 
 IDLE_S = 60.0
-"""Time without an answer and without work after which the server is given up: one on a busy machine works, slowly."""
+"""Timeout without an answer and without CPU use: on a busy machine the server may just be slow."""
 START_S = 600.0
-"""Time that it may take to start even so."""
+"""Timeout of the whole start."""
 LONG_S = 30.0
-"""After so long it is said what is waited for."""
+"""After this time a warning says what is waited for."""
 _STARTS = 2
-"""Attempts: two commands at once that open a new database, or take the same port, do not fail for that."""
+"""Attempts: a start may fail once when two commands open a new database or take the same port at the same time."""
 _RESTARTS = 3
-"""How often a lost server is started again for one command."""
+"""Maximum number of restarts of a lost server for one command."""
 _LOOK_S = 0.2
 _LOST = "the embedded Prefect server has ended, killed or out of memory"
 
@@ -50,7 +50,7 @@ class EmbeddedServerError(MaskhandError, RuntimeError):
 
 @contextmanager
 def embedded_server() -> Iterator[None]:
-    """A context with a server for this process's flows, unless an existing one is named. Raises EmbeddedServerError."""
+    """A context with a server for this process's flows, or the one at PREFECT_API_URL. Raises EmbeddedServerError."""
     if url := PREFECT_API_URL.value():
         if not answers(url):
             raise EmbeddedServerError(
@@ -59,7 +59,7 @@ def embedded_server() -> Iterator[None]:
             )
         yield
         return
-    server = SubprocessASGIServer()  # there is one a process: every client of Prefect's finds it running
+    server = SubprocessASGIServer()  # a singleton per process, which Prefect's clients then find running
     atexit.register(server.stop)
     log, done = PREFECT_HOME.value() / "embedded.log", threading.Event()
     _start(server, log)
@@ -75,7 +75,7 @@ def embedded_server() -> Iterator[None]:
 
 
 def _keep(server: SubprocessASGIServer, log: Path, done: threading.Event) -> None:
-    """Start a server that is lost again, on its port and database, until `done`: Prefect's clients ask for minutes."""
+    """Restart a lost server on its port and database, until `done`; Prefect's clients retry for minutes."""
     for _ in range(_RESTARTS):
         while not _is_lost(server):
             if done.wait(_LOOK_S):
@@ -94,9 +94,9 @@ def _is_lost(server: SubprocessASGIServer) -> bool:
 
 
 def _start(server: SubprocessASGIServer, log: Path, port: int | None = None) -> None:
-    """Start the server's process on `port`, else on a free one, and wait until it answers.
+    """Start the server's process on `port`, or on a free one, and wait until it answers.
 
-    Prefect's own `start` begins a server that fails again and again without an end, and prints the pages that it says.
+    Prefect's own `start` restarts a failing server endlessly, and prints pages of its output.
     """
     begin_s = time.monotonic()
     for _ in range(_STARTS):
@@ -122,7 +122,7 @@ def _start(server: SubprocessASGIServer, log: Path, port: int | None = None) -> 
 
 
 def _answers_in_time(url: str, process: subprocess.Popen[bytes]) -> bool:
-    """Whether the server at `url` answers before its process ends, or stands still for `IDLE_S`."""
+    """Whether the server at `url` answers before its process ends, is idle for `IDLE_S`, or exceeds `START_S`."""
     begin_s = active_s = time.monotonic()
     is_told, computed_s = False, 0.0
     while (spent_s := _cpu_s(process)) is not None:
@@ -143,7 +143,7 @@ def _answers_in_time(url: str, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _cpu_s(process: subprocess.Popen[bytes]) -> float | None:
-    """CPU seconds that a process has taken; None when it has ended."""
+    """CPU seconds used by a process; None if it has ended."""
     try:
         times = psutil.Process(process.pid).cpu_times()
     except psutil.NoSuchProcess:
@@ -162,14 +162,14 @@ def _command(port: int) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """That of Prefect's own embedded servers: without pages and services that other servers are for; it says errors."""
+    """The environment of Prefect's own embedded servers: without pages and background services; only errors logged."""
     settings = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     said = ("PREFECT_LOGGING_SERVER_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")
     return os.environ | settings | dict.fromkeys(said, "ERROR")
 
 
 def _reason(log: Path) -> str:
-    """The line of a server's log that names the error, else its last one."""
+    """The last line of a server's log that names an error, else its last line."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b|.*\[Errno", line)]
     return without_passwords((errors or lines or ["it says nothing"])[-1])[:200]

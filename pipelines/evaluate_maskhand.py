@@ -1,4 +1,4 @@
-"""Flow `evaluate-maskhand`: a model on held-out shard sets, beside the mean pose. Weekly, and after a registration."""
+"""Flow `evaluate-maskhand`: a model on held-out shard sets, compared with the mean pose; weekly and on registration."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def evaluate_maskhand(
     sets: list[str] = [],  # noqa: B006
     workspace: str | None = None,
 ) -> Receipt:
-    """Measure a model and keep its metrics and images with the tracker; the alias moves at registration only.
+    """Evaluate a model and log its metrics and images to the tracking store; aliases change only on registration.
 
-    model: an exported folder or models:/NAME@ALIAS; sets: held-out shard sets (else the recipe's); workspace: else
-    `$MASKHAND_WORKSPACE`.
+    model: an exported folder or models:/NAME@ALIAS; sets: held-out shard sets (default: the recipe's); workspace:
+    default `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
     receipt = run_cached(measure, evaluate.input_digests(home, model, sets), str(home.root), model, sets)
@@ -36,7 +36,7 @@ def evaluate_maskhand(
 
 
 def show(receipt: Receipt) -> None:
-    """Keep the table and the contact sheets on the server; called by every flow that measures."""
+    """Publish the table and the contact sheets on the server; called by every flow that evaluates."""
     columns, rows = evaluate.table(receipt)
     what = f"{evaluate.of_model(receipt)}: errors beside the mean pose's"
     table("evaluation", [dict(zip(columns, row, strict=True)) for row in rows], what)

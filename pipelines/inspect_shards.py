@@ -1,4 +1,4 @@
-"""What `maskhand inspect` shows, kept on the server: the statistics of a shard set and its contact sheet."""
+"""The output of `maskhand inspect` as artifacts on the server: statistics and contact sheet of a shard set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from maskhand.steps import inspection
 from maskhand.workspace import Workspace
 
 LIMIT = 10_000
-"""Samples that a flow reads of a set. Shards are random samples of it; `maskhand inspect` reads all of them."""
+"""Maximum number of samples that a flow reads of a set (shards are random samples); `maskhand inspect` reads all."""
 
 
 @step("inspect")
@@ -20,7 +20,7 @@ def inspect(workspace: str, name: str) -> inspection.InspectionReceipt:
 
 
 def show(home: Workspace, name: str) -> inspection.InspectionReceipt:
-    """Look at a shard set as it is now, with the sidecars it has; called by the flows that make them."""
+    """Inspect a shard set with its current sidecars; called by the flows that make them."""
     receipt = run_cached(inspect, inspection.input_digests(home, name), str(home.root), name)
     rows = [{"what": what, "value": value} for what, value in inspection.table(receipt)]
     table(slug("statistics", name), rows, f"shard set {name}")

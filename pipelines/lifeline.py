@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, however that ends."""
+"""Child processes that end with their parent process, even if it is killed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import subprocess
 
 
 def end_with_us(process: int, with_signal: signal.Signals) -> None:
-    """Have a process end when this one is killed, when nobody is left to end it.
+    """Make sure that a process receives `with_signal` if this process is killed and cannot end it.
 
-    A shell holds the other end of a pipe: it closes with us, and says so when we end as we should.
+    A shell reads from a pipe to this process: on a regular exit it gets a line; if the pipe closes without one, it
+    sends the signal.
     """
     watch = 'read -r ended || kill -"$1" "$0"'
     watcher = subprocess.Popen(
         ["/bin/sh", "-c", watch, str(process), str(with_signal.value)],
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for us
+        start_new_session=True,  # Ctrl-C should only reach us
     )
     atexit.register(watcher.communicate, b"ended\n")

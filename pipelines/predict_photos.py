@@ -1,4 +1,4 @@
-"""Flow `predict-photos`: the hands of folders, film files or an s3:// prefix, as shards, by Ray workers."""
+"""Flow `predict-photos`: predict the hands in folders, film files or an s3:// prefix, as shards, on Ray workers."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def predict_photos(
     workers: int | None = None,
     workspace: str | None = None,
 ) -> HandsReceipt:
-    """Look at pictures and films; a run that was stopped goes on.
+    """Predict the hands of pictures and films; an interrupted run is resumed.
 
-    inputs: files, folders, patterns or s3:// prefixes, which every worker sees; out: folder or s3:// prefix of the
-    shards, else WORKSPACE/predictions/DIGEST, of the inputs and the question; model: an exported folder or
-    models:/NAME@ALIAS, else the open one; method: fit, model or refine; every: of films every so many frames; workers:
-    tasks at a time, else as many as fit; workspace: else `$MASKHAND_WORKSPACE`.
+    inputs: files, folders, patterns or s3:// prefixes that every worker can access; out: folder or s3:// prefix of the
+    shards, default WORKSPACE/predictions/DIGEST (of inputs and options); model: an exported folder or
+    models:/NAME@ALIAS, default the open model; method: fit, model or refine; every: process every n-th frame of films;
+    workers: tasks at a time, default as many as fit; workspace: default `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
     place = out or default_place(home, inputs, model, method, every, min_confidence)

@@ -1,6 +1,6 @@
-"""Flow `quickstart`: every real part, small, on this machine; from nothing to an evaluated, registered model.
+"""Flow `quickstart`: the whole pipeline at small scale on this machine, up to an evaluated, registered model.
 
-It calls the other flows with small numbers. Finished stages are found and kept, so that running it again continues.
+It calls the other flows with small numbers. Finished stages are reused, so running it again continues an earlier run.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def quickstart(
     overrides: list[str] = [],  # noqa: B006
     workspace: str | None = None,
 ) -> TrainedModel:
-    """Render hands, shard, annotate, train, measure, register, and show.
+    """Render hands, shard, annotate, train, evaluate, register, and print the results.
 
-    hands, evaluation_hands, mocap_poses, seed: the size of the synthetic data; recipe,
-    overrides: of the two trainings; workspace: else `$MASKHAND_WORKSPACE`, else ./workspace.
+    hands, evaluation_hands, mocap_poses, seed: size and seed of the synthetic data; recipe, overrides: of the two
+    trainings; workspace: default `$MASKHAND_WORKSPACE`, else ./workspace.
     """
     home = workspace_for(workspace)
     root = str(home.root)
@@ -65,7 +65,7 @@ def quickstart(
             made_from = step_inputs.source_digests(synthetic.SYNTHETIC)
             run_cached(synthesize, made_from, root, hands, evaluation_hands, mocap_poses, seed)
         with clock.stage("shards"):
-            # Another size or seed is other data under the same name: what the earlier one made is replaced.
+            # Another size or seed is other data under the same name, which replaces the earlier data.
             shard_datasets([synthetic.SYNTHETIC], rebuild=True, workspace=root)
         with clock.stage("keypoints and MANO targets"):
             training, evaluation = (f"{synthetic.SYNTHETIC}/{split}" for split in ("training", "evaluation"))

@@ -1,4 +1,4 @@
-"""Flow `re-evaluate`: champion and new challengers on every benchmark here; drift is flagged, the gate decides."""
+"""Flow `re-evaluate`: champion and new challengers on all benchmarks here; flags drift, and the gate decides."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from maskhand.steps.reevaluate import VersionResult
     retry_condition_fn=is_worth_a_retry,
 )
 def measure_again(workspace: str, model: str, benchmark: str, set_name: str) -> Receipt:
-    """Never taken from a cache: that the numbers are still the same is what the flow is for."""
+    """Never cached: the flow checks whether the numbers are still the same."""
     with progress_artifact(f"{model} on {benchmark}", slug("progress-re-evaluate", benchmark)) as progress:
         return reevaluate.evaluate_version(workspace_for(workspace), model, benchmark, set_name, progress)
 
 
 @flow(name="re-evaluate")
 def re_evaluate(newest: int = 3, workspace: str | None = None) -> dict[str, str]:
-    """Measure the champion and the newest later versions again and let the gate decide; returns its sentences by model.
+    """Evaluate the champion and newer versions again and let the gate decide; returns its decisions by model.
 
-    newest: how many versions registered after the champion; workspace: else `$MASKHAND_WORKSPACE`.
+    newest: number of versions registered after the champion; workspace: default `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
     champion, challengers = reevaluate.contenders(home, newest)
@@ -43,7 +43,7 @@ def re_evaluate(newest: int = 3, workspace: str | None = None) -> dict[str, str]
             state = measure_again(str(home.root), model, benchmark, set_name, return_state=True)
             if state.is_completed():
                 found[model].append(VersionResult.of(state.result()))
-            else:  # one hopeless pair must not cost the others their night
+            else:  # a pair that fails must not prevent the others
                 failures.append(f"{model} on {benchmark}: {state.message}")
         if found[model]:
             flags += [f"{model}: {sentence}" for sentence in reevaluate.log(home, model, found[model])]

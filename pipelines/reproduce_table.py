@@ -1,4 +1,4 @@
-"""Flow `reproduce-table`: a table of the paper, run here, beside the paper's values and later work."""
+"""Flow `reproduce-table`: a table of the paper, reproduced here, beside the paper's values and later work."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def reproduce_table(
     overrides: list[str] = [],  # noqa: B006
     workspace: str | None = None,
 ) -> Receipt:
-    """Train and measure the rows of a table that this machine has data for; for the others, what is missing is listed.
+    """Train and evaluate the rows of a table for which this machine has data; list what is missing for the others.
 
-    table: 1 to 17, `claims`, `choices`, `hypotheses` or `all`; embedded: every row, small, on the synthetic hands;
-    budget_steps: of each training (else the recipes' own); seeds: trainings of each row; overrides: of every row's
-    recipe; workspace: else `$MASKHAND_WORKSPACE`.
+    table: 1 to 17, `claims`, `choices`, `hypotheses` or `all`; embedded: all rows, at small scale on synthetic hands;
+    budget_steps: steps of each training (default: the recipe's); seeds: trainings per row; overrides: of every row's
+    recipe; workspace: default `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
     names = table_names(str(table))
@@ -67,7 +67,7 @@ def _reproduce(
     overrides: list[str],
     session: ExitStack,
 ) -> Comparison:
-    """Run and compare one table. session: keeps Ray for all rows, because each start and stop would cost seconds."""
+    """Run and compare one table. session: keeps Ray running for all rows, as each start and stop costs seconds."""
     if embedded:
         with progress_artifact(f"table {table}, data", slug("progress-table", str(table), "data")) as progress:
             planning.prepare(home, table, embedded, overrides, progress)

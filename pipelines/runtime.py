@@ -1,6 +1,6 @@
-"""The environment of the flows, settled before Prefect is imported: which server, where its files are, how loud it is.
+"""The environment of the flows, set before Prefect is imported: its server, its files, its log levels.
 
-Prefect reads its settings once, on import. So this module must not import Prefect, and `prepare` comes first.
+Prefect reads its settings once, on import. So this module must not import Prefect, and `prepare` must be called before.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from maskhand import machine, storage
 from maskhand.workspace import Workspace
 
 HOST = "127.0.0.1"
-"""Every server this project starts listens here only."""
+"""All servers started by this project listen only on this address."""
 
 PORT = 4200
 
 DATABASES_MIB = 64.0
-"""Prefect's and MLflow's, with what they write ahead; on a full disk the server would be waited for in silence."""
+"""Space for Prefect's and MLflow's databases with write-ahead logs; on a full disk, the server's start would hang."""
 
 
 def settings(workspace: Workspace, debug: bool = False) -> dict[str, str]:
-    """The environment variables that Prefect and its runs need; a variable that the user has set wins over all of them.
+    """The environment variables for Prefect and its runs; variables set by the user take precedence.
 
-    With `PREFECT_API_URL` set, that server is used; without, Prefect starts its own for the length of the run and
-    keeps its database in the workspace, where `maskhand serve` finds the runs again.
+    With `PREFECT_API_URL` set, that server is used; otherwise Prefect starts its own for the duration of the run, with
+    its database in the workspace, where `maskhand serve` finds the runs later.
     """
     return {
         "PREFECT_HOME": str(workspace.prefect_home),
@@ -34,7 +34,7 @@ def settings(workspace: Workspace, debug: bool = False) -> dict[str, str]:
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "MLFLOW_LOGGING_LEVEL": "INFO" if debug else "ERROR",
-        # Everything is still written to the server; the console belongs to our own progress and one-sentence errors.
+        # Everything is still written to the server; the console is for our own progress and one-sentence errors.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG" if debug else "CRITICAL",
         "PREFECT_LOGGING_SERVER_LEVEL": "INFO" if debug else "CRITICAL",
         **machine.proxy_exceptions(),
@@ -55,8 +55,8 @@ def prepare(workspace: Workspace, debug: bool = False) -> None:
 def workspace_for(parameter: str | None) -> Workspace:
     """The workspace of a flow run: the flow's parameter, else `$MASKHAND_WORKSPACE`, else `./workspace`.
 
-    A worker starts runs in a temporary folder, where `./workspace` would vanish; there one of the first two must be
-    set, else ValueError.
+    A worker starts runs in a temporary folder, where `./workspace` would be lost; there one of the first two must be
+    set, else ValueError is raised.
     """
     if not parameter and not os.environ.get("MASKHAND_WORKSPACE") and os.environ.get("PREFECT__FLOW_RUN_ID"):
         raise ValueError(

@@ -1,6 +1,6 @@
 """The Prefect server and worker of this machine, and short names for its deployments.
 
-Prefect is spoken to through its own command line, in subprocesses with the environment of `maskhand.pipelines.runtime`.
+Prefect is controlled through its command line, in subprocesses with the environment of `maskhand.pipelines.runtime`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _POOL_EXISTS = f"Work pool named '{POOL}' already exists"
 START_S = 90.0
 STOP_S = 30.0
 _LOOK_S = 0.5
-"""Pause between two looks at whether server and worker are alive."""
+"""Interval between checks of whether server and worker are alive."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RunningServer:
     """A Prefect server that this process has started."""
 
     url: str
-    """Of its API."""
+    """URL of its API."""
     process: subprocess.Popen[bytes]
 
 
@@ -48,9 +48,9 @@ class ServerError(MaskhandError, RuntimeError):
 
 
 def environment(workspace: Workspace, api_url: str | None = None) -> dict[str, str]:
-    """The variables of a Prefect process: ours, what the user has set, and the server at `api_url` (None: its own).
+    """The environment of a Prefect process: ours, the user's variables, and the server at `api_url` (None: its own).
 
-    Its runs, where nobody names a workspace, are in this one.
+    Runs without a workspace parameter use this workspace.
     """
     variables = {**settings(workspace), **os.environ, "MASKHAND_WORKSPACE": str(workspace.root)}
     variables.pop("PREFECT_API_URL", None)
@@ -58,9 +58,9 @@ def environment(workspace: Workspace, api_url: str | None = None) -> dict[str, s
 
 
 def run_deployment(workspace: Workspace, name: str, parameters: Sequence[str], watch: bool) -> int:
-    """`train-maskhand` -> `prefect deployment run train-maskhand/train-maskhand`. Returns its exit code.
+    """Run `prefect deployment run NAME/NAME`, for example of `train-maskhand`; returns its exit code.
 
-    Raises ServerError for a parameter without a value and for a deployment that the server does not know.
+    Raises ServerError for a parameter without a value and for a deployment that is not on the server.
     """
     if wrong := [parameter for parameter in parameters if "=" not in parameter]:
         raise ServerError(f"parameter {wrong[0]!r}: expected KEY=VALUE, for example recipe=tiny")
@@ -84,10 +84,10 @@ def run_deployment(workspace: Workspace, name: str, parameters: Sequence[str], w
 
 
 def deploy(workspace: Workspace) -> int:
-    """Create the work pool where it is missing, and all deployments of prefect.yaml. Returns Prefect's exit code.
+    """Create the work pool if it is missing, and all deployments of prefect.yaml. Returns Prefect's exit code.
 
-    The server is the one at `PREFECT_API_URL`, else a running `maskhand serve`, else the workspace's own database,
-    which `maskhand serve` opens later.
+    The server is the one at `PREFECT_API_URL`, else a running `maskhand serve`, else a temporary one on the workspace's
+    database, which `maskhand serve` opens later.
     """
     try:
         return _deploy(environment(workspace, _running_server()))
@@ -99,9 +99,9 @@ def deploy(workspace: Workspace) -> int:
 
 
 def serve(workspace: Workspace, port: int = PORT) -> int:
-    """Server, deployments and worker of this workspace until Ctrl-C, then 0; ServerError when one of the two dies."""
+    """Run server, deployments and worker of this workspace until Ctrl-C, then return 0; ServerError if one dies."""
     log = workspace.prefect_home / "server.log"
-    # Also when started with `&`, where a shell lets its children ignore Ctrl-C's signal, which stops the worker.
+    # Also when started with `&`: a shell makes background children ignore SIGINT, but the worker is stopped with it.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     with server(workspace, port, log) as running:
@@ -123,19 +123,19 @@ def serve(workspace: Workspace, port: int = PORT) -> int:
 
 @contextmanager
 def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer]:
-    """A context with a Prefect server on 127.0.0.1 whose database lies in the workspace."""
+    """A context with a Prefect server on 127.0.0.1 whose database is in the workspace."""
     url = f"http://{HOST}:{port}/api"
     if answers(url):
         raise ServerError(f"port {port} is taken by another Prefect server; choose another one with --port")
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server: an ended one's port is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: reuses the port of an old one
         try:
             probe.bind((HOST, port))
         except OSError as error:
             raise ServerError(
                 f"port {port} is taken by another program ({error.strerror}); choose another one with --port"
             ) from None
-    # The pages fetch everything they show from this address; by default from port 4200.
+    # The web pages fetch their data from this address; by default from port 4200.
     own = environment(workspace) | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING", "PREFECT_SERVER_UI_API_URL": url}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -153,7 +153,7 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer
 
 @contextmanager
 def worker(variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process worker of the pool. It is stopped with SIGINT, so that its runs end before it and before the server."""
+    """A process worker of the pool. It is stopped with SIGINT, so that its runs end before it and the server do."""
     process = _start(_prefect("worker", "start", "--pool", POOL), variables, None)
     try:
         yield process
@@ -169,7 +169,7 @@ def _deploy(variables: Mapping[str, str]) -> int:
     for step in steps:
         run = subprocess.run(_prefect(*step), env=dict(variables), capture_output=True, text=True, check=False)
         said = f"{run.stdout} {run.stderr}"
-        # A pool that is there may be of another type, with a job template of its own: it is left as it is.
+        # An existing pool may be of another type, with its own job template: it is not changed.
         if run.returncode and not ("create" in step and _POOL_EXISTS in " ".join(said.split())):
             print(without_passwords(said), file=sys.stderr)
             return run.returncode
@@ -178,7 +178,7 @@ def _deploy(variables: Mapping[str, str]) -> int:
 
 
 def _running_server() -> str:
-    """URL of the server to talk to; ServerError when there is none."""
+    """URL of the running server; ServerError if there is none."""
     url = (os.environ.get("PREFECT_API_URL") or f"http://{HOST}:{PORT}/api").rstrip("/")
     if not answers(url):
         raise ServerError(
@@ -194,7 +194,7 @@ def _free_port() -> int:
 
 
 def answers(url: str) -> bool:
-    """Does a Prefect server's API at `url` say that it is well?"""
+    """Whether a Prefect server's API at `url` reports that it is healthy."""
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
             return answer.status == 200
@@ -203,7 +203,7 @@ def answers(url: str) -> bool:
 
 
 def _ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """Answer of the API at `url`, POSTed to with a body; None where it does not answer us, as one behind a login."""
+    """The JSON response of the API at `url` to a GET, or with a body to a POST; None on failure, as behind a login."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
     try:
@@ -218,7 +218,7 @@ def _prefect(*words: str) -> list[str]:
 
 
 def _start(command: list[str], variables: Mapping[str, str], output: IO[bytes] | None) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl-C reaches us alone, and we stop the worker before its server.
+    # In its own session: Ctrl-C reaches only us, and we stop the worker before its server.
     process = subprocess.Popen(
         command,
         env=dict(variables),

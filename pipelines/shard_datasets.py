@@ -1,4 +1,4 @@
-"""Flow `shard-datasets`: published files of a dataset -> shard sets with manifests, and what is in them."""
+"""Flow `shard-datasets`: published files of a dataset -> shard sets with manifests, and their statistics."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def shard_datasets(
     rebuild: bool = False,
     workspace: str | None = None,
 ) -> list[data.PartReceipt]:
-    """Shard datasets of the catalog, every split whose files are there.
+    """Shard datasets of the catalog: every split whose files are available.
 
-    datasets: folders of datasets/; raw: the published files (else WORKSPACE/raw/NAME, for each dataset);
-    rebuild: replace shards that another card, raw data or code has made; workspace: else `$MASKHAND_WORKSPACE`.
+    datasets: folders of datasets/; raw: folder of the published files (default: WORKSPACE/raw/NAME of each dataset);
+    rebuild: replace shards made from another card, raw data or code; workspace: default `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
     receipts = []
@@ -34,7 +34,7 @@ def shard_datasets(
         folder = data.raw_folder(home, name, raw)
         made_from = step_inputs.source_digests(name) | {"raw": step_inputs.raw_fingerprint(folder)}
         for split in data.splits(home, name, raw):
-            # What was rejected may be whole by now, and images are not in the fingerprint. Finished shards are kept.
+            # Rejected samples may be fixed by now, and images are not in the fingerprint. Finished shards are kept.
             again = step_inputs.has_rejects(home, f"{name}/{split}")
             task = shard.with_options(refresh_cache=True) if again else shard
             receipts.append(run_cached(task, made_from, str(home.root), name, split, folder, rebuild))

@@ -1,4 +1,4 @@
-"""How every task of the flows behaves: cached by its inputs and the code, retried, its progress kept on the server.
+"""The common behavior of all tasks: caching by inputs and code, retries, and progress artifacts on the server.
 
 A task calls one function of `maskhand.steps` and returns its Receipt: a URI and a digest, never data.
 """
@@ -30,7 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R", bound=Receipt)
 
 ARTIFACT_EVERY_S = 3.0
-"""Progress reaches the server at most this often; SQLite is not a progress bar."""
+"""Minimum interval between progress updates on the server, to spare its SQLite database."""
 
 
 def _code_digest(_context: object, _inputs: object) -> str:
@@ -38,11 +38,12 @@ def _code_digest(_context: object, _inputs: object) -> str:
 
 
 CACHE_POLICY = INPUTS + TASK_SOURCE + CachePolicy.from_cache_key_fn(_code_digest)
-"""A changed library runs every step again. That is cheap: finished shards and trainings are found and kept."""
+"""A code change invalidates every step. That is cheap: finished shards and trainings are found and reused."""
 
 
 def is_worth_a_retry(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Lost workers and networks may come back; a wrong parameter, name or program and a missing file stay wrong."""
+    """Whether a retry may help: after lost workers or connections, but not after programming errors, wrong parameters
+    or missing files."""
     error = state.data if isinstance(state.data, BaseException) else getattr(state.data, "result", None)
     if isinstance(error, MaskhandError):
         return error.retryable
@@ -50,7 +51,7 @@ def is_worth_a_retry(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) ->
 
 
 def step(name: str, retries: int = 2) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """A task whose receipt is cached, and which is retried where its error says that this may help."""
+    """A task whose receipt is cached, and which is retried if its error says that this may help."""
     return task(
         name=name,
         cache_policy=CACHE_POLICY,
@@ -64,9 +65,9 @@ def step(name: str, retries: int = 2) -> Callable[[Callable[P, R]], Task[P, R]]:
 
 
 def run_cached(of: Task[P, R], cache_inputs: Mapping[str, str], *arguments: P.args, **named: P.kwargs) -> R:
-    """Run a step, or take its cached receipt when the file that it names is still there, unchanged.
+    """Run a step, or return its cached receipt if the file that it names still exists, unchanged.
 
-    cache_inputs: digests of whatever decides the result beside the arguments: data, cards, weights.
+    cache_inputs: digests of further inputs that determine the result: data, cards, weights.
     """
     inputs = CachePolicy.from_cache_key_fn(lambda _context, _inputs: json.dumps(cache_inputs, sort_keys=True))
     keyed = of.with_options(cache_policy=CACHE_POLICY + inputs)
@@ -78,7 +79,7 @@ def run_cached(of: Task[P, R], cache_inputs: Mapping[str, str], *arguments: P.ar
 
 @contextmanager
 def progress_artifact(title: str, key: str) -> Iterator[Progress]:
-    """A Progress shown on the console and kept on the server as the progress artifact `key`."""
+    """A Progress shown on the console and on the server as the progress artifact `key`."""
     os.environ[FLOW_RUN] = str(flow_run.id)
     artifact_id = create_progress_artifact(0.0, key=key, description=title)
     assert isinstance(artifact_id, UUID), "created in a synchronous flow"
@@ -93,11 +94,11 @@ def progress_artifact(title: str, key: str) -> Iterator[Progress]:
 
     with shown(title) as to_console:
         yield both(to_console, to_server)
-    update_progress_artifact(artifact_id, 100.0)  # some steps end without ever knowing their total
+    update_progress_artifact(artifact_id, 100.0)  # some steps never know their total
 
 
 def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
-    """Keep a table on the server under a stable key, so that its page shows the history."""
+    """Publish a table on the server under a stable key, so that its page shows the history."""
     create_table_artifact(table=list(rows), key=key, description=description)
 
 

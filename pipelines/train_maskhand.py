@@ -1,4 +1,4 @@
-"""Flow `train-maskhand`: the masked transformer, measured and registered."""
+"""Flow `train-maskhand`: train, evaluate and register the masked transformer."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from maskhand.steps.registration import RegistrationReceipt
 from maskhand.steps.train import TrainingReceipt
 
 REGISTERED = "maskhand.model.registered"
-"""The event that makes the server evaluate a new model (prefect.yaml)."""
+"""The event that triggers the evaluation of a new model (prefect.yaml)."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What the flow made."""
+    """The results of the flow."""
 
     model: TrainingReceipt
     evaluation: EvaluationReceipt
@@ -58,11 +58,12 @@ def train_maskhand(
     label: str = "",
     workspace: str | None = None,
 ) -> TrainedModel:
-    """Train the masked transformer, measure it on the recipe's held-out sets, register it and move its alias.
+    """Train the masked transformer, evaluate it on the recipe's held-out sets, register it and set its alias.
 
     recipe: a shipped recipe or a YAML file; overrides: such as training.optim.steps=200; tokenizer: folder of a trained
-    VQ-MANO, or `open`, `open_model` that ship (else `tokenizer_training.checkpoint`, or `train-vq-mano` makes or finds
-    the recipe's own); label: sets apart another training of the same settings; workspace: else `$MASKHAND_WORKSPACE`.
+    VQ-MANO, or the shipped `open` or `open_model` (default: `tokenizer_training.checkpoint`, else `train-vq-mano`
+    trains or finds the recipe's own); label: distinguishes another training with the same settings; workspace: default
+    `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
     root = str(home.root)

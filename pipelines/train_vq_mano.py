@@ -1,4 +1,4 @@
-"""Flow `train-vq-mano`: the pose tokenizer."""
+"""Flow `train-vq-mano`: train the pose tokenizer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def train_vq_mano(
 ) -> train.TrainingReceipt:
     """Train VQ-MANO on the recipe's shard sets.
 
-    recipe: a shipped recipe or a YAML file; overrides: such as tokenizer_training.optim.steps=200; label: sets apart
-    another training of the same settings; workspace: else `$MASKHAND_WORKSPACE`.
+    recipe: a shipped recipe or a YAML file; overrides: such as tokenizer_training.optim.steps=200; label: distinguishes
+    another training with the same settings; workspace: default `$MASKHAND_WORKSPACE`.
     """
     home = workspace_for(workspace)
     digests = train.input_digests(home, recipe, overrides, label)

@@ -1,1 +1,1 @@
-"""2D keypoints and MANO targets as sidecar shards with the keys of the images."""
+"""2D keypoints and MANO targets as sidecar shards, keyed like the image shards."""

@@ -1,7 +1,7 @@
-"""Pseudo ground truth: a model's predictions as the `mano` part of a set on which nobody annotated hands (paper B).
+"""Pseudo ground truth: a model's predictions as the `mano` part of a set without annotated hands (paper B).
 
-Entries have `source` predicted. A hand whose 2D keypoints were not found is kept with the fault `not_seen`: nothing
-learns from it. Residuals are unknown.
+Entries have `source` predicted. A hand whose 2D keypoints were not detected is kept with the fault `not_seen` and not
+used for training. Residuals are unknown.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def annotate_by_model(
     rebuild: bool = False,
     on_shard: OnShard | None = None,
 ) -> Manifest:
-    """Make the `mano` part of a set with an exported model that reads images and its detector's keypoint sidecar.
+    """Make the `mano` part of a set with an exported model, from the images and its detector's keypoint sidecar.
 
-    Raises BundleError when the model reads captions, ShardError when the keypoints are missing, or the part was made by
-    something else (`rebuild=True` replaces it).
+    Raises BundleError if the model reads captions, ShardError if the keypoints are missing, or the part was made in
+    another way (`rebuild=True` replaces it).
     """
     bundle = worker_bundle(model_folder)
     bundle.require("image")

@@ -1,12 +1,12 @@
-"""The contract of 2D keypoint detectors: their input and output records, and the protocol they implement.
+"""The interface of 2D keypoint detectors: their input and output records, and the protocol they implement.
 
-A detector is given images and one hand box per image, in pixels of the stored image and never mirrored: a left hand
-is shown to it as a left hand. The side of each hand may be given; a detector must work without. Its output is in
-OpenPose-21 order (`maskhand.conventions.OPENPOSE_21`). `registry` has the detectors by name.
+A detector gets images and one hand box per image, in pixels of the stored image and never mirrored: a left hand appears
+as a left hand. The side of each hand may be given; a detector must work without it. Its output is in OpenPose-21 order
+(`maskhand.conventions.OPENPOSE_21`). `registry` has the detectors by name.
 
-Detectors disagree about where a joint is. The embedded one puts the wrist and the knuckles (MCPs) 10-17 % of the hand's
-length closer to the arm than FreiHAND's annotation does; the numbers are passed on unchanged, and sidecars name the
-detector and its version so that two detectors are never mixed unknowingly.
+Detectors define joint positions differently. The embedded one puts the wrist and the knuckles (MCPs) 10-17 % of the
+hand's length closer to the arm than FreiHAND's annotation does; keypoints are not corrected for this, and sidecars name
+the detector and its version so that two detectors are never mixed unknowingly.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Detections:
     confidence: Array
     """(N, 21) float32 in 0..1; 0 = not found."""
     presence: Array
-    """(N,) float32 in 0..1, the probability that the box has a hand."""
+    """(N,) float32 in 0..1, the probability that the box contains a hand."""
     right_probability: Array
-    """(N,) float32 in 0..1, the probability of a right hand; 0.5 where the detector does not tell sides."""
+    """(N,) float32 in 0..1, the probability of a right hand; 0.5 if the detector does not determine sides."""
     z_px: Array | None = None
-    """(N, 21) float32, depth behind the wrist in pixels of the image, as large as in x and y; None for a
-    detector of two dimensions."""
+    """(N, 21) float32, depth behind the wrist in pixels of the image, at the scale of x and y; None for a 2D
+    detector."""
     world_m: Array | None = None
-    """(N, 21, 3) float32, meters, axes of the image (x right, y down, z away from the camera), origin anywhere; None
-    for a detector of two dimensions."""
+    """(N, 21, 3) float32, meters, axes of the image (x right, y down, z away from the camera), arbitrary origin; None
+    for a 2D detector."""
 
     def __len__(self) -> int:
         return len(self.presence)
@@ -52,18 +52,18 @@ class Detections:
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def hands(self) -> list[DetectedKeypoints]:
-        """Each hand alone, as sidecars hold it."""
+        """The hands one by one, as stored in sidecars."""
         fields = self.arrays()
         return [DetectedKeypoints(**{name: values[k] for name, values in fields.items()}) for k in range(len(self))]
 
     @staticmethod
     def of_hands(hands: Sequence[DetectedKeypoints]) -> Detections:
-        """One record of hands that the same detector saw."""
+        """One record of hands that were detected by the same detector."""
         return Detections.stack([Detections(**{n: a[None] for n, a in hand.encode().items()}) for hand in hands])
 
     @staticmethod
     def stack(rows: Sequence[Detections]) -> Detections:
-        """The records of one detector joined to one; an empty record when there is none."""
+        """Concatenate records of one detector; an empty record if there are none."""
         if not rows:
             return Detections(
                 np.zeros((0, NUM_JOINTS, 2), np.float32),
@@ -84,12 +84,12 @@ class HandBox:
     """A hand found in a full photo."""
 
     box_xyxy_px: Array
-    """(4,) float32, tight around the hand's keypoints, as the boxes of annotated hands are."""
+    """(4,) float32, tight around the hand's keypoints, like the boxes of annotated hands."""
     side: Side
     score: float
     """0..1, presence of a hand in the box."""
     detection: Detections
-    """The keypoints of this one hand, found while the box was verified, so that it need not be detected again."""
+    """The keypoints of this one hand, a result of the box's verification, so they need not be detected again."""
 
     @property
     def keypoints_px(self) -> Array:
@@ -99,24 +99,24 @@ class HandBox:
 
 @dataclass(frozen=True)
 class DetectedBox:
-    """A hand as a detector of boxes has it, without keypoints."""
+    """A hand from a box detector, without keypoints."""
 
     box_xyxy_px: Array | tuple[float, float, float, float]
     """(4,) x0, y0, x1, y1, pixels of the image (center of the top-left pixel = 0, 0)."""
     side: Side | None = None
-    """None where the detector does not tell sides."""
+    """None if the detector does not determine sides."""
     score: float | None = None
     """0..1."""
 
 
 class HandDetector(Protocol):
-    """Any detector of hands: a function of an image that gives a box for each hand, best first.
+    """Any hand detector: a function of an image that returns a box for each hand, best first.
 
-    A `HandBox` holds keypoints too, which are then used; in a `DetectedBox` they are detected.
+    A `HandBox` also has keypoints, which may then be used; for a `DetectedBox` they are detected.
     """
 
     def __call__(self, image_rgb: Array, /) -> Sequence[DetectedBox | HandBox]:
-        """image_rgb: (H, W, 3) uint8, upright; an empty list where there is no hand."""
+        """image_rgb: (H, W, 3) uint8, upright; returns an empty list if there is no hand."""
         ...
 
 
@@ -133,14 +133,14 @@ class KeypointDetector(Protocol):
     ) -> Detections:
         """Keypoints of one hand per image.
 
-        images: N images (H, W, 3) uint8 RGB, any sizes; boxes_xyxy_px: (N, 4) pixels; sides: of each hand, None where
-        unknown. Raises ValueError when the shapes do not fit.
+        images: N images (H, W, 3) uint8 RGB, any sizes; boxes_xyxy_px: (N, 4) pixels; sides: of each hand, None if
+        unknown. Raises ValueError if shapes do not match.
         """
         ...
 
 
 def check_inputs(images: Sequence[Array], boxes_xyxy_px: Array, sides: Sequence[Side | None] | None) -> None:
-    """Raise ValueError, naming what does not fit, unless there is one box (and side) per image."""
+    """Raise ValueError, naming the problem, unless images and boxes are valid, with one box (and side) per image."""
     boxes = np.asarray(boxes_xyxy_px)
     if boxes.shape != (len(images), 4):
         raise ValueError(f"boxes_xyxy_px has shape {boxes.shape}, expected ({len(images)}, 4): one box per image")

@@ -1,7 +1,7 @@
 """Hand finder for photos without labels: a box and a side of each hand, for `adapters.layouts.photos`.
 
-Only confident hands are listed: keypoints that were seen, and a certain side. A hand of the wrong side would become a
-mirrored target, which a fit meets just as well.
+Only confident hands are listed, with clearly visible keypoints and a certain side: a hand with the wrong side would
+become a mirrored target, which can be fitted just as well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from maskhand.annotate.hand_finder import find_hands
 from maskhand.image_header import TooManyPixelsError, check_pixels
 
 MIN_SIDE_PROBABILITY = 0.8
-"""Least probability of a listed hand's side."""
+"""Minimum probability of a listed hand's side."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class PhotoHands:
     """The hands found in a photo."""
 
     name: str
-    """Its path below the folder."""
+    """Its path relative to the folder."""
     hands: list[dict[str, Any]] | None
-    """`side`, `box_xyxy_px` and `score` of each, best first; None where the photo cannot be decoded."""
+    """`side`, `box_xyxy_px` and `score` of each, best first; None if the photo cannot be decoded."""
     uncertain: int
-    """Hands that are not listed."""
+    """Number of hands that are not listed."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class FindHands:
     assets: str
 
     def __call__(self, names: Sequence[str]) -> list[PhotoHands]:
-        """One answer per photo, in order; `names` are paths below the folder."""
+        """One result per photo, in order; names: paths relative to the folder."""
         return [self._hands_of(name) for name in names]
 
     def _hands_of(self, name: str) -> PhotoHands:
         try:
             data = storage.read_bytes(storage.join(self.folder, name))
             check_pixels(data)
-            # decoded as by `images.decode_rgb`: boxes are in stored pixels
+            # decoded as by `images.decode_rgb`, as boxes are in pixels of the stored image
             flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
         except (storage.MissingFileError, storage.NotAFileError, TooManyPixelsError, cv2.error):
@@ -63,7 +63,7 @@ class FindHands:
 
 
 def is_confident(hand: HandBox) -> bool:
-    """Whether its keypoints were seen and its side is certain."""
+    """Whether its keypoints are confident enough and its side is certain."""
     right = float(hand.detection.right_probability[0])
     return (
         float(hand.detection.confidence.mean()) >= MIN_SEEN_CONFIDENCE and max(right, 1 - right) >= MIN_SIDE_PROBABILITY

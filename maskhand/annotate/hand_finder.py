@@ -1,11 +1,11 @@
 """Hand finder for full photos: palm detection (Apache-2.0 SSD, 2 MB) at several scales, each palm verified.
 
-Palms are searched in the whole image and, unless it is small, in overlapping half-size tiles. A palm gives position,
-size and rotation; from there the landmark model runs, is moved to the hand that it found, and runs again until two
-passes agree. What is not a hand fails: its presence is low, or the passes do not settle. The side comes from the
-landmark model.
+Palms are searched in the whole image and, unless it is small, in overlapping half-size tiles. A palm has position, size
+and rotation. The landmark model runs there, is re-centered on the hand that it found, and runs again until two passes
+agree. False detections fail this verification: their presence is low, or the passes do not converge. The side is
+determined by the landmark model.
 
-When no palm is found, the image may already be the crop of a hand (FreiHAND's are), and last come smaller tiles.
+If no palm is found, the image may already be the crop of a hand (as in FreiHAND); the last attempt uses smaller tiles.
 """
 
 from __future__ import annotations
@@ -28,51 +28,51 @@ from maskhand.fetched_models import hand_models
 from maskhand.geometry2d import box_iou, tight_box
 
 PALM_JOINTS = (0, 5, 9, 13, 17)
-"""Wrist and knuckles, OpenPose order: the palm of a hand whose keypoints are known."""
+"""Wrist and knuckles, OpenPose order: the palm of a hand with known keypoints."""
 KNOWN_PALM = 0.35
-"""A palm nearer than this to that of a known hand, in longer sides of the hand's box, is that palm."""
+"""A palm closer than this to that of a known hand, in longer sides of the hand's box, is the same palm."""
 HAND_FROM_PALM = 2.6
 """Side of the region around the hand in palm sides; its center lies half a palm toward the fingers (MediaPipe)."""
 HAND_SHIFT = 0.5
 FOLLOW_CROP = 2.0
-"""Side of the first crop in a film's next frame, in longer sides of the hand before: another one than the second's."""
+"""Side of the first crop in a film's next frame, in longer sides of the previous hand; differs from `SECOND_CROP`."""
 HAND_SCORE = 0.6
 DISAGREEMENT_SCALE = 0.25
-"""Scale of the disagreement between two passes in hand sizes; wider than in `litert`, for interlocked hands."""
+"""Scale of the disagreement between two passes in hand sizes; larger than in `litert`, for interlocked hands."""
 SETTLED, MAX_PASSES = 0.06, 4
-"""Passes end when two disagree by less than this, or after this many."""
+"""Iteration ends when two passes disagree by less than this, or after this number of passes."""
 CENTRAL_BOXES = (0.5, 0.75)
-"""Shares of the image taken as the hand's box when no palm was found."""
+"""Fractions of the image's size taken as the hand's box when no palm was found."""
 CENTRAL_QUALITY = 0.25
-"""`PassPair.quality` above which that was a hand: 7 of 8 FreiHAND crops reach it, no full photo passed 0.16."""
+"""Minimum `PassPair.quality` of such a hand: 7 of 8 FreiHAND crops reach it, no full photo exceeded 0.16."""
 WHOLE_PX = 288
-"""An image up to this length is not searched in tiles where it shows a hand as a whole: the palm model sees it at two
-thirds of its resolution at least. In 200 rendered images of 224 px the tiles found no further hand, and five parts of
-one as a second."""
+"""An image up to this length is not searched in tiles if a hand was found in the whole image, which the palm model sees
+at two thirds of its resolution or more. In 200 rendered images of 224 px, tiles found no further hand, and five parts
+of a hand as second hands."""
 LONGEST_PX = 4096
-"""A longer image is searched in a copy of this length; the palm model sees less than that."""
+"""A longer image is searched in a copy shrunk to this length; the palm model's input is smaller anyway."""
 MIN_HAND_PX = 24
 SAME_HAND = 0.4
 """Intersection over union above which two detections are one."""
 PART_SIZE: Mapping[bool, float] = {True: 0.65, False: 0.4}
 PART_INSIDE, PART_REACH = 0.9, 0.25
-"""A detection is a part of a better one when its longer side is below PART_SIZE of the other's (same side or not) and
-more than PART_INSIDE of its box lies in the other's, grown by PART_REACH of its longer side: a finger detected as a
-hand is often one that the hand's landmarks did not reach. Bent fingers that pass for a hand have the side of the hand;
-a fist is half an open hand long, and a hand before a person's hand is the person's other one."""
+"""A detection is a part of a better one if its longer side is below PART_SIZE of the other's (key: same side or not)
+and more than PART_INSIDE of its box lies in the other's box, enlarged by PART_REACH of its longer side (a finger
+detected as a hand is often not covered by the hand's landmarks). Bent fingers detected as a hand have the hand's side.
+The limit is smaller for different sides: a fist, half as long as an open hand, may be the person's other hand."""
 
 
 class HandFinder:
-    """Finds hands in photos with both models."""
+    """Finds hands in photos with the palm and landmark models."""
 
     def __init__(self, assets: str | Path) -> None:
-        """Takes the models from the assets folder, fetching them when missing; raises AssetError."""
+        """Load the models from the assets folder, downloading them if missing; raises AssetError."""
         models = hand_models(assets)
         self.palm_net, self._hand = PalmNet(models.palm), LitertHand(assets)
         self._landmark_net = self._hand.net
 
     def find(self, image: Array, max_hands: int = 10) -> list[HandBox]:
-        """The hands of an image (H, W, 3) uint8 RGB, best first; empty when there is none."""
+        """The hands of an image (H, W, 3) uint8 RGB, best first; empty if there are none."""
         if (factor := LONGEST_PX / max(image.shape[:2])) < 1:
             smaller = shrunk(image, factor)
             return [_enlarged(hand, factor) for hand in self.find(smaller, max_hands)]
@@ -87,12 +87,12 @@ class HandFinder:
         return hands[:max_hands]
 
     def verified(self, image: Array, palms: Sequence[Palm], min_hand_px: float = MIN_HAND_PX) -> list[HandBox]:
-        """The hands, of at least that size, at palms."""
+        """The distinct hands verified at the palms, of at least `min_hand_px`."""
         checked = [self._verify(image, palm, min_hand_px) for palm in distinct_palms(palms)]
         return distinct_hands([hand for hand in checked if hand is not None])
 
     def _from_palms(self, image: Array, divisions: Sequence[int]) -> list[HandBox]:
-        """Hands at palms found in tiles whose side is the image's longer side over each of the divisions."""
+        """Hands at palms found in tiles; their side is the image's longer side divided by each of the divisions."""
         return self.verified(image, self._palms(image, divisions))
 
     def _palms(self, image: Array, divisions: Sequence[int]) -> list[Palm]:
@@ -101,7 +101,7 @@ class HandFinder:
         ]
 
     def _from_central_box(self, image: Array) -> list[HandBox]:
-        """The one hand of an image that is a crop around it."""
+        """The hand of an image that is a crop around it, if any."""
         size = np.array(image.shape[1::-1], np.float64)
         for share in CENTRAL_BOXES:
             box = np.concatenate([size * (1 - share), size * (1 + share)]) / 2
@@ -134,9 +134,9 @@ class HandFinder:
         return _hand_box(merged_landmarks(before, last, extent, right_probability), score)
 
     def follow(self, image: Array, keypoints_px: Array) -> HandBox | None:
-        """The hand about where (21, 2) keypoints expect it, in the next frame of a film; None when it is not there.
+        """The hand near the expected keypoints (21, 2), in the next frame of a film; None if it is not there.
 
-        No palm is searched: the landmark model starts from those keypoints' square.
+        There is no palm search: the landmark model starts from the square of these keypoints.
         """
         angle = upright_angle(keypoints_px)
         center, extent = upright_extent(keypoints_px, angle)
@@ -145,8 +145,8 @@ class HandFinder:
         return self._verify(image, Palm(np.concatenate([palm - side / 2, palm + side / 2]), angle, 1.0))
 
     def search(self, image: Array, known_px: Sequence[Array] = ()) -> list[HandBox]:
-        """The hands, best first, at palms in the image and its half-size tiles; palms of hands that are known, (21, 2)
-        keypoints each, are left out."""
+        """The hands, best first, at palms in the image and its half-size tiles, except palms of known hands (keypoints
+        (21, 2) each)."""
         known = [(points[list(PALM_JOINTS)].mean(0), upright_extent(points, 0.0)[1]) for points in known_px]
 
         def is_new(palm: Palm) -> bool:
@@ -162,7 +162,7 @@ def _hand_box(detection: Detections, score: float) -> HandBox:
 
 
 def find_hands(image: Array, assets: str | Path) -> list[HandBox]:
-    """The hands of a photo (H, W, 3) uint8 RGB, best first. Raises AssetError when the models cannot be had."""
+    """The hands of a photo (H, W, 3) uint8 RGB, best first. Raises AssetError if the models are not available."""
     return shared_finder(str(assets)).find(image)
 
 
@@ -172,7 +172,7 @@ def shared_finder(assets: str) -> HandFinder:
 
 
 def distinct_hands(found: Sequence[HandBox]) -> list[HandBox]:
-    """The hands, best first, without those that are a better hand detected again, or a part of one."""
+    """The hands, best first, without duplicates and parts of better hands."""
     hands: list[HandBox] = []
     for hand in sorted(found, key=lambda h: -h.score):
         if not any(is_same_or_part(hand, better) for better in hands):
@@ -192,7 +192,7 @@ def is_same_or_part(hand: HandBox, better: HandBox) -> bool:
 
 
 def _enlarged(hand: HandBox, factor: float) -> HandBox:
-    """A hand of the shrunk image in pixels of the image."""
+    """A hand of the shrunk image, in pixels of the original image."""
     seen, scale = hand.detection, np.float32(factor)
     assert seen.z_px is not None
     detection = replace(seen, keypoints_px=(seen.keypoints_px + 0.5) / scale - 0.5, z_px=seen.z_px / scale)

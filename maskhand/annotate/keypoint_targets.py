@@ -1,8 +1,8 @@
 """MANO targets of hands without labels, as the sidecar part `mano`: fits to detected keypoints.
 
-The same fit as `maskhand predict` makes: 2D keypoints and, from a detector that sees depth, depth and world landmarks.
-What makes real photos trainable is the flag: a target is good where every finger was seen, large enough, and the fit
-meets its keypoints (`annotate.fit.hands`); nothing learns from the others.
+The fit is that of `maskhand predict`: to 2D keypoints and, from a detector with depth, depth and world landmarks. Only
+good targets are used for training, which makes real photos usable: all fingers were seen, the hand is large enough, and
+the fit is close to its keypoints (`annotate.fit.hands`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class AnnotateFromKeypoints:
 
     hand_path: str
     detector: str
-    """Whose keypoint sidecar is fitted to."""
+    """Name of the detector whose keypoint sidecar is used."""
 
     def __call__(self, samples: list[ShardSample]) -> list[Entry]:
-        """Per sample its target, or why it has none, in order."""
+        """For each sample, in order, its target, or why it has none."""
         found = {k: keypoints for k, row in enumerate(samples) if (keypoints := row.keypoints(self.detector))}
         entries: list[Entry] = [
             SampleError("no_keypoints", f"{row.sample.key}: the detector gave no keypoints of it") for row in samples
@@ -70,10 +70,9 @@ def annotate_from_keypoints(
     rebuild: bool = False,
     on_shard: OnShard | None = None,
 ) -> Manifest:
-    """Make the `mano` part of a set from its sidecar `keypoints.DETECTOR`; labels are not looked at.
+    """Make the `mano` part of a set from its sidecar `keypoints.DETECTOR`; labels are not used.
 
-    Raises ShardError when the keypoints are missing, or the part was made by something else (`rebuild=True` replaces
-    it).
+    Raises ShardError if the keypoints are missing, or the part was made in another way (`rebuild=True` replaces it).
     """
     path = str(default_hand_path("right") if hand_path is None else hand_path)
     annotator = Annotator("mano-from-keypoints", VERSION, {"hand_model": load_hand_model(path).digest})

@@ -1,7 +1,7 @@
 """2D keypoints of every hand of a shard set, as the sidecar part `keypoints.<detector>`.
 
-The detector sees the image as it is stored and the hand's annotated box and side; nothing is mirrored, so the
-keypoints of a left hand are where a left hand's joints are. Mirroring happens once, when batches are made.
+The detector gets the stored image and the hand's annotated box and side; nothing is mirrored, so the keypoints of a
+left hand are at its joints in the stored image. Mirroring is done when batches are made.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.sidecar_records import DetectedKeypoints
 
 _AT_ONCE = 16
-"""Hands that a detector is given together."""
+"""Number of hands per detector call."""
 _DECODERS = 4
-"""Threads that decode images meanwhile: one hand a millisecond, as a GPU detects, is more than one can decode."""
+"""Number of threads that decode images: a single one cannot keep up with a GPU (one hand per millisecond)."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class AnnotateKeypoints:
     detector: str
     assets: str
     version: str
-    """Of the detector on the machine that asks; with other weights nothing is detected."""
+    """Version of the detector on the driver; a worker with another version raises OtherFileError."""
 
     def __call__(self, samples: list[ShardSample]) -> list[DetectedKeypoints | SampleError]:
-        """Per sample what the detector saw, or why it saw nothing, in order."""
+        """For each sample, in order, its detected keypoints, or why there are none."""
         detector = _detector(self.detector, self.assets)
         if detector.version != self.version:
             raise OtherFileError(
@@ -96,11 +96,11 @@ def annotate_keypoints(
     rebuild: bool = False,
     on_shard: OnShard | None = None,
 ) -> Manifest:
-    """Annotate every shard of a set that is not annotated yet.
+    """Annotate all shards of a set that are not annotated yet.
 
-    assets: folder of the detector's model files (fetched there when missing, see `fetched_models`). The manifest names
-    the detector and its version. Raises ShardError when the part was made by another version (`rebuild=True` replaces
-    it), AssetError when the model cannot be had.
+    assets: folder of the detector's model files (downloaded if missing, see `fetched_models`). The manifest names the
+    detector and its version. Raises ShardError if the part was made by another version (`rebuild=True` replaces it),
+    AssetError if the model is not available.
     """
     annotator = Annotator(detector, _detector(detector, str(assets)).version)
     annotate = AnnotateKeypoints(detector, str(assets), annotator.version)

@@ -1,13 +1,14 @@
 """The embedded keypoint detector: the open hand landmark model (Apache-2.0, 5 MB) on LiteRT, made robust to rotation.
 
-The model needs one roughly upright hand in a square image, and a box does not tell which way up its hand is. So the
-model runs in pairs: a first pass at an assumed rotation locates the wrist and the middle knuckle, a second pass runs on
-a crop that is turned upright by them and re-centered. Both passes must agree, fill the given box and show the known
-side; then two runs are enough, else the next assumed rotation is tried and the best pair is taken.
+The model needs one roughly upright hand in a square image, but a box does not tell the hand's rotation. So the model
+runs in pairs: a first pass at an assumed rotation locates the wrist and the middle knuckle, and a second pass runs on a
+crop that is rotated upright by them and re-centered. If both passes agree, fill the given box and show the known side,
+two runs are enough; else the next assumed rotation is tried, and finally the best pair is used.
 
-Measured (error as a share of the joints' longer side, misses count): PCK@.1/.2 = .75/.91 with 5.7 runs on 72 real hands
-(six annotated InterHand2.6M hands, four of them interacting, mirrored and turned by random angles), where the best of 8
-single passes reaches .73/.92, and .71/.91 with 4.7 runs on 80 synthetic ones. One run takes 7-8 ms on one core.
+Measured (error as a fraction of the joints' longer side, misses count): PCK@.1/.2 = .75/.91 with 5.7 runs on 72 real
+hands (six annotated InterHand2.6M hands, four of them interacting, mirrored and rotated by random angles), where the
+best of 8 single passes reaches .73/.92, and .71/.91 with 4.7 runs on 80 synthetic ones. One run takes 7-8 ms on one
+core.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ INPUT_PX = 224
 
 FIRST_CROP = 2.0
 """Side of the first crop in longer sides of the box, which is tight around the joints: the model expects a margin
-around the hand (measured: 1.3 loses a tenth of PCK@.1 against 2)."""
+around the hand (measured: PCK@.1 is a tenth lower with 1.3 than with 2)."""
 SECOND_CROP = 1.7
 """Side of the second crop in longer sides of the first pass's landmarks."""
 ROTATIONS_RAD = (
@@ -44,7 +45,7 @@ ROTATIONS_RAD = (
     3 * math.pi / 4,
     -math.pi / 4,
 )
-"""Assumed rotations of the hand, in the order in which they are tried."""
+"""Assumed rotations of the hand, in the order of trial."""
 ACCEPT_QUALITY = 0.25
 """A pair of passes above this quality ends the search; 0.35 costs one more run per hand for .01 of PCK@.1."""
 MIN_FIRST_QUALITY = 0.05
@@ -52,7 +53,7 @@ MIN_FIRST_QUALITY = 0.05
 DISAGREEMENT_SCALE = 0.1
 """Scale of the disagreement between two passes, in longer sides of the box."""
 REVISION = "2"
-"""Raise it whenever the procedure above changes: cached keypoints name it."""
+"""Raise it whenever the procedure above changes: it is part of the version of cached keypoints."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +65,23 @@ class Landmarks:
     z_px: Array
     """(21,) depth behind the wrist in pixels of the image."""
     world_m: Array
-    """(21, 3) meters, from the hand's middle."""
+    """(21, 3) meters, relative to the center of the hand."""
     presence: float
     right_probability: float
 
 
 @dataclass(frozen=True)
 class PassPair:
-    """Two passes over the same hand, joined."""
+    """Two passes over the same hand, merged."""
 
     detection: Detections
     """One hand."""
     quality: float
-    """0..1: both passes have a hand of the known side, agree, and fill the given box."""
+    """0..1: high if both passes have a hand of the known side, agree, and fill the given box."""
 
 
 class LandmarkNet:
-    """The landmark model: a square region of an image, at any rotation, to 21 points."""
+    """The landmark model: from a square region of an image, at any rotation, to 21 landmarks."""
 
     def __init__(self, model: Path, threads: int = 1) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -93,7 +94,7 @@ class LandmarkNet:
         self._points, self._presence, self._right, self._world = (outputs[name] for name in names)
 
     def predict(self, image: Array, center_px: Array, side_px: float, angle_rad: float) -> Landmarks:
-        """The landmarks in the square of that side around `center_px`, turned clockwise by `angle_rad`."""
+        """The landmarks in the square with side `side_px` around `center_px`, rotated clockwise by `angle_rad`."""
         crop = square_crop(image, center_px, side_px, angle_rad, INPUT_PX)
         self._net.set_tensor(self._input, crop[None].astype(np.float32) / np.float32(255))
         self._net.invoke()
@@ -119,14 +120,14 @@ class LitertHand:
     version = f"{LANDMARK_MODEL.sha256[:12]}-{REVISION}"
 
     def __init__(self, assets: str | Path, threads: int = 1) -> None:
-        """Takes the model from the assets folder, fetching it when missing; raises AssetError."""
+        """Load the model from the assets folder, downloading it if missing; raises AssetError."""
         self.net = LandmarkNet(hand_models(assets).landmark, threads)
 
     def detect(
         self, images: Sequence[Array], boxes_xyxy_px: Array, sides: Sequence[Side | None] | None = None
     ) -> Detections:
         """See `KeypointDetector.detect`. A joint's confidence is the hand's presence times the agreement of the two
-        passes about the joint."""
+        passes on the joint."""
         check_inputs(images, boxes_xyxy_px, sides)
         known = sides if sides is not None else [None] * len(images)
         return Detections.stack(
@@ -154,19 +155,19 @@ class LitertHand:
                 continue
             angle = upright_angle(first.keypoints_px)
             found_center, found_extent = upright_extent(first.keypoints_px, angle)
-            # Half way between the given box and what was found: a bad first pass cannot move the crop off the hand.
+            # The mean of the given and the found square: a bad first pass cannot move the crop off the hand.
             side_px = (SECOND_CROP * found_extent + FIRST_CROP * extent) / 2
             second = self.net.predict(image, (found_center + center) / 2, side_px, angle)
             distance = float(np.linalg.norm(first.keypoints_px - second.keypoints_px, axis=1).mean()) / extent
             both = math.sqrt(quality * landmark_quality(second, box_px, side)) * math.exp(
                 -distance / DISAGREEMENT_SCALE
             )
-            # The side of the upright pass: left and right are hard to tell upside down.
+            # The side is taken from the upright pass: left and right are hard to distinguish upside down.
             yield PassPair(merged_landmarks(first, second, extent, second.right_probability), both)
 
 
 def merged_landmarks(first: Landmarks, second: Landmarks, extent_px: float, right_probability: float) -> Detections:
-    """The mean of two passes over one hand; a joint's confidence is their agreement about it, times presence."""
+    """The mean of two passes over one hand; a joint's confidence is their agreement on it times presence."""
     distance = np.linalg.norm(first.keypoints_px - second.keypoints_px, axis=1) / extent_px
     presence = math.sqrt(first.presence * second.presence)
     mean = Landmarks(
@@ -193,7 +194,7 @@ def _detection(landmarks: Landmarks, confidence: Array) -> Detections:
 
 
 def landmark_quality(landmarks: Landmarks, box_px: Array, side: Side | None) -> float:
-    """0..1: there is a hand of the known side, and it fills the given box."""
+    """0..1: high if there is a hand of the known side and it fills the given box."""
     right = landmarks.right_probability
     as_known = 1.0 if side is None else 0.1 + 0.9 * (right if side == "right" else 1 - right)
     return landmarks.presence * as_known * box_iou(tight_box(landmarks.keypoints_px), box_px)

@@ -1,12 +1,12 @@
 """MANO targets of every hand of a shard set, as the sidecar part `mano`: annotated ones converted, others fitted.
 
-Canonical form: right-hand parameters (a left hand is stored as the right hand in the mirror: axis-angle (x, -y, -z),
+Canonical form: right-hand parameters (a left hand is stored as the mirrored right hand: axis-angle (x, -y, -z),
 translation (-x, y, z), with `mirrored` set), absolute axis-angle (flat hand = 0), meters, OpenCV camera axes.
 
-Annotated parameters are posed with the hand model in use and their 21 joints, with the fingertip vertices of the data
-set's card, are compared with the annotated joints. Hands without parameters, or with parameters too far off, are fitted
-to their 3D joints or 2D keypoints (`annotate.fit`); a fit says how far off it is, what it was made from, and what is
-wrong with it, if anything.
+Annotated parameters are posed with the configured hand model, and the 21 joints, with the fingertip vertices of the
+dataset's card, are compared with the annotated joints. Hands without parameters, or with parameters too far off, are
+fitted to their 3D joints or 2D keypoints (`annotate.fit`); a fit records its residual, what it was made from, and its
+fault, if any.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from maskhand.shards.sidecar_records import ManoTarget
 Entry = ManoTarget | SampleError
 
 MAX_RESIDUAL_MM = 10.0
-"""Default limit of the mean joint distance. Datasets whose joints were made with MANO stay below 1; fits to
-independent joints (InterHand2.6M) are a few millimeters off where they are good and up to 42 where they are not."""
+"""Default limit of the mean joint distance. It is below 1 for datasets whose joints were computed with MANO; fits to
+independent joints (InterHand2.6M) are off by a few millimeters if they are good and by up to 42 if they are not."""
 VERSION = "6"
 
 
@@ -48,15 +48,15 @@ class AnnotateMano:
 
     hand_path: str
     fingertip_vertices: str | None
-    """Those that the annotated tips are, a key of `FINGERTIP_VERTICES`; None: tips are not compared."""
+    """Definition of the annotated tips, a key of `FINGERTIP_VERTICES`; None: tips are not compared."""
     max_residual_mm: float
     fingertip_vertices_left: str | None = None
-    """The same for left hands, where they differ from right ones."""
+    """The same for left hands, if it differs."""
 
     def __call__(self, samples: list[ShardSample]) -> list[Entry]:
-        """Per sample its target, or why it has none, in order.
+        """For each sample, in order, its target, or why it has none.
 
-        Residuals are the mean distance of the valid annotated joints, NaN where there is none to compare with.
+        Residuals are the mean distance to the valid annotated joints, NaN if there are none.
         """
         hands = [row.sample for row in samples]
         entries: dict[int, Entry] = {}
@@ -120,7 +120,7 @@ class AnnotateMano:
 
 
 def _annotated(hand: HandSample, fingertips: str | None) -> tuple[Array, Array]:
-    """(21, 3) annotated joints in right-hand form and (21,) which of them can be compared."""
+    """(21, 3) annotated joints in right-hand form, and (21,) bool, whether they can be compared."""
     if hand.joints_cam_m is None:
         return np.zeros((NUM_JOINTS, 3)), np.zeros(NUM_JOINTS, bool)
     valid = np.ones(NUM_JOINTS, bool) if hand.joints_3d_valid is None else hand.joints_3d_valid.astype(bool)
@@ -137,7 +137,7 @@ def _nothing_to_fit(hand: HandSample) -> SampleError:
 
 
 def right_hand_form(hand: HandSample) -> HandPose:
-    """The sample's MANO parameters as those of a right hand: a left hand is seen in the mirror x = 0."""
+    """The sample's MANO parameters as those of a right hand: a left hand is mirrored at x = 0."""
     assert hand.mano is not None
     if hand.side == "right":
         return hand.mano
@@ -155,7 +155,7 @@ def _layer(hand_path: str, fingertips: str) -> ManoLayer:
 
 @functools.lru_cache(maxsize=2)
 def fitter_of(hand_path: str, fingertips: str) -> ManoFitter:
-    """A process's fitter of a hand model file."""
+    """The fitter of a hand model file, cached per process."""
     return ManoFitter(load_hand_model(hand_path), fingertips)
 
 
@@ -168,12 +168,12 @@ def annotate_mano(
     rebuild: bool = False,
     on_shard: OnShard | None = None,
 ) -> Manifest:
-    """Make the `mano` part of a set; shards that are finished are kept.
+    """Make the `mano` part of a set; finished shards are kept.
 
-    hand_path: right-hand model file to check against and to fit (default: `default_hand_path`). Annotated parameters
-    beyond `max_residual_mm` give way to a fit; hands without enough joints for one are rejected (`residual_too_large`,
-    and without parameters `no_mano`). Fits beyond the limit are kept with `ok` false. Raises ShardError when the part
-    was made with another model or limit (`rebuild=True` replaces it).
+    hand_path: right-hand model file for the check and for fits (default: `default_hand_path`). Annotated parameters
+    beyond `max_residual_mm` are replaced by a fit; hands with too few joints for one are rejected
+    (`residual_too_large`, without parameters `no_mano`). Fits beyond the limit are kept with a fault. Raises ShardError
+    if the part was made with another model or limit (`rebuild=True` replaces it).
     """
     path = str(default_hand_path("right") if hand_path is None else hand_path)
     spec = load_spec(read_manifest(set_uri, IMAGES).dataset)

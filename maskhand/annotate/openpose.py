@@ -1,8 +1,8 @@
 """OpenPose's hand keypoint detector, run as in OpenPose's `handExtractorCaffe.cpp`.
 
-A square of 2.2 times the hand's box (the scale it was trained at) is warped to 368 x 368 pixels; left hands are
-mirrored, since the network knows right hands only; the maximum of each heat map, found on the maps enlarged to the
-square's pixels, is a keypoint and its height the confidence. Of several scales the most confident one wins.
+A square of 2.2 times the hand's box (its training scale) is warped to 368 x 368 pixels; left hands are mirrored, since
+the network was trained on right hands only. The maximum of each heat map, resized to the square's pixels, is a
+keypoint, and its value the confidence. Of several scales the most confident one is used.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ INPUT_PX = 368
 CROP_SIDE = 2.2
 """Side of the square in longer sides of the box around the joints (the HandDB boxes it was trained on)."""
 MIN_CONFIDENCE = 0.05
-"""Peaks below this are noise: the joint counts as not found."""
+"""Lower peaks are noise: the joint counts as not found."""
 REVISION = "1"
 BATCH_SIZE = {"cuda": 16}
-"""Crops per forward pass, by kind of device, else one. Sixteen keep a GPU busy, and their enlarged maps are 190 MB;
-a CPU gains nothing by them, and alone a hand's last digits do not depend on its neighbors."""
+"""Crops per forward pass by type of device, one for others. Sixteen keep a GPU busy, and their resized maps take 190
+MB; a CPU gains nothing, and with one crop a hand's results do not depend on others even by rounding."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Crop:
 
 
 class OpenPoseHand:
-    """`KeypointDetector` over OpenPose's hand network, on the accelerator where there is one."""
+    """`KeypointDetector` with OpenPose's hand network, on the accelerator if there is one."""
 
     name = "openpose-hand"
 
@@ -64,7 +64,7 @@ class OpenPoseHand:
 
     @classmethod
     def from_assets(cls, assets: str | Path) -> OpenPoseHand:
-        """With the weights in the assets folder; AssetError that says what to do when they are not there."""
+        """With the weights in the assets folder; AssetError with instructions if they are missing."""
         path = openpose_weights_path(assets)
         if not path.is_file():
             raise AssetError(
@@ -75,15 +75,15 @@ class OpenPoseHand:
 
     @classmethod
     def from_file(cls, path: str | Path, **settings) -> OpenPoseHand:
-        """With a weights file; WeightsError when it does not fit."""
+        """With a weights file; WeightsError if it does not fit."""
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return cls(load_hand_pose_net(path), digest, **settings)
 
     def detect(
         self, images: Sequence[Array], boxes_xyxy_px: Array, sides: Sequence[Side | None] | None = None
     ) -> Detections:
-        """See `KeypointDetector.detect`. Where the side is unknown the hand is tried as it is and mirrored, and the
-        better crop decides the side; presence is the mean confidence of the joints."""
+        """See `KeypointDetector.detect`. If the side is unknown, both the original and the mirrored crop are tried, and
+        the better one determines the side; presence is the mean confidence of the joints."""
         check_inputs(images, boxes_xyxy_px, sides)
         known = sides if sides is not None else [None] * len(images)
         boxes = np.asarray(boxes_xyxy_px, np.float64)
@@ -105,7 +105,7 @@ class OpenPoseHand:
         )
 
     def _crops(self, hand: int, box_px: Array, side: Side | None) -> list[_Crop]:
-        """The crops in which one hand is searched: as it is and mirrored, each at every scale."""
+        """The crops for one hand at all scales: mirrored for a left hand, both versions if the side is unknown."""
         center, extent = (box_px[:2] + box_px[2:]) / 2, float((box_px[2:] - box_px[:2]).max())
         mirrored = {"right": (False,), "left": (True,), None: (False, True)}[side]
         sides_px = CROP_SIDE * np.array(self.scales) * extent
@@ -120,7 +120,7 @@ class OpenPoseHand:
     def _peaks(self, images: Sequence[Array], crops: Sequence[_Crop]) -> tuple[Array, Array]:
         """(crops, 21, 2) peaks in pixels of the crops and (crops, 21) confidence."""
         shape, device = (self.input_px, self.input_px), accelerator()
-        self.net.to(device)  # only now: reading the version needs no GPU
+        self.net.to(device)  # not earlier, as reading the version needs no GPU
         batch_size = BATCH_SIZE.get(device.type, 1)
         peaks, confidence = [np.zeros((0, NUM_JOINTS, 2))], [np.zeros((0, NUM_JOINTS))]
         for start in range(0, len(crops), batch_size):
@@ -144,10 +144,10 @@ def to_input(crops_rgb: Tensor) -> Tensor:
 
 
 def find_peaks(heat: Tensor, size_px: int) -> tuple[Array, Array]:
-    """Highest point of each heat map.
+    """The maximum of each heat map.
 
-    heat: (N, K, h, w); size_px: side of the square the maps cover. Returns (N, K, 2) x, y in the square's pixels,
-    refined below a pixel by a parabola through the neighbors, and (N, K) confidence in 0..1, 0 for no peak.
+    heat: (N, K, h, w); size_px: side of the square that the maps cover. Returns (N, K, 2) x, y in the square's pixels,
+    with subpixel refinement by a parabola through the neighbors, and (N, K) confidence in 0..1, 0 for no peak.
     """
     # Half-pixel centers on both sides: map cell i covers pixels 8 i .. 8 i + 7.
     large = functional.interpolate(heat.float(), size=(size_px, size_px), mode="bicubic", align_corners=False)
@@ -161,7 +161,7 @@ def find_peaks(heat: Tensor, size_px: int) -> tuple[Array, Array]:
 def _refine(maps: Tensor, x: Tensor, y: Tensor, step: int) -> Tensor:
     """Position of the vertex of the parabola through a peak and its two neighbors along one axis, float64.
 
-    maps (N, K, S, S); x, y (N, K); step: places from one neighbor to the next, 1 along x and S along y.
+    maps (N, K, S, S); x, y (N, K); step: offset between neighbors in the flattened map, 1 along x and S along y.
     """
     last, size = maps.shape[3] - 1, maps.shape[3]
     along, across, across_step = (x, y, size) if step == 1 else (y, x, 1)
@@ -174,12 +174,12 @@ def _refine(maps: Tensor, x: Tensor, y: Tensor, step: int) -> Tensor:
 
 
 def _in_image(peaks: Array, affine: Array) -> Array:
-    """(21, 2) pixels of a crop -> of its image; affine (2, 3): image -> crop."""
+    """(21, 2) pixels of a crop -> pixels of its image; affine (2, 3): image -> crop."""
     back = cv2.invertAffineTransform(affine)
     return peaks @ back[:, :2].T + back[:, 2]
 
 
 def _right_share(means: Array) -> float:
-    """Mean confidences of the crops as they are, then of the mirrored ones -> 0..1, the probability of a right hand."""
+    """Mean confidences of the original crops, then of the mirrored ones -> 0..1, the probability of a right hand."""
     right, left = (float(half.max()) for half in np.split(means, 2))
     return right / (right + left) if right + left > 0 else 0.5

@@ -1,7 +1,7 @@
 """OpenPose's hand network in torch: a convolutional pose machine on a VGG-19 trunk (Simon et al., CVPR 2017).
 
-Layers carry the names of the published Caffe model (`conv1_1` ... `Mconv7_stage6`), so that weights converted from it
-load by name. Image (N, 3, H, W) in, 22 heat maps (N, 22, H/8, W/8) out: the 21 keypoints and the background.
+Layers have the names of the published Caffe model (`conv1_1` ... `Mconv7_stage6`), so that weights converted from it
+load by name. Input: image (N, 3, H, W); output: 22 heat maps (N, 22, H/8, W/8), the 21 keypoints and the background.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ TRUNK = (
 
 
 class WeightsError(MaskhandError, ValueError):
-    """A weights file that does not fit the network; the message names the layer and what to do."""
+    """A weights file that does not fit the network; the message names the layer and says what to do."""
 
 
 class HandPoseNet(nn.Module):
-    """Trunk, a first guess, and five stages that each see the features and the guess before."""
+    """Trunk, an initial estimate, and five stages that each get the features and the previous estimate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,9 +75,9 @@ class HandPoseNet(nn.Module):
 
 
 def load_hand_pose_net(path: str | Path) -> HandPoseNet:
-    """Read converted weights (`hand_pose_model.pth` of pytorch-openpose and its kin) into the network, eval mode.
+    """Load converted weights (`hand_pose_model.pth` of pytorch-openpose and similar files) into a network in eval mode.
 
-    Key rule: the last two parts of a key count (`conv1_1.weight`); prefixes of module containers (`model1_0.`,
+    Only the last two parts of a key are used (`conv1_1.weight`); prefixes of module containers (`model1_0.`,
     `module.`) and a wrapping `state_dict` are ignored. Nothing in the file is executed. Raises WeightsError.
     """
     try:

@@ -1,4 +1,4 @@
-"""Palms in a picture: the open palm detection network (Apache-2.0, 2 MB), an SSD on squares of 192 px."""
+"""Palm detection: the open palm detection network (Apache-2.0, 2 MB), an SSD on squares of 192 px."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAME_PALM = 0.6
 
 @dataclass(frozen=True)
 class Palm:
-    """A palm in the image's pixels."""
+    """A detected palm, in pixels of the image."""
 
     box_xyxy_px: Array
     angle_rad: float
@@ -35,7 +35,7 @@ class Palm:
 
 
 class PalmNet:
-    """The palm detection model on one square region."""
+    """The palm detection model."""
 
     def __init__(self, model: Path, threads: int = 1) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -48,7 +48,7 @@ class PalmNet:
         self._anchors = anchors()
 
     def in_square(self, image: Array, center_px: Array, side_px: float) -> list[Palm]:
-        """Palms in the square of that side; parts of it outside the image are black."""
+        """Palms in a square region; parts of it outside the image are black."""
         region_from_image = square_affine(center_px, side_px, 0.0, PALM_INPUT_PX)
         region = cv2.warpAffine(image, region_from_image, (PALM_INPUT_PX, PALM_INPUT_PX))
         self._net.set_tensor(self._input, region[None].astype(np.float32) / np.float32(255))
@@ -71,12 +71,12 @@ class PalmNet:
     def in_tiles(
         self, image: Array, side_px: float, overlap: float = 0.5, min_contrast: float | None = None
     ) -> list[Palm]:
-        """Palms in tiles of that side, neighbors overlapping by that share.
+        """Palms in square tiles, with neighbors overlapping by the fraction `overlap`.
 
-        min_contrast: standard deviation of gray values up to which a tile is passed over as a wall or the sky.
+        min_contrast: tiles with a standard deviation of pixel values up to this are skipped (wall, sky).
         """
         height, width = image.shape[:2]
-        # Shrinking once per scale, with area averaging, keeps small palms from aliasing away.
+        # Shrinking once per scale with area averaging avoids aliasing of small palms.
         factor = min(1.0, PALM_INPUT_PX / side_px)
         small = shrunk(image, factor)
         found: list[Palm] = []
@@ -87,7 +87,7 @@ class PalmNet:
 
 
 def distinct_palms(palms: Sequence[Palm]) -> list[Palm]:
-    """Best first, one of each group of overlapping palms."""
+    """The palms, best first, without those that overlap a better one."""
     distinct: list[Palm] = []
     for palm in sorted(palms, key=lambda p: -p.score):
         if all(box_iou(palm.box_xyxy_px, other.box_xyxy_px) < SAME_PALM for other in distinct):
@@ -96,7 +96,7 @@ def distinct_palms(palms: Sequence[Palm]) -> list[Palm]:
 
 
 def anchors() -> Array:
-    """(2016, 2) centers of the SSD anchors in shares of the region, in the order of the model's outputs."""
+    """(2016, 2) centers of the SSD anchors in fractions of the region, in the order of the model's outputs."""
     centers = []
     for cells, repeats in GRIDS:
         line = (np.arange(cells) + 0.5) / cells
@@ -106,7 +106,7 @@ def anchors() -> Array:
 
 
 def _tile_centers(width: int, height: int, side: float, overlap: float) -> Iterator[Array]:
-    """Centers of squares of that side that cover the image, neighbors overlapping by that share or more."""
+    """Centers of squares that cover the image, with neighbors overlapping by at least the fraction `overlap`."""
     axes = []
     for length in (width, height):
         if side >= length:
@@ -120,12 +120,12 @@ def _tile_centers(width: int, height: int, side: float, overlap: float) -> Itera
 
 
 def _contrast(image: Array, center_px: Array, side_px: float) -> float:
-    """Standard deviation of the pixels of a square, every fourth one in x and y."""
+    """Standard deviation of the pixels of a square, subsampled by four in x and y."""
     x0, y0 = np.maximum(center_px - side_px / 2, 0).astype(int)
     x1, y1 = np.ceil(center_px + side_px / 2).astype(int) + 1
     return float(image[y0:y1:4, x0:x1:4].std())
 
 
 def _enlarged(palm: Palm, factor: float) -> Palm:
-    """A palm of the shrunk image in pixels of the image."""
+    """A palm of the shrunk image, in pixels of the original image."""
     return Palm((palm.box_xyxy_px + 0.5) / factor - 0.5, palm.angle_rad, palm.score)

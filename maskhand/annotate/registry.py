@@ -1,4 +1,4 @@
-"""The keypoint detectors by name. A detector's module, and with it LiteRT or torch, is imported when it is loaded."""
+"""The keypoint detectors by name. A detector's module, and LiteRT or torch with it, is imported on loading."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def _openpose(assets: Path) -> KeypointDetector:
 
 
 ON_GPU = frozenset({"openpose-hand"})
-"""Detectors that use an accelerator where there is one; the others need the CPU only."""
+"""Detectors that use an accelerator if there is one; the others use only the CPU."""
 
 DETECTORS: dict[str, Callable[[Path], KeypointDetector]] = {"litert-hand": _litert, "openpose-hand": _openpose}
 
 
 def load_detector(name: str, assets: str | Path) -> KeypointDetector:
-    """The detector of that name, its model files taken from (or fetched into) the assets folder.
+    """The detector of that name, with model files from the assets folder (downloaded if missing).
 
-    Raises ValueError for an unknown name and `maskhand.fetched_models.AssetError` when a model file cannot be had.
+    Raises ValueError for an unknown name and `maskhand.fetched_models.AssetError` if a model file is not available.
     """
     if name not in DETECTORS:
         raise ValueError(f"unknown keypoint detector {name!r}; known detectors: {', '.join(sorted(DETECTORS))}")
@@ -40,7 +40,7 @@ def load_detector(name: str, assets: str | Path) -> KeypointDetector:
 
 
 def detector_files(name: str, assets: str | Path) -> CarriedFolder:
-    """The model files of a detector as they travel to other machines; fetched here where they are missing."""
+    """The model files of a detector, to be sent to other machines; downloaded here if missing."""
     if name == "litert-hand":
         return carried_hand_models(assets)
     return CarriedFolder.of(assets, [OPENPOSE_FILE] if name == "openpose-hand" else [])

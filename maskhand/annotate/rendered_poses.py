@@ -1,4 +1,4 @@
-"""MANO targets of rendered images, as the sidecar part `mano`: the poses from which synthetic letters were rendered."""
+"""MANO targets of rendered images, as the sidecar part `mano`: the poses with which synthetic letters were rendered."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from maskhand.shards.sidecar_records import ManoTarget
 from maskhand.synth.letters import POSES, RECORD
 
 VERSION = "2"
-"""Raise it when the targets change."""
+"""Raise it whenever the targets change."""
 
 
 @dataclass(frozen=True)
 class RenderedPoses:
-    """Annotates images of letters with the hands they were rendered from; picklable."""
+    """Annotates images of letters with the rendered hands; picklable."""
 
     poses: Mapping[str, Mapping[str, Array]]
-    """By path of the image."""
+    """Path of the image -> its pose."""
 
     def __call__(self, samples: list[ShardSample]) -> list[ManoTarget | SampleError]:
         return [self._entry(row.sample.key, row.sample.origin["path"]) for row in samples]
@@ -43,7 +43,7 @@ class RenderedPoses:
 def annotate_rendered(
     set_uri: str, root: Path, *, mapper: Mapper = serial_map, rebuild: bool = False, on_shard: OnShard | None = None
 ) -> Manifest:
-    """The `mano` part of shards of the letters below `root`, from their poses.npz. Raises ShardError."""
+    """Make the `mano` part of a set of rendered letters, from the poses.npz in `root`. Raises ShardError."""
     request = json.loads((root / RECORD).read_text())
     with np.load(root / POSES, allow_pickle=False) as file:
         columns = {name: file[name] for name in file.files}

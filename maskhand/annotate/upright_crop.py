@@ -1,6 +1,6 @@
-"""Square crops of an image that turn a hand upright, as the landmark and palm models expect it.
+"""Square crops of an image, rotated so that the hand is upright, as the landmark and palm models expect.
 
-An angle is how far (radians, clockwise in the image) the hand is turned from fingers-up.
+Angles are the hand's rotation from fingers-up, radians, clockwise in the image.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from maskhand.geometry2d import crop_affine, tight_box
 
 
 def upright_angle(keypoints_px: Array) -> float:
-    """The angle of a hand (21, 2), by its wrist and middle knuckle."""
+    """The angle of a hand with keypoints (21, 2), from its wrist and middle knuckle."""
     wrist, middle_mcp = UPRIGHT
     x, y = keypoints_px[middle_mcp] - keypoints_px[wrist]
     return math.atan2(y, x) + math.pi / 2
 
 
 def upright_extent(points_px: Array, angle_rad: float) -> tuple[Array, float]:
-    """Center (2,) in the image and longer side of the box around points (N, 2), its axes turned by the angle."""
+    """Center (2,) in the image and longer side of the box around points (N, 2), with axes rotated by the angle."""
     c, s = math.cos(angle_rad), math.sin(angle_rad)
     upright_from_image = np.array([[c, s], [-s, c]])
     box = tight_box(points_px @ upright_from_image.T)
@@ -31,17 +31,17 @@ def upright_extent(points_px: Array, angle_rad: float) -> tuple[Array, float]:
 
 
 def square_affine(center_px: Array, side_px: float, angle_rad: float, out_px: int) -> Array:
-    """(2, 3) affine from the image to a crop of `out_px`: the square around `center_px`, turned by the angle."""
+    """(2, 3) affine from the image to a crop of `out_px`: the square around `center_px`, rotated by the angle."""
     center, side, rotation = np.asarray(center_px)[None], np.array([side_px]), np.array([-angle_rad])
     return crop_affine(center, side, rotation, out_px, center_at=(out_px - 1) / 2)[0]
 
 
 def square_crop(image: Array, center_px: Array, side_px: float, angle_rad: float, out_px: int) -> Array:
-    """(out_px, out_px, 3) crop of that square, black outside the image; a large square is shrunk by areas first."""
+    """(out_px, out_px, 3) crop of this square, black outside the image; first shrunk by area averaging if large."""
     crop_from_image = square_affine(center_px, side_px, angle_rad, out_px)
     shrink = min(1.0, 2 * out_px / side_px)
     if shrink < 1:
-        # Only the part that the turned square covers, and what its edges are interpolated with.
+        # Only the part that the rotated square covers, with a margin for the interpolation.
         reach = side_px / 2 * (abs(math.cos(angle_rad)) + abs(math.sin(angle_rad))) + 2 / shrink
         size = np.array([image.shape[1], image.shape[0]])
         low = np.floor(center_px - reach).astype(int).clip(0, size - 1)
@@ -55,7 +55,7 @@ def square_crop(image: Array, center_px: Array, side_px: float, angle_rad: float
 
 
 def shrunk(image: Array, factor: float) -> Array:
-    """An image made smaller by averaging areas; at least a pixel wide and high."""
+    """An image shrunk by area averaging; at least one pixel wide and high."""
     if round(factor * min(image.shape[:2])) >= 1:
         return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     height, width = (max(1, round(factor * length)) for length in image.shape[:2])
@@ -63,8 +63,8 @@ def shrunk(image: Array, factor: float) -> Array:
 
 
 def _on_grid(edge: int, shrink: float) -> int:
-    """A pixel at most 64 px before `edge` that the shrinking maps to nearly a whole pixel, so that the part's pixels
-    are those of the whole image."""
+    """A pixel at most 64 px before `edge` that is mapped to nearly a whole pixel by the shrinking, so that shrinking
+    the part gives the same pixels as shrinking the whole image."""
     before = np.arange(max(edge - 64, 0), edge + 1)
     return int(before[np.argmin(np.abs(before * shrink - np.rint(before * shrink)))])
 

@@ -1,10 +1,10 @@
-"""The checkpoints of a training run, in a local folder or behind `s3://`, whole or not believed.
+"""The checkpoints of a training run, in a local folder or `s3://` prefix, verified for completeness when read.
 
     RUN/step-000000012/checkpoint/rank-00000.pt, ...   the files of all ranks
-    RUN/step-000000012/part-00000.json                 of each rank, last: its files with their bytes and sha256
+    RUN/step-000000012/part-00000.json                 each rank's record, written last: its files with bytes and sha256
 
-A checkpoint is whole when every rank's record is there and every file is as recorded. So nothing is agreed upon while
-ranks write: whoever reads finds out what a lost process, a full disk or a broken upload left.
+A checkpoint is complete if every rank's record exists and every file is as recorded. So ranks need no coordination
+while writing: the reader detects what a lost process, a full disk or a broken upload left incomplete.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ _STEP = re.compile(r"step-(\d{9})")
 
 
 class DamagedError(MaskhandError, ValueError):
-    """A checkpoint that is not whole; the message says what is missing or altered."""
+    """A checkpoint that is not complete; the message says what is missing or altered."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one rank wrote of a checkpoint."""
+    """The record of one rank's files of a checkpoint."""
 
     step: int
     workers: int
     """Number of ranks that write this checkpoint."""
     score: float | None
-    """Validation error of the checkpoint's weights, the less the better; None: they were not validated."""
+    """Validation error of the checkpoint's weights, lower is better; None: they were not validated."""
     files: Mapping[str, tuple[int, str]]
     """Name within the checkpoint -> bytes, sha256."""
 
 
 @dataclass(frozen=True)
 class LastCheckpoint:
-    """Where an unfinished run stands."""
+    """The newest complete checkpoint of an unfinished run."""
 
     step: int
     workers: int
@@ -49,12 +49,12 @@ class LastCheckpoint:
 
 
 class Checkpoints:
-    """Those of one run, below `uri`."""
+    """The checkpoints of one run, below `uri`."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._known: dict[int, tuple[Part, ...]] = {}
-        """Parts of those that were found whole."""
+        """Parts of the checkpoints that were found complete."""
 
     def put(self, step: int, rank: int, workers: int, folder: Path, score: float | None = None) -> None:
         """Move the files that `rank` wrote into a local `folder` into the checkpoint of `step`. Raises StorageError."""
@@ -67,15 +67,15 @@ class Checkpoints:
         storage.write_json_atomic(self._record(step, rank), asdict(Part(step, workers, score, files)))
 
     def steps(self) -> list[int]:
-        """Of all checkpoints, whole or not, the newest first."""
+        """The steps of all checkpoints, complete or not, the newest first."""
         names = storage.list_folders(self.uri)
-        if storage.is_remote(self.uri):  # some stores keep folders of which all files were removed
+        if storage.is_remote(self.uri):  # some stores keep folders after all their files were removed
             names = [uri.removeprefix(f"{self.uri}/").partition("/")[0] for uri in storage.list_uris(self.uri)]
         return sorted({int(match[1]) for match in map(_STEP.fullmatch, names) if match}, reverse=True)
 
     def parts(self, step: int) -> tuple[Part, ...]:
-        """The records of all ranks. Raises DamagedError where one, or a file of theirs, is missing or of another size;
-        contents are not read."""
+        """The records of all ranks. Raises DamagedError if a record or file is missing, or a file has another size;
+        file contents are not read."""
         if step in self._known:
             return self._known[step]
         there = storage.list_sizes(self._of(step))
@@ -91,24 +91,25 @@ class Checkpoints:
         return self._known[step]
 
     def whole_steps(self) -> list[int]:
-        """Steps of the checkpoints that `parts` finds nothing wrong with, the newest first."""
+        """The steps of the checkpoints that are complete by `parts`, the newest first."""
         return [step for step in self.steps() if self._is_whole(step)]
 
     def last(self) -> LastCheckpoint | None:
-        """The newest whole checkpoint; None before the first."""
+        """The newest complete checkpoint; None if there is none."""
         whole = (step for step in self.steps() if self._is_whole(step))
         newest = next(whole, None)
         return None if newest is None else LastCheckpoint(newest, self.parts(newest)[0].workers)
 
     def check(self, step: int, share: int = 0, of: int = 1) -> Path:
-        """The folder of a checkpoint of a local run, after reading every `of`-th of its files. Raises DamagedError."""
+        """The folder of a local checkpoint, after verifying the sha256 of its files share, share + of, ... Raises
+        DamagedError."""
         for name, (_, expected) in self._files(step)[share::of]:
             if storage.sha256(storage.join(self._of(step), name)) != expected:
                 raise _altered(name)
         return Path(self._of(step))
 
     def fetch(self, step: int, folder: Path, below: str = "") -> None:
-        """Copy the files of a checkpoint into a local folder, or those below a folder of it. Raises DamagedError."""
+        """Copy a checkpoint's files, or only those in its folder `below`, to a local folder. Raises DamagedError."""
         for name, (_, expected) in self._files(step):
             if name.startswith(below and f"{below}/"):
                 target = folder / name
@@ -116,7 +117,7 @@ class Checkpoints:
                     raise _altered(name)
 
     def delete(self, step: int) -> None:
-        """Remove a checkpoint; its records go first, so that half a checkpoint is never taken for a whole one."""
+        """Delete a checkpoint, its records first, so that a partly deleted one is never taken for complete."""
         self._known.pop(step, None)
         files = storage.list_uris(self._of(step))
         for uri in sorted(files, key=lambda uri: not uri.endswith(".json")):
@@ -125,7 +126,7 @@ class Checkpoints:
             shutil.rmtree(self._of(step), ignore_errors=True)
 
     def prune(self, newest: int, best: int) -> None:
-        """Remove all but the `newest` whole checkpoints, those that are written now, and the `best` scored ones."""
+        """Delete old checkpoints, except the `newest` complete ones, later ones (being written), and the `best`."""
         whole = self.whole_steps()
         if len(whole) <= newest:
             return
@@ -151,7 +152,7 @@ class Checkpoints:
         return sorted(item for part in self.parts(step) for item in part.files.items())
 
     def _written_by(self, step: int, there: Mapping[str, int]) -> int:
-        """Number of ranks; DamagedError where not all have written their records."""
+        """Number of ranks; DamagedError if some have not written their records."""
         ranks = [rank for rank in range(len(there)) if self._record(step, rank) in there]
         if not ranks:
             raise DamagedError("no worker came to the end of writing it")

@@ -1,7 +1,7 @@
-"""What a process elsewhere takes over from the driver: its settings and the files that decide a result.
+"""The driver's state that remote processes adopt: its settings, and the files that determine results.
 
-Both travel inside the pickled work. Ray's own way for variables, `runtime_env`, would write passwords and keys into the
-logs of every node and onto the dashboard.
+Both are sent inside the pickled work. Ray's own mechanism for variables, `runtime_env`, would write passwords and keys
+into the logs of every node and to the dashboard.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from maskhand.hand.model_file import MANO_DIR_VARIABLE, hand_files
 
 _PREFIXES = ("MASKHAND_", "AWS_", "MLFLOW_")
 _ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-"""Not taken over: workers are told the tracking store's full address, and these may be relative."""
+"""Not adopted: they may be relative, and workers get the tracking store's full address."""
 _OF_THE_MACHINE = ("MASKHAND_CACHE", "AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE",
                    "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")  # fmt: skip
-"""Places on a machine: its own value holds where it has one."""
+"""Machine-specific paths: a machine's own value takes precedence."""
 _FOLDERS = (MANO_DIR_VARIABLE, "MASKHAND_WORKSPACE", "MASKHAND_CATALOG", "MASKHAND_CACHE")
-"""Folders, or lists of folders like `$PATH`: made absolute, as workers have current folders of their own."""
+"""Folders, or lists of folders like `$PATH`: made absolute, as workers have other current directories."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DriverState:
 
     @classmethod
     def of_this_process(cls, *folders: CarriedFolder) -> Self:
-        """This process's settings, those of its AWS profile among them, and its hand models beside `folders`."""
+        """This process's settings, including its AWS profile's, and its hand models in addition to `folders`."""
         chosen = {k: v for k, v in os.environ.items() if k.startswith(_PREFIXES) and k not in _ADDRESSES}
         for name in _FOLDERS:
             if chosen.get(name):
@@ -48,12 +48,12 @@ class DriverState:
             chosen["MASKHAND_SHARDS"] = storage.absolute(chosen["MASKHAND_SHARDS"])
         in_files = s3.settings_in_files()
         if "AWS_ACCESS_KEY_ID" in in_files:
-            chosen.pop("AWS_PROFILE", None)  # other machines need not have it
-        # Empty is as good as unset, but overrides a variable of the other machine, where another hand may lie.
+            chosen.pop("AWS_PROFILE", None)  # other machines may not have it
+        # Empty counts as unset, but overrides the other machine's variable, which may name another hand model.
         return cls({MANO_DIR_VARIABLE: "", **in_files, **chosen}, (hand_files(), *folders))
 
     def take_over(self) -> None:
-        """Give this process the settings and files, for as long as it lives. Raises OtherFileError, StorageError."""
+        """Apply the settings and files to this process, for its lifetime. Raises OtherFileError, StorageError."""
         for name, value in self.settings.items():
             if name not in _OF_THE_MACHINE or not os.environ.get(name):
                 os.environ[name] = value
@@ -62,7 +62,7 @@ class DriverState:
 
     @contextmanager
     def taken_over(self) -> Iterator[None]:
-        """As `take_over`, with the settings of this process put back when the block ends."""
+        """As `take_over`, but restores the settings of this process when the block ends."""
         before = dict(os.environ)
         try:
             self.take_over()

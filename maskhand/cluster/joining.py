@@ -1,7 +1,8 @@
-"""Joining the Ray cluster at `RAY_ADDRESS`, and what stands in the way: a token most of all.
+"""Joining the Ray cluster at `RAY_ADDRESS`, with clear errors for what may prevent it, mostly authentication.
 
-A cluster may ask for a token (`RAY_AUTH_MODE=token` on its nodes). Ray shows one to `auto`, and to an explicit address
-only if this process has that mode as well; refused, it says no more than "Failed to connect", after 20 tries.
+A cluster may require a token (`RAY_AUTH_MODE=token` on its nodes). Ray sends one with the address `auto`, and with an
+explicit address only if this process has that mode as well; if rejected, it only reports "Failed to connect", after 20
+attempts.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _LOOK = (
     "reached from here, or unset RAY_ADDRESS for a session of this machine"
 )
 _WAIT_S = 15.0
-"""For a cluster that is being started; Ray itself waits for a minute and a half."""
+"""Timeout for a cluster that is being started; Ray itself waits for a minute and a half."""
 
 
 class ClusterError(MaskhandError, ConnectionError):
@@ -35,14 +36,14 @@ class ClusterError(MaskhandError, ConnectionError):
 
 @dataclass(frozen=True)
 class TokenSettings:
-    """What this process would show a cluster."""
+    """The authentication settings of this process."""
 
     mode: str
-    """`RAY_AUTH_MODE`, in lower case; empty where it is not set."""
+    """`RAY_AUTH_MODE`, in lower case; empty if it is not set."""
     source: str | None
-    """The variable or file from which Ray reads the token, in Ray's order; None: there is none."""
+    """The variable or file from which Ray reads the token, in Ray's order; None: there is no token."""
     file: Path
-    """Where Ray looks last: in the user's home, which differs between accounts, containers and pods."""
+    """The last place where Ray looks: in the user's home, which differs between accounts, containers and pods."""
 
     @classmethod
     def of_this_process(cls) -> Self:
@@ -51,13 +52,13 @@ class TokenSettings:
         return cls(os.environ.get(MODE, "").lower(), named or (str(file) if file.is_file() else None), file)
 
     def missing(self) -> str | None:
-        """Without a word from the cluster: what this process lacks; None where nothing."""
+        """What this process lacks, independent of the cluster; None if nothing."""
         if self.mode == "token" and self.source is None:
             return f"{MODE} is token, and there is none in {TOKEN}, {TOKEN_PATH} or {self.file}; set {_GET_IT}"
         return None
 
     def refused(self) -> str:
-        """What to do where the cluster refuses what this process shows it."""
+        """What to do if the cluster rejects this process's settings."""
         if self.mode == "token":
             return f"it refuses the token of {self.source}; set {_GET_IT}"
         found = f"it asks for a token, and {MODE} is {self.mode or 'not set'} here; set {MODE}=token"
@@ -86,7 +87,7 @@ def join(address: str) -> None:
 
 
 def _answers(address: str) -> bool:
-    """Does a process listen at host:port? Anything else is left to Ray."""
+    """Whether a process listens at host:port; True for addresses of another form, which are left to Ray."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         return True
@@ -103,12 +104,12 @@ def _answers(address: str) -> bool:
 
 
 def _refuses_us(address: str) -> bool:
-    """Does the cluster answer, and want another token than this process shows?"""
+    """Whether the cluster answers, but requires another token than this process sends."""
     from ray._private.services import canonicalize_bootstrap_address
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # a compiled module
 
     try:
         GcsClient(address=canonicalize_bootstrap_address(address))
-    except Exception as error:  # of several types; ray.init speaks of all others
+    except Exception as error:  # of several types; other errors are reported by ray.init
         return re.search("unauthenticated|InvalidAuthToken", f"{type(error).__name__}: {error}", re.I) is not None
     return False

@@ -1,7 +1,7 @@
-"""What workers write into the folder of their run: its metrics, its starts, sentences for people.
+"""The lines that workers write to their run's folder: metrics, starts, notes for people.
 
-The folder is the driver's. Where workers share it they append to its files; where checkpoints are in a store nothing is
-shared, and the lines travel through Ray to an actor on the driver's machine, which goes with the driver.
+The folder is the driver's. If workers share it they append to its files; with checkpoints in an object store nothing is
+shared, and the lines are sent through Ray to an actor on the driver's machine, which ends with the driver.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from maskhand.cluster.run_folder import truncate_incomplete_line
 
 _LONGEST_S = 60.0
-"""Time that the last lines may take to the driver."""
+"""Timeout for sending the last lines to the driver."""
 
 
 class Journal(Protocol):
-    """A place for lines; picklable."""
+    """A destination for lines; picklable."""
 
     def append(self, name: str, line: str) -> None:
         """Add a line to the file `name` of the run's folder."""
 
     def close(self) -> None:
-        """Wait until all lines are in their files."""
+        """Wait until all lines are written."""
 
 
 class SharedFolder:
-    """A journal in a folder that this process can reach."""
+    """A journal in a folder that this process can access."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
@@ -50,7 +50,7 @@ class SharedFolder:
 
 
 class ThroughRay:
-    """A journal whose folder is another machine's."""
+    """A journal whose folder is on another machine."""
 
     def __init__(self, folder: Any) -> None:
         """folder: an actor that is a `SharedFolder`."""
@@ -67,7 +67,7 @@ class ThroughRay:
 
 @contextmanager
 def journal_of(run_dir: Path, shared: bool) -> Iterator[Journal]:
-    """The journal for the workers of a run. shared: they can reach its folder. Needs a Ray session."""
+    """The journal for the workers of a run. shared: they can access its folder. Needs a Ray session."""
     if shared:
         yield SharedFolder(run_dir)
         return

@@ -24,9 +24,9 @@ def map_shards(
     carried: Sequence[CarriedFolder] = (),
     on_done: Callable[[R], None] | None = None,
 ) -> list[R]:
-    """Apply a picklable `fn` to every item, one task on one core each, `concurrency` at a time (None: as many as fit).
+    """Apply a picklable `fn` to every item, in one single-core task each, `concurrency` at a time (None: all that fit).
 
-    Tasks have this process's settings and hand models (`DriverState`), and the files of `carried`. `on_done` gets
+    Tasks get this process's settings and hand models (`DriverState`), and the files of `carried`. `on_done` gets
     results as they arrive, in any order; the returned list is in the order of the items. Tasks of a lost machine run
     again, so `fn` must be idempotent. The first exception that `fn` raises is raised here unchanged.
     """
@@ -37,7 +37,7 @@ def map_shards(
     from ray import cloudpickle
 
     _quiet(ray.data.DataContext.get_current())
-    # Items are pickled: they are records, and Arrow would convert them to columns.
+    # Items are pickled, because they are records that Arrow would convert to columns.
     rows = [{"position": position, "item": cloudpickle.dumps(item)} for position, item in enumerate(items)]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         _Apply(fn, DriverState.of_this_process(*carried)),
@@ -57,7 +57,7 @@ def map_shards(
 
 
 def map_on_gpus(fn: Callable[[T], R], items: Sequence[T], **options: Any) -> list[R]:
-    """`map_shards` for networks: one GPU per task where the session has GPUs."""
+    """`map_shards` for networks: one GPU per task if the session has GPUs."""
     ensure_ray()
     import ray
 
@@ -65,7 +65,7 @@ def map_on_gpus(fn: Callable[[T], R], items: Sequence[T], **options: Any) -> lis
 
 
 def _quiet(context: Any) -> None:
-    """Disable Ray Data's progress bars and console log, as the caller reports progress; its log file stays."""
+    """Disable Ray Data's progress bars and console log, as the caller reports progress; its log file is kept."""
     context.enable_progress_bars = False
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):

@@ -1,4 +1,4 @@
-"""The checkpoint store of one rank: files go into place while it trains, and only whole checkpoints are taken up."""
+"""The checkpoint store of one rank: files are moved in the background, and only complete checkpoints are resumed."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ from maskhand.lock import LockedError
 from maskhand.storage import StorageError
 
 Gather = Callable[[Any], list[Any]]
-"""One small value of each rank -> those of all ranks, in their order; all ranks call it together."""
+"""All-gather of one small value per rank, in rank order; all ranks call it together."""
 
 
 @dataclass(frozen=True)
 class Seat:
-    """Which of the workers this process is."""
+    """The position of this process among the workers."""
 
     rank: int = 0
     world: int = 1
     node: int = 0
     """Number of its machine."""
     place: int = 0
-    """Its number on this machine."""
+    """Its local rank on this machine."""
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What came of one rank's part of a common work."""
+    """The result of one rank's part of a joint operation."""
 
     value: Any = None
     damage: str | None = None
     """What is wrong with the checkpoint."""
     failure: str | None = None
-    """Why this rank could not look at it."""
+    """Why this rank could not read it."""
 
 
 class RankStore:
-    """A `CheckpointStore`, and a context that ends when the last checkpoint is in place.
+    """A `CheckpointStore`, and a context that ends when the last checkpoint is stored.
 
-    What `write` wrote is moved by a thread, one checkpoint at a time: the next one waits for it. A checkpoint that
-    cannot be put in place is told and costs the training nothing; only where it is the last one, StorageError is
-    raised at the end. On rank 0 the thread also removes old checkpoints. note: tells people a sentence. claim: see
-    `lease`; once it is another's nothing more is put in place, and `save` raises LockedError.
+    The written files are moved by a thread, one checkpoint at a time: the next one waits for it. If a checkpoint cannot
+    be stored this is noted and the training continues; only for the last one, StorageError is raised at the end. On
+    rank 0 the thread also deletes old checkpoints. note: reports a sentence to people. claim: see `lease`; once another
+    process has taken it, nothing more is stored, and `save` raises LockedError.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class RankStore:
 
     @contextmanager
     def latest(self) -> Iterator[Path | None]:
-        """The newest whole checkpoint; those after it, which are not whole, are told and removed."""
+        """The newest complete checkpoint; later, incomplete ones are noted and deleted."""
         folder, passed = None, list[str]()
         for step in self._together(self._checkpoints.steps)[0].value:
             answers = self._together(partial(self._taken, step))
@@ -110,7 +110,7 @@ class RankStore:
             self._tell(passed, "the training begins anew")
         yield folder
         if folder is not None and self._is_remote:
-            self._gather(None)  # the others have read it, too
+            self._gather(None)  # wait until all ranks have read it
             if self._seat.place == 0:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -119,11 +119,11 @@ class RankStore:
         return storage.is_remote(self._checkpoints.uri)
 
     def _staging(self) -> Path:
-        """An empty folder, of the file system of a local run: a file is moved by its name then."""
+        """An empty folder; for a local run on the same file system, where moving a file is a rename."""
         if self._is_remote:
             return Path(tempfile.mkdtemp(prefix="maskhand-checkpoint-"))
         folder = Path(self._checkpoints.uri) / f".rank-{self._seat.rank:05d}"
-        shutil.rmtree(folder, ignore_errors=True)  # a killed process left it
+        shutil.rmtree(folder, ignore_errors=True)  # may be left from a killed process
         folder.mkdir(parents=True)
         return folder
 
@@ -137,8 +137,8 @@ class RankStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _taken(self, step: int) -> tuple[int, Path | None]:
-        """Number of this machine, and the folder with the checkpoint on it, from the rank that looks after it: all
-        share a local one and check it together; one rank of each machine fetches a remote one. Raises DamagedError."""
+        """Number of this machine, and the checkpoint's folder on it (None from ranks that do not provide it). All ranks
+        verify a local checkpoint together; one rank per machine downloads a remote one. Raises DamagedError."""
         if not self._is_remote:
             return self._seat.node, self._checkpoints.check(step, self._seat.rank, self._seat.world)
         if self._seat.place:
@@ -152,7 +152,7 @@ class RankStore:
         return self._seat.node, folder
 
     def _dismiss(self, answers: list[_Answer]) -> None:
-        """Remove what this rank fetched of a checkpoint that others found damaged."""
+        """Delete this rank's download of a checkpoint that another rank found damaged."""
         mine = answers[self._seat.rank].value
         if mine is not None and mine[1] is not None and self._is_remote:
             shutil.rmtree(mine[1], ignore_errors=True)
@@ -167,7 +167,7 @@ class RankStore:
                 self._note(f"{sentence}; {what_then}")
 
     def _together(self, work: Callable[[], Any]) -> list[_Answer]:
-        """What `work` gave on each rank. StorageError on all ranks where one of them could not do it."""
+        """The results of `work` on all ranks. Raises StorageError on all ranks if one of them failed."""
         try:
             mine = _Answer(work())
         except DamagedError as error:

@@ -1,8 +1,8 @@
 """The folder of a training run: its identity, reported metrics and exported result.
 
-In it are `run.json` (the identity), `metrics.jsonl` (a line per report), `starts.txt` (a line per start of the
-workers), `notes.txt` (sentences of the workers), the checkpoints unless they are elsewhere (see `checkpoints`), and at
-the end `export/` (what the loop exported) and, last, `finished.json`.
+It contains `run.json` (the identity), `metrics.jsonl` (a line per report), `starts.txt` (a line per start of the
+workers), `notes.txt` (notes of the workers), the checkpoints unless stored elsewhere (see `checkpoints`), and at the
+end `export/` (the training loop's export) and, last, `finished.json`.
 """
 
 from __future__ import annotations
@@ -49,36 +49,37 @@ class FitResult:
 
     run_dir: Path
     export_dir: Path
-    """What the loop exported: the tokenizer's files, or a model bundle."""
+    """The training loop's export: the tokenizer's files, or a model bundle."""
     metrics: dict[str, float]
     """The last reported metrics."""
     steps: int
     restarts: int
-    """Number of restarts of the workers, after one was lost or by another call."""
+    """Number of restarts of the workers, after a lost worker or by another call."""
     seconds: float
     """Duration of this call."""
     reused: bool
-    """True when the run was finished before and nothing was trained."""
+    """True if the run had been finished before, so that nothing was trained."""
 
 
 @dataclass(frozen=True)
 class HeldRun:
-    """A run that no other process trains meanwhile, see `held_run`."""
+    """A run that is locked for this process, see `held_run`."""
 
     run_dir: Path
     """Absolute."""
     checkpoints: Checkpoints
     claim: str | None
-    """The claim on its checkpoints, see `lease.leased`; None where they need none."""
+    """The claim on its checkpoints, see `lease.leased`; None if they need none."""
 
 
 @contextmanager
 def held_run(name: str, storage_path: str | Path, checkpoints: str | None = None) -> Iterator[HeldRun]:
-    """A context in which this process alone, of all machines, trains the run `name`.
+    """A context in which only this process, of all machines, trains the run `name`.
 
-    Two of them would write into one folder, and remove each other's checkpoints. Only files are asked: whoever comes
-    second is told before anything is started for it. storage_path: the folder of the runs; checkpoints: folder or
-    `s3://bucket/prefix` of theirs, None: `storage_path`. Raises LockedError (it says who trains it), StorageError.
+    Two processes would write into one folder, and delete each other's checkpoints. Only files are used as locks, so a
+    second process fails before it starts anything. storage_path: the folder of the runs; checkpoints: folder or
+    `s3://bucket/prefix` of their checkpoints, None: `storage_path`. Raises LockedError (it says who trains the run),
+    StorageError.
     """
     run_dir = Path(storage_path).resolve() / name
     kept = Checkpoints(storage.join(checkpoints or run_dir.parent, name))
@@ -91,7 +92,7 @@ def held_run(name: str, storage_path: str | Path, checkpoints: str | None = None
 
 
 def acquire(run_dir: Path, identity: str) -> None:
-    """Create the folder for this identity; TrainingError when it belongs to another one."""
+    """Create the folder for this identity; TrainingError if it belongs to another one."""
     recorded = _read_json(run_dir / "run.json")
     if recorded is None:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -109,7 +110,7 @@ def finished(run_dir: Path) -> dict[str, Any] | None:
 
 
 def finish(run_dir: Path, checkpoints: Checkpoints, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """Copy the export out of the last checkpoint; `finished.json` is written last."""
+    """Copy the export from the last checkpoint, then write `finished.json`; returns its content."""
     last = checkpoints.last()
     if last is None:
         raise TrainingError(f"run {run_dir.name}: ended without a whole checkpoint in {checkpoints.uri}")
@@ -179,9 +180,9 @@ def result_of(run_dir: Path, facts: Mapping[str, Any], started_s: float, *, reus
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
-    """The reported metrics of a run in the order of their steps; a step repeated after a restart counts once.
+    """The reported metrics of a run in step order; of a step repeated after a restart, the last report.
 
-    An incomplete last line, left by a killed process, is ignored; TrainingError when any other is not readable.
+    An incomplete last line, left by a killed process, is ignored; TrainingError if any other line is not readable.
     """
     by_step: dict[float, dict[str, float]] = {}
     path = Path(run_dir) / METRICS
@@ -198,7 +199,7 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
 
 
 def truncate_incomplete_line(path: Path) -> None:
-    """Remove an incomplete last line that a killed process left, so that the next line starts afresh."""
+    """Remove an incomplete last line, left by a killed process, so that the next line starts on its own."""
     if path.exists():
         os.truncate(path, _complete_lines_bytes(path))
 

@@ -26,21 +26,21 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 
 _OBJECT_STORE_BYTES = 512 * 1024**2
 _STARTS = 3
-"""Attempts at a session of this machine: Ray gives its processes half a minute, which a busy machine may not."""
+"""Attempts to start a local session: Ray's timeout of half a minute may be too short on a busy machine."""
 
 
 class SessionError(MaskhandError, RuntimeError):
-    """A Ray session that does not start, or a cluster that does not answer; a busy machine may do so later."""
+    """A Ray session that does not start; on a busy machine a later attempt may succeed."""
 
     retryable = True
 
 
 def ensure_ray() -> bool:
-    """Connect this process to Ray unless it is connected; True when this call started or joined a session.
+    """Connect this process to Ray unless it is connected; True if this call started or joined a session.
 
     With `RAY_ADDRESS` set it joins that cluster. Otherwise it starts a small private session on the loopback interface,
-    without dashboard or usage statistics, whatever other sessions of whomever there are. Raises ClusterError where the
-    cluster cannot be joined, SessionError, and MachineError for a folder in which Ray cannot keep its files.
+    without dashboard or usage statistics, independent of any other sessions. Raises ClusterError if the cluster cannot
+    be joined, SessionError, and MachineError for a folder in which Ray cannot store its files.
     """
     machine.settle()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -51,11 +51,11 @@ def ensure_ray() -> bool:
     if address := os.environ.get("RAY_ADDRESS"):
         join(address)
         return True
-    # Beyond 95 % of a disk, of whatever size, Ray would wait for space, without a word.
+    # When a disk of any size is 95 % full, Ray would silently wait for space.
     os.environ.setdefault("RAY_local_fs_capacity_threshold", "1")
     folder = machine.ray_folder()
     if not machine.has_home(".ray"):
-        # Where Ray keeps the token that its processes know each other by; this session's own will do.
+        # Ray stores its processes' common token there; without it, this session gets its own token.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     for left in reversed(range(_STARTS)):
         try:
@@ -88,7 +88,7 @@ def _start_local(folder: str) -> None:
 
 @contextlib.contextmanager
 def _sentence(what: str, advice: str) -> Iterator[None]:
-    """Turn an error of Ray, which may be pages, into a sentence."""
+    """Convert an error of Ray, whose message may fill pages, to one sentence."""
     try:
         yield
     except Exception as error:
@@ -98,10 +98,10 @@ def _sentence(what: str, advice: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _loopback_allowed() -> Iterator[None]:
-    """A context in which Ray takes 127.0.0.1 for a node's address, and then binds its servers to it.
+    """A context in which Ray accepts 127.0.0.1 as a node's address, and then binds its servers to it.
 
-    On Linux it would replace it by an outside address, and with every other address, 127.0.0.2 too, its servers listen
-    on all interfaces. On macOS it does this by itself; the variable reaches the processes that it starts.
+    On Linux it would replace it by an external address, and with any other address, also 127.0.0.2, its servers listen
+    on all interfaces. On macOS it accepts it by default. The variable is for the processes that Ray starts.
     """
     from ray._private import ray_constants
 
@@ -135,10 +135,11 @@ def ray_session() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ended_by_sigterm(handler: Handler) -> Iterator[None]:
-    """A context that SIGTERM leaves with the exception of `handler`, the one before Ray's (Prefect's), else SystemExit.
+    """A context that SIGTERM ends with the exception of `handler` (the one before Ray's, such as Prefect's), else
+    SystemExit.
 
-    Ray's own native handler would end the process at once, without cleanup; and Ray's waits let only SystemExit and
-    KeyboardInterrupt through.
+    Ray's native handler would end the process at once, without cleanup; and only SystemExit and KeyboardInterrupt can
+    interrupt Ray's waits.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

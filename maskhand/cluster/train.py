@@ -49,9 +49,9 @@ from maskhand.foreign_errors import explained
 from maskhand.training.worker import Report
 
 _LASTING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Numbers of an OSError that another attempt would meet again."""
+"""`errno` values of an OSError that would occur again in another attempt."""
 _NO_PLACES = (WorkerGroupStartupTimeoutError, WorkerGroupStartupFailedError)
-"""Workers that could not start: no resources, or a node that was lost on the way."""
+"""Errors of workers that could not start: no free resources, or a node that was lost meanwhile."""
 
 
 def fit(
@@ -68,12 +68,12 @@ def fit(
     """Run `loop(job, worker)` on `engine.workers` Ray workers and return what it exported.
 
     An unfinished run of this identity is continued from its last checkpoint, a finished one is returned at once, and
-    one of another identity is refused. Every worker can access the run's folder, unless its checkpoints are in an
-    object store: then the folder is this machine's. `reporter` is sent to rank 0 and called there; `on_progress` is
-    called here. A lost worker restarts the group from the last checkpoint, at most `engine.max_failures` times; an
-    error of the program itself is not retried. worker_counts: the numbers of workers that it may run on, the most
-    first; where places for so many do not come free for `engine.wait_s`, at the start or after a loss, the next goes on
-    from the last checkpoint. Raises TrainingError and errors of `ray_session`.
+    one of another identity is rejected. Every worker must have access to the run's folder, unless its checkpoints are
+    in an object store: then the folder is local to this machine. `reporter` is sent to rank 0 and called there;
+    `on_progress` is called here. After a lost worker the group restarts from the last checkpoint, at most
+    `engine.max_failures` times; an error of the program itself is not retried. worker_counts: allowed numbers of
+    workers; if resources for the largest are not free for `engine.wait_s`, at the start or after a loss, the run
+    continues from the last checkpoint with the next smaller number. Raises TrainingError and errors of `ray_session`.
     """
     started_s = time.monotonic()
     run_dir, kept, name = run.run_dir, run.checkpoints, run.run_dir.name
@@ -110,11 +110,11 @@ def fit(
 
 
 def _trainer(work: Any, job: Any, run_dir: Path, engine: EngineConfig, workers: int, *, patient: bool) -> TorchTrainer:
-    """The trainer of one number of workers. patient: waits for their places as long as it takes."""
+    """The trainer for this number of workers. patient: wait for their resources without a limit."""
     os.environ |= {
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # the default of two seconds delays every phase of a fit
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(engine.wait_s),
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(_on_nodes())),  # one process less where no node is taken away
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(_on_nodes())),  # a process that a single node does not need
     }
     # Ray's type hints are those of its older API, hence Any.
     failures: Any = FailureConfig
@@ -142,10 +142,10 @@ def _trainer(work: Any, job: Any, run_dir: Path, engine: EngineConfig, workers: 
 
 
 def places(engine: EngineConfig, worker_counts: Sequence[int]) -> list[int]:
-    """The numbers of workers that there may be places for, the most first.
+    """The numbers of workers for which there may be resources, in descending order.
 
-    A local session has the places that it has: Ray would wait forever for more, so TrainingError when there are too few
-    for any number. A cluster may scale up, so there it is all of them. Starts no session.
+    A local session has fixed resources, and Ray would wait forever for more, so TrainingError is raised if they suffice
+    for no number. A cluster may scale up, so all numbers are returned. Starts no session.
     """
     counts = sorted(set(worker_counts), reverse=True)
     local = {"CPU": LOCAL_CPUS, "GPU": torch.cuda.device_count()}
@@ -179,7 +179,7 @@ class StopOnProgramError(UserCallback):
 
 
 def is_retryable(cause: BaseException) -> bool:
-    """Is it a lost process (Ray's own errors), a failed collective of the other ranks, or a storage error?"""
+    """Whether it is a lost process (Ray's own errors), a failed collective of the other ranks, or a storage error."""
     if isinstance(cause, MaskhandError):
         return cause.retryable
     if isinstance(cause, RuntimeError) and not isinstance(cause, ray.exceptions.RayError):
@@ -209,12 +209,12 @@ def _worker_environment(engine: EngineConfig) -> dict[str, str]:
 
 
 def _on_nodes() -> bool:
-    """Has the cluster more than one node?"""
+    """Whether the cluster has more than one node."""
     return sum(node["Alive"] for node in ray.nodes()) > 1
 
 
 def _root_cause(error: Exception) -> BaseException:
-    """A worker's own exception, preferably one that a retry cannot fix or that is a sentence, or the controller's."""
+    """A worker's own exception, preferably not retryable or a MaskhandError; without any, the controller's."""
     failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
     causes = map(_unwrapped, failures.values())
     return min(causes, key=lambda cause: (is_retryable(cause), not isinstance(cause, MaskhandError)))

@@ -1,4 +1,4 @@
-"""What runs inside a Ray Train worker: the training loop, with its checkpoint store and its reports."""
+"""The function that a Ray Train worker runs: the training loop with its checkpoint store and reports."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from maskhand.config import EngineConfig
 from maskhand.training.worker import Report, WorkerContext, no_report
 
 Loop = Callable[[Any, WorkerContext], dict[str, float]]
-"""`loop(job, worker)` trains and returns the last metrics; its last checkpoint holds a folder `export/`."""
+"""`loop(job, worker)` trains and returns the last metrics; its last checkpoint contains a folder `export/`."""
 
 
 @dataclass(frozen=True)
 class RunPlaces:
-    """Where a run keeps what its workers write; picklable."""
+    """The locations to which the workers of a run write; picklable."""
 
     checkpoints: str
     """Folder, or `s3://...`."""
     kept: Path
-    """Folder of each worker's machine, see `WorkerContext.keep`."""
+    """Folder on each worker's machine, see `WorkerContext.keep`."""
     journal: Journal
     claim: str | None = None
     """The driver's claim on `checkpoints`, see `lease`."""
@@ -62,7 +62,7 @@ def run_worker(
 
 
 def _node_leaves() -> bool:
-    """Has a node of these workers been told that it is taken away? All ranks ask together."""
+    """Whether preemption of a node of these workers was announced. All ranks call it together."""
     return ray.train.get_preemption_info() is not None
 
 

@@ -1,1 +1,1 @@
-"""Subcommands of the `maskhand` command, a module per topic; `maskhand/cli.py` joins them."""
+"""Subcommands of the `maskhand` command, one module per topic; `maskhand/cli.py` combines them."""

@@ -1,4 +1,4 @@
-"""`maskhand compare`: runs beside each other."""
+"""`maskhand compare`: a comparison of runs."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def compare(
         list[str],
         typer.Argument(
             metavar="RUN",
-            help="The first is the reference. The id or name of a tracked run, models:/NAME@ALIAS, `open`, the folder "
-            "of an exported model, or of an evaluation's report.",
+            help="The id or name of a tracked run, models:/NAME@ALIAS, `open`, or the folder of an exported model or "
+            "of an evaluation's report. The first run is the reference.",
         ),
     ],
     out: Annotated[
         str | None, typer.Option(help="Folder for the page, its JSON, and sheets of the hands.", show_default=False)
     ] = None,
-    hands: Annotated[int, typer.Option(min=0, help="Hands that changed most, for each run and set.")] = 8,
+    hands: Annotated[int, typer.Option(min=0, help="Number of hands that changed most, for each run and set.")] = 8,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """What was set differently, what came out differently on the same hands, with 95 % intervals of the paired
-    differences, and which hands changed most."""
+    """Compare runs: their different settings, their metrics on the same hands with 95 % intervals of the paired
+    differences, and the hands that changed most."""
     from maskhand.comparison.tables import notes, tables
     from maskhand.progress import print_facts, print_table
     from maskhand.steps import compare as step

@@ -1,4 +1,4 @@
-"""Subcommands of the data: synthetic hands, shards, sidecars, and looking at them."""
+"""Subcommands for data: synthetic hands, shards, sidecars, and their inspection."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def synth(
 def find(
     folder: Annotated[
         str | None,
-        typer.Argument(help="Photos, in folders below it as well [default: WORKSPACE/raw/photos].", show_default=False),
+        typer.Argument(help="Folder of photos, with subfolders [default: WORKSPACE/raw/photos].", show_default=False),
     ] = None,
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Find hands in photos without labels, which `shard photos` then takes; what is listed already is kept."""
+    """Find hands in photos without labels, as input of `shard photos`; photos that are already listed are kept."""
     from maskhand.steps import photos
 
     with shown_progress("find hands") as progress:
@@ -76,7 +76,7 @@ def shard(
     ] = None,
     split: Annotated[
         list[str],
-        typer.Option(help="Only these splits [default: the card's, of those that are there].", show_default=False),
+        typer.Option(help="Only these splits [default: all of the card that are available].", show_default=False),
     ] = [],  # noqa: B006
     out: Annotated[
         str | None,
@@ -88,7 +88,7 @@ def shard(
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Raw published files -> validated samples -> byte-reproducible WebDataset tars with a manifest."""
+    """Convert a dataset's published files to validated samples in byte-reproducible WebDataset tars with a manifest."""
     from maskhand import storage
     from maskhand.cluster.session import ray_session
     from maskhand.steps import data
@@ -104,7 +104,7 @@ def shard(
             try:
                 with shown_progress(f"shard {name}/{one}") as progress:
                     receipt = data.shard(place, name, one, raw, progress, rebuild)
-            except ValueError as error:  # of this split alone: the others may be whole
+            except ValueError as error:  # of this split only: the others may be complete
                 typer.echo(f"error: {name}/{one}: {error}", err=True)
                 failed.append(one)
             else:
@@ -149,17 +149,19 @@ def annotate_mano(
     sets: SetsArgument,
     model: Annotated[
         str | None,
-        typer.Option(help="Its predictions become the targets: a folder, or models:/NAME@ALIAS.", show_default=False),
+        typer.Option(
+            help="Use this model's predictions as targets: a folder, or models:/NAME@ALIAS.", show_default=False
+        ),
     ] = None,
     source: Annotated[
         Literal["labels", "keypoints"],
         typer.Option("--from", help="The set's labels, or fits to the detected keypoints of images without labels."),
     ] = "labels",
-    detector: Annotated[str, typer.Option(help="Whose keypoints, for --from keypoints.")] = "litert-hand",
+    detector: Annotated[str, typer.Option(help="Keypoint detector for --from keypoints.")] = "litert-hand",
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Write MANO targets in the one canonical form, each with a flag whether it is good enough to learn from."""
+    """Write MANO targets in the canonical form, each with a flag whether it is good enough for training."""
     from maskhand.cluster.session import ray_session
     from maskhand.steps import annotation
     from maskhand.steps.models import model_folder
@@ -181,7 +183,7 @@ def alphabet(
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Render a synthetic ASL alphabet in Kaggle's layout, with shards, keypoints and MANO targets: text to mesh."""
+    """Render a synthetic ASL alphabet in Kaggle's layout, with shards, keypoints and MANO targets, for text to mesh."""
     from maskhand.steps import synthetic
 
     with shown_progress("letters") as progress:
@@ -193,12 +195,12 @@ def alphabet(
 @app.command(epilog=examples("mask freihand/evaluation", "mask hint/TEST_newdays_img --share 0.9"))
 def mask(
     sets: SetsArgument,
-    share: Annotated[float, typer.Option(help="Share of the hand's box that is hidden.", min=0.0, max=0.99)] = 0.8,
+    share: Annotated[float, typer.Option(help="Fraction of the hand's box to hide.", min=0.0, max=0.99)] = 0.8,
     seed: Annotated[int, typer.Option(help="Same seed, same masks.")] = 0,
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Derive evaluation sets of masked hands, SET-masked80; then annotate their keypoints and evaluate on them."""
+    """Derive evaluation sets of masked hands, SET-masked80; annotate their keypoints before evaluating on them."""
     from maskhand.cluster.session import ray_session
     from maskhand.steps import data
 
@@ -215,14 +217,14 @@ def verify(
     sets: SetsArgument,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Compare every tar with its manifest: truncated, altered, missing or surplus files."""
+    """Check every tar against its manifest for truncated, altered, missing or surplus files."""
     from maskhand.steps import data
 
     damaged = False
     for name in sets:
         try:
             problems = data.verify(workspace_at(workspace), name)
-        except ValueError as error:  # of this set alone
+        except ValueError as error:  # of this set only
             problems = [f"error: {error}"]
         damaged = damaged or bool(problems)
         for problem in problems:
@@ -243,12 +245,12 @@ def inspect(
     ] = None,
     hands: Annotated[int, typer.Option(help="Hands on the contact sheet.", min=1)] = 16,
     limit: Annotated[
-        int | None, typer.Option(help="Read no more samples than this [default: all].", min=1, show_default=False)
+        int | None, typer.Option(help="Maximum number of samples to read [default: all].", min=1, show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another seed shows other hands.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of hands on the sheet.")] = 0,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Statistics of shard sets and a contact sheet of each: keypoints, mesh, side and source."""
+    """Show statistics of shard sets and write a contact sheet of each: keypoints, mesh, side and source."""
     from maskhand.progress import print_table
     from maskhand.steps import inspection
 

@@ -1,4 +1,4 @@
-"""Subcommands for a trained model: evaluation on shard sets, the hands of a text."""
+"""Subcommands for a trained model: evaluation on shard sets, and hands from a text."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def evaluate(
         typer.Option(help="Its sets: freihand, ho3d_v3, dexycb, hint, interhand, synthetic ...", show_default=False),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Ray workers, each with a GPU where Ray has some; any number gives the same.")
+        int, typer.Option(min=1, help="Number of Ray workers, each with a GPU if there are any; same results.")
     ] = 1,
     changes: Annotated[
         list[str],
@@ -46,8 +46,8 @@ def evaluate(
     ] = [],  # noqa: B006
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Measure a model on held-out shard sets: the paper's procedure at every T of evaluate.iterations, the model's own
-    estimator, the mean pose."""
+    """Evaluate a model on held-out shard sets: the paper's procedure for every T of evaluate.iterations, the model's
+    own estimator, and the mean pose."""
     from maskhand.progress import print_table
     from maskhand.steps import evaluate as step
 
@@ -67,16 +67,16 @@ def evaluate(
     )
 )
 def generate(
-    text: Annotated[str, typer.Argument(help="What the hands are to show.")],
+    text: Annotated[str, typer.Argument(help="Description of the hands.")],
     out: Annotated[Path, typer.Option(help="Folder for meshes, image and JSON.")],
     model: Annotated[
         str, typer.Option(help="An exported folder of a model that reads text, or models:/NAME@ALIAS.")
     ] = "models:/maskhand-text@challenger",
-    count: Annotated[int, typer.Option(min=1, help="Hands.")] = 8,
+    count: Annotated[int, typer.Option(min=1, help="Number of hands.")] = 8,
     seed: Annotated[int, typer.Option(help="Same seed, same hands.")] = 0,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Hands from a text: meshes (.obj, .glb), an image of them and a JSON with MANO parameters."""
+    """Generate hands from a text: meshes (.obj, .glb), an image of them, and a JSON with MANO parameters."""
     from maskhand.steps import generate as step
 
     for path in step.generate(workspace_at(workspace), text, out, model, count, seed):

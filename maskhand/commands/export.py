@@ -1,4 +1,4 @@
-"""`maskhand export`: a trained model in a form that runs without this package."""
+"""`maskhand export`: a trained model in a format that runs without this package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = typer.Typer()
 )
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for network.onnx and network.json.")],
-    to: Annotated[Literal["onnx"], typer.Option(help="The form.")] = "onnx",
+    to: Annotated[Literal["onnx"], typer.Option(help="The format.")] = "onnx",
     model: ModelOption = "open",
     workspace: WorkspaceOption = None,
 ) -> None:

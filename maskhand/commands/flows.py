@@ -1,4 +1,4 @@
-"""Subcommands of the flows: here, or on a Prefect server."""
+"""Subcommands for flows, run here or on a Prefect server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from maskhand.commands.options import RecipeOption, SetOption, WorkspaceOption, 
 app = typer.Typer()
 
 ROOM_MIB, ROOM_MIB_A_HAND = 250.0, 0.07
-"""What a quickstart leaves behind: checkpoints, registered model, databases, reports; images and shards of a hand."""
+"""Disk space of a quickstart: checkpoints, model, databases, reports; and per hand: images and shards."""
 
 
 @app.command(
@@ -32,12 +32,12 @@ def quickstart(
     set_: SetOption = [],  # noqa: B006
     workspace: WorkspaceOption = None,
 ) -> None:
-    """The whole pipeline on this machine, from nothing to an evaluated, registered model. Repeating it continues."""
+    """Run the whole pipeline on this machine, up to an evaluated, registered model. Repeating it continues a run."""
     from maskhand import storage
     from maskhand.lock import held
 
     home = workspace_at(workspace)
-    if not home.runs.exists():  # else most of it is there
+    if not home.runs.exists():  # else most files exist already
         storage.check_writable(home.root, ROOM_MIB + ROOM_MIB_A_HAND * (hands + evaluation_hands))
     _prepare(workspace)
     root = home.root
@@ -58,7 +58,7 @@ def run(
     watch: Annotated[bool, typer.Option("--watch", help="Wait for the end; exit code 0 only if it completed.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Ask the Prefect server for a run of a deployment; a worker executes it (`maskhand serve`)."""
+    """Schedule a run of a deployment on the Prefect server; a worker executes it (`maskhand serve`)."""
     _prepare(workspace)
     from maskhand.pipelines import server
 
@@ -79,7 +79,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 4200,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """A Prefect server on 127.0.0.1 with the workspace's runs, all deployments and a worker, until Ctrl-C."""
+    """Run a Prefect server on 127.0.0.1 with the workspace's runs, all deployments and a worker, until Ctrl-C."""
     _prepare(workspace)
     from maskhand.pipelines import server
 
@@ -93,5 +93,5 @@ def _prepare(workspace: Path | None) -> None:
 
     debug = bool(os.environ.get("MASKHAND_DEBUG"))
     if not debug:
-        warnings.simplefilter("ignore")  # other people's deprecations are nothing a user can act on
+        warnings.simplefilter("ignore")  # users can do nothing about other packages' deprecation warnings
     runtime.prepare(workspace_at(workspace), debug)

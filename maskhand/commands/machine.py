@@ -1,4 +1,4 @@
-"""Subcommands of the machine: what is there, what is missing."""
+"""Subcommands for this machine: available and missing files, and its readiness."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ app = typer.Typer()
 
 @app.command(epilog=examples("assets", "assets --fetch"))
 def assets(
-    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch what may be fetched, with checksums.")] = False,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Download the freely available files, verified.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """What is there, what is missing, what each file is for, its license and where to get it."""
+    """List available and missing files: what each is for, its license and where to get it."""
     from maskhand.assets import list_assets
     from maskhand.fetched_models import hand_models
     from maskhand.progress import print_table
@@ -33,7 +33,7 @@ def assets(
 
 @app.command(epilog=examples("doctor", "doctor -w /data/maskhand"))
 def doctor(workspace: WorkspaceOption = None) -> None:
-    """Is this machine ready? Every line has its advice; exit code 1 when something must be mended first."""
+    """Check whether this machine is ready, with advice for every finding; exit code 1 if something must be fixed."""
     from maskhand.doctor import examine
     from maskhand.progress import print_table
 

@@ -1,4 +1,4 @@
-"""What subcommands share: their common options, and how they find the workspace, show progress and print receipts."""
+"""Common code of subcommands: shared options, the workspace, progress display and printing of receipts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WorkspaceOption = Annotated[
         "--workspace",
         "-w",
         show_default=False,
-        help="Folder of everything that is made [default: $MASKHAND_WORKSPACE, else ./workspace].",
+        help="Folder for all data and results [default: $MASKHAND_WORKSPACE, else ./workspace].",
     ),
 ]
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Name of a shipped recipe, or a YAML file.")]
@@ -28,8 +28,8 @@ SetOption = Annotated[
     list[str], typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a recipe's key; may be repeated.")
 ]
 ModelOption = Annotated[str, typer.Option(help="An exported folder, models:/NAME@ALIAS, or `open`.")]
-LabelOption = Annotated[str, typer.Option(help="Sets apart another training of the same settings and data.")]
-RebuildOption = Annotated[bool, typer.Option("--rebuild", help="Replace what other settings or data have made there.")]
+LabelOption = Annotated[str, typer.Option(help="Distinguishes another training with the same settings and data.")]
+RebuildOption = Annotated[bool, typer.Option("--rebuild", help="Replace results of other settings or data.")]
 SetsArgument = Annotated[
     list[str],
     typer.Argument(metavar="SET...", help="Shard sets such as freihand/training, or URIs of their folders."),
@@ -48,9 +48,9 @@ def workspace_at(folder: Path | None) -> Workspace:
 
 
 def writable_workspace_at(folder: Path | None, *, sets: bool = False) -> Workspace:
-    """The same, for a command that makes something in it; sets: where its shard sets are, and nothing else.
+    """As `workspace_at`, for a command that writes to it; sets: only to its shard sets.
 
-    Raises StorageError where nothing can be written, before anything is started.
+    Raises StorageError if it is not writable, before anything is started.
     """
     from maskhand import storage
 
@@ -66,7 +66,7 @@ def shown_progress(title: str) -> AbstractContextManager[Progress]:
 
 
 def print_receipt(receipt: Receipt) -> None:
-    """Print the receipt on a line, and its sentences on lines of their own."""
+    """Print the receipt on one line, and facts that are sentences on separate lines."""
     sentences = {name: value for name, value in receipt.facts.items() if isinstance(value, str) and " " in value}
     facts = [f"{name}={value}" for name, value in receipt.facts.items() if name not in sentences]
     typer.echo("  ".join([receipt.uri, *facts]))

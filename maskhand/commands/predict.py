@@ -1,4 +1,4 @@
-"""The subcommand for people's own pictures and films."""
+"""The subcommand for users' own pictures and films."""
 
 from __future__ import annotations
 
@@ -36,89 +36,89 @@ def predict(
     model: Annotated[
         str | None,
         typer.Option(
-            help="`open`: the model that ships; an exported folder, or models:/NAME@ALIAS [default: open].",
+            help="`open` (the shipped model), an exported folder, or models:/NAME@ALIAS [default: open].",
             show_default=False,
         ),
     ] = None,
     box: Annotated[
         str | None,
-        typer.Option(metavar="X0,Y0,X1,Y1", help="The hand's box in pixels, of one picture [default: found]."),
+        typer.Option(metavar="X0,Y0,X1,Y1", help="The hand's box in pixels, for one picture [default: detected]."),
     ] = None,
     boxes: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Boxes of any detector for all pictures: COCO's JSON, or JSON Lines."),
+        typer.Option(metavar="FILE", help="Hand boxes of any detector for all pictures: COCO JSON, or JSON Lines."),
     ] = None,
     small: Annotated[
         bool,
-        typer.Option("--small", help="Search for hands of 11 to 50 pixels too, in finer tiles: seconds a megapixel."),
+        typer.Option("--small", help="Also search for hands of 11 to 50 pixels in finer tiles: seconds per megapixel."),
     ] = False,
-    side: Annotated[Literal["right", "left"] | None, typer.Option(help="The hands' side [default: found].")] = None,
+    side: Annotated[Literal["right", "left"] | None, typer.Option(help="The hands' side [default: detected].")] = None,
     focal: Annotated[
-        float | None, typer.Option(metavar="PX", help="The pictures' focal length [default: EXIF's, else assumed].")
+        float | None, typer.Option(metavar="PX", help="The pictures' focal length [default: from EXIF, else assumed].")
     ] = None,
     intrinsics: Annotated[
         str | None, typer.Option(metavar="FX,FY,CX,CY", help="The camera of all pictures, in pixels.")
     ] = None,
     camera: Annotated[
-        Literal["keypoints", "model"], typer.Option(help="What places the mesh: the 2D keypoints, or the model alone.")
+        Literal["keypoints", "model"], typer.Option(help="Place the mesh by the 2D keypoints, or by the model alone.")
     ] = "keypoints",
     method: Annotated[
         Literal["fit", "model", "refine"] | None,
         typer.Option(
-            help="A fit to the detected keypoints, the network, or a fit to both [default: refine; fit with another "
-            "hand model than the open one].",
+            help="A fit to the detected keypoints, the network, or a fit to both [default: refine; or fit, if the hand "
+            "model is not the open one].",
             show_default=False,
         ),
     ] = None,
     hypotheses: Annotated[
-        int, typer.Option(min=0, help="Also draw so many hands that a picture allows, nearest to their middle first.")
+        int, typer.Option(min=0, help="Number of plausible hands to sample for each hand, nearest to their mean first.")
     ] = 0,
     min_confidence: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Leave out hands whose keypoints have less confidence on average.")
+        float, typer.Option(min=0.0, max=1.0, help="Leave out hands with a lower mean keypoint confidence.")
     ] = 0.0,
-    every: Annotated[int, typer.Option(min=1, metavar="N", help="Of films look at every N-th frame.")] = 1,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Process every N-th frame of films.")] = 1,
     smooth: Annotated[
         Literal["whole", "causal", "none", "frames"] | None,
         typer.Option(
-            help="Of films: hands tracked and smoothed over the whole film, by the past alone, or tracked only; "
-            "`frames`: each frame as a picture of its own [default: whole].",
+            help="For films: track hands and smooth them over the whole film, causally, or not at all; `frames`: treat "
+            "each frame as a separate picture [default: whole].",
             show_default=False,
         ),
     ] = None,
     save: Annotated[
         str | None,
         typer.Option(
-            help="Files of each picture: any of overlay,mesh,json, or none [default: all of a single picture, "
-            "overlay of several]. Of a tracked film: an overlay film.",
+            help="Files for each picture: any of overlay,mesh,json, or none [default: all for a single picture, "
+            "overlay for several]. For a tracked film: an overlay film.",
             show_default=False,
         ),
     ] = None,
-    vertices: Annotated[bool, typer.Option("--vertices", help="Put the meshes into the tables as well.")] = False,
+    vertices: Annotated[bool, typer.Option("--vertices", help="Also write the mesh vertices to the tables.")] = False,
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Look by so many Ray workers; the results are shards, the same for any number.",
+            help="Use this number of Ray workers; the results are shards, the same for any number.",
             show_default=False,
         ),
     ] = None,
     convention: Annotated[
         Literal["mano", "smplx", "smplh"],
-        typer.Option(help="Also give poses as that body model of the smplx library takes them."),
+        typer.Option(help="Also write poses in the convention of this body model of the smplx library."),
     ] = "mano",
     pca: Annotated[
         int | None,
         typer.Option(
-            min=1, max=45, metavar="N", show_default=False, help="Those poses as N components [default: axis-angle]."
+            min=1, max=45, metavar="N", show_default=False, help="These poses as N components [default: axis-angle]."
         ),
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Replace what an earlier run has left in the folder.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Replace the results of an earlier run there.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Find the hands in pictures and films and write hands.jsonl, hands.parquet, run.json, and files of each picture.
+    """Predict the hands in pictures and films; write hands.jsonl, hands.parquet, run.json, and files of each picture.
 
-    A picture that cannot be read, or shows no hand, is a row with its reason. The exit code is 0 when all were looked
-    at, also when none shows a hand, and 1 when some could not be read. The same command goes on where it was stopped.
+    A picture that cannot be read, or shows no hand, is a row with the reason. The exit code is 0 if all pictures could
+    be read, even if none shows a hand, else 1. After an interruption, the same command continues the run.
     """
     from maskhand.steps.ask_hands import ask
     from maskhand.steps.hands_report import report
@@ -164,7 +164,7 @@ def predict(
     if result is not None:
         typer.echo("nothing is looked at again: an earlier run has finished this (--again begins anew)", err=True)
     else:
-        from maskhand.steps import hands as step  # torch, for whose seconds a finished run does not wait
+        from maskhand.steps import hands as step  # imports torch, which a finished run does not need
 
         with shown_progress("predict") as progress:
             result = step.predict(asked, progress)
@@ -177,7 +177,7 @@ def predict(
 def _by_workers(
     workspace: Path | None, inputs: list[str], out: str, alone: list[str], workers: int, **question: Any
 ) -> None:
-    """alone: options that were given and that only runs without workers know."""
+    """alone: given options that are only supported without workers."""
     from maskhand.predict.records import PredictError
     from maskhand.steps.ask_shards import ask_shards
 
@@ -189,7 +189,7 @@ def _by_workers(
     asked = ask_shards(workspace_at(workspace), inputs, out, **question)
     if asked.note:
         typer.echo(asked.note, err=True)
-    from maskhand.steps import predict_shards as step  # torch, for whose seconds a mistyped option does not wait
+    from maskhand.steps import predict_shards as step  # imports torch, after the options were checked
 
     with shown_progress("predict") as progress:
         receipt = step.predict_by_workers(asked, progress, workers=workers)

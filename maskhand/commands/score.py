@@ -24,14 +24,14 @@ app = typer.Typer()
 )
 def score(
     benchmark: Annotated[
-        str, typer.Argument(metavar=f"[{'|'.join(FORMATS)}]", help="Whose evaluation; or package.module:FORMAT.")
+        str, typer.Argument(metavar=f"[{'|'.join(FORMATS)}]", help="The benchmark; or package.module:FORMAT.")
     ],
     gt: Annotated[Path, typer.Option(help="The ground truth: a folder or file, see docs/evaluation.md.")],
     pred: Annotated[Path, typer.Option(help="The predictions, in the benchmark's official format.")],
-    split: Annotated[str, typer.Option(help="Frames of DexYCB's own folder, where --gt is that folder.")] = "s0_test",
+    split: Annotated[str, typer.Option(help="Split of DexYCB, if --gt is its original folder.")] = "s0_test",
     json: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Write all numbers there, also per joint."),
+        typer.Option(metavar="FILE", show_default=False, help="Write all metrics to this file, also per joint."),
     ] = None,
 ) -> None:
     """Score a prediction file exactly as the benchmark's official program does; no model is needed."""

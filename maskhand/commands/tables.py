@@ -34,17 +34,17 @@ def reproduce_table(
     table: Annotated[
         str, typer.Argument(help="1 to 17: a table of the paper; all: these; claims, choices, hypotheses: see docs.")
     ],
-    embedded: Annotated[bool, typer.Option("--embedded", help="Every row, small, on the synthetic hands.")] = False,
+    embedded: Annotated[bool, typer.Option("--embedded", help="All rows, at small scale on synthetic hands.")] = False,
     budget_steps: Annotated[
         int | None, typer.Option(min=1, show_default=False, help="Steps of each training [default: the recipe's].")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Train each row with so many seeds: mean, spread, and what is decided.")
+        int, typer.Option(min=1, help="Number of seeds per row: gives mean, spread, and decided orderings.")
     ] = 1,
     set_: SetOption = [],  # noqa: B006
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Run the rows of a table that this machine has data for, and set them beside the paper and later work."""
+    """Run the rows of a table for which this machine has data, and compare them with the paper and later work."""
     from contextlib import ExitStack
 
     from maskhand.cluster.session import ray_session

@@ -1,4 +1,4 @@
-"""Subcommands of the two trainings."""
+"""Subcommands for training the tokenizer and the transformer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maskhand.commands.options import (
 )
 
 app = typer.Typer()
-train_app = typer.Typer(help="Train with DeepSpeed on Ray workers; repeated, it resumes.", rich_markup_mode=None)
+train_app = typer.Typer(help="Train with DeepSpeed on Ray workers; repeating resumes.", rich_markup_mode=None)
 app.add_typer(train_app, name="train")
 
 
@@ -31,7 +31,7 @@ def train_tokenizer(
     label: LabelOption = "",
     workspace: WorkspaceOption = None,
 ) -> None:
-    """VQ-MANO: learn a codebook of hand poses."""
+    """Train VQ-MANO, the tokenizer with a codebook of hand poses."""
     from maskhand.recipe_files import load_recipe
 
     load_recipe(recipe, set_)  # a mistyped key should not wait for torch and Ray
@@ -55,7 +55,7 @@ def train_transformer(
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            help="Folder of a trained VQ-MANO; `open`, `open_model`: those that ship, for the recipes of that name "
+            help="Folder of a trained VQ-MANO, or the shipped `open` or `open_model`, for the recipes of these names "
             "[default: tokenizer_training.checkpoint, or the recipe's own, found or trained]",
             show_default=False,
         ),
@@ -65,7 +65,7 @@ def train_transformer(
     label: LabelOption = "",
     workspace: WorkspaceOption = None,
 ) -> None:
-    """The masked transformer, on a frozen VQ-MANO."""
+    """Train the masked transformer with a frozen VQ-MANO."""
     from maskhand.recipe_files import load_recipe
 
     wanted = load_recipe(recipe, set_)  # a mistyped key should not wait for torch and Ray

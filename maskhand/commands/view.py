@@ -1,4 +1,4 @@
-"""The subcommand to look at hands in a browser."""
+"""The subcommand to view hands in a browser."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def view(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Of a photo: as for `predict` [default: open].", show_default=False),
+        typer.Option(help="For a photo: as for `predict` [default: open].", show_default=False),
     ] = None,
     method: Annotated[
         Literal["fit", "model", "refine"] | None,
-        typer.Option(help="Of a photo: as for `predict` [default: refine].", show_default=False),
+        typer.Option(help="For a photo: as for `predict` [default: refine].", show_default=False),
     ] = None,
-    hypotheses: Annotated[int, typer.Option(min=0, help="Of a photo: hands drawn for each hand.")] = 50,
+    hypotheses: Annotated[int, typer.Option(min=0, help="For a photo: hypotheses sampled for each hand.")] = 50,
     iterations: Annotated[
-        int, typer.Option(min=1, help="Of a photo: iterations T in which the tokens are filled in.")
+        int, typer.Option(min=1, help="For a photo: iterations T of decoding the tokens to show.")
     ] = 5,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Write one HTML page with photo, meshes to turn, hypotheses, expected errors, and tokens as they are filled in.
+    """Write one HTML page with photo, rotatable meshes, hypotheses, expected errors, and the decoding of the tokens.
 
-    The page fetches nothing, and nothing is served: it is a file to open or to send.
+    The page is self-contained: it loads nothing and needs no server, so it can be opened or sent as a file.
     """
     from maskhand.steps import view as step
 

@@ -1,1 +1,1 @@
-"""Film: frames read and written, hands followed from frame to frame, smoothed over time."""
+"""Films: reading and writing of frames, tracking of hands from frame to frame, smoothing over time."""

@@ -1,8 +1,8 @@
 """The overlay of a film's frame: each hand's mesh in the color of its track, half transparent, outlined, with a label,
 and its joints in the colors of their expected errors (`render/scale.py`).
 
-Meshes are drawn as shaded triangles, far ones first, at twice the size and averaged: some milliseconds a hand, where
-the ray-cast overlays of photos take a hundred.
+Meshes are drawn as shaded triangles, far ones first, at twice the size and averaged: a few milliseconds per hand,
+compared with a hundred for the ray-cast overlays of photos.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from maskhand.film.records import FilmHand
 from maskhand.render import error_rgb
 
 TRACK_RGB = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0))
-"""Colors of tracks in turn (Okabe and Ito's, which color-blind people tell apart)."""
+"""Colors that tracks get in turn (Okabe and Ito's palette, suitable for color-blind people)."""
 OPACITY, OPACITY_UNSEEN = 0.55, 0.25
 FINER = 2
-"""Pixels of the drawing per pixel of the frame; its averaging smooths edges."""
+"""Supersampling: pixels of the drawing per pixel of the frame, for antialiasing."""
 SHIFT = 3
-"""Fractional bits of coordinates that OpenCV draws at."""
+"""Fractional bits of drawing coordinates in OpenCV."""
 TO_LIGHT = np.array([-0.45, -0.7, -0.55]) / np.linalg.norm([-0.45, -0.7, -0.55])
 AMBIENT = 0.45
 BOARD = 0.3
-"""Brightness of the frame behind a label."""
+"""Factor on the brightness of the frame behind a label."""
 TINY_PX = 48
-"""A hand whose joints extend less is drawn without them: they would be one blot."""
+"""A hand whose joints extend less is drawn without joints, which would overlap."""
 RING_RGB, BONE_RGB = (32, 36, 42), (250, 250, 248)
 
 
@@ -58,7 +58,7 @@ def _draw_mesh(image: Array, item: FilmHand) -> None:
     if x0 >= x1 or y0 >= y1:
         return
     size = ((y1 - y0) * FINER, (x1 - x0) * FINER)
-    # the middle of pixel (x, y) of the frame is the corner that four finer pixels share
+    # the center of a pixel (x, y) of the frame is the corner shared by four finer pixels
     finer = (points - (x0, y0) + 0.5) * FINER - 0.5
     triangles, shades = _shaded(vertices, np.asarray(hand.faces))
     corners = np.rint(finer[triangles] * (1 << SHIFT)).astype(np.int32)

@@ -1,7 +1,7 @@
-"""Hands found in the frames of a film: where they were a frame ago first, and by their palms now and then.
+"""Detection of hands in the frames of a film: first near their previous positions, and from time to time by palms.
 
-The search for palms runs the palm model on seven regions of an image and then verifies each palm; the landmark model
-alone, started from the hand of the frame before, is several times as fast (MediaPipe's way).
+The palm search runs the palm model on several regions of an image and then verifies each palm; running only the
+landmark model, started from the hand in the previous frame, is several times as fast (as in MediaPipe).
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from maskhand.arrays import Array
 from maskhand.film.tracking import Track, Tracker, seen_once
 
 SEARCH_S = 1 / 3
-"""Between searches for palms while every known hand is seen."""
+"""Interval between palm searches while all known hands are seen."""
 LOST_SEARCH_S = 0.1
-"""The same while one is lost; the landmark model looks for it in every frame."""
+"""The same while a hand is lost; the landmark model searches for it in every frame."""
 JITTER_S = 1e-3
-"""Times of frames are rounded by containers."""
+"""Tolerance, as containers round frame times."""
 
 
 class FrameFinder(Protocol):
-    """What finds hands in a frame; `annotate.hand_finder.HandFinder` does."""
+    """Finds hands in a frame; implemented by `annotate.hand_finder.HandFinder`."""
 
     def find(self, image: Array, max_hands: int = 10) -> list[HandBox]:
-        """All hands of an image (H, W, 3) uint8 RGB, by every means."""
+        """All hands of an image (H, W, 3) uint8 RGB, by an exhaustive search."""
 
     def search(self, image: Array, known_px: Sequence[Array] = ()) -> list[HandBox]:
-        """The hands at palms, but for those whose keypoints (21, 2) are known."""
+        """The hands found by palm search, except those with known keypoints (21, 2)."""
 
     def follow(self, image: Array, keypoints_px: Array) -> HandBox | None:
-        """The hand about where keypoints (21, 2) expect it; None when it is not there."""
+        """The hand near the expected keypoints (21, 2); None if it is not there."""
 
 
 class HandFollower:
-    """Finds the hands of one frame after the other, each with its track."""
+    """Finds the hands of successive frames and assigns them to tracks."""
 
     def __init__(self, finder: FrameFinder, search_s: float = SEARCH_S) -> None:
-        """search_s: 0 searches for palms in each frame."""
+        """search_s: interval between palm searches; 0: search in every frame."""
         self.tracker = Tracker()
         self._finder, self._search_s = finder, search_s
         self._searched_s = -float("inf")

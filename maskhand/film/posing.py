@@ -1,4 +1,4 @@
-"""Tracked hands as predicted hands again: smoothed parameters to meshes, joints and places in the image."""
+"""Conversion of tracked hands back to predicted hands: smoothed parameters to meshes, joints and image positions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POSED_AT_ONCE = 64
 
 
 def posed_hands(track: TrackedHand, layer: ManoLayer, fill: bool) -> Iterator[FilmHand]:
-    """The hands of one track in the order of its frames; with `fill` also where it was not seen."""
+    """The hands of one track in the order of its frames; with `fill` also in frames where it was not seen."""
     rows = np.arange(len(track.frames)) if fill else np.flatnonzero(track.seen)
     side_known = any(hand.side_known for hand in track.predicted if hand is not None)
     before: PredictedHand | None = None
@@ -42,14 +42,14 @@ def posed_hands(track: TrackedHand, layer: ManoLayer, fill: bool) -> Iterator[Fi
 
 
 def _posed(track: TrackedHand, rows: Array, layer: ManoLayer) -> list[dict[str, Array]]:
-    """The fields of `PlacedHand` that pose and place decide, of some rows of a track."""
+    """The fields of `PlacedHand` that depend on pose and position, for some rows of a track."""
     motion, signs = track.motion, MIRROR_POINT if track.side == "left" else np.ones(3)
     with torch.no_grad():
         mesh = layer(torch.from_numpy(motion.rotmats[rows]).float(), torch.from_numpy(motion.betas[rows]).float())
     vertices, joints = mesh.vertices_m.double().numpy(), mesh.joints_m.double().numpy()
     depth = np.exp(motion.distance[rows]) * hand_size_m(joints)
     middle = depth[:, None] * np.concatenate([motion.direction[rows], np.ones((len(rows), 1))], axis=1)
-    # the middle of the joints is what was smoothed: the hand hangs on it
+    # the mean of the joints was smoothed, so the hand is placed by it
     translation = (middle - joints.mean(1)) * signs
     vertices, joints = vertices * signs + translation[:, None], joints * signs + translation[:, None]
     pose = Rotation.from_matrix(motion.rotmats[rows].reshape(-1, 3, 3)).as_rotvec().reshape(len(rows), -1, 3)
@@ -67,7 +67,7 @@ def _posed(track: TrackedHand, rows: Array, layer: ManoLayer) -> list[dict[str, 
 
 
 def _not_seen(hand: PredictedHand) -> PredictedHand:
-    """A hand made of the frames around it: nothing was detected, and nobody knows its error."""
+    """A hand interpolated from neighboring frames: no detection, and unknown error."""
     return replace(
         hand,
         box_xyxy_px=tight_box(hand.joints_px),

@@ -21,27 +21,27 @@ class FilmHand:
     """Position in the film, from 0."""
     time_s: float
     track: int
-    """The same number for the same hand in all frames."""
+    """Number of the track: the same for a hand in all frames."""
     seen: bool
-    """False where a short loss was filled in from the frames around it; expected errors are NaN there."""
+    """False if a short loss was filled in from neighboring frames; expected errors are NaN then."""
     hand: PredictedHand
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """A hand found in a frame, before it is known what becomes of its track."""
+    """A hand found in a frame, before its track is complete."""
 
     frame: int
     time_s: float
     track: int
     found: HandBox
     side: Side
-    """By the vote of the track's frames until then."""
+    """By the vote of the track's frames so far."""
 
 
 @dataclass(frozen=True)
 class TrackedHand:
-    """One hand through the film: the T frames looked at from its first to its last."""
+    """One hand throughout the film: the T processed frames from its first to its last one."""
 
     number: int
     side: Side
@@ -49,9 +49,9 @@ class TrackedHand:
     frames: Array64
     """(T,) positions in the film."""
     predicted: tuple[PredictedHand | None, ...]
-    """T hands without vertices, each by its own frame alone; None where it was not seen."""
+    """T hands without vertices, each predicted from its own frame; None in frames where it was not seen."""
     motion: Motion
-    """The same, smoothed."""
+    """Their motion, smoothed in a `TrackedFilm`."""
 
     @property
     def seen(self) -> Array64:

@@ -1,4 +1,4 @@
-"""Films of a prediction run: rows of tracked hands, and a film with overlay."""
+"""Films in a prediction run: rows of tracked hands, and an overlay film."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from maskhand.progress import Progress, silent
 from maskhand.workspace import Workspace
 
 FRAMES_AT_ONCE = 64
-"""Frames whose rows are sealed together."""
+"""Number of frames whose rows are sealed together in the journal."""
 
 
 @dataclass(frozen=True)
 class TrackedFilms:
-    """Looks at the films of a run (`predict.run.LooksAtFilm`)."""
+    """Processes the films of a run (`predict.run.LooksAtFilm`)."""
 
     smoothing: Smoothing = "whole"
 
     def facts(self) -> Row:
-        """What decides its results beside the run's question."""
+        """Further settings that determine its results, beside those of the run's question."""
         return dict(smoothing_facts(self.smoothing))
 
     def groups(
         self, source: Source, place: Place, question: Question, out: Path, progress: Progress
     ) -> Iterator[FilmGroup]:
-        """The rows of a film from `place` on, in groups; the last has the files.
+        """The rows of a film from `place` on, in groups; the last group has the files.
 
-        A film that cannot be read gives one row that says why, and so does one that breaks off. A run that goes on
-        tracks the film again: tracks are decided by all frames.
+        A film that cannot be read, or breaks off, gives one row with the reason. A resumed run tracks the film again,
+        because tracks depend on all frames.
         """
         following = Place(place.source + 1)
         try:
@@ -98,8 +98,8 @@ def predict_film(
     """Write a run's folder for one film: NAME_overlay.mp4, hands.jsonl and hands.parquet with a row for each hand in
     each frame (`track`, `seen`), run.json.
 
-    how: see `Reconstruction`; None: refined by the bundle, or a fit without one. Other options as `track_film`. Raises
-    PredictError.
+    how: see `Reconstruction`; None: `refine` with the bundle, or `fit` without one. Other options as in `track_film`.
+    Raises PredictError.
     """
     question = Question(
         how or Reconstruction(bundle, "fit" if bundle is None else "refine"),

@@ -1,8 +1,8 @@
-"""One hand's way through a film, smoothed by the confidence of its frames.
+"""Smoothing of a hand's motion through a film, weighted by the confidence of its frames.
 
-Shape is one for the film. The sixteen rotations are smoothed each, and the hand's middle as the image shows it: its
-direction from the camera, and how many hand sizes it is away. So the smoothed hand stays over its image while its size,
-which depth trades against, settles.
+The shape is averaged over the film. The sixteen rotations are smoothed individually, and the position of the hand's
+center as direction from the camera and distance in hand sizes. So the smoothed hand stays aligned with the image, while
+the distance, which is ambiguous with the hand's size, is stabilized.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from maskhand.film.words import Smoothing
 from maskhand.predict.records import PredictedHand
 
 REFERENCE_MM = 7.0
-"""Expected joint error for which the cutoffs hold; the weight is the inverse square of the error."""
+"""Expected joint error at which the weight is 1; the weight is proportional to the inverse square of the error."""
 LEAST_WEIGHT, MOST_WEIGHT = 0.04, 4.0
 ORIENTATION_HZ, FINGERS_HZ, DIRECTION_HZ, DISTANCE_HZ = 2.5, 2.5, 4.0, 1.0
-"""Cutoffs of the whole film's smoother; chosen on rendered film."""
+"""Cutoffs of the smoother over the whole film; tuned on rendered films."""
 CAUSAL_ORIENTATION_HZ, CAUSAL_FINGERS_HZ, CAUSAL_DIRECTION_HZ, CAUSAL_DISTANCE_HZ = 1.5, 1.5, 3.0, 0.5
 CAUSAL_PER_TURN, CAUSAL_PER_DIRECTION, CAUSAL_PER_DISTANCE = 2.0, 10.0, 1.0
-"""One-Euro's least cutoffs, and the Hz that they rise per radian per second, per focal length per second, and per
-e-folding of the distance per second."""
+"""Minimum cutoffs of the One-Euro filters, and their increase in Hz per radian per second, per focal length per second,
+and per e-folding of the distance per second."""
 
 _SIZE_BONES = np.array([bone for bone in BONES if bone[1] not in FINGERTIPS])
 _FINGER_CHILD = np.array(openpose_joint_of_mano_joint()[1:]) + 1
@@ -43,29 +43,29 @@ _FINGER_CHILD = np.array(openpose_joint_of_mano_joint()[1:]) + 1
 
 @dataclass(frozen=True)
 class Motion:
-    """T moments of one hand, in right-hand form (a left hand mirrored in the plane x = 0 of its camera)."""
+    """One hand at T times, in right-hand form (a left hand is mirrored at the plane x = 0 of its camera)."""
 
     times_s: Array64
-    """(T,) rising."""
+    """(T,) increasing."""
     rotmats: Array64
     """(T, 16, 3, 3) absolute MANO rotations, camera axes."""
     betas: Array64
     """(T, 10)."""
     direction: Array64
-    """(T, 2) x / z and y / z of the middle of the 21 joints."""
+    """(T, 2) x / z and y / z of the mean of the 21 joints."""
     distance: Array64
-    """(T,) logarithm of its depth in hand sizes, the sums of the bone lengths without the last of each finger."""
+    """(T,) logarithm of its depth in hand sizes (`hand_size_m`)."""
     joint_weight: Array64
-    """(T, 16) of the rotations; 0 where the hand was not seen."""
+    """(T, 16) weights of the rotations; 0 where the hand was not seen."""
     weight: Array64
-    """(T,) of the rest."""
+    """(T,) weights of the other quantities."""
 
     def __len__(self) -> int:
         return len(self.times_s)
 
 
 def motion_of(hands: Sequence[PredictedHand | None], times_s: Array) -> Motion:
-    """The motion of a hand that was predicted in some of T frames (None elsewhere); all of one side."""
+    """The motion of a hand predicted in some of T frames (None in the others); all hands have the same side."""
     count = len(hands)
     rotmats = np.tile(np.eye(3), (count, NUM_MANO_JOINTS, 1, 1))
     betas, direction, distance = np.zeros((count, NUM_BETAS)), np.zeros((count, 2)), np.zeros(count)
@@ -87,14 +87,14 @@ def motion_of(hands: Sequence[PredictedHand | None], times_s: Array) -> Motion:
 
 
 def hand_size_m(joints_m: Array) -> Array64:
-    """(..., 21, 3) -> (...,) sum of the lengths of the bones that do not end in a tip; no pose changes it."""
+    """(..., 21, 3) -> (...,) sum of the lengths of the bones that do not end in a tip; independent of the pose."""
     start, end = _SIZE_BONES.T
     return np.asarray(np.linalg.norm(joints_m[..., end, :] - joints_m[..., start, :], axis=-1).sum(-1))
 
 
 def smooth(motion: Motion, how: Smoothing) -> Motion:
-    """The smoothed motion. `whole` also fills the frames in which the hand was not seen; `causal` keeps the last hand
-    there."""
+    """The smoothed motion. In frames where the hand was not seen, `whole` interpolates and `causal` repeats the last
+    hand."""
     if how == "whole":
         return _smooth_whole(motion)
     return _smooth_causally(motion) if how == "causal" else motion

@@ -1,4 +1,4 @@
-"""The hands of a film file, tracked and smoothed, and a film that shows them."""
+"""The hands of a film file, tracked and smoothed, and the overlay film."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ class TrackedFilm:
     look: FilmLook
     facts: FilmFacts
     frames: tuple[int, ...]
-    """Those that were looked at."""
+    """Positions of the processed frames."""
     times_s: tuple[float, ...]
-    """Of these frames."""
+    """Times of these frames."""
     tracks: tuple[TrackedHand, ...]
     smoothing: Smoothing
     reason: str | None = None
     """Why the film could not be read to its end."""
 
     def hands(self) -> Iterator[FilmHand]:
-        """All hands, by frame and then by track, with their meshes; made as they are asked for."""
+        """All hands, ordered by frame and then by track, with their meshes; computed lazily."""
         bundle = self.look.how.bundle
         layer = ManoLayer.from_default() if bundle is None else copy.deepcopy(bundle.model.mano).cpu()
         of_tracks = [posed_hands(track, layer, fill=self.smoothing == "whole") for track in self.tracks]
         yield from heapq.merge(*of_tracks, key=lambda item: (item.frame, item.track))
 
     def by_frame(self) -> Iterator[tuple[int, float, list[FilmHand]]]:
-        """Every frame that was looked at, its time, and its hands."""
+        """Every processed frame, its time, and its hands."""
         groups = groupby(self.hands(), key=lambda item: item.frame)
         frame, hands = next(groups, (-1, iter(())))
         for index, time_s in zip(self.frames, self.times_s, strict=True):
@@ -64,7 +64,7 @@ class TrackedFilm:
             yield index, time_s, here
 
     def write_overlay(self, path: str | Path, progress: Progress = silent) -> None:
-        """Write the frames that were looked at, with the hands drawn over them, as H.264 in an .mp4."""
+        """Write the processed frames with the hands drawn over them as an .mp4 (H.264 if available)."""
         frames = readable_frames(self.look.path, self.look.every, [])
         with FilmWriter(path, self.facts.frames_per_s / self.look.every) as film:
             for done, (frame, (_, time_s, hands)) in enumerate(zip(frames, self.by_frame(), strict=True), 1):
@@ -88,13 +88,12 @@ def track_film(
     finder: FrameFinder | None = None,
     progress: Progress = silent,
 ) -> TrackedFilm:
-    """Find the hands of a film file, follow them from frame to frame, reconstruct and smooth them.
+    """Detect the hands of a film file, track them from frame to frame, reconstruct and smooth them.
 
-    bundle, method, min_confidence: see `predict_hands`; K_px (3, 3) or focal_px: the camera of an upright frame, else
-    a long focal length is assumed and depth is relative. side: of every hand; None: each track's frames vote. every:
-    looks at frames 0, `every`, 2 `every` ... search_s: see `HandFollower`. finder: finds hands in place of the
-    default one. Memory does not grow with the film but for 5 kB a hand and frame. Raises PredictError for what is not
-    a film.
+    bundle, method, min_confidence: see `predict_hands`; K_px (3, 3) or focal_px: the camera of an upright frame; by
+    default a long focal length is assumed and depth is relative. side: of every hand; None: by a vote over each track's
+    frames. every: process frames 0, `every`, 2 `every` ... search_s: see `HandFollower`. finder: replaces the default
+    hand finder. Memory grows by only 5 kB per hand and frame. Raises PredictError if the file is not a film.
     """
     facts = film_facts(path)
     camera = checked_camera(facts.size_px, K_px) if K_px is not None else photo_camera(facts.size_px, focal_px=focal_px)
@@ -111,7 +110,7 @@ def tracked_film(
     search_s: float = SEARCH_S,
     progress: Progress = silent,
 ) -> TrackedFilm:
-    """As `track_film`."""
+    """As `track_film`, with its options as a `FilmLook`."""
     found = tracked_hands(look, HandFollower(finder, search_s), -(-facts.frames // look.every), progress)
     tracks = tuple(replace(track, motion=smooth(track.motion, smoothing)) for track in found.tracks)
     return TrackedFilm(

@@ -1,7 +1,7 @@
-"""Hands followed through the frames of a film: the hands of each frame are given to tracks, whose numbers stay.
+"""Tracking of hands through the frames of a film: the hands of each frame are assigned to numbered tracks.
 
-A track expects its hand where it would be at its speed. Tracks and hands are matched at the least total cost (Hungarian
-method) of position, size, pose and side. A track's side is a vote over its frames; it outlives short losses.
+A track predicts its hand's position from its velocity. Tracks and hands are matched with minimal total cost (Hungarian
+method) of position, size, pose and side. A track's side is a vote over its frames; tracks survive short losses.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from maskhand.conventions import Side
 from maskhand.geometry2d import tight_box
 
 LOST_S = 0.5
-"""A track whose hand was not seen for longer ends, but not before two frames without it."""
+"""A track ends when its hand was not seen for longer, but not before two frames without it."""
 SPEED_FADES_S = 0.15
-"""A lost hand is expected to slow down: its expected way ends after so many seconds at its speed."""
+"""Time constant with which the predicted speed of a lost hand decays: it moves on by this time at its speed."""
 SPEED_MEMORY_S = 0.08
-"""Time constant of a track's speed."""
+"""Time constant of the low-pass filter of a track's velocity."""
 POSITION, SIZE, POSE, SIDE = 1.0, 0.5, 1.0, 1.0
-"""Weights of the parts of the cost: distance of the middles in hand sizes, logarithm of the sizes' ratio, mean distance
-of the keypoints of equally large, centered hands in hand sizes, disagreement about the side (0 to 1)."""
+"""Weights of the cost terms: distance of the centers in hand sizes, logarithm of the size ratio, mean keypoint distance
+of the centered hands scaled to size 1, disagreement about the side (0 to 1)."""
 MAX_COST, MORE_COST_PER_S = 1.0, 1.5
-"""A hand that would cost more, its pose left out, is another one; a lost hand may have moved further."""
+"""Maximum cost (without the pose term) of a match, and its increase with time for a lost hand."""
 VOTE_SHARE = 0.1
-"""Frames that follow each other err alike: so many of a frame's log odds count when a track's side is compared."""
+"""Factor on a frame's log odds when a track's side is compared, as errors of consecutive frames are correlated."""
 SAME_HAND = 0.15
-"""Two hands of one frame with a smaller mean distance of keypoints, in hand sizes, are one hand seen twice."""
+"""Two detections in a frame with a smaller mean keypoint distance, in hand sizes, are the same hand."""
 SURE_OF_SIDE = 0.98
 """Limit of the probability with which one frame votes for a side."""
 
 
 @dataclass
 class Track:
-    """A hand through the film."""
+    """A hand throughout the film."""
 
     number: int
     keypoints_px: Array
     """(21, 2) when it was last seen."""
     time_s: float
-    """Of that frame."""
+    """Time of that frame."""
     velocity_px_s: Array
-    """(2,) of the hand's middle."""
+    """(2,) velocity of the hand's center."""
     right_log_odds: float = 0.0
     """Sum of the votes of all frames, positive for a right hand."""
     seen: int = 1
-    """Number of frames."""
+    """Number of frames in which it was seen."""
 
     @property
     def side(self) -> Side:
@@ -59,32 +59,32 @@ class Track:
 
     @property
     def right_probability(self) -> float:
-        """By the vote; sure only after many frames."""
+        """From the vote; close to 0 or 1 only after many frames."""
         return float(1 / (1 + np.exp(-np.clip(VOTE_SHARE * self.right_log_odds, -30, 30))))
 
     def expected_px(self, time_s: float) -> Array:
-        """(21, 2) keypoints as they would be at that time."""
+        """(21, 2) predicted keypoints at that time."""
         ahead_s = SPEED_FADES_S * (1 - np.exp(-(time_s - self.time_s) / SPEED_FADES_S))
         return self.keypoints_px + self.velocity_px_s * ahead_s
 
 
 class Tracker:
-    """Gives numbers to hands, frame by frame."""
+    """Assigns hands to tracks, frame by frame."""
 
     def __init__(self) -> None:
         self.tracks: list[Track] = []
-        """Those that have not ended, oldest first."""
+        """The active tracks, oldest first."""
         self._next, self._last_s = 0, 0.0
 
     def end_old(self, time_s: float) -> None:
-        """End the tracks that are lost for too long at this time, that of the next frame."""
+        """End the tracks that have been lost for too long at time_s, the time of the next frame."""
         longest_s = max(LOST_S, 2.5 * (time_s - self._last_s))
         self.tracks = [track for track in self.tracks if time_s - track.time_s <= longest_s]
 
     def update(self, hands: Sequence[HandBox], time_s: float) -> list[tuple[Track, HandBox]]:
-        """Give the hands found at this time, each once, to tracks; what fits no track begins one.
+        """Assign the hands found at this time, without duplicates, to tracks; a hand that fits none starts a new track.
 
-        A hand that begins a track must not be a part of one that a track has.
+        A new track is not started for a detection that is a part of an already assigned hand.
         """
         self.end_old(time_s)
         self._last_s = time_s
@@ -110,7 +110,7 @@ class Tracker:
 
 
 def track_cost(track: Track, hand: HandBox, time_s: float) -> float:
-    """The cost of giving a hand to a track; infinite where it is another hand."""
+    """The cost of assigning a hand to a track; infinite if it must be another hand."""
     expected, found = track.expected_px(time_s), _points(hand)
     size_expected, size_found = _size(expected), _size(found)
     size = float(np.sqrt(size_expected * size_found))
@@ -120,14 +120,14 @@ def track_cost(track: Track, hand: HandBox, time_s: float) -> float:
     pose = _apart((expected - middle_expected) / size_expected, (found - middle_found) / size_found)
     side = abs(track.right_probability - float(hand.detection.right_probability[0]))
     cost = POSITION * position + SIZE * scale + SIDE * side
-    # a detector that starts upside down may find another pose in the same place a moment later
+    # no limit on the pose term: a detector that started upside down may find another pose a moment later
     return cost + POSE * pose if cost < MAX_COST + MORE_COST_PER_S * (time_s - track.time_s) else float("inf")
 
 
 def seen_once(hands: Sequence[HandBox]) -> list[HandBox]:
-    """The hands without those whose keypoints are nearly those of a better one, best first.
+    """The hands, best first, without duplicates: those whose keypoints nearly equal those of a better one.
 
-    Crossing hands overlap as much as one hand seen twice does; their keypoints differ.
+    Keypoints are compared because crossing hands may overlap as much as duplicates, but have different keypoints.
     """
     kept: list[HandBox] = []
     for hand in sorted(hands, key=lambda h: -h.score):
@@ -149,7 +149,7 @@ def _move(track: Track, hand: HandBox, time_s: float) -> None:
 
 
 def _vote(hand: HandBox) -> float:
-    """Log odds of a right hand, by how sure the detector was of hand and side."""
+    """Log odds of a right hand, weighted by the detection score."""
     right = float(np.clip(hand.detection.right_probability[0], 1 - SURE_OF_SIDE, SURE_OF_SIDE))
     return float(hand.score * np.log(right / (1 - right)))
 

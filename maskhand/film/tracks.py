@@ -1,4 +1,4 @@
-"""Film to tracked hands: found and followed, reconstructed in batches over frames, ordered by track."""
+"""From a film to tracked hands: detected and tracked, reconstructed in batches over frames, grouped by track."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from maskhand.predict.records import MIN_MEAN_CONFIDENCE, PredictedHand, Predict
 from maskhand.progress import Progress
 
 MOMENT_S = 0.1
-"""A track that was seen for less is something that looked like a hand for a moment."""
+"""Tracks that were seen for less time are dropped as false detections."""
 
 
 @dataclass(frozen=True)
 class FilmLook:
-    """What is looked at in a film, and how."""
+    """A film and the options with which it is processed."""
 
     path: Path
     camera: PhotoCamera
@@ -40,9 +40,9 @@ class FilmLook:
     assets: Path
     every: int = 1
     side: Side | None = None
-    """Of every hand; None: as voted."""
+    """Of every hand; None: by vote."""
     min_confidence: float = 0.0
-    """Hands whose keypoints have a smaller mean confidence are not seen."""
+    """Hands whose keypoints have a smaller mean confidence are ignored."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,18 @@ class FoundTracks:
     """The hands of a film, not smoothed."""
 
     tracks: list[TrackedHand]
-    """By number."""
+    """Ordered by number."""
     times_s: dict[int, float]
-    """Of the frames that were looked at, by their positions."""
+    """Position of each processed frame -> its time."""
     reason: str | None
     """Why the film could not be read to its end."""
 
 
 def tracked_hands(look: FilmLook, follower: HandFollower, frames_expected: int, progress: Progress) -> FoundTracks:
-    """Find, follow and reconstruct the hands of a film.
+    """Detect, track and reconstruct the hands of a film.
 
-    Images are decoded, used and let go. A few frames at the beginning of a track may have been given the side that a
-    later vote overrules; these frames are decoded once more.
+    Images are not kept in memory. A few frames at the beginning of a track may be reconstructed with a side that the
+    final vote overrules; these frames are decoded and reconstructed again.
     """
     times: dict[int, float] = {}
     found: list[Appearance] = []
@@ -84,7 +84,7 @@ def tracked_hands(look: FilmLook, follower: HandFollower, frames_expected: int, 
 
     broken: list[PredictError] = []
     keep(seen(readable_frames(look.path, look.every, broken)), found)
-    sides = {item.track: item.side for item in found}  # the last vote is that of all frames
+    sides = {item.track: item.side for item in found}  # the last vote includes all frames
     wrong: dict[int, list[Appearance]] = defaultdict(list)
     for item in found:
         if item.side != sides[item.track]:
@@ -100,9 +100,9 @@ def tracked_hands(look: FilmLook, follower: HandFollower, frames_expected: int, 
 
 
 def readable_frames(path: Path, every: int, broken: list[PredictError]) -> Iterator[Frame]:
-    """As `read_frames`; a film that breaks off ends there, and the error is added to `broken`.
+    """As `read_frames`, but an error after the first frame ends the iteration and is added to `broken`.
 
-    Raises PredictError when no frame can be read.
+    Raises PredictError if no frame can be read.
     """
     frames, count = read_frames(path, every), 0
     while True:
@@ -139,7 +139,7 @@ def _seen_image(look: FilmLook, image_rgb: Array, here: Sequence[Appearance]) ->
 
 
 def _without_vertices(hand: PredictedHand) -> PredictedHand:
-    """A film's hands are kept: 5 kB each without their meshes, which their parameters give back."""
+    """The hand without its mesh, 5 kB to keep; the mesh can be recomputed from its parameters."""
     return replace(hand, vertices_cam_m=hand.vertices_cam_m[:0].copy())
 
 

@@ -1,4 +1,4 @@
-"""Film files by PyAV: frames in the orientation and shape in which players show them, one at a time, and H.264 back."""
+"""Film files with PyAV: reading frames one at a time, oriented and scaled as players show them, and writing H.264."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from maskhand.predict.records import PredictError
 from maskhand.replacement import TEMPORARY
 
 FILM_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv"})
-"""Of the files that are taken for films, in lower case."""
+"""Suffixes of film files, in lower case."""
 ENCODERS = ("libx264", "libvpx-vp9", "mpeg4")
-"""The first that the PyAV at hand has is used; its wheels have all three. Each fits into mp4."""
+"""The first one available in PyAV is used; its wheels have all three. All can be stored in mp4."""
 QUALITY = {
     "libx264": {"crf": "20", "preset": "veryfast"},
     "libvpx-vp9": {"crf": "30", "b": "0", "cpu-used": "6", "deadline": "realtime"},
     "mpeg4": {"qscale": "3"},
 }
 TICKS_PER_S = 90_000
-"""Time base of written films: whole numbers for the usual rates, and exact enough for phones' uneven ones."""
+"""Time base of written films: integer frame durations for common rates, and exact enough for uneven ones of phones."""
 
 
 @dataclass(frozen=True)
 class FilmFacts:
-    """What the container says about its first video stream."""
+    """Facts about the first video stream of a container."""
 
     size_px: tuple[int, int]
-    """Width and height of a frame as it is shown: upright, pixels square."""
+    """Width and height of a displayed frame: upright, square pixels."""
     frames: int
-    """Number of frames, 0 where the container does not say; an estimate where it only has a duration."""
+    """Number of frames, 0 if the container does not state it; an estimate if it only has a duration."""
     frames_per_s: float
-    """The average rate, 30 where it is not known."""
+    """The average rate, 30 if unknown."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,20 @@ class Frame:
     """A frame of a film."""
 
     index: int
-    """Position among the frames of the film that can be decoded, from 0."""
+    """Position among the decodable frames of the film, from 0."""
     time_s: float
-    """From the container: rates may vary."""
+    """From the container, as rates may vary."""
     image_rgb: Array
-    """(H, W, 3) uint8, upright, pixels square."""
+    """(H, W, 3) uint8, upright, square pixels."""
 
 
 def is_film(path: str | Path) -> bool:
-    """Whether the name is that of a film file."""
+    """Whether the file has the suffix of a film."""
     return Path(path).suffix.lower() in FILM_SUFFIXES
 
 
 def film_facts(path: str | Path) -> FilmFacts:
-    """The facts of a film, by its container and first frame. Raises PredictError as `read_frames`."""
+    """The facts of a film, from its container and first frame. Raises PredictError as `read_frames`."""
     height, width = next(read_frames(path)).image_rgb.shape[:2]
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -77,11 +77,11 @@ def film_facts(path: str | Path) -> FilmFacts:
 
 
 def read_frames(path: str | Path, every: int = 1, start: int = 0) -> Iterator[Frame]:
-    """The frames 0, `every`, 2 `every` ... of a film, decoded as they are asked for: memory holds a few.
+    """The frames 0, `every`, 2 `every` ... of a film, decoded lazily: only a few are in memory.
 
-    start: those before it are decoded, as later ones need them, and not given.
-    Turned as the container's display matrix says (phones store what their sensor saw), and stretched where pixels are
-    not square. Packets that cannot be decoded are left out. PredictError for what is not a film, naming the file.
+    start: earlier frames are decoded, as later ones depend on them, but not returned.
+    Frames are rotated by the container's display matrix (phones store the sensor's orientation), and resized if pixels
+    are not square. Packets that cannot be decoded are skipped. Raises PredictError, naming the file, if it is no film.
     """
     if every < 1:
         raise PredictError(f"every {every} frames: expected 1 or more")
@@ -103,7 +103,7 @@ def read_frames(path: str | Path, every: int = 1, start: int = 0) -> Iterator[Fr
                         continue
                     index += 1
                     time_s = index / rate if frame.time is None else float(frame.time)
-                    # Some containers repeat a time; speeds and smoothing divide by differences.
+                    # Some containers repeat a time, but velocities and smoothing divide by differences.
                     last_s = time_s if time_s > last_s else last_s + 1 / rate
                     if index >= start and index % every == 0:
                         yield Frame(index, last_s, _shown(frame, stream.sample_aspect_ratio))
@@ -116,20 +116,20 @@ def read_frames(path: str | Path, every: int = 1, start: int = 0) -> Iterator[Fr
 
 
 def _shown(frame: VideoFrame, sample_aspect: Fraction | None) -> Array:
-    """The frame as players show it."""
+    """The frame as players display it."""
     image: Array = frame.to_ndarray(format="rgb24")
     if sample_aspect and sample_aspect != 1:
         width = max(1, round(image.shape[1] * float(sample_aspect)))
         image = cv2.resize(image, (width, image.shape[0]), interpolation=cv2.INTER_LINEAR)
-    # FFmpeg's angle is counter-clockwise, as numpy's quarter turns.
+    # FFmpeg's angle is counter-clockwise, like np.rot90.
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
 
 
 class FilmWriter:
-    """Writes frames to an .mp4 that takes the place of `path` when the block ends without an error.
+    """Writes frames to an .mp4 that replaces `path` when the block ends without an error.
 
-    H.264, 4:2:0, which every player and browser shows. Such films have even sizes: an odd one is continued by a column
-    or row that repeats the last. Times are kept, also uneven ones.
+    H.264 (or the next of `ENCODERS`) with 4:2:0 chroma, which players and browsers support. It needs even sizes, so the
+    last column or row of an odd size is repeated. Frame times are kept, also uneven ones.
     """
 
     def __init__(self, path: str | Path, frames_per_s: float) -> None:
@@ -150,7 +150,7 @@ class FilmWriter:
         return self
 
     def write(self, image_rgb: Array, time_s: float) -> None:
-        """The next frame, (H, W, 3) uint8; all of the size of the first, times rising."""
+        """Write the next frame, (H, W, 3) uint8; all have the size of the first one, and times increase."""
         height, width = image_rgb.shape[:2]
         image = np.pad(image_rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._last_tick < 0:

@@ -1,15 +1,15 @@
-"""How a film is asked for; plain words, without what answers."""
+"""Film options as plain values, without heavy imports."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
 Smoothing = Literal["none", "causal", "whole"]
-"""Frames as they are, One-Euro filters that know the past alone, or a smoother that knows the whole film."""
+"""No smoothing, causal One-Euro filters, or a smoother over the whole film."""
 
 SMOOTHINGS: tuple[Smoothing, ...] = get_args(Smoothing)
 
 
 def smoothing_facts(smoothing: Smoothing) -> dict[str, str]:
-    """What decides the results of a run's films beside its question."""
+    """Settings that determine the results of a run's films, beside those of its question."""
     return {"smoothing": smoothing}

@@ -1,8 +1,8 @@
 """The random augmentation of crops and of the network's 2D pose.
 
 Every sample of a training run has a global index (step x batch + slot). All its random numbers are a pure function of
-the seed and that index, so they do not depend on workers, ranks or where a run was resumed. They are drawn as one row
-of uniforms per sample; everything after that is vectorized over the batch.
+the seed and this index, so they do not depend on workers, ranks or where a run was resumed. They are drawn as one row
+of uniforms per sample; all further computation is vectorized over the batch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ImageAugmentation:
     gain: Array
     """(B, 3) factor on R, G, B."""
     erase_xyxy: Array
-    """(B, 4) rectangle in fractions of the crop, 0..1; all zero: nothing is erased."""
+    """(B, 4) rectangle in fractions of the crop, 0..1; all zeros: nothing is erased."""
     erase_rgb: Array
     """(B, 3) 0..255, the color of the rectangle."""
 
@@ -55,7 +55,7 @@ class KeypointAugmentation:
     use_detected: Array
     """(B,) bool: the detected pose is used, not the annotated one."""
     annotated_if_undetected: bool
-    """Whether a hand without detection gets its annotated (or simulated) pose, or none."""
+    """Whether a hand without detection gets its annotated (or simulated) pose; False: it gets no 2D pose."""
     noise: Array
     """(B, 21, 2) added to annotated (and simulated) keypoints, in crop sides."""
     order: Array
@@ -63,12 +63,12 @@ class KeypointAugmentation:
     dropped: Array
     """(B, 21) bool: joints that are set to not detected."""
     errors: DetectorErrors | None = None
-    """The errors of B hands that make a simulated detection of the annotated pose; None: it stays as it is."""
+    """The errors of B hands that turn annotated poses into simulated detections; None: annotated poses are used."""
     detected_scale: Array | None = None
-    """(B,) factors on the errors of the detected poses; None: they stay as they are."""
+    """(B,) factors on the errors of the detected poses; None: the poses are not changed."""
 
     def takes_detected(self, detected_conf: Array) -> Array:
-        """(B,) bool: the detected pose, of confidences (B, 21), is given."""
+        """(B,) bool: whether the detected pose, with confidences (B, 21), is used."""
         if self.annotated_if_undetected:
             return self.use_detected & detected_conf.any(axis=1)
         return self.use_detected
@@ -81,7 +81,7 @@ class Draws:
         """`stream` separates independent uses of the same seed and index."""
         raw = np.empty((len(indices), columns), np.uint64)
         generator = np.random.Philox(key=[seed * 16 + stream, 0])
-        # Setting the key in the state takes a fifth of the time of creating a generator per sample.
+        # Setting the key in the state takes a fifth of the time that creating a generator per sample takes.
         fresh = generator.state
         for row, index in zip(raw, indices, strict=True):
             fresh["state"]["key"][1] = index
@@ -108,7 +108,7 @@ IMAGE_STREAM, KEYPOINT_STREAM, POSE_STREAM, PHOTO_STREAM, POSED_STREAM = range(5
 
 
 def draw_image_augmentation(config: AugmentConfig, seed: int, indices: Array) -> ImageAugmentation:
-    """HaMeR's `do_augmentation` with the recipe's numbers, plus random erasing, for the samples of global `indices`."""
+    """HaMeR's `do_augmentation` with the recipe's values, plus random erasing, for samples with global `indices`."""
     draws = Draws(seed, indices, 16, IMAGE_STREAM)
     scale = 1 + config.scale * draws.normal(clip=1)[:, 0]
     rotated = draws.uniform()[:, 0] < config.rotation_probability
@@ -125,10 +125,10 @@ def draw_image_augmentation(config: AugmentConfig, seed: int, indices: Array) ->
 
 
 def draw_keypoint_augmentation(config: KeypointConfig, seed: int, indices: Array) -> KeypointAugmentation:
-    """Noise, swapped fingers and dropped joints of the recipe, for the samples of global `indices`.
+    """The recipe's noise, swapped fingers and dropped joints, for the samples with global `indices`.
 
-    With `train_source: detected` an undetected hand has no 2D pose, as at evaluation. The factors on errors are drawn
-    last, so that nothing else depends on them.
+    With `train_source: detected` an undetected hand has no 2D pose, as in evaluation. The factors on errors are drawn
+    last, so that the other draws do not depend on them.
     """
     simulated = config.simulates_detections
     draws = Draws(seed, indices, 8 + 3 * NUM_JOINTS, KEYPOINT_STREAM)

@@ -1,4 +1,4 @@
-"""Collation: labels and images -> HandBatch, whose fields are computed here only.
+"""Collation: labels and images -> HandBatch. Its fields are computed only here.
 
 Everything is vectorized over the batch, except cutting the crops.
 """
@@ -40,7 +40,7 @@ def place_crops(
 ) -> Array:
     """(B, 2, 3) float64 affines from the (mirrored, if left) images to the crops.
 
-    upright: the boxes of hands that are turned upright, before the augmentation turns them.
+    upright: the boxes of hands turned upright, before the augmentation's rotation; None: hands are not turned upright.
     """
     if upright is None:
         box, center, rotation_rad = labels.box_xyxy_px, box_center_px(labels.box_xyxy_px), augmentation.rotation_rad
@@ -56,7 +56,7 @@ def cut_crops(
 ) -> Array:
     """(B, S, aspect * S, 4) uint8: the columns of the crops that the network sees, as in `HandBatch.pixels`.
 
-    images: encoded files or decoded RGBA images (H, W, 4) uint8, neither mirrored.
+    images: encoded files or decoded RGBA images (H, W, 4) uint8, not mirrored.
     """
     affines = compose(crop_from_image, labels.mirrored_from_image)
     margin = round(crop_px * (1 - aspect) / 2)
@@ -74,8 +74,8 @@ def cut_crops(
 def input_pose(labels: Labels, crop_from_image: Array, crop_px: int, source: KeypointAugmentation | str) -> Array:
     """(B, 21, 7) the 2D pose that the network reads, as in `HandBatch.keypoints_2d`; missing joints are zeros.
 
-    source: `detected`, `annotated` or `none` for evaluation, or the augmentation drawn for training; one with errors
-    takes `simulated_detections` for annotated.
+    source: `detected`, `annotated` or `none` for evaluation, or the augmentation drawn for training. If that has
+    `errors`, labels must be from `simulated_detections`, which replace the annotated pose.
     """
     detected, annotated = (make(labels, crop_from_image, crop_px) for make in (detected_pose, _annotated_pose))
     if isinstance(source, KeypointAugmentation):
@@ -94,7 +94,7 @@ def input_pose(labels: Labels, crop_from_image: Array, crop_px: int, source: Key
 
 
 def detected_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
-    """(B, 21, 7) the detector's pose, as in `HandBatch.keypoints_2d`, but joints of confidence 0 are not cleared."""
+    """(B, 21, 7) the detector's pose, as in `HandBatch.keypoints_2d`, but joints with confidence 0 are not zeroed."""
     sides_per_px, turn = _similarity(crop_from_image, crop_px)
     points = to_crop(labels.detected_px, crop_from_image, crop_px)
     z = labels.detected_z_px * sides_per_px[:, None]
@@ -103,19 +103,19 @@ def detected_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Array
 
 
 def simulated_detections(labels: Labels, errors: DetectorErrors, kept: Array) -> Labels:
-    """The labels as if a detector had made these errors. They place crops, as those of a detector do.
+    """The labels with detections replaced by simulated ones with these errors, which also place upright crops.
 
-    kept (B,) bool: hands whose own detections stay.
+    kept (B,) bool: hands that keep their real detections.
     """
     pose = errors.added_to(true_pose(labels, _in_image(labels), 1))
     return _with_detections(labels, np.where(kept[:, None, None], detected_pose(labels, _in_image(labels), 1), pose))
 
 
 def scaled_detections(labels: Labels, scale: Array) -> Labels:
-    """The labels with the errors of their detections times `scale` (B,), where the truth is annotated.
+    """The labels with the errors of their detections multiplied by `scale` (B,), for annotated joints.
 
-    Unlike a simulated detection's, such an error belongs to the picture: a detector errs in the form of another
-    plausible hand. What a smaller error does to the confidence is that of `DetectorErrors.drawn`.
+    Unlike the error of a simulated detection, this error fits the image: a detector errs towards another plausible
+    hand. Confidences are adapted as in `DetectorErrors.drawn`.
     """
     true, found = (make(labels, _in_image(labels), 1) for make in (true_pose, detected_pose))
     amount = scale[:, None, None]
@@ -128,7 +128,7 @@ def scaled_detections(labels: Labels, scale: Array) -> Labels:
 
 
 def _with_detections(labels: Labels, pose: Array) -> Labels:
-    """The labels with detections (B, 21, 7) in pixels of the image, as `detected_pose` gives them for `_in_image`."""
+    """The labels with these detections (B, 21, 7), in image pixels as from `detected_pose` with `_in_image`."""
     return replace(
         labels,
         detected_px=pose[..., :2] + 0.5,
@@ -139,15 +139,15 @@ def _with_detections(labels: Labels, pose: Array) -> Labels:
 
 
 def _in_image(labels: Labels) -> Array:
-    """(B, 2, 3) affines from the images to themselves; with `crop_px` 1 crop coordinates are pixels less a half."""
+    """(B, 2, 3) identity affines; with them and `crop_px` 1, crop coordinates are image pixels minus 0.5."""
     return np.tile(np.eye(2, 3), (len(labels.is_left), 1, 1))
 
 
 def true_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Array:
-    """(B, 21, 7) what a detector without error would give of the annotated hand, where it has 3D joints with depth.
+    """(B, 21, 7) the output of an error-free detector for the annotated hand; with depth for annotated 3D joints.
 
-    Depth is in units of x and y, meters become crop sides by the spread of the joints in both, and flattened as the
-    detector's is (`DEPTH_GAIN`).
+    Depth is in the units of x and y, converted from meters by the ratio of the joints' spreads in both, and flattened
+    like the detector's depth (`DEPTH_GAIN`).
     """
     pose = _annotated_pose(labels, crop_from_image, crop_px)
     pose[..., 4:] = labels.joints_3d_m @ _similarity(crop_from_image, crop_px)[1].transpose(0, 2, 1)
@@ -166,13 +166,13 @@ def _annotated_pose(labels: Labels, crop_from_image: Array, crop_px: int) -> Arr
 
 
 def _spread(points: Array, weight: Array) -> Array:
-    """(B, K, n) points, (B, K, 1) weights -> (B,) sum of squared distances from their mean."""
+    """(B, K, n) points, (B, K, 1) weights -> (B,) weighted sum of squared distances from their mean."""
     mean = (points * weight).sum(axis=1, keepdims=True) / np.maximum(weight.sum(axis=1, keepdims=True), 1)
     return ((points - mean) ** 2 * weight).sum(axis=(1, 2))
 
 
 def _similarity(crop_from_image: Array, crop_px: int) -> tuple[Array, Array]:
-    """(B, 2, 3) affines -> crop sides per pixel of the image (B,), rotations (B, 3, 3) in camera axes."""
+    """(B, 2, 3) affines -> crop sides per image pixel (B,), rotations (B, 3, 3) in camera axes."""
     scale = np.sqrt(np.linalg.det(crop_from_image[:, :, :2]))
     turn = np.tile(np.eye(3), (len(scale), 1, 1))
     turn[:, :2, :2] = crop_from_image[:, :, :2] / scale[:, None, None]
@@ -200,8 +200,8 @@ def make_batch(
 ) -> HandBatch:
     """Crop, augment and collate B hands.
 
-    images: None for hands without; keypoints: the source of `input_pose`; upright: crops, and labels with them, are
-    turned (`loading.upright`); index (B,): positions in an evaluation set; text_ids (B, W): captions (`maskhand.text`).
+    images: None for hands without image; keypoints: the source of `input_pose`; upright: turn crops and labels upright
+    (`loading.upright`); index (B,): positions in an evaluation set; text_ids (B, W): captions (`maskhand.text`).
     """
     batch = len(labels.is_left)
     augmentation = ImageAugmentation.none(batch) if augmentation is None else augmentation
@@ -220,7 +220,7 @@ def make_batch(
     if effects is not None:
         degrade(crops, effects)
     rotation = _about_optical_axis(augmentation.rotation_rad + (0 if boxes is None else boxes.turn_rad))
-    # scipy: the many small operations of `hand.rotations` take three times as long at this size.
+    # scipy: at this size the many small operations of `hand.rotations` take three times as long.
     rotmats = Rotation.from_rotvec(labels.pose_aa.reshape(-1, 3)).as_matrix().reshape(batch, -1, 3, 3)
     rotmats[:, 0] = rotation @ rotmats[:, 0]
     joints_2d = to_crop(labels.joints_2d_px, crop_from_image, crop_px) * (labels.joints_2d_conf > 0)[..., None]

@@ -1,8 +1,8 @@
 """The square crop around a hand: its size, and a fast way to cut it out of an encoded image.
 
-HaMeR's crop: the box is extended to the network's aspect, and its longer side times `box_scale` is the side of a
-square, which is warped bilinearly to `crop_px` pixels with a black border, blurred first where it shrinks by more than
-1.1. Its affine, (2, 3) from image to crop pixels, is `geometry2d.crop_affine`: the center of the box lands on
+HaMeR's crop: the box is extended to the network's aspect ratio, and its longer side times `box_scale` is the side of a
+square, which is warped bilinearly to `crop_px` pixels with a black border, after a blur if it shrinks by more than 1.1.
+Its affine, (2, 3) from image to crop pixels, is `geometry2d.crop_affine`: the center of the box is mapped to
 `crop_px / 2`.
 """
 
@@ -45,7 +45,7 @@ def cut_crop(image: Array, crop_from_image: Array, crop_px: int) -> Array:
 
 
 class Scratch:
-    """A reused buffer for decoded images, which stays in the processor's cache."""
+    """A buffer for decoded images that is reused, so that it stays in the processor's cache."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
@@ -81,12 +81,12 @@ def cut_into(crop: Array, image: Array, crop_from_image: Array, shrink: float) -
     size = (crop.shape[1], crop.shape[0])
     if shrink > SMOOTH_ABOVE:
         image, crop_from_image = _smooth_region(image, crop_from_image, size, shrink)
-    # OpenCV warps four channels in less than half of the time that it takes for three.
+    # OpenCV warps four channels in less than half of the time it takes for three.
     cv2.warpAffine(image, crop_from_image, size, dst=crop, flags=cv2.INTER_LINEAR)
 
 
 def can_decode(encoded: bytes) -> bool:
-    """Whether this is an image, decoded at an eighth of its size where its format allows."""
+    """Whether this is a decodable image; it is decoded at an eighth of its size if its format allows."""
     with contextlib.suppress(ValueError):
         return _decode(encoded, 8, Scratch()).size > 0
     return False
@@ -107,14 +107,14 @@ def _decode(encoded: bytes, reduction: int, scratch: Scratch) -> Array:
             return simplejpeg.decode_jpeg(
                 encoded,
                 "RGBA",
-                # Chroma without interpolation: 0.5 levels off on average, in 0.9 of the time.
+                # Chroma without interpolation: a mean error of 0.5 levels, in 0.9 of the time.
                 fastupsample=True,
                 strict=False,
                 min_height=-(-height // reduction),
                 min_width=-(-width // reduction),
                 buffer=scratch.buffer(4 * height * width),
             )
-    # PNG, and kinds of JPEG that the simple interface does not know (CMYK, odd subsampling).
+    # PNG, and JPEGs that the simple interface does not support (CMYK, unusual subsampling).
     mode = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
     # Annotations refer to the stored pixels, whatever the EXIF orientation.
     flags = mode.get(reduction, cv2.IMREAD_REDUCED_COLOR_8) | cv2.IMREAD_IGNORE_ORIENTATION
@@ -132,8 +132,8 @@ def _from_reduced(crop_from_image: Array, reduction: int) -> Array:
 
 
 def _smooth_region(image: Array, crop_from_image: Array, size: tuple[int, int], shrink: float) -> tuple[Array, Array]:
-    """Blur only the part of the image that the crop covers; returns it with the affine that fits it."""
-    # A Gaussian of this width makes a source pixel's footprint as wide as a crop pixel's.
+    """Blur only the part of the image that the crop covers; returns this part and the affine from it to the crop."""
+    # A Gaussian of this width makes a source pixel's footprint as wide as a crop pixel.
     sigma = 0.5 * (shrink**2 - 1) ** 0.5
     margin = int(np.ceil(3 * sigma)) + 1
     corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size], np.float64)

@@ -1,11 +1,11 @@
-"""What real photos have and renderings lack, as training augmentation of crops.
+"""Degradations of real photos that renderings lack, as training augmentation of crops.
 
-In the order in which it happens: something lies before the hand, the exposure and colors are off, the picture is
-blurred, the hand is small in it, the sensor adds noise, the photo is stored as a JPEG, the crop enlarges all that, and
-an edge of the photo runs through it. Labels stay: the hand is where it was.
+In the physical order: something occludes the hand, exposure and colors are off, the picture is blurred, the hand is
+small in it, the sensor adds noise, the photo is stored as a JPEG, the crop is enlarged from it, and an edge of the
+photo runs through the crop. Labels do not change.
 
-The numbers of a sample are a pure function of the seed and its global index, as in `loading.augment`. One effect's
-numbers do not depend on which others are on.
+The random numbers of a sample are a pure function of the seed and its global index, as in `loading.augment`. Those of
+an effect do not depend on which others are enabled.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from maskhand.config import AugmentConfig
 from maskhand.loading.augment import PHOTO_STREAM, Draws
 
 OCCLUDER_AREA = (0.02, 0.2)
-"""Range of the area of a thing before the hand, as a fraction of the crop."""
+"""Range of the area of an occluder, as a fraction of the crop."""
 OCCLUDER_ASPECT = (1.0, 6.0)
 EDGE_DISTANCE = (0.15, 0.5)
 """Range of the distance of a photo's edge from the middle of the crop, in crop sides."""
 BEST_JPEG_QUALITY = 95
 CHROMA_NOISE = 0.6
-"""Share of the noise's standard deviation that differs between channels; luminance has the rest of the variance."""
+"""Fraction of the noise's standard deviation that differs between channels; the remaining variance is common."""
 _TILE_STD = 32.0
 _TILE_OFFSETS = 256
 
 
 @dataclass(frozen=True)
 class PhotoEffects:
-    """The effects on B crops. Effects that a crop does not have are at their identity."""
+    """The effects on B crops; an effect that a crop does not have is set to its identity."""
 
     exposure: Array
     """(B, 3) gamma, contrast about mid-gray, brightness in 0..1 that is added; identity 1, 1, 0."""
@@ -46,20 +46,20 @@ class PhotoEffects:
     motion_rad: Array
     """(B,) direction of a motion blur, clockwise; NaN: the blur is a Gaussian."""
     shrink: Array
-    """(B,) side of the crop over the hand's side in the photo; identity 1."""
+    """(B,) side of the crop over its side in the photo; identity 1."""
     noise: Array
-    """(B,) standard deviation of the noise, of 255, in the photo's pixels; identity 0."""
+    """(B,) standard deviation of the noise on the 0..255 scale, in the photo's pixels; identity 0."""
     noise_offset: Array
-    """(B, 2) int64, row and column where the noise begins in the tile of noise."""
+    """(B, 2) int64, row and column of the noise tile where this crop's noise begins."""
     jpeg_quality: Array
     """(B,) int64; identity 100."""
     occluder: Array
     """(B, 5) rotated box: center x, y and size in crop widths, heights and sides, 0..1; angle in degrees; zero size:
-    nothing lies before the hand."""
+    no occluder."""
     occluder_round: Array
     """(B,) bool: the occluder is an ellipse, not a box."""
     occluder_source: Array
-    """(B, 2, 2) what the occluder shows: offsets from its center -> offsets from the crop's middle, pixels."""
+    """(B, 2, 2) content of the occluder: maps offsets from its center to offsets from the crop's middle, pixels."""
     occluder_gain: Array
     """(B, 3) factor on R, G, B of the occluder."""
     edge: Array
@@ -68,7 +68,7 @@ class PhotoEffects:
 
 
 def draw_photo_effects(config: AugmentConfig, seed: int, indices: Array) -> PhotoEffects | None:
-    """The recipe's effects for the samples of global `indices`; None where the recipe has none."""
+    """The recipe's effects for the samples with global `indices`; None if the recipe has no effects."""
     if not config.has_photo_effects:
         return None
     draws = Draws(seed, indices, 37, PHOTO_STREAM)
@@ -97,7 +97,7 @@ def draw_photo_effects(config: AugmentConfig, seed: int, indices: Array) -> Phot
     source = np.exp(zoom * np.log(0.4))[:, None, None] * _turns(2 * np.pi * angle)
     source[:, :, 0] *= np.where(mirror < 0.5, -1, 1)[:, None]
     same_color, lightness, *tint = draws.uniform(-1, 1, columns=5).T
-    # Half of them keep their colors: a second hand, as it is the hand that fills the middle of a crop.
+    # Half of them keep their colors and look like a second hand, as the middle of a crop shows the hand.
     gain = np.exp((0.5 * lightness[:, None] + 0.5 * np.stack(tint, axis=1)) * (same_color > 0)[:, None])
 
     side, distance = draws.uniform(columns=2).T
@@ -166,20 +166,20 @@ def exposure_tables(exposure: Array) -> Array:
 
 
 def saturate(rgb: Array, factor: float) -> Array:
-    """Colors (H, W, 3) uint8 whose distance from their gray (Rec. 601) is multiplied."""
+    """(H, W, 3) uint8 with the colors' distance from their gray (Rec. 601) multiplied by the factor."""
     gray = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return cv2.addWeighted(rgb, factor, gray, 1 - factor, 0)
 
 
 def blur(rgb: Array, sigma_px: float, motion_rad: float) -> Array:
-    """(H, W, 3) uint8 blurred by a Gaussian, or where `motion_rad` is not NaN along a line of the same spread."""
+    """(H, W, 3) uint8 blurred by a Gaussian, or along a line of the same spread if `motion_rad` is not NaN."""
     if np.isnan(motion_rad):
         return cv2.GaussianBlur(rgb, (0, 0), sigma_px)
     return cv2.filter2D(rgb, -1, motion_kernel(sigma_px, motion_rad))
 
 
 def motion_kernel(sigma_px: float, motion_rad: float) -> Array:
-    """(K, K) float32, K odd: a line through the middle whose points have this standard deviation along it."""
+    """(K, K) float32, K odd: a line through the middle; its points have this standard deviation along the line."""
     half = sigma_px * np.sqrt(3)
     steps = 2 * int(np.ceil(2 * half)) + 1
     along = half * (2 * np.arange(steps) + 1 - steps) / steps
@@ -191,7 +191,7 @@ def motion_kernel(sigma_px: float, motion_rad: float) -> Array:
 
 
 def add_noise(rgb: Array, std: float, offset: Array, tile_for: tuple[int, int]) -> Array:
-    """(h, w, 3) uint8 with noise of this standard deviation; tile_for: the largest h and w that is asked for."""
+    """(h, w, 3) uint8 with noise of this standard deviation added; tile_for: the largest h and w of all calls."""
     row, column = offset
     tile = _noise_tile(*tile_for)[row : row + rgb.shape[0], column : column + rgb.shape[1]]
     return cv2.addWeighted(rgb, 1.0, tile, std / _TILE_STD, -128 * std / _TILE_STD)
@@ -199,7 +199,8 @@ def add_noise(rgb: Array, std: float, offset: Array, tile_for: tuple[int, int]) 
 
 @functools.cache
 def _noise_tile(height: int, width: int) -> Array:
-    """(height + 256, width + 256, 3) uint8 normal noise of mean 128 and standard deviation 32, for any offset."""
+    """(height + 256, width + 256, 3) uint8 normal noise of mean 128 and standard deviation 32, large enough for any
+    offset."""
     values = np.random.default_rng(0).standard_normal((height + _TILE_OFFSETS, width + _TILE_OFFSETS, 4))
     values = np.sqrt(1 - CHROMA_NOISE**2) * values[..., :1] + CHROMA_NOISE * values[..., 1:]
     return np.clip(np.round(128 + _TILE_STD * values), 0, 255).astype(np.uint8)
@@ -211,10 +212,10 @@ def compress(rgb: Array, quality: int) -> Array:
 
 
 def occlude(rgb: Array, box: Array, rounded: bool, source: Array, gain: Array) -> Array:
-    """(H, W, 3) uint8 behind a box or an ellipse that shows another part of the same picture.
+    """(H, W, 3) uint8 occluded by a box or an ellipse that shows another part of the same picture.
 
-    box (5,), source (2, 2), gain (3,): as in `PhotoEffects`. The same picture, because a rank sees only its own rows of
-    the global batch; beyond its border it is mirrored.
+    box (5,), source (2, 2), gain (3,): as in `PhotoEffects`. Other pictures are not used, because a rank has only its
+    own rows of the global batch. Beyond its border the picture is mirrored.
     """
     height, width = rgb.shape[:2]
     center = box[:2] * [width, height] - 0.5
@@ -234,7 +235,7 @@ def occlude(rgb: Array, box: Array, rounded: bool, source: Array, gain: Array) -
 
 
 def cut_at_edge(crop: Array, direction_rad: float, distance: float) -> None:
-    """Make a crop (H, W, 4) uint8 black, with alpha 0, beyond a line at this distance from its middle, in sides."""
+    """Make a crop (H, W, 4) uint8 black, with alpha 0, beyond a line at this distance (crop sides) from its middle."""
     height, width = crop.shape[:2]
     x = (np.arange(width) - width / 2 + 0.5) * np.cos(direction_rad)
     y = (np.arange(height) - height / 2 + 0.5) * np.sin(direction_rad)

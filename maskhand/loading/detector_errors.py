@@ -1,9 +1,9 @@
-"""The errors of a keypoint detector as data: measured on hands whose pose is known, and added to annotated hands.
+"""The errors of a keypoint detector as data: measured on hands with known pose, and added to annotated hands.
 
-An error is stored in the axes of the palm: turned so that the wrist's direction to the mean of the four knuckles (MCPs)
-points up, in longer sides of the box that the true joints have there. It is turned and scaled to the hand that it is
-added to. These axes belong to the file, and are not those of upright crops (`conventions.UPRIGHT`), from which they
-differ by a few degrees. `detector_errors.npz` was measured on this project's own renders by tools/detector_errors.py.
+An error is stored in palm axes: rotated so that the direction from the wrist to the mean of the four knuckles (MCPs)
+points up, in units of the longer side of the true joints' box in these axes. It is rotated and scaled to the hand to
+which it is added. Palm axes differ by a few degrees from those of upright crops (`conventions.UPRIGHT`).
+`detector_errors.npz` was measured on this project's own renders by tools/detector_errors.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from maskhand.conventions import OPENPOSE_21
 
 SHIPPED = Path(__file__).with_name("detector_errors.npz")
 RELIEF_STEP, WORLD_STEP_M, CONFIDENCE_STEP = 5e-4, 1e-4, 1 / 255
-"""Steps in which the file counts: 0.05 % of the hand, 0.1 mm."""
+"""Quantization steps of the file: 0.05 % of the hand, 0.1 mm, 1/255."""
 DEPTH_GAIN = 0.28
 """The open detector's z as a fraction of the true depth; least squares: .26 on rendered hands, .29 on 60 real ones."""
 _WRIST = OPENPOSE_21.index("wrist")
@@ -28,24 +28,24 @@ _KNUCKLES = [OPENPOSE_21.index(f"{finger}_mcp") for finger in ("index", "middle"
 
 @dataclass(frozen=True)
 class DetectorErrors:
-    """The detector's answers about N hands, as differences from the true hands. Right hands, axes of the palm."""
+    """The errors of a detector's outputs for N hands. Right hands, palm axes."""
 
     relief: Array
-    """(N, 21, 3) error of x, y and z, in longer sides of the true joints' box; z is the camera's."""
+    """(N, 21, 3) error of x, y and z, in longer sides of the true joints' box; z is along the camera's z."""
     world_m: Array
-    """(N, 21, 3) error of the world landmarks relative to the wrist, meters, the same axes."""
+    """(N, 21, 3) error of the world landmarks relative to the wrist, meters, same axes."""
     confidence: Array
-    """(N, 21) 0..1 of the detector; 0 for all joints of a hand that it missed. Missed hands come last."""
+    """(N, 21) 0..1 of the detector; 0 for all joints of a missed hand. Missed hands come last."""
 
     def __len__(self) -> int:
         return len(self.relief)
 
     def drawn(self, place: Array, scale: Array) -> DetectorErrors:
-        """One answer for each of B hands, its error times `scale` (B,); place (B,) in 0..1 says which.
+        """One output for each of B hands, chosen by place (B,) in 0..1, with its error multiplied by `scale` (B,).
 
-        Confidence is presence * exp(-disagreement), and the two passes of a detector that errs less by a factor
-        disagree less by the same factor: it becomes confidence ** scale. A missed hand has no error to scale; missed
-        hands are drawn `scale` times as often as they are in the bank: none at 0, their share at 1, more beyond.
+        Confidence is presence * exp(-disagreement of two passes). The disagreement is assumed to scale like the error,
+        so it becomes confidence ** scale. A missed hand has no error to scale; missed hands are drawn `scale` times as
+        often as they were measured: never at 0, with their measured frequency at 1, more often beyond.
         """
         found = int((self.confidence > 0).any(axis=1).sum())
         row = (place * (found + scale * (len(self) - found))).astype(np.int64).clip(max=len(self) - 1)
@@ -55,12 +55,12 @@ class DetectorErrors:
         )
 
     def added_to(self, pose: Array) -> Array:
-        """(B, 21, 7) true poses, as in `HandBatch.keypoints_2d` -> the poses that the detector gives of them.
+        """(B, 21, 7) true poses, as in `HandBatch.keypoints_2d` -> simulated outputs of the detector.
 
-        World landmarks and depth are not made up: a joint whose true ones are all zero gets none, except the wrist.
+        World landmarks and depth are not invented: a joint whose true values are all zero gets none, except the wrist.
         """
         side, palm_from_crop = _palm_frames(pose)
-        relief, world = (errors @ palm_from_crop for errors in (self.relief, self.world_m))  # turned back
+        relief, world = (errors @ palm_from_crop for errors in (self.relief, self.world_m))  # rotated back to the crop
         relief = relief * side[:, None, None]
         known: Array = np.any(pose[..., 3:], axis=2)
         known[:, _WRIST] = np.any(known, axis=1)
@@ -73,7 +73,7 @@ class DetectorErrors:
 
 
 def measure_errors(detected: Array, true: Array) -> DetectorErrors:
-    """The errors of detected poses (N, 21, 7) of true ones (N, 21, 7), both as in `HandBatch.keypoints_2d`."""
+    """The errors of detected poses (N, 21, 7), given true ones (N, 21, 7); both as in `HandBatch.keypoints_2d`."""
     order = np.argsort(~(detected[..., 2] > 0).any(axis=1), kind="stable")
     detected, true = detected[order], true[order]
     side, palm_from_crop = _palm_frames(true)
@@ -88,7 +88,7 @@ def measure_errors(detected: Array, true: Array) -> DetectorErrors:
 
 
 def write_errors(path: str | Path, errors: DetectorErrors) -> None:
-    """Write them in the file's steps; a joint that was found stays found."""
+    """Write them, quantized; the confidence of a found joint is never rounded to 0."""
     with Path(path).open("wb") as file:
         np.savez_compressed(
             file,
@@ -101,7 +101,7 @@ def write_errors(path: str | Path, errors: DetectorErrors) -> None:
 
 
 def read_errors(path: str | Path) -> DetectorErrors:
-    """The errors that were written."""
+    """Read errors written by `write_errors`."""
     with np.load(path, allow_pickle=False) as file:
         return DetectorErrors(
             file["relief"] * RELIEF_STEP, file["world"] * WORLD_STEP_M, file["confidence"] * CONFIDENCE_STEP
@@ -110,14 +110,14 @@ def read_errors(path: str | Path) -> DetectorErrors:
 
 @functools.cache
 def shipped_errors() -> DetectorErrors:
-    """Those of the embedded detector on rendered hands."""
+    """The errors of the embedded detector on rendered hands."""
     return read_errors(SHIPPED)
 
 
 def _palm_frames(pose: Array) -> tuple[Array, Array]:
-    """(B, 21, 7) -> longer sides (B,) of the box of the seen joints, and rotations (B, 3, 3) to the axes of the palm.
+    """(B, 21, 7) -> longer sides (B,) of the box of the seen joints, and rotations (B, 3, 3) to palm axes.
 
-    A hand whose wrist or knuckles are not seen is not turned.
+    The rotation is the identity if the wrist or all knuckles are not seen.
     """
     seen = pose[..., 2] > 0
     weight = seen[:, _KNUCKLES, None] / np.maximum(seen[:, _KNUCKLES].sum(axis=1), 1)[:, None, None]

@@ -45,17 +45,17 @@ class Labels:
     detected_conf: Array
     """(B, 21)."""
     detected_z_px: Array
-    """(B, 21) depth behind the wrist in pixels of the image; zeros of a detector of two dimensions."""
+    """(B, 21) depth behind the wrist in pixels of the image; zeros for a 2D detector."""
     detected_world_m: Array
-    """(B, 21, 3) relative to the wrist, axes of the image; zeros of a detector of two dimensions."""
+    """(B, 21, 3) relative to the wrist, axes of the image; zeros for a 2D detector."""
 
 
 def stack_labels(
     samples: Sequence[HandSample], keypoints: Sequence[DetectedKeypoints | None], mano: Sequence[ManoTarget | None]
 ) -> Labels:
-    """Stack samples with their detected keypoints and MANO targets, None where there are none.
+    """Stack samples with their detected keypoints and MANO targets (None: missing).
 
-    Targets already hold right-hand parameters (see `annotate.mano_targets`); the rest is mirrored here.
+    Targets already hold right-hand parameters (see `annotate.mano_targets`); everything else is mirrored here.
     """
     batch = len(samples)
     is_left = np.array([s.side == "left" for s in samples])
@@ -70,7 +70,7 @@ def stack_labels(
     conf_2d = _stack([s.joints_2d_conf for s in samples], (NUM_JOINTS,), default=1.0) * has_2d[:, None]
     joints_3d = _stack([s.joints_cam_m for s in samples], (NUM_JOINTS, 3))
     valid = _stack([s.joints_3d_valid for s in samples], (NUM_JOINTS,), default=1.0)
-    # Joints are relative to the wrist: without it none is valid.
+    # Joints are relative to the wrist: without a valid wrist no joint is valid.
     valid = valid * valid[:, :1] * _present(s.joints_cam_m for s in samples)[:, None]
     joints_3d = (joints_3d - joints_3d[:, :1]) * valid[..., None]
     joints_3d[is_left] *= MIRROR_POINT
@@ -109,7 +109,7 @@ def good_target(target: ManoTarget | None) -> ManoTarget | None:
 
 
 def annotated_target(target: ManoTarget | None) -> ManoTarget | None:
-    """The entry of a `mano` sidecar as evaluation truth; None if it is a fit of our own."""
+    """The entry of a `mano` sidecar as evaluation ground truth; None if it is not annotated (a fit or prediction)."""
     return target if target is not None and target.source == "annotated" else None
 
 

@@ -1,8 +1,8 @@
 """The data loader of the networks: endless, seeded, resumable training batches, and evaluation batches.
 
 A training batch is a pure function of the recipe, the shards, the seed, the step, the rank and the world size, and the
-union of the ranks' rows is the same global batch whatever the world size: row j of rank r is slot r + j * world. So a
-run resumes exactly at any step, reads nothing before it, and sees the same data on any number of workers that divides
+union of the ranks' rows is the same global batch for any world size: row j of rank r is slot r + j * world. So a run
+resumes exactly at any step without reading earlier data, and sees the same data with any number of workers that divides
 `data.shard_streams` and the batch.
 """
 
@@ -33,7 +33,7 @@ from maskhand.shards.sidecar_records import DetectedKeypoints, ManoTarget
 from maskhand.text import caption_ids, caption_of
 
 POSED_INDEX = 1 << 40
-"""Posed hands count from here, those with images from 0: an index stands for one hand of a training."""
+"""First global index of posed hands; those with images start at 0, so every hand of a training has its own index."""
 _BLACK = np.zeros((8, 8, 4), np.uint8)
 """Replaces an image that cannot be decoded, or that the network does not read."""
 
@@ -50,10 +50,10 @@ def train_batches(
 ) -> Iterator[HandBatch]:
     """Endless batches of one rank, from the batch of global step `start_step` on.
 
-    shards_uri: where the sets named in `recipe.data.train` live. Rows: `recipe.training.optim.batch // world`, and
-    `recipe.data.posed_hands // world` of `posed` behind them.
-    Raises ValueError when the batch does not divide, or `posed` is missing or not asked for, and ShardError when a set
-    or sidecar is missing.
+    shards_uri: location of the sets named in `recipe.data.train`. Rows: `recipe.training.optim.batch // world`,
+    followed by `recipe.data.posed_hands // world` rows of `posed`.
+    Raises ValueError if the batch does not divide, or if `posed` is missing or not needed, and ShardError if a set or
+    sidecar is missing.
     """
     if (posed is None) == (recipe.data.posed_hands > 0):
         given = "not given" if posed is None else "given"
@@ -65,7 +65,7 @@ def train_batches(
     if workers == 0:
         return job.batches(start_step, 1)
     dataset = _StepsOfWorker(job, start_step)
-    # Worker w of n makes steps w, w + n, ...; the loader takes them in turn, so the order is that of the steps.
+    # Worker w of n makes steps w, w + n, ...; the loader polls the workers in turn, so batches are in step order.
     return iter(
         torch.utils.data.DataLoader(
             dataset, batch_size=None, num_workers=workers, multiprocessing_context="spawn", prefetch_factor=4
@@ -93,7 +93,7 @@ class _TrainingBatches:
         sets = {f"{self.shards_uri.rstrip('/')}/{name}": weight for name, weight in data.train.items()}
         stream = TrainingStream(sets, sidecars, self.seed, self.rank, self.world, data.shard_streams, data.held_out)
         elements = stream.iterate(first_step * rows, run=rows, stride=stride)
-        # The stream yields the global elements r, r + world, ... of rank r: its slots of every batch.
+        # The stream yields the global elements r, r + world, ... of rank r, which are its slots of every batch.
         slots = np.arange(self.rank, batch, self.world)
         for step in itertools.count(first_step, stride):
             seen = self._batch(list(itertools.islice(elements, rows)), step * batch + slots)
@@ -102,7 +102,7 @@ class _TrainingBatches:
     def _posed_batch(self, posed: PosedHands, step: int) -> HandBatch:
         data = self.recipe.data
         indices = step * data.posed_hands + np.arange(self.rank, data.posed_hands, self.world)
-        # other numbers than those of the hands with image; without image and 2D pose there is nothing to learn from
+        # no drop_pose: without image and 2D pose there would be no input; POSED_INDEX: own random numbers
         keypoints = data.keypoints.model_copy(update={"train_source": "simulated", "drop_pose": 0.0})
         return make_batch(
             posed.labels(self.seed, indices),
@@ -153,7 +153,7 @@ class EvalRows:
     hands: HandBatch
     samples: tuple[ShardSample, ...]
     unreadable: np.ndarray
-    """(B,) bool: the image cannot be decoded and is replaced by a black one."""
+    """(B,) bool: the image cannot be decoded and was replaced by a black one."""
 
 
 def eval_range(recipe: Recipe, set_uri: str, start: int, stop: int, batch: int) -> Iterator[EvalRows]:
@@ -167,12 +167,12 @@ def eval_range(recipe: Recipe, set_uri: str, start: int, stop: int, batch: int) 
 def held_out_rows(
     recipe: Recipe, set_uri: str, batch: int, most: int | None = None, rank: int = 0, world: int = 1
 ) -> Iterator[EvalRows]:
-    """The held-out samples of a training set (`data.held_out`), as those of an evaluation set.
+    """The held-out samples of a training set (`data.held_out`), in the form of an evaluation set; only the batches
+    numbered rank, rank + world, ...
 
-    most: maximum number of samples; the first ones are a random sample too (see `shards.plan`) and are in few shards.
-    Of the batches, those numbered rank, rank + world, ...
-    Where the recipe evaluates with detections that this training set does not have, the 2D pose is a simulated one if
-    it trains with such, else the annotated one.
+    most: maximum number of samples; the first ones are a random sample too (see `shards.plan`) and lie in few shards.
+    If the recipe evaluates with detections and this training set has none, the 2D pose is a simulated detection if the
+    recipe trains with these, else the annotated pose.
     """
     keypoints, simulated = recipe.data.keypoints, False
     if keypoints.eval_source == "detected" and find_manifest(set_uri, keypoint_part(keypoints.detector)) is None:
@@ -187,7 +187,7 @@ def held_out_rows(
 
 
 def eval_set(recipe: Recipe, set_uri: str) -> ShardSet:
-    """A shard set with the sidecars of its evaluation: 2D pose, and MANO targets if there are any."""
+    """A shard set with the sidecars needed for evaluation: 2D pose, and MANO targets if there are any."""
     mano = (MANO,) if find_manifest(set_uri, MANO) is not None else ()
     keypoints = recipe.data.keypoints
     detections = (keypoint_part(keypoints.detector),) if keypoints.eval_source == "detected" else ()
@@ -222,7 +222,7 @@ def eval_rows(
 
 
 def _simulated(recipe: Recipe, samples: Sequence[ShardSample]) -> KeypointAugmentation:
-    """Simulated detections, the same for a sample whatever the batch; nothing else of a training's is done to them."""
+    """Simulated detections without other augmentation; those of a sample do not depend on its batch."""
     whole = recipe.data.keypoints.model_copy(
         update={"train_source": "simulated", "noise": 0.0, "drop_joint": 0.0, "drop_pose": 0.0, "swap_fingers": 0.0}
     )

@@ -1,4 +1,4 @@
-"""The batch of the hands in one photo, made by the same code as those of training and evaluation."""
+"""The batch of the hands in one photo, made by the same code as training and evaluation batches."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def photo_batch(
 
     image_rgb: (H, W, 3) uint8; boxes_xyxy_px: (N, 4); sides: N; keypoints_px (N, 21, 2) with confidence (N, 21): the
     detector's 2D poses, not mirrored; without them the network gets no 2D pose. z_px (N, 21), world_m (N, 21, 3): as in
-    `DetectedKeypoints`, of a detector that sees depth. K_px (3, 3): camera, if known. `index` is the number of the
-    hand. Left hands are mirrored (`HandBatch`).
+    `DetectedKeypoints`, from a detector with depth. K_px (3, 3): intrinsics, if known. `index` of the batch is the
+    number of the hand. Left hands are mirrored (`HandBatch`).
     """
     height, width = image_rgb.shape[:2]
     samples = [

@@ -1,8 +1,8 @@
-"""Hands without image: known poses seen from any direction, of which only 2D keypoints are given (`data.posed_hands`).
+"""Hands without image: known poses seen from random directions, with 2D keypoints as only input (`data.posed_hands`).
 
-What a 2D pose says of a hand a network learns from the hands that it is trained on, and those with images are few.
-Poses are many, and cost no encoder: any hand of the pose sets, turned at random and put before a camera, has exact 2D
-and 3D joints, of which `collate` simulates the detector's answer. The network sees no image of them.
+The network has to learn how 2D and 3D pose are related, and training hands with images are few. Poses without images
+are plentiful and need no encoder pass: a hand of the pose sets, randomly rotated and placed before a camera, has exact
+2D and 3D joints, from which `collate` simulates the detector's output.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _OFF_AXIS = 0.25
 
 @dataclass(frozen=True)
 class PosedHands:
-    """An endless supply of posed hands."""
+    """A generator of posed hands."""
 
     pools: PosePools
     mano: ManoLayer
 
     def labels(self, seed: int, indices: Array) -> Labels:
-        """The hands of global `indices` (B,): their numbers are a pure function of the seed and the index."""
+        """The hands with global `indices` (B,); each is a pure function of the seed and its index."""
         draws = Draws(seed, indices, 8, POSED_STREAM)
         rows = self.pools.rows(draws.uniform()[:, 0], draws.uniform()[:, 0])
         rotmats = Rotation.from_rotvec(self.pools.poses.pose_aa[rows].reshape(-1, 3).astype(np.float64)).as_matrix()
@@ -53,7 +53,7 @@ class PosedHands:
 
 
 def _labels(joints_m: Array, rotmats: Array, betas: Array) -> Labels:
-    """The labels of hands with joints (B, 21, 3) before the camera; nothing is detected yet."""
+    """The labels of hands with joints (B, 21, 3) before the camera, without detections."""
     batch = len(joints_m)
     joints_px = FOCAL_PX * joints_m[..., :2] / joints_m[..., 2:] + (SIZE_PX - 1) / 2
     seen, none = np.ones((batch, NUM_JOINTS)), np.zeros((batch, NUM_JOINTS))
@@ -77,7 +77,7 @@ def _labels(joints_m: Array, rotmats: Array, betas: Array) -> Labels:
 
 
 def _uniform_rotation(uniform: Array) -> Array:
-    """(B, 3) numbers in 0..1 -> rotations (B, 3, 3), uniform over all (Shoemake 1992)."""
+    """(B, 3) uniform numbers in 0..1 -> uniformly distributed rotations (B, 3, 3) (Shoemake 1992)."""
     first, second, third = uniform.T
     a, b, p, q = np.sqrt(1 - first), np.sqrt(first), 2 * np.pi * second, 2 * np.pi * third
     quaternion = np.stack([a * np.sin(p), a * np.cos(p), b * np.sin(q), b * np.cos(q)], axis=1)

@@ -26,7 +26,7 @@ MOCAP_FRACTION = 0.5
 """Fraction of the sampled poses that come from pose-only files when there are any."""
 
 _MOST_BYTES = 1 << 34
-"""Of an array of poses; a hundred million hands."""
+"""Maximum size of an array of poses; a hundred million hands."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ def pose_batches(
 ) -> Iterator[Tensor]:
     """Endless batches of rotmats (B, 16, 3, 3) float32 of one rank, from global step `start_step` on.
 
-    Poses come from the `mano` sidecars of the recipe's pose sets, by their weights, and half of them from the `mocap`
-    files (npz with hand_pose (N, 48) absolute axis-angle and betas (N, 10), as HaMeR's freihand_mocap.npz) if any are
-    given. They are not augmented. B = `recipe.tokenizer_training.optim.batch // world`; row j of rank r is row
+    Poses are sampled from the `mano` sidecars of the recipe's pose sets by their weights, and half of them from the
+    `mocap` files (npz with hand_pose (N, 48) absolute axis-angle and betas (N, 10), as HaMeR's freihand_mocap.npz) if
+    there are any. They are not augmented. B = `recipe.tokenizer_training.optim.batch // world`; row j of rank r is row
     r + j * world of a global batch that does not depend on the world size.
     """
     batch = recipe.tokenizer_training.optim.batch
@@ -70,14 +70,14 @@ class PosePools:
     """The poses of several sources."""
 
     poses: PosePool
-    """One source after the other."""
+    """Concatenated over the sources."""
     sizes: Array
     """(S,) number of poses of each source."""
     shares: Array
     """(S,) probability of each source."""
 
     def rows(self, source: Array, position: Array) -> Array:
-        """The rows of `poses` that uniform numbers (B,) choose: the source, and the position in it."""
+        """The rows of `poses` for uniform numbers (B,) that choose the source, and the position in it."""
         pool = np.searchsorted(np.cumsum(self.shares) / np.sum(self.shares), source, side="right")
         firsts: Array = np.cumsum(self.sizes) - self.sizes
         chosen: Array = firsts[pool] + (position * self.sizes[pool]).astype(np.int64)
@@ -85,7 +85,7 @@ class PosePools:
 
 
 def read_pools(recipe: Recipe, shards_uri: str, mocap: Sequence[str]) -> PosePools:
-    """The poses of the recipe's pose sets and of the `mocap` files; ValueError for a source without any."""
+    """The poses of the recipe's pose sets and of the `mocap` files; ValueError for a source without poses."""
     sets = recipe.data.pose_sets
     names, weights = list(sets), np.array(list(sets.values()), np.float64)
     pools = [read_mano_poses(f"{shards_uri.rstrip('/')}/{name}") for name in names]
@@ -101,7 +101,7 @@ def read_pools(recipe: Recipe, shards_uri: str, mocap: Sequence[str]) -> PosePoo
 
 def _draw(pools: PosePools, batch: int, slots: range, step: int, seed: int) -> Iterator[Tensor]:
     while True:
-        # The whole global batch is drawn; a rank keeps its rows.
+        # Draw for the whole global batch; a rank keeps its rows.
         uniform = Draws(seed, np.array([step]), 2 * batch, POSE_STREAM).uniform(columns=2 * batch).reshape(2, batch)
         source, position = uniform[:, slots.start :: slots.step]
         pose_aa = pools.poses.pose_aa[pools.rows(source, position)]
@@ -110,12 +110,12 @@ def _draw(pools: PosePools, batch: int, slots: range, step: int, seed: int) -> I
 
 
 def read_mano_poses(set_uri: str) -> PosePool:
-    """All good poses of a set's `mano` sidecar, in shard order; no image is read. ShardError when it is missing."""
+    """All good poses of a set's `mano` sidecar, in shard order; reads no images. ShardError if it is missing."""
     return join_pools([_pool([], []), *mano_poses_by_shard(set_uri)])
 
 
 def mano_poses_by_shard(set_uri: str) -> Iterator[PosePool]:
-    """The same, one shard after the other."""
+    """As `read_mano_poses`, one shard at a time."""
     for entry in read_manifest(set_uri, MANO).shards:
         targets = map(ManoTarget.decode, arrays_of(read_tar(storage.join(set_uri, MANO), entry)))
         good = [target.pose for target in targets if target.is_good]
@@ -123,7 +123,7 @@ def mano_poses_by_shard(set_uri: str) -> Iterator[PosePool]:
 
 
 def read_mocap(uri: str) -> PosePool:
-    """A pose-only file; ValueError when its arrays do not fit."""
+    """Read a pose-only file; ValueError if its arrays are missing or have other shapes."""
     names = ("hand_pose", "betas")
     arrays = read_array_archive(storage.read_bytes(uri), uri, names, _MOST_BYTES)
     if missing := sorted(set(names) - arrays.keys()):
@@ -135,7 +135,7 @@ def read_mocap(uri: str) -> PosePool:
 
 
 def join_pools(pools: Sequence[PosePool]) -> PosePool:
-    """One pool of all poses, in order."""
+    """Concatenate pools."""
     return PosePool(np.concatenate([p.pose_aa for p in pools]), np.concatenate([p.betas for p in pools]))
 
 

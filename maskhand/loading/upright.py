@@ -1,7 +1,7 @@
-"""Upright hands (`data.upright`): crops turned about the optical axis so that the wrist is below the fingers.
+"""Upright hands (`data.upright`): crops rotated about the optical axis so that the wrist is below the fingers.
 
-Which way up a hand is, its 2D pose says, by the two joints `UPRIGHT`; where the network is given none, the crop is not
-turned. What is left of the hand's orientation is small, so tokens spend themselves on fingers.
+The rotation is determined by two joints of the 2D pose, `UPRIGHT`; if the network gets no 2D pose, the crop is not
+rotated. The remaining variation of the hand's orientation is small, so the tokens mostly encode the fingers.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ class UprightBoxes:
     """The boxes of B hands that were turned upright."""
 
     turn_rad: Array
-    """(B,) clockwise rotation of the (mirrored, if left) image that stands the hand upright; 0 where it is unknown."""
+    """(B,) clockwise rotation of the (mirrored, if left) image that turns the hand upright; 0 if unknown."""
     center_px: Array
-    """(B, 2) centers of the boxes, in the image before the turn."""
+    """(B, 2) centers of the boxes, in the image before the rotation."""
     box_xyxy_px: Array
-    """(B, 4) along the axes of the turned image, from the center of the hand's own box."""
+    """(B, 4) in the axes of the rotated image, relative to the center of the hand's original box."""
 
 
 def upright_boxes(labels: Labels, source: KeypointAugmentation | str) -> UprightBoxes:
-    """Turn hands upright by the 2D pose that `collate.input_pose` takes from the same source, before its noise.
+    """Turn hands upright by the 2D pose that `collate.input_pose` takes from the same source, before noise is added.
 
-    A 2D pose that was dropped in training still places the crop: the network then sees what the detector saw, and does
-    not read it.
+    A 2D pose that is dropped in training still places the crop; only the network does not get it.
     """
     points_px, confidence = _given_pose(labels, source)
     seen = np.maximum(confidence, 0).astype(bool)
@@ -50,7 +49,7 @@ def upright_boxes(labels: Labels, source: KeypointAugmentation | str) -> Upright
 
 
 def _given_pose(labels: Labels, source: KeypointAugmentation | str) -> tuple[Array, Array]:
-    """Pixels (B, 21, 2) and confidences (B, 21); nothing is seen where there is no pose."""
+    """Pixels (B, 21, 2) and confidences (B, 21), which are zero if there is no 2D pose."""
     if isinstance(source, KeypointAugmentation):
         detected = source.takes_detected(labels.detected_conf) | (source.errors is not None)
         points = np.where(detected[:, None, None], labels.detected_px, labels.joints_2d_px)
@@ -62,12 +61,12 @@ def _given_pose(labels: Labels, source: KeypointAugmentation | str) -> tuple[Arr
 
 
 def _turned_boxes(box_xyxy_px: Array, points_px: Array, seen: Array, turn_rad: Array) -> UprightBoxes:
-    """The boxes of hands with boxes (B, 4) and keypoints (B, 21, 2), of which some are seen (B, 21), after a turn."""
-    # The given box alone says too little of a turned hand: a square of its size cuts the corners of a hand on its
-    # diagonal, one around the turned box is up to 1.4 times too large. The keypoints alone may be wrong. So the new box
-    # holds the seen keypoints and, whatever they are, the ellipse in the given box, and ends where the turned box does.
+    """The boxes of hands with boxes (B, 4) and keypoints (B, 21, 2), seen where (B, 21) is True, after a rotation."""
+    # The given box alone is not enough: a square of its size cuts off parts of a hand that lay along its diagonal, and
+    # one around the rotated box is up to 1.4 times too large. The keypoints alone may be wrong. So the new box contains
+    # the seen keypoints and the ellipse inscribed in the given box, and is limited to the bounds of the rotated box.
     # With detections it loses a tenth of the joints that the square of the given box loses, and its side varies half as
-    # much around that of the true joints. Without a turn it is the given box.
+    # much around that of the true joints. Without a rotation it is the given box.
     center = box_center_px(box_xyxy_px)
     half = (np.asarray(box_xyxy_px[:, 2:], np.float64) - box_xyxy_px[:, :2]) / 2
     c, s = np.cos(turn_rad), np.sin(turn_rad)
@@ -82,7 +81,7 @@ def _turned_boxes(box_xyxy_px: Array, points_px: Array, seen: Array, turn_rad: A
 
 
 def rest_direction(mano: ManoLayer) -> Tensor:
-    """(3,) from the first to the second joint of `UPRIGHT` in the flat mean hand; the global orientation turns it."""
+    """(3,) direction from the first to the second joint of `UPRIGHT` in the flat mean hand, without rotation."""
     like = mano.weights
     flat = torch.eye(3).expand(1, NUM_MANO_JOINTS, 3, 3).to(like)
     with torch.no_grad():
@@ -91,7 +90,7 @@ def rest_direction(mano: ManoLayer) -> Tensor:
 
 
 def stand_upright(rotmats: Tensor, direction: Tensor) -> Tensor:
-    """Poses (B, 16, 3, 3) turned about the optical axis as their crops would be, seen straight ahead.
+    """Poses (B, 16, 3, 3) rotated about the optical axis as their crops would be, for hands on the optical axis.
 
     direction (3,): `rest_direction` of the hand model.
     """

@@ -1,7 +1,7 @@
 """The image encoders: a vision transformer of timm (paper section 3.2.1), or the open hand landmark network.
 
-The central columns of the square crop enter (256 x 192 of a 256-px crop), so a vision transformer with patches of 16 px
-gives 16 x 12 tokens.
+Their input is the central columns of the square crop (256 x 192 of a 256-px crop), so a vision transformer with
+patches of 16 px gives 16 x 12 tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ImageEncoder(nn.Module, ABC):
     image_size: tuple[int, int]
     """Height and width of the images, pixels."""
     map_channels: Mapping[int, int]
-    """Resolution of a map relative to the coarsest -> its channels, in the order of the maps; the first is 1."""
+    """Resolution of a map relative to the coarsest -> its channels, in the order of the maps; the first key is 1."""
 
     @property
     def aspect(self) -> float:
@@ -36,30 +36,30 @@ class ImageEncoder(nn.Module, ABC):
 
     @property
     def channels(self) -> int:
-        """Of the coarsest map."""
+        """Channels of the coarsest map."""
         return self.map_channels[1]
 
     @abstractmethod
     def forward(self, image: Tensor) -> tuple[Tensor, ...]: ...
 
     def published_joints(self, coarsest: Tensor) -> Tensor | None:
-        """(B, 21, 5) joints as in `models.image_joints` that the published weights read from the coarsest map."""
+        """(B, 21, 5) joints as in `models.image_joints`, by published output layers; None for an encoder without."""
         return None
 
     @abstractmethod
     def load_pretrained(self, path: str | Path) -> None:
-        """Take over published weights. Raises BackboneError (TfliteError for the hand landmark network)."""
+        """Load published weights. Raises BackboneError (TfliteError for the hand landmark network)."""
 
 
 def make_image_encoder(cfg: BackboneConfig, image_size_px: tuple[int, int]) -> ImageEncoder:
-    """The recipe's encoder for images of that height and width. Raises BackboneError when it cannot read them."""
+    """The recipe's encoder for images of this height and width. Raises BackboneError for unsupported settings."""
     if cfg.is_hand_landmark:
         return LandmarkEncoder(cfg, image_size_px)
     return VisionTransformerEncoder(cfg, image_size_px)
 
 
 class VisionTransformerEncoder(ImageEncoder):
-    """One map of the patches' tokens (B, C, H / patch, W / patch)."""
+    """A vision transformer whose patch tokens form one map (B, C, H / patch, W / patch)."""
 
     vit: Any
 
@@ -103,7 +103,7 @@ class VisionTransformerEncoder(ImageEncoder):
 
 
 class LandmarkEncoder(ImageEncoder):
-    """Maps at strides 32 (the 1152 channels whose mean the published outputs are linear in), 16, 8 and 4."""
+    """The hand landmark network: maps at strides 32 (1152 channels; its outputs are linear in their mean), 16, 8, 4."""
 
     mean: Tensor
     std: Tensor
@@ -122,17 +122,17 @@ class LandmarkEncoder(ImageEncoder):
                 "hand_landmark needs multiples of 32"
             )
         self.net = HandLandmarkNet()
-        self.net.heads.requires_grad_(False)  # `models.image_joints` trains the difference from them
+        self.net.heads.requires_grad_(False)  # `models.image_joints` trains a correction of them
         if frozen_blocks:
             for part in (self.net.stem, self.net.separable, self.net.blocks[:frozen_blocks]):
                 part.requires_grad_(False)
         self.image_size = image_size_px
         self.map_channels = {1: POOLED} | dict(zip((2, 4, 8), reversed(CHANNELS[:-1]), strict=True))
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):  # not in the state: made on the CPU
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):  # not in the state dict: made on the CPU
             self.register_buffer(name, torch.tensor(values, device="cpu")[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        # Channels last: convolutions of the CPU take two thirds of the time.
+        # Channels last: convolutions on the CPU take two thirds of the time.
         plain = (image * self.std + self.mean).contiguous(memory_format=torch.channels_last)
         features = self.net(plain)
         return (features.last, *reversed(features.maps[:-1]))

@@ -33,8 +33,8 @@ _NETWORKS: dict[tuple[str, str], type[HandNetwork]] = {
 def model_from_weights(recipe: Recipe, mano: ManoLayer, weights: Mapping[str, Tensor]) -> HandNetwork:
     """The recipe's network with these weights (the full state dict, tokenizer included), assigned without a copy.
 
-    Initializing a ViT-H at random first would take ten seconds. Buffers that are not in the state dict must be created
-    on the CPU, whatever the default device. Raises RuntimeError where the weights do not fit.
+    This avoids the random initialization, which takes ten seconds for a ViT-H. Buffers that are not in the state dict
+    must be created on the CPU, whatever the default device. Raises RuntimeError if the weights do not fit.
     """
     with torch.device("meta"):
         model = build_model(recipe, VQMano(recipe.tokenizer), mano, pretrained_backbone=False)
@@ -52,7 +52,7 @@ def build_model(
 ) -> HandNetwork:
     """The recipe's network, initialized; its encoder is pretrained when the recipe names a checkpoint.
 
-    assets: the folder of fetched files, which holds the weights of the hand landmark network.
+    assets: the folder of downloaded files, with the weights of the hand landmark network.
     """
     cfg = recipe.model
     if (cfg.decoder, cfg.condition) not in _NETWORKS:
@@ -64,15 +64,15 @@ def build_model(
 
 
 def check_model(recipe: Recipe, mano: ManoLayer, assets: str | Path | None = None) -> None:
-    """A dry run of `build_model`, without memory for the weights and in a tenth of a second.
+    """A dry run of `build_model` on the meta device: no memory for the weights, a tenth of a second.
 
-    Weights that the recipe names to start from are read, to check that they fit. Raises ConfigError, BackboneError,
+    The initial weights that the recipe names are read to check that they fit. Raises ConfigError, BackboneError,
     ValueError.
     """
     with torch.device("meta"):
         model = build_model(recipe, VQMano(recipe.tokenizer), mano, pretrained_backbone=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns for each weight that it is not copied
+        warnings.simplefilter("ignore")  # torch warns that weights are not copied to the meta device
         if (start := recipe.training.start_from) is None:
             _load_pretrained(model, recipe.model, assets)
         else:

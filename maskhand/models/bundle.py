@@ -1,13 +1,13 @@
-"""The model bundle: a trained model as one folder, which evaluation, prediction and the model registry load.
+"""The model bundle: a trained model as one folder, loaded by evaluation, prediction and the model registry.
 
     model.pt          state dict of the HandNetwork with the tokenizer, without the hand model
     recipe.json       the whole recipe
-    calibration.json  the calibration of its confidence and its estimator; made after training, where possible
+    calibration.json  calibration of its confidence, and its estimator; made after training, where possible
     bundle.json       format, hand model digest, sha256 of model.pt and calibration.json, digest of the recipe, free
                       metadata; written last
 
-The hand model is not included because its license may forbid copying it; its digest is, so that a model is not silently
-run with another hand than it was trained with.
+The hand model is not included because its license may forbid copying it; its digest is included, so that a network is
+not silently run with another hand model than the one it was trained with.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ModelBundle:
     weights_sha256: str
     """Of model.pt."""
     calibration: Calibration | None = None
-    """None for a text model, a network without tokens, and where too few hands were held out."""
+    """None for a text model, a network without tokens, and if too few hands were held out."""
 
     @property
     def digest(self) -> str:
@@ -98,8 +98,8 @@ class ModelBundle:
     def with_inference_settings(cls, source: str | Path, directory: str | Path, recipe: Recipe) -> None:
         """Write the model in `source` to `directory` with other inference settings: the same weights, another recipe.
 
-        The calibration is left out, as it holds for the old settings. `recipe` must not differ in anything that the
-        weights depend on. Raises BundleError.
+        The calibration is left out, as it is only valid for the old settings. `recipe` must not differ in anything that
+        the weights depend on. Raises BundleError.
         """
         with atomic_folder(Path(directory)) as staging:
             _link(Path(source) / "model.pt", staging / "model.pt")
@@ -155,12 +155,12 @@ class ModelBundle:
 
 def _write_records(folder: Path, record: Mapping[str, Any], recipe: Recipe) -> None:
     (folder / "recipe.json").write_text(json.dumps(recipe.model_dump(mode="json"), indent=1))
-    # The digest makes bundle.json, whose digest is the receipt's, another file for another recipe.
+    # With the recipe's digest bundle.json, and so the receipt's digest, changes with the recipe.
     (folder / "bundle.json").write_text(json.dumps({**record, "recipe": recipe.digest()}, indent=1, sort_keys=True))
 
 
 def _link(source: Path, target: Path) -> None:
-    """Hard-link a file, or copy it where the file system has no hard links."""
+    """Hard-link a file, or copy it if the file system has no hard links."""
     try:
         os.link(source, target)
     except FileNotFoundError:
@@ -170,9 +170,9 @@ def _link(source: Path, target: Path) -> None:
 
 
 def worker_bundle(folder: str, digest: str | None = None) -> ModelBundle:
-    """The model exported to a folder, on this process's accelerator, loaded once: a worker gets many chunks of work.
+    """The model exported to a folder, on this process's accelerator; loaded once for a worker's many chunks of work.
 
-    digest: of the model that is meant; BundleError where this machine has another one in that folder.
+    digest: of the expected model; BundleError if this machine has another one in that folder.
     """
     bundle = _loaded_once(folder)
     if digest not in (None, bundle.digest):

@@ -1,4 +1,4 @@
-"""The records of a model bundle (`models.bundle`), read without its weights, and without torch."""
+"""The JSON records of a model bundle (`models.bundle`); reading them needs neither the weights nor torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class BundleError(MaskhandError, ValueError):
 
 
 def bundle_digest(directory: str | Path) -> str:
-    """`ModelBundle.digest` of an exported model, whose weights are not loaded. Raises BundleError."""
+    """`ModelBundle.digest` of an exported model, without loading its weights. Raises BundleError."""
     return bundle_facts(directory)["digest"]
 
 
@@ -64,9 +64,9 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def read_recipe(folder: Path, digest: str) -> Recipe:
-    """The recipe, if it is the one that bundle.json names."""
+    """The recipe; BundleError unless its digest is the one in bundle.json."""
     values, uri = read_json(folder, "recipe.json"), folder / "recipe.json"
-    # Of the file as it is, which is `Recipe.digest` of the version that wrote it; a later one may have more keys.
+    # The digest of the file's content is `Recipe.digest` of the version that wrote it; ours may have more keys.
     if short_digest(json.dumps(values, sort_keys=True)) != digest:
         raise BundleError(
             f"{uri}: this is not the recipe that bundle.json names ({digest}): it was edited or comes from another "
@@ -79,7 +79,7 @@ def read_recipe(folder: Path, digest: str) -> Recipe:
 
 
 def read_calibration(folder: Path, sha256: str | None) -> Calibration | None:
-    """The calibration with this sha256; None where bundle.json names none."""
+    """The calibration, checked against this sha256; None if bundle.json names none."""
     if sha256 is None:
         return None
     check_sha256(folder, CALIBRATION, sha256)
@@ -94,7 +94,7 @@ def read_calibration(folder: Path, sha256: str | None) -> Calibration | None:
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """An object of one of the bundle's files."""
+    """The JSON object in one of the bundle's files."""
     try:
         return parse_json_object(_file(folder, name).read_bytes())
     except JsonError as error:
@@ -112,12 +112,12 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def check_sha256(folder: Path, name: str, sha256: str) -> None:
-    """BundleError where a file is not the recorded one."""
+    """Raises BundleError if a file's sha256 is not the recorded one."""
     if file_sha256(_file(folder, name)) != sha256:
         raise BundleError(f"{folder / name}: its sha256 is not the recorded one; copy or export the bundle again")
 
 
 def file_sha256(path: Path) -> str:
-    """Of a file's bytes."""
+    """SHA-256 of a file's bytes, hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -17,9 +17,9 @@ from maskhand.config import SamplerConfig
 from maskhand.conventions import NUM_JOINTS
 
 CALIBRATION = "calibration.json"
-"""Its file in a bundle."""
+"""Name of the calibration file in a bundle."""
 WITHIN_MM = 10.0
-"""Error of a correct joint after Procrustes alignment, at most."""
+"""Maximum error of a correct joint after Procrustes alignment."""
 
 _MIN_SPREAD_MM = 0.1
 """Lower bound of the spread before its logarithm is taken."""
@@ -29,7 +29,7 @@ ByJoint = Annotated[tuple[float, ...], Field(min_length=NUM_JOINTS, max_length=N
 
 @dataclass(frozen=True)
 class DrawStatistics:
-    """Agreement of sampled hands with B reported ones, after alignment; NaN where a reported hand is not finite."""
+    """Agreement of sampled hands with B reported ones, after alignment; NaN for hands that are not finite."""
 
     fraction_within: Array
     """(B, 21) fraction of the sampled hands whose joint is within `WITHIN_MM` of the reported one."""
@@ -47,7 +47,7 @@ class JointConfidence:
     joint_error_mm: Array
     """(B, 21) expected distance from the truth after alignment."""
     p_by_joint: Array
-    """(B, 21) the base rate of each joint, whatever the hand; the baseline that `p_within_10mm` must beat."""
+    """(B, 21) the base rate of each joint, the same for all hands; the baseline that `p_within_10mm` must beat."""
 
 
 class _Frozen(BaseModel):
@@ -74,17 +74,17 @@ class JointMap(_Frozen):
 
 
 def draw_features(statistics: DrawStatistics) -> Array:
-    """(B, 21, 2) smoothed logit of the fraction within reach, and logarithm of the spread in millimeters."""
+    """(B, 21, 2) smoothed logit of `fraction_within`, and logarithm of the spread in millimeters."""
     hits = statistics.fraction_within * statistics.draws
     logit = np.log((hits + 0.5) / (statistics.draws - hits + 0.5))
     return np.stack([logit, np.log(np.maximum(statistics.spread_mm, _MIN_SPREAD_MM))], axis=-1)
 
 
 class JointCalibration(_Frozen):
-    """The calibration of one way of reporting hands: features -> joint confidence.
+    """The calibration of one reconstruction method: features -> joint confidence.
 
-    Features of a network's hands are statistics of its draws (`draw_features`); those of a fit, whether a network's
-    hand is among its evidence or not, are its residuals (`annotate.fit.detected.fit_features`).
+    The features of a network's hands are statistics of its samples (`draw_features`); those of a fit, with or without
+    a network's hand as evidence, are its residuals (`annotate.fit.detected.fit_features`).
     """
 
     within: JointMap
@@ -115,20 +115,20 @@ class Calibration(_Frozen):
 
     format: Literal[2] = 2
     sampler: SamplerConfig
-    """The recipe's sampler, which the calibration holds for."""
+    """The recipe's sampler, for which the calibration is valid."""
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
     draws: Annotated[int, Field(ge=2)]
-    """Number of hands that are sampled for the confidence of a reported one."""
+    """Number of hands sampled to compute the confidence of a reported hand."""
     seed: int
     """Seed of the sampling noise, the same for every hand."""
     hands: dict[str, int]
     """Training set -> number of held-out hands with annotated 3D joints."""
     joints: JointCalibration
-    """Of the hands of the selected estimator."""
+    """The joint calibration of the selected estimator."""
 
     @property
     def estimator(self) -> Candidate:
-        """The candidate with the lowest error; the first of equal ones."""
+        """The candidate with the lowest error; the first one if several are equal."""
         return min(self.candidates, key=lambda candidate: candidate.pa_mpjpe_mm)
 
     def facts(self) -> dict[str, object]:
@@ -143,10 +143,10 @@ class Calibration(_Frozen):
 
 
 def estimator_of(sampler: SamplerConfig, calibration: Calibration | None) -> SamplerConfig:
-    """The sampler settings of the reported hand: those that the calibration selected for `sampler`, else `sampler`."""
+    """The sampler settings of the reported hand: the calibration's choice if it is valid for `sampler`, else that."""
     return sampler if calibration is None or calibration.sampler != sampler else calibration.estimator.sampler
 
 
 def joint_calibration(sampler: SamplerConfig, calibration: Calibration | None) -> JointCalibration | None:
-    """The calibration of joints for `sampler`; None where the model is not calibrated for it."""
+    """The calibration of joints for `sampler`; None if the model is not calibrated for it."""
     return None if calibration is None or calibration.sampler != sampler else calibration.joints

@@ -22,7 +22,7 @@ def make_code_classifier(cfg: ModelConfig, tokenizer: VQMano) -> nn.Module:
 
 
 class LinearClassifier(nn.Module):
-    """A linear layer; every code has weights of its own."""
+    """A linear layer; every code has its own weights."""
 
     def __init__(self, dim: int, tokenizer: VQMano) -> None:
         super().__init__()
@@ -33,10 +33,10 @@ class LinearClassifier(nn.Module):
 
 
 class CodebookLinearClassifier(LinearClassifier):
-    """A linear layer that starts as the distance of each code to a point that is linear in the features.
+    """A linear layer, initialized to the negative squared distance of each code to a point linear in the features.
 
     The weights of a code are its vector times a random matrix, its bias is minus half its squared length: neighboring
-    codes begin alike, and training may part them.
+    codes start with similar logits, and training may separate them.
     """
 
     def __init__(self, dim: int, tokenizer: VQMano) -> None:
@@ -50,11 +50,11 @@ class CodebookLinearClassifier(LinearClassifier):
 
 
 class DistanceClassifier(nn.Module):
-    """By distance: one Gaussian in code space.
+    """Logits by distance: one Gaussian in code space.
 
-    A linear layer predicts a point in code space and a sharpness, and a code's logit is minus its squared distance from
-    the point times the sharpness (plus a bias per code). Neighboring codes then share what is learned about either, and
-    the expected code vector follows the point from the first step on; separate weights need many samples of each code.
+    A linear layer predicts a point in code space and a sharpness; the logit of a code is minus half its squared
+    distance to the point times the sharpness (plus a bias per code). Neighboring codes thus share what is learned, and
+    the expected code vector follows the point from the start; separate weights need many samples of each code.
     The sharpness is per token: codes of orientations lie far apart, those of fingers close together.
     """
 
@@ -69,20 +69,20 @@ class DistanceClassifier(nn.Module):
         codes = standardized(codebook)
         with torch.autocast(x.device.type, enabled=False):  # the sharpness would amplify the rounding of bf16
             point, log_sharpness = self.linear(x.float()).split([codes.shape[1], 1], dim=-1)
-            # -|x - c|^2 / 2 without |x|^2, which the softmax cancels
+            # -|x - c|^2 / 2 without |x|^2, which cancels in the softmax
             proximity = point @ codes.T - 0.5 * codes.square().sum(1)
             return log_sharpness.clamp(max=_MAX_LOG_SHARPNESS).exp() * proximity + self.bias
 
 
 class MixtureClassifier(nn.Module):
-    """By distance to one of several points: a mixture of K Gaussians in code space, each restricted to the codes.
+    """Logits by distance to several points: a mixture of K Gaussians in code space, each restricted to the codes.
 
         log p(c) = logsumexp_k (log w_k + log softmax_c (s_k (p_k . c - |c|^2 / 2) + bias_c))
 
     Points p_k, sharpness s_k and weights w_k are per token. Each component is normalized over the codes before it is
-    weighted, so that the w_k are the mixture's weights however sharp a component is, and the logits are log
-    probabilities. K = 1 is `DistanceClassifier`. A single Gaussian between "bent" and "straight" must spread over what
-    lies between; two components need not.
+    weighted, so the w_k are the mixture weights however sharp a component is, and the logits are log probabilities.
+    K = 1 is `DistanceClassifier`. If a finger is either bent or straight, a single Gaussian must also cover the poses
+    in between; two components need not.
     """
 
     def __init__(self, dim: int, tokenizer: VQMano, components: int) -> None:
@@ -92,7 +92,7 @@ class MixtureClassifier(nn.Module):
         self.bias = nn.Parameter(torch.zeros(size))
         with torch.no_grad():
             start = self.linear.bias.view(components, code_dim + 2)
-            nn.init.normal_(start[:, :-2])  # apart from each other: equal components would learn the same
+            nn.init.normal_(start[:, :-2])  # different points: equal components would learn the same
             nn.init.constant_(start[:, -2], -0.5 * math.log(code_dim))
             nn.init.zeros_(start[:, -1])
 
@@ -103,11 +103,11 @@ class MixtureClassifier(nn.Module):
             points, log_sharpness, weights = components.split([codes.shape[1], 1, 1], dim=-1)
             sharpness = log_sharpness.clamp(max=_MAX_LOG_SHARPNESS).exp()
             log_weights = weights.log_softmax(dim=-2)
-            # one product gives s (p . c - |c|^2 / 2), so that little of size V is kept for the backward pass
+            # one product gives s (p . c - |c|^2 / 2), so that few tensors of size V are kept for the backward pass
             factors = torch.cat([sharpness * points, -0.5 * sharpness], dim=-1)
             terms = torch.cat([codes, codes.square().sum(1, keepdim=True)], dim=1).T
             total: Tensor | None = None
-            # one component after the other: without gradients the memory is that of a few (B, L, V), whatever K is
+            # one component at a time: without gradients, memory is a few (B, L, V) tensors for any K
             for factor, log_weight in zip(factors.unbind(-2), log_weights.unbind(-2), strict=True):
                 component = (factor @ terms + self.bias).log_softmax(-1) + log_weight
                 total = component if total is None else torch.logaddexp(total, component)

@@ -1,9 +1,9 @@
-"""The joint confidence of a reported hand: hands sampled for the same image are compared with it and calibrated.
+"""The joint confidence of a reported hand: a calibrated comparison with hands sampled for the same image.
 
-A token's probability is about a code of rotations; what is needed is how far a joint may be off. So 32 hands are
-sampled, all tokens at once (T = 1, temperature 1, no filter), and aligned with the reported hand; the bundle's
-calibration maps statistics of their joints to a probability and an expected error. The noise is the same for every
-hand: a hand's confidence depends neither on its neighbors in a batch nor on its position there.
+A token's probability refers to a rotation code, but the error of a joint is wanted. So 32 hands are sampled, all tokens
+at once (T = 1, temperature 1, no filter), and aligned with the reported hand; the bundle's calibration maps statistics
+of their joints to a probability and an expected error. All hands use the same noise, so a hand's confidence depends
+neither on the other hands of its batch nor on its position in it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def joint_confidence(
 ) -> JointConfidence:
     """The calibrated confidence of the joints of B reported right hands.
 
-    context: the encoded B images; joints_m (B, 21, 3) the reported hands, meters, in any frame (sampled hands are
-    aligned with them); calibration: that of the method that reported them; draws, seed: those of the calibration.
+    context: the B encoded images; joints_m (B, 21, 3) the reported hands, meters, in any frame (sampled hands are
+    aligned with them); calibration: of the method that reported them; draws, seed: as in the calibration.
     """
     return calibration(draw_features(draw_statistics(sample_joints(model, context, draws, seed), joints_m)))
 
@@ -51,7 +51,7 @@ def joint_confidence(
 def sample_joints(model: HandNetwork, context: Context, draws: int = DRAWS, seed: int = SEED) -> Tensor:
     """(B, draws, 21, 3) meters: joints of hands sampled from the model's distribution at T = 1 and temperature 1.
 
-    ValueError for a network without tokens, which has no distribution.
+    Raises ValueError for a network without tokens, which has no distribution.
     """
     if not isinstance(model, MaskedTransformer):
         raise ValueError(f"{type(model).__name__} predicts one hand per image; there is no distribution to sample from")
@@ -70,7 +70,7 @@ def sample_joints(model: HandNetwork, context: Context, draws: int = DRAWS, seed
 
 
 def draw_statistics(drawn_m: Tensor | Array, joints_m: Tensor | Array) -> DrawStatistics:
-    """Statistics of sampled joints drawn_m (B, N, 21, 3) about reported joints_m (B, 21, 3), both in meters."""
+    """Statistics of sampled joints drawn_m (B, N, 21, 3) relative to reported joints_m (B, 21, 3), both in meters."""
     drawn, reported = _float64(drawn_m), _float64(joints_m)
     finite = np.isfinite(reported).all((1, 2)) & np.isfinite(drawn).all((1, 2, 3))
     drawn, reported = (np.where(finite[(slice(None), *[None] * (x.ndim - 1))], x, 0.0) for x in (drawn, reported))
@@ -84,7 +84,7 @@ def draw_statistics(drawn_m: Tensor | Array, joints_m: Tensor | Array) -> DrawSt
 
 
 def _procrustes_align(points: Array, target: Array) -> Array:
-    """(B, N, P, 3) moved onto (B, 1, P, 3) by the best scale, rotation (no mirror) and translation."""
+    """Points (B, N, P, 3) aligned to targets (B, 1, P, 3) by the best scale, rotation (no reflection), translation."""
     center, target_center = (x.mean(-2, keepdims=True) for x in (points, target))
     moved, fixed = points - center, target - target_center
     u, singular, vt = np.linalg.svd(moved.swapaxes(-1, -2) @ fixed)

@@ -1,7 +1,7 @@
-"""The consensus score, which ranks the hypotheses of one image: the distance of each from the mean of all.
+"""The consensus score, which ranks the hypotheses of one image by their distance to the mean of all.
 
-Token probabilities rank them worse: they depend on the order in which tokens were fixed, and one more pass over the
-finished sequence adds little (measurements in docs/method.md).
+Token probabilities rank worse: they depend on the order in which tokens were fixed, and an additional pass over the
+finished sequence helps little (measurements in docs/method.md).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def consensus(rotmats: Tensor, joints_m: Tensor) -> Tensor:
-    """(B, H) scores: minus the PA-MPJPE (millimeters) of each hypothesis to the mean of its image; 0 where H is 1.
+    """(B, H) scores: negative PA-MPJPE (millimeters) of each hypothesis to the mean hand of its image; 0 if H is 1.
 
     rotmats (B, H, 16, 3, 3), joints_m (B, H, 21, 3). The mean is `mean_hand`.
     """

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 def crop_to_map(points: Tensor, aspect: float) -> Tensor:
     """(..., 2) crop coordinates, -0.5..0.5 over the square crop -> 0..1 over the feature maps.
 
-    The network reads the central columns of the crop, `aspect` of its width, so x is scaled by the inverse.
+    The network reads only the central columns of the crop, `aspect` times its width, so x is divided by `aspect`.
     """
     return torch.stack([points[..., 0] * (1 / aspect), points[..., 1]], dim=-1) + 0.5
 
@@ -45,7 +45,7 @@ class DeformableCrossAttention(nn.Module):
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
-        """Deformable DETR: head h samples in direction 2 pi h / heads, point k at k + 1 cells; equal weights."""
+        """As in Deformable DETR: head h samples in direction 2 pi h / heads, point k at k + 1 cells; equal weights."""
         angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
         directions = directions / directions.abs().amax(-1, keepdim=True)
@@ -58,7 +58,7 @@ class DeformableCrossAttention(nn.Module):
 
     def project(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (B, dim, h, w) of all levels -> values (B * heads, dim / heads, h, w)."""
-        return self(maps)  # a call of the module: ZeRO stage 3 gathers its weights then
+        return self(maps)  # through the module's call, so that ZeRO stage 3 gathers its weights
 
     def forward(
         self, inputs: Tensor | Sequence[Tensor], reference: Tensor | None = None, values: Sequence[Tensor] | None = None
@@ -86,7 +86,7 @@ class DeformableCrossAttention(nn.Module):
         shape = (self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(queries).unflatten(-1, (*shape, 2))
         weights = self.attention_weights(queries).unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, shape[1:])
-        # Filled, not copied from the host: a copy would wait for the device in every layer of every iteration.
+        # Filled on the device: a copy from the host would synchronize in every layer of every iteration.
         sizes = torch.stack([offsets.new_full((), n) for v in values for n in (v.shape[3], v.shape[2])])
         locations = reference[:, :, None, None, None] + offsets / sizes.view(self.levels, 1, 2)
         # (rows, tokens, heads, levels, points, ...) -> (images * heads, hypotheses * tokens, levels, points, ...)

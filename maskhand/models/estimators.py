@@ -1,9 +1,9 @@
 """Point estimators of a hand from the model's distribution over token sequences, and their names.
 
-The mean of the code vectors, all tokens at once (`expectation`, T = 1), minimizes the expected squared distance from
-the true code vectors. Iterations that condition on the model's own tokens add no information about the image to the
-first pass, but their errors. A hand of sampled codes is one of those that the image allows; more passes make its tokens
-consistent with each other, which is what sampling gains. docs/method.md has the numbers.
+The mean of the code vectors, all tokens at once (`expectation`, T = 1), minimizes the expected squared distance to the
+true code vectors. Further iterations, conditioned on the model's own tokens, add no information about the image, only
+the errors of these tokens. A hand decoded from sampled codes is one of those that the image allows; more passes make
+its tokens consistent with each other, which is their benefit for sampling. docs/method.md has the numbers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from maskhand.models.sampling import schedule
 
 @dataclass(frozen=True)
 class Predictor:
-    """A point estimator: sampler settings and their name."""
+    """A point estimator: sampler settings with names."""
 
     sampler: SamplerConfig
     name: str
@@ -37,7 +37,7 @@ def passes(length: int, iterations: int) -> int:
 
 
 def predictor(recipe: Recipe, sampler: SamplerConfig) -> Predictor:
-    """The named estimator of the recipe's model with `sampler`; a baseline without tokens has its decoder's name."""
+    """The named estimator of the recipe's model with `sampler`; a baseline without tokens is named by its decoder."""
     decoder = recipe.model.decoder
     if decoder != "masked":
         return Predictor(sampler, decoder, decoder, 1)
@@ -61,7 +61,7 @@ def paper_procedure(sampler: SamplerConfig, iterations: int) -> SamplerConfig:
 
 
 def candidates(sampler: SamplerConfig) -> tuple[SamplerConfig, ...]:
-    """The estimators that a calibration selects from, the cheapest first; other settings are those of `sampler`."""
+    """The estimators that a calibration selects from, the cheapest first; other settings are taken from `sampler`."""
     mean = sampler.model_copy(update={"temperature": 0.0, "decode": "expectation"})
     found = (
         mean.model_copy(update={"iterations": 1}),

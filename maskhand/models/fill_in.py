@@ -1,6 +1,6 @@
-"""How iterative decoding fills in the tokens of a hand: what is fixed after each pass, and the hand then.
+"""The states of iterative decoding, for visualization: the tokens fixed after each pass, and the hand at that point.
 
-For looking at, beside `sample`, whose results do not change by it.
+It is separate from `sample`, whose results it does not affect.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class FillInStep:
     fixed: Tensor
     """(B, L) bool."""
     hands: HandPrediction
-    """Decoded from the codes of the fixed tokens and the expected code vectors of the others. `tokens.ids` is that of
-    the mask where a token is not fixed; `tokens.confidence` as in `DecodingPass`."""
+    """Decoded from the codes of the fixed tokens and the expected code vectors of the others. `tokens.ids` is the mask
+    id for tokens that are not fixed; `tokens.confidence` as in `DecodingPass`."""
 
 
 def fill_in_sampler(sampler: SamplerConfig, iterations: int) -> SamplerConfig:
-    """The sampler that is looked at: the most probable codes, in the order of their confidence, in T iterations."""
+    """The sampler to visualize: the most probable codes, fixed in the order of their confidence, in T iterations."""
     plain = {"iterations": iterations, "temperature": 0.0, "confidence_noise": 0.0, "decode": "codes"}
     return sampler.model_copy(update=plain)
 
@@ -39,14 +39,14 @@ def fill_in_sampler(sampler: SamplerConfig, iterations: int) -> SamplerConfig:
 def fill_in_steps(
     model: MaskedTransformer, context: Context, cfg: SamplerConfig, generator: torch.Generator | None = None
 ) -> list[FillInStep]:
-    """The state before the first pass, where all tokens are masked, and after each pass; the last is what `sample`
-    gives with `decode: codes`."""
+    """The state before the first pass, where all tokens are masked, and after each pass; the last one is the result of
+    `sample` with `decode: codes`."""
     steps: list[FillInStep] = []
     codebook = model.tokenizer.codebook
     for state in decoding_passes(model, context, cfg.model_copy(update={"decode": "codes"}), generator):
         with full_precision(codebook.device):
             expected = state.probability @ codebook
-            if not steps:  # the first pass sees masks alone: what it expects is known before anything is fixed
+            if not steps:  # the input of the first pass is all masked, so its expectation is the initial state
                 nothing = torch.full_like(state.ids, model.mask_id)
                 everywhere = torch.ones_like(state.masked)
                 steps.append(_step(model, context, nothing, everywhere, state.probability.amax(-1), expected))

@@ -4,7 +4,7 @@ Per block, on K = 2D tokens + pose tokens:
     X = Q + W (A LN(Q))                                learnable adjacency A, K x K, rows sum to one
     Y = X + MHA(LN(X)) + Conv1x1(LN(X))                equation (1)
     figure:   X + SE(LN(Y))                            the authors' figure 4 adds the graph's output
-    equation: SE(LN(Y))                                equation (2) as printed; no way around the gate
+    equation: SE(LN(Y))                                equation (2) as printed; no skip connection around the gate
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class GaprBlock(nn.Module):
 def initial_neighbors(pose_tokens: int, influence: Tensor) -> Tensor:
     """(K, K) bool, K = 2D tokens + pose tokens: the adjacency that GAPR is initialized with.
 
-    Every token is its own neighbor, and pose tokens are neighbors of the 2D pose of their joints. influence (L, 16) is
-    that of each pose token on MANO's joints. A single 2D token is a neighbor of all pose tokens; of 21, a pose token
-    has the joints that it influences and those that share a bone with them. Without this initialization the 2D pose
-    would be one of K equal neighbors, and training would use it late.
+    Every token is its own neighbor. influence (L, 16): of each pose token on MANO's joints. A single 2D token is a
+    neighbor of all pose tokens; of 21, the neighbors of a pose token are the joints that it influences and those that
+    share a bone with them. Without this initialization the 2D pose would be one of K equal neighbors, and training
+    would start to use it late.
     """
     neighbors = torch.eye(pose_tokens + len(influence), dtype=torch.bool)
     if pose_tokens == 1:

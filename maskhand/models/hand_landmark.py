@@ -1,9 +1,9 @@
 """The open hand landmark network (Apache-2.0) in PyTorch: EfficientNet-lite blocks that were trained on real hands.
 
-The published file computes 21 keypoints, their depth, world landmarks, presence and side from an upright square crop of
-224 px. Here it is an encoder that can be frozen or trained further: maps at strides 4, 8, 16 and 32, and the last
-map of 1152 channels, in whose mean the file's own outputs are linear. Weights are read from the fetched `.tflite` file
-(`models.tflite`); none of them is part of this repository.
+The published model computes 21 keypoints, their depth, world landmarks, presence and side from an upright square crop
+of 224 px. Here it is an encoder that can be frozen or fine-tuned: maps at strides 4, 8, 16 and 32, and the last map of
+1152 channels, whose mean the published output layers read. Weights are read from the downloaded `.tflite` file
+(`models.tflite`); they are not part of this repository.
 
 Layers: a 3x3 stem of stride 2, a depthwise-separable layer, fifteen inverted residual blocks (expansion, depthwise,
 linear projection; ReLU6 after the first two; the last block has no projection) and the mean over the map. Padding is
@@ -24,9 +24,9 @@ from maskhand.conventions import NUM_JOINTS
 from maskhand.models.tflite import Layer, TfliteError, read_layers
 
 INPUT_PX = 224
-"""What the published file was trained on; other multiples of 32 work as well."""
+"""Input size of the published model; other multiples of 32 work as well."""
 CHANNELS = (24, 40, 112, 192)
-"""Of the maps at strides 4, 8, 16 and 32."""
+"""Channels of the maps at strides 4, 8, 16 and 32."""
 POOLED = 1152
 
 _STEM, _SEPARABLE = 24, 16
@@ -50,17 +50,17 @@ BLOCKS = (
 )
 _HEADS = {"right": 1, "presence": 1, "keypoints": 3 * NUM_JOINTS, "world": 3 * NUM_JOINTS}
 _MAP_ENDS = (1, 3, 9, 13)
-"""Blocks behind which a map of the pyramid is taken: the last of each stride."""
+"""Blocks whose outputs are the maps: the last block of each stride."""
 
 
 @dataclass(frozen=True)
 class LandmarkFeatures:
-    """What the network computes of B crops of S x S px."""
+    """Feature maps of B crops of S x S px."""
 
     maps: tuple[Tensor, ...]
     """(B, 24, S/4, S/4), (B, 40, S/8, S/8), (B, 112, S/16, S/16), (B, 192, S/32, S/32)."""
     last: Tensor
-    """(B, 1152, S/32, S/32), whose mean over the map the outputs are linear in."""
+    """(B, 1152, S/32, S/32); the outputs are linear in its spatial mean."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class LandmarkOutputs:
     """The published outputs for B crops."""
 
     keypoints: Tensor
-    """(B, 21, 3) x, y in pixels of a crop of 224 px, origin at its top-left corner; z behind the wrist in the same."""
+    """(B, 21, 3) x, y in pixels of a crop of 224 px, origin at its top-left corner; z behind the wrist, also px."""
     world_m: Tensor
-    """(B, 21, 3) meters from the hand's middle, axes of the crop."""
+    """(B, 21, 3) meters from the center of the hand, axes of the crop."""
     presence: Tensor
     """(B,) probability that there is a hand."""
     right: Tensor
@@ -78,7 +78,7 @@ class LandmarkOutputs:
 
 
 class HandLandmarkNet(nn.Module):
-    """See the head of this file."""
+    """The network; see the module's docstring."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,11 +122,11 @@ class HandLandmarkNet(nn.Module):
         return keypoints, world_m
 
     def load_tflite(self, path: str | Path) -> None:
-        """Take over the published weights. Raises TfliteError when the file is another network."""
+        """Load the published weights. Raises TfliteError when the file holds another network."""
         self.load_state_dict(dict(self._weights(path, read_layers(path))))
 
     def _weights(self, path: str | Path, layers: list[Layer]) -> Iterator[tuple[str, Tensor]]:
-        """The file's layers in their order, which is that of this module's."""
+        """Names and weights; the file's layers are in the same order as this module's."""
         names = [name for name, part in self.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
         if len(names) != len(layers):
             raise TfliteError(f"{path}: {len(layers)} layers, the hand landmark network has {len(names)}")
@@ -145,7 +145,7 @@ class HandLandmarkNet(nn.Module):
 
 
 class ConvSame(nn.Conv2d):
-    """A convolution with TensorFlow's SAME padding, and ReLU6 behind it where asked."""
+    """A convolution with TensorFlow's SAME padding, optionally followed by ReLU6."""
 
     def __init__(
         self, channels: int, out: int, kernel: int, *, stride: int = 1, groups: int = 1, relu6: bool = False
@@ -163,13 +163,13 @@ class ConvSame(nn.Conv2d):
 
 
 def _same(x: Tensor, kernel: int, stride: int) -> tuple[int, int, int, int]:
-    """Padding left, right, above, below of (B, C, h, w)."""
+    """Padding (left, right, top, bottom) for (B, C, h, w)."""
     height, width = (max(kernel - stride if n % stride == 0 else kernel - n % stride, 0) for n in x.shape[2:])
     return width // 2, width - width // 2, height // 2, height - height // 2
 
 
 class InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution, projection; added to its input where both have one shape."""
+    """Expansion, depthwise convolution, projection; with a skip connection if input and output have the same shape."""
 
     def __init__(self, channels: int, hidden: int, kernel: int, stride: int, out: int | None) -> None:
         super().__init__()

@@ -1,10 +1,9 @@
-"""Joints that the encoder itself sees: a linear readout of its coarsest map, supervised by 2D and 3D joints.
+"""Joints predicted by the encoder: a linear readout of its coarsest map, supervised by 2D and 3D joints.
 
-A detector's 2D pose is wrong where the detector's own image model is. Joints read from the encoder that is trained here
-are evidence of another source, and the only one for a hand without 2D pose: they are a part of the 2D pose tokens, and
-reference points of the deformable attention. The hand landmark network has such a readout (keypoints and world
-landmarks are linear in its pooled map); the difference from it is trained. Other encoders start from a hand whose
-joints are all in the middle of the crop.
+They are evidence that does not depend on the detector's 2D pose and its errors, and the only one for a hand without 2D
+pose: they are part of the input of the 2D pose tokens, and reference points of the deformable attention. The hand
+landmark network has such a readout already (keypoints and world landmarks are linear in its pooled map), and a
+correction of it is trained. Other encoders start with all joints in the middle of the crop.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from maskhand.conventions import NUM_JOINTS
 CHANNELS = 5
 """x, y in crop coordinates; x, y, z relative to the wrist in meters, axes of the crop."""
 INPUT_SCALE = (4.0, 4.0, 20.0, 20.0, 20.0)
-"""Factors that make them of about unit variance."""
+"""Factors that scale them to about unit variance."""
 _SCALE = (0.02, 0.02, 0.004, 0.004, 0.004)
-"""Of the readout: with a thousand channels a step of the optimizer would otherwise move a joint by the whole crop."""
+"""Scale of the readout: with a thousand channels, an optimizer step could otherwise move a joint by the whole crop."""
 
 
 class ImageJointReadout(nn.Module):
-    """Coarsest map (B, C, h, w) and what the encoder's published readout says of it -> (B, 21, 5)."""
+    """Coarsest map (B, C, h, w) and the output of the encoder's published readout, if any -> (B, 21, 5)."""
 
     scale: Tensor
 

@@ -1,7 +1,7 @@
 """The influence of each pose token on the joints, measured on the tokenizer by swapping tokens between hands.
 
-The position in the sequence does not determine it: the receptive fields of the convolutions overlap, and training
-decides how. Joint confidences, reference points and GAPR's initial adjacency use this matrix.
+The position in the sequence does not determine it, because the receptive fields of the convolutions overlap; it is a
+result of training. Joint confidences, reference points and GAPR's initial adjacency use this matrix.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from maskhand.models.vq_mano import VQMano
 
 MIN_INFLUENCE = 1e-6
-"""Added to every entry, so that a joint that never moved weighs all tokens equally."""
+"""Added to every entry, so that all tokens have equal weight for a joint that never moved."""
 MIN_ROTATION_RAD = 1e-3
-"""Lower bound of the mean rotation of a joint between hands, which influences are divided by."""
+"""Lower bound of the mean rotation of a joint between hands, by which influences are divided."""
 INFLUENCE_THRESHOLD = 0.5
 """A token influences the joints with at least this fraction of its maximum influence."""
 
@@ -29,9 +29,9 @@ INFLUENCE_THRESHOLD = 0.5
 def token_influence(tokenizer: VQMano, rotmats: Tensor) -> Tensor:
     """(L, 16) mean rotation of each joint when a token is swapped, relative to its mean rotation between two hands.
 
-    rotmats (N, 16, 3, 3): two or more hands of the tokenizer's domain. Each is decoded with one token at a time taken
-    from the next hand (cyclically): N L token sequences, one position at a time. The mean is over the hands in which
-    the two codes differ; a position where they never do gets zeros.
+    rotmats (N, 16, 3, 3): two or more hands of the tokenizer's domain. Each hand is decoded with one of its tokens
+    replaced by that of the next hand (cyclically), for every position: N L token sequences. The mean is over the hands
+    whose two codes differ; a position where they never differ gets zeros.
     """
     ids = tokenizer.encode(rotmats)
     others = ids.roll(-1, 0)
@@ -47,7 +47,7 @@ def token_influence(tokenizer: VQMano, rotmats: Tensor) -> Tensor:
 
 
 def initial_influence(num_tokens: int) -> Tensor:
-    """(L, 16) the influence assumed before training: the fraction of each joint that a token's interval covers."""
+    """(L, 16) influence assumed before training: the fraction of a joint's interval that a token's covers."""
     token, joint = torch.arange(num_tokens)[:, None], torch.arange(NUM_MANO_JOINTS)
     begin = torch.maximum(token / num_tokens, joint / NUM_MANO_JOINTS)
     end = torch.minimum((token + 1) / num_tokens, (joint + 1) / NUM_MANO_JOINTS)
@@ -55,7 +55,7 @@ def initial_influence(num_tokens: int) -> Tensor:
 
 
 def most_influenced_joint(influence: Tensor) -> Tensor:
-    """(L,) int64: the joint with the maximum of (L, 16) for each token."""
+    """(L, 16) -> (L,) int64: the joint that each token influences most."""
     return influence.argmax(1)
 
 
@@ -65,6 +65,6 @@ def influenced_joints(influence: Tensor) -> Tensor:
 
 
 def joint_from_tokens(influence: Tensor) -> Tensor:
-    """(L, 16) weights whose columns sum to one: a quantity of the tokens times them is one of the joints."""
+    """(L, 16) weights whose columns sum to one: (B, L) values of tokens times them are (B, 16) values of joints."""
     weights = influence + MIN_INFLUENCE
     return weights / weights.sum(0)

@@ -1,4 +1,4 @@
-"""The weights of an exported model as those that another training starts from (`training.start_from`): fine-tuning."""
+"""Fine-tuning: the weights of an exported model as the initial weights of a training (`training.start_from`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOKENIZER = "tokenizer."
 
 
 def load_initial(model: HandNetwork, start_from: str, assets: str | Path) -> None:
-    """Give `model` all weights of an exported model, its tokenizer excepted, which must be the same.
+    """Load all weights of an exported model into `model`, except the tokenizer, which must be the same.
 
     A model on the meta device (a dry run) has no tokenizer to compare. Raises ConfigError when the file is missing or
     unreadable, and when a weight is missing, unknown, of another shape, or of another tokenizer.
@@ -47,7 +47,7 @@ def load_initial(model: HandNetwork, start_from: str, assets: str | Path) -> Non
 
 
 def _misfit(wanted: dict[str, Tensor], stored: dict[str, Tensor]) -> str:
-    """What does not fit, in words; "" where all does."""
+    """A description of the weights that do not fit; "" if all do."""
     shapes = [
         f"{name} {tuple(stored[name].shape)} instead of {tuple(w.shape)}"
         for name, w in wanted.items()

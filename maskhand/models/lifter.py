@@ -1,8 +1,8 @@
-"""The lifting baseline: a small network from 2D keypoints alone to a hand.
+"""The lifting baseline: a small network that predicts a hand from 2D keypoints alone.
 
 A residual multilayer perceptron after Martinez et al. (ICCV 2017), from 21 keypoints with their confidences to 6D
-rotations, shape and placement: no image, no tokens. What a network gains from the image is its difference from this
-one, trained on the same hands with the same losses.
+rotations, shape and placement: no image, no tokens. The difference between an image network and this one, trained on
+the same hands with the same losses, shows what the image contributes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LiftingNetwork(HandNetwork):
         return None
 
     def condition(self, batch: HandBatch) -> Tensor:
-        """(B, 0): no image is normalized for it."""
+        """(B, 0), so that no image is normalized."""
         return batch.keypoints_2d.new_zeros(len(batch.keypoints_2d), 0)
 
     def encode(

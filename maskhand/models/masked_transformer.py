@@ -1,8 +1,8 @@
-"""The context-guided masked transformer (paper section 3.2): it predicts the masked pose tokens of an image's hand.
+"""The context-guided masked transformer (paper section 3.2): predicts the masked pose tokens of the hand in an image.
 
-`encode` computes what depends on the image and 2D pose alone, once: encoder, pyramid, shape and camera, 2D pose tokens
-and the values of the deformable attention. `logits` computes the rest, once per decoding iteration. With
-`model.ref_points: projected`, `project` computes where an iteration's hand lies in the image; the next one looks there.
+`encode` computes everything that depends only on the image and 2D pose, once: encoder, pyramid, shape and camera, 2D
+pose tokens and the values of the deformable attention. `logits` computes the rest, once per decoding iteration. With
+`model.ref_points: projected`, `project` projects an iteration's hand into the image; the next iteration attends there.
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ class MaskedTransformer(HandNetwork):
     ) -> TransformerOutput:
         """One training pass; arguments as in `encode` and `logits`.
 
-        self_condition: it is a second pass, which looks where the hand lies that a first one, without gradient, expects
-        (self-conditioning: Chen et al. 2023, Analog Bits).
+        self_condition: run a first pass without gradient, and attend at the joints of its expected hand (as in
+        self-conditioning: Chen et al. 2023, Analog Bits).
         """
         context = self.encode(condition, keypoints_2d, drop_image=drop_image, drop_pose=drop_pose)
         joints_2d = None
-        if self_condition:  # hands without image have nowhere to look
+        if self_condition:  # only hands with an image attend to one
             joints_2d = self._first_pass(ids[: len(condition)], context.first(len(condition)))
         logits = self.logits(ids, context, joints_2d)
         return TransformerOutput(logits, context.betas, context.placement, image_joints=context.image_joints)
@@ -118,9 +118,10 @@ class MaskedTransformer(HandNetwork):
 
     @torch.no_grad()
     def project(self, codes: Tensor, context: Context) -> Tensor:
-        """(B * H, 21, 2) crop coordinates: the joints of the hands of code vectors, or mixtures of them, (B * H, L, C).
+        """(B * H, 21, 2) crop coordinates: projected joints of the hands decoded from code vectors (B * H, L, C).
 
-        Shape and placement are the context's; the H hands of an image lie together.
+        codes may be mixtures of code vectors. Shape and placement are from the context; the H hands of an image are
+        consecutive rows.
         """
         hypotheses = len(codes) // len(context.betas)
         betas, placement = (x.float().repeat_interleave(hypotheses, dim=0) for x in (context.betas, context.placement))
@@ -130,20 +131,20 @@ class MaskedTransformer(HandNetwork):
 
     @torch.no_grad()
     def _first_pass(self, ids: Tensor, context: Context) -> Tensor:
-        """As `project`: the hand of the visible tokens' codes and of the masked tokens' expectation in a first pass."""
+        """As `project`, for the codes of the visible tokens and the expected code vectors of the masked ones."""
         codebook = self.tokenizer.codebook
         masked = ids == self.mask_id
         probability = self.logits(ids, context).float().softmax(-1)
-        torch.clear_autocast_cache()  # it holds the weights cast without gradient, which the second pass would take
+        torch.clear_autocast_cache()  # it holds weights cast without gradient, which the second pass would reuse
         with full_precision(ids.device):
             expected = probability @ codebook
         return self.project(torch.where(masked[..., None], expected, codebook[ids.masked_fill(masked, 0)]), context)
 
     def logits(self, ids: Tensor, context: Context, joints_2d: Tensor | None = None) -> Tensor:
-        """ids (B * H, L) int64, `mask_id` for [MASK], the H token sequences of an image together -> (B * H, L, V).
+        """ids (B * H, L) int64, `mask_id` for [MASK], the H token sequences of an image consecutive -> (B * H, L, V).
 
-        joints_2d (I * H, 21, 2): of a network that is `self_conditioned`, the `project`ed hands of the pass before that
-        have an image; None in a first pass.
+        joints_2d (I * H, 21, 2): for a `self_conditioned` network, the previous pass's joints by `project`, for hands
+        with an image; None in a first pass.
         """
         hypotheses = len(ids) // len(context.pose_tokens)
         pose_tokens = context.pose_tokens.repeat_interleave(hypotheses, dim=0)
@@ -168,7 +169,7 @@ class MaskedTransformer(HandNetwork):
 class TokenEmbedding(nn.Module):
     """Token and position embeddings: ids (B, L) with [MASK] = V -> (B, L, dim).
 
-    From the codebook: a linear map of the code vectors ties the embedding to the geometry that the codes represent.
+    from_codebook: the embedding is a linear map of the code vectors, which keeps the geometry that they represent.
     """
 
     def __init__(self, tokenizer: VQMano, dim: int, from_codebook: bool) -> None:
@@ -178,7 +179,7 @@ class TokenEmbedding(nn.Module):
             nn.Sequential(nn.Linear(code_dim, dim), nn.LayerNorm(dim)) if from_codebook else nn.Embedding(size, dim)
         )
         self.mask_token = nn.Parameter(torch.randn(1, dim))
-        # As large as the content: tokens of an all-[MASK] sequence differ by their positions alone.
+        # As large as the token embedding: tokens of an all-[MASK] sequence differ only by their positions.
         self.position_embedding = nn.Parameter(torch.randn(tokenizer.num_tokens, dim))
 
     def forward(self, ids: Tensor, codebook: Tensor) -> Tensor:
@@ -188,6 +189,6 @@ class TokenEmbedding(nn.Module):
             codes = self.codes(ids)
         elif not torch.compiler.is_exporting() and ids.numel() < len(codebook):
             codes = self.codes(codebook[ids])
-        else:  # embed every code once, rather than every token; an exported graph has any number of tokens
+        else:  # embed every code once rather than every token; always in an exported graph, for any number of tokens
             codes = self.codes(codebook)[ids]
         return torch.where(masked[..., None], self.mask_token, codes) + self.position_embedding

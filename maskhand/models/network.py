@@ -1,6 +1,6 @@
-"""The interface of all hand networks: an encoder, a frozen tokenizer, a hand model, and what they return.
+"""The interface of all hand networks: an encoder, a frozen tokenizer, a hand model, and their outputs.
 
-In training the last of B hands may be without image (`data.posed_hands`); I is the number of those with one.
+In training the last ones of B hands may have no image (`data.posed_hands`); I is the number of hands with an image.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _WITH_WEIGHT_DECAY = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 @dataclass(frozen=True)
 class Context:
-    """The encoding of B images (or texts), computed once; of a network without tokens also the pose."""
+    """The encoding of B images (or texts), computed once; for a network without tokens also the pose."""
 
     values: tuple[tuple[Tensor, ...], ...]
-    """[layer] inputs of its cross-attention: values [level] (I * heads, dim / heads, h, w) of the deformable one; keys,
-    values and attention mask of a text."""
+    """[layer] inputs of its cross-attention: values [level] (I * heads, dim / heads, h, w) of deformable attention; or
+    keys, values and attention mask of a text."""
     pose_tokens: Tensor
     """(B, P, dim) tokens of the 2D pose; P is 0, 1 or 21."""
     keypoints_2d: Tensor
@@ -40,13 +40,13 @@ class Context:
     rotmats: Tensor | None = None
     """(B, 16, 3, 3) from a network without tokens."""
     image_joints: Tensor | None = None
-    """(B, 21, 5) joints that the encoder sees, see `models.image_joints`, zeros without image; None without that
+    """(B, 21, 5) joints predicted by the encoder, see `models.image_joints`; zeros without image, None without that
     readout."""
     queries: Tensor | None = None
-    """(B, L, dim) what image and 2D pose add to the token embeddings (`models.token_queries`); None: nothing."""
+    """(B, L, dim) added to the token embeddings, from image and 2D pose (`models.token_queries`); None: nothing."""
 
     def first(self, count: int) -> Context:
-        """The context of the first hands; its values must be theirs already."""
+        """The context of the first `count` hands; `values` is not cut and must already be that of these hands."""
         of_hands = ("pose_tokens", "keypoints_2d", "betas", "placement", "rotmats", "image_joints", "queries")
         return replace(self, **{name: x[:count] for name in of_hands if (x := getattr(self, name)) is not None})
 
@@ -54,7 +54,7 @@ class Context:
         """The context of one of B hands that all have an image (or text)."""
         hands = len(self.betas)
 
-        def part(x: Tensor) -> Tensor:  # the rows of a hand (one for each attention head) lie together
+        def part(x: Tensor) -> Tensor:  # the rows of a hand (one for each attention head) are consecutive
             return x.unflatten(0, (hands, -1))[number]
 
         tensors = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
@@ -64,7 +64,7 @@ class Context:
 
 @dataclass(frozen=True)
 class TransformerOutput:
-    """The output of a training forward pass: logits over codes, or (`rotmats`) the pose itself."""
+    """The output of a training forward pass: logits over codes, or the pose itself (`rotmats`)."""
 
     logits: Tensor | None
     """(B, L, V)."""
@@ -83,20 +83,20 @@ class TransformerOutput:
 
 
 def drop_keypoints(keypoints_2d: Tensor, drop_pose: Tensor | None) -> Tensor:
-    """The 2D pose (B, 21, 7) with zeros (not detected) where `drop_pose` (B,) bool."""
+    """The 2D pose (B, 21, 7), set to zero (not detected) where `drop_pose` (B,) bool is True."""
     return keypoints_2d if drop_pose is None else keypoints_2d.masked_fill(drop_pose[:, None, None], 0.0)
 
 
 def with_missing(x: Tensor, rows: int) -> Tensor:
-    """(I, ...) -> (rows, ...): zeros for hands without image."""
+    """(I, ...) -> (rows, ...), padded with zeros for hands without image."""
     return x if len(x) == rows else torch.cat([x, x.new_zeros(rows - len(x), *x.shape[1:])])
 
 
 class HandNetwork(nn.Module, ABC):
-    """The base class: it holds the frozen tokenizer, and the hand model (whose buffers are not in the state dict)."""
+    """The base class, with the frozen tokenizer and the hand model (whose buffers are not in the state dict)."""
 
     encoder: Any
-    """`ImageEncoder` or `TextEncoder`; None for a network on keypoints alone."""
+    """`ImageEncoder` or `TextEncoder`; None for a network that reads only keypoints."""
 
     def __init__(self, cfg: ModelConfig, tokenizer: VQMano, mano: ManoLayer, image_size_px: tuple[int, int]) -> None:
         """image_size_px: height and width of the images (`DataConfig.image_size_px`)."""
@@ -113,7 +113,7 @@ class HandNetwork(nn.Module, ABC):
 
     @property
     def self_conditioned(self) -> bool:
-        """Whether a pass depends on the hand that the pass before expects (`model.ref_points: projected`)."""
+        """Whether a pass depends on the expected hand of the previous pass (`model.ref_points: projected`)."""
         return False
 
     def condition(self, batch: HandBatch) -> Tensor:
@@ -121,7 +121,7 @@ class HandNetwork(nn.Module, ABC):
         return batch.image
 
     def image_maps(self, condition: Tensor, drop_image: Tensor | None) -> tuple[Tensor, ...]:
-        """Feature maps (I, C, h, w) of the encoder, the coarsest first; zeros where `drop_image` (B,) bool."""
+        """Feature maps (I, C, h, w) of the encoder, the coarsest first; zeros where `drop_image` (B,) bool is True."""
         maps = self.encoder(condition)
         if drop_image is None:
             return maps
@@ -129,7 +129,7 @@ class HandNetwork(nn.Module, ABC):
         return tuple(m.masked_fill(dropped, 0.0) for m in maps)
 
     def image_joints(self, coarsest: Tensor) -> Tensor | None:
-        """(I, 21, 5) joints seen in the coarsest map (I, C, h, w); None without `model.image_joints`."""
+        """(I, 21, 5) joints read from the coarsest map (I, C, h, w); None without `model.image_joints`."""
         if self.joint_readout is None:
             return None
         return self.joint_readout(coarsest, self.encoder.published_joints(coarsest))
@@ -143,18 +143,18 @@ class HandNetwork(nn.Module, ABC):
         drop_image: Tensor | None = None,
         drop_pose: Tensor | None = None,
     ) -> Context:
-        """Compute everything that depends on the image (or text) and the 2D pose alone.
+        """Compute everything that depends only on the image (or text) and the 2D pose.
 
-        condition: (I, 3, H, 3/4 H) images, or what `condition` returns; keypoints_2d (B, 21, 7); both as in HandBatch.
-        drop_image (B,) bool: image features become zero (the paper's unconditional mode, supplement G).
-        drop_pose (B,) bool: the 2D pose counts as not detected.
+        condition: (I, 3, H, 3/4 H) images, or the output of `condition`; keypoints_2d (B, 21, 7); both as in HandBatch.
+        drop_image (B,) bool: image features are set to zero (the paper's unconditional mode, supplement G).
+        drop_pose (B,) bool: the 2D pose is treated as not detected.
         """
 
     def parameter_groups(self, lr: float, lr_backbone: float | None, weight_decay: float) -> list[dict[str, Any]]:
-        """Parameter groups for an optimizer: the encoder at its own rate, weight decay on the weights of linear and
-        convolutional layers only (not on biases, norms, position embeddings, queries and reference points).
+        """Parameter groups for an optimizer: the encoder with its own learning rate; weight decay only for weights of
+        linear and convolutional layers (not for biases, norms, position embeddings, queries and reference points).
 
-        A rate of 0 freezes the encoder: no gradient is computed for it.
+        lr_backbone 0 freezes the encoder: no gradient is computed for it.
         """
         if lr_backbone == 0 and self.encoder is not None:
             self.encoder.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Where the open model is, as a bundle; without torch where it is there."""
+"""The folder of the open model as a bundle; torch is imported only if the bundle has to be made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from maskhand.shipped_models import OPEN_MODEL, open_model_digest
 
 
 def open_model_folder(assets: str | Path) -> Path:
-    """The open model as a bundle in the assets folder, made there when it is missing.
+    """The folder of the open model as a bundle in the assets folder, made there when it is missing.
 
     Safe to call from several processes. Raises AssetError when the landmark network cannot be fetched.
     """
@@ -21,7 +21,7 @@ def open_model_folder(assets: str | Path) -> Path:
         try:
             unpack(OPEN_MODEL, hand_models(assets).landmark, target)
         except OSError:
-            if not (target / "bundle.json").is_file():  # else another process has put it there meanwhile
+            if not (target / "bundle.json").is_file():  # else another process has made it in the meantime
                 raise
     return target
 

@@ -1,11 +1,11 @@
 """The open model: a trained network that ships with the package, `maskhand/models/open_model/`.
 
-    weights.pt        fp16; of the encoder only the difference from the published hand landmark network, which is
-                      fetched and not part of this repository
+    weights.pt        fp16; for the encoder only the difference from the published hand landmark network, which is
+                      downloaded and not part of this repository
     tokenizer/        the exported VQ-MANO that it was trained on, whose weights are not in weights.pt
-    recipe.json, calibration.json, bundle.json    as in `models.bundle`; bundle.json has no digest of weights
+    recipe.json, calibration.json, bundle.json    as in `models.bundle`; bundle.json has no digest of the weights
 
-`open_folder.open_model_folder` puts it together, once, as a bundle that is used like every other.
+`open_folder.open_model_folder` assembles it once into a bundle that is used like any other.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _ENCODER: Final = "encoder.net."
 
 
 def pack(bundle: str | Path, tokenizer: str | Path, landmark: str | Path, target: str | Path) -> None:
-    """Write the model exported to folder `bundle` in the form that ships; the target's PROVENANCE.md stays.
+    """Write the model exported to folder `bundle` in the shipped form; the target's PROVENANCE.md is kept.
 
-    Its recipe's `training.start_from` is left out: a folder of the machine that it was trained on.
-    tokenizer: the exported folder of the VQ-MANO that it was trained on; landmark: the fetched .tflite file. Raises
+    The recipe's `training.start_from` is removed: it is a folder of the machine that it was trained on.
+    tokenizer: the exported folder of the VQ-MANO that it was trained on; landmark: the downloaded .tflite file. Raises
     ValueError when the model has another encoder or tokenizer.
     """
     source = Path(bundle)
@@ -45,7 +45,7 @@ def pack(bundle: str | Path, tokenizer: str | Path, landmark: str | Path, target
         if not torch.equal(weights.pop(name), weight):
             raise ValueError(f"{source}: its {name} is not that of {tokenizer}; give the tokenizer it was trained on")
     small = {name: _half(w - published[name] if name in published else w) for name, w in weights.items()}
-    # What training left alone is the published network's, and is not stored.
+    # Weights that training did not change equal the published ones and are not stored.
     small = {name: w for name, w in small.items() if name not in published or bool(w.any())}
     record = json.loads((source / "bundle.json").read_text())
     trained_by = read_recipe(source, record["recipe"])
@@ -64,7 +64,7 @@ def pack(bundle: str | Path, tokenizer: str | Path, landmark: str | Path, target
 
 
 def unpack(packed: str | Path, landmark: str | Path, target: str | Path) -> None:
-    """Write the bundle that `pack` made smaller, up to the rounding of fp16, to the folder `target`."""
+    """The inverse of `pack`, up to fp16 rounding: write the bundle to the folder `target`."""
     source = Path(packed)
     small = torch.load(source / OPEN_WEIGHTS.name, map_location="cpu", weights_only=True)
     weights = {name: w.float() if w.is_floating_point() else w for name, w in small.items()}
@@ -80,7 +80,7 @@ def unpack(packed: str | Path, landmark: str | Path, target: str | Path) -> None
 
 
 def _copy_calibration(source: Path, target: Path) -> None:
-    if (source / CALIBRATION).is_file():  # a model may be without
+    if (source / CALIBRATION).is_file():  # a model may have none
         shutil.copyfile(source / CALIBRATION, target / CALIBRATION)
 
 

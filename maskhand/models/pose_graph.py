@@ -1,9 +1,9 @@
-"""The 2D pose encoder: a graph network over the hand's skeleton that gives context tokens (paper section 3.2.2).
+"""The 2D pose encoder: a graph network over the hand skeleton that outputs context tokens (paper section 3.2.2).
 
 Graph convolutions share their weights over joints, so a mean over joints could not distinguish a thumb from a wrist.
-Every joint therefore has a learned embedding, and the single token of the paper's figure is a perceptron of the
-concatenated joints, not a mean. With 21 tokens, each adds the features of its joint; where `model.token_queries` has a
-perceptron of the whole pose, it is all that they are.
+Every joint therefore has a learned embedding, and the single token of the paper's figure is an MLP of the concatenated
+joints, not a mean. With 21 tokens, each is the sum of this MLP's output and its joint's features; if
+`model.token_queries` already has an MLP of the whole pose, each is its joint's features alone.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ INPUT_SCALE: dict[PoseInputKind, tuple[float, ...]] = {
     "xy": (4.0, 4.0, 1.0),
     "xyz_world": (4.0, 4.0, 1.0, 8.0, 16.0, 16.0, 16.0),
 }
-"""Factors on the numbers of a joint: crop coordinates have a standard deviation of about 0.25, depths of 0.12 crop
-sides, world landmarks of 0.06 m."""
+"""Factors that scale a joint's inputs to about unit variance: the standard deviation of crop coordinates is about 0.25,
+of depths 0.12 crop sides, of world landmarks 0.06 m."""
 
 
 def skeleton_adjacency() -> Tensor:
@@ -39,8 +39,8 @@ def skeleton_adjacency() -> Tensor:
 
 
 class PoseInputs(nn.Module):
-    """What networks read of `HandBatch.keypoints_2d` (B, 21, 7): the first 3 or all 7 numbers of a joint, by
-    `model.pose2d_inputs`, of about unit variance; zeros for a joint of confidence 0."""
+    """Network inputs from `HandBatch.keypoints_2d` (B, 21, 7): the first 3 or all 7 numbers of a joint (by
+    `model.pose2d_inputs`), scaled to about unit variance; zeros for a joint with confidence 0."""
 
     scale: Tensor
 
@@ -57,8 +57,8 @@ class PoseInputs(nn.Module):
 class PoseGraph(nn.Module):
     """A graph network: keypoints (B, 21, 7) as in HandBatch -> (B, tokens, dim).
 
-    A joint of confidence 0 is ignored. With `image_joints` the joints that the encoder sees are read beside them;
-    without it a pose without any joint becomes a learned "no pose" token.
+    A joint with confidence 0 is ignored. With `image_joints` the joints predicted by the encoder are inputs too;
+    without it a pose without any detected joint becomes a learned "no pose" token.
     """
 
     adjacency: Tensor
@@ -90,7 +90,7 @@ class PoseGraph(nn.Module):
         self.type_embedding = nn.Parameter(torch.randn(tokens, dim))
         self.no_pose = None if image_joints else nn.Parameter(torch.randn(tokens, dim))
         self.image_proj = nn.Linear(CHANNELS, width) if image_joints else None
-        with torch.device("cpu"):  # to about unit variance, as `PoseInputs`
+        with torch.device("cpu"):  # scales to about unit variance, as `PoseInputs`
             self.register_buffer("image_scale", torch.tensor(INPUT_SCALE_OF_IMAGE_JOINTS), persistent=False)
 
     def forward(self, keypoints: Tensor, image_joints: Tensor | None = None) -> Tensor:
@@ -125,7 +125,7 @@ class _GraphConvolution(nn.Module):
 
 
 def make_pose_graph(cfg: ModelConfig) -> PoseGraph | None:
-    """The recipe's; None without tokens of the 2D pose."""
+    """The pose graph of the recipe; None if it has no 2D pose tokens."""
     if not cfg.pose2d_tokens:
         return None
     reads_image = cfg.image_joints and cfg.sees_image

@@ -6,9 +6,9 @@
     ViTPose   backbone.*, last_norm.*                  `backbone.` removed, last_norm -> norm; keypoint_head.* left out
     HaMeR     backbone.*, last_norm.*                  as ViTPose; mano_head.* and discriminator.* left out
 
-A position embedding of another grid is resized bicubically, and so is a patch of another size (timm's functions, which
-follow FlexiViT). Where our encoder has no class token, the file's class position is added to every other position, as
-ViTPose does (HaMeR `models/backbones/vit.py`: pos_embed[:, 1:] + pos_embed[:, :1]).
+Position embeddings of another grid are resized bicubically, and patch embeddings of another size are resampled (timm's
+functions; the latter follows FlexiViT). If our encoder has no class token, the file's class position is added to every
+other position, as in ViTPose (HaMeR `models/backbones/vit.py`: pos_embed[:, 1:] + pos_embed[:, :1]).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def pretrained_weights(path: str | Path, wanted: Mapping[str, Tensor], grid: tup
 def convert_weights(
     stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], grid: tuple[int, int], path: str | Path
 ) -> dict[str, Tensor]:
-    """The state dict `stored` at `path` under our names and in our shapes; as `pretrained_weights`."""
+    """The state dict `stored`, read from `path`, with our names and shapes; raises as `pretrained_weights`."""
     weights = _encoder_keys(stored, path)
     if "pos_embed" in weights and "pos_embed" in wanted:
         weights["pos_embed"] = _fit_positions(weights["pos_embed"], wanted["pos_embed"], grid, path)
@@ -67,9 +67,9 @@ def convert_weights(
 
 
 def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
-    """The state dict in the file that the recipe's `key` names (torch's format, or .safetensors); BackboneError.
+    """The state dict in a file (torch's format, or .safetensors); key: the recipe's key, for error messages.
 
-    Only tensors and plain values are unpickled: code in a downloaded file is never run.
+    Only tensors and plain values are unpickled: code in a downloaded file is never run. Raises BackboneError.
     """
     try:
         if str(path).endswith(".safetensors"):
@@ -134,7 +134,7 @@ def _fit_positions(stored: Tensor, wanted: Tensor, grid: tuple[int, int], path: 
 
 
 def _grid(count: int, preferred: tuple[int, int]) -> tuple[int, int] | None:
-    """Rows and columns of `count` patches: the preferred grid, a square, or 4:3 upright (ViTPose's)."""
+    """Rows and columns of `count` patches: the preferred grid, a square, or 4:3 (ViTPose's); None for other counts."""
     if count == preferred[0] * preferred[1]:
         return preferred
     side, third = math.isqrt(count), math.isqrt(count // 12)

@@ -1,8 +1,8 @@
-"""ViTDet's simple feature pyramid: maps of several resolutions from the encoder's single one (paper section 3.2.1).
+"""ViTDet's simple feature pyramid: maps of several resolutions from the encoder's single map (paper section 3.2.1).
 
 A scale of 4 is four times the encoder's resolution along each axis (64 x 48 from 16 x 12), as in detectron2's
 `modeling/backbone/vit.py`, extended to 8 and 16 by the same doubling. Transposed convolutions halve the channels at
-each doubling (not below 32); then 1x1 and 3x3 convolutions with layer norm.
+each doubling (not below 32), followed by 1x1 and 3x3 convolutions with layer norm.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class MapNorm(nn.LayerNorm):
 class FeaturePyramid(nn.Module):
     """Feature maps of an encoder, the coarsest (B, C, h, w) first -> one map (B, dim, s*h, s*w) per scale s.
 
-    A scale at which the encoder has a map of its own is read from that one, any other from the coarsest.
+    A scale is computed from the encoder's own map of that scale if there is one, else from the coarsest map.
     """
 
     def __init__(self, channels: Mapping[int, int], dim: int, scales: tuple[int, ...], depthwise: bool) -> None:
@@ -57,7 +57,7 @@ def _branch(channels: int, dim: int, scale: int, depthwise: bool) -> nn.Sequenti
         if k + 1 < doublings:
             layers += [MapNorm(out), nn.GELU()]
         channels = out
-    # A full 3x3 at 16x costs more than the rest of the pyramid together (29 GMAC at 256 channels).
+    # A full 3x3 convolution at 16x would cost more than the rest of the pyramid (29 GMAC at 256 channels).
     groups = dim if depthwise or scale == 16 else 1
     layers += [
         nn.Conv2d(channels, dim, 1, bias=False),

@@ -1,7 +1,7 @@
 """The codebook of VQ-MANO: nearest code, straight-through, EMA updates, periodic resets (paper section 3.1).
 
-The codebook is a buffer that follows EMA statistics, not gradients (T2M-GPT's QuantizeEMAReset). Statistics are summed,
-and new codes sampled, over the global batch: the codebook is the same on every rank and for any number of ranks.
+The codebook is a buffer updated by EMA statistics, not gradients (T2M-GPT's QuantizeEMAReset). Statistics are summed,
+and new codes sampled, over the global batch, so the codebook is the same on every rank and for any number of ranks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 _DISTANCES = {True: 2**19, False: 2**26}
-"""Number of distances in memory at once, on a CPU (the size of its cache: 4 times faster) and elsewhere (256 MB)."""
+"""Number of distances in memory at once: on a CPU as fits its cache (4 times faster), elsewhere 256 MB."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Quantizer(nn.Module):
         self.register_buffer("ema_sum", torch.zeros(size, dim))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self._updates: int | None = None
-        """`updates` on the host, once read: reading the buffer in every step would synchronize with the device."""
+        """Copy of `updates` on the host: reading the buffer in every step would synchronize with the device."""
 
     def nearest(self, z: Tensor) -> Tensor:
         """(..., C) -> (...) int64: index of the nearest code, in fp32 (half precision confuses near neighbors)."""
         with torch.autocast(z.device.type, enabled=False):
             vectors, codebook = z.detach().float().flatten(0, -2), self.codebook.float()
-            # |z - c|^2 without |z|^2, which is the same for every code; one table of distances, nothing beside it
+            # |z - c|^2 without |z|^2, which is the same for every code; no temporary but the table of distances
             norms, rows = codebook.square().sum(1), max(1, _DISTANCES[z.device.type == "cpu"] // len(codebook))
             ids = [torch.addmm(norms, part, codebook.T, alpha=-2).argmin(-1) for part in vectors.split(rows)]
             return torch.cat(ids).view(z.shape[:-1])
@@ -71,7 +71,7 @@ class Quantizer(nn.Module):
         counts = torch.zeros_like(self.ema_count).index_add_(
             0, ids.flatten(), torch.ones_like(ids.flatten(), dtype=torch.float32)
         )
-        if self.training:  # in evaluation one rank may run alone and would wait for the others
+        if self.training:  # not in evaluation, where a rank may run alone and would wait for the others
             counts = _sum_over_ranks(counts)
             self._update(z, ids, counts)
         usage = counts / counts.sum()
@@ -108,11 +108,11 @@ class Quantizer(nn.Module):
         if self.reset_every and self._updates % self.reset_every == 0:
             dead = self.ema_count < self._threshold(counts)
             # A new code has a small count, so that it moves quickly to its first vectors, but twice the threshold, so
-            # that it survives until it has some, whatever the batch and the size of the codebook.
+            # that it is not reset again before it gets some, for any batch and codebook size.
             weight = 2 * self._threshold(counts)
             self.ema_sum.copy_(torch.where(dead[:, None], weight * self._sample_vectors(z), self.ema_sum))
             self.ema_count.copy_(torch.where(dead, weight, self.ema_count))
-        # A code without vectors stays where it is: sum and count decay alike, and the clamp avoids 0 / 0.
+        # A code without vectors does not move: sum and count decay equally, and the clamp avoids 0 / 0.
         alive = self.ema_count > 1e-6
         self.codebook.copy_(
             torch.where(alive[:, None], self.ema_sum / self.ema_count.clamp_min(1e-6)[:, None], self.codebook)
@@ -126,7 +126,7 @@ class Quantizer(nn.Module):
         order = torch.randperm(len(vectors), generator=generator)
         repeats = -(-size // len(vectors))
         drawn = vectors[order.repeat(repeats)[:size].to(vectors.device)]
-        if repeats > 1:  # copies must differ, or only one of them would ever be the nearest
+        if repeats > 1:  # duplicates must differ, or only one of them would ever be the nearest code
             spread = vectors.std(0).nan_to_num(0.0) * 0.01 + 1e-6
             drawn = drawn + spread * torch.randn(drawn.shape, generator=generator).to(drawn.device)
         return drawn

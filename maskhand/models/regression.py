@@ -1,7 +1,7 @@
 """The regression baseline: sixteen queries attend to image and 2D pose and regress the joint rotations directly.
 
-HaMeR's design on the same encoder, 2D pose tokens, shape and camera head and losses, so that a comparison isolates the
-decoder. It predicts one hand without confidence, as it has no tokens.
+HaMeR's design with the masked transformer's encoder, 2D pose tokens, shape and camera head and losses, so that a
+comparison isolates the decoder. It predicts one hand without confidence, as it has no tokens.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Confidence-guided iterative decoding of a masked token sequence, the most confident tokens first (section 3.4).
 
-The schedule is a list of Python integers and everything else stays on the device, so that no iteration synchronizes.
+The schedule is a list of Python integers, everything else stays on the device: no iteration synchronizes with the host.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from maskhand.models.shape_camera_head import place_camera
 from maskhand.models.vq_mano import full_precision
 
 MAX_SEQUENCES = 512
-"""Token sequences decoded together, at most; the logits of one of 64 tokens and 2048 codes are half a megabyte."""
+"""Maximum number of token sequences decoded together; with 64 tokens and 2048 codes, the logits of one are 0.5 MB."""
 
 
 def schedule(length: int, iterations: int) -> list[int]:
@@ -35,7 +35,7 @@ def schedule(length: int, iterations: int) -> list[int]:
     """
     if iterations < 1:
         raise ValueError(f"sampler.iterations is {iterations}; at least 1 iteration is needed")
-    # In floats cos(pi/2) is 6e-17 and cos(pi/3) a hair above one half: without the 1e-9 both would round up.
+    # In floats cos(pi/2) is 6e-17 and cos(pi/3) slightly above 0.5: without the 1e-9 both would round up.
     return [math.ceil(math.cos(math.pi / 2 * t / iterations) * length - 1e-9) for t in range(1, iterations + 1)]
 
 
@@ -62,7 +62,7 @@ def predict(
 def generate(model: MaskedTransformer, count: int, cfg: SamplerConfig, generator: torch.Generator) -> HandPrediction:
     """Unconditional generation: `count` hands of the mean shape without image and 2D pose (supplement G), ranked.
 
-    `cfg.temperature` must be above 0, or all would be equal; `generator` lives on the model's device.
+    `cfg.temperature` must be above 0, else all hands would be equal; `generator` must be on the model's device.
     """
     if cfg.temperature == 0:
         raise ValueError("sampler.temperature is 0: every generated hand would be the same; set it to 1")
@@ -85,17 +85,17 @@ def sample(
 ) -> HandPrediction:
     """Decode hands for encoded images.
 
-    Returns B * hypotheses rows, the hypotheses of one image together, ranked by `consensus`. `temperature` 0 takes the
-    most probable code (then all hypotheses are equal); above 0, codes are sampled with `generator`, which must be on
-    the model's device. Confidence is the probability under the unfiltered softmax.
+    Returns B * hypotheses rows, the hypotheses of one image consecutive, ranked by `consensus`. `temperature` 0 takes
+    the most probable code (then all hypotheses are equal); above 0, codes are sampled with `generator`, which must be
+    on the model's device. Confidence is the probability under the unfiltered softmax.
 
     The hand is decoded from the sampled codes (`decode: codes`); from the expected code vector under the distribution
-    of each token when it was fixed (`expectation`, as in training); or from the codes of the tokens that later
-    iterations were conditioned on and the expected vectors of those fixed last (`mixed`). Several sampled hypotheses
-    are always decoded from their codes, as their expectations would be nearly equal. A network without tokens gives
-    equal hypotheses of confidence one, with its pose encoded as tokens.
+    of each token when it was fixed (`expectation`, as in training); or from the codes of tokens fixed before the last
+    iteration and the expected vectors of those fixed in it (`mixed`). Several sampled hypotheses are always decoded
+    from their codes, as their expectations would be nearly equal. A network without tokens gives equal hypotheses with
+    confidence one, and its pose encoded as tokens.
 
-    Under autocast only the network's forward passes are cast; code vectors, tokenizer and hand are always fp32.
+    Under autocast only the network's forward passes are cast; code vectors, tokenizer and hand model are always fp32.
     """
     if hypotheses > 1 and cfg.temperature > 0:
         cfg = cfg.model_copy(update={"decode": "codes"})
@@ -164,7 +164,7 @@ def _decode(
     """Token sequences (B * H, L) after the last pass and the code vectors (B * H, L, C) of the hand."""
     for state in decoding_passes(model, context, cfg, generator, hypotheses):
         tokens, codes = PoseTokens(state.ids, state.confidence), state.codes
-        del state  # its probabilities should not outlive the next pass, which makes its own
+        del state  # frees its probabilities before the next pass allocates its own
     return tokens, codes
 
 
@@ -177,11 +177,11 @@ class DecodingPass:
     masked: Tensor
     """(R, L) bool; none after the last pass."""
     confidence: Tensor
-    """(R, L) probability of each token when it was fixed; of a masked one, of the code that this pass took for it."""
+    """(R, L) probability of each token when it was fixed; for a masked token, of the code that this pass chose."""
     codes: Tensor
     """(R, L, C) code vectors of the tokens that are fixed."""
     probability: Tensor
-    """(R, L, V) that this pass gave the codes."""
+    """(R, L, V) probabilities of the codes in this pass."""
 
 
 def decoding_passes(
@@ -191,7 +191,7 @@ def decoding_passes(
     generator: torch.Generator | None = None,
     hypotheses: int = 1,
 ) -> Iterator[DecodingPass]:
-    """Iterative decoding (MaskGIT) of B * H sequences, the H of an image together: its state after each pass."""
+    """Iterative decoding (MaskGIT) of B * H sequences, the H of an image consecutive: the state after each pass."""
     images, length = len(context.betas), model.num_tokens
     rows, device = images * hypotheses, context.betas.device
     codebook = model.tokenizer.codebook
@@ -203,7 +203,7 @@ def decoding_passes(
     joints_2d: Tensor | None = None
     for remasked in schedule(length, cfg.iterations):
         if remasked == length:
-            continue  # would keep no token: the next iteration starts from the same sequence
+            continue  # would fix no token: the next iteration starts from the same sequence
         if all_masked:
             # all hypotheses of an image start from the same sequence: compute its logits once
             logits = model.logits(ids[::hypotheses], context).float().repeat_interleave(hypotheses, 0)
@@ -263,6 +263,6 @@ def filter_logits(logits: Tensor, top_k: int | None, top_p: float | None) -> Ten
     if top_p is not None and top_p < 1:
         ordered, order = logits.sort(-1, descending=True)
         probability = ordered.softmax(-1)
-        excluded = probability.cumsum(-1) - probability >= top_p  # the code that crosses the threshold is kept
+        excluded = probability.cumsum(-1) - probability >= top_p  # the code that reaches the threshold is kept
         logits = logits.masked_fill(excluded.scatter(-1, order, excluded), -torch.inf)
     return logits

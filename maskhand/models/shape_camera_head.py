@@ -7,9 +7,9 @@ The pose is not known yet, and MANO's origin is near the wrist: at the same imag
 hand's length between a hand that points up and one that points down. So the head regresses the *center of the joints*
 in the crop (close to the crop's center), and `place_camera` converts it to HaMeR's camera once the joints are known.
 
-With `model.camera: residual` the queries attend to the tokens of the 2D pose as well, and the difference is that from
-the placement which the seen joints have: their center, and the scale at which a mean hand that faces the camera spreads
-as far. What remains is how much of the hand is turned away from the image, and what the joints got wrong.
+With `model.camera: residual` the queries attend to the 2D pose tokens as well, and the head regresses the difference
+from the placement of the seen joints: their center, and the scale at which a mean hand facing the camera has the same
+spread. The residual then accounts for foreshortening and for errors of the joints.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ShapeCameraHead(nn.Module):
     def __init__(
         self, channels: int, dim: int, depth: int, heads: int, dropout: float, pose_channels: int | None = None
     ) -> None:
-        """pose_channels: of the 2D pose tokens, for a head that regresses the residual; None: it does not see them."""
+        """pose_channels: of the 2D pose tokens, for a head that regresses the residual; None: it ignores them."""
         super().__init__()
         self.queries = nn.Parameter(torch.randn(2, dim) * 0.02)
         self.norm_source = nn.LayerNorm(channels)
@@ -51,7 +51,7 @@ class ShapeCameraHead(nn.Module):
             nn.init.zeros_(readout.bias)
 
     def forward(self, coarsest: Tensor, pose_tokens: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """pose_tokens (B, P, pose_channels); seen (B, 21, 3) joints in crop coordinates and confidence. Both are
+        """pose_tokens (B, P, pose_channels); seen (B, 21, 3) joints in crop coordinates and confidence. Both are used
         for the residual only."""
         source = self.norm_source(coarsest.flatten(2).transpose(1, 2))
         if self.pose_proj is not None:
@@ -65,14 +65,14 @@ class ShapeCameraHead(nn.Module):
 
 
 def make_shape_camera_head(cfg: ModelConfig, channels: int) -> ShapeCameraHead:
-    """The recipe's; channels: of the encoder's coarsest map."""
+    """The head of the recipe; channels: of the encoder's coarsest map."""
     pose_channels = cfg.dim if cfg.camera == "residual" else None
     return ShapeCameraHead(channels, cfg.head_dim, cfg.head_depth, cfg.heads, cfg.dropout, pose_channels)
 
 
 def placement_from(delta: Tensor, base: Tensor | None = None) -> Tensor:
-    """Output of a linear layer (B, 3) -> placement (B, 3); zeros are `base` (B, 3), or a mean hand in the middle of the
-    crop."""
+    """Output of a linear layer (B, 3) -> placement (B, 3); zeros give `base` (B, 3), or a mean hand in the middle of
+    the crop."""
     # an exponential keeps the scale, and so the depth, positive
     if base is None:
         return torch.cat([MEAN_SCALE * delta[:, :1].exp(), delta[:, 1:]], dim=1)
@@ -80,7 +80,7 @@ def placement_from(delta: Tensor, base: Tensor | None = None) -> Tensor:
 
 
 def seen_joints(keypoints_2d: Tensor, image_joints: Tensor | None) -> Tensor:
-    """(B, 21, 3) x, y and confidence: the 2D pose; of a hand without one the joints that the encoder sees."""
+    """(B, 21, 3) x, y and confidence: the 2D pose; for a hand without one, the joints predicted by the encoder."""
     keypoints_2d = keypoints_2d[..., :3]
     if image_joints is None:
         return keypoints_2d
@@ -89,8 +89,8 @@ def seen_joints(keypoints_2d: Tensor, image_joints: Tensor | None) -> Tensor:
 
 
 def placement_of_joints(seen: Tensor) -> Tensor:
-    """(B, 3) the placement of a flat hand that faces the camera and spreads as far as seen joints (B, 21, 3); the mean
-    placement for fewer than `MIN_SEEN`. No gradient passes."""
+    """(B, 3) placement of a flat hand facing the camera with the spread of the seen joints (B, 21, 3); the mean
+    placement if fewer than `MIN_SEEN` are seen. No gradient is passed."""
     points, weight = seen[..., :2].detach(), (seen[..., 2:] > 0).to(seen.dtype)
     count = weight.sum(1)
     center = (weight * points).sum(1) / count.clamp_min(1)
@@ -102,9 +102,9 @@ def placement_of_joints(seen: Tensor) -> Tensor:
 
 
 def place_camera(placement: Tensor, joints_m: Tensor) -> Tensor:
-    """The crop camera (B, 3) of `hand.camera` (s, tx, ty) that puts the center of joints (B, 21, 3) at its placement.
+    """The crop camera (B, 3) of `hand.camera` (s, tx, ty) that puts the center of joints (B, 21, 3) at `placement`.
 
-    Exact for joints at one depth; the extent in depth (a few cm of some 3 m) moves the center by about a percent.
+    Exact for joints at equal depth; the extent in depth (a few cm at about 3 m) moves the center by about a percent.
     """
     scale, center = placement[:, :1], placement[:, 1:]
     meters_per_crop = 2 / scale

@@ -44,17 +44,17 @@ class ReferencePoints(nn.Module):
 
     learned: a constant per token, the same for every image (the authors' figure 17; one-stage Deformable DETR),
     initialized on an even grid over the central 80 %. query: a linear map of the token's features. pose2d: the detected
-    position of the joint that the token influences most; where that joint was not detected, the position at which the
-    encoder sees it (`model.image_joints`), or the learned constant.
+    position of the joint that the token influences most; if it was not detected, its position predicted by the encoder
+    (`model.image_joints`), or the learned constant.
     iterative: the learned constant in the first layer, refined after each layer by a linear map of the token's features
-    (Deformable DETR; the gradient passes, as no loss supervises the points). projected: as pose2d in a first pass, and
-    from then on the joint of the hand that the pass before expects, projected into the crop. Tokens of the 2D pose
-    start in the center, or at their joint; projected ones leave it only where it was not detected.
+    (Deformable DETR; the gradient is passed, as no loss supervises the points). projected: as pose2d in the first pass,
+    then that joint of the previous pass's expected hand, projected into the crop. Tokens of the 2D pose start in the
+    center, or at their joint; with projected they stay at a joint that was detected.
     """
 
     joints: Tensor
-    """(K,) int64 the OpenPose joint of each token; -1 for a token of the whole 2D pose. Saved with the weights, which
-    were trained with these points."""
+    """(K,) int64 OpenPose joint of each token; -1 for a token of the whole 2D pose. Part of the state dict, as the
+    weights were trained with it."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class ReferencePoints(nn.Module):
     ) -> Tensor:
         """queries (B * H, K, dim); keypoints (B, 21, 7) as in HandBatch; image_joints (B, 21, 5) as in Context.
 
-        projected (B * H, 21, 2) crop coordinates: the joints of the hand that the pass before expects, for the kind of
-        that name; None in a first pass.
+        projected (B * H, 21, 2) crop coordinates: for kind `projected`, joints of the previous pass's expected hand;
+        None in the first pass.
         """
         if self.kind == "query":
             return torch.sigmoid(self.logits + self.from_query(queries))
@@ -97,7 +97,7 @@ class ReferencePoints(nn.Module):
             return learned
         joint, has_joint = self.joints.clamp_min(0), (self.joints >= 0)[:, None]
         if image_joints is not None:
-            # Detached: where to look is learned from what was seen there, by the offsets.
+            # Detached: where to sample is learned by the sampling offsets.
             seen = crop_to_map(image_joints.detach()[:, joint, :2], self.aspect)
             learned = torch.where(has_joint, seen, learned)
         of_token = keypoints[:, joint]

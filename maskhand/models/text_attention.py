@@ -1,6 +1,6 @@
-"""Cross-attention of pose tokens to the tokens of a text, which has no spatial positions to deform.
+"""Cross-attention of pose tokens to the tokens of a text; a text has no spatial positions for deformable attention.
 
-The same two methods as `deformable.DeformableCrossAttention`: `project` once per text, `forward` in every iteration.
+It has the same methods as `deformable.DeformableCrossAttention`: `project` once per text, `forward` in every iteration.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class TextCrossAttention(nn.Module):
         return *self.attention.keys_and_values(text.tokens), text.mask[:, None, None]
 
     def forward(self, queries: Tensor, reference: Tensor | None, values: Sequence[Tensor]) -> Tensor:
-        """queries (B * H, K, dim), the H token sequences of a text together; they share its keys and values."""
+        """queries (B * H, K, dim), the H token sequences of a text consecutive; they share its keys and values."""
         keys, text_values, attn_mask = values
         by_text = queries.reshape(len(keys), -1, queries.shape[-1])
         return self.attention.attend(by_text, keys, text_values, attn_mask).view_as(queries)

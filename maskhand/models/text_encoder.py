@@ -1,6 +1,6 @@
 """Text encoders: ids of a caption -> one pooled token for the whole text and one token per byte or byte pair.
 
-    bytes   a small transformer over UTF-8 bytes, trained with the rest; needs no file and no vocabulary
+    bytes   a small transformer over UTF-8 bytes, trained with the network; needs no file and no vocabulary
     clip    CLIP's text tower, frozen, in `clip_text.py`; needs its weights and its vocabulary
 
 Both return the same record, so the network does not depend on which one is used.
@@ -33,7 +33,7 @@ class TextTokens:
         return self.tokens[:, 0]
 
     def drop(self, dropped: Tensor) -> TextTokens:
-        """The texts without condition where dropped (B,) bool: zero tokens, all but one of them masked."""
+        """Removes the condition where dropped (B,) bool is True: zero tokens, all but the first masked."""
         first = torch.arange(self.mask.shape[1], device=dropped.device) == 0
         return TextTokens(
             self.tokens.masked_fill(dropped[:, None, None], 0.0), torch.where(dropped[:, None], first, self.mask)

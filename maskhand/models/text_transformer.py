@@ -1,8 +1,8 @@
 """The masked transformer conditioned on a text instead of an image (paper section 4.3, supplement B).
 
-The text encoder replaces the image encoder and its pyramid, cross-attention over the text's tokens replaces the
-deformable one over feature maps; tokens, 2D pose, GAPR, losses and sampling are those of `MaskedTransformer`. Shape and
-camera are regressed from the pooled token of the text: the mean over the hands that the text describes.
+The text encoder replaces the image encoder and its pyramid, cross-attention to the text's tokens replaces deformable
+attention to feature maps; tokens, 2D pose, GAPR, losses and sampling are those of `MaskedTransformer`. Shape and camera
+are regressed from the pooled token of the text: the mean over the hands that the text describes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENCODERS: dict[str, type[ByteTextEncoder] | type[ClipTextEncoder]] = {"bytes": B
 
 
 class TextTransformer(MaskedTransformer):
-    """`model.condition: text`. The keys of the image (backbone, feature scales, reference points) are not used."""
+    """`model.condition: text`. The keys for images (backbone, feature scales, reference points) are not used."""
 
     encoder: TextEncoder  # type: ignore[assignment]
 

@@ -1,4 +1,4 @@
-"""The weights in a TensorFlow Lite file, read without TensorFlow: a FlatBuffers table is offsets all the way down.
+"""A reader of the weights in a TensorFlow Lite file (FlatBuffers) that does not need TensorFlow.
 
 Field numbers are those of the published schema (tensorflow/lite/schema/schema.fbs, version 3).
 """
@@ -22,7 +22,7 @@ _FLOATS: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f2")}
 
 
 class TfliteError(MaskhandError, ValueError):
-    """A file that is not a TensorFlow Lite network of float layers; the message names it and what to do."""
+    """A file that is not a TensorFlow Lite network of float layers; the message names it and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Layer:
 
 
 def read_layers(path: str | Path) -> list[Layer]:
-    """The layers with weights, in the order in which the file's first graph runs them. Raises TfliteError."""
+    """The layers with weights, in the execution order of the file's first graph. Raises TfliteError."""
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
@@ -64,7 +64,7 @@ def _layers(data: bytes) -> list[Layer]:
         stored = buffers[tensor.number(2, "I")].bytes(0)
         return np.frombuffer(stored, _FLOATS[tensor.number(1, "b")]).reshape(tensor.ints(0)).astype(np.float32)
 
-    stored_as: dict[int, int] = {}  # half-precision weights are converted by an operator of their own
+    stored_as: dict[int, int] = {}  # half-precision weights are converted by a separate operator
     layers = []
     for operator in graph.tables(3):
         code, inputs = codes[operator.number(0, "I")], operator.ints(1)
@@ -78,13 +78,13 @@ def _layers(data: bytes) -> list[Layer]:
 
 @dataclass(frozen=True)
 class _Table:
-    """A FlatBuffers table at a place in a file; fields by number."""
+    """A FlatBuffers table at a byte offset in a file; fields are accessed by number."""
 
     data: bytes
     place: int
 
     def number(self, field: int, form: str) -> int:
-        """A scalar in `struct`'s notation; 0 where the field is absent."""
+        """A scalar field; form: its format character in `struct`. 0 if the field is absent."""
         at = self._field(field)
         return 0 if at is None else struct.unpack_from("<" + form, self.data, at)[0]
 
@@ -110,7 +110,7 @@ class _Table:
         return self.place + offset if offset else None
 
     def _vector(self, field: int) -> tuple[int, int]:
-        """Where a vector's entries start, and how many there are."""
+        """Offset of a vector's first entry, and the number of entries."""
         at = self._field(field)
         if at is None:
             return 0, 0

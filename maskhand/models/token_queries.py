@@ -1,8 +1,8 @@
-"""Token queries: what image and 2D pose, as a whole, say of each pose token (`model.token_queries: conditioned`).
+"""Token queries: features for each pose token from image and 2D pose as a whole (`model.token_queries: conditioned`).
 
-Attention gathers evidence joint by joint. How a hand is bent follows from all joints together, and a perceptron of the
-concatenated joints learns it from far fewer hands (the lifting baseline is no more than that). Its output is added to
-the embeddings of the pose tokens, known or masked, as DETR's successors start their queries from the image.
+Attention gathers evidence joint by joint. How a hand is bent follows from all joints together, and an MLP of the
+concatenated joints learns this from far fewer hands (the lifting baseline is just such an MLP). Its output is added to
+the embeddings of the pose tokens, visible or masked, as DETR's successors initialize their queries from the image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TOKEN_CHANNELS = 32
 
 
 class TokenQueries(nn.Module):
-    """2D pose, coarsest map and the joints seen in it -> queries (B, L, dim)."""
+    """2D pose, coarsest map and the joints read from it -> queries (B, L, dim)."""
 
     image_scale: Tensor
 
@@ -37,7 +37,7 @@ class TokenQueries(nn.Module):
         image_joints: bool,
         dropout: float,
     ) -> None:
-        """tokens L; channels: of the coarsest map; width: of the perceptron."""
+        """tokens: L; channels: of the coarsest map; width: of the MLP."""
         super().__init__()
         self.tokens = tokens
         self.inputs = PoseInputs(inputs)
@@ -54,7 +54,7 @@ class TokenQueries(nn.Module):
 
     def forward(self, keypoints_2d: Tensor, coarsest: Tensor, image_joints: Tensor | None) -> Tensor:
         """keypoints_2d (B, 21, 7); coarsest (B, C, h, w), zeros without image; image_joints (B, 21, 5) as in
-        `models.image_joints`, of a network that has them."""
+        `models.image_joints`, if the network has them."""
         parts = [self.inputs(keypoints_2d).flatten(1), self.from_image(coarsest.mean((2, 3)))]
         if image_joints is not None:
             parts.append((image_joints * self.image_scale).flatten(1))
@@ -64,7 +64,7 @@ class TokenQueries(nn.Module):
 
 
 def make_token_queries(cfg: ModelConfig, tokenizer: VQMano, channels: int) -> TokenQueries | None:
-    """The recipe's; channels: of the encoder's coarsest map. None where tokens start from their embedding alone."""
+    """The token queries of the recipe; channels: of the encoder's coarsest map. None if tokens have only embeddings."""
     if cfg.token_queries == "position":
         return None
     return TokenQueries(

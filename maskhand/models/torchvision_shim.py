@@ -1,8 +1,8 @@
-"""A workaround that lets timm import where torchvision's compiled operators do not load.
+"""A workaround that makes timm importable when torchvision's compiled operators cannot be loaded.
 
-torchvision has no CPU build in the package index: beside a CPU torch its `_C.so` looks for CUDA libraries and fails to
-load. Importing torchvision (and so timm) then stops with "operator torchvision::nms does not exist", although the
-models need none of those operators. Defining the two operators that torchvision registers fake kernels for is enough.
+torchvision has no CPU build in the package index: with a CPU build of torch, its `_C.so` misses CUDA libraries and does
+not load. Importing torchvision (and so timm) then fails with "operator torchvision::nms does not exist", although the
+models need none of its operators. Defining the two operators that torchvision registers fake kernels for is enough.
 """
 
 from __future__ import annotations

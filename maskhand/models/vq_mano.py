@@ -1,9 +1,10 @@
 """VQ-MANO, the pose tokenizer: sixteen joint rotations <-> a sequence of discrete tokens (section 3.1, supplement B).
 
 A 1D convolutional autoencoder over the sequence of MANO's joints: upsampled to twice the number of tokens, halved once
-by a strided convolution, quantized, and decoded to sixteen joints. The order of the sequence is MANO's (wrist, index,
+by a strided convolution, quantized, and decoded to sixteen joints. The sequence is in MANO's order (wrist, index,
 middle, little, ring, thumb), so each token represents a neighborhood of joints, measured in `models/influence.py`.
-The layout follows TokenHMR's `vanilla_pose_vqvae.py`; where the paper is silent see docs/method.md#evidence-tokenizer.
+The layout follows TokenHMR's `vanilla_pose_vqvae.py`; for what the paper leaves open see
+docs/method.md#evidence-tokenizer.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class VQMano(nn.Module):
         return self.quantizer.codebook
 
     def forward(self, rotmats: Tensor) -> VQManoOutput:
-        """rotmats (B, 16, 3, 3). In training mode the codebook is updated; every rank must then call equally often."""
+        """rotmats (B, 16, 3, 3). In training mode the codebook is updated, and all ranks must call this together."""
         quantized = self.quantizer(self._embed(rotmats))
         pose = self._decode(quantized.vectors)
         return VQManoOutput(
@@ -115,8 +116,8 @@ class VQMano(nn.Module):
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """A context without autocast and without TF32 in convolutions, a GPU's default: its ten bits of mantissa give other
-    tokens for a pose than the CPU. Gradients are computed outside and may use it."""
+    """A context without autocast and without TF32 in convolutions, a GPU's default: with its ten bits of mantissa, a
+    pose gets other tokens than on the CPU. Gradients are computed outside of it and may use TF32."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -127,7 +128,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 class _Resize(nn.Module):
-    """Nearest upsampling, average-pooling downsampling of (B, C, L) to a length."""
+    """Resizes (B, C, L) to a length: nearest-neighbor upsampling, or average pooling."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
@@ -175,7 +176,7 @@ def _decoder(cfg: TokenizerConfig, channels: int) -> nn.Sequential:
 
 
 def _doublings(start: int, end: int) -> list[int]:
-    """Lengths on the way from `start` (not included) to `end`: doubled while they fit, then `end` itself.
+    """Lengths from `start` (excluded) to `end`: doubled while below `end`, then `end` itself.
 
     >>> _doublings(16, 32), _doublings(16, 192), _doublings(16, 16)
     ([32], [32, 64, 128, 192], [])

@@ -1,4 +1,4 @@
-"""Files of torch weights: only tensors and plain values are unpickled, and every way to fail is a sentence."""
+"""Reading of torch weight files: only tensors and plain values are unpickled, and every failure has a clear message."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from maskhand.errors import MaskhandError
 
 _LIGHTNING_SETTINGS: list[Any] = [(OrderedDict, "yacs.config.CfgNode")]
-"""HaMeR's file has a yacs configuration beside the weights, which is read as a plain dictionary."""
+"""HaMeR's file also contains a yacs configuration, which is read as a plain dictionary."""
 
 
 class WeightFileError(MaskhandError, ValueError):
-    """A file that cannot be read as weights. The message is the reason alone; whoever reads the file names it."""
+    """A file that cannot be read as weights. The message is only the reason; the caller adds the file's name."""
 
 
 def load_weights(path: str | Path) -> Any:
-    """The content of a file that `torch.save` wrote, on the CPU; code in it is never run.
+    """The content of a file written by `torch.save`, on the CPU; code in it is never run.
 
-    Raises WeightFileError, and OSError as the system gives it.
+    Raises WeightFileError, and the system's OSError.
     """
     try:
         with torch.serialization.safe_globals(_LIGHTNING_SETTINGS):
@@ -36,7 +36,7 @@ def load_weights(path: str | Path) -> Any:
 
 
 def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """`load_weights` where nothing but named tensors is expected."""
+    """`load_weights` of a file that must contain only named tensors."""
     stored = load_weights(path)
     if not isinstance(stored, dict) or not all(isinstance(weight, torch.Tensor) for weight in stored.values()):
         raise WeightFileError(f"expected named tensors, found a {type(stored).__name__} with something else in it")

@@ -1,7 +1,7 @@
 """Prediction on photos: `hands` detects and `reconstruct` reconstructs hands, `files` writes the results.
 
-The names below are imported when they are first used: what decides a question (`question`, `inputs`, `run_files`) needs
-no torch, and answers without its seconds.
+The names below are imported on first use: modules that need no torch (`question`, `inputs`, `run_files`) can then be
+imported without waiting seconds for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is asked of a run whose results are shards, as it travels to workers; without torch."""
+"""The options of a run that writes shards, in the form that is sent to workers; does not import torch."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """A `Question` with the model by its folder."""
+    """A `Question` that names the model by its folder."""
 
     model: tuple[str, Mapping[str, str]] | None
-    """Exported folder, which every machine must see, and its `bundle_facts`; None for a fit, which needs no network."""
+    """Exported folder, which every machine must see, and its `bundle_facts`; None for `fit`, which needs no network."""
     method: Method
     assets: str
-    """The driver's folder of the detector's files."""
+    """The folder of the detector's files on the driver."""
     placed_by: CameraSource = "keypoints"
     hypotheses: int = 0
     boxes: str | None = None
-    """`BoxFile.version` of given boxes, by which they are known; the boxes themselves travel with the units."""
+    """`BoxFile.version` of the given boxes, which identifies them; the boxes themselves are sent with the units."""
     side: Side | None = None
     camera: GivenCamera = field(default_factory=GivenCamera)
     min_confidence: float = 0.0
@@ -38,7 +38,7 @@ class Asked:
     vertices: bool = False
 
     def wanted(self) -> Wanted:
-        """What is asked of all pictures, whatever reconstructs their hands."""
+        """The options that do not depend on the reconstruction."""
         return Wanted(
             boxes=None if self.boxes is None else BoxFile(self.boxes, ()),
             side=self.side,
@@ -49,17 +49,17 @@ class Asked:
         )
 
     def facts_of(self, sources: Sequence[Source]) -> dict[str, Any]:
-        """`run.json`: all that decides the results, as plain values."""
+        """`run.json`: everything that determines the results, as plain values."""
         way = Way(self.method, None if self.model is None else self.model[1], self.placed_by, self.hypotheses)
         asked = self.wanted().facts_by(way) | {"results": "shards"}
         return {"state": "shards", "asked": asked, "inputs": [asdict(source) for source in sources], "units": []}
 
 
 def with_earlier(out: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts of the run in a folder or `s3://` prefix when what is asked in `facts` is added to it.
+    """The `facts` of a run, merged with those of the run that is already in the folder or `s3://` prefix.
 
-    The files that it has, gone ones too, stay where they are in its list, and so does its cut into `units`: their
-    shards are kept. Raises PredictError where the results there are of another question, or of files that have changed.
+    Its input files, also deleted ones, keep their positions in the list, and its `units` stay the same, so their
+    shards are kept. Raises PredictError if the results there were made with other options, or from files that changed.
     """
     earlier = run_facts(out)
     if earlier is None:

@@ -1,14 +1,14 @@
-"""Boxes of any detector, from a file: COCO's JSON, or JSON Lines, matched to pictures by their paths.
+"""Hand boxes of any detector, from a COCO JSON or JSON Lines file, matched to pictures by their paths.
 
-COCO: `images` (id, file_name, width and height where known), `annotations` (image_id, bbox = x, y, width, height, and
-`score` and `side` where known), `categories`, of which those with "hand" in their names count, and "left" or "right"
-there is the side. COCO counts pixels from the corner of the first one, so half a pixel is taken off.
+COCO: `images` (id, file_name, optional width and height), `annotations` (image_id, bbox = x, y, width, height, optional
+`score` and `side`), `categories`: those with "hand" in their names are used, and "left" or "right" in the name is the
+side. COCO's origin is the corner of the top-left pixel, ours is its center, so half a pixel is subtracted.
 
-JSON Lines: an object per hand with `image`, `box_xyxy_px` (center of the top-left pixel = 0, 0), and `side` ("left" or
-"right") and `score` (0 to 1) where known; a line without a box says that its image shows no hand.
+JSON Lines: an object per hand with `image`, `box_xyxy_px` (center of the top-left pixel = 0, 0), and optional `side`
+("left" or "right") and `score` (0 to 1); a line without a box says that its image shows no hand.
 
-A picture belongs to the name that shares most of the end of its path: its file name, and where the name has a folder
-the folder that the picture is in.
+A picture is matched to the name that shares the most trailing parts of its path: the file name, and if the name has a
+folder, the picture's folder too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from maskhand.predict.photo import check_boxes
 from maskhand.predict.records import PredictError
 
 HALF_A_PIXEL = 0.5
-"""From the corner of the first pixel, where COCO counts from, to its center."""
+"""From the corner of the top-left pixel, COCO's origin, to its center."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class GivenBoxes:
     """The boxes of one picture."""
 
     name: str
-    """The picture's path as the file has it."""
+    """The picture's path as written in the file."""
     place: str
-    """Where the file names it first: `FILE:LINE` or `FILE: images[3]`."""
+    """Where the file first names the picture: `FILE:LINE` or `FILE: images[3]`."""
     size_px: tuple[int, int] | None
     """Width and height, if the file has them."""
     boxes: tuple[DetectedBox, ...]
-    """In the order of the file; none for a picture without a hand."""
+    """In the order of the file; empty for a picture without a hand."""
     places: tuple[str, ...]
-    """Of each box."""
+    """The `place` of each box."""
 
     def of(self, image_rgb: Array) -> tuple[DetectedBox, ...]:
-        """The boxes, if they can be this picture's, (H, W, 3) and upright. Raises PredictError."""
+        """The boxes, checked against the upright picture (H, W, 3). Raises PredictError if they do not fit it."""
         width, height = image_rgb.shape[1::-1]
         if self.size_px not in (None, (width, height)):
             sideways = self.size_px == (height, width)
@@ -75,11 +75,11 @@ class BoxFile:
     path: str
     pictures: tuple[GivenBoxes, ...]
     digest: str = ""
-    """Of the file's text, 12 hex digits."""
+    """12 hex digits over the file's text."""
 
     @property
     def version(self) -> str:
-        """By what a run knows the file: its path, and what it says."""
+        """Identifies the file in a run: its path and the digest of its content."""
         return f"{self.path} {self.digest}".strip()
 
     @staticmethod
@@ -132,7 +132,7 @@ class BoxFile:
 
 
 def _shared_end(path: str, name: str) -> int:
-    """How many of the last parts of two paths are the same."""
+    """Number of trailing parts that two paths share."""
     count = 0
     for a, b in zip(reversed(PurePath(path).parts), reversed(PurePath(name).parts), strict=False):
         if a != b:
@@ -215,7 +215,7 @@ def _given(
 
 
 def _hand_categories(categories: list[Any], path: str) -> dict[Any, Side | None]:
-    """The side of each category of hands, None where its name does not tell."""
+    """The side of each hand category; None where its name does not contain it."""
     named = {
         _field(entry, "id", f"{path}: categories[{k}]"): str(entry.get("name", "")).lower()
         for k, entry in enumerate(categories)

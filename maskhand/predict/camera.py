@@ -1,10 +1,10 @@
-"""The camera of a photo: given, or from EXIF's 35 mm length, or assumed.
+"""The camera intrinsics of a photo: given, or from EXIF's 35 mm equivalent focal length, or assumed.
 
-EXIF's `FocalLengthIn35mmFilm` is the length that would show as much on a frame of 36 x 24 mm. Frames of other shapes
-are compared by their diagonals, as CIPA's rule for cameras asks (DCG-001): the focal length in pixels is that length
-over 43.27 mm, times the picture's diagonal in pixels. So it holds for a picture that was made smaller, and whichever
-way it is turned, but not for one that was cut: that shows by a shape other than the one EXIF tells, and then EXIF is
-not believed. Given values are those of the picture as it is shown, after EXIF's orientation.
+EXIF's `FocalLengthIn35mmFilm` is the focal length with the same field of view on a frame of 36 x 24 mm. Frames of other
+aspect ratios are compared by their diagonals, as CIPA DCG-001 specifies: the focal length in pixels is that length
+over 43.27 mm, times the picture's diagonal in pixels. This is still right after the picture was resized or rotated, but
+not after it was cropped; if its aspect ratio differs from that of the size in EXIF, the EXIF focal length is ignored.
+Given values are for the upright picture, after EXIF's orientation is applied.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Intrinsics = tuple[float, float, float, float]
 
 FILM_DIAGONAL_MM: Final = math.hypot(36, 24)
 FILM_FOCALS_MM: Final = (5.0, 3000.0)
-"""Of lenses that are made; other values in EXIF are no lengths."""
+"""Range of real lenses; other values in EXIF are ignored."""
 SAME_SHAPE: Final = 0.02
-"""Relative difference of aspects below which a picture has the shape that EXIF tells; rounded sizes differ by less."""
+"""Largest relative difference between the picture's and EXIF's aspect ratios; rounding of sizes causes less."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PhotoCamera:
 
     @property
     def is_known(self) -> bool:
-        """Whether depths are metric, as far as the hand's size is."""
+        """Whether depths are metric, up to the error of the hand's size."""
         return self.origin != "assumed"
 
 
@@ -54,8 +54,8 @@ def photo_camera(
 ) -> PhotoCamera:
     """The camera of an upright photo of (width, height).
 
-    focal_px, or intrinsics fx, fy, cx, cy in pixels: as given; else encoded, the photo's file, is asked for EXIF's
-    35 mm length; else HaMeR's long focal length is assumed. Raises PredictError for values that no camera has.
+    From focal_px, or intrinsics fx, fy, cx, cy, in pixels if given; else from the EXIF 35 mm focal length in encoded,
+    the bytes of the photo's file; else HaMeR's long focal length is assumed. Raises PredictError for impossible values.
     """
     if focal_px is not None and intrinsics is not None:
         raise PredictError("both a focal length and intrinsics are given; intrinsics hold the focal lengths, give one")
@@ -70,9 +70,9 @@ def photo_camera(
 
 
 def checked_camera(size_px: tuple[int, int], camera: PhotoCamera | Array | None) -> PhotoCamera:
-    """The camera of an image (width, height): as it is, by its (3, 3) intrinsics, or assumed.
+    """The `PhotoCamera` of an image (width, height), from one, from (3, 3) intrinsics, or assumed for None.
 
-    Raises PredictError for a matrix that no camera has.
+    Raises PredictError for an invalid intrinsics matrix.
     """
     if camera is None or isinstance(camera, PhotoCamera):
         return camera or photo_camera(size_px)
@@ -87,7 +87,7 @@ def checked_camera(size_px: tuple[int, int], camera: PhotoCamera | Array | None)
 
 
 def exif_focal_px(size_px: tuple[int, int], encoded: bytes) -> float | None:
-    """The focal length of a photo (width, height) in pixels by its EXIF, see above; None where that does not tell."""
+    """The focal length in pixels of a photo (width, height) from its EXIF, see above; None if it has no usable one."""
     entries = exif_of(encoded).get_ifd(ExifTags.IFD.Exif)
     film_mm = _number(entries.get(ExifTags.Base.FocalLengthIn35mmFilm))
     if film_mm is None or not FILM_FOCALS_MM[0] <= film_mm <= FILM_FOCALS_MM[1]:
@@ -95,7 +95,7 @@ def exif_focal_px(size_px: tuple[int, int], encoded: bytes) -> float | None:
     stored = [_number(entries.get(tag)) for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)]
     width, height = stored
     if width and height:
-        # of the longer side over the shorter one: programs that turn a picture may leave the entries as they were
+        # longer side over shorter side: programs that rotate a picture may leave the EXIF size as it was
         told, is_now = (max(size) / min(size) for size in ((width, height), size_px))
         if abs(told / is_now - 1) > SAME_SHAPE:
             return None
@@ -116,7 +116,7 @@ def _given(size_px: tuple[int, int], intrinsics: Intrinsics) -> Array:
 
 
 def _number(value: object) -> float | None:
-    """An EXIF value as a number; None where it is none."""
+    """An EXIF value as a number; None if it is not a finite number."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, ZeroDivisionError):

@@ -1,8 +1,8 @@
-"""Decoding of people's pictures as a viewer shows them: JPEG, PNG, HEIC, WebP, GIF, TIFF and others, by content.
+"""Decoding of image files as a viewer shows them: JPEG, PNG, HEIC, WebP, GIF, TIFF and others.
 
-The suffix does not count. EXIF's orientation is applied; what is transparent is laid over white, as pages show it; of
-an animation, or of several pages, the first picture is taken; 16 bits become 8; CMYK and gray become RGB. A file that
-was cut or damaged is refused: decoders paint what is missing gray, and a hand may lie there.
+The format is recognized by content, not by suffix. EXIF's orientation is applied; transparency is composited over
+white; the first picture of an animation or of several pages is used; 16 bits become 8; CMYK and gray become RGB. A
+truncated or damaged file is rejected: decoders fill the missing part with gray, and a hand may be there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from maskhand.errors import MaskhandError
 from maskhand.image_header import JPEG, PNG, TooManyPixelsError, check_pixels, check_size
 
 OTHER_KINDS: Final = ("GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
-"""Kinds that Pillow decodes by itself; others of its kinds start programs (EPS) or show no photos."""
+"""Formats that Pillow decodes by itself; its others start external programs (EPS) or are not used for photos."""
 HEIF: Final = ("image/heic", "image/heif")
 WHITE: Final = (255, 255, 255, 255)
 _TURNS: Final = {
@@ -32,7 +32,7 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what makes the stored picture upright."""
+"""EXIF orientation -> the operation that makes the stored picture upright."""
 
 
 class UndecodableError(MaskhandError, ValueError):
@@ -42,7 +42,7 @@ class UndecodableError(MaskhandError, ValueError):
 def decode_rgb(data: bytes) -> Array:
     """An encoded picture -> (H, W, 3) uint8 RGB, upright. Raises UndecodableError."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of damaged EXIF and of pictures that are large and within our limit
+        warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF and of large pictures within our limit
         image = _opened(data)
         try:
             return _rgb(image)
@@ -55,7 +55,7 @@ def decode_rgb(data: bytes) -> Array:
 
 
 def exif_of(data: bytes) -> Image.Exif:
-    """The EXIF entries of an encoded picture; empty where it has none, or none that can be read."""
+    """The EXIF entries of an encoded picture; empty if there are none or they cannot be read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -64,17 +64,17 @@ def exif_of(data: bytes) -> Image.Exif:
             exif = Image.Exif()
             exif.load(pillow_heif.open_heif(data).info.get("exif") or b"")  # without its pixels
             return exif
-        except Exception:  # of what is no picture, or damaged
+        except Exception:  # not a picture, or damaged
             return Image.Exif()
 
 
 def _opened(data: bytes) -> Image.Image:
-    """The picture with its header read; of pixels only HEIC's."""
+    """The picture with its header read; the pixels are decoded later, except for HEIC."""
     if not data:
         raise UndecodableError("not an image that can be decoded: the file is empty")
     try:
         check_pixels(data)
-        # Not Image.open for these: its own limit of pixels is below ours.
+        # Not Image.open for these: its limit on the number of pixels is below ours.
         if data.startswith(JPEG):
             return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
         if data.startswith(PNG):
@@ -122,7 +122,7 @@ def _rgb(image: Image.Image) -> Array:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # of damaged EXIF, which says nothing then
+    except Exception:  # damaged EXIF: treated as upright
         return 1
 
 

@@ -1,4 +1,4 @@
-"""The method of a question that names none."""
+"""The default reconstruction method."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from maskhand.predict.records import Method
 
 
 def default_method(model: str | None) -> Method:
-    """model: None is the open one. A fit where that does not know the hand model in use."""
+    """model: None is the open model. `fit` if that was trained with another hand model than the one in use."""
     other_hand = model is None and load_hand_model(default_hand_path("right")).digest != open_hand_digest()
     return "fit" if other_hand else "refine"

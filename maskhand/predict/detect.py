@@ -1,4 +1,4 @@
-"""Hand detection: boxes, sides and 2D keypoints of the hands of an image, found or in given boxes."""
+"""Hand detection: boxes, sides and 2D keypoints of an image's hands, in detected or given boxes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class DetectedHands:
     boxes_xyxy_px: Array
     """(N, 4) float32."""
     scores: tuple[float | None, ...]
-    """0..1 confidence of the hand finder; None where the box was given."""
+    """0..1 confidence of the hand finder; None for a given box without a score."""
     sides: tuple[Side, ...]
     """As given, or as detected."""
     side_known: tuple[bool, ...]
-    """Whether the side was given, or keypoints were detected that determine it."""
+    """Whether the side was given, or the keypoints are confident enough to determine it."""
     detections: Detections
     """2D keypoints of the N hands in pixels of the image; left hands are not mirrored."""
 
@@ -43,7 +43,7 @@ class DetectedHands:
 
     @staticmethod
     def join(parts: Sequence[DetectedHands]) -> DetectedHands:
-        """The hands of several images, which the same detector saw."""
+        """The hands of several images, detected by the same detector."""
         return DetectedHands(
             np.concatenate([part.boxes_xyxy_px for part in parts]),
             tuple(score for part in parts for score in part.scores),
@@ -64,10 +64,10 @@ def detect_hands(
 ) -> DetectedHands:
     """Detect the hands of an image (H, W, 3) uint8 RGB.
 
-    boxes_xyxy_px: one hand each, None: all are found, by `finder` or else by the embedded one; side: of every hand,
-    None: as in its box, else as detected. Hands whose keypoints have a mean confidence below `min_confidence` are left
-    out. Raises PredictError for an image that cannot be searched and for boxes outside of it, AssetError when the
-    detector's model is not available.
+    boxes_xyxy_px: one hand each; None: all hands are detected, by `finder` or by default by the embedded one. side: of
+    every hand; None: as in its box, else as detected. Hands whose keypoints have a mean confidence below
+    `min_confidence` are left out. Raises PredictError for an image that cannot be used and for boxes outside of it,
+    AssetError when the detector's model is not available.
     """
     check_image(image_rgb)
     found: Sequence[DetectedBox | HandBox]
@@ -97,5 +97,5 @@ def detect_hands(
 
 
 def _has_side(hand: DetectedBox | HandBox) -> bool:
-    """Whether a detector of boxes told the side; keypoints tell one always, also where they are a guess."""
+    """Whether a box comes with a side; a side from keypoints does not count, as it may be a guess."""
     return isinstance(hand, DetectedBox) and hand.side is not None

@@ -25,20 +25,20 @@ from maskhand.render import (
 )
 
 VIEW_PX = (480, 2048)
-"""Least and most of the longer side of a drawn photo: a small photo is enlarged, or texts and joints would hide it."""
+"""Limits of the longer side of a drawn photo: a small photo is enlarged, or labels and joints would hide it."""
 MESH_OPACITY = 0.5
 """The fingers below stay visible."""
 SMALL_PX = 110
 """A hand whose joints extend less in the drawn photo is also shown enlarged."""
 TINY_PX = 48
-"""A hand whose joints extend less gets a box in place of joints, which would be one blot."""
+"""A hand whose joints extend less is drawn with a box instead of joints, which would overlap."""
 MOST_ENLARGED = 12
 LEGEND = "expected error of a joint"
 
 
 def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand], names: Sequence[str] | None = None) -> Array:
-    """The photo (H, W, 3) with all hands: half transparent meshes with outlines, the far ones first, joints in the
-    colors of their expected errors (`render/scale.py`), and labels, which are inside and do not cover each other.
+    """The photo (H, W, 3) with all hands: half transparent meshes with outlines, far ones first, joints colored by
+    expected error (`render/scale.py`), and labels, which stay inside the photo and do not overlap.
 
     names: the hands' names in labels; by default their numbers. A photo outside of `VIEW_PX` is resized.
     """
@@ -60,8 +60,8 @@ def draw_hands(image_rgb: Array, hands: Sequence[PredictedHand], names: Sequence
 
 
 def photo_sheet(image_rgb: Array, hands: Sequence[PredictedHand]) -> Array:
-    """The photo beside itself with its hands, or above it where it is wide; below them the legend and small hands
-    enlarged."""
+    """The photo and, beside it (below it for a wide photo), the photo with its hands; below them the legend and
+    enlargements of small hands."""
     original, view_from_image = _view(image_rgb)
     height, width = original.shape[:2]
     text_px = label_text_px((height, width))
@@ -77,7 +77,7 @@ def photo_sheet(image_rgb: Array, hands: Sequence[PredictedHand]) -> Array:
 
 
 def hand_view(image_rgb: Array, hand: PredictedHand, tile_px: int, margin: float = 1.2) -> tuple[Array, Array]:
-    """A cut-out (tile_px, tile_px, 3) of the photo around a hand, and the (3, 3) affine to it from the photo."""
+    """A crop (tile_px, tile_px, 3) of the photo around a hand, and the (3, 3) affine from the photo to it."""
     box = hand.box_xyxy_px[None]
     (tile_from_image,) = crop_affine(box_center_px(box), crop_side_px(box, margin, 0.75), np.zeros(1), tile_px)
     return cut_crop(image_rgb, tile_from_image, tile_px), np.vstack([tile_from_image, [0, 0, 1]])
@@ -111,7 +111,7 @@ def with_mesh(
 
 
 def _texts(name: str, hand: PredictedHand) -> list[str]:
-    """What a label may say, the longest first."""
+    """The possible texts of a label, the longest first."""
     error = f"{hand.joint_error_mm.mean():.0f} mm" if np.isfinite(hand.joint_error_mm).all() else None
     facts = [_side(hand), "a guess" if hand.is_guess else error]
     score = None if hand.detection_score is None else f"score {hand.detection_score:.2f}"
@@ -133,7 +133,7 @@ def _enlarged(image_rgb: Array, number: int, hand: PredictedHand, tile_px: int) 
 
 
 def _drawn_box_px(hand: PredictedHand, view_from_image: Array) -> Array:
-    """(4,) the box of what is drawn of a hand: its mesh and joints, or the box where it was detected."""
+    """(4,) bounding box of the drawn mesh and joints of a hand, or its detection box."""
     points = hand.joints_px
     if hand.vertices_cam_m[:, 2].min() > 0:
         mesh = hand.vertices_cam_m @ hand.K_px.T
@@ -144,13 +144,13 @@ def _drawn_box_px(hand: PredictedHand, view_from_image: Array) -> Array:
 
 
 def _extent_px(hand: PredictedHand, view_from_image: Array) -> float:
-    """The longer side of the box around a hand's joints in the view; of its detection's where they are not finite."""
+    """The longer side of the box around a hand's joints in the view; of its detection box if they are not finite."""
     points = hand.joints_px if np.isfinite(hand.joints_px).all() else hand.box_xyxy_px.reshape(2, 2)
     return float(np.ptp(moved(points, view_from_image), axis=0).max())
 
 
 def moved(points_px: Array, affine: Array) -> Array:
-    """Points (N, 2) by an affine (3, 3)."""
+    """Points (N, 2) transformed by an affine (3, 3)."""
     return points_px @ affine[:2, :2].T + affine[:2, 2]
 
 
@@ -164,7 +164,7 @@ def _in_rows(tiles: Sequence[Array], width_px: int) -> list[list[Array]]:
 
 
 def _view(image_rgb: Array) -> tuple[Array, Array]:
-    """The image at the size of the overlay, and the (3, 3) affine from its pixels to those."""
+    """The image at the size of the overlay, and the (3, 3) affine from image pixels to overlay pixels."""
     height, width = image_rgb.shape[:2]
     longer_px = float(np.clip(max(height, width), *VIEW_PX))
     if longer_px == max(height, width):

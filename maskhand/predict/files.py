@@ -47,13 +47,13 @@ def predict_photo(
 ) -> list[Path]:
     """Predict the hands of a photo file and write NAME_overlay.png, NAME_hand0.obj ..., NAME.glb and NAME.json.
 
-    box: x0, y0, x1, y1 of the one hand to look at (else all hands are found); side: of the hand in the box, or of all
-    hands (else as detected); focal_px, or intrinsics fx, fy, cx, cy: of the upright photo in pixels (else EXIF's, else
-    a long focal length is assumed, as HaMeR does, and depth is relative: see `photo_camera`); bundle, method, camera,
-    min_confidence, finder: see `predict_hands`. hypotheses: number of hypotheses for each hand; then
-    NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and the JSON holds all distinct
-    ones. image_rgb: the decoded image, if available. Returns the paths, the JSON last. Raises PredictError, also where
-    there is no hand.
+    box: x0, y0, x1, y1 of the only hand to predict (default: all hands are detected); side: of the hand in the box, or
+    of all hands (default: as detected); focal_px, or intrinsics fx, fy, cx, cy: of the upright photo in pixels
+    (default: from EXIF, else HaMeR's long focal length is assumed and depth is relative: see `photo_camera`); bundle,
+    method, camera, min_confidence, finder: see `predict_hands`. hypotheses: number sampled for each hand; then
+    NAME_hypotheses.png and, per hand, NAME_hand0_hypotheses.glb show some of them, and the JSON has all distinct
+    ones. image_rgb: the decoded image, if available. Returns the paths, the JSON last. Raises PredictError, also if
+    no hand is found.
     """
     photo = Path(path)
     encoded = read_encoded(photo)
@@ -79,7 +79,7 @@ def predict_photo(
 
 
 def no_hand_found(min_confidence: float) -> str:
-    """Why a picture has no row of a hand."""
+    """The reason in the row of a picture without hands."""
     condition = f" whose keypoints have a mean confidence of {min_confidence:g}" if min_confidence else ""
     return f"no hand found{condition}"
 
@@ -94,9 +94,9 @@ def write_picture_files(
     saved: Sequence[Saved] = SAVED,
     convention: BodyConvention | None = None,
 ) -> list[Path]:
-    """Write the files of the hands of a picture, at least one, into `out`; their paths, the JSON last.
+    """Write the files of a picture with at least one hand into `out`; returns their paths, the JSON last.
 
-    picture: what the JSON calls it; name: how the names of the files begin; convention: see `picture_rows`.
+    picture: its name in the JSON; name: prefix of the file names; convention: see `picture_rows`.
     """
     out = (out / name).parent
     out.mkdir(parents=True, exist_ok=True)
@@ -133,6 +133,6 @@ def write_picture_files(
 
 
 def readable_json(facts: dict[str, Any]) -> bytes:
-    """Indented, with each innermost list on a line."""
+    """Indented JSON with each innermost list on one line."""
     text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers.group().split()), json.dumps(facts, indent=1))
     return (text + "\n").encode()

@@ -30,7 +30,7 @@ from maskhand.predict.detect import DetectedHands
 from maskhand.predict.records import PredictError
 
 NETWORK_NOISE_M = 0.014
-"""Standard deviation of the coordinates of the network's joints in `refine`; chosen for the open model on 60 hands."""
+"""Standard deviation assumed for the network's joint coordinates in `refine`; tuned for the open model on 60 hands."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class FittedHands:
     """N fitted right hands."""
 
     prediction: HandPrediction
-    """The hands in the axes of the image, without tokens and their probabilities."""
+    """The hands in the axes of the image; no tokens or token probabilities."""
     features: Array
-    """(N, 21, 2) features of the calibration, see `fit_features`."""
+    """(N, 21, 2) inputs of the calibration, see `fit_features`."""
 
 
 def fit_hands(
@@ -48,8 +48,7 @@ def fit_hands(
 ) -> FittedHands:
     """Fit N right hands (left ones mirrored) to their keypoints in images with intrinsics K_px (N, 3, 3).
 
-    batch: the crops of the same hands; network: its prediction in the axes of the image, which the fit then uses as
-    evidence too.
+    batch: the crops of the same hands; network: a prediction in the axes of the image that is used as evidence too.
     """
     fitter, layer = _hand_model(str(default_hand_path("right")))
     observed = observe(detected.detections, detected.sides, batch.image_size_px.numpy(), K_px)
@@ -84,7 +83,7 @@ def fit_calibration() -> JointCalibration:
 
 
 def check_hand_model(digest: str) -> None:
-    """PredictError unless the configured right hand, which fits use, is that of the network."""
+    """Raises PredictError unless the configured right-hand model, which fits use, is the one with this digest."""
     layer = _hand_model(str(default_hand_path("right")))[1]
     if layer.digest != digest:
         raise PredictError(
@@ -94,13 +93,13 @@ def check_hand_model(digest: str) -> None:
 
 
 def hand_model_of(bundle: ModelBundle | None) -> tuple[str, Array]:
-    """Digest and faces (1538, 3) of the right-hand model; without a bundle the configured one."""
+    """Digest and faces (1538, 3) of the bundle's right-hand model; of the configured one if bundle is None."""
     layer = _hand_model(str(default_hand_path("right")))[1] if bundle is None else bundle.model.mano
     return layer.digest, layer.faces.cpu().numpy()
 
 
 def _crop_camera(joints_m: torch.Tensor, batch: HandBatch) -> torch.Tensor:
-    """(N, 3) the crop camera from the keypoints; where too few are detected, the hand is in the middle of the crop."""
+    """(N, 3) crop camera from the keypoints; if too few are detected, it places the hand in the middle of the crop."""
     keypoints = batch.keypoints_2d.double().numpy()
     weight = keypoints[..., 2]
     usable = (weight > 0).sum(1) >= MIN_SEEN

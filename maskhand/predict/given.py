@@ -1,13 +1,13 @@
-"""Pictures as programs hold them: paths, encoded files, base64 text, arrays of several types.
+"""Pictures passed from Python: paths, encoded files, base64 text, arrays of several types.
 
-Of arrays the largest value says what white is, and where it does not say so, they are refused:
+The value range of an array is inferred from its type and largest value; ambiguous arrays are rejected:
 
-    uint8, or other whole numbers from 0 to 255    as they are
-    uint16                                         65535 is white; none above 255: refused
-    floats                                         up to 1: 1 is white; 16 to 255: 255 is white; between: refused
+    uint8, or other integers from 0 to 255    unchanged
+    uint16                                    65535 is white; rejected if no value is above 255
+    floats                                    maximum up to 1: 1 is white; 16 to 255: 255 is white; between: rejected
 
-NaN, infinities, negative and larger values are refused. (H, W) and (H, W, 1) are gray; of (H, W, 4) the
-fourth channel is left out.
+NaN, infinities, negative and larger values are rejected. (H, W) and (H, W, 1) are gray; the fourth channel of
+(H, W, 4) is ignored.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from maskhand.predict.records import PredictError
 
 CHANNELS: Final = (1, 3, 4)
 LEAST_BRIGHT: Final = 16
-"""Floats whose largest value is less are no picture from 0 to 255: it would be black."""
+"""Smallest maximum of a float picture in 0 to 255: with a smaller one it would be black."""
 LONGEST_PATH: Final = 4096
 WHOLE_MAX: Final = {"uint8": 255, "uint16": 65535}
 
 
 @dataclass(frozen=True)
 class GivenPicture:
-    """A picture that was read."""
+    """A decoded picture."""
 
     image_rgb: Array
     """(H, W, 3) uint8, upright."""
     encoded: bytes = b""
-    """The file, whose EXIF may tell the camera; empty for an array."""
+    """The file's bytes, whose EXIF may have the focal length; empty for an array."""
     path: str | None = None
 
 
 def read_picture(value: Any, name: str, base64_text: bool = False) -> GivenPicture:
-    """A path, an encoded file, an array or nested lists, a PIL image -> the picture.
+    """Read a picture from a path, an encoded file, an array or nested lists, or a PIL image. Raises PredictError.
 
-    name: what messages call it. base64_text: a text that is no path of a file may be a file in base64, with or without
-    `data:image/jpeg;base64,` before it. Raises PredictError.
+    name: its name in error messages. base64_text: a string that is not a file's path is decoded as base64, with or
+    without the prefix `data:image/jpeg;base64,`.
     """
     if isinstance(value, bytes | bytearray | memoryview):
         return _decoded(bytes(value), name)
@@ -56,7 +56,7 @@ def read_picture(value: Any, name: str, base64_text: bool = False) -> GivenPictu
         return _decoded(_from_base64(value, name), name)
     if isinstance(value, str | os.PathLike):
         return _from_file(os.fspath(value), name)
-    if hasattr(value, "convert") and hasattr(value, "mode"):  # a PIL image, whose array may be numbers of a palette
+    if hasattr(value, "convert") and hasattr(value, "mode"):  # a PIL image, whose array may hold palette indices
         value = np.asarray(value.convert("RGB"))
     if not (isinstance(value, list | tuple) or hasattr(value, "__array__")):
         raise PredictError(f"{name}: {type(value).__name__}; expected a path, bytes of an image file, or an array")
@@ -64,7 +64,7 @@ def read_picture(value: Any, name: str, base64_text: bool = False) -> GivenPictu
 
 
 def rgb_of_array(values: Any, name: str) -> Array:
-    """(H, W, 3) uint8 of an array of other types and channels, by the rules above. Raises PredictError."""
+    """Convert an array of any type and channels above to (H, W, 3) uint8. Raises PredictError."""
     try:
         array = np.asarray(values)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is reconstructed together, and how: images with their detected hands, the question, and the hands as a batch."""
+"""The inputs and settings of a reconstruction: images with detected hands, the settings, and the hands as a batch."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class SeenImage:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """How hands are reconstructed, and by what."""
+    """The method, model and settings of a reconstruction."""
 
     bundle: ModelBundle | None
-    """None for a fit, which needs no network."""
+    """None for `fit`, which needs no network."""
     method: Method
     placed_by: CameraSource = "keypoints"
-    """`model`: by the network's crop camera; `keypoints`: by the 2D keypoints, where enough are detected."""
+    """`model`: by the network's crop camera; `keypoints`: by the 2D keypoints, if enough are detected."""
     hypotheses: int = 0
-    """Number of hands sampled for each one, from the same encoding (`hypothesis_sampler`)."""
+    """Number of samples for each hand, from the same encoding (`hypothesis_sampler`)."""
     fill_in: int = 0
-    """Iterations T of decoding that are kept to look at (`models.fill_in`); 0: none."""
+    """Number of decoding iterations T whose states are returned for visualization (`models.fill_in`); 0: none."""
 
     def __post_init__(self) -> None:
         bundle = self.bundle
@@ -77,7 +77,7 @@ class Reconstruction:
 
     @functools.cached_property
     def data(self) -> DataConfig:
-        """How crops are cut."""
+        """The crop settings."""
         return load_recipe("tiny").data if self.bundle is None else self.bundle.recipe.data
 
     @property
@@ -125,5 +125,5 @@ class HandGroup:
         )
 
     def placed(self, prediction: HandPrediction, how: Reconstruction) -> list[PlacedHand]:
-        """Its hands, one prediction for each, in camera space."""
+        """The group's hands in camera space; prediction has one row per hand."""
         return place_predicted(prediction, self.batch, self.K_px, how.data.crop_px, how.placed_by)

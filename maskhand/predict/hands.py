@@ -1,7 +1,7 @@
-"""Prediction of the hands of images: detection in each, then reconstruction of all together.
+"""Prediction of the hands of images: detection in each image, then reconstruction of all hands in batches.
 
-Left hands are reconstructed mirrored and returned as left hands: mesh, joints, MANO parameters (of a left model that is
-the mirror of the right one) and camera.
+Left hands are mirrored for reconstruction and returned as left hands: mesh, joints, MANO parameters (of a left model
+that mirrors the right one) and camera.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def predict_hands(
 ) -> list[PredictedHand]:
     """Predict the hands of an image (H, W, 3) uint8 RGB, best detection first; an empty list when none is found.
 
-    As `predict_images` of one image. focal_px: its focal length, the principal point is its middle; K_px: its camera,
-    where no focal length is given; camera: `placed_by` there.
+    Like `predict_images`, for one image. focal_px: its focal length, with the principal point in the middle; K_px: its
+    camera, ignored if a focal length is given; camera: `placed_by` of `predict_images`.
     """
     size_px = image_rgb.shape[1], image_rgb.shape[0]
     (hands,) = predict_images(
@@ -83,21 +83,21 @@ def predict_images(
     finder: HandDetector | None = None,
     assets: str | Path | None = None,
 ) -> list[list[PredictedHand]]:
-    """Predict the hands of images (H, W, 3) uint8 RGB: a list for each, the best first, empty where there is none.
+    """Predict the hands of images (H, W, 3) uint8 RGB: a list per image, best detection first, empty without hands.
 
-    boxes: of each image those of its hands, x0, y0, x1, y1 in pixels, or with their sides and scores; None, also for
-    one image: all hands are found, by `finder` or else by the embedded one. sides: of the hands of each image; None: as
-    detected. cameras: (3, 3) intrinsics of each image in pixels, or what `photo_camera` made of its file; None: a long
-    focal length is assumed, as HaMeR does, and depth is relative.
+    boxes: the hand boxes of each image, x0, y0, x1, y1 in pixels, or `DetectedBox`es with sides and scores; None (also
+    for single images): all hands are detected, by `finder` or by default by the embedded one. sides: the side of each
+    image's hands; None: as detected. cameras: (3, 3) intrinsics of each image in pixels, or a `PhotoCamera` (see
+    `photo_camera`); None: HaMeR's long focal length is assumed and depth is relative.
 
     method: `fit` finds the most probable hand for the detected keypoints and needs no network (`bundle` may be None);
-    `model` is the network's hand; `refine` is a fit for which the network's hand is evidence too. placed_by: `model`
-    places the hands by the network's camera, `keypoints` by the 2D keypoints (by the network's camera when too few are
-    detected). hypotheses: number of hands sampled for each one, from the same encoding (`hypothesis_sampler`). fill_in:
-    iterations T of decoding that are kept to look at (`models.fill_in`). min_confidence: hands with a smaller mean
-    confidence of keypoints are left out.
+    `model` is the network's prediction; `refine` is a fit that uses the network's prediction as evidence too.
+    placed_by: `model` places the hands by the network's camera, `keypoints` by the 2D keypoints (by the network's
+    camera when too few are detected). hypotheses: number of samples for each hand, from the same encoding
+    (`hypothesis_sampler`). fill_in: number of decoding iterations T whose states are returned for visualization
+    (`models.fill_in`). min_confidence: hands with a smaller mean keypoint confidence are left out.
 
-    Hands of several images share a batch, and none changes another's result (`predict.reconstruct`). Raises
+    Hands of several images share a batch without affecting each other's results (`predict.reconstruct`). Raises
     PredictError, BundleError when the model reads captions.
     """
     how = Reconstruction(bundle, method, placed_by, hypotheses, fill_in)

@@ -1,4 +1,4 @@
-"""The files of hypotheses: a sheet of the modes of all hands of a photo, and a scene for each hand."""
+"""The files of hypotheses: a contact sheet with the modes of a photo's hands, and a 3D scene for each hand."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from maskhand.predict.records import PredictedHand
 from maskhand.render import MESH_RGB, contact_sheet, draw_keypoints, error_rgb, legend
 
 SHOWN = 6
-"""Modes of a hand in the sheet and in the scene, the most frequent ones."""
+"""Number of modes of a hand shown in the sheet and in the scene, the most frequent ones."""
 TILE_PX, SPACING_M = 260, 0.22
 
 
 def write_hypotheses(image_rgb: Array, hands: Sequence[PredictedHand], out: Path, stem: str) -> list[Path]:
     """Write STEM_hypotheses.png and, per hand, STEM_hand0_hypotheses.glb into `out`; returns their paths.
 
-    Both show the medoids of the modes; the sheet says how often each was drawn, and how far the hypotheses spread.
+    Both show the medoids of the modes; the sheet also shows their frequencies and the spread of the hypotheses.
     """
     sheet = out / f"{stem}_hypotheses.png"
     rows = [_row(image_rgb, hand, hand_name(k, hand)) for k, hand in enumerate(hands)]

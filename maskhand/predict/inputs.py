@@ -1,7 +1,7 @@
-"""What there is to look at: picture and film files, from files, folders and patterns, in a fixed order.
+"""The input files of a run: pictures and films, from files, folders and patterns, in a fixed order.
 
-Folders are searched to their ends for names of pictures and films; hidden files and folders are left out, and links to
-folders are not followed. A file that is named is looked at whatever its name.
+Folders are searched recursively for files with a picture or film suffix; hidden files and folders are skipped, and
+links to folders are not followed. A file that is given by name is used whatever its suffix.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ PICTURE_SUFFIXES = frozenset(
         ".pnm", ".ppm", ".tif", ".tiff", ".webp",
     }
 )  # fmt: skip
-"""Of the files that are taken for pictures, in lower case."""
+"""Suffixes of picture files, in lower case."""
 
 RESERVED = frozenset({"run", "hands", "unfinished"})
 """Names of the run's own files."""
 _OF_A_HAND = re.compile(r"_(overlay|hypotheses|hand\d+(_hypotheses)?|frame\d+.*)$")
-"""How the names of files end that a picture's own name begins."""
+"""Suffixes that are appended to a picture's name to name its result files."""
 LONGEST_NAME = 160
-"""Bytes of a picture's name in the results: what is added must fit into the 255 of file systems."""
+"""Most bytes of a path part of a picture's name in the results: file systems allow 255 with what is appended."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to look at."""
+    """An input file."""
 
     path: str
-    """As it was given or found; `s3://...` for an object."""
+    """As given or found; `s3://...` for an object."""
     name: str
-    """How the names of its result files begin; no two sources of a run share it. Slashes are folders."""
+    """Prefix of the names of its result files, unique in a run. Slashes separate folders."""
     kind: Literal["picture", "film"]
     mark: str
-    """Changes when the file does: its bytes and time of change, or an object's ETag."""
+    """Changes when the file does: its size and modification time, or an object's ETag."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Sources:
 
     files: tuple[Source, ...]
     passed_over: Mapping[str, int]
-    """Number of other files in the folders, by suffix."""
+    """Number of skipped files in the folders, by suffix."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class _Found:
 
 
 def find_sources(inputs: Sequence[str | Path], results: str | Path | None = None) -> Sources:
-    """The files of `inputs`, in the order in which they were given, sorted in folders and patterns; each once.
+    """The files of `inputs`, each once, in the given order; those of a folder or pattern are sorted.
 
     inputs: files, folders, patterns (`*`, `?`, `[]`, and `**` for folders of any depth) and `s3://` objects and
-    prefixes. results: a folder whose files are never looked at. Raises PredictError for what leads nowhere, for
-    addresses of the web, and when nothing is left.
+    prefixes. results: a folder whose files are skipped. Raises PredictError for missing files, patterns without a
+    match, web addresses, and when no file is left.
     """
     other: Counter[str] = Counter()
     found: dict[str, _Found] = {}
@@ -112,7 +112,7 @@ def _expanded(given: str, aside: Path | None, other: Counter[str]) -> Iterator[_
         if not matches:
             raise PredictError(f"{given}: no file matches this pattern")
         for match_ in matches:
-            # of a pattern, as of a folder, only names of pictures
+            # a pattern, like a folder, gives only files with a picture or film suffix
             yield from _in_folder(match_, aside, other) if os.path.isdir(match_) else _if_named(match_, other)
     elif os.path.isdir(path):
         if Path(path).resolve() == aside:
@@ -167,11 +167,11 @@ def _file(path: str) -> _Found:
 
 
 def _names(items: Sequence[_Found]) -> list[str]:
-    """A name for each file: its path without suffix where that is enough, else with more and more of the path."""
+    """A unique name for each file: its path without the suffix if that is enough, else with more of the path."""
     chosen = [0] * len(items)
     while True:
         names = [_name(item, level) for item, level in zip(items, chosen, strict=True)]
-        folded = Counter(name.casefold() for name in names)  # some file systems do not tell case
+        folded = Counter(name.casefold() for name in names)  # some file systems ignore case
         unclear = [
             k
             for k, name in enumerate(names)

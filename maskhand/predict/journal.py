@@ -1,7 +1,7 @@
-"""What a run has finished so far, in one growing file: rows, and after each group of pictures a line that seals it.
+"""The progress of a run in an append-only file: rows, and after each group of pictures a line that seals the group.
 
-A killed run leaves at most one group without its seal, which is cut off; the run goes on from the last seal. Groups are
-cut at the same pictures then, so that the results are those of a run that was not disturbed, byte by byte.
+A killed run leaves at most one unsealed group, which is truncated; the run resumes after the last seal. The groups
+then have the same boundaries, so the results equal those of an uninterrupted run byte for byte.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Journal:
     """The journal of a run; a context manager that closes it."""
 
     def __init__(self, path: Path) -> None:
-        """Opened at its last seal; begun where there is none."""
+        """Open the journal and truncate it after its last seal; create it if it is missing."""
         self.path = path
         self.place = Place()
-        """The next thing to look at."""
+        """The next photo or frame to process."""
         self.pictures = 0
-        """Number of pictures that were looked at."""
+        """Number of processed pictures."""
         self.files: list[str] = []
-        """The files of pictures that were written, relative to the run's folder."""
+        """The picture files written so far, relative to the run's folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = open(path, "a+b")  # noqa: SIM115
         self._file.truncate(self._sealed_bytes())
@@ -42,13 +42,13 @@ class Journal:
         self._file.close()
 
     def append(self, rows: Sequence[Row], pictures: int, files: Sequence[str], then: Place) -> None:
-        """Seal a group of pictures with its rows and files; then: the next thing to look at."""
+        """Append and seal the rows and files of a group of pictures; then: the next photo or frame to process."""
         data = b"".join(map(json_line, rows))
         self._file.write(data)
         self._seal(hashlib.sha256(data).hexdigest(), pictures, files, then)
 
     def take_over(self, finished: Path, pictures: int, files: Sequence[str], then: Place) -> None:
-        """Seal the rows of a finished run, the lines of a file, as the first group of an empty journal."""
+        """Append and seal the rows of a finished run (lines of a file) as the first group of an empty journal."""
         digest = hashlib.sha256()
         with open(finished, "rb") as lines:
             for line in lines:
@@ -75,7 +75,7 @@ class Journal:
         return map(json.loads, self.lines())
 
     def _sealed_bytes(self) -> int:
-        """Bytes up to the last seal, whose state is taken over."""
+        """Number of bytes up to the last valid seal; also restores the journal's state from the seals."""
         sealed = read = 0
         digest = hashlib.sha256()
         self._file.seek(0)

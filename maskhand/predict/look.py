@@ -1,4 +1,4 @@
-"""Pictures that a program gives, looked at together: a result for each, also for one that cannot be read."""
+"""Prediction for pictures passed from Python: one result per picture, also for pictures that cannot be read."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from maskhand.predict.rows import SCHEMA, Row, hand_row
 from maskhand.predict.saved import SAVED, Saved
 
 PICTURES_AT_ONCE: Final = 16
-"""Pictures whose hands share batches, at most; so many are in memory."""
+"""Maximum number of pictures whose hands share batches; so many are in memory."""
 CAMERA_FORM: Final = "fx, fy, cx, cy"
 SHOWN_PX: Final = 1024
-"""Of the longer side of the overlay in a notebook, at most."""
+"""Maximum of the longer side of the overlay in a notebook."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of all pictures."""
+    """The options that apply to all pictures of a call."""
 
     box: Box | None = None
-    """x0, y0, x1, y1 in pixels of the one hand to look at in each picture; None: all are found."""
+    """x0, y0, x1, y1 in pixels of the only hand to predict in each picture; None: all hands are detected."""
     side: Side | None = None
     """Of every hand; None: as detected."""
     focal_px: float | None = None
     intrinsics: tuple[float, float, float, float] | None = None
-    """fx, fy, cx, cy in pixels. Neither: EXIF's, else a long focal length is assumed and depth is relative."""
+    """fx, fy, cx, cy in pixels. If both are None: from EXIF, else a long focal length is assumed, depth is relative."""
     min_confidence: float = 0.0
     """Hands whose keypoints have a smaller mean confidence are left out."""
 
     def __post_init__(self) -> None:
-        """Raises PredictError for what fits no picture."""
+        """Raises PredictError for values that are invalid for any picture."""
         photo_camera((1, 1), focal_px=self.focal_px)
         if self.focal_px is not None and self.intrinsics is not None:
             raise PredictError("both focal_px and intrinsics are given; intrinsics hold the focal lengths, give one")
@@ -63,10 +63,10 @@ class Asked:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Hands(Sequence[PredictedHand]):
-    """The hands of a picture, the best detection first: `hands[0].vertices_cam_m`. In a notebook it shows itself."""
+    """The hands of a picture, best detection first: `hands[0].vertices_cam_m`. A notebook displays it as an overlay."""
 
     name: str
-    """What the picture is called: its path, or its position among those given."""
+    """The picture's name: its path, or its position among the given pictures."""
     path: str | None
     image_rgb: Array | None
     """(H, W, 3) uint8, upright; None for a picture that cannot be used."""
@@ -76,7 +76,7 @@ class Hands(Sequence[PredictedHand]):
     error: str | None = None
     """Why the picture cannot be used."""
     reason: str | None = None
-    """Why there is no hand."""
+    """Why there are no hands."""
 
     def __len__(self) -> int:
         return len(self.hands)
@@ -89,23 +89,23 @@ class Hands(Sequence[PredictedHand]):
         return "\n  ".join([f"Hands of {self.name}", *lines])
 
     def overlay(self) -> Array:
-        """(H, W, 3) uint8: the picture with its hands, drawn at a longer side of 480 to 2048 px.
+        """(H, W, 3) uint8: the picture with its hands, drawn with a longer side of 480 to 2048 px.
 
-        Raises PredictError for one that cannot be used.
+        Raises PredictError for a picture that cannot be used.
         """
         if self.image_rgb is None:
             raise PredictError(str(self.error))
         return draw_hands(self.image_rgb, self.hands) if self.hands else self.image_rgb
 
     def save(self, folder: str | Path, saved: Sequence[Saved] = SAVED) -> list[Path]:
-        """Write overlay, meshes and JSON as `maskhand predict` does; none for a picture without hands."""
+        """Write overlay, meshes and JSON as `maskhand predict` does; no files for a picture without hands."""
         if self.image_rgb is None or not self.hands:
             return []
         stem = "picture" if self.path is None else Path(self.path).stem
         return write_picture_files(self.name, self.image_rgb, self.hands, self.how, Path(folder), stem, saved)
 
     def rows(self, vertices: bool = False) -> list[Row]:
-        """A row for each hand as in hands.jsonl; one that says why where there is none."""
+        """A row for each hand as in hands.jsonl; without hands, one row with the reason."""
         size = None if self.image_rgb is None else [self.image_rgb.shape[1], self.image_rgb.shape[0]]
         head: Row = {"schema": SCHEMA, "picture": self.path, "image_size_px": size}
         if self.camera is None:
@@ -131,9 +131,9 @@ class Hands(Sequence[PredictedHand]):
 def look(
     pictures: Sequence[tuple[str, Any]], how: Reconstruction, asked: Asked, assets: Path, base64_text: bool = False
 ) -> Iterator[Hands]:
-    """The hands of pictures, each a name and what `read_picture` reads, in their order.
+    """Predict the hands of pictures, given as (name, input of `read_picture`), in order.
 
-    A picture that cannot be used has its reason in `error`, and the others their hands.
+    For a picture that cannot be used `error` has the reason; the others are predicted all the same.
     """
     for start in range(0, len(pictures), PICTURES_AT_ONCE):
         group = pictures[start : start + PICTURES_AT_ONCE]
@@ -152,7 +152,7 @@ def look(
 def _seen(
     name: str, value: Any, how: Reconstruction, asked: Asked, assets: Path, base64_text: bool
 ) -> tuple[Hands, DetectedHands | None]:
-    """The result without hands, and the detected ones to reconstruct, if any."""
+    """The result, still without hands, and the detected hands to reconstruct, if any."""
     try:
         given = read_picture(value, name, base64_text)
         image = given.image_rgb

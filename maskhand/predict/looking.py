@@ -1,4 +1,4 @@
-"""Pictures looked at: hands are found in each, and reconstructed in groups."""
+"""Prediction for a stream of pictures: hands are detected in each picture and reconstructed in groups."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from maskhand.predict.records import PredictedHand, PredictError
 
 PICTURES_AT_ONCE: Final = 16
 PIXELS_AT_ONCE: Final = 1 << 27
-"""A group of pictures ends after so many of them, so many pixels, or `HANDS_AT_ONCE` hands: memory holds its images."""
+"""A group ends at one of these limits, or at `HANDS_AT_ONCE` hands, because all its images are kept in memory."""
 
 
 @dataclass(frozen=True)
 class Question(Wanted):
-    """What is asked of all pictures, and what answers."""
+    """The options of a run, and the model and method that it uses."""
 
     how: Reconstruction
     assets: Path
-    """Where the detector's files are, or are fetched to."""
+    """Folder of the detector's files, which are fetched to it if missing."""
 
     def facts(self) -> dict[str, Any]:
-        """All of it that decides the results, as plain values."""
+        """Everything that determines the results, as plain values."""
         bundle = self.how.bundle
         model = None if bundle is None else {"digest": bundle.digest, "recipe": bundle.recipe.name}
         return self.facts_by(Way(self.how.method, model, self.how.placed_by, self.how.hypotheses))
@@ -40,9 +40,9 @@ class Question(Wanted):
 def predict_pictures(
     looked_at: Iterator[Picture], question: Question, boxes: Sequence[GivenBoxes | None] | None = None
 ) -> Iterator[list[tuple[Picture, list[PredictedHand]]]]:
-    """The pictures in groups, each with its hands; one that cannot be looked at, or has no hand, without its image.
+    """The pictures in groups, each with its hands; unusable pictures and those without hands lose their image.
 
-    boxes: of each source, with `question.boxes`. A group's end depends on its own pictures alone.
+    boxes: of each source, if `question.boxes` is given. Where a group ends depends only on its own pictures.
     """
     group: list[tuple[Picture, SeenImage | None]] = []
     pixels = hands = 0

@@ -1,6 +1,7 @@
-"""The distinct hands among hypotheses: draws that are nearly equal form one mode.
+"""The modes of hypotheses: clusters of nearly equal sampled hands.
 
-Average linkage (scipy) of the draws' distances, cut at `MODE_MM`: two modes are on average further apart than that.
+Average-linkage clustering (scipy) of the samples' distances, cut at `MODE_MM`: the mean distance between the samples
+of two modes is larger than that.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ from scipy.spatial.distance import squareform
 from maskhand.arrays import Array
 
 MODE_MM = 10.0
-"""Distance of modes, PA-MPJPE in millimeters: that of `p_within_10mm`."""
+"""Distance at which modes are separated, PA-MPJPE in millimeters; the same as in `p_within_10mm`."""
 _PAIRS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class Mode:
-    """Draws that are nearly the same hand."""
+    """A cluster of nearly equal samples."""
 
     members: tuple[int, ...]
     """Indices of its distinct hypotheses."""
     share: float
-    """0..1, of all draws; how often the model gives this hand."""
+    """0..1, its fraction of all samples."""
     medoid: int
-    """Index of the member with the least mean distance to the mode's draws: the hand to show."""
+    """Index of the member with the smallest mean distance to the mode's samples: the hand to show."""
 
 
 def find_modes(joints_m: Array, drawn: Sequence[int], mode_mm: float = MODE_MM) -> tuple[Mode, ...]:
-    """The modes of N hypotheses with joints (N, 21, 3) in meters, each drawn so often; the most frequent first."""
+    """The modes of N hypotheses, most frequent first; joints_m (N, 21, 3) meters, drawn: how often each was sampled."""
     counts, distance_mm = np.asarray(drawn, np.int64), pairwise_mm(joints_m)
     of_draw = np.repeat(np.arange(len(counts)), counts)  # a hand drawn twice weighs twice
     labels = np.ones(len(of_draw), np.int64)
@@ -51,7 +52,7 @@ def find_modes(joints_m: Array, drawn: Sequence[int], mode_mm: float = MODE_MM) 
 
 
 def pairwise_mm(joints_m: Array) -> Array:
-    """(N, N) PA-MPJPE in millimeters between joints (N, P, 3): the mean of both directions, whose scales differ."""
+    """(N, N) PA-MPJPE in millimeters between joints (N, P, 3): the mean of aligning either one to the other."""
     joints = np.asarray(joints_m, np.float64)
     centered = joints - joints.mean(1, keepdims=True)
     first, second = np.triu_indices(len(joints), 1)
@@ -63,7 +64,7 @@ def pairwise_mm(joints_m: Array) -> Array:
 
 
 def _pair_mm(a: Array, b: Array) -> Array:
-    """(M,) for centered joints (M, P, 3): similarities without reflection (Umeyama 1991)."""
+    """(M,) for centered joints (M, P, 3), by similarity transforms without reflection (Umeyama 1991)."""
     u, singular, vt = np.linalg.svd(a.swapaxes(1, 2) @ b)
     mirrored = np.sign(np.linalg.det(u @ vt))
     u[..., 2] *= mirrored[:, None]
@@ -71,5 +72,5 @@ def _pair_mm(a: Array, b: Array) -> Array:
     common, turned = singular.sum(1), a @ (u @ vt)
     size_a, size_b = (np.maximum(np.square(x).sum((1, 2)), 1e-18) for x in (a, b))
     onto_b = (common / size_a)[:, None, None] * turned - b
-    onto_a = (common / size_b)[:, None, None] * b - turned  # in the axes of b, which distances do not see
+    onto_a = (common / size_b)[:, None, None] * b - turned  # in the axes of b, which does not change distances
     return 1e3 * sum(np.linalg.norm(x, axis=2).mean(1) for x in (onto_a, onto_b)) / 2

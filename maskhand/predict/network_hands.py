@@ -1,4 +1,4 @@
-"""What the network gives of a group of hands: estimate, drawn hypotheses, states of its decoding, confidence."""
+"""The network's outputs for a group of hands: estimate, sampled hypotheses, decoding states, confidence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from maskhand.predict.records import FilledHand, Hypothesis, PredictError
 
 
 def estimate(bundle: ModelBundle, context: Context, generators: list[torch.Generator]) -> HandPrediction:
-    """The network's hands by its estimator; one that draws does so for each hand with its own generator."""
+    """The network's hands by its estimator; if it samples, each hand has its own generator."""
     sampler = bundle.estimator
     if sampler.temperature == 0 and sampler.confidence_noise == 0:
         return _finite_sample(bundle, context, sampler)
@@ -36,7 +36,7 @@ def estimate(bundle: ModelBundle, context: Context, generators: list[torch.Gener
 def sampled(
     context: Context, group: HandGroup, generator: torch.Generator, how: Reconstruction
 ) -> tuple[Hypothesis, ...]:
-    """The distinct hypotheses of the one hand of a group."""
+    """The distinct hypotheses of a group that consists of one hand."""
     bundle = how.bundle
     assert bundle is not None
     sampler = hypothesis_sampler(bundle.recipe.sampler)
@@ -53,7 +53,7 @@ def sampled(
 
 
 def filled_in(context: Context, group: HandGroup, how: Reconstruction) -> list[tuple[FilledHand, ...]]:
-    """For each hand of a group its states while tokens are filled in."""
+    """For each hand of a group, its states during iterative decoding."""
     assert how.bundle is not None and isinstance(how.bundle.model, MaskedTransformer)
     sampler = fill_in_sampler(how.bundle.recipe.sampler, how.fill_in)
     steps = [
@@ -72,7 +72,7 @@ def _finite_sample(
     generator: torch.Generator | None = None,
     hypotheses: int = 1,
 ) -> HandPrediction:
-    """As `sample`, on the CPU."""
+    """`sample`, moved to the CPU; raises PredictError for values that are not finite."""
     prediction = sample(bundle.model, context, sampler, generator, hypotheses).to("cpu")
     if not bool(prediction.vertices_m.isfinite().all() and prediction.camera.isfinite().all()):
         raise PredictError(f"model {bundle.digest} predicts values that are not finite; train it again")
@@ -80,7 +80,7 @@ def _finite_sample(
 
 
 def sampled_confidence(bundle: ModelBundle, context: Context, hands: HandPrediction) -> JointConfidence:
-    """The confidence of a network's hands; NaN for a bundle that is not calibrated."""
+    """The calibrated confidence of a network's hands; NaN for a bundle without calibration."""
     calibration = joint_calibration(bundle.recipe.sampler, bundle.calibration)
     if calibration is None or bundle.calibration is None:
         unknown = np.full(hands.joints_m.shape[:2], np.nan)
@@ -90,7 +90,7 @@ def sampled_confidence(bundle: ModelBundle, context: Context, hands: HandPredict
 
 
 def distinct_sequences(ids: Array) -> tuple[Array, Array]:
-    """(H, L) token sequences -> index of the first occurrence of each distinct one, in order, and its count."""
+    """(H, L) token sequences -> the index of each distinct sequence's first occurrence, in order, and its count."""
     _, first, counts = np.unique(ids, axis=0, return_index=True, return_counts=True)
     order = np.argsort(first)
     return first[order], counts[order]

@@ -1,4 +1,4 @@
-"""Reading of a photo, and the check of images and given boxes."""
+"""Reading of photos, and checks of images and given boxes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_encoded(path: str | Path) -> bytes:
 
 
 def decode_photo(data: bytes, name: str) -> Array:
-    """Decode an image as (H, W, 3) uint8 RGB, as `read_photo`. Raises PredictError, which begins with the name."""
+    """Decode an image as (H, W, 3) uint8 RGB, as `read_photo`. Raises PredictError whose message begins with `name`."""
     try:
         return decode_rgb(data)
     except UndecodableError as error:
@@ -39,7 +39,7 @@ def decode_photo(data: bytes, name: str) -> Array:
 
 
 def check_image(image_rgb: Array, name: str = "image") -> None:
-    """PredictError unless an image is (H, W, 3) uint8 with pixels, and not too large for its maps of coordinates."""
+    """Raises PredictError unless the image is (H, W, 3) uint8, not empty, and within the size limit (`check_size`)."""
     if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
         raise PredictError(f"{name}: {image_rgb.dtype} of shape {image_rgb.shape}, expected uint8 (H, W, 3) RGB")
     height, width = image_rgb.shape[:2]
@@ -52,7 +52,7 @@ def check_image(image_rgb: Array, name: str = "image") -> None:
 
 
 def check_boxes(boxes: Array, image_rgb: Array) -> None:
-    """PredictError for boxes (N, 4) that are empty or outside of the image."""
+    """Raises PredictError for boxes (N, 4) that are empty or outside of the image."""
     height, width = image_rgb.shape[:2]
     for x0, y0, x1, y1 in boxes.tolist():
         overlaps = x1 - x0 >= 2 and y1 - y0 >= 2 and x0 < width and y0 < height and x1 > 0 and y1 > 0

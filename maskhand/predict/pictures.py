@@ -1,4 +1,4 @@
-"""The pictures of a run, one after the other: photos, and the frames of films, decoded ahead in a thread."""
+"""The pictures of a run as a stream: photos and frames of films, decoded ahead in a thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskhand.predict.photo import decode_photo
 from maskhand.predict.records import PredictError
 
 AHEAD = 2
-"""Pictures decoded before they are needed."""
+"""Number of pictures decoded ahead."""
 
 T = TypeVar("T")
 _END = object()
@@ -25,7 +25,7 @@ _END = object()
 
 @dataclass(frozen=True)
 class GivenCamera:
-    """What is given of the cameras of all pictures, in pixels of a picture as it is shown."""
+    """The given camera of all pictures, in pixels of the upright picture."""
 
     focal_px: float | None = None
     intrinsics: tuple[float, float, float, float] | None = None
@@ -34,7 +34,7 @@ class GivenCamera:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run stands: the next thing to look at."""
+    """The position of a run: the next photo or frame to process."""
 
     source: int = 0
     """Position among the sources."""
@@ -51,11 +51,11 @@ class Picture:
     frame: int | None = None
     """Position in the film, from 0; None for a photo."""
     time_s: float | None = None
-    """Of the frame."""
+    """Time of the frame in the film; None for a photo."""
     size_px: tuple[int, int] | None = None
-    """Width and height; None for one that cannot be read."""
+    """Width and height; None if it cannot be read."""
     image_rgb: Array | None = None
-    """(H, W, 3) uint8, upright; None when it is not needed any more."""
+    """(H, W, 3) uint8, upright; None if it cannot be read or is no longer needed."""
     camera: PhotoCamera | None = None
     is_readable: bool = True
     reason: str | None = None
@@ -63,16 +63,16 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """How the names of its files begin."""
+        """Prefix of the names of its result files."""
         return self.source.name if self.frame is None else f"{self.source.name}_frame{self.frame:06d}"
 
 
 def pictures(
     sources: Sequence[Source], given: GivenCamera, every: int = 1, start: Place | None = None
 ) -> Iterator[Picture]:
-    """The pictures of the sources from `start` on; of a film frames 0, `every`, 2 `every` ...
+    """The pictures of the sources from `start` on; frames 0, `every`, 2 `every` ... of a film.
 
-    A file that cannot be read gives one picture that says why, and so does a film where it ends too early.
+    A file that cannot be read gives one picture with the reason; so does a film at the frame where it breaks off.
     """
     start = start or Place()
     for position in range(start.source, len(sources)):
@@ -85,7 +85,7 @@ def pictures(
 
 
 def count_pictures(sources: Sequence[Source], every: int = 1) -> int:
-    """How many pictures there are; of films as many as their containers say."""
+    """Number of pictures; for films, by the number of frames that their containers state."""
     total = 0
     for source in sources:
         try:
@@ -96,7 +96,7 @@ def count_pictures(sources: Sequence[Source], every: int = 1) -> int:
 
 
 def ahead(items: Iterable[T], count: int = AHEAD) -> Iterator[T]:
-    """The items, so many of them made ahead in a thread. What making one raises is raised in its place."""
+    """The items, up to `count` of them produced ahead in a thread. An exception is raised in the item's place."""
     iterator = iter(items)
     with ThreadPoolExecutor(1, "maskhand-decode") as thread:
         waiting: deque[Future[object]] = deque()
@@ -131,7 +131,7 @@ def _frames(source: Source, place: Place, given: GivenCamera, every: int) -> Ite
     try:
         for frame in read_frames(source.path, every):
             if frame.index < place.frame:
-                continue  # seeking could land on another frame than the count does
+                continue  # skipped by count: seeking could end at another frame
             index = frame.index
             if camera is None:
                 size = (frame.image_rgb.shape[1], frame.image_rgb.shape[0])

@@ -1,4 +1,4 @@
-"""Predicted hands in camera space, as records."""
+"""Placement of predicted hands in camera space, as `PlacedHand` records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def place_predicted(
 ) -> list[PlacedHand]:
     """The N hands in camera space, left ones mirrored back.
 
-    prediction: in the axes of the images; batch: their crops of crop_px pixels; K_px: (N, 3, 3) of the images.
+    prediction: in the axes of the images; batch: their crops of crop_px pixels; K_px: (N, 3, 3) image intrinsics.
     """
     left = batch.is_left.numpy()
     placed = place_hands(prediction, batch, K_px, crop_px, placed_by)

@@ -1,4 +1,4 @@
-"""The hands of pictures from Python: `maskhand.load().predict("photo.jpg")`. No workspace is needed."""
+"""The Python interface of prediction: `maskhand.load().predict("photo.jpg")`. No workspace is needed."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from maskhand.shipped_models import OPEN
 from maskhand.workspace import assets_folder
 
 Given = str | os.PathLike[str] | bytes | Any
-"""A path, an encoded file, an array (`predict.given` has the rules), a PIL image."""
+"""A path, an encoded file, an array (see `predict.given` for accepted types), or a PIL image."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model, and how it is asked; make it with `maskhand.load`."""
+    """A model with its reconstruction settings; create it with `maskhand.load`."""
 
     how: Reconstruction
     assets: Path
-    """Where the keypoint detector's files are, or are fetched to at first use."""
+    """Folder of the keypoint detector's files, which are fetched to it on first use."""
 
     @classmethod
     def load(
@@ -94,15 +94,15 @@ class Predictor:
         hypotheses: int = 0,
         min_confidence: float = 0.0,
     ) -> Hands | list[Hands]:
-        """The hands of a picture, or of each picture of a list.
+        """Predict the hands of a picture, or of each picture of a list.
 
         pictures: a path, bytes of an image file, an array or PIL image, or a list of these. Options as in
-        `maskhand predict`: box x0, y0, x1, y1 in pixels of the one hand to look at; side of every hand; focal_px or
-        intrinsics fx, fy, cx, cy (else EXIF's, else assumed: then depth is relative); camera `model` places hands by
-        the network's camera; hypotheses also draws so many hands for each.
+        `maskhand predict`: box x0, y0, x1, y1 in pixels of the only hand to predict; side of every hand; focal_px or
+        intrinsics fx, fy, cx, cy (default: from EXIF, else assumed, and depth is relative); camera `model` places hands
+        by the network's camera; hypotheses: number of hands to sample in addition for each hand.
 
-        Raises PredictError for a picture that cannot be used; in a list such a one has its reason in `error`, and the
-        others their hands.
+        Raises PredictError for a picture that cannot be used; in a list, the result of such a picture has the reason in
+        `error`, and the others are predicted all the same.
         """
         how = replace(self.how, placed_by=camera, hypotheses=hypotheses)
         asked = Asked(box, side, focal_px, intrinsics, min_confidence)

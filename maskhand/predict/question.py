@@ -1,4 +1,4 @@
-"""What is asked of all pictures of a run, as plain values; without torch, so that a finished run answers at once."""
+"""The options of a run as plain values; does not import torch, so that a finished run is recognized at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Way:
-    """By what hands are reconstructed: the facts of a `Reconstruction`."""
+    """The settings of a `Reconstruction` as plain values."""
 
     method: Method
     model: Mapping[str, str] | None
@@ -34,31 +34,31 @@ class Way:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is asked of all pictures, whatever reconstructs their hands."""
+    """The options of a run that do not depend on the reconstruction."""
 
     box: Box | None = None
-    """Of the one hand to look at in each picture; None: all are found."""
+    """Of the only hand to predict in each picture; None: all hands are detected."""
     boxes: BoxFile | None = None
-    """The boxes of each picture by a detector; None: hands are found."""
+    """The hand boxes of each picture, from a file; None: hands are detected."""
     finder: HandDetector | None = None
-    """What finds hands in place of the embedded detector."""
+    """Hand detector that replaces the embedded one."""
     side: Side | None = None
     """Of every hand; None: as detected."""
     camera: GivenCamera = field(default_factory=GivenCamera)
     min_confidence: float = 0.0
     every: int = 1
-    """Of films frames 0, `every`, 2 `every` ... are looked at."""
+    """Frames 0, `every`, 2 `every` ... of a film are processed."""
     saved: tuple[Saved, ...] = ()
-    """What is written of each photo."""
+    """Files to write for each photo."""
     saved_of_frames: tuple[Saved, ...] = ()
-    """What is written of each frame of a film."""
+    """Files to write for each frame of a film."""
     vertices: bool = False
-    """Whether rows have the mesh."""
+    """Whether rows contain the mesh vertices."""
     convention: BodyConvention | None = None
-    """Of a body model, in which rows have the hand's pose as well."""
+    """Pose convention of a body model; rows then have the hand's pose in it as well."""
 
     def facts_by(self, way: Way) -> dict[str, Any]:
-        """All that decides the results, as plain values."""
+        """Everything that determines the results, as plain values."""
         return {
             "version": __version__,
             "schema": SCHEMA,

@@ -1,4 +1,4 @@
-"""Hands read back from the files that prediction wrote: meshes and joints are made again from the MANO parameters."""
+"""Reading of hands from result files of prediction; meshes and joints are recomputed from the MANO parameters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from maskhand.predict.records import Hypothesis, PredictedHand, PredictError
 T = TypeVar("T")
 
 ROWS = "hands.jsonl"
-"""The file of a folder that holds the hands of many pictures, a JSON line each."""
+"""The file of a result folder with the hands of all pictures, one JSON line each."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class ReadPicture:
     name: str
     hands: tuple[PredictedHand, ...]
     image_rgb: Array | None
-    """(H, W, 3) uint8; None where the picture, or the film with this frame, was not found."""
+    """(H, W, 3) uint8; None if the picture, or the film with this frame, was not found."""
 
 
 @dataclass(frozen=True)
 class ReadResult:
-    """Pictures of a result."""
+    """The pictures that were read from a result."""
 
     pictures: tuple[ReadPicture, ...]
     total: int
@@ -45,10 +45,10 @@ class ReadResult:
 
 
 def read_result(path: str | Path, most: int | None = None) -> ReadResult:
-    """The pictures with hands of a folder that `predict` wrote, of its `hands.jsonl`, or of the JSON of one picture.
+    """The pictures with hands in a folder that `predict` wrote, in its `hands.jsonl`, or in the JSON of one picture.
 
-    most: of more pictures so many are read, at even distances. Raises PredictError for a file that is none of these,
-    or of hands of another hand model than the configured one.
+    most: maximum number of pictures, evenly spaced; None: all. Raises PredictError for any other file, and for hands
+    of another hand model than the configured one.
     """
     given = Path(path)
     if not given.is_dir():
@@ -62,7 +62,7 @@ def read_result(path: str | Path, most: int | None = None) -> ReadResult:
 
 
 def hands_from_json(rows: Sequence[dict[str, Any]]) -> tuple[PredictedHand, ...]:
-    """The hands of JSON records; those whose mean joint, tokens or calibration are missing have NaN and empty ones.
+    """The hands of JSON records; missing confidences become NaN, missing tokens empty arrays.
 
     Raises PredictError for hands of another hand model than the configured one.
     """
@@ -121,7 +121,7 @@ def _evenly(items: Sequence[T], most: int | None) -> list[T]:
 
 
 def _places(name: str, result: Path) -> Iterator[Path]:
-    """Where a picture may be: where it was, or beside the result."""
+    """Existing candidate paths of a picture: its recorded path, or near the result file."""
     for place in (Path(name), result.parent / name, result.parent / Path(name).name, result.parent.parent / name):
         if place.is_file():
             yield place
@@ -137,7 +137,7 @@ def _image(name: str, result: Path) -> Array | None:
 
 
 def _frames(name: str, result: Path, numbers: set[int]) -> dict[int, Array]:
-    """Frames of a film that can be read, by number; it is decoded up to the last of them."""
+    """The requested frames of a film that can be read, by number; decoding stops after the last one."""
     found: dict[int, Array] = {}
     for place in _places(name, result):
         try:
@@ -195,7 +195,7 @@ def _hand(row: dict[str, Any], layer: ManoLayer) -> PredictedHand:
 
 
 def _placed(records: Sequence[dict[str, Any]], side: str, layer: ManoLayer) -> list[dict[str, Any]]:
-    """The fields of `PlacedHand`s with these parameters, of a left hand by the mirrored right one."""
+    """The fields of a `PlacedHand` for each record; a left hand is computed as the mirrored right one."""
     manos = [record["mano"] for record in records]
     pose = np.array([[mano["global_orient"], *mano["hand_pose"]] for mano in manos], np.float64)
     betas, transl = (np.array([mano[name] for mano in manos], np.float64) for name in ("betas", "transl_cam_m"))

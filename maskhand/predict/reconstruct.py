@@ -1,8 +1,7 @@
-"""Reconstruction of detected hands by fit, network or both, and their placement in camera space; many hands at once.
+"""Reconstruction of detected hands by fit, network or both, and their placement in camera space, in batches.
 
-Hands of several images share the network's passes and the fits. What a hand becomes depends on its own image alone:
-samples are drawn with a generator of each hand, and rounding, which a batch's size may change, moves vertices by less
-than 1e-6 m.
+Hands of several images share forward passes and fits. A hand's result depends only on its own image: each hand has
+its own random generator, and rounding, which may depend on the batch size, moves vertices by less than 1e-6 m.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from maskhand.predict.network_hands import estimate, filled_in, sampled, sampled
 from maskhand.predict.records import FilledHand, Hypothesis, PlacedHand, PredictedHand
 
 HANDS_AT_ONCE = 32
-"""Hands that share a pass of the network, at most. Of an image no more than the crops waits for the others."""
+"""Maximum number of hands per forward pass. Waiting for a full batch keeps only an image's crops in memory."""
 
 
 def reconstruct_hands(images: Iterable[SeenImage], how: Reconstruction) -> Iterator[list[PredictedHand]]:
-    """The hands of each image, in the order in which they were detected; an empty list for an image without hands.
+    """The hands of each image, in the order of detection; an empty list for an image without hands.
 
-    Images are taken as they are needed, until their hands fill a batch of `HANDS_AT_ONCE`. Raises PredictError when
-    the network predicts values that are not finite.
+    Images are consumed lazily, until their hands fill a batch of `HANDS_AT_ONCE`. Raises PredictError when the network
+    predicts values that are not finite.
     """
     waiting: list[int] = []
     groups: list[HandGroup] = []
@@ -44,7 +43,7 @@ def reconstruct_hands(images: Iterable[SeenImage], how: Reconstruction) -> Itera
 
 
 def _shared_out(counts: list[int], groups: list[HandGroup], how: Reconstruction) -> Iterator[list[PredictedHand]]:
-    """The hands of the groups, reconstructed together, by image."""
+    """Reconstruct the groups together and return the hands by image."""
     hands: list[PredictedHand] = []
     if groups:
         joined = HandGroup.join(groups)
@@ -89,7 +88,7 @@ def _hands(group: HandGroup, how: Reconstruction) -> list[PredictedHand]:
 def _placed_hands(
     group: HandGroup, how: Reconstruction
 ) -> tuple[list[PlacedHand], JointConfidence, list[tuple[Hypothesis, ...]], list[tuple[FilledHand, ...]]]:
-    """The placed hands, the confidence of their joints, for each the distinct ones of its samples, and its decoding."""
+    """The placed hands, the confidence of their joints, and each hand's distinct hypotheses and decoding states."""
     none: list[tuple[Hypothesis, ...]] = [()] * len(group.detected)
     not_kept: list[tuple[FilledHand, ...]] = [()] * len(group.detected)
     bundle, batch = how.bundle, group.batch

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from maskhand.predict.modes import Mode
 
 Method = Literal["fit", "model", "refine"]
-"""How a hand is reconstructed: by a fit to the detected keypoints, by the network, or by a fit to both."""
+"""How a hand is reconstructed: fit to the detected keypoints, network prediction, or fit to both."""
 
 CameraOrigin = Literal["focal", "intrinsics", "exif", "assumed"]
-"""Where a camera's values are from: a given focal length, given intrinsics, EXIF, or nowhere."""
+"""The source of a camera's values: a given focal length, given intrinsics, EXIF, or an assumption."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
 MIN_MEAN_CONFIDENCE = 0.2
-"""Mean keypoint confidence below which a hand is a guess: of 16 such hands in real photos all were wrong."""
+"""Mean keypoint confidence below which a hand is a guess: all 16 such hands in real photos were wrong."""
 
 
 class PredictError(MaskhandError, ValueError):
@@ -48,11 +48,11 @@ class PlacedHand:
     joints_px: Array
     """(21, 2) projections of joints_cam_m."""
     crop_camera: Array
-    """(3,) s, tx, ty for the (mirrored, if left) crop: the network's, however the hand was placed; for a fit that of
+    """(3,) s, tx, ty for the (mirrored, if left) crop: from the network, however the hand was placed; for a fit from
     the keypoints."""
     joint_confidence: Array
-    """(16,) mean probability of the pose tokens, weighted by their influence on each MANO joint; NaN for a fitted hand,
-    which has no tokens."""
+    """(16,) mean probability of the pose tokens, weighted by their influence on each MANO joint; NaN for a fitted hand
+    (no tokens)."""
     tokens: Array
     """(L,) int64, the pose tokens (of the mirrored hand, if left); empty for a fitted hand."""
     token_confidence: Array
@@ -68,12 +68,12 @@ class Hypothesis(PlacedHand):
     drawn: int
     """Number of samples with this token sequence."""
     score: float
-    """Minus its PA-MPJPE, millimeters, to the mean of all samples (`models/consensus.py`)."""
+    """Negative PA-MPJPE to the mean of all samples, millimeters (`models/consensus.py`)."""
 
 
 @dataclass(frozen=True)
 class FilledHand(PlacedHand):
-    """The network's hand while its tokens are filled in; the other tokens count by their expectation."""
+    """A state of the network's hand during decoding; tokens not yet fixed contribute their expected code vectors."""
 
     fixed: Array
     """(L,) bool: the tokens that are fixed."""
@@ -86,11 +86,11 @@ class PredictedHand(PlacedHand):
     side: Side
     """The side of the mesh and the MANO parameters."""
     side_known: bool
-    """Whether the side was given, or determined by detected keypoints."""
+    """Whether the side was given, or the keypoints are confident enough to determine it."""
     box_xyxy_px: Array
     """(4,)."""
     detection_score: float | None
-    """0..1, confidence of the hand finder; None when the box was given."""
+    """0..1, confidence of the hand finder; None for a given box without a score."""
     keypoints_px: Array
     """(21, 2) detected 2D keypoints, OpenPose order."""
     keypoints_confidence: Array
@@ -102,7 +102,7 @@ class PredictedHand(PlacedHand):
     crop_from_image: Array
     """(2, 3) affine from the (mirrored, if left) photo to the crop."""
     p_within_10mm: Array
-    """(21,) probability that a joint is within 10 mm of the truth after Procrustes alignment of the hand; NaN where the
+    """(21,) probability that a joint is within 10 mm of the truth after Procrustes alignment of the hand; NaN if the
     method is not calibrated."""
     joint_error_mm: Array
     """(21,) expected error of each joint after Procrustes alignment."""
@@ -112,17 +112,17 @@ class PredictedHand(PlacedHand):
     hand_model: str
     """Digest of the hand model file."""
     camera_origin: CameraOrigin = "assumed"
-    """What says `K_px`; depth is metric only where it is not `assumed`."""
+    """The source of `K_px`; depth is metric unless it is `assumed`."""
     hypotheses: tuple[Hypothesis, ...] = ()
     """Distinct hypotheses, nearest to their mean first."""
     modes: tuple[Mode, ...] = ()
-    """Of the hypotheses, the most frequent first."""
+    """Modes of the hypotheses, the most frequent first."""
     fill_in: tuple[FilledHand, ...] = ()
-    """The network's hand before the first pass of decoding, and after each."""
+    """The network's hand before the first decoding pass, and after each pass."""
 
     @property
     def is_guess(self) -> bool:
-        """Whether the keypoints have low confidence, so that the hand is mostly the prior."""
+        """Whether keypoint confidence is so low that the hand is mostly determined by the prior."""
         return float(self.keypoints_confidence.mean()) < MIN_MEAN_CONFIDENCE
 
     @property

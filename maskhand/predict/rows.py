@@ -1,6 +1,6 @@
-"""Predicted hands as records of plain values, a JSON line each.
+"""Predicted hands as records of plain values, one JSON line each.
 
-`hand.schema.json` is the contract of a line. Numbers are rounded to what they are worth: micrometers, microradians,
+`hand.schema.json` specifies a line. Numbers are rounded to a meaningful precision: micrometers, microradians,
 thousandths of a pixel.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from maskhand.predict.pictures import Picture
 
 SCHEMA: Final = "maskhand.hand/1"
-"""Name and version of a row's form; another version where a program that reads rows would have to change."""
+"""Name and version of the row format; the version changes when programs that read rows would have to change."""
 SCHEMA_FILE: Final = Path(__file__).with_name("hand.schema.json")
 
 Row = dict[str, Any]
@@ -39,10 +39,10 @@ def picture_rows(
     vertices: bool = False,
     convention: BodyConvention | None = None,
 ) -> list[Row]:
-    """A row for each hand of a picture; one that says why where there is none.
+    """A row for each hand of a picture; without hands, one row with the reason.
 
-    no_hand: the reason where the picture has none; vertices: whether rows have the mesh; convention: that of a body
-    model, in which rows have the hand's pose as well.
+    no_hand: the reason if the picture itself has none; vertices: whether rows contain the mesh vertices; convention:
+    of a body model; rows then have the hand's pose in it as well.
     """
     head: Row = {
         "schema": SCHEMA,
@@ -74,7 +74,7 @@ def hand_row(
 
 
 def made_by(how: Reconstruction, hand: PredictedHand) -> Row:
-    """What made a hand."""
+    """The method, model, hand model and keypoint detector that a hand was made with."""
     bundle = how.bundle
     return {
         "method": hand.method,
@@ -143,7 +143,7 @@ def _pose_json(hand: PlacedHand, side: Side) -> Row:
 
 
 def _numbers_or_none(values: Array, digits: int) -> list[Any] | None:
-    """As `_numbers`; None where the values are NaN (the method is not calibrated)."""
+    """As `_numbers`; None if the values are NaN (the method is not calibrated)."""
     return _numbers(values, digits) if np.isfinite(values).all() else None
 
 

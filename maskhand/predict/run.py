@@ -1,9 +1,9 @@
-"""The hands of many pictures as one run's folder; a run that was stopped goes on.
+"""Prediction of many pictures into a run folder; an interrupted run is resumed.
 
-run.json         what was asked of which files, and how many hands there are
-hands.jsonl      a line per hand, or per picture without one with its reason (`hand.schema.json`)
+run.json         options, input files, and counts of pictures and hands
+hands.jsonl      a line per hand, or per picture without hands with the reason (`hand.schema.json`)
 hands.parquet    the same as a table
-NAME_...         files of each picture, as asked
+NAME_...         the requested files of each picture
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ from maskhand.replacement import replacement
 
 @dataclass(frozen=True)
 class FilmGroup:
-    """Rows of some frames of a film that belong together."""
+    """The rows of a group of frames of a film."""
 
     rows: list[Row]
     frames: int
     files: list[str]
-    """That were written, relative to the run's folder."""
+    """Written files, relative to the run's folder."""
     then: Place
-    """The next thing to look at."""
+    """The next frame or source to process."""
 
 
 class LooksAtFilm(Protocol):
-    """What looks at a film as a whole (`film.run.TrackedFilms`)."""
+    """Processes a film as a whole (`film.run.TrackedFilms`)."""
 
     def facts(self) -> Row:
-        """What decides its results beside the question."""
+        """Further settings that determine its results, beside those of the question."""
 
     def groups(
         self, source: Source, place: Place, question: Question, out: Path, progress: Progress
@@ -76,12 +76,12 @@ def predict_run(
     progress: Progress = silent,
     films: LooksAtFilm | None = None,
 ) -> RunResult:
-    """Look at all files and write the run's folder `out`, or what a run that was stopped has left of it.
+    """Process all files and write the run's folder `out`, or resume an interrupted run there.
 
-    A finished run of the same options is added to: only files that it has not looked at are. again: what is there is
-    removed first. films: what looks at films; None: their frames are pictures like others.
-    Raises PredictError where the results there are of another question, and LockedError while another process is at the
-    same folder.
+    New files are added to a finished run with the same options; its other files are not processed again. again: delete
+    the existing results first. films: processes films as a whole; None: their frames are treated like photos.
+    Raises PredictError if the results there were made with other options, and LockedError while another process uses
+    the same folder.
     """
     facts = running(sources, question.facts() | ({} if films is None else films.facts()))
     with lock.held(out, "predict", str(out)):
@@ -100,7 +100,7 @@ def predict_run(
 
 
 def _begun(out: Path, facts: Row) -> Row:
-    """The facts of the run that is looked at: a new one, one that was stopped, or a finished one with more files."""
+    """The facts of the run to do: a new one, an interrupted one, or a finished one with further files."""
     earlier = run_facts(out)
     if earlier is not None and earlier["state"] == "running":
         return earlier
@@ -124,7 +124,7 @@ def _look(
     progress: Progress,
     films: LooksAtFilm | None,
 ) -> None:
-    """Look at what the journal does not have yet."""
+    """Process the pictures that are not in the journal yet."""
     hands = sum(row["status"] == "hand" for row in journal.rows())
     shown = _Shown(count_pictures(files, question.every), journal.pictures, hands, progress)
     for as_film, part in groupby(range(len(files)), lambda k: films is not None and files[k].kind == "film"):
@@ -148,7 +148,7 @@ def _look_at_pictures(
     journal: Journal,
     shown: _Shown,
 ) -> None:
-    """Look at the pictures from the journal's place to the end of `files`."""
+    """Process the pictures from the journal's place to the end of `files`."""
     stream = ahead(pictures(files, question.camera, question.every, journal.place))
     no_hand = no_hand_found(question.min_confidence)
     for group in predict_pictures(stream, question, boxes):
@@ -164,11 +164,11 @@ def _look_at_pictures(
 
 @dataclass
 class _Shown:
-    """How far a run is, for people."""
+    """The progress display of a run."""
 
     total: int
     before: int
-    """Pictures that an earlier run had looked at."""
+    """Number of pictures that were already done at the start."""
     hands: int
     progress: Progress
 
@@ -179,7 +179,7 @@ class _Shown:
         self.progress(self.before, self.total, _so_far(self.hands, 0.0, 0))
 
     def __call__(self, done: int) -> None:
-        """So many pictures are done."""
+        """Report the number of finished pictures."""
         self.done = done
         left = max(self.total - done, 0)
         passed_s = time.monotonic() - self.begun
@@ -189,7 +189,7 @@ class _Shown:
         )  # fmt: skip
 
     def within(self, done: float, total: float, text: str = "") -> None:
-        """The progress within a film: its hands are followed first, and then it is drawn."""
+        """Report the progress within a film, which has two phases: tracking its hands, then drawing them."""
         now = time.monotonic()
         if done <= self.last:
             self.phase_begun, self.phase_from = now, done
@@ -232,7 +232,7 @@ def _left(seconds: float) -> str:
 
 
 def _finish(out: Path, journal: Journal, facts: Row, sources: Sources) -> Row:
-    """Write lines, table and facts of a run that has looked at everything; its facts."""
+    """Write `hands.jsonl`, the table and `run.json` of a complete run; returns its facts."""
     with storage.atomic_writer(out / LINES) as write:
         for line in journal.lines():
             write(line)

@@ -1,4 +1,4 @@
-"""The folder of a run: the names of its files, what it was asked, whether it is finished; without torch."""
+"""The folder of a run: its file names, its options, whether it is finished; does not import torch."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class RunResult:
 
     folder: Path
     counts: dict[str, int]
-    """`pictures`; those with a `hand`, with `no hand`, `unreadable`; `hands`."""
+    """Number of `pictures`; of those with a `hand`, with `no hand`, and `unreadable` ones; number of `hands`."""
     files: tuple[Path, ...]
-    """The files of pictures, in their order."""
+    """The files written for pictures, in the order of the pictures."""
 
     def rows(self) -> Iterator[Row]:
         """The rows of `hands.jsonl`."""
@@ -34,14 +34,14 @@ class RunResult:
 
 
 def running(sources: Sources, asked: Row) -> Row:
-    """`run.json` of a run that begins: what is asked (`Question.facts`) of which files."""
+    """`run.json` at the start of a run: the options (`Question.facts`) and the input files."""
     return {"state": "running", "asked": asked, "inputs": [asdict(source) for source in sources.files]}
 
 
 def finished_run(out: Path, facts: Row) -> RunResult | None:
-    """The run in the folder, if it has looked at all that is asked; None where there is something to look at.
+    """The run in the folder, if it has processed all requested files; None if there is something left to process.
 
-    facts: `running` of what is asked now; PredictError where the results there are of another question.
+    facts: `running` of the new request. Raises PredictError if the results there were made with other options.
     """
     earlier = run_facts(out)
     if earlier is None:
@@ -53,16 +53,16 @@ def finished_run(out: Path, facts: Row) -> RunResult | None:
 
 
 def added(out: Path, earlier: Row, now: Row) -> list[Row] | None:
-    """The files that are asked now and that the finished run of the same options in the folder has not looked at.
+    """The requested files that the finished run in the folder, with the same options, has not processed yet.
 
-    None where the run there is not finished, has other options, or looked at files that have changed since.
+    None if the run there is not finished, has other options, or some of its files have changed since.
     """
     whole = earlier["state"] == "finished" and (out / LINES).is_file() and (out / TABLE).is_file()
     return new_files(earlier, now) if whole and earlier["asked"] == now["asked"] else None
 
 
 def new_files(earlier: Row, now: Row) -> list[Row] | None:
-    """The files of `now` that `earlier` has not; None where one that both have has changed, or two share a name."""
+    """The files of `now` that are not in `earlier`; None if a common file has changed, or two files share a name."""
     seen = {source["path"]: source for source in earlier["inputs"]}
     new = [source for source in now["inputs"] if source["path"] not in seen]
     names = {source["name"] for source in earlier["inputs"]}
@@ -71,18 +71,18 @@ def new_files(earlier: Row, now: Row) -> list[Row] | None:
 
 
 def _is_addition(earlier: Row, now: Row) -> bool:
-    """Is `now` what was being added to a finished run when it was stopped?"""
+    """Does `now` equal the addition to a finished run that was interrupted?"""
     kept = earlier.get("kept", 0) if earlier["state"] == "running" else 0
     return kept > 0 and earlier["asked"] == now["asked"] and earlier["inputs"][kept:] == now["inputs"]
 
 
 def result_of(out: Path, facts: Row) -> RunResult:
-    """Of the facts of a finished run."""
+    """The `RunResult` of a finished run's facts."""
     return RunResult(out, facts["counts"], tuple(out / name for name in facts["files"]))
 
 
 def run_facts(out: str | Path) -> Row | None:
-    """What the run in a folder or `s3://` prefix was asked; None where there is none. Raises PredictError."""
+    """The content of `run.json` in a folder or `s3://` prefix; None if there is none. Raises PredictError."""
     uri = storage.join(out, RUN)
     if not storage.exists(uri):
         return None
@@ -96,7 +96,7 @@ def run_facts(out: str | Path) -> Row | None:
 
 
 def difference(earlier: Row, now: Row) -> str:
-    """How two runs' questions differ, in words; empty where they do not."""
+    """A description of how the options and files of two runs differ; empty if they do not."""
     differs = [
         f"{name} was {earlier['asked'].get(name)!r} and is {now['asked'].get(name)!r}"
         for name in now["asked"] | earlier["asked"]
@@ -118,7 +118,7 @@ def difference(earlier: Row, now: Row) -> str:
 
 
 def another_question(out: str | Path, differs: str) -> PredictError:
-    """The refusal of a folder with other results. differs: the `difference`."""
+    """The error for a folder with results of other options or files. differs: the `difference`."""
     return PredictError(
         f"{out}: the results there are of another question: {differs}; choose another --out, or --again replaces them"
     )

@@ -1,4 +1,4 @@
-"""What a served model is asked, and the table that it answers: the columns of hands.parquet, a row per hand."""
+"""The parameters of a served model, and the table that it returns: the columns of hands.parquet, a row per hand."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ PARAMETERS: Final[dict[str, tuple[str, Any]]] = {
     "side": ("string", None),
     "camera": ("string", "keypoints"),
 }
-"""Parameter of a call -> its type in MLflow's words, and its default; a list is one of numbers, empty where not given.
-They hold for all pictures of the call."""
+"""Parameter of a call -> its MLflow type and its default; list parameters hold numbers, and an empty list means unset.
+They apply to all pictures of the call."""
 
 _NOT_ASKED = ("name", "frame", "time_s", "track", "seen", "body_hand")
-"""Fields, or their first words, of films and of conventions that are not parameters."""
+"""Prefixes of the columns that are left out: those of films and of body conventions, which are not parameters."""
 COLUMNS: Final[dict[str, pa.DataType]] = {
     "input": pa.int64(),
     "error": pa.string(),
     **{name: kind for name, kind in TABLE.items() if not name.startswith(_NOT_ASKED)},
 }
-"""Columns of the answer: the position of the picture, why it cannot be used (None: it can), and those of hands.parquet.
-`status` says whether the row is a hand; `vertices_cam_m` is None without the parameter `vertices`."""
+"""Columns of the answer: the picture's position, why it cannot be used (None: it can), and those of hands.parquet.
+`status` tells whether the row is a hand; `vertices_cam_m` is None without the parameter `vertices`."""
 
 
 def answer(pictures: Sequence[Any], params: Mapping[str, Any] | None, bundle: ModelBundle, assets: Path) -> list[Row]:
     """The rows for pictures (bytes, base64 text, paths, arrays: `predict.given`), with all of `COLUMNS`.
 
-    A picture that cannot be used is one row with its reason, one without hands another. Raises PredictError for
-    parameters that no picture can be asked with.
+    A picture that cannot be used, or has no hands, gives one row with the reason. Raises PredictError for invalid
+    parameters.
     """
     options = {name: default for name, (_, default) in PARAMETERS.items()}
     if unknown := sorted(set(params or {}) - set(options)):
@@ -75,5 +75,5 @@ def answer(pictures: Sequence[Any], params: Mapping[str, Any] | None, bundle: Mo
 
 
 def _numbers(values: Any) -> Any:
-    """As a tuple; None where there are none."""
+    """The values as a tuple; None if there are none."""
     return tuple(float(value) for value in values) if values is not None and len(values) else None

@@ -1,8 +1,8 @@
 """The hands of many pictures as shards: Parquet files and a manifest, made by any number of workers.
 
-run.json               what was asked of which files, and how these are cut into units
+run.json               options, input files, and how these are divided into units
 hands/000000.parquet   the rows of a unit, with the columns of `hands.parquet`
-hands/000000.json      its record; beside a file that is whole
+hands/000000.json      its record, written after the Parquet file is complete
 hands/manifest.json    written last; lists the files with their rows and checksums
 """
 
@@ -37,12 +37,12 @@ HANDS = "hands"
 """Name of the part."""
 PARQUET = "parquet"
 NO_HAND, UNREADABLE = "no_hand", "unreadable"
-"""Reasons of pictures without a hand, each of which is a row too."""
+"""Reject reasons of pictures without a hand; each such picture also has a row."""
 
 
 @dataclass(frozen=True)
 class UnitTask:
-    """One shard to make; picklable."""
+    """A shard to be made by a worker; picklable."""
 
     part_uri: str
     name: str
@@ -61,12 +61,12 @@ def predict_shards(
     again: bool = False,
     on_shard: OnShard | None = None,
 ) -> Manifest:
-    """Look at all files, whose hands become shards below `out`, a folder or `s3://` prefix; finished ones are kept, and
-    files that the same question has not been asked of there become further shards.
+    """Predict the hands of all files and write them as shards below `out`, a folder or `s3://` prefix. Finished shards
+    of a run with the same options are kept, and new files become further shards.
 
-    mapper: shares the units among workers; the files are the same bytes for any number of them. again: what another
-    question has left there is replaced. Raises PredictError where that is there otherwise, LockedError while another
-    process is at the same folder.
+    mapper: distributes the units among workers; the files are identical bytes for any number of them. again: replace
+    existing results of other options; without it they raise PredictError. Raises LockedError while another process
+    uses the same folder.
     """
     facts = asked.facts_of(sources)
     part_uri = storage.join(out, HANDS)
@@ -103,14 +103,14 @@ def predict_shards(
 
 
 def question_of(asked: Asked) -> Question:
-    """The question, with the model loaded once per process. Raises BundleError, PredictError."""
+    """The `Question` for these options, with the model loaded once per process. Raises BundleError, PredictError."""
     bundle = None if asked.model is None else worker_bundle(asked.model[0], asked.model[1]["digest"])
     how = Reconstruction(bundle, asked.method, asked.placed_by, asked.hypotheses)
     return Question(how, here(asked.assets), **vars(asked.wanted()))
 
 
 def predict_unit(task: UnitTask) -> ShardRecord:
-    """Look at a unit and write its shard and, when this is in place, its record (runs in a worker)."""
+    """Process a unit and write its shard and then its record (runs in a worker)."""
     rejects: list[Reject] = []
     with one_thread():
         rows = list(_rows(task, rejects))

@@ -1,4 +1,4 @@
-"""The rows of a run as a Parquet table: nested fields by joined names, lists of lists row by row."""
+"""The rows of a run as a Parquet table: nested fields get joined names, nested lists are flattened."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ COLUMNS: Final[dict[str, pa.DataType]] = {
     "joint_spread_mm": NUMBERS, "hypotheses": TEXT, "modes": TEXT, "method": TEXT,
     "model_digest": TEXT, "model_recipe": TEXT, "hand_model": TEXT, "keypoint_detector": TEXT,
 }  # fmt: skip
-"""Columns of the table: names of fields joined by `_`, lists of lists row by row, hypotheses and modes as JSON text."""
+"""Columns of the table: field names joined by `_`, nested lists flattened row-major, hypotheses and modes as JSON."""
 ROWS_AT_ONCE: Final = 1024
 
 
 def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> None:
-    """The rows as a table with `COLUMNS`, a group of rows at a time."""
+    """Write the rows as a table with `COLUMNS`, in groups of `ROWS_AT_ONCE`."""
     schema = pa.schema(list(COLUMNS.items()), {"maskhand.schema": SCHEMA, "joint_names": json.dumps(OPENPOSE_21)})
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         waiting: list[Row] = []
@@ -50,7 +50,7 @@ def write_parquet(rows: Iterable[Row], file: IO[bytes]) -> None:
 
 
 def flat(row: Row) -> Row:
-    """The row with the fields of `COLUMNS`; those that it lacks are left out."""
+    """The row flattened to the fields of `COLUMNS`; fields that it lacks are left out."""
     found: Row = {}
     for name, value in row.items():
         if name in ("mano", "camera", "model", "body_hand") and isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""A run cut into units for workers: some pictures in a row, or a span of a film's frames.
+"""Division of a run into units of work: consecutive photos, or a span of a film's frames.
 
-Where the cuts are depends on the files and on `every` alone, never on how many workers there are.
+The units depend only on the files and on `every`, never on the number of workers.
 """
 
 from __future__ import annotations
@@ -17,52 +17,52 @@ from maskhand.predict.pictures import GivenCamera, Picture, Place, pictures
 from maskhand.predict.records import PredictError
 
 UNITS: Final = 64
-"""A run is cut into about so many, within these sizes: workers have as much to do, and a killed run loses little."""
+"""Approximate number of units, within the sizes below: work is balanced, and a killed run loses little."""
 SMALLEST: Final = 8
 LARGEST: Final = 512
-"""Pictures of a unit."""
+"""Limits on the number of pictures of a unit."""
 SPANS: Final = 32
-"""Units of one film at most, as each decodes the film up to its first frame: 16 times the film in all, which is a few
-hundredths of the time that looking at all its frames takes."""
+"""Maximum number of units of one film. Each decodes the film up to its first frame: 16 times the film in total, which
+takes a few percent of the time for predicting all its frames."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A part of a run that one worker looks at."""
+    """A part of a run that one worker processes."""
 
     sources: tuple[Source, ...]
-    """Photos in a row, or one film."""
+    """Consecutive photos, or one film."""
     boxes: tuple[GivenBoxes | None, ...] | None = None
-    """Of each photo, where boxes were given."""
+    """The boxes of each photo, if boxes were given."""
     start: int = 0
     """First frame of the film, a multiple of `every`."""
     stop: int | None = None
-    """The frame after the last one; None: to its end, wherever this is."""
+    """The frame after the last one; None: to the end of the film."""
     planned: int = 0
-    """Pictures: of a film as many as its container says."""
+    """Number of pictures; for a film by the frame count that its container states."""
 
 
 @dataclass(frozen=True)
 class UnitPlace:
-    """Where a unit lies in its run, as `run.json` keeps it: how a film was cut cannot be found out when it is gone."""
+    """The position of a unit in its run, stored in `run.json` because a deleted film cannot be divided again."""
 
     first: int
-    """Its first file, counted among all of the run."""
+    """Index of its first file among all files of the run."""
     files: int
     start: int
     stop: int | None
     planned: int
-    """These three as in `Unit`."""
+    """`start`, `stop` and `planned` as in `Unit`."""
 
     def unit(self, sources: Sequence[Source], boxes: Sequence[GivenBoxes | None] | None) -> Unit:
-        """The unit of a run with these files, and boxes for each where some were given."""
+        """The unit, given all files of the run, and their boxes if there are any."""
         own = slice(self.first, self.first + self.files)
         given = None if boxes is None else tuple(boxes[own])
         return Unit(tuple(sources[own]), given, self.start, self.stop, self.planned)
 
 
 def unit_places(sources: Sequence[Source], every: int, kept: Sequence[UnitPlace] = ()) -> list[UnitPlace]:
-    """The places of the units of a run: those that it has, and behind them the units of its further files."""
+    """The places of a run's units: the existing ones, followed by the units of new files."""
     first = max((place.first + place.files for place in kept), default=0)
     places = {source.path: place for place, source in enumerate(sources)}
     new = [
@@ -75,7 +75,7 @@ def unit_places(sources: Sequence[Source], every: int, kept: Sequence[UnitPlace]
 def cut(sources: Sequence[Source], every: int) -> list[Unit]:
     """The units of a run, in the order of its sources, without boxes.
 
-    every: of films frames 0, `every`, 2 `every` ... are looked at.
+    every: frames 0, `every`, 2 `every` ... of a film are processed.
     """
     counts = [_looked_at(source, every) if source.kind == "film" else 1 for source in sources]
     size = min(LARGEST, max(SMALLEST, -(-sum(counts) // UNITS)))
@@ -100,7 +100,7 @@ def cut(sources: Sequence[Source], every: int) -> list[Unit]:
 
 
 def unit_pictures(unit: Unit, given: GivenCamera, every: int) -> Iterator[Picture]:
-    """The pictures of a unit, as `pictures` gives those of a run; places count within the unit."""
+    """The pictures of a unit, as `pictures` does for a run; their places are relative to the unit."""
     if unit.sources[0].kind == "film":
         return _frames(unit, given, every)
     return pictures(unit.sources, given, every)
@@ -109,12 +109,12 @@ def unit_pictures(unit: Unit, given: GivenCamera, every: int) -> Iterator[Pictur
 def _looked_at(film: Source, every: int) -> int:
     try:
         return -(-film_facts(film.path).frames // every)
-    except PredictError:  # which its unit will say
+    except PredictError:  # reported when its unit is processed
         return 0
 
 
 def _spans(film: Source, count: int, every: int, size: int) -> list[Unit]:
-    """count: frames that are looked at, as far as the container knows: the last span has no end."""
+    """count: frames to process by the container's frame count, which may be wrong: so the last span has no end."""
     size = max(size, -(-count // SPANS))
     starts = range(0, max(count, 1), size)
     return [
@@ -144,6 +144,6 @@ def _frames(unit: Unit, given: GivenCamera, every: int) -> Iterator[Picture]:
             yield Picture(Place(0, frame.index), film, frame.index, frame.time_s, size, frame.image_rgb, camera)
     except PredictError as error:
         if camera is None and unit.start:
-            return  # the unit before found it out when it looked for its end, and said so
+            return  # already reported by the unit before, which reads up to this one's start
         reason = str(error).removeprefix(f"{film.path}: ")
         yield Picture(Place(0, position), film, is_readable=False, reason=reason)

@@ -1,4 +1,4 @@
-"""The identity of a training run, and the exported tokenizer as files."""
+"""The identity of a training run, and the files of an exported tokenizer."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _TRAINING_KEYS: dict[Kind, tuple[str, ...]] = {
         "training", "hand", "engine.precision",
     ),
 }  # fmt: skip
-"""Keys and sections of a recipe that determine the weights. How a step is shared out, by workers, ZeRO stage and
-device, is none of them: it changes rounding alone, and a run goes on with another share."""
+"""Keys and sections of a recipe that determine the weights. How a step is distributed (workers, ZeRO stage, device) is
+not among them: it changes only rounding, and a run may be resumed with another distribution."""
 
 
 class TokenizerFileError(MaskhandError, ValueError):
@@ -45,8 +45,8 @@ class TokenizerFileError(MaskhandError, ValueError):
 def run_identity(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
     """12 hex digits over everything that determines the outcome of a training.
 
-    The recipe's values that matter for this kind (not those of the sampler), and `inputs`: a digest by name for the
-    shard sets, the hand model, the code and, for the transformer, the tokenizer.
+    These are the recipe's values that matter for this kind (not those of the sampler), and `inputs`: digests by name
+    of the shard sets, the hand model, the code and, for the transformer, the tokenizer.
     """
     facts = {"kind": kind, "recipe": deciding_values(kind, recipe), "inputs": dict(inputs)}
     return short_digest(json.dumps(facts, sort_keys=True))
@@ -72,7 +72,7 @@ def _values(recipe: Recipe, below: Sequence[str]) -> dict[str, str]:
 
 
 def load_mano(path: str | None, layer: LayerName) -> ManoLayer:
-    """The right-hand layer of the model file at `path`; None: the configured one, or the open hand."""
+    """The right-hand layer of the model file at `path`; None: the configured file, or the open hand."""
     return make_layer(load_hand_model(path or default_hand_path("right")), layer)
 
 
@@ -93,25 +93,25 @@ def save_tokenizer(folder: str | Path, weights: Mapping[str, Any], recipe: Recip
 
 
 def tokenizer_folder(name: str) -> Path:
-    """The folder that a `--tokenizer` names: one that ships with maskhand (`open`, `open_model`), or a path, made
-    absolute."""
+    """The folder for a `--tokenizer` value: a tokenizer that ships with maskhand (`open`, `open_model`), or a path,
+    made absolute."""
     return OPEN_TOKENIZERS.get(name) or Path(name).resolve()
 
 
 def tokenizer_digest(folder: str | Path) -> str:
-    """12 hex digits over what decides the tokens of an exported tokenizer: its settings and weights."""
+    """12 hex digits over what determines the tokens of an exported tokenizer: its settings and weights."""
     record = _tokenizer_record(Path(folder))
     return short_digest(json.dumps({key: record[key] for key in ("tokenizer", "sha256")}, sort_keys=True))
 
 
 def check_tokenizer(folder: str | Path, expected: TokenizerConfig) -> None:
-    """TokenizerFileError when the tokenizer exported to `folder` is missing or has other settings; reads no weights."""
+    """Raises TokenizerFileError if the tokenizer in `folder` is missing or has other settings; reads no weights."""
     record = _tokenizer_record(Path(folder))
     _check_settings(Path(folder), TokenizerConfig.model_validate(record["tokenizer"]), expected)
 
 
 def _tokenizer_record(folder: Path) -> dict[str, Any]:
-    """The fields of tokenizer.json, of which `tokenizer` has the settings and `sha256` is that of the weights."""
+    """The fields of tokenizer.json, such as `tokenizer` (the settings) and `sha256` (of the weights)."""
     try:
         record = parse_json_object(_read_file(folder, "tokenizer.json"))
         TokenizerConfig.model_validate(record["tokenizer"])
@@ -148,7 +148,7 @@ def _check_settings(folder: Path, found: TokenizerConfig, expected: TokenizerCon
 def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) -> VQMano:
     """The frozen tokenizer exported to `folder`.
 
-    Raises TokenizerFileError when files are missing or damaged or of another version, or when its settings are not the
+    Raises TokenizerFileError if files are missing, damaged or of another version, or if its settings are not the
     `expected` ones.
     """
     folder = Path(folder)

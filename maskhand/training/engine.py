@@ -1,4 +1,4 @@
-"""The DeepSpeed engine: a model, its optimizer and its ranks behind six methods. No other module imports DeepSpeed.
+"""The DeepSpeed engine: an interface to a model, its optimizer and its ranks. No other module imports DeepSpeed.
 
     engine = start_engine(objective, parameter_groups, optim, config)
     stats = engine.step(step, *inputs)  # forward, backward, clipped and sharded AdamW update
@@ -6,9 +6,9 @@
     engine.mean(values), engine.sum(values)  # over ranks
     engine.full_state_dict()            # fp32 weights, on rank 0
 
-The objective is a module whose `forward(*inputs)` returns `(loss, stats)`: all use of the weights is inside this one
-call, as mixed precision and ZeRO stage 3 require. With bf16 and fp16 the weights stay fp32 and the operations of the
-forward pass are cast (torch autocast), so that the exported weights are the trained ones at full precision.
+The objective is a module whose `forward(*inputs)` returns `(loss, stats)`: the weights are only used inside this call,
+as mixed precision and ZeRO stage 3 require. With bf16 and fp16 the weights stay fp32 and the operations of the forward
+pass are cast (torch autocast), so the exported weights have full precision.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def start_engine(
 ) -> Engine:
     """Build a DeepSpeed engine over all ranks of the process group (or a group of one when there is none).
 
-    All ranks call this, with identically initialized objectives. `parameter_groups` are AdamW's (params, lr,
-    weight_decay); what is in none of them is not trained. keep: see `UpdateGuard`. Raises ValueError when the batch
-    does not divide over ranks or a parameter has no dimension, RuntimeError when a GPU is requested and there is none.
+    All ranks must call this, with identically initialized objectives. `parameter_groups`: AdamW's (params, lr,
+    weight_decay); parameters in none of them are not trained. keep: see `UpdateGuard`. Raises ValueError if the batch
+    does not divide over ranks or a parameter has no dimension, RuntimeError if a GPU is requested and there is none.
     """
     cuda = config.use_gpu and torch.cuda.is_available()
     if config.use_gpu and not cuda:
@@ -101,10 +101,10 @@ class Engine:
         return self._wrapped.module
 
     def step(self, step: int, *inputs: Any) -> dict[str, Tensor]:
-        """One update at `step` (0-based, decides the learning rate); returns this rank's loss and stats, detached.
+        """One update at `step` (0-based, determines the learning rate); returns this rank's loss and stats, detached.
 
-        The rows of the inputs, records and tensors, are computed in parts where they are more than a micro batch.
-        Raises NotFiniteError, see `UpdateGuard`, and StuckRankError where another rank does not come.
+        If the inputs (records and tensors) have more rows than a micro batch, gradients are accumulated over parts.
+        Raises NotFiniteError, see `UpdateGuard`, and StuckRankError if another rank does not take part in time.
         """
         with self.watch.waiting(step):
             stats, applied = self._step(step, inputs)
@@ -121,20 +121,21 @@ class Engine:
         for part in range(self._parts):
             mine = [_rows(value, part, self._parts) for value in inputs]
             loss, stats = self._wrapped(*mine)
-            if (share := _length(mine) * self._parts / _length(inputs)) != 1:  # parts differ by a row
+            if (share := _length(mine) * self._parts / _length(inputs)) != 1:  # parts may differ by a row
                 loss, stats = loss * share, {name: value * share for name, value in stats.items()}
             stats = {"loss": loss.detach(), **{name: value.detach() for name, value in stats.items()}}
             total = {name: total[name] + value for name, value in stats.items()} if total else stats
             self._wrapped.backward(loss if self._stage else loss * self._guard.scale)
             if part + 1 < self._parts:
-                self._wrapped.step()  # counts the part
+                self._wrapped.step()  # only counts the part
         applied = self._update()
         if self._parts > 1:
             total = {name: value / self._parts for name, value in total.items()}
         return total, applied
 
     def _update(self) -> bool:
-        """Change the weights, unless the gradient over all ranks is not finite: then False. ZeRO looks itself."""
+        """Update the weights; returns False, without an update, if the global gradient is not finite (ZeRO checks this
+        itself)."""
         if self._stage:
             self._wrapped.step()
             return bool(self._wrapped.was_step_applied())
@@ -151,7 +152,7 @@ class Engine:
 
     @property
     def skipped(self) -> bool:
-        """Did the last step leave the weights as they were, because its loss or gradient was not finite?"""
+        """Whether the last step did not change the weights, because its loss or gradient was not finite."""
         return self._guard.skipped
 
     def lr(self) -> float:
@@ -174,13 +175,13 @@ class Engine:
         return total
 
     def save(self, folder: Path, state: Mapping[str, Any]) -> None:
-        """Write this rank's part of a checkpoint; every rank must call it, and folders may differ."""
+        """Write this rank's part of a checkpoint; every rank must call it, possibly with different folders."""
         shards.write_checkpoint(folder / TAG, self._wrapped, {"guard": self._guard.state(), "state": dict(state)})
 
     def load(self, folder: Path) -> dict[str, Any]:
-        """Read a checkpoint, merged over ranks, of any number of ranks and any ZeRO stage; returns its `state`.
+        """Read a checkpoint (the files of all its ranks), from any number of ranks and any ZeRO stage.
 
-        Raises CheckpointError."""
+        Returns its `state`. Raises CheckpointError."""
         found = shards.read_checkpoint(folder / TAG, self._wrapped)
         self._guard.load(found["guard"])
         return found["state"]
@@ -197,7 +198,7 @@ class Engine:
         return found if self.rank == 0 else None
 
     def _whole(self, parameter: nn.Parameter | None) -> AbstractContextManager[Any]:
-        """A context in which this parameter has all its values on every rank; up to stage 2 it has them always."""
+        """A context in which this parameter is complete on every rank; up to ZeRO stage 2 it always is."""
         if parameter is None or self._stage != 3:
             return nullcontext()
         import deepspeed
@@ -206,12 +207,12 @@ class Engine:
 
 
 def _rows(value: Any, part: int, parts: int) -> Any:
-    """Every `parts`-th row of a batch or tensor from row `part` on; a number, or a whole batch, as it is."""
+    """Every `parts`-th row of a batch or tensor from row `part` on; numbers, and undivided batches, unchanged."""
     return value if parts == 1 or isinstance(value, int | float) else value[part::parts]
 
 
 def _length(inputs: Sequence[Any]) -> int:
-    """Number of rows of inputs, as their tensors have them."""
+    """Number of rows of inputs, from the first tensor among them."""
     return next(len(value) for value in inputs if isinstance(value, Tensor))
 
 
@@ -219,16 +220,16 @@ def _import_deepspeed(cuda: bool) -> Any:
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # DeepSpeed still calls collectives by deprecated names: one warning a step otherwise.
+    # DeepSpeed still calls collectives by deprecated names, which would cause a warning in every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
-    with _without("mlflow"):  # its autotuner would import it, a second or two in every worker
+    with _without("mlflow"):  # imported by DeepSpeed's autotuner, a second or two in every worker
         import deepspeed
     with _without_compiler():  # ZeRO checks for the Muon optimizer, whose functions are compiled at import
         import deepspeed.runtime.zero.muon.muon_optimizer
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     if not cuda:
-        # Its shared-memory all-reduce would be compiled now (36 s, needs a compiler) and gloo serves as well.
+        # Its shared-memory all-reduce would be compiled now (36 s, needs a compiler); gloo works as well.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 

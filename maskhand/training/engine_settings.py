@@ -1,4 +1,4 @@
-"""DeepSpeed's settings and the schedule of the learning rate, from a recipe."""
+"""DeepSpeed's settings and the learning rate schedule of a recipe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CAST = (
     "torch.nn.Conv3d",
     "maskhand.models.deformable.ValueProjection",
 )
-"""Classes of layers whose gradients are sent in the precision of autocast: DeepSpeed's own list, and ours."""
+"""Classes of layers whose gradients are communicated in autocast precision: DeepSpeed's own list, and ours."""
 
 
 def learning_rate_factor(step: int, optim: OptimConfig) -> float:
@@ -28,10 +28,10 @@ def learning_rate_factor(step: int, optim: OptimConfig) -> float:
 
 
 def accumulation(batch: int, world: int, micro_batch: int | None) -> int:
-    """Number of equal parts that a rank's rows of a batch are computed in, the fewest of at most `micro_batch` rows.
-    Hands that are added to the batch (`data.posed_hands`) are dealt out to the parts.
+    """Number of gradient accumulation steps: the fewest equal parts of a rank's rows with at most `micro_batch` rows.
+    Hands that are added to the batch (`data.posed_hands`) are distributed over the parts.
 
-    The losses are means over samples, so the mean over parts is that of the whole. Raises ValueError when the batch
+    The losses are means over samples, so the mean over parts is that of the whole batch. Raises ValueError if the batch
     does not divide over the ranks.
     """
     if batch % world:
@@ -50,7 +50,7 @@ def deepspeed_settings(optim: OptimConfig, config: EngineConfig, world: int) -> 
     if config.offload == "all":
         zero["offload_param"] = {"device": "cpu"}
     if config.zero_stage == 3:
-        zero["stage3_param_persistence_threshold"] = 0  # no weight is whole between steps, whatever its size
+        zero["stage3_param_persistence_threshold"] = 0  # every weight stays partitioned between steps, also small ones
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": optim.batch // world // parts,
         "gradient_accumulation_steps": parts,
@@ -59,7 +59,7 @@ def deepspeed_settings(optim: OptimConfig, config: EngineConfig, world: int) -> 
             "params": {"lr": optim.lr, "betas": [0.9, optim.beta2], "weight_decay": 0.0, "torch_adam": True},
         },
         "zero_optimization": zero,
-        "zero_force_ds_cpu_optimizer": False,  # its own AdamW for CPUs would be compiled at the first start
+        "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's AdamW for CPUs would be compiled at the first start
         "gradient_clipping": optim.clip or 0.0,
         "steps_per_print": 10**9,
     }
@@ -73,6 +73,6 @@ def deepspeed_settings(optim: OptimConfig, config: EngineConfig, world: int) -> 
 
 
 def sends_in_autocast(config: EngineConfig) -> bool:
-    """Does DeepSpeed cast, which then also sends gradients in the lower precision? Scaled ones of fp16 it does not clip
-    rightly, nor lowers their scale after an overflow (0.19), so the scale is ours there."""
+    """Whether DeepSpeed's autocast is used, which also communicates gradients in the lower precision. Not for fp16:
+    DeepSpeed (0.19) clips its scaled gradients wrongly and does not lower the scale after an overflow, so we scale."""
     return config.precision == "bf16" and config.gradients == "autocast"

@@ -1,7 +1,7 @@
-"""Which weights a training exports: the last ones, their moving average, or the best validated of these.
+"""The weights that a training exports: the last ones, their moving average, or the best validated of these.
 
-Every rank averages its own copy: up to ZeRO stage 2 all have all weights, equal bit for bit, so nothing is sent, and
-all can share the hands of a validation. Frozen weights are neither averaged nor copied.
+Every rank averages its own copy: up to ZeRO stage 2 all ranks have all weights, equal bit for bit, so nothing is
+communicated, and validation hands can be divided among ranks. Frozen weights are neither averaged nor copied.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Best:
     """The best validated weights so far."""
 
     step: int
-    """Number of steps that they were trained."""
+    """Number of steps they were trained for."""
     error_mm: float
     """Their metric `BEST_BY`."""
     weights: Mapping[str, Tensor]
@@ -44,7 +44,7 @@ class Best:
 class ExportedWeights:
     """The average, the validations, and the best weights of a training; part of each of its checkpoints.
 
-    hands: this rank's share of those to validate on; ValueError when the settings want validations and there are none.
+    hands: this rank's share of the validation hands; ValueError if the settings ask for validations and it is None.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ExportedWeights:
         """Duration of all validations."""
 
     def after_step(self, done: int) -> dict[str, float]:
-        """Average the weights after step `done` (1-based); returns the metrics of a validation when one is due."""
+        """Update the average after step `done` (1-based); returns the metrics of a validation when one is due."""
         if self._average is not None:
             self._average.update(done - 1)
         every = self._settings.validate_every
@@ -91,14 +91,14 @@ class ExportedWeights:
         return metrics | {"val/best_pa_mpjpe_mm": self.best.error_mm, "val/best_step": float(self.best.step)}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+        """The state to store in a checkpoint."""
         return {
             "average": None if self._average is None else self._average.values,
             "best": None if self.best is None else vars(self.best),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         if self._average is not None:
             for name, value in self._average.values.items():
                 value.copy_(state["average"][name])
@@ -113,7 +113,7 @@ class ExportedWeights:
             yield
 
     def facts(self) -> dict[str, Any]:
-        """What the metadata of an exported model say of its weights; nothing where they are just the last ones."""
+        """Metadata of an exported model about its weights; empty if they are just the last ones."""
         facts: dict[str, Any] = {"ema_decay": self._settings.ema_decay} if self._average is not None else {}
         if self.best is not None:
             facts |= {"validated_step": self.best.step, BEST_BY: self.best.error_mm}
@@ -124,8 +124,8 @@ class ExportedWeights:
 
     @contextmanager
     def _replaced(self, values: Mapping[str, Tensor]) -> Iterator[None]:
-        """A context in which these of the trained tensors have other values. Storage is exchanged, not written: the
-        optimizer's views of its own stay as they are."""
+        """A context in which these trained tensors have other values. Their storage is swapped, not overwritten, so the
+        optimizer's own views are not affected."""
         own = {name: self._trained[name].data for name in values}
         for name, value in values.items():
             self._trained[name].data = value.to(own[name].device)
@@ -137,7 +137,7 @@ class ExportedWeights:
 
 
 class WeightAverage:
-    """An exponential moving average of tensors, beside them and in their precision."""
+    """An exponential moving average of tensors, on their device and in their precision."""
 
     def __init__(self, tensors: Mapping[str, Tensor], decay: float) -> None:
         self._tensors, self._decay = list(tensors.values()), decay
@@ -146,13 +146,13 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """average = d average + (1 - d) weights after `step` (0-based), d = min(decay, (1 + step) / (10 + step)), as
-        tf.train.ExponentialMovingAverage: the first weights are forgotten at once. Does not synchronize."""
+        tf.train.ExponentialMovingAverage: the initial weights are quickly forgotten. Does not synchronize."""
         decay = min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.values.values()), self._tensors, 1 - decay)
 
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """By name: the trainable parameters, and the floating-point buffers beside one (the statistics of a batch norm)."""
+    """By name: trainable parameters, and floating-point buffers of modules that have some (batch norm statistics)."""
     found: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
     for prefix, part in model.named_modules():
         if any(p.requires_grad for p in part.parameters(recurse=False)):

@@ -1,9 +1,9 @@
 """The losses of tokenizer and transformer (paper sections 3.1 and 3.3; weights: docs/method.md#evidence-losses).
 
-Reductions never depend on how a batch is distributed: every term is a sum over samples divided by the number of
-samples B of this rank, *not* by the number of samples that carry the label. The mean over ranks of equal B is then
-exactly the value of one process with the whole batch, and so is the gradient. The price: in a batch with few labels
-they have a smaller weight.
+Reductions do not depend on how a batch is distributed: every term is a sum over samples divided by the number of
+samples B of this rank, *not* by the number of samples that have the label. The mean over ranks of equal B is then
+exactly the value of one process with the whole batch, and so is the gradient. The price: in a batch with few labels,
+these have less weight.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class TokenizerLosses(_Scalars):
 def tokenizer_losses(
     output: VQManoOutput, rotmats: Tensor, mano: ManoLayer, cfg: TokenizerLossConfig
 ) -> TokenizerLosses:
-    """rotmats (B, 16, 3, 3): the encoded poses. The shape is the mean one, as tokens represent poses only."""
+    """rotmats (B, 16, 3, 3): the encoded poses. The mean shape is used, as tokens represent poses only."""
     mean_shape = rotmats.new_zeros(len(rotmats), NUM_BETAS)
     with torch.no_grad():
         target = mano(rotmats, mean_shape)
@@ -75,7 +75,7 @@ def tokenizer_losses(
 def nearest_axis_angle(target: Tensor, towards: Tensor) -> Tensor:
     """Of the two vectors shorter than 2 pi that represent the rotation `target` (..., 3), the one nearer to `towards`.
 
-    Without this the loss would average the two branches at angle pi, which rotated hands reach all the time.
+    Otherwise the loss would be discontinuous at the angle pi, which augmented hands often reach.
     """
     angle = target.norm(dim=-1, keepdim=True)
     other = target * (1 - 2 * math.pi / angle.clamp_min(1e-6))
@@ -99,11 +99,11 @@ class TransformerLosses(_Scalars):
     joints_2d: Tensor
     """L1 of projected joints, crop sides, weighted by confidence, summed over joints and axes."""
     image_joints: Tensor
-    """L1 of the joints that the encoder sees (`models.image_joints`): crop sides, and five per meter (a crop shows
-    about .2 m); summed over joints and axes. 0 where it has no such readout."""
+    """L1 of the joints predicted by the encoder (`models.image_joints`), in crop sides; meters count five crop sides
+    each (a crop shows about .2 m); summed over joints and axes. 0 without that readout."""
     token_accuracy: Tensor
     """Fraction of masked tokens whose most probable code is the true one, over samples with MANO labels. A metric, not
-    a loss: reports average it over ranks and steps, however many tokens each had."""
+    a loss: reports average it over ranks and steps, regardless of their numbers of tokens."""
 
 
 def transformer_losses(
@@ -118,8 +118,8 @@ def transformer_losses(
     """The paper's total loss: cross-entropy, MANO parameters, 3D and 2D joints through the expected code vectors.
 
     Samples without MANO labels contribute to the joint terms only; a network without tokens has no cross-entropy. MANO
-    and joint terms are sums per hand (HaMeR), times `batch_ref`: the weights are on the scale of HaMeR's sums over 48
-    samples at any batch size.
+    and joint terms are sums per hand (HaMeR), times `batch_ref`, so that at any batch size the weights have the scale
+    of HaMeR's sums over 48 samples.
     """
     if output.rotmats is not None:  # a network without tokens
         cross_entropy = accuracy = output.rotmats.new_zeros(())

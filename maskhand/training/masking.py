@@ -1,7 +1,7 @@
 """The masking of training tokens (paper section 3.3; docs/method.md#evidence-masking).
 
-Every draw is a hash of (seed, step, position in the global batch, counter): the same sample gets the same mask whatever
-the number of ranks, their batch sizes, the device, or how often the run was interrupted.
+Every draw is a hash of (seed, step, position in the global batch, counter): a sample's mask does not depend on the
+number of ranks, their batch sizes, the device, or interruptions of the run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from maskhand.config import MaskingConfig
 
 @dataclass(frozen=True)
 class CorruptedTokens:
-    """The masked token sequences of a batch, and which of its conditions are dropped."""
+    """The masked token sequences of a batch, and the samples whose conditions are dropped."""
 
     ids: Tensor
     """(B, L) int64, the input of the model; [MASK] is `codebook_size`."""
@@ -34,7 +34,7 @@ class CorruptedTokens:
 def corrupt_tokens(
     ids: Tensor, has_mano: Tensor, cfg: MaskingConfig, codebook_size: int, *, seed: int, step: int, slots: Tensor
 ) -> CorruptedTokens:
-    """Mask true tokens ids (B, L), all of them where has_mano (B,) is 0 (no MANO label, so no true tokens).
+    """Mask the true tokens ids (B, L); all of them if has_mano (B,) is 0 (no MANO label, so no true tokens).
 
     slots (B,) int64: the position of each sample in the global batch, over all ranks.
     """

@@ -1,8 +1,8 @@
-"""What a rank holds of the trained weights and of AdamW's moments, by parameter and position.
+"""A rank's part of the trained weights and AdamW moments, by parameter and position.
 
-ZeRO cuts them at places that depend on the number of ranks and on its stage. A checkpoint therefore keeps, in a file a
-rank, runs of elements of named parameters; a rank of another world, or of another stage, takes from all files what it
-holds itself. Nothing is sent between ranks, and equal cuts are read back bit for bit.
+How ZeRO partitions them depends on the number of ranks and on its stage. A checkpoint therefore has a file per rank
+with runs of elements of named parameters; when the number of ranks or the stage has changed, a rank reads its elements
+from all files. Nothing is sent between ranks, and with equal partitions the values are restored bit for bit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STATE = "state.pt"
 
 
 class CheckpointError(MaskhandError, ValueError):
-    """A checkpoint that does not hold what the run needs; the message names the folder."""
+    """A checkpoint that lacks something the run needs; the message names the folder."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Piece:
     start: int
     """Position of the first element in the parameter."""
     owner: Tensor
-    """The parameter of the optimizer that they are part of, fp32."""
+    """The optimizer's fp32 parameter that contains the elements."""
     offset: int
     """Position of the first element in `owner`."""
     count: int
@@ -55,14 +55,14 @@ class Piece:
 
 
 def write_checkpoint(folder: Path, wrapped: Any, more: Mapping[str, Any]) -> None:
-    """Write this rank's files, `rank-NNNNN.pt`, and on rank 0 `state.pt`: buffers, and `more` (plain values, tensors).
+    """Write this rank's file `rank-NNNNN.pt`, and on rank 0 `state.pt`: buffers, and `more` (plain values, tensors).
 
-    wrapped: a DeepSpeed engine. Frozen weights are not part of a checkpoint: they are built anew.
+    wrapped: a DeepSpeed engine. Frozen weights are not part of a checkpoint: they are rebuilt on resume.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     held, optimizer = pieces(wrapped), base_optimizer(wrapped)
-    if wrapped.zero_optimization_stage() == 0:  # every rank holds all: each writes a share
+    if wrapped.zero_optimization_stage() == 0:  # every rank holds everything: each writes a share
         held = held[rank::world]
     _write_pieces(folder / _of_rank(rank), held, optimizer)
     if rank == 0:
@@ -74,7 +74,7 @@ def write_checkpoint(folder: Path, wrapped: Any, more: Mapping[str, Any]) -> Non
 
 
 def read_checkpoint(folder: Path, wrapped: Any) -> dict[str, Any]:
-    """Take this rank's part of a checkpoint of all ranks, and return what `more` was. Raises CheckpointError."""
+    """Load this rank's part of a checkpoint; returns the content of `state.pt`, with `more`. Raises CheckpointError."""
     if not (folder / STATE).is_file():
         raise CheckpointError(
             f"{folder}: no checkpoint of this version in this folder; delete the run's folder to start again"
@@ -96,7 +96,7 @@ def read_checkpoint(folder: Path, wrapped: Any) -> dict[str, Any]:
 
 
 def pieces(wrapped: Any) -> list[Piece]:
-    """What this rank holds; without ZeRO every rank holds all."""
+    """The pieces that this rank holds; without ZeRO every rank holds everything."""
     names, stage, optimizer = _names(wrapped), wrapped.zero_optimization_stage(), wrapped.optimizer
     if stage == 3:
         return list(_cut_by_stage_3(optimizer, names))
@@ -117,13 +117,13 @@ def _cut_by_stage_3(zero: Any, names: Mapping[nn.Parameter, str]) -> Iterator[Pi
     for parameter in itertools.chain.from_iterable(zero.fp16_groups):
         number, offset, size = zero.grad_position[zero.get_param_id(parameter)]
         start = torch.distributed.get_rank() * size
-        if (count := min(size, parameter.ds_numel - start)) > 0:  # the last ranks' parts are padded
+        if (count := min(size, parameter.ds_numel - start)) > 0:  # the parts of the last ranks are padded
             yield Piece(names[parameter], start, zero.fp32_partitioned_groups_flat[number], offset, count)
 
 
 def _used_in_forward(wrapped: Any) -> Iterator[tuple[str, int, Tensor]]:
-    """Name, first element, and values (n,) of the trained weights that the forward pass reads on this rank, which are
-    not the optimizer's own ones with ZeRO."""
+    """Name, first element, and values (n,) of the trained weights that the forward pass reads on this rank; with ZeRO
+    they are separate from the optimizer's."""
     names, stage, optimizer = _names(wrapped), wrapped.zero_optimization_stage(), wrapped.optimizer
     if stage == 3:
         for parameter in itertools.chain.from_iterable(optimizer.fp16_groups):
@@ -140,17 +140,17 @@ def _names(wrapped: Any) -> dict[nn.Parameter, str]:
 
 
 def base_optimizer(wrapped: Any) -> torch.optim.Optimizer:
-    """AdamW itself, under ZeRO's optimizer where there is one."""
+    """AdamW itself, unwrapped from ZeRO's optimizer if there is one."""
     return wrapped.optimizer.optimizer if wrapped.zero_optimization_stage() else wrapped.optimizer
 
 
 def _number_of_updates(optimizer: torch.optim.Optimizer) -> int:
-    """How many updates AdamW has made, the count of its bias correction; it is the same for all parameters."""
+    """Number of AdamW updates so far, as used in its bias correction; the same for all parameters."""
     return max((int(state["step"]) for state in optimizer.state.values()), default=0)
 
 
 def _start_moments(optimizer: torch.optim.Optimizer, held: Sequence[Piece], updates: int) -> None:
-    """Give the owners of the pieces a state of AdamW after so many updates, with moments of zero."""
+    """Initialize AdamW's state of the pieces' owners: this number of updates, and moments of zero."""
     for owner in {piece.owner for piece in held}:
         optimizer.state[owner] = {
             "step": torch.tensor(float(updates)),
@@ -159,7 +159,7 @@ def _start_moments(optimizer: torch.optim.Optimizer, held: Sequence[Piece], upda
 
 
 def _write_pieces(path: Path, held: Sequence[Piece], optimizer: torch.optim.Optimizer) -> None:
-    """Write what `pieces` gave to a file, with the moments once there are any."""
+    """Write the pieces to a file, with their moments once there are any."""
     keys = MOMENTS if _number_of_updates(optimizer) else ()
     torch.save(
         {
@@ -179,7 +179,7 @@ def _of_rank(rank: int) -> str:
 
 
 class SavedPieces:
-    """The files of all ranks of a checkpoint; elements are read from disk when they are copied."""
+    """The files of all ranks of a checkpoint, memory-mapped: elements are read from disk when they are copied."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         if not files:
@@ -188,9 +188,9 @@ class SavedPieces:
         self._ranks = [torch.load(file, map_location="cpu", weights_only=True, mmap=True) for file in files]
 
     def fill(self, target: Tensor, name: str, key: str, start: int = 0) -> None:
-        """Copy elements `start`, start + 1, ... of a parameter into `target` (n,); key: `WEIGHT` or one of `MOMENTS`.
+        """Copy elements `start`, `start` + 1, ... of a parameter into `target` (n,); key: `WEIGHT` or one of `MOMENTS`.
 
-        Raises CheckpointError when not all of them are there.
+        Raises CheckpointError if some of them are missing.
         """
         filled, stop = 0, start + target.numel()
         for rank in self._ranks:

@@ -1,4 +1,4 @@
-"""Who waits for whom: each rank notes what it is doing, and one that has waited too long says which other is stuck."""
+"""Detection of stuck ranks: each rank records its activity, and a rank that times out reports which other is stuck."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _TIMED_OUT = re.compile(r"timed out|timeout", re.IGNORECASE)
 
 
 class StuckRankError(MaskhandError, TimeoutError):
-    """A rank that the others waited for in vain; starting the group again may help."""
+    """Another rank did not take part in a collective operation in time; restarting the group may help."""
 
     retryable = True
 
 
 class RankWatch:
-    """What the ranks of the process group are doing, in the store that they met in; nothing for a rank alone."""
+    """The activities of the process group's ranks, in its rendezvous store; does nothing for a single rank."""
 
     def __init__(self) -> None:
         self._rank, self._world = distributed.get_rank(), distributed.get_world_size()
@@ -31,7 +31,7 @@ class RankWatch:
             self._store = distributed.PrefixStore("maskhand-watch", distributed_c10d._get_default_store())
 
     def note(self, step: int, doing: str) -> None:
-        """This rank is `doing` something for step `step` (0-based) from now on."""
+        """Record that this rank is now `doing` something for step `step` (0-based)."""
         if self._store is not None:
             self._store.set(str(self._rank), f"{step}|{time.time():.3f}|{doing}")
 
@@ -52,7 +52,7 @@ class RankWatch:
             ) from error
 
     def _slowest(self) -> str:
-        """What the rank that is furthest behind is doing, and since when."""
+        """A description of what the rank that is furthest behind is doing, and since when."""
         if self._store is None:
             return "there is no other"
         behind: list[tuple[int, float, str]] = []

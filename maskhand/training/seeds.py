@@ -1,4 +1,4 @@
-"""Random draws as a function of (seed, step, ...): no generator state in checkpoints, the same for any worker."""
+"""Random draws as a function of (seed, step, ...): checkpoints need no generator state, and workers agree."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The training loop of VQ-MANO, the pose tokenizer (paper section 3.1, supplement B).
 
-`train` is the whole loop. The engine handles ranks and precision, the trainer state reports, saves and resumes.
+`train` is the whole loop. The engine handles ranks and precision; the trainer state reports, saves and resumes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TokenizerJob:
     shards_uri: str
     """Location of the shard sets of `recipe.data.pose_sets`, with their `mano` sidecars."""
     mocap: tuple[str, ...] = ()
-    """Pose-only npz files (HaMeR's freihand_mocap.npz layout), half of every batch when there are any."""
+    """Pose-only npz files (HaMeR's freihand_mocap.npz layout); if given, on average half of every batch."""
     mano_path: str | None = None
     """The hand model file; None: the configured one, or the open hand."""
 
@@ -72,8 +72,8 @@ def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: WorkerCont
     seed_everything(recipe.seed)
     tokenizer = VQMano(recipe.tokenizer)
     objective = _Objective(tokenizer, mano, settings.losses)
-    # fp32 whatever the recipe's precision: DeepSpeed's bf16 would also communicate the gradients in bf16. In one part:
-    # the codebook follows the whole batch. Whole weights on each rank: they are few, and the export measures with them.
+    # fp32 whatever the recipe's precision: DeepSpeed's bf16 would also communicate the gradients in bf16. No gradient
+    # accumulation: the codebook is updated from the whole batch. No ZeRO stage 3: the export needs all weights.
     alike = {"precision": "fp32", "micro_batch": None, "zero_stage": min(recipe.engine.zero_stage, 2)}
     if recipe.engine.offload == "all":
         alike["offload"] = "optimizer"
@@ -116,7 +116,7 @@ def rotate_hands(
     """Rotation augmentation of hands (B, 16, 3, 3): a fraction by a uniformly random rotation, the others in-plane.
 
     Image rotation changes the global orientation of the targets, so the tokenizer must be trained on it. The rotations
-    belong to the positions `slots` (B,) in the global batch, whatever the number of ranks.
+    depend on the positions `slots` (B,) in the global batch, not on the number of ranks.
     """
     generator = make_generator(seed, step)
     uniform = random_rotations(global_batch, generator)

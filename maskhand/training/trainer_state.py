@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 
 class NoDataError(MaskhandError, RuntimeError):
-    """A rank whose stream of batches ended."""
+    """A rank's stream of batches ended."""
 
 
 class TrainerState:
-    """The part of a run's state that the engine does not hold: the step, the running means, the last reported metrics.
+    """The part of a run's state that is not in the engine: the step, the running means, the last reported metrics.
 
-    `export(folder, steps)` is called on all ranks with the last checkpoint, or (`export_every`) with each, while the
-    model has the weights to export. There is no generator state: all random draws are a function of seed, step and
+    `export(folder, steps)` is called on all ranks with the last checkpoint, or with every one (`export_every`), while
+    the model has the weights to export. There is no generator state: all random draws are a function of seed, step and
     slot.
     """
 
@@ -52,7 +52,7 @@ class TrainerState:
         self._reported_at_s, self._reported_step = time.monotonic(), 0
         self._left = False
         self.metrics: dict[str, float] = {}
-        """The last reported metrics, without those of the clock: equal trainings have equal ones, and equal exports."""
+        """The last reported metrics, without timings, so that equal trainings have equal metrics and exports."""
 
     def resume(self) -> int:
         """Load the newest checkpoint, if any; returns the number of finished steps."""
@@ -69,7 +69,7 @@ class TrainerState:
         return self._done
 
     def timed(self, stream: Iterator[T]) -> Iterator[T]:
-        """The same batches; the time that this rank waits for them is reported. Raises NoDataError at their end."""
+        """The same batches, with this rank's waiting time measured for reports. Raises NoDataError if they end."""
         while True:
             self._engine.watch.note(self._done, "waiting for the data")
             began_s = time.monotonic()
@@ -84,7 +84,7 @@ class TrainerState:
             yield batch
 
     def after_step(self, done: int, stats: Mapping[str, Tensor]) -> None:
-        """Add the stats (0-d tensors) of step `done` (1-based); validate, report and save a checkpoint when due."""
+        """Add the stats (0-d tensors) of step `done` (1-based) to the means; validate, report and save when due."""
         self._done = done
         if self._engine.skipped:
             self._skipped += 1
@@ -122,8 +122,8 @@ class TrainerState:
         return found
 
     def _timed(self, done: int) -> dict[str, float]:
-        """The metrics of the clock since the last call: throughput, and of each rank the mean time of a step and the
-        part of it that it waited for data."""
+        """The timings since the last call: throughput, and each rank's mean time per step and the part of it spent
+        waiting for data."""
         now_s = time.monotonic() - (0.0 if self._weights is None else self._weights.validation_s)
         steps, passed_s = done - self._reported_step, now_s - self._reported_at_s
         ranks = torch.zeros(self._worker.world, 2, dtype=torch.float64)

@@ -1,6 +1,6 @@
 """The training loop of the masked transformer and the baselines (paper sections 3.2-3.3).
 
-`train` is the whole loop. The engine handles ranks and precision, the trainer state reports, saves and resumes.
+`train` is the whole loop. The engine handles ranks and precision; the trainer state reports, saves and resumes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TransformerJob:
     mano_path: str | None = None
     """The hand model file; None: the configured one, or the open hand."""
     assets: str | None = None
-    """Folder of fetched files, for encoders whose weights are among them."""
+    """Folder of downloaded files, for encoders whose weights are among them."""
     held_out: tuple[TrainingSet, ...] = ()
     """The sets of `recipe.data.train`, for validation on their held-out hands."""
     mocap: tuple[str, ...] = ()
@@ -86,8 +86,8 @@ def train(
 ) -> dict[str, float]:
     """Train for `recipe.training.optim.steps`, resuming if there is a checkpoint; returns the last metrics.
 
-    The tokenizer is frozen. The last checkpoint holds `export/`, a `models.bundle.ModelBundle`: of the last weights, of
-    their average, or of the best on the hands `held_out`, see `ExportedWeights`.
+    The tokenizer is frozen. The last checkpoint contains `export/`, a `models.bundle.ModelBundle` with the last
+    weights, their average, or the best ones on the hands `held_out`, see `ExportedWeights`.
     """
     optim = recipe.training.optim
     seed_everything(recipe.seed)
@@ -138,7 +138,7 @@ class TransformerObjective(nn.Module):
             ids, batch.has_mano, settings.masking, model.mask_id, seed=self._recipe.seed, step=step, slots=slots
         )
         inputs = (batch.keypoints_2d, corrupted.ids, corrupted.drop_image, corrupted.drop_pose)
-        # one draw for all rows and ranks: else a first pass would be computed for rows that do not use it
+        # one draw for all rows and ranks, so that a first pass is computed only in steps that use it
         options = {"self_condition": coin(self._recipe.seed, step)} if model.self_conditioned else {}
         output = model(model.condition(batch), *inputs, **options)
         with torch.autocast(batch.pixels.device.type, enabled=False):  # code expectation, hand and losses in fp32

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite are skipped, a bounded number in a row; then it is an error."""
+"""Handling of steps whose loss or gradient is not finite: they are skipped; too many in a row are an error."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ _GROW_AFTER = 2000
 
 
 class NotFiniteError(MaskhandError, ArithmeticError):
-    """A training whose losses or gradients stay infinite or NaN; the message says where the batch is."""
+    """Losses or gradients stay infinite or NaN; the message says where the batch was saved."""
 
 
 class UpdateGuard:
-    """Counts skipped steps, and scales the loss of fp16 so that small gradients do not vanish.
+    """Counts skipped steps, and scales the loss with fp16 so that small gradients do not vanish.
 
-    keep: folder for the batches of a run that is stopped; None: they are not kept.
+    keep: folder for the batch at which a run is stopped; None: it is not saved.
     """
 
     def __init__(self, most_skipped: int, scaled: bool, rank: int, keep: Path | None) -> None:
         self._most_skipped, self._rank, self._keep = most_skipped, rank, keep
         self.scaled = scaled
-        """Is there a loss scale?"""
+        """Whether there is a loss scale."""
         self._good = 0
         self._in_a_row = 0
         self.scale = _FIRST_SCALE if scaled else 1.0
         """Factor on the loss."""
         self.skipped = False
-        """Was the last step skipped?"""
+        """Whether the last step was skipped."""
 
     def after_step(self, step: int, applied: bool, loss: Tensor, inputs: Sequence[Any]) -> None:
-        """Note whether step `step` (0-based) changed the weights, the same on all ranks; loss () and inputs are this
-        rank's. Raises NotFiniteError after too many that did not."""
+        """Record whether step `step` (0-based) changed the weights (the same on all ranks); loss () and inputs are this
+        rank's. Raises NotFiniteError after too many skipped steps in a row."""
         self.skipped = not applied
         if applied:
             self._in_a_row, self._good = 0, self._good + 1
@@ -67,17 +67,17 @@ class UpdateGuard:
         return f". Its batch is in {path}"
 
     def state(self) -> dict[str, float]:
-        """What a checkpoint keeps of it."""
+        """The state to store in a checkpoint."""
         return {"scale": self.scale, "good": self._good}
 
     def load(self, state: Mapping[str, float]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned."""
         if self.scaled and state["scale"] != 1.0:
             self.scale, self._good = state["scale"], int(state["good"])
 
 
 def _plain(value: Any) -> Any:
-    """Tensors on the CPU, records as dictionaries of them: to be read with `weights_only`."""
+    """Tensors moved to the CPU, records converted to dictionaries: loadable with `weights_only`."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if is_dataclass(value):

@@ -13,16 +13,16 @@ Report = Callable[[int, Mapping[str, float]], None]
 
 
 class CheckpointStore(Protocol):
-    """A store of checkpoints; all ranks call both methods together."""
+    """A store of checkpoints; all ranks must call both methods together."""
 
     def save(self, step: int, write: Callable[[Path], None], score: float | None = None) -> None:
-        """Store what `write(folder)` writes, merged over ranks; atomic, and perhaps not before the next call.
+        """Store what `write(folder)` writes, merged over ranks; atomic, possibly completed only by the next call.
 
         score: validation error of the weights at this step; None: they were not validated.
         """
 
     def latest(self) -> AbstractContextManager[Path | None]:
-        """The newest whole checkpoint's folder, merged over ranks; None when there is none."""
+        """The folder of the newest complete checkpoint, merged over ranks; None if there is none."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class WorkerContext:
     report: Report
     store: CheckpointStore
     keep: Path | None = None
-    """Folder for the batches at which a training had to stop; None: they are not kept."""
+    """Folder for the batches at which a training had to stop; None: they are not saved."""
     leaving: Callable[[], bool] = lambda: False
-    """Is a node about to be taken away? All ranks call it together, and get the same answer."""
+    """Whether a node is about to be preempted. All ranks call it together and get the same answer."""
 
 
 def no_report(step: int, metrics: Mapping[str, float]) -> None:

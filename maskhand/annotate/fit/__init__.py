@@ -1,1 +1,1 @@
-"""Fit MANO to joints or keypoints, many hands at once."""
+"""Fitting of MANO to joints or keypoints, many hands at once."""

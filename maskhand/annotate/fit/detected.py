@@ -1,7 +1,7 @@
-"""A keypoint detector's output as input of the fitter: 2D keypoints and, where the detector has it, depth.
+"""A keypoint detector's output as input of the fitter: 2D keypoints and, if the detector has it, depth.
 
-A detector of three dimensions gives a hand twice: keypoints with a depth in pixels, and world landmarks in meters. Both
-are joints up to a translation, in a camera pointed at the hand; the keypoints place them.
+A detector with depth describes a hand twice: by keypoints with a depth in pixels, and by world landmarks in meters.
+Both are joints up to a translation, in a camera pointed at the hand; the 2D keypoints determine the translation.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from maskhand.arrays import Array64
 from maskhand.conventions import MIRROR_POINT, NUM_JOINTS, Side
 
 RELATIVE_NOISE_M = 0.014
-"""Standard deviation of a coordinate of either source, chosen on 60 real hands (0.010 to 0.020 differ by 0.1 mm)."""
+"""Standard deviation of a coordinate of either source, tuned on 60 real hands (0.010 to 0.020 differ by 0.1 mm)."""
 
 DEPTH_FACTOR = 2.5
-"""On the depth of keypoints, which detectors flatten: that of `litert-hand` is .28 of the true one
-(`loading.detector_errors`). Less than the inverse, because its noise grows alike; chosen on the same hands (2 to 3
+"""Factor on the depth of keypoints, which detectors underestimate: that of `litert-hand` is .28 of the true depth
+(`loading.detector_errors`). Smaller than the inverse, as the noise is amplified too; tuned on the same hands (2 to 3
 differ by 0.05 mm)."""
 
 
 def observe(detections: Detections, sides: Sequence[Side], sizes_px: Array64, K_px: Array64) -> Observed:
-    """B detected hands, left ones mirrored into right ones.
+    """The observations of B detected hands, left ones mirrored to right ones.
 
     sizes_px (B, 2): width and height of their images; K_px (B, 3, 3): intrinsics, assumed or known.
     """
@@ -55,7 +55,7 @@ def observe(detections: Detections, sides: Sequence[Side], sizes_px: Array64, K_
 
 
 def with_relative(observed: Observed, joints_m: Array64, noise_m: float) -> Observed:
-    """A further source of relative joints (B, 21, 3), right hands, camera axes: a network's hands."""
+    """Add a source of relative joints (B, 21, 3), right hands, camera axes: the prediction of a network."""
     precision = np.full((len(observed), 1, NUM_JOINTS), 1 / noise_m**2)
     return replace(
         observed,
@@ -67,9 +67,9 @@ def with_relative(observed: Observed, joints_m: Array64, noise_m: float) -> Obse
 def fit_features(observed: Observed, fits: Fits) -> Array64:
     """(B, 21, 2) features of a fit to detected keypoints that predict its error, the same for every joint of a hand.
 
-    Logarithms of the mean residual in sides of the hand's box, and of how far the keypoints' mean confidence is from
-    one. (How far the detector's two views of depth disagree orders errors well on real hands, and not at all on
-    rendered ones, on which the calibration is made.)
+    Logarithms of the mean residual in sides of the hand's box, and of about one minus the keypoints' mean confidence.
+    (The disagreement of the detector's two depth sources predicts errors well on real hands, but not at all on rendered
+    ones, on which the calibration is made.)
     """
     residual = np.log(np.maximum(np.nan_to_num(fits.residual_px / fits.hand_px, nan=1.0), 1e-3))
     uncertainty = np.log(1.02 - np.clip(observed.keypoint_weight.mean(1), 0.0, 1.0))
@@ -77,17 +77,17 @@ def fit_features(observed: Observed, fits: Fits) -> Array64:
 
 
 def _relative(detections: Detections, keypoints_px: Array64, signs: Array64, K_px: Array64) -> Array64:
-    """(B, 0 or 2, 21, 3) world landmarks, and keypoints with their depth at the world landmarks' size; camera axes."""
+    """(B, 0 or 2, 21, 3) world landmarks, and keypoints with depth scaled to the landmarks' size; camera axes."""
     if detections.world_m is None or detections.z_px is None:
         return np.zeros((len(detections), 0, NUM_JOINTS, 3))
     world = detections.world_m.astype(np.float64) * signs[:, None]
     depth = DEPTH_FACTOR * detections.z_px[..., None].astype(np.float64)
-    # A camera with two focal lengths stretches the picture; in pixels of fx, it does not.
+    # Different focal lengths stretch the picture; scaling y to pixels of fx undoes it.
     square = keypoints_px * np.stack([np.ones(len(K_px)), K_px[:, 0, 0] / K_px[:, 1, 1]], axis=1)[:, None]
     relief = np.concatenate([square, depth], axis=2)
     meters_per_px = np.sqrt(_spread(world[..., :2]) / np.maximum(_spread(square), 1e-9))
     both = np.stack([world, relief * meters_per_px[:, None, None]], axis=1)
-    # A detector's depth is along the ray to the hand; beside the optical axis that is not the camera's z.
+    # A detector's depth is along the ray to the hand, which off the optical axis is not the camera's z.
     middle = np.concatenate([keypoints_px.mean(1), np.ones((len(world), 1))], axis=1)
     ray = (np.linalg.inv(K_px) @ middle[..., None])[..., 0]
     camera_from_ray = rotation_between(np.array([0.0, 0.0, 1.0]), ray)

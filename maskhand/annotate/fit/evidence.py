@@ -1,4 +1,4 @@
-"""How much of a hand was observed. Unobserved parts come from the prior alone, and no residual shows it."""
+"""How much of a hand was observed. Unobserved parts are determined by the prior alone, which no residual shows."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from maskhand.conventions import NUM_JOINTS
 _FINGERS = np.arange(1, NUM_JOINTS).reshape(5, 4)
 """(5, 4) joints of each finger in OpenPose's order."""
 JOINTS_OF_FINGER = 2
-"""Joints of a finger that suffice to show its bend, with the coupling of its joints and the prior."""
+"""Number of a finger's joints that suffice to determine its bend, given the coupling of its joints and the prior."""
 MIN_SEEN_CONFIDENCE = 0.2
-"""A joint with less confidence counts as not seen: hands whose mean confidence was lower were all wrong."""
+"""A joint with less confidence counts as not seen: all hands with lower mean confidence were wrong."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """How many joints and fingers a hand was fitted to."""
+    """The number of joints and fingers to which a hand was fitted."""
 
     joints: int
-    """Joints that were seen, 0 to 21."""
+    """Number of seen joints, 0 to 21."""
     fingers: int
-    """Fingers of which at least `JOINTS_OF_FINGER` joints were seen, 0 to 5."""
+    """Number of fingers with at least `JOINTS_OF_FINGER` seen joints, 0 to 5."""
 
     @classmethod
     def of(cls, weight: NDArray[np.float64]) -> Evidence:

@@ -16,30 +16,30 @@ from maskhand.arrays import Array64
 from maskhand.hand.model_file import HandModel
 
 JOINT_NOISE_M = (0.0003, 0.004, 0.02)
-"""Least, first assumed, largest standard deviation of a joint's coordinate."""
+"""Minimum, initial, maximum standard deviation of a joint's coordinate."""
 KEYPOINT_NOISE = (0.01, 0.015, 0.06)
-"""The same of a keypoint's, in sides of the hand's box. Clicked keypoints are no better than the least; trusting them
-more bends the shape to what perspective did."""
+"""The same for a keypoint's coordinate, in sides of the hand's box. Manually annotated keypoints are no more accurate
+than the minimum; with a smaller one the shape would be fitted to perspective effects."""
 CHUNK = 128
-"""Hands solved together: their derivatives stay within the processor's cache."""
+"""Number of hands solved together: their derivatives fit into the processor's cache."""
 FIRST_STEPS = 12
 REFINEMENTS, STEPS = 3, 20
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Fits of hands in images from many viewing directions, of which the best is kept."""
+    """Fits to 2D keypoints from many viewing directions, of which the best is kept."""
 
     starts: int
-    """Viewing directions, the next likely ones after those of earlier attempts."""
+    """Number of viewing directions, the next most likely ones after those of earlier attempts."""
     steps: int
     above: float
-    """Only hands whose mean distance is still above this share of the box, so that few pay for the later attempts."""
+    """Only for hands whose mean distance still exceeds this fraction of the box: few hands need the later attempts."""
 
 
 ATTEMPTS_2D = (Attempt(16, 6, 0.0), Attempt(32, 6, 0.016), Attempt(48, 12, 0.018))
-"""Many short attempts find the hand in an image more often than few long ones. Twice in a thousand the right direction
-is ranked so low that only the last attempt tries it."""
+"""Many short attempts succeed more often than few long ones. For two hands in a thousand the right direction is ranked
+so low that only the last attempt tries it."""
 
 
 @dataclass(frozen=True)
@@ -51,34 +51,34 @@ class Fits:
     betas: Array64
     """(B, 10)."""
     transl_cam_m: Array64
-    """(B, 3) as `ManoLayer` takes it."""
+    """(B, 3) translation for `ManoLayer`."""
     angles_deg: Array64
     """(B, 26) anatomical angles, within the joint limits."""
     residual_mm: Array64
-    """(B,) mean distance of the observed 3D joints; NaN where none was observed."""
+    """(B,) mean distance to the observed 3D joints; NaN if there are none."""
     residual_px: Array64
-    """(B,) mean distance of the observed keypoints; NaN where none was observed."""
+    """(B,) mean distance to the observed keypoints; NaN if there are none."""
     hand_px: Array64
     """(B,) longer side of the box around the observed keypoints."""
 
 
 class ManoFitter:
-    """Fits one hand model; the same hands in the same order give the same bytes."""
+    """Fits a hand model; deterministic: the same hands in the same order give the same bytes."""
 
     def __init__(self, model: HandModel, fingertip_vertices: str = "smplx") -> None:
-        """`fingertip_vertices`: those that the observed tips are, a key of `FINGERTIP_VERTICES`."""
+        """`fingertip_vertices`: the definition of the observed tips, a key of `FINGERTIP_VERTICES`."""
         self.skeleton, self.prior = Skeleton(model, fingertip_vertices), pose_prior()
         self.starts = Starts(self.skeleton, self.prior)
 
     def fit(self, observed: Observed) -> Fits:
-        """Fit every hand. Nonsense gives a finite fit, which its residual or its betas reveal.
+        """Fit every hand. Invalid observations give a finite fit with large residual or betas.
 
-        Hands with 3D joints start from those, hands with relative joints from the mean of these, the others from their
-        keypoints alone.
+        The starting states are computed from 3D joints, else from the mean of relative joints, else from keypoints
+        alone.
         """
         seen = observed.in_mano_order()
         in_3d = (seen.joint_weight > 0).any(1)
-        # without a keypoint the place of relative joints is unknown
+        # without a keypoint the position of relative joints is unknown
         relative = (seen.relative_precision > 0).any((1, 2)) & (seen.keypoint_weight > 0).any(1) & ~in_3d
         state = _blank(len(seen))
         for chunk in _chunks(np.flatnonzero(in_3d)):
@@ -92,7 +92,7 @@ class ManoFitter:
         return self._with_residuals(seen, state)
 
     def _fit_keypoints(self, seen: Observed, rows: NDArray[np.int64], state: State) -> None:
-        """Fill in these rows of `state`. Poor fits of all chunks share the next attempt; few hands are slow."""
+        """Fill in these rows of `state`. Poor fits of all chunks are batched for the next attempt, for efficiency."""
         apart = np.full(len(seen), np.inf)
         first = 0
         for attempt in ATTEMPTS_2D:
@@ -107,7 +107,7 @@ class ManoFitter:
             first = last
 
     def _best_of(self, seen: Observed, starts: list[State], steps: int) -> State:
-        """The fit of least cost after so many steps from each start, refined."""
+        """The fit with minimal cost after this number of steps from each start, refined."""
         noise = _first_noise(seen)
         best, least = solve(self.skeleton, self.prior, seen, noise, starts[0], steps)
         for start in starts[1:]:
@@ -116,7 +116,7 @@ class ManoFitter:
         return self._refined(seen, best)
 
     def _refined(self, seen: Observed, state: State) -> State:
-        """Solve again with the noise that the first fit left: exact joints deserve to be met exactly."""
+        """Solve again with the noise estimated from the residuals, so that accurate joints are fitted closely."""
         for _ in range(REFINEMENTS):
             noise = self._remaining_noise(seen, state)
             state, _ = solve(self.skeleton, self.prior, seen, noise, state, STEPS)
@@ -124,7 +124,7 @@ class ManoFitter:
 
     def _remaining_noise(self, seen: Observed, state: State) -> Noise:
         mm, px = self._residuals(seen, state)
-        # a mean distance of D in n dimensions is a standard deviation of about D / sqrt(n) in each
+        # a mean distance of D in n dimensions means a standard deviation of about D / sqrt(n) in each
         joint = np.clip(np.nan_to_num(mm / 1000) / np.sqrt(3), JOINT_NOISE_M[0], JOINT_NOISE_M[2])
         side = np.clip(np.nan_to_num(px / seen.hand_px) / np.sqrt(2), KEYPOINT_NOISE[0], KEYPOINT_NOISE[2])
         return Noise(joint, side * seen.hand_px)
@@ -152,7 +152,7 @@ def _first_noise(seen: Observed) -> Noise:
 
 
 def _mean_distance(apart: Array64, weight: Array64) -> Array64:
-    """(B, 21, n) and (B, 21) -> (B,) the weighted mean length; NaN without weight."""
+    """(B, 21, n) differences and (B, 21) weights -> (B,) weighted mean length; NaN if all weights are zero."""
     total = weight.sum(1)
     distance = (np.linalg.norm(apart, axis=2) * weight).sum(1)
     return np.where(total > 0, distance / np.where(total > 0, total, 1.0), np.nan)

@@ -1,4 +1,4 @@
-"""Samples of a dataset -> MANO targets fitted to them in right-hand form, each with its residual and fault, if any."""
+"""MANO targets fitted to the samples of a dataset, in right-hand form, each with its residual and fault, if any."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from maskhand.shards.sidecar_records import ManoTarget, TargetFault, TargetSourc
 MIN_OBSERVED = 8
 """Hands with fewer joints are not fitted."""
 FOREIGN_TIP_WEIGHT = 0.1
-"""Weight of tips that are no vertices of the model: they bend the last joint, but lie a few millimeters beside it."""
+"""Weight of tips that are not vertices of the model: they show the last joint's bend, but are off by a few mm."""
 MAX_RESIDUAL_OF_HAND = 0.05
-"""A good 2D fit's mean distance, in sides of the keypoints' box (PCK's strictest threshold)."""
+"""Maximum mean distance of a good 2D fit, in sides of the keypoints' box (PCK's strictest threshold)."""
 MIN_HAND_PX = 24.0
-"""Longer side of the keypoints' box; smaller hands show no pose, however near a fit comes to their few pixels."""
+"""Minimum longer side of the keypoints' box; smaller hands do not show their pose, even if the residual is small."""
 MIN_FINGERS = 5
-"""Fingers that must be seen (`Evidence`): of a finger that nobody saw, the prior alone makes up the pose."""
+"""Number of fingers that must be seen (`Evidence`): the pose of an unseen finger is determined by the prior alone."""
 MAX_BETA = 3.0
-"""A good fit's largest shape coefficient (HaMeR's limit); observations that need more are wrong."""
+"""Largest shape coefficient of a good fit (HaMeR's limit); observations that need more are wrong."""
 
 
 def fit_hands(
     hands: Sequence[HandSample], fitter: ManoFitter, *, tips_are_vertices: bool, max_residual_mm: float
 ) -> list[ManoTarget | None]:
-    """Fit all hands together; None where fewer than MIN_OBSERVED joints are annotated.
+    """Fit all hands together; None for hands with fewer than MIN_OBSERVED annotated joints.
 
-    What was not observed is as the prior has it: `fault` tells which fits know too little, or fit too badly.
-    A sample with enough 3D joints is fitted to those, another one to its keypoints, under HaMeR's focal length where
-    the camera is unknown: the depth of such a fit is that of a telephoto lens. `tips_are_vertices`: are the annotated
-    3D tips those of the fitter?
+    Unobserved parts are determined by the prior; fits with too little evidence, or with a large residual, have a
+    `fault`. A sample with enough 3D joints is fitted to them, others to their keypoints, with HaMeR's long focal length
+    if the camera is unknown, so that the depth is only relative. `tips_are_vertices`: whether the annotated 3D tips are
+    the fitter's fingertip vertices.
     """
     rows = [_observe(hand) for hand in hands]
     seen = [k for k, row in enumerate(rows) if row is not None]
@@ -45,7 +45,7 @@ def fit_hands(
         return [None] * len(hands)
     columns = zip(*(row for row in rows if row is not None), strict=True)
     joints, weight_3d, keypoints, weight_2d, K_px = (np.stack(column) for column in columns)
-    # exactly one of the weights says something about each hand
+    # exactly one of the two weights of each hand is not all zero
     evidence = [Evidence.of(weight) for weight in weight_3d + weight_2d]
     if not tips_are_vertices:
         weight_3d[:, list(FINGERTIPS)] *= FOREIGN_TIP_WEIGHT
@@ -61,7 +61,7 @@ def fit_hands(
 def target_of_fit(
     fits: Fits, k: int, evidence: Evidence, source: TargetSource, *, mirrored: bool, max_residual_mm: float = np.inf
 ) -> ManoTarget:
-    """The k-th fit, with what it was made from and what is wrong with it."""
+    """The k-th fit as a target, with its evidence, residuals and fault, if any."""
     mm, px, hand_px = float(fits.residual_mm[k]), float(fits.residual_px[k]), float(fits.hand_px[k])
     pose = HandPose(*(v[k].astype(np.float32) for v in (fits.pose_aa, fits.betas, fits.transl_cam_m)))
     in_image = not np.isnan(px)
@@ -97,6 +97,6 @@ def _observe(hand: HandSample) -> tuple[Array64, Array64, Array64, Array64, Arra
         last = hand.image_size_px[0] - 1
         joints = joints * MIRROR_POINT
         keypoints = keypoints * [-1, 1] + [last, 0]
-        # u -> last - u of u = (K X)_0 / (K X)_2, with X seen in the mirror as well
+        # u -> last - u for u = (K X)_0 / (K X)_2, with X mirrored as well
         K = np.array([[-1, 0, last], [0, 1, 0], [0, 0, 1]]) @ K @ np.diag(MIRROR_POINT)
     return joints, weight_3d, keypoints, weight_2d, K

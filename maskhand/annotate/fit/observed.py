@@ -13,7 +13,7 @@ from maskhand.conventions import NUM_JOINTS, OPENPOSE_FROM_MANO_AND_TIPS
 
 _FROM_OPENPOSE = np.argsort(OPENPOSE_FROM_MANO_AND_TIPS)
 MIN_DEPTH_M = 0.02
-"""Points nearer to the camera than this count as this far away, so that no division blows up."""
+"""Points nearer to the camera are treated as this far away, to avoid division by small depths."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class Observed:
     joints_m: Array64
     """(B, 21, 3)."""
     joint_weight: Array64
-    """(B, 21) 0 to 1; 0 = not observed in 3D, its numbers mean nothing."""
+    """(B, 21) 0 to 1; 0 = not observed in 3D, its coordinates are ignored."""
     keypoints_px: Array64
     """(B, 21, 2)."""
     keypoint_weight: Array64
     """(B, 21) 0 to 1; 0 = not observed in the image."""
     K_px: Array64
-    """(B, 3, 3) intrinsics that `keypoints_px` were seen with."""
+    """(B, 3, 3) intrinsics for `keypoints_px`."""
     relative_m: Array64
-    """(B, S, 21, 3) joints up to a translation, camera axes, as S sources have them: a detector's world landmarks, a
-    network's hand. S may be 0."""
+    """(B, S, 21, 3) joints up to a translation, camera axes, from S sources: a detector's world landmarks, a network's
+    hand. S may be 0."""
     relative_precision: Array64
     """(B, S, 21) per square meter: inverse variance of one coordinate; 0 = not given."""
 
@@ -43,7 +43,7 @@ class Observed:
         return replace(self, **{name: value[rows] for name, value in vars(self).items()})
 
     def in_mano_order(self) -> Observed:
-        """The same with MANO's 16 joints and the tips after them, zeros where nothing was observed."""
+        """The same in the order of MANO's 16 joints followed by the tips, with zeros for unobserved points."""
         weights = {
             "joints_m": self.joint_weight,
             "keypoints_px": self.keypoint_weight,
@@ -60,7 +60,7 @@ class Observed:
 
     @property
     def hand_px(self) -> Array64:
-        """(B,) longer side of the box around the keypoints; 1 where there are none."""
+        """(B,) longer side of the box around the keypoints, at least 1; 1 if there are none."""
         seen = self.keypoint_weight[..., None] > 0
         low = np.where(seen, self.keypoints_px, np.inf).min(1)
         high = np.where(seen, self.keypoints_px, -np.inf).max(1)
@@ -75,7 +75,7 @@ def no_relative(count: int) -> tuple[Array64, Array64]:
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviation of one coordinate of what was observed."""
+    """Standard deviation of one coordinate of the observations."""
 
     joint_m: Array64
     """(B,)"""
@@ -109,7 +109,7 @@ def misfit(points_m: Array64, seen: Observed, noise: Noise) -> Array64:
 
 
 def _centered(values: Array64, weight: Array64) -> Array64:
-    """(B, 21, ...) minus their weighted mean over the points; weight (B, 21)."""
+    """Values (B, 21, ...) minus their weighted mean over the points; weight (B, 21)."""
     share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-9)
     share = share.reshape(*share.shape, *(1 for _ in values.shape[2:]))
     return np.asarray(values - (share * values).sum(1, keepdims=True))
@@ -135,7 +135,7 @@ def normal_equations(points_m: Array64, jacobian: Array64, seen: Observed, noise
         add(by_point @ jacobian, pixels - seen.keypoints_px, weight)
     for source in range(seen.relative_m.shape[1]):
         precision = seen.relative_precision[:, source]
-        if precision.any():  # what a common shift explains costs nothing
+        if precision.any():  # centered, as a common translation is free
             apart = _centered(points_m - seen.relative_m[:, source], precision)
             add(_centered(jacobian, precision), apart, precision)
     return matrix, gradient

@@ -1,7 +1,7 @@
 """Pose prior of the fitter: hard joint limits, and a Gaussian over the poses within them.
 
-The Gaussian is that of the named hand shapes (`hand/hand_shapes.yaml`), widened; no measured hand goes into it. Shape
-coefficients are standard normal, as a MANO-form model defines them.
+The Gaussian is fitted to the named hand shapes (`hand/hand_shapes.yaml`) and widened; it uses no measured hands. Shape
+coefficients are standard normal, as defined by MANO-like models.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from maskhand.arrays import Array64
 from maskhand.hand.anatomy import DIP_OF_PIP, DIP_SLACK_DEG, FLEXION, LONG_FINGERS, pose_table
 
 WIDENING_DEG = 8.0
-"""Standard deviation added to every angle, since nobody forms a named shape exactly."""
+"""Standard deviation added to every angle, since real hands deviate from the named shapes."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class PosePrior:
     high: Array64
     """(26,)"""
     pip: NDArray[np.int64]
-    """(4,) places of the long fingers' PIP flexion."""
+    """(4,) indices of the long fingers' PIP flexion."""
     dip: NDArray[np.int64]
-    """(4,) and of the DIP flexion that follows it."""
+    """(4,) indices of their DIP flexion, which is coupled to it."""
     mean: Array64
     """(26,)"""
     precision: Array64
@@ -40,7 +40,7 @@ class PosePrior:
     """(S, 26) the named shapes."""
 
     def bounds(self, angles: Array64) -> tuple[Array64, Array64]:
-        """(B, 26) lowest and highest angles; those of a DIP depend on its PIP."""
+        """(B, 26) minimum and maximum angles; those of a DIP depend on its PIP."""
         low, high = (np.broadcast_to(v, angles.shape).copy() for v in (self.low, self.high))
         follow = DIP_OF_PIP * np.clip(angles[:, self.pip], self.low[self.pip], self.high[self.pip])
         slack = np.deg2rad(DIP_SLACK_DEG)
@@ -49,17 +49,17 @@ class PosePrior:
         return low, high
 
     def within_limits(self, angles: Array64) -> Array64:
-        """(B, 26) the nearest angles that a hand can take."""
+        """(B, 26) the angles clipped to their limits."""
         return np.clip(angles, *self.bounds(angles))
 
 
 @cache
 def pose_prior() -> PosePrior:
-    """The prior of `hand/hand_shapes.yaml`."""
+    """The prior from `hand/hand_shapes.yaml`."""
     table = pose_table()
     low, high = np.deg2rad(table.limits_deg[DOF_JOINT, DOF_COLUMN]).T
     shapes = np.deg2rad(table.angles_deg[:, DOF_JOINT, DOF_COLUMN])
-    # A prior as wide as the range of a stiff angle would let it rest on its limits.
+    # With a prior as wide as the range of a stiff angle, the angle would often be at its limits.
     widening = np.minimum(np.deg2rad(WIDENING_DEG), (high - low) / 4)
     covariance = np.cov(shapes.T) + np.diag(widening**2)
     place = {(int(j), int(c)): k for k, (j, c) in enumerate(zip(DOF_JOINT, DOF_COLUMN, strict=True))}

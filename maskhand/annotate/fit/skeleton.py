@@ -2,7 +2,7 @@
 
 A state has 42 parameters: wrist position, global orientation, the 26 anatomical angles that have a range, and ten
 shape coefficients. Points are MANO's 16 joints followed by the five tips, thumb to little; the tips are skinned
-vertices with their blend shapes, so a state gives the very joints `ManoLayer` gives.
+vertices with their blend shapes, so the points are exactly the joints of `ManoLayer`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FINGERS = 5  # in MANO's order: index, middle, little, ring, thumb; finger f ha
 DOF_JOINT: Indices
 """(26,) MANO joint of every angle that has a range."""
 DOF_COLUMN: Indices
-"""(26,) its column: flexion, abduction or twist."""
+"""(26,) column of the angle: flexion, abduction or twist."""
 DOF_JOINT, DOF_COLUMN = (np.ascontiguousarray(v) for v in np.nonzero(np.ptp(pose_table().limits_deg, axis=2) > 0))
 NUM_ANGLES = len(DOF_JOINT)
 
@@ -35,7 +35,7 @@ ANGLES = slice(6, 6 + NUM_ANGLES)
 BETAS = slice(ANGLES.stop, ANGLES.stop + NUM_BETAS)
 NUM_PARAMETERS = BETAS.stop
 
-# Which joints an angle carries along: its own and those after it in the same finger. Its own joint stays in place.
+# The joints that an angle rotates: its own, which stays in place, and those after it in the same finger.
 _CARRIES = np.array(
     [[j > 0 and (j - 1) // 3 == (k - 1) // 3 and j >= k for j in range(NUM_MANO_JOINTS)] for k in DOF_JOINT], float
 )
@@ -62,7 +62,7 @@ class State:
         return State(self.wrist_m[rows], self.orientation[rows], self.angles[rows], self.betas[rows])
 
     def moved(self, step: Array64) -> State:
-        """After a step (B, 42), whose rotation is a rotation vector in camera axes, applied after the orientation."""
+        """The state after a step (B, 42); its rotation vector is in camera axes and applied after the orientation."""
         return State(
             self.wrist_m + step[:, WRIST],
             Rotation.from_rotvec(step[:, ORIENTATION]).as_matrix() @ self.orientation,
@@ -72,7 +72,7 @@ class State:
 
     @staticmethod
     def choose(condition: NDArray[np.bool_], yes: State, no: State) -> State:
-        """Row by row the one or the other state; condition (B,)."""
+        """For each row, `yes` if condition (B,) is True, else `no`."""
         out = no.copy()
         out.put(np.flatnonzero(condition), yes[condition])
         return out
@@ -93,17 +93,17 @@ class _Posed:
     points_m: Array64
     """(B, 21, 3)."""
     local: Array64
-    """(B, 16, 3, 3) rotation of each joint against its parent."""
+    """(B, 16, 3, 3) rotation of each joint relative to its parent."""
     world: Array64
-    """(B, 16, 3, 3) rotation of each joint against the camera."""
+    """(B, 16, 3, 3) rotation of each joint relative to the camera."""
     axes: Array64
-    """(B, 26, 3) of every angle, in its parent joint's frame."""
+    """(B, 26, 3) axis of every angle, in its parent joint's frame."""
     tip_parts_m: Array64
-    """(B, 5, 16, 3) where each joint alone would carry each tip."""
+    """(B, 5, 16, 3) position of each tip if moved by each joint alone, before blending."""
 
 
 class Skeleton:
-    """Points of a hand model, sliced to what 21 points need."""
+    """A hand model reduced to the data of 21 points."""
 
     def __init__(self, model: HandModel, fingertip_vertices: str = "smplx") -> None:
         """`fingertip_vertices`: a key of `FINGERTIP_VERTICES`."""
@@ -125,7 +125,7 @@ class Skeleton:
         return self._pose(state).points_m
 
     def points_and_jacobian(self, state: State) -> tuple[Array64, Array64]:
-        """The points and (B, 21, 3, 42) their exact derivatives by the parameters."""
+        """The points, and their exact derivatives (B, 21, 3, 42) with respect to the parameters."""
         posed = self._pose(state)
         points, world, batch = posed.points_m, posed.world, len(state)
         jacobian = np.zeros((batch, NUM_POINTS, 3, NUM_PARAMETERS))
@@ -136,7 +136,7 @@ class Skeleton:
         return points, jacobian
 
     def mano_pose(self, state: State) -> tuple[Array64, Array64]:
-        """(B, 16, 3) absolute axis-angle and (B, 3) translation as `ManoLayer` takes them."""
+        """(B, 16, 3) absolute axis-angle and (B, 3) translation for `ManoLayer`."""
         local = self._rotations(state)[0]
         pose_aa = Rotation.from_matrix(local.reshape(-1, 3, 3)).as_rotvec().reshape(-1, 16, 3)
         return pose_aa, state.wrist_m - self.rest_joints(state.betas)[:, 0]
@@ -161,7 +161,7 @@ class Skeleton:
         return _Posed(np.concatenate([at, skinned], axis=1), local, world, axes, parts)
 
     def _rotations(self, state: State) -> tuple[Array64, Array64]:
-        """(B, 16, 3, 3) local rotations and (B, 26, 3) the axes of the angles in the parent's frame."""
+        """Local rotations (B, 16, 3, 3), and the axes of the angles (B, 26, 3) in the parent's frame."""
         angles = np.zeros((len(state), NUM_MANO_JOINTS, 3))
         angles[:, DOF_JOINT, DOF_COLUMN] = state.angles
         skew = _cross_matrix(self.axes)
@@ -185,11 +185,11 @@ class Skeleton:
         out = np.zeros((batch, NUM_POINTS, 3, NUM_ANGLES))
         arms = points[:, _MOVED_JOINT] - pivots[:, _MOVED_DOF]
         out[:, _MOVED_JOINT, :, _MOVED_DOF] = np.moveaxis(np.cross(axes[:, _MOVED_DOF], arms), 1, 0)
-        # A tip hangs on several joints; the angle carries the share of it that hangs on the joints it carries.
+        # A tip is skinned to several joints; an angle moves it by the weights of the joints that the angle rotates.
         shares = self.tip_weights[:, None] * _CARRIES  # (5, 26, 16)
         carried = shares @ posed.tip_parts_m - shares.sum(2)[..., None] * pivots[:, None]
         by_tips = np.cross(axes[:, None], carried)
-        # ... and it bends the flesh.
+        # ... and by pose blend shapes.
         turning = np.cross(posed.axes[:, :, None], np.swapaxes(posed.local[:, DOF_JOINT], 2, 3))
         entries = np.swapaxes(turning, 2, 3).reshape(batch, NUM_ANGLES, 1, 9)
         directions = self.tip_posedirs[:, DOF_JOINT - 1].transpose(1, 2, 0)  # (26, 9, 15)
@@ -199,7 +199,7 @@ class Skeleton:
         return out
 
     def _by_betas(self, world: Array64) -> Array64:
-        """(B, 21, 3, 10); the wrist is a parameter of its own and does not follow the shape."""
+        """(B, 21, 3, 10); zero for the wrist, which is a separate parameter and does not depend on the shape."""
         batch = len(world)
         out = np.zeros((batch, NUM_POINTS, 3, NUM_BETAS))
         for k in range(3):
@@ -214,7 +214,7 @@ class Skeleton:
         return out
 
     def _tip_frames(self, world: Array64) -> Array64:
-        """(B, 5, 3, 3) the blended rotation of each tip."""
+        """(B, 5, 3, 3) blended rotation of each tip."""
         return (self.tip_weights @ world.reshape(len(world), NUM_MANO_JOINTS, 9)).reshape(-1, 5, 3, 3)
 
 
@@ -224,7 +224,7 @@ def _times(directions: Array64, betas: Array64) -> Array64:
 
 
 def _cross_matrix(vectors: Array64) -> Array64:
-    """(..., 3) v -> (..., 3, 3) with M x = v x x."""
+    """(..., 3) v -> (..., 3, 3) M with M w = v x w (cross product)."""
     x, y, z = np.moveaxis(vectors, -1, 0)
     zero = np.zeros_like(x)
     return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*vectors.shape, 3)

@@ -1,7 +1,7 @@
-"""Levenberg-Marquardt over a batch: the most probable hands for what was observed, always within the joint limits.
+"""Levenberg-Marquardt for a batch: the most probable hands given the observations, always within the joint limits.
 
-Angles at a limit that the gradient pushes beyond it are fixed for a step, the others move, and the result is clipped to
-the limits (projected Gauss-Newton). Every hand has its own damping; converged hands leave the batch.
+Angles at a limit that the gradient pushes beyond it are fixed for a step, and the result is clipped to the limits
+(projected Gauss-Newton). Every hand has its own damping; converged hands are removed from the batch.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from maskhand.arrays import Array64
 START_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-7, 1e7
 LESS, MORE = 0.2, 5.0
 CONVERGED = 1e-5
-"""A hand has converged when a step lowers its cost by less than this share of (1 + cost)."""
+"""A hand has converged when a step lowers its cost by less than this fraction of (1 + cost)."""
 MAX_ROTATION_STEP = 0.8
-"""Radians; linearized rotations mean little beyond."""
+"""Radians; the linearization of rotations is not valid beyond."""
 LEAST_CURVATURE = 1e-12
-"""Share of the largest curvature given to parameters that nothing observed depends on."""
+"""Fraction of the largest curvature added for parameters on which no observation depends."""
 
 
 def solve(
     skeleton: Skeleton, prior: PosePrior, seen: Observed, noise: Noise, start: State, max_steps: int
 ) -> tuple[State, Array64]:
-    """The states (B hands) of least cost found from `start`, and their costs (B,). `seen` is in MANO's order."""
+    """The states (B hands) with the lowest cost found from `start`, and their costs (B,). `seen`: in MANO's order."""
     result = start.copy()
     state, cost = start, _cost(skeleton, prior, seen, noise, start)
     result_cost, rows = cost.copy(), np.arange(len(start))
@@ -53,7 +53,7 @@ def solve(
 
 
 def _cost(skeleton: Skeleton, prior: PosePrior, seen: Observed, noise: Noise, state: State) -> Array64:
-    """(B,) minus the log probability, up to a constant."""
+    """(B,) negative log probability, up to a constant."""
     off = state.angles - prior.mean
     unusual = 0.5 * ((off @ prior.precision) * off).sum(1) + 0.5 * (state.betas**2).sum(1)
     return misfit(skeleton.points(state), seen, noise) + unusual
@@ -62,7 +62,7 @@ def _cost(skeleton: Skeleton, prior: PosePrior, seen: Observed, noise: Noise, st
 def _step(
     skeleton: Skeleton, prior: PosePrior, seen: Observed, noise: Noise, state: State, damping: Array64
 ) -> Array64:
-    """(B, 42) the damped Gauss-Newton step, zero for angles that press against a limit."""
+    """(B, 42) damped Gauss-Newton step, zero for angles that are pushed against a limit."""
     matrix, gradient = normal_equations(*skeleton.points_and_jacobian(state), seen, noise)
     matrix[:, ANGLES, ANGLES] += prior.precision
     gradient[:, ANGLES] += (state.angles - prior.mean) @ prior.precision

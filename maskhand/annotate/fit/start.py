@@ -1,9 +1,9 @@
 """The solver's starting states: the named hand shapes, aligned to the observations.
 
-In 3D the palm gives the orientation in closed form, and every finger takes the named shape nearest to its joints. In an
-image the same 21 points fit several hands, turned towards and away from the camera, so a bank of shapes seen from
-all sides is compared with the keypoints (each turned, moved and scaled in the plane in closed form) and the best of
-several viewing directions are followed up.
+In 3D the orientation is computed from the palm in closed form, and every finger gets the named shape nearest to its
+joints. In 2D, several hands that face towards or away from the camera may fit the same 21 points, so shapes seen from
+all directions are compared with the keypoints (each rotated, translated and scaled in the image plane in closed form),
+and the best viewing directions are starting states.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from maskhand.arrays import Array64
 from maskhand.conventions import NUM_BETAS
 
 PALM = (0, 1, 4, 7, 10, 13)
-"""Wrist and the first joint of each finger, MANO's order: they keep their places whatever the fingers do."""
+"""Wrist and the first joint of each finger, MANO's order: their positions do not depend on the finger angles."""
 FINGER_IN_PALM_FIT = 0.02
-"""Weight of the other points when the palm is aligned: they decide only where the palm does not."""
+"""Weight of the other points in the alignment of the palm: they matter only if the palm leaves it undetermined."""
 VIEWS = 96
 _FINGER_POINTS = np.array([[1 + 3 * f, 2 + 3 * f, 3 + 3 * f, 16 + tip] for f, tip in enumerate((1, 2, 4, 3, 0))])
 _FINGER_OF_DOF = (DOF_JOINT - 1) // 3
 
 
 class Starts:
-    """The bank of starting hands of one hand model."""
+    """The starting states for one hand model."""
 
     def __init__(self, skeleton: Skeleton, prior: PosePrior) -> None:
         count = len(prior.shapes)
@@ -37,7 +37,7 @@ class Starts:
         self.shapes = prior.shapes
         self.points_m = skeleton.points(still)
         self.mean_m = self.points_m.mean(0)
-        # (V, 3, 3): a viewing direction each; the turn in the image's plane is found in closed form
+        # (V, 3, 3), one per viewing direction; the in-plane rotation is found in closed form
         self.views = _views(VIEWS)
         seen = np.einsum("vij,snj->vsni", self.views[:, :2], self.points_m)
         self.flat = (seen[..., 0] + 1j * seen[..., 1]).reshape(VIEWS * count, -1)
@@ -57,7 +57,7 @@ class Starts:
         return State(wrist, orientation, angles, np.zeros((len(local), NUM_BETAS)))
 
     def from_relative(self, seen: Observed) -> State:
-        """One start per hand from the mean of its sources of relative joints, put where the keypoints show it (weak
+        """One start per hand from the mean of its sources of relative joints, positioned by the keypoints (weak
         perspective); `seen` is in MANO's order."""
         precision = seen.relative_precision
         total = np.maximum(precision.sum(1), 1e-9)
@@ -103,7 +103,7 @@ class Starts:
     def _placed(
         self, seen: Observed, view: NDArray[np.int64], shape: NDArray[np.int64], factor: Array64, wrist: Array64
     ) -> State:
-        """Depth from the scale, under weak perspective; `wrist` is where it appears, over the normalized plane."""
+        """Depth from the scale, under weak perspective; `wrist`: its projection in the normalized image plane."""
         scale = np.maximum(np.abs(factor), 1e-9)
         roll = Rotation.from_rotvec(np.angle(factor)[:, None] * [0, 0, 1]).as_matrix()
         depth = 1 / scale
@@ -121,7 +121,7 @@ def _normalized(seen: Observed) -> Array64:
 
 
 def _align(template: Array64, target: Array64, weight: Array64) -> tuple[Array64, Array64]:
-    """Rotations (B, 3, 3) and wrist places (B, 3) that lay (21, 3) points over (B, 21, 3) (weighted Kabsch)."""
+    """Rotations (B, 3, 3) and wrist positions (B, 3) that align points (21, 3) to (B, 21, 3) (weighted Kabsch)."""
     share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-9)
     from_mean, to_mean = share @ template, (share[..., None] * target).sum(1)
     covariance = np.swapaxes(target - to_mean[:, None], 1, 2) @ (share[..., None] * (template - from_mean[:, None]))
@@ -132,7 +132,7 @@ def _align(template: Array64, target: Array64, weight: Array64) -> tuple[Array64
 
 
 def _views(count: int) -> Array64:
-    """(count, 3, 3) rotations that bring evenly spread directions of the hand to the camera's axis."""
+    """(count, 3, 3) rotations that map evenly distributed directions of the hand to the camera's axis."""
     k = np.arange(count) + 0.5
     height, around = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
     radius = np.sqrt(1 - height**2)
@@ -141,7 +141,7 @@ def _views(count: int) -> Array64:
 
 
 def rotation_between(axis: Array64, directions: Array64) -> Array64:
-    """(N, 3, 3) the shortest rotations of a unit axis to each direction (N, 3)."""
+    """(N, 3, 3) minimal rotations of a unit axis to each direction (N, 3)."""
     unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     cross = np.cross(axis, unit)
     sine, cosine = np.linalg.norm(cross, axis=1), unit @ axis
