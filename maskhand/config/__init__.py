@@ -48,7 +48,7 @@ __all__ = [
     "TransformerTrainConfig",
 ]
 
-INFERENCE_SETTINGS = ("sampler.", "evaluate.")
+INFERENCE_SETTINGS = ("sampler.", "evaluate.", "model.pose2d_tolerance.")
 """Sections of a recipe that may change after training: how a model decodes and how it is evaluated."""
 
 

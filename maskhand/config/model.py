@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
 from maskhand.config.fields import FractionBelowOne, FrozenConfig, PositiveInt
 
@@ -113,6 +113,8 @@ class ModelConfig(FrozenConfig):
     """Channels of the 2D pose graph."""
     image_joints: bool = False
     """Whether joints are read from the encoder's coarsest map, beside the 2D pose."""
+    pose2d_tolerance: PositiveFloat | None = None
+    """Inference: mean distance, crop sides, from image_joints beyond which a 2D pose is not read; null: any is read."""
     camera: Literal["absolute", "residual"] = "absolute"
     """Camera: absolute | residual (to that of the seen joints, from image and 2D pose)."""
     pose2d_inputs: Literal["xy", "xyz_world"] = "xy"
@@ -153,6 +155,12 @@ class ModelConfig(FrozenConfig):
     @model_validator(mode="after")
     def _heads_divide_the_widths(self) -> Self:
         _check_heads(self.heads, dim=self.dim, head_dim=self.head_dim)
+        return self
+
+    @model_validator(mode="after")
+    def _tolerance_has_joints_to_compare(self) -> Self:
+        if self.pose2d_tolerance is not None and not self.image_joints:
+            raise ValueError(f"pose2d_tolerance={self.pose2d_tolerance:g}: needs image_joints: true; null turns it off")
         return self
 
 

@@ -18,7 +18,7 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.models.code_classifier import make_code_classifier
 from maskhand.models.deformable import DeformableCrossAttention
 from maskhand.models.gapr import GaprBlock, initial_neighbors
-from maskhand.models.network import Context, HandNetwork, TransformerOutput, drop_keypoints, with_missing
+from maskhand.models.network import Context, HandNetwork, TransformerOutput, with_missing
 from maskhand.models.pose_graph import make_pose_graph
 from maskhand.models.pyramid import FeaturePyramid
 from maskhand.models.shape_camera_head import make_shape_camera_head, place_camera, seen_joints
@@ -97,8 +97,8 @@ class MaskedTransformer(HandNetwork):
         image_maps, rows = self.image_maps(condition, drop_image), len(keypoints_2d)
         maps = self.pyramid(image_maps)
         values = tuple(cast(SynthesizerLayer, layer).cross_attn.project(maps) for layer in self.synthesizer)
-        keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)
         image_joints = self.image_joints(image_maps[0])
+        keypoints_2d = self.read_pose(keypoints_2d, image_joints, drop_image, drop_pose)
         image_joints = None if image_joints is None else with_missing(image_joints, rows)
         coarsest = with_missing(image_maps[0], rows)
         pose_tokens = self._pose_tokens(keypoints_2d, image_joints)

@@ -87,6 +87,17 @@ def drop_keypoints(keypoints_2d: Tensor, drop_pose: Tensor | None) -> Tensor:
     return keypoints_2d if drop_pose is None else keypoints_2d.masked_fill(drop_pose[:, None, None], 0.0)
 
 
+def drop_contradicted(keypoints_2d: Tensor, image_joints: Tensor, tolerance: float) -> Tensor:
+    """The 2D pose (B, 21, 7) with zeros (not detected) where its detected joints are more than `tolerance` crop sides,
+    in the mean, from those that the encoder predicts, image_joints (I, 21, 5) of the first I hands."""
+    seen = keypoints_2d[: len(image_joints)]
+    weight = (seen[..., 2] > 0).to(seen.dtype)
+    distance = (seen[..., :2] - image_joints[..., :2]).norm(dim=-1)
+    contradicted = (distance * weight).sum(1) > tolerance * weight.sum(1)
+    kept = seen.masked_fill(contradicted[:, None, None], 0.0)
+    return torch.cat([kept, keypoints_2d[len(image_joints) :]])
+
+
 def with_missing(x: Tensor, rows: int) -> Tensor:
     """(I, ...) -> (rows, ...), padded with zeros for hands without image."""
     return x if len(x) == rows else torch.cat([x, x.new_zeros(rows - len(x), *x.shape[1:])])
@@ -107,6 +118,7 @@ class HandNetwork(nn.Module, ABC):
         self.mask_id = tokenizer.codebook_size
         self.encoder = self._build_encoder(cfg, image_size_px)
         self.joint_readout = ImageJointReadout(self.encoder.channels) if cfg.image_joints and cfg.sees_image else None
+        self.pose2d_tolerance = cfg.pose2d_tolerance
 
     def _build_encoder(self, cfg: ModelConfig, image_size_px: tuple[int, int]) -> nn.Module | None:
         return make_image_encoder(cfg.backbone, image_size_px)
@@ -133,6 +145,16 @@ class HandNetwork(nn.Module, ABC):
         if self.joint_readout is None:
             return None
         return self.joint_readout(coarsest, self.encoder.published_joints(coarsest))
+
+    def read_pose(
+        self, keypoints_2d: Tensor, image_joints: Tensor | None, drop_image: Tensor | None, drop_pose: Tensor | None
+    ) -> Tensor:
+        """The 2D pose (B, 21, 7) that is read: at inference without those that contradict the image
+        (`model.pose2d_tolerance`), unless the image is dropped."""
+        keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)
+        if self.training or self.pose2d_tolerance is None or image_joints is None or drop_image is not None:
+            return keypoints_2d
+        return drop_contradicted(keypoints_2d, image_joints, self.pose2d_tolerance)
 
     @abstractmethod
     def encode(

@@ -14,7 +14,7 @@ from maskhand.conventions import NUM_MANO_JOINTS
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import rot6d_to_matrix
 from maskhand.models.attention import DecoderLayer
-from maskhand.models.network import Context, HandNetwork, TransformerOutput, drop_keypoints, with_missing
+from maskhand.models.network import Context, HandNetwork, TransformerOutput, with_missing
 from maskhand.models.pose_graph import make_pose_graph
 from maskhand.models.shape_camera_head import make_shape_camera_head, seen_joints
 from maskhand.models.vq_mano import VQMano
@@ -45,8 +45,8 @@ class RegressionNetwork(HandNetwork):
         drop_pose: Tensor | None = None,
     ) -> Context:
         seen, rows = self.image_maps(condition, drop_image)[0], len(keypoints_2d)
-        keypoints_2d = drop_keypoints(keypoints_2d, drop_pose)
         image_joints = self.image_joints(seen)
+        keypoints_2d = self.read_pose(keypoints_2d, image_joints, drop_image, drop_pose)
         image_joints = None if image_joints is None else with_missing(image_joints, rows)
         coarsest = with_missing(seen, rows)
         source = self.source_proj(coarsest.flatten(2).transpose(1, 2))

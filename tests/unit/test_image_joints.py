@@ -9,7 +9,7 @@ from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
 from maskhand.models.image_joints import ImageJointReadout
-from maskhand.models.network import TransformerOutput
+from maskhand.models.network import TransformerOutput, drop_contradicted
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera, placement_of_joints, seen_joints
 from maskhand.models.vq_mano import VQMano
 from maskhand.training.losses import transformer_losses
@@ -28,6 +28,35 @@ def test_every_hand_has_joints_with_and_without_a_2d_pose(decoder: str) -> None:
     dropped = model(batch.image, batch.keypoints_2d, ids, drop_pose=torch.ones(4, dtype=torch.bool))
     assert seen.image_joints.shape == (4, 21, 5) and torch.equal(seen.image_joints, dropped.image_joints)
     assert dropped.placement.isfinite().all() and not torch.equal(seen.placement, dropped.placement)
+
+
+@pytest.mark.parametrize("decoder", ["masked", "regression"])
+def test_a_2d_pose_that_contradicts_the_image_is_not_read_at_inference(decoder: str) -> None:
+    recipe = small_recipe(**SEEING, decoder=decoder, pose2d_tolerance=0.05)
+    model, batch = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default()).eval(), random_batch(4)
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        joints = model.encode(batch.image, batch.keypoints_2d).image_joints
+        angle = 6.3 * torch.rand(4, 21, generator=generator)
+        distance = torch.tensor([0.049, 0.051, 0.02, 0.2])[:, None]
+        pose = batch.keypoints_2d.clone()
+        pose[..., :2] = joints[..., :2] + torch.stack([angle.cos(), angle.sin()], -1) * distance[..., None]
+        pose[2, :10, :2] += 5.0  # joints that were not detected do not count
+        pose[..., 2] = 0.9
+        pose[2, :10, 2] = 0.0
+        read = model.encode(batch.image, pose).keypoints_2d
+        assert torch.equal(read[[0, 2]], pose[[0, 2]]) and not read[[1, 3]].any()
+        dropped = model.encode(batch.image, pose, drop_image=torch.ones(4, dtype=torch.bool))
+        assert torch.equal(dropped.keypoints_2d, pose)
+        assert torch.equal(model.train().encode(batch.image, pose).keypoints_2d, pose)
+    with pytest.raises(ValueError, match=r"pose2d_tolerance=0\.05: needs image_joints"):
+        small_recipe(pose2d_tolerance=0.05)
+
+
+def test_hands_without_image_keep_their_2d_pose() -> None:
+    pose, joints = torch.rand(3, 21, 7) + 0.5, torch.zeros(2, 21, 5)
+    kept = drop_contradicted(pose, joints, 0.05)
+    assert not kept[:2].any() and torch.equal(kept[2], pose[2])
 
 
 def test_the_readout_starts_from_what_is_published_and_is_linear_in_the_pooled_map() -> None:
