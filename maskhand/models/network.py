@@ -19,6 +19,8 @@ from maskhand.models.backbone import make_image_encoder
 from maskhand.models.image_joints import ImageJointReadout
 from maskhand.models.vq_mano import VQMano
 
+ANOTHER_HAND = 0.2
+"""Mean distance, crop sides, from which on two sets of joints are of two hands."""
 _WITH_WEIGHT_DECAY = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -89,11 +91,15 @@ def drop_keypoints(keypoints_2d: Tensor, drop_pose: Tensor | None) -> Tensor:
 
 def drop_contradicted(keypoints_2d: Tensor, image_joints: Tensor, tolerance: float) -> Tensor:
     """The 2D pose (B, 21, 7) with zeros (not detected) where its detected joints are more than `tolerance` crop sides,
-    in the mean, from those that the encoder predicts, image_joints (I, 21, 5) of the first I hands."""
+    in the mean, from those that the encoder predicts, image_joints (I, 21, 5) of the first I hands.
+
+    Beyond `ANOTHER_HAND` the encoder looks at another hand of the crop, and the 2D pose says which one is meant.
+    """
     seen = keypoints_2d[: len(image_joints)]
     weight = (seen[..., 2] > 0).to(seen.dtype)
     distance = (seen[..., :2] - image_joints[..., :2]).norm(dim=-1)
-    contradicted = (distance * weight).sum(1) > tolerance * weight.sum(1)
+    mean = (distance * weight).sum(1) / weight.sum(1).clamp_min(1)
+    contradicted = (mean > tolerance) & (mean < ANOTHER_HAND)
     kept = seen.masked_fill(contradicted[:, None, None], 0.0)
     return torch.cat([kept, keypoints_2d[len(image_joints) :]])
 

@@ -38,7 +38,7 @@ def test_a_2d_pose_that_contradicts_the_image_is_not_read_at_inference(decoder: 
     with torch.inference_mode():
         joints = model.encode(batch.image, batch.keypoints_2d).image_joints
         angle = 6.3 * torch.rand(4, 21, generator=generator)
-        distance = torch.tensor([0.049, 0.051, 0.02, 0.2])[:, None]
+        distance = torch.tensor([0.049, 0.051, 0.02, 0.19])[:, None]
         pose = batch.keypoints_2d.clone()
         pose[..., :2] = joints[..., :2] + torch.stack([angle.cos(), angle.sin()], -1) * distance[..., None]
         pose[2, :10, :2] += 5.0  # joints that were not detected do not count
@@ -54,9 +54,11 @@ def test_a_2d_pose_that_contradicts_the_image_is_not_read_at_inference(decoder: 
 
 
 def test_hands_without_image_keep_their_2d_pose() -> None:
-    pose, joints = torch.rand(3, 21, 7) + 0.5, torch.zeros(2, 21, 5)
+    pose, joints = 0.1 * torch.rand(3, 21, 7) + 0.05, torch.zeros(2, 21, 5)
     kept = drop_contradicted(pose, joints, 0.05)
     assert not kept[:2].any() and torch.equal(kept[2], pose[2])
+    far = torch.cat([pose[:2, :, :2] + 1.0, pose[:2, :, 2:]], dim=-1)
+    assert torch.equal(drop_contradicted(far, joints, 0.05), far)  # of another hand
 
 
 def test_the_readout_starts_from_what_is_published_and_is_linear_in_the_pooled_map() -> None:
