@@ -101,7 +101,7 @@ def drop_contradicted(keypoints_2d: Tensor, image_joints: Tensor, tolerance: flo
     mean = (distance * weight).sum(1) / weight.sum(1).clamp_min(1)
     contradicted = (mean > tolerance) & (mean < ANOTHER_HAND)
     kept = seen.masked_fill(contradicted[:, None, None], 0.0)
-    return torch.cat([kept, keypoints_2d[len(image_joints) :]])
+    return kept if len(kept) == len(keypoints_2d) else torch.cat([kept, keypoints_2d[len(kept) :]])
 
 
 def with_missing(x: Tensor, rows: int) -> Tensor:

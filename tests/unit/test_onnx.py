@@ -26,7 +26,7 @@ from support.model_parts import small_model, small_recipe
 
 RECIPE = small_recipe(
     pose2d_tokens=21, synth_layers=1, ref_points="projected", token_queries="conditioned", token_embed="codebook",
-    logits_head="mixture", image_joints=True, camera="residual", pose2d_inputs="xyz_world",
+    logits_head="mixture", image_joints=True, pose2d_tolerance=0.06, camera="residual", pose2d_inputs="xyz_world",
 )  # fmt: skip
 
 
