@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskhand.annotate.hand_finder import HandFinder, find_hands
+from maskhand.annotate.hand_finder import find_hands
+from maskhand.annotate.palms import PalmNet
 from maskhand.annotate.small_hands import SmallHandFinder
 from maskhand.predict import PredictError
 from maskhand.steps.ask_hands import ask
@@ -38,8 +39,8 @@ def test_a_small_picture_that_shows_a_hand_is_searched_as_a_whole(
     from small_hands import picture
 
     sides: list[float] = []
-    palms = HandFinder.palms
-    monkeypatch.setattr(HandFinder, "palms", lambda *a, **k: sides.append(a[2]) or palms(*a, **k))
+    palms = PalmNet.in_tiles
+    monkeypatch.setattr(PalmNet, "in_tiles", lambda *a, **k: sides.append(a[2]) or palms(*a, **k))
     shown = picture(np.random.default_rng(1), (size_px, size_px), size_px / 2, 1)
     assert find_hands(shown.image, assets) and set(sides) == searched
 
