@@ -29,6 +29,9 @@ def synth(
     evaluation_hands: Annotated[int, typer.Option(help="Evaluation hands.", min=1)] = 200,
     mocap_poses: Annotated[int, typer.Option(help="Poses without images.", min=1)] = 20000,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    second_hand: Annotated[
+        float, typer.Option(help="Share of the training hands beside a left hand, often touching it.", min=0, max=1)
+    ] = 0.0,
     rebuild: RebuildOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -37,7 +40,7 @@ def synth(
 
     with shown_progress("render hands") as progress:
         receipt = synthetic.synthesize(
-            writable_workspace_at(workspace), hands, evaluation_hands, mocap_poses, seed, progress, rebuild
+            writable_workspace_at(workspace), hands, evaluation_hands, mocap_poses, seed, progress, rebuild, second_hand
         )
     print_receipt(receipt)
 

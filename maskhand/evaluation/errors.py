@@ -35,7 +35,7 @@ from maskhand.scoring.predictions import Predictions
 from maskhand.shards.reader import ShardSample
 
 _TENSORS = (
-    "score",
+    "log_probability",
     "has_joints",
     "has_mesh",
     "token_confidence",
@@ -55,7 +55,7 @@ class ErrorTable:
     index: np.ndarray
     keys: list[str]
     sides: list[str]
-    score: Tensor
+    log_probability: Tensor
     """(N,) mean log probability of the tokens."""
     failure: list[str]
     """Why a sample counts as failed; empty where it does not."""
@@ -96,10 +96,11 @@ class ErrorTable:
         """predictor: None for the mean pose."""
         metrics = self.errors.summary() | self._in_image()
         if predictor is not None:
-            error, score = self.errors.per_sample()["pa_mpjpe_mm"], self.score.numpy()
-            known = np.isfinite(error) & np.isfinite(score)
-            varied = known.sum() > 2 and np.ptp(score[known]) > 0
-            metrics["score_rank_correlation"] = float(spearmanr(score[known], -error[known])[0]) if varied else np.nan
+            error, likely = self.errors.per_sample()["pa_mpjpe_mm"], self.log_probability.numpy()
+            known = np.isfinite(error) & np.isfinite(likely)
+            varied = known.sum() > 2 and np.ptp(likely[known]) > 0
+            correlation = float(spearmanr(likely[known], -error[known])[0]) if varied else np.nan
+            metrics["log_probability_rank_correlation"] = correlation
             if self.p_within_10mm.isfinite().any():
                 known_mm = 1e3 * self.errors.joint_pa_m
                 p_within, constant, expected = (
@@ -128,7 +129,7 @@ class ErrorTable:
             "index": self.index,
             "key": self.keys,
             "side": self.sides,
-            "score": self.score.numpy(),
+            "log_probability": self.log_probability.numpy(),
             "mean_token_confidence": self.token_confidence.mean(1).numpy(),
             "mean_p_within_10mm": row_means(self.p_within_10mm.numpy()),
             "mean_joint_error_mm": row_means(self.joint_error_mm.numpy()),
@@ -209,7 +210,7 @@ def error_table(
         index=np.array([row.index for row in rows]),
         keys=[row.sample.key for row in rows],
         sides=[row.sample.side for row in rows],
-        score=prediction.log_probability.double().where(usable[:, 0, 0], torch.nan),
+        log_probability=prediction.log_probability.double().where(usable[:, 0, 0], torch.nan),
         failure=failure,
         has_joints=torch.from_numpy(~np.isnan(errors.joint_m).all(1)),
         has_mesh=truth.has_mesh,

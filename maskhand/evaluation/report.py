@@ -64,7 +64,6 @@ class ShownHand:
     """(21,) NaN for a hand without a calibrated confidence."""
     joint_error_mm: Array
     """(21,) expected error, alike."""
-    score: float
     vertices_m: Array
     """(778, 3) predicted, relative to the wrist; NaN for a failed sample."""
     truth_m: Array | None
@@ -109,7 +108,6 @@ def shown_hands(
                 keypoint_confidence=float(hands.keypoints_2d[k, :, 2].mean()),
                 p_within_10mm=_of_joints(errors, "p_within_10mm"),
                 joint_error_mm=_of_joints(errors, "joint_error_mm"),
-                score=errors["score"],
                 vertices_m=found.vertices_cam_m[at] - found.joints_cam_m[at, 0],
                 truth_m=truths.vertices_m[k].numpy() * view.mirror if truths.has_mesh[k] else None,
             )

@@ -39,8 +39,9 @@ class EvaluationRow:
     passes: int | None
     """Runs of the transformer; None for the mean pose."""
     metrics: Mapping[str, float]
-    """See `SampleErrors.summary`; for models also `score_rank_correlation`, Spearman's between score and -PA-MPJPE, and
-    for the product what its calibrated confidence is worth, see `metrics.calibration.JointConfidenceQuality`."""
+    """See `SampleErrors.summary`; for models also `log_probability_rank_correlation`, Spearman's between the mean log
+    probability of the tokens and -PA-MPJPE, and for the product what its calibrated confidence is worth, see
+    `metrics.calibration.JointConfidenceQuality`."""
     failed: int
     """Predictions that were not finite numbers; they are scored as a hand shrunk to a point."""
 

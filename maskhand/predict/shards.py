@@ -76,7 +76,8 @@ def predict_shards(
         facts = with_earlier(out, facts)
     files = [Source(**source) for source in facts["inputs"]]
     given = None if boxes is None else boxes.match([source.path for source in files])
-    places = unit_places(files, asked.every, [UnitPlace(**place) for place in facts["units"]])
+    kept = UnitPlace.read(facts["units"], f"{storage.join(out, RUN)}: units")
+    places = unit_places(files, asked.every, kept)
     units = [place.unit(files, given) for place in places]
     facts["units"] = [asdict(place) for place in places]
     storage.write_json_atomic(storage.join(out, RUN), facts)

@@ -6,8 +6,8 @@ The units depend only on the files and on `every`, never on the number of worker
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 from maskhand.film.video import film_facts, read_frames
 from maskhand.predict.box_file import GivenBoxes
@@ -59,6 +59,17 @@ class UnitPlace:
         own = slice(self.first, self.first + self.files)
         given = None if boxes is None else tuple(boxes[own])
         return Unit(tuple(sources[own]), given, self.start, self.stop, self.planned)
+
+    @staticmethod
+    def read(rows: Any, where: str) -> list[UnitPlace]:
+        """The units in `run.json`. Raises PredictError for other fields than these."""
+        names = {field.name for field in fields(UnitPlace)}
+        if not (isinstance(rows, list) and all(isinstance(row, dict) and row.keys() == names for row in rows)):
+            raise PredictError(
+                f"{where}: expected a list of objects with {', '.join(sorted(names))}; --again makes the results there "
+                "anew, or choose another --out"
+            )
+        return [UnitPlace(**row) for row in rows]
 
 
 def unit_places(sources: Sequence[Source], every: int, kept: Sequence[UnitPlace] = ()) -> list[UnitPlace]:

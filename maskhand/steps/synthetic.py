@@ -52,10 +52,12 @@ def synthesize(
     seed: int,
     progress: Progress,
     rebuild: bool = False,
+    second_hand: float = 0.0,
 ) -> SyntheticReceipt:
     """Render the synthetic dataset into WORKSPACE/raw/freihand_synth.
 
-    Each training hand gets as many images as the set's card states. `rebuild` replaces one that was made with
+    Each training hand gets as many images as the set's card states; a share `second_hand` of them show a left hand
+    beside it. `rebuild` replaces one that was made with
     other numbers; without it that is an error.
     """
     folder = workspace.raw / SYNTHETIC
@@ -67,6 +69,7 @@ def synthesize(
         mocap=mocap_poses,
         seed=seed,
         versions=load_spec(SYNTHETIC).images_per_annotation.get("training", 1),
+        second_hand=second_hand,
         workers=available_cores(),
         progress=progress,
     )

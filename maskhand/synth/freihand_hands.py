@@ -54,6 +54,8 @@ class Chunk:
     seed: int
     hand_path: Path
     versions: int
+    second_hand: float
+    """Probability that a training hand has a second hand beside it."""
 
     @property
     def part(self) -> Path:
@@ -114,9 +116,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def _write_hand(studio: Studio, chunk: Chunk, index: int) -> dict[str, Any]:
-    pose_rng, look_rng, *version_rngs = random_streams(chunk.seed, chunk.split, index, 2 + chunk.versions)
+    pose_rng, look_rng, *version_rngs, second_rng = random_streams(chunk.seed, chunk.split, index, 3 + chunk.versions)
     labels = sample_labels(studio, pose_rng)
-    foreground = render_foreground(studio, labels, look_rng)
+    with_second = chunk.split == "training" and second_rng.random() < chunk.second_hand
+    foreground = render_foreground(studio, labels, look_rng, second_rng=second_rng if with_second else None)
     images = chunk.root / chunk.split / "rgb"
     if chunk.split == "training":
         for k, (rng, kind) in enumerate(zip(version_rngs, BACKGROUNDS, strict=False)):

@@ -50,9 +50,11 @@ def write_freihand_synth(
     seed: int,
     workers: int,
     versions: int = 1,
+    second_hand: float = 0.0,
     progress: Progress = silent,
 ) -> Path:
-    """Write the dataset below `root` and return `root`; `versions` images (1 to 4) of each training hand.
+    """Write the dataset below `root` and return `root`; `versions` images (1 to 4) of each training hand, a share
+    `second_hand` of them beside a left hand, which has no labels.
 
     The bytes depend on the counts, the seed and the hand model only, not on `workers`. An interrupted call is resumed
     by repeating it; a finished one returns at once. Raises SynthError when the folder has another dataset.
@@ -62,9 +64,13 @@ def write_freihand_synth(
         "format": FORMAT_VERSION, "train": train, "evaluation": evaluation, "mocap": mocap, "seed": seed,
         "versions": versions, "hand_model": load_hand_model(hand_path).digest,
     }  # fmt: skip
+    if second_hand:
+        request["second_hand"] = second_hand
     for name, count in (("train", train), ("evaluation", evaluation), ("mocap", mocap)):
         if count < 0:
             raise SynthError(f"{name}={count}: the number of hands cannot be negative.")
+    if not 0 <= second_hand <= 1:
+        raise SynthError(f"second_hand={second_hand}: expected a share of the training hands, 0 to 1.")
     if not 1 <= versions <= len(BACKGROUNDS):
         raise SynthError(f"versions={versions}: there can be 1 to {len(BACKGROUNDS)} images of a hand.")
     if _already_there(root, request):
@@ -73,7 +79,7 @@ def write_freihand_synth(
     write_whole(root / PARTS / "request.json", json.dumps(request).encode())
     splits = {"training": train, "evaluation": evaluation}
     chunks = [
-        Chunk(root, split, start, min(start + CHUNK, count), count, seed, hand_path, versions)
+        Chunk(root, split, start, min(start + CHUNK, count), count, seed, hand_path, versions, second_hand)
         for split, count in splits.items()
         for start in range(0, count, CHUNK)
     ]
@@ -96,7 +102,9 @@ def _already_there(root: Path, request: dict[str, Any]) -> bool:
         found = json.loads(record.read_text())
         if found != request:
             differs = ", ".join(
-                f"{k}: {found.get(k)} there, {v} requested" for k, v in request.items() if found.get(k) != v
+                f"{k}: {found.get(k, 'none')} there, {request.get(k, 'none')} requested"
+                for k in found | request
+                if found.get(k) != request.get(k)
             )
             raise SynthError(
                 f"{root} already has another synthetic dataset ({differs}); "

@@ -25,7 +25,7 @@ from maskhand.synth.film import develop, meter, sample_grade
 from maskhand.synth.freihand_hands import Studio
 from maskhand.synth.look import sample_arm, sample_light, sample_skin
 from maskhand.synth.pose_prior import sample_poses
-from maskhand.synth.renderer import Layer, render
+from maskhand.synth.renderer import Layer, composite, render
 from maskhand.synth.shading import Cloth, Light, Skin
 from maskhand.synth.surface import Arm
 from maskhand.synth.view import sample_betas
@@ -137,7 +137,7 @@ def shoot(studio: Studio, film: HandFilm, seed: int) -> Iterator[Image]:
     gain = 0.0
     for frame, card in enumerate(film.card_px):
         layers = [_layer(studio, film, hand, frame, look) for hand in film.hands]
-        layer = _over(*layers)
+        layer = composite(*layers)
         if not gain:  # a camera that kept metering would flicker
             luminance = float(((look.skin.back + look.skin.palm) / 2 * np.array([0.21, 0.72, 0.07])).sum())
             gain = meter(layer, luminance)
@@ -214,14 +214,4 @@ def _layer(studio: Studio, film: HandFilm, hand: MovingHand, frame: int, look: _
     # the same soft shadows in every frame: their noise must not boil
     rng = np.random.default_rng(0)
     layer = render(studio.surface, mesh, [], studio.maps, look.skin, look.cloth, light, K_px, film.size_px, rng)
-    return Layer(layer.light[:, ::-1], layer.alpha[:, ::-1], layer.hand[:, ::-1]) if left else layer
-
-
-def _over(near: Layer, far: Layer) -> Layer:
-    """One layer in front of another."""
-    through = 1 - near.alpha
-    return Layer(
-        near.light + through[..., None] * far.light,
-        near.alpha + through * far.alpha,
-        near.hand + through * far.hand,
-    )
+    return Layer(*(plane[:, ::-1] for plane in vars(layer).values())) if left else layer

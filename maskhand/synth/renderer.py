@@ -33,6 +33,26 @@ class Layer:
     """(H, W) share of the pixel covered by anything."""
     hand: Array32
     """(H, W) share covered by the visible hand (without forearm, sleeve or objects)."""
+    depth_m: Array32
+    """(H, W) distance along the optical axis of the nearest surface in the pixel; infinite where there is none."""
+
+    @staticmethod
+    def empty(height: int, width: int) -> Layer:
+        planes = (np.zeros((height, width), np.float32) for _ in range(2))
+        return Layer(np.zeros((height, width, 3), np.float32), *planes, np.full((height, width), np.inf, np.float32))
+
+
+def composite(first: Layer, second: Layer) -> Layer:
+    """Both in one image, in each pixel the nearer one in front."""
+    nearer = first.depth_m <= second.depth_m
+    seen_first = np.where(nearer, 1, 1 - second.alpha)
+    seen_second = np.where(nearer, 1 - first.alpha, 1)
+    return Layer(
+        seen_first[..., None] * first.light + seen_second[..., None] * second.light,
+        seen_first * first.alpha + seen_second * second.alpha,
+        seen_first * first.hand + seen_second * second.hand,
+        np.minimum(first.depth_m, second.depth_m),
+    )
 
 
 def render(
@@ -44,11 +64,7 @@ def render(
     scene = Scene(arm, solids)
     occlusion = vertex_occlusion(scene, surface)
     x0, y0, x1, y1 = _window(scene.vertices, K_px, width, height)
-    blank = Layer(
-        np.zeros((height, width, 3), np.float32),
-        np.zeros((height, width), np.float32),
-        np.zeros((height, width), np.float32),
-    )
+    blank = Layer.empty(height, width)
     if x1 <= x0 or y1 <= y0:
         return blank
     xs, ys = np.meshgrid(np.arange(x0, x1), np.arange(y0, y1))
@@ -58,19 +74,22 @@ def render(
     light_px = color.reshape(rows, cols, 3)
     alpha = covered.reshape(rows, cols).astype(np.float32)
     hand = is_hand.reshape(rows, cols).astype(np.float32)
+    nearest = np.where(covered, depth, np.float32(np.inf)).reshape(rows, cols)
 
     edge = _edges(part.reshape(rows, cols), depth.reshape(rows, cols))
     ey, ex = np.nonzero(edge)
     if len(ey):
         sub_x = (xs[ey, ex][:, None] + SUBPIXELS[:, 0]).reshape(-1)
         sub_y = (ys[ey, ex][:, None] + SUBPIXELS[:, 1]).reshape(-1)
-        color, covered, is_hand, _, _ = shade(_rays(sub_x, sub_y, K_px))
+        color, covered, is_hand, _, depth = shade(_rays(sub_x, sub_y, K_px))
         light_px[ey, ex] = color.reshape(-1, 4, 3).mean(1)
         alpha[ey, ex] = covered.reshape(-1, 4).mean(1)
         hand[ey, ex] = is_hand.reshape(-1, 4).mean(1)
+        nearest[ey, ex] = np.where(covered, depth, np.float32(np.inf)).reshape(-1, 4).min(1)
     blank.light[y0:y1, x0:x1] = light_px
     blank.alpha[y0:y1, x0:x1] = alpha
     blank.hand[y0:y1, x0:x1] = hand
+    blank.depth_m[y0:y1, x0:x1] = nearest
     return blank
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from maskhand.synth.background import Image, make_background
 from maskhand.synth.film import develop, encode_jpeg, meter, sample_grade
 from maskhand.synth.look import sample_arm, sample_light, sample_skin, sample_solids
 from maskhand.synth.pose_prior import sample_poses
-from maskhand.synth.renderer import Layer, render
+from maskhand.synth.renderer import Layer, composite, render
+from maskhand.synth.second_hand import second_hand
 from maskhand.synth.skin import SkinMaps, paint
 from maskhand.synth.surface import HandSurface
 from maskhand.synth.view import SIZE_PX, fit_view, sample_betas, sample_orientation
@@ -100,9 +101,15 @@ def pose_hand(studio: Studio, pose: Array64, betas: Array64, rng: np.random.Gene
 
 
 def render_foreground(
-    studio: Studio, labels: HandLabels, rng: np.random.Generator, *, empty_handed: bool = False
+    studio: Studio,
+    labels: HandLabels,
+    rng: np.random.Generator,
+    *,
+    empty_handed: bool = False,
+    second_rng: np.random.Generator | None = None,
 ) -> Foreground:
-    """Draw skin, light, sleeve and objects (none for an empty hand), and render."""
+    """Draw skin, light, sleeve and objects (none for an empty hand), and render; with `second_rng` also the left hand
+    that it draws, unless that hides the labeled one."""
     skin, light = sample_skin(rng), sample_light(rng)
     arm_shape, cloth = sample_arm(rng)
     hand_axes = Rotation.from_rotvec(labels.pose_aa[0]).as_matrix()
@@ -112,6 +119,15 @@ def render_foreground(
     layer = render(studio.surface, arm, solids, studio.maps, skin, cloth, light, labels.K_px, size, rng)
     if solids and layer.hand.sum() < MIN_VISIBLE_SHARE * _outline_area_px(labels):
         layer = render(studio.surface, arm, [], studio.maps, skin, cloth, light, labels.K_px, size, rng)
+    if second_rng is not None:
+        other_arm = sample_arm(second_rng)[0]
+        other = second_hand(
+            studio.layer, studio.surface, labels.pose_aa, labels.betas, labels.vertices_cam_m, other_arm, second_rng
+        )
+        beside = render(studio.surface, other, [], studio.maps, skin, cloth, light, labels.K_px, size, second_rng)
+        both = composite(layer, replace(beside, hand=np.zeros_like(beside.hand)))
+        if both.hand.sum() >= MIN_VISIBLE_SHARE * _outline_area_px(labels):
+            layer = both
     luminance = float(((skin.back + skin.palm) / 2 * np.array([0.21, 0.72, 0.07])).sum())
     return Foreground(layer, meter(layer, luminance))
 

@@ -301,8 +301,9 @@ def test_confidence_is_related_to_error(oracle, set_uri):
         joints = prediction.joints_m + 2e-3 * (1 + hands.index[:, None, None]) * noise[:, :21]
         return dataclasses.replace(prediction, vertices_m=moved, joints_m=joints)
 
-    oracle.answer = worse_with_index  # and the oracle's score falls with the index
-    assert evaluate(oracle.bundle(), set_uri, samplers=[asked(1)]).best.metrics["score_rank_correlation"] > 0.9
+    oracle.answer = worse_with_index  # and the oracle's log probability falls with the index
+    metrics = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)]).best.metrics
+    assert metrics["log_probability_rank_correlation"] > 0.9
 
 
 def test_mean_of_rotations_is_found_again():

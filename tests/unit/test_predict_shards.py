@@ -24,6 +24,7 @@ from maskhand.predict.looking import Question
 from maskhand.predict.pictures import GivenCamera, pictures
 from maskhand.predict.records import PredictError
 from maskhand.predict.run import predict_run
+from maskhand.predict.run_files import RUN
 from maskhand.predict.shards import HANDS, predict_shards, predict_unit
 from maskhand.predict.table import flat
 from maskhand.predict.units import LARGEST, SPANS, Unit, cut, unit_pictures
@@ -165,6 +166,17 @@ def test_another_question_is_told_and_replaced_only_when_asked(folder: Path, tmp
         predict_shards(find_sources([folder]).files, ASKED, str(out))
     kept = predict_shards(sources.files, other, str(out), again=True)
     assert sum(row["frame"] is not None for row in rows(out)) == 5 and kept == read_manifest(str(out), HANDS)
+
+
+def test_units_in_another_form_are_an_error_until_made_anew(folder: Path, tmp_path: Path) -> None:
+    sources, out = find_sources([folder]).files, tmp_path / "out"
+    made = predict_shards(sources, ASKED, str(out))
+    facts = json.loads((out / RUN).read_text())
+    for units_there in ([[0, 1, 0, None, 1]], 3, [{"first": 0}]):
+        (out / RUN).write_text(json.dumps(facts | {"units": units_there}))
+        with pytest.raises(PredictError, match=r"run.json: units: expected a list of objects .*--again"):
+            predict_shards(sources, ASKED, str(out))
+    assert predict_shards(sources, ASKED, str(out), again=True) == made
 
 
 @pytest.mark.parametrize(("frames", "every", "photos"), [(100_000, 1, 3), (700, 3, 0), (1, 10, 900), (0, 1, 1)])

@@ -153,7 +153,7 @@ def test_an_unknown_solid_or_background_is_refused() -> None:
 
 def test_an_empty_layer_shows_the_background_through_the_film() -> None:
     height, width = 40, 50
-    empty = Layer(*(np.zeros(s, np.float32) for s in ((height, width, 3), (height, width), (height, width))))
+    empty = Layer.empty(height, width)
     wall = np.full((height, width, 3), (200, 120, 40), np.uint8)
     neutral = film.Grade(1.0, np.ones(3, np.float32), 1.0, 0.3, 0.0, 0.0, 0.0, 0.0, 95)
     image = film.develop(empty, 1.0, wall, neutral, np.random.default_rng(0))
