@@ -71,8 +71,6 @@ class Outcome:
     step_ms: float
     waits_for_data: float
     """Share of the time."""
-    exchanges: float
-    """Share of the time."""
 
 
 def exchange_ms(costs: Costs, cluster: Cluster) -> float:
@@ -110,7 +108,7 @@ def simulate(costs: Costs, cluster: Cluster, plan: Plan) -> Outcome:
         now = max(ends) + exchange
     counted = STEPS - STEPS // 3
     step_ms = (now - since) / counted
-    return Outcome(1e3 * plan.batch / step_ms, step_ms, waited / counted / step_ms, exchange / step_ms)
+    return Outcome(1e3 * plan.batch / step_ms, step_ms, waited / counted / step_ms)
 
 
 class _Loaders:

@@ -111,7 +111,7 @@ class MeasuringStore:
     def __init__(self, root: Path, measured: Callable[[int, Path], None]) -> None:
         self._root, self._measured = root, measured
 
-    def save(self, step: int, write: Callable[[Path], None], score: float | None = None) -> None:
+    def save(self, step: int, write: Callable[[Path], None], error_mm: float | None = None) -> None:
         part, final, older = self._root / "part", self._root / f"step-{step:09d}", list(self._root.glob("step-*"))
         self._root.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(part, ignore_errors=True)

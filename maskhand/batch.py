@@ -143,10 +143,16 @@ class HandPrediction(_Movable):
     joints_2d: Tensor
     """(B, 21, 2) projected joints in crop coordinates."""
     tokens: PoseTokens
-    joint_confidence: Tensor
+    token_confidence_of_joints: Tensor
     """(B, 16) mean confidence of the tokens, for each MANO joint weighted by their influence on it."""
     log_probability: Tensor
     """(B,) mean log confidence over tokens."""
     score: Tensor
     """(B,) score that ranks hypotheses: minus the PA-MPJPE, millimeters, to the mean of the hypotheses of its image
     (`models/consensus.py`); 0 for a single hand."""
+
+    @property
+    def is_finite(self) -> Tensor:
+        """(B,) bool: every number of a hand and its camera is finite."""
+        parts = (self.vertices_m.flatten(1), self.joints_m.flatten(1), self.camera)
+        return torch.stack([part.isfinite().all(1) for part in parts]).all(0)

@@ -23,5 +23,5 @@ class MaskhandError(Exception):
     retryable: bool = False
     """May the same call succeed later by itself, as after a lost worker or a broken connection?"""
 
-    def __str__(self) -> str:
-        return without_passwords(super().__str__())
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(without_passwords(arg) if isinstance(arg, str) else arg for arg in args))

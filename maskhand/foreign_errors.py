@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from maskhand import storage
+from maskhand.disk import is_full
 
 _ELSEWHERE = "choose another folder (-w, or MASKHAND_WORKSPACE), or mend this one"
 _SYSTEM = {
@@ -51,7 +51,7 @@ def explained(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
             what, advice = _SYSTEM[number]
             place = f"{one.filename}: " if isinstance(one, OSError) and one.filename else ""
             if number == errno.ENOSPC and not place:
-                place = "".join(f"{folder}: " for folder in folders if storage.is_full(folder))
+                place = "".join(f"{folder}: " for folder in folders if is_full(folder))
             if number == errno.ECONNREFUSED and not place:
                 place = next(filter(None, map(_address, _causes(error))), "")
             return f"{place}{what}; {advice}"

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import IO
 
-from maskhand.s3 import MissingFileError, NotAFileError
+from maskhand.storage_errors import MissingFileError, NotAFileError
 
 _LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 

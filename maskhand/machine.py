@@ -16,7 +16,7 @@ from pathlib import Path
 from maskhand.errors import MaskhandError
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "127.0.0.2", "::1")
-"""Never asked through a proxy; the third is our Ray's."""
+"""Never asked through a proxy. 127.0.0.1: a private Ray session; 127.0.0.2: the head node of `infra/local_cluster`."""
 _NO_PROXY = ("NO_PROXY", "no_proxy")
 
 _LONGEST_SOCKET = 107

@@ -32,13 +32,13 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 
 def override_inference(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """A trained model's recipe with other inference settings (`sampler.*`, `evaluate.*`); else ConfigError."""
+    """A trained model's recipe with other `INFERENCE_SETTINGS`; ConfigError for any other key."""
     values = recipe.model_dump(mode="json")
     for override in overrides:
-        if not override.startswith(INFERENCE_SETTINGS):
+        if not f"{override.partition('=')[0]}.".startswith(INFERENCE_SETTINGS):
             raise ConfigError(
-                f"override {override!r}: the model is trained already; only inference settings can change, the keys "
-                f"below {' and '.join(INFERENCE_SETTINGS)}"
+                f"override {override!r}: the model is trained already; only inference settings can change: "
+                f"{', '.join(name.removesuffix('.') for name in INFERENCE_SETTINGS)}"
             )
         _apply_override(values, override)
     return parse_recipe(values, source=recipe.name)

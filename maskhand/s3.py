@@ -1,4 +1,4 @@
-"""S3 as `storage` needs it: a client, an object read through broken connections, errors as sentences.
+"""S3 as `storage` needs it: a client, and an object read through broken connections.
 
 Endpoint, credentials, region and attempts are boto3's own (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_MAX_ATTEMPTS`,
 ...); `MASKHAND_S3_TIMEOUT_S` is how long a store may be silent. The only module that imports boto3.
@@ -6,16 +6,14 @@ Endpoint, credentials, region and attempts are boto3's own (`AWS_ENDPOINT_URL`, 
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import time
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskhand.errors import MaskhandError
+from maskhand.storage_errors import StorageError, StoreSettingError, sentences
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -30,40 +28,6 @@ _SETTINGS = (
 )  # fmt: skip
 _TIMEOUT = "MASKHAND_S3_TIMEOUT_S"
 """How long a store may be silent within an answer before the request is repeated."""
-
-
-class StorageError(MaskhandError, OSError):
-    """A file or bucket that cannot be read or written; the message is a sentence that says what to do."""
-
-    retryable = True
-
-
-class StoreSettingError(StorageError):
-    """A setting of this side with which no store can be asked."""
-
-    retryable = False
-
-
-class MissingFileError(StorageError):
-    """There is no such file."""
-
-    retryable = False
-
-
-class FullDiskError(StorageError):
-    """There is no space left; somebody has to make some."""
-
-    retryable = False
-
-
-class NotAFileError(StorageError):
-    """Something else has the name of a file: a folder, a pipe, a device."""
-
-    retryable = False
-
-
-def is_remote(uri: str | Path) -> bool:
-    return str(uri).startswith("s3://")
 
 
 class RangedObject(io.RawIOBase):
@@ -194,81 +158,3 @@ def client_error() -> type[Exception]:
 def status(error: Any) -> int:
     """HTTP status of a `client_error`."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-@contextlib.contextmanager
-def sentences(uri: str | Path) -> Iterator[None]:
-    """Turn the errors of the file system and of botocore into sentences about this URI."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingFileError(f"{uri}: {_NO_FILE}") from error
-    except IsADirectoryError as error:
-        raise NotAFileError(f"{uri}: this is a folder, expected a file") from error
-    except OSError as error:
-        if not is_remote(uri):
-            raise StorageError(f"{uri}: {(error.strerror or str(error)).lower()}") from error
-        raise StorageError(f"{uri}: {_s3_reason(error)}") from error
-    except Exception as error:
-        if not is_remote(uri):
-            raise
-        if (mistake := _own_mistake(error)) is not None:
-            raise StoreSettingError(f"{uri}: {mistake}") from error
-        kind = MissingFileError if _s3_reason(error) == _NO_FILE else StorageError
-        raise kind(f"{uri}: {_s3_reason(error)}") from error
-
-
-_OTHER_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301")
-_NO_FILE = "there is no such file"
-_NO_ANSWER = (
-    "EndpointConnectionError",
-    "ConnectTimeoutError",
-    "ReadTimeoutError",
-    "ConnectionClosedError",
-    "ConnectionError",
-    "HTTPClientError",
-)
-
-
-def _own_mistake(error: Exception) -> str | None:
-    """What this side has to mend before any store can answer; None where the store is to blame."""
-    name, endpoint = type(error).__name__, os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if name == "ProfileNotFound":
-        return f"AWS_PROFILE={os.environ.get('AWS_PROFILE')} is not in ~/.aws/config; correct its name, or unset it"
-    if isinstance(error, ValueError) and "endpoint" in str(error).lower():
-        return f"AWS_ENDPOINT_URL={endpoint}: expected an address such as http://HOST:PORT"
-    if name in ("ParamValidationError", "InvalidBucketName"):
-        return "the bucket's name can hold letters, digits, dots and hyphens only; the address is s3://bucket/key"
-    if name == "ClientError" and _code(error) in _OTHER_REGION:
-        return "the store is of another region; set AWS_DEFAULT_REGION, or `region` in ~/.aws/config"
-    return None
-
-
-def _code(error: Exception) -> str:
-    # botocore's timeouts have a response, too: None.
-    return str((getattr(error, "response", None) or {}).get("Error", {}).get("Code", ""))
-
-
-def _s3_reason(error: Exception) -> str:
-    code = _code(error)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
-    known = {
-        "NoSuchKey": _NO_FILE,
-        "404": _NO_FILE,
-        "NoSuchBucket": f"the bucket does not exist at {endpoint}; create it first",
-        "AccessDenied": "the store refused access; check the rights of AWS_ACCESS_KEY_ID on this bucket",
-        "403": "the store refused access; check the rights of AWS_ACCESS_KEY_ID on this bucket",
-        "InvalidAccessKeyId": "the store does not know AWS_ACCESS_KEY_ID",
-        "SignatureDoesNotMatch": "the store refused the signature; check AWS_SECRET_ACCESS_KEY",
-        "PreconditionFailed": "the object was replaced while it was being read; start again",
-    }
-    if code in known:
-        return known[code]
-    name = type(error).__name__
-    if name in ("NoCredentialsError", "PartialCredentialsError"):
-        return "no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if name in _NO_ANSWER:
-        return f"the store at {endpoint} does not answer; check AWS_ENDPOINT_URL and the network"
-    return f"the store at {endpoint} answered with {code or name}; try again, then check the store's log"

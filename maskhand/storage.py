@@ -7,23 +7,26 @@ are sentences (`StorageError`, `MissingFileError`). Settings of the store: see `
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
 import os
 import re
-import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from maskhand import local_files, s3
-from maskhand.errors import MaskhandError
 from maskhand.replacement import is_unfinished, move, replacement
-from maskhand.s3 import FullDiskError, MissingFileError, NotAFileError, StorageError, is_remote
+from maskhand.storage_errors import (
+    FullDiskError,
+    MissingFileError,
+    NotAFileError,
+    StorageError,
+    is_remote,
+    sentences,
+)
 
 __all__ = [
     "FullDiskError",
@@ -32,13 +35,10 @@ __all__ = [
     "StorageError",
     "absolute",
     "atomic_writer",
-    "check_writable",
     "clean_partial",
     "copy_out",
     "delete",
     "exists",
-    "full_disk_told",
-    "is_full",
     "is_remote",
     "join",
     "list_etags",
@@ -53,10 +53,10 @@ __all__ = [
     "size",
     "will_read",
     "write_bytes_atomic",
+    "write_json_atomic",
 ]
 
 _CHUNK = 1 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def join(uri: str | Path, *parts: str) -> str:
@@ -86,10 +86,10 @@ def size(uri: str | Path) -> int | None:
     meant a file, and going on without it would be silent.
     """
     if not is_remote(uri):
-        with s3.sentences(uri):
+        with sentences(uri):
             return local_files.size(uri)
     bucket, key = s3.bucket_key(uri)
-    with s3.sentences(uri):
+    with sentences(uri):
         try:
             return int(s3.client().head_object(Bucket=bucket, Key=key)["ContentLength"])
         except s3.client_error() as error:
@@ -101,7 +101,7 @@ def size(uri: str | Path) -> int | None:
 def read_bytes(uri: str | Path) -> bytes:
     """The whole file; MissingFileError when there is none."""
     if not is_remote(uri):
-        with s3.sentences(uri), local_files.open_file(uri, buffering=0) as file:
+        with sentences(uri), local_files.open_file(uri, buffering=0) as file:
             return file.read()
     with open_stream(uri) as stream:
         return stream.read()
@@ -114,7 +114,7 @@ def read_range(uri: str | Path, offset: int, length: int) -> bytes:
     if is_remote(uri):
         with io.BufferedReader(s3.RangedObject(str(uri), offset, length), buffer_size=_CHUNK) as stream:
             return stream.read()
-    with s3.sentences(uri), local_files.open_file(uri) as file:
+    with sentences(uri), local_files.open_file(uri) as file:
         file.seek(offset)
         return file.read(length)
 
@@ -139,7 +139,7 @@ def open_stream(uri: str | Path) -> IO[bytes]:
     """
     if is_remote(uri):
         return io.BufferedReader(s3.RangedObject(str(uri)), buffer_size=_CHUNK)
-    with s3.sentences(uri):
+    with sentences(uri):
         return local_files.open_file(uri)
 
 
@@ -168,20 +168,20 @@ def atomic_writer(uri: str | Path) -> Iterator[Callable[[bytes], object]]:
         pieces: list[bytes] = []
         yield pieces.append
         bucket, key = s3.bucket_key(uri)
-        with s3.sentences(uri):
+        with sentences(uri):
             s3.client().put_object(Bucket=bucket, Key=key, Body=b"".join(pieces))
         return
     # Errors of the block itself are not about this file and pass as they are.
     with contextlib.ExitStack() as stack:
-        with s3.sentences(uri):
+        with sentences(uri):
             file = stack.enter_context(replacement(Path(uri)))
 
         def write(data: bytes) -> None:
-            with s3.sentences(uri):
+            with sentences(uri):
                 file.write(data)
 
         yield write
-        with s3.sentences(uri):
+        with sentences(uri):
             stack.close()
 
 
@@ -190,7 +190,7 @@ def move_in(source: Path, uri: str | Path) -> None:
 
     For a local URI it is of the same file system; to S3 it goes in parts, several at a time.
     """
-    with s3.sentences(uri):
+    with sentences(uri):
         if not is_remote(uri):
             move(source, Path(uri))
             return
@@ -204,56 +204,11 @@ def copy_out(uri: str | Path, target: Path) -> str:
     """Copy a file of any size to a local path; returns its sha256. Folders above are made."""
     digest = hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open_stream(uri) as stream, s3.sentences(target), target.open("wb") as file:
+    with open_stream(uri) as stream, sentences(target), target.open("wb") as file:
         while piece := stream.read(_CHUNK):
             digest.update(piece)
             file.write(piece)
     return digest.hexdigest()
-
-
-def check_writable(folder: str | Path, room_mib: float = 0.0) -> None:
-    """StorageError when a local folder could not be made or written into. None is made: what comes next may fail.
-
-    room_mib: about what is going to be written. Nothing follows for `s3://`: what may be written there shows at the
-    first object.
-    """
-    if is_remote(folder):
-        return
-    nearest = Path(folder).absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
-    try:
-        with tempfile.TemporaryFile(dir=nearest) as file:
-            file.write(bytes(_CHUNK))  # on a full disk an empty file can still be made
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        advice = "free some space, or choose another folder" if error.errno in _FULL else "choose another folder"
-        raise StorageError(f"{folder}: nothing can be written here ({reason}); {advice}") from error
-    free_mib = shutil.disk_usage(nearest).free / 2**20
-    if free_mib < room_mib:
-        raise StorageError(
-            f"{folder}: its disk has {free_mib:.0f} MiB left, and about {room_mib:.0f} MiB are needed; free some "
-            "space, or choose another folder"
-        )
-
-
-def is_full(folder: str | Path) -> bool:
-    """Is there next to nothing left on the disk of a local folder? What is left may be for root alone, or in pieces."""
-    try:
-        return shutil.disk_usage(folder).free < _CHUNK
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def full_disk_told(folder: Path) -> Iterator[None]:
-    """FullDiskError where a library could not write into `folder` for want of space: each says so in its own words."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, MaskhandError) or not is_full(folder):
-            raise
-        raise FullDiskError(f"{folder}: the disk is full; free some space; the same command then goes on") from error
 
 
 def list_uris(prefix: str | Path) -> list[str]:
@@ -287,7 +242,7 @@ def list_folders(prefix: str | Path) -> list[str]:
         folder = Path(prefix)
         return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
     bucket, key = s3.bucket_key(join(prefix, ""))
-    with s3.sentences(prefix):
+    with sentences(prefix):
         pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key, Delimiter="/")
         found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ())]
     return sorted(name.removeprefix(key).rstrip("/") for name in found)
@@ -296,11 +251,11 @@ def list_folders(prefix: str | Path) -> list[str]:
 def delete(uri: str | Path) -> None:
     """Remove one file; nothing happens when there is none."""
     if not is_remote(uri):
-        with s3.sentences(uri):
+        with sentences(uri):
             Path(uri).unlink(missing_ok=True)
         return
     bucket, key = s3.bucket_key(uri)
-    with s3.sentences(uri):
+    with sentences(uri):
         s3.client().delete_object(Bucket=bucket, Key=key)
 
 
@@ -318,6 +273,6 @@ def clean_partial(folder: str | Path) -> None:
 
 def _objects(prefix: str | Path) -> dict[str, dict[str, Any]]:
     bucket, key = s3.bucket_key(join(prefix, ""))
-    with s3.sentences(prefix):
+    with sentences(prefix):
         pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
         return {f"s3://{bucket}/{entry['Key']}": entry for page in pages for entry in page.get("Contents", ())}

@@ -7,6 +7,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from maskhand import storage
 from maskhand.errors import MaskhandError
@@ -82,7 +83,11 @@ class Workspace:
 
     @property
     def mlflow_uri(self) -> str:
-        """`$MLFLOW_TRACKING_URI`, made absolute, else a local database in the workspace. Raises PlaceError."""
+        """`$MLFLOW_TRACKING_URI`, made absolute, else a local database in the workspace. Raises PlaceError.
+
+        A user and password in it move to variables of their own, see `hide_credentials`.
+        """
+        hide_credentials()
         given = os.environ.get("MLFLOW_TRACKING_URI")
         return absolute_tracking_uri(given) if given else f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
 
@@ -106,6 +111,19 @@ def assets_folder() -> Path:
     if not cache.is_absolute():  # a user without a home
         cache = Path(tempfile.gettempdir()) / f"maskhand-cache-{os.getuid()}"
     return cache / "maskhand"
+
+
+def hide_credentials() -> None:
+    """Move user and password in `$MLFLOW_TRACKING_URI` to `$MLFLOW_TRACKING_USERNAME` and `$MLFLOW_TRACKING_PASSWORD`.
+
+    MLflow takes both, but its own errors, which reach logs and Prefect's pages, contain the address.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if found := re.fullmatch(r"\s*(https?://)([^/?#@:]*):([^/?#]*)@(.*)", given):
+        start, user, password, place = found.groups()
+        os.environ["MLFLOW_TRACKING_URI"] = start + place
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(user)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
 
 
 def absolute_tracking_uri(given: str) -> str:

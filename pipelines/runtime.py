@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
-from maskhand import machine, storage
+from maskhand import machine
+from maskhand.disk import check_writable
 from maskhand.workspace import Workspace
 
 HOST = "127.0.0.1"
@@ -48,7 +49,7 @@ def prepare(workspace: Workspace, debug: bool = False) -> None:
     machine.settle()
     for name, value in settings(workspace, debug).items():
         os.environ.setdefault(name, value)
-    storage.check_writable(workspace.root, DATABASES_MIB)
+    check_writable(workspace.root, DATABASES_MIB)
     workspace.prefect_home.mkdir(parents=True, exist_ok=True)
 
 

@@ -33,8 +33,8 @@ class Part:
     step: int
     workers: int
     """Number of ranks that write this checkpoint."""
-    score: float | None
-    """Validation error of the checkpoint's weights, lower is better; None: they were not validated."""
+    error_mm: float | None
+    """Validation error of the checkpoint's weights, millimeters; None: they were not validated."""
     files: Mapping[str, tuple[int, str]]
     """Name within the checkpoint -> bytes, sha256."""
 
@@ -56,7 +56,7 @@ class Checkpoints:
         self._known: dict[int, tuple[Part, ...]] = {}
         """Parts of the checkpoints that were found complete."""
 
-    def put(self, step: int, rank: int, workers: int, folder: Path, score: float | None = None) -> None:
+    def put(self, step: int, rank: int, workers: int, folder: Path, error_mm: float | None = None) -> None:
         """Move the files that `rank` wrote into a local `folder` into the checkpoint of `step`. Raises StorageError."""
         self._known.pop(step, None)
         files: dict[str, tuple[int, str]] = {}
@@ -64,7 +64,7 @@ class Checkpoints:
             name = path.relative_to(folder).as_posix()
             files[name] = (path.stat().st_size, storage.sha256(path))
             storage.move_in(path, storage.join(self._of(step), name))
-        storage.write_json_atomic(self._record(step, rank), asdict(Part(step, workers, score, files)))
+        storage.write_json_atomic(self._record(step, rank), asdict(Part(step, workers, error_mm, files)))
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints, complete or not, the newest first."""
@@ -130,8 +130,8 @@ class Checkpoints:
         whole = self.whole_steps()
         if len(whole) <= newest:
             return
-        scores = {step: score for step in whole if (score := self.parts(step)[0].score) is not None}
-        kept = {*whole[:newest], *sorted(scores, key=scores.__getitem__)[:best]}
+        errors_mm = {step: error for step in whole if (error := self.parts(step)[0].error_mm) is not None}
+        kept = {*whole[:newest], *sorted(errors_mm, key=errors_mm.__getitem__)[:best]}
         for step in self.steps():
             if step < whole[newest - 1] and step not in kept:
                 self.delete(step)
@@ -166,7 +166,7 @@ class Checkpoints:
         try:
             found = json.loads(storage.read_bytes(record))
             files = {str(name): (int(size), str(sha256)) for name, (size, sha256) in found["files"].items()}
-            return Part(int(found["step"]), int(found["workers"]), found["score"], files)
+            return Part(int(found["step"]), int(found["workers"]), found["error_mm"], files)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedError(f"{Path(record).name} cannot be read ({type(error).__name__})") from error
 

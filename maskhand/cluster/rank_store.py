@@ -18,6 +18,7 @@ import torch.distributed
 from maskhand import storage
 from maskhand.cluster.checkpoints import Checkpoints, DamagedError
 from maskhand.config import EngineConfig
+from maskhand.disk import full_disk_told
 from maskhand.errors import MaskhandError
 from maskhand.lease import ensure_held
 from maskhand.lock import LockedError
@@ -82,15 +83,15 @@ class RankStore:
             raise failed
         self._thread.shutdown()
 
-    def save(self, step: int, write: Callable[[Path], None], score: float | None = None) -> None:
+    def save(self, step: int, write: Callable[[Path], None], error_mm: float | None = None) -> None:
         if self._moving is not None and (failed := self._moving[1].exception()) is not None:
             if isinstance(failed, LockedError):
                 raise failed
             self._note(f"the checkpoint of step {self._moving[0]} was not kept ({failed}); the training goes on")
         folder = self._staging()
-        with storage.full_disk_told(folder):
+        with full_disk_told(folder):
             write(folder)
-        self._moving = step, self._thread.submit(self._move, step, folder, score)
+        self._moving = step, self._thread.submit(self._move, step, folder, error_mm)
 
     @contextmanager
     def latest(self) -> Iterator[Path | None]:
@@ -127,10 +128,10 @@ class RankStore:
         folder.mkdir(parents=True)
         return folder
 
-    def _move(self, step: int, folder: Path, score: float | None) -> None:
+    def _move(self, step: int, folder: Path, error_mm: float | None) -> None:
         try:
             ensure_held(self._claim, self._checkpoints.uri)
-            self._checkpoints.put(step, self._seat.rank, self._seat.world, folder, score)
+            self._checkpoints.put(step, self._seat.rank, self._seat.world, folder, error_mm)
             if self._seat.rank == 0:
                 self._checkpoints.prune(self._engine.keep_checkpoints, self._engine.keep_best)
         finally:

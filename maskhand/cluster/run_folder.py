@@ -1,8 +1,8 @@
 """The folder of a training run: its identity, reported metrics and exported result.
 
-It contains `run.json` (the identity), `metrics.jsonl` (a line per report), `starts.txt` (a line per start of the
-workers), `notes.txt` (notes of the workers), the checkpoints unless stored elsewhere (see `checkpoints`), and at the
-end `export/` (the training loop's export) and, last, `finished.json`.
+It contains `run.json` (the identity, and what decides it), `metrics.jsonl` (a line per report), `starts.txt` (a line
+per start of the workers), `notes.txt` (notes of the workers), the checkpoints unless stored elsewhere (see
+`checkpoints`), and at the end `export/` (the training loop's export) and, last, `finished.json`.
 """
 
 from __future__ import annotations
@@ -91,17 +91,40 @@ def held_run(name: str, storage_path: str | Path, checkpoints: str | None = None
             yield HeldRun(run_dir, kept, claim)
 
 
-def acquire(run_dir: Path, identity: str) -> None:
-    """Create the folder for this identity; TrainingError if it belongs to another one."""
+def acquire(run_dir: Path, identity: str, decided_by: Mapping[str, str]) -> None:
+    """Create the folder for this identity; TrainingError if it belongs to another one.
+
+    decided_by: what the identity is a digest of, by name.
+    """
     recorded = _read_json(run_dir / "run.json")
     if recorded is None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        storage.write_json_atomic(run_dir / "run.json", {"identity": identity})
+        storage.write_json_atomic(run_dir / "run.json", {"identity": identity, "decided_by": dict(decided_by)})
     elif recorded["identity"] != identity:
         raise TrainingError(
             f"run {run_dir.name}: {run_dir} holds a run with other settings or data (identity {recorded['identity']}, "
             f"this one is {identity}); choose another name or delete the folder"
         )
+
+
+def unfinished_beside(run_dir: Path, decided_by: Mapping[str, str]) -> str:
+    """The difference of a new run from the latest unfinished one of the same kind and recipe; "" if there is none."""
+    prefix = run_dir.name.rpartition("-")[0]
+    others = [
+        path for path in run_dir.parent.glob(f"{prefix}-*/run.json")
+        if path.parent != run_dir and path.parent.name.rpartition("-")[0] == prefix and finished(path.parent) is None
+    ]  # fmt: skip
+    if not others:
+        return ""
+    latest = max(others, key=lambda path: path.stat().st_mtime)
+    before = (_read_json(latest) or {}).get("decided_by", {})
+    differs = [
+        f"{name} was {before.get(name, 'not given')} and is {decided_by.get(name, 'not given')}"
+        for name in sorted(before | dict(decided_by))
+        if before.get(name) != decided_by.get(name)
+    ]
+    more = f", and {len(differs) - 3} more values differ" if len(differs) > 3 else ""
+    return f"{latest.parent.name}, which is unfinished: {'; '.join(differs[:3])}{more}" if before else ""
 
 
 def finished(run_dir: Path) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def fit(
     run: HeldRun,
     *,
     identity: str,
+    decided_by: Mapping[str, str] | None = None,
     engine: EngineConfig,
     worker_counts: Sequence[int] | None = None,
     reporter: Report | None = None,
@@ -68,16 +69,17 @@ def fit(
     """Run `loop(job, worker)` on `engine.workers` Ray workers and return what it exported.
 
     An unfinished run of this identity is continued from its last checkpoint, a finished one is returned at once, and
-    one of another identity is rejected. Every worker must have access to the run's folder, unless its checkpoints are
-    in an object store: then the folder is local to this machine. `reporter` is sent to rank 0 and called there;
-    `on_progress` is called here. After a lost worker the group restarts from the last checkpoint, at most
-    `engine.max_failures` times; an error of the program itself is not retried. worker_counts: allowed numbers of
-    workers; if resources for the largest are not free for `engine.wait_s`, at the start or after a loss, the run
-    continues from the last checkpoint with the next smaller number. Raises TrainingError and errors of `ray_session`.
+    one of another identity, which is a digest of `decided_by`, is rejected. Every worker must have access to the run's
+    folder, unless its checkpoints are in an object store: then the folder is local to this machine. `reporter` is sent
+    to rank 0 and called there; `on_progress` is called here. After a lost worker the group restarts from the last
+    checkpoint, at most `engine.max_failures` times; an error of the program itself is not retried. worker_counts:
+    allowed numbers of workers; if resources for the largest are not free for `engine.wait_s`, at the start or after a
+    loss, the run continues from the last checkpoint with the next smaller number. Raises TrainingError and errors of
+    `ray_session`.
     """
     started_s = time.monotonic()
     run_dir, kept, name = run.run_dir, run.checkpoints, run.run_dir.name
-    acquire(run_dir, identity)
+    acquire(run_dir, identity, decided_by or {})
     if (facts := finished(run_dir)) is not None:
         return result_of(run_dir, facts, started_s, reused=True)
     counts = places(engine, worker_counts or (engine.workers,))
@@ -209,8 +211,8 @@ def _worker_environment(engine: EngineConfig) -> dict[str, str]:
 
 
 def _on_nodes() -> bool:
-    """Whether the cluster has more than one node."""
-    return sum(node["Alive"] for node in ray.nodes()) > 1
+    """Whether workers may be on several nodes: those of a cluster may join after the training has begun."""
+    return bool(os.environ.get("RAY_ADDRESS")) or sum(node["Alive"] for node in ray.nodes()) > 1
 
 
 def _root_cause(error: Exception) -> BaseException:

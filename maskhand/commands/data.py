@@ -1,12 +1,13 @@
-"""Subcommands for data: synthetic hands, shards, sidecars, and their inspection."""
+"""Subcommands for data: synthetic hands, shards, and their inspection; `annotate` writes sidecars."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from maskhand.commands import annotate
 from maskhand.commands.options import (
     RebuildOption,
     SetsArgument,
@@ -19,8 +20,7 @@ from maskhand.commands.options import (
 )
 
 app = typer.Typer()
-annotate_app = typer.Typer(help="Write sidecar shards beside image shards.", rich_markup_mode=None)
-app.add_typer(annotate_app, name="annotate")
+app.add_typer(annotate.app, name="annotate")
 
 
 @app.command(epilog=examples("synth", "synth --hands 50 --evaluation-hands 10 --seed 7"))
@@ -94,13 +94,14 @@ def shard(
     """Convert a dataset's published files to validated samples in byte-reproducible WebDataset tars with a manifest."""
     from maskhand import storage
     from maskhand.cluster.session import ray_session
+    from maskhand.disk import check_writable
     from maskhand.steps import data
 
     place = workspace_at(workspace)
     if out is not None:
         place = replace(place, shards_uri=storage.absolute(out))
     splits = data.checked_splits(place, name, raw, split)
-    storage.check_writable(place.shards_uri)
+    check_writable(place.shards_uri)
     failed = []
     with ray_session():  # one for all: each step would start its own
         for one in splits:
@@ -114,69 +115,6 @@ def shard(
                 print_receipt(receipt)
     if failed:
         raise typer.Exit(1)
-
-
-@annotate_app.command(
-    "keypoints",
-    epilog=examples(
-        "annotate keypoints freihand_synth/training", "annotate keypoints freihand/training --detector openpose-hand"
-    ),
-)
-def annotate_keypoints(
-    sets: SetsArgument,
-    detector: Annotated[str, typer.Option(help="litert-hand or openpose-hand.")] = "litert-hand",
-    rebuild: RebuildOption = False,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """Detect 2D keypoints in every image of shard sets."""
-    from maskhand.cluster.session import ray_session
-    from maskhand.steps import annotation
-
-    home = writable_workspace_at(workspace, sets=True)
-    with ray_session():  # one for all: each step would start its own
-        for name in sets:
-            with shown_progress(f"keypoints {name}") as progress:
-                receipt = annotation.annotate_keypoints(home, name, detector, progress, rebuild)
-            print_receipt(receipt)
-
-
-@annotate_app.command(
-    "mano",
-    epilog=examples(
-        "annotate mano freihand_synth/training freihand_synth/evaluation",
-        "annotate mano asl_alphabet/letters_train --from keypoints",
-        "annotate mano asl_alphabet/letters_train --model models:/maskhand@champion",
-    ),
-)
-def annotate_mano(
-    sets: SetsArgument,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Use this model's predictions as targets: a folder, or models:/NAME@ALIAS.", show_default=False
-        ),
-    ] = None,
-    source: Annotated[
-        Literal["labels", "keypoints"],
-        typer.Option("--from", help="The set's labels, or fits to the detected keypoints of images without labels."),
-    ] = "labels",
-    detector: Annotated[str, typer.Option(help="Keypoint detector for --from keypoints.")] = "litert-hand",
-    rebuild: RebuildOption = False,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """Write MANO targets in the canonical form, each with a flag whether it is good enough for training."""
-    from maskhand.cluster.session import ray_session
-    from maskhand.steps import annotation
-    from maskhand.steps.models import model_folder
-
-    home = writable_workspace_at(workspace, sets=True)
-    exported = model_folder(home, model) if model else None
-    seen_by = detector if source == "keypoints" else None
-    with ray_session():  # one for all: each step would start its own
-        for name in sets:
-            with shown_progress(f"mano {name}") as progress:
-                receipt = annotation.annotate_mano(home, name, progress, rebuild, exported, seen_by)
-            print_receipt(receipt)
 
 
 @app.command(epilog=examples("alphabet", "alphabet --per-letter 50 --seed 7 --rebuild"))

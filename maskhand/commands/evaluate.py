@@ -42,7 +42,12 @@ def evaluate(
     ] = 1,
     changes: Annotated[
         list[str],
-        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Inference settings: keys below sampler. and evaluate."),
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="KEY=VALUE",
+            help="Keys below sampler. and evaluate., or model.pose2d_tolerance.",
+        ),
     ] = [],  # noqa: B006
     workspace: WorkspaceOption = None,
 ) -> None:

@@ -33,12 +33,12 @@ def quickstart(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Run the whole pipeline on this machine, up to an evaluated, registered model. Repeating it continues a run."""
-    from maskhand import storage
+    from maskhand.disk import check_writable
     from maskhand.lock import held
 
     home = workspace_at(workspace)
     if not home.runs.exists():  # else most files exist already
-        storage.check_writable(home.root, ROOM_MIB + ROOM_MIB_A_HAND * (hands + evaluation_hands))
+        check_writable(home.root, ROOM_MIB + ROOM_MIB_A_HAND * (hands + evaluation_hands))
     _prepare(workspace)
     root = home.root
     with held(root, "quickstart", f"the quickstart in {root}"):  # before Prefect is imported, which takes seconds

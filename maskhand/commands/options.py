@@ -52,10 +52,10 @@ def writable_workspace_at(folder: Path | None, *, sets: bool = False) -> Workspa
 
     Raises StorageError if it is not writable, before anything is started.
     """
-    from maskhand import storage
+    from maskhand.disk import check_writable
 
     home = workspace_at(folder)
-    storage.check_writable(home.shards_uri if sets else home.root)
+    check_writable(home.shards_uri if sets else home.root)
     return home
 
 

@@ -50,7 +50,7 @@ def predict(
     ] = None,
     small: Annotated[
         bool,
-        typer.Option("--small", help="Also search for hands of 11 to 50 pixels in finer tiles: seconds per megapixel."),
+        typer.Option("--small", help="Also search for hands of 10 to 50 pixels in finer tiles: seconds per megapixel."),
     ] = False,
     side: Annotated[Literal["right", "left"] | None, typer.Option(help="The hands' side [default: detected].")] = None,
     focal: Annotated[

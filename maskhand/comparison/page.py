@@ -13,7 +13,7 @@ from maskhand.comparison.records import ComparedRun, Comparison, PairOfRuns
 from maskhand.comparison.sheet import DrawnHand
 from maskhand.comparison.tables import TITLES, notes, result_tables, setting_tables
 from maskhand.evaluation.page import charts
-from maskhand.evaluation.page.build import jpeg_url
+from maskhand.render import jpeg_url
 
 _STYLES = 6
 """Colors of the style sheets; a seventh run begins again."""

@@ -49,7 +49,8 @@ __all__ = [
 ]
 
 INFERENCE_SETTINGS = ("sampler.", "evaluate.", "model.pose2d_tolerance.")
-"""Sections of a recipe that may change after training: how a model decodes and how it is evaluated."""
+"""Sections and keys of a recipe that may change after training: how a model decodes, which 2D poses it reads, and how
+it is evaluated."""
 
 
 class EvaluateConfig(FrozenConfig):

@@ -19,7 +19,7 @@ class OptimConfig(FrozenConfig):
     lr: PositiveFloat
     """Peak learning rate of AdamW."""
     lr_backbone: NonNegativeFloat | None = None
-    """Peak learning rate of the pretrained encoder; null: lr, 0: frozen."""
+    """Peak learning rate of the pretrained encoder (transformer only); null: lr, 0: frozen."""
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay of AdamW."""
     beta2: float = Field(default=0.999, gt=0, lt=1)
@@ -139,11 +139,11 @@ class EngineConfig(FrozenConfig):
     threads_per_worker: PositiveInt = 1
     """Torch threads of a worker."""
     micro_batch: PositiveInt | None = None
-    """Most samples of a worker at once, gradients are accumulated; null: its share."""
+    """Most samples of a worker at once, gradients are accumulated (transformer only); null: its share."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO stage: 0 | 1 | 2 | 3 (weights too; without average and validations)."""
+    """DeepSpeed ZeRO stage: 0 | 1 | 2 | 3 (weights too, transformer only; without average and validations)."""
     offload: Literal["none", "optimizer", "all"] = "none"
-    """Held in CPU memory: none | optimizer (states; stage 1 to 3) | all (stage 3)."""
+    """Held in CPU memory: none | optimizer (states; stage 1 to 3) | all (stage 3, transformer only)."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast precision: fp32 | bf16 | fp16; code vectors, hand and losses are always fp32."""
     gradients: Literal["autocast", "fp32"] = "autocast"

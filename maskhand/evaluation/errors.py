@@ -38,7 +38,7 @@ _TENSORS = (
     "log_probability",
     "has_joints",
     "has_mesh",
-    "token_confidence",
+    "token_confidence_of_joints",
     "p_within_10mm",
     "p_by_joint",
     "joint_error_mm",
@@ -62,7 +62,7 @@ class ErrorTable:
     has_joints: Tensor
     """(N,) bool: 3D joints are annotated, not the wrist alone."""
     has_mesh: Tensor
-    token_confidence: Tensor
+    token_confidence_of_joints: Tensor
     """(N, 16) mean probability of the tokens of each MANO joint; NaN for a predictor without any."""
     p_within_10mm: Tensor
     """(N, 21) see `JointConfidence`; NaN for all but a calibrated product."""
@@ -130,7 +130,7 @@ class ErrorTable:
             "key": self.keys,
             "side": self.sides,
             "log_probability": self.log_probability.numpy(),
-            "mean_token_confidence": self.token_confidence.mean(1).numpy(),
+            "mean_token_confidence": self.token_confidence_of_joints.mean(1).numpy(),
             "mean_p_within_10mm": row_means(self.p_within_10mm.numpy()),
             "mean_joint_error_mm": row_means(self.joint_error_mm.numpy()),
             "failure": self.failure,
@@ -140,7 +140,9 @@ class ErrorTable:
             **{f"model_camera_{name}": value for name, value in self.by_model.per_sample().items()},
         }
         joints = {f"pa_mm.{name}": 1e3 * self.errors.joint_pa_m[:, j] for j, name in enumerate(OPENPOSE_21)}
-        tokens = {f"token_confidence.{name}": self.token_confidence[:, j].numpy() for j, name in enumerate(MANO_16)}
+        tokens = {
+            f"token_confidence.{name}": self.token_confidence_of_joints[:, j].numpy() for j, name in enumerate(MANO_16)
+        }
         confidences = {
             f"{what}.{name}": getattr(self, what)[:, j].numpy()
             for what in ("p_within_10mm", "joint_error_mm")
@@ -156,7 +158,7 @@ class HandPoints:
     vertices_m: Tensor
     joints_m: Tensor
     log_probability: Tensor
-    joint_confidence: Tensor
+    token_confidence_of_joints: Tensor
 
 
 def constant_predictor(mean: MeanPose, mano: ManoLayer, count: int) -> HandPoints:
@@ -167,12 +169,6 @@ def constant_predictor(mean: MeanPose, mano: ManoLayer, count: int) -> HandPoint
     nan = torch.full((count,), torch.nan)
     vertices, joints = (x.cpu().expand(count, -1, -1) for x in (mesh.vertices_m, mesh.joints_m))
     return HandPoints(vertices, joints, nan, nan[:, None].expand(count, 16))
-
-
-def is_finite(prediction: HandPrediction) -> Tensor:
-    """(B,) bool: every number of a predicted hand and its camera is finite."""
-    parts = (prediction.vertices_m.flatten(1), prediction.joints_m.flatten(1), prediction.camera)
-    return torch.stack([part.isfinite().all(1) for part in parts]).all(0)
 
 
 def error_table(
@@ -187,8 +183,8 @@ def error_table(
 ) -> ErrorTable:
     """Errors of B predictions; those with a reason in `failure` are scored as a hand shrunk to a point.
 
-    placed: the same predictions before the image's camera, where the predictor has one; by_model: alike, placed by
-    the network's own camera; confidence: of their joints, where that is calibrated.
+    placed: the same predictions in the camera frame, where the predictor has one; by_model: alike, placed by the
+    network's own camera; confidence: of their joints, where that is calibrated.
     """
     usable = torch.tensor([not reason for reason in failure])[:, None, None]
     vertices = prediction.vertices_m.where(usable, 0.0)
@@ -197,7 +193,7 @@ def error_table(
     errors = sample_errors(
         joints - wrist, truth.joints_m, vertices - wrist, truth.vertices_m, truth.joints_valid, truth.has_mesh
     )
-    token_confidence = prediction.joint_confidence.double().where(usable[:, 0], torch.nan)
+    token_confidence_of_joints = prediction.token_confidence_of_joints.double().where(usable[:, 0], torch.nan)
     unknown = np.full((len(rows), NUM_JOINTS), np.nan)
     calibrated = {
         name: torch.from_numpy(
@@ -214,7 +210,7 @@ def error_table(
         failure=failure,
         has_joints=torch.from_numpy(~np.isnan(errors.joint_m).all(1)),
         has_mesh=truth.has_mesh,
-        token_confidence=token_confidence,
+        token_confidence_of_joints=token_confidence_of_joints,
         **calibrated,
         size_px=torch.tensor([np.ptp(row.sample.box_xyxy_px.reshape(2, 2), axis=0).max() for row in rows]).double(),
         placed=PlacedErrors.of(placed, rows),

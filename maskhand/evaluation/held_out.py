@@ -91,10 +91,15 @@ class HeldOutHands:
 
     def sums(self, model: HandNetwork) -> Tensor:
         """(4, 22) float64, to be added over ranks: count and sums (`Means`) of the aligned errors of 21 joints and a
-        mesh, in meters. `model` is in evaluation mode."""
+        mesh, in meters. `model` is in evaluation mode; its tolerance of 2D poses is not applied, so that the choice of
+        the exported step depends on no inference setting."""
         total = Means.of(torch.zeros(0, NUM_JOINTS + 1).numpy())
-        for batch in self.batches:
-            total += Means.of(_aligned_errors_m(batch, model).numpy())
+        tolerance, model.pose2d_tolerance = model.pose2d_tolerance, None
+        try:
+            for batch in self.batches:
+                total += Means.of(_aligned_errors_m(batch, model).numpy())
+        finally:
+            model.pose2d_tolerance = tolerance
         return torch.cat([torch.from_numpy(total.count).double()[None], torch.from_numpy(total.sums)])
 
 
@@ -123,8 +128,7 @@ def _aligned_errors_m(batch: HeldOutBatch, model: HandNetwork) -> Tensor:
     point, as in an evaluation."""
     device = next(model.parameters()).device
     hand = predict(model, batch.hands.to(device), ESTIMATOR).to("cpu", non_blocking=False)
-    finite = hand.vertices_m.isfinite().flatten(1).all(1) & hand.joints_m.isfinite().flatten(1).all(1)
-    usable = (finite & ~batch.unreadable)[:, None, None]
+    usable = (hand.is_finite & ~batch.unreadable)[:, None, None]
     vertices = hand.vertices_m.where(usable, 0.0)
     joints = with_fingertips(hand.joints_m.where(usable, 0.0), vertices, batch.fingertips)
     truth, wrist = batch.truth, joints[:, :1]

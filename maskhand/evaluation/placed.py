@@ -1,4 +1,4 @@
-"""Predicted hands as they are published: before the image's camera, left hands mirrored back."""
+"""Predicted hands as they are published: in the camera frame, left hands mirrored back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def place(
     fingertips: Sequence[str | None],
     camera: CameraSource,
 ) -> Predictions:
-    """Put B predicted right hands before their images' cameras, as `placement` does, with the set's fingertips."""
+    """B predicted right hands in the camera frame, where `placement` puts them, with the set's fingertips."""
     placed = place_hands(prediction, hands, image_cameras([row.sample for row in rows]), crop_px, camera)
     joints = placed.to_camera(with_fingertips(prediction.joints_m, prediction.vertices_m, fingertips))
     invalid = failed.numpy()

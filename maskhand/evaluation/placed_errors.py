@@ -1,4 +1,4 @@
-"""Errors of hands before their images' cameras: in the image, and in space without any alignment."""
+"""Errors of hands in the camera frames of their images: projected, in pixels, and in 3D without any alignment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PlacedErrors:
     distance_px: Tensor
     """(N, 21) float64 of the projected joints from the annotated ones; infinite for a failed sample."""
     absolute_m: Tensor
-    """(N, 21) float64 before the image's camera, without any alignment; a failed sample is a point at the camera."""
+    """(N, 21) float64 distance in the camera frame, without any alignment; a failed sample is a point at its origin."""
 
     @classmethod
     def of(cls, placed: Predictions | None, rows: Sequence[ShardSample]) -> PlacedErrors:

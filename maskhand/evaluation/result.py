@@ -62,7 +62,7 @@ class EvaluationResult:
     """Samples with an annotated mesh, as vertices or as MANO parameters."""
     rows: tuple[EvaluationRow, ...]
     per_sample: pd.DataFrame
-    """One row per sample and predictor: predictor, index, key, side, score, confidences, errors in millimeters."""
+    """One row per sample and predictor: predictor, index, key, side, log_probability, confidences, errors in mm."""
     errors: Mapping[str, SampleErrors]
     """By predictor, point by point."""
     predictions: Predictions

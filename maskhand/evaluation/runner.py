@@ -22,6 +22,7 @@ from maskhand.evaluation.mean_pose import MeanPose
 from maskhand.evaluation.result import EvaluationResult
 from maskhand.evaluation.worker import EvalChunk, EvalJob, evaluate_chunk, evaluate_chunk_of
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.bundle_records import bundle_digest
 from maskhand.models.calibration import estimator_of
 from maskhand.models.estimators import Predictor, paper_procedure, predictor
 from maskhand.progress import Progress, silent
@@ -76,7 +77,7 @@ def evaluate(
     batches = _chunks(math.ceil(manifest.count / job.batch))
     work = partial(evaluate_chunk, job, bundle)
     if model_folder is not None:
-        work = partial(evaluate_chunk_of, job, model_folder, bundle.digest)
+        work = partial(evaluate_chunk_of, job, model_folder, bundle_digest(model_folder))
     done = 0
 
     def count(part: EvalChunk) -> None:

@@ -17,15 +17,14 @@ import torch
 from maskhand.config import Recipe
 from maskhand.conventions import Side
 from maskhand.device import one_thread
-from maskhand.evaluation.errors import ErrorTable, constant_predictor, error_table, is_finite
+from maskhand.evaluation.errors import ErrorTable, constant_predictor, error_table
 from maskhand.evaluation.mean_pose import MeanPose
 from maskhand.evaluation.placed import place
 from maskhand.evaluation.result import MEAN_POSE
 from maskhand.evaluation.truth import ground_truth
 from maskhand.loading.loader import EvalRows, eval_range
 from maskhand.models.bundle import ModelBundle, worker_bundle
-from maskhand.models.calibration import joint_calibration
-from maskhand.models.confidence import joint_confidence
+from maskhand.models.confidence import calibrated_confidence
 from maskhand.models.estimators import Predictor
 from maskhand.models.sampling import sample
 from maskhand.placement import CAMERA_SOURCES, in_image_axes
@@ -77,7 +76,7 @@ def evaluate_chunk(job: EvalJob, bundle: ModelBundle, batches: range) -> EvalChu
 
 def evaluate_chunk_of(job: EvalJob, model_folder: str, digest: str, batches: range) -> EvalChunk:
     """As `evaluate_chunk`, with the exported model in a folder: what a worker elsewhere can be given."""
-    return evaluate_chunk(job, worker_bundle(model_folder, digest), batches)
+    return evaluate_chunk(job, worker_bundle(model_folder, digest).with_settings(job.recipe), batches)
 
 
 def _evaluate_batch(
@@ -92,12 +91,11 @@ def _evaluate_batch(
     tables: dict[str, ErrorTable] = {}
     with torch.inference_mode():
         context = model.encode(model.condition(on_device), on_device.keypoints_2d)
-        calibration = joint_calibration(job.recipe.sampler, bundle.calibration)
         for predictor in job.predictors:
             seed = _seed(job.recipe.seed, rows.samples[0].index, predictor.sampler.iterations)
             found = sample(model, context, predictor.sampler, torch.Generator(device).manual_seed(seed)).to("cpu")
             prediction = in_image_axes(found, rows.hands)
-            finite = is_finite(prediction).tolist()
+            finite = prediction.is_finite.tolist()
             failure = [reason or ("" if ok else "not_finite") for reason, ok in zip(unreadable, finite, strict=True)]
             failed = torch.tensor([bool(reason) for reason in failure])
             crop_px = job.recipe.data.crop_px
@@ -108,9 +106,9 @@ def _evaluate_batch(
             confidence = None
             if predictor == job.product:
                 predictions.append(placed)
-                if bundle.calibration is not None and calibration is not None:
-                    draws, noise = bundle.calibration.draws, bundle.calibration.seed
-                    confidence = joint_confidence(model, context, prediction.joints_m, calibration, draws, noise)
+                confidence = calibrated_confidence(
+                    model, context, prediction.joints_m, job.recipe.sampler, bundle.calibration
+                )
             tables[predictor.name] = error_table(
                 prediction, truth, rows.samples, fingertips, failure, placed, by_model, confidence
             )

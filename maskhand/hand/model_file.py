@@ -1,22 +1,18 @@
 """Reader of hand models in MANO's pickle format, or saved as npz, that neither trusts a pickle nor needs chumpy.
 
-MANO_RIGHT.pkl was written by Python 2 with chumpy expressions inside (`shapedirs` is a `chumpy.reordering.Select` over
-a `chumpy.ch.Ch`). chumpy no longer installs and a pickle can run any code, so the file is read by an unpickler that
-knows numpy arrays, scipy's sparse matrices and chumpy values, and refuses every other global before calling anything
-(`maskhand.hand.array_pickle`).
+A pickle can run any code, so it is read by an unpickler that knows numpy arrays, scipy's sparse matrices and chumpy
+values only (`maskhand.hand.model_pickle`).
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 from maskhand.arrays import Array
 from maskhand.carried import CarriedFolder, here
@@ -32,7 +28,8 @@ from maskhand.conventions import (
 from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
 from maskhand.hand.array_archive import ZIP, UnreadableArchiveError, read_array_archive
-from maskhand.hand.array_pickle import ArrayUnpickler, UnreadablePickleError, UnsafePickleError, read_array_pickle
+from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
+from maskhand.hand.model_pickle import ModelUnpickler, plain
 
 __all__ = ["HandModel", "HandModelError", "UnsafePickleError", "default_hand_path", "hand_files", "load_hand_model"]
 
@@ -131,77 +128,6 @@ def hand_files() -> CarriedFolder:
     return CarriedFolder.of(folder or OPEN_HAND_FOLDER, [f"{prefix}_{side}.pkl" for side in ("RIGHT", "LEFT")])
 
 
-class _PickledRecord:
-    """The attributes of an instance of a foreign class, and nothing else of it."""
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, dict):
-            raise pickle.UnpicklingError(f"expected a dictionary of attributes, found {type(state).__name__}")
-        self.__dict__.update(state)
-
-
-class _ChumpyValue(_PickledRecord):
-    """A `chumpy.ch.Ch` (its array is `x`) or another node whose result was kept as `r`."""
-
-    def value(self) -> Any:
-        for name in ("x", "r"):
-            if name in self.__dict__:
-                return _plain(self.__dict__[name])
-        raise ValueError("a chumpy expression without a stored array; load and re-save it as numpy arrays once")
-
-
-class _ChumpySelect(_ChumpyValue):
-    """`chumpy.reordering.Select`: entries `idxs` of the flattened `a`, in shape `preferred_shape`."""
-
-    def value(self) -> Any:
-        state = self.__dict__
-        if "a" not in state or "idxs" not in state:
-            return super().value()
-        chosen = np.asarray(_plain(state["a"])).ravel()[np.asarray(_plain(state["idxs"]))]
-        shape = state.get("preferred_shape")
-        return chosen if shape is None else chosen.reshape(shape)
-
-
-class _SparseMatrix(_PickledRecord):
-    """A scipy sparse matrix of any scipy version, rebuilt from its three arrays."""
-
-    rebuild: Any = None
-
-    def value(self) -> Array:
-        state = self.__dict__
-        shape = state.get("_shape", state.get("shape"))
-        return self.rebuild((state["data"], state["indices"], state["indptr"]), shape=shape).toarray()
-
-
-class _CscMatrix(_SparseMatrix):
-    rebuild = staticmethod(scipy.sparse.csc_matrix)
-
-
-class _CsrMatrix(_SparseMatrix):
-    rebuild = staticmethod(scipy.sparse.csr_matrix)
-
-
-def _sparse_globals() -> dict[tuple[str, str], Any]:
-    return {
-        (f"{prefix}{kind}", f"{kind}_{suffix}"): record
-        for prefix in ("scipy.sparse.", "scipy.sparse._")
-        for kind, record in (("csc", _CscMatrix), ("csr", _CsrMatrix))
-        for suffix in ("matrix", "array")
-    }
-
-
-class ModelUnpickler(ArrayUnpickler):
-    """Also reads sparse matrices and chumpy values."""
-
-    ALLOWED: ClassVar[dict[tuple[str, str], Any]] = ArrayUnpickler.ALLOWED | _sparse_globals()
-    CONTENT: ClassVar[str] = "numpy arrays, scipy sparse matrices and chumpy values"
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "chumpy" or module.startswith("chumpy."):
-            return _ChumpySelect if name == "Select" else _ChumpyValue
-        return super().find_class(module, name)
-
-
 def _read_fields(data: bytes, path: Path) -> Mapping[str, Any]:
     try:
         if data.startswith(ZIP):
@@ -222,15 +148,11 @@ def _archived_fields(data: bytes, path: Path) -> Mapping[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    return value.value() if isinstance(value, _ChumpyValue | _SparseMatrix) else value
-
-
 def _array(fields: Mapping[str, Any], name: str, shape: tuple[int, ...], path: Path, dtype: type = np.float64) -> Array:
     if name not in fields:
         raise HandModelError(f"{path}: field {name!r} is missing; a MANO model has it with shape {shape}")
     try:
-        value: Array = np.array(_plain(fields[name]), dtype=dtype)
+        value: Array = np.array(plain(fields[name]), dtype=dtype)
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise HandModelError(f"{path}: field {name!r} is not an array ({error})") from None
     if name == "shapedirs" and value.ndim == 3 and value.shape[2] > shape[2]:
@@ -246,7 +168,7 @@ def _pose_spread(fields: Mapping[str, Any], path: Path) -> Array | None:
     """(45,) standard deviation of `hands_coeffs` (N, 45), a row per pose; None where the file has none."""
     if "hands_coeffs" not in fields:
         return None
-    poses = np.shape(_plain(fields["hands_coeffs"]))[:1]
+    poses = np.shape(plain(fields["hands_coeffs"]))[:1]
     coefficients = _array(fields, "hands_coeffs", (*poses, 45), path)
     if len(coefficients) < 2:
         raise HandModelError(f"{path}: field 'hands_coeffs' holds {len(coefficients)} pose; a spread takes two or more")

@@ -66,13 +66,18 @@ class ModelBundle:
 
     @property
     def digest(self) -> str:
-        """12 hex digits over what determines its predictions: weights, sampler and calibration."""
+        """12 hex digits over what determines its predictions: weights, inference settings and calibration."""
         return model_digest(self.weights_sha256, self.recipe, self.calibration)
 
     @property
     def estimator(self) -> SamplerConfig:
         """The sampler settings of the reported hand: see `calibration.estimator_of`."""
         return estimator_of(self.recipe.sampler, self.calibration)
+
+    def with_settings(self, recipe: Recipe) -> Self:
+        """This bundle with the inference settings of `recipe`. The network is shared, and changed with it."""
+        self.model.pose2d_tolerance = recipe.model.pose2d_tolerance
+        return replace(self, recipe=recipe)
 
     def require(self, condition: Literal["image", "text"]) -> None:
         """Raise BundleError when the model is conditioned on something else."""

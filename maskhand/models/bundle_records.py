@@ -41,7 +41,9 @@ def bundle_facts(directory: str | Path) -> dict[str, str]:
 def model_digest(weights_sha256: str, recipe: Recipe, calibration: Calibration | None) -> str:
     """12 hex digits over what determines a model's predictions."""
     sampler = json.dumps(recipe.sampler.model_dump(mode="json"), sort_keys=True)
-    return short_digest(weights_sha256 + sampler + ("" if calibration is None else calibration.model_dump_json()))
+    tolerance = "" if recipe.model.pose2d_tolerance is None else str(recipe.model.pose2d_tolerance)
+    calibrated = "" if calibration is None else calibration.model_dump_json()
+    return short_digest(weights_sha256 + sampler + tolerance + calibrated)
 
 
 _RECORD: Mapping[str, type] = {"hand_digest": str, "sha256": str, "recipe": str, "metadata": dict}

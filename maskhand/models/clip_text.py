@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from maskhand.config import TextConfig
-from maskhand.models.pretrained import BackboneError, abbreviate, read_weights
+from maskhand.models.pretrained import BackboneError, read_weights
 from maskhand.models.text_encoder import TextEncoder, TextTokens
+from maskhand.models.weight_files import misfit
 from maskhand.text import CLIP_VOCABULARY
 
 KEY = "model.text.checkpoint"
@@ -122,14 +123,7 @@ def clip_text_weights(
     weights = {k: v.float() for k, v in stored.items() if not k.startswith(LEFT_OUT)}
     if any(key.startswith("text_model.") for key in weights):
         weights = _from_hugging_face(weights)
-    missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
-    misshapen = [
-        f"{k} {tuple(weights[k].shape)} instead of {tuple(v.shape)}"
-        for k, v in wanted.items()
-        if k in weights and weights[k].shape != v.shape
-    ]
-    problems = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-    if found := "; ".join(f"{len(keys)} {what}: {abbreviate(keys)}" for what, keys in problems if keys):
+    if found := misfit(wanted, weights):
         raise BackboneError(f"{path}: not CLIP's text tower of this size ({found}); check {KEY} and model.text's sizes")
     return weights
 

@@ -15,19 +15,39 @@ import torch
 from torch import Tensor
 
 from maskhand.arrays import Array
+from maskhand.config import SamplerConfig
 from maskhand.models.calibration import (
     WITHIN_MM,
+    Calibration,
     DrawStatistics,
     JointCalibration,
     JointConfidence,
     draw_features,
+    joint_calibration,
 )
+from maskhand.models.decoding import gumbel_noise
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context, HandNetwork
+from maskhand.models.similarity import rotate_onto, squared_size
 from maskhand.models.vq_mano import full_precision
 
 DRAWS, SEED = 32, 0
 _HANDS_AT_ONCE = 512
+
+
+def calibrated_confidence(
+    model: HandNetwork,
+    context: Context,
+    joints_m: Tensor | Array,
+    sampler: SamplerConfig,
+    calibration: Calibration | None,
+) -> JointConfidence:
+    """`joint_confidence` by the calibration of a bundle; NaN where it has none for the recipe's `sampler`."""
+    of_joints = joint_calibration(sampler, calibration)
+    if calibration is None or of_joints is None:
+        unknown = np.full(joints_m.shape[:2], np.nan)
+        return JointConfidence(unknown, unknown, unknown)
+    return joint_confidence(model, context, joints_m, of_joints, calibration.draws, calibration.seed)
 
 
 @torch.no_grad()
@@ -58,7 +78,7 @@ def sample_joints(model: HandNetwork, context: Context, draws: int = DRAWS, seed
     images, device = len(context.betas), context.betas.device
     masked = torch.full((images, model.num_tokens), model.mask_id, device=device)
     logits = model.logits(masked, context).float()
-    noise = _gumbel_noise(draws, model.num_tokens, logits.shape[-1], seed, device)
+    noise = _noise(draws, model.num_tokens, logits.shape[-1], seed, device)
     ids = torch.stack([(logits + noise[k]).argmax(-1) for k in range(draws)], dim=1).flatten(0, 1)
     betas = context.betas.float().repeat_interleave(draws, 0)
     with full_precision(device):
@@ -87,13 +107,8 @@ def _procrustes_align(points: Array, target: Array) -> Array:
     """Points (B, N, P, 3) aligned to targets (B, 1, P, 3) by the best scale, rotation (no reflection), translation."""
     center, target_center = (x.mean(-2, keepdims=True) for x in (points, target))
     moved, fixed = points - center, target - target_center
-    u, singular, vt = np.linalg.svd(moved.swapaxes(-1, -2) @ fixed)
-    sign = np.sign(np.linalg.det(u @ vt))
-    u[..., 2] *= sign[..., None]
-    singular[..., 2] *= sign
-    size = np.maximum(np.square(moved).sum((-1, -2)), 1e-18)
-    scale = (singular.sum(-1) / size)[..., None, None]
-    return np.asarray(scale * (moved @ (u @ vt)) + target_center)
+    turned, product = rotate_onto(moved, fixed)
+    return np.asarray((product / squared_size(moved))[..., None, None] * turned + target_center)
 
 
 def _float64(values: Tensor | Array) -> Array:
@@ -101,7 +116,7 @@ def _float64(values: Tensor | Array) -> Array:
 
 
 @functools.lru_cache(maxsize=2)
-def _gumbel_noise(draws: int, length: int, codes: int, seed: int, device: torch.device) -> Tensor:
-    """(draws, L, V) sampled on the CPU: the same on every device."""
-    uniform = torch.rand((draws, length, codes), generator=torch.Generator().manual_seed(seed))
-    return -(-uniform.clamp(1e-20, 1 - 1e-7).log()).log().to(device)
+def _noise(draws: int, length: int, codes: int, seed: int, device: torch.device) -> Tensor:
+    """(draws, L, V) Gumbel noise, sampled on the CPU: the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    return gumbel_noise(torch.Size((draws, length, codes)), generator, torch.device("cpu")).to(device)

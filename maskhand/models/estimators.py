@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from maskhand.config import Recipe, SamplerConfig
-from maskhand.models.sampling import schedule
+from maskhand.models.decoding import schedule
 
 
 @dataclass(frozen=True)

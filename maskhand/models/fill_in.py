@@ -12,9 +12,10 @@ from torch import Tensor
 
 from maskhand.batch import HandPrediction, PoseTokens
 from maskhand.config import SamplerConfig
+from maskhand.models.decoding import decoding_passes
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context
-from maskhand.models.sampling import decoded_hands, decoding_passes
+from maskhand.models.sampling import decoded_hands
 from maskhand.models.vq_mano import full_precision
 
 

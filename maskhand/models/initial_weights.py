@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
 from maskhand.config import ConfigError
 from maskhand.models.network import HandNetwork
 from maskhand.models.open_folder import open_model_folder
-from maskhand.models.pretrained import abbreviate
-from maskhand.models.weight_files import WeightFileError, load_state_dict
+from maskhand.models.weight_files import WeightFileError, load_state_dict, misfit
 from maskhand.shipped_models import OPEN
 
 _TOKENIZER = "tokenizer."
@@ -32,9 +29,9 @@ def load_initial(model: HandNetwork, start_from: str, assets: str | Path) -> Non
     except (OSError, WeightFileError) as error:
         raise ConfigError(f"training.start_from={start_from}: {path}: {error}") from error
     wanted = {name: w for name, w in model.state_dict().items() if not name.startswith("mano.")}
-    if misfit := _misfit(wanted, stored):
+    if found := misfit(wanted, stored):
         raise ConfigError(
-            f"training.start_from={start_from}: its weights do not fit ({misfit}); take its recipe's model and "
+            f"training.start_from={start_from}: its weights do not fit ({found}); take its recipe's model and "
             "tokenizer settings, or start from the encoder alone: model.backbone.checkpoint"
         )
     tokens = [(w, stored[name]) for name, w in wanted.items() if name.startswith(_TOKENIZER) and not w.is_meta]
@@ -44,18 +41,3 @@ def load_initial(model: HandNetwork, start_from: str, assets: str | Path) -> Non
             f"trained on, for {OPEN} --tokenizer open_model"
         )
     model.load_state_dict({name: w for name, w in stored.items() if not name.startswith(_TOKENIZER)}, strict=False)
-
-
-def _misfit(wanted: dict[str, Tensor], stored: dict[str, Tensor]) -> str:
-    """A description of the weights that do not fit; "" if all do."""
-    shapes = [
-        f"{name} {tuple(stored[name].shape)} instead of {tuple(w.shape)}"
-        for name, w in wanted.items()
-        if name in stored and stored[name].shape != w.shape
-    ]
-    problems = (
-        ("missing", sorted(wanted.keys() - stored.keys())),
-        ("unexpected", sorted(stored.keys() - wanted.keys())),
-        ("of another shape", shapes),
-    )
-    return "; ".join(f"{len(keys)} {what}: {abbreviate(keys)}" for what, keys in problems if keys)

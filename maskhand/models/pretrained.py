@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from maskhand.errors import MaskhandError
-from maskhand.models.weight_files import WeightFileError, load_weights
+from maskhand.models.weight_files import WeightFileError, abbreviate, load_weights, misfit
 
 WRAPPERS = ("state_dict", "model")
 """Keys under which checkpoint files store their state dict beside other entries."""
@@ -55,13 +55,7 @@ def convert_weights(
         weights[patch] = _fit_patch(weights[patch], wanted[patch].shape)
     if "cls_token" not in wanted:
         weights.pop("cls_token", None)
-    missing = sorted(wanted.keys() - weights.keys())
-    unexpected = sorted(weights.keys() - wanted.keys())
-    misshapen = [k for k in wanted if k in weights and weights[k].shape != wanted[k].shape]
-    if missing or unexpected or misshapen:
-        shapes = [f"{k} {tuple(weights[k].shape)} instead of {tuple(wanted[k].shape)}" for k in misshapen]
-        problems = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        found = "; ".join(f"{len(keys)} {what}: {abbreviate(keys)}" for what, keys in problems if keys)
+    if found := misfit(wanted, weights):
         raise BackboneError(f"{path}: weights do not fit ({found}); check model.backbone.name and its kwargs")
     return {key: weights[key] for key in wanted}
 
@@ -148,8 +142,3 @@ def _fit_patch(stored: Tensor, shape: torch.Size) -> Tensor:
     from timm.layers import resample_patch_embed
 
     return stored if stored.shape[2:] == shape[2:] else resample_patch_embed(stored, list(shape[2:]))
-
-
-def abbreviate(keys: list[str]) -> str:
-    """The first three keys, for a message."""
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,23 @@ def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     if not isinstance(stored, dict) or not all(isinstance(weight, torch.Tensor) for weight in stored.values()):
         raise WeightFileError(f"expected named tensors, found a {type(stored).__name__} with something else in it")
     return stored
+
+
+def misfit(wanted: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Tensor]) -> str:
+    """How the stored weights differ from the wanted ones in names and shapes, for a message; "" if they do not."""
+    shapes = [
+        f"{name} {tuple(stored[name].shape)} instead of {tuple(weight.shape)}"
+        for name, weight in wanted.items()
+        if name in stored and stored[name].shape != weight.shape
+    ]
+    problems = (
+        ("missing", sorted(wanted.keys() - stored.keys())),
+        ("unexpected", sorted(stored.keys() - wanted.keys())),
+        ("of another shape", shapes),
+    )
+    return "; ".join(f"{len(names)} {what}: {abbreviate(names)}" for what, names in problems if names)
+
+
+def abbreviate(keys: list[str]) -> str:
+    """The first three keys, for a message."""
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")

@@ -41,9 +41,10 @@ __all__ = [
 _HOMES: Final = {
     "camera": ("PhotoCamera", "photo_camera"),
     "files": ("predict_photo",),
+    "hand_group": ("Reconstruction", "SeenImage"),
     "hands": ("DEFAULT_METHOD", "predict_hands", "predict_images"),
     "photo": ("decode_photo", "read_photo"),
-    "reconstruct": ("Reconstruction", "SeenImage", "reconstruct_hands"),
+    "reconstruct": ("reconstruct_hands",),
     "records": ("METHODS", "Hypothesis", "Method", "PlacedHand", "PredictedHand", "PredictError"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}

@@ -39,11 +39,6 @@ class PhotoCamera:
     """(3, 3) float64, pixels of the upright photo; the center of the top-left pixel is (0, 0)."""
     origin: CameraOrigin
 
-    @property
-    def is_known(self) -> bool:
-        """Whether depths are metric, up to the error of the hand's size."""
-        return self.origin != "assumed"
-
 
 def photo_camera(
     size_px: tuple[int, int],

@@ -69,7 +69,7 @@ def fit_hands(
         joints_m=mesh.joints_m,
         joints_2d=project_crop(joints_in_crop_m, camera),
         tokens=PoseTokens(no_tokens.long(), no_tokens),
-        joint_confidence=torch.full((len(detected), NUM_MANO_JOINTS), torch.nan),
+        token_confidence_of_joints=torch.full((len(detected), NUM_MANO_JOINTS), torch.nan),
         log_probability=torch.full((len(detected),), torch.nan),
         score=torch.zeros(len(detected)),
     )

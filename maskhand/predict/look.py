@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from maskhand.predict.reconstruct import reconstruct_hands
 from maskhand.predict.records import PredictedHand, PredictError
 from maskhand.predict.rows import SCHEMA, Row, hand_row
 from maskhand.predict.saved import SAVED, Saved
+from maskhand.render import jpeg_url
 
 PICTURES_AT_ONCE: Final = 16
 """Maximum number of pictures whose hands share batches; so many are in memory."""
@@ -123,8 +123,8 @@ class Hands(Sequence[PredictedHand]):
         if self.image_rgb is None:
             return f"<p>{html.escape(str(self.error))}</p>"
         lines = [_line(k, hand) for k, hand in enumerate(self.hands)] or [self.reason or ""]
-        jpeg = b64encode(_jpeg(self.overlay())).decode()
-        shown = f'<img alt="{name}" style="max-width:100%" src="data:image/jpeg;base64,{jpeg}">'
+        url = jpeg_url(_reduced(self.overlay()))
+        shown = f'<img alt="{name}" style="max-width:100%" src="{url}">'
         return f"<figure>{shown}<figcaption>{name}<br>{'<br>'.join(map(html.escape, lines))}</figcaption></figure>"
 
 
@@ -180,9 +180,9 @@ def _line(number: int, hand: PredictedHand) -> str:
     return f"hand {number}: {side}" + (", a guess" if hand.is_guess else error)
 
 
-def _jpeg(image_rgb: Array) -> bytes:
+def _reduced(image_rgb: Array) -> Array:
     scale = SHOWN_PX / max(image_rgb.shape[:2])
-    if scale < 1:
-        size = [max(1, round(n * scale)) for n in (image_rgb.shape[1], image_rgb.shape[0])]
-        image_rgb = cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".jpg", np.ascontiguousarray(image_rgb[:, :, ::-1]))[1].tobytes()
+    if scale >= 1:
+        return image_rgb
+    size = [max(1, round(n * scale)) for n in (image_rgb.shape[1], image_rgb.shape[0])]
+    return cv2.resize(image_rgb, size, interpolation=cv2.INTER_AREA)

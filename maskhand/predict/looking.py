@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from maskhand.annotate.detectors import DetectedBox
-from maskhand.predict.box_file import GivenBoxes
+from maskhand.predict.box_formats import GivenBoxes
 from maskhand.predict.detect import detect_hands
 from maskhand.predict.hand_group import Reconstruction, SeenImage
 from maskhand.predict.photo import Box

@@ -14,6 +14,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from maskhand.arrays import Array
+from maskhand.models.similarity import rotate_onto, squared_size
 
 MODE_MM = 10.0
 """Distance at which modes are separated, PA-MPJPE in millimeters; the same as in `p_within_10mm`."""
@@ -64,13 +65,8 @@ def pairwise_mm(joints_m: Array) -> Array:
 
 
 def _pair_mm(a: Array, b: Array) -> Array:
-    """(M,) for centered joints (M, P, 3), by similarity transforms without reflection (Umeyama 1991)."""
-    u, singular, vt = np.linalg.svd(a.swapaxes(1, 2) @ b)
-    mirrored = np.sign(np.linalg.det(u @ vt))
-    u[..., 2] *= mirrored[:, None]
-    singular[:, 2] *= mirrored
-    common, turned = singular.sum(1), a @ (u @ vt)
-    size_a, size_b = (np.maximum(np.square(x).sum((1, 2)), 1e-18) for x in (a, b))
-    onto_b = (common / size_a)[:, None, None] * turned - b
-    onto_a = (common / size_b)[:, None, None] * b - turned  # in the axes of b, which does not change distances
+    """(M,) for centered joints (M, P, 3)."""
+    turned, product = rotate_onto(a, b)
+    onto_b = (product / squared_size(a))[:, None, None] * turned - b
+    onto_a = (product / squared_size(b))[:, None, None] * b - turned  # in the axes of b: the distances are the same
     return 1e3 * sum(np.linalg.norm(x, axis=2).mean(1) for x in (onto_a, onto_b)) / 2

@@ -1,4 +1,4 @@
-"""The network's outputs for a group of hands: estimate, sampled hypotheses, decoding states, confidence."""
+"""The network's outputs for a group of hands: estimate, sampled hypotheses, decoding states."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from maskhand.arrays import Array
 from maskhand.batch import HandPrediction
 from maskhand.config import SamplerConfig
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.calibration import JointConfidence, joint_calibration
-from maskhand.models.confidence import joint_confidence
 from maskhand.models.fill_in import fill_in_sampler, fill_in_steps
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context
@@ -74,19 +72,9 @@ def _finite_sample(
 ) -> HandPrediction:
     """`sample`, moved to the CPU; raises PredictError for values that are not finite."""
     prediction = sample(bundle.model, context, sampler, generator, hypotheses).to("cpu")
-    if not bool(prediction.vertices_m.isfinite().all() and prediction.camera.isfinite().all()):
+    if not bool(prediction.is_finite.all()):
         raise PredictError(f"model {bundle.digest} predicts values that are not finite; train it again")
     return prediction
-
-
-def sampled_confidence(bundle: ModelBundle, context: Context, hands: HandPrediction) -> JointConfidence:
-    """The calibrated confidence of a network's hands; NaN for a bundle without calibration."""
-    calibration = joint_calibration(bundle.recipe.sampler, bundle.calibration)
-    if calibration is None or bundle.calibration is None:
-        unknown = np.full(hands.joints_m.shape[:2], np.nan)
-        return JointConfidence(unknown, unknown, unknown)
-    draws, seed = bundle.calibration.draws, bundle.calibration.seed
-    return joint_confidence(bundle.model, context, hands.joints_m, calibration, draws, seed)
 
 
 def distinct_sequences(ids: Array) -> tuple[Array, Array]:

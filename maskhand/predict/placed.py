@@ -34,7 +34,7 @@ def place_predicted(
             joints_cam_m=joints[k],
             joints_px=joints_px[k],
             crop_camera=prediction.camera[k].numpy(),
-            joint_confidence=prediction.joint_confidence[k].numpy(),
+            token_confidence_of_joints=prediction.token_confidence_of_joints[k].numpy(),
             tokens=prediction.tokens.ids[k].numpy(),
             token_confidence=prediction.tokens.confidence[k].numpy(),
             log_probability=float(prediction.log_probability[k]),

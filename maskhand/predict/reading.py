@@ -79,7 +79,7 @@ def _of_file(file: Path, most: int | None, required: bool = True) -> ReadResult:
         if isinstance(facts, dict) and isinstance(facts.get("hands"), list):
             shared = {name: facts[name] for name in ("method", "hand_model", "keypoint_detector") if name in facts}
             hands = hands_from_json([shared | hand for hand in facts["hands"]])
-            name = str(facts.get("picture") or facts["photo"])
+            name = str(facts["photo"])
             picture = ReadPicture(Path(name).name, hands, _image(name, file))
             return ReadResult((picture,), 1) if hands else ReadResult((), 0)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
@@ -212,7 +212,7 @@ def _placed(records: Sequence[dict[str, Any]], side: str, layer: ManoLayer) -> l
             "joints_cam_m": joints[k],
             "joints_px": np.full((NUM_JOINTS, 2), np.nan),
             "crop_camera": np.full(3, np.nan),
-            "joint_confidence": np.array(
+            "token_confidence_of_joints": np.array(
                 list(record.get("token_confidence_of_joints", dict.fromkeys(MANO_16, np.nan)).values())
             ),
             "tokens": np.array(record.get("tokens", []), np.int64),

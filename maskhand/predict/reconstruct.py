@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from maskhand.models.calibration import JointConfidence
+from maskhand.models.confidence import calibrated_confidence
 from maskhand.placement import in_image_axes
 from maskhand.predict.fit import fit_calibration, fit_hands, hand_model_of
 from maskhand.predict.hand_group import HandGroup, Reconstruction, SeenImage
 from maskhand.predict.modes import Mode, find_modes
-from maskhand.predict.network_hands import estimate, filled_in, sampled, sampled_confidence
+from maskhand.predict.network_hands import estimate, filled_in, sampled
 from maskhand.predict.records import FilledHand, Hypothesis, PlacedHand, PredictedHand
 
 HANDS_AT_ONCE = 32
@@ -103,7 +104,8 @@ def _placed_hands(
     context = model.encode(model.condition(on_device), on_device.keypoints_2d)
     network = in_image_axes(estimate(bundle, context, generators), batch)
     if how.method == "model":
-        hand, confidence = network, sampled_confidence(bundle, context, network)
+        hand = network
+        confidence = calibrated_confidence(model, context, hand.joints_m, bundle.recipe.sampler, bundle.calibration)
     else:
         fitted = fitted or fit_hands(group.detected, batch, group.K_px, network)
         hand, confidence = fitted.prediction, fit_calibration()(fitted.features)

@@ -50,7 +50,7 @@ class PlacedHand:
     crop_camera: Array
     """(3,) s, tx, ty for the (mirrored, if left) crop: from the network, however the hand was placed; for a fit from
     the keypoints."""
-    joint_confidence: Array
+    token_confidence_of_joints: Array
     """(16,) mean probability of the pose tokens, weighted by their influence on each MANO joint; NaN for a fitted hand
     (no tokens)."""
     tokens: Array

@@ -126,7 +126,7 @@ def to_json(hand: PredictedHand) -> Row:
 def _pose_json(hand: PlacedHand, side: Side) -> Row:
     from_tokens = {
         "log_probability": round(hand.log_probability, 4),
-        "token_confidence_of_joints": dict(zip(MANO_16, _numbers(hand.joint_confidence, 4), strict=True)),
+        "token_confidence_of_joints": dict(zip(MANO_16, _numbers(hand.token_confidence_of_joints, 4), strict=True)),
         "tokens": hand.tokens.tolist(),
         "token_confidence": _numbers(hand.token_confidence, 4),
     }

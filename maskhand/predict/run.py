@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from maskhand import lock, storage
-from maskhand.predict.box_file import GivenBoxes
+from maskhand.predict.box_formats import GivenBoxes
 from maskhand.predict.files import no_hand_found, write_picture_files
 from maskhand.predict.inputs import Source, Sources
 from maskhand.predict.journal import Journal

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from maskhand.film.video import film_facts, read_frames
-from maskhand.predict.box_file import GivenBoxes
+from maskhand.predict.box_formats import GivenBoxes
 from maskhand.predict.camera import PhotoCamera, photo_camera
 from maskhand.predict.inputs import Source
 from maskhand.predict.pictures import GivenCamera, Picture, Place, pictures

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from maskhand import storage
 from maskhand.annotate.small_hands import SmallHandFinder
 from maskhand.conventions import Side
+from maskhand.disk import check_writable
 from maskhand.film.words import Smoothing, smoothing_facts
 from maskhand.hand.pose_convention import BodyConvention
 from maskhand.image_header import LONGEST_SIDE_PX
@@ -134,7 +135,7 @@ def ask(
         convention=body,
         finder=SmallHandFinder(str(workspace.assets)) if small else None,
     )
-    storage.check_writable(out)
+    check_writable(out)
     folder = model_folder(workspace, model or OPEN) if needs_network else None
     way = Way(method, None if folder is None else bundle_facts(folder), placed_by, hypotheses)
     return AskedRun(sources, wanted, way, folder, workspace.assets, out, smooth, again, note)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from maskhand import storage
 from maskhand.conventions import Side
 from maskhand.digest import short_digest
+from maskhand.disk import check_writable
 from maskhand.models.bundle_records import bundle_digest, bundle_facts
 from maskhand.predict.asked import Asked, with_earlier
 from maskhand.predict.box_file import BoxFile
@@ -70,7 +71,7 @@ def ask_shards(
     check_camera(focal_px, intrinsics)
     sources = _sources(inputs, out)
     given = None if boxes is None else given_boxes(boxes, sources)
-    storage.check_writable(out)
+    check_writable(out)
     folder = model_folder(workspace, model or OPEN) if needs_network else None
     asked = Asked(
         None if folder is None else (folder, bundle_facts(folder)),

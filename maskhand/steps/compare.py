@@ -13,6 +13,7 @@ from maskhand.comparison.page import page
 from maskhand.comparison.records import ComparedRun, Comparison, PairOfRuns
 from maskhand.comparison.sheet import DrawnHand, changed_sheet, draw_changed
 from maskhand.comparison.tables import to_json, to_markdown
+from maskhand.disk import check_writable
 from maskhand.errors import MaskhandError
 from maskhand.hand.layer import ManoLayer
 from maskhand.shards.layout import IMAGES, ShardError
@@ -41,7 +42,7 @@ def write_comparison(workspace: Workspace, comparison: Comparison, out: str) -> 
 
     The receipt names `comparison.json`, which is written last; the sentences say why hands were not drawn.
     """
-    storage.check_writable(out)
+    check_writable(out)
     drawn, notes = _drawn(workspace, comparison)
     for name, pair, hands in drawn:
         png = changed_sheet(name, pair, hands)

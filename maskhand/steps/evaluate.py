@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from maskhand import storage
 from maskhand.catalog import load_spec
@@ -19,6 +18,7 @@ from maskhand.evaluation.summary import SUBMISSION, SUMMARY, EvaluationSummary, 
 from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress
 from maskhand.recipe_files import override_inference
+from maskhand.render import data_url
 from maskhand.scoring.benchmarks import benchmark_named, benchmark_of
 from maskhand.scoring.formats import load_format
 from maskhand.scoring.predictions import Layout, SubmissionError
@@ -99,11 +99,11 @@ def evaluate(
     model = lasting_name(workspace, model)
     # several workers have their own accelerators
     bundle = ModelBundle.load(exported, device=accelerator() if workers == 1 else "cpu")
-    bundle = replace(bundle, recipe=override_inference(bundle.recipe, overrides))
+    bundle = bundle.with_settings(override_inference(bundle.recipe, overrides))
     baseline = training_mean_pose(workspace, bundle.recipe)
     recipe, sets = bundle.recipe, _chosen_sets(bundle.recipe, sets)
     # Other settings for the same model have a report of their own, and so has a model under another name.
-    settings = {"model": model, "sets": sets, "iterations": recipe.evaluate.iterations}
+    settings = {"model": model, "sets": sets, "evaluate": recipe.evaluate.model_dump(mode="json")}
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:6]
     folder = storage.join(workspace.reports, f"evaluation-{recipe.name}-{bundle.digest}-{key}")
     found: dict[str, SetSummary] = {}
@@ -190,7 +190,7 @@ def page_uri(receipt: Receipt) -> str:
 
 def as_data_url(png_uri: str) -> str:
     """An image inside its own address, for pages that cannot reach our files."""
-    return "data:image/png;base64," + base64.b64encode(storage.read_bytes(png_uri)).decode()
+    return data_url(storage.read_bytes(png_uri), "png")
 
 
 def _cell(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskhand import storage
+from maskhand.disk import check_writable
 from maskhand.export.network import export_onnx
 from maskhand.models.bundle import ModelBundle
 from maskhand.steps.models import model_folder
@@ -13,6 +13,6 @@ from maskhand.workspace import Workspace
 
 def export(workspace: Workspace, model: str, folder: Path) -> list[str]:
     """Export a model to ONNX; the files, and what to know of the hand model inside."""
-    storage.check_writable(folder)
+    check_writable(folder)
     written = export_onnx(ModelBundle.load(model_folder(workspace, model)), folder)
     return [str(written.network), str(written.facts), written.license]

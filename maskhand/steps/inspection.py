@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from maskhand import storage
 from maskhand.conventions import FINGERS
 from maskhand.inspection.inspect_set import inspect_set, open_with_sidecars
 from maskhand.progress import Progress
+from maskhand.render import data_url
 from maskhand.shards.layout import IMAGES
 from maskhand.steps.data import uri_of_set
 from maskhand.steps.receipt import Receipt
@@ -71,7 +71,7 @@ def sheet_as_data_url(receipt: InspectionReceipt) -> str:
     with Image.open(io.BytesIO(storage.read_bytes(receipt.sheet))) as sheet:
         jpeg = io.BytesIO()
         sheet.save(jpeg, "JPEG", quality=_PAGE_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+    return data_url(jpeg.getvalue(), "jpeg")
 
 
 def table(receipt: InspectionReceipt) -> list[tuple[str, str]]:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskhand.cluster.run_folder import METRICS, FitResult, finished, held_run
+from maskhand.cluster.run_folder import METRICS, FitResult, finished, held_run, unfinished_beside
 from maskhand.cluster.train import fit
 from maskhand.config import ConfigError, Recipe
-from maskhand.device import accelerator
-from maskhand.evaluation.calibrate import FEWEST_HANDS, calibrate
-from maskhand.models.bundle import ModelBundle
 from maskhand.path_names import path_name
 from maskhand.progress import Progress
-from maskhand.recipe_files import load_recipe, parse_recipe
+from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import IMAGES, MANO
 from maskhand.steps import step_inputs, training_checks
+from maskhand.steps.exported import calibrate_export, with_settings
 from maskhand.steps.names import BUNDLE_FILE, TOKENIZER_FILE, flow_tags
 from maskhand.steps.receipt import Receipt
 from maskhand.steps.taken_along import TakenAlong
@@ -28,6 +25,7 @@ from maskhand.training import tokenizer_loop, transformer_loop
 from maskhand.training.checkpoint import (
     Kind,
     check_tokenizer,
+    deciding_values,
     inference_digest,
     run_identity,
     tokenizer_digest,
@@ -171,6 +169,7 @@ def _train(
     Raises LockedError while another process trains it, on whichever machine.
     """
     identity = run_identity(kind, recipe, inputs)
+    decided_by = deciding_values(kind, recipe) | {f"input {name}": digest for name, digest in inputs.items()}
     tracked_as = identity if kind == "tokenizer" else f"{identity}.{inference_digest(recipe)}"
     name = _run_name(kind, recipe, inputs)
     shown = " ".join(filter(None, (name, inputs.get("label"))))
@@ -191,6 +190,8 @@ def _train(
                     f"{kind}: goes on with run {name} from step {kept.step} of {steps}"
                     + (f"; engine.workers was {kept.workers}, and is {workers}" if kept.workers != workers else "")
                 )
+            elif other := unfinished_beside(run.run_dir, decided_by):
+                logging.getLogger(__name__).warning(f"{kind}: run {name} begins; it is another run than {other}")
         tags = {"identity": tracked_as, **{f"input.{key}": digest for key, digest in inputs.items()}, **flow_tags()}
         found = tracker.find_run(kind, tracked_as)
         run_id = found or tracker.start_run(kind, recipe, tags, lineage, run_name=shown)
@@ -202,6 +203,7 @@ def _train(
                 job,
                 run,
                 identity=identity,
+                decided_by=decided_by,
                 engine=recipe.engine,
                 worker_counts=training_checks.worker_counts(kind, recipe),
                 reporter=RunReporter(tracker.uri, run_id),
@@ -209,8 +211,8 @@ def _train(
             )
             export = done.export_dir
             if kind == "transformer":
-                export = _as_asked(export, recipe)
-                _calibrate(export, recipe, workspace)
+                export = with_settings(export, recipe)
+                calibrate_export(export, recipe, workspace)
             progress(steps, steps, "kept from an earlier run" if done.reused else _words(done.metrics))
         except BaseException as error:
             tracker.end_failed(run_id, error)
@@ -239,33 +241,6 @@ def _record(tracker: Tracker, run_id: str, done: FitResult, export: Path, shown:
             "trains nothing and completes the record",
             retryable=True,
         ) from error
-
-
-def _as_asked(export: Path, recipe: Recipe) -> Path:
-    """The exported model, or the same weights in a folder beside it where `recipe` asks them otherwise."""
-    held, wanted = parse_recipe(json.loads((export / "recipe.json").read_bytes())), inference_digest(recipe)
-    if inference_digest(held) == wanted:
-        return export
-    restated = export.with_name(f"{export.name}-{wanted}")
-    if not (restated / BUNDLE_FILE).exists():
-        ModelBundle.with_inference_settings(export, restated, recipe)
-    return restated
-
-
-def _calibrate(export: Path, recipe: Recipe, workspace: Workspace) -> None:
-    """Give the model in `export` its calibration on the hands that its training left out, unless it has one."""
-    about = json.loads((export / BUNDLE_FILE).read_bytes())
-    if "calibration" in about:
-        return
-    bundle = ModelBundle.load(export, device=accelerator())
-    found = calibrate(bundle, training_checks.training_sets(workspace, recipe))
-    if found is not None:
-        bundle.calibrate(export, found)
-    elif recipe.model.condition == "image" and recipe.model.decoder == "masked":
-        logging.getLogger(__name__).warning(
-            f"recipe {recipe.name}: fewer than {FEWEST_HANDS} hands with 3D joints were held out (data.held_out="
-            f"{recipe.data.held_out:g}), so its confidence is not calibrated and hands are made as sampler says"
-        )
 
 
 def _words(metrics: Mapping[str, float]) -> str:

@@ -38,15 +38,20 @@ class Layer:
 
     @staticmethod
     def empty(height: int, width: int) -> Layer:
-        planes = (np.zeros((height, width), np.float32) for _ in range(2))
-        return Layer(np.zeros((height, width, 3), np.float32), *planes, np.full((height, width), np.inf, np.float32))
+        return Layer(
+            light=np.zeros((height, width, 3), np.float32),
+            alpha=np.zeros((height, width), np.float32),
+            hand=np.zeros((height, width), np.float32),
+            depth_m=np.full((height, width), np.inf, np.float32),
+        )
 
 
 def composite(first: Layer, second: Layer) -> Layer:
     """Both in one image, in each pixel the nearer one in front."""
     nearer = first.depth_m <= second.depth_m
-    seen_first = np.where(nearer, 1, 1 - second.alpha)
-    seen_second = np.where(nearer, 1 - first.alpha, 1)
+    whole = np.float32(1)
+    seen_first = np.where(nearer, whole, whole - second.alpha)
+    seen_second = np.where(nearer, whole - first.alpha, whole)
     return Layer(
         seen_first[..., None] * first.light + seen_second[..., None] * second.light,
         seen_first * first.alpha + seen_second * second.alpha,

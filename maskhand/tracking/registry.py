@@ -16,6 +16,8 @@ from maskhand.tracking.runs import Runs
 from maskhand.tracking.server import server_version
 from maskhand.tracking.store import DefaultStore
 
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""MLflow's error codes for a model or version that is not registered, and for an alias that it does not have."""
 _SERVING_PACKAGES = (
     "ai-edge-litert", "embreex", "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow-heif", "pyarrow",
     "pydantic", "pyyaml", "scipy", "simplejpeg", "timm", "torch", "torchvision", "trimesh",
@@ -113,8 +115,9 @@ class Tracker(Runs):
                 return self._client.get_model_version_by_alias(name, alias)
             if number.isdecimal():
                 return self._client.get_model_version(name, number)
-        except MlflowException:
-            pass
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
         raise LookupError(f"{model_uri}: no such model in {without_passwords(self.uri)}; {self._there_is(name)}")
 
     def _there_is(self, name: str) -> str:
@@ -154,7 +157,9 @@ class Tracker(Runs):
 
         try:
             return self._client.get_model_version_by_alias(name, alias)
-        except MlflowException:
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
             return None
 
 

@@ -20,7 +20,7 @@ from maskhand.provenance import code_digest, git_sha
 from maskhand.tracking.moved import follow_workspace
 from maskhand.tracking.records import Lineage, RunStatus, TrackedRun
 from maskhand.tracking.server import server_version
-from maskhand.tracking.store import import_mlflow
+from maskhand.tracking.store import import_mlflow, opening
 from maskhand.workspace import Workspace
 
 _PARAMS_PER_BATCH, _METRICS_PER_BATCH = 100, 1000  # what MLflow's servers take at once
@@ -213,20 +213,29 @@ class Runs:
 
     @functools.cached_property
     def _client(self) -> Any:
+        """Raises TrackingServerError for a server that does not answer; MLflow's own requests try for minutes."""
+        server_version(self.uri)
         mlflow = import_mlflow(self.uri)
-        if self._artifacts is not None:
-            follow_workspace(self.uri, self._artifacts, self._experiment)
-        return mlflow.MlflowClient(self.uri, self.uri)
+        with opening(self.uri):
+            if self._artifacts is not None:
+                follow_workspace(self.uri, self._artifacts, self._experiment)
+            return mlflow.MlflowClient(self.uri, self.uri)
 
     @functools.cached_property
     def _experiment_id(self) -> str:
-        found = self._client.get_experiment_by_name(self._experiment)
-        if found is not None:
-            return found.experiment_id
+        from mlflow.exceptions import MlflowException
+
         location = None
         if self._artifacts is not None and "://" in self.uri and not self.uri.startswith(("http://", "https://")):
             location = self._artifacts.resolve().as_uri()  # else MLflow writes ./mlruns of whatever folder one is in
-        return self._client.create_experiment(self._experiment, artifact_location=location)
+        if (found := self._client.get_experiment_by_name(self._experiment)) is None:
+            try:
+                return self._client.create_experiment(self._experiment, artifact_location=location)
+            except MlflowException:  # another process may have created it since
+                found = self._client.get_experiment_by_name(self._experiment)
+                if found is None:
+                    raise
+        return found.experiment_id
 
 
 def _tracked(run: Any) -> TrackedRun:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,19 @@ class DefaultStore:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def opening(uri: str) -> Iterator[None]:
+    """A context that one process at a time is in, for the same database file: opening a new one creates its tables,
+    which fails where another process does it too. On a file system without locks nobody waits."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    with open(f"{uri.removeprefix('sqlite:///').partition('?')[0]}.lock", "w") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def import_mlflow(uri: str) -> Any:

@@ -27,7 +27,7 @@ EXPORT = "export"
 Kind = Literal["tokenizer", "transformer"]
 
 _TRAINING_KEYS: dict[Kind, tuple[str, ...]] = {
-    "tokenizer": ("seed", "data.mocap", "data.upright", "tokenizer", "tokenizer_training", "hand"),
+    "tokenizer": ("seed", "data.upright", "tokenizer", "tokenizer_training", "hand"),
     "transformer": (
         "seed", "data.train", "data.posed_hands", "data.caption", "data.crop_px", "data.crop_aspect", "data.box_scale",
         "data.upright", "data.keypoints", "data.augment", "data.shard_streams", "data.held_out", "tokenizer", "model",
@@ -55,6 +55,7 @@ def run_identity(kind: Kind, recipe: Recipe, inputs: Mapping[str, str]) -> str:
 def deciding_values(kind: Kind, recipe: Recipe) -> dict[str, str]:
     """Dotted key -> value of a recipe, for the keys that determine the outcome of one kind of training."""
     values = _values(recipe, [f"{part}." for part in _TRAINING_KEYS[kind]])
+    values = {name: value for name, value in values.items() if not f"{name}.".startswith(INFERENCE_SETTINGS)}
     if kind == "tokenizer" or recipe.data.posed_hands:
         values["data.mocap"] = json.dumps(recipe.data.mocap)
         values["data.pose_sets"] = json.dumps(recipe.data.pose_sets, sort_keys=True)

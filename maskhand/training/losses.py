@@ -143,7 +143,9 @@ def transformer_losses(
     error_2d = project_crop(joints, camera) - batch.joints_2d
     joints_2d = (error_2d.abs().sum(-1) * batch.joints_2d_conf).sum(1)
 
-    image_joints = torch.zeros_like(beta) if output.image_joints is None else _seen(output.image_joints, batch, valid)
+    image_joints = (
+        torch.zeros_like(beta) if output.image_joints is None else _image_joint_error(output.image_joints, batch, valid)
+    )
     image_joints = image_joints * (torch.arange(len(beta), device=beta.device) < len(batch.pixels))
 
     theta, beta, joints_3d, joints_2d, image_joints = (
@@ -160,8 +162,8 @@ def transformer_losses(
     return TransformerLosses(total, cross_entropy, theta, beta, joints_3d, joints_2d, image_joints, accuracy)
 
 
-def _seen(image_joints: Tensor, batch: HandBatch, valid: Tensor) -> Tensor:
-    """(B,) the error of image_joints (B, 21, 5); valid (B, 21): joints with a 3D label."""
+def _image_joint_error(image_joints: Tensor, batch: HandBatch, valid: Tensor) -> Tensor:
+    """(B,) error of image_joints (B, 21, 5), in crop sides; valid (B, 21): joints with a 3D label."""
     points, world_m = image_joints[..., :2], image_joints[..., 2:]
     error_2d = (points - batch.joints_2d).abs().sum(-1) * batch.joints_2d_conf
     relative_m = batch.joints_3d_m - batch.joints_3d_m[:, :1]

@@ -134,7 +134,7 @@ class TrainerState:
             metrics |= {f"time/rank{rank}_step_s": step_s, f"time/rank{rank}_data_wait_s": wait_s}
         return metrics
 
-    def _save(self, done: int, last: bool, score: float | None) -> None:
+    def _save(self, done: int, last: bool, error_mm: float | None) -> None:
         state = {
             "step": done,
             "names": self._names,
@@ -152,4 +152,4 @@ class TrainerState:
                 with nullcontext() if self._weights is None else self._weights.applied():
                     self._export(folder / EXPORT, done)
 
-        self._worker.store.save(done, write, score)
+        self._worker.store.save(done, write, error_mm)

@@ -15,10 +15,10 @@ Report = Callable[[int, Mapping[str, float]], None]
 class CheckpointStore(Protocol):
     """A store of checkpoints; all ranks must call both methods together."""
 
-    def save(self, step: int, write: Callable[[Path], None], score: float | None = None) -> None:
+    def save(self, step: int, write: Callable[[Path], None], error_mm: float | None = None) -> None:
         """Store what `write(folder)` writes, merged over ranks; atomic, possibly completed only by the next call.
 
-        score: validation error of the weights at this step; None: they were not validated.
+        error_mm: validation error of the weights at this step, millimeters; None: they were not validated.
         """
 
     def latest(self) -> AbstractContextManager[Path | None]:

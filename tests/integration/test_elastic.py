@@ -47,7 +47,7 @@ class Store(fakes.FolderStore):
         super().__init__(root)
         self._stop = stop
 
-    def save(self, step: int, write: Callable[[Path], None], score: float | None = None) -> None:
+    def save(self, step: int, write: Callable[[Path], None], error_mm: float | None = None) -> None:
         super().save(step, write)
         if distributed.get_world_size() > 1:
             distributed.barrier()

@@ -45,7 +45,7 @@ def _hand(known: KnownHands, number: int, side: Side, seed: int) -> PredictedHan
             "joints_cam_m": joints,
             "joints_px": pixels(joints[None], K_px[None])[0],
             "crop_camera": np.array([0.9, 0.1, -0.1]),
-            "joint_confidence": np.linspace(0.2, 0.9, 16),
+            "token_confidence_of_joints": np.linspace(0.2, 0.9, 16),
             "tokens": codes,
             "token_confidence": np.linspace(0.2, 0.9, TOKENS),
             "log_probability": -1.0,

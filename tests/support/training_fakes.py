@@ -58,7 +58,7 @@ class FolderStore:
     def __init__(self, root: str | Path) -> None:
         self._root = Path(root)
 
-    def save(self, step: int, write: Callable[[Path], None], score: float | None = None) -> None:
+    def save(self, step: int, write: Callable[[Path], None], error_mm: float | None = None) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
         write(self._root / f"step-{step:09d}")
 

@@ -63,11 +63,11 @@ class Ranks:
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
 
-    def save(self, step: int, score: float | None = None, rank: int | None = None) -> None:
+    def save(self, step: int, error_mm: float | None = None, rank: int | None = None) -> None:
         """All ranks' parts, or those of one alone."""
         for number, store in enumerate(self._stores):
             if rank in (None, number):
-                store.save(step, lambda folder, number=number: _write(folder, step, number), score)
+                store.save(step, lambda folder, number=number: _write(folder, step, number), error_mm)
 
     def latest(self) -> tuple[str, int] | None:
         """Content of rank 1's file as every rank reads it, and the number of files; None where nothing is kept."""
@@ -143,10 +143,10 @@ def test_other_ranks_read_what_some_have_written(uri: str) -> None:
 
 
 def test_the_newest_and_the_best_are_kept(uri: str, tmp_path: Path) -> None:
-    scores = {2: 9.0, 4: 7.0, 6: 8.0, 8: None, 10: 7.5, 12: 9.5, 14: 9.9}
+    errors_mm = {2: 9.0, 4: 7.0, 6: 8.0, 8: None, 10: 7.5, 12: 9.5, 14: 9.9}
     with Ranks(uri, world=1, keep_checkpoints=2, keep_best=2) as ranks:
-        for step, score in scores.items():
-            ranks.save(step, score)
+        for step, error_mm in errors_mm.items():
+            ranks.save(step, error_mm)
     kept = Checkpoints(uri)
     assert kept.whole_steps() == [14, 12, 10, 4] == kept.steps()
     kept.fetch(14, tmp_path, "export")

@@ -42,7 +42,8 @@ from maskhand.models.sampling import predict
 from maskhand.progress import silent
 from maskhand.promotion import Score
 from maskhand.steps import evaluate as evaluate_step
-from maskhand.steps import registration, train
+from maskhand.steps import registration
+from maskhand.steps.exported import calibrate_export
 from maskhand.tracking import ModelVersion, Promotion, Tracker
 from maskhand.workspace import Workspace
 from support.hand_sets import make_samples, write_set
@@ -419,15 +420,15 @@ def test_a_training_calibrates_its_model_once(
 ) -> None:
     folder = tmp_path / "export"
     ModelBundle.save(folder, bundle.model, bundle.recipe, {})
-    train._calibrate(folder, bundle.recipe, home)
+    calibrate_export(folder, bundle.recipe, home)
     made = (folder / "calibration.json").stat()
     assert ModelBundle.load(folder).calibration is not None
-    train._calibrate(folder, bundle.recipe, home)
+    calibrate_export(folder, bundle.recipe, home)
     assert (folder / "calibration.json").stat() == made
     few = bundle.recipe.model_copy(update={"data": bundle.recipe.data.model_copy(update={"held_out": 0.0})})
     ModelBundle.save(tmp_path / "few", bundle.model, few, {})
-    told = warnings_of("maskhand.steps.train", monkeypatch)
-    train._calibrate(tmp_path / "few", few, home)
+    told = warnings_of("maskhand.steps.exported", monkeypatch)
+    calibrate_export(tmp_path / "few", few, home)
     assert len(told) == 1 and "fewer than 20 hands with 3D joints were held out (data.held_out=0)" in told[0]
     assert ModelBundle.load(tmp_path / "few").calibration is None
 

@@ -28,7 +28,7 @@ from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.vq_mano import VQMano
-from maskhand.recipe_files import load_recipe
+from maskhand.recipe_files import load_recipe, override_inference
 from maskhand.shards.layout import ShardError
 from support.hand_sets import make_samples, write_set
 
@@ -103,7 +103,7 @@ class Oracle:
             joints_m=mesh.joints_m,
             joints_2d=torch.zeros(rows, 21, 2),
             tokens=PoseTokens(torch.zeros(rows, 16, dtype=torch.int64), torch.ones(rows, 16)),
-            joint_confidence=torch.ones(rows, 16),
+            token_confidence_of_joints=torch.ones(rows, 16),
             log_probability=-self.hands.index.float(),
             score=torch.zeros(rows),
         )
@@ -371,6 +371,16 @@ def small_bundle(tmp_path_factory, mano) -> ModelBundle:
     torch.manual_seed(0)
     model = build_model(RECIPE, VQMano(RECIPE.tokenizer), mano)
     return ModelBundle.save(tmp_path_factory.mktemp("model") / "bundle", model.eval(), RECIPE, {})
+
+
+def test_other_inference_settings_reach_the_workers(small_bundle, set_uri, tmp_path):
+    ModelBundle.save(tmp_path / "export", small_bundle.model, RECIPE, {})
+    bundle = ModelBundle.load(tmp_path / "export")
+    asked = override_inference(RECIPE, ["sampler.decode=codes", "evaluate.iterations=[2]"])
+    here = evaluate(bundle.with_settings(asked), set_uri)
+    there = evaluate(bundle.with_settings(asked), set_uri, model_folder=str(tmp_path / "export"))
+    assert [row.key for row in here.rows] == [row.key for row in there.rows] and here.model_digest != bundle.digest
+    assert here.best.metrics == there.best.metrics
 
 
 def test_a_real_model_is_evaluated_deterministically_and_drawn(small_bundle, set_uri):

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from maskhand.models import sampling
+from maskhand.models.decoding import decoding_passes, schedule
 from maskhand.models.fill_in import fill_in_sampler, fill_in_steps
-from maskhand.models.sampling import sample, schedule
+from maskhand.models.sampling import sample
 from support.model_parts import random_batch, small_model, small_recipe
 
 TOKENS = 32
@@ -68,10 +69,9 @@ def test_decoding_keeps_no_more_than_one_pass(encoded, monkeypatch) -> None:
     """The probabilities of many hypotheses are large: those of a pass are gone before the next one's are made."""
     model, context = encoded
     alive, kept = [], []
-    passes = sampling.decoding_passes
 
     def watched(*args):
-        for state in passes(*args):
+        for state in decoding_passes(*args):
             alive.append(weakref.ref(state.probability))
             yield state
             del state

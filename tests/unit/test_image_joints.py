@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
+from maskhand.config import ConfigError
 from maskhand.hand.camera import project_crop
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
+from maskhand.models.bundle import ModelBundle
+from maskhand.models.bundle_records import model_digest
 from maskhand.models.image_joints import ImageJointReadout
 from maskhand.models.network import TransformerOutput, drop_contradicted
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera, placement_of_joints, seen_joints
 from maskhand.models.vq_mano import VQMano
+from maskhand.recipe_files import override_inference
+from maskhand.training.checkpoint import inference_digest, run_identity
 from maskhand.training.losses import transformer_losses
 from maskhand.training.masking import corrupt_tokens
 from support.model_parts import random_batch, small_model, small_recipe
@@ -51,6 +56,20 @@ def test_a_2d_pose_that_contradicts_the_image_is_not_read_at_inference(decoder: 
         assert torch.equal(model.train().encode(batch.image, pose).keypoints_2d, pose)
     with pytest.raises(ValueError, match=r"pose2d_tolerance=0\.05: needs image_joints"):
         small_recipe(pose2d_tolerance=0.05)
+
+
+def test_the_tolerance_is_an_inference_setting() -> None:
+    recipe = small_recipe(**SEEING, pose2d_tolerance=0.05)
+    other = override_inference(recipe, ["model.pose2d_tolerance=null"])
+    assert other.model.pose2d_tolerance is None
+    assert run_identity("transformer", recipe, {}) == run_identity("transformer", other, {})
+    assert inference_digest(recipe) != inference_digest(other)
+    assert model_digest("weights", recipe, None) != model_digest("weights", other, None)
+    model = build_model(recipe, VQMano(recipe.tokenizer), ManoLayer.from_default()).eval()
+    bundle = ModelBundle(model, recipe, {}, "hand", "weights").with_settings(other)
+    assert bundle.model.pose2d_tolerance is None and bundle.recipe == other
+    with pytest.raises(ConfigError, match=r"model\.dim=8.*only inference settings .*model\.pose2d_tolerance"):
+        override_inference(recipe, ["model.dim=8"])
 
 
 def test_hands_without_image_keep_their_2d_pose() -> None:

@@ -126,8 +126,8 @@ def test_confidence_reference_points_and_first_adjacency_follow_the_measurement(
     assert all(neighbors[token, joint] for token, joint in enumerate(of_token))
     hands = predict(model, random_batch(2), SamplerConfig(iterations=1))
     main = hands.tokens.confidence[:, [1 + joint if joint < 15 else 0 for joint in range(16)]]
-    assert torch.allclose(hands.joint_confidence, main, atol=0.1 * float(hands.tokens.confidence.amax()))
-    correlation = torch.corrcoef(torch.stack([hands.joint_confidence[0], main[0]]))[0, 1]
+    assert torch.allclose(hands.token_confidence_of_joints, main, atol=0.1 * float(hands.tokens.confidence.amax()))
+    correlation = torch.corrcoef(torch.stack([hands.token_confidence_of_joints[0], main[0]]))[0, 1]
     assert correlation > 0.95
 
 

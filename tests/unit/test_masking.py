@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskhand.config import MaskingConfig
-from maskhand.models.sampling import schedule
+from maskhand.models.decoding import schedule
 from maskhand.recipe_files import load_recipe
 from maskhand.training.masking import corrupt_tokens, mask_count, uniform
 

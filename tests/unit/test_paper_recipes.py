@@ -9,7 +9,8 @@ import yaml
 from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.build import build_model
-from maskhand.models.sampling import predict, schedule
+from maskhand.models.decoding import schedule
+from maskhand.models.sampling import predict
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import RECIPES, load_recipe, recipe_names
 from maskhand.training.losses import tokenizer_losses

@@ -78,7 +78,7 @@ def seen_hands(count: int = 40, seed: int = 0) -> Seen:
         joints_m=torch.from_numpy(model).float(),
         joints_2d=torch.zeros(count, 21, 2),
         tokens=PoseTokens(torch.zeros(count, 16, dtype=torch.int64), torch.ones(count, 16)),
-        joint_confidence=torch.ones(count, 16),
+        token_confidence_of_joints=torch.ones(count, 16),
         log_probability=torch.zeros(count),
         score=torch.zeros(count),
     )

@@ -4,6 +4,8 @@ is shown."""
 from __future__ import annotations
 
 import io
+import os
+import traceback
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from maskhand.errors import MaskhandError, without_passwords
 from maskhand.path_names import PathNameError, path_name
 from maskhand.progress import print_facts, print_table
 from maskhand.storage import StorageError
+from maskhand.tracking import TrackingServerError
 from maskhand.workspace import PlaceError, Workspace, absolute_tracking_uri
 
 
@@ -100,3 +103,23 @@ def test_passwords_are_not_shown(address: str) -> None:
     for words in (*shown, stream.getvalue(), without_passwords(text)):
         assert "hid" not in words and "den@" not in words and "***" in words
     assert without_passwords(text).endswith("see http://host:4200/api and me@example.org")
+
+
+def test_no_representation_of_an_error_has_a_password() -> None:
+    for kind in (PlaceError, StorageError, TrackingServerError):
+        error = kind("https://me:hidden@host/x is not there")
+        for shown in (str(error), repr(error), "".join(traceback.format_exception(error))):
+            assert "hidden" not in shown and "https://me:***@host/x" in shown
+
+
+def test_a_server_s_credentials_leave_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:p%40ss@host:5000/mlflow/")
+    home = Workspace.at(tmp_path)
+    for _ in range(2):
+        assert home.mlflow_uri == "https://host:5000/mlflow"
+        assert os.environ["MLFLOW_TRACKING_URI"] == "https://host:5000/mlflow/"
+        assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me" and os.environ["MLFLOW_TRACKING_PASSWORD"] == "p@ss"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hidden@host/db")
+    assert home.mlflow_uri == "postgresql://me:hidden@host/db"  # databases have no such variables

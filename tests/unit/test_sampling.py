@@ -14,7 +14,8 @@ from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.models import sampling
 from maskhand.models.build import build_model
 from maskhand.models.consensus import consensus
-from maskhand.models.sampling import filter_logits, generate, predict, sample, schedule
+from maskhand.models.decoding import filter_logits, schedule
+from maskhand.models.sampling import generate, predict, sample
 from maskhand.models.vq_mano import VQMano
 from support.model_parts import random_batch, random_poses, small_model, small_recipe
 
@@ -141,7 +142,7 @@ def test_one_greedy_iteration_in_closed_form(model, batch) -> None:
     by_joint = [
         [(row @ influence[:, j] / influence[:, j].sum()).item() for j in range(16)] for row in confidence.detach()
     ]
-    assert torch.allclose(hand.joint_confidence, torch.tensor(by_joint), atol=1e-5)
+    assert torch.allclose(hand.token_confidence_of_joints, torch.tensor(by_joint), atol=1e-5)
 
 
 def test_expectation_is_taken_when_a_token_is_fixed(model, batch, monkeypatch) -> None:

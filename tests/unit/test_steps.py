@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from mlflow import MlflowClient
 
 from maskhand.annotate.mano_targets import annotate_mano
 from maskhand.catalog import catalog_dirs, load_spec
-from maskhand.cluster.run_folder import FitResult, HeldRun, TrainingError, held_run
+from maskhand.cluster.checkpoints import Checkpoints, LastCheckpoint
+from maskhand.cluster.run_folder import FitResult, HeldRun, TrainingError, acquire, held_run
 from maskhand.config import ConfigError
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.model_file import OPEN_HAND_FOLDER
@@ -344,6 +346,33 @@ def test_a_stopped_training_is_killed_and_runs_again_when_it_is_resumed(
             train.train_tokenizer(home, "tiny", ["data.mocap=false"], "", silent)
         assert status() == left
     assert seen == ["RUNNING"] * 2
+
+
+def test_a_training_says_which_run_it_continues_or_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = Workspace(tmp_path, str(tmp_path / "shards"))
+    _set_with_targets(home)
+
+    def fit(_loop: object, _job: object, run: HeldRun, *, identity: str, decided_by: dict, **_: object) -> None:
+        acquire(run.run_dir, identity, decided_by)
+        raise TrainingError("a worker was lost")
+
+    def told(*changes: str) -> list[str]:
+        caplog.clear()
+        with pytest.raises(TrainingError, match="lost"):
+            train.train_tokenizer(home, "tiny", ["data.mocap=false", *changes], "", silent)
+        return [record.message for record in caplog.records if record.message.startswith("tokenizer: ")]
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(train, "fit", fit)
+    assert told() == []
+    (words,) = told("tokenizer_training.optim.batch=16")
+    assert "begins; it is another run than tokenizer-tiny-" in words and "which is unfinished: " in words
+    assert words.endswith("tokenizer_training.optim.batch was 128 and is 16")
+    monkeypatch.setattr(Checkpoints, "last", lambda self: LastCheckpoint(40, 4))
+    (words,) = told()
+    assert re.search(r"goes on with run tokenizer-tiny-\w+ from step 40 of \d+; engine.workers was 4, and is 2", words)
 
 
 def test_a_tracker_that_is_gone_at_the_end_costs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

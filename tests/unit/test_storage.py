@@ -15,8 +15,9 @@ import pytest
 
 from maskhand import s3, storage
 from maskhand.cluster.driver_state import DriverState
-from maskhand.s3 import StoreSettingError
+from maskhand.disk import check_writable, full_disk_told
 from maskhand.storage import MissingFileError, StorageError
+from maskhand.storage_errors import StoreSettingError
 from maskhand.workspace import Workspace
 
 
@@ -87,17 +88,17 @@ def test_an_address_of_no_store_is_no_folder(mistyped: str, monkeypatch: pytest.
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path: Path) -> None:
-    storage.check_writable(tmp_path / "new" / "folder")
+    check_writable(tmp_path / "new" / "folder")
     assert list(tmp_path.iterdir()) == [], "work that fails leaves no empty folder"
-    storage.check_writable("s3://bucket/anything")
+    check_writable("s3://bucket/anything")
     (tmp_path / "file").write_text("x")
     with pytest.raises(
         StorageError, match=r"file/below: nothing can be written here \(not a directory\); choose another"
     ):
-        storage.check_writable(tmp_path / "file" / "below")
+        check_writable(tmp_path / "file" / "below")
     more_mib = shutil.disk_usage(tmp_path).total / 2**20 + 1
     with pytest.raises(StorageError, match=r"new: its disk has \d+ MiB left, and about \d+ MiB are needed; free some"):
-        storage.check_writable(tmp_path / "new", more_mib)
+        check_writable(tmp_path / "new", more_mib)
 
 
 def test_asking_for_a_file_ahead_promises_nothing(tmp_path: Path) -> None:
@@ -256,9 +257,9 @@ def _raise_no_endpoint() -> None:
 
 @pytest.mark.parametrize("free", [4096, 1 << 30])
 def test_a_library_that_finds_no_space_is_put_into_words(free: int, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(storage.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     raw = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
     kind, said = (RuntimeError, "unexpected pos") if free > 4096 else (StorageError, f"{tmp_path}: the disk is full")
-    with pytest.raises(kind, match=said) as found, storage.full_disk_told(tmp_path):
+    with pytest.raises(kind, match=said) as found, full_disk_told(tmp_path):
         raise raw
     assert not getattr(found.value, "retryable", False)

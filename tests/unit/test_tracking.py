@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import pickle
 import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ from maskhand.tracking import (
     pages,
     server_version,
 )
+from maskhand.tracking import runs as tracked_runs
 from support.training_fakes import small_recipe
 from support.warned import warnings_of
 
@@ -337,6 +341,39 @@ def test_a_server_is_looked_at_before_a_training(status: int, version: str, word
             if status:
                 http.shutdown()
     assert server_version("sqlite:///mlflow.db") == ""
+
+
+def test_a_server_that_is_gone_is_told_at_the_first_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracked_runs, "server_version", partial(server_version, retries=0))
+    for question in (lambda t: t.resolve("models:/maskhand@champion"), lambda t: t.history("transformer")):
+        with pytest.raises(TrackingServerError, match="does not answer"):
+            question(Tracker("http://127.0.0.1:9"))
+
+
+def test_only_an_absent_model_counts_as_absent(tmp_path: Path) -> None:
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    with pytest.raises(LookupError, match="none is registered"):
+        tracker.resolve("models:/maskhand@champion")
+
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise mlflow.MlflowException("the database is locked")
+
+    tracker.__dict__["_client"] = Broken()
+    for question in (lambda: tracker.resolve("models:/maskhand/1"), lambda: tracker._alias(MODEL, "champion")):
+        with pytest.raises(mlflow.MlflowException, match="locked"):
+            question()
+
+
+def _start_run(uri: str, artifacts: Path, place: int) -> str:
+    return Tracker(uri, artifacts).start_run("tokenizer", small_recipe(), {"identity": str(place)})
+
+
+def test_processes_may_open_a_new_database_at_the_same_time(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
+    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
+        ids = [one.result() for one in [pool.submit(_start_run, uri, tmp_path / "artifacts", k) for k in range(3)]]
+    assert len(set(ids)) == 3 and len(mlflow.MlflowClient(uri, uri).search_experiments()) == 2  # and MLflow's default
 
 
 def test_contenders_history_and_a_recorded_decision(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def perfect(samples: list[HandSample], **how) -> tuple[HandBatch, HandPrediction
         joints_m=mesh.joints_m,
         joints_2d=torch.zeros(count, 21, 2),
         tokens=PoseTokens(torch.zeros(count, 16, dtype=torch.int64), torch.ones(count, 16)),
-        joint_confidence=torch.ones(count, 16),
+        token_confidence_of_joints=torch.ones(count, 16),
         log_probability=torch.zeros(count),
         score=torch.zeros(count),
     )

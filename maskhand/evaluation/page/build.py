@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-import cv2
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
@@ -16,8 +15,8 @@ from maskhand.arrays import Array
 from maskhand.evaluation.page.findings import Figure, Group, figures, groups
 from maskhand.evaluation.report import ShownHand, confidence_line, error_lines
 from maskhand.evaluation.result import MAIN_COLUMNS, EvaluationResult
+from maskhand.render import jpeg_url
 
-_JPEG_QUALITY = 85
 _MESH_UNIT_M = 1e-5
 """Vertices are kept as whole hundredths of a millimeter."""
 _IMAGE_COLUMNS = {
@@ -148,12 +147,6 @@ def _vertices(vertices_m: Array) -> str:
     if not np.isfinite(vertices_m).all():
         return ""
     return _base64(np.clip(np.round(vertices_m / _MESH_UNIT_M), -32767, 32767).astype("<i2"))
-
-
-def jpeg_url(image_rgb: Array) -> str:
-    """An image (H, W, 3) inside its own address, as a JPEG."""
-    data = cv2.imencode(".jpg", image_rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
-    return "data:image/jpeg;base64," + _base64(data)
 
 
 def _base64(values: Array) -> str:

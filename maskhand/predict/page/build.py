@@ -21,12 +21,12 @@ from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.predict.drawing import draw_hands, hand_name
 from maskhand.predict.records import Hypothesis, PlacedHand, PredictedHand
 from maskhand.progress import Progress, silent
-from maskhand.render import MESH_RGB, error_rgb, overlay_mesh
+from maskhand.render import MESH_RGB, error_rgb, jpeg_url, overlay_mesh
 from maskhand.render.scale import ERROR_MM
 
 MOST_HYPOTHESES = 60
 """Hypotheses of a hand in the page: the medoids of all modes, and others evenly by rank."""
-_JPEG_QUALITY, _PHOTO_PX, _STILL_PX = 85, 1280, 260
+_PHOTO_PX, _STILL_PX = 1280, 260
 _MESH_UNIT_M = 1e-5
 """Vertices are kept as whole hundredths of a millimeter, relative to their mesh's middle."""
 _NEAREST_JOINTS = 3
@@ -72,8 +72,8 @@ def _picture(viewed: ViewedPicture) -> dict[str, Any]:
     return {
         "name": viewed.name,
         "note": viewed.note,
-        "photo": None if image is None else _jpeg(_reduced(image)),
-        "overlay": None if image is None else _jpeg(_reduced(draw_hands(image, viewed.hands))),
+        "photo": None if image is None else jpeg_url(_reduced(image)),
+        "overlay": None if image is None else jpeg_url(_reduced(draw_hands(image, viewed.hands))),
         "hands": [_hand(k, hand) for k, hand in enumerate(viewed.hands)],
     }
 
@@ -91,7 +91,7 @@ def _hand(number: int, hand: PredictedHand) -> dict[str, Any]:
         "faces": _base64(np.ascontiguousarray(hand.faces, "<u2")),
         "colors": {name: _base64(np.broadcast_to(rgb, (778, 3)).astype(np.uint8)) for name, rgb in colors.items()},
         "mesh": _mesh(hand, hand),
-        "stills": [_jpeg(still) for still in _stills(hand)],
+        "stills": [jpeg_url(still) for still in _stills(hand)],
         "joints": [
             {"name": name, "error": _number(error, 1), "within": _number(100 * p, 0)}
             for name, error, p in zip(OPENPOSE_21, hand.joint_error_mm, hand.p_within_10mm, strict=True)
@@ -202,11 +202,6 @@ def _reduced(image_rgb: Array) -> Array:
     if scale >= 1:
         return image_rgb
     return cv2.resize(image_rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-
-
-def _jpeg(image_rgb: Array) -> str:
-    data = cv2.imencode(".jpg", image_rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
-    return "data:image/jpeg;base64," + _base64(data)
 
 
 def _base64(values: Array) -> str:
