@@ -49,9 +49,8 @@ class Layer:
 def composite(first: Layer, second: Layer) -> Layer:
     """Both in one image, in each pixel the nearer one in front."""
     nearer = first.depth_m <= second.depth_m
-    whole = np.float32(1)
-    seen_first = np.where(nearer, whole, whole - second.alpha)
-    seen_second = np.where(nearer, whole - first.alpha, whole)
+    seen_first = np.where(nearer, 1, 1 - second.alpha).astype(np.float32)
+    seen_second = np.where(nearer, 1 - first.alpha, 1).astype(np.float32)
     return Layer(
         seen_first[..., None] * first.light + seen_second[..., None] * second.light,
         seen_first * first.alpha + seen_second * second.alpha,
