@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskhand.config import ConfigError, EngineConfig, OptimConfig
+from maskhand.config import INFERENCE_SETTINGS, ConfigError, EngineConfig, OptimConfig
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import geodesic_rad
 from maskhand.models.build import build_model
@@ -262,7 +262,7 @@ def test_a_tokenizer_is_not_trained_again_for_what_it_never_reads() -> None:
 def test_every_key_of_a_recipe_decides_a_training_or_is_known_to_decide_none() -> None:
     recipe = small_recipe()
     read = deciding_values("tokenizer", recipe).keys() | deciding_values("transformer", recipe).keys()
-    unread = {key for key in recipe.flat().keys() - read if not key.startswith(("sampler.", "evaluate."))}
+    unread = {key for key in recipe.flat().keys() - read if not f"{key}.".startswith(INFERENCE_SETTINGS)}
     through_pose_sets = {key for key in unread if key.startswith("data.train_poses")}
     shares = {f"engine.{name}" for name in EngineConfig.model_fields} - {"engine.precision"}
     assert unread - through_pose_sets == {"name", "data.evaluate", "data.loader_workers"} | shares
