@@ -30,6 +30,8 @@ SETTINGS_OF_OTHERS = ("MASKHAND_", "AWS_", "MLFLOW_", "PREFECT_", "RAY_")
 DATABASES = ("prefect", "mlflow")
 START_S = 300.0
 STOP_S = 30.0
+ORPHANS_S = 3.0
+"""How long children that their parent stopped may take longer than it."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,17 @@ class Part:
         return len(family)
 
     def stop(self) -> None:
-        """Politely, then not."""
+        """SIGTERM for the process, which may stop its children; then for those that are left; at last SIGKILL."""
         family = self.family()
         with contextlib.suppress(psutil.NoSuchProcess):
             self.process.terminate()
-        _, left = psutil.wait_procs(family, STOP_S)
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, STOP_S)
+        psutil.wait_procs([self.process], STOP_S)
+        _, left = psutil.wait_procs(family, ORPHANS_S)
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    end(process)
+            _, left = psutil.wait_procs(left, STOP_S)
 
 
 @dataclass(frozen=True)
