@@ -10,9 +10,8 @@ from maskhand.commands.options import (
     RebuildOption,
     SetsArgument,
     WorkspaceOption,
+    each_set,
     examples,
-    print_receipt,
-    shown_progress,
     writable_workspace_at,
 )
 
@@ -31,15 +30,14 @@ def keypoints(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Detect 2D keypoints in every image of shard sets."""
-    from maskhand.cluster.session import ray_session
     from maskhand.steps import annotation
 
     home = writable_workspace_at(workspace, sets=True)
-    with ray_session():  # one for all: each step would start its own
-        for name in sets:
-            with shown_progress(f"keypoints {name}") as progress:
-                receipt = annotation.annotate_keypoints(home, name, detector, progress, rebuild)
-            print_receipt(receipt)
+    each_set(
+        sets,
+        "keypoints",
+        lambda name, progress: annotation.annotate_keypoints(home, name, detector, progress, rebuild),
+    )
 
 
 @app.command(
@@ -66,15 +64,14 @@ def mano(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Write MANO targets in the canonical form, each with a flag whether it is good enough for training."""
-    from maskhand.cluster.session import ray_session
     from maskhand.steps import annotation
     from maskhand.steps.models import model_folder
 
     home = writable_workspace_at(workspace, sets=True)
     exported = model_folder(home, model) if model else None
     seen_by = detector if source == "keypoints" else None
-    with ray_session():  # one for all: each step would start its own
-        for name in sets:
-            with shown_progress(f"mano {name}") as progress:
-                receipt = annotation.annotate_mano(home, name, progress, rebuild, exported, seen_by)
-            print_receipt(receipt)
+    each_set(
+        sets,
+        "mano",
+        lambda name, progress: annotation.annotate_mano(home, name, progress, rebuild, exported, seen_by),
+    )

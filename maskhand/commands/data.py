@@ -12,6 +12,7 @@ from maskhand.commands.options import (
     RebuildOption,
     SetsArgument,
     WorkspaceOption,
+    each_set,
     examples,
     print_receipt,
     shown_progress,
@@ -142,15 +143,10 @@ def mask(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Derive evaluation sets of masked hands, SET-masked80; annotate their keypoints before evaluating on them."""
-    from maskhand.cluster.session import ray_session
     from maskhand.steps import data
 
     home = writable_workspace_at(workspace, sets=True)
-    with ray_session():  # one for all: each step would start its own
-        for name in sets:
-            with shown_progress(f"mask {name}") as progress:
-                receipt = data.mask(home, name, share, seed, progress, rebuild)
-            print_receipt(receipt)
+    each_set(sets, "mask", lambda name, progress: data.mask(home, name, share, seed, progress, rebuild))
 
 
 @app.command(epilog=examples("verify freihand_synth/training", "verify s3://bucket/shards/freihand/training"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,6 +58,17 @@ def writable_workspace_at(folder: Path | None, *, sets: bool = False) -> Workspa
     home = workspace_at(folder)
     check_writable(home.shards_uri if sets else home.root)
     return home
+
+
+def each_set(sets: Sequence[str], title: str, step: Callable[[str, Progress], Receipt]) -> None:
+    """Run a step on each set in one Ray session (alone, each would start its own), and print its receipt."""
+    from maskhand.cluster.session import ray_session
+
+    with ray_session():
+        for name in sets:
+            with shown_progress(f"{title} {name}") as progress:
+                receipt = step(name, progress)
+            print_receipt(receipt)
 
 
 def shown_progress(title: str) -> AbstractContextManager[Progress]:

@@ -40,13 +40,13 @@ class DefaultStore:
 @contextlib.contextmanager
 def opening(uri: str) -> Iterator[None]:
     """A context that one process at a time is in, for the same database file: opening a new one creates its tables,
-    which fails where another process does it too. On a file system without locks nobody waits."""
-    if not uri.startswith("sqlite:///"):
-        yield
-        return
-    with open(f"{uri.removeprefix('sqlite:///').partition('?')[0]}.lock", "w") as file:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+    which fails where another process does it too. Where no lock can be made, as beside a database that can only be
+    read, nobody waits."""
+    with contextlib.ExitStack() as stack:
+        if uri.startswith("sqlite:///"):
+            with contextlib.suppress(OSError):
+                lock = f"{uri.removeprefix('sqlite:///').partition('?')[0]}.lock"
+                fcntl.flock(stack.enter_context(open(lock, "w")), fcntl.LOCK_EX)
         yield
 
 

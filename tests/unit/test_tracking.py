@@ -38,6 +38,7 @@ from maskhand.tracking import (
     server_version,
 )
 from maskhand.tracking import runs as tracked_runs
+from maskhand.tracking.store import opening
 from support.training_fakes import small_recipe
 from support.warned import warnings_of
 
@@ -367,6 +368,12 @@ def test_only_an_absent_model_counts_as_absent(tmp_path: Path) -> None:
 
 def _start_run(uri: str, artifacts: Path, place: int) -> str:
     return Tracker(uri, artifacts).start_run("tokenizer", small_recipe(), {"identity": str(place)})
+
+
+def test_a_database_beside_which_no_lock_can_be_made_is_opened_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db.lock").mkdir()
+    with opening(f"sqlite:///{tmp_path / 'mlflow.db'}"), opening("http://127.0.0.1:9"):
+        pass
 
 
 def test_processes_may_open_a_new_database_at_the_same_time(tmp_path: Path) -> None:
