@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from maskhand.workspace import Workspace
 
@@ -29,6 +29,24 @@ TINY = [
     "training.optim.log_every=1",
     "evaluate.iterations=[1]",
 ]
+
+
+@dataclass(frozen=True)
+class Api:
+    """A server's API, asked as Prefect's clients ask: again after a 503, of a database that was locked."""
+
+    url: str
+    http: urllib3.PoolManager
+
+    @classmethod
+    def at(cls, url: str) -> Api:
+        again = urllib3.Retry(5, status_forcelist=[503], allowed_methods=None, backoff_factor=0.5)
+        return cls(url, urllib3.PoolManager(retries=again, timeout=30))
+
+    def ask(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
+        answer = self.http.request(method, self.url + path, json=body)
+        assert answer.status < 400, answer.data
+        return json.loads(answer.data or b"null")
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +70,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Workspa
 
 
 @pytest.fixture(scope="module")
-def api(workspace: Workspace) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
-    """A server with all deployments and a worker; yields a function that asks its API."""
+def api(workspace: Workspace) -> Iterator[Api]:
+    """A server with all deployments and a worker."""
     from maskhand.pipelines import server
 
     with socket.socket() as probe:
@@ -68,23 +86,15 @@ def api(workspace: Workspace) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
             patch.setenv("PREFECT_API_URL", url)
             assert server.deploy(workspace) == 0
             with server.worker(server.environment(workspace, url)):
-
-                def ask(path: str, body: dict[str, Any]) -> Any:
-                    request = urllib.request.Request(
-                        url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-                    )
-                    with urllib.request.urlopen(request, timeout=30) as answer:
-                        return json.load(answer)
-
-                yield ask
+                yield Api.at(url)
 
 
-def runs_of(api: Callable[[str, dict[str, Any]], Any], deployment: str, *states: str) -> list[dict[str, Any]]:
+def runs_of(api: Api, deployment: str, *states: str) -> list[dict[str, Any]]:
     body = {
         "deployments": {"name": {"any_": [deployment]}},
         "flow_runs": {"state": {"type": {"any_": list(states)}}},
     }
-    return api("/flow_runs/filter", body)
+    return api.ask("/flow_runs/filter", body)
 
 
 def wait_for(found: Callable[[], list[dict[str, Any]]], seconds: float) -> list[dict[str, Any]]:
@@ -94,44 +104,35 @@ def wait_for(found: Callable[[], list[dict[str, Any]]], seconds: float) -> list[
     return rows
 
 
-def test_every_deployment_is_there(api: Callable[[str, dict[str, Any]], Any]) -> None:
-    names = {d["name"]: d for d in api("/deployments/filter", {})}
+def test_every_deployment_is_there(api: Api) -> None:
+    names = {d["name"]: d for d in api.ask("/deployments/filter", {})}
     flows = {"shard-datasets", "annotate-shards", "train-vq-mano", "train-maskhand", "evaluate-maskhand"}
     assert set(names) == flows | {"reproduce-table", "re-evaluate", "predict-photos"}
     assert names["train-maskhand"]["global_concurrency_limit"]["limit"] == 1
     assert names["train-maskhand"]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
 
 
-def test_deploying_again_leaves_a_work_pool_as_it_is(
-    api: Callable[[str, dict[str, Any]], Any], workspace: Workspace
-) -> None:
+def test_deploying_again_leaves_a_work_pool_as_it_is(api: Api, workspace: Workspace) -> None:
     """One for Kubernetes has a job template with secret, claim and image."""
     from maskhand.pipelines import server
 
     def pool() -> dict[str, Any]:
-        return next(p for p in api("/work_pools/filter", {}) if p["name"] == server.POOL)
+        return next(p for p in api.ask("/work_pools/filter", {}) if p["name"] == server.POOL)
 
     template = pool()["base_job_template"]
     template["variables"]["properties"]["env"]["default"] = {"SECRET_NAME": "maskhand-env"}
-    url = os.environ["PREFECT_API_URL"]
-    body = json.dumps({"base_job_template": template}).encode()
-    headers = {"Content-Type": "application/json"}
-    urllib.request.urlopen(
-        urllib.request.Request(f"{url}/work_pools/{server.POOL}", body, headers, method="PATCH"), timeout=30
-    )
+    api.ask(f"/work_pools/{server.POOL}", {"base_job_template": template}, method="PATCH")
     assert server.deploy(workspace) == 0
     assert pool()["base_job_template"]["variables"]["properties"]["env"]["default"] == {"SECRET_NAME": "maskhand-env"}
 
 
-def test_the_weekly_evaluation_really_is_scheduled(api: Callable[[str, dict[str, Any]], Any]) -> None:
+def test_the_weekly_evaluation_really_is_scheduled(api: Api) -> None:
     scheduled = wait_for(lambda: runs_of(api, "evaluate-maskhand", "SCHEDULED"), 90)
     assert scheduled, "no run was scheduled: the sign of an SQLAlchemy that Prefect does not work with"
     assert scheduled[0]["auto_scheduled"]
 
 
-def test_a_training_is_executed_and_its_model_evaluated(
-    api: Callable[[str, dict[str, Any]], Any], workspace: Workspace
-) -> None:
+def test_a_training_is_executed_and_its_model_evaluated(api: Api, workspace: Workspace) -> None:
     from maskhand.pipelines import server
 
     parameters = [f"overrides={json.dumps(TINY)}", "recipe=tiny"]
@@ -146,7 +147,7 @@ def test_a_training_is_executed_and_its_model_evaluated(
     assert started[0]["parameters"]["model"] == "models:/maskhand/1"
 
 
-def test_a_mistyped_parameter_is_refused(api: Callable[[str, dict[str, Any]], Any], workspace: Workspace) -> None:
+def test_a_mistyped_parameter_is_refused(api: Api, workspace: Workspace) -> None:
     from maskhand.pipelines import server
 
     assert server.run_deployment(workspace, "train-maskhand", ["recipie=tiny"], watch=False) != 0
@@ -158,9 +159,7 @@ def test_a_mistyped_parameter_is_refused(api: Callable[[str, dict[str, Any]], An
         server.run_deployment(workspace, "train-maskand", [], watch=False)
 
 
-def test_why_a_watched_run_failed_is_said(
-    api: Callable[[str, dict[str, Any]], Any], workspace: Workspace, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_why_a_watched_run_failed_is_said(api: Api, workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     from maskhand.pipelines import server
 
     assert server.run_deployment(workspace, "train-vq-mano", ["recipe=tinny"], watch=True) == 1

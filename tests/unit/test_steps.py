@@ -40,6 +40,7 @@ from maskhand.workspace import Workspace
 from support.hand_sets import make_samples, write_set
 from support.published_layouts import WRITERS
 from support.published_layouts.hands import licensed_folder
+from support.warned import warnings_of
 
 
 def test_a_receipt_is_current_until_its_file_changes_or_goes(tmp_path: Path) -> None:
@@ -348,21 +349,20 @@ def test_a_stopped_training_is_killed_and_runs_again_when_it_is_resumed(
     assert seen == ["RUNNING"] * 2
 
 
-def test_a_training_says_which_run_it_continues_or_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_training_says_which_run_it_continues_or_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Workspace(tmp_path, str(tmp_path / "shards"))
     _set_with_targets(home)
+    warned = warnings_of(train.__name__, monkeypatch)
 
     def fit(_loop: object, _job: object, run: HeldRun, *, identity: str, decided_by: dict, **_: object) -> None:
         acquire(run.run_dir, identity, decided_by)
         raise TrainingError("a worker was lost")
 
     def told(*changes: str) -> list[str]:
-        caplog.clear()
+        warned.clear()
         with pytest.raises(TrainingError, match="lost"):
             train.train_tokenizer(home, "tiny", ["data.mocap=false", *changes], "", silent)
-        return [record.message for record in caplog.records if record.message.startswith("tokenizer: ")]
+        return list(warned)
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(train, "fit", fit)
