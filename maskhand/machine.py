@@ -6,6 +6,8 @@ what comes too late there is a sentence of `ray_folder`.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import pwd
 import re
@@ -26,6 +28,9 @@ SHORT_FOLDER = Path("/tmp")
 LEAST_FREE_MIB = 64
 """For logs and sockets; with less, processes end one by one and nobody says why."""
 
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+"""Parameters of `mallopt` (glibc, malloc.h)."""
+
 
 class MachineError(MaskhandError, OSError):
     """A machine on which something cannot start; the message names the variable or the folder."""
@@ -33,6 +38,7 @@ class MachineError(MaskhandError, OSError):
 
 def settle() -> None:
     """Make the environment of this process, and of everything it starts, one that libraries can live with."""
+    reuse_memory()
     os.environ |= proxy_exceptions()
     name, home = _passwd_entry()
     # Containers run under users whom nobody has entered anywhere, and batch systems clear the environment.
@@ -40,6 +46,19 @@ def settle() -> None:
         os.environ["HOME"] = home or str(_own_folder("home"))
     if not any(os.environ.get(variable) for variable in ("LOGNAME", "USER")) and name is None:
         os.environ["USER"] = os.environ["LOGNAME"] = f"user{os.getuid()}"
+
+
+def reuse_memory() -> None:
+    """Let this process keep the memory that its tensors release, for the next ones.
+
+    By default glibc returns large blocks to the system at once, and each new one costs a page fault for every 4 KiB: a
+    third of the CPU time of a training step, two fifths of a forward pass. The peak is the same, but the process holds
+    on to it. Nothing changes with another C library.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, (1 << 31) - 1), (_TOP_PAD, 64 << 20)):
+            mallopt(parameter, value)
 
 
 def proxy_exceptions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from maskhand.carried import CarriedFolder
 from maskhand.cluster.driver_state import DriverState
 from maskhand.cluster.session import ensure_ray
+from maskhand.machine import reuse_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -82,6 +83,7 @@ class _Apply:
         import cv2
         from ray import cloudpickle
 
+        reuse_memory()
         cv2.setNumThreads(1)  # a task has one core, and OpenCV ignores OMP_NUM_THREADS
         try:
             with self._driver.taken_over():

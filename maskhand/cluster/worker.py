@@ -19,6 +19,7 @@ from maskhand.cluster.journal import Journal
 from maskhand.cluster.rank_store import RankStore, Seat
 from maskhand.cluster.run_folder import METRICS, NOTES, STARTS
 from maskhand.config import EngineConfig
+from maskhand.machine import reuse_memory
 from maskhand.training.worker import Report, WorkerContext, no_report
 
 Loop = Callable[[Any, WorkerContext], dict[str, float]]
@@ -41,6 +42,7 @@ class RunPlaces:
 def run_worker(
     loop: Loop, reporter: Report | None, places: RunPlaces, engine: EngineConfig, config: dict[str, Any]
 ) -> dict[str, float]:
+    reuse_memory()
     torch.set_num_threads(engine.threads_per_worker)
     cv2.setNumThreads(engine.threads_per_worker)
     context = ray.train.get_context()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import subprocess
@@ -54,6 +55,29 @@ def test_a_user_whom_nobody_has_entered_has_a_home_and_a_name(monkeypatch: pytes
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert said == [os.environ["USER"], str(home)]
     assert machine.has_home(".ray")
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_memory_that_was_released_is_used_again_without_page_faults() -> None:
+    program = """
+import resource, sys
+from maskhand.machine import reuse_memory
+if sys.argv[1] == "reused":
+    reuse_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    b"x" * (1 << 26)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(), faults()
+print(faults())
+"""
+    counts = {
+        how: int(
+            subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True).stdout
+        )
+        for how in ("returned", "reused")
+    }
+    assert counts["returned"] > 1000 > 10 > counts["reused"]
 
 
 @pytest.mark.parametrize(
