@@ -13,6 +13,11 @@ from maskhand.errors import MaskhandError
 
 Curve = Sequence[tuple[int, float]]
 """(step, value) in the order of steps."""
+PER_HAND = (
+    "pa_mpjpe_mm", "pa_mpvpe_mm", "pa_f5", "pa_f15", "pa_auc_joints", "mpjpe_mm", "mpvpe_mm", "absolute_mpjpe_mm",
+    "epe_px",
+)  # fmt: skip
+"""The metrics that are compared, all of them known hand by hand."""
 
 
 class ComparisonError(MaskhandError, ValueError):

@@ -11,19 +11,15 @@ import pandas as pd
 
 from maskhand.evaluation.summary import RowSummary, SetSummary
 from maskhand.metrics.samples import SampleErrors
+from maskhand.metrics.titles import METRICS
 from maskhand.scoring.predictions import Predictions
 
-MAIN_COLUMNS: Mapping[str, str] = {
-    "pa_mpjpe_mm": "PA-MPJPE mm",
-    "pa_mpvpe_mm": "PA-MPVPE mm",
-    "pa_f5": "F@5",
-    "pa_f15": "F@15",
-    "pa_auc_joints": "AUC_J",
-    "pa_auc_vertices": "AUC_V",
-    "mpjpe_mm": "MPJPE mm",
-    "mpvpe_mm": "MPVPE mm",
-}
-"""The columns of the table, as hand papers print them: F and AUC after alignment, MPJPE relative to the wrist."""
+_MAIN_METRICS = (
+    "pa_mpjpe_mm", "pa_mpvpe_mm", "pa_f5", "pa_f15", "pa_auc_joints", "pa_auc_vertices", "mpjpe_mm", "mpvpe_mm",
+)  # fmt: skip
+MAIN_COLUMNS: Mapping[str, str] = {name: METRICS[name].column for name in _MAIN_METRICS} | {"pa_auc_joints": "AUC_J"}
+"""The columns of the table, as hand papers print them: F and AUC after alignment, MPJPE relative to the wrist. The AUC
+of the joints stands beside that of the vertices."""
 
 MEAN_POSE = "mean pose"
 
@@ -148,7 +144,7 @@ class EvaluationResult:
 
     def cells(self, row: EvaluationRow) -> list[str]:
         """The numbers of a table row, as text; a dash where the set has no such ground truth."""
-        return [_cell(name, row.metrics[name]) for name in MAIN_COLUMNS]
+        return [METRICS[name].cell(row.metrics[name]) for name in MAIN_COLUMNS]
 
     def summary(self) -> SetSummary:
         """Every number; NaN becomes None."""
@@ -174,9 +170,3 @@ class EvaluationResult:
             facts=dict(self.facts),
             rows=tuple(rows),
         )
-
-
-def _cell(name: str, value: float) -> str:
-    if value != value:
-        return "–"
-    return f"{value:.2f}" if name.endswith("_mm") else f"{value:.3f}"
