@@ -113,7 +113,7 @@ def _compare_set(name: str, runs: Sequence[ComparedRun], changed: int) -> SetCom
         name=name,
         runs=tuple(measured),
         shared=len(shared),
-        products={label: one.product for label, one in measured.items()},
+        products={label: one.estimator for label, one in measured.items()},
         pairs=tuple(pairs),
         unpaired=unpaired,
         notes=tuple(notes),

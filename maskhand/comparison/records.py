@@ -26,7 +26,7 @@ class ComparisonError(MaskhandError, ValueError):
 
 @dataclass(frozen=True)
 class PlacedJoints:
-    """Where the product put the joints of N hands of a set."""
+    """Where the estimator put the joints of N hands of a set."""
 
     index: Array
     """(N,) int64 position in the shard set."""
@@ -45,7 +45,7 @@ class MeasuredSet:
     data_digest: str
     count: int
     """Hands."""
-    product: str
+    estimator: str
     """Name of the estimator that was measured."""
     metrics: Mapping[str, float]
     """The set's numbers of that estimator, over all of its hands."""

@@ -23,7 +23,7 @@ from maskhand.render import FINGER_RGB, bar_tile, contact_sheet
 from maskhand.shards.npz import encode_arrays
 
 JOINTS = "joints.npz"
-"""Where the product put each hand's joints: `index` (N,) int64 and `joints_px` (N, 21, 2) float32, stored image."""
+"""Where the estimator put each hand's joints: `index` (N,) int64 and `joints_px` (N, 21, 2) float32, stored image."""
 _COLUMNS = ("image", "given 2D pose", "prediction", "ground truth", "P(within 10 mm)")
 _GRAY = (140, 146, 154)
 _IN_SPACE = ("pa_mpjpe_mm", "pa_mpvpe_mm")
@@ -79,7 +79,7 @@ def shown_hands(
     The predictions are those that were measured; nothing is predicted again.
     """
     settings = recipe or bundle.recipe
-    table = result.per_sample[result.per_sample.predictor == result.best.name]
+    table = result.per_sample[result.per_sample.predictor == result.estimator]
     metric = next((m for m in _IN_SPACE if table[m].notna().any()), "epe_px")
     table = table[table[metric].notna()].sort_values([metric, "index"])
     places = _places(len(table), each)
@@ -129,7 +129,7 @@ def evaluation_sheet(result: EvaluationResult, shown: Sequence[ShownHand], tile_
         ]
         for hand in shown
     ]
-    return contact_sheet(images, captions, _COLUMNS, f"{result.set_name}, {result.best.name}", tile_px)
+    return contact_sheet(images, captions, _COLUMNS, f"{result.set_name}, {result.estimator}", tile_px)
 
 
 def error_lines(errors: Mapping[str, float]) -> list[str]:

@@ -97,10 +97,10 @@ def evaluate_version(workspace: Workspace, model: str, benchmark: str, set_name:
         "benchmark": benchmark,
         "set_name": set_name,
         "data_digest": result.data_digest,
-        "metrics": _known(result.best),
+        "metrics": _known(result.estimator_row),
         "mean_pose": {} if result.baseline is None else _known(result.baseline),
         "samples_uri": files["samples.parquet"] if result.with_joints or result.with_mesh else None,
-        "predictor": result.best.name,
+        "predictor": result.estimator,
         "files": files,
     }
     uri = storage.join(place, "result.json")

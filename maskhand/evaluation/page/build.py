@@ -94,7 +94,7 @@ def _section(measured: Measurement) -> _Section:
 
 def _sentences(result: EvaluationResult) -> list[str]:
     found = [f"{result.count:,} hands; {result.with_joints:,} with 3D joints, {result.with_mesh:,} with a mesh."]
-    found += [*result.product_sentences(), *result.gain_sentences()]
+    found += [*result.estimator_sentences(), *result.gain_sentences()]
     failed = {row.name: row.failed for row in result.rows if row.failed}
     found.append(
         "Failed and scored as a point: " + ", ".join(f"{name} {count:,}" for name, count in failed.items()) + "."
@@ -115,13 +115,13 @@ def _sentences(result: EvaluationResult) -> list[str]:
 
 def _camera_sentences(result: EvaluationResult) -> list[str]:
     """What the network's own camera reaches, beside the table, whose hands stand where their 2D keypoints say."""
-    own = [(METRICS[name], result.best.metrics[f"model_camera_{name}"]) for name in _IN_IMAGE]
+    own = [(METRICS[name], result.estimator_row.metrics[f"model_camera_{name}"]) for name in _IN_IMAGE]
     known = [f"{metric.column} {metric.cell(value)}" for metric, value in own if value == value]
     if not known:
         return []
     return [
         "In the table hands stand where the given 2D pose says. Where the network's own camera says, "
-        f"{result.best.name} has " + ", ".join(known) + "."
+        f"{result.estimator} has " + ", ".join(known) + "."
     ]
 
 
