@@ -31,13 +31,13 @@ from maskhand.hand.anatomy import pose_table, to_axis_angle
 from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.poses import PosePool
+from maskhand.models.tokenizer_files import load_tokenizer
 from maskhand.models.vq_mano import VQMano
 from maskhand.paper.measures.tokenizer import reconstruction_errors
 from maskhand.recipe_files import load_recipe
 from maskhand.synth.pose_prior import sample_poses
 from maskhand.training import tokenizer_loop
-from maskhand.training.checkpoint import EXPORT, load_tokenizer
-from maskhand.training.worker import WorkerContext
+from maskhand.training.worker import EXPORT, WorkerContext
 
 TRAIN_POSES, HELD_OUT_POSES, ORIENTATIONS = 150_000, 1_000, 30
 APART_DEG = 5.0

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from maskhand.metrics.titles import METRICS
+
 REQUIRED_GAIN = 0.30
 """A champion's error must be at least this fraction below that of a predictor that always returns the mean pose."""
 
 
-GATE_METRICS = {"pa_mpjpe_mm": "PA-MPJPE", "pa_mpvpe_mm": "PA-MPVPE"}
+GATE_METRICS = ("pa_mpjpe_mm", "pa_mpvpe_mm")
 """The gate looks at the first that the data has ground truth for."""
 
 
@@ -63,7 +65,7 @@ def judge(candidate: Score, champion: Score | None, champion_name: str | None = 
     It must beat the mean pose by 30 %, and the present champion (if any) on the same evaluation data. A champion that
     was measured on other data, or never, stays: measure it on the same data first.
     """
-    ours, mean, metric = candidate.error_mm, candidate.mean_pose_mm, GATE_METRICS[candidate.metric]
+    ours, mean, metric = candidate.error_mm, candidate.mean_pose_mm, METRICS[candidate.metric].title
     if not (ours == ours and mean > 0):
         return False, f"Stays challenger: its {metric} ({ours}) or the mean pose's ({mean}) is not a number."
     gain = 1 - ours / mean

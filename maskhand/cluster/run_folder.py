@@ -23,7 +23,7 @@ from maskhand.cluster.checkpoints import Checkpoints, DamagedError
 from maskhand.errors import MaskhandError
 from maskhand.lease import leased
 from maskhand.lock import held
-from maskhand.training.checkpoint import EXPORT
+from maskhand.training.worker import EXPORT
 
 METRICS, STARTS, NOTES = "metrics.jsonl", "starts.txt", "notes.txt"
 KEPT = "stopped"

@@ -9,6 +9,7 @@ import pandas as pd
 
 from maskhand.arrays import Array
 from maskhand.comparison.records import (
+    PER_HAND,
     ChangedHand,
     ComparedRun,
     Comparison,
@@ -21,12 +22,8 @@ from maskhand.comparison.records import (
 from maskhand.conventions import OPENPOSE_21
 from maskhand.metrics.accumulate import AUC_LIMIT_M, AUC_STEPS, row_means
 from maskhand.metrics.paired import mean_interval
+from maskhand.metrics.titles import METRICS
 
-PER_HAND = {
-    "pa_mpjpe_mm": False, "pa_mpvpe_mm": False, "pa_f5": True, "pa_f15": True, "pa_auc_joints": True,
-    "mpjpe_mm": False, "mpvpe_mm": False, "absolute_mpjpe_mm": False, "epe_px": False,
-}  # fmt: skip
-"""Metric that is known hand by hand -> is more of it better?"""
 _RANKED_BY = ("pa_mpjpe_mm", "pa_mpvpe_mm", "epe_px")
 _BOX_PX = 0.01
 """The same annotated box: samples.parquet of two evaluations of the same shards agree to the last bit."""
@@ -116,7 +113,7 @@ def _compare_set(name: str, runs: Sequence[ComparedRun], changed: int) -> SetCom
         name=name,
         runs=tuple(measured),
         shared=len(shared),
-        products={label: one.product for label, one in measured.items()},
+        products={label: one.estimator for label, one in measured.items()},
         pairs=tuple(pairs),
         unpaired=unpaired,
         notes=tuple(notes),
@@ -170,7 +167,7 @@ def _paired_metric(metric: str, before: pd.DataFrame, after: pd.DataFrame) -> Pa
     old, new = old[both], new[both]
     low, high = mean_interval(new - old)
     reference, other = (float(values.mean()) if len(values) else float("nan") for values in (old, new))
-    return PairedMetric(metric, len(old), reference, other, low, high, PER_HAND[metric])
+    return PairedMetric(metric, len(old), reference, other, low, high, METRICS[metric].larger_is_better)
 
 
 def _most_changed(before: pd.DataFrame, after: pd.DataFrame, metric: str, most: int) -> tuple[ChangedHand, ...]:

@@ -11,8 +11,9 @@ from jinja2 import Environment, StrictUndefined
 
 from maskhand.comparison.records import ComparedRun, Comparison, PairOfRuns
 from maskhand.comparison.sheet import DrawnHand
-from maskhand.comparison.tables import TITLES, notes, result_tables, setting_tables
+from maskhand.comparison.tables import notes, result_tables, setting_tables
 from maskhand.evaluation.page import charts
+from maskhand.metrics.titles import METRICS
 from maskhand.render import jpeg_url
 
 _STYLES = 6
@@ -69,14 +70,13 @@ def _chart(name: str, runs: Sequence[ComparedRun]) -> str:
 
 
 def _pair(name: str, pair: PairOfRuns, drawn: Sequence[DrawnHand]) -> _Pair:
-    title = TITLES[pair.ranked_by]
-    unit = title.rpartition(" ")[2]
+    metric = METRICS[pair.ranked_by]
     hands = [
         _Hand(
             key=one.hand.key,
             side=one.hand.side,
-            change=f"{one.hand.change:+.1f} {unit}",
-            errors=f"{title} {one.hand.reference:.1f} and {one.hand.other:.1f}",
+            change=f"{one.hand.change:+.1f} {metric.unit}",
+            errors=f"{metric.column} {one.hand.reference:.1f} and {one.hand.other:.1f}",
             images=[(title, jpeg_url(image)) for title, image in one.images],
         )
         for one in drawn

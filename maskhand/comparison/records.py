@@ -13,6 +13,11 @@ from maskhand.errors import MaskhandError
 
 Curve = Sequence[tuple[int, float]]
 """(step, value) in the order of steps."""
+PER_HAND = (
+    "pa_mpjpe_mm", "pa_mpvpe_mm", "pa_f5", "pa_f15", "pa_auc_joints", "mpjpe_mm", "mpvpe_mm", "absolute_mpjpe_mm",
+    "epe_px",
+)  # fmt: skip
+"""The metrics that are compared, all of them known hand by hand."""
 
 
 class ComparisonError(MaskhandError, ValueError):
@@ -21,7 +26,7 @@ class ComparisonError(MaskhandError, ValueError):
 
 @dataclass(frozen=True)
 class PlacedJoints:
-    """Where the product put the joints of N hands of a set."""
+    """Where the estimator put the joints of N hands of a set."""
 
     index: Array
     """(N,) int64 position in the shard set."""
@@ -40,7 +45,7 @@ class MeasuredSet:
     data_digest: str
     count: int
     """Hands."""
-    product: str
+    estimator: str
     """Name of the estimator that was measured."""
     metrics: Mapping[str, float]
     """The set's numbers of that estimator, over all of its hands."""

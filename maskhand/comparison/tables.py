@@ -8,22 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from maskhand.comparison.records import Comparison, PairedMetric, SetComparison
+from maskhand.comparison.records import PER_HAND, Comparison, PairedMetric, SetComparison
+from maskhand.metrics.titles import METRICS
 
 FORMAT = 1
 """Version of `comparison.json`."""
-
-TITLES = {
-    "pa_mpjpe_mm": "PA-MPJPE mm",
-    "pa_mpvpe_mm": "PA-MPVPE mm",
-    "pa_f5": "F@5",
-    "pa_f15": "F@15",
-    "pa_auc_joints": "AUC",
-    "mpjpe_mm": "MPJPE mm",
-    "mpvpe_mm": "MPVPE mm",
-    "absolute_mpjpe_mm": "absolute MPJPE mm",
-    "epe_px": "EPE px",
-}
 
 
 @dataclass(frozen=True)
@@ -66,15 +55,15 @@ def _of_set(one: SetComparison) -> Iterator[Table]:
         yield _metrics(one)
     if one.unpaired and not one.pairs:
         rows = tuple(
-            (TITLES[metric], *(_number(metric, values.get(label, math.nan)) for label in one.runs))
+            (METRICS[metric].column, *(_number(metric, values.get(label, math.nan)) for label in one.runs))
             for metric, values in one.unpaired.items()
-            if metric in TITLES
+            if metric in PER_HAND
         )
         yield Table(f"{one.name}: numbers of the sets, not of the same hands", ("metric", *one.runs), rows)
     for pair in one.pairs:
         if pair.changed:
             yield Table(
-                f"{one.name}: hands that changed most, {TITLES[pair.ranked_by]}",
+                f"{one.name}: hands that changed most, {METRICS[pair.ranked_by].column}",
                 ("hand", "side", pair.reference, pair.other, "change", ""),
                 tuple(
                     (h.key, h.side, f"{h.reference:.1f}", f"{h.other:.1f}", f"{h.change:+.1f}", h.failure)
@@ -94,7 +83,7 @@ def _metrics(one: SetComparison) -> Table:
         known = next(value for value in values if value is not None)
         for value in values:
             cells += ["–", "–"] if value is None else [_number(metric, value.other), difference_cell(value)]
-        rows.append((TITLES[metric], _number(metric, known.reference), *cells))
+        rows.append((METRICS[metric].column, _number(metric, known.reference), *cells))
     columns = [word for pair in one.pairs for word in (pair.other, "change (95 %)")]
     title = f"{one.name}: means over the {one.shared} hands that all runs have"
     return Table(title, ("metric", reference, *columns), tuple(rows))
@@ -102,15 +91,13 @@ def _metrics(one: SetComparison) -> Table:
 
 def difference_cell(value: PairedMetric) -> str:
     """`-1.21 (-1.50 to -0.93) better`; the number of hands where it is not all of them is in the JSON."""
-    digits = 2 if value.metric.endswith(("_mm", "_px")) else 3
+    digits = METRICS[value.metric].digits
     numbers = [f"{number:+.{digits}f}" for number in (value.difference, value.low, value.high)]
     return f"{numbers[0]} ({numbers[1]} to {numbers[2]}) {value.verdict}"
 
 
 def _number(metric: str, value: float) -> str:
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:.2f}" if metric.endswith(("_mm", "_px")) else f"{value:.3f}"
+    return METRICS[metric].cell(value if math.isfinite(value) else math.nan)
 
 
 def to_markdown(comparison: Comparison) -> str:

@@ -31,7 +31,7 @@ from maskhand.models.calibration import (
     draw_features,
 )
 from maskhand.models.confidence import DRAWS, SEED, draw_statistics, sample_joints
-from maskhand.models.estimators import candidates, predictor
+from maskhand.models.estimators import candidates, named_estimator
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import sample
 from maskhand.progress import Progress, silent
@@ -65,7 +65,7 @@ def calibrate(
     model, recipe = bundle.model, bundle.recipe
     if recipe.model.condition != "image" or not isinstance(model, MaskedTransformer):
         return None
-    samplers = {predictor(recipe, sampler).name: sampler for sampler in candidates(recipe.sampler)}
+    samplers = {named_estimator(recipe, sampler).name: sampler for sampler in candidates(recipe.sampler)}
     seen: dict[str, _EstimatorErrors] = defaultdict(lambda: _EstimatorErrors([], []))
     hands = dict[str, int]()
     device = next(model.parameters()).device

@@ -30,7 +30,7 @@ from maskhand.metrics.calibration import JointConfidenceQuality
 from maskhand.metrics.pck import MIN_CONFIDENCE
 from maskhand.metrics.samples import SampleErrors, sample_errors
 from maskhand.models.calibration import WITHIN_MM, JointConfidence
-from maskhand.models.estimators import Predictor
+from maskhand.models.estimators import Estimator
 from maskhand.scoring.predictions import Predictions
 from maskhand.shards.reader import ShardSample
 
@@ -65,7 +65,7 @@ class ErrorTable:
     token_confidence_of_joints: Tensor
     """(N, 16) mean probability of the tokens of each MANO joint; NaN for a predictor without any."""
     p_within_10mm: Tensor
-    """(N, 21) see `JointConfidence`; NaN for all but a calibrated product."""
+    """(N, 21) see `JointConfidence`; NaN for all but the estimator that counts, where it is calibrated."""
     p_by_joint: Tensor
     """(N, 21) alike."""
     joint_error_mm: Tensor
@@ -92,10 +92,10 @@ class ErrorTable:
             **{name: torch.cat([getattr(p, name) for p in parts]) for name in _TENSORS},
         )
 
-    def row(self, name: str, predictor: Predictor | None) -> EvaluationRow:
-        """predictor: None for the mean pose."""
+    def row(self, name: str, estimator: Estimator | None) -> EvaluationRow:
+        """estimator: None for the mean pose."""
         metrics = self.errors.summary() | self._in_image()
-        if predictor is not None:
+        if estimator is not None:
             error, likely = self.errors.per_sample()["pa_mpjpe_mm"], self.log_probability.numpy()
             known = np.isfinite(error) & np.isfinite(likely)
             varied = known.sum() > 2 and np.ptp(likely[known]) > 0
@@ -107,7 +107,7 @@ class ErrorTable:
                     x.numpy() for x in (self.p_within_10mm, self.p_by_joint, self.joint_error_mm)
                 )
                 metrics |= vars(JointConfidenceQuality.of(p_within, constant, expected, known_mm, WITHIN_MM))
-        key, passes = (name.replace(" ", "_"), None) if predictor is None else (predictor.key, predictor.passes)
+        key, passes = (name.replace(" ", "_"), None) if estimator is None else (estimator.key, estimator.passes)
         return EvaluationRow(name, key, passes, metrics, sum(bool(reason) for reason in self.failure))
 
     def _in_image(self) -> dict[str, float]:

@@ -16,16 +16,17 @@ from maskhand.evaluation.result import EvaluationResult
 from maskhand.evaluation.truth import ground_truth
 from maskhand.evaluation.views import HandView, read_samples
 from maskhand.loading.loader import eval_rows, eval_set
+from maskhand.metrics.titles import METRICS
 from maskhand.models.bundle import ModelBundle
 from maskhand.placement import image_camera
 from maskhand.render import FINGER_RGB, bar_tile, contact_sheet
 from maskhand.shards.npz import encode_arrays
 
 JOINTS = "joints.npz"
-"""Where the product put each hand's joints: `index` (N,) int64 and `joints_px` (N, 21, 2) float32, stored image."""
+"""Where the estimator put each hand's joints: `index` (N,) int64 and `joints_px` (N, 21, 2) float32, stored image."""
 _COLUMNS = ("image", "given 2D pose", "prediction", "ground truth", "P(within 10 mm)")
 _GRAY = (140, 146, 154)
-_IN_SPACE = {"PA-MPJPE": "pa_mpjpe_mm", "PA-MPVPE": "pa_mpvpe_mm"}
+_IN_SPACE = ("pa_mpjpe_mm", "pa_mpvpe_mm")
 
 
 def write_report(result: EvaluationResult, folder_uri: str, sheet_png: bytes | None = None) -> dict[str, str]:
@@ -78,8 +79,8 @@ def shown_hands(
     The predictions are those that were measured; nothing is predicted again.
     """
     settings = recipe or bundle.recipe
-    table = result.per_sample[result.per_sample.predictor == result.best.name]
-    metric = next((m for m in ("pa_mpjpe_mm", "pa_mpvpe_mm") if table[m].notna().any()), "epe_px")
+    table = result.per_sample[result.per_sample.predictor == result.estimator]
+    metric = next((m for m in _IN_SPACE if table[m].notna().any()), "epe_px")
     table = table[table[metric].notna()].sort_values([metric, "index"])
     places = _places(len(table), each)
     chosen = table.iloc[[place for _, place in places]]
@@ -128,13 +129,13 @@ def evaluation_sheet(result: EvaluationResult, shown: Sequence[ShownHand], tile_
         ]
         for hand in shown
     ]
-    return contact_sheet(images, captions, _COLUMNS, f"{result.set_name}, {result.best.name}", tile_px)
+    return contact_sheet(images, captions, _COLUMNS, f"{result.set_name}, {result.estimator}", tile_px)
 
 
 def error_lines(errors: Mapping[str, float]) -> list[str]:
     """The errors of one hand: in space where the set has joints or a mesh, else in the image."""
-    known = {title: errors[metric] for title, metric in _IN_SPACE.items() if errors[metric] == errors[metric]}
-    return [f"{title} {mm:.1f} mm" for title, mm in known.items()] or [f"EPE {errors['epe_px']:.1f} px"]
+    known = [metric for metric in _IN_SPACE if errors[metric] == errors[metric]] or ["epe_px"]
+    return [f"{METRICS[metric].title} {errors[metric]:.1f} {METRICS[metric].unit}" for metric in known]
 
 
 def confidence_line(hand: ShownHand) -> str:

@@ -11,19 +11,15 @@ import pandas as pd
 
 from maskhand.evaluation.summary import RowSummary, SetSummary
 from maskhand.metrics.samples import SampleErrors
+from maskhand.metrics.titles import METRICS
 from maskhand.scoring.predictions import Predictions
 
-MAIN_COLUMNS: Mapping[str, str] = {
-    "pa_mpjpe_mm": "PA-MPJPE mm",
-    "pa_mpvpe_mm": "PA-MPVPE mm",
-    "pa_f5": "F@5",
-    "pa_f15": "F@15",
-    "pa_auc_joints": "AUC_J",
-    "pa_auc_vertices": "AUC_V",
-    "mpjpe_mm": "MPJPE mm",
-    "mpvpe_mm": "MPVPE mm",
-}
-"""The columns of the table, as hand papers print them: F and AUC after alignment, MPJPE relative to the wrist."""
+_MAIN_METRICS = (
+    "pa_mpjpe_mm", "pa_mpvpe_mm", "pa_f5", "pa_f15", "pa_auc_joints", "pa_auc_vertices", "mpjpe_mm", "mpvpe_mm",
+)  # fmt: skip
+MAIN_COLUMNS: Mapping[str, str] = {name: METRICS[name].column for name in _MAIN_METRICS} | {"pa_auc_joints": "AUC_J"}
+"""The columns of the table, as hand papers print them: F and AUC after alignment, MPJPE relative to the wrist. The AUC
+of the joints stands beside that of the vertices."""
 
 MEAN_POSE = "mean pose"
 
@@ -40,8 +36,8 @@ class EvaluationRow:
     """Runs of the transformer; None for the mean pose."""
     metrics: Mapping[str, float]
     """See `SampleErrors.summary`; for models also `log_probability_rank_correlation`, Spearman's between the mean log
-    probability of the tokens and -PA-MPJPE, and for the product what its calibrated confidence is worth, see
-    `metrics.calibration.JointConfidenceQuality`."""
+    probability of the tokens and -PA-MPJPE, and for the estimator that counts what its calibrated confidence is worth,
+    see `metrics.calibration.JointConfidenceQuality`."""
     failed: int
     """Predictions that were not finite numbers; they are scored as a hand shrunk to a point."""
 
@@ -66,9 +62,9 @@ class EvaluationResult:
     errors: Mapping[str, SampleErrors]
     """By predictor, point by point."""
     predictions: Predictions
-    """The product's."""
-    product: str
-    """Name of the row that counts: the estimator that the model uses."""
+    """Of the estimator that counts."""
+    estimator: str
+    """Name of the estimator that counts: the model's own, or the last one that was asked for."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Box source, detector, sampler and whatever else was fixed; failures and rejects by reason."""
 
@@ -82,9 +78,9 @@ class EvaluationResult:
         return next((row for row in self.rows if row.name == MEAN_POSE), None)
 
     @property
-    def best(self) -> EvaluationRow:
-        """The model's row that counts: of the estimator that it uses."""
-        return self.row(self.product)
+    def estimator_row(self) -> EvaluationRow:
+        """The row of `estimator`."""
+        return self.row(self.estimator)
 
     def row(self, name: str) -> EvaluationRow:
         """The row of this name; StopIteration where there is none."""
@@ -97,7 +93,7 @@ class EvaluationResult:
         """
         if self.baseline is None or not self.baseline.metrics[metric]:
             return None
-        gain = 1 - self.best.metrics[metric] / self.baseline.metrics[metric]
+        gain = 1 - self.estimator_row.metrics[metric] / self.baseline.metrics[metric]
         return gain if math.isfinite(gain) else None
 
     def gain_sentences(self) -> list[str]:
@@ -106,19 +102,20 @@ class EvaluationResult:
         if gain is None:
             return []
         side = "below" if gain >= 0 else "above"
-        return [f"PA-MPJPE of {self.best.name} is {100 * abs(gain):.1f} % {side} the mean pose's."]
+        return [f"PA-MPJPE of {self.estimator} is {100 * abs(gain):.1f} % {side} the mean pose's."]
 
-    def product_sentences(self) -> list[str]:
+    def estimator_sentences(self) -> list[str]:
         """Which row is what the model itself uses, and why."""
         ranked: Mapping[str, float] = (self.facts.get("calibration") or {}).get("held_out_pa_mpjpe_mm", {})
-        if self.product not in ranked:
-            return [f"The model itself uses {self.product}, as its recipe says."]
-        numbers = ", ".join(f"{name} {mm:.2f}" for name, mm in ranked.items())
-        return [f"The model itself uses {self.product}: the best on held-out training hands (PA-MPJPE mm: {numbers})."]
+        if self.estimator not in ranked:
+            return [f"The model itself uses {self.estimator}, as its recipe says."]
+        by_error = ", ".join(f"{name} {mm:.2f}" for name, mm in ranked.items())
+        why = f"the best on held-out training hands (PA-MPJPE mm: {by_error})"
+        return [f"The model itself uses {self.estimator}: {why}."]
 
     def confidence_sentences(self) -> list[str]:
         """What its confidence in joints is worth; nothing where it has none, or there was nothing to compare with."""
-        found = self.best.metrics
+        found = self.estimator_row.metrics
         if not found.get("confidence_auroc", math.nan) > 0:
             return []
         return [
@@ -138,7 +135,7 @@ class EvaluationResult:
             f"{self.count} samples of {self.set_name} (data {self.data_digest}, model {self.model_digest}); "
             f"{self.with_joints} with joints, {self.with_mesh} with a mesh.",
             "PA, F and AUC: after Procrustes alignment (FreiHAND's evaluator). MPJPE, MPVPE: relative to the wrist.",
-            *self.product_sentences(),
+            *self.estimator_sentences(),
         ]
         lines += [*self.gain_sentences(), *self.confidence_sentences()]
         failed = {row.name: row.failed for row in self.rows if row.failed}
@@ -148,7 +145,7 @@ class EvaluationResult:
 
     def cells(self, row: EvaluationRow) -> list[str]:
         """The numbers of a table row, as text; a dash where the set has no such ground truth."""
-        return [_cell(name, row.metrics[name]) for name in MAIN_COLUMNS]
+        return [METRICS[name].cell(row.metrics[name]) for name in MAIN_COLUMNS]
 
     def summary(self) -> SetSummary:
         """Every number; NaN becomes None."""
@@ -169,14 +166,8 @@ class EvaluationResult:
             count=self.count,
             with_joints=self.with_joints,
             with_mesh=self.with_mesh,
-            product=self.product,
+            product=self.estimator,
             gain_over_mean_pose=self.gain_over_baseline(),
             facts=dict(self.facts),
             rows=tuple(rows),
         )
-
-
-def _cell(name: str, value: float) -> str:
-    if value != value:
-        return "–"
-    return f"{value:.2f}" if name.endswith("_mm") else f"{value:.3f}"

@@ -24,7 +24,7 @@ from maskhand.evaluation.worker import EvalChunk, EvalJob, evaluate_chunk, evalu
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.bundle_records import bundle_digest
 from maskhand.models.calibration import estimator_of
-from maskhand.models.estimators import Predictor, paper_procedure, predictor
+from maskhand.models.estimators import Estimator, named_estimator, paper_procedure
 from maskhand.progress import Progress, silent
 from maskhand.scoring.predictions import Predictions
 from maskhand.shards.build import Mapper, serial_map
@@ -53,23 +53,23 @@ def evaluate(
 ) -> EvaluationResult:
     """Measure a model, and the mean pose beside it.
 
-    recipe: other data or sampler settings than the bundle's own; samplers: inference settings, the last ones those of
-    its product; default the paper's procedure at the recipe's `evaluate.iterations` and, last, the model's own
-    estimator (a model without tokens has one); fingertip_vertices: per side, which ones the set's annotation uses (a
-    key of FINGERTIP_VERTICES; None: the model's own); mapper: shares the batches among workers, who load the bundle
-    from `model_folder`. Raises EvaluationError when the set has no ground truth or a sample was seen twice or never,
-    ShardError when the set is missing or damaged.
+    recipe: other data or sampler settings than the bundle's own; samplers: inference settings of the estimators, of
+    which the last one counts; default the paper's procedure at the recipe's `evaluate.iterations` and, last, the
+    model's own estimator (a model without tokens has one); fingertip_vertices: per side, which ones the set's
+    annotation uses (a key of FINGERTIP_VERTICES; None: the model's own); mapper: shares the batches among workers, who
+    load the bundle from `model_folder`. Raises EvaluationError when the set has no ground truth or a sample was seen
+    twice or never, ShardError when the set is missing or damaged.
     """
     settings = recipe or bundle.recipe
     manifest = read_manifest(set_uri, IMAGES)
     if not manifest.count:
         raise EvaluationError(f"{set_uri}: the set holds no samples")
-    predictors = _predictors(settings, bundle, samplers)
+    estimators = _estimators(settings, bundle, samplers)
     job = EvalJob(
         set_uri=set_uri,
         recipe=settings,
-        predictors=tuple(predictors.values()),
-        product=list(predictors.values())[-1],
+        estimators=tuple(estimators.values()),
+        estimator=list(estimators.values())[-1],
         baseline=baseline,
         fingertip_vertices=fingertip_vertices,
         batch=batch or settings.evaluate.batch,
@@ -92,7 +92,7 @@ def evaluate(
     truths = (first.has_joints, first.has_mesh, ~first.placed.distance_px.isnan())
     if not any(bool(truth.any()) for truth in truths):
         raise EvaluationError(f"{set_uri}: no sample has 3D joints, a mesh or 2D joints to compare with")
-    failures = Counter(reason for reason in tables[job.product.name].failure if reason)
+    failures = Counter(reason for reason in tables[job.estimator.name].failure if reason)
     return EvaluationResult(
         set_uri=set_uri,
         data_digest=manifest.digest,
@@ -100,8 +100,8 @@ def evaluate(
         count=len(first.keys),
         with_joints=int(first.has_joints.sum()),
         with_mesh=int(first.has_mesh.sum()),
-        rows=tuple(table.row(name, predictors.get(name)) for name, table in tables.items()),
-        product=job.product.name,
+        rows=tuple(table.row(name, estimators.get(name)) for name, table in tables.items()),
+        estimator=job.estimator.name,
         per_sample=pd.concat([table.frame(name) for name, table in tables.items()], ignore_index=True),
         facts=_facts(job, bundle)
         | {
@@ -120,12 +120,12 @@ def _chunks(batches: int) -> list[range]:
     return [range(start, min(start + size, batches)) for start in range(0, batches, size)]
 
 
-def _predictors(recipe: Recipe, bundle: ModelBundle, samplers: Sequence[SamplerConfig] | None) -> dict[str, Predictor]:
-    """By name, the product last."""
+def _estimators(recipe: Recipe, bundle: ModelBundle, samplers: Sequence[SamplerConfig] | None) -> dict[str, Estimator]:
+    """By name, the one that counts last."""
     if samplers is None:
         paper = [paper_procedure(recipe.sampler, iterations) for iterations in recipe.evaluate.iterations]
         samplers = [*paper, estimator_of(recipe.sampler, bundle.calibration)]
-    named = [predictor(recipe, sampler) for sampler in samplers]
+    named = [named_estimator(recipe, sampler) for sampler in samplers]
     return {one.name: one for one in named if one.name != named[-1].name} | {named[-1].name: named[-1]}
 
 
@@ -146,7 +146,7 @@ def _facts(job: EvalJob, bundle: ModelBundle) -> dict[str, Any]:
         "keypoints": recipe.data.keypoints.eval_source,
         "detector": recipe.data.keypoints.detector,
         "sampler": recipe.sampler.model_dump(mode="json"),
-        "product": job.product.sampler.model_dump(mode="json"),
+        "product": job.estimator.sampler.model_dump(mode="json"),
         "calibration": None if bundle.calibration is None else bundle.calibration.facts(),
         "seed": recipe.seed,
         "batch": job.batch,

@@ -70,7 +70,7 @@ class SetSummary(_Frozen):
     product: str
     """Name of the row of the estimator that the model uses."""
     gain_over_mean_pose: float | None
-    """Of the product's PA-MPJPE, as a fraction of the mean pose's."""
+    """Of that estimator's PA-MPJPE, as a fraction of the mean pose's."""
     facts: dict[str, Any]
     """Box source, detector, inference settings and whatever else was fixed."""
     rows: tuple[RowSummary, ...]

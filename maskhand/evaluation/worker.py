@@ -2,7 +2,7 @@
 
 A batch is always the same samples and computed by one thread, with random numbers of its own for each number of
 iterations, so the numbers of an evaluation depend neither on how its batches are shared among workers nor on which
-other predictors are measured. Drawn hands do depend on the size of a batch: its rows share their random numbers.
+other estimators are measured. Drawn hands do depend on the size of a batch: its rows share their random numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from maskhand.evaluation.truth import ground_truth
 from maskhand.loading.loader import EvalRows, eval_range
 from maskhand.models.bundle import ModelBundle, worker_bundle
 from maskhand.models.confidence import calibrated_confidence
-from maskhand.models.estimators import Predictor
+from maskhand.models.estimators import Estimator
 from maskhand.models.sampling import sample
 from maskhand.placement import CAMERA_SOURCES, in_image_axes
 from maskhand.scoring.predictions import Predictions
@@ -37,9 +37,9 @@ class EvalJob:
 
     set_uri: str
     recipe: Recipe
-    predictors: tuple[Predictor, ...]
-    product: Predictor
-    """The one among them that the model uses: its hands are shown and submitted, and have a confidence."""
+    estimators: tuple[Estimator, ...]
+    estimator: Estimator
+    """The one among them that counts: its hands are shown and submitted, and have a confidence."""
     baseline: MeanPose | None
     fingertip_vertices: Mapping[Side, str | None]
     """Whose fingertip vertices the set's annotation uses: keys of FINGERTIP_VERTICES, None = the model's own."""
@@ -53,13 +53,13 @@ class EvalChunk:
     tables: dict[str, ErrorTable]
     """By predictor."""
     predictions: Predictions
-    """The product's."""
+    """Of the estimator that counts."""
     without_pose: int
     """Samples without any 2D keypoint: the detector saw no hand, or the recipe gives none."""
 
 
 def evaluate_chunk(job: EvalJob, bundle: ModelBundle, batches: range) -> EvalChunk:
-    """The batches numbered `batches`. The image is encoded once; each predictor decodes from the same
+    """The batches numbered `batches`. The image is encoded once; each estimator decodes from the same
     context."""
     tables: dict[str, list[ErrorTable]] = defaultdict(list)
     predictions: list[Predictions] = []
@@ -91,9 +91,9 @@ def _evaluate_batch(
     tables: dict[str, ErrorTable] = {}
     with torch.inference_mode():
         context = model.encode(model.condition(on_device), on_device.keypoints_2d)
-        for predictor in job.predictors:
-            seed = _seed(job.recipe.seed, rows.samples[0].index, predictor.sampler.iterations)
-            found = sample(model, context, predictor.sampler, torch.Generator(device).manual_seed(seed)).to("cpu")
+        for estimator in job.estimators:
+            seed = _seed(job.recipe.seed, rows.samples[0].index, estimator.sampler.iterations)
+            found = sample(model, context, estimator.sampler, torch.Generator(device).manual_seed(seed)).to("cpu")
             prediction = in_image_axes(found, rows.hands)
             finite = prediction.is_finite.tolist()
             failure = [reason or ("" if ok else "not_finite") for reason, ok in zip(unreadable, finite, strict=True)]
@@ -104,12 +104,12 @@ def _evaluate_batch(
                 for camera in CAMERA_SOURCES
             )
             confidence = None
-            if predictor == job.product:
+            if estimator == job.estimator:
                 predictions.append(placed)
                 confidence = calibrated_confidence(
                     model, context, prediction.joints_m, job.recipe.sampler, bundle.calibration
                 )
-            tables[predictor.name] = error_table(
+            tables[estimator.name] = error_table(
                 prediction, truth, rows.samples, fingertips, failure, placed, by_model, confidence
             )
         if job.baseline is not None:

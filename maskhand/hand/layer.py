@@ -137,6 +137,11 @@ def make_layer(model: HandModel, kind: LayerName = "maskhand") -> ManoLayer:
     return ManoLayer(model)
 
 
+def load_layer(path: str | None, kind: LayerName) -> ManoLayer:
+    """The right-hand layer of the model file at `path`; None: the configured file, or the open hand."""
+    return make_layer(load_hand_model(path or default_hand_path("right")), kind)
+
+
 def _bones(joints: np.ndarray) -> np.ndarray:
     """(..., 16, 3) -> the same, each relative to its parent joint; the wrist's position itself."""
     fingers = joints[..., 1:, :].reshape(*joints.shape[:-2], 5, 3, 3)

@@ -15,7 +15,7 @@ from maskhand.models.decoding import schedule
 
 
 @dataclass(frozen=True)
-class Predictor:
+class Estimator:
     """A point estimator: sampler settings with names."""
 
     sampler: SamplerConfig
@@ -36,16 +36,16 @@ def passes(length: int, iterations: int) -> int:
     return sum(remasked < length for remasked in schedule(length, iterations))
 
 
-def predictor(recipe: Recipe, sampler: SamplerConfig) -> Predictor:
-    """The named estimator of the recipe's model with `sampler`; a baseline without tokens is named by its decoder."""
+def named_estimator(recipe: Recipe, sampler: SamplerConfig) -> Estimator:
+    """The estimator of the recipe's model with `sampler`; a baseline without tokens is named by its decoder."""
     decoder = recipe.model.decoder
     if decoder != "masked":
-        return Predictor(sampler, decoder, decoder, 1)
+        return Estimator(sampler, decoder, decoder, 1)
     count = passes(recipe.tokenizer.num_tokens, sampler.iterations)
     label = _label(sampler)
     times = "" if count == sampler.iterations else f" ({count} {'pass' if count == 1 else 'passes'})"
     key = label.replace(" ", "_").replace(",", "")
-    return Predictor(sampler, f"{label}, T={sampler.iterations}{times}", f"{key}_T{sampler.iterations}", count)
+    return Estimator(sampler, f"{label}, T={sampler.iterations}{times}", f"{key}_T{sampler.iterations}", count)
 
 
 def _label(sampler: SamplerConfig) -> str:

@@ -179,7 +179,7 @@ def _measured(name: str, summary: SetSummary, folder: str) -> MeasuredSet:
         set_uri=summary.set,
         data_digest=summary.data_digest,
         count=summary.count,
-        product=summary.product,
+        estimator=summary.product,
         metrics=next(row.known for row in summary.rows if row.name == summary.product),
         hands=hands,
         joints=joints,

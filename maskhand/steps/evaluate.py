@@ -15,6 +15,7 @@ from maskhand.evaluation.page.build import Measurement, page
 from maskhand.evaluation.report import evaluation_sheet, shown_hands, write_report
 from maskhand.evaluation.result import EvaluationResult
 from maskhand.evaluation.summary import SUBMISSION, SUMMARY, EvaluationSummary, SetSummary
+from maskhand.metrics.titles import METRICS
 from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress
 from maskhand.recipe_files import override_inference
@@ -32,13 +33,8 @@ from maskhand.workspace import Workspace
 
 PAGE = "report.html"
 
-COLUMNS = {
-    "pa_mpjpe_mm": "PA-MPJPE mm",
-    "pa_mpvpe_mm": "PA-MPVPE mm",
-    "pa_f5": "F@5",
-    "pa_f15": "F@15",
-    "pa_auc_joints": "AUC",
-}
+COLUMNS = ("pa_mpjpe_mm", "pa_mpvpe_mm", "pa_f5", "pa_f15", "pa_auc_joints")
+"""The metrics of the table for people."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +164,7 @@ def table(receipt: Receipt) -> tuple[list[str], list[list[str]]]:
         for name, result in EvaluationSummary.read(receipt.uri).sets.items()
         for row in result.rows
     ]
-    return ["set", "predictor", *COLUMNS.values()], rows
+    return ["set", "predictor", *(METRICS[metric].column for metric in COLUMNS)], rows
 
 
 def sheets(receipt: Receipt) -> dict[str, str]:

@@ -13,7 +13,7 @@ from maskhand.models.bundle import ModelBundle
 from maskhand.recipe_files import parse_recipe
 from maskhand.steps import training_checks
 from maskhand.steps.names import BUNDLE_FILE
-from maskhand.training.checkpoint import inference_digest
+from maskhand.training.run_identity import inference_digest
 from maskhand.workspace import Workspace
 
 

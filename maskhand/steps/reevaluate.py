@@ -15,6 +15,7 @@ from maskhand import storage
 from maskhand.device import accelerator
 from maskhand.evaluation.report import write_report
 from maskhand.evaluation.result import EvaluationRow
+from maskhand.metrics.titles import METRICS
 from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress
 from maskhand.promotion import Score, judge, judge_succession, paired_difference
@@ -33,7 +34,8 @@ KIND = "re-evaluation"
 """Kind of the tracked runs: one per model version and time."""
 DRIFT = 0.005
 """A number of the same model that moves by more than this fraction since the last time is flagged."""
-HEADLINES = {"pa_mpjpe_mm": "PA-MPJPE mm", "pa_mpvpe_mm": "PA-MPVPE mm", "pck_005": "PCK@.05"}
+HEADLINES = {name: METRICS[name].column for name in ("pa_mpjpe_mm", "pa_mpvpe_mm")} | {"pck_005": "PCK@.05"}
+"""Titles of the numbers that are shown, and watched for drift."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,10 @@ def evaluate_version(workspace: Workspace, model: str, benchmark: str, set_name:
         "benchmark": benchmark,
         "set_name": set_name,
         "data_digest": result.data_digest,
-        "metrics": _known(result.best),
+        "metrics": _known(result.estimator_row),
         "mean_pose": {} if result.baseline is None else _known(result.baseline),
         "samples_uri": files["samples.parquet"] if result.with_joints or result.with_mesh else None,
-        "predictor": result.best.name,
+        "predictor": result.estimator,
         "files": files,
     }
     uri = storage.join(place, "result.json")

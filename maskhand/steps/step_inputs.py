@@ -9,7 +9,6 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from maskhand import storage
 from maskhand.annotate.registry import load_detector
@@ -22,10 +21,8 @@ from maskhand.loading.detector_errors import SHIPPED as DETECTOR_ERRORS
 from maskhand.shards.layout import IMAGES, MANO, keypoint_part
 from maskhand.shards.manifest import check_hand_model, find_manifest, read_manifest
 from maskhand.shipped_models import OPEN, OPEN_WEIGHTS
+from maskhand.training.run_identity import Kind
 from maskhand.workspace import Workspace
-
-if TYPE_CHECKING:  # it imports torch
-    from maskhand.training.checkpoint import Kind
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 TRAINING_CODE = (

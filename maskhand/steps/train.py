@@ -11,6 +11,7 @@ from typing import Any
 from maskhand.cluster.run_folder import METRICS, FitResult, finished, held_run, unfinished_beside
 from maskhand.cluster.train import fit
 from maskhand.config import ConfigError, Recipe
+from maskhand.models.tokenizer_files import check_tokenizer, tokenizer_digest, tokenizer_folder
 from maskhand.path_names import path_name
 from maskhand.progress import Progress
 from maskhand.recipe_files import load_recipe
@@ -22,15 +23,7 @@ from maskhand.steps.receipt import Receipt
 from maskhand.steps.taken_along import TakenAlong
 from maskhand.tracking import Lineage, RunReporter, Tracker, TrackingServerError, server_version
 from maskhand.training import tokenizer_loop, transformer_loop
-from maskhand.training.checkpoint import (
-    Kind,
-    check_tokenizer,
-    deciding_values,
-    inference_digest,
-    run_identity,
-    tokenizer_digest,
-    tokenizer_folder,
-)
+from maskhand.training.run_identity import Kind, deciding_values, inference_digest, run_identity
 from maskhand.training.worker import WorkerContext
 from maskhand.workspace import Workspace
 

@@ -21,7 +21,7 @@ from maskhand.shards.mixture import held_out_places
 from maskhand.shipped_models import OPEN
 from maskhand.steps import step_inputs
 from maskhand.text import caption_ids
-from maskhand.training.checkpoint import Kind
+from maskhand.training.run_identity import Kind
 from maskhand.workspace import Workspace
 
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from maskhand.config import Recipe, TokenizerLossConfig, TokenizerTrainConfig
-from maskhand.hand.layer import ManoLayer
+from maskhand.hand.layer import ManoLayer, load_layer
 from maskhand.hand.rotations import axis_angle_to_matrix, random_rotations, turn_hands
 from maskhand.loading.poses import pose_batches
 from maskhand.loading.upright import rest_direction, stand_upright
 from maskhand.models.influence import token_influence
 from maskhand.models.quantizer import gather_global
+from maskhand.models.tokenizer_files import save_tokenizer
 from maskhand.models.vq_mano import VQMano
-from maskhand.training.checkpoint import load_mano, save_tokenizer
 from maskhand.training.engine import start_engine
 from maskhand.training.losses import tokenizer_losses
 from maskhand.training.seeds import global_slots, make_generator, seed_everything
@@ -57,13 +57,13 @@ def run(job: TokenizerJob, worker: WorkerContext) -> dict[str, float]:
             job.recipe, job.shards_uri, mocap=job.mocap, rank=worker.rank, world=worker.world, start_step=first_step
         )
 
-    return train(job.recipe, load_mano(job.mano_path, job.recipe.hand.layer), poses, worker)
+    return train(job.recipe, load_layer(job.mano_path, job.recipe.hand.layer), poses, worker)
 
 
 def train(recipe: Recipe, mano: ManoLayer, poses: PoseStream, worker: WorkerContext) -> dict[str, float]:
     """Train for `recipe.tokenizer_training.optim.steps`, resuming if there is a checkpoint; returns the last metrics.
 
-    Every checkpoint holds `export/` with `tokenizer.pt` and `tokenizer.json` (see `checkpoint.load_tokenizer`); the
+    Every checkpoint holds `export/` with `tokenizer.pt` and `tokenizer.json` (see `models.tokenizer_files`); the
     influence of the tokens on the joints is measured on hands of the first batches.
     """
     settings = recipe.tokenizer_training

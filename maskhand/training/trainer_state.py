@@ -13,10 +13,9 @@ from torch import Tensor
 
 from maskhand.config import OptimConfig
 from maskhand.errors import MaskhandError
-from maskhand.training.checkpoint import EXPORT
 from maskhand.training.engine import Engine
 from maskhand.training.exported_weights import BEST_BY, ExportedWeights
-from maskhand.training.worker import WorkerContext
+from maskhand.training.worker import EXPORT, WorkerContext
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maskhand.batch import HandBatch
 from maskhand.config import Recipe
 from maskhand.evaluation.held_out import HeldOutHands, TrainingSet
-from maskhand.hand.layer import ManoLayer
+from maskhand.hand.layer import ManoLayer, load_layer
 from maskhand.loading.loader import train_batches
 from maskhand.loading.posed_hands import PosedHands
 from maskhand.loading.poses import read_pools
@@ -23,8 +23,8 @@ from maskhand.models.build import build_model, model_from_weights
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.initial_weights import load_initial
 from maskhand.models.network import HandNetwork
+from maskhand.models.tokenizer_files import load_tokenizer
 from maskhand.models.vq_mano import VQMano
-from maskhand.training.checkpoint import load_mano, load_tokenizer
 from maskhand.training.engine import start_engine
 from maskhand.training.exported_weights import ExportedWeights
 from maskhand.training.losses import transformer_losses
@@ -60,7 +60,7 @@ class TransformerJob:
 def run(job: TransformerJob, worker: WorkerContext) -> dict[str, float]:
     """Train on the shard sets of the recipe; a loop for `cluster.train.fit`."""
     tokenizer = load_tokenizer(job.tokenizer_dir, expected=job.recipe.tokenizer)
-    mano, settings = load_mano(job.mano_path, job.recipe.hand.layer), job.recipe.training
+    mano, settings = load_layer(job.mano_path, job.recipe.hand.layer), job.recipe.training
     posed = None
     if job.recipe.data.posed_hands:
         posed = PosedHands(read_pools(job.recipe, job.shards_uri, job.mocap), mano)

@@ -1,4 +1,4 @@
-"""The interface between a training loop and its launcher: rank, metric reports, checkpoint store."""
+"""The interface between a training loop and its launcher: rank, metric reports, checkpoint store, export folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+EXPORT = "export"
+"""Folder inside the last checkpoint with the result of the run: a tokenizer, or a model bundle."""
 
 Report = Callable[[int, Mapping[str, float]], None]
 """`report(step, metrics)` after `step` finished steps; the loops call it on rank 0 only."""

@@ -122,7 +122,6 @@ MAY_USE = {
         "config",
         "conventions",
         "evaluation.held_out",
-        "shipped_models",
     ),
     "metrics": (),
     "scoring": ("metrics", "conventions", "catalog", "adapters", "hand.array_pickle", "sample", "shards.read_ahead"),

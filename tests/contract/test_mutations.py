@@ -19,10 +19,10 @@ from maskhand.adapters.readers.label_files import read_npz_fields
 from maskhand.errors import MaskhandError
 from maskhand.hand.model_file import OPEN_HAND_FOLDER, load_hand_model
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.tokenizer_files import load_tokenizer, save_tokenizer
 from maskhand.recipe_files import load_recipe
 from maskhand.sample import SampleError
 from maskhand.shards.codec import decode_sample, encode_sample
-from maskhand.training.checkpoint import load_tokenizer, save_tokenizer
 from support.model_parts import small_model, small_recipe
 from support.mutations import bomb, damage, npz_with_header, restore
 from support.published_layouts import WRITERS

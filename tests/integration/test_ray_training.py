@@ -25,8 +25,8 @@ from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
 from maskhand.lock import LockedError
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.tokenizer_files import load_tokenizer
 from maskhand.training import tokenizer_loop, transformer_loop
-from maskhand.training.checkpoint import load_tokenizer
 from maskhand.training.exported_weights import BEST_BY
 from maskhand.training.worker import WorkerContext
 from support import training_fakes as fakes

@@ -204,7 +204,7 @@ def report(home: Workspace, name: str, shift_mm: float) -> str:
             joints_px=joints_px.astype(np.float32),
             truth_cam_m=np.zeros((COUNT, 21, 3), np.float32),
         ),
-        product="product",
+        estimator="product",
         facts={"sampler": RECIPE.sampler.model_dump(mode="json"), "detector": f"of-{name}", "failed": {name: 1}},
     )
     folder = home.reports / f"evaluation-tiny-weights-{name}-0"

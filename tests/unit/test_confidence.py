@@ -36,7 +36,7 @@ from maskhand.models.calibration import (
     estimator_of,
 )
 from maskhand.models.confidence import draw_statistics, joint_confidence, sample_joints
-from maskhand.models.estimators import candidates, paper_procedure, passes, predictor
+from maskhand.models.estimators import candidates, named_estimator, paper_procedure, passes
 from maskhand.models.network import Context, HandNetwork
 from maskhand.models.sampling import predict
 from maskhand.progress import silent
@@ -195,7 +195,7 @@ def test_what_confidence_is_worth() -> None:
 
 def test_passes_are_counted_as_they_are_made() -> None:
     recipe = small_recipe()
-    names = {t: predictor(recipe, paper_procedure(recipe.sampler, t)).name for t in (1, 3, 5, 16)}
+    names = {t: named_estimator(recipe, paper_procedure(recipe.sampler, t)).name for t in (1, 3, 5, 16)}
     assert names == {
         1: "drawn codes, T=1",
         3: "drawn codes, T=3",
@@ -203,13 +203,13 @@ def test_passes_are_counted_as_they_are_made() -> None:
         16: "drawn codes, T=16 (13 passes)",
     }
     assert [passes(64, t) for t in (1, 3, 5)] == [1, 3, 5]
-    by = lambda **changes: predictor(recipe, recipe.sampler.model_copy(update=changes))  # noqa: E731
+    by = lambda **changes: named_estimator(recipe, recipe.sampler.model_copy(update=changes))  # noqa: E731
     assert by().name == "expectation, T=5 (4 passes)" and by().key == "expectation_T5"
     assert by(decode="codes").key == "most_probable_codes_T5"
     assert by(temperature=0.5).name.startswith("expectation of drawn")
     assert by(decode="codes", temperature=0.5, iterations=1).key == "drawn_codes_at_0.5_T1"
     regression = recipe.model_copy(update={"model": recipe.model.model_copy(update={"decoder": "regression"})})
-    assert predictor(regression, recipe.sampler).name == "regression"
+    assert named_estimator(regression, recipe.sampler).name == "regression"
 
 
 def test_the_name_of_an_estimator_counts_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,24 +328,25 @@ def test_the_row_that_counts_is_the_chosen_estimators_and_not_that_of_the_larges
     found = evaluate(first, uri)
     drawn = ["drawn codes, T=1", "drawn codes, T=3", "drawn codes, T=5 (4 passes)"]
     assert [row.name for row in found.rows] == [*drawn, "expectation, T=1"]
-    assert (found.best.name, found.best.key, found.best.passes) == ("expectation, T=1", "expectation_T1", 1)
+    row = found.estimator_row
+    assert (row.name, row.key, row.passes) == ("expectation, T=1", "expectation_T1", 1)
     paper = evaluate(dataclasses.replace(bundle, calibration=with_choice(calibration, 2)), uri)
-    assert [row.name for row in paper.rows] == drawn and paper.best.name == drawn[-1]
-    assert paper.best.metrics["pa_mpjpe_mm"] == found.row(drawn[-1]).metrics["pa_mpjpe_mm"]
+    assert [row.name for row in paper.rows] == drawn and paper.estimator_row.name == drawn[-1]
+    assert paper.estimator_row.metrics["pa_mpjpe_mm"] == found.row(drawn[-1]).metrics["pa_mpjpe_mm"]
     assert "The model itself uses expectation, T=1: the best on held-out training hands" in found.to_markdown()
     for result in (found, paper):
         table = result.per_sample.set_index("predictor")
         reported = table[[f"p_within_10mm.{joint}" for joint in OPENPOSE_21]]
         assert (
-            reported.loc[result.product].notna().to_numpy().all()
-            and reported.drop(result.product).isna().to_numpy().all()
+            reported.loc[result.estimator].notna().to_numpy().all()
+            and reported.drop(result.estimator).isna().to_numpy().all()
         )
-        assert 0 <= result.best.metrics["confidence_ece"] <= 1
+        assert 0 <= result.estimator_row.metrics["confidence_ece"] <= 1
 
     otherwise = bundle.recipe.sampler.model_copy(update={"iterations": 2})
     calls = evaluate(first, uri, bundle.recipe.model_copy(update={"sampler": otherwise}))
-    assert calls.best.name == "expectation, T=2", "other sampler settings are used as given"
-    assert calls.per_sample.mean_p_within_10mm.isna().all() and "confidence_ece" not in calls.best.metrics
+    assert calls.estimator_row.name == "expectation, T=2", "other sampler settings are used as given"
+    assert calls.per_sample.mean_p_within_10mm.isna().all() and "confidence_ece" not in calls.estimator_row.metrics
 
 
 def test_joint_confidence_is_equal_for_any_number_of_workers(
@@ -379,7 +380,7 @@ def test_images_and_page_show_the_joint_confidence(
             assert (reported in text) == is_known
         assert ("not calibrated" in text) != is_known
         if is_known:
-            table = result.per_sample[result.per_sample.predictor == result.product].set_index("key")
+            table = result.per_sample[result.per_sample.predictor == result.estimator].set_index("key")
             assert hands[0].p_within_10mm.mean() == pytest.approx(table.mean_p_within_10mm[hands[0].key])
 
 

@@ -129,7 +129,7 @@ def test_a_perfect_model_has_no_error_on_either_side(oracle, set_uri):
         assert row.metrics["f5"] == row.metrics["pa_f15"] == 1.0
         assert row.metrics["absolute_mpjpe_mm"] < 0.01 and row.metrics["epe_px"] < 0.01 and row.metrics["pck_005"] == 1
         assert row.failed == 0
-    assert result.best.key == "expectation_T5" and result.baseline is None
+    assert result.estimator_row.key == "expectation_T5" and result.baseline is None
     assert set(result.per_sample.side) == {"left", "right"}
 
 
@@ -142,7 +142,7 @@ def test_the_networks_own_camera_is_measured_beside_the_keypoints(oracle, set_ur
 
     oracle.answer = seen_too_small
     result = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)])
-    metrics, table = result.best.metrics, result.per_sample
+    metrics, table = result.estimator_row.metrics, result.per_sample
     assert metrics["absolute_mpjpe_mm"] < 0.01 and metrics["model_camera_absolute_mpjpe_mm"] > 20
     assert metrics["epe_px"] < 0.01 and metrics["model_camera_epe_px"] > 3
     assert metrics["pck_005"] == 1 > metrics["model_camera_pck_005"]
@@ -157,9 +157,9 @@ def test_the_networks_own_camera_is_measured_beside_the_keypoints(oracle, set_ur
             )
         }
     )
-    metrics = evaluate(oracle.bundle(), set_uri, none, samplers=[asked(1)]).best.metrics
+    metrics = evaluate(oracle.bundle(), set_uri, none, samplers=[asked(1)]).estimator_row.metrics
     for name in ("absolute_mpjpe_mm", "epe_px", "pck_005"):
-        assert metrics[name] == metrics[f"model_camera_{name}"] == result.best.metrics[f"model_camera_{name}"]
+        assert metrics[name] == metrics[f"model_camera_{name}"] == result.estimator_row.metrics[f"model_camera_{name}"]
 
 
 def test_images_are_encoded_once_and_every_sample_counts_once(oracle, set_uri):
@@ -232,7 +232,7 @@ def test_failed_predictions_are_counted_and_scored_as_a_point(oracle, set_uri):
 
     oracle.answer = break_one
     result = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)])
-    assert result.best.failed == 1
+    assert result.estimator_row.failed == 1
     table = result.per_sample.set_index("index")
     truth = next(s for s in make_samples(COUNT, sides=("right", "left")) if s.key == table.key[5]).joints_cam_m
     spread = 1e3 * np.linalg.norm(truth - truth.mean(0), axis=1).mean()
@@ -249,7 +249,7 @@ def test_without_annotated_vertices_the_mano_target_is_the_truth(oracle, tmp_pat
     annotate_mano(uri)
     result = evaluate(oracle.bundle(), uri, samplers=[asked(1)])
     assert (result.with_joints, result.with_mesh) == (4, 3)
-    assert result.best.metrics["pa_mpvpe_mm"] < 1e-3
+    assert result.estimator_row.metrics["pa_mpvpe_mm"] < 1e-3
     assert result.per_sample.set_index("key").mpvpe_mm.isna().to_dict()["bare"]
 
 
@@ -262,15 +262,15 @@ def test_an_annotated_wrist_alone_is_no_perfect_score(oracle, tmp_path):
     result = evaluate(oracle.bundle(), str(tmp_path / "set"), samplers=[asked(1)], baseline=mean)
     assert (result.with_joints, result.with_mesh) == (0, 0)
     for name in ("mpjpe_mm", "pa_mpjpe_mm", "auc_joints", "pa_auc_joints"):
-        assert math.isnan(result.best.metrics[name])
-    assert result.best.metrics["absolute_mpjpe_mm"] > 0 and np.isfinite(result.best.metrics["epe_px"])
+        assert math.isnan(result.estimator_row.metrics[name])
+    assert result.estimator_row.metrics["absolute_mpjpe_mm"] > 0 and np.isfinite(result.estimator_row.metrics["epe_px"])
     assert result.gain_over_baseline() is None and result.gain_sentences() == []
 
 
 def test_there_is_no_gain_over_a_mean_pose_without_error(oracle, set_uri):
     result = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)])
-    perfect = dataclasses.replace(result.best, name="mean pose", metrics={"pa_mpjpe_mm": 0.0})
-    assert dataclasses.replace(result, rows=(result.best, perfect)).gain_over_baseline() is None
+    perfect = dataclasses.replace(result.estimator_row, name="mean pose", metrics={"pa_mpjpe_mm": 0.0})
+    assert dataclasses.replace(result, rows=(result.estimator_row, perfect)).gain_over_baseline() is None
 
 
 def test_a_set_without_truth_is_refused(oracle, tmp_path):
@@ -287,10 +287,10 @@ def test_a_set_without_truth_is_refused(oracle, tmp_path):
 
 def test_the_data_sets_own_fingertips_are_compared(oracle, set_uri):
     """The oracle's joints are right for smplx's tips; FreiHAND's ring and little tips lie elsewhere on the mesh."""
-    here = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)]).best.metrics["mpjpe_mm"]
+    here = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)])
     tips = {"right": "freihand", "left": "freihand"}
-    there = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)], fingertip_vertices=tips).best.metrics["mpjpe_mm"]
-    assert here < 1e-3 < 0.05 < there
+    there = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)], fingertip_vertices=tips)
+    assert here.estimator_row.metrics["mpjpe_mm"] < 1e-3 < 0.05 < there.estimator_row.metrics["mpjpe_mm"]
 
 
 def test_confidence_is_related_to_error(oracle, set_uri):
@@ -302,7 +302,7 @@ def test_confidence_is_related_to_error(oracle, set_uri):
         return dataclasses.replace(prediction, vertices_m=moved, joints_m=joints)
 
     oracle.answer = worse_with_index  # and the oracle's log probability falls with the index
-    metrics = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)]).best.metrics
+    metrics = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)]).estimator_row.metrics
     assert metrics["log_probability_rank_correlation"] > 0.9
 
 
@@ -359,7 +359,7 @@ def test_missing_numbers_are_dashes_and_nulls(oracle, tmp_path):
     write_set(str(tmp_path / "set"), samples)
     mean = MeanPose(np.tile(np.eye(3), (16, 1, 1)), np.zeros(10), 1)
     result = evaluate(oracle.bundle(), str(tmp_path / "set"), samplers=[asked(1)], baseline=mean)
-    assert math.isnan(result.best.metrics["pa_mpvpe_mm"])
+    assert math.isnan(result.estimator_row.metrics["pa_mpvpe_mm"])
     assert result.gain_over_baseline("pa_mpvpe_mm") is None and "NaN" not in result.summary().to_json().decode()
     assert "| – |" in result.to_markdown()
     assert json.loads(result.summary().to_json())["rows"][0]["metrics"]["pa_f5"] is None
@@ -380,7 +380,7 @@ def test_other_inference_settings_reach_the_workers(small_bundle, set_uri, tmp_p
     here = evaluate(bundle.with_settings(asked), set_uri)
     there = evaluate(bundle.with_settings(asked), set_uri, model_folder=str(tmp_path / "export"))
     assert [row.key for row in here.rows] == [row.key for row in there.rows] and here.model_digest != bundle.digest
-    assert here.best.metrics == there.best.metrics
+    assert here.estimator_row.metrics == there.estimator_row.metrics
 
 
 def test_a_real_model_is_evaluated_deterministically_and_drawn(small_bundle, set_uri):
@@ -388,7 +388,8 @@ def test_a_real_model_is_evaluated_deterministically_and_drawn(small_bundle, set
     again = evaluate(small_bundle, set_uri, baseline=mean_pose_of_sets({set_uri: 1.0}))
     assert result.summary().to_json() == again.summary().to_json()
     other_batches = evaluate(small_bundle, set_uri, batch=3)
-    assert other_batches.best.metrics["pa_mpjpe_mm"] == pytest.approx(result.best.metrics["pa_mpjpe_mm"], abs=0.05)
+    error_mm, other_mm = (one.estimator_row.metrics["pa_mpjpe_mm"] for one in (result, other_batches))
+    assert other_mm == pytest.approx(error_mm, abs=0.05)
     assert result.gain_over_baseline() < 0 and "% above the mean pose's" in result.to_markdown()
     sheet = evaluation_sheet(result, shown_hands(small_bundle, result, each=2, tile_px=64), tile_px=64)
     image = cv2.imdecode(np.frombuffer(sheet, np.uint8), cv2.IMREAD_COLOR)

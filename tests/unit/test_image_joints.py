@@ -16,9 +16,9 @@ from maskhand.models.network import TransformerOutput, drop_contradicted
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera, placement_of_joints, seen_joints
 from maskhand.models.vq_mano import VQMano
 from maskhand.recipe_files import override_inference
-from maskhand.training.checkpoint import inference_digest, run_identity
 from maskhand.training.losses import transformer_losses
 from maskhand.training.masking import corrupt_tokens
+from maskhand.training.run_identity import inference_digest, run_identity
 from support.model_parts import random_batch, small_model, small_recipe
 
 SEEING = {"image_joints": True, "camera": "residual", "ref_points": "pose2d", "pose2d_tokens": 21}

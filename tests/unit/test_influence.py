@@ -24,9 +24,9 @@ from maskhand.models.influence import (
 )
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.sampling import predict
+from maskhand.models.tokenizer_files import TokenizerFileError, load_tokenizer, save_tokenizer
 from maskhand.models.vq_mano import VQMano
 from maskhand.training import tokenizer_loop
-from maskhand.training.checkpoint import TokenizerFileError, load_tokenizer, save_tokenizer
 from maskhand.training.worker import WorkerContext
 from support.model_parts import random_batch, random_poses, small_model, small_recipe
 from support.training_fakes import FolderStore, poses

@@ -14,6 +14,7 @@ from maskhand.metrics.alignment import distances, procrustes_align, root_relativ
 from maskhand.metrics.fscore import counts_within, f_scores
 from maskhand.metrics.pck import CorrectKeypoints
 from maskhand.metrics.samples import SampleErrors, sample_errors
+from maskhand.metrics.titles import METRICS
 from support import official_twins as twins
 
 seeds = st.integers(0, 2**32 - 1)
@@ -275,3 +276,12 @@ def test_nothing_annotated_is_nan_without_a_stray_warning() -> None:
     with np.errstate(all="raise"):
         empty = PointErrors.of(np.full((3, 21), np.nan))
         assert np.isnan([empty.mean, empty.pck_auc, Means.of(np.empty((0, 4))).mean]).all()
+
+
+def test_a_metric_is_shown_in_the_unit_of_its_name_and_errors_are_better_small() -> None:
+    for name, metric in METRICS.items():
+        unit = name.rpartition("_")[2] if name.endswith(("_mm", "_px")) else ""
+        assert (metric.unit, metric.larger_is_better) == (unit, not unit), name
+    shown = METRICS["pa_mpjpe_mm"], METRICS["pa_f5"]
+    assert [metric.column for metric in shown] == ["PA-MPJPE mm", "F@5"]
+    assert [metric.cell(value) for metric in shown for value in (9.9294, float("nan"))] == ["9.93", "–", "9.929", "–"]

@@ -13,11 +13,11 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.loading.poses import PosePool
 from maskhand.models.influence import most_influenced_joint, token_influence
+from maskhand.models.tokenizer_files import TokenizerFileError, load_tokenizer, tokenizer_folder
 from maskhand.paper.measures.tokenizer import reconstruction_errors
 from maskhand.recipe_files import load_recipe
 from maskhand.shipped_models import OPEN_TOKENIZERS
 from maskhand.synth.pose_prior import sample_poses
-from maskhand.training.checkpoint import TokenizerFileError, load_tokenizer, tokenizer_folder
 
 OPEN_TOKENIZER = OPEN_TOKENIZERS["open"]
 

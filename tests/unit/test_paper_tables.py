@@ -37,7 +37,7 @@ from maskhand.paper.tables import (
 from maskhand.progress import silent
 from maskhand.recipe_files import recipe_names
 from maskhand.scoring.benchmarks import benchmark_sets
-from maskhand.training.checkpoint import run_identity
+from maskhand.training.run_identity import run_identity
 from maskhand.workspace import Workspace
 from support.hand_models import random_fields, random_model
 from support.hand_sets import make_samples, write_set

@@ -35,7 +35,7 @@ from maskhand.steps.receipt import Receipt
 from maskhand.steps.synthetic import with_hands_to_validate_on
 from maskhand.storage import StorageError
 from maskhand.tracking import Tracker, TrackingServerError, server_version
-from maskhand.training.checkpoint import Kind, run_identity
+from maskhand.training.run_identity import Kind, run_identity
 from maskhand.workspace import Workspace
 from support.hand_sets import make_samples, write_set
 from support.published_layouts import WRITERS

@@ -24,7 +24,7 @@ from maskhand.hand.layer import ManoLayer
 from maskhand.metrics.alignment import procrustes_align
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
-from maskhand.models.estimators import predictor
+from maskhand.models.estimators import named_estimator
 from maskhand.models.network import HandNetwork
 from maskhand.models.vq_mano import VQMano
 from maskhand.progress import silent
@@ -120,7 +120,7 @@ def test_mesh_files_score_as_the_evaluation_says(tmp_path: Path, result: Evaluat
     (tmp_path / "evaluation_xyz.json").write_text(json.dumps(stored.tolist()))
     (tmp_path / "evaluation_verts.json").write_text(json.dumps(verts.tolist()))
     unpack(write(result.predictions, benchmark), tmp_path)
-    found, own = score(benchmark, tmp_path, tmp_path / "pred.json").metrics, result.best.metrics
+    found, own = score(benchmark, tmp_path, tmp_path / "pred.json").metrics, result.estimator_row.metrics
     names = {
         "pa_mpjpe_mm": "pa_mpjpe_mm",
         "pa_mpvpe_mm": "pa_mpvpe_mm",
@@ -138,7 +138,7 @@ def test_dexycb_lines_score_as_the_evaluation_says(tmp_path: Path, result: Evalu
     joints = in_official_order([hand.joints_cam_m for hand in SAMPLES])
     np.savez(tmp_path / "gt.npz", image_id=np.arange(COUNT), joint_3d_m=joints)
     unpack(write(result.predictions, "dexycb"), tmp_path)
-    found, own = score("dexycb", tmp_path / "gt.npz", tmp_path / "results.txt").metrics, result.best.metrics
+    found, own = score("dexycb", tmp_path / "gt.npz", tmp_path / "results.txt").metrics, result.estimator_row.metrics
     assert found["absolute_mpjpe_mm"] == pytest.approx(own["absolute_mpjpe_mm"], rel=1e-4)
     assert found["root_relative_mpjpe_mm"] == pytest.approx(own["mpjpe_mm"], rel=1e-3)
     assert found["pa_mpjpe_mm"] == pytest.approx(own["pa_mpjpe_mm"], rel=1e-3)
@@ -166,8 +166,8 @@ def test_hint_keypoints_score_as_the_evaluation_says(tmp_path: Path, result: Eva
     unpack(write(result.predictions, "hint"), tmp_path)
     found = score("hint", tmp_path, tmp_path / "pred.npz").metrics
     for name in ("pck_005", "pck_010", "pck_015"):
-        assert found[f"{name}_all"] == pytest.approx(result.best.metrics[name], abs=1e-9)
-    assert found["epe_all_px"] == pytest.approx(result.best.metrics["epe_px"], rel=1e-5)
+        assert found[f"{name}_all"] == pytest.approx(result.estimator_row.metrics[name], abs=1e-9)
+    assert found["epe_all_px"] == pytest.approx(result.estimator_row.metrics["epe_px"], rel=1e-5)
 
 
 def test_a_benchmark_of_2d_keypoints_alone_is_re_evaluated_by_its_pck(
@@ -258,13 +258,13 @@ def test_interhand_pairs_both_hands_of_an_annotation(tmp_path: Path, result: Eva
     )
     # The program averages each of the 42 joints by itself, so right and left hands weigh alike, however many of each
     # there are; our own mean weighs hands alike. Errors of single hands are the same.
-    hands = result.per_sample[result.per_sample.predictor == result.product].set_index("index").mpjpe_mm
+    hands = result.per_sample[result.per_sample.predictor == result.estimator].set_index("index").mpjpe_mm
     right, left, single = hands[[0, 2, 4, 6]].mean(), hands[[1, 3, 5]].mean(), hands[6]
     assert found.metrics["mpjpe_all_mm"] == pytest.approx((right + left) / 2, rel=1e-5)
     assert found.metrics["mpjpe_single_mm"] == pytest.approx(single, rel=1e-5)
     interacting = (hands[[0, 2, 4]].mean() + hands[[1, 3, 5]].mean()) / 2
     assert found.metrics["mpjpe_interacting_mm"] == pytest.approx(interacting, rel=1e-5)
-    assert result.best.metrics["mpjpe_mm"] == pytest.approx((4 * right + 3 * left) / 7, rel=1e-9)
+    assert result.estimator_row.metrics["mpjpe_mm"] == pytest.approx((4 * right + 3 * left) / 7, rel=1e-9)
     place = {int(index): k for k, index in enumerate(result.predictions.index)}
     wrists = [result.predictions.joints_cam_m[place[k], 0].astype(np.float64) for k in range(6)]
     off = [np.linalg.norm(wrists[2 * k + 1] - wrists[2 * k] - apart[k]) for k in range(3)]
@@ -306,10 +306,10 @@ def test_drawn_hands_do_not_depend_on_what_else_is_asked(bundle: ModelBundle, se
     drawn = RECIPE.model_copy(update={"sampler": RECIPE.sampler.model_copy(update={"decode": "codes"})})
     sure = dataclasses.replace(bundle, model=_sure_model())
     samplers = [drawn.sampler.model_copy(update={"iterations": t}) for t in (1, 2, 3)]
-    alone, last = (evaluate(sure, set_uri, drawn, samplers=asked).best.metrics for asked in (samplers[2:], samplers))
-    assert alone == last
-    other_seed = evaluate(sure, set_uri, drawn.model_copy(update={"seed": 1}), samplers=samplers[2:]).best.metrics
-    assert other_seed["pa_mpjpe_mm"] != alone["pa_mpjpe_mm"], "the hands are drawn"
+    alone, last = (evaluate(sure, set_uri, drawn, samplers=asked).estimator_row for asked in (samplers[2:], samplers))
+    assert alone.metrics == last.metrics
+    other_seed = evaluate(sure, set_uri, drawn.model_copy(update={"seed": 1}), samplers=samplers[2:]).estimator_row
+    assert other_seed.metrics["pa_mpjpe_mm"] != alone.metrics["pa_mpjpe_mm"], "the hands are drawn"
 
 
 def _sure_model() -> HandNetwork:
@@ -326,13 +326,13 @@ def test_a_image_that_cannot_be_decoded_counts_as_failed(bundle: ModelBundle, tm
     uri = str(tmp_path / "freihand_synth" / "evaluation")
     write_set(uri, [*SAMPLES[:2], broken, *SAMPLES[3:]])
     found = evaluate(bundle, uri)
-    assert found.count == COUNT and found.best.failed == 1 and found.facts["failed"] == {"bad_image": 1}
-    row = found.per_sample[found.per_sample.predictor == found.product].set_index("index").loc[2]
+    assert found.count == COUNT and found.estimator_row.failed == 1 and found.facts["failed"] == {"bad_image": 1}
+    row = found.per_sample[found.per_sample.predictor == found.estimator].set_index("index").loc[2]
     assert row.failure == "bad_image" and np.isfinite(row.pa_mpjpe_mm) and np.isinf(row.epe_px)
-    assert np.isfinite(found.best.metrics["epe_px"]) and found.best.metrics["pck_015"] < 1
+    assert np.isfinite(found.estimator_row.metrics["epe_px"]) and found.estimator_row.metrics["pck_015"] < 1
     lists = json.loads(write(found.predictions, "freihand")["pred.json"])
     assert not np.any(lists[0][COUNT - 1 - 2]) and np.all(np.array(lists[0][0])[:, 2] > 0)
-    asked = predictor(RECIPE, RECIPE.sampler)
+    asked = named_estimator(RECIPE, RECIPE.sampler)
     job = worker.EvalJob(uri, RECIPE, (asked,), asked, None, {"right": None, "left": None}, 3)
     assert worker.evaluate_chunk(job, bundle, range(0, 1)).without_pose == 0
 
@@ -364,7 +364,7 @@ def test_the_page_is_one_file_and_shows_what_was_found(bundle: ModelBundle, resu
     assert all(np.abs(h.images[2].astype(int) - h.images[0]).mean() > 1 for h in hands), "a mesh is drawn"
     text = page("models:/maskhand@x", bundle.digest, [Measurement(result, hands)] * 2, bundle.model.mano.faces.numpy())
     assert "http://" not in text and "https://" not in text and ' src="data:image/jpeg' in text
-    assert f"{result.best.metrics['pa_mpjpe_mm']:.2f}" in text and "No sample failed." in text
+    assert f"{result.estimator_row.metrics['pa_mpjpe_mm']:.2f}" in text and "No sample failed." in text
     assert text.count("<canvas") == 2 * len(hands) and all(hand.key in text for hand in hands)
     for title in ("3D PCK", "Error by joint", "Errors of single hands", "Error by group"):
         assert text.count(title) == 2

@@ -17,16 +17,10 @@ from maskhand.hand.rotations import geodesic_rad
 from maskhand.models.build import build_model
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.initial_weights import load_initial
+from maskhand.models.tokenizer_files import TokenizerFileError, load_tokenizer, tokenizer_digest
 from maskhand.training import tokenizer_loop, transformer_loop
-from maskhand.training.checkpoint import (
-    TokenizerFileError,
-    deciding_values,
-    inference_digest,
-    load_tokenizer,
-    run_identity,
-    tokenizer_digest,
-)
 from maskhand.training.engine import learning_rate_factor
+from maskhand.training.run_identity import deciding_values, inference_digest, run_identity
 from maskhand.training.worker import WorkerContext
 from support.training_fakes import FolderStore, batches, new_tokenizer, poses, small_recipe, untimed
 

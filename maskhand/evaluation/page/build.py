@@ -15,16 +15,13 @@ from maskhand.arrays import Array
 from maskhand.evaluation.page.findings import Figure, Group, figures, groups
 from maskhand.evaluation.report import ShownHand, confidence_line, error_lines
 from maskhand.evaluation.result import MAIN_COLUMNS, EvaluationResult
+from maskhand.metrics.titles import METRICS
 from maskhand.render import jpeg_url
 
 _MESH_UNIT_M = 1e-5
 """Vertices are kept as whole hundredths of a millimeter."""
-_IMAGE_COLUMNS = {
-    "absolute_mpjpe_mm": "absolute MPJPE mm",
-    "epe_px": "EPE px",
-    "pck_005": "PCK@5",
-    "pck_010": "PCK@10",
-}
+_IN_IMAGE = ("absolute_mpjpe_mm", "epe_px", "pck_005", "pck_010")
+"""The metrics that need the image's camera."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +76,15 @@ def page(model: str, model_digest: str, measured: Sequence[Measurement], faces: 
 def _section(measured: Measurement) -> _Section:
     result = measured.result
     columns = dict(MAIN_COLUMNS) | {
-        name: title
-        for name, title in _IMAGE_COLUMNS.items()
+        name: METRICS[name].column
+        for name in _IN_IMAGE
         if any(row.metrics.get(name, np.nan) == row.metrics.get(name, np.nan) for row in result.rows)
     }
     return _Section(
         name=result.set_name,
         sentences=_sentences(result),
         columns=list(columns.values()),
-        rows=[(row.name, [_cell(name, row.metrics[name]) for name in columns]) for row in result.rows],
+        rows=[(row.name, [METRICS[name].cell(row.metrics[name]) for name in columns]) for row in result.rows],
         figures=figures(result),
         groups=groups(result),
         hands=[_hand(hand) for hand in measured.hands],
@@ -97,7 +94,7 @@ def _section(measured: Measurement) -> _Section:
 
 def _sentences(result: EvaluationResult) -> list[str]:
     found = [f"{result.count:,} hands; {result.with_joints:,} with 3D joints, {result.with_mesh:,} with a mesh."]
-    found += [*result.product_sentences(), *result.gain_sentences()]
+    found += [*result.estimator_sentences(), *result.gain_sentences()]
     failed = {row.name: row.failed for row in result.rows if row.failed}
     found.append(
         "Failed and scored as a point: " + ", ".join(f"{name} {count:,}" for name, count in failed.items()) + "."
@@ -118,13 +115,13 @@ def _sentences(result: EvaluationResult) -> list[str]:
 
 def _camera_sentences(result: EvaluationResult) -> list[str]:
     """What the network's own camera reaches, beside the table, whose hands stand where their 2D keypoints say."""
-    own = {title: (name, result.best.metrics[f"model_camera_{name}"]) for name, title in _IMAGE_COLUMNS.items()}
-    known = [f"{title} {_cell(name, value)}" for title, (name, value) in own.items() if value == value]
+    own = [(METRICS[name], result.estimator_row.metrics[f"model_camera_{name}"]) for name in _IN_IMAGE]
+    known = [f"{metric.column} {metric.cell(value)}" for metric, value in own if value == value]
     if not known:
         return []
     return [
         "In the table hands stand where the given 2D pose says. Where the network's own camera says, "
-        f"{result.best.name} has " + ", ".join(known) + "."
+        f"{result.estimator} has " + ", ".join(known) + "."
     ]
 
 
@@ -151,12 +148,6 @@ def _vertices(vertices_m: Array) -> str:
 
 def _base64(values: Array) -> str:
     return base64.b64encode(values.tobytes()).decode()
-
-
-def _cell(name: str, value: float) -> str:
-    if value != value:
-        return "–"
-    return f"{value:.2f}" if name.endswith(("_mm", "_px")) else f"{value:.3f}"
 
 
 def _fact(value: object) -> str:

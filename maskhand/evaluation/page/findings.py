@@ -39,7 +39,7 @@ class Group:
 
 def figures(result: EvaluationResult) -> list[Figure]:
     """The charts of a set; those without data are left out."""
-    table = _of(result, result.best.name)
+    table = _of(result, result.estimator)
     if table.pa_mpjpe_mm.isna().all():
         return [_pixels(table)] if table.epe_px.notna().any() else []
     found = [_pck(result), _errors(result), _joints(result)]
@@ -48,7 +48,7 @@ def figures(result: EvaluationResult) -> list[Figure]:
 
 def groups(result: EvaluationResult) -> list[Group]:
     """Errors by side, size in the image, occlusion and confidence, as far as these are known and differ."""
-    table = _of(result, result.best.name)
+    table = _of(result, result.estimator)
     kinds: dict[str, pd.Series] = {
         "side": table.side,
         "size in the image": thirds(table.box_px, "{:.0f} to {:.0f} px"),
@@ -71,7 +71,7 @@ def _of(result: EvaluationResult, name: str) -> pd.DataFrame:
 
 def _predictors(result: EvaluationResult) -> Mapping[str, int]:
     """Name -> color: the model's own estimator, and the mean pose."""
-    return {result.best.name: 0} | ({MEAN_POSE: 1} if result.baseline else {})
+    return {result.estimator: 0} | ({MEAN_POSE: 1} if result.baseline else {})
 
 
 def _pck(result: EvaluationResult) -> Figure:

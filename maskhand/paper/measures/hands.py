@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from maskhand.models.estimators import predictor
+from maskhand.models.estimators import named_estimator
 from maskhand.paper.measures.request import Request
 from maskhand.steps.evaluate_set import evaluate_set, training_mean_pose
 
@@ -29,9 +29,9 @@ def measure_hands(request: Request) -> dict[str, float]:
         recipe=recipe,
         samplers=[*samplers.values(), recipe.sampler],
     )
-    values = _in_percent(result.best.metrics)
+    values = _in_percent(result.estimator_row.metrics)
     for iterations, sampler in samplers.items():
-        there = result.row(predictor(recipe, sampler).name).metrics
+        there = result.row(named_estimator(recipe, sampler).name).metrics
         values |= {f"T{iterations}/{metric}": value for metric, value in _in_percent(there).items()}
     if result.baseline is not None:
         values[BELOW_MEAN_POSE] = 100 * (1 - values["pa_mpjpe_mm"] / result.baseline.metrics["pa_mpjpe_mm"])

@@ -13,9 +13,9 @@ from maskhand.hand.rotations import axis_angle_to_matrix, geodesic_rad
 from maskhand.loading.poses import PosePool, read_mano_poses
 from maskhand.loading.upright import rest_direction, stand_upright
 from maskhand.metrics.samples import SampleErrors, sample_errors
+from maskhand.models.tokenizer_files import load_tokenizer
 from maskhand.models.vq_mano import VQMano
 from maskhand.paper.measures.request import Request
-from maskhand.training.checkpoint import load_tokenizer
 
 BATCH = 256
 
