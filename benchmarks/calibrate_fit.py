@@ -51,8 +51,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--out", type=Path, default=Path("maskhand/predict/fit_calibration.json"))
-    asked = parser.parse_args()
-    recipe, shards = load_recipe("tiny"), asked.workspace / "shards"
+    options = parser.parse_args()
+    recipe, shards = load_recipe("tiny"), options.workspace / "shards"
     held_out = [
         row
         for rows in held_out_rows(recipe, str(shards / TRAINING), 256, 10_000)
@@ -61,8 +61,8 @@ def main() -> None:
     ]
     error_mm, features = fitted(held_out)
     calibration = fit(error_mm, features)
-    asked.out.write_text(calibration.model_dump_json(indent=1) + "\n")
-    print(f"{len(held_out)} held-out hands, PA-MPJPE {error_mm.mean():.2f} mm -> {asked.out}")
+    options.out.write_text(calibration.model_dump_json(indent=1) + "\n")
+    print(f"{len(held_out)} held-out hands, PA-MPJPE {error_mm.mean():.2f} mm -> {options.out}")
     measured = [row for rows in eval_range(recipe, str(shards / EVALUATION), 0, 10_000, 256) for row in rows.samples]
     error_mm, features = fitted([row for row in measured if row.keypoints(DETECTOR) is not None])
     said = calibration(features)

@@ -127,13 +127,13 @@ def main() -> None:
     parser.add_argument("--model", action="append", required=True, help="an exported folder; may be given again")
     parser.add_argument("--seeds", type=int, default=3, help="draws of the paper's procedure that are averaged")
     parser.add_argument("--batch", type=int, default=50)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     own = None
-    for folder in asked.model:
+    for folder in options.model:
         bundle = ModelBundle.load(folder)
-        rows = list(eval_range(bundle.recipe, asked.set, 0, len(eval_set(bundle.recipe, asked.set)), asked.batch))
+        rows = list(eval_range(bundle.recipe, options.set, 0, len(eval_set(bundle.recipe, options.set)), options.batch))
         with torch.inference_mode():
-            errors = measure(bundle, rows, asked.seeds)
+            errors = measure(bundle, rows, options.seeds)
         own = errors["own inputs"] if own is None else own
         print(f"\n{bundle.recipe.name}, {bundle.recipe.model.decoder}, {folder}: {len(own)} hands")
         if (of_tokens := errors.pop(NATS, None)) is not None:

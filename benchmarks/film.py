@@ -23,10 +23,10 @@ import torch
 from measure import machine
 from scipy.optimize import linear_sum_assignment
 
+from maskhand.film.options import SMOOTHINGS, Smoothing
 from maskhand.film.smoothing import smooth
 from maskhand.film.tracked_film import TrackedFilm, track_film
 from maskhand.film.video import FilmWriter, read_frames
-from maskhand.film.words import SMOOTHINGS
 from maskhand.metrics.samples import pa_mpjpe
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict.hands import predict_images
@@ -44,7 +44,7 @@ SAME_PLACE = 0.5
 
 @dataclass(frozen=True)
 class Series:
-    """What one way of prediction says about the H true hands of a film of T frames."""
+    """What one method of prediction says about the H true hands of a film of T frames."""
 
     joints_m: np.ndarray
     """(H, T, 21, 3) camera axes; NaN where the hand was not found."""
@@ -110,12 +110,12 @@ def tracked(path: Path, film: HandFilm, bundle: ModelBundle | None, assets: Path
     return result, time.process_time() - start
 
 
-def smoothed_series(film: HandFilm, result: TrackedFilm, how: str, seconds: float) -> Series:
+def smoothed_series(film: HandFilm, result: TrackedFilm, smoothing: Smoothing, seconds: float) -> Series:
     """The same tracks, smoothed; seconds: of their tracking."""
     start = time.process_time()
-    tracks = tuple(replace(track, motion=smooth(track.motion, how)) for track in result.tracks)
+    tracks = tuple(replace(track, motion=smooth(track.motion, smoothing)) for track in result.tracks)
     hands: list[list[tuple[int, PredictedHand]]] = [[] for _ in film.times_s]
-    for item in replace(result, tracks=tracks, smoothing=how).hands():
+    for item in replace(result, tracks=tracks, smoothing=smoothing).hands():
         hands[item.frame].append((item.track, item.hand))
     return series(film, hands, seconds + time.process_time() - start)
 
@@ -129,30 +129,32 @@ def accelerations_mm(joints_m: np.ndarray) -> np.ndarray:
     return 1e3 * (joints_m[:, 2:] - 2 * joints_m[:, 1:-1] + joints_m[:, :-2])
 
 
-def sums(film: HandFilm, way: Series, reference: Series) -> dict[str, tuple[float, float]]:
+def sums(film: HandFilm, predicted: Series, reference: Series) -> dict[str, tuple[float, float]]:
     """Totals and counts of each figure for one film; errors where the reference has found the hand too."""
     truth = np.stack([hand.joints_cam_m for hand in film.hands])
     covered = np.stack([hand.covered for hand in film.hands])
-    both = way.found & reference.found
-    pa = 1e3 * pa_mpjpe(way.joints_m[both], truth[both])
-    root = 1e3 * np.linalg.norm(relative(way.joints_m[both]) - relative(truth[both]), axis=-1).mean(1)
+    both = predicted.found & reference.found
+    pa = 1e3 * pa_mpjpe(predicted.joints_m[both], truth[both])
+    root = 1e3 * np.linalg.norm(relative(predicted.joints_m[both]) - relative(truth[both]), axis=-1).mean(1)
     three = both[:, 2:] & both[:, 1:-1] & both[:, :-2]
-    off = np.linalg.norm(accelerations_mm(relative(way.joints_m)) - accelerations_mm(relative(truth)), axis=-1).mean(2)
-    moved = np.linalg.norm(accelerations_mm(way.joints_m) - accelerations_mm(truth), axis=-1).mean(2)
-    hidden = covered & way.found
-    hidden_pa = 1e3 * pa_mpjpe(way.joints_m[hidden], truth[hidden])
+    off = np.linalg.norm(
+        accelerations_mm(relative(predicted.joints_m)) - accelerations_mm(relative(truth)), axis=-1
+    ).mean(2)
+    moved = np.linalg.norm(accelerations_mm(predicted.joints_m) - accelerations_mm(truth), axis=-1).mean(2)
+    hidden = covered & predicted.found
+    hidden_pa = 1e3 * pa_mpjpe(predicted.joints_m[hidden], truth[hidden])
     return {
-        "found": (float((way.found & ~covered).sum()), float((~covered).sum())),
-        "side": (float((way.side_right & way.found).sum()), float(way.found.sum())),
+        "found": (float((predicted.found & ~covered).sum()), float((~covered).sum())),
+        "side": (float((predicted.side_right & predicted.found).sum()), float(predicted.found.sum())),
         "PA": (float(pa.sum()), float(len(pa))),
         "root": (float(root.sum()), float(len(root))),
         "accel": (float(off[three].sum()), float(three.sum())),
         "accel_cam": (float(moved[three].sum()), float(three.sum())),
         "covered": (float(len(hidden_pa)), float(covered.sum())),
         "covered_PA": (float(hidden_pa.sum()), float(len(hidden_pa))),
-        "switches": (float(way.switches), 1.0),
-        "more": (float(way.more), 1.0),
-        "rate": (float(len(film.times_s)), way.seconds),
+        "switches": (float(predicted.switches), 1.0),
+        "more": (float(predicted.more), 1.0),
+        "rate": (float(len(film.times_s)), predicted.seconds),
     }
 
 
@@ -168,25 +170,28 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=120)
     parser.add_argument("--seed", type=int, default=100, help="of the first film")
     parser.add_argument("--fit", action="store_true", help="without the open model")
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    bundle = None if given.fit else ModelBundle.load(model_folder(Workspace.at(), OPEN))
+    bundle = None if options.fit else ModelBundle.load(model_folder(Workspace.at(), OPEN))
     assets = Workspace.at().assets
     totals: dict[str, list[dict[str, tuple[float, float]]]] = {}
-    for seed in range(given.seed, given.seed + given.films):
-        film = script_film(seed, given.frames, RATE, SIZE_PX)
+    for seed in range(options.seed, options.seed + options.films):
+        film = script_film(seed, options.frames, RATE, SIZE_PX)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "film.mp4")
             write_film(path, film, seed)
             reference = one_by_one(path, film, bundle, assets)
             result, seconds = tracked(path, film, bundle, assets)
-            ways = {"one frame at a time": reference}
-            ways |= {f"tracked, smoothing {how}": smoothed_series(film, result, how, seconds) for how in SMOOTHINGS}
-        for name, way in ways.items():
-            totals.setdefault(name, []).append(sums(film, way, reference))
+            by_method = {"one frame at a time": reference}
+            by_method |= {
+                f"tracked, smoothing {smoothing}": smoothed_series(film, result, smoothing, seconds)
+                for smoothing in SMOOTHINGS
+            }
+        for name, predicted in by_method.items():
+            totals.setdefault(name, []).append(sums(film, predicted, reference))
         print(f"film {seed}: {reference.seconds:.0f} s one by one, {seconds:.0f} s tracked", flush=True)
-    print(f"{machine()}; {given.films} films of {given.frames} frames, {SIZE_PX[0]} x {SIZE_PX[1]}, 2 hands")
+    print(f"{machine()}; {options.films} films of {options.frames} frames, {SIZE_PX[0]} x {SIZE_PX[1]}, 2 hands")
     print(
         "| | found | side right | PA-MPJPE mm | MPJPE mm | acceleration error mm/frame² | in the camera | "
         "covered: found, PA-MPJPE mm | changes of number | false hands | frames/s |"

@@ -28,10 +28,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pictures", type=int, default=32)
     parser.add_argument("--assets", type=Path, default=Path("workspace/assets"))
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    sources = [s for s in find_sources([asked.folder]).files if s.kind == "picture"][: asked.pictures]
-    find_hands(read_photo(sources[0].path), asked.assets)  # loads the detector
+    sources = [s for s in find_sources([options.folder]).files if s.kind == "picture"][: options.pictures]
+    find_hands(read_photo(sources[0].path), options.assets)  # loads the detector
 
     begin = time.process_time()
     images = [read_photo(source.path) for source in sources]
@@ -39,7 +39,7 @@ def main() -> None:
     seen = [
         SeenImage(
             image,
-            detect_hands(image, None, None, "litert-hand", asked.assets),
+            detect_hands(image, None, None, "litert-hand", options.assets),
             checked_camera(image.shape[1::-1], None),
         )
         for image in images
@@ -50,17 +50,17 @@ def main() -> None:
     print(f"{count} pictures of {images[0].shape[1]} x {images[0].shape[0]}, {hands} hands; one thread, CPU seconds")
     print(f"decode a picture         {(decoded - begin) / count:.3f} s")
     print(f"find its hands           {(found - decoded) / count:.3f} s")
-    bundle = ModelBundle.load(open_model_folder(asked.assets), device=torch.device("cpu"))
-    for how in (Reconstruction(None, "fit"), Reconstruction(bundle, "refine")):
-        list(reconstruct_hands(seen[:1], how))
+    bundle = ModelBundle.load(open_model_folder(options.assets), device=torch.device("cpu"))
+    for reconstruction in (Reconstruction(None, "fit"), Reconstruction(bundle, "refine")):
+        list(reconstruct_hands(seen[:1], reconstruction))
         begin = time.process_time()
         for image in seen:
-            list(reconstruct_hands([image], how))
+            list(reconstruct_hands([image], reconstruction))
         alone = time.process_time()
-        list(reconstruct_hands(seen, how))
+        list(reconstruct_hands(seen, reconstruction))
         together = time.process_time() - alone
         print(
-            f"{how.method:<6} a hand, each picture alone {(alone - begin) / hands:.3f} s; together "
+            f"{reconstruction.method:<6} a hand, each picture alone {(alone - begin) / hands:.3f} s; together "
             f"{together / hands:.3f} s: {(alone - begin) / together:.2f} times as fast"
         )
 

@@ -24,8 +24,8 @@ from maskhand.predict import METHODS
 from maskhand.predict.inputs import PICTURE_SUFFIXES
 from maskhand.predict.shards import HANDS
 from maskhand.progress import silent
-from maskhand.steps.ask_shards import ask_shards
 from maskhand.steps.predict_shards import predict_by_workers
+from maskhand.steps.prepare_predict_shards import prepare_shard_run
 from maskhand.workspace import Workspace
 
 
@@ -36,38 +36,39 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--method", choices=METHODS, default="refine")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         pictures = Path(scratch, "pictures")
         pictures.mkdir()
-        found = sorted(path for path in asked.folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-        for path in found[: asked.pictures]:
+        found = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+        for path in found[: options.pictures]:
             shutil.copy(path, pictures)
         runs: dict[int, list[tuple[float, float]]] = defaultdict(list)
         digests: set[str] = set()
         hands = 0
         with ray_session():
-            for turn in range(asked.turns + 1):
+            for turn in range(options.turns + 1):
                 for workers in (
-                    asked.workers if turn else asked.workers[-1:]
+                    options.workers if turn else options.workers[-1:]
                 ):  # the first time in every worker's process
                     out = Path(scratch, f"out-{turn}-{workers}")
                     begun_s, cpu_s = time.perf_counter(), _cpu_s()
-                    question = ask_shards(Workspace.at(), [pictures], str(out), method=asked.method)
-                    receipt = predict_by_workers(question, silent, workers=workers)
+                    run = prepare_shard_run(Workspace.at(), [pictures], str(out), method=options.method)
+                    receipt = predict_by_workers(run, silent, workers=workers)
                     if turn:
                         runs[workers].append((time.perf_counter() - begun_s, _cpu_s() - cpu_s))
                     hands = receipt.hands
                     digests.add(_digest(out / HANDS))
     print(
-        f"{hands} hands of {min(len(found), asked.pictures)} pictures, {os.cpu_count()} logical cores, {asked.method}"
+        f"{hands} hands of {min(len(found), options.pictures)} pictures, {os.cpu_count()} logical cores, "
+        f"{options.method}"
     )
     print("| workers | seconds | hands a second | hands a CPU second |\n|---|---|---|---|")
     for workers, times in runs.items():
         seconds, cpu = (sum(values) / len(values) for values in zip(*times, strict=True))
         print(f"| {workers} | {seconds:.1f} | {hands / seconds:.2f} | {hands / cpu:.2f} |")
-    first, last = (sum(s for s, _ in runs[workers]) for workers in (asked.workers[0], asked.workers[-1]))
-    print(f"{asked.workers[-1]} workers do {first / last:.2f} times as much as {asked.workers[0]}")
+    first, last = (sum(s for s, _ in runs[workers]) for workers in (options.workers[0], options.workers[-1]))
+    print(f"{options.workers[-1]} workers do {first / last:.2f} times as much as {options.workers[0]}")
     print("the same bytes" if len(digests) == 1 else f"{len(digests)} DIFFERENT RESULTS")
 
 

@@ -75,22 +75,22 @@ def main() -> None:
     parser.add_argument("--known-camera", action="store_true", help="give the annotated focal length")
     parser.add_argument("--given-boxes", action="store_true", help="give each hand's box and side")
     parser.add_argument("--assets", default="workspace/assets", help="where the detector's files are")
-    asked = parser.parse_args()
-    hands = list(read_hands(asked.folder))
-    bundle = None if asked.model is None else ModelBundle.load(asked.model)
+    options = parser.parse_args()
+    hands = list(read_hands(options.folder))
+    bundle = None if options.model is None else ModelBundle.load(options.model)
     for method in METHODS if bundle else METHODS[:1]:
-        report(method, asked, hands, bundle)
+        report(method, options, hands, bundle)
 
 
-def report(method: Method, asked: argparse.Namespace, hands: list[RealHand], bundle: ModelBundle | None) -> None:
+def report(method: Method, options: argparse.Namespace, hands: list[RealHand], bundle: ModelBundle | None) -> None:
     errors, within, expected, wrong_side, seconds = [], [], [], 0, 0.0
     more, epe_px, absolute_mm = 0, [], []
     for hand in hands:
         image = hand.pixels()
-        focal = float(hand.K_px[0, 0]) if asked.known_camera else None
-        boxes, side = ([tuple(hand.box_xyxy_px)], hand.side) if asked.given_boxes else (None, None)
+        focal = float(hand.K_px[0, 0]) if options.known_camera else None
+        boxes, side = ([tuple(hand.box_xyxy_px)], hand.side) if options.given_boxes else (None, None)
         start = time.process_time()
-        found = predict_hands(image, bundle, boxes, side, method=method, focal_px=focal, assets=asked.assets)
+        found = predict_hands(image, bundle, boxes, side, method=method, focal_px=focal, assets=options.assets)
         seconds += time.process_time() - start
         if not found:
             errors.append(np.where(hand.valid, NOT_FOUND_MM, np.nan))

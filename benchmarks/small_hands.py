@@ -79,18 +79,18 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(1024, 768), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES_PX, help="of hands, pixels")
     parser.add_argument("--assets", type=Path, default=Workspace.at().assets)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     searches = {
-        "usual": lambda image: find_hands(image, asked.assets),
-        "small": SmallHandFinder(str(asked.assets)),
+        "usual": lambda image: find_hands(image, options.assets),
+        "small": SmallHandFinder(str(options.assets)),
     }
-    size = f"{asked.size[0]} x {asked.size[1]}"
-    print(f"{asked.pictures} pictures of {size} a row, {HANDS} hands each: found / false / CPU seconds, of a picture")
-    for hand_px in (*asked.sizes, 0):
+    size = f"{options.size[0]} x {options.size[1]}"
+    print(f"{options.pictures} pictures of {size} a row, {HANDS} hands each: found / false / CPU seconds, of a picture")
+    for hand_px in (*options.sizes, 0):
         results: Counter[str] = Counter()
-        for k in range(asked.pictures):
+        for k in range(options.pictures):
             rng = np.random.default_rng([hand_px, k])
-            known = picture(rng, tuple(asked.size), hand_px, HANDS if hand_px else 0)
+            known = picture(rng, tuple(options.size), hand_px, HANDS if hand_px else 0)
             for name, search in searches.items():
                 begun = time.process_time()
                 hands = search(known.image)
@@ -99,8 +99,8 @@ def main() -> None:
                 results[f"{name} hits"] += hits
                 results[f"{name} false"] += false
         shares = [
-            f"{name}: {100 * results[f'{name} hits'] / max(asked.pictures * HANDS, 1):3.0f} % / "
-            f"{results[f'{name} false'] / asked.pictures:.2f} / {results[f'{name} ms'] / asked.pictures / 1000:.1f}"
+            f"{name}: {100 * results[f'{name} hits'] / max(options.pictures * HANDS, 1):3.0f} % / "
+            f"{results[f'{name} false'] / options.pictures:.2f} / {results[f'{name} ms'] / options.pictures / 1000:.1f}"
             for name in searches
         ]
         print(f"{f'{hand_px} px' if hand_px else 'no hands':8s}  " + "   ".join(shares), flush=True)

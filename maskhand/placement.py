@@ -26,10 +26,11 @@ from maskhand.hand.camera import MIN_SEEN, project_crop, translation_on_points
 from maskhand.hand.rotations import turn_hands
 from maskhand.sample import HandSample
 
-CameraSource = Literal["keypoints", "model"]
+PlacedBy = Literal["keypoints", "model"]
 """What places a hand: the detected 2D keypoints, or the network's crop camera."""
 
-CAMERA_SOURCES: Final[tuple[CameraSource, CameraSource]] = ("keypoints", "model")
+PLACED_BY: Final[tuple[PlacedBy, PlacedBy]] = ("keypoints", "model")
+"""All values of `PlacedBy`."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _turned(points_m: Tensor, wrist_m: Tensor, turn: Tensor) -> Tensor:
 
 
 def place_hands(
-    prediction: HandPrediction, hands: HandBatch, K_px: Array, crop_px: int, camera: CameraSource
+    prediction: HandPrediction, hands: HandBatch, K_px: Array, crop_px: int, placed_by: PlacedBy
 ) -> Placement:
     """Place B predicted right hands, in the axes of their images, in the space of their cameras K_px (B, 3, 3).
 
@@ -110,7 +111,7 @@ def place_hands(
     """
     keypoints = hands.keypoints_2d.double().numpy()
     confidence = np.maximum(keypoints[..., 2], 0)
-    by_keypoints = ((confidence > 0).sum(1) >= MIN_SEEN) & (camera == "keypoints")
+    by_keypoints = ((confidence > 0).sum(1) >= MIN_SEEN) & (placed_by == "keypoints")
     projected = project_crop(in_crop_axes(prediction.joints_m.double(), hands), prediction.camera.double()).numpy()
     points = np.where(by_keypoints[:, None, None], keypoints[..., :2], projected)
     mirror = np.where(hands.is_left.numpy()[:, None], MIRROR_POINT, 1.0)

@@ -8,8 +8,8 @@ from maskhand.pipelines.runtime import workspace_for
 from maskhand.pipelines.step import progress_artifact, run_cached, step, table
 from maskhand.predict.records import Method
 from maskhand.steps import predict_shards
-from maskhand.steps.ask_shards import ask_shards, default_place, input_digests
 from maskhand.steps.predict_shards import HandsReceipt
+from maskhand.steps.prepare_predict_shards import default_place, input_digests, prepare_shard_run
 
 
 @step("predict-photos")
@@ -24,11 +24,11 @@ def hands(
     workers: int | None,
 ) -> HandsReceipt:
     with progress_artifact("predict photos", "progress-predict-photos") as progress:
-        asked = ask_shards(
+        run = prepare_shard_run(
             workspace_for(workspace), inputs, out, model=model, method=method, every=every,
             min_confidence=min_confidence,
         )  # fmt: skip
-        return predict_shards.predict_by_workers(asked, progress, workers=workers)
+        return predict_shards.predict_by_workers(run, progress, workers=workers)
 
 
 @flow(name="predict-photos")

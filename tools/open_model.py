@@ -21,9 +21,9 @@ def main() -> None:
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("--assets", type=Path, default=Path("workspace/assets"), help="where the detector's files are")
     parser.add_argument("--out", type=Path, default=OPEN_MODEL)
-    asked = parser.parse_args()
-    pack(asked.export, asked.tokenizer, hand_models(asked.assets).landmark, asked.out)
-    print(f"{asked.out}: {(asked.out / OPEN_WEIGHTS.name).stat().st_size:,} bytes of weights")
+    options = parser.parse_args()
+    pack(options.export, options.tokenizer, hand_models(options.assets).landmark, options.out)
+    print(f"{options.out}: {(options.out / OPEN_WEIGHTS.name).stat().st_size:,} bytes of weights")
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder with .pose files below it")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--join", type=Path, help="a pose-only file whose poses come first in --out")
-    asked = parser.parse_args()
-    hands = read_clips(sorted(asked.folder.rglob("*.pose")))
+    options = parser.parse_args()
+    hands = read_clips(sorted(options.folder.rglob("*.pose")))
     fitter = ManoFitter(load_hand_model(str(default_hand_path("right"))))
     poses, betas = [], []
     for first in range(0, len(hands.sides), CHUNK):
@@ -62,14 +62,14 @@ def main() -> None:
         betas.append(fits.betas[good])
         print(f"{min(first + CHUNK, len(hands.sides)):,} of {len(hands.sides):,}", end="\r", flush=True)
     count = sum(map(len, poses))
-    if asked.join:
-        joined = read_mocap(str(asked.join))
+    if options.join:
+        joined = read_mocap(str(options.join))
         poses.insert(0, joined.pose_aa.reshape(-1, 48))
         betas.insert(0, joined.betas)
-    with replacement(asked.out) as file:
+    with replacement(options.out) as file:
         np.savez(file, hand_pose=np.float32(np.concatenate(poses)), betas=np.float32(np.concatenate(betas)))
     print(
-        f"{asked.out}: {count:,} of {len(hands.sides):,} hands are fitted well; {sum(map(len, poses)):,} poses in all"
+        f"{options.out}: {count:,} of {len(hands.sides):,} hands are fitted well; {sum(map(len, poses)):,} poses in all"
     )
 
 

@@ -120,8 +120,8 @@ def predict(
     A picture that cannot be read, or shows no hand, is a row with the reason. The exit code is 0 if all pictures could
     be read, even if none shows a hand, else 1. After an interruption, the same command continues the run.
     """
-    from maskhand.steps.ask_hands import ask
     from maskhand.steps.hands_report import report
+    from maskhand.steps.prepare_predict import prepare_run
 
     if workers is not None:
         alone = {
@@ -135,7 +135,7 @@ def predict(
             vertices=vertices, again=again,
         )  # fmt: skip
         return
-    asked = ask(
+    run = prepare_run(
         workspace_at(workspace),
         inputs,
         _folder(out),
@@ -158,16 +158,16 @@ def predict(
         components=pca,
         again=again,
     )
-    if asked.note:
-        typer.echo(asked.note, err=True)
-    result = asked.finished()
+    if run.note:
+        typer.echo(run.note, err=True)
+    result = run.finished()
     if result is not None:
-        typer.echo("nothing is looked at again: an earlier run has finished this (--again begins anew)", err=True)
+        typer.echo("nothing is processed again: an earlier run has finished this (--again begins anew)", err=True)
     else:
         from maskhand.steps import hands as step  # imports torch, which a finished run does not need
 
         with shown_progress("predict") as progress:
-            result = step.predict(asked, progress)
+            result = step.predict(run, progress)
     for line in report(result):
         typer.echo(line)
     if result.counts["unreadable"]:
@@ -175,24 +175,24 @@ def predict(
 
 
 def _by_workers(
-    workspace: Path | None, inputs: list[str], out: str, alone: list[str], workers: int, **question: Any
+    workspace: Path | None, inputs: list[str], out: str, alone: list[str], workers: int, **options: Any
 ) -> None:
     """alone: given options that are only supported without workers."""
     from maskhand.predict.records import PredictError
-    from maskhand.steps.ask_shards import ask_shards
+    from maskhand.steps.prepare_predict_shards import prepare_shard_run
 
     if alone:
         raise PredictError(
             f"--workers: the results are rows in shards, of single pictures and frames; {', '.join(alone)} "
             f"{'is' if len(alone) == 1 else 'are'} for runs without workers"
         )
-    asked = ask_shards(workspace_at(workspace), inputs, out, **question)
-    if asked.note:
-        typer.echo(asked.note, err=True)
+    run = prepare_shard_run(workspace_at(workspace), inputs, out, **options)
+    if run.note:
+        typer.echo(run.note, err=True)
     from maskhand.steps import predict_shards as step  # imports torch, after the options were checked
 
     with shown_progress("predict") as progress:
-        receipt = step.predict_by_workers(asked, progress, workers=workers)
+        receipt = step.predict_by_workers(run, progress, workers=workers)
     print_receipt(receipt)
     if receipt.unreadable:
         raise typer.Exit(1)

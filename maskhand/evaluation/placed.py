@@ -10,7 +10,7 @@ import torch
 from maskhand.arrays import Array
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import FINGERTIP_VERTICES, FINGERTIPS
-from maskhand.placement import CameraSource, image_cameras, place_hands
+from maskhand.placement import PlacedBy, image_cameras, place_hands
 from maskhand.scoring.predictions import Predictions
 from maskhand.shards.reader import ShardSample
 
@@ -31,10 +31,10 @@ def place(
     rows: Sequence[ShardSample],
     crop_px: int,
     fingertips: Sequence[str | None],
-    camera: CameraSource,
+    placed_by: PlacedBy,
 ) -> Predictions:
     """B predicted right hands in the camera frame, where `placement` puts them, with the set's fingertips."""
-    placed = place_hands(prediction, hands, image_cameras([row.sample for row in rows]), crop_px, camera)
+    placed = place_hands(prediction, hands, image_cameras([row.sample for row in rows]), crop_px, placed_by)
     joints = placed.to_camera(with_fingertips(prediction.joints_m, prediction.vertices_m, fingertips))
     invalid = failed.numpy()
     return Predictions(

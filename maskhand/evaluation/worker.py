@@ -27,7 +27,7 @@ from maskhand.models.bundle import ModelBundle, worker_bundle
 from maskhand.models.confidence import calibrated_confidence
 from maskhand.models.estimators import Estimator
 from maskhand.models.sampling import sample
-from maskhand.placement import CAMERA_SOURCES, in_image_axes
+from maskhand.placement import PLACED_BY, in_image_axes
 from maskhand.scoring.predictions import Predictions
 
 
@@ -100,8 +100,8 @@ def _evaluate_batch(
             failed = torch.tensor([bool(reason) for reason in failure])
             crop_px = job.recipe.data.crop_px
             placed, by_model = (
-                place(prediction, failed, rows.hands, rows.samples, crop_px, fingertips, camera)
-                for camera in CAMERA_SOURCES
+                place(prediction, failed, rows.hands, rows.samples, crop_px, fingertips, placed_by)
+                for placed_by in PLACED_BY
             )
             confidence = None
             if estimator == job.estimator:

@@ -24,7 +24,7 @@ from maskhand.conventions import (
     openpose_joint_of_mano_joint,
 )
 from maskhand.film.filters import OneEuro, OneEuroRotations, smoothed_robustly, smoothed_rotations
-from maskhand.film.words import Smoothing
+from maskhand.film.options import Smoothing
 from maskhand.predict.records import PredictedHand
 
 REFERENCE_MM = 7.0
@@ -92,12 +92,12 @@ def hand_size_m(joints_m: Array) -> Array64:
     return np.asarray(np.linalg.norm(joints_m[..., end, :] - joints_m[..., start, :], axis=-1).sum(-1))
 
 
-def smooth(motion: Motion, how: Smoothing) -> Motion:
+def smooth(motion: Motion, smoothing: Smoothing) -> Motion:
     """The smoothed motion. In frames where the hand was not seen, `whole` interpolates and `causal` repeats the last
     hand."""
-    if how == "whole":
+    if smoothing == "whole":
         return _smooth_whole(motion)
-    return _smooth_causally(motion) if how == "causal" else motion
+    return _smooth_causally(motion) if smoothing == "causal" else motion
 
 
 def _smooth_whole(motion: Motion) -> Motion:

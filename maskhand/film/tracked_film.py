@@ -14,12 +14,12 @@ from maskhand.arrays import Array
 from maskhand.conventions import Side
 from maskhand.film.drawing import draw_frame
 from maskhand.film.following import SEARCH_S, FrameFinder, HandFollower
+from maskhand.film.options import Smoothing
 from maskhand.film.posing import posed_hands
 from maskhand.film.records import FilmHand, TrackedHand
 from maskhand.film.smoothing import smooth
-from maskhand.film.tracks import FilmLook, readable_frames, tracked_hands
+from maskhand.film.tracks import FilmRequest, readable_frames, tracked_hands
 from maskhand.film.video import FilmFacts, FilmWriter, film_facts
-from maskhand.film.words import Smoothing
 from maskhand.hand.layer import ManoLayer
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict.camera import checked_camera, photo_camera
@@ -34,7 +34,7 @@ from maskhand.workspace import Workspace
 class TrackedFilm:
     """A film and its hands."""
 
-    look: FilmLook
+    request: FilmRequest
     facts: FilmFacts
     frames: tuple[int, ...]
     """Positions of the processed frames."""
@@ -47,7 +47,7 @@ class TrackedFilm:
 
     def hands(self) -> Iterator[FilmHand]:
         """All hands, ordered by frame and then by track, with their meshes; computed lazily."""
-        bundle = self.look.how.bundle
+        bundle = self.request.reconstruction.bundle
         layer = ManoLayer.from_default() if bundle is None else copy.deepcopy(bundle.model.mano).cpu()
         of_tracks = [posed_hands(track, layer, fill=self.smoothing == "whole") for track in self.tracks]
         yield from heapq.merge(*of_tracks, key=lambda item: (item.frame, item.track))
@@ -65,8 +65,8 @@ class TrackedFilm:
 
     def write_overlay(self, path: str | Path, progress: Progress = silent) -> None:
         """Write the processed frames with the hands drawn over them as an .mp4 (H.264 if available)."""
-        frames = readable_frames(self.look.path, self.look.every, [])
-        with FilmWriter(path, self.facts.frames_per_s / self.look.every) as film:
+        frames = readable_frames(self.request.path, self.request.every, [])
+        with FilmWriter(path, self.facts.frames_per_s / self.request.every) as film:
             for done, (frame, (_, time_s, hands)) in enumerate(zip(frames, self.by_frame(), strict=True), 1):
                 film.write(draw_frame(frame.image_rgb, hands), time_s)
                 progress(done, len(self.frames), "overlay")
@@ -98,21 +98,21 @@ def track_film(
     facts = film_facts(path)
     camera = checked_camera(facts.size_px, K_px) if K_px is not None else photo_camera(facts.size_px, focal_px=focal_px)
     folder = Workspace.at().assets if assets is None else Path(assets)
-    look = FilmLook(Path(path), camera, Reconstruction(bundle, method), folder, every, side, min_confidence)
-    return tracked_film(look, facts, smoothing, finder or HandFinder(folder), search_s, progress)
+    request = FilmRequest(Path(path), camera, Reconstruction(bundle, method), folder, every, side, min_confidence)
+    return tracked_film(request, facts, smoothing, finder or HandFinder(folder), search_s, progress)
 
 
 def tracked_film(
-    look: FilmLook,
+    request: FilmRequest,
     facts: FilmFacts,
     smoothing: Smoothing,
     finder: FrameFinder,
     search_s: float = SEARCH_S,
     progress: Progress = silent,
 ) -> TrackedFilm:
-    """As `track_film`, with its options as a `FilmLook`."""
-    found = tracked_hands(look, HandFollower(finder, search_s), -(-facts.frames // look.every), progress)
+    """As `track_film`, with its options as a `FilmRequest`."""
+    found = tracked_hands(request, HandFollower(finder, search_s), -(-facts.frames // request.every), progress)
     tracks = tuple(replace(track, motion=smooth(track.motion, smoothing)) for track in found.tracks)
     return TrackedFilm(
-        look, facts, tuple(found.times_s), tuple(found.times_s.values()), tracks, smoothing, found.reason
+        request, facts, tuple(found.times_s), tuple(found.times_s.values()), tracks, smoothing, found.reason
     )

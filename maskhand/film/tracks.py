@@ -30,13 +30,13 @@ MOMENT_S = 0.1
 
 
 @dataclass(frozen=True)
-class FilmLook:
+class FilmRequest:
     """A film and the options with which it is processed."""
 
     path: Path
     camera: PhotoCamera
     """Of an upright frame."""
-    how: Reconstruction
+    reconstruction: Reconstruction
     assets: Path
     every: int = 1
     side: Side | None = None
@@ -57,7 +57,9 @@ class FoundTracks:
     """Why the film could not be read to its end."""
 
 
-def tracked_hands(look: FilmLook, follower: HandFollower, frames_expected: int, progress: Progress) -> FoundTracks:
+def tracked_hands(
+    request: FilmRequest, follower: HandFollower, frames_expected: int, progress: Progress
+) -> FoundTracks:
     """Detect, track and reconstruct the hands of a film.
 
     Images are not kept in memory. A few frames at the beginning of a track may be reconstructed with a side that the
@@ -69,33 +71,33 @@ def tracked_hands(look: FilmLook, follower: HandFollower, frames_expected: int, 
 
     def seen(frames: Iterator[Frame]) -> Iterator[SeenImage]:
         for frame in frames:
-            here = _found(look, follower, frame)
+            here = _found(request, follower, frame)
             times[frame.index] = frame.time_s
             found.extend(here)
             progress(len(times), max(frames_expected, len(times)), f"{len(found)} hands")
-            yield _seen_image(look, frame.image_rgb, here)
+            yield _seen_image(request, frame.image_rgb, here)
 
     def keep(images: Iterator[SeenImage], appearances: list[Appearance]) -> None:
         done = 0
-        for predicted in reconstruct_hands(images, look.how):
+        for predicted in reconstruct_hands(images, request.reconstruction):
             for hand in predicted:
                 hands[(appearances[done].track, appearances[done].frame)] = _without_vertices(hand)
                 done += 1
 
     broken: list[PredictError] = []
-    keep(seen(readable_frames(look.path, look.every, broken)), found)
+    keep(seen(readable_frames(request.path, request.every, broken)), found)
     sides = {item.track: item.side for item in found}  # the last vote includes all frames
     wrong: dict[int, list[Appearance]] = defaultdict(list)
     for item in found:
         if item.side != sides[item.track]:
             wrong[item.frame].append(replace(item, side=sides[item.track]))
     if wrong:
-        again = (frame for frame in readable_frames(look.path, look.every, []) if frame.index in wrong)
+        again = (frame for frame in readable_frames(request.path, request.every, []) if frame.index in wrong)
         keep(
-            (_seen_image(look, frame.image_rgb, wrong[frame.index]) for frame in again),
+            (_seen_image(request, frame.image_rgb, wrong[frame.index]) for frame in again),
             [item for frame in sorted(wrong) for item in wrong[frame]],
         )
-    reason = str(broken[0]).removeprefix(f"{look.path}: ") if broken else None
+    reason = str(broken[0]).removeprefix(f"{request.path}: ") if broken else None
     return FoundTracks(_by_track(found, hands, times), times, reason)
 
 
@@ -119,23 +121,24 @@ def readable_frames(path: Path, every: int, broken: list[PredictError]) -> Itera
         yield frame
 
 
-def _found(look: FilmLook, follower: HandFollower, frame: Frame) -> list[Appearance]:
+def _found(request: FilmRequest, follower: HandFollower, frame: Frame) -> list[Appearance]:
     return [
-        Appearance(frame.index, frame.time_s, track.number, hand, look.side or track.side)
+        Appearance(frame.index, frame.time_s, track.number, hand, request.side or track.side)
         for track, hand in follower.hands(frame.image_rgb, frame.time_s)
-        if float(hand.detection.confidence.mean()) >= look.min_confidence
+        if float(hand.detection.confidence.mean()) >= request.min_confidence
     ]
 
 
-def _seen_image(look: FilmLook, image_rgb: Array, here: Sequence[Appearance]) -> SeenImage:
+def _seen_image(request: FilmRequest, image_rgb: Array, here: Sequence[Appearance]) -> SeenImage:
     boxes = np.array([item.found.box_xyxy_px for item in here], np.float32).reshape(-1, 4)
     sides = tuple(item.side for item in here)
     detections = Detections.stack([item.found.detection for item in here])
-    if here and look.how.detector != HAND_FINDER:
-        detections = load_detector(look.how.detector, look.assets).detect([image_rgb] * len(here), boxes, sides)
-    known = tuple(look.side is not None or bool(row.mean() >= MIN_MEAN_CONFIDENCE) for row in detections.confidence)
+    if here and request.reconstruction.detector != HAND_FINDER:
+        detector = load_detector(request.reconstruction.detector, request.assets)
+        detections = detector.detect([image_rgb] * len(here), boxes, sides)
+    known = tuple(request.side is not None or bool(row.mean() >= MIN_MEAN_CONFIDENCE) for row in detections.confidence)
     scores = tuple(item.found.score for item in here)
-    return SeenImage(image_rgb, DetectedHands(boxes, scores, sides, known, detections), look.camera)
+    return SeenImage(image_rgb, DetectedHands(boxes, scores, sides, known, detections), request.camera)
 
 
 def _without_vertices(hand: PredictedHand) -> PredictedHand:
@@ -146,7 +149,7 @@ def _without_vertices(hand: PredictedHand) -> PredictedHand:
 def _by_track(
     found: Sequence[Appearance], hands: dict[tuple[int, int], PredictedHand], times: dict[int, float]
 ) -> list[TrackedHand]:
-    looked_at = np.array(list(times))
+    processed = np.array(list(times))
     step_s = float(np.median(np.diff(list(times.values())))) if len(times) > 1 else MOMENT_S
     enough = min(math.ceil(MOMENT_S / step_s - 0.01), len(times))
     by_track: dict[int, list[Appearance]] = defaultdict(list)
@@ -156,7 +159,7 @@ def _by_track(
     for number, items in sorted(by_track.items()):
         if len(items) < enough:
             continue
-        frames = looked_at[(looked_at >= items[0].frame) & (looked_at <= items[-1].frame)]
+        frames = processed[(processed >= items[0].frame) & (processed <= items[-1].frame)]
         predicted = tuple(hands.get((number, frame)) for frame in frames.tolist())
         motion = motion_of(predicted, np.array([times[frame] for frame in frames.tolist()]))
         tracks.append(TrackedHand(number, items[-1].side, frames, predicted, motion))

@@ -1,6 +1,6 @@
 """Prediction on photos: `hands` detects and `reconstruct` reconstructs hands, `files` writes the results.
 
-The names below are imported on first use: modules that need no torch (`question`, `inputs`, `run_files`) can then be
+The names below are imported on first use: modules that need no torch (`options`, `inputs`, `run_files`) can then be
 imported without waiting seconds for it.
 """
 

@@ -173,5 +173,5 @@ def _view(image_rgb: Array) -> tuple[Array, Array]:
     scale = size / (width, height)
     offset = (scale - 1) / 2  # cv2's pixel centers: x' = (x + 1/2) s - 1/2
     affine = np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]], [0, 0, 1]])
-    how = cv2.INTER_AREA if longer_px < max(height, width) else cv2.INTER_CUBIC
-    return cv2.resize(image_rgb, size.tolist(), interpolation=how), affine
+    interpolation = cv2.INTER_AREA if longer_px < max(height, width) else cv2.INTER_CUBIC
+    return cv2.resize(image_rgb, size.tolist(), interpolation=interpolation), affine

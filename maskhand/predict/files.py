@@ -15,7 +15,7 @@ from maskhand.conventions import OPENPOSE_21
 from maskhand.hand.mesh import glb_bytes, obj_bytes
 from maskhand.hand.pose_convention import BodyConvention
 from maskhand.models.bundle import ModelBundle
-from maskhand.placement import CameraSource
+from maskhand.placement import PlacedBy
 from maskhand.predict.camera import Intrinsics, photo_camera
 from maskhand.predict.drawing import photo_sheet
 from maskhand.predict.hand_group import Reconstruction
@@ -38,7 +38,7 @@ def predict_photo(
     method: Method = DEFAULT_METHOD,
     focal_px: float | None = None,
     intrinsics: Intrinsics | None = None,
-    camera: CameraSource = "keypoints",
+    camera: PlacedBy = "keypoints",
     hypotheses: int = 0,
     min_confidence: float = 0.0,
     finder: HandDetector | None = None,
@@ -74,8 +74,8 @@ def predict_photo(
     )
     if not hands:
         raise PredictError(f"{photo}: {no_hand_found(min_confidence)}; give its box with --box X0,Y0,X1,Y1")
-    how = Reconstruction(bundle, method, camera, hypotheses)
-    return write_picture_files(photo.name, image, hands, how, Path(out_dir), photo.stem)
+    reconstruction = Reconstruction(bundle, method, camera, hypotheses)
+    return write_picture_files(photo.name, image, hands, reconstruction, Path(out_dir), photo.stem)
 
 
 def no_hand_found(min_confidence: float) -> str:
@@ -88,7 +88,7 @@ def write_picture_files(
     picture: str,
     image_rgb: Array,
     hands: Sequence[PredictedHand],
-    how: Reconstruction,
+    reconstruction: Reconstruction,
     out: Path,
     name: str,
     saved: Sequence[Saved] = SAVED,
@@ -113,17 +113,17 @@ def write_picture_files(
             storage.write_bytes_atomic(mesh, obj_bytes(hand.vertices_cam_m, hand.faces, node))
         storage.write_bytes_atomic(scene, glb_bytes([(hand.vertices_cam_m, hand.faces) for hand in hands], names=names))
         written += [*meshes, scene]
-    if how.hypotheses and "overlay" in saved:
+    if reconstruction.hypotheses and "overlay" in saved:
         written += write_hypotheses(image_rgb, hands, out, stem)
     if "json" in saved:
-        rows = [hand_row(hand, how, convention=convention) for hand in hands]
+        rows = [hand_row(hand, reconstruction, convention=convention) for hand in hands]
         if "mesh" in saved:
             rows = [row | {"mesh": mesh.name} for row, mesh in zip(rows, meshes, strict=True)]
         facts = {
             "schema": SCHEMA,
             "photo": picture,
             "image_size_px": [image_rgb.shape[1], image_rgb.shape[0]],
-            "camera_from": how.placed_by,
+            "camera_from": reconstruction.placed_by,
             "joint_names": list(OPENPOSE_21),
             "hands": rows,
         }

@@ -13,7 +13,7 @@ from maskhand.config import DataConfig
 from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.masked_transformer import MaskedTransformer
-from maskhand.placement import CameraSource
+from maskhand.placement import PlacedBy
 from maskhand.predict.camera import PhotoCamera
 from maskhand.predict.detect import HAND_FINDER, DetectedHands
 from maskhand.predict.fit import check_hand_model
@@ -40,7 +40,7 @@ class Reconstruction:
     bundle: ModelBundle | None
     """None for `fit`, which needs no network."""
     method: Method
-    placed_by: CameraSource = "keypoints"
+    placed_by: PlacedBy = "keypoints"
     """`model`: by the network's crop camera; `keypoints`: by the 2D keypoints, if enough are detected."""
     hypotheses: int = 0
     """Number of samples for each hand, from the same encoding (`hypothesis_sampler`)."""
@@ -124,6 +124,6 @@ class HandGroup:
             tuple(origin for group in groups for origin in group.camera_origins),
         )
 
-    def placed(self, prediction: HandPrediction, how: Reconstruction) -> list[PlacedHand]:
+    def placed(self, prediction: HandPrediction, reconstruction: Reconstruction) -> list[PlacedHand]:
         """The group's hands in camera space; prediction has one row per hand."""
-        return place_predicted(prediction, self.batch, self.K_px, how.data.crop_px, how.placed_by)
+        return place_predicted(prediction, self.batch, self.K_px, reconstruction.data.crop_px, reconstruction.placed_by)

@@ -14,7 +14,7 @@ from maskhand.annotate.detectors import DetectedBox, HandDetector
 from maskhand.arrays import Array
 from maskhand.conventions import Side
 from maskhand.models.bundle import ModelBundle
-from maskhand.placement import CameraSource
+from maskhand.placement import PlacedBy
 from maskhand.predict.camera import PhotoCamera, checked_camera, photo_camera
 from maskhand.predict.detect import detect_hands
 from maskhand.predict.hand_group import Reconstruction, SeenImage
@@ -38,7 +38,7 @@ def predict_hands(
     method: Method = DEFAULT_METHOD,
     focal_px: float | None = None,
     K_px: PhotoCamera | Array | None = None,
-    camera: CameraSource = "keypoints",
+    camera: PlacedBy = "keypoints",
     hypotheses: int = 0,
     fill_in: int = 0,
     min_confidence: float = 0.0,
@@ -76,7 +76,7 @@ def predict_images(
     *,
     method: Method = DEFAULT_METHOD,
     cameras: Sequence[PhotoCamera | Array | None] | None = None,
-    placed_by: CameraSource = "keypoints",
+    placed_by: PlacedBy = "keypoints",
     hypotheses: int = 0,
     fill_in: int = 0,
     min_confidence: float = 0.0,
@@ -100,17 +100,17 @@ def predict_images(
     Hands of several images share a batch without affecting each other's results (`predict.reconstruct`). Raises
     PredictError, BundleError when the model reads captions.
     """
-    how = Reconstruction(bundle, method, placed_by, hypotheses, fill_in)
+    reconstruction = Reconstruction(bundle, method, placed_by, hypotheses, fill_in)
     folder = Workspace.at().assets if assets is None else Path(assets)
     of_each = [_of_each(values, len(images), name) for name, values in (("boxes", boxes), ("cameras", cameras))]
     side_of_each = _of_each(sides, len(images), "sides")
 
     def seen() -> Iterator[SeenImage]:
         for image, box, camera, side in zip(images, *of_each, side_of_each, strict=True):
-            detected = detect_hands(image, box, side, how.detector, folder, min_confidence, finder)
+            detected = detect_hands(image, box, side, reconstruction.detector, folder, min_confidence, finder)
             yield SeenImage(image, detected, checked_camera((image.shape[1], image.shape[0]), camera))
 
-    return list(reconstruct_hands(seen(), how))
+    return list(reconstruct_hands(seen(), reconstruction))
 
 
 def _of_each(values: Sequence[T | None] | None, images: int, name: str) -> Sequence[T | None]:

@@ -32,31 +32,35 @@ def estimate(bundle: ModelBundle, context: Context, generators: list[torch.Gener
 
 
 def sampled(
-    context: Context, group: HandGroup, generator: torch.Generator, how: Reconstruction
+    context: Context, group: HandGroup, generator: torch.Generator, reconstruction: Reconstruction
 ) -> tuple[Hypothesis, ...]:
     """The distinct hypotheses of a group that consists of one hand."""
-    bundle = how.bundle
+    bundle = reconstruction.bundle
     assert bundle is not None
     sampler = hypothesis_sampler(bundle.recipe.sampler)
-    drawn = _finite_sample(bundle, context, sampler, generator, how.hypotheses)
+    drawn = _finite_sample(bundle, context, sampler, generator, reconstruction.hypotheses)
     first, counts = distinct_sequences(drawn.tokens.ids.numpy())
     rows = torch.from_numpy(first)
     of_hand = torch.zeros_like(rows)
     repeated = replace(group, batch=group.batch[of_hand], K_px=group.K_px[of_hand.numpy()])
-    hands = repeated.placed(in_image_axes(drawn[rows], repeated.batch), how)
+    hands = repeated.placed(in_image_axes(drawn[rows], repeated.batch), reconstruction)
     return tuple(
         Hypothesis(**vars(hand), drawn=int(count), score=score)
         for hand, count, score in zip(hands, counts, drawn.score[rows].tolist(), strict=True)
     )
 
 
-def filled_in(context: Context, group: HandGroup, how: Reconstruction) -> list[tuple[FilledHand, ...]]:
+def filled_in(context: Context, group: HandGroup, reconstruction: Reconstruction) -> list[tuple[FilledHand, ...]]:
     """For each hand of a group, its states during iterative decoding."""
-    assert how.bundle is not None and isinstance(how.bundle.model, MaskedTransformer)
-    sampler = fill_in_sampler(how.bundle.recipe.sampler, how.fill_in)
+    assert reconstruction.bundle is not None and isinstance(reconstruction.bundle.model, MaskedTransformer)
+    sampler = fill_in_sampler(reconstruction.bundle.recipe.sampler, reconstruction.fill_in)
     steps = [
-        zip(group.placed(in_image_axes(step.hands.to("cpu"), group.batch), how), step.fixed.cpu().numpy(), strict=True)
-        for step in fill_in_steps(how.bundle.model, context, sampler)
+        zip(
+            group.placed(in_image_axes(step.hands.to("cpu"), group.batch), reconstruction),
+            step.fixed.cpu().numpy(),
+            strict=True,
+        )
+        for step in fill_in_steps(reconstruction.bundle.model, context, sampler)
     ]
     return [
         tuple(FilledHand(**vars(hand), fixed=fixed) for hand, fixed in states) for states in zip(*steps, strict=True)

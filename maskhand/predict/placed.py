@@ -8,12 +8,12 @@ from maskhand.arrays import Array
 from maskhand.batch import HandBatch, HandPrediction
 from maskhand.conventions import MIRROR_AXIS_ANGLE
 from maskhand.hand.rotations import matrix_to_axis_angle
-from maskhand.placement import CameraSource, place_hands
+from maskhand.placement import PlacedBy, place_hands
 from maskhand.predict.records import PlacedHand
 
 
 def place_predicted(
-    prediction: HandPrediction, batch: HandBatch, K_px: Array, crop_px: int, placed_by: CameraSource
+    prediction: HandPrediction, batch: HandBatch, K_px: Array, crop_px: int, placed_by: PlacedBy
 ) -> list[PlacedHand]:
     """The N hands in camera space, left ones mirrored back.
 

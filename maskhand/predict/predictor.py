@@ -13,12 +13,12 @@ from maskhand.conventions import Side
 from maskhand.device import accelerator
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.open_folder import open_model_folder
-from maskhand.placement import CameraSource
+from maskhand.placement import PlacedBy
 from maskhand.predict.camera import Intrinsics
 from maskhand.predict.default_method import default_method
 from maskhand.predict.hand_group import Reconstruction
-from maskhand.predict.look import Asked, Hands, look
 from maskhand.predict.photo import Box
+from maskhand.predict.picture_hands import Hands, PictureOptions, predict_each
 from maskhand.predict.records import METHODS, Method, PredictError
 from maskhand.shipped_models import OPEN
 from maskhand.workspace import assets_folder
@@ -31,7 +31,7 @@ Given = str | os.PathLike[str] | bytes | Any
 class Predictor:
     """A model with its reconstruction settings; create it with `maskhand.load`."""
 
-    how: Reconstruction
+    reconstruction: Reconstruction
     assets: Path
     """Folder of the keypoint detector's files, which are fetched to it on first use."""
 
@@ -63,7 +63,7 @@ class Predictor:
         side: Side | None = ...,
         focal_px: float | None = ...,
         intrinsics: Intrinsics | None = ...,
-        camera: CameraSource = ...,
+        camera: PlacedBy = ...,
         hypotheses: int = ...,
         min_confidence: float = ...,
     ) -> list[Hands]: ...
@@ -77,7 +77,7 @@ class Predictor:
         side: Side | None = ...,
         focal_px: float | None = ...,
         intrinsics: Intrinsics | None = ...,
-        camera: CameraSource = ...,
+        camera: PlacedBy = ...,
         hypotheses: int = ...,
         min_confidence: float = ...,
     ) -> Hands: ...
@@ -90,7 +90,7 @@ class Predictor:
         side: Side | None = None,
         focal_px: float | None = None,
         intrinsics: Intrinsics | None = None,
-        camera: CameraSource = "keypoints",
+        camera: PlacedBy = "keypoints",
         hypotheses: int = 0,
         min_confidence: float = 0.0,
     ) -> Hands | list[Hands]:
@@ -104,11 +104,12 @@ class Predictor:
         Raises PredictError for a picture that cannot be used; in a list, the result of such a picture has the reason in
         `error`, and the others are predicted all the same.
         """
-        how = replace(self.how, placed_by=camera, hypotheses=hypotheses)
-        asked = Asked(box, side, focal_px, intrinsics, min_confidence)
+        reconstruction = replace(self.reconstruction, placed_by=camera, hypotheses=hypotheses)
+        options = PictureOptions(box, side, focal_px, intrinsics, min_confidence)
         several = isinstance(pictures, list | tuple)
         items = list(pictures) if several else [pictures]
-        results = list(look([(_name(k, item), item) for k, item in enumerate(items)], how, asked, self.assets))
+        named = [(_name(k, item), item) for k, item in enumerate(items)]
+        results = list(predict_each(named, reconstruction, options, self.assets))
         if several:
             return results
         if results[0].error is not None:

@@ -25,7 +25,7 @@ HANDS_AT_ONCE = 32
 """Maximum number of hands per forward pass. Waiting for a full batch keeps only an image's crops in memory."""
 
 
-def reconstruct_hands(images: Iterable[SeenImage], how: Reconstruction) -> Iterator[list[PredictedHand]]:
+def reconstruct_hands(images: Iterable[SeenImage], reconstruction: Reconstruction) -> Iterator[list[PredictedHand]]:
     """The hands of each image, in the order of detection; an empty list for an image without hands.
 
     Images are consumed lazily, until their hands fill a batch of `HANDS_AT_ONCE`. Raises PredictError when the network
@@ -36,28 +36,30 @@ def reconstruct_hands(images: Iterable[SeenImage], how: Reconstruction) -> Itera
     for image in images:
         waiting.append(len(image.detected))
         if waiting[-1]:
-            groups.append(HandGroup.of(image, how.data))
+            groups.append(HandGroup.of(image, reconstruction.data))
         if sum(waiting) >= HANDS_AT_ONCE:
-            yield from _shared_out(waiting, groups, how)
+            yield from _shared_out(waiting, groups, reconstruction)
             waiting, groups = [], []
-    yield from _shared_out(waiting, groups, how)
+    yield from _shared_out(waiting, groups, reconstruction)
 
 
-def _shared_out(counts: list[int], groups: list[HandGroup], how: Reconstruction) -> Iterator[list[PredictedHand]]:
+def _shared_out(
+    counts: list[int], groups: list[HandGroup], reconstruction: Reconstruction
+) -> Iterator[list[PredictedHand]]:
     """Reconstruct the groups together and return the hands by image."""
     hands: list[PredictedHand] = []
     if groups:
         joined = HandGroup.join(groups)
         for first in range(0, len(joined.detected), HANDS_AT_ONCE):
-            hands += _hands(joined[first : first + HANDS_AT_ONCE], how)
+            hands += _hands(joined[first : first + HANDS_AT_ONCE], reconstruction)
     remaining = iter(hands)
     for count in counts:
         yield [next(remaining) for _ in range(count)]
 
 
-def _hands(group: HandGroup, how: Reconstruction) -> list[PredictedHand]:
-    placed, confidence, hypotheses, filled = _placed_hands(group, how)
-    hand_model, faces = hand_model_of(how.bundle)
+def _hands(group: HandGroup, reconstruction: Reconstruction) -> list[PredictedHand]:
+    placed, confidence, hypotheses, filled = _placed_hands(group, reconstruction)
+    hand_model, faces = hand_model_of(reconstruction.bundle)
     detected = group.detected
     return [
         PredictedHand(
@@ -73,8 +75,8 @@ def _hands(group: HandGroup, how: Reconstruction) -> list[PredictedHand]:
             crop_from_image=group.batch.crop_from_image[k].numpy(),
             p_within_10mm=confidence.p_within_10mm[k],
             joint_error_mm=confidence.joint_error_mm[k],
-            detector=how.detector,
-            method=how.method,
+            detector=reconstruction.detector,
+            method=reconstruction.method,
             hand_model=hand_model,
             hypotheses=hypotheses[k],
             modes=_modes(hypotheses[k]),
@@ -87,15 +89,16 @@ def _hands(group: HandGroup, how: Reconstruction) -> list[PredictedHand]:
 
 @torch.no_grad()
 def _placed_hands(
-    group: HandGroup, how: Reconstruction
+    group: HandGroup, reconstruction: Reconstruction
 ) -> tuple[list[PlacedHand], JointConfidence, list[tuple[Hypothesis, ...]], list[tuple[FilledHand, ...]]]:
     """The placed hands, the confidence of their joints, and each hand's distinct hypotheses and decoding states."""
     none: list[tuple[Hypothesis, ...]] = [()] * len(group.detected)
     not_kept: list[tuple[FilledHand, ...]] = [()] * len(group.detected)
-    bundle, batch = how.bundle, group.batch
-    fitted = fit_hands(group.detected, batch, group.K_px) if how.method == "fit" else None
-    if fitted is not None and (bundle is None or (how.placed_by == "keypoints" and not how.hypotheses + how.fill_in)):
-        return group.placed(fitted.prediction, how), fit_calibration()(fitted.features), none, not_kept
+    bundle, batch = reconstruction.bundle, group.batch
+    fitted = fit_hands(group.detected, batch, group.K_px) if reconstruction.method == "fit" else None
+    from_keypoints = reconstruction.placed_by == "keypoints" and not reconstruction.hypotheses + reconstruction.fill_in
+    if fitted is not None and (bundle is None or from_keypoints):
+        return group.placed(fitted.prediction, reconstruction), fit_calibration()(fitted.features), none, not_kept
     assert bundle is not None
     model, seed = bundle.model, bundle.recipe.seed
     device = next(model.parameters()).device
@@ -103,20 +106,21 @@ def _placed_hands(
     on_device = batch.to(device)
     context = model.encode(model.condition(on_device), on_device.keypoints_2d)
     network = in_image_axes(estimate(bundle, context, generators), batch)
-    if how.method == "model":
+    if reconstruction.method == "model":
         hand = network
         confidence = calibrated_confidence(model, context, hand.joints_m, bundle.recipe.sampler, bundle.calibration)
     else:
         fitted = fitted or fit_hands(group.detected, batch, group.K_px, network)
         hand, confidence = fitted.prediction, fit_calibration()(fitted.features)
-    hand = replace(hand, camera=network.camera) if how.placed_by == "model" else hand
+    hand = replace(hand, camera=network.camera) if reconstruction.placed_by == "model" else hand
     hypotheses = none
-    if how.hypotheses:
+    if reconstruction.hypotheses:
         hypotheses = [
-            sampled(context.of_hand(k), group[k : k + 1], generator, how) for k, generator in enumerate(generators)
+            sampled(context.of_hand(k), group[k : k + 1], generator, reconstruction)
+            for k, generator in enumerate(generators)
         ]
-    filled = filled_in(context, group, how) if how.fill_in else not_kept
-    return group.placed(hand, how), confidence, hypotheses, filled
+    filled = filled_in(context, group, reconstruction) if reconstruction.fill_in else not_kept
+    return group.placed(hand, reconstruction), confidence, hypotheses, filled
 
 
 def _modes(hypotheses: tuple[Hypothesis, ...]) -> tuple[Mode, ...]:

@@ -34,7 +34,7 @@ Row = dict[str, Any]
 def picture_rows(
     picture: Picture,
     hands: Sequence[PredictedHand],
-    how: Reconstruction,
+    reconstruction: Reconstruction,
     no_hand: str,
     vertices: bool = False,
     convention: BodyConvention | None = None,
@@ -57,12 +57,16 @@ def picture_rows(
     if not hands:
         return [head | {"status": "no hand", "reason": picture.reason or no_hand}]
     return [
-        head | {"status": "hand", "hand": k} | hand_row(hand, how, vertices, convention) for k, hand in enumerate(hands)
+        head | {"status": "hand", "hand": k} | hand_row(hand, reconstruction, vertices, convention)
+        for k, hand in enumerate(hands)
     ]
 
 
 def hand_row(
-    hand: PredictedHand, how: Reconstruction, vertices: bool = False, convention: BodyConvention | None = None
+    hand: PredictedHand,
+    reconstruction: Reconstruction,
+    vertices: bool = False,
+    convention: BodyConvention | None = None,
 ) -> Row:
     """The fields of a hand in a row."""
     facts = to_json(hand)
@@ -70,12 +74,12 @@ def hand_row(
         facts["vertices_cam_m"] = _numbers(hand.vertices_cam_m, 6)
     if convention is not None:
         facts["body_hand"] = body_hand_json(hand.pose_aa, hand.side, convention)
-    return facts | made_by(how, hand)
+    return facts | made_by(reconstruction, hand)
 
 
-def made_by(how: Reconstruction, hand: PredictedHand) -> Row:
+def made_by(reconstruction: Reconstruction, hand: PredictedHand) -> Row:
     """The method, model, hand model and keypoint detector that a hand was made with."""
-    bundle = how.bundle
+    bundle = reconstruction.bundle
     return {
         "method": hand.method,
         "model": None if bundle is None else {"digest": bundle.digest, "recipe": bundle.recipe.name},

@@ -22,7 +22,6 @@ from maskhand.predict.box_formats import GivenBoxes
 from maskhand.predict.files import no_hand_found, write_picture_files
 from maskhand.predict.inputs import Source, Sources
 from maskhand.predict.journal import Journal
-from maskhand.predict.looking import Question, predict_pictures
 from maskhand.predict.pictures import Picture, Place, ahead, count_pictures, pictures
 from maskhand.predict.records import PredictedHand
 from maskhand.predict.rows import Row, picture_rows
@@ -39,6 +38,7 @@ from maskhand.predict.run_files import (
     run_facts,
     running,
 )
+from maskhand.predict.stream import PredictRequest, predict_pictures
 from maskhand.predict.table import write_parquet
 from maskhand.progress import Progress, silent
 from maskhand.replacement import replacement
@@ -56,25 +56,25 @@ class FilmGroup:
     """The next frame or source to process."""
 
 
-class LooksAtFilm(Protocol):
+class FilmProcessor(Protocol):
     """Processes a film as a whole (`film.run.TrackedFilms`)."""
 
     def facts(self) -> Row:
-        """Further settings that determine its results, beside those of the question."""
+        """Further settings that determine its results, beside those of the request."""
 
     def groups(
-        self, source: Source, place: Place, question: Question, out: Path, progress: Progress
+        self, source: Source, place: Place, request: PredictRequest, out: Path, progress: Progress
     ) -> Iterator[FilmGroup]:
         """The rows of the film from `place` on; `then` of the last group is the next source."""
 
 
 def predict_run(
     sources: Sources,
-    question: Question,
+    request: PredictRequest,
     out: Path,
     again: bool = False,
     progress: Progress = silent,
-    films: LooksAtFilm | None = None,
+    films: FilmProcessor | None = None,
 ) -> RunResult:
     """Process all files and write the run's folder `out`, or resume an interrupted run there.
 
@@ -83,7 +83,7 @@ def predict_run(
     Raises PredictError if the results there were made with other options, and LockedError while another process uses
     the same folder.
     """
-    facts = running(sources, question.facts() | ({} if films is None else films.facts()))
+    facts = running(sources, request.facts() | ({} if films is None else films.facts()))
     with lock.held(out, "predict", str(out)):
         if again:
             remove_run(out)
@@ -91,9 +91,9 @@ def predict_run(
             return finished
         facts = _begun(out, facts)
         files = [Source(**source) for source in facts["inputs"]]
-        given = None if question.boxes is None else question.boxes.match([source.path for source in files])
+        given = None if request.boxes is None else request.boxes.match([source.path for source in files])
         with Journal(out / JOURNAL) as journal:
-            _look(files, given, question, out, journal, progress, films)
+            _process(files, given, request, out, journal, progress, films)
             done = _finish(out, journal, facts, sources)
         (out / JOURNAL).unlink(missing_ok=True)
     return result_of(out, done)
@@ -115,48 +115,48 @@ def _begun(out: Path, facts: Row) -> Row:
     return facts
 
 
-def _look(
+def _process(
     files: Sequence[Source],
     boxes: Sequence[GivenBoxes | None] | None,
-    question: Question,
+    request: PredictRequest,
     out: Path,
     journal: Journal,
     progress: Progress,
-    films: LooksAtFilm | None,
+    films: FilmProcessor | None,
 ) -> None:
     """Process the pictures that are not in the journal yet."""
     hands = sum(row["status"] == "hand" for row in journal.rows())
-    shown = _Shown(count_pictures(files, question.every), journal.pictures, hands, progress)
+    shown = _Shown(count_pictures(files, request.every), journal.pictures, hands, progress)
     for as_film, part in groupby(range(len(files)), lambda k: films is not None and files[k].kind == "film"):
         positions = [position for position in part if position >= journal.place.source]
         if not as_film and positions:
-            _look_at_pictures(files[: positions[-1] + 1], boxes, question, out, journal, shown)
+            _process_pictures(files[: positions[-1] + 1], boxes, request, out, journal, shown)
         for position in positions if as_film else ():
             assert films is not None
             place = journal.place if position == journal.place.source else Place(position)
-            for group in films.groups(files[position], place, question, out, shown.within):
+            for group in films.groups(files[position], place, request, out, shown.within):
                 journal.append(group.rows, group.frames, group.files, group.then)
                 shown.hands += sum(row["status"] == "hand" for row in group.rows)
                 shown(journal.pictures)
 
 
-def _look_at_pictures(
+def _process_pictures(
     files: Sequence[Source],
     boxes: Sequence[GivenBoxes | None] | None,
-    question: Question,
+    request: PredictRequest,
     out: Path,
     journal: Journal,
     shown: _Shown,
 ) -> None:
     """Process the pictures from the journal's place to the end of `files`."""
-    stream = ahead(pictures(files, question.camera, question.every, journal.place))
-    no_hand = no_hand_found(question.min_confidence)
-    for group in predict_pictures(stream, question, boxes):
+    stream = ahead(pictures(files, request.camera, request.every, journal.place))
+    no_hand = no_hand_found(request.min_confidence)
+    for group in predict_pictures(stream, request, boxes):
         rows: list[Row] = []
         written: list[str] = []
         for picture, found in group:
-            rows += picture_rows(picture, found, question.how, no_hand, question.vertices, question.convention)
-            written += _files(picture, found, question, out)
+            rows += picture_rows(picture, found, request.reconstruction, no_hand, request.vertices, request.convention)
+            written += _files(picture, found, request, out)
             shown.hands += len(found)
         journal.append(rows, len(group), written, _after(group[-1][0]))
         shown(journal.pictures)
@@ -198,8 +198,8 @@ class _Shown:
         self.progress(min(self.done + done, self.total), self.total, text + (left and f"{left} of this film"))
 
 
-def _files(picture: Picture, hands: Sequence[PredictedHand], question: Question, out: Path) -> list[str]:
-    saved = question.saved if picture.frame is None else question.saved_of_frames
+def _files(picture: Picture, hands: Sequence[PredictedHand], request: PredictRequest, out: Path) -> list[str]:
+    saved = request.saved if picture.frame is None else request.saved_of_frames
     if not hands or not saved:
         return []
     assert picture.image_rgb is not None
@@ -207,11 +207,11 @@ def _files(picture: Picture, hands: Sequence[PredictedHand], question: Question,
         Path(picture.source.path).name,
         picture.image_rgb,
         hands,
-        question.how,
+        request.reconstruction,
         out,
         picture.name,
         saved,
-        question.convention,
+        request.convention,
     )
     return [path.relative_to(out).as_posix() for path in written]
 

@@ -33,9 +33,9 @@ class RunResult:
             yield from map(json.loads, file)
 
 
-def running(sources: Sources, asked: Row) -> Row:
-    """`run.json` at the start of a run: the options (`Question.facts`) and the input files."""
-    return {"state": "running", "asked": asked, "inputs": [asdict(source) for source in sources.files]}
+def running(sources: Sources, options: Row) -> Row:
+    """`run.json` at the start of a run: the options (`PredictRequest.facts`) and the input files."""
+    return {"state": "running", "asked": options, "inputs": [asdict(source) for source in sources.files]}
 
 
 def finished_run(out: Path, facts: Row) -> RunResult | None:
@@ -48,7 +48,7 @@ def finished_run(out: Path, facts: Row) -> RunResult | None:
         return None
     new = added(out, earlier, facts)
     if new is None and (differs := difference(earlier, facts)) and not _is_addition(earlier, facts):
-        raise another_question(out, differs)
+        raise other_options_error(out, differs)
     return result_of(out, earlier) if new == [] else None
 
 
@@ -117,10 +117,11 @@ def difference(earlier: Row, now: Row) -> str:
     return "; ".join(differs)
 
 
-def another_question(out: str | Path, differs: str) -> PredictError:
+def other_options_error(out: str | Path, differs: str) -> PredictError:
     """The error for a folder with results of other options or files. differs: the `difference`."""
     return PredictError(
-        f"{out}: the results there are of another question: {differs}; choose another --out, or --again replaces them"
+        f"{out}: the results there were made with other options or files: {differs}; choose another --out, or "
+        "--again replaces them"
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 import pyarrow as pa
 
 from maskhand.models.bundle import ModelBundle
-from maskhand.placement import CAMERA_SOURCES
+from maskhand.placement import PLACED_BY
 from maskhand.predict.hand_group import Reconstruction
-from maskhand.predict.look import Asked, look
+from maskhand.predict.picture_hands import PictureOptions, predict_each
 from maskhand.predict.records import METHODS, PredictError
 from maskhand.predict.rows import Row
 from maskhand.predict.table import COLUMNS as TABLE
@@ -31,12 +31,12 @@ PARAMETERS: Final[dict[str, tuple[str, Any]]] = {
 """Parameter of a call -> its MLflow type and its default; list parameters hold numbers, and an empty list means unset.
 They apply to all pictures of the call."""
 
-_NOT_ASKED = ("name", "frame", "time_s", "track", "seen", "body_hand")
+_LEFT_OUT = ("name", "frame", "time_s", "track", "seen", "body_hand")
 """Prefixes of the columns that are left out: those of films and of body conventions, which are not parameters."""
 COLUMNS: Final[dict[str, pa.DataType]] = {
     "input": pa.int64(),
     "error": pa.string(),
-    **{name: kind for name, kind in TABLE.items() if not name.startswith(_NOT_ASKED)},
+    **{name: kind for name, kind in TABLE.items() if not name.startswith(_LEFT_OUT)},
 }
 """Columns of the answer: the picture's position, why it cannot be used (None: it can), and those of hands.parquet.
 `status` tells whether the row is a hand; `vertices_cam_m` is None without the parameter `vertices`."""
@@ -52,24 +52,24 @@ def answer(pictures: Sequence[Any], params: Mapping[str, Any] | None, bundle: Mo
     if unknown := sorted(set(params or {}) - set(options)):
         raise PredictError(f"params: {unknown[0]} is unknown; expected {', '.join(options)}")
     options |= dict(params or {})
-    for name, choices in (("method", METHODS), ("camera", CAMERA_SOURCES)):
+    for name, choices in (("method", METHODS), ("camera", PLACED_BY)):
         if options[name] not in choices:
             raise PredictError(f"params: {name} is {options[name]!r}; expected one of {', '.join(choices)}")
     if options["hypotheses"] < 0:
         raise PredictError(f"params: hypotheses is {options['hypotheses']}; expected 0 or more")
-    asked = Asked(
+    picture_options = PictureOptions(
         box=_numbers(options["box"]),
         side=options["side"],
         focal_px=options["focal_px"],
         intrinsics=_numbers(options["intrinsics"]),
         min_confidence=options["min_confidence"],
     )
-    how = Reconstruction(bundle, options["method"], options["camera"], options["hypotheses"])
+    reconstruction = Reconstruction(bundle, options["method"], options["camera"], options["hypotheses"])
     named = [(f"image {position}", picture) for position, picture in enumerate(pictures)]
     empty = dict.fromkeys(COLUMNS)
     return [
         empty | {"input": position, "error": hands.error} | flat(row)
-        for position, hands in enumerate(look(named, how, asked, assets, base64_text=True))
+        for position, hands in enumerate(predict_each(named, reconstruction, picture_options, assets, base64_text=True))
         for row in hands.rows(options["vertices"])
     ]
 

@@ -19,14 +19,14 @@ from maskhand.carried import here
 from maskhand.device import one_thread
 from maskhand.digest import short_digest
 from maskhand.models.bundle import worker_bundle
-from maskhand.predict.asked import Asked, with_earlier
 from maskhand.predict.box_file import BoxFile
 from maskhand.predict.files import no_hand_found
 from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.inputs import Source
-from maskhand.predict.looking import Question, predict_pictures
 from maskhand.predict.rows import Row, picture_rows
 from maskhand.predict.run_files import RUN
+from maskhand.predict.shard_options import ShardRunOptions, with_earlier
+from maskhand.predict.stream import PredictRequest, predict_pictures
 from maskhand.predict.table import write_parquet
 from maskhand.predict.units import Unit, UnitPlace, unit_pictures, unit_places
 from maskhand.shards.layout import record_uri, shard_name, shard_uri
@@ -47,13 +47,13 @@ class UnitTask:
     part_uri: str
     name: str
     plan_digest: str
-    asked: Asked
+    options: ShardRunOptions
     unit: Unit
 
 
 def predict_shards(
     sources: Sequence[Source],
-    asked: Asked,
+    options: ShardRunOptions,
     out: str,
     *,
     boxes: BoxFile | None = None,
@@ -68,7 +68,7 @@ def predict_shards(
     existing results of other options; without it they raise PredictError. Raises LockedError while another process
     uses the same folder.
     """
-    facts = asked.facts_of(sources)
+    facts = options.facts_of(sources)
     part_uri = storage.join(out, HANDS)
     if again:
         clear_part(part_uri)
@@ -77,7 +77,7 @@ def predict_shards(
     files = [Source(**source) for source in facts["inputs"]]
     given = None if boxes is None else boxes.match([source.path for source in files])
     kept = UnitPlace.read(facts["units"], f"{storage.join(out, RUN)}: units")
-    places = unit_places(files, asked.every, kept)
+    places = unit_places(files, options.every, kept)
     units = [place.unit(files, given) for place in places]
     facts["units"] = [asdict(place) for place in places]
     storage.write_json_atomic(storage.join(out, RUN), facts)
@@ -94,7 +94,7 @@ def predict_shards(
         out,
         about,
         [shard_name(k) for k in range(len(units))],
-        lambda k: UnitTask(part_uri, shard_name(k), plan_digest, asked, units[k]),
+        lambda k: UnitTask(part_uri, shard_name(k), plan_digest, options, units[k]),
         predict_unit,
         mapper=mapper,
         rebuild=False,
@@ -103,11 +103,11 @@ def predict_shards(
     )
 
 
-def question_of(asked: Asked) -> Question:
-    """The `Question` for these options, with the model loaded once per process. Raises BundleError, PredictError."""
-    bundle = None if asked.model is None else worker_bundle(asked.model[0], asked.model[1]["digest"])
-    how = Reconstruction(bundle, asked.method, asked.placed_by, asked.hypotheses)
-    return Question(how, here(asked.assets), **vars(asked.wanted()))
+def load_request(options: ShardRunOptions) -> PredictRequest:
+    """The request with these options and the model, loaded once per process. Raises BundleError, PredictError."""
+    bundle = None if options.model is None else worker_bundle(options.model[0], options.model[1]["digest"])
+    reconstruction = Reconstruction(bundle, options.method, options.placed_by, options.hypotheses)
+    return PredictRequest(reconstruction, here(options.assets), **vars(options.predict_options()))
 
 
 def predict_unit(task: UnitTask) -> ShardRecord:
@@ -128,12 +128,12 @@ def predict_unit(task: UnitTask) -> ShardRecord:
 
 
 def _rows(task: UnitTask, rejects: list[Reject]) -> Iterator[Row]:
-    question, unit = question_of(task.asked), task.unit
-    no_hand = no_hand_found(question.min_confidence)
-    looked_at = unit_pictures(unit, question.camera, question.every)
-    for group in predict_pictures(looked_at, question, unit.boxes):
+    request, unit = load_request(task.options), task.unit
+    no_hand = no_hand_found(request.min_confidence)
+    stream = unit_pictures(unit, request.camera, request.every)
+    for group in predict_pictures(stream, request, unit.boxes):
         for picture, hands in group:
-            rows = picture_rows(picture, hands, question.how, no_hand, question.vertices)
+            rows = picture_rows(picture, hands, request.reconstruction, no_hand, request.vertices)
             if not hands:
                 reason = NO_HAND if picture.is_readable else UNREADABLE
                 rejects.append(Reject(rows[0]["name"], reason, rows[0]["reason"]))

@@ -88,7 +88,7 @@ def cut(sources: Sequence[Source], every: int) -> list[Unit]:
 
     every: frames 0, `every`, 2 `every` ... of a film are processed.
     """
-    counts = [_looked_at(source, every) if source.kind == "film" else 1 for source in sources]
+    counts = [_frame_count(source, every) if source.kind == "film" else 1 for source in sources]
     size = min(LARGEST, max(SMALLEST, -(-sum(counts) // UNITS)))
     units: list[Unit] = []
     waiting: list[int] = []
@@ -117,7 +117,7 @@ def unit_pictures(unit: Unit, given: GivenCamera, every: int) -> Iterator[Pictur
     return pictures(unit.sources, given, every)
 
 
-def _looked_at(film: Source, every: int) -> int:
+def _frame_count(film: Source, every: int) -> int:
     try:
         return -(-film_facts(film.path).frames // every)
     except PredictError:  # reported when its unit is processed

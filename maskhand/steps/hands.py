@@ -1,4 +1,4 @@
-"""Hands for people, of pictures and films."""
+"""The step that predicts the hands of pictures and films into a run folder."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from maskhand.device import accelerator
 from maskhand.film.run import TrackedFilms
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict.hand_group import Reconstruction
-from maskhand.predict.looking import Question
 from maskhand.predict.run import predict_run
 from maskhand.predict.run_files import RunResult
+from maskhand.predict.stream import PredictRequest
 from maskhand.progress import Progress, silent
-from maskhand.steps.ask_hands import AskedRun
+from maskhand.steps.prepare_predict import PreparedRun
 
 
-def predict(asked: AskedRun, progress: Progress = silent) -> RunResult:
-    """Look at what was asked; the network is loaded once, and only where it is needed (see `predict_run`)."""
-    bundle = None if asked.model is None else ModelBundle.load(asked.model, device=accelerator())
-    how = Reconstruction(bundle, asked.way.method, asked.way.placed_by, asked.way.hypotheses)
-    question = Question(
-        how, asked.assets, **{item.name: getattr(asked.wanted, item.name) for item in fields(asked.wanted)}
-    )
-    films = None if asked.smooth == "frames" else TrackedFilms(asked.smooth)
-    return predict_run(asked.sources, question, asked.out, asked.again, progress, films)
+def predict(run: PreparedRun, progress: Progress = silent) -> RunResult:
+    """Carry out a prepared run; the network is loaded once, and only where it is needed (see `predict_run`)."""
+    bundle = None if run.model is None else ModelBundle.load(run.model, device=accelerator())
+    settings = run.settings
+    reconstruction = Reconstruction(bundle, settings.method, settings.placed_by, settings.hypotheses)
+    options = {item.name: getattr(run.options, item.name) for item in fields(run.options)}
+    request = PredictRequest(reconstruction, run.assets, **options)
+    films = None if run.smooth == "frames" else TrackedFilms(run.smooth)
+    return predict_run(run.sources, request, run.out, run.again, progress, films)

@@ -1,4 +1,4 @@
-"""The hands of pictures and films, looked at by Ray workers; the results are shards."""
+"""The step that predicts the hands of pictures and films on Ray workers; the results are shards."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from maskhand.annotate.registry import detector_files
 from maskhand.cluster.map import map_on_gpus
 from maskhand.cluster.session import ray_session
 from maskhand.predict.detect import HAND_FINDER
-from maskhand.predict.shards import HANDS, NO_HAND, UNREADABLE, predict_shards, question_of
+from maskhand.predict.shards import HANDS, NO_HAND, UNREADABLE, load_request, predict_shards
 from maskhand.progress import Progress
 from maskhand.shards.layout import manifest_uri
 from maskhand.shards.manifest import Manifest, ShardRecord
-from maskhand.steps.ask_shards import AskedShards
+from maskhand.steps.prepare_predict_shards import PreparedShardRun
 from maskhand.steps.receipt import Receipt
 
 
@@ -30,26 +30,26 @@ class HandsReceipt(Receipt):
     """Pictures, or films, that could not be read (to their ends)."""
 
 
-def predict_by_workers(asked: AskedShards, progress: Progress, *, workers: int | None = None) -> HandsReceipt:
+def predict_by_workers(run: PreparedShardRun, progress: Progress, *, workers: int | None = None) -> HandsReceipt:
     """The hands of pictures and films as shards (see `predict_shards`).
 
     workers: tasks at a time, None: as many as the Ray session has cores (or GPUs); any number gives the same bytes.
     """
     with ray_session():
         # that of the model for given boxes, beside the finder's
-        names = {HAND_FINDER, question_of(asked.asked).how.detector}
+        names = {HAND_FINDER, load_request(run.options).reconstruction.detector}
         manifest = predict_shards(
-            asked.sources.files,
-            asked.asked,
-            asked.out,
-            boxes=asked.boxes,
+            run.sources.files,
+            run.options,
+            run.out,
+            boxes=run.boxes,
             mapper=partial(
-                map_on_gpus, concurrency=workers, carried=[detector_files(name, asked.assets) for name in names]
+                map_on_gpus, concurrency=workers, carried=[detector_files(name, run.assets) for name in names]
             ),
-            again=asked.again,
+            again=run.again,
             on_shard=_count(progress),
         )
-    return _receipt(asked.out, manifest)
+    return _receipt(run.out, manifest)
 
 
 def _count(progress: Progress) -> Callable[[ShardRecord], None]:

@@ -1,4 +1,4 @@
-"""The page to look at hands: of a photo, or of what prediction wrote."""
+"""The step that writes a page of hands: of a photo, or of what prediction wrote."""
 
 from __future__ import annotations
 

@@ -362,7 +362,8 @@ def test_steps_without_networks_are_imported_without_torch() -> None:
     once; the import of Ray waits for its session."""
     program = (
         "import sys\n"
-        "from maskhand.steps import ask_hands, ask_shards, data, hands_report, names, photos, receipt, step_inputs\n"
+        "from maskhand.steps import data, hands_report, names, photos, prepare_predict, prepare_predict_shards\n"
+        "from maskhand.steps import receipt, step_inputs\n"
         "print(*sorted({'torch', 'ray', 'mlflow', 'prefect'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "\n"

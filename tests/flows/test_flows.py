@@ -356,36 +356,36 @@ def test_a_re_evaluation_measures_every_model_on_every_benchmark_and_says_what_t
     assert kept is not None and json.loads(kept.data)[0]["model"] == old
 
 
-def test_pictures_are_looked_at_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_predicted_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.artifacts import Artifact
 
     from maskhand.pipelines.predict_photos import predict_photos
     from maskhand.steps import predict_shards
-    from maskhand.steps.ask_shards import AskedShards
     from maskhand.steps.predict_shards import HandsReceipt
+    from maskhand.steps.prepare_predict_shards import PreparedShardRun
 
-    asked: list[tuple[Any, ...]] = []
+    runs: list[tuple[Any, ...]] = []
 
-    def look(question: AskedShards, _progress: Any, *, workers: int | None) -> HandsReceipt:
-        files = [source.path for source in question.sources.files]
-        asked.append((files, question.out, question.asked.every, workers))
-        path = Path(question.out, "hands", "manifest.json")
+    def predict_by_workers(run: PreparedShardRun, _progress: Any, *, workers: int | None) -> HandsReceipt:
+        files = [source.path for source in run.sources.files]
+        runs.append((files, run.out, run.options.every, workers))
+        path = Path(run.out, "hands", "manifest.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
         return HandsReceipt.of(str(path), hands=3, no_hand=1, unreadable=0)
 
-    monkeypatch.setattr(predict_shards, "predict_by_workers", look)
+    monkeypatch.setattr(predict_shards, "predict_by_workers", predict_by_workers)
     picture = tmp_path / "photos" / "a.png"
     picture.parent.mkdir()
     picture.write_bytes(b"one")
     inputs = [str(picture.parent)]
-    for content, looks in ((b"one", 1), (b"one", 1), (b"another", 2)):
+    for content, count in ((b"one", 1), (b"one", 1), (b"another", 2)):
         if picture.read_bytes() != content:
             picture.write_bytes(content)
         receipt = predict_photos(inputs=inputs, every=2, workspace=str(tmp_path))
-        assert len(asked) == looks
-    assert receipt.hands == 3 and asked[0] == asked[1] == ([str(picture)], asked[0][1], 2, None)
-    assert asked[0][1].startswith(f"{tmp_path}/predictions/")
+        assert len(runs) == count
+    assert receipt.hands == 3 and runs[0] == runs[1] == ([str(picture)], runs[0][1], 2, None)
+    assert runs[0][1].startswith(f"{tmp_path}/predictions/")
     kept = Artifact.get("predict-photos")
     assert kept is not None and json.loads(kept.data)[0]["no_hand"] == 1
     with pytest.raises(ValueError, match="no inputs: name pictures"):

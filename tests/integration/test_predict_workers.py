@@ -1,4 +1,4 @@
-"""`maskhand predict --workers N`: rendered hands, looked at in Ray's own processes; pictures and shards on a store."""
+"""`maskhand predict --workers N`: rendered hands, processed in Ray's own processes; pictures and shards on a store."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from maskhand import storage
 from maskhand.cluster.session import ray_session
 from maskhand.predict import detect
-from maskhand.predict.asked import Asked
 from maskhand.predict.inputs import find_sources
+from maskhand.predict.shard_options import ShardRunOptions
 from maskhand.predict.shards import HANDS, predict_shards
 from maskhand.progress import silent
 from maskhand.shards.manifest import read_manifest
-from maskhand.steps.ask_shards import ask_shards
 from maskhand.steps.predict_shards import predict_by_workers
+from maskhand.steps.prepare_predict_shards import prepare_shard_run
 from maskhand.synth.freihand_layout import write_freihand_synth
 from maskhand.workspace import Workspace
 from support.s3_server import s3_server
@@ -34,8 +34,8 @@ def test_any_number_of_workers_gives_the_same_shards(tmp_path: Path, assets: Pat
     with ray_session():
         for workers in (1, 2):
             out = tmp_path / f"out{workers}"
-            asked = ask_shards(home, [pictures], str(out), method="fit")
-            receipt = predict_by_workers(asked, silent, workers=workers)
+            run = prepare_shard_run(home, [pictures], str(out), method="fit")
+            receipt = predict_by_workers(run, silent, workers=workers)
             made.append({path.name: path.read_bytes() for path in (out / HANDS).iterdir()})
     assert made[0] == made[1] and len(made[0]) == 2 * 2 + 1
     manifest = read_manifest(str(out), HANDS)
@@ -45,7 +45,7 @@ def test_any_number_of_workers_gives_the_same_shards(tmp_path: Path, assets: Pat
 
 def test_pictures_and_shards_on_a_store_are_those_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect, "find_hands", lambda image, assets: [])
-    asked, pictures = Asked(None, "fit", "unused"), tmp_path / "in"
+    options, pictures = ShardRunOptions(None, "fit", "unused"), tmp_path / "in"
     (pictures / "below").mkdir(parents=True)
     for k, name in enumerate(("a.png", "below/a.png", "b.png")):
         cv2.imwrite(str(pictures / name), np.full((32, 32, 3), 80 * k, np.uint8))
@@ -56,8 +56,8 @@ def test_pictures_and_shards_on_a_store_are_those_of_folders(tmp_path: Path, mon
         there, out = f"s3://{server.bucket}/in", f"s3://{server.bucket}/out"
         for path in pictures.rglob("*.*"):
             storage.write_bytes_atomic(f"{there}/{path.relative_to(pictures).as_posix()}", path.read_bytes())
-        made = predict_shards(find_sources([there]).files, asked, out)
-        assert made == read_manifest(out, HANDS) == predict_shards(find_sources([there]).files, asked, out)
+        made = predict_shards(find_sources([there]).files, options, out)
+        assert made == read_manifest(out, HANDS) == predict_shards(find_sources([there]).files, options, out)
         assert made.rejects == {"no_hand": 3, "unreadable": 1} and made.planned == 4
-        local = predict_shards(find_sources([pictures]).files, asked, str(tmp_path / "out"))
+        local = predict_shards(find_sources([pictures]).files, options, str(tmp_path / "out"))
     assert local.rejects == made.rejects and local.count == made.count

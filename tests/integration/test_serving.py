@@ -129,12 +129,12 @@ def test_mlflow_serves_photos(registered: Registered, photos: list[Path], assets
         try:
             _wait_for(f"http://127.0.0.1:{port}/ping", server, tmp_path / "log")
             texts = [[base64.b64encode(photos[0].read_bytes()).decode()], ["no picture"]]
-            answer = _ask(port, {"dataframe_split": {"columns": ["image"], "data": texts}, "params": {"box": []}})
+            answer = _post(port, {"dataframe_split": {"columns": ["image"], "data": texts}, "params": {"box": []}})
             rows = answer["predictions"]
             assert rows[0]["status"] == "hand" and len(rows[0]["joints_cam_m"]) == 63
             assert rows[-1]["input"] == 1 and "neither a file nor base64" in rows[-1]["error"]
             with pytest.raises(urllib.error.HTTPError) as refused:
-                _ask(port, {"inputs": {"image": texts[0][0]}, "params": {"focal": 480.0}})
+                _post(port, {"inputs": {"image": texts[0][0]}, "params": {"focal": 480.0}})
             assert "expected method, vertices" in refused.value.read().decode()
         finally:
             if server.poll() is None:
@@ -153,9 +153,9 @@ def _wait_for(url: str, server: subprocess.Popen, log: Path) -> None:
     raise AssertionError(log.read_text()[-3000:])
 
 
-def _ask(port: int, question: dict) -> dict:
+def _post(port: int, body: dict) -> dict:
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/invocations", json.dumps(question).encode(), {"Content-Type": "application/json"}
+        f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     with _DIRECT.open(request, timeout=300) as response:
         return json.load(response)

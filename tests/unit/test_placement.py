@@ -112,8 +112,8 @@ def test_the_networks_camera_places_by_the_same_way():
     crop_camera = torch.tensor([[12.0, 0.01, -0.02]]).expand(count, 3)
     prediction = replace(seen_hands(count).prediction, camera=crop_camera, joints_m=model.float())
     K = np.tile(assumed_camera((size, size), FOCAL * side_px), (count, 1, 1))
-    for source in ("keypoints", "model"):  # no keypoints are given
-        placed = place_hands(prediction, batch, K, CONFIG.crop_px, source)
+    for placed_by in ("keypoints", "model"):  # no keypoints are given
+        placed = place_hands(prediction, batch, K, CONFIG.crop_px, placed_by)
         assert not placed.by_keypoints.any()
         in_image = placed.pixels(placed.to_camera(prediction.joints_m))
         crop = project_crop(model, crop_camera.double()).numpy()
@@ -161,9 +161,11 @@ def test_evaluation_and_predict_place_alike():
     )
     prediction = seen_hands(6).prediction
     rows = [ShardSample(sample, k, {}) for k, sample in enumerate(samples)]
-    for source in ("keypoints", "model"):
-        evaluated = place(prediction, torch.zeros(6, dtype=torch.bool), batch, rows, CONFIG.crop_px, [None] * 6, source)
-        photo = place_predicted(prediction, batch, np.tile(WIDE, (6, 1, 1)), CONFIG.crop_px, source)
+    for placed_by in ("keypoints", "model"):
+        evaluated = place(
+            prediction, torch.zeros(6, dtype=torch.bool), batch, rows, CONFIG.crop_px, [None] * 6, placed_by
+        )
+        photo = place_predicted(prediction, batch, np.tile(WIDE, (6, 1, 1)), CONFIG.crop_px, placed_by)
         for k, hand in enumerate(photo):
             np.testing.assert_allclose(evaluated.joints_cam_m[k], hand.joints_cam_m, atol=1e-6)
             np.testing.assert_allclose(evaluated.vertices_cam_m[k], hand.vertices_cam_m, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What there is to look at: which files, in which order, and the names of their results."""
+"""The inputs of a run: which files, in which order, and the names of their results."""
 
 from __future__ import annotations
 

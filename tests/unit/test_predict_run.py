@@ -1,4 +1,4 @@
-"""A run over a folder with every kind of file: rows, table, files; stopped and gone on; asked otherwise."""
+"""A run over a folder with every kind of file: rows, table, files; stopped and gone on; with other options."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from maskhand.cli import main
 from maskhand.conventions import MIRROR_POINT
 from maskhand.geometry2d import tight_box
 from maskhand.hand.pose_convention import BodyConvention, hand_pose_space
-from maskhand.predict import PredictError, detect, looking
+from maskhand.predict import PredictError, detect, stream
 from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.inputs import find_sources
-from maskhand.predict.looking import Question
 from maskhand.predict.pictures import GivenCamera, ahead
 from maskhand.predict.rows import SCHEMA_FILE
 from maskhand.predict.run import predict_run
 from maskhand.predict.run_files import JOURNAL, LINES, RUN, TABLE, RunResult
 from maskhand.predict.saved import SAVED
+from maskhand.predict.stream import PredictRequest
 from maskhand.predict.table import COLUMNS, flat
-from maskhand.steps.ask_hands import ask
+from maskhand.steps.prepare_predict import prepare_run
 from maskhand.workspace import Workspace
 from support.known_hands import KnownHands, known_hands
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
 SIZE = (96, 128)
-LOOKED_AT = ("a/x.mp4", "a/x.mp4", "a/x.png", "b/x.png", "blank.png", "broken.jpg", "two.png")
+PICTURES = ("a/x.mp4", "a/x.mp4", "a/x.png", "b/x.png", "blank.png", "broken.jpg", "two.png")
 """The pictures of the folder in their order; the film's frames 0 and 2."""
 HANDS = {10: (0,), 60: (1,), 110: (2,), 160: (), 210: (0, 1)}
 """Gray value of a picture -> its hands."""
@@ -64,7 +64,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def looks(truth, monkeypatch) -> list[int]:
+def searched(truth, monkeypatch) -> list[int]:
     """A hand finder that knows the hands of each picture by its gray; returns the grays that it was shown."""
     shown: list[int] = []
 
@@ -92,16 +92,16 @@ def looks(truth, monkeypatch) -> list[int]:
     return shown
 
 
-def run(folder: Path, out: Path, again: bool = False, progress=lambda *a: None, **question) -> RunResult:
-    asked = Question(Reconstruction(None, "fit"), Path("no-assets"), **({"every": 2, "saved": SAVED} | question))
-    return predict_run(find_sources([folder], out), asked, out, again, progress)
+def run(folder: Path, out: Path, again: bool = False, progress=lambda *a: None, **options) -> RunResult:
+    request = PredictRequest(Reconstruction(None, "fit"), Path("no-assets"), **({"every": 2, "saved": SAVED} | options))
+    return predict_run(find_sources([folder], out), request, out, again, progress)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_every_picture_is_a_row(folder, looks, tmp_path) -> None:
+def test_every_picture_is_a_row(folder, searched, tmp_path) -> None:
     """One broken picture costs nothing but its row; rows keep to the schema, and the table holds the same."""
     out = tmp_path / "out"
     result = run(folder, out, vertices=True, convention=BodyConvention("smplx", 45))
@@ -109,7 +109,7 @@ def test_every_picture_is_a_row(folder, looks, tmp_path) -> None:
     for row in rows:
         VALIDATOR.validate(row)
     pictures = [Path(row["picture"]).relative_to(folder).as_posix() for row in rows]
-    assert pictures == [*LOOKED_AT, "two.png"]
+    assert pictures == [*PICTURES, "two.png"]
     assert [row["status"] for row in rows] == ["hand"] * 4 + ["no hand", "unreadable", "hand", "hand"]
     assert [(row["frame"], row["time_s"]) for row in rows[:3]] == [(0, 0.0), (2, 0.2), (None, None)]
     assert result.counts == {"pictures": 7, "hand": 5, "no hand": 1, "unreadable": 1, "hands": 6}
@@ -162,26 +162,26 @@ def stopped_after(groups: int) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_a_stopped_run_goes_on_to_the_same_bytes(folder, looks, tmp_path, monkeypatch, groups) -> None:
-    """Stopped within and after the film, with a group half written; no picture is looked at again."""
-    monkeypatch.setattr(looking, "PICTURES_AT_ONCE", 1)
+def test_a_stopped_run_goes_on_to_the_same_bytes(folder, searched, tmp_path, monkeypatch, groups) -> None:
+    """Stopped within and after the film, with a group half written; no picture is processed again."""
+    monkeypatch.setattr(stream, "PICTURES_AT_ONCE", 1)
     whole, out = tmp_path / "whole", tmp_path / "out"
     run(folder, whole)
-    looks.clear()
+    searched.clear()
     with pytest.raises(Stopped):
         run(folder, out, progress=stopped_after(groups))
     assert not (out / LINES).exists()
     with open(out / JOURNAL, "ab") as journal:
         journal.write(b'{"schema":"maskhand.hand/1","picture":"half a li')
-    first = len(looks)
+    first = len(searched)
     result = run(folder, out)
-    assert len(looks) <= 6 + 3, "but for those that were decoded ahead"
+    assert len(searched) <= 6 + 3, "but for those that were decoded ahead"
     assert first < 6 and contents(out) == contents(whole)
-    looks.clear()
-    assert run(folder, out) == result and not looks, "a finished run is not begun again"
+    searched.clear()
+    assert run(folder, out) == result and not searched, "a finished run is not begun again"
 
 
-def test_another_question_is_not_mixed_with_an_earlier_one(folder, looks, tmp_path) -> None:
+def test_results_of_other_options_are_not_mixed(folder, searched, tmp_path) -> None:
     out, other = tmp_path / "out", tmp_path / "other"
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -203,35 +203,35 @@ def test_another_question_is_not_mixed_with_an_earlier_one(folder, looks, tmp_pa
         run(pictures, out)
 
 
-def test_other_files_with_the_same_options_are_added(folder, looks, tmp_path) -> None:
+def test_other_files_with_the_same_options_are_added(folder, searched, tmp_path) -> None:
     """A loop over files into one folder gives what one command with all of them does; also when it was stopped."""
     names = ("two.png", "a/x.png", "blank.png")
     one, whole = tmp_path / "one", tmp_path / "whole"
 
-    def look(out: Path, *chosen: str, progress=lambda *a: None) -> RunResult:
-        asked = Question(Reconstruction(None, "fit"), Path("no-assets"), every=2, saved=SAVED)
-        return predict_run(find_sources([folder / name for name in chosen]), asked, out, progress=progress)
+    def predict(out: Path, *chosen: str, progress=lambda *a: None) -> RunResult:
+        request = PredictRequest(Reconstruction(None, "fit"), Path("no-assets"), every=2, saved=SAVED)
+        return predict_run(find_sources([folder / name for name in chosen]), request, out, progress=progress)
 
-    expected = look(whole, *names)
-    look(one, "two.png")
+    expected = predict(whole, *names)
+    predict(one, "two.png")
     with pytest.raises(Stopped):
-        look(one, "a/x.png", progress=stopped_after(0))
-    with pytest.raises(PredictError, match=r"of another question: .*gone: .*x\.png; choose"):
-        look(one, "blank.png")
-    look(one, "a/x.png")
-    looks.clear()
-    assert look(one, "blank.png").counts == expected.counts and len(looks) == 1
-    assert look(one, "two.png") == look(one, *names) and len(looks) == 1
+        predict(one, "a/x.png", progress=stopped_after(0))
+    with pytest.raises(PredictError, match=r"with other options or files: .*gone: .*x\.png; choose"):
+        predict(one, "blank.png")
+    predict(one, "a/x.png")
+    searched.clear()
+    assert predict(one, "blank.png").counts == expected.counts and len(searched) == 1
+    assert predict(one, "two.png") == predict(one, *names) and len(searched) == 1
     for files in ((made := contents(one)), (wanted := contents(whole))):
         files.pop(RUN)
     assert made == wanted
     (same_name := tmp_path / "two.png").write_bytes((folder / "blank.png").read_bytes())
     with pytest.raises(PredictError, match=r"new: .*two\.png"):
-        look(one, str(same_name))
+        predict(one, str(same_name))
 
 
-def test_exit_codes_and_what_is_said(folder, looks, tmp_path, capsys) -> None:
-    """0 when all were looked at, also without a hand; 1 when some could not be read; one sentence for each."""
+def test_exit_codes_and_what_is_said(folder, searched, tmp_path, capsys) -> None:
+    """0 when all were processed, also without a hand; 1 when some could not be read; one sentence for each."""
 
     def code(*words: str | Path) -> tuple[int, str]:
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
@@ -259,7 +259,7 @@ def test_exit_codes_and_what_is_said(folder, looks, tmp_path, capsys) -> None:
         assert status == 1 and sentence in said and said.count("error:") == 1
 
 
-def test_boxes_of_a_detector_are_those_of_each_picture(folder, looks, tmp_path, monkeypatch, truth) -> None:
+def test_boxes_of_a_detector_are_those_of_each_picture(folder, searched, tmp_path, monkeypatch, truth) -> None:
     boxes = tmp_path / "boxes.jsonl"
     lines = [
         {"image": "two.png", "box_xyxy_px": [10, 10, 60, 60], "side": "left", "score": 0.5},
@@ -279,16 +279,16 @@ def test_boxes_of_a_detector_are_those_of_each_picture(folder, looks, tmp_path, 
     with pytest.raises(SystemExit) as end:
         main(["predict", *map(str, pictures), "--out", str(tmp_path / "out"), "--method", "fit", "--boxes", str(boxes),
               "-w", str(tmp_path)])  # fmt: skip
-    assert end.value.code == 1 and not looks
+    assert end.value.code == 1 and not searched
     rows = [json.loads(line) for line in (tmp_path / "out" / LINES).read_text().splitlines()]
     assert [row["status"] for row in rows] == ["no hand", "unreadable", "no hand", "hand"]
     assert "has no boxes for it" in rows[0]["reason"] and "it is there without a box" in rows[2]["reason"]
     assert "boxes.jsonl:3: box 500,500,600,600" in rows[1]["reason"]
     assert (rows[3]["side"], rows[3]["detection_score"], rows[3]["box_xyxy_px"]) == ("left", 0.5, [10, 10, 60, 60])
     boxes.write_text(boxes.read_text().replace("60, 60", "61, 61"))
-    question = {"boxes": boxes, "method": "fit"}
+    options = {"boxes": boxes, "method": "fit"}
     with pytest.raises(PredictError, match=r"boxes was '.*boxes\.jsonl \w{12}' and is '.*boxes\.jsonl \w{12}'"):
-        ask(Workspace.at(tmp_path), pictures, tmp_path / "out", **question).finished()
+        prepare_run(Workspace.at(tmp_path), pictures, tmp_path / "out", **options).finished()
 
 
 def test_what_is_made_ahead_fails_in_its_place() -> None:

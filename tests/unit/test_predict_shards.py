@@ -17,15 +17,15 @@ from maskhand.cli import main
 from maskhand.film.video import FilmFacts, FilmWriter, read_frames
 from maskhand.geometry2d import tight_box
 from maskhand.predict import detect, units
-from maskhand.predict.asked import Asked
 from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.inputs import Source, find_sources
-from maskhand.predict.looking import Question
 from maskhand.predict.pictures import GivenCamera, pictures
 from maskhand.predict.records import PredictError
 from maskhand.predict.run import predict_run
 from maskhand.predict.run_files import RUN
+from maskhand.predict.shard_options import ShardRunOptions
 from maskhand.predict.shards import HANDS, predict_shards, predict_unit
+from maskhand.predict.stream import PredictRequest
 from maskhand.predict.table import flat
 from maskhand.predict.units import LARGEST, SPANS, Unit, cut, unit_pictures
 from maskhand.shards.manifest import read_manifest, read_record
@@ -33,7 +33,7 @@ from support.known_hands import known_hands
 
 SHADES = 40
 """Gray levels between pictures with 0, 1, 2 ... hands."""
-ASKED = Asked(None, "fit", "unused")
+OPTIONS = ShardRunOptions(None, "fit", "unused")
 
 
 def film(path: Path, shades: Sequence[int], size: int = 64) -> None:
@@ -101,28 +101,28 @@ def test_shards_are_the_rows_of_a_run_and_the_same_bytes_however_they_were_made(
         return [fn(item) for item in items]
 
     whole, other, again = tmp_path / "whole", tmp_path / "other", tmp_path / "again"
-    manifest = predict_shards(sources.files, ASKED, str(whole))
-    predict_shards(sources.files, ASKED, str(other), mapper=backwards)
+    manifest = predict_shards(sources.files, OPTIONS, str(whole))
+    predict_shards(sources.files, OPTIONS, str(other), mapper=backwards)
     with pytest.raises(KeyboardInterrupt):
-        predict_shards(sources.files, ASKED, str(again), mapper=killed)
+        predict_shards(sources.files, OPTIONS, str(again), mapper=killed)
     (again / HANDS / "000001.json").unlink()  # its shard is there, and may be half of one
-    predict_shards(sources.files, ASKED, str(again), mapper=counting)
+    predict_shards(sources.files, OPTIONS, str(again), mapper=counting)
     assert made.count("000000") == 1 and made.count("000001") == 2 and len(made) == len(manifest.shards) + 1
     assert contents(whole) == contents(other) == contents(again)
     before = (whole / HANDS / "manifest.json").stat().st_mtime_ns
-    predict_shards(sources.files, ASKED, str(whole), mapper=killed)
+    predict_shards(sources.files, OPTIONS, str(whole), mapper=killed)
     assert (whole / HANDS / "manifest.json").stat().st_mtime_ns == before, "a finished run has nothing to do"
 
-    question = Question(Reconstruction(None, "fit"), Path("unused"))
-    serial = predict_run(sources, question, tmp_path / "serial")
+    request = PredictRequest(Reconstruction(None, "fit"), Path("unused"))
+    serial = predict_run(sources, request, tmp_path / "serial")
     found, expected = rows(whole), [flat(row) for row in serial.rows()]
     assert len(found) == len(expected)
     for mine, theirs in zip(found, expected, strict=True):
         for name, value in mine.items():  # batches are cut elsewhere, and round otherwise
             same = value if value is None or isinstance(value, str) else pytest.approx(value, abs=2e-3)
             assert theirs.get(name) == same, name
-    looked_at = [(row["name"], row["frame"]) for row in found if row["hand"] in (None, 0)]
-    assert len(looked_at) == len(set(looked_at)) == 19 + 21
+    processed = [(row["name"], row["frame"]) for row in found if row["hand"] in (None, 0)]
+    assert len(processed) == len(set(processed)) == 19 + 21
     kept = read_manifest(str(whole), HANDS)
     assert kept == manifest and kept.count == len(found) and kept.planned == 40
     assert kept.rejects == {"no_hand": 7 + 11, "unreadable": 1} and len(kept.shards) == 5 + 6
@@ -137,46 +137,46 @@ def test_files_that_a_folder_gains_become_further_shards(folder: Path, tmp_path:
         made.extend(item.name for item in items)
         return [fn(item) for item in items]
 
-    predict_shards(find_sources([folder]).files, ASKED, str(out), mapper=counting)
+    predict_shards(find_sources([folder]).files, OPTIONS, str(out), mapper=counting)
     before, count = contents(out / HANDS), len(made)
     (folder / "between.mp4").unlink()  # its frames stay, and how it was cut
     for k in range(6):
         cv2.imwrite(str(folder / f"a{k}.png"), np.full((64, 64, 3), SHADES * (k % 3), np.uint8))
     grown = find_sources([folder]).files
-    manifest = predict_shards(grown, ASKED, str(out), mapper=counting)
+    manifest = predict_shards(grown, OPTIONS, str(out), mapper=counting)
     assert len(made) == count + 2 and len(manifest.shards) == count + 2 and manifest.planned == 40 + 6
     after = contents(out / HANDS)
     assert {name: data for name, data in after.items() if name in before and name != "manifest.json"} == {
         name: data for name, data in before.items() if name != "manifest.json"
     }
     assert len({(row["name"], row["frame"]) for row in rows(out)}) == 40 + 6
-    assert predict_shards(grown, ASKED, str(out), mapper=counting) == manifest and len(made) == count + 2
+    assert predict_shards(grown, OPTIONS, str(out), mapper=counting) == manifest and len(made) == count + 2
 
 
-def test_another_question_is_told_and_replaced_only_when_asked(folder: Path, tmp_path: Path) -> None:
+def test_results_of_other_options_are_an_error_unless_made_again(folder: Path, tmp_path: Path) -> None:
     sources, out = find_sources([folder]), tmp_path / "out"
-    predict_shards(sources.files, ASKED, str(out))
-    other = Asked(None, "fit", "unused", every=5)
-    with pytest.raises(PredictError, match="of another question: every was 1 and is 5; choose another --out"):
+    predict_shards(sources.files, OPTIONS, str(out))
+    other = ShardRunOptions(None, "fit", "unused", every=5)
+    with pytest.raises(PredictError, match="with other options or files: every was 1 and is 5; choose another --out"):
         predict_shards(sources.files, other, str(out))
     with pytest.raises(PredictError, match="results was 'shards' and is None"):
-        predict_run(sources, Question(Reconstruction(None, "fit"), Path("unused")), out)
+        predict_run(sources, PredictRequest(Reconstruction(None, "fit"), Path("unused")), out)
     (folder / "photo00.png").write_bytes((folder / "photo01.png").read_bytes())
     with pytest.raises(PredictError, match=r"changed: .*photo00.png"):
-        predict_shards(find_sources([folder]).files, ASKED, str(out))
+        predict_shards(find_sources([folder]).files, OPTIONS, str(out))
     kept = predict_shards(sources.files, other, str(out), again=True)
     assert sum(row["frame"] is not None for row in rows(out)) == 5 and kept == read_manifest(str(out), HANDS)
 
 
 def test_units_in_another_form_are_an_error_until_made_anew(folder: Path, tmp_path: Path) -> None:
     sources, out = find_sources([folder]).files, tmp_path / "out"
-    made = predict_shards(sources, ASKED, str(out))
+    made = predict_shards(sources, OPTIONS, str(out))
     facts = json.loads((out / RUN).read_text())
     for units_there in ([[0, 1, 0, None, 1]], 3, [{"first": 0}]):
         (out / RUN).write_text(json.dumps(facts | {"units": units_there}))
         with pytest.raises(PredictError, match=r"run.json: units: expected a list of objects .*--again"):
-            predict_shards(sources, ASKED, str(out))
-    assert predict_shards(sources, ASKED, str(out), again=True) == made
+            predict_shards(sources, OPTIONS, str(out))
+    assert predict_shards(sources, OPTIONS, str(out), again=True) == made
 
 
 @pytest.mark.parametrize(("frames", "every", "photos"), [(100_000, 1, 3), (700, 3, 0), (1, 10, 900), (0, 1, 1)])
@@ -206,12 +206,12 @@ def test_spans_of_a_film_are_the_film(tmp_path: Path, monkeypatch: pytest.Monkey
     whole = list(pictures([source], GivenCamera(), every))
     spans = [(0, 6), (6, 12), (12, 18), (18, 27), (27, None)]  # a container that promised more than there is
 
-    def looked_at(reader: Any = read_frames) -> list[Any]:
+    def processed(reader: Any = read_frames) -> list[Any]:
         monkeypatch.setattr(units, "read_frames", reader)
         made = [Unit((source,), start=start, stop=stop) for start, stop in spans]
         return [picture for unit in made for picture in unit_pictures(unit, GivenCamera(), every)]
 
-    found = looked_at()
+    found = processed()
     assert [(p.frame, p.time_s, p.name) for p in found] == [(p.frame, p.time_s, p.name) for p in whole]
     assert all(np.array_equal(a.image_rgb, b.image_rgb) for a, b in zip(found, whole, strict=True))
 
@@ -223,7 +223,7 @@ def test_spans_of_a_film_are_the_film(tmp_path: Path, monkeypatch: pytest.Monkey
             if frame.index >= start:
                 yield frame
 
-    found = looked_at(broken)
+    found = processed(broken)
     assert [p.frame for p in found] == [0, 3, 6, 9, 12, None]
     assert [p.reason for p in found if not p.is_readable] == ["the disk failed"], "said once, whoever meets it"
 
@@ -237,7 +237,7 @@ def test_a_worker_has_all_that_it_needs_in_its_task(folder: Path, tmp_path: Path
         tasks.extend(items)
         return [fn(item) for item in cloudpickle.loads(cloudpickle.dumps(items))]
 
-    predict_shards(find_sources([folder]).files, ASKED, str(tmp_path / "out"), mapper=collecting)
+    predict_shards(find_sources([folder]).files, OPTIONS, str(tmp_path / "out"), mapper=collecting)
     assert max(len(cloudpickle.dumps(task)) for task in tasks) < 10_000
     assert predict_unit(tasks[0]) == read_record(str(tmp_path / "out" / HANDS), tasks[0].name)
 

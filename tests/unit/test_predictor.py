@@ -1,4 +1,4 @@
-"""`maskhand.load().predict(...)`, and the answer of a served model, which asks the same."""
+"""`maskhand.load().predict(...)`, and the answer of a served model, which is the same."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from maskhand.annotate.hand_finder import find_hands
 from maskhand.annotate.palms import PalmNet
 from maskhand.annotate.small_hands import SmallHandFinder
 from maskhand.predict import PredictError
-from maskhand.steps.ask_hands import ask
+from maskhand.steps.prepare_predict import prepare_run
 from maskhand.workspace import Workspace
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -55,7 +55,7 @@ def test_what_was_found_is_judged_by_overlap(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("options", "words"),
     [
         ({"small": True, "box_xyxy_px": (1, 2, 3, 4)}, "--small: boxes are given, so no hands are searched"),
         ({"small": True, "boxes": Path("boxes.json")}, "--small: boxes are given"),
@@ -65,8 +65,8 @@ def test_what_was_found_is_judged_by_overlap(monkeypatch: pytest.MonkeyPatch) ->
         ({"intrinsics": (9, -9, 1, 1)}, "expected fx,fy,cx,cy in pixels, the first two above 0"),
     ],
 )
-def test_options_that_do_not_fit_are_refused_before_anything_is_read(asked: dict, words: str, tmp_path: Path) -> None:
+def test_options_that_do_not_fit_are_refused_before_anything_is_read(options: dict, words: str, tmp_path: Path) -> None:
     home = Workspace(tmp_path / "workspace", str(tmp_path / "shards"))
     with pytest.raises(PredictError, match=words):
-        ask(home, ["no-such.jpg"], tmp_path / "out", method="fit", **asked)
+        prepare_run(home, ["no-such.jpg"], tmp_path / "out", method="fit", **options)
     assert not (tmp_path / "out").exists()

@@ -15,11 +15,11 @@ import pytest
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.film import run as film_run
 from maskhand.film.drawing import draw_frame
+from maskhand.film.options import Smoothing
 from maskhand.film.records import FilmHand
 from maskhand.film.smoothing import motion_of, smooth
 from maskhand.film.tracked_film import TrackedFilm, track_film
 from maskhand.film.video import FilmWriter, film_facts, read_frames
-from maskhand.film.words import Smoothing
 from maskhand.geometry2d import tight_box
 from maskhand.hand.layer import ManoLayer
 from maskhand.metrics.samples import pa_mpjpe
@@ -90,9 +90,9 @@ def tracked(truth: HandFilm, path: Path) -> TrackedFilm:
     return track_film(path, None, K_px=truth.K_px, smoothing="none", assets=path.parent, finder=Trembling(truth))
 
 
-def smoothed(tracked: TrackedFilm, how: Smoothing) -> list[FilmHand]:
-    tracks = tuple(replace(track, motion=smooth(track.motion, how)) for track in tracked.tracks)
-    return list(replace(tracked, tracks=tracks, smoothing=how).hands())
+def smoothed(tracked: TrackedFilm, smoothing: Smoothing) -> list[FilmHand]:
+    tracks = tuple(replace(track, motion=smooth(track.motion, smoothing)) for track in tracked.tracks)
+    return list(replace(tracked, tracks=tracks, smoothing=smoothing).hands())
 
 
 def errors(truth: HandFilm, hands: Sequence[FilmHand]) -> tuple[float, float, float]:
@@ -123,7 +123,7 @@ def test_two_hands_stay_two_hands_of_their_sides(truth: HandFilm, tracked: Track
 
 
 def test_smoothing_calms_the_hands_and_moves_them_nearer(truth: HandFilm, tracked: TrackedFilm) -> None:
-    raw, causal, whole = (errors(truth, smoothed(tracked, how)) for how in ("none", "causal", "whole"))
+    raw, causal, whole = (errors(truth, smoothed(tracked, smoothing)) for smoothing in ("none", "causal", "whole"))
     assert whole[0] < raw[0] and causal[0] < 1.3 * raw[0]
     assert whole[2] < 0.3 * raw[2] and causal[2] < 0.6 * raw[2]
     assert np.isnan(raw[1]) and whole[1] < 2 * whole[0], "the covered hand goes on as it moved"

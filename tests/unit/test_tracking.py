@@ -346,9 +346,9 @@ def test_a_server_is_looked_at_before_a_training(status: int, version: str, word
 
 def test_a_server_that_is_gone_is_told_at_the_first_question(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracked_runs, "server_version", partial(server_version, retries=0))
-    for question in (lambda t: t.resolve("models:/maskhand@champion"), lambda t: t.history("transformer")):
+    for query in (lambda t: t.resolve("models:/maskhand@champion"), lambda t: t.history("transformer")):
         with pytest.raises(TrackingServerError, match="does not answer"):
-            question(Tracker("http://127.0.0.1:9"))
+            query(Tracker("http://127.0.0.1:9"))
 
 
 def test_only_an_absent_model_counts_as_absent(tmp_path: Path) -> None:
@@ -361,9 +361,9 @@ def test_only_an_absent_model_counts_as_absent(tmp_path: Path) -> None:
             raise mlflow.MlflowException("the database is locked")
 
     tracker.__dict__["_client"] = Broken()
-    for question in (lambda: tracker.resolve("models:/maskhand/1"), lambda: tracker._alias(MODEL, "champion")):
+    for query in (lambda: tracker.resolve("models:/maskhand/1"), lambda: tracker._alias(MODEL, "champion")):
         with pytest.raises(mlflow.MlflowException, match="locked"):
-            question()
+            query()
 
 
 def _start_run(uri: str, artifacts: Path, place: int) -> str:

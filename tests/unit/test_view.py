@@ -1,4 +1,4 @@
-"""The page to look at hands, by a browser where one is installed; and hands read back from what was written."""
+"""The page that shows hands, in a browser where one is installed; and hands read back from what was written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from maskhand.workspace import Workspace
 from support.predicted_hands import SIZE_PX, STEPS, predicted_hands
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-HOW = Reconstruction(None, "fit")
+RECONSTRUCTION = Reconstruction(None, "fit")
 MESSAGE = "</script><b>&amp;"
 """A file's name that would end a script."""
 
@@ -160,7 +160,7 @@ def assert_same(read, hand) -> None:
 
 def test_results_are_read_back(hands, image, tmp_path) -> None:
     cv2.imwrite(str(tmp_path / "two.png"), image[:, :, ::-1])
-    (file,) = write_picture_files("two.png", image, hands, HOW, tmp_path / "out", "two", ("json",))
+    (file,) = write_picture_files("two.png", image, hands, RECONSTRUCTION, tmp_path / "out", "two", ("json",))
     for result in (file, file.parent):
         (picture,) = read_result(result).pictures
         assert picture.name == "two.png"
@@ -169,10 +169,10 @@ def test_results_are_read_back(hands, image, tmp_path) -> None:
             assert_same(read, hand)
 
     rows = [
-        {"picture": str(tmp_path / "two.png"), "frame": None, "status": "hand"} | hand_row(hands[0], HOW),
+        {"picture": str(tmp_path / "two.png"), "frame": None, "status": "hand"} | hand_row(hands[0], RECONSTRUCTION),
         {"picture": "empty.png", "frame": None, "status": "no hand", "reason": "no hand found"},
-        {"picture": "film.mp4", "frame": 7, "status": "hand"} | hand_row(hands[1], HOW),
-        {"picture": "gone.mp4", "frame": 1, "status": "hand"} | hand_row(hands[1], HOW),
+        {"picture": "film.mp4", "frame": 7, "status": "hand"} | hand_row(hands[1], RECONSTRUCTION),
+        {"picture": "gone.mp4", "frame": 1, "status": "hand"} | hand_row(hands[1], RECONSTRUCTION),
     ]
     with FilmWriter(tmp_path / "film.mp4", 10) as writer:  # beside the folder, as paths of rows may be relative
         for frame in range(10):
@@ -195,7 +195,7 @@ def test_what_cannot_be_read_is_a_sentence(hands, tmp_path) -> None:
     (tmp_path / "other.json").write_text("[1, 2]")
     (tmp_path / "broken.jsonl").write_text('{"picture": 1')
     (tmp_path / "half.json").write_text('{"photo": "a.jpg", "hands": [{"side": "left"}]}')
-    row = hand_row(hands[0], HOW) | {"hand_model": "0123456789ab"}
+    row = hand_row(hands[0], RECONSTRUCTION) | {"hand_model": "0123456789ab"}
     (tmp_path / "model.json").write_text(json.dumps({"photo": "a.jpg", "hands": [row]}))
     for name, sentence in {
         "other.json": "it has no list of hands; give a folder or a JSON file that `predict` wrote",

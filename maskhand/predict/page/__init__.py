@@ -1,1 +1,1 @@
-"""The page to look at predicted hands: one HTML file that fetches nothing."""
+"""The page that shows predicted hands: one HTML file that fetches nothing."""

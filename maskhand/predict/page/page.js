@@ -1,13 +1,13 @@
 "use strict";
-// Meshes to turn, drawn with WebGL; everything that is looked at stands in #data. `?picture=0&hand=1&t=3` opens a state.
+// Meshes to turn, drawn with WebGL; everything that is shown stands in #data. `?picture=0&hand=1&t=3` opens a state.
 const pictures = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const report = document.documentElement.dataset; // what a test reads: webgl, triangles, covered, step, error
 window.addEventListener("error", (event) => { report.error = event.message; });
 
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-const asked = new URLSearchParams(location.search);
-const number = (name, count) => Math.max(0, Math.min(count - 1, Number.parseInt(asked.get(name) ?? "0", 10) || 0));
+const params = new URLSearchParams(location.search);
+const number = (name, count) => Math.max(0, Math.min(count - 1, Number.parseInt(params.get(name) ?? "0", 10) || 0));
 const state = { picture: number("picture", pictures.length), hand: 0, show: "mesh", hypothesis: 0, step: 0, yaw: 0, pitch: 0, zoom: 1 };
 const hands = () => pictures[state.picture].hands;
 const chosen = () => hands()[state.hand];
@@ -241,9 +241,9 @@ byId("picture")?.addEventListener("change", (e) => openPicture(Number(e.target.v
 if (byId("picture")) byId("picture").value = state.picture;
 openPicture(state.picture);
 state.hand = number("hand", hands().length);
-if (asked.has("hypothesis") && chosen().hypotheses.length) Object.assign(state, { show: "hypotheses", hypothesis: number("hypothesis", chosen().hypotheses.length) });
-if (asked.has("t") && chosen().steps.length) Object.assign(state, { show: "steps", step: number("t", chosen().steps.length) });
-if (asked.has("color")) byId("color").value = asked.get("color");
+if (params.has("hypothesis") && chosen().hypotheses.length) Object.assign(state, { show: "hypotheses", hypothesis: number("hypothesis", chosen().hypotheses.length) });
+if (params.has("t") && chosen().steps.length) Object.assign(state, { show: "steps", step: number("t", chosen().steps.length) });
+if (params.has("color")) byId("color").value = params.get("color");
 update();
 if (works) { listen(); countCovered(); }
 report.ready = "yes";

@@ -34,7 +34,7 @@ SHOWN_PX: Final = 1024
 
 
 @dataclass(frozen=True)
-class Asked:
+class PictureOptions:
     """The options that apply to all pictures of a call."""
 
     box: Box | None = None
@@ -72,7 +72,7 @@ class Hands(Sequence[PredictedHand]):
     """(H, W, 3) uint8, upright; None for a picture that cannot be used."""
     camera: PhotoCamera | None
     hands: tuple[PredictedHand, ...]
-    how: Reconstruction
+    reconstruction: Reconstruction
     error: str | None = None
     """Why the picture cannot be used."""
     reason: str | None = None
@@ -102,7 +102,9 @@ class Hands(Sequence[PredictedHand]):
         if self.image_rgb is None or not self.hands:
             return []
         stem = "picture" if self.path is None else Path(self.path).stem
-        return write_picture_files(self.name, self.image_rgb, self.hands, self.how, Path(folder), stem, saved)
+        return write_picture_files(
+            self.name, self.image_rgb, self.hands, self.reconstruction, Path(folder), stem, saved
+        )
 
     def rows(self, vertices: bool = False) -> list[Row]:
         """A row for each hand as in hands.jsonl; without hands, one row with the reason."""
@@ -113,7 +115,7 @@ class Hands(Sequence[PredictedHand]):
         if not self.hands:
             return [head | {"status": "no hand", "reason": self.reason}]
         return [
-            head | {"status": "hand", "hand": k} | hand_row(hand, self.how, vertices)
+            head | {"status": "hand", "hand": k} | hand_row(hand, self.reconstruction, vertices)
             for k, hand in enumerate(self.hands)
         ]
 
@@ -128,8 +130,12 @@ class Hands(Sequence[PredictedHand]):
         return f"<figure>{shown}<figcaption>{name}<br>{'<br>'.join(map(html.escape, lines))}</figcaption></figure>"
 
 
-def look(
-    pictures: Sequence[tuple[str, Any]], how: Reconstruction, asked: Asked, assets: Path, base64_text: bool = False
+def predict_each(
+    pictures: Sequence[tuple[str, Any]],
+    reconstruction: Reconstruction,
+    options: PictureOptions,
+    assets: Path,
+    base64_text: bool = False,
 ) -> Iterator[Hands]:
     """Predict the hands of pictures, given as (name, input of `read_picture`), in order.
 
@@ -137,20 +143,20 @@ def look(
     """
     for start in range(0, len(pictures), PICTURES_AT_ONCE):
         group = pictures[start : start + PICTURES_AT_ONCE]
-        found = [_seen(name, value, how, asked, assets, base64_text) for name, value in group]
+        results = [_detect(name, value, reconstruction, options, assets, base64_text) for name, value in group]
         seen = [
             SeenImage(given.image_rgb, detected, given.camera)
-            for given, detected in found
+            for given, detected in results
             if given.image_rgb is not None and given.camera is not None and detected is not None
         ]
-        hands = reconstruct_hands(seen, how)
+        hands = reconstruct_hands(seen, reconstruction)
         yield from (
-            given if detected is None else replace(given, hands=tuple(next(hands))) for given, detected in found
+            given if detected is None else replace(given, hands=tuple(next(hands))) for given, detected in results
         )
 
 
-def _seen(
-    name: str, value: Any, how: Reconstruction, asked: Asked, assets: Path, base64_text: bool
+def _detect(
+    name: str, value: Any, reconstruction: Reconstruction, options: PictureOptions, assets: Path, base64_text: bool
 ) -> tuple[Hands, DetectedHands | None]:
     """The result, still without hands, and the detected hands to reconstruct, if any."""
     try:
@@ -158,18 +164,19 @@ def _seen(
         image = given.image_rgb
         camera = photo_camera(
             (image.shape[1], image.shape[0]),
-            focal_px=asked.focal_px,
-            intrinsics=asked.intrinsics,
+            focal_px=options.focal_px,
+            intrinsics=options.intrinsics,
             encoded=given.encoded,
         )
-        boxes = None if asked.box is None else [asked.box]
-        detected = detect_hands(image, boxes, asked.side, how.detector, assets, asked.min_confidence)
+        boxes = None if options.box is None else [options.box]
+        detected = detect_hands(image, boxes, options.side, reconstruction.detector, assets, options.min_confidence)
     except PredictError as error:
         reason = str(error)
-        return Hands(name, None, None, None, (), how, reason if name in reason else f"{name}: {reason}"), None
-    result = Hands(name, given.path, image, camera, (), how)
+        message = reason if name in reason else f"{name}: {reason}"
+        return Hands(name, None, None, None, (), reconstruction, message), None
+    result = Hands(name, given.path, image, camera, (), reconstruction)
     if not len(detected):
-        return replace(result, reason=no_hand_found(asked.min_confidence)), None
+        return replace(result, reason=no_hand_found(options.min_confidence)), None
     return result, detected
 
 

@@ -18,22 +18,22 @@ from maskhand.predict.saved import Saved
 
 if TYPE_CHECKING:
     from maskhand.hand.pose_convention import BodyConvention
-    from maskhand.placement import CameraSource
+    from maskhand.placement import PlacedBy
 
 
 @dataclass(frozen=True)
-class Way:
-    """The settings of a `Reconstruction` as plain values."""
+class ReconstructionSettings:
+    """The settings of a `Reconstruction` as plain values, without the loaded model."""
 
     method: Method
     model: Mapping[str, str] | None
     """`bundle_facts`; None without a network."""
-    placed_by: CameraSource
+    placed_by: PlacedBy
     hypotheses: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class PredictOptions:
     """The options of a run that do not depend on the reconstruction."""
 
     box: Box | None = None
@@ -57,15 +57,15 @@ class Wanted:
     convention: BodyConvention | None = None
     """Pose convention of a body model; rows then have the hand's pose in it as well."""
 
-    def facts_by(self, way: Way) -> dict[str, Any]:
+    def facts_with(self, settings: ReconstructionSettings) -> dict[str, Any]:
         """Everything that determines the results, as plain values."""
         return {
             "version": __version__,
             "schema": SCHEMA,
-            "method": way.method,
-            "model": None if way.model is None else dict(way.model),
-            "camera_from": way.placed_by,
-            "hypotheses": way.hypotheses,
+            "method": settings.method,
+            "model": None if settings.model is None else dict(settings.model),
+            "camera_from": settings.placed_by,
+            "hypotheses": settings.hypotheses,
             "box": None if self.box is None else list(self.box),
             "boxes": None if self.boxes is None else self.boxes.version,
             "finder": None if self.finder is None else getattr(self.finder, "name", type(self.finder).__name__),

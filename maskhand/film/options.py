@@ -11,5 +11,5 @@ SMOOTHINGS: tuple[Smoothing, ...] = get_args(Smoothing)
 
 
 def smoothing_facts(smoothing: Smoothing) -> dict[str, str]:
-    """Settings that determine the results of a run's films, beside those of its question."""
+    """Settings that determine the results of a run's films, beside those of its `PredictRequest`."""
     return {"smoothing": smoothing}

@@ -1,4 +1,4 @@
-"""The question of a run by workers, checked before torch is imported and Ray starts."""
+"""The options of a prediction run on workers, checked before torch is imported and Ray starts."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from maskhand.conventions import Side
 from maskhand.digest import short_digest
 from maskhand.disk import check_writable
 from maskhand.models.bundle_records import bundle_digest, bundle_facts
-from maskhand.predict.asked import Asked, with_earlier
 from maskhand.predict.box_file import BoxFile
 from maskhand.predict.inputs import Sources, find_sources
 from maskhand.predict.pictures import GivenCamera
 from maskhand.predict.records import Method, PredictError
+from maskhand.predict.shard_options import ShardRunOptions, with_earlier
 from maskhand.shipped_models import OPEN
-from maskhand.steps.ask_hands import asked_method, check_camera, fallback_note, given_boxes
 from maskhand.steps.models import model_folder
+from maskhand.steps.prepare_predict import check_camera, checked_method, fallback_note, given_boxes
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
-    from maskhand.placement import CameraSource
+    from maskhand.placement import PlacedBy
 
 
 @dataclass(frozen=True)
-class AskedShards:
-    """A run by workers that can begin, as far as its question tells."""
+class PreparedShardRun:
+    """A run on workers whose options are checked, ready for `steps.predict_shards.predict_by_workers`."""
 
     sources: Sources
-    asked: Asked
+    options: ShardRunOptions
     boxes: BoxFile | None
     out: str
     """Folder, absolute, or `s3://` prefix."""
@@ -41,10 +41,10 @@ class AskedShards:
     again: bool
     """Whether an earlier run is removed."""
     note: str | None
-    """What the user did not ask for and should know."""
+    """Tells the user that the default method is a fit alone, and why."""
 
 
-def ask_shards(
+def prepare_shard_run(
     workspace: Workspace,
     inputs: Sequence[str | Path],
     out: str,
@@ -54,26 +54,26 @@ def ask_shards(
     side: Side | None = None,
     focal_px: float | None = None,
     intrinsics: tuple[float, float, float, float] | None = None,
-    placed_by: CameraSource = "keypoints",
+    placed_by: PlacedBy = "keypoints",
     method: Method | None = None,
     hypotheses: int = 0,
     min_confidence: float = 0.0,
     every: int = 1,
     vertices: bool = False,
     again: bool = False,
-) -> AskedShards:
+) -> PreparedShardRun:
     """The run that finds the hands of pictures and films, as shards below `out`, a folder or `s3://` prefix.
 
-    The options are those of `steps.ask_hands.ask`. Raises PredictError, and StorageError where nothing can be written.
+    Options as in `prepare_predict.prepare_run`. Raises PredictError, and StorageError where nothing can be written.
     """
     note = fallback_note(model, method)
-    method, needs_network = asked_method(model, method, placed_by, hypotheses)
+    method, needs_network = checked_method(model, method, placed_by, hypotheses)
     check_camera(focal_px, intrinsics)
     sources = _sources(inputs, out)
     given = None if boxes is None else given_boxes(boxes, sources)
     check_writable(out)
     folder = model_folder(workspace, model or OPEN) if needs_network else None
-    asked = Asked(
+    options = ShardRunOptions(
         None if folder is None else (folder, bundle_facts(folder)),
         method,
         str(workspace.assets),
@@ -88,19 +88,19 @@ def ask_shards(
     )
     place = storage.absolute(out)
     if not again:
-        with_earlier(place, asked.facts_of(sources.files))
-    return AskedShards(sources, asked, given, place, workspace.assets, again, note)
+        with_earlier(place, options.facts_of(sources.files))
+    return PreparedShardRun(sources, options, given, place, workspace.assets, again, note)
 
 
 def input_digests(workspace: Workspace, inputs: Sequence[str], out: str, model: str | None) -> dict[str, str]:
-    """Everything that decides the results beside the question: the files and the network's weights."""
+    """Everything that decides the results beside the options: the files and the network's weights."""
     files = "\n".join(f"{source.path} {source.mark}" for source in _sources(inputs, out).files)
     return {"files": short_digest(files), "model": bundle_digest(model_folder(workspace, model or OPEN))}
 
 
-def default_place(workspace: Workspace, inputs: Sequence[str], *question: object) -> str:
-    """WORKSPACE/predictions/DIGEST: a folder for each question about each list of inputs, whatever they hold now."""
-    return str(workspace.root / "predictions" / short_digest(json.dumps([list(inputs), *question])))
+def default_place(workspace: Workspace, inputs: Sequence[str], *options: object) -> str:
+    """WORKSPACE/predictions/DIGEST: a folder for these inputs and options, whatever the inputs hold now."""
+    return str(workspace.root / "predictions" / short_digest(json.dumps([list(inputs), *options])))
 
 
 def _sources(inputs: Sequence[str | Path], out: str) -> Sources:

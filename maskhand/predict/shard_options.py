@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 from maskhand.conventions import Side
 from maskhand.predict.box_file import BoxFile
 from maskhand.predict.inputs import Source
+from maskhand.predict.options import PredictOptions, ReconstructionSettings
 from maskhand.predict.pictures import GivenCamera
-from maskhand.predict.question import Wanted, Way
 from maskhand.predict.records import Method
-from maskhand.predict.run_files import another_question, difference, new_files, run_facts
+from maskhand.predict.run_files import difference, new_files, other_options_error, run_facts
 
 if TYPE_CHECKING:
-    from maskhand.placement import CameraSource
+    from maskhand.placement import PlacedBy
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A `Question` that names the model by its folder."""
+class ShardRunOptions:
+    """The options of a `PredictRequest`, with the model named by its folder; picklable."""
 
     model: tuple[str, Mapping[str, str]] | None
     """Exported folder, which every machine must see, and its `bundle_facts`; None for `fit`, which needs no network."""
     method: Method
     assets: str
     """The folder of the detector's files on the driver."""
-    placed_by: CameraSource = "keypoints"
+    placed_by: PlacedBy = "keypoints"
     hypotheses: int = 0
     boxes: str | None = None
     """`BoxFile.version` of the given boxes, which identifies them; the boxes themselves are sent with the units."""
@@ -37,9 +37,9 @@ class Asked:
     every: int = 1
     vertices: bool = False
 
-    def wanted(self) -> Wanted:
+    def predict_options(self) -> PredictOptions:
         """The options that do not depend on the reconstruction."""
-        return Wanted(
+        return PredictOptions(
             boxes=None if self.boxes is None else BoxFile(self.boxes, ()),
             side=self.side,
             camera=self.camera,
@@ -50,9 +50,10 @@ class Asked:
 
     def facts_of(self, sources: Sequence[Source]) -> dict[str, Any]:
         """`run.json`: everything that determines the results, as plain values."""
-        way = Way(self.method, None if self.model is None else self.model[1], self.placed_by, self.hypotheses)
-        asked = self.wanted().facts_by(way) | {"results": "shards"}
-        return {"state": "shards", "asked": asked, "inputs": [asdict(source) for source in sources], "units": []}
+        model = None if self.model is None else self.model[1]
+        settings = ReconstructionSettings(self.method, model, self.placed_by, self.hypotheses)
+        options = self.predict_options().facts_with(settings) | {"results": "shards"}
+        return {"state": "shards", "asked": options, "inputs": [asdict(source) for source in sources], "units": []}
 
 
 def with_earlier(out: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -66,5 +67,5 @@ def with_earlier(out: str, facts: dict[str, Any]) -> dict[str, Any]:
         return facts
     new = new_files(earlier, facts) if earlier["asked"] == facts["asked"] else None
     if new is None:
-        raise another_question(out, difference(earlier, facts))
+        raise other_options_error(out, difference(earlier, facts))
     return facts | {"inputs": [*earlier["inputs"], *new], "units": earlier.get("units", [])}

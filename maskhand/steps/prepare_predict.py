@@ -1,4 +1,4 @@
-"""The question of a run of prediction, checked before torch is imported: a mistyped option answers at once."""
+"""The options of a prediction run, checked before torch is imported: a mistyped option is refused at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskhand import storage
 from maskhand.annotate.small_hands import SmallHandFinder
 from maskhand.conventions import Side
 from maskhand.disk import check_writable
-from maskhand.film.words import Smoothing, smoothing_facts
+from maskhand.film.options import Smoothing, smoothing_facts
 from maskhand.hand.pose_convention import BodyConvention
 from maskhand.image_header import LONGEST_SIDE_PX
 from maskhand.models.bundle_records import bundle_facts
@@ -20,9 +20,9 @@ from maskhand.predict.box_file import BoxFile
 from maskhand.predict.camera import Intrinsics, photo_camera
 from maskhand.predict.default_method import default_method
 from maskhand.predict.inputs import Sources, find_sources
+from maskhand.predict.options import PredictOptions, ReconstructionSettings
 from maskhand.predict.photo import Box
 from maskhand.predict.pictures import GivenCamera
-from maskhand.predict.question import Wanted, Way
 from maskhand.predict.records import Method, PredictError
 from maskhand.predict.run_files import RunResult, finished_run, running
 from maskhand.predict.saved import SAVED, Saved
@@ -31,22 +31,22 @@ from maskhand.steps.models import model_folder
 from maskhand.workspace import Workspace
 
 if TYPE_CHECKING:
-    from maskhand.placement import CameraSource
+    from maskhand.placement import PlacedBy
 
 LARGEST_PX = (LONGEST_SIDE_PX, LONGEST_SIDE_PX)
 """A size that has room for the principal point of any picture, before one is read."""
 
 Smooth = Smoothing | Literal["frames"]
-"""How films are looked at: tracked and smoothed, or each frame as a picture of its own."""
+"""How films are processed: tracked and smoothed, or each frame as a picture of its own."""
 
 
 @dataclass(frozen=True)
-class AskedRun:
-    """A run that can be looked at, as far as its question tells."""
+class PreparedRun:
+    """A run whose options are checked, ready for `steps.hands.predict`."""
 
     sources: Sources
-    wanted: Wanted
-    way: Way
+    options: PredictOptions
+    settings: ReconstructionSettings
     model: str | None
     """Exported folder of the network; None where none is needed."""
     assets: Path
@@ -56,17 +56,17 @@ class AskedRun:
     again: bool
     """Whether an earlier run is removed."""
     note: str | None
-    """What the user did not ask for and should know."""
+    """Tells the user that the default method is a fit alone, and why."""
 
     def finished(self) -> RunResult | None:
         """The same run, if it is finished already. Raises PredictError where another one's results are there."""
         if self.again:
             return None
         of_films = {} if self.smooth == "frames" else smoothing_facts(self.smooth)
-        return finished_run(self.out, running(self.sources, self.wanted.facts_by(self.way) | of_films))
+        return finished_run(self.out, running(self.sources, self.options.facts_with(self.settings) | of_films))
 
 
-def ask(
+def prepare_run(
     workspace: Workspace,
     inputs: Sequence[str | Path],
     out: Path,
@@ -77,7 +77,7 @@ def ask(
     side: Side | None = None,
     focal_px: float | None = None,
     intrinsics: tuple[float, float, float, float] | None = None,
-    placed_by: CameraSource = "keypoints",
+    placed_by: PlacedBy = "keypoints",
     method: Method | None = None,
     hypotheses: int = 0,
     min_confidence: float = 0.0,
@@ -89,18 +89,18 @@ def ask(
     convention: Literal["mano", "smplx", "smplh"] = "mano",
     components: int | None = None,
     again: bool = False,
-) -> AskedRun:
+) -> PreparedRun:
     """The run that finds the hands of pictures and films in folder `out` (see `predict_run`). Raises PredictError.
 
-    smooth: how films are looked at, `frames`: each frame as a picture of its own; None: tracked and smoothed as a
-    whole, or as `frames` where hypotheses, a box or small hands are asked for.
+    smooth: how films are processed, `frames`: each frame as a picture of its own; None: tracked and smoothed as a
+    whole, or as `frames` with hypotheses, a box or small hands.
     model: None is the open model; it is loaded once, and only where it is needed. method: None is the default one, a
     fit where the open model does not know the hand model in use. save: names of `SAVED` with commas between, or `none`;
     None: everything of a single picture, the overlays of several, nothing of films' frames. small: hands of few pixels
     are searched, too; convention, components: rows have the pose for a body model as well, see `BodyConvention`.
     """
     note = fallback_note(model, method)
-    method, needs_network = asked_method(model, method, placed_by, hypotheses)
+    method, needs_network = checked_method(model, method, placed_by, hypotheses)
     if storage.is_remote(out):
         raise PredictError(f"--out {out}: results are written to a folder of this machine")
     check_camera(focal_px, intrinsics)
@@ -111,8 +111,8 @@ def ask(
     body = None if convention == "mano" else BodyConvention(convention, components)
     if small and not (box_xyxy_px is None and boxes is None):
         raise PredictError("--small: boxes are given, so no hands are searched; leave one of them out")
-    asked = {"--hypotheses": hypotheses > 0, "--box": box_xyxy_px is not None, "--small": small}
-    alone = next((option for option, is_asked in asked.items() if is_asked), None)
+    of_single_frames = {"--hypotheses": hypotheses > 0, "--box": box_xyxy_px is not None, "--small": small}
+    alone = next((option for option, is_given in of_single_frames.items() if is_given), None)
     if alone and smooth not in (None, "frames"):
         raise PredictError(f"{alone}: of single frames only; leave out --smooth {smooth}, or give --smooth frames")
     smooth = smooth or ("frames" if alone else "whole")
@@ -122,7 +122,7 @@ def ask(
             f"--box: one box for {len(sources.files)} files; give a single picture, or --boxes FILE with boxes for each"
         )
     given = None if boxes is None else given_boxes(boxes, sources)
-    wanted = Wanted(
+    options = PredictOptions(
         box=box_xyxy_px,
         boxes=given,
         side=side,
@@ -137,12 +137,12 @@ def ask(
     )
     check_writable(out)
     folder = model_folder(workspace, model or OPEN) if needs_network else None
-    way = Way(method, None if folder is None else bundle_facts(folder), placed_by, hypotheses)
-    return AskedRun(sources, wanted, way, folder, workspace.assets, out, smooth, again, note)
+    settings = ReconstructionSettings(method, None if folder is None else bundle_facts(folder), placed_by, hypotheses)
+    return PreparedRun(sources, options, settings, folder, workspace.assets, out, smooth, again, note)
 
 
-def asked_method(
-    model: str | None, method: Method | None, placed_by: CameraSource, hypotheses: int
+def checked_method(
+    model: str | None, method: Method | None, placed_by: PlacedBy, hypotheses: int
 ) -> tuple[Method, bool]:
     """The method, and whether it takes a network. Raises PredictError for a model that would not be used."""
     method = method or default_method(model)
