@@ -102,13 +102,6 @@ class Recipe(FrozenConfig):
         return self
 
     @model_validator(mode="after")
-    def _averages_and_validations_have_whole_weights(self) -> Self:
-        for key in ("ema_decay", "validate_every"):
-            if getattr(self.training, key) and self.engine.zero_stage == 3:
-                raise ValueError(f"training.{key} needs all weights on each worker; set engine.zero_stage to 2 at most")
-        return self
-
-    @model_validator(mode="after")
     def _posed_hands_have_no_caption(self) -> Self:
         if self.data.posed_hands and self.model.condition != "image":
             raise ValueError("data.posed_hands are for networks of images; set it to 0 where model.condition is text")

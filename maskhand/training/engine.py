@@ -19,7 +19,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from maskhand.config import EngineConfig, OptimConfig
 from maskhand.training import optimizer_shards as shards
+from maskhand.training.divided_weights import held, whole
 from maskhand.training.engine_settings import (
     accumulation,
     deepspeed_settings,
@@ -186,24 +187,24 @@ class Engine:
         self._guard.load(found["guard"])
         return found["state"]
 
-    def full_state_dict(self) -> dict[str, Tensor] | None:
-        """The objective's state on the CPU in fp32 on rank 0, else None; every rank must call it."""
+    @property
+    def divides_weights(self) -> bool:
+        """Whether a rank holds a part of each weight (ZeRO stage 3): a forward pass of the objective gathers them."""
+        return self._stage == 3
+
+    def full_state_dict(self, everywhere: bool = False) -> dict[str, Tensor] | None:
+        """The objective's state on the CPU in fp32 on rank 0, else None; every rank must call it.
+
+        everywhere: on every rank.
+        """
         found: dict[str, Tensor] = {}
         parameters = dict(self.objective.named_parameters(remove_duplicate=False))
         for name, value in self.objective.state_dict().items():
-            with self._whole(parameters.get(name)):
-                if self.rank == 0:
-                    value = parameters.get(name, value)
-                    found[name] = value.detach().to("cpu", copy=True).contiguous()
-        return found if self.rank == 0 else None
-
-    def _whole(self, parameter: nn.Parameter | None) -> AbstractContextManager[Any]:
-        """A context in which this parameter is complete on every rank; up to ZeRO stage 2 it always is."""
-        if parameter is None or self._stage != 3:
-            return nullcontext()
-        import deepspeed
-
-        return deepspeed.zero.GatheredParameters([parameter])
+            weight = parameters.get(name, value)
+            value = whole(weight, held(weight), self.device)
+            if everywhere or self.rank == 0:
+                found[name] = value.to("cpu", copy=True).contiguous()
+        return found if everywhere or self.rank == 0 else None
 
 
 def _rows(value: Any, part: int, parts: int) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,9 +26,8 @@ class NoDataError(MaskhandError, RuntimeError):
 class TrainerState:
     """The part of a run's state that is not in the engine: the step, the running means, the last reported metrics.
 
-    `export(folder, steps)` is called on all ranks with the last checkpoint, or with every one (`export_every`), while
-    the model has the weights to export. There is no generator state: all random draws are a function of seed, step and
-    slot.
+    `export(folder, steps)` is called on all ranks with the last checkpoint, or with every one (`export_every`).
+    There is no generator state: all random draws are a function of seed, step and slot.
     """
 
     def __init__(
@@ -148,7 +146,6 @@ class TrainerState:
         def write(folder: Path) -> None:
             self._engine.save(folder, state)
             if last or self._export_every:
-                with nullcontext() if self._weights is None else self._weights.applied():
-                    self._export(folder / EXPORT, done)
+                self._export(folder / EXPORT, done)
 
         self._worker.store.save(done, write, error_mm)

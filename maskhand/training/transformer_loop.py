@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from maskhand.models.network import HandNetwork
 from maskhand.models.tokenizer_files import load_tokenizer
 from maskhand.models.vq_mano import VQMano
 from maskhand.training.engine import start_engine
-from maskhand.training.exported_weights import ExportedWeights
+from maskhand.training.exported_weights import MODEL, ExportedWeights
 from maskhand.training.losses import transformer_losses
 from maskhand.training.masking import corrupt_tokens
 from maskhand.training.seeds import coin, global_slots, seed_everything
@@ -98,14 +98,17 @@ def train(
     groups = model.parameter_groups(optim.lr, optim.lr_backbone, optim.weight_decay)
     engine = start_engine(TransformerObjective(model, recipe), groups, optim, recipe.engine, worker.keep)
 
-    def export(folder: Path, steps: int) -> None:
-        weights = engine.full_state_dict()
-        if weights is not None:  # on rank 0
-            trained = model_from_weights(recipe, mano, {k.removeprefix("model."): w for k, w in weights.items()})
-            facts = {"steps": steps, "metrics": state.metrics, **exported.facts()}
-            ModelBundle.save(folder, trained, recipe, facts)
+    def built(weights: Mapping[str, Tensor]) -> HandNetwork:
+        return model_from_weights(recipe, mano, {name.removeprefix(MODEL): w for name, w in weights.items()})
 
-    exported = ExportedWeights(engine, model, recipe.training, held_out)
+    def export(folder: Path, steps: int) -> None:
+        weights, chosen = engine.full_state_dict(), exported.chosen()
+        if weights is not None:  # on rank 0
+            weights |= {f"{MODEL}{name}": tensor for name, tensor in chosen.items()}
+            facts = {"steps": steps, "metrics": state.metrics, **exported.facts()}
+            ModelBundle.save(folder, built(weights), recipe, facts)
+
+    exported = ExportedWeights(engine, model, recipe.training, built, held_out)
     state = TrainerState(engine, worker, optim, export, weights=exported)
     first = state.resume()
     stream = state.timed(batches(first))

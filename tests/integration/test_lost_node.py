@@ -12,18 +12,22 @@ from pathlib import Path
 
 import pytest
 
+from maskhand.cluster.checkpoints import Checkpoints, LastCheckpoint
 from maskhand.cluster.run_folder import read_metrics
 
 ROOT = Path(__file__).parents[2]
 HEAD, NODES = "127.0.0.2", ("127.0.0.3", "127.0.0.4")
-STEPS, LOST_AFTER = 16, 8
+LOST_AFTER = 8
 DRIVER = f"""
-import sys
+import json, sys
+from dataclasses import replace
 from pathlib import Path
 import test_ray_training as here
+job, folder = here.Job(here._recipe()), Path(sys.argv[1])
 with here.sent_along():
-    recipe = here.fakes.small_recipe("training.optim.steps={STEPS}")
-    here._fit(here.Job(recipe, stop_at={LOST_AFTER + 1}), Path(sys.argv[1]), counts=(2, 1))
+    here._fit(replace(job, stop_at={LOST_AFTER + 1}), folder, counts=(2, 1))
+alone, _ = here._alone(job, folder / "alone")
+(folder / "alone.json").write_text(json.dumps([row["train/loss"] for row in alone.values()]))
 """
 
 
@@ -55,6 +59,12 @@ def test_a_training_goes_on_without_a_node_that_died(tmp_path: Path, monkeypatch
         said = part.log.read_text()
         assert part.process.poll() == 0, said
     assert "no places for 2 workers came free" in said
-    assert [int(row["step"]) for row in read_metrics(metrics.parent)] == list(range(2, STEPS + 1, 2))
+    rows = read_metrics(metrics.parent)
+    assert [int(row["step"]) for row in rows] == [2, 4, 6, 8, 10, 12]
+    undisturbed = json.loads((tmp_path / "runs" / "alone.json").read_text())
+    assert [row["train/loss"] for row in rows] == pytest.approx(undisturbed, rel=1e-5)
+    assert Checkpoints(str(metrics.parent)).last() == LastCheckpoint(step=12, workers=1)
     facts = json.loads((metrics.parent / "finished.json").read_text())
-    assert facts["steps"] == STEPS and facts["restarts"] >= 1
+    assert facts["steps"] == 12 and facts["restarts"] >= 1
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps.count(2) == 1, "it went on from a checkpoint, not from the start"

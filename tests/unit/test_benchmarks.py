@@ -88,3 +88,17 @@ def test_losses_of_a_training_on_other_numbers_of_workers_stand_beside_the_undis
     cells = [row.strip("| ").split(" | ") for row in rows]
     assert [cell[:2] for cell in cells] == [["1", "2"], ["3", "1"], ["6", "4"]]
     assert [float(cell[4]) for cell in cells] == pytest.approx([0, 0, 1e-3])
+
+
+def test_memory_used_again_stands_beside_memory_returned(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    arguments = ["--batch", "2", "--px", "64", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", ["memory.py", *arguments])
+    import memory
+
+    memory.main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[3:]]
+    assert [row[:2] for row in rows] == [
+        [name, way] for way in ("returned", "used again") for name in ("forward", "forward and backward")
+    ]
+    assert all(float(row[2]) > 0 and float(row[4]) > 100 for row in rows)

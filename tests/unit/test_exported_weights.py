@@ -61,6 +61,7 @@ def _exported(folder: Path, step: int = 12) -> tuple[dict[str, Any], Mapping[str
 def test_the_average_is_its_closed_form_and_of_what_is_trained() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2).requires_grad_(False))
     model[0].register_buffer("count", torch.zeros(1, dtype=torch.int64))
+    model[0].register_buffer("constant", torch.zeros(1), persistent=False)
     tensors = trained_tensors(model)
     assert set(tensors) == {"0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"}
     average = WeightAverage(tensors, decay=0.6)
