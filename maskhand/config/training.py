@@ -141,7 +141,7 @@ class EngineConfig(FrozenConfig):
     micro_batch: PositiveInt | None = None
     """Most samples of a worker at once, gradients are accumulated (transformer only); null: its share."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed ZeRO stage: 0 | 1 | 2 | 3 (weights too, transformer only; without average and validations)."""
+    """DeepSpeed ZeRO stage: 0 | 1 | 2 | 3 (weights too, transformer only)."""
     offload: Literal["none", "optimizer", "all"] = "none"
     """Held in CPU memory: none | optimizer (states; stage 1 to 3) | all (stage 3, transformer only)."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
