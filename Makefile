@@ -10,7 +10,7 @@ BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 quickstart: .venv/ready     ## the whole pipeline on this machine, end to end
 	.venv/bin/maskhand quickstart
 
-test: lint                  ## everything, 25 to 28 minutes on 2 cores
+test: lint                  ## everything, 23 minutes on 2 cores with the environment
 	$(PY) -m pytest $(BESIDE)
 
 test-fast: .venv/ready      ## the inner loop, under 3 minutes
