@@ -110,7 +110,7 @@ def check_accelerator(_: Workspace) -> Iterator[Finding]:
     if torch.cuda.is_available():
         yield Finding("ok", "CUDA", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}")
     else:
-        yield Finding("ok", "CUDA", "none", "the tiny recipe needs none; --set engine.use_gpu=true where there is one")
+        yield Finding("ok", "CUDA", "none", "quick and tiny need none; --set engine.use_gpu=true where there is one")
 
 
 def check_ray(workspace: Workspace) -> Iterator[Finding]:

@@ -49,7 +49,7 @@ _INPUTS = {"image": "images", "text": "captions"}
 _SMALLEST_RECIPE = {"image": "tiny", "text": "tiny_text"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelBundle:
     """A trained model with its recipe and calibration."""
 
@@ -63,6 +63,9 @@ class ModelBundle:
     """Of model.pt."""
     calibration: Calibration | None = None
     """None for a text model, a network without tokens, and if too few hands were held out."""
+
+    def __repr__(self) -> str:
+        return f"ModelBundle(recipe {self.recipe.name}, digest {self.digest})"
 
     @property
     def digest(self) -> str:

@@ -106,6 +106,8 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 def _file(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
+        if not folder.exists():
+            raise BundleError(f"{folder}: no such model; give an exported folder, `open`, or models:/NAME@ALIAS")
         found = f"{name} is no file" if path.exists() or path.is_symlink() else f"no {name}"
         raise BundleError(
             f"{folder}: {found}; a model bundle has bundle.json, recipe.json and model.pt. Copy or export it again"

@@ -13,12 +13,12 @@ from maskhand.config import DataConfig
 from maskhand.loading.photo import photo_batch
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.masked_transformer import MaskedTransformer
-from maskhand.placement import PlacedBy
+from maskhand.placement import PLACED_BY, PlacedBy
 from maskhand.predict.camera import PhotoCamera
 from maskhand.predict.detect import HAND_FINDER, DetectedHands
 from maskhand.predict.fit import check_hand_model
 from maskhand.predict.placed import place_predicted
-from maskhand.predict.records import CameraOrigin, Method, PlacedHand, PredictError
+from maskhand.predict.records import METHODS, CameraOrigin, Method, PlacedHand, PredictError
 from maskhand.recipe_files import load_recipe
 
 
@@ -48,6 +48,12 @@ class Reconstruction:
     """Number of decoding iterations T whose states are returned for visualization (`models.fill_in`); 0: none."""
 
     def __post_init__(self) -> None:
+        """Raises PredictError for settings that no reconstruction has, and those that this model cannot have."""
+        for name, value, choices in (("method", self.method, METHODS), ("camera", self.placed_by, PLACED_BY)):
+            if value not in choices:
+                raise PredictError(f"{name} {value!r}: expected one of {', '.join(choices)}")
+        if self.hypotheses < 0:
+            raise PredictError(f"hypotheses {self.hypotheses}: expected 0 or more")
         bundle = self.bundle
         if bundle is None:
             self._check_without_network()

@@ -9,10 +9,9 @@ from typing import Any, Final
 import pyarrow as pa
 
 from maskhand.models.bundle import ModelBundle
-from maskhand.placement import PLACED_BY
 from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.picture_hands import PictureOptions, predict_each
-from maskhand.predict.records import METHODS, PredictError
+from maskhand.predict.records import PredictError
 from maskhand.predict.rows import Row
 from maskhand.predict.table import COLUMNS as TABLE
 from maskhand.predict.table import flat
@@ -52,11 +51,6 @@ def answer(pictures: Sequence[Any], params: Mapping[str, Any] | None, bundle: Mo
     if unknown := sorted(set(params or {}) - set(options)):
         raise PredictError(f"params: {unknown[0]} is unknown; expected {', '.join(options)}")
     options |= dict(params or {})
-    for name, choices in (("method", METHODS), ("camera", PLACED_BY)):
-        if options[name] not in choices:
-            raise PredictError(f"params: {name} is {options[name]!r}; expected one of {', '.join(choices)}")
-    if options["hypotheses"] < 0:
-        raise PredictError(f"params: hypotheses is {options['hypotheses']}; expected 0 or more")
     picture_options = PictureOptions(
         box=_numbers(options["box"]),
         side=options["side"],

@@ -443,6 +443,9 @@ def test_other_inference_settings_keep_the_weights_of_a_bundle(tmp_path: Path) -
 def test_bundle_refuses_damage_and_other_hands(tmp_path: Path) -> None:
     recipe, folder = small_recipe(), tmp_path / "bundle"
     model = small_model(recipe)
+    with pytest.raises(BundleError, match="bundle: no such model; give an exported folder"):
+        ModelBundle.load(folder)
+    folder.mkdir()
     with pytest.raises(BundleError, match=r"no bundle\.json"):
         ModelBundle.load(folder)
     ModelBundle.save(folder, model, recipe, {})

@@ -19,6 +19,7 @@ import maskhand
 from maskhand.annotate.detectors import Detections, HandBox
 from maskhand.geometry2d import tight_box
 from maskhand.models.bundle import ModelBundle
+from maskhand.models.bundle_records import BundleError
 from maskhand.predict import PredictError, detect, predict_hands
 from maskhand.predict.rows import SCHEMA_FILE
 from maskhand.predict.service import COLUMNS, PARAMETERS, answer
@@ -106,15 +107,26 @@ def test_a_broken_picture_of_a_list_is_said_and_the_others_are_done() -> None:
         ({"box": [1, 2, 3]}, "box .*: expected four numbers x0, y0, x1, y1"),
         ({"side": "up"}, "side 'up': expected one of right, left"),
         ({"min_confidence": 2.0}, "min_confidence 2.0: expected 0 to 1"),
-        ({"method": "guess"}, "params: method is 'guess'; expected one of fit, model, refine"),
-        ({"camera": "eye"}, "params: camera is 'eye'; expected one of keypoints, model"),
-        ({"hypotheses": -1}, "params: hypotheses is -1; expected 0 or more"),
+        ({"method": "guess"}, "method 'guess': expected one of fit, model, refine"),
+        ({"camera": "eye"}, "camera 'eye': expected one of keypoints, model"),
+        ({"hypotheses": -1}, "hypotheses -1: expected 0 or more"),
         ({"focal": 5.0}, "params: focal is unknown; expected method, vertices"),
     ],
 )
 def test_what_no_picture_can_be_asked_is_an_error(bundle: ModelBundle, options: dict, message: str) -> None:
     with pytest.raises(PredictError, match=message):
         answer([PHOTO], options, bundle, NO_ASSETS)
+
+
+def test_the_library_refuses_the_same(bundle: ModelBundle) -> None:
+    predictor = maskhand.load(method="fit")
+    with pytest.raises(PredictError, match="camera 'eye': expected one of keypoints, model"):
+        predictor.predict(PHOTO, camera="eye")  # type: ignore[call-overload]
+    with pytest.raises(PredictError, match="hypotheses -1: expected 0 or more"):
+        predictor.predict(PHOTO, hypotheses=-1)
+    with pytest.raises(BundleError, match=r"opne: no such model; give an exported folder, `open`"):
+        maskhand.load("opne", method="model")
+    assert repr(bundle) == f"ModelBundle(recipe {bundle.recipe.name}, digest {bundle.digest})"
 
 
 def test_the_answer_of_a_served_model_has_the_rows_of_a_run(bundle: ModelBundle) -> None:
