@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from maskhand import storage
 from maskhand.json_text import JsonError, parse_json_object
@@ -98,7 +99,7 @@ def run_facts(out: str | Path) -> Row | None:
 def difference(earlier: Row, now: Row) -> str:
     """A description of how the options and files of two runs differ; empty if they do not."""
     differs = [
-        f"{name} was {earlier['asked'].get(name)!r} and is {now['asked'].get(name)!r}"
+        f"{name} was {_shown(earlier['asked'].get(name))} and is {_shown(now['asked'].get(name))}"
         for name in now["asked"] | earlier["asked"]
         if earlier["asked"].get(name) != now["asked"].get(name)
     ]
@@ -115,6 +116,12 @@ def difference(earlier: Row, now: Row) -> str:
     if not differs and list(old) != list(new):
         differs.append("the files are in another order")
     return "; ".join(differs)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not given"
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else repr(value)
 
 
 def other_options_error(out: str | Path, differs: str) -> PredictError:

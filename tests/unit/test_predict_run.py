@@ -193,7 +193,7 @@ def test_results_of_other_options_are_not_mixed(folder, searched, tmp_path) -> N
         run(folder, out, min_confidence=0.5)
     with pytest.raises(PredictError, match=r"new: .*blank\.png, .*broken\.jpg; gone: .* and 3 more"):
         run(pictures, out)
-    with pytest.raises(PredictError, match=r"focal_px was None and is 300\.0"):
+    with pytest.raises(PredictError, match=r"focal_px was not given and is 300\.0"):
         run(folder, out, camera=GivenCamera(focal_px=300.0))
     run(pictures, other)
     run(pictures, out, again=True)

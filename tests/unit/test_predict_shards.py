@@ -159,7 +159,7 @@ def test_results_of_other_options_are_an_error_unless_made_again(folder: Path, t
     other = ShardRunOptions(None, "fit", "unused", every=5)
     with pytest.raises(PredictError, match="with other options or files: every was 1 and is 5; choose another --out"):
         predict_shards(sources.files, other, str(out))
-    with pytest.raises(PredictError, match="results was 'shards' and is None"):
+    with pytest.raises(PredictError, match="results was 'shards' and is not given"):
         predict_run(sources, PredictRequest(Reconstruction(None, "fit"), Path("unused")), out)
     (folder / "photo00.png").write_bytes((folder / "photo01.png").read_bytes())
     with pytest.raises(PredictError, match=r"changed: .*photo00.png"):

@@ -22,6 +22,8 @@ _MESH_UNIT_M = 1e-5
 """Vertices are kept as whole hundredths of a millimeter."""
 _IN_IMAGE = ("absolute_mpjpe_mm", "epe_px", "pck_005", "pck_010")
 """The metrics that need the image's camera."""
+_FACTS = {"product": "sampler of the model's own estimator"}
+"""Names of recorded facts on the page, where the record's own would not be understood."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def _section(measured: Measurement) -> _Section:
         figures=figures(result),
         groups=groups(result),
         hands=[_hand(hand) for hand in measured.hands],
-        facts=[(name.replace("_", " "), _fact(value)) for name, value in result.facts.items()],
+        facts=[(_FACTS.get(name, name.replace("_", " ")), _fact(value)) for name, value in result.facts.items()],
     )
 
 
