@@ -16,7 +16,7 @@ from maskhand.steps.compare import keep_against
 from maskhand.steps.models import exported_recipe, model_folder
 from maskhand.steps.names import PRODUCT, flow_tags
 from maskhand.steps.receipt import Receipt
-from maskhand.tracking import MODEL, TEXT_MODEL, Lineage, Tracker
+from maskhand.tracking import MODEL, TEXT_MODEL, Lineage, Tracker, server_version
 from maskhand.workspace import Workspace
 
 
@@ -42,9 +42,10 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
     """Write an evaluation's numbers, tables and contact sheets into a tracked run; returns the run's id.
 
     `run_id`: the training that made the model; None: a run of its own, whose parameters are the recipe's with the
-    sampler that was asked for.
+    sampler that was asked for. Raises TrackingServerError within half a minute where the server is gone.
     """
     summary, tracker = EvaluationSummary.read(evaluation.uri), Tracker.of(workspace)
+    server_version(tracker.uri)  # MLflow's own client would ask again for four minutes, for each request
     tags = {"model": summary.model, "model_digest": summary.model_digest}
     if run_id is not None:
         tracker.tag(run_id, tags)

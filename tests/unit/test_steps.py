@@ -28,7 +28,7 @@ from maskhand.progress import silent
 from maskhand.recipe_files import load_recipe
 from maskhand.shards.layout import ShardError
 from maskhand.shards.mixture import held_out_places
-from maskhand.steps import data, generate, models, step_inputs, synthetic, train
+from maskhand.steps import data, generate, models, registration, step_inputs, synthetic, train
 from maskhand.steps.evaluate_set import evaluate_set
 from maskhand.steps.names import TOKENIZER_FILE
 from maskhand.steps.receipt import Receipt
@@ -382,6 +382,16 @@ def test_a_tracker_that_is_gone_at_the_end_costs_no_training(tmp_path: Path, mon
     with pytest.raises(TrackingServerError, match=said) as lost:
         train._record(Tracker("http://127.0.0.1:9"), "run", done, done.export_dir, "tiny")
     assert lost.value.retryable
+
+
+def test_a_tracker_that_is_gone_after_an_evaluation_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(registration, "server_version", partial(server_version, retries=0))
+    monkeypatch.setattr(
+        registration.EvaluationSummary, "read", lambda _: SimpleNamespace(model="models:/maskhand/1", model_digest="0")
+    )
+    with pytest.raises(TrackingServerError, match=r"the MLflow server at http://127.0.0.1:9 does not answer"):
+        registration.track(Workspace(tmp_path, str(tmp_path)), Receipt("evaluation", str(tmp_path)), "a run")
 
 
 def test_another_sampler_makes_another_model_of_the_same_training(
