@@ -24,6 +24,7 @@ from maskhand.predict import METHODS
 from maskhand.predict.inputs import PICTURE_SUFFIXES
 from maskhand.predict.shards import HANDS
 from maskhand.progress import silent
+from maskhand.steps.given_options import GivenOptions
 from maskhand.steps.predict_shards import predict_by_workers
 from maskhand.steps.prepare_predict_shards import prepare_shard_run
 from maskhand.workspace import Workspace
@@ -53,7 +54,7 @@ def main() -> None:
                 ):  # the first time in every worker's process
                     out = Path(scratch, f"out-{turn}-{workers}")
                     begun_s, cpu_s = time.perf_counter(), _cpu_s()
-                    run = prepare_shard_run(Workspace.at(), [pictures], str(out), method=options.method)
+                    run = prepare_shard_run(Workspace.at(), [pictures], str(out), GivenOptions(method=options.method))
                     receipt = predict_by_workers(run, silent, workers=workers)
                     if turn:
                         runs[workers].append((time.perf_counter() - begun_s, _cpu_s() - cpu_s))

@@ -8,6 +8,7 @@ from maskhand.pipelines.runtime import workspace_for
 from maskhand.pipelines.step import progress_artifact, run_cached, step, table
 from maskhand.predict.records import Method
 from maskhand.steps import predict_shards
+from maskhand.steps.given_options import GivenOptions
 from maskhand.steps.predict_shards import HandsReceipt
 from maskhand.steps.prepare_predict_shards import default_place, input_digests, prepare_shard_run
 
@@ -24,10 +25,8 @@ def hands(
     workers: int | None,
 ) -> HandsReceipt:
     with progress_artifact("predict photos", "progress-predict-photos") as progress:
-        run = prepare_shard_run(
-            workspace_for(workspace), inputs, out, model=model, method=method, every=every,
-            min_confidence=min_confidence,
-        )  # fmt: skip
+        given = GivenOptions(model=model, method=method, every=every, min_confidence=min_confidence)
+        run = prepare_shard_run(workspace_for(workspace), inputs, out, given)
         return predict_shards.predict_by_workers(run, progress, workers=workers)
 
 

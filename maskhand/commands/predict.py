@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from maskhand.commands.options import WorkspaceOption, examples, print_receipt, shown_progress, workspace_at
+
+if TYPE_CHECKING:
+    from maskhand.steps.given_options import GivenOptions
 
 app = typer.Typer()
 
@@ -120,43 +123,42 @@ def predict(
     A picture that cannot be read, or shows no hand, is a row with the reason. The exit code is 0 if all pictures could
     be read, even if none shows a hand, else 1. After an interruption, the same command continues the run.
     """
+    from maskhand.predict.pictures import GivenCamera
+    from maskhand.steps.given_options import GivenOptions
     from maskhand.steps.hands_report import report
     from maskhand.steps.prepare_predict import prepare_run
 
+    given = GivenOptions(
+        model=model,
+        method=method,
+        placed_by=camera,
+        hypotheses=hypotheses,
+        boxes=boxes,
+        side=side,
+        camera=GivenCamera(focal, _numbers("--intrinsics", intrinsics, "FX,FY,CX,CY")),
+        min_confidence=min_confidence,
+        every=every,
+        vertices=vertices,
+        again=again,
+    )
     if workers is not None:
         alone = {
             "--box": box is not None, "--save": save not in (None, "none"), "--small": small, "--pca": pca is not None,
             "--smooth": smooth not in (None, "frames"), "--convention": convention != "mano",
         }  # fmt: skip
-        _by_workers(
-            workspace, inputs, out, [name for name, given in alone.items() if given], workers=workers, model=model,
-            boxes=boxes, side=side, focal_px=focal, intrinsics=_numbers("--intrinsics", intrinsics, "FX,FY,CX,CY"),
-            placed_by=camera, method=method, hypotheses=hypotheses, min_confidence=min_confidence, every=every,
-            vertices=vertices, again=again,
-        )  # fmt: skip
+        _by_workers(workspace, inputs, out, given, [name for name, is_given in alone.items() if is_given], workers)
         return
     run = prepare_run(
         workspace_at(workspace),
         inputs,
         _folder(out),
-        model=model,
+        given,
         box_xyxy_px=_numbers("--box", box, "X0,Y0,X1,Y1"),
-        boxes=boxes,
-        side=side,
-        focal_px=focal,
-        intrinsics=_numbers("--intrinsics", intrinsics, "FX,FY,CX,CY"),
-        placed_by=camera,
-        method=method,
-        hypotheses=hypotheses,
-        min_confidence=min_confidence,
-        every=every,
         smooth=smooth,
         save=save,
-        vertices=vertices,
         small=small,
         convention=convention,
         components=pca,
-        again=again,
     )
     if run.note:
         typer.echo(run.note, err=True)
@@ -175,9 +177,9 @@ def predict(
 
 
 def _by_workers(
-    workspace: Path | None, inputs: list[str], out: str, alone: list[str], workers: int, **options: Any
+    workspace: Path | None, inputs: list[str], out: str, given: GivenOptions, alone: list[str], workers: int
 ) -> None:
-    """alone: given options that are only supported without workers."""
+    """alone: options that are given, and only supported without workers."""
     from maskhand.predict.records import PredictError
     from maskhand.steps.prepare_predict_shards import prepare_shard_run
 
@@ -186,7 +188,7 @@ def _by_workers(
             f"--workers: the results are rows in shards, of single pictures and frames; {', '.join(alone)} "
             f"{'is' if len(alone) == 1 else 'are'} for runs without workers"
         )
-    run = prepare_shard_run(workspace_at(workspace), inputs, out, **options)
+    run = prepare_shard_run(workspace_at(workspace), inputs, out, given)
     if run.note:
         typer.echo(run.note, err=True)
     from maskhand.steps import predict_shards as step  # imports torch, after the options were checked

@@ -39,7 +39,7 @@ class PredictOptions:
     box: Box | None = None
     """Of the only hand to predict in each picture; None: all hands are detected."""
     boxes: BoxFile | None = None
-    """The hand boxes of each picture, from a file; None: hands are detected."""
+    """The hand boxes of all pictures, from a file; None: hands are detected."""
     finder: HandDetector | None = None
     """Hand detector that replaces the embedded one."""
     side: Side | None = None

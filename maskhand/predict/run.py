@@ -8,8 +8,6 @@ NAME_...         the requested files of each picture
 
 from __future__ import annotations
 
-import math
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +36,7 @@ from maskhand.predict.run_files import (
     run_facts,
     running,
 )
+from maskhand.predict.run_progress import RunProgress
 from maskhand.predict.stream import PredictRequest, predict_pictures
 from maskhand.predict.table import write_parquet
 from maskhand.progress import Progress, silent
@@ -126,7 +125,7 @@ def _process(
 ) -> None:
     """Process the pictures that are not in the journal yet."""
     hands = sum(row["status"] == "hand" for row in journal.rows())
-    shown = _Shown(count_pictures(files, request.every), journal.pictures, hands, progress)
+    shown = RunProgress(count_pictures(files, request.every), journal.pictures, hands, progress)
     for as_film, part in groupby(range(len(files)), lambda k: films is not None and files[k].kind == "film"):
         positions = [position for position in part if position >= journal.place.source]
         if not as_film and positions:
@@ -146,7 +145,7 @@ def _process_pictures(
     request: PredictRequest,
     out: Path,
     journal: Journal,
-    shown: _Shown,
+    shown: RunProgress,
 ) -> None:
     """Process the pictures from the journal's place to the end of `files`."""
     stream = ahead(pictures(files, request.camera, request.every, journal.place))
@@ -160,42 +159,6 @@ def _process_pictures(
             shown.hands += len(found)
         journal.append(rows, len(group), written, _after(group[-1][0]))
         shown(journal.pictures)
-
-
-@dataclass
-class _Shown:
-    """The progress display of a run."""
-
-    total: int
-    before: int
-    """Number of pictures that were already done at the start."""
-    hands: int
-    progress: Progress
-
-    def __post_init__(self) -> None:
-        self.begun = time.monotonic()
-        self.done = self.before
-        self.phase_begun, self.phase_from, self.last = self.begun, 0.0, math.inf
-        self.progress(self.before, self.total, _so_far(self.hands, 0.0, 0))
-
-    def __call__(self, done: int) -> None:
-        """Report the number of finished pictures."""
-        self.done = done
-        left = max(self.total - done, 0)
-        passed_s = time.monotonic() - self.begun
-        self.progress(
-            min(done, self.total), self.total,
-            _so_far(self.hands, passed_s / max(done - self.before, 1) * left, left),
-        )  # fmt: skip
-
-    def within(self, done: float, total: float, text: str = "") -> None:
-        """Report the progress within a film, which has two phases: tracking its hands, then drawing them."""
-        now = time.monotonic()
-        if done <= self.last:
-            self.phase_begun, self.phase_from = now, done
-        self.last, since = done, done - self.phase_from
-        left = _left((now - self.phase_begun) / since * (total - done)) if since > 0 and done < total else ""
-        self.progress(min(self.done + done, self.total), self.total, text + (left and f"{left} of this film"))
 
 
 def _files(picture: Picture, hands: Sequence[PredictedHand], request: PredictRequest, out: Path) -> list[str]:
@@ -221,14 +184,6 @@ def _after(picture: Picture) -> Place:
     if picture.frame is None:  # a photo, or a film that cannot be read any further
         return Place(place.source + 1)
     return Place(place.source, place.frame + 1)
-
-
-def _so_far(hands: int, left_s: float, left: int) -> str:
-    return f"{hands} hands" + (_left(left_s) if left else "")
-
-
-def _left(seconds: float) -> str:
-    return f", {round(seconds) // 60}:{round(seconds) % 60:02d} left"
 
 
 def _finish(out: Path, journal: Journal, facts: Row, sources: Sources) -> Row:

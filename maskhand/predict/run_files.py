@@ -16,6 +16,8 @@ from maskhand.predict.records import PredictError
 from maskhand.predict.rows import Row
 
 RUN, JOURNAL, LINES, TABLE = "run.json", "unfinished.jsonl", "hands.jsonl", "hands.parquet"
+PAGE = "view.html"
+"""The page that `maskhand view` makes of the folder."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def other_options_error(out: str | Path, differs: str) -> PredictError:
 
 
 def remove_run(out: Path) -> None:
-    """Remove what an earlier run wrote, and nothing else."""
+    """Remove what an earlier run wrote, and the page of it; nothing else."""
     earlier = run_facts(out)
     if earlier is None:
         return
@@ -141,5 +143,5 @@ def remove_run(out: Path) -> None:
     if (out / JOURNAL).is_file():
         with Journal(out / JOURNAL) as journal:
             files += journal.files
-    for name in [RUN, JOURNAL, LINES, TABLE, *files]:
+    for name in [RUN, JOURNAL, LINES, TABLE, PAGE, *files]:
         (out / name).unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.inputs import Source
 from maskhand.predict.rows import Row, picture_rows
 from maskhand.predict.run_files import RUN
-from maskhand.predict.shard_options import ShardRunOptions, with_earlier
+from maskhand.predict.shard_request import ShardRequest, with_earlier
 from maskhand.predict.stream import PredictRequest, predict_pictures
 from maskhand.predict.table import write_parquet
 from maskhand.predict.units import Unit, UnitPlace, unit_pictures, unit_places
@@ -47,13 +47,13 @@ class UnitTask:
     part_uri: str
     name: str
     plan_digest: str
-    options: ShardRunOptions
+    request: ShardRequest
     unit: Unit
 
 
 def predict_shards(
     sources: Sequence[Source],
-    options: ShardRunOptions,
+    request: ShardRequest,
     out: str,
     *,
     boxes: BoxFile | None = None,
@@ -68,7 +68,7 @@ def predict_shards(
     existing results of other options; without it they raise PredictError. Raises LockedError while another process
     uses the same folder.
     """
-    facts = options.facts_of(sources)
+    facts = request.facts_of(sources)
     part_uri = storage.join(out, HANDS)
     if again:
         clear_part(part_uri)
@@ -77,7 +77,7 @@ def predict_shards(
     files = [Source(**source) for source in facts["inputs"]]
     given = None if boxes is None else boxes.match([source.path for source in files])
     kept = UnitPlace.read(facts["units"], f"{storage.join(out, RUN)}: units")
-    places = unit_places(files, options.every, kept)
+    places = unit_places(files, request.options.every, kept)
     units = [place.unit(files, given) for place in places]
     facts["units"] = [asdict(place) for place in places]
     storage.write_json_atomic(storage.join(out, RUN), facts)
@@ -94,7 +94,7 @@ def predict_shards(
         out,
         about,
         [shard_name(k) for k in range(len(units))],
-        lambda k: UnitTask(part_uri, shard_name(k), plan_digest, options, units[k]),
+        lambda k: UnitTask(part_uri, shard_name(k), plan_digest, request, units[k]),
         predict_unit,
         mapper=mapper,
         rebuild=False,
@@ -103,11 +103,12 @@ def predict_shards(
     )
 
 
-def load_request(options: ShardRunOptions) -> PredictRequest:
-    """The request with these options and the model, loaded once per process. Raises BundleError, PredictError."""
-    bundle = None if options.model is None else worker_bundle(options.model[0], options.model[1]["digest"])
-    reconstruction = Reconstruction(bundle, options.method, options.placed_by, options.hypotheses)
-    return PredictRequest(reconstruction, here(options.assets), **vars(options.predict_options()))
+def load_request(request: ShardRequest) -> PredictRequest:
+    """The request with the loaded model, one per process. Raises BundleError, PredictError."""
+    settings, network = request.settings, request.network
+    bundle = None if network is None or settings.model is None else worker_bundle(network, settings.model["digest"])
+    reconstruction = Reconstruction(bundle, settings.method, settings.placed_by, settings.hypotheses)
+    return PredictRequest(reconstruction, here(request.assets), **vars(request.options))
 
 
 def predict_unit(task: UnitTask) -> ShardRecord:
@@ -128,7 +129,7 @@ def predict_unit(task: UnitTask) -> ShardRecord:
 
 
 def _rows(task: UnitTask, rejects: list[Reject]) -> Iterator[Row]:
-    request, unit = load_request(task.options), task.unit
+    request, unit = load_request(task.request), task.unit
     no_hand = no_hand_found(request.min_confidence)
     stream = unit_pictures(unit, request.camera, request.every)
     for group in predict_pictures(stream, request, unit.boxes):

@@ -37,10 +37,10 @@ def predict_by_workers(run: PreparedShardRun, progress: Progress, *, workers: in
     """
     with ray_session():
         # that of the model for given boxes, beside the finder's
-        names = {HAND_FINDER, load_request(run.options).reconstruction.detector}
+        names = {HAND_FINDER, load_request(run.request).reconstruction.detector}
         manifest = predict_shards(
             run.sources.files,
-            run.options,
+            run.request,
             run.out,
             boxes=run.boxes,
             mapper=partial(

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from maskhand import storage
-from maskhand.conventions import Side
 from maskhand.digest import short_digest
 from maskhand.disk import check_writable
-from maskhand.models.bundle_records import bundle_digest, bundle_facts
+from maskhand.models.bundle_records import bundle_digest
 from maskhand.predict.box_file import BoxFile
 from maskhand.predict.inputs import Sources, find_sources
-from maskhand.predict.pictures import GivenCamera
-from maskhand.predict.records import Method, PredictError
-from maskhand.predict.shard_options import ShardRunOptions, with_earlier
+from maskhand.predict.options import PredictOptions
+from maskhand.predict.records import PredictError
+from maskhand.predict.shard_request import ShardRequest, with_earlier
 from maskhand.shipped_models import OPEN
+from maskhand.steps.given_options import GivenOptions
 from maskhand.steps.models import model_folder
-from maskhand.steps.prepare_predict import check_camera, checked_method, fallback_note, given_boxes
 from maskhand.workspace import Workspace
-
-if TYPE_CHECKING:
-    from maskhand.placement import PlacedBy
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class PreparedShardRun:
     """A run on workers whose options are checked, ready for `steps.predict_shards.predict_by_workers`."""
 
     sources: Sources
-    options: ShardRunOptions
+    request: ShardRequest
     boxes: BoxFile | None
     out: str
     """Folder, absolute, or `s3://` prefix."""
@@ -45,51 +40,30 @@ class PreparedShardRun:
 
 
 def prepare_shard_run(
-    workspace: Workspace,
-    inputs: Sequence[str | Path],
-    out: str,
-    *,
-    model: str | None = None,
-    boxes: Path | None = None,
-    side: Side | None = None,
-    focal_px: float | None = None,
-    intrinsics: tuple[float, float, float, float] | None = None,
-    placed_by: PlacedBy = "keypoints",
-    method: Method | None = None,
-    hypotheses: int = 0,
-    min_confidence: float = 0.0,
-    every: int = 1,
-    vertices: bool = False,
-    again: bool = False,
+    workspace: Workspace, inputs: Sequence[str | Path], out: str, given: GivenOptions
 ) -> PreparedShardRun:
     """The run that finds the hands of pictures and films, as shards below `out`, a folder or `s3://` prefix.
 
-    Options as in `prepare_predict.prepare_run`. Raises PredictError, and StorageError where nothing can be written.
+    Raises PredictError, and StorageError where nothing can be written.
     """
-    note = fallback_note(model, method)
-    method, needs_network = checked_method(model, method, placed_by, hypotheses)
-    check_camera(focal_px, intrinsics)
+    method = given.checked_method()
     sources = _sources(inputs, out)
-    given = None if boxes is None else given_boxes(boxes, sources)
+    boxes = given.boxes_of(sources)
     check_writable(out)
-    folder = model_folder(workspace, model or OPEN) if needs_network else None
-    options = ShardRunOptions(
-        None if folder is None else (folder, bundle_facts(folder)),
-        method,
-        str(workspace.assets),
-        placed_by=placed_by,
-        hypotheses=hypotheses,
-        boxes=None if given is None else given.version,
-        side=side,
-        camera=GivenCamera(focal_px, intrinsics),
-        min_confidence=min_confidence,
-        every=every,
-        vertices=vertices,
+    network = given.network(workspace, method)
+    options = PredictOptions(
+        boxes=None if boxes is None else replace(boxes, pictures=()),
+        side=given.side,
+        camera=given.camera,
+        min_confidence=given.min_confidence,
+        every=given.every,
+        vertices=given.vertices,
     )
+    request = ShardRequest(given.settings(method, network), network, str(workspace.assets), options)
     place = storage.absolute(out)
-    if not again:
-        with_earlier(place, options.facts_of(sources.files))
-    return PreparedShardRun(sources, options, given, place, workspace.assets, again, note)
+    if not given.again:
+        with_earlier(place, request.facts_of(sources.files))
+    return PreparedShardRun(sources, request, boxes, place, workspace.assets, given.again, given.note())
 
 
 def input_digests(workspace: Workspace, inputs: Sequence[str], out: str, model: str | None) -> dict[str, str]:

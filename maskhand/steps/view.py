@@ -14,6 +14,7 @@ from maskhand.predict.camera import photo_camera
 from maskhand.predict.page.build import ViewedPicture, page
 from maskhand.predict.reading import read_result
 from maskhand.predict.records import Method
+from maskhand.predict.run_files import PAGE
 from maskhand.progress import Progress, silent
 from maskhand.shipped_models import OPEN
 from maskhand.steps.models import model_folder
@@ -41,7 +42,7 @@ def view(
     """
     if what.is_dir() or what.suffix in (".json", ".jsonl"):
         pictures, made_by = _of_result(what)
-        default = what / "view.html" if what.is_dir() else what.with_name(f"{what.stem}_view.html")
+        default = what / PAGE if what.is_dir() else what.with_name(f"{what.stem}_view.html")
     elif is_film(what):
         raise PredictError(f"{what}: a film; `maskhand predict {what} --out out`, then `maskhand view out`")
     else:

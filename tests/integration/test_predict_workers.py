@@ -12,10 +12,12 @@ from maskhand import storage
 from maskhand.cluster.session import ray_session
 from maskhand.predict import detect
 from maskhand.predict.inputs import find_sources
-from maskhand.predict.shard_options import ShardRunOptions
+from maskhand.predict.options import ReconstructionSettings
+from maskhand.predict.shard_request import ShardRequest
 from maskhand.predict.shards import HANDS, predict_shards
 from maskhand.progress import silent
 from maskhand.shards.manifest import read_manifest
+from maskhand.steps.given_options import GivenOptions
 from maskhand.steps.predict_shards import predict_by_workers
 from maskhand.steps.prepare_predict_shards import prepare_shard_run
 from maskhand.synth.freihand_layout import write_freihand_synth
@@ -34,7 +36,7 @@ def test_any_number_of_workers_gives_the_same_shards(tmp_path: Path, assets: Pat
     with ray_session():
         for workers in (1, 2):
             out = tmp_path / f"out{workers}"
-            run = prepare_shard_run(home, [pictures], str(out), method="fit")
+            run = prepare_shard_run(home, [pictures], str(out), GivenOptions(method="fit"))
             receipt = predict_by_workers(run, silent, workers=workers)
             made.append({path.name: path.read_bytes() for path in (out / HANDS).iterdir()})
     assert made[0] == made[1] and len(made[0]) == 2 * 2 + 1
@@ -45,7 +47,8 @@ def test_any_number_of_workers_gives_the_same_shards(tmp_path: Path, assets: Pat
 
 def test_pictures_and_shards_on_a_store_are_those_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detect, "find_hands", lambda image, assets: [])
-    options, pictures = ShardRunOptions(None, "fit", "unused"), tmp_path / "in"
+    settings = ReconstructionSettings("fit", None, "keypoints", 0)
+    request, pictures = ShardRequest(settings, None, "unused"), tmp_path / "in"
     (pictures / "below").mkdir(parents=True)
     for k, name in enumerate(("a.png", "below/a.png", "b.png")):
         cv2.imwrite(str(pictures / name), np.full((32, 32, 3), 80 * k, np.uint8))
@@ -56,8 +59,8 @@ def test_pictures_and_shards_on_a_store_are_those_of_folders(tmp_path: Path, mon
         there, out = f"s3://{server.bucket}/in", f"s3://{server.bucket}/out"
         for path in pictures.rglob("*.*"):
             storage.write_bytes_atomic(f"{there}/{path.relative_to(pictures).as_posix()}", path.read_bytes())
-        made = predict_shards(find_sources([there]).files, options, out)
-        assert made == read_manifest(out, HANDS) == predict_shards(find_sources([there]).files, options, out)
+        made = predict_shards(find_sources([there]).files, request, out)
+        assert made == read_manifest(out, HANDS) == predict_shards(find_sources([there]).files, request, out)
         assert made.rejects == {"no_hand": 3, "unreadable": 1} and made.planned == 4
-        local = predict_shards(find_sources([pictures]).files, options, str(tmp_path / "out"))
+        local = predict_shards(find_sources([pictures]).files, request, str(tmp_path / "out"))
     assert local.rejects == made.rejects and local.count == made.count

@@ -16,6 +16,7 @@ from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.models.bundle import ModelBundle
 from maskhand.predict import PredictError, default_method, detect, predict_hands, predict_photo
 from maskhand.steps import hands, prepare_predict
+from maskhand.steps.given_options import GivenOptions
 from maskhand.steps.hands_report import findings as findings_of
 from maskhand.workspace import Workspace
 from support.known_hands import KnownHands, known_hands
@@ -146,7 +147,7 @@ def test_a_photo_needs_nothing_that_was_trained_here(
     notes: list[str | None] = []
 
     def method(**options) -> str:
-        run = prepare_predict.prepare_run(home, [path], tmp_path / "out", again=True, **options)
+        run = prepare_predict.prepare_run(home, [path], tmp_path / "out", GivenOptions(again=True, **options))
         notes.append(run.note)
         hands.predict(run)
         return json.loads((tmp_path / "out" / "photo.json").read_text())["hands"][0]["method"]
@@ -157,4 +158,4 @@ def test_a_photo_needs_nothing_that_was_trained_here(
         assert method() == "fit"
     assert notes[:3] == [None] * 3 and "trained with the open hand, and MASKHAND_MANO_DIR has another" in notes[3]
     with pytest.raises(PredictError, match="--model DIR: a fit uses no network; add --method model"):
-        prepare_predict.prepare_run(home, [path], tmp_path / "out", model="DIR", method="fit")
+        prepare_predict.prepare_run(home, [path], tmp_path / "out", GivenOptions(model="DIR", method="fit"))

@@ -24,10 +24,11 @@ from maskhand.predict.inputs import find_sources
 from maskhand.predict.pictures import GivenCamera, ahead
 from maskhand.predict.rows import SCHEMA_FILE
 from maskhand.predict.run import predict_run
-from maskhand.predict.run_files import JOURNAL, LINES, RUN, TABLE, RunResult
+from maskhand.predict.run_files import JOURNAL, LINES, PAGE, RUN, TABLE, RunResult
 from maskhand.predict.saved import SAVED
 from maskhand.predict.stream import PredictRequest
 from maskhand.predict.table import COLUMNS, flat
+from maskhand.steps.given_options import GivenOptions
 from maskhand.steps.prepare_predict import prepare_run
 from maskhand.workspace import Workspace
 from support.known_hands import KnownHands, known_hands
@@ -189,6 +190,7 @@ def test_results_of_other_options_are_not_mixed(folder, searched, tmp_path) -> N
         (pictures / name).write_bytes((folder / name).read_bytes())
     run(folder, out)
     (out / "mine.txt").write_text("a file of the user's")
+    (out / PAGE).write_text("the page of the results so far")
     with pytest.raises(PredictError, match=r"min_confidence was 0\.0 and is 0\.5; choose another --out, or --again"):
         run(folder, out, min_confidence=0.5)
     with pytest.raises(PredictError, match=r"new: .*blank\.png, .*broken\.jpg; gone: .* and 3 more"):
@@ -286,9 +288,9 @@ def test_boxes_of_a_detector_are_those_of_each_picture(folder, searched, tmp_pat
     assert "boxes.jsonl:3: box 500,500,600,600" in rows[1]["reason"]
     assert (rows[3]["side"], rows[3]["detection_score"], rows[3]["box_xyxy_px"]) == ("left", 0.5, [10, 10, 60, 60])
     boxes.write_text(boxes.read_text().replace("60, 60", "61, 61"))
-    options = {"boxes": boxes, "method": "fit"}
+    given = GivenOptions(boxes=boxes, method="fit")
     with pytest.raises(PredictError, match=r"boxes was '.*boxes\.jsonl \w{12}' and is '.*boxes\.jsonl \w{12}'"):
-        prepare_run(Workspace.at(tmp_path), pictures, tmp_path / "out", **options).finished()
+        prepare_run(Workspace.at(tmp_path), pictures, tmp_path / "out", given).finished()
 
 
 def test_what_is_made_ahead_fails_in_its_place() -> None:

@@ -19,11 +19,12 @@ from maskhand.geometry2d import tight_box
 from maskhand.predict import detect, units
 from maskhand.predict.hand_group import Reconstruction
 from maskhand.predict.inputs import Source, find_sources
+from maskhand.predict.options import PredictOptions, ReconstructionSettings
 from maskhand.predict.pictures import GivenCamera, pictures
 from maskhand.predict.records import PredictError
 from maskhand.predict.run import predict_run
 from maskhand.predict.run_files import RUN
-from maskhand.predict.shard_options import ShardRunOptions
+from maskhand.predict.shard_request import ShardRequest
 from maskhand.predict.shards import HANDS, predict_shards, predict_unit
 from maskhand.predict.stream import PredictRequest
 from maskhand.predict.table import flat
@@ -33,7 +34,8 @@ from support.known_hands import known_hands
 
 SHADES = 40
 """Gray levels between pictures with 0, 1, 2 ... hands."""
-OPTIONS = ShardRunOptions(None, "fit", "unused")
+FIT = ReconstructionSettings("fit", None, "keypoints", 0)
+REQUEST = ShardRequest(FIT, None, "unused")
 
 
 def film(path: Path, shades: Sequence[int], size: int = 64) -> None:
@@ -101,16 +103,16 @@ def test_shards_are_the_rows_of_a_run_and_the_same_bytes_however_they_were_made(
         return [fn(item) for item in items]
 
     whole, other, again = tmp_path / "whole", tmp_path / "other", tmp_path / "again"
-    manifest = predict_shards(sources.files, OPTIONS, str(whole))
-    predict_shards(sources.files, OPTIONS, str(other), mapper=backwards)
+    manifest = predict_shards(sources.files, REQUEST, str(whole))
+    predict_shards(sources.files, REQUEST, str(other), mapper=backwards)
     with pytest.raises(KeyboardInterrupt):
-        predict_shards(sources.files, OPTIONS, str(again), mapper=killed)
+        predict_shards(sources.files, REQUEST, str(again), mapper=killed)
     (again / HANDS / "000001.json").unlink()  # its shard is there, and may be half of one
-    predict_shards(sources.files, OPTIONS, str(again), mapper=counting)
+    predict_shards(sources.files, REQUEST, str(again), mapper=counting)
     assert made.count("000000") == 1 and made.count("000001") == 2 and len(made) == len(manifest.shards) + 1
     assert contents(whole) == contents(other) == contents(again)
     before = (whole / HANDS / "manifest.json").stat().st_mtime_ns
-    predict_shards(sources.files, OPTIONS, str(whole), mapper=killed)
+    predict_shards(sources.files, REQUEST, str(whole), mapper=killed)
     assert (whole / HANDS / "manifest.json").stat().st_mtime_ns == before, "a finished run has nothing to do"
 
     request = PredictRequest(Reconstruction(None, "fit"), Path("unused"))
@@ -137,46 +139,46 @@ def test_files_that_a_folder_gains_become_further_shards(folder: Path, tmp_path:
         made.extend(item.name for item in items)
         return [fn(item) for item in items]
 
-    predict_shards(find_sources([folder]).files, OPTIONS, str(out), mapper=counting)
+    predict_shards(find_sources([folder]).files, REQUEST, str(out), mapper=counting)
     before, count = contents(out / HANDS), len(made)
     (folder / "between.mp4").unlink()  # its frames stay, and how it was cut
     for k in range(6):
         cv2.imwrite(str(folder / f"a{k}.png"), np.full((64, 64, 3), SHADES * (k % 3), np.uint8))
     grown = find_sources([folder]).files
-    manifest = predict_shards(grown, OPTIONS, str(out), mapper=counting)
+    manifest = predict_shards(grown, REQUEST, str(out), mapper=counting)
     assert len(made) == count + 2 and len(manifest.shards) == count + 2 and manifest.planned == 40 + 6
     after = contents(out / HANDS)
     assert {name: data for name, data in after.items() if name in before and name != "manifest.json"} == {
         name: data for name, data in before.items() if name != "manifest.json"
     }
     assert len({(row["name"], row["frame"]) for row in rows(out)}) == 40 + 6
-    assert predict_shards(grown, OPTIONS, str(out), mapper=counting) == manifest and len(made) == count + 2
+    assert predict_shards(grown, REQUEST, str(out), mapper=counting) == manifest and len(made) == count + 2
 
 
 def test_results_of_other_options_are_an_error_unless_made_again(folder: Path, tmp_path: Path) -> None:
     sources, out = find_sources([folder]), tmp_path / "out"
-    predict_shards(sources.files, OPTIONS, str(out))
-    other = ShardRunOptions(None, "fit", "unused", every=5)
+    predict_shards(sources.files, REQUEST, str(out))
+    other = ShardRequest(FIT, None, "unused", PredictOptions(every=5))
     with pytest.raises(PredictError, match="with other options or files: every was 1 and is 5; choose another --out"):
         predict_shards(sources.files, other, str(out))
     with pytest.raises(PredictError, match="results was 'shards' and is not given"):
         predict_run(sources, PredictRequest(Reconstruction(None, "fit"), Path("unused")), out)
     (folder / "photo00.png").write_bytes((folder / "photo01.png").read_bytes())
     with pytest.raises(PredictError, match=r"changed: .*photo00.png"):
-        predict_shards(find_sources([folder]).files, OPTIONS, str(out))
+        predict_shards(find_sources([folder]).files, REQUEST, str(out))
     kept = predict_shards(sources.files, other, str(out), again=True)
     assert sum(row["frame"] is not None for row in rows(out)) == 5 and kept == read_manifest(str(out), HANDS)
 
 
 def test_units_in_another_form_are_an_error_until_made_anew(folder: Path, tmp_path: Path) -> None:
     sources, out = find_sources([folder]).files, tmp_path / "out"
-    made = predict_shards(sources, OPTIONS, str(out))
+    made = predict_shards(sources, REQUEST, str(out))
     facts = json.loads((out / RUN).read_text())
     for units_there in ([[0, 1, 0, None, 1]], 3, [{"first": 0}]):
         (out / RUN).write_text(json.dumps(facts | {"units": units_there}))
         with pytest.raises(PredictError, match=r"run.json: units: expected a list of objects .*--again"):
-            predict_shards(sources, OPTIONS, str(out))
-    assert predict_shards(sources, OPTIONS, str(out), again=True) == made
+            predict_shards(sources, REQUEST, str(out))
+    assert predict_shards(sources, REQUEST, str(out), again=True) == made
 
 
 @pytest.mark.parametrize(("frames", "every", "photos"), [(100_000, 1, 3), (700, 3, 0), (1, 10, 900), (0, 1, 1)])
@@ -237,7 +239,7 @@ def test_a_worker_has_all_that_it_needs_in_its_task(folder: Path, tmp_path: Path
         tasks.extend(items)
         return [fn(item) for item in cloudpickle.loads(cloudpickle.dumps(items))]
 
-    predict_shards(find_sources([folder]).files, OPTIONS, str(tmp_path / "out"), mapper=collecting)
+    predict_shards(find_sources([folder]).files, REQUEST, str(tmp_path / "out"), mapper=collecting)
     assert max(len(cloudpickle.dumps(task)) for task in tasks) < 10_000
     assert predict_unit(tasks[0]) == read_record(str(tmp_path / "out" / HANDS), tasks[0].name)
 

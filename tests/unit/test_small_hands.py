@@ -11,6 +11,8 @@ from maskhand.annotate.hand_finder import find_hands
 from maskhand.annotate.palms import PalmNet
 from maskhand.annotate.small_hands import SmallHandFinder
 from maskhand.predict import PredictError
+from maskhand.predict.pictures import GivenCamera
+from maskhand.steps.given_options import GivenOptions
 from maskhand.steps.prepare_predict import prepare_run
 from maskhand.workspace import Workspace
 
@@ -55,18 +57,20 @@ def test_what_was_found_is_judged_by_overlap(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("given", "options", "words"),
     [
-        ({"small": True, "box_xyxy_px": (1, 2, 3, 4)}, "--small: boxes are given, so no hands are searched"),
-        ({"small": True, "boxes": Path("boxes.json")}, "--small: boxes are given"),
-        ({"components": 6}, "--pca: components are for the hands of body models; add --convention"),
-        ({"focal_px": 9.0, "intrinsics": (9, 9, 1, 1)}, "both a focal length and intrinsics are given"),
-        ({"box_xyxy_px": (10, 10, 5, 5)}, "--box 10,10,5,5: expected X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1"),
-        ({"intrinsics": (9, -9, 1, 1)}, "expected fx,fy,cx,cy in pixels, the first two above 0"),
+        ({}, {"small": True, "box_xyxy_px": (1, 2, 3, 4)}, "--small: boxes are given, so no hands are searched"),
+        ({"boxes": Path("boxes.json")}, {"small": True}, "--small: boxes are given"),
+        ({}, {"components": 6}, "--pca: components are for the hands of body models; add --convention"),
+        ({"camera": GivenCamera(9.0, (9, 9, 1, 1))}, {}, "both a focal length and intrinsics are given"),
+        ({}, {"box_xyxy_px": (10, 10, 5, 5)}, "--box 10,10,5,5: expected X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1"),
+        ({"camera": GivenCamera(None, (9, -9, 1, 1))}, {}, "expected fx,fy,cx,cy in pixels, the first two above 0"),
     ],
 )
-def test_options_that_do_not_fit_are_refused_before_anything_is_read(options: dict, words: str, tmp_path: Path) -> None:
+def test_options_that_do_not_fit_are_refused_before_anything_is_read(
+    given: dict, options: dict, words: str, tmp_path: Path
+) -> None:
     home = Workspace(tmp_path / "workspace", str(tmp_path / "shards"))
     with pytest.raises(PredictError, match=words):
-        prepare_run(home, ["no-such.jpg"], tmp_path / "out", method="fit", **options)
+        prepare_run(home, ["no-such.jpg"], tmp_path / "out", GivenOptions(method="fit", **given), **options)
     assert not (tmp_path / "out").exists()
