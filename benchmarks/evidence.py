@@ -4,8 +4,9 @@
 
 Per model, PA-MPJPE in mm of the mean of the distribution (T = 1): with its own inputs; with the picture of the next
 hand in the same crop coordinates (its keypoints stay); with a black one; with noise; without keypoints (the crop stays
-where the detector put it); with the keypoints of the next hand. Then the paper's procedure, tokens drawn at T = 1, 3, 5
-(mean of --seeds), and the best of 32 drawn hands; and the nats that a token of the true pose costs when all are masked.
+where the detector put it); with the keypoints of the next hand. Then with tokens fixed in T = 1, 3, 5 iterations: the
+most probable ones or drawn ones (mean of --seeds), the hand decoded from them or from their expectations; the best of
+32 drawn hands; and the nats that a token of the true pose costs when all are masked.
 Intervals: 95 %, bootstrap over hands; differences to the first model's own inputs are paired.
 """
 
@@ -20,11 +21,12 @@ import torch
 from torch.nn import functional as F
 
 from maskhand.batch import HandBatch
+from maskhand.config import Recipe
 from maskhand.loading.loader import EvalRows, eval_range, eval_set
 from maskhand.metrics.alignment import distances, procrustes_align
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.confidence import sample_joints
-from maskhand.models.estimators import paper_procedure
+from maskhand.models.estimators import Estimator, named_estimator, paper_procedure
 from maskhand.models.masked_transformer import MaskedTransformer
 from maskhand.models.network import Context
 from maskhand.models.sampling import predict
@@ -78,6 +80,17 @@ def nats(model: MaskedTransformer, context: Context, batch: HandBatch) -> np.nda
     return F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids).mean(1).numpy()
 
 
+def estimators(recipe: Recipe) -> list[Estimator]:
+    """Most probable and drawn tokens, hands from codes and from expectations, each in 1, 3 and 5 iterations."""
+    samplers = (
+        recipe.sampler.model_copy(update={"temperature": temperature, "decode": decode, "iterations": iterations})
+        for temperature in (0.0, 1.0)
+        for decode in ("expectation", "codes")
+        for iterations in (1, 3, 5)
+    )
+    return [named_estimator(recipe, sampler) for sampler in samplers]
+
+
 def measure(bundle: ModelBundle, rows: list[EvalRows], seeds: int) -> dict[str, np.ndarray]:
     """Errors (N,) in mm by name of the condition; and `NATS`."""
     model, recipe = bundle.model, bundle.recipe
@@ -94,15 +107,12 @@ def measure(bundle: ModelBundle, rows: list[EvalRows], seeds: int) -> dict[str, 
             say(name, pa_mm(predict(model, change(batch), mean).joints_m, batch))
         if not isinstance(model, MaskedTransformer):
             continue
-        several = mean.model_copy(update={"iterations": 5})
-        say("mean, T = 5", pa_mm(predict(model, batch, several).joints_m, batch))
-        for iterations in (1, 3, 5):
-            drawn = paper_procedure(recipe.sampler, iterations)
+        for estimator in estimators(recipe):
             errors = [
-                pa_mm(predict(model, batch, drawn, torch.Generator().manual_seed(seed)).joints_m, batch)
-                for seed in range(seeds)
+                pa_mm(predict(model, batch, estimator.sampler, torch.Generator().manual_seed(seed)).joints_m, batch)
+                for seed in range(seeds if estimator.sampler.temperature else 1)
             ]
-            say(f"drawn, T = {iterations}", np.mean(errors, axis=0))
+            say(estimator.name, np.mean(errors, axis=0))
         context = model.encode(model.condition(batch), batch.keypoints_2d)
         say(NATS, nats(model, context, batch))
         hands = sample_joints(model, context, DRAWS)

@@ -32,7 +32,10 @@ app = typer.Typer()
 )
 def reproduce_table(
     table: Annotated[
-        str, typer.Argument(help="1 to 17: a table of the paper; all: these; claims, choices, hypotheses: see docs.")
+        str,
+        typer.Argument(
+            help="1 to 17: a table of the paper; all: these; claims, choices, hypotheses, additions: see docs."
+        ),
     ],
     embedded: Annotated[bool, typer.Option("--embedded", help="All rows, at small scale on synthetic hands.")] = False,
     budget_steps: Annotated[

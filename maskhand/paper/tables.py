@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent
 
 TableName = int | str
 """A number of the paper's, or one of OUR_TABLES."""
-CLAIMS, CHOICES, HYPOTHESES = OUR_TABLES = "claims", "choices", "hypotheses"
+CLAIMS, CHOICES, HYPOTHESES, ADDITIONS = OUR_TABLES = "claims", "choices", "hypotheses", "additions"
 Joints = Literal["all", "vis", "occ"]
 Measure = Literal["hands", "pck", "tokenizer", "seconds", "generation", "pca", "text", "hypotheses"]
 

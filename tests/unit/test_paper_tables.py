@@ -21,6 +21,7 @@ from maskhand.paper.measures.generation import pca_hands, pca_poses
 from maskhand.paper.orderings import Ordering, orderings_of, sentences
 from maskhand.paper.requirements import missing
 from maskhand.paper.tables import (
+    ADDITIONS,
     CHOICES,
     CLAIMS,
     OUR_TABLES,
@@ -57,7 +58,7 @@ def test_all_seventeen_tables_and_every_recipe_of_the_paper_are_there() -> None:
     assert of_paper == {f"E{k:02d}" for k in range(1, 38)}
     assert table_names("all") == [*range(1, 18)] and table_names("claims") == [CLAIMS] and table_names("7") == [7]
     for unknown in ("18", "0", "-1", "every"):
-        with pytest.raises(TableError, match="1 to 17, 'all' of them, and there are 'claims', 'choices', 'hypotheses'"):
+        with pytest.raises(TableError, match=r"1 to 17, 'all' of them, and there are 'claims', .*'additions'"):
             table_names(unknown)
 
 
@@ -268,6 +269,16 @@ def test_rows_of_the_claims_differ_from_the_full_model_by_their_part_alone() -> 
     assert full["tokenizer_training.optim.steps"] == full["training.optim.steps"] == "50"
     for row in table.rows:  # at full size they are the paper's own rows
         assert row_recipe(row, False, row_overrides(row, False)).model.dim == 256
+
+
+def test_rows_of_the_additions_differ_by_one_switch_from_the_training_that_the_claims_call_full() -> None:
+    rows = paper_table(ADDITIONS).rows
+    recipes = [row_recipe(row, True, row_overrides(row, True, 50)) for row in rows]
+    full = paper_table(CLAIMS).rows[0]
+    assert recipes[0] == row_recipe(full, True, row_overrides(full, True, 50))
+    for row, recipe in zip(rows[1:], recipes[1:], strict=True):
+        whole, flat = recipes[0].flat(), recipe.flat()
+        assert [key for key in whole if whole[key] != flat[key]] == [row.overrides[0].split("=")[0]], row.id
 
 
 def test_rows_of_the_open_choices_differ_by_their_switch_and_samplers_share_a_training() -> None:
