@@ -15,9 +15,9 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from maskhand import local_files, s3
+from maskhand import local_files, s3, s3_objects
 from maskhand.replacement import is_unfinished, move, replacement
 from maskhand.storage_errors import (
     FullDiskError,
@@ -75,27 +75,18 @@ def absolute(uri: str | Path) -> str:
 
 
 def exists(uri: str | Path) -> bool:
-    """Is there a file at this URI? What is there and no file is an error, as for `size`."""
+    """Whether there is a file at this URI; a folder or a broken link is an error, as for `size`."""
     return size(uri) is not None
 
 
 def size(uri: str | Path) -> int | None:
     """Bytes of a file, None when nothing has this name.
 
-    Raises NotAFileError for a folder or a pipe and MissingFileError for a link that leads nowhere: whoever put it there
-    meant a file, and going on without it would be silent.
+    Raises NotAFileError for a folder or a pipe, and MissingFileError for a broken link: a file was meant there, and to
+    treat it as absent would hide that.
     """
-    if not is_remote(uri):
-        with sentences(uri):
-            return local_files.size(uri)
-    bucket, key = s3.bucket_key(uri)
     with sentences(uri):
-        try:
-            return int(s3.client().head_object(Bucket=bucket, Key=key)["ContentLength"])
-        except s3.client_error() as error:
-            if s3.status(error) == 404:
-                return None
-            raise
+        return s3_objects.size(uri) if is_remote(uri) else local_files.size(uri)
 
 
 def read_bytes(uri: str | Path) -> bytes:
@@ -120,7 +111,7 @@ def read_range(uri: str | Path, offset: int, length: int) -> bytes:
 
 
 def will_read(uri: str | Path) -> None:
-    """Ask the system to have the beginning of a local file in memory soon. Nothing follows of it for any other."""
+    """Ask the system to read the beginning of a local file ahead; does nothing for an object of S3."""
     if is_remote(uri) or not hasattr(os, "posix_fadvise"):
         return
     with contextlib.suppress(OSError, ValueError):
@@ -132,10 +123,10 @@ def will_read(uri: str | Path) -> None:
 
 
 def open_stream(uri: str | Path) -> IO[bytes]:
-    """A buffered binary stream; over S3 it re-opens at its position after a broken connection.
+    """A buffered binary stream; over S3 it is opened again at its position after a broken connection.
 
-    A connection that closes early is an error to be retried, never an end of file: the length is known from the
-    first answer, and every re-opening insists on the same version of the object.
+    A connection that closes early is never taken for the end of the file: the length is known from the first answer,
+    and every further request is for the same version of the object.
     """
     if is_remote(uri):
         return io.BufferedReader(s3.RangedObject(str(uri)), buffer_size=_CHUNK)
@@ -167,9 +158,8 @@ def atomic_writer(uri: str | Path) -> Iterator[Callable[[bytes], object]]:
     if is_remote(uri):
         pieces: list[bytes] = []
         yield pieces.append
-        bucket, key = s3.bucket_key(uri)
         with sentences(uri):
-            s3.client().put_object(Bucket=bucket, Key=key, Body=b"".join(pieces))
+            s3_objects.put(uri, b"".join(pieces))
         return
     # Errors of the block itself are not about this file and pass as they are.
     with contextlib.ExitStack() as stack:
@@ -194,9 +184,7 @@ def move_in(source: Path, uri: str | Path) -> None:
         if not is_remote(uri):
             move(source, Path(uri))
             return
-        bucket, key = s3.bucket_key(uri)
-        with source.open("rb") as file:
-            s3.client().upload_fileobj(file, bucket, key)
+        s3_objects.upload(source, uri)
     source.unlink()
 
 
@@ -219,44 +207,41 @@ def list_uris(prefix: str | Path) -> list[str]:
 def list_sizes(prefix: str | Path) -> dict[str, int]:
     """The files of a folder with their bytes; one request for a thousand objects instead of one each.
 
-    A link that leads nowhere counts as an empty file, so that whoever reads it is told.
+    A broken link counts as an empty file, so that reading it raises an error.
     """
-    if not is_remote(prefix):
-        files = ((p, local_files.status(p)) for p in Path(prefix).rglob("*") if not is_unfinished(p))
-        return {
-            str(p): 0 if found is None else found.st_size
-            for p, found in files
-            if (p.is_symlink() if found is None else stat.S_ISREG(found.st_mode))
-        }
-    return {uri: int(entry["Size"]) for uri, entry in _objects(prefix).items()}
+    if is_remote(prefix):
+        with sentences(prefix):
+            return s3_objects.sizes(prefix)
+    files = ((p, local_files.status(p)) for p in Path(prefix).rglob("*") if not is_unfinished(p))
+    return {
+        str(p): 0 if found is None else found.st_size
+        for p, found in files
+        if (p.is_symlink() if found is None else stat.S_ISREG(found.st_mode))
+    }
 
 
 def list_etags(prefix: str | Path) -> dict[str, str]:
-    """The objects below an `s3://` folder with what the store calls their content: another ETag, another content."""
-    return {uri: str(entry["ETag"]) for uri, entry in _objects(prefix).items()}
+    """The objects below an `s3://` folder with their ETags, which differ where contents do."""
+    with sentences(prefix):
+        return s3_objects.etags(prefix)
 
 
 def list_folders(prefix: str | Path) -> list[str]:
     """Names of the folders directly in a folder, sorted, without walking into them. A missing folder has none."""
-    if not is_remote(prefix):
-        folder = Path(prefix)
-        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    bucket, key = s3.bucket_key(join(prefix, ""))
-    with sentences(prefix):
-        pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key, Delimiter="/")
-        found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ())]
-    return sorted(name.removeprefix(key).rstrip("/") for name in found)
+    if is_remote(prefix):
+        with sentences(prefix):
+            return sorted(s3_objects.folders(prefix))
+    folder = Path(prefix)
+    return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 
 def delete(uri: str | Path) -> None:
     """Remove one file; nothing happens when there is none."""
-    if not is_remote(uri):
-        with sentences(uri):
-            Path(uri).unlink(missing_ok=True)
-        return
-    bucket, key = s3.bucket_key(uri)
     with sentences(uri):
-        s3.client().delete_object(Bucket=bucket, Key=key)
+        if is_remote(uri):
+            s3_objects.delete(uri)
+        else:
+            Path(uri).unlink(missing_ok=True)
 
 
 def write_json_atomic(uri: str | Path, values: object) -> None:
@@ -265,14 +250,7 @@ def write_json_atomic(uri: str | Path, values: object) -> None:
 
 
 def clean_partial(folder: str | Path) -> None:
-    """Remove what killed local writes left directly in a folder. Only call it when nobody is writing there."""
+    """Remove what interrupted local writes left directly in a folder. Only for a folder that nobody writes into."""
     if not is_remote(folder):
         for path in filter(is_unfinished, Path(folder).glob(".*")):
             path.unlink(missing_ok=True)
-
-
-def _objects(prefix: str | Path) -> dict[str, dict[str, Any]]:
-    bucket, key = s3.bucket_key(join(prefix, ""))
-    with sentences(prefix):
-        pages = s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-        return {f"s3://{bucket}/{entry['Key']}": entry for page in pages for entry in page.get("Contents", ())}
