@@ -42,7 +42,7 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
     """Write an evaluation's numbers, tables and contact sheets into a tracked run; returns the run's id.
 
     `run_id`: the training that made the model; None: a run of its own, whose parameters are the recipe's with the
-    sampler that was asked for. Raises TrackingServerError within half a minute where the server is gone.
+    sampler that was asked for. Raises TrackingServerError where the server is gone, see `server_version`.
     """
     summary, tracker = EvaluationSummary.read(evaluation.uri), Tracker.of(workspace)
     server_version(tracker.uri)  # MLflow's own client would ask again for four minutes, for each request

@@ -22,7 +22,8 @@ class TrackingServerError(MaskhandError, RuntimeError):
 def server_version(uri: str, retries: int = 4) -> str:
     """Version of the server at `uri`; "" for a database or folder, and for a server that does not tell it.
 
-    retries: with pauses of 2, 4, 8, ... seconds. Raises TrackingServerError when it does not answer or is too old.
+    retries: with pauses of 2, 4, 8, ... seconds. Raises TrackingServerError when it does not answer or is too old: with
+    four retries after 30 s where nothing listens, after 80 s where a server accepts connections and stays silent.
     """
     if not uri.startswith(("http://", "https://")):
         return ""
