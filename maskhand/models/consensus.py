@@ -1,7 +1,7 @@
 """The consensus score, which ranks the hypotheses of one image by their distance to the mean of all.
 
 Token probabilities rank worse: they depend on the order in which tokens were fixed, and an additional pass over the
-finished sequence helps little (measurements in docs/method.md).
+finished sequence helps little (measurements in docs/claims.md).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The mean of the code vectors, all tokens at once (`expectation`, T = 1), minimizes the expected squared distance to the
 true code vectors. Further iterations, conditioned on the model's own tokens, add no information about the image, only
 the errors of these tokens. A hand decoded from sampled codes is one of those that the image allows; more passes make
-its tokens consistent with each other, which is their benefit for sampling. docs/method.md has the numbers.
+its tokens consistent with each other, which is their benefit for sampling. docs/claims.md has the numbers.
 """
 
 from __future__ import annotations
