@@ -70,6 +70,7 @@ def test_a_workspace_that_databases_cannot_be_opened_under_is_refused(name: str,
         ("file:mlruns", "{here}/mlruns"),
         ("file:///abs", "file:///abs"),
         ("http://host:5000/ ", "http://host:5000"),
+        ("HTTPS://host/mlflow", "https://host/mlflow"),
         ("postgresql://u:p@host/db", "postgresql://u:p@host/db"),
         ("databricks", "databricks"),
     ],
@@ -80,8 +81,12 @@ def test_a_tracking_address_holds_in_every_process(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
     assert Workspace.at(tmp_path).mlflow_uri == absolute.format(here=tmp_path)
-    with pytest.raises(PlaceError, match="write http://localhost:5000"):
-        absolute_tracking_uri("localhost:5000")
+    for server in ("localhost:5000", "localhost", "mlflow.local:80/x"):
+        with pytest.raises(PlaceError, match=f"write http://{server} for a server"):
+            absolute_tracking_uri(server)
+    for nothing in ("http://", "sqlite:runs.db", "sqlite://runs.db", "sqlite:/runs.db"):
+        with pytest.raises(PlaceError, match="expected http://HOST:PORT or sqlite:///FILE"):
+            absolute_tracking_uri(nothing)
 
 
 SECRETS = (
