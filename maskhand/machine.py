@@ -69,6 +69,8 @@ def plain_settings() -> dict[str, str]:
                 value = value[1:-1].strip()
             if name.startswith(_FOLDERS):
                 value = os.pathsep.join(map(os.path.expanduser, value.split(os.pathsep)))
+            if name == "RAY_ADDRESS" and value == "local":
+                value = ""  # Ray's word for a session of one's own, which is what there is without an address
             if value != given or not value:
                 plain[name] = value
     return plain

@@ -62,7 +62,8 @@ def test_settings_out_of_files_are_what_was_meant(monkeypatch: pytest.MonkeyPatc
     given = {
         "MASKHAND_SHARDS": '"s3://bucket/prefix"', "MASKHAND_WORKSPACE": " /data/it's\r\n", "MASKHAND_CACHE": "~/cache",
         "MASKHAND_CATALOG": "~/a:/b", "MLFLOW_TRACKING_URI": "'http://host:5000'", "PREFECT_API_URL": "  ",
-        "RAY_ADDRESS": "auto\n", "AWS_PROFILE": "", "AWS_SECRET_ACCESS_KEY": "key=\n", "MLFLOW_TRACKING_PASSWORD": " p ",
+        "RAY_ADDRESS": "local\n", "AWS_PROFILE": "", "AWS_SECRET_ACCESS_KEY": "key=\n",
+        "MLFLOW_TRACKING_PASSWORD": " p ",
     }  # fmt: skip
     for name, value in given.items():
         monkeypatch.setenv(name, value)
@@ -70,7 +71,7 @@ def test_settings_out_of_files_are_what_was_meant(monkeypatch: pytest.MonkeyPatc
     assert {name: os.environ.get(name) for name in given} == {
         "MASKHAND_SHARDS": "s3://bucket/prefix", "MASKHAND_WORKSPACE": "/data/it's", "MASKHAND_CACHE": "/home/me/cache",
         "MASKHAND_CATALOG": "/home/me/a:/b", "MLFLOW_TRACKING_URI": "http://host:5000", "PREFECT_API_URL": None,
-        "RAY_ADDRESS": "auto", "AWS_PROFILE": None, "AWS_SECRET_ACCESS_KEY": "key=", "MLFLOW_TRACKING_PASSWORD": " p ",
+        "RAY_ADDRESS": None, "AWS_PROFILE": None, "AWS_SECRET_ACCESS_KEY": "key=", "MLFLOW_TRACKING_PASSWORD": " p ",
     }  # fmt: skip
     assert machine.plain_settings() == {}, "twice is once"
 
