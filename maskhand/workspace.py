@@ -119,7 +119,7 @@ def hide_credentials() -> None:
     MLflow takes both, but its own errors, which reach logs and Prefect's pages, contain the address.
     """
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if found := re.fullmatch(r"\s*(https?://)([^/?#@:]*):([^/?#]*)@(.*)", given):
+    if found := re.fullmatch(r"\s*(https?://)([^/?#@:]*):(?!\d+[/?#])(\S*)@([^@]*)", given):
         start, user, password, place = found.groups()
         os.environ["MLFLOW_TRACKING_URI"] = start + place
         os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(user)

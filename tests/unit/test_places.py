@@ -92,6 +92,7 @@ def test_a_tracking_address_holds_in_every_process(
 SECRETS = (
     "postgresql+psycopg2://maskhand:hidden@db:5432/mlflow", "https://user:hid%40den@host/a?b=1", "redis://:hidden@h",
     "postgresql://h/db?user=u&password=hidden", "https://u:hid@den@host", "https://h/?Token=hidden&x=1",
+    "https://user:hid/den@host",
 )  # fmt: skip
 
 
@@ -126,5 +127,9 @@ def test_a_server_s_credentials_leave_its_address(tmp_path: Path, monkeypatch: p
         assert home.mlflow_uri == "https://host:5000/mlflow"
         assert os.environ["MLFLOW_TRACKING_URI"] == "https://host:5000/mlflow/"
         assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me" and os.environ["MLFLOW_TRACKING_PASSWORD"] == "p@ss"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:p/ss@host:5000/a")
+    assert home.mlflow_uri == "https://host:5000/a" and os.environ["MLFLOW_TRACKING_PASSWORD"] == "p/ss"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000/a@b")
+    assert home.mlflow_uri == without_passwords(home.mlflow_uri) == "http://host:5000/a@b"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hidden@host/db")
     assert home.mlflow_uri == "postgresql://me:hidden@host/db"  # databases have no such variables
