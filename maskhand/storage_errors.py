@@ -133,8 +133,8 @@ def _s3_reason(error: Exception) -> str:
         return "no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if name == "SSLError":
         return (
-            f"no secure connection to {endpoint}; write http:// in AWS_ENDPOINT_URL for a store without TLS, or name the "
-            "file of its certificate in AWS_CA_BUNDLE"
+            f"no secure connection to {endpoint}; write http:// in AWS_ENDPOINT_URL for a store without TLS, or name "
+            "the file of its certificate in AWS_CA_BUNDLE"
         )
     if name in _NO_ANSWER:
         return f"the store at {endpoint} does not answer; check AWS_ENDPOINT_URL and the network"

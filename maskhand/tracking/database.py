@@ -6,6 +6,7 @@ from pathlib import Path
 
 from maskhand.disk import check_writable
 from maskhand.tracking.errors import TrackingServerError
+from maskhand.tracking.store import opening
 
 KINDS = ("sqlite", "postgresql", "mysql", "mssql")
 """What MLflow can keep runs in, each with `+DRIVER` or without."""
@@ -28,7 +29,7 @@ def check_database(uri: str) -> None:
             return
         limits = {_LIMIT[kind]: _WAIT_S} if kind in _LIMIT else {}
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=limits)
-        with engine.connect() as connection:
+        with opening(uri), engine.connect() as connection:  # not while another process makes its tables
             found = MigrationContext.configure(connection).get_current_revision()
     except ImportError as error:
         raise TrackingServerError(

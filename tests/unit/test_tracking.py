@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -388,6 +388,21 @@ def test_a_store_without_a_server_is_looked_at_too(tmp_path: Path, monkeypatch: 
             with pytest.raises((TrackingServerError, StorageError), match=words) as error:
                 Tracker(uri).history("transformer")
             assert "hidden" not in str(error.value)
+
+
+def test_a_database_that_is_being_made_is_no_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "half.db"
+    made = (
+        "CREATE TABLE alembic_version (version_num VARCHAR(32))",
+        "INSERT INTO alembic_version VALUES ('0a8213491aaa')",
+    )
+    uri = _sqlite(path, *made)
+    with ThreadPoolExecutor(1) as pool:
+        with opening(uri):  # as the process that makes it
+            looked = pool.submit(server_version, uri)
+            time.sleep(0.5)
+            _sqlite(path, "DELETE FROM alembic_version")
+        assert looked.result() == ""
 
 
 def test_a_server_that_is_gone_is_told_at_the_first_question(monkeypatch: pytest.MonkeyPatch) -> None:
