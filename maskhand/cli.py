@@ -60,6 +60,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: one sentence for an error, a traceback only with `--debug`."""
     words = sys.argv[1:] if arguments is None else arguments
     machine_settings.settle()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may hold what no terminal shows
@@ -84,8 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _written_into(words: Sequence[str]) -> list[Path]:
     """Folders that a command writes into, wherever it was when it failed."""
     given = [after for word, after in itertools.pairwise(words) if word in ("-w", "--workspace")]
-    workspace = Path(given[-1] if given else os.environ.get("MASKHAND_WORKSPACE") or "workspace").expanduser()
-    return [workspace.resolve(), Path(tempfile.gettempdir()), Path("/dev/shm")]
+    workspace = os.path.expanduser(given[-1] if given else os.environ.get("MASKHAND_WORKSPACE") or "workspace")
+    return [Path(os.path.realpath(workspace)), Path(tempfile.gettempdir()), Path("/dev/shm")]
 
 
 def sentence(error: BaseException, folders: Sequence[Path] = ()) -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from maskhand.conventions import Side
 from maskhand.errors import MaskhandError
+from maskhand.foreign_errors import explained
 from maskhand.steps.synthetic import available_cores
 from maskhand.workspace import Workspace
 
@@ -59,9 +60,21 @@ def examine(workspace: Workspace) -> list[Finding]:
     for check in checks:
         try:
             findings.extend(check(workspace))
-        except ImportError as error:  # a broken installation must not hide the other answers
+        # Nothing that one check meets may hide the answers of the others.
+        except ImportError as error:
             findings.append(Finding("fail", str(error.name), f"cannot be imported: {error}", INSTALL))
+        except MaskhandError as error:
+            findings.append(_failed(check.__name__.removeprefix("check_"), error))
+        except Exception as error:
+            found = explained(error) or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            findings.append(Finding("fail", check.__name__.removeprefix("check_"), found))
     return findings
+
+
+def _failed(what: str, error: MaskhandError) -> Finding:
+    """What a sentence of our own says: what is wrong, then what to do."""
+    found, _, advice = str(error).partition("; ")
+    return Finding("fail", what, found, advice)
 
 
 def check_python(_: Workspace) -> Iterator[Finding]:
@@ -123,8 +136,7 @@ def check_ray(workspace: Workspace) -> Iterator[Finding]:
             token = ", with a token" if TokenSettings.of_this_process().mode == "token" else ""
             yield Finding("ok", "Ray", f"cluster at {address}{token}" if address else "local session starts")
     except ClusterError as error:
-        found, _, advice = str(error).partition("; ")
-        yield Finding("fail", "Ray", found, advice)
+        yield _failed("Ray", error)
     except Exception as error:
         known = isinstance(error, MaskhandError)
         advice = "check RAY_ADDRESS" if address else "see there; or free some memory"
@@ -133,39 +145,46 @@ def check_ray(workspace: Workspace) -> Iterator[Finding]:
 
 def check_prefect(workspace: Workspace) -> Iterator[Finding]:
     url = os.environ.get("PREFECT_API_URL")
-    if url is None:
+    if not url:
         yield Finding("ok", "Prefect", f"embedded server, database in {workspace.prefect_home}")
         return
     good = _answers(f"{url.rstrip('/')}/health")
-    advice = "" if good else "start that server, or unset PREFECT_API_URL for the embedded one"
+    instead = "start that server (its address is http://HOST:PORT/api), or unset PREFECT_API_URL for the embedded one"
+    advice = "" if good else instead
     yield Finding("ok" if good else "fail", "Prefect", url, advice)
 
 
 def check_mlflow(workspace: Workspace) -> Iterator[Finding]:
-    from maskhand.tracking import TrackingServerError, server_version
+    from maskhand.tracking import server_version
 
     try:
         version = server_version(workspace.mlflow_uri, retries=0)
-    except TrackingServerError as error:
-        found, _, advice = str(error).partition("; ")
-        yield Finding("fail", "MLflow", found, advice)
+    except MaskhandError as error:
+        yield _failed("MLflow", error)
     else:
         yield Finding("ok", "MLflow", " ".join(filter(None, (workspace.mlflow_uri, version and f"({version})"))))
 
 
 def _answers(url: str) -> bool:
+    """As Prefect's API does; its pages, and other web servers, answer to every path."""
     import urllib.request
+    from http.client import HTTPException
 
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status == 200
-    except OSError:
+            return answer.read(64).strip() == b"true"
+    except (OSError, ValueError, HTTPException):  # the last two: no address, another program's answer
         return False
 
 
 def check_storage(workspace: Workspace) -> Iterator[Finding]:
     from maskhand import storage
+    from maskhand.disk import check_writable
 
+    try:
+        check_writable(workspace.root)
+    except storage.StorageError as error:
+        yield _failed("workspace", error)
     places = {"shards": workspace.shards_uri}
     if workspace.checkpoints is not None:
         places["checkpoints"] = workspace.checkpoints
@@ -173,12 +192,16 @@ def check_storage(workspace: Workspace) -> Iterator[Finding]:
         uri = storage.join(place, ".doctor")
         try:
             storage.write_bytes_atomic(uri, b"doctor")
+            kept = storage.read_bytes(uri)
             storage.delete(uri)
         except OSError as error:
             advice = f"check MASKHAND_{what.upper()}, AWS_ENDPOINT_URL and the credentials"
             yield Finding("fail", what, str(error), advice)
         else:
-            yield Finding("ok", what, f"{place} can be written")
+            if kept == b"doctor":
+                yield Finding("ok", what, f"{place} can be written")
+            else:
+                yield Finding("fail", what, f"{place} keeps something else than is written", "is this an S3 service?")
 
 
 def check_hand_model(_: Workspace) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_PASSWORD = re.compile(r"(?P<before>\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@:]*:)[^\s/]+(?=@)")
+_PASSWORD = re.compile(r"(?P<before>\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@:\[]*:)(?!\d+[/?#\s])\S+(?=@)")
 _SECRET_QUERY = re.compile(r"(?P<before>[?&](?:password|passwd|pwd|token|secret|sslpassword)=)[^\s&#]+", re.IGNORECASE)
 
 

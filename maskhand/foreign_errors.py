@@ -19,6 +19,8 @@ _SYSTEM = {
     errno.EPERM: ("permission denied", _ELSEWHERE),
     errno.EMFILE: ("too many open files", "raise the limit: ulimit -n 65536"),
     errno.ENFILE: ("too many open files on this machine", "end other programs"),
+    errno.ENAMETOOLONG: ("the path is too long", _ELSEWHERE),
+    errno.ELOOP: ("a link leads back to itself", _ELSEWHERE),
     errno.ENOMEM: ("out of memory", "end other programs, or take a smaller batch"),
     errno.EIO: ("the disk reports an error", "look into the system's log"),
     errno.ECONNREFUSED: ("nobody answers at that address", "is the server running, and the address right?"),
@@ -58,6 +60,11 @@ def explained(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
     for one in filter(lambda one: _package(one) in _DATABASES, _causes(error)):
         reason = " ".join(str(getattr(one, "orig", None) or one).split())[:200]
         return f"the database of runs cannot be used ({reason}); is another program at it, or is its address wrong?"
+    if isinstance(error, RuntimeError) and "determine home directory" in str(error):  # pathlib's words
+        return "a path begins with ~ and the name of no user of this machine; write its folder in full"
+    if isinstance(error, OSError) and error.errno and error.strerror:  # else its text begins with [Errno ...]
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror.lower()}"
     if _package(error) == "cv2":
         return f"OpenCV could not work on an image ({' '.join(str(error).split())[:200]}); is the file a whole picture?"
     return None

@@ -1,4 +1,5 @@
-"""The machine as people have it: behind a proxy, without a home, with a folder for temporary files that is too deep.
+"""The machine as people have it: behind a proxy, without a home, with a folder for temporary files that is too deep,
+with variables out of files that keep quotes.
 
 Libraries read these from the environment, each in its own way. `settle` mends what is missing, before one is imported;
 what comes too late there is a sentence of `ray_folder`.
@@ -20,6 +21,10 @@ from maskhand.errors import MaskhandError
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "127.0.0.2", "::1")
 """Never asked through a proxy. 127.0.0.1: a private Ray session; 127.0.0.2: the head node of `infra/local_cluster`."""
 _NO_PROXY = ("NO_PROXY", "no_proxy")
+
+_FOLDERS = "MASKHAND_"
+_SETTINGS = (_FOLDERS, "AWS_", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "RAY_ADDRESS")
+"""Beginnings of the names of variables that hold a place, an address, or a key without spaces."""
 
 _LONGEST_SOCKET = 107
 """Bytes of a Unix socket's path (Linux, sockaddr_un)."""
@@ -46,6 +51,29 @@ def settle() -> None:
         os.environ["HOME"] = home or str(_own_folder("home"))
     if not any(os.environ.get(variable) for variable in ("LOGNAME", "USER")) and name is None:
         os.environ["USER"] = os.environ["LOGNAME"] = f"user{os.getuid()}"
+    for name, value in plain_settings().items():
+        if value:
+            os.environ[name] = value
+        else:
+            del os.environ[name]  # a library would take the empty text for an address or a profile
+
+
+def plain_settings() -> dict[str, str]:
+    """Settings whose value is another one than was meant: without the quotes, spaces and line ends that `docker run
+    --env-file`, systemd and files from Windows leave there, and without a `~` that no shell has replaced."""
+    plain = {}
+    for name, given in os.environ.items():
+        if name.startswith(_SETTINGS):
+            value = given.strip()
+            if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+                value = value[1:-1].strip()
+            if name.startswith(_FOLDERS):
+                value = os.pathsep.join(map(os.path.expanduser, value.split(os.pathsep)))
+            if name == "RAY_ADDRESS" and value == "local":
+                value = ""  # Ray's word for a session of one's own, which is what there is without an address
+            if value != given or not value:
+                plain[name] = value
+    return plain
 
 
 def reuse_memory() -> None:

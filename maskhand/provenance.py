@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -21,9 +22,14 @@ def code_digest() -> str:
 @functools.cache
 def git_sha() -> str:
     """The commit of the source tree, with `-dirty` when files differ from it; `unknown` outside a checkout."""
-    where = Path(__file__).parent
+    own = Path(__file__)
+    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # a hook's, of whatever repository it runs for
+    call = functools.partial(
+        subprocess.run, cwd=own.parent, capture_output=True, text=True, check=True, timeout=10,
+        env={name: value for name, value in os.environ.items() if name not in others},
+    )  # fmt: skip
     try:
-        call = functools.partial(subprocess.run, cwd=where, capture_output=True, text=True, check=True, timeout=10)
+        call(["git", "ls-files", "--error-unmatch", own.name])  # not where it is installed below another checkout
         sha = call(["git", "rev-parse", "HEAD"]).stdout.strip()
         return sha + ("-dirty" if call(["git", "status", "--porcelain", "-uno"]).stdout.strip() else "")
     except (OSError, subprocess.SubprocessError):

@@ -7,6 +7,7 @@ Endpoint, credentials, region and attempts are boto3's own (`AWS_ENDPOINT_URL`, 
 from __future__ import annotations
 
 import io
+import math
 import os
 import time
 from functools import lru_cache
@@ -28,6 +29,8 @@ _SETTINGS = (
 )  # fmt: skip
 _TIMEOUT = "MASKHAND_S3_TIMEOUT_S"
 """How long a store may be silent within an answer before the request is repeated."""
+_LONGEST_S = 1e6
+"""Sockets take no times of thousands of years."""
 
 
 class RangedObject(io.RawIOBase):
@@ -106,9 +109,9 @@ def _client(_process: int, *_environment: str | None) -> Any:
     from botocore.config import Config
 
     settings = Config(
-        retries={"total_max_attempts": int(_number(_ATTEMPTS, 7)), "mode": "standard"},
+        retries={"total_max_attempts": int(_number(_ATTEMPTS, 7, least=1)), "mode": "standard"},
         connect_timeout=10,
-        read_timeout=_number(_TIMEOUT, 60),
+        read_timeout=_number(_TIMEOUT, 60, least=0.1),
         max_pool_connections=32,
         # Servers other than AWS do not all know the newer default checksums.
         request_checksum_calculation="when_required",
@@ -119,12 +122,15 @@ def _client(_process: int, *_environment: str | None) -> Any:
     return session.client("s3", config=settings, region_name=region)
 
 
-def _number(variable: str, default: float) -> float:
+def _number(variable: str, default: float, least: float) -> float:
     given = os.environ.get(variable) or default
     try:
-        return float(given)
+        number = float(given)
     except ValueError:
-        raise StoreSettingError(f"{variable}={given}: expected a number, such as {default:g}") from None
+        number = math.nan
+    if not least <= number < _LONGEST_S:  # and not a number
+        raise StoreSettingError(f"{variable}={given}: expected a number from {least:g} on, such as {default:g}")
+    return number
 
 
 def settings_in_files() -> dict[str, str]:

@@ -68,6 +68,15 @@ def sentences(uri: str | Path) -> Iterator[None]:
         raise kind(f"{uri}: {_s3_reason(error)}") from error
 
 
+_LOGIN = "the login of this AWS profile has expired; log in again, such as with `aws sso login`"
+_SETTINGS = {
+    "InvalidRegionError": "the region in AWS_DEFAULT_REGION or ~/.aws/config is none; one is called us-east-1",
+    "ConfigParseError": "~/.aws/config, or the file of AWS_CONFIG_FILE, cannot be read; correct it",
+    "SSOTokenLoadError": _LOGIN,
+    "UnauthorizedSSOTokenError": _LOGIN,
+    "TokenRetrievalError": _LOGIN,
+}
+"""Name of an error of botocore's -> what is wrong on this side, what to do."""
 _OTHER_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301")
 _NO_FILE = "there is no such file"
 _NO_ANSWER = (
@@ -85,7 +94,9 @@ def _own_mistake(error: Exception) -> str | None:
     name, endpoint = type(error).__name__, os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if name == "ProfileNotFound":
         return f"AWS_PROFILE={os.environ.get('AWS_PROFILE')} is not in ~/.aws/config; correct its name, or unset it"
-    if isinstance(error, ValueError) and "endpoint" in str(error).lower():
+    if name in _SETTINGS:
+        return _SETTINGS[name]
+    if name == "EndpointResolutionError" or (isinstance(error, ValueError) and "endpoint" in str(error).lower()):
         return f"AWS_ENDPOINT_URL={endpoint}: expected an address such as http://HOST:PORT"
     if name in ("ParamValidationError", "InvalidBucketName"):
         return "the bucket's name can hold letters, digits, dots and hyphens only; the address is s3://bucket/key"
@@ -110,6 +121,9 @@ def _s3_reason(error: Exception) -> str:
         "403": "the store refused access; check the rights of AWS_ACCESS_KEY_ID on this bucket",
         "InvalidAccessKeyId": "the store does not know AWS_ACCESS_KEY_ID",
         "SignatureDoesNotMatch": "the store refused the signature; check AWS_SECRET_ACCESS_KEY",
+        "ExpiredToken": "AWS_SESSION_TOKEN has expired; log in again",
+        "InvalidToken": "the store does not know AWS_SESSION_TOKEN; log in again, or unset it beside keys of one's own",
+        "RequestTimeTooSkewed": "the clocks of this machine and of the store differ by minutes; set this one's",
         "PreconditionFailed": "the object was replaced while it was being read; start again",
     }
     if code in known:
@@ -117,6 +131,11 @@ def _s3_reason(error: Exception) -> str:
     name = type(error).__name__
     if name in ("NoCredentialsError", "PartialCredentialsError"):
         return "no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if name == "SSLError":
+        return (
+            f"no secure connection to {endpoint}; write http:// in AWS_ENDPOINT_URL for a store without TLS, or name "
+            "the file of its certificate in AWS_CA_BUNDLE"
+        )
     if name in _NO_ANSWER:
         return f"the store at {endpoint} does not answer; check AWS_ENDPOINT_URL and the network"
     return f"the store at {endpoint} answered with {code or name}; try again, then check the store's log"

@@ -119,7 +119,7 @@ def hide_credentials() -> None:
     MLflow takes both, but its own errors, which reach logs and Prefect's pages, contain the address.
     """
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if found := re.fullmatch(r"\s*(https?://)([^/?#@:]*):([^/?#]*)@(.*)", given):
+    if found := re.fullmatch(r"\s*(https?://)([^/?#@:]*):(?!\d+[/?#])(\S*)@([^@]*)", given):
         start, user, password, place = found.groups()
         os.environ["MLFLOW_TRACKING_URI"] = start + place
         os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(user)
@@ -131,11 +131,13 @@ def absolute_tracking_uri(given: str) -> str:
 
     `sqlite:///tracking.db` is relative to the current folder, and workers have others.
     """
-    address = given.strip()
+    address = re.sub(r"^[A-Za-z][\w+.-]*(?=://)", lambda scheme: scheme[0].lower(), given.strip())
     if found := re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/:?][^?]*)(\?.*)?", address):
         return f"{found[1]}{Path(found[2]).expanduser().absolute()}{found[3] or ''}"
-    if re.match(r"[\w.-]+:\d+(/|$)", address):
+    if re.match(r"([\w.-]+:\d+|localhost)(/|$)", address):
         raise PlaceError(f"MLFLOW_TRACKING_URI={given}: write http://{address} for a server")
+    if re.fullmatch(r"https?:/*|sqlite:(/{0,2}[^/].*)?", address):
+        raise PlaceError(f"MLFLOW_TRACKING_URI={given}: expected http://HOST:PORT or sqlite:///FILE")
     if "://" in address or re.fullmatch(r"databricks(-uc)?|uc(:.*)?", address):
         return address.rstrip("/") if address.startswith("http") else address
     return str(Path(address.removeprefix("file:")).expanduser().absolute())

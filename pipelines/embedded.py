@@ -54,8 +54,8 @@ def embedded_server() -> Iterator[None]:
     if url := PREFECT_API_URL.value():
         if not answers(url):
             raise EmbeddedServerError(
-                f"no Prefect server answers at PREFECT_API_URL={without_passwords(url)}; start it, or unset the "
-                "variable for an embedded one"
+                f"no Prefect server answers at PREFECT_API_URL={without_passwords(url)}; start it, correct the address "
+                "(http://HOST:PORT/api), or unset the variable for an embedded one"
             )
         yield
         return

@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 
@@ -133,7 +134,7 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer
             probe.bind((HOST, port))
         except OSError as error:
             raise ServerError(
-                f"port {port} is taken by another program ({error.strerror}); choose another one with --port"
+                f"port {port} cannot be used ({(error.strerror or '').lower()}); choose another one with --port"
             ) from None
     # The web pages fetch their data from this address; by default from port 4200.
     own = environment(workspace) | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING", "PREFECT_SERVER_UI_API_URL": url}
@@ -182,7 +183,8 @@ def _running_server() -> str:
     url = (os.environ.get("PREFECT_API_URL") or f"http://{HOST}:{PORT}/api").rstrip("/")
     if not answers(url):
         raise ServerError(
-            f"no Prefect server answers at {url}; start `maskhand serve` in another terminal, or set PREFECT_API_URL"
+            f"no Prefect server answers at {url}; start `maskhand serve` in another terminal, or set PREFECT_API_URL "
+            "to the server's http://HOST:PORT/api"
         )
     return url
 
@@ -194,11 +196,11 @@ def _free_port() -> int:
 
 
 def answers(url: str) -> bool:
-    """Whether a Prefect server's API at `url` reports that it is healthy."""
+    """Whether a Prefect server's API at `url` reports that it is healthy; its pages answer to every path, too."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
-            return answer.status == 200
-    except OSError:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=5) as answer:
+            return answer.read(64).strip() == b"true"
+    except (OSError, ValueError, HTTPException):  # the last two: no address, another program's answer
         return False
 
 

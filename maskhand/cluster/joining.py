@@ -73,8 +73,15 @@ def join(address: str) -> None:
     import ray
 
     direct = address != _FOUND_BY_RAY and not address.startswith(_CLIENT)
-    if direct and not _answers(address):
-        raise ClusterError(f"RAY_ADDRESS={address}: nothing has answered there for {_WAIT_S:.0f} s; {_LOOK}")
+    if direct and not _is_host_and_port(address):
+        raise ClusterError(
+            f"RAY_ADDRESS={address}: expected HOST:PORT as `ray start` shows it, with port 6379 unless chosen "
+            "otherwise, or auto; http:// is the dashboard's"
+        )
+    place = address if direct else _found_by_ray() if address == _FOUND_BY_RAY else None
+    if place is not None and not _answers(place):
+        found = "" if direct else f" at {place}, the cluster that Ray finds on this machine"
+        raise ClusterError(f"RAY_ADDRESS={address}: nothing has answered there{found} for {_WAIT_S:.0f} s; {_LOOK}")
     if direct and _refuses_us(address):
         raise ClusterError(f"RAY_ADDRESS={address}: {settings.refused()}")
     try:
@@ -86,16 +93,31 @@ def join(address: str) -> None:
         raise ClusterError(f"RAY_ADDRESS={address}: {said}; {_LOOK}") from error
 
 
+def _is_host_and_port(address: str) -> bool:
+    found = re.fullmatch(r"(?:[^\s:/\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", address)
+    return found is not None and 0 < int(found[1]) < 1 << 16
+
+
+def _found_by_ray() -> str | None:
+    """The address that Ray takes for `auto`, perhaps of a cluster that has ended; None where it finds none, or one in
+    another form."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        found = canonicalize_bootstrap_address(_FOUND_BY_RAY)
+    except ConnectionError:  # said by ray.init, too
+        return None
+    return found if found is not None and _is_host_and_port(found) else None
+
+
 def _answers(address: str) -> bool:
-    """Whether a process listens at host:port; True for addresses of another form, which are left to Ray."""
+    """Whether a process listens at host:port."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        return True
     deadline_s = time.monotonic() + _WAIT_S
     while True:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_WAIT_S).close()
-        except (OSError, OverflowError):
+        except OSError:
             if time.monotonic() > deadline_s:
                 return False
             time.sleep(0.1)

@@ -76,7 +76,7 @@ def deploy(workspace: WorkspaceOption = None) -> None:
 
 @app.command(epilog=examples("serve", "serve --port 4300"))
 def serve(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 4200,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 4200,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Run a Prefect server on 127.0.0.1 with the workspace's runs, all deployments and a worker, until Ctrl-C."""

@@ -5,10 +5,11 @@ to it through a `RunReporter`. Registered models predict from images, see `servi
 lives in a database file and a folder of the workspace.
 """
 
+from maskhand.tracking.errors import TrackingServerError
 from maskhand.tracking.records import BUNDLE, MODEL, TEXT_MODEL, Lineage, ModelVersion, Promotion, TrackedRun
 from maskhand.tracking.registry import Tracker
 from maskhand.tracking.reporter import RunReporter
-from maskhand.tracking.server import TrackingServerError, pages, server_version
+from maskhand.tracking.server import pages, server_version
 
 __all__ = [
     "BUNDLE",

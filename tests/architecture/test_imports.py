@@ -203,7 +203,7 @@ MAY_USE = {
     ),
     "promotion": ("metrics",),
     "provenance": (),
-    "tracking": ("config", "workspace", "promotion", "provenance", "predict.service", "foreign_errors"),
+    "tracking": ("config", "workspace", "promotion", "provenance", "predict.service", "foreign_errors", "disk"),
     "serving": ("device", "predict", "models", "workspace"),
     "export": ("models", "batch", "conventions", "storage"),
     "cluster": (

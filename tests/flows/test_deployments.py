@@ -172,7 +172,7 @@ def test_a_port_that_is_taken_is_named(workspace: Workspace) -> None:
     with socket.create_server((server.HOST, 0)) as other:
         port = other.getsockname()[1]
         with (
-            pytest.raises(server.ServerError, match=f"port {port} is taken by another program .*--port"),
+            pytest.raises(server.ServerError, match=f"port {port} cannot be used .*--port"),
             server.server(workspace, port, workspace.root / "other.log"),
         ):
             pass

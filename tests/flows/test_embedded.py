@@ -28,7 +28,7 @@ while time.process_time() < 2.5: pass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 class Well(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200 if self.path == "/api/health" else 404); self.end_headers()
+        self.send_response(200 if self.path == "/api/health" else 404); self.end_headers(); self.wfile.write(b"true")
 HTTPServer(("127.0.0.1", int(sys.argv[1])), Well).serve_forever()
 """
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
 
-from maskhand import doctor
+from maskhand import doctor, storage
 from maskhand.doctor import Finding
 from maskhand.hand.layer import ManoLayer
+from maskhand.pipelines.server import answers
 from maskhand.workspace import Workspace
 
 
@@ -56,6 +61,55 @@ def test_a_missing_package_does_not_hide_the_other_answers(workspace, monkeypatc
     assert {"Python", "memory", "shards", "MLflow"} <= {f.what for f in findings}
 
 
+def test_nothing_that_one_check_meets_hides_the_others(workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Workspace):
+        raise OSError(errno.ENAMETOOLONG, "File name too long", "/a/b")
+        yield
+
+    for check in ("check_packages", "check_machine", "check_accelerator", "check_ray", "check_hand_layer"):
+        monkeypatch.setattr(doctor, check, lambda _: iter(()))
+    monkeypatch.setattr(doctor, "check_hand_model", broken)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
+    found = {f.what: f for f in doctor.examine(workspace)}
+    assert found["MLflow"].state == "fail" and "write http://localhost:5000" in found["MLflow"].found
+    assert found["broken"].state == "fail" and found["broken"].found.startswith("/a/b: the path is too long")
+    assert {"Python", "Prefect", "shards"} <= set(found)
+
+
+@pytest.fixture(scope="module")
+def prefect() -> Iterator[str]:
+    """Answers as Prefect's server does: its pages to every path but the API's."""
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"true" if self.path == "/api/health" else b"<html></html>")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("http://{}/api", True), ("http://{}/api/", True), ("http://{}", False), ("{}/api", False),
+        ("http://h:x", False), ("http://{}/ a", False),
+    ],
+)  # fmt: skip
+def test_only_prefects_api_counts_as_it(
+    url: str, good: bool, prefect: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", url.format(prefect))
+    finding = one(doctor.check_prefect, workspace, "Prefect")
+    assert (finding.state == "ok") is answers(url.format(prefect)) is good
+    assert ("http://HOST:PORT/api" in finding.advice) is not good
+
+
 @pytest.mark.parametrize(("gib", "state"), [(2, "fail"), (8, "warn"), (24, "ok")])
 def test_memory(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, gib: int, state: str) -> None:
     monkeypatch.setattr(doctor, "memory_bytes", lambda: gib * 2**30)
@@ -77,6 +131,17 @@ def test_a_place_for_shards_that_cannot_be_written(tmp_path: Path) -> None:
     for what, places in (("shards", (nowhere,)), ("checkpoints", (str(tmp_path / "shards"), nowhere))):
         finding = one(doctor.check_storage, Workspace(tmp_path, *places), what)
         assert finding.state == "fail" and f"MASKHAND_{what.upper()}" in finding.advice
+
+
+def test_a_place_that_keeps_something_else_and_a_workspace_that_is_a_file(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A web server at the address of a store takes everything and keeps nothing."""
+    monkeypatch.setattr(storage, "read_bytes", lambda _: b"<html>")
+    assert one(doctor.check_storage, workspace, "shards").state == "fail"
+    (tmp_path / "file").write_text("")
+    finding = one(doctor.check_storage, Workspace(tmp_path / "file", str(tmp_path)), "workspace")
+    assert finding.state == "fail" and "choose another folder" in finding.advice
 
 
 def test_a_wrong_hand_model_folder(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

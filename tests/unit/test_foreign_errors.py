@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import sqlite3
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +48,12 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/data/ws/x.tar")
         (sql("no such table: runs"), "the database of runs cannot be used (no such table: runs); is another program"),
         (PermissionError(errno.EACCES, "Permission denied", "/ws"), "/ws: permission denied; choose another folder"),
         (caused(ASKED, ConnectionRefusedError(errno.ECONNREFUSED, "")), "http://127.0.0.1:9: nobody answers at that"),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "/a/b"),
+            "/a/b: the path is too long; choose another folder",
+        ),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/b"), "/a/b: no such file or directory"),
+        (RuntimeError("Could not determine home directory."), "a path begins with ~ and the name of no user"),
         (MemoryError(), "out of memory; end other programs, or take a smaller batch"),
         (opencv(), "OpenCV could not work on an image ("),
     ],
@@ -58,6 +65,19 @@ def test_a_sentence_for_people(error: Exception, said: str) -> None:
 
 def test_others_speak_for_themselves() -> None:
     assert explained(ValueError("x is 3")) is None and sentence(ValueError("x is 3")) == "x is 3"
+
+
+@pytest.mark.parametrize(("workspace", "said"), [("~nobody-of-this-name/x", "begins with ~"), ("loop", "leads back")])
+def test_an_error_is_told_whatever_the_workspace_and_the_streams_are(
+    workspace: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    monkeypatch.setattr(sys, "stdout", None)  # as after >&-
+    for words in (["assets", "-w", "."], ["assets", "-w", workspace]):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+    assert end.value.code == 1 and said in capsys.readouterr().err
 
 
 def test_a_full_disk_is_named_where_the_error_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

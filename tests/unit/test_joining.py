@@ -99,6 +99,20 @@ def test_a_cluster_that_does_not_answer_is_named_at_once(home: Path, monkeypatch
         join("127.0.0.1:9")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "http://127.0.0.1:8265", "127.0.0.1:99999", "[::1", "a b:6379"])
+def test_an_address_of_another_form_is_told_at_once(address: str, home: Path) -> None:
+    with pytest.raises(ClusterError, match="expected HOST:PORT as `ray start` shows it"):
+        join(address)
+
+
+def test_a_cluster_that_has_ended_is_not_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` takes the address in a file that a killed cluster leaves behind."""
+    monkeypatch.setattr(joining, "_WAIT_S", 0.1)
+    monkeypatch.setattr("ray._private.services.canonicalize_bootstrap_address", lambda _: "127.0.0.1:9")
+    with pytest.raises(ClusterError, match=r"RAY_ADDRESS=auto: nothing has answered there at 127\.0\.0\.1:9, the clu"):
+        join("auto")
+
+
 @pytest.mark.slow
 def test_a_cluster_that_wants_another_token_says_so(address: str, home: Path) -> None:
     """In processes of their own: Ray reads the mode once."""

@@ -57,6 +57,25 @@ def test_a_user_whom_nobody_has_entered_has_a_home_and_a_name(monkeypatch: pytes
     assert machine.has_home(".ray")
 
 
+def test_settings_out_of_files_are_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = {
+        "MASKHAND_SHARDS": '"s3://bucket/prefix"', "MASKHAND_WORKSPACE": " /data/it's\r\n", "MASKHAND_CACHE": "~/cache",
+        "MASKHAND_CATALOG": "~/a:/b", "MLFLOW_TRACKING_URI": "'http://host:5000'", "PREFECT_API_URL": "  ",
+        "RAY_ADDRESS": "local\n", "AWS_PROFILE": "", "AWS_SECRET_ACCESS_KEY": "key=\n",
+        "MLFLOW_TRACKING_PASSWORD": " p ",
+    }  # fmt: skip
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    machine.settle()
+    assert {name: os.environ.get(name) for name in given} == {
+        "MASKHAND_SHARDS": "s3://bucket/prefix", "MASKHAND_WORKSPACE": "/data/it's", "MASKHAND_CACHE": "/home/me/cache",
+        "MASKHAND_CATALOG": "/home/me/a:/b", "MLFLOW_TRACKING_URI": "http://host:5000", "PREFECT_API_URL": None,
+        "RAY_ADDRESS": None, "AWS_PROFILE": None, "AWS_SECRET_ACCESS_KEY": "key=", "MLFLOW_TRACKING_PASSWORD": " p ",
+    }  # fmt: skip
+    assert machine.plain_settings() == {}, "twice is once"
+
+
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 def test_memory_that_was_released_is_used_again_without_page_faults() -> None:
     program = """

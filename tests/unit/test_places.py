@@ -70,6 +70,7 @@ def test_a_workspace_that_databases_cannot_be_opened_under_is_refused(name: str,
         ("file:mlruns", "{here}/mlruns"),
         ("file:///abs", "file:///abs"),
         ("http://host:5000/ ", "http://host:5000"),
+        ("HTTPS://host/mlflow", "https://host/mlflow"),
         ("postgresql://u:p@host/db", "postgresql://u:p@host/db"),
         ("databricks", "databricks"),
     ],
@@ -80,13 +81,18 @@ def test_a_tracking_address_holds_in_every_process(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
     assert Workspace.at(tmp_path).mlflow_uri == absolute.format(here=tmp_path)
-    with pytest.raises(PlaceError, match="write http://localhost:5000"):
-        absolute_tracking_uri("localhost:5000")
+    for server in ("localhost:5000", "localhost", "mlflow.local:80/x"):
+        with pytest.raises(PlaceError, match=f"write http://{server} for a server"):
+            absolute_tracking_uri(server)
+    for nothing in ("http://", "sqlite:runs.db", "sqlite://runs.db", "sqlite:/runs.db"):
+        with pytest.raises(PlaceError, match="expected http://HOST:PORT or sqlite:///FILE"):
+            absolute_tracking_uri(nothing)
 
 
 SECRETS = (
     "postgresql+psycopg2://maskhand:hidden@db:5432/mlflow", "https://user:hid%40den@host/a?b=1", "redis://:hidden@h",
     "postgresql://h/db?user=u&password=hidden", "https://u:hid@den@host", "https://h/?Token=hidden&x=1",
+    "https://user:hid/den@host",
 )  # fmt: skip
 
 
@@ -121,5 +127,9 @@ def test_a_server_s_credentials_leave_its_address(tmp_path: Path, monkeypatch: p
         assert home.mlflow_uri == "https://host:5000/mlflow"
         assert os.environ["MLFLOW_TRACKING_URI"] == "https://host:5000/mlflow/"
         assert os.environ["MLFLOW_TRACKING_USERNAME"] == "me" and os.environ["MLFLOW_TRACKING_PASSWORD"] == "p@ss"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:p/ss@host:5000/a")
+    assert home.mlflow_uri == "https://host:5000/a" and os.environ["MLFLOW_TRACKING_PASSWORD"] == "p/ss"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000/a@b")
+    assert home.mlflow_uri == without_passwords(home.mlflow_uri) == "http://host:5000/a@b"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hidden@host/db")
     assert home.mlflow_uri == "postgresql://me:hidden@host/db"  # databases have no such variables

@@ -17,7 +17,7 @@ from maskhand import s3, storage
 from maskhand.cluster.driver_state import DriverState
 from maskhand.disk import check_writable, full_disk_told
 from maskhand.storage import MissingFileError, StorageError
-from maskhand.storage_errors import StoreSettingError
+from maskhand.storage_errors import StoreSettingError, sentences
 from maskhand.workspace import Workspace
 
 
@@ -236,7 +236,12 @@ def test_the_settings_of_the_profile_are_used_and_travel(profile: Path, monkeypa
         ({"AWS_PROFILE": "typo"}, "s3://bucket/key", "AWS_PROFILE=typo is not in ~/.aws/config"),
         ({"AWS_ENDPOINT_URL": "127.0.0.1:9"}, "s3://bucket/key", "AWS_ENDPOINT_URL=127.0.0.1:9: expected an address"),
         ({}, "s3://my bucket/key", "the bucket's name can hold letters"),
-        ({"AWS_MAX_ATTEMPTS": "many"}, "s3://bucket/key", "AWS_MAX_ATTEMPTS=many: expected a number, such as 7"),
+        ({"AWS_ENDPOINT_URL": "ftp://127.0.0.1"}, "s3://bucket/key", "AWS_ENDPOINT_URL=ftp://127.0.0.1: expected an"),
+        ({"AWS_DEFAULT_REGION": "us east"}, "s3://bucket/key", "the region in AWS_DEFAULT_REGION"),
+        ({"AWS_CONFIG_FILE": __file__}, "s3://bucket/key", "the file of AWS_CONFIG_FILE, cannot be read"),
+        ({"AWS_MAX_ATTEMPTS": "0"}, "s3://bucket/key", "AWS_MAX_ATTEMPTS=0: expected a number from 1 on, such as 7"),
+        ({"MASKHAND_S3_TIMEOUT_S": "inf"}, "s3://bucket/key", "MASKHAND_S3_TIMEOUT_S=inf: expected a number from 0.1"),
+        ({"AWS_MAX_ATTEMPTS": "many"}, "s3://bucket/key", "AWS_MAX_ATTEMPTS=many: expected a number from 1 on"),
     ],
 )
 def test_a_mistake_of_ones_own_is_not_put_down_to_the_store(
@@ -247,6 +252,14 @@ def test_a_mistake_of_ones_own_is_not_put_down_to_the_store(
     with pytest.raises(StoreSettingError, match=re.escape(words)) as error:
         storage.read_bytes(uri)
     assert not error.value.retryable
+
+
+def test_a_store_without_tls_is_no_broken_one() -> None:
+    from botocore.exceptions import SSLError
+
+    words = r"no secure connection to .*; write http:// in AWS_ENDPOINT_URL"
+    with pytest.raises(StorageError, match=words), sentences("s3://bucket/key"):
+        raise SSLError(endpoint_url="https://127.0.0.1:9", error="WRONG_VERSION_NUMBER")
 
 
 def _raise_no_endpoint() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import multiprocessing
@@ -11,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +27,7 @@ from mlflow.tracking._tracking_service import utils as tracking_utils
 
 from maskhand.promotion import Score, judge
 from maskhand.provenance import code_digest
+from maskhand.storage import StorageError
 from maskhand.tracking import (
     MODEL,
     TEXT_MODEL,
@@ -34,6 +36,7 @@ from maskhand.tracking import (
     RunReporter,
     Tracker,
     TrackingServerError,
+    database,
     pages,
     server_version,
 )
@@ -302,29 +305,35 @@ def test_a_copied_workspace_has_its_files_and_its_model_with_it(
 
 
 @pytest.mark.parametrize(
-    ("status", "version", "words"),
+    ("version", "runs", "words"),
     [
-        (200, "3.17.2", ""),
-        (404, "", ""),
-        (200, "2.22.1", r"of version 2\.22\.1; 3\.0 or later is needed.*unset MLFLOW_TRACKING_URI"),
-        (401, "", "MLFLOW_TRACKING_TOKEN"),
-        (0, "", r"does not answer \(\w+\); start it, or unset"),
+        ((200, "3.17.2"), (200, "{}"), ""),
+        ((404, ""), (200, "{}"), ""),
+        ((200, "2.22.1"), (200, "{}"), r"of version 2\.22\.1; 3\.0 or later is needed.*unset MLFLOW_TRACKING_URI"),
+        ((401, ""), (200, "{}"), "MLFLOW_TRACKING_TOKEN"),
+        ((200, "3.17.2"), (403, ""), "MLFLOW_TRACKING_TOKEN"),
+        ((502, "<html>"), (200, "{}"), r"fails \(HTTP 502\); see its log"),
+        ((200, "<html>"), (200, "<html>"), r"is no MLflow server \(HTTP 200 .*correct MLFLOW_TRACKING_URI"),
+        ((404, ""), (404, ""), r"is no MLflow server \(HTTP 404"),
+        (None, None, r"does not answer \(\w+\); start it, or unset"),
     ],
 )
-def test_a_server_is_looked_at_before_a_training(status: int, version: str, words: str) -> None:
+def test_a_server_is_looked_at_before_a_training(
+    version: tuple[int, str] | None, runs: tuple[int, str] | None, words: str
+) -> None:
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            assert self.path == "/version"
+            status, text = version if self.path == "/version" else runs  # type: ignore[misc]
             self.send_response(status)
             self.end_headers()
-            self.wfile.write(version.encode())
+            self.wfile.write(text.encode())
 
         def log_message(self, *_: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as http:
         uri = f"http://someone:hidden@127.0.0.1:{http.server_port}"
         thread = threading.Thread(target=http.serve_forever, daemon=True)
-        if status:
+        if version:
             thread.start()
         else:
             http.server_close()
@@ -332,16 +341,68 @@ def test_a_server_is_looked_at_before_a_training(status: int, version: str, word
             if words:
                 with pytest.raises(TrackingServerError, match=words) as error:
                     server_version(uri, retries=0)
-                if status == 200:
+                if version == (200, "2.22.1"):
                     with pytest.raises(TrackingServerError, match=words):
                         Tracker(uri).register_model("bundle", "run", Score(13.0, 20.0, "data"))
-                assert "hidden" not in str(error.value) and error.value.retryable is (status == 0)
+                assert "hidden" not in str(error.value)
+                assert error.value.retryable is (version is None or version[0] == 502)
             else:
-                assert server_version(uri + "/", retries=0) == version
+                assert server_version(uri + "/", retries=0) == (version[1] if version else "")
         finally:
-            if status:
+            if version:
                 http.shutdown()
-    assert server_version("sqlite:///mlflow.db") == ""
+
+
+def _sqlite(path: Path, *statements: str) -> str:
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+    return f"sqlite:///{path}"
+
+
+def test_a_store_without_a_server_is_looked_at_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow itself would ask a database ten times, a minute and a half in all."""
+    monkeypatch.setattr(database, "_WAIT_S", 0.1)
+    (tmp_path / "empty.db").touch()
+    for good in ("new.db", "new/folder/new.db", "empty.db"):
+        assert server_version(f"sqlite:///{tmp_path / good}") == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.db"], "looking makes nothing"
+    (tmp_path / "damaged.db").write_bytes(b"no database" * 100)
+    made = "CREATE TABLE alembic_version (version_num VARCHAR(32))", "INSERT INTO alembic_version VALUES "
+    locked = _sqlite(tmp_path / "locked.db", made[0])
+    refused = {
+        f"sqlite:///{tmp_path / 'damaged.db'}": r"damaged.db cannot be used \(file is not a database\)",
+        f"sqlite:///{tmp_path}": "this is a folder; name a file",
+        "sqlite:////proc/nothing/x.db": "nothing can be written here",
+        "sqlite:///:memory:": "ends with its process",
+        _sqlite(tmp_path / "newer.db", made[0], made[1] + "('ffff')"): "of a newer version .* install that version",
+        _sqlite(tmp_path / "older.db", made[0], made[1] + "('0a8213491aaa')"): "then run `mlflow db upgrade sqlite:///",
+        locked: r"cannot be used \(database is locked\); end programs",
+        "mysql+nodriver://me:hidden@127.0.0.1/db": r"cannot be used \(Can't load plugin.*correct its address",
+        "postgres://me:hidden@127.0.0.1/db": "knows no postgres://; write .*postgresql://",
+        str(tmp_path / "mlruns"): "keeps no runs in folders any more; write http",
+    }
+    with contextlib.closing(sqlite3.connect(tmp_path / "locked.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for uri, words in refused.items():
+            with pytest.raises((TrackingServerError, StorageError), match=words) as error:
+                Tracker(uri).history("transformer")
+            assert "hidden" not in str(error.value)
+
+
+def test_a_database_that_is_being_made_is_no_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "half.db"
+    made = (
+        "CREATE TABLE alembic_version (version_num VARCHAR(32))",
+        "INSERT INTO alembic_version VALUES ('0a8213491aaa')",
+    )
+    uri = _sqlite(path, *made)
+    with ThreadPoolExecutor(1) as pool:
+        with opening(uri):  # as the process that makes it
+            looked = pool.submit(server_version, uri)
+            time.sleep(0.5)
+            _sqlite(path, "DELETE FROM alembic_version")
+        assert looked.result() == ""
 
 
 def test_a_server_that_is_gone_is_told_at_the_first_question(monkeypatch: pytest.MonkeyPatch) -> None:
