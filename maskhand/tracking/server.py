@@ -21,8 +21,8 @@ def server_version(uri: str, retries: int = 4) -> str:
     """Version of the server at `uri`; "" for a database or folder, and for a server that does not tell it.
 
     retries: with pauses of 2, 4, 8, ... seconds; four take 30 s where nothing listens, 80 s where a server accepts
-    connections and stays silent. Raises TrackingServerError for a server that does not answer as MLflow would, or is too
-    old, and for what `check_database` finds; StorageError.
+    connections and stays silent. Raises TrackingServerError for a server that does not answer as MLflow would, or is
+    too old, and for what `check_database` finds; StorageError.
     """
     if not uri.startswith(("http://", "https://")):
         _check_local(uri)
