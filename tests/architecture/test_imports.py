@@ -43,6 +43,8 @@ MAY_USE = {
     "arrays": (),
     "digest": (),
     "json_text": (),
+    "outside": (),
+    "yaml_text": (),
     "image_header": (),
     "batch": (),
     "path_names": (),
