@@ -14,14 +14,22 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from maskhand.conventions import AXES_TO_OPENCV, FINGERTIP_VERTICES, JOINT_ORDERS, Side
 from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
 from maskhand.path_names import PathNameError, path_name
 from maskhand.scoring.formats import check_name
+from maskhand.yaml_text import YamlError, read_yaml
 
 _OWN = Path(__file__).parent / "datasets"
 
@@ -108,11 +116,11 @@ class DatasetSpec(_Frozen):
     """True: there is no license to accept; the project generates or ships the dataset."""
     license: License
     how_to_get: str
-    splits: dict[str, int | None]
+    splits: dict[str, NonNegativeInt | None]
     """Split -> official number of images (or hands, as the card notes); None where none is published."""
     default_splits: tuple[str, ...] = ()
     """Splits that are built when none is named, where splits share images; all splits if absent."""
-    images_per_annotation: dict[str, int] = Field(default_factory=dict)
+    images_per_annotation: dict[str, PositiveInt] = Field(default_factory=dict)
     """Split -> images that share one annotation (image i has annotation i modulo their number); 1 if absent."""
     joint_order: str | None
     """A key of `conventions.JOINT_ORDERS`; None: no joints are annotated."""
@@ -198,9 +206,9 @@ def load_spec(name: str) -> DatasetSpec:
     if path is None:
         raise CatalogError(f"unknown dataset {name!r}; {_nearest(name, names())}")
     try:
-        values = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CatalogError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        values = read_yaml(path.read_bytes())
+    except YamlError as error:
+        raise CatalogError(f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise CatalogError(f"{path}: expected a mapping of keys, found {type(values).__name__}")
     try:

@@ -23,6 +23,10 @@ NUM_VERTICES: Final = 778
 NUM_FACES: Final = 1538
 NUM_BETAS: Final = 10
 
+SMALLEST_HAND_M: Final = 0.02
+LARGEST_HAND_M: Final = 0.6
+"""Diagonal of the box around a hand: of a child's fist, and twice a large hand's. A wrong unit is 10 times off."""
+
 FINGERS: Final = ("thumb", "index", "middle", "ring", "little")
 """In OpenPose's order, which is also that of tips wherever they are listed alone."""
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from maskhand.config import INFERENCE_SETTINGS, ConfigError, Recipe
+from maskhand.yaml_text import YamlError, read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -25,7 +25,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
     Raises ConfigError when the recipe does not exist, a key is unknown or a value does not fit.
     """
-    values = _read_with_bases(name_or_path)
+    values = _read_with_bases(Path(name_or_path))
     for override in overrides:
         _apply_override(values, override)
     return parse_recipe(values, source=str(name_or_path))
@@ -57,24 +57,36 @@ def recipe_names() -> list[str]:
     return sorted(p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.rglob("*.yaml"))
 
 
-def _read_with_bases(name_or_path: str | Path) -> dict[str, Any]:
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = RECIPES / f"{name_or_path}.yaml"
+def _read_with_bases(name_or_path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a recipe over those of its base. above: the files that led here, each the base of the one before.
+
+    A base's path is one from the folder of the recipe that names it, or from the current folder.
+    """
+    named = name_or_path.suffix not in (".yaml", ".yml")
+    path = RECIPES / f"{name_or_path}.yaml" if named else name_or_path
+    if above and not named and (beside := above[-1].parent / path).is_file():
+        path = beside
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: it is its own base, by way of {', '.join(map(str, above))}; leave out one `base`")
     if not path.is_file():
         near = difflib.get_close_matches(str(name_or_path), recipe_names(), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         presets = ", ".join(name for name in recipe_names() if "/" not in name)
         known = f"known recipes: {presets} and the rows in {RECIPES.name}/paper"
-        raise ConfigError(f"recipe {str(name_or_path)!r} not found; {hint}{known}")
+        asked = f"{above[-1]}: base: " if above else ""
+        raise ConfigError(f"{asked}recipe {str(name_or_path)!r} not found; {hint}{known}")
     try:
-        values = yaml.safe_load(path.read_bytes()) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        values = read_yaml(path.read_bytes()) or {}
+    except YamlError as error:
+        raise ConfigError(f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(values).__name__}")
     base = values.pop("base", None)
-    return values if base is None else _merge(_read_with_bases(base), values)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base is {base!r}, expected the name of a recipe or the path of a YAML file")
+    return _merge(_read_with_bases(Path(base), (*above, path.resolve())), values)
 
 
 FREE_MAPPINGS = ("data.train", "data.train_poses", "model.backbone.kwargs")
@@ -105,9 +117,11 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         node[parent] = dict(inner)
         node = node[parent]
     try:
-        node[leaf] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):  # the second for a date that does not exist
-        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value; quote it if it is a text") from None
+        node[leaf] = read_yaml(text)
+    except YamlError as error:
+        raise ConfigError(
+            f"override {override!r}: {text!r} is not a YAML value; quote it if it is a text ({error})"
+        ) from None
 
 
 _EXPECTED = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from maskhand.arrays import Array
-from maskhand.conventions import NUM_BETAS, NUM_JOINTS, NUM_VERTICES, Side
+from maskhand.conventions import LARGEST_HAND_M, NUM_BETAS, NUM_JOINTS, NUM_VERTICES, SMALLEST_HAND_M, Side
 from maskhand.errors import MaskhandError
 
 
@@ -35,6 +35,16 @@ class Camera:
         """(N, 3) points in camera axes, meters -> (N, 2) pixels."""
         uvw = points_cam_m @ self.K_px.T
         return uvw[:, :2] / uvw[:, 2:]
+
+    def check(self, where: str) -> None:
+        """Raise SampleError (`bad_camera`) for a matrix that is not one of intrinsics; `where` begins the sentence."""
+        K = self.K_px
+        if not (K[0, 0] > 0 and K[1, 1] > 0 and np.array_equal(K[2], (0.0, 0.0, 1.0))):
+            raise SampleError(
+                "bad_camera",
+                f"{where}: K is {K.tolist()}, expected [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0; "
+                "is it transposed, or a projection matrix?",
+            )
 
 
 @dataclass(frozen=True)
@@ -105,14 +115,8 @@ class HandSample:
                 raise SampleError("not_finite", f"{hand}: {where} holds NaN or infinity")
         self._check_hand(hand)
         self._check_camera(hand)
-        x0, y0, x1, y1 = self.box_xyxy_px.tolist()
-        width, height = self.image_size_px
-        if x1 - x0 < 2 or y1 - y0 < 2:
-            raise SampleError("empty_box", f"{hand}: box {self.box_xyxy_px.tolist()} is smaller than 2 pixels")
-        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-            raise SampleError(
-                "box_outside", f"{hand}: box {self.box_xyxy_px.tolist()} lies outside the image of {width} x {height}"
-            )
+        self._check_mesh(hand)
+        self._check_box(hand)
 
     def _check_hand(self, hand: str) -> None:
         """That the annotated joints could be a hand's, in front of the lens; what cannot is mostly the card's fault."""
@@ -148,13 +152,7 @@ class HandSample:
         """That the camera is one, and that joints in the image and in space are the same ones as it sees them."""
         if self.camera is None:
             return
-        K = self.camera.K_px
-        if not (K[0, 0] > 0 and K[1, 1] > 0 and np.array_equal(K[2], (0.0, 0.0, 1.0))):
-            raise SampleError(
-                "bad_camera",
-                f"{hand}: K is {K.tolist()}, expected [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0; is "
-                "it transposed, or a projection matrix?",
-            )
+        self.camera.check(hand)
         if self.joints_2d_px is None or self.joints_cam_m is None:
             return
         seen = np.ones(NUM_JOINTS, bool) if self.joints_2d_conf is None else self.joints_2d_conf > 0
@@ -171,6 +169,58 @@ class HandSample:
                 f"and the hand is {size_px:.0f} px large; are they of one picture, one hand, one size of the picture?",
             )
 
+    def _check_mesh(self, hand: str) -> None:
+        """That the mesh and MANO's parameters could be of the hand that the joints in space are of."""
+        if self.mano is not None and (turn := float(np.linalg.norm(self.mano.pose_aa, axis=1).max())) > MOST_TURN:
+            raise SampleError(
+                "impossible_pose",
+                f"{hand}: a joint of MANO's pose is turned by {turn:.3g} radians, expected at most {MOST_TURN:.3g}; "
+                "is the pose in degrees?",
+            )
+        if self.camera is None or self.joints_cam_m is None:
+            return
+        joints = self.joints_cam_m if self.joints_3d_valid is None else self.joints_cam_m[self.joints_3d_valid]
+        for name, place in {
+            "mesh": None if self.vertices_cam_m is None else self.vertices_cam_m.mean(axis=0),
+            "translation of MANO's parameters": None if self.mano is None else self.mano.transl_cam_m,
+        }.items():
+            if place is None or not len(joints):
+                continue
+            apart_m = float(np.linalg.norm(place - joints.mean(axis=0)))
+            if apart_m > MOST_M_APART:
+                raise SampleError(
+                    "labels_disagree",
+                    f"{hand}: the {name} is {apart_m:.3g} m from the joints, expected at most {MOST_M_APART:g}; are "
+                    "they in one unit, in the axes of one camera, and of one hand?",
+                )
+
+    def _check_box(self, hand: str) -> None:
+        """That the box is one, in the image, and around the joints in the image."""
+        x0, y0, x1, y1 = box = self.box_xyxy_px.tolist()
+        width, height = self.image_size_px
+        if x1 - x0 < 2 or y1 - y0 < 2:
+            raise SampleError("empty_box", f"{hand}: box {box} is smaller than 2 pixels")
+        if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+            raise SampleError("box_outside", f"{hand}: box {box} lies outside the image of {width} x {height}")
+        if x0 < -width or y0 < -height or x1 > 2 * width or y1 > 2 * height:
+            raise SampleError(
+                "box_outside",
+                f"{hand}: box {box} exceeds the image of {width} x {height} by more than its size, expected a hand in "
+                "it; is a joint marked as annotated that is not, or are the labels of a larger picture?",
+            )
+        if self.joints_2d_px is None or self.joints_2d_conf is None:
+            return
+        points = self.joints_2d_px[self.joints_2d_conf > 0]
+        if len(points) < ENOUGH_JOINTS:
+            return
+        low, high = points.min(axis=0), points.max(axis=0)
+        if (high < (x0, y0)).any() or (low > (x1, y1)).any():
+            raise SampleError(
+                "labels_disagree",
+                f"{hand}: the joints in the image are in {[*low.tolist(), *high.tolist()]}, expected in the box {box}; "
+                "are both in pixels of one picture, and of one hand?",
+            )
+
     def _check_image(self, hand: str) -> None:
         if self.image_format not in _MAGIC:
             raise SampleError("bad_image", f"{hand}: image format {self.image_format!r}, expected jpg or png")
@@ -182,13 +232,15 @@ class HandSample:
             raise SampleError("cut_image", f"{hand}: the {self.image_format} file ends too early; copy it again")
 
 
-SMALLEST_HAND_M, LARGEST_HAND_M = 0.02, 0.6
-"""Diagonal of the box around all joints: of a child's fist, and twice a large hand's. A wrong unit is 10 times off."""
 FARTHEST_HAND_M = 50.0
 ENOUGH_JOINTS = 6
 """To tell from whether labels are of one hand."""
 MOST_PX_APART = 20.0
 """Of labels that agree; a lens bends, and people click, by less."""
+MOST_M_APART = 0.4
+"""Middle of a mesh, or MANO's translation, which lies up to 0.2 m from its mesh, and middle of the joints."""
+MOST_TURN = 4 * math.pi
+"""Radians; optimizers wind a joint up by a turn, and degrees are 57 times as many."""
 
 _MAGIC = {"jpg": (b"\xff\xd8\xff", b"\xff\xd9"), "png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}
 _SHAPES: tuple[tuple[str, str | None, tuple[int, ...]], ...] = (

@@ -15,7 +15,6 @@ A layout of another package is named in the card as `package.module:Class`; docs
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from maskhand.adapters.layouts.mtc import MtcLayout
 from maskhand.adapters.layouts.photos import PhotosLayout
 from maskhand.adapters.layouts.rhd import RhdLayout
 from maskhand.catalog import CatalogError, DatasetSpec
+from maskhand.outside import OutsideError, load_outside
 
 LAYOUTS: dict[str, type[Adapter]] = {
     "asl_alphabet": AslAlphabetLayout,
@@ -74,19 +74,21 @@ def layout_of(spec: DatasetSpec) -> type[Adapter]:
     """The adapter that a card names: a key of LAYOUTS, or `package.module:Class`. CatalogError when it is not there."""
     if spec.layout in LAYOUTS:
         return LAYOUTS[spec.layout]
-    module, _, name = spec.layout.partition(":")
-    if not name:
+    if not all(spec.layout.partition(":")):
         raise CatalogError(
             f"{spec.name}: no adapter reads the layout {spec.layout!r}; known: {', '.join(LAYOUTS)}. "
             "A layout of another package is named package.module:Class"
         )
     try:
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
-    except ImportError as error:
-        reason = f"{error}; is its folder on PYTHONPATH, or its package installed?"
-    except AttributeError:
-        reason = f"{module} has no {name}"
-    raise CatalogError(f"{spec.name}: the card's layout {spec.layout!r} cannot be used: {reason}")
+        found = load_outside(spec.layout)
+    except OutsideError as error:
+        raise CatalogError(f"{spec.name}: the card's layout {spec.layout!r} cannot be used: {error}") from error
+    if not (isinstance(found, type) and all(hasattr(found, name) for name in ("present", "plan", "read"))):
+        raise CatalogError(
+            f"{spec.name}: the card's layout {spec.layout!r} cannot be used: it is {found!r}, expected a class with "
+            "the methods present, plan and read (maskhand.adapters.base.Adapter)"
+        )
+    return found
 
 
 def open_adapter(spec: DatasetSpec, raw_dir: str, split: str) -> Adapter:

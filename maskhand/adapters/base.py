@@ -21,7 +21,7 @@ from maskhand.errors import MaskhandError
 from maskhand.geometry2d import tight_box
 from maskhand.sample import Camera, HandPose, HandSample, SampleError, all_finite
 
-VERSION = 4
+VERSION = 5
 """Version of the code that layouts share: this module, `image_files`, `keypoints_2d`, `mano_pose`, `quaternions`,
 `lens`; of `readers` `whole_images`, `split_files`, `label_files`; `conventions`, `sample` and `hand.array_pickle`.
 Raise it when one of them converts differently or lets other samples pass, so that all shards are built anew."""
@@ -112,6 +112,22 @@ def numbers(where: str, name: str, value: Any, shape: tuple[int, ...], *, finite
     if array.shape != shape:
         raise SampleError("wrong_shape", f"{where}: {name} has shape {array.shape}, expected {shape}")
     return _finite(where, name, array) if finite else array
+
+
+def rotation(where: str, name: str, value: Any) -> Array:
+    """(3, 3) of a rotation, like `numbers`; SampleError (`bad_camera`) for a matrix that also mirrors or scales."""
+    matrix = numbers(where, name, value, (3, 3))
+    if not (np.abs(matrix @ matrix.T - np.eye(3)).max() < _ROUNDED and np.linalg.det(matrix) > 0):
+        raise SampleError(
+            "bad_camera",
+            f"{where}: {name} is {matrix.tolist()}, expected a rotation: columns of length 1 at right angles, which "
+            "mirror nothing",
+        )
+    return matrix
+
+
+_ROUNDED = 0.02
+"""By how much a published rotation may miss being one: with two decimals."""
 
 
 def counting_rows(where: str, name: str, table: Array, counts: Array) -> Array:

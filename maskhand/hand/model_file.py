@@ -18,11 +18,13 @@ from maskhand.arrays import Array
 from maskhand.carried import CarriedFolder, here
 from maskhand.conventions import (
     FINGERTIP_VERTICES,
+    LARGEST_HAND_M,
     MANO_16_PARENTS,
     NUM_BETAS,
     NUM_FACES,
     NUM_MANO_JOINTS,
     NUM_VERTICES,
+    SMALLEST_HAND_M,
     Side,
 )
 from maskhand.digest import short_digest
@@ -100,8 +102,19 @@ def load_hand_model(path: str | Path) -> HandModel:
         hands_std=_pose_spread(fields, path),
         digest=short_digest(data),
     )
-    if not np.allclose(model.weights.sum(1), 1.0, atol=1e-3):
-        raise HandModelError(f"{path}: the rows of 'weights' do not sum to one")
+    for name, rows in {"weights": model.weights, "J_regressor": model.j_regressor}.items():
+        if not np.allclose(rows.sum(1), 1.0, atol=1e-2):
+            raise HandModelError(f"{path}: the rows of {name!r} do not sum to one")
+    size_m = float(np.linalg.norm(np.ptp(model.v_template_m, axis=0)))
+    if not SMALLEST_HAND_M <= size_m <= LARGEST_HAND_M:
+        raise HandModelError(
+            f"{path}: the hand of 'v_template' is {size_m:.3g} m large, expected {SMALLEST_HAND_M:g} to "
+            f"{LARGEST_HAND_M:g}; is it in millimeters?"
+        )
+    if (turn := float(np.linalg.norm(model.hands_mean_aa, axis=1).max())) > np.pi:
+        raise HandModelError(
+            f"{path}: 'hands_mean' turns a joint by {turn:.3g} radians, expected at most half a turn; is it in degrees?"
+        )
     if model.faces.min() < 0 or model.faces.max() >= NUM_VERTICES:
         raise HandModelError(f"{path}: 'f' names vertices outside 0..{NUM_VERTICES - 1}")
     return model
@@ -153,7 +166,7 @@ def _array(fields: Mapping[str, Any], name: str, shape: tuple[int, ...], path: P
         raise HandModelError(f"{path}: field {name!r} is missing; a MANO model has it with shape {shape}")
     try:
         value: Array = np.array(plain(fields[name]), dtype=dtype)
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise HandModelError(f"{path}: field {name!r} is not an array ({error})") from None
     if name == "shapedirs" and value.ndim == 3 and value.shape[2] > shape[2]:
         value = value[..., : shape[2]]

@@ -67,7 +67,7 @@ class GivenBoxes:
 def read_lines(text: str, path: str) -> Iterator[GivenBoxes]:
     """The boxes in JSON Lines, by picture. Raises PredictError."""
     rows: dict[str, list[tuple[str, DetectedBox | None]]] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         place = f"{path}:{number}"
         if not line.strip():
             continue

@@ -23,6 +23,11 @@ OTHER_KINDS: Final = ("GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
 """Formats that Pillow decodes by itself; its others start external programs (EPS) or are not used for photos."""
 HEIF: Final = ("image/heic", "image/heif")
 WHITE: Final = (255, 255, 255, 255)
+_PNG_BITS: Final = 24
+"""Byte of a PNG file with the bits of each value."""
+TOO_DARK: Final = (
+    "its pixels have 16 bits, in which 65535 is white, and no value is above 255; if 255 is white, save it with 8"
+)
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,13 +50,17 @@ def decode_rgb(data: bytes) -> Array:
         warnings.simplefilter("ignore")  # Pillow warns of damaged EXIF and of large pictures within our limit
         image = _opened(data)
         try:
-            return _rgb(image)
+            pixels = _rgb(image)
         except UndecodableError:
             raise
         except Exception as error:  # a damaged file can raise nearly anything
             raise UndecodableError(
                 f"a {image.format or 'HEIC'} file that cannot be decoded to its end ({_reason(error)}); copy it again"
             ) from error
+    # Pillow gives the upper 8 bits alone.
+    if data.startswith(PNG) and data[_PNG_BITS] == 16 and not pixels.any():
+        raise UndecodableError(TOO_DARK)
+    return pixels
 
 
 def exif_of(data: bytes) -> Image.Exif:
@@ -106,13 +115,17 @@ def _is_heif(data: bytes) -> bool:
 
 def _rgb(image: Image.Image) -> Array:
     image.load()
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    turn = _TURNS.get(_orientation(image))
+    # Of 16-bit PPM Pillow makes 32-bit integers of the same values.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        values = np.asarray(image)
+        if 0 < values.max() <= 255:
+            raise UndecodableError(TOO_DARK)
+        image = Image.fromarray((values >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise UndecodableError("its pixels have 32 bits, and nothing says which value is white; save it with 8 or 16")
     if not min(image.size):
         raise UndecodableError(f"an image of {image.size[0]} x {image.size[1]} has no pixels")
-    turn = _TURNS.get(_orientation(image))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image.convert("RGBA"))
     image = image.convert("RGB")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import codecs
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from maskhand import local_files, storage
 from maskhand.arrays import Array
-from maskhand.conventions import MANO_16, MIRROR_AXIS_ANGLE, MIRROR_POINT, NUM_JOINTS
+from maskhand.conventions import MANO_16, MIRROR_AXIS_ANGLE, MIRROR_POINT, NUM_BETAS, NUM_JOINTS
 from maskhand.film.video import read_frames
 from maskhand.hand.layer import ManoLayer
+from maskhand.json_text import JsonError, parse_json, parse_json_object
 from maskhand.predict.modes import Mode
 from maskhand.predict.photo import read_photo
 from maskhand.predict.records import Hypothesis, PredictedHand, PredictError
@@ -72,24 +75,39 @@ def hands_from_json(rows: Sequence[dict[str, Any]]) -> tuple[PredictedHand, ...]
 
 def _of_file(file: Path, most: int | None, required: bool = True) -> ReadResult:
     try:
-        text = file.read_text("utf-8")
+        data = storage.read_bytes(file)
         if file.suffix == ".jsonl":
-            return _of_rows([json.loads(line) for line in text.splitlines() if line.strip()], file, most)
-        facts = json.loads(text)
+            lines = enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1)
+            return _of_rows([_row(line, number) for number, line in lines if line.strip()], file, most)
+        facts = parse_json(data)
         if isinstance(facts, dict) and isinstance(facts.get("hands"), list):
             shared = {name: facts[name] for name in ("method", "hand_model", "keypoint_detector") if name in facts}
             hands = hands_from_json([shared | hand for hand in facts["hands"]])
             name = str(facts["photo"])
             picture = ReadPicture(Path(name).name, hands, _image(name, file))
             return ReadResult((picture,), 1) if hands else ReadResult((), 0)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
+    except storage.StorageError as error:
         if required:
-            reason = f"{type(error).__name__}: {error}"
+            raise PredictError(f"{error}; give what `maskhand predict` wrote") from None
+        return ReadResult((), 0)
+    except PredictError:  # of another hand model
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        if required:
+            said = str(error) if isinstance(error, ValueError) else "a field is of another kind"
+            reason = f"no {error}" if isinstance(error, KeyError) else said
             raise PredictError(f"{file}: not a result of `maskhand predict` ({reason}); give what it wrote") from None
         return ReadResult((), 0)
     if required:
         raise PredictError(f"{file}: it has no list of hands; give a folder or a JSON file that `predict` wrote")
     return ReadResult((), 0)
+
+
+def _row(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        return parse_json_object(line)
+    except JsonError as error:
+        raise JsonError(f"line {number}: {error}") from None
 
 
 def _of_rows(rows: Sequence[dict[str, Any]], file: Path, most: int | None) -> ReadResult:
@@ -123,7 +141,7 @@ def _evenly(items: Sequence[T], most: int | None) -> list[T]:
 def _places(name: str, result: Path) -> Iterator[Path]:
     """Existing candidate paths of a picture: its recorded path, or near the result file."""
     for place in (Path(name), result.parent / name, result.parent / Path(name).name, result.parent.parent / name):
-        if place.is_file():
+        if local_files.size(place) is not None:
             yield place
 
 
@@ -160,6 +178,8 @@ def _hand(row: dict[str, Any], layer: ManoLayer) -> PredictedHand:
             "to the one that predicted them, or unset it for the open hand"
         )
     side = row["mano"]["side"]
+    if side not in ("right", "left"):
+        raise ValueError(f"`side` is {side!r}, expected right or left")
     hypotheses = row.get("hypotheses", [])
     placed = _placed([row, *hypotheses], side, layer)
     unknown = [np.nan] * NUM_JOINTS
@@ -168,18 +188,18 @@ def _hand(row: dict[str, Any], layer: ManoLayer) -> PredictedHand:
     return PredictedHand(
         **placed[0]
         | {
-            "joints_px": np.array(row["joints_px"]),
+            "joints_px": _array(row, "joints_px", NUM_JOINTS, 2),
             "crop_camera": np.array([camera["crop"][name] for name in ("scale", "tx", "ty")]),
         },
         side=side,
         side_known=row["side"] is not None,
-        box_xyxy_px=np.array(row["box_xyxy_px"], np.float32),
+        box_xyxy_px=_array(row, "box_xyxy_px", 4).astype(np.float32),
         detection_score=row["detection_score"],
-        keypoints_px=np.array(row["keypoints_px"]),
-        keypoints_confidence=np.array(row["keypoints_confidence"]),
+        keypoints_px=_array(row, "keypoints_px", NUM_JOINTS, 2),
+        keypoints_confidence=_array(row, "keypoints_confidence", NUM_JOINTS),
         faces=faces[:, ::-1] if side == "left" else faces,
-        K_px=np.array(camera["K_px"]),
-        crop_from_image=np.array(camera["crop_from_image"]),
+        K_px=_array(camera, "K_px", 3, 3),
+        crop_from_image=_array(camera, "crop_from_image", 2, 3),
         p_within_10mm=np.array(row["p_within_10mm"] or unknown, np.float64),
         joint_error_mm=np.array(row["joint_error_mm"] or unknown, np.float64),
         detector=row["keypoint_detector"],
@@ -194,11 +214,26 @@ def _hand(row: dict[str, Any], layer: ManoLayer) -> PredictedHand:
     )
 
 
+def _array(record: dict[str, Any], name: str, *shape: int) -> Array:
+    """A field of finite numbers, float64 of this shape; ValueError for anything else."""
+    value = record[name]
+    try:
+        array = np.array(value, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        array = np.empty(0)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise ValueError(f"`{name}` is {reprlib.repr(value)}, expected {' x '.join(map(str, shape))} finite numbers")
+    return array
+
+
 def _placed(records: Sequence[dict[str, Any]], side: str, layer: ManoLayer) -> list[dict[str, Any]]:
     """The fields of a `PlacedHand` for each record; a left hand is computed as the mirrored right one."""
     manos = [record["mano"] for record in records]
-    pose = np.array([[mano["global_orient"], *mano["hand_pose"]] for mano in manos], np.float64)
-    betas, transl = (np.array([mano[name] for mano in manos], np.float64) for name in ("betas", "transl_cam_m"))
+    pose = np.stack([np.vstack([_array(mano, "global_orient", 3), _array(mano, "hand_pose", 15, 3)]) for mano in manos])
+    betas, transl = (
+        np.stack([_array(mano, name, count) for mano in manos])
+        for name, count in {"betas": NUM_BETAS, "transl_cam_m": 3}.items()
+    )
     turn, mirror = (MIRROR_AXIS_ANGLE, MIRROR_POINT) if side == "left" else (np.ones(3), np.ones(3))
     given = (torch.from_numpy(x).float() for x in (pose * turn, betas))
     mesh = layer.from_axis_angle(*given)

@@ -111,7 +111,12 @@ def score_lines(labels: GroundTruth, pred: Path) -> Scores:
 def read_npz(gt: Path) -> Iterator[tuple[Array, Array]]:
     """Pieces of an .npz: image ids (n,) int64 and joints (n, 21, 3) in the file's precision."""
     file = Npz(gt)
-    image_ids = file.read("image_id").astype(np.int64)
+    stored = file.read("image_id")
+    image_ids = stored.astype(np.int64)
+    if (image_ids != stored).any():
+        raise ScoreError(f"{gt}: image_id {stored[image_ids != stored][0]} is not a whole number")
+    if len(twice := np.flatnonzero(np.diff(np.sort(image_ids)) == 0)):
+        raise ScoreError(f"{gt}: image_id {np.sort(image_ids)[twice[0]]} is there twice; each frame has one row")
     frames = file.shape("joint_3d_m")[0]
     if frames != len(image_ids):
         raise ScoreError(f"{gt}: joint_3d_m has {frames} rows, image_id {len(image_ids)}; they belong together")

@@ -5,11 +5,11 @@ Formats are listed by where they are and loaded when they are used, so that read
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from maskhand.errors import MaskhandError
+from maskhand.outside import OutsideError, load_outside
 
 if TYPE_CHECKING:
     from maskhand.scoring.format import Format
@@ -39,11 +39,12 @@ def check_name(name: str) -> None:
 def load_format(name: str) -> Format:
     """The format of this name. Raises FormatError when there is none."""
     check_name(name)
-    module, _, attribute = FORMATS.get(name, name).partition(":")
+    from maskhand.scoring.format import Format
+
     try:
-        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
-    except ImportError as error:
-        reason = f"{error}; is its folder on PYTHONPATH, or its package installed?"
-    except AttributeError:
-        reason = f"{module} has no {attribute}"
-    raise FormatError(f"format {name!r} cannot be used: {reason}")
+        found = load_outside(FORMATS.get(name, name))
+    except OutsideError as error:
+        raise FormatError(f"format {name!r} cannot be used: {error}") from error
+    if not isinstance(found, Format):
+        raise FormatError(f"format {name!r} cannot be used: it is {found!r}, expected a maskhand.scoring.format.Format")
+    return found

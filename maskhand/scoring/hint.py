@@ -46,6 +46,12 @@ def score_keypoints(labels: GroundTruth, pred: Path) -> Scores:
                 f"{pred}: keypoints_2d_px has {len(points_px):,} samples, {file.path.name} {len(target):,}; they are "
                 "compared by position, so write one prediction per sample in the same order"
             )
+        counted = (target[..., 2] > MIN_CONFIDENCE).any(1)
+        if len(wrong := np.flatnonzero(counted & ~((size_px > 0) & np.isfinite(size_px)))):
+            raise ScoreError(
+                f"{file.path}: scale of sample {wrong[0]} is a box of {size_px[wrong[0]]:g} px, expected the size of "
+                "the hand's box in pixels"
+            )
         found = CorrectKeypoints.of(points_px, target[..., :2], target[..., 2], size_px)
         names = [f"pck_{round(100 * threshold):03d}_{state}" for threshold in PCK_THRESHOLDS]
         per_joint |= dict(zip(names, found.pck_by_joint, strict=True))

@@ -43,6 +43,8 @@ MAY_USE = {
     "arrays": (),
     "digest": (),
     "json_text": (),
+    "outside": (),
+    "yaml_text": (),
     "image_header": (),
     "batch": (),
     "path_names": (),
@@ -221,7 +223,7 @@ MAY_USE = {
     ),
 }
 """Package or module of maskhand -> those it may use besides itself and `EVERYWHERE`."""
-EVERYWHERE = ("arrays", "errors", "digest", "json_text", "progress")
+EVERYWHERE = ("arrays", "errors", "digest", "json_text", "outside", "progress", "yaml_text")
 
 DOCUMENT = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- arrows -->", "<!-- end of arrows -->"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import struct
 import zlib
 from collections.abc import Callable
@@ -235,13 +236,16 @@ def test_a_picture_that_cannot_be_labelled_so(tmp_path: Path, change: Callable[[
             "labels_disagree",
         ),
         (lambda hand: {"joints_2d_px": 4 * hand.joints_2d_px}, "labels_disagree"),
+        (lambda hand: {"camera": None, "joints_2d_px": hand.joints_2d_px / 200 - 1}, "labels_disagree"),
+        (lambda hand: {"box_xyxy_px": np.float32([0, 0, 70_000, 150])}, "box_outside"),
         (lambda hand: {"joints_cam_m": hand.joints_cam_m + np.float32([0, 0, 60])}, "impossible_distance"),
         (lambda hand: {"joints_cam_m": hand.joints_cam_m * np.float32([1, 1, -1])}, "behind_camera"),
         (lambda hand: {"camera": None, "joints_cam_m": hand.joints_cam_m * np.float32([1, 1, -1])}, "read"),
     ],
 )
 def test_labels_that_contradict_each_other(change: Callable[[HandSample], dict[str, Any]], reason: str) -> None:
-    """A matrix read by columns; half a turn; a picture made smaller after labelling; another camera."""
+    """A matrix read by columns; half a turn; a picture made smaller after labelling; fractions of it; a joint far
+    outside; another camera."""
     corner = replace(make_samples(1)[0], camera=Camera(np.array([[300.0, 0, 40], [0, 300, 30], [0, 0, 1]])))
     assert corner.joints_cam_m is not None
     points = corner.camera.project(corner.joints_cam_m).astype(np.float32)  # type: ignore[union-attr]
@@ -253,6 +257,84 @@ def test_labels_that_contradict_each_other(change: Callable[[HandSample], dict[s
         assert (error.reason == reason and "expected" in str(error)) or "are they" in str(error)
     else:
         assert reason == "read"
+
+
+def _stored(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Change what one label file, of JSON or a pickle, holds for every camera or hand."""
+
+    def apply(raw_dir: Path) -> None:
+        (path,) = raw_dir.rglob(name)
+        is_json = path.suffix == ".json"
+        value = json.loads(path.read_text()) if is_json else pickle.loads(path.read_bytes())
+        value = change(value) or value
+        path.write_bytes(json.dumps(value).encode() if is_json else pickle.dumps(value))
+
+    return apply
+
+
+def _cameras(cameras: dict[str, Any], name: str, change: Callable[[Any], Any]) -> None:
+    """InterHand2.6M: capture, field, camera; MTC: sequence, camera, field."""
+    for one in cameras.values():
+        views = one.get(name, one)
+        for camera, value in views.items():
+            views[camera] = change(np.array(value)).tolist() if name in one else value | {name: change(value[name])}
+
+
+def _fits(fits: dict[str, Any], name: str, factor: float) -> None:
+    for frame in (frame for capture in fits.values() for frame in capture.values()):
+        for fit in filter(None, frame.values()):
+            fit[name] = [factor * number for number in fit[name]]
+
+
+MIRRORED = np.array([[-1.0], [1], [1]])
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "change", "reason"),
+    [
+        (
+            "interhand26m",
+            "val",
+            _stored("*_camera.json", lambda data: _cameras(data, "camrot", lambda R: 0 * R)),
+            "bad_camera",
+        ),
+        (
+            "interhand26m",
+            "val",
+            _stored("*_camera.json", lambda data: _cameras(data, "camrot", lambda R: MIRRORED * R)),
+            "bad_camera",
+        ),
+        (
+            "mtc",
+            "training",
+            _stored("camera_data.pkl", lambda d: _cameras(d, "R", lambda R: MIRRORED * R)),
+            "bad_camera",
+        ),
+        ("mtc", "training", _stored("camera_data.pkl", lambda d: _cameras(d, "K", lambda K: K.T)), "bad_camera"),
+        (
+            "interhand26m",
+            "val",
+            _stored("*_NeuralAnnot.json", lambda data: _fits(data, "trans", 1000)),
+            "labels_disagree",
+        ),
+        ("interhand26m", "val", _stored("*_NeuralAnnot.json", lambda data: _fits(data, "pose", 57)), "impossible_pose"),
+        (
+            "freihand",
+            "evaluation",
+            _stored("evaluation_verts.json", lambda data: (1000 * np.array(data)).tolist()),
+            "labels_disagree",
+        ),
+    ],
+)
+def test_files_that_contradict_each_other(
+    tmp_path: Path, name: str, split: str, change: Callable[[Path], None], reason: str
+) -> None:
+    """A camera that mirrors, one read by columns; a fit or a mesh in millimeters, a pose in degrees."""
+    fixture = write(tmp_path, name, split, 3)
+    assert reasons(read(fixture, name, split)) == {"read"}
+    change(fixture.raw_dir)
+    found = reasons(read(fixture, name, split))
+    assert reason in found and found <= {reason, "read"}, "a frame without a fit is read all the same"
 
 
 def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:

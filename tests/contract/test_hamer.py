@@ -6,6 +6,7 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -270,3 +271,26 @@ def test_damaged_evaluation_files_are_one_sentence(tmp_path: Path) -> None:
     np.savez(fixture.joints_file, imgname=np.array(["a", "b"]), center=np.zeros((3, 2)), scale=np.ones(2))
     with pytest.raises(RawDataError, match=r"center has shape \(3, 2\), expected 2 rows"):
         adapter.plan()
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (lambda names: np.array([b"caf\xe9.jpg", *names.astype("S")[1:]]), "caf\udce9.jpg: there is no such file"),
+        (lambda names: np.stack([names, names], axis=1), "expected 6 rows, one per imgname"),
+    ],
+)
+def test_names_of_images(tmp_path: Path, names: Any, found: str) -> None:
+    """In Latin-1, as bytes, one hand is rejected; two names for each hand are another kind of file."""
+    spec = catalog.load_spec("hamer_eval")
+    split = next(iter(spec.splits))
+    fixture = hamer.write_npz(tmp_path, spec, split, 3)
+    (path,) = fixture.raw_dir.rglob(f"{split}.npz")
+    with np.load(path, allow_pickle=True) as arrays:
+        changed = dict(arrays) | {"imgname": names(arrays["imgname"].astype(str))}
+    np.savez(path, **changed)
+    adapter = open_adapter(spec, str(fixture.raw_dir), split)
+    with pytest.raises((RawDataError, SampleError), match=found):
+        read_hand(adapter, adapter.plan().item(0))
+    if "such file" in found:
+        read_hand(adapter, adapter.plan().item(1))

@@ -56,6 +56,12 @@ def test_both_forms_give_the_same_boxes_by_path(text: str, tmp_path: Path) -> No
     assert other is None and "boxes.json has no boxes for it (names there fit by" in file.why_none(other)
 
 
+def test_a_name_may_hold_what_some_take_for_the_end_of_a_line(tmp_path: Path) -> None:
+    name = "a\u2028b\x85c.jpg"
+    file = BoxFile.read(written(tmp_path, json.dumps(LINES[1] | {"image": name}, ensure_ascii=False)))
+    assert [given.name for given in file.pictures] == [name]
+
+
 def coco(**changes: object) -> str:
     return json.dumps(COCO | changes)
 

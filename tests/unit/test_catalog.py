@@ -125,9 +125,17 @@ def test_own_cards_stand_beside_the_repositorys(own_catalog: Path, tmp_path: Pat
         ("frihand", r"no adapter reads the layout 'frihand'.*named package.module:Class"),
         ("no_such_module:Layout", r"No module named 'no_such_module'; is its folder on PYTHONPATH"),
         ("maskhand.adapters.layouts.freihand:Layout", r"maskhand.adapters.layouts.freihand has no Layout"),
+        (":Layout", r"no adapter reads the layout ':Layout'.*named package.module:Class"),
+        ("..up:Layout", r"importing '..up' ended in TypeError"),
+        ("os:path", r"expected a class with the methods present, plan and read"),
+        ("broken_layout:Layout", r"importing 'broken_layout' ended in SyntaxError"),
     ],
 )
-def test_a_layout_that_is_not_there_is_a_sentence(layout: str, message: str) -> None:
+def test_a_layout_that_is_not_there_is_a_sentence(
+    layout: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_layout.py").write_text("class Layout(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
     spec = load_spec("freihand").model_copy(update={"layout": layout})
     with pytest.raises(CatalogError, match=message):
         layout_of(spec)

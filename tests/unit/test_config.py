@@ -125,6 +125,35 @@ def test_a_recipe_with_a_base_holds_only_what_differs(tmp_path) -> None:
     assert recipe.tokenizer == base.tokenizer
 
 
+def test_a_base_is_found_beside_the_recipe_that_names_it(tmp_path) -> None:
+    (tmp_path / "above.yaml").write_text("base: sub/middle.yaml\nname: above\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "middle.yaml").write_text("base: below.yml\nmodel: {dim: 96}\n")
+    (tmp_path / "sub" / "below.yml").write_text("base: tiny\nname: below\nmodel: {dim: 128, heads: 2}\n")
+    recipe = load_recipe(tmp_path / "above.yaml")
+    assert (recipe.name, recipe.model.dim, recipe.model.heads) == ("above", 96, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: mine.yaml\n", "mine.yaml: it is its own base, by way of"),
+        ("base: [tiny]\n", r"mine.yaml: base is \['tiny'\], expected the name of a recipe or the path"),
+        ("base: tiney\n", r"mine.yaml: base: recipe 'tiney' not found; did you mean 'tiny'"),
+        (
+            "base: tiny\nseed: 1\nmodel: {}\nseed: 2\n",
+            "mine.yaml: ambiguous YAML .the key 'seed' is there twice .*line 4",
+        ),
+        ("base: tiny\ntraining: {optim: {steps: 12:30}}\n", "training.optim.steps: .*found '12:30'"),
+    ],
+)
+def test_a_recipe_that_says_two_things_or_nothing_is_a_sentence(tmp_path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(path)
+
+
 def test_a_missing_recipe_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="tiny"):
         load_recipe("tinny")

@@ -177,6 +177,16 @@ def test_errors_name_file_and_field(tmp_path):
         load_hand_model(write(path, fields | {"f": np.zeros((3, 3))}))
     with pytest.raises(HandModelError, match="'weights' holds NaN"):
         load_hand_model(write(path, fields | {"weights": np.full((778, 16), np.nan)}))
+    for changes, sentence in {
+        "v_template": (1000, r"hand of 'v_template' is \d+ m large, expected .*millimeters"),
+        "hands_mean": (57.3, r"'hands_mean' turns a joint by .* in degrees"),
+        "J_regressor": (0, "rows of 'J_regressor' do not sum to one"),
+    }.items():
+        factor, message = sentence
+        with pytest.raises(HandModelError, match=message):
+            load_hand_model(write(path, fields | {changes: factor * fields[changes]}))
+    with pytest.raises(HandModelError, match="'v_template' is not an array"):
+        load_hand_model(write(path, fields | {"v_template": [[10**400, 0, 0]] * 778}))
     with pytest.raises(HandModelError, match="name says left, but the mesh is a right hand"):
         load_hand_model(write(tmp_path / "MANO_LEFT.pkl", fields))
 

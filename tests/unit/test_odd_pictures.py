@@ -78,6 +78,12 @@ KINDS: dict[str, tuple[bytes, np.ndarray, float]] = {
     "cmyk jpeg": (saved("JPEG", PICTURE.convert("CMYK"), quality=95), PIXELS, 1.5),
     "png of 16 bits": (png16(PIXELS[..., ::-1]), PIXELS, 0.0),
     "gray png of 16 bits": (png16(GRAY), gray_rgb, 0.0),
+    "gray tiff of 16 bits that is to be turned": (
+        saved("TIFF", Image.fromarray(np.rot90(GRAY).astype(np.uint16) * 257), exif=turned(6)[1]),
+        gray_rgb,
+        0.0,
+    ),
+    "pgm of 16 bits": (b"P5 %d %d 65535\n" % GRAY.shape[::-1] + (GRAY.astype(">u2") * 257).tobytes(), gray_rgb, 0.0),
     "palette": (saved("PNG", palette), np.asarray(palette.convert("RGB")), 0.0),
     "palette with a transparent color": (saved("PNG", cut_out().quantize(256)), on_white, 3.0),
     "alpha": (saved("PNG", cut_out()), on_white, 0.0),
@@ -120,6 +126,8 @@ REFUSED = {
     "too long": (by_header(LONGEST_SIDE_PX + 1, 1), "pixels on a side: make it smaller"),
     "no pixels": (by_header(0, 7), "not an image that can be decoded|has no pixels"),
     "floats": (saved("TIFF", PICTURE.convert("F")), "32 bits"),
+    "8 bits in 16": (cv2.imencode(".png", PIXELS.astype(np.uint16))[1].tobytes(), "no value is above 255"),
+    "8 gray bits in 16": (cv2.imencode(".png", GRAY.astype(np.uint16))[1].tobytes(), "no value is above 255"),
 }
 
 

@@ -22,7 +22,7 @@ from maskhand.scoring.io.npz import Npz
 from maskhand.scoring.io.stream import total
 from maskhand.scoring.scores import ScoreError, Scores
 from support.published_layouts import dexycb as published
-from support.scoring_parts import hands, write_json
+from support.scoring_parts import hands, hint_files, interhand_files, write_json
 
 
 def test_nan_becomes_null_in_json() -> None:
@@ -46,6 +46,8 @@ VERTS = np.zeros((3, 5, 3)).tolist()
         ('{"xyz": []}', "[xyz, verts]: expected JSON lists of numbers, found b'{\"xyz\": []}'"),
         (json.dumps([XYZ]), "[xyz, verts]: expected 2 lists of samples, found 1"),
         (json.dumps([XYZ, VERTS, VERTS]), "more than 2 lists of samples"),
+        (json.dumps([XYZ, VERTS]) + "\n[1]", "found b'1' outside of them"),
+        (json.dumps([XYZ, "x", VERTS]), "found b'\"x\"' outside of them"),
         (json.dumps([XYZ, VERTS])[:-9], "the file ends inside a list; it was cut short, write it again"),
         (json.dumps([XYZ[:2], VERTS]), "xyz has 2 samples, the ground truth 3"),
         (json.dumps([XYZ, VERTS[:1]]), "verts has 1 samples, the ground truth 3"),
@@ -146,6 +148,39 @@ def test_bad_npz_files_are_sentences(tmp_path: Path) -> None:
         Npz(path).read("x", 3)
     with pytest.raises(FormatError, match="format 'kitti' not known; known are freihand, ho3d"):
         score("kitti", path, path)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "file", "changes", "sentence"),
+    [
+        ("interhand", "pred", {"joint_cam_mm": np.full((40, 42, 3), "1.0")}, "joint_cam_mm holds values of type <U3"),
+        ("interhand", "gt", {"joint_valid": np.full((40, 42), "0")}, "joint_valid holds values of type <U1"),
+        ("interhand", "gt", {"joint_cam_mm": np.float64(1)}, "joint_cam_mm is a single value, expected an array"),
+        ("hint", "TEST_newdays_img_vis", {"scale": np.zeros(30)}, "scale of sample 0 is a box of 0 px"),
+        ("dexycb", "gt", {"image_id": np.array([4, 5, 4])}, "image_id 4 is there twice"),
+        ("dexycb", "gt", {"image_id": np.array([4, 5.5, 6])}, "image_id 5.5 is not a whole number"),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_meant_are_sentences(
+    tmp_path: Path, benchmark: str, file: str, changes: dict[str, np.ndarray], sentence: str
+) -> None:
+    gt, pred = tmp_path / "gt.npz", tmp_path / "pred.npz"
+    if benchmark == "interhand":
+        interhand_files(tmp_path)
+    elif benchmark == "hint":
+        hint_files(tmp_path)
+        gt = tmp_path / "TEST_newdays_img"
+    else:
+        pred = tmp_path / "pred.txt"
+        pred.write_text("\n".join(f"{k}," + ",".join(["1.0"] * 63) for k in (4, 5, 6)))
+        np.savez(gt, image_id=np.array([4, 5, 6]), joint_3d_m=np.ones((3, 21, 3)))
+    path = tmp_path / f"{file}.npz"
+    with np.load(path, allow_pickle=True) as arrays:
+        changed = dict(arrays) | changes
+    np.savez(path, **changed)
+    with pytest.raises(ScoreError, match=sentence) as error:
+        score(benchmark, gt, pred, "s0_test")
+    assert str(path) in str(error.value)
 
 
 def test_npz_rows_come_in_pieces_whatever_the_layout(tmp_path: Path) -> None:

@@ -197,12 +197,22 @@ def test_what_cannot_be_read_is_a_sentence(hands, tmp_path) -> None:
     (tmp_path / "half.json").write_text('{"photo": "a.jpg", "hands": [{"side": "left"}]}')
     row = hand_row(hands[0], RECONSTRUCTION) | {"hand_model": "0123456789ab"}
     (tmp_path / "model.json").write_text(json.dumps({"photo": "a.jpg", "hands": [row]}))
+    (tmp_path / "list.jsonl").write_text("[1, 2]\n")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    whole = json.loads(json_line(hand_row(hands[0], RECONSTRUCTION)))
+    short = whole["mano"] | {"hand_pose": whole["mano"]["hand_pose"][:-1]}
+    for name, changes in {"pose": {"mano": short}, "kind": {"camera": None}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({"photo": "a.jpg", "hands": [whole | changes]}))
     for name, sentence in {
         "other.json": "it has no list of hands; give a folder or a JSON file that `predict` wrote",
         "broken.jsonl": "not a result of `maskhand predict`",
         "half.json": "not a result of `maskhand predict` .*'hand_model'",
+        "list.jsonl": r"list.jsonl: not a result of `maskhand predict` .line 1: expected an object",
+        "deep.json": "deep.json: not a result of `maskhand predict` .it is nested too deeply",
+        "pose.json": r"pose.json: .* .`hand_pose` is .*expected 15 x 3 finite numbers",
+        "kind.json": "kind.json: .* .a field is of another kind",
         "model.json": "are of hand model 0123456789ab, configured is .*; point MASKHAND_MANO_DIR",
-        "nowhere.json": "not a result of `maskhand predict` .*No such file",
+        "nowhere.json": "nowhere.json: there is no such file; give what `maskhand predict` wrote",
     }.items():
         with pytest.raises(PredictError, match=sentence):
             read_result(tmp_path / name)

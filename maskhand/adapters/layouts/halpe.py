@@ -40,7 +40,7 @@ class HalpeLayout(CocoHandsLayout):
             return None
         try:
             keypoints = np.asarray(raw, dtype=np.float64).reshape(_KEYPOINTS, 3)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             # It is unknown which joints are gone, so both hands are planned for the reader to reject.
             sentence = f"keypoints is a list of {len(raw)} entries, expected {_KEYPOINTS * 3} numbers"
             return (PersonHand(side, None, rejection=("wrong_shape", sentence)) for side in _FIRST_KEYPOINT)

@@ -6,9 +6,8 @@ Facts: docs/formats.md#hamer.
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any
-
-import numpy as np
 
 from maskhand import storage
 from maskhand.adapters.base import (
@@ -104,7 +103,7 @@ def _columns(data: bytes, uri: str) -> dict[str, Array]:
             raise RawDataError(
                 f"{uri}: array {name!r} is missing; HaMeR's evaluation files have {', '.join(_REQUIRED)}"
             )
-    count = len(np.atleast_1d(columns["imgname"]))
+    count = columns["imgname"].size
     for name, column in columns.items():
         if column.ndim == 0 or len(column) != count:
             raise RawDataError(f"{uri}: {name} has shape {column.shape}, expected {count} rows, one per imgname")
@@ -112,4 +111,4 @@ def _columns(data: bytes, uri: str) -> dict[str, Array]:
 
 
 def _text(name: Any) -> str:
-    return name.decode("utf-8") if isinstance(name, bytes) else str(name)
+    return os.fsdecode(name) if isinstance(name, bytes) else str(name)

@@ -24,6 +24,7 @@ from maskhand.adapters.base import (
     joint_order,
     numbers,
     read_image,
+    rotation,
     spot_check,
 )
 from maskhand.adapters.layouts.interhand26m_columns import FrameFits, FrameJoints, read_hands
@@ -109,7 +110,7 @@ class InterHandLayout:
 
     def read(self, item: Item) -> HandSample:
         key, raw, side = item.key, item.annotation, item.annotation["side"]
-        camera, rotation, position_m = self._camera(key, raw)
+        camera, turn, position_m = self._camera(key, raw)
         stored_valid = self._valid(key, raw, side)
         image = read_image(key, item.image_uri)
         if image.size_px != tuple(raw["size"]):
@@ -125,9 +126,9 @@ class InterHandLayout:
             image,
             side=side,
             camera=camera,
-            joints_cam_m=(world[rows] - position_m) @ rotation.T,
+            joints_cam_m=(world[rows] - position_m) @ turn.T,
             joints_3d_valid=stored_valid[rows],
-            mano=self._pose(key, raw, side, rotation, position_m),
+            mano=self._pose(key, raw, side, turn, position_m),
         )
 
     def _valid(self, key: str, raw: Mapping[str, Any], side: Side) -> np.ndarray:
@@ -158,12 +159,12 @@ class InterHandLayout:
                 "no_camera", f"{where}: expected {', '.join(missing)} for this capture and camera, found nothing"
             )
         (fx, fy), (cx, cy) = (numbers(where, name, stored[name], (2,)) for name in ("focal", "princpt"))
-        rotation = axes_to_opencv(self.spec)[:, None] * numbers(where, "camrot", stored["camrot"], (3, 3))
+        turn = axes_to_opencv(self.spec)[:, None] * rotation(where, "camrot", stored["camrot"])
         position_m = numbers(where, "campos", stored["campos"], (3,)) * self.spec.meters_per_unit
-        return Camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])), rotation, position_m
+        return Camera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])), turn, position_m
 
     def _pose(
-        self, key: str, raw: Mapping[str, Any], side: Side, rotation: np.ndarray, position_m: np.ndarray
+        self, key: str, raw: Mapping[str, Any], side: Side, turn: np.ndarray, position_m: np.ndarray
     ) -> HandPose | None:
         if self.mano is None or raw["mano"] is None:
             return None
@@ -172,7 +173,7 @@ class InterHandLayout:
             numbers(where, "pose", raw["mano"]["pose"], (48,)),
             numbers(where, "shape", raw["mano"]["shape"], (10,)),
             side,
-            camera_from_stored=rotation,
+            camera_from_stored=turn,
             origin_stored_m=position_m,
             transl_m=numbers(where, "trans", raw["mano"]["trans"], (3,)),
         )

@@ -23,6 +23,7 @@ from maskhand.adapters.base import (
     joint_order,
     numbers,
     read_image,
+    rotation,
     spot_check,
 )
 from maskhand.adapters.keypoints_2d import key_of
@@ -32,7 +33,7 @@ from maskhand.adapters.readers.columns import LazySequence
 from maskhand.adapters.readers.label_files import field
 from maskhand.adapters.readers.split_files import read_pickle
 from maskhand.catalog import CatalogError, DatasetSpec
-from maskhand.sample import HandSample, SampleError
+from maskhand.sample import Camera, HandSample, SampleError
 
 VERSION = 1
 """Raise it when the conversion changes, so that shards are built anew."""
@@ -100,11 +101,12 @@ class MtcLayout:
             sequence, number = item.origin["sequence"], item.origin["camera"]
             raise SampleError("no_camera", f"{where}: expected camera {number} of {sequence}, there is none")
         K = numbers(where, "K", field(where, camera, "K"), (3, 3))
-        rotation = numbers(where, "R", field(where, camera, "R"), (3, 3))
+        Camera(K).check(where)
+        turn = rotation(where, "R", field(where, camera, "R"))
         translation = numbers(where, "t", np.ravel(field(where, camera, "t")), (3,))
         lens = numbers(where, "distCoef", np.ravel(field(where, camera, "distCoef")), (5,))
         stored = numbers(in_labels, "landmarks", item.annotation["landmarks"], (63,)).reshape(21, 3)
-        joints = stored[joint_order(self.spec)] @ rotation.T + translation
+        joints = stored[joint_order(self.spec)] @ turn.T + translation
         joints = joints * axes_to_opencv(self.spec) * self.spec.meters_per_unit
         if (joints[:, 2] <= 0).any():
             raise SampleError("behind_camera", f"{where}: joints lie behind the camera; do the files belong together?")

@@ -89,11 +89,15 @@ def _pieces(path: Path, field: str, sections: int) -> Iterator[tuple[int, list[A
             section_ends = marks[~opening & (after == base - 1)]
             whole = len(ends)
             sections_of = section + np.searchsorted(section_ends, starts[:whole])
+            place = 0
             for number in np.unique(sections_of):
                 if number >= sections:
                     raise ScoreError(f"{path}: {field}: more than {sections} lists of samples")
                 own = (sections_of == number).nonzero()[0]
-                yield int(number), _parsed(text[starts[own[0]] : ends[own[-1]]], path, field)
+                _check_between(text[place : starts[own[0]]], path, field)
+                place = ends[own[-1]]
+                yield int(number), _parsed(text[starts[own[0]] : place], path, field)
+            _check_between(text[place : starts[whole] if len(starts) > whole else None], path, field)
             section += len(section_ends)
             if len(starts) > whole:
                 carry, depth = text[starts[whole] :], base
@@ -103,6 +107,12 @@ def _pieces(path: Path, field: str, sections: int) -> Iterator[tuple[int, list[A
         raise ScoreError(f"{path}: {field}: the file ends inside a list; it was cut short, write it again")
     if section != sections:
         raise ScoreError(f"{path}: {field}: expected {sections} lists of samples, found {section}")
+
+
+def _check_between(text: bytes, path: Path, field: str) -> None:
+    """ScoreError for anything but brackets, commas and space outside of the samples."""
+    if other := text.translate(None, b"[], \t\r\n"):
+        raise ScoreError(f"{path}: {field}: expected JSON lists of numbers, found {other[:20]!r} outside of them")
 
 
 def _brackets(text: bytes, depth: int) -> tuple[Array, Array, Array]:

@@ -17,6 +17,7 @@ from maskhand.scoring.scores import ScoreError
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 """The last of a file with a password."""
+_NUMBERS = "biuf"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ class Npz:
     def shape(self, field: str) -> tuple[int, ...]:
         """The shape of a field, without reading it."""
         with self._archive() as archive, self._member(archive, field) as stream:
-            return self._header(stream, field)[0]
+            shape = self._header(stream, field)[0]
+        if not shape:
+            raise ScoreError(f"{self.path}: {field} is a single value, expected an array with a row for each sample")
+        return shape
 
     def read(self, field: str, *row: int | None) -> Array:
         """The whole field, (N, *row); None stands for any length."""
@@ -39,14 +43,15 @@ class Npz:
         """A field (N,) of strings, bytes or Python strings; anything else comes as the text of its values."""
         with self._archive() as archive, self._member(archive, field) as stream:
             if not self._header(stream, field)[2].hasobject:
-                return self.read(field).astype(str)
+                return np.concatenate([*self.rows(field, kinds="biufUS"), np.empty(0, str)]).astype(str)
             try:  # numpy pickles arrays of objects; this reader executes nothing
                 return np.asarray(read_array_pickle(stream.read(), f"{self.path}: {field}")).astype(str)
             except (UnsafePickleError, UnreadablePickleError, *_DAMAGE) as error:
                 raise ScoreError(f"{error}; save it as an array of strings") from None
 
-    def rows(self, field: str, *row: int | None, at_once: int = 1 << 14) -> Iterator[Array]:
-        """The field (N, *row) in pieces of at most `at_once` rows; None stands for any length."""
+    def rows(self, field: str, *row: int | None, at_once: int = 1 << 14, kinds: str = _NUMBERS) -> Iterator[Array]:
+        """The field (N, *row) in pieces of at most `at_once` rows; None stands for any length. kinds: of its values, as
+        numpy names them."""
         with self._archive() as archive, self._member(archive, field) as stream:
             shape, fortran, dtype = self._header(stream, field)
             fits = len(shape) == 1 + len(row) and all(w in (None, n) for w, n in zip(row, shape[1:], strict=False))
@@ -57,6 +62,8 @@ class Npz:
                 raise ScoreError(
                     f"{self.path}: {field} holds Python objects, which are not unpickled; save numbers or plain text"
                 )
+            if dtype.kind not in kinds:
+                raise ScoreError(f"{self.path}: {field} holds values of type {dtype}, expected numbers")
             width = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
             if fortran or not width:
                 data = self._exactly(stream, field, width * shape[0])
