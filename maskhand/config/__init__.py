@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, model_validator
 
 from maskhand.config.data import AugmentConfig, DataConfig, KeypointConfig
-from maskhand.config.fields import ConfigError, FrozenConfig, PathName, PositiveInt
+from maskhand.config.fields import ConfigError, FrozenConfig, PathName, PositiveInt, Seed
 from maskhand.config.model import BackboneConfig, ModelConfig, SamplerConfig, TextConfig, TokenizerConfig
 from maskhand.config.training import (
     EngineConfig,
@@ -74,7 +74,7 @@ class Recipe(FrozenConfig):
 
     name: PathName
     """Name of the recipe, in run names and reports."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of data order, augmentation, initialization and masking."""
     data: DataConfig
     """Shard sets, crops, 2D pose and augmentation."""
