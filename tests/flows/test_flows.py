@@ -368,7 +368,7 @@ def test_pictures_are_predicted_once_until_they_change(tmp_path: Path, monkeypat
 
     def predict_by_workers(run: PreparedShardRun, _progress: Any, *, workers: int | None) -> HandsReceipt:
         files = [source.path for source in run.sources.files]
-        runs.append((files, run.out, run.options.every, workers))
+        runs.append((files, run.out, run.request.options.every, workers))
         path = Path(run.out, "hands", "manifest.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")

@@ -89,7 +89,7 @@ def test_networks_have_a_gpu_each_where_the_session_has_some() -> None:
         "gpu = lambda _: os.environ.get('CUDA_VISIBLE_DEVICES')\n"
         "print('GPUS', *map_on_gpus(gpu, [1, 2, 3]), *map_shards(gpu, [1]))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("GPUS")]
     *with_gpu, without = line.split(" ")[1:]
