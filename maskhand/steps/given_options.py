@@ -72,6 +72,7 @@ class GivenOptions:
         return model_folder(workspace, self.model or OPEN) if self._needs_network(method) else None
 
     def settings(self, method: Method, network: str | None) -> ReconstructionSettings:
+        """network: as `network` returned it."""
         facts = None if network is None else bundle_facts(network)
         return ReconstructionSettings(method, facts, self.placed_by, self.hypotheses)
 
