@@ -1,7 +1,8 @@
 """S3 as `storage` needs it: a client, and an object read through broken connections.
 
 Endpoint, credentials, region and attempts are boto3's own (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_MAX_ATTEMPTS`,
-...); `MASKHAND_S3_TIMEOUT_S` is how long a store may be silent. The only module that imports boto3.
+...); `MASKHAND_S3_TIMEOUT_S` is how long a store may be silent, `s3_patience` how long it may be down. The only module
+that imports boto3.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskhand.storage_errors import StorageError, StoreSettingError, sentences
+from maskhand import s3_patience
+from maskhand.storage_errors import StorageError, StoreSettingError, endpoint, sentences
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 REOPENINGS = 5
 """Attempts at an object whose connection breaks, without progress between them."""
 _ATTEMPTS = "AWS_MAX_ATTEMPTS"
-"""Attempts at each request (botocore's own variable)."""
+"""Attempts at each request (botocore's own variable). Where it is not set, a store that is down is waited for, too."""
 _SETTINGS = (
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
     "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_DEFAULT_REGION", "AWS_REGION",
@@ -43,7 +45,7 @@ class RangedObject(io.RawIOBase):
         self._failures = 0
         part = {} if length is None else {"Range": f"bytes={offset}-{offset + length - 1}"}
         with sentences(uri):
-            answer = client().get_object(Bucket=self._bucket, Key=self._key, **part)
+            answer = known_as_s3(uri, client().get_object(Bucket=self._bucket, Key=self._key, **part), "ETag")
         self._length = offset + int(answer["ContentLength"])
         self._version = answer["ETag"]
         self._body: Any = answer["Body"]
@@ -97,6 +99,19 @@ def bucket_key(uri: str | Path) -> tuple[str, str]:
     return bucket, key
 
 
+def known_as_s3(uri: str | Path, answer: dict[str, Any], *fields: str) -> dict[str, Any]:
+    """The answer, in which a store always sends one of these fields. Raises StoreSettingError.
+
+    A web server that answers every request with a page passes for an empty bucket with boto3.
+    """
+    if not any(field in answer for field in fields):
+        raise StoreSettingError(
+            f"{uri}: what answers at {endpoint()} is no S3 store; is AWS_ENDPOINT_URL the address of a web page, such "
+            "as a store's console (of MinIO, 9000 is the store and 9001 the console), or of a proxy?"
+        )
+    return answer
+
+
 def client() -> Any:
     """boto3's, made once."""
     # One client per process (a forked child must not share sockets) and per setting of the environment.
@@ -109,7 +124,7 @@ def _client(_process: int, *_environment: str | None) -> Any:
     from botocore.config import Config
 
     settings = Config(
-        retries={"total_max_attempts": int(_number(_ATTEMPTS, 7, least=1)), "mode": "standard"},
+        retries={"total_max_attempts": int(_number(_ATTEMPTS, 3, least=1)), "mode": "standard"},
         connect_timeout=10,
         read_timeout=_number(_TIMEOUT, 60, least=0.1),
         max_pool_connections=32,
@@ -119,7 +134,10 @@ def _client(_process: int, *_environment: str | None) -> Any:
     )
     session = boto3.session.Session()
     region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
-    return session.client("s3", config=settings, region_name=region)
+    client = session.client("s3", config=settings, region_name=region)
+    if not os.environ.get(_ATTEMPTS):
+        s3_patience.add_to(client)
+    return client
 
 
 def _number(variable: str, default: float, least: float) -> float:

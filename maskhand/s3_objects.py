@@ -13,7 +13,8 @@ def size(uri: str | Path) -> int | None:
     """Bytes of an object, None when there is none."""
     bucket, key = s3.bucket_key(uri)
     try:
-        return int(s3.client().head_object(Bucket=bucket, Key=key)["ContentLength"])
+        answer = s3.known_as_s3(uri, s3.client().head_object(Bucket=bucket, Key=key), "ETag")
+        return int(answer["ContentLength"])
     except s3.client_error() as error:
         if s3.status(error) == 404:
             return None
@@ -22,7 +23,7 @@ def size(uri: str | Path) -> int | None:
 
 def put(uri: str | Path, data: bytes) -> None:
     bucket, key = s3.bucket_key(uri)
-    s3.client().put_object(Bucket=bucket, Key=key, Body=data)
+    s3.known_as_s3(uri, s3.client().put_object(Bucket=bucket, Key=key, Body=data), "ETag")
 
 
 def upload(source: Path, uri: str | Path) -> None:
@@ -65,7 +66,8 @@ def _entries(prefix: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _pages(prefix: str | Path, **options: str) -> Iterator[dict[str, Any]]:
     bucket, folder = _bucket_folder(prefix)
-    yield from s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder, **options)
+    for page in s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder, **options):
+        yield s3.known_as_s3(prefix, page, "Name", "IsTruncated", "KeyCount", "Contents", "CommonPrefixes")
 
 
 def _bucket_folder(prefix: str | Path) -> tuple[str, str]:

@@ -40,6 +40,11 @@ class NotAFileError(StorageError):
     retryable = False
 
 
+def endpoint() -> str:
+    """Address of the S3 store in use, for people."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+
+
 def is_remote(uri: str | Path) -> bool:
     return str(uri).startswith("s3://")
 
@@ -79,7 +84,7 @@ _SETTINGS = {
 """Name of an error of botocore's -> what is wrong on this side, what to do."""
 _OTHER_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException", "301")
 _NO_FILE = "there is no such file"
-_NO_ANSWER = (
+NO_ANSWER = (
     "EndpointConnectionError",
     "ConnectTimeoutError",
     "ReadTimeoutError",
@@ -87,17 +92,18 @@ _NO_ANSWER = (
     "ConnectionError",
     "HTTPClientError",
 )
+"""Names of botocore's errors for a store that cannot be reached, or breaks off."""
 
 
 def _own_mistake(error: Exception) -> str | None:
     """What this side has to mend before any store can answer; None where the store is to blame."""
-    name, endpoint = type(error).__name__, os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    name = type(error).__name__
     if name == "ProfileNotFound":
         return f"AWS_PROFILE={os.environ.get('AWS_PROFILE')} is not in ~/.aws/config; correct its name, or unset it"
     if name in _SETTINGS:
         return _SETTINGS[name]
     if name == "EndpointResolutionError" or (isinstance(error, ValueError) and "endpoint" in str(error).lower()):
-        return f"AWS_ENDPOINT_URL={endpoint}: expected an address such as http://HOST:PORT"
+        return f"AWS_ENDPOINT_URL={endpoint()}: expected an address such as http://HOST:PORT"
     if name in ("ParamValidationError", "InvalidBucketName"):
         return "the bucket's name can hold letters, digits, dots and hyphens only; the address is s3://bucket/key"
     if name == "ClientError" and _code(error) in _OTHER_REGION:
@@ -112,11 +118,10 @@ def _code(error: Exception) -> str:
 
 def _s3_reason(error: Exception) -> str:
     code = _code(error)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
     known = {
         "NoSuchKey": _NO_FILE,
         "404": _NO_FILE,
-        "NoSuchBucket": f"the bucket does not exist at {endpoint}; create it first",
+        "NoSuchBucket": f"the bucket does not exist at {endpoint()}; create it first",
         "AccessDenied": "the store refused access; check the rights of AWS_ACCESS_KEY_ID on this bucket",
         "403": "the store refused access; check the rights of AWS_ACCESS_KEY_ID on this bucket",
         "InvalidAccessKeyId": "the store does not know AWS_ACCESS_KEY_ID",
@@ -133,9 +138,9 @@ def _s3_reason(error: Exception) -> str:
         return "no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if name == "SSLError":
         return (
-            f"no secure connection to {endpoint}; write http:// in AWS_ENDPOINT_URL for a store without TLS, or name "
+            f"no secure connection to {endpoint()}; write http:// in AWS_ENDPOINT_URL for a store without TLS, or name "
             "the file of its certificate in AWS_CA_BUNDLE"
         )
-    if name in _NO_ANSWER:
-        return f"the store at {endpoint} does not answer; check AWS_ENDPOINT_URL and the network"
-    return f"the store at {endpoint} answered with {code or name}; try again, then check the store's log"
+    if name in NO_ANSWER:
+        return f"the store at {endpoint()} does not answer; check AWS_ENDPOINT_URL and the network"
+    return f"the store at {endpoint()} answered with {code or name}; try again, then check the store's log"

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import io
 import os
 import re
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import EndpointConnectionError
 
-from maskhand import s3, storage
+from maskhand import s3, s3_patience, storage
 from maskhand.cluster.driver_state import DriverState
 from maskhand.disk import check_writable, full_disk_told
 from maskhand.storage import MissingFileError, StorageError
 from maskhand.storage_errors import StoreSettingError, sentences
 from maskhand.workspace import Workspace
+from support.warned import warnings_of
 
 
 def test_write_read_list_delete(tmp_path: Path) -> None:
@@ -239,7 +244,7 @@ def test_the_settings_of_the_profile_are_used_and_travel(profile: Path, monkeypa
         ({"AWS_ENDPOINT_URL": "ftp://127.0.0.1"}, "s3://bucket/key", "AWS_ENDPOINT_URL=ftp://127.0.0.1: expected an"),
         ({"AWS_DEFAULT_REGION": "us east"}, "s3://bucket/key", "the region in AWS_DEFAULT_REGION"),
         ({"AWS_CONFIG_FILE": __file__}, "s3://bucket/key", "the file of AWS_CONFIG_FILE, cannot be read"),
-        ({"AWS_MAX_ATTEMPTS": "0"}, "s3://bucket/key", "AWS_MAX_ATTEMPTS=0: expected a number from 1 on, such as 7"),
+        ({"AWS_MAX_ATTEMPTS": "0"}, "s3://bucket/key", "AWS_MAX_ATTEMPTS=0: expected a number from 1 on, such as 3"),
         ({"MASKHAND_S3_TIMEOUT_S": "inf"}, "s3://bucket/key", "MASKHAND_S3_TIMEOUT_S=inf: expected a number from 0.1"),
         ({"AWS_MAX_ATTEMPTS": "many"}, "s3://bucket/key", "AWS_MAX_ATTEMPTS=many: expected a number from 1 on"),
     ],
@@ -252,6 +257,44 @@ def test_a_mistake_of_ones_own_is_not_put_down_to_the_store(
     with pytest.raises(StoreSettingError, match=re.escape(words)) as error:
         storage.read_bytes(uri)
     assert not error.value.retryable
+
+
+@pytest.mark.parametrize("page", [b"<html><body>Welcome</body></html>", b"", b"OK"])
+def test_a_web_server_is_no_empty_store(page: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that answers every request with 200 and a page, such as a store's console, or a portal of the network."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(b"" if self.command == "HEAD" else page)
+
+        do_HEAD = do_PUT = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "MAX_ATTEMPTS": "1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address := f"http://127.0.0.1:{server.server_port}")
+        uri = "s3://bucket/x"
+        for ask in (
+            storage.list_uris,
+            storage.list_folders,
+            storage.list_etags,
+            storage.size,
+            storage.read_bytes,
+            lambda uri: storage.read_range(uri, 0, 1),
+            lambda uri: storage.write_bytes_atomic(uri, b""),
+        ):
+            with pytest.raises(storage.StorageError, match=f"{uri}: .*{address} (is no S3 store|answered)") as error:
+                ask(uri)
+            assert page == b"OK" or not error.value.retryable
+        server.shutdown()
 
 
 def test_a_store_without_tls_is_no_broken_one() -> None:
@@ -276,3 +319,51 @@ def test_a_library_that_finds_no_space_is_put_into_words(free: int, tmp_path: Pa
     with pytest.raises(kind, match=said) as found, full_disk_told(tmp_path):
         raise raw
     assert not getattr(found.value, "retryable", False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "down_s", "waited_s"),
+    [({}, 20.0, 20.0), ({}, 1000.0, 60.0), ({"AWS_MAX_ATTEMPTS": "2"}, 20.0, 0.0)],
+    ids=["a restart of the store", "for good", "attempts by the user"],
+)
+def test_a_store_that_is_down_is_waited_for(
+    setting: dict[str, str],
+    down_s: float,
+    waited_s: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The clock is the pauses between the attempts; for its first `down_s` nothing listens at the store's address."""
+    import botocore.endpoint
+
+    now_s, told = 0.0, warnings_of(s3_patience.__name__, monkeypatch)
+
+    def sleep(pause_s: float) -> None:
+        nonlocal now_s
+        now_s += pause_s
+
+    def send(*_: object) -> AWSResponse:
+        if now_s < down_s:
+            raise EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+        return AWSResponse("http://127.0.0.1:9/b/k", 404, {}, SimpleNamespace(stream=lambda: iter(())))
+
+    environment = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS", raising=False)
+    for name, value in (environment | setting).items():
+        monkeypatch.setenv(name, value)
+    s3._client.cache_clear()
+    monkeypatch.setattr(s3.client()._endpoint.http_session, "send", send)
+    monkeypatch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(s3_patience, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+    if waited_s >= down_s:
+        assert not storage.exists("s3://b/k")
+    else:
+        with pytest.raises(StorageError, match="does not answer"):
+            storage.exists("s3://b/k")
+    assert waited_s <= now_s < waited_s + 3
+    said = f"does not answer; it is asked for {s3_patience.OUTAGE_S:.0f} s"
+    assert sum(said in sentence for sentence in told) == bool(waited_s), "once"
+    with s3_patience.impatient(), pytest.raises(StorageError):
+        now_s = -1.0
+        storage.exists("s3://b/k")
+    assert now_s < 2
