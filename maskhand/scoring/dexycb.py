@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from maskhand.scoring.diagnostics import Convention, diagnose
 from maskhand.scoring.format import Format, GroundTruth
 from maskhand.scoring.io.npz import Npz
 from maskhand.scoring.io.stream import total
+from maskhand.scoring.plausible import check_numbers, check_unit
 from maskhand.scoring.predictions import Layout, Predictions
 from maskhand.scoring.scores import ScoreError, Scores, count_warning, failed_warning
 
@@ -33,6 +35,8 @@ CONVENTION = Convention("millimeters", "openpose21")
 AUC_LIMIT_MM = 50.0
 AT_ONCE = 1024
 _LINES = 4096
+_LARGEST_ID = 2**53
+"""Larger numbers are not all told apart in a table of floats."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +68,21 @@ def score_lines(labels: GroundTruth, pred: Path) -> Scores:
             hand = ~(joints_m == NO_HAND).all((1, 2))
             # in the file's own precision, as the official program does before it converts to float64
             true_mm = (joints_m[hand] * 1000).astype(np.float64)
-            broken = image_ids[hand][~np.isfinite(true_mm).all((1, 2))]
+            named = image_ids[hand]
+            broken = named[~np.isfinite(true_mm).all((1, 2))]
             if len(broken):
-                raise ScoreError(f"the ground truth's joint_3d_m of image_id {broken[0]} is not finite; write it again")
-            rows = _rows_of(image_ids[hand], ids, pred)
+                raise ScoreError(f"{gt}: joint_3d_m of image_id {broken[0]} is not finite; write it again")
+            check_numbers(true_mm, CONVENTION.unit, partial(_place_of_label, gt, named))
+            rows = _rows_of(named, ids, pred)
             frames["no_hand"] += int((~hand).sum())
             frames["scored"] += len(rows)
             frames["not_finite"] += int((~finite[rows]).sum())
-            if len(rows):
-                diagnoses.extend([] if frames["scored"] > len(rows) else diagnose(joints_mm[rows], true_mm, CONVENTION))
-                yield joints_mm[rows], true_mm
+            if not len(rows):
+                continue
+            if frames["scored"] == len(rows):  # the first of them
+                check_unit(str(pred), joints_mm[rows], true_mm, CONVENTION.unit)
+                diagnoses.extend(diagnose(joints_mm[rows], true_mm, CONVENTION))
+            yield joints_mm[rows], true_mm
 
     found = total(pieces(), lambda piece: joint_errors(*piece))
     if found is None:
@@ -106,6 +115,10 @@ def score_lines(labels: GroundTruth, pred: Path) -> Scores:
             *diagnoses,
         ],
     )
+
+
+def _place_of_label(gt: Path, image_ids: Array, row: int) -> str:
+    return f"{gt}: joint_3d_m of image_id {image_ids[row]}"
 
 
 def read_npz(gt: Path) -> Iterator[tuple[Array, Array]]:
@@ -188,9 +201,11 @@ def _parsed(lines: list[str], first: int, path: Path) -> Array:
         table = np.array([words for _, words in rows], np.float64).reshape(-1, 64)
     except ValueError as error:
         raise ScoreError(f"{path}: lines {first} to {first + len(lines) - 1}: {error}; expected numbers") from None
-    wrong = (table[:, 0] != np.round(table[:, 0])).nonzero()[0]
-    if len(wrong):
-        raise ScoreError(f"{path}: line {rows[wrong[0]][0]} starts with {rows[wrong[0]][1][0]!r}, expected an image id")
+    whole = (table[:, 0] == np.round(table[:, 0])) & (np.abs(table[:, 0]) < _LARGEST_ID)
+    if not whole.all():
+        number, words = rows[int(np.argmin(whole))]
+        raise ScoreError(f"{path}: line {number} starts with {words[0]!r}, expected an image id")
+    check_numbers(table[:, 1:, None], CONVENTION.unit, lambda row: f"{path}: line {rows[row][0]}")
     return table
 
 

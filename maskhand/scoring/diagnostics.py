@@ -1,14 +1,14 @@
-"""Diagnose why a prediction file fits badly: wrong unit, joint order, axes, mirrored hands, no root position.
+"""Diagnose why a prediction file fits badly: wrong joint order, axes, mirrored hands, no root position.
 
-These are the mistakes that files in this field have. Nothing is converted, for the official programs convert nothing:
-each diagnosis is a warning, given only where undoing the mistake would at least halve the error.
+These are the mistakes that files in this field have, beside another unit (`plausible`). Nothing is converted, for the
+official programs convert nothing: each diagnosis is a warning, given only where undoing the mistake would at least
+halve the error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from maskhand.arrays import Array
 from maskhand.conventions import JOINT_ORDERS
 from maskhand.metrics.alignment import procrustes_align, root_relative
 from maskhand.metrics.samples import mpjpe
+from maskhand.scoring.plausible import METERS, Unit, sizes
 
 ENOUGH = 512
 """Samples that are looked at, spread over the file."""
@@ -24,7 +25,6 @@ BETTER = 0.5
 _FAR = 2.0
 """A wrist this many hand sizes from the camera is not a hand at the camera."""
 
-_METERS: Mapping[str, float] = {"meters": 1.0, "centimeters": 0.01, "millimeters": 0.001}
 _FLIPS: Mapping[tuple[int, int, int], str] = {
     (1, -1, -1): "y and z point the other way: did you mix up OpenCV's axes (y down, z forward) and OpenGL's?",
     (-1, 1, 1): "x points the other way: were left hands, or all, mirrored for the network and not mirrored back?",
@@ -36,7 +36,7 @@ _FLIPS: Mapping[tuple[int, int, int], str] = {
 class Convention:
     """Unit and joint order of a format's files."""
 
-    unit: Literal["meters", "millimeters"]
+    unit: Unit
     order: str
     """A key of JOINT_ORDERS."""
 
@@ -46,18 +46,14 @@ class Convention:
 
 
 def diagnose(points: Array, truth: Array, convention: Convention) -> list[str]:
-    """Sentences about predictions (N, 21, 3) of true hands (N, 21, 3), both as in the files; finite."""
+    """Sentences about predictions (N, 21, 3) of true hands (N, 21, 3), both as in the files; finite, in one unit."""
     chosen = np.unique(np.linspace(0, len(truth) - 1, min(ENOUGH, len(truth))).round().astype(int))
     points, truth = points[chosen].astype(np.float64), truth[chosen].astype(np.float64)
-    real = (_sizes(points) > 0) & (_sizes(truth) > 0)
+    real = (sizes(points) > 0) & (sizes(truth) > 0)
     if not real.any():
         return []
     points, truth = points[real], truth[real]
-    ratio = float(np.median(_sizes(points) / _sizes(truth)))
-    found = _unit(ratio, convention)
-    points = points / (ratio if found else 1.0)
-    found += _root(points, truth, convention)
-
+    found = _root(points, truth, convention)
     order, sentences = _order(points, truth, convention)
     found += sentences
     moved = _reordered(points, order, convention.order)
@@ -65,19 +61,8 @@ def diagnose(points: Array, truth: Array, convention: Convention) -> list[str]:
     return found + (sentences or _mirrored(moved, truth, convention))
 
 
-def _unit(ratio: float, convention: Convention) -> list[str]:
-    for unit, meters in _METERS.items():
-        expected = _METERS[convention.unit] / meters
-        if unit != convention.unit and 0.5 < ratio / expected < 2:
-            return [
-                f"the predicted hands are {ratio:.3g} times as large as the true ones: did you write {unit}? "
-                f"{convention.unit} are expected"
-            ]
-    return []
-
-
 def _root(points: Array, truth: Array, convention: Convention) -> list[str]:
-    size = np.median(_sizes(truth))
+    size = np.median(sizes(truth))
     mine, true = (np.median(np.linalg.norm(x[:, convention.wrist], axis=-1)) for x in (points, truth))
     if mine < 1e-3 * size and true > _FAR * size:
         return [
@@ -129,11 +114,6 @@ def _reordered(points: Array, order: str, expected: str) -> Array:
     return stored
 
 
-def _sizes(points: Array) -> Array:
-    """(N, P, 3) -> (N,) root mean square distance from the centroid."""
-    return np.asarray(np.sqrt(((points - points.mean(1, keepdims=True)) ** 2).sum(-1).mean(1)))
-
-
 def _error(points: Array, truth: Array) -> float:
     """Median over samples of the mean distance."""
     return float(np.median(mpjpe(points, truth)))
@@ -144,4 +124,4 @@ def _change(before: float, after: float, convention: Convention) -> str:
 
 
 def _mm(length: float, convention: Convention) -> float:
-    return 1e3 * length * _METERS[convention.unit]
+    return 1e3 * length * METERS[convention.unit]

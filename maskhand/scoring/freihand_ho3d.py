@@ -24,6 +24,7 @@ from maskhand.scoring.diagnostics import Convention, diagnose
 from maskhand.scoring.format import Format, GroundTruth
 from maskhand.scoring.io.json_lists import Samples, read_samples
 from maskhand.scoring.io.stream import total
+from maskhand.scoring.plausible import Unit, check_numbers, check_unit
 from maskhand.scoring.predictions import Layout, Predictions
 from maskhand.scoring.scores import ScoreError, Scores, count_warning, failed_warning
 
@@ -78,7 +79,8 @@ def score_meshes(benchmark: MeshFormat, labels: GroundTruth, pred: Path) -> Scor
     truth = _joints(_truth(gt, "xyz", NUM_JOINTS))
     if not len(truth):
         raise ScoreError(f"{gt / 'evaluation_xyz.json'}: holds no samples")
-    prediction = _Prediction(_prediction_file(pred), len(truth))
+    prediction = _Prediction(_prediction_file(pred), len(truth), benchmark.convention.unit)
+    check_unit(f"{prediction.path}: xyz", prediction.joints, truth, benchmark.convention.unit)
     joint_totals = joint_errors(prediction.joints, truth, benchmark.bone)
     meshes = prediction.beside(_truth(gt, "verts", None))
     mesh_totals = total(meshes, lambda piece: mesh_errors(*piece)) if prediction.has_meshes else None
@@ -113,8 +115,8 @@ def mesh_errors(vertices_m: Array, truth_m: Array) -> MeshTotals:
 class _Prediction:
     """A prediction file, read from front to back: all joints, then the meshes piece by piece beside the true ones."""
 
-    def __init__(self, path: Path, count: int) -> None:
-        self.path, self.count = path, count
+    def __init__(self, path: Path, count: int, unit: Unit) -> None:
+        self.path, self.count, self.unit = path, count, unit
         self.failed: set[int] = set()
         """Positions of samples that are not finite; they are scored as a hand at the origin, as a list of zeros."""
         self._pieces = read_samples(path, AT_ONCE, xyz=NUM_JOINTS, verts=None)
@@ -146,10 +148,14 @@ class _Prediction:
                     f"{self.path}: verts: a mesh has {mine.values.shape[1]} vertices, expected "
                     f"{true.values.shape[1]} as in the ground truth; other meshes cannot be compared vertex by vertex"
                 )
-            seen += len(mine.values)
-            yield self._finite(mine), true.values
+            vertices = self._finite(mine)
+            if not seen:
+                check_unit(f"{self.path}: verts", vertices, true.values, self.unit)
+            seen += len(vertices)
+            yield vertices, true.values
 
     def _finite(self, piece: Samples) -> Array:
+        _check_numbers(self.path, ("xyz", "verts")[piece.section], piece, self.unit)
         finite = np.isfinite(piece.values).all((1, 2))
         self.failed |= {piece.first + int(k) for k in (~finite).nonzero()[0]}
         return np.where(finite[:, None, None], piece.values, 0.0)
@@ -168,7 +174,12 @@ def _truth(gt: Path, field: str, points: int | None) -> Iterator[Samples]:
         broken = (~np.isfinite(piece.values)).any((1, 2)).nonzero()[0]
         if len(broken):
             raise ScoreError(f"{path}: {field}: sample {piece.first + broken[0]} is not finite; get the file again")
+        _check_numbers(path, field, piece, "meters")
         yield piece
+
+
+def _check_numbers(path: Path, field: str, piece: Samples, unit: Unit) -> None:
+    check_numbers(piece.values, unit, lambda row: f"{path}: {field}: sample {piece.first + row}")
 
 
 def _joints(pieces: Iterator[Samples]) -> Array:

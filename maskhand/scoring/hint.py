@@ -15,6 +15,7 @@ from maskhand.conventions import NUM_JOINTS, OPENPOSE_21
 from maskhand.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS, CorrectKeypoints
 from maskhand.scoring.format import Format, GroundTruth
 from maskhand.scoring.io.npz import Npz
+from maskhand.scoring.plausible import check_boxes, check_numbers
 from maskhand.scoring.predictions import Layout, Predictions, npz_bytes
 from maskhand.scoring.scores import ScoreError, Scores, count_warning, failed_warning
 
@@ -46,12 +47,23 @@ def score_keypoints(labels: GroundTruth, pred: Path) -> Scores:
                 f"{pred}: keypoints_2d_px has {len(points_px):,} samples, {file.path.name} {len(target):,}; they are "
                 "compared by position, so write one prediction per sample in the same order"
             )
-        counted = (target[..., 2] > MIN_CONFIDENCE).any(1)
+        seen = target[..., 2] > MIN_CONFIDENCE
+        _check_points(pred, "keypoints_2d_px", points_px, seen)
+        _check_points(file.path, "hand_keypoints_2d", target[..., :2], seen)
+        if len(gone := np.flatnonzero((seen & ~np.isfinite(target).all(-1)).any(1))):
+            raise ScoreError(
+                f"{file.path}: hand_keypoints_2d of sample {gone[0]} is not finite where it counts (confidence above "
+                f"{MIN_CONFIDENCE}); get the file again"
+            )
+        counted = seen.any(1)
         if len(wrong := np.flatnonzero(counted & ~((size_px > 0) & np.isfinite(size_px)))):
             raise ScoreError(
                 f"{file.path}: scale of sample {wrong[0]} is a box of {size_px[wrong[0]]:g} px, expected the size of "
                 "the hand's box in pixels"
             )
+        check_boxes(str(file.path), size_px, target[..., :2], seen)
+        if state == "all":
+            _check_unit(pred, points_px, size_px)
         found = CorrectKeypoints.of(points_px, target[..., :2], target[..., 2], size_px)
         names = [f"pck_{round(100 * threshold):03d}_{state}" for threshold in PCK_THRESHOLDS]
         per_joint |= dict(zip(names, found.pck_by_joint, strict=True))
@@ -60,8 +72,7 @@ def score_keypoints(labels: GroundTruth, pred: Path) -> Scores:
         metrics[f"epe_{state}_px"], per_joint[f"epe_{state}_px"] = found.error_px.mean, found.error_px.values
         counts[f"keypoints_{state}"] = int(found.annotated.sum())
         warnings += _without_annotation(found, state)
-        warnings += _unit_warning(points_px, size_px) if state == "all" else []
-        broken |= ((~np.isfinite(points_px)).any(-1) & (target[..., 2] > MIN_CONFIDENCE)).any(1)
+        broken |= ((~np.isfinite(points_px)).any(-1) & seen).any(1)
     counts["not_finite"] = int(broken.sum())
     return Scores(
         benchmark="hint",
@@ -87,14 +98,17 @@ def _without_annotation(found: CorrectKeypoints, state: str) -> list[str]:
     ]
 
 
-def _unit_warning(points_px: Array, size_px: Array) -> list[str]:
+def _check_points(path: Path, field: str, points_px: Array, seen: Array) -> None:
+    check_numbers(points_px, "pixels", lambda row: f"{path}: {field} of sample {row}", seen)
+
+
+def _check_unit(pred: Path, points_px: Array, size_px: Array) -> None:
     known = np.abs(points_px[np.isfinite(points_px)])
-    if len(known) and np.quantile(known, 0.99) <= _NORMALIZED < np.median(size_px):
-        return [
-            "the predictions lie between -2 and 2: did you write fractions of the image or of a crop? Pixels of the "
-            "original image are expected"
-        ]
-    return []
+    if len(known) and 0 < np.quantile(known, 0.99) <= _NORMALIZED < np.median(size_px):
+        raise ScoreError(
+            f"{pred}: keypoints_2d_px lie between -2 and 2: did you write fractions of the image or of a crop? Pixels "
+            "of the original image are expected; convert them and score the file again"
+        )
 
 
 def _files(gt: Path) -> dict[str, Npz]:

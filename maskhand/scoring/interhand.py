@@ -22,6 +22,7 @@ from maskhand.scoring.diagnostics import Convention, diagnose
 from maskhand.scoring.format import Format, GroundTruth
 from maskhand.scoring.io.npz import Npz
 from maskhand.scoring.io.stream import total
+from maskhand.scoring.plausible import check_numbers, check_unit
 from maskhand.scoring.predictions import Layout, Predictions, npz_bytes, origin_of
 from maskhand.scoring.scores import ScoreError, Scores, count_warning, failed_warning, joint_warning
 
@@ -74,7 +75,15 @@ def score_arrays(labels: GroundTruth, pred: Path) -> Scores:
         first = 0
         streams = (file.rows("joint_cam_mm", 42, 3, at_once=AT_ONCE) for file in (prediction, truth))
         for mine, true, valid in zip(*streams, _valid(truth), strict=True):
-            diagnoses.extend([] if first else _diagnose(mine, true, valid))
+            valid = _with_wrist(valid)
+            for file, joints_mm in ((prediction, mine), (truth, true)):
+                _check_numbers(file.path, first, joints_mm, valid)
+            if len(broken := np.flatnonzero((valid & ~np.isfinite(true).all(-1)).any(1))):
+                raise ScoreError(
+                    f"{gt}: joint_cam_mm of sample {first + broken[0]} is not finite where joint_valid says that it is "
+                    "annotated; write it again"
+                )
+            diagnoses.extend([] if first else _diagnose(pred, mine, true, valid))
             yield mine, true, valid, types[first : first + len(true)] == "interacting"
             first += len(true)
 
@@ -114,9 +123,7 @@ def score_arrays(labels: GroundTruth, pred: Path) -> Scores:
 
 def joint_errors(joints_mm: Array, truth_mm: Array, valid: Array, interacting: Array) -> Totals:
     """(N, 42, 3), (N, 42, 3), (N, 42) bool, (N,) bool; what is not valid may hold anything."""
-    valid = valid.copy()
-    for hand, wrist in zip(HANDS, WRISTS, strict=True):
-        valid[:, hand] &= valid[:, wrist, None]
+    valid = _with_wrist(valid)
     broken = (~np.isfinite(joints_mm)).any(-1) & valid
     mine = np.where(np.isfinite(joints_mm).all(-1, keepdims=True), joints_mm, 0.0).astype(np.float64)
     true = np.where(valid[..., None], truth_mm, 0.0).astype(np.float64)
@@ -135,12 +142,26 @@ def joint_errors(joints_mm: Array, truth_mm: Array, valid: Array, interacting: A
     )
 
 
-def _diagnose(joints_mm: Array, truth_mm: Array, valid: Array) -> list[str]:
-    """About the hands whose joints are all annotated."""
+def _check_numbers(path: Path, first: int, joints_mm: Array, valid: Array) -> None:
+    check_numbers(joints_mm, CONVENTION.unit, lambda row: f"{path}: joint_cam_mm of sample {first + row}", valid)
+
+
+def _with_wrist(valid: Array) -> Array:
+    """(N, 42) without the joints of hands whose wrist is not valid."""
+    valid = valid.copy()
+    for hand, wrist in zip(HANDS, WRISTS, strict=True):
+        valid[:, hand] &= valid[:, wrist, None]
+    return valid
+
+
+def _diagnose(pred: Path, joints_mm: Array, truth_mm: Array, valid: Array) -> list[str]:
+    """About the hands whose joints are all annotated; ScoreError for another unit."""
     hands = [(joints_mm[whole, hand], truth_mm[whole, hand]) for hand in HANDS for whole in [valid[:, hand].all(1)]]
     mine, true = (np.concatenate(parts) for parts in zip(*hands, strict=True))
     finite = np.isfinite(mine).all((1, 2))
-    return diagnose(mine[finite], true[finite], CONVENTION)
+    mine, true = mine[finite].astype(np.float64), true[finite].astype(np.float64)
+    check_unit(f"{pred}: joint_cam_mm", mine, true, CONVENTION.unit)
+    return diagnose(mine, true, CONVENTION)
 
 
 def _hand_types(truth: Npz) -> Array:

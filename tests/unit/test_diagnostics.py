@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from scipy.spatial.transform import Rotation
 from maskhand.conventions import JOINT_ORDERS, NUM_JOINTS
 from maskhand.scoring.benchmarks import score_files as score
 from maskhand.scoring.diagnostics import Convention, diagnose
+from maskhand.scoring.plausible import check_unit
+from maskhand.scoring.scores import ScoreError
 
 FREIHAND, HO3D = Convention("meters", "openpose21"), Convention("meters", "mano16_tips")
 
@@ -38,6 +41,8 @@ def written_as(openpose: np.ndarray, order: str) -> np.ndarray:
 def test_nothing_is_said_about_files_that_are_right_or_merely_bad(noise_m: float) -> None:
     guess, truth = hands(noise_m=noise_m)
     assert diagnose(guess, truth, FREIHAND) == []
+    for merely_bad in (guess, np.zeros_like(truth), 1e-9 * guess, 5 * guess, guess[:0]):
+        check_unit("pred.json", merely_bad, truth[: len(merely_bad)], "meters")
     assert diagnose(np.broadcast_to(truth[:1], truth.shape), truth, FREIHAND) == []  # the same hand everywhere
     assert diagnose(np.zeros_like(truth), truth, FREIHAND) == []
     assert diagnose(guess[:0], truth[:0], FREIHAND) == []
@@ -46,10 +51,12 @@ def test_nothing_is_said_about_files_that_are_right_or_merely_bad(noise_m: float
 @pytest.mark.parametrize(("factor", "unit"), [(1000, "millimeters"), (100, "centimeters")])
 def test_another_unit(factor: float, unit: str) -> None:
     guess, truth = hands()
-    (sentence,) = diagnose(factor * guess, truth, FREIHAND)
-    assert f"did you write {unit}? meters are expected" in sentence
-    (sentence,) = diagnose(guess, 1000 * truth, Convention("millimeters", "openpose21"))
-    assert "did you write meters? millimeters are expected" in sentence
+    with pytest.raises(ScoreError, match=rf"pred.json: .*did you write {unit}\? Meters are expected"):
+        check_unit("pred.json", factor * guess, truth, "meters")
+    with pytest.raises(ScoreError, match=r"did you write meters\? Millimeters are expected"):
+        check_unit("pred.json", guess, 1000 * truth, "millimeters")
+    with pytest.raises(ScoreError, match=r"30\.\d times as large as the true ones, .*: Meters are expected"):
+        check_unit("pred.json", 30 * guess, truth, "meters")  # the unit is a bone of the hand
 
 
 @pytest.mark.parametrize("order", sorted(set(JOINT_ORDERS) - {"mano16_tips"}))
@@ -59,13 +66,13 @@ def test_another_joint_order(order: str) -> None:
     assert f"read in the joint order {order}," in sentence and "mano16_tips is expected" in sentence
 
 
-def test_other_axes_also_together_with_another_order_and_unit() -> None:
+def test_other_axes_also_together_with_another_order() -> None:
     guess, truth = hands()
     truth = written_as(truth * (1, -1, -1), "mano16_tips")
     (sentence,) = diagnose(written_as(guess, "mano16_tips"), truth, HO3D)
     assert "OpenCV's axes (y down, z forward) and OpenGL's?" in sentence
-    unit, order, axes = diagnose(1000 * guess, truth, HO3D)
-    assert "millimeters" in unit and "openpose21" in order and "OpenGL" in axes
+    order, axes = diagnose(guess, truth, HO3D)
+    assert "openpose21" in order and "OpenGL" in axes
 
 
 def test_mirrored_hands_which_the_official_alignment_hides() -> None:
@@ -83,26 +90,85 @@ def test_hands_relative_to_the_wrist() -> None:
     assert sentence.startswith("every predicted wrist is at the origin") and "mm from the camera" in sentence
 
 
-def test_every_benchmark_warns(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", ["unit", "unit of the mesh", "absurd", "absurd truth"])
+@pytest.mark.parametrize("benchmark", ["freihand", "dexycb", "interhand", "hint"])
+def test_no_benchmark_scores_what_cannot_be_meant(tmp_path: Path, benchmark: str, wrong: str) -> None:
+    """Another unit, or a number beyond any place, whose squares overflow: refused before a number comes out."""
     guess, truth = hands()
-    for name, value in (("evaluation_xyz", truth), ("evaluation_verts", truth)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(value.tolist()))
-    (tmp_path / "pred.json").write_text(json.dumps([(1000 * guess).tolist(), []]))
-    found = {"freihand": score("freihand", tmp_path, tmp_path / "pred.json").warnings}
-    np.savez(tmp_path / "d.npz", image_id=np.arange(60), joint_3d_m=truth)
-    lines = [f"{k}," + ",".join(map(str, row.ravel())) for k, row in enumerate(guess)]
-    (tmp_path / "d.txt").write_text("\n".join(lines))
-    found["dexycb"] = score("dexycb", tmp_path / "d.npz", tmp_path / "d.txt").warnings
-    both = 1000 * np.concatenate([written_as(x, "interhand21") for x in (truth, truth)], axis=1)
+    if wrong == "absurd":
+        guess[59, 7, 1] = 1e200
+    if wrong == "absurd truth":
+        truth[59, 7, 1] = -1e200
+    paths = WRITERS[benchmark](tmp_path, guess, truth, wrong)
+    with pytest.raises(ScoreError) as error:
+        score(benchmark, *paths)
+    said = str(error.value)
+    assert str(tmp_path) in said and "expected" in said
+    if wrong.startswith("unit"):
+        assert "did you write" in said
+        assert ("verts" in said) == (wrong == "unit of the mesh" and benchmark == "freihand")
+    else:
+        assert re.search(r"(sample|image_id) 59 holds|line 60 holds", said) and re.search(r"e\+20\d, expected", said)
+
+
+def write_freihand(folder: Path, guess: np.ndarray, truth: np.ndarray, wrong: str) -> tuple[Path, Path]:
+    for name in ("evaluation_xyz", "evaluation_verts"):
+        (folder / f"{name}.json").write_text(json.dumps(truth.tolist()))
+    unit = {"unit": (1000, 1000), "unit of the mesh": (1, 1000)}.get(wrong, (1, 1))
+    (folder / "pred.json").write_text(json.dumps([(factor * guess).tolist() for factor in unit]))
+    return folder, folder / "pred.json"
+
+
+def write_dexycb(folder: Path, guess: np.ndarray, truth: np.ndarray, wrong: str) -> tuple[Path, Path]:
+    np.savez(folder / "gt.npz", image_id=np.arange(60), joint_3d_m=truth)
+    factor = 1 if wrong.startswith("unit") else 1000
+    lines = [f"{k}," + ",".join(map(str, row.ravel())) for k, row in enumerate(factor * guess)]
+    (folder / "pred.txt").write_text("\n".join(lines))
+    return folder / "gt.npz", folder / "pred.txt"
+
+
+def write_interhand(folder: Path, guess: np.ndarray, truth: np.ndarray, wrong: str) -> tuple[Path, Path]:
+    mine, both = (
+        1000 * np.concatenate([written_as(x, "interhand21") for x in (one, one)], axis=1) for one in (guess, truth)
+    )
     valid, types = np.ones((60, 42)), np.array(["interacting"] * 60)
-    np.savez(tmp_path / "i.npz", joint_cam_mm=both, joint_valid=valid, hand_type=types)
-    np.savez(tmp_path / "ip.npz", joint_cam_mm=both / 1000)
-    found["interhand"] = score("interhand", tmp_path / "i.npz", tmp_path / "ip.npz").warnings
-    for benchmark, warnings in found.items():
-        assert sum("did you write" in line for line in warnings) == 1, (benchmark, warnings)
+    np.savez(folder / "gt.npz", joint_cam_mm=both, joint_valid=valid, hand_type=types)
+    np.savez(folder / "pred.npz", joint_cam_mm=mine / (1000 if wrong.startswith("unit") else 1))
+    return folder / "gt.npz", folder / "pred.npz"
+
+
+def write_hint(folder: Path, guess: np.ndarray, truth: np.ndarray, wrong: str) -> tuple[Path, Path]:
+    points, mine = (np.array([300, 200]) + 500 * one[..., :2] for one in (truth, guess))
     for state in ("all", "vis", "occ"):
-        points = np.concatenate([500 * np.abs(truth[..., :2]), np.ones((60, 21, 1))], axis=-1)
-        np.savez(tmp_path / f"x_{state}.npz", hand_keypoints_2d=points, scale=np.full(60, 90.0))
-    np.savez(tmp_path / "h.npz", keypoints_2d_px=np.abs(truth[..., :2]))
-    lines = [w for w in score("hint", tmp_path / "x", tmp_path / "h.npz").warnings if "did you write" in w]
-    assert len(lines) == 1 and "Pixels of the original image are expected" in lines[0]
+        labels = np.concatenate([points, np.ones((60, 21, 1))], axis=-1)
+        np.savez(folder / f"x_{state}.npz", hand_keypoints_2d=labels, scale=np.full(60, 90.0))
+    np.savez(folder / "pred.npz", keypoints_2d_px=mine / (1000 if wrong.startswith("unit") else 1))
+    return folder / "x", folder / "pred.npz"
+
+
+WRITERS = {"freihand": write_freihand, "dexycb": write_dexycb, "interhand": write_interhand, "hint": write_hint}
+
+
+@pytest.mark.parametrize(
+    ("scale", "factor", "said"),
+    [
+        (90 / 200, 1.0, "in units of 200 px, or a fraction"),
+        (90 / 640, 1.0, "a fraction of the picture"),
+        (90 * 200, 1.0, "are the joints in pixels"),
+        (90.0, 1 / 640, "are the joints in pixels"),
+        (90.0, 1.0, ""),
+        (400.0, 1.0, ""),
+    ],
+)
+def test_boxes_and_joints_of_hint_in_one_unit(tmp_path: Path, scale: float, factor: float, said: str) -> None:
+    guess, truth = hands()
+    gt, pred = write_hint(tmp_path, guess, truth, "")
+    for path in tmp_path.glob("x_*.npz"):
+        with np.load(path) as arrays:
+            points = arrays["hand_keypoints_2d"] * (factor, factor, 1)
+        np.savez(path, hand_keypoints_2d=points, scale=np.full(60, scale))
+    if not said:
+        assert score("hint", gt, pred).metrics["epe_all_px"] > 0
+        return
+    with pytest.raises(ScoreError, match=rf"x_all\.npz: scale is a box of .* expected .*(?i:{said})"):
+        score("hint", gt, pred)
