@@ -103,7 +103,7 @@ class HandSample:
         if self.side not in ("right", "left"):
             raise SampleError("bad_side", f"{hand}: side is {self.side!r}, expected 'right' or 'left'")
         self._check_image(hand)
-        for name, record, shape in _SHAPES:
+        for name, record, shape in SHAPES:
             owner = self if record is None else getattr(self, record)
             value = None if owner is None else getattr(owner, name)
             if value is None:
@@ -243,7 +243,7 @@ MOST_TURN = 4 * math.pi
 """Radians; optimizers wind a joint up by a turn, and degrees are 57 times as many."""
 
 _MAGIC = {"jpg": (b"\xff\xd8\xff", b"\xff\xd9"), "png": (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")}
-_SHAPES: tuple[tuple[str, str | None, tuple[int, ...]], ...] = (
+SHAPES: tuple[tuple[str, str | None, tuple[int, ...]], ...] = (
     ("box_xyxy_px", None, (4,)),
     ("K_px", "camera", (3, 3)),
     ("joints_2d_px", None, (NUM_JOINTS, 2)),

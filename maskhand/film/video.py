@@ -17,9 +17,11 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from maskhand import local_files
 from maskhand.arrays import Array
 from maskhand.predict.records import PredictError
 from maskhand.replacement import TEMPORARY
+from maskhand.storage_errors import StorageError
 
 FILM_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv"})
 """Suffixes of film files, in lower case."""
@@ -85,6 +87,10 @@ def read_frames(path: str | Path, every: int = 1, start: int = 0) -> Iterator[Fr
     """
     if every < 1:
         raise PredictError(f"every {every} frames: expected 1 or more")
+    try:
+        local_files.size(path)  # FFmpeg would wait for somebody to write into a pipe
+    except StorageError as error:
+        raise PredictError(str(error)) from None
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:

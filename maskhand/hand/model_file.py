@@ -32,6 +32,7 @@ from maskhand.errors import MaskhandError
 from maskhand.hand.array_archive import ZIP, UnreadableArchiveError, read_array_archive
 from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
 from maskhand.hand.model_pickle import ModelUnpickler, plain
+from maskhand.hand.surface import why_no_skin, why_no_surface
 
 __all__ = ["HandModel", "HandModelError", "UnsafePickleError", "default_hand_path", "hand_files", "load_hand_model"]
 
@@ -115,8 +116,11 @@ def load_hand_model(path: str | Path) -> HandModel:
         raise HandModelError(
             f"{path}: 'hands_mean' turns a joint by {turn:.3g} radians, expected at most half a turn; is it in degrees?"
         )
-    if model.faces.min() < 0 or model.faces.max() >= NUM_VERTICES:
-        raise HandModelError(f"{path}: 'f' names vertices outside 0..{NUM_VERTICES - 1}")
+    wrong = why_no_surface(model.v_template_m, model.faces) or why_no_skin(
+        model.weights, model.shapedirs, model.posedirs
+    )
+    if wrong:
+        raise HandModelError(f"{path}: {wrong}")
     return model
 
 

@@ -19,7 +19,7 @@ from maskhand.loading.augment import POSE_STREAM, Draws
 from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import read_manifest
 from maskhand.shards.mixture import rows_per_rank
-from maskhand.shards.reader import arrays_of, read_tar
+from maskhand.shards.reader import read_arrays
 from maskhand.shards.sidecar_records import ManoTarget
 
 MOCAP_FRACTION = 0.5
@@ -117,7 +117,7 @@ def read_mano_poses(set_uri: str) -> PosePool:
 def mano_poses_by_shard(set_uri: str) -> Iterator[PosePool]:
     """As `read_mano_poses`, one shard at a time."""
     for entry in read_manifest(set_uri, MANO).shards:
-        targets = map(ManoTarget.decode, arrays_of(read_tar(storage.join(set_uri, MANO), entry)))
+        targets = [ManoTarget.decode(arrays) for _, arrays in read_arrays(storage.join(set_uri, MANO), entry)]
         good = [target.pose for target in targets if target.is_good]
         yield _pool([pose.pose_aa for pose in good], [pose.betas for pose in good])
 

@@ -20,6 +20,7 @@ from maskhand.models.open_folder import open_model_folder
 from maskhand.models.regression import RegressionNetwork
 from maskhand.models.text_transformer import TextTransformer
 from maskhand.models.vq_mano import VQMano
+from maskhand.models.weight_files import WeightFileError, misfit
 from maskhand.shipped_models import OPEN
 
 _NETWORKS: dict[tuple[str, str], type[HandNetwork]] = {
@@ -34,10 +35,12 @@ def model_from_weights(recipe: Recipe, mano: ManoLayer, weights: Mapping[str, Te
     """The recipe's network with these weights (the full state dict, tokenizer included), assigned without a copy.
 
     This avoids the random initialization, which takes ten seconds for a ViT-H. Buffers that are not in the state dict
-    must be created on the CPU, whatever the default device. Raises RuntimeError if the weights do not fit.
+    must be created on the CPU, whatever the default device. Raises WeightFileError if the weights do not fit.
     """
     with torch.device("meta"):
         model = build_model(recipe, VQMano(recipe.tokenizer), mano, pretrained_backbone=False)
+    if found := misfit(model.state_dict(), weights):
+        raise WeightFileError(f"weights do not fit the recipe ({found})")
     model.load_state_dict(weights, assign=True)
     return model
 

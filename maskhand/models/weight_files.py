@@ -37,10 +37,17 @@ def load_weights(path: str | Path) -> Any:
 
 
 def load_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """`load_weights` of a file that must contain only named tensors."""
+    """`load_weights` of a file that must contain only named tensors, of finite numbers."""
     stored = load_weights(path)
-    if not isinstance(stored, dict) or not all(isinstance(weight, torch.Tensor) for weight in stored.values()):
+    if not isinstance(stored, dict) or not all(
+        isinstance(name, str) and isinstance(weight, torch.Tensor) for name, weight in stored.items()
+    ):
         raise WeightFileError(f"expected named tensors, found a {type(stored).__name__} with something else in it")
+    if broken := [name for name, weight in stored.items() if not torch.isfinite(weight).all()]:
+        raise WeightFileError(
+            f"{len(broken)} of {len(stored)} weights hold NaN or infinity ({abbreviate(broken)}; did its training "
+            "diverge?)"
+        )
     return stored
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import reprlib
+import struct
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 
-from maskhand.sample import Camera, HandPose, HandSample
+from maskhand.sample import SHAPES, Camera, HandPose, HandSample
 from maskhand.shards.layout import ShardError
 from maskhand.shards.npz import decode_arrays, encode_arrays
 
@@ -26,6 +28,7 @@ _ARRAYS = (
     "vertices_cam_m",
 )
 _MANO = ("pose_aa", "betas", "transl_cam_m")
+_SHAPES = {f"{record}_{name}" if record else name: shape for name, record, shape in SHAPES}
 _TO_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
@@ -78,9 +81,35 @@ def decode_sample(key: str, members: Members, arrays: Mapping[str, np.ndarray] |
     image_format = next((name for name in ("jpg", "png") if name in members), None)
     if image_format is None or "json" not in members or "npz" not in members:
         raise ShardError(f"sample {key}: found members {sorted(members)}, expected an image, json and npz")
+    try:
+        return _decoded(key, members, image_format, decode_arrays(members["npz"]) if arrays is None else arrays)
+    except UNREADABLE as error:
+        raise ShardError(f"sample {key}: {not_ours(error)}") from None
+
+
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, EOFError, struct.error, zipfile.BadZipFile)
+"""What reading bytes as json or npz raises that were not written as such."""
+
+
+def not_ours(error: Exception) -> str:
+    """Why members of a sample cannot be read, of a tar that is as its manifest says."""
+    reason = " ".join(str(error).split())[:100]
+    return (
+        f"its json or npz is not what this version writes ({type(error).__name__}: {reason}); was the tar written by "
+        "another program? Build this part again"
+    )
+
+
+def _decoded(key: str, members: Members, image_format: str, arrays: Mapping[str, np.ndarray]) -> HandSample:
     facts = orjson.loads(members["json"])
-    if arrays is None:
-        arrays = decode_arrays(members["npz"])
+    if facts["side"] not in ("left", "right"):
+        raise ValueError(f"side is {facts['side']!r}")
+    box = np.array(facts["box_xyxy_px"], dtype=np.float32)
+    for name, array in {**arrays, "box_xyxy_px": box}.items():
+        if name in _SHAPES and array.shape != _SHAPES[name]:
+            raise ValueError(f"{name} has shape {array.shape}, expected {_SHAPES[name]}")
+    if not np.isfinite(box).all():
+        raise ValueError(f"box_xyxy_px is {facts['box_xyxy_px']}")
     return HandSample(
         key=key,
         dataset=facts["dataset"],
@@ -88,7 +117,7 @@ def decode_sample(key: str, members: Members, arrays: Mapping[str, np.ndarray] |
         image_format=image_format,
         image_size_px=(facts["image_size_px"][0], facts["image_size_px"][1]),
         side=facts["side"],
-        box_xyxy_px=np.array(facts["box_xyxy_px"], dtype=np.float32),
+        box_xyxy_px=box,
         camera=None if facts["K_px"] is None else Camera(np.array(facts["K_px"])),
         mano=HandPose(*[arrays[f"mano_{name}"] for name in _MANO]) if "mano_pose_aa" in arrays else None,
         origin=facts["origin"],

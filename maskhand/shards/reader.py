@@ -13,10 +13,10 @@ import numpy as np
 from maskhand import storage
 from maskhand.sample import HandSample
 from maskhand.shards.cached_tar import CachedMembers, CachedTar
-from maskhand.shards.codec import Members, decode_sample
+from maskhand.shards.codec import UNREADABLE, Members, decode_sample, not_ours
 from maskhand.shards.layout import IMAGES, MANO, ShardError, keypoint_part, tar_uri
 from maskhand.shards.manifest import Manifest, ShardEntry, read_manifest
-from maskhand.shards.npz import decode_all
+from maskhand.shards.npz import decode_all, decode_arrays
 from maskhand.shards.sidecar_records import DetectedKeypoints, ManoTarget
 from maskhand.shards.untar import decode_tar, plain_places
 
@@ -49,6 +49,8 @@ class ShardSample:
 class LoadedShard:
     """One shard, its arrays decoded; the rest of a sample is decoded on access."""
 
+    uri: str
+    """Of its image tar."""
     first_index: int
     images: Sequence[tuple[str, Members]]
     labels: Sequence[Mapping[str, np.ndarray]]
@@ -61,8 +63,12 @@ class LoadedShard:
 
     def sample(self, position: int) -> ShardSample:
         key, members = self.images[position]
+        try:
+            sample = decode_sample(key, members, self.labels[position])
+        except ShardError as error:
+            raise ShardError(f"{self.uri}: {error}") from None
         return ShardSample(
-            decode_sample(key, members, self.labels[position]),
+            sample,
             self.first_index + position,
             {part: entries.get(key) for part, entries in self.sidecars.items()},
         )
@@ -102,12 +108,13 @@ class ShardSet:
         in_memory: hold the images, too; else only their places in an open file (see `cached_tar`).
         """
         read = read_tar if in_memory else open_tar
-        images = read(storage.join(self.uri, IMAGES), self.manifest.shards[shard])
+        entry, folder = self.manifest.shards[shard], storage.join(self.uri, IMAGES)
+        images = read(folder, entry)
         sides = {}
         for part, manifest in self.sidecar_manifests.items():
-            entries = read_tar(storage.join(self.uri, part), manifest.shards[shard])
-            sides[part] = dict(zip([key for key, _ in entries], arrays_of(entries), strict=True))
-        return LoadedShard(int(self.shard_counts[:shard].sum()), images, arrays_of(images), sides)
+            sides[part] = dict(read_arrays(storage.join(self.uri, part), manifest.shards[shard]))
+        uri = tar_uri(folder, entry.name)
+        return LoadedShard(uri, int(self.shard_counts[:shard].sum()), images, _arrays_of(uri, images), sides)
 
     def read_shard(self, shard: int) -> list[ShardSample]:
         loaded = self.load(shard)
@@ -140,12 +147,31 @@ def _last_loaded(shard_set: ShardSet, shard: int) -> LoadedShard:
     return shard_set.load(shard)
 
 
-def arrays_of(samples: Sequence[tuple[str, Members]]) -> list[dict[str, np.ndarray]]:
-    """The arrays of each sample of a tar, decoded together; ShardError where one has none."""
+def read_arrays(part_uri: str, entry: ShardEntry) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """A sidecar tar's keys and arrays; ShardError as for `read_tar`."""
+    entries = read_tar(part_uri, entry)
+    return list(zip([key for key, _ in entries], _arrays_of(tar_uri(part_uri, entry.name), entries), strict=True))
+
+
+def _arrays_of(uri: str, samples: Sequence[tuple[str, Members]]) -> list[dict[str, np.ndarray]]:
+    """The arrays of each sample of the tar at `uri`, decoded together; ShardError where one has none."""
     for key, members in samples:
         if "npz" not in members:
-            raise ShardError(f"sample {key}: found members {sorted(members)}, expected npz among them")
-    return decode_all([members["npz"] for _, members in samples])
+            raise ShardError(f"{uri}: sample {key}: found members {sorted(members)}, expected npz among them")
+    try:
+        return decode_all([members["npz"] for _, members in samples])
+    except UNREADABLE as error:
+        raise ShardError(f"{uri}: sample {_unreadable(samples)}: {not_ours(error)}") from None
+
+
+def _unreadable(samples: Sequence[tuple[str, Members]]) -> str:
+    """Key of the first sample whose arrays cannot be read."""
+    for key, members in samples:
+        try:
+            decode_arrays(members["npz"])
+        except UNREADABLE:
+            return key
+    return samples[0][0]
 
 
 def read_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:

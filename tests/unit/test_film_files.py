@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -94,3 +95,12 @@ def test_what_is_no_film_is_one_sentence_with_its_name(tmp_path: Path) -> None:
         film.write(picture(96, 64), 0.0)
         raise RuntimeError("stop")
     assert len(list(read_frames(whole))) == 5 and len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(("kind", "said"), [("pipe", "a pipe"), ("folder", "a folder"), ("loop", "a link"), ("", "no")])
+def test_what_has_the_name_of_a_film_is_not_waited_for(tmp_path: Path, kind: str, said: str) -> None:
+    path = tmp_path / "hands.mp4"
+    if kind:
+        {"pipe": os.mkfifo, "folder": Path.mkdir, "loop": lambda place: place.symlink_to(place)}[kind](path)
+    with pytest.raises(PredictError, match=f"{path}: .*{said}"):
+        film_facts(path)

@@ -17,6 +17,7 @@ import torch
 
 from maskhand.hand.model_file import (
     MANO_DIR_VARIABLE,
+    OPEN_HAND_FOLDER,
     HandModelError,
     UnsafePickleError,
     default_hand_path,
@@ -191,9 +192,53 @@ def test_errors_name_file_and_field(tmp_path):
         load_hand_model(write(tmp_path / "MANO_LEFT.pkl", fields))
 
 
+def _faces(change):
+    return lambda fields: {"f": change(fields["f"].copy())}
+
+
+def _put(place, values):
+    def change(array):
+        array = array.copy()
+        array[place] = values
+        return array
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_faces(lambda f: f[:, ::-1]), r"faces of 'f' look inwards, .* Store f\[:, ::-1\]"),
+        (lambda fields: {"v_template": fields["v_template"] * [1, -1, 1]}, "look inwards, .* mirrored"),
+        (_faces(_put(7, [5, 5, 9])), r"face 7 of 'f' is \[5, 5, 9\], expected three different vertices"),
+        (_faces(_put((0, 0), 778)), r"'f' names vertices outside 0\.\.777"),
+        (_faces(lambda f: 0 * f + [3, 1, 2]), "'f' makes no surface: .* of another mesh"),
+        (_faces(lambda f: np.concatenate([f[:769], f[769:, ::-1]])), "'f' makes no surface.* some turned around"),
+        (_faces(lambda f: (f[:, :1] + [0, 100, 300]) % 778), "'f' makes no surface"),
+        (lambda fields: {"weights": fields["weights"] + 0.3 * np.eye(16)[0] - 0.3 * np.eye(16)[1]}, "'weights' of v"),
+        (lambda fields: {"shapedirs": 1000 * fields["shapedirs"]}, "'shapedirs' moves a vertex by .* millimeters"),
+        (lambda fields: {"posedirs": 1000 * fields["posedirs"]}, "'posedirs' moves a vertex by .* millimeters"),
+    ],
+)  # fmt: skip
+def test_a_surface_that_is_no_hands(tmp_path, change, message):
+    """Mirrored without its faces, faces of another mesh, skin that is pushed away by a joint, units."""
+    fields = random_fields()
+    path = tmp_path / "MANO_RIGHT.pkl"
+    with pytest.raises(HandModelError, match=f"{path}: .*{message}"):
+        load_hand_model(write(path, fields | change(fields)))
+
+
+@pytest.mark.parametrize("side", ["RIGHT", "LEFT"])
+def test_a_side_in_a_hundred_may_be_open_and_a_weight_rounded(tmp_path, side):
+    """A surface somebody has cut for a sleeve, and weights that were fitted, pass."""
+    fields = dict(pickle.loads((OPEN_HAND_FOLDER / f"OPEN_HAND_{side}.pkl").read_bytes()))
+    weights = fields["weights"] - 5e-4 * np.eye(16)[3] + 5e-4 * np.eye(16)[4]
+    assert load_hand_model(write(tmp_path / f"MANO_{side}.pkl", fields | {"weights": weights})).faces.shape == (1538, 3)
+
+
 def test_side_and_digest_come_from_the_content(tmp_path):
     fields = random_fields()
-    mirrored = fields | {"v_template": fields["v_template"] * [-1.0, 1.0, 1.0]}
+    mirrored = fields | {"v_template": fields["v_template"] * [-1.0, 1.0, 1.0], "f": fields["f"][:, ::-1]}
     left = load_hand_model(write(tmp_path / "a.pkl", mirrored))
     right = load_hand_model(write(tmp_path / "b.pkl", fields))
     again = load_hand_model(write(tmp_path / "c.pkl", fields))

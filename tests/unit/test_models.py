@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +31,7 @@ from maskhand.models.pyramid import FeaturePyramid
 from maskhand.models.shape_camera_head import MEAN_SCALE, place_camera
 from maskhand.models.synthesizer import ReferencePoints
 from maskhand.models.vq_mano import VQMano
+from maskhand.models.weight_files import WeightFileError
 from maskhand.recipe_files import load_recipe
 from maskhand.replacement import atomic_folder
 from support.model_parts import CROP_PX, random_batch, small_model, small_recipe
@@ -375,7 +379,7 @@ def test_a_model_from_weights_holds_them_and_equals_the_one_they_came_from(chang
     batch, ids = random_batch(2), torch.full((2, 16), model.mask_id)
     before, after = (vars(network(batch.image, batch.keypoints_2d, ids)) for network in (model, again))
     torch.testing.assert_close(after, before, rtol=0, atol=0)
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(WeightFileError, match="1 missing"):
         model_from_weights(recipe, mano, dict(list(weights.items())[1:]))
 
 
@@ -438,6 +442,35 @@ def test_other_inference_settings_keep_the_weights_of_a_bundle(tmp_path: Path) -
     assert ModelBundle.load(third).digest == saved.digest
     with pytest.raises(BundleError, match=r"no model\.pt"):
         ModelBundle.with_inference_settings(tmp_path / "nothing", tmp_path / "fourth", recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w, name: w | {name: w[name] * float("nan")}, "1 of .* weights hold NaN or infinity .*diverge"),
+        (lambda w, name: w | {name: w[name] + float("inf")}, "1 of .* weights hold NaN or infinity"),
+        (lambda w, name: w | {name: w[name][:-1]}, "do not fit the recipe .*1 of another shape: .* instead of"),
+        (lambda w, name: {n: v for n, v in w.items() if n != name}, "do not fit the recipe .*1 missing"),
+        (lambda w, _: w | {"zz": torch.zeros(2)}, "do not fit the recipe .*1 unexpected: zz"),
+        (lambda w, _: w | {7: torch.zeros(2)}, "expected named tensors"),
+        (lambda w, _: w | {"zz": "text"}, "expected named tensors"),
+        (lambda w, _: list(w), "expected named tensors, found a list"),
+    ],
+)
+def test_weights_of_another_form_are_told_in_our_words(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor], str], Any], said: str
+) -> None:
+    recipe, folder = small_recipe(), tmp_path / "bundle"
+    ModelBundle.save(folder, small_model(recipe), recipe, {})
+    weights = torch.load(folder / "model.pt", weights_only=True)
+    name = next(name for name, weight in weights.items() if weight.is_floating_point() and weight.ndim == 2)
+    torch.save(change(weights, name), folder / "model.pt")
+    record = json.loads((folder / "bundle.json").read_text())
+    sha256 = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()
+    (folder / "bundle.json").write_text(json.dumps(record | {"sha256": sha256}))
+    with pytest.raises(BundleError, match=rf"model\.pt: .*{said}.*; copy or export it again") as error:
+        ModelBundle.load(folder)
+    assert "state_dict" not in str(error.value)
 
 
 def test_bundle_refuses_damage_and_other_hands(tmp_path: Path) -> None:

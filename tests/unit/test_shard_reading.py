@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import tarfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from maskhand import storage
 from maskhand.sample import HandSample, SampleError
-from maskhand.shards.layout import ShardError
+from maskhand.shards.layout import IMAGES, ShardError, manifest_uri, tar_uri
 from maskhand.shards.manifest import read_manifest
 from maskhand.shards.mixture import TrainingStream, held_out_places
+from maskhand.shards.npz import decode_arrays
 from maskhand.shards.reader import ShardSample, ShardSet
 from maskhand.shards.sidecar import Annotator, build_sidecar
 from maskhand.shards.verify import verify
@@ -64,6 +70,65 @@ def test_verify_finds_damage(raw: Fixture, tmp_path: Path, name: str, how: str, 
     if name.endswith("tar") or name.startswith("manifest"):
         with pytest.raises(ShardError):
             list(ShardSet.open(str(tmp_path)))
+
+
+def _edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[bytes], bytes]:
+    return lambda data: json.dumps(change(json.loads(data))).encode()
+
+
+def _arrays(change: Callable[[dict[str, np.ndarray]], dict[str, Any]]) -> Callable[[bytes], bytes]:
+    def apply(data: bytes) -> bytes:
+        np.savez(stream := io.BytesIO(), **change(decode_arrays(data)))
+        return stream.getvalue()
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("member", "change", "said"),
+    [
+        ("npz", None, "found members .* expected npz"),
+        ("json", None, "found members .* expected an image, json and npz"),
+        ("jpg", None, "found members .* expected an image, json and npz"),
+        ("json", lambda data: data[:20], "unexpected end of data"),
+        ("json", lambda data: b"[]", "TypeError"),
+        ("json", _edit(lambda facts: facts | {"side": "both"}), "side is 'both'"),
+        ("json", _edit(lambda facts: facts | {"box_xyxy_px": [0, 0, None, 9]}), "box_xyxy_px is .*None"),
+        ("json", _edit(lambda facts: facts | {"box_xyxy_px": [0, 0, 9]}), r"box_xyxy_px has shape \(3,\)"),
+        ("json", _edit(lambda facts: {k: v for k, v in facts.items() if k != "K_px"}), "K_px"),
+        ("npz", lambda data: data[:50], "not a zip file"),
+        ("npz", lambda data: b"", "EOFError"),
+        ("npz", _arrays(lambda arrays: arrays | {"joints_cam_m": np.array([{}])}), "written by another program"),
+        (
+            "npz",
+            _arrays(lambda arrays: arrays | {"joints_cam_m": np.zeros((3, 3))}),
+            r"joints_cam_m has shape \(3, 3\)",
+        ),
+    ],
+)
+def test_members_that_another_program_wrote(
+    raw: Fixture, tmp_path: Path, member: str, change: Callable[[bytes], bytes] | None, said: str
+) -> None:
+    """The tar is as its manifest says, so its writer is at fault; the sentence names the tar and the sample."""
+    manifest = build(raw, tmp_path / "set")
+    uri = tar_uri(str(tmp_path / "set" / IMAGES), manifest.shards[0].name)
+    content = io.BytesIO()
+    with tarfile.open(uri) as old, tarfile.open(fileobj=content, mode="w") as new:
+        for place, entry in enumerate(old.getmembers()):
+            data = old.extractfile(entry).read()  # type: ignore[union-attr]
+            if place < 3 and entry.name.endswith(member):
+                if change is None:
+                    continue
+                data = change(data)
+            entry.size = len(data)
+            new.addfile(entry, io.BytesIO(data))
+    Path(uri).write_bytes(content.getvalue())
+    sha256 = hashlib.sha256(content.getvalue()).hexdigest()
+    first = replace(manifest.shards[0], bytes=len(content.getvalue()), sha256=sha256)
+    signed = replace(manifest, shards=(first, *manifest.shards[1:]))
+    Path(manifest_uri(str(tmp_path / "set" / IMAGES))).write_bytes(signed.to_json())
+    with pytest.raises(ShardError, match=f"{uri}: sample training-[0-9-]+: .*{said}"):
+        list(ShardSet.open(str(tmp_path / "set")))
 
 
 def test_verify_finds_foreign_files_and_edited_manifests(raw: Fixture, tmp_path: Path) -> None:

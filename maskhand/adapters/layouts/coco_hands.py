@@ -126,7 +126,8 @@ class CocoHandsLayout(ABC):
                 f"{place}: annotation {orphan} names an image that is not listed; the file is incomplete, copy it again"
             )
         for first, second in repeated_ids(table.annotation_ids):
-            if table.sides[first] == table.sides[second]:
+            # A person's two hands have one id, and one image.
+            if table.sides[first] == table.sides[second] or image_rows[first] != image_rows[second]:
                 names = (table.paths[int(image_rows[row])] for row in (first, second))
                 raise RawDataError(
                     f"{place}: the annotation id {table.annotation_ids[first]} is there twice, for hands in "

@@ -19,6 +19,7 @@ from maskhand.adapters.readers.columns import (
     FloatColumn,
     PathColumn,
     check_unique_images,
+    repeated_ids,
     rows_of_ids,
 )
 from maskhand.adapters.readers.json_stream import open_json
@@ -114,6 +115,12 @@ def read_hands(uri: str) -> HandColumns:
         orphan = annotations.ids[int(np.argmax(image_rows < 0))]
         raise RawDataError(
             f"{uri}: annotation {orphan} names an image that is not listed; the file is incomplete, copy it again"
+        )
+    for first, second in repeated_ids(annotations.ids):
+        names = (images.paths[int(image_rows[row])] for row in (first, second))
+        raise RawDataError(
+            f"{uri}: the annotation id {annotations.ids[first]} is there twice, for hands in {' and in '.join(names)}; "
+            "ids must be unique. Were two files joined? Give the annotations of one of them other ids first"
         )
     sides = [HAND_SIDES[kind] for kind in annotations.hand_types.values]
     codes = annotations.hand_types.codes()
