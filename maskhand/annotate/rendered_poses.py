@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from maskhand.arrays import Array
+from maskhand.kept_json import read_kept
 from maskhand.sample import HandPose, SampleError
 from maskhand.shards.layout import MANO
 from maskhand.shards.manifest import Manifest
@@ -44,7 +44,7 @@ def annotate_rendered(
     set_uri: str, root: Path, *, mapper: Mapper = serial_map, rebuild: bool = False, on_shard: OnShard | None = None
 ) -> Manifest:
     """Make the `mano` part of a set of rendered letters, from the poses.npz in `root`. Raises ShardError."""
-    request = json.loads((root / RECORD).read_text())
+    request = read_kept(root / RECORD, "render the letters again with --rebuild")
     with np.load(root / POSES, allow_pickle=False) as file:
         columns = {name: file[name] for name in file.files}
     paths = columns.pop("path")

@@ -7,7 +7,6 @@ per start of the workers), `notes.txt` (notes of the workers), the checkpoints u
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 from maskhand import storage
 from maskhand.cluster.checkpoints import Checkpoints, DamagedError
 from maskhand.errors import MaskhandError
+from maskhand.kept_json import KeptFileError, read_kept
 from maskhand.lease import leased
 from maskhand.lock import held
 from maskhand.training.worker import EXPORT
@@ -96,7 +96,7 @@ def acquire(run_dir: Path, identity: str, decided_by: Mapping[str, str]) -> None
 
     decided_by: what the identity is a digest of, by name.
     """
-    recorded = _read_json(run_dir / "run.json")
+    recorded = _recorded(run_dir)
     if recorded is None:
         run_dir.mkdir(parents=True, exist_ok=True)
         storage.write_json_atomic(run_dir / "run.json", {"identity": identity, "decided_by": dict(decided_by)})
@@ -112,12 +112,16 @@ def unfinished_beside(run_dir: Path, decided_by: Mapping[str, str]) -> str:
     prefix = run_dir.name.rpartition("-")[0]
     others = [
         path for path in run_dir.parent.glob(f"{prefix}-*/run.json")
-        if path.parent != run_dir and path.parent.name.rpartition("-")[0] == prefix and finished(path.parent) is None
+        if path.parent != run_dir and path.parent.name.rpartition("-")[0] == prefix
+        and not (path.parent / _FINISHED).exists()
     ]  # fmt: skip
     if not others:
         return ""
     latest = max(others, key=lambda path: path.stat().st_mtime)
-    before = (_read_json(latest) or {}).get("decided_by", {})
+    try:
+        before = (_recorded(latest.parent) or {}).get("decided_by", {})
+    except KeptFileError as error:  # of another run, which is only told of
+        return f"one that cannot be read: {error}"
     differs = [
         f"{name} was {before.get(name, 'not given')} and is {decided_by.get(name, 'not given')}"
         for name in sorted(before | dict(decided_by))
@@ -128,8 +132,12 @@ def unfinished_beside(run_dir: Path, decided_by: Mapping[str, str]) -> str:
 
 
 def finished(run_dir: Path) -> dict[str, Any] | None:
-    """The record that `finish` wrote; None while the run is unfinished."""
-    return _read_json(run_dir / _FINISHED)
+    """The record that `finish` wrote; None while the run is unfinished, or where its export is gone: then it is made
+    again from the last checkpoint. Raises KeptFileError."""
+    if not ((run_dir / _FINISHED).exists() and (run_dir / EXPORT).is_dir()):
+        return None
+    remedy = "delete it, and the same training ends anew from its last checkpoint"
+    return read_kept(run_dir / _FINISHED, remedy, steps=int, metrics=dict, restarts=int)
 
 
 def finish(run_dir: Path, checkpoints: Checkpoints, metrics: Mapping[str, float]) -> dict[str, Any]:
@@ -202,25 +210,6 @@ def result_of(run_dir: Path, facts: Mapping[str, Any], started_s: float, *, reus
     )
 
 
-def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
-    """The reported metrics of a run in step order; of a step repeated after a restart, the last report.
-
-    An incomplete last line, left by a killed process, is ignored; TrainingError if any other line is not readable.
-    """
-    by_step: dict[float, dict[str, float]] = {}
-    path = Path(run_dir) / METRICS
-    complete = path.read_bytes()[: _complete_lines_bytes(path)] if path.exists() else b""
-    for number, line in enumerate(complete.splitlines(), 1):
-        try:
-            row = json.loads(line)
-            by_step[row["step"]] = row
-        except (ValueError, TypeError, KeyError):
-            raise TrainingError(
-                f"{path}, line {number}: expected a JSON record with a `step`, found {line[:60]!r}; delete this line"
-            ) from None
-    return [by_step[step] for step in sorted(by_step)]
-
-
 def truncate_incomplete_line(path: Path) -> None:
     """Remove an incomplete last line, left by a killed process, so that the next line starts on its own."""
     if path.exists():
@@ -231,5 +220,8 @@ def _complete_lines_bytes(path: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
+def _recorded(run_dir: Path) -> dict[str, Any] | None:
+    """`run.json`; None where there is no run. Raises KeptFileError."""
+    if not (run_dir / "run.json").exists():
+        return None
+    return read_kept(run_dir / "run.json", f"delete the folder {run_dir} to train anew", identity=str, decided_by=dict)

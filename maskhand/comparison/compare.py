@@ -9,6 +9,7 @@ import pandas as pd
 
 from maskhand.arrays import Array
 from maskhand.comparison.records import (
+    BY_HAND,
     PER_HAND,
     ChangedHand,
     ComparedRun,
@@ -130,9 +131,9 @@ def _about_data(measured: Mapping[str, MeasuredSet]) -> list[str]:
 
 def _by_key(hands: pd.DataFrame) -> pd.DataFrame:
     """The metrics of each hand, with what it is known by."""
-    joints = hands[[f"pa_mm.{joint}" for joint in OPENPOSE_21]].to_numpy(np.float64)
-    known = hands[["key", "index", "side", "box_px", "failure", *(m for m in PER_HAND if m in hands)]]
-    return known.assign(pa_auc_joints=hand_auc(joints)).set_index("key")
+    joints = [f"pa_mm.{joint}" for joint in OPENPOSE_21]
+    known = hands[[*(name for name in BY_HAND if name not in joints), *(m for m in PER_HAND if m in hands)]]
+    return known.assign(pa_auc_joints=hand_auc(hands[joints].to_numpy(np.float64))).set_index("key")
 
 
 def _shared(tables: Mapping[str, pd.DataFrame]) -> tuple[list[str], list[str]]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from maskhand.arrays import Array
 from maskhand.config import Recipe
+from maskhand.conventions import OPENPOSE_21
 from maskhand.errors import MaskhandError
 
 Curve = Sequence[tuple[int, float]]
@@ -18,6 +19,8 @@ PER_HAND = (
     "epe_px",
 )  # fmt: skip
 """The metrics that are compared, all of them known hand by hand."""
+BY_HAND = ("key", "index", "side", "box_px", "failure", *(f"pa_mm.{joint}" for joint in OPENPOSE_21))
+"""The columns of samples.parquet that every hand has."""
 
 
 class ComparisonError(MaskhandError, ValueError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from maskhand import storage
 from maskhand.errors import MaskhandError
@@ -77,6 +77,16 @@ class SetSummary(_Frozen):
     files: dict[str, str] | None = None
     """Name -> URI of what lies beside it; None in `result.json`, which is one of these files."""
 
+    @model_validator(mode="after")
+    def _has_its_product(self) -> Self:
+        if self.product not in {row.name for row in self.rows}:
+            raise ValueError(f"no row of its `product` {self.product!r} among `rows`")
+        return self
+
+    @property
+    def product_row(self) -> RowSummary:
+        return next(row for row in self.rows if row.name == self.product)
+
     def to_json(self) -> bytes:
         return _json(self.model_dump(exclude={"files"} if self.files is None else None))
 
@@ -89,7 +99,7 @@ class EvaluationSummary(_Frozen):
     model_digest: str
     page: str
     """URI of the report."""
-    sets: dict[str, SetSummary]
+    sets: Annotated[dict[str, SetSummary], Field(min_length=1)]
     """By name, `freihand/evaluation`; the promotion gate looks at the first."""
 
     @property

@@ -150,12 +150,7 @@ class ModelBundle:
                 recipe, make_layer(hand, recipe.hand.layer), load_state_dict(folder / "model.pt")
             )
         except WeightFileError as error:
-            raise BundleError(f"{folder / 'model.pt'}: {error}; copy or export the bundle again") from None
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise BundleError(
-                f"{folder / 'model.pt'}: weights do not fit recipe.json ({reason}); export it again"
-            ) from None
+            raise BundleError(f"{folder / 'model.pt'}: {error}; copy or export it again") from None
         return cls(
             model.to(device).eval(), recipe, record["metadata"], record["hand_digest"], record["sha256"], calibration
         )

@@ -16,7 +16,7 @@ from maskhand.digest import short_digest
 from maskhand.errors import MaskhandError
 from maskhand.json_text import JsonError, parse_json_object
 from maskhand.models.vq_mano import VQMano
-from maskhand.models.weight_files import WeightFileError, load_state_dict
+from maskhand.models.weight_files import WeightFileError, load_state_dict, misfit
 from maskhand.shipped_models import OPEN_TOKENIZERS
 
 
@@ -111,10 +111,13 @@ def load_tokenizer(folder: str | Path, expected: TokenizerConfig | None = None) 
         _check_settings(folder, config, expected)
     tokenizer = VQMano(config)
     try:
-        tokenizer.load_state_dict(load_state_dict(folder / "tokenizer.pt"))
-    except (RuntimeError, WeightFileError) as error:
-        reason = " ".join(str(error).split())
+        weights = load_state_dict(folder / "tokenizer.pt")
+        wrong = misfit(tokenizer.state_dict(), weights)
+    except WeightFileError as error:
+        wrong = str(error)
+    if wrong:
         raise TokenizerFileError(
-            f"{folder / 'tokenizer.pt'}: its weights are not what this version expects ({reason}); train it again"
-        ) from None
+            f"{folder / 'tokenizer.pt'}: its weights are not what this version expects ({wrong}); train it again"
+        )
+    tokenizer.load_state_dict(weights)
     return tokenizer.freeze()

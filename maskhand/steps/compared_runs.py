@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import yaml
-
 from maskhand import storage
-from maskhand.comparison.records import ComparedRun, ComparisonError, Curve, MeasuredSet, PlacedJoints
+from maskhand.cluster.run_folder import METRICS
+from maskhand.comparison.records import BY_HAND, ComparedRun, ComparisonError, Curve, MeasuredSet
 from maskhand.config import ConfigError, Recipe
 from maskhand.evaluation.report import JOINTS
 from maskhand.evaluation.summary import SUMMARY, EvaluationSummary, SetSummary
-from maskhand.models.bundle_records import bundle_digest
+from maskhand.models.bundle_records import BundleError, bundle_digest
 from maskhand.recipe_files import parse_recipe
 from maskhand.shipped_models import OPEN
+from maskhand.steps.kept_results import CURVES, curves_of, hands_of, joints_of
 from maskhand.steps.models import exported_recipe, model_folder
 from maskhand.steps.names import BUNDLE_FILE
 from maskhand.tracking import TrackedRun, Tracker
 from maskhand.workspace import Workspace
+from maskhand.yaml_text import YamlError, read_yaml
 
-_CURVES = ("train/", "val/")
 _OUTCOMES = ("failed", "without_2d_pose", "rejected_in_shards", "held_out_pa_mpjpe_mm", "recipe", "recipe_digest")
 """Facts of an evaluation that were found, not asked, or stand among the parameters."""
 _TAGS = ("kind", "code_digest", "git_sha", "model_digest")
@@ -39,6 +35,8 @@ _EXPECTED = (
 
 def compared_run(workspace: Workspace, text: str) -> ComparedRun:
     """The run that a person means. Raises ComparisonError; LookupError for a model that is not registered."""
+    if not text.strip():
+        raise ComparisonError(f"a run without a name; {_EXPECTED}")
     if text.startswith("models:/"):
         return _registered(workspace, text)
     if text == OPEN:
@@ -83,8 +81,8 @@ def _tracked(tracker: Tracker, run: TrackedRun) -> ComparedRun:
         parameters=parameters,
         circumstances=_circumstances(run.tags) | facts,
         sets={name: measured for name, (_, measured) in sets.items()},
-        curves={name: tracker.curve(run.run_id, name) for name in run.metrics if name.startswith(_CURVES)},
-        recipe=None if kept is None else _parsed(yaml.safe_load(kept.read_text()), str(kept)),
+        curves={name: tracker.curve(run.run_id, name) for name in run.metrics if name.startswith(CURVES)},
+        recipe=None if kept is None else _parsed(kept),
     )
 
 
@@ -121,7 +119,7 @@ def _exported(workspace: Workspace, folder: str, label: str) -> ComparedRun:
         parameters=parameters,
         circumstances={"model_digest": digest} | facts,
         sets={name: measured for name, (_, measured) in sets.items()},
-        curves=_curves_beside(Path(folder)),
+        curves=curves_of(_metrics_beside(folder)),
         recipe=recipe,
     )
 
@@ -132,8 +130,8 @@ def _reported(workspace: Workspace, uri: str) -> ComparedRun:
     recipe, curves = None, dict[str, Curve]()
     try:
         folder = model_folder(workspace, summary.model)
-        recipe, curves = exported_recipe(folder), _curves_beside(Path(folder))
-    except (LookupError, storage.StorageError, ConfigError):
+        recipe, curves = exported_recipe(folder), curves_of(_metrics_beside(folder))
+    except (LookupError, BundleError, storage.StorageError):  # it was deleted, or is of another version
         pass
     parameters, facts = _as_asked({} if recipe is None else recipe.flat(), sets)
     return ComparedRun(
@@ -169,18 +167,16 @@ def _sets_below(folder: Path) -> dict[str, tuple[SetSummary, MeasuredSet]]:
 def _measured(name: str, summary: SetSummary, folder: str) -> MeasuredSet:
     hands = joints = None
     if storage.exists(uri := storage.join(folder, "samples.parquet")):
-        table = pd.read_parquet(io.BytesIO(storage.read_bytes(uri)))
-        hands = table[table.predictor == summary.product]
+        hands = hands_of(uri, summary.product, *BY_HAND)
     if storage.exists(uri := storage.join(folder, JOINTS)):
-        arrays = np.load(io.BytesIO(storage.read_bytes(uri)))
-        joints = PlacedJoints(arrays["index"], arrays["joints_px"])
+        joints = joints_of(uri)
     return MeasuredSet(
         name=name,
         set_uri=summary.set,
         data_digest=summary.data_digest,
         count=summary.count,
         estimator=summary.product,
-        metrics=next(row.known for row in summary.rows if row.name == summary.product),
+        metrics=summary.product_row.known,
         hands=hands,
         joints=joints,
     )
@@ -215,25 +211,16 @@ def _flat(prefix: str, value: Any) -> dict[str, str]:
     }
 
 
-def _parsed(values: Any, source: str) -> Recipe | None:
+def _parsed(recipe_yaml: Path) -> Recipe | None:
     try:
-        return parse_recipe(values, source)
-    except ConfigError:
+        return parse_recipe(read_yaml(recipe_yaml.read_text()), str(recipe_yaml))
+    except (ConfigError, YamlError):
         return None  # of another version
 
 
-def _curves_beside(export: Path) -> dict[str, Curve]:
-    """The curves of the training whose folder has the exported model; none for a model that was copied alone."""
-    path = export.parent / "metrics.jsonl"
-    if not path.is_file():
-        return {}
-    curves: dict[str, dict[int, float]] = {}
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        for name, value in row.items():
-            if name.startswith(_CURVES):
-                curves.setdefault(name, {})[row["step"]] = value  # a restarted run reports some steps twice
-    return {name: sorted(values.items()) for name, values in curves.items()}
+def _metrics_beside(export: str) -> Path:
+    """The reports of the training whose folder has the exported model; no such file for a model copied alone."""
+    return Path(export).parent / METRICS
 
 
 def _when(run: TrackedRun) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
-from maskhand import storage
 from maskhand.config import Recipe
+from maskhand.models.bundle_records import read_recipe, read_record
 from maskhand.models.open_folder import open_model_folder
-from maskhand.recipe_files import parse_recipe
 from maskhand.shipped_models import OPEN
 from maskhand.steps.names import BUNDLE_FILE
 from maskhand.tracking import Tracker
@@ -41,7 +40,6 @@ def lasting_name(workspace: Workspace, model: str) -> str:
     return Tracker.of(workspace).resolve(model).uri
 
 
-def exported_recipe(folder: str) -> Recipe:
-    """The recipe of an exported model."""
-    uri = storage.join(folder, "recipe.json")
-    return parse_recipe(json.loads(storage.read_bytes(uri)), uri)
+def exported_recipe(folder: str | Path) -> Recipe:
+    """The recipe of an exported model. Raises BundleError."""
+    return read_recipe(Path(folder), read_record(Path(folder))["recipe"])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import pandas as pd
-
 from maskhand import storage
 from maskhand.device import accelerator
 from maskhand.evaluation.report import write_report
 from maskhand.evaluation.result import EvaluationRow
+from maskhand.kept_json import KeptFileError, read_kept
 from maskhand.metrics.titles import METRICS
 from maskhand.models.bundle import ModelBundle
 from maskhand.progress import Progress
@@ -24,7 +22,8 @@ from maskhand.scoring.benchmarks import benchmark_sets
 from maskhand.shards.layout import IMAGES
 from maskhand.shards.manifest import find_manifest
 from maskhand.steps.evaluate_set import evaluate_set, training_mean_pose
-from maskhand.steps.models import model_folder
+from maskhand.steps.kept_results import hands_of
+from maskhand.steps.models import exported_recipe, model_folder
 from maskhand.steps.names import BUNDLE_FILE, PRODUCT, flow_tags
 from maskhand.steps.receipt import Receipt, file_digest
 from maskhand.tracking import Lineage, ModelVersion, Tracker
@@ -56,7 +55,13 @@ class VersionResult:
 
     @classmethod
     def of(cls, receipt: Receipt) -> VersionResult:
-        return cls(**json.loads(storage.read_bytes(receipt.uri)))
+        remedy = "delete it and measure the version again"
+        values = read_kept(receipt.uri, remedy, benchmark=str, set_name=str, data_digest=str, metrics=dict,
+                           mean_pose=dict, predictor=str)  # fmt: skip
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise KeptFileError(f"{receipt.uri}: {error}; it is of another version: {remedy}") from None
 
     @property
     def score(self) -> Score:
@@ -65,9 +70,8 @@ class VersionResult:
     def errors_mm(self) -> dict[str, float]:
         """Sample -> PA-MPJPE, or PA-MPVPE where the set has no joints."""
         assert self.samples_uri is not None, "read only where there are samples"
-        table = pd.read_parquet(io.BytesIO(storage.read_bytes(self.samples_uri)))
-        table = table[table.predictor == self.predictor]
         metric = self.score.metric
+        table = hands_of(self.samples_uri, self.predictor, "index", "key", metric)
         return dict(zip(table["index"].astype(str) + " " + table["key"], table[metric].astype(float), strict=True))
 
 
@@ -197,8 +201,7 @@ def decide(
 
 def home_set(workspace: Workspace, model: str) -> str:
     """The first held-out set of the model's own recipe."""
-    recipe = json.loads(storage.read_bytes(storage.join(model_folder(workspace, model), "recipe.json")))
-    return recipe["data"]["evaluate"][0]
+    return exported_recipe(model_folder(workspace, model)).data.evaluate[0]
 
 
 def table(workspace: Workspace, runs: int = 20) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from maskhand.catalog import load_spec
 from maskhand.cluster.map import map_shards
 from maskhand.cluster.session import ray_session
 from maskhand.config import Recipe
+from maskhand.kept_json import KeptFileError
 from maskhand.progress import Progress
 from maskhand.shards.layout import MANO
 from maskhand.steps.annotation import annotate_keypoints
@@ -99,7 +100,7 @@ def _write_raw(write: Callable[[], object], folder: Path, rebuild: bool) -> None
     """Make a synthetic set; `rebuild` replaces one that was made with other numbers (SynthError without it)."""
     try:
         write()
-    except SynthError:
+    except (SynthError, KeptFileError):
         if not rebuild:
             raise
         shutil.rmtree(folder)

@@ -24,6 +24,7 @@ from scipy.spatial.transform import Rotation
 from maskhand.errors import MaskhandError
 from maskhand.hand.anatomy import to_axis_angle
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.kept_json import read_kept
 from maskhand.progress import Progress, silent
 from maskhand.synth.freihand_hands import BACKGROUNDS, PARTS, Chunk, render, write_whole
 from maskhand.synth.pose_prior import sample_poses
@@ -99,7 +100,7 @@ def _already_there(root: Path, request: dict[str, Any]) -> bool:
     for record in (root / "synth.json", root / PARTS / "request.json"):
         if not record.is_file():
             continue
-        found = json.loads(record.read_text())
+        found = read_kept(record, "use --rebuild, or delete the folder")
         if found != request:
             differs = ", ".join(
                 f"{k}: {found.get(k, 'none')} there, {request.get(k, 'none')} requested"

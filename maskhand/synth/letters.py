@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import multiprocessing
 import string
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +26,7 @@ from maskhand import storage
 from maskhand.arrays import Array64
 from maskhand.hand.anatomy import pose_table, respect_limits, to_axis_angle
 from maskhand.hand.model_file import default_hand_path, load_hand_model
+from maskhand.kept_json import read_kept
 from maskhand.progress import Progress, silent
 from maskhand.synth.collisions import overlap_m
 from maskhand.synth.freihand_layout import SynthError
@@ -61,7 +61,7 @@ def write_letters(root: Path, *, per_letter: int, seed: int, workers: int, progr
                "hand_model": load_hand_model(hand_path).digest}  # fmt: skip
     record = root / RECORD
     if record.is_file():
-        if json.loads(record.read_text()) != request:
+        if read_kept(record, "use --rebuild") != request:
             raise SynthError(f"{root} already has other synthetic letters; use --rebuild, or delete the folder.")
         return root
     render = functools.partial(_write_letter, root, hand_path, per_letter, seed)

@@ -11,10 +11,11 @@ from ray.train import UserCallback
 
 from maskhand.cluster import train
 from maskhand.cluster.journal import SharedFolder
-from maskhand.cluster.run_folder import METRICS, TrainingError, read_metrics, tail
+from maskhand.cluster.run_folder import METRICS, TrainingError, tail
 from maskhand.cluster.train import StopOnProgramError, _root_cause, is_retryable, places
 from maskhand.cluster.worker import MetricsFile
 from maskhand.config import ConfigError, EngineConfig
+from maskhand.kept_json import KeptFileError, read_steps
 from maskhand.steps.training_checks import worker_counts
 from maskhand.storage import StorageError
 from support.training_fakes import small_recipe
@@ -79,21 +80,21 @@ def test_a_training_runs_on_the_numbers_of_workers_that_share_it_out_evenly() ->
 
 
 def test_metrics_of_a_restarted_run_count_once(tmp_path) -> None:
-    assert read_metrics(tmp_path) == []
+    assert read_steps(tmp_path / METRICS) == []
     lines = ['{"step": 2, "a": 1.0}', '{"step": 4, "a": 2.0}', '{"step": 4, "a": 3.0}', '{"step": 6, "a": 4.0}']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    assert [(row["step"], row["a"]) for row in read_metrics(tmp_path)] == [(2, 1.0), (4, 3.0), (6, 4.0)]
+    assert [(row["step"], row["a"]) for row in read_steps(tmp_path / METRICS)] == [(2, 1.0), (4, 3.0), (6, 4.0)]
 
 
 def test_an_incomplete_line_is_written_again(tmp_path) -> None:
     path = tmp_path / METRICS
     path.write_text('{"step": 2, "a": 1.0}\n{"step": 4, "a": 2.')
-    assert [row["step"] for row in read_metrics(tmp_path)] == [2]
+    assert [row["step"] for row in read_steps(path)] == [2]
     seen: list[str] = []
     with tail(path, seen.append):
         MetricsFile(SharedFolder(tmp_path), None)(4, {"a": 3.0})
-    assert [(row["step"], row["a"]) for row in read_metrics(tmp_path)] == [(2, 1.0), (4, 3.0)]
+    assert [(row["step"], row["a"]) for row in read_steps(path)] == [(2, 1.0), (4, 3.0)]
     assert seen == ['{"step": 4, "a": 3.0}']
     path.write_text('{"step": 2}\n{"step": 4, "a\n{"step": 6}\n')
-    with pytest.raises(TrainingError, match=r"metrics\.jsonl, line 2: expected a JSON record"):
-        read_metrics(tmp_path)
+    with pytest.raises(KeptFileError, match=r"metrics\.jsonl, line 2: expected a JSON record"):
+        read_steps(path)

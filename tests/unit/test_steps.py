@@ -244,8 +244,8 @@ def test_a_recipe_that_can_be_trained_passes(tmp_path: Path) -> None:
     _set_with_targets(home)
     train.check_before_tokenizer(home, "tiny", [*changes, "data.keypoints.train_source=annotated"])
     tokenizer = home.runs / f"tokenizer-tiny-{_tokenizer_identity(home, changes)}"
-    tokenizer.mkdir(parents=True)
-    (tokenizer / "finished.json").write_text("{}")
+    (tokenizer / "export").mkdir(parents=True)
+    (tokenizer / "finished.json").write_text('{"steps": 2, "metrics": {}, "restarts": 0}')
     train.check_before_tokenizer(home, "tiny", [*changes, "model.backbone.name=vit_tny"])  # not asked any more
 
 
