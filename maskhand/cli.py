@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from maskhand import __version__
+from maskhand import __version__, signals
 from maskhand import machine as machine_settings
 from maskhand.commands import compare, data, evaluate, export, flows, machine, predict, score, tables, train, view
 from maskhand.errors import MaskhandError, without_passwords
@@ -52,8 +53,6 @@ def _options_of_the_program(
 
 
 DEBUG = "--debug"
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as a shell would give it."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -69,19 +68,42 @@ def main(arguments: list[str] | None = None) -> None:
     if DEBUG in words:
         os.environ["MASKHAND_DEBUG"] = "1"
     try:
-        app(args=[word for word in words if word != DEBUG], prog_name="maskhand")
-    except SystemExit as end:
-        if type(end.__context__).__name__ != "Abort":
-            raise
-        typer.echo(
-            "interrupted; the same command goes on from the last checkpoint or shard that was finished", err=True
-        )
-        raise SystemExit(INTERRUPTED) from None
+        machine_settings.check_python()
+        _refuse_empty(words)
+        with signals.by_exceptions():
+            _run([word for word in words if word != DEBUG])
     except Exception as error:
         if DEBUG in words:
             raise
         typer.echo(f"error: {sentence(error, _written_into(words))}", err=True)
         raise SystemExit(1) from None
+
+
+def _run(words: list[str]) -> None:
+    try:
+        app(args=words, prog_name="maskhand")
+    except SystemExit as end:
+        # Click takes a file that ends early for Ctrl-D at a prompt.
+        aborted = None if end.__context__ is None else end.__context__.__cause__
+        if isinstance(aborted, EOFError):
+            raise aborted from None
+        raise
+
+
+class EmptyArgumentError(MaskhandError, ValueError):
+    """An argument without a letter in it, as a shell makes of a variable that is not set."""
+
+
+_MAY_BE_EMPTY = ("--label",)
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Raise EmptyArgumentError: an empty path would mean the current folder."""
+    for before, word in itertools.pairwise(["", *words]):
+        option = re.fullmatch("(--[a-z-]+)=", word)
+        if (option or not word.strip()) and (name := option[1] if option else before) not in _MAY_BE_EMPTY:
+            after = f" after {name}" if name else ""
+            raise EmptyArgumentError(f"an argument{after} is empty, expected a text; is a variable of the shell unset?")
 
 
 def _written_into(words: Sequence[str]) -> list[Path]:

@@ -13,6 +13,7 @@ import os
 import pwd
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -56,6 +57,14 @@ def settle() -> None:
             os.environ[name] = value
         else:
             del os.environ[name]  # a library would take the empty text for an address or a profile
+
+
+def check_python() -> None:
+    """Raises MachineError for a Python without docstrings: Ray reads its own when it is imported."""
+    if sys.flags.optimize > 1:
+        raise MachineError(
+            "Python was started without docstrings, which Ray needs; unset PYTHONOPTIMIZE, and start it without -OO"
+        )
 
 
 def plain_settings() -> dict[str, str]:

@@ -11,11 +11,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from maskhand import machine
 from maskhand.cluster.joining import join
 from maskhand.errors import MaskhandError
+from maskhand.limits import check_limits
 
 LOCAL_CPUS = max(os.cpu_count() or 1, 4)
 """Logical CPUs of a local session. Ray counts but does not pin them; with only two, two training workers and a
@@ -25,6 +26,7 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 """The return type of `signal.getsignal`."""
 
 _OBJECT_STORE_BYTES = 512 * 1024**2
+_SHARED_MEMORY = "/dev/shm"
 _STARTS = 3
 """Attempts to start a local session: Ray's timeout of half a minute may be too short on a busy machine."""
 
@@ -40,7 +42,8 @@ def ensure_ray() -> bool:
 
     With `RAY_ADDRESS` set it joins that cluster. Otherwise it starts a small private session on the loopback interface,
     without dashboard or usage statistics, independent of any other sessions. Raises ClusterError if the cluster cannot
-    be joined, SessionError, and MachineError for a folder in which Ray cannot store its files.
+    be joined, SessionError, and MachineError for a folder in which Ray cannot store its files and for limits
+    that are too low.
     """
     machine.settle()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -54,6 +57,7 @@ def ensure_ray() -> bool:
     # When a disk of any size is 95 % full, Ray would silently wait for space.
     os.environ.setdefault("RAY_local_fs_capacity_threshold", "1")
     folder = machine.ray_folder()
+    check_limits()
     if not machine.has_home(".ray"):
         # Ray stores its processes' common token there; without it, this session gets its own token.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -83,6 +87,8 @@ def _start_local(folder: str) -> None:
             log_to_driver=False,
             _node_ip_address="127.0.0.1",
             _temp_dir=folder,
+            # Ray itself looks only at the room there, and then waits for a store that cannot start.
+            _plasma_directory=None if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else folder,
         )
 
 
@@ -122,7 +128,12 @@ def _loopback_allowed() -> Iterator[None]:
 def ray_session() -> Iterator[None]:
     """A context with a Ray session; an existing one is used and left running. SIGTERM ends the block."""
     handler = signal.getsignal(signal.SIGTERM)
-    started = ensure_ray()
+    try:
+        started = ensure_ray()
+    except SystemExit as end:
+        if end.code == signal.SIGTERM:  # from Ray's own handler, which is there while a session starts
+            _end_with(handler)
+        raise
     try:
         with _ended_by_sigterm(handler):
             yield
@@ -157,8 +168,13 @@ def _ended_by_sigterm(handler: Handler) -> Iterator[None]:
     except SystemExit:
         if not received:
             raise
-        if callable(handler):
-            handler(signal.SIGTERM, None)
-        sys.exit(128 + signal.SIGTERM)  # Ray may have changed the code on the way
+        _end_with(handler)
     finally:
         signal.signal(signal.SIGTERM, handler)
+
+
+def _end_with(handler: Handler) -> NoReturn:
+    """Raise the exception of a handler of SIGTERM, else SystemExit with the code of a shell: Ray's is another."""
+    if callable(handler):
+        handler(signal.SIGTERM, None)
+    sys.exit(128 + signal.SIGTERM)

@@ -128,7 +128,7 @@ def _trainer(work: Any, job: Any, run_dir: Path, engine: EngineConfig, workers: 
         "worker_runtime_env": {"env_vars": _worker_environment(engine)},
         "logging_config": ray.train.LoggingConfig(log_level="ERROR"),
     }
-    return TorchTrainer(
+    return _Trainer(
         work,
         train_loop_config={"job": job},
         torch_config=TorchConfig(
@@ -141,6 +141,13 @@ def _trainer(work: Any, job: Any, run_dir: Path, engine: EngineConfig, workers: 
         ),
         run_config=RunConfig(**settings),
     )
+
+
+class _Trainer(TorchTrainer):
+    """Ctrl-C raises KeyboardInterrupt while it fits, as elsewhere."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Leaves out Ray's, which ends the program with an exit code and without a word, and would stay for good."""
 
 
 def places(engine: EngineConfig, worker_counts: Sequence[int]) -> list[int]:

@@ -80,10 +80,14 @@ def serve(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Run a Prefect server on 127.0.0.1 with the workspace's runs, all deployments and a worker, until Ctrl-C."""
-    _prepare(workspace)
-    from maskhand.pipelines import server
+    from maskhand.lock import held
 
-    raise typer.Exit(server.serve(workspace_at(workspace), port))
+    _prepare(workspace)
+    home = workspace_at(workspace)
+    with held(home.root, "serve", f"the Prefect server of {home.root}"):  # another port would not help: one database
+        from maskhand.pipelines import server
+
+        raise typer.Exit(server.serve(home, port))
 
 
 def _prepare(workspace: Path | None) -> None:

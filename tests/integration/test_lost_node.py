@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from maskhand.cluster.checkpoints import Checkpoints, LastCheckpoint
-from maskhand.cluster.run_folder import read_metrics
+from maskhand.kept_json import read_steps
 
 ROOT = Path(__file__).parents[2]
 HEAD, NODES = "127.0.0.2", ("127.0.0.3", "127.0.0.4")
@@ -41,7 +41,7 @@ def test_a_training_goes_on_without_a_node_that_died(tmp_path: Path, monkeypatch
     driver = {**token, "RAY_ADDRESS": address, "PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/integration"}
 
     def steps_done() -> int:
-        return max((int(row["step"]) for row in read_metrics(metrics.parent)), default=0)
+        return max((int(row["step"]) for row in read_steps(metrics)), default=0)
 
     with (
         tempfile.TemporaryDirectory(prefix="mh-", dir="/tmp") as session,  # a socket's path has at most 107 bytes
@@ -59,7 +59,7 @@ def test_a_training_goes_on_without_a_node_that_died(tmp_path: Path, monkeypatch
         said = part.log.read_text()
         assert part.process.poll() == 0, said
     assert "no places for 2 workers came free" in said
-    rows = read_metrics(metrics.parent)
+    rows = read_steps(metrics)
     assert [int(row["step"]) for row in rows] == [2, 4, 6, 8, 10, 12]
     undisturbed = json.loads((tmp_path / "runs" / "alone.json").read_text())
     assert [row["train/loss"] for row in rows] == pytest.approx(undisturbed, rel=1e-5)

@@ -1,10 +1,12 @@
-"""SIGTERM while a program waits for Ray: it ends by an exception, so that what it has open is ended too."""
+"""A signal while a program waits for Ray: it ends by an exception, so that what it has open is ended too."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,41 @@ def test_a_terminated_program_ends_by_an_exception(handler: str, error: str, tmp
     output, _ = process.communicate(timeout=60)
     assert output.splitlines() == [f"{error} ended the block, Ray is False", "True"]
     assert process.returncode == (143 if error == "SystemExit" else 1)
+
+
+TRAINING = """
+import ray, sys, time
+from ray.train import ScalingConfig
+from maskhand.cluster.session import ray_session
+from maskhand.cluster.train import _Trainer
+from maskhand.signals import by_exceptions
+
+def work(config):
+    print("trains", file=open(config["seen"], "w"), flush=True)
+    time.sleep(300)
+
+with by_exceptions(), ray_session():
+    scaling = ScalingConfig(num_workers=1)
+    _Trainer(work, train_loop_config={"seen": sys.argv[1]}, scaling_config=scaling).fit()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def test_a_training_that_is_told_to_end_says_so(number: signal.Signals, tmp_path: Path) -> None:
+    script, seen = tmp_path / "program.py", tmp_path / "seen"
+    script.write_text(TRAINING)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(seen)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),  # the tests may run where it is ignored
+    )
+    deadline_s = time.monotonic() + 180
+    while not seen.exists() and process.poll() is None and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert said.splitlines()[-1].endswith(
+        "; the same command goes on from the last checkpoint or shard that was finished"
+    )

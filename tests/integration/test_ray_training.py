@@ -18,11 +18,12 @@ import torch
 
 from maskhand import lease
 from maskhand.cluster.checkpoints import Checkpoints
-from maskhand.cluster.run_folder import FitResult, TrainingError, held_run, read_metrics
+from maskhand.cluster.run_folder import METRICS, FitResult, TrainingError, held_run
 from maskhand.cluster.session import ray_session
 from maskhand.cluster.train import fit
 from maskhand.config import Recipe
 from maskhand.hand.layer import ManoLayer
+from maskhand.kept_json import read_steps
 from maskhand.lock import LockedError
 from maskhand.models.bundle import ModelBundle
 from maskhand.models.tokenizer_files import load_tokenizer
@@ -126,7 +127,7 @@ def _recipe() -> Recipe:
 
 
 def _losses(run_dir: Path, name: str = "train/loss") -> dict[int, float]:
-    return {int(row["step"]): row[name] for row in read_metrics(run_dir) if name in row}
+    return {int(row["step"]): row[name] for row in read_steps(run_dir / METRICS) if name in row}
 
 
 @pytest.fixture(scope="module")

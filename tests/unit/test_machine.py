@@ -57,6 +57,12 @@ def test_a_user_whom_nobody_has_entered_has_a_home_and_a_name(monkeypatch: pytes
     assert machine.has_home(".ray")
 
 
+def test_a_python_without_docstrings_is_told() -> None:
+    run = subprocess.run([sys.executable, "-OO", "-m", "maskhand.cli", "doctor"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: Python was started without docstrings, which Ray needs; unset PYTHONOPTIMIZE")
+
+
 def test_settings_out_of_files_are_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     given = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from maskhand.catalog import CatalogError, load_spec
-from maskhand.cli import sentence
+from maskhand.cli import main, sentence
 from maskhand.errors import MaskhandError, without_passwords
 from maskhand.path_names import PathNameError, path_name
 from maskhand.progress import print_facts, print_table
@@ -48,6 +48,28 @@ def test_a_workspace_is_a_folder(place: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("MASKHAND_WORKSPACE", place)
     with pytest.raises(PlaceError, match=r"expected a folder .*MASKHAND_SHARDS=s3://bucket/prefix"):
         Workspace.at()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "after"),
+    [
+        (["quickstart", "-w", ""], " after -w"),
+        (["doctor", "--workspace="], " after --workspace"),
+        (["export", ""], " after export"),
+        (["inspect", "  "], " after inspect"),
+        (["train-vq-mano", "--label", "", "-w", ""], " after -w"),
+    ],
+)
+def test_an_unset_variable_of_the_shell_is_not_the_current_folder(
+    words: list[str], after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="1"):
+        main(words)
+    assert capsys.readouterr().err == (
+        f"error: an argument{after} is empty, expected a text; is a variable of the shell unset?\n"
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,82 @@
+"""Signals that end a command: exit code, sentence, what it has open is ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import os, signal, sys, time
+from maskhand import cli
+how = sys.argv[1]
+
+class Lost:
+    def __del__(self):
+        print("waits", flush=True)
+        time.sleep(0.5 if how == "lost" else 0)
+
+def app(args, prog_name):
+    try:
+        one = Lost()
+        del one
+        time.sleep(30)
+    except KeyboardInterrupt:
+        sys.exit(130)  # as typer does
+    finally:
+        print("ended", flush=True)
+
+cli.app = app
+cli.main(["doctor"])
+"""
+
+SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "ended, as its terminal was closed"}
+
+
+def _started(how: str, ignored: signal.Signals | None = None) -> subprocess.Popen[str]:
+    def handlers() -> None:
+        for one in SAID:
+            signal.signal(one, signal.SIG_IGN if one == ignored else signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=handlers,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "waits\n"
+    return process
+
+
+@pytest.mark.parametrize("number", SAID)
+@pytest.mark.parametrize("how", ["simple", "lost"])
+def test_a_signal_ends_the_command_with_a_sentence(how: str, number: signal.Signals) -> None:
+    """lost: it arrives within a destructor, where exceptions end."""
+    process = _started(how)
+    process.send_signal(number)
+    output, said = process.communicate(timeout=20)
+    assert output == "ended\n" and process.returncode == 128 + number
+    assert said == f"{SAID[number]}; the same command goes on from the last checkpoint or shard that was finished\n"
+
+
+def test_a_terminal_that_is_gone_hides_no_exit_code() -> None:
+    process = _started("simple")
+    assert process.stderr is not None and process.stdout is not None
+    os.close(process.stderr.fileno())
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(20) == 128 + signal.SIGHUP
+    process.stdout.close()
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    process = _started("simple", ignored=signal.SIGHUP)
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+    process.communicate()
