@@ -20,7 +20,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskhand.cluster.run_folder import read_metrics
+from maskhand.cluster.run_folder import METRICS
+from maskhand.kept_json import read_steps
 
 CODE = Path(__file__).parents[1]
 CHECKPOINT_EVERY = 5
@@ -46,7 +47,9 @@ def command(workers: int, steps: int) -> list[str]:
 def losses(workspace: Path) -> dict[int, float]:
     """Step -> loss of the one training of a workspace; a step that was repeated counts as it was last."""
     return {
-        int(row["step"]): row["train/loss"] for run in workspace.glob("runs/transformer-*") for row in read_metrics(run)
+        int(row["step"]): row["train/loss"]
+        for run in workspace.glob("runs/transformer-*")
+        for row in read_steps(run / METRICS)
     }
 
 

@@ -127,7 +127,7 @@ def check_accelerator(_: Workspace) -> Iterator[Finding]:
 
 
 def check_ray(workspace: Workspace) -> Iterator[Finding]:
-    from maskhand.cluster.joining import ClusterError, TokenSettings
+    from maskhand.cluster.joining import TokenSettings
     from maskhand.cluster.session import ray_session
 
     address = os.environ.get("RAY_ADDRESS")
@@ -135,12 +135,11 @@ def check_ray(workspace: Workspace) -> Iterator[Finding]:
         with ray_session():
             token = ", with a token" if TokenSettings.of_this_process().mode == "token" else ""
             yield Finding("ok", "Ray", f"cluster at {address}{token}" if address else "local session starts")
-    except ClusterError as error:
+    except MaskhandError as error:
         yield _failed("Ray", error)
     except Exception as error:
-        known = isinstance(error, MaskhandError)
-        advice = "check RAY_ADDRESS" if address else "see there; or free some memory"
-        yield Finding("fail", "Ray", str(error) if known else f"{type(error).__name__}: {str(error)[:120]}", advice)
+        advice = "check RAY_ADDRESS" if address else "free some memory"
+        yield Finding("fail", "Ray", f"{type(error).__name__}: {str(error)[:120]}", advice)
 
 
 def check_prefect(workspace: Workspace) -> Iterator[Finding]:
@@ -178,7 +177,7 @@ def _answers(url: str) -> bool:
 
 
 def check_storage(workspace: Workspace) -> Iterator[Finding]:
-    from maskhand import storage
+    from maskhand import s3_patience, storage
     from maskhand.disk import check_writable
 
     try:
@@ -191,9 +190,10 @@ def check_storage(workspace: Workspace) -> Iterator[Finding]:
     for what, place in places.items():
         uri = storage.join(place, ".doctor")
         try:
-            storage.write_bytes_atomic(uri, b"doctor")
-            kept = storage.read_bytes(uri)
-            storage.delete(uri)
+            with s3_patience.impatient():
+                storage.write_bytes_atomic(uri, b"doctor")
+                kept = storage.read_bytes(uri)
+                storage.delete(uri)
         except OSError as error:
             advice = f"check MASKHAND_{what.upper()}, AWS_ENDPOINT_URL and the credentials"
             yield Finding("fail", what, str(error), advice)

@@ -6,6 +6,7 @@ import errno
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from maskhand.disk import is_full
@@ -65,9 +66,22 @@ def explained(error: BaseException, folders: Sequence[Path] = ()) -> str | None:
     if isinstance(error, OSError) and error.errno and error.strerror:  # else its text begins with [Errno ...]
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror.lower()}"
+    if isinstance(error, Warning):
+        return (
+            f"a warning of another package counts as an error here ({' '.join(str(error).split())[:200]}); unset "
+            "PYTHONWARNINGS, and start Python without -W error"
+        )
+    if _package(error) == "pydantic_core" and str(getattr(error, "title", "")).endswith("Settings"):
+        return f"a setting of Prefect is wrong ({_first_mistake(error)}); correct the PREFECT_ variable or the profile"
     if _package(error) == "cv2":
         return f"OpenCV could not work on an image ({' '.join(str(error).split())[:200]}); is the file a whole picture?"
     return None
+
+
+def _first_mistake(error: Any) -> str:
+    """The first that pydantic found in settings."""
+    mistake = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, mistake['loc']))}={mistake['input']!r}: {mistake['msg'].lower()}"
 
 
 def _address(error: BaseException) -> str:

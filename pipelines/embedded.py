@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,13 +19,16 @@ from pathlib import Path
 
 import prefect
 import psutil
+from prefect.context import get_settings_context
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_PROFILES_PATH
 
 from maskhand.errors import MaskhandError, without_passwords
+from maskhand.pipelines.database import check_database, described
 from maskhand.pipelines.lifeline import end_with_us
 from maskhand.pipelines.runtime import HOST
 from maskhand.pipelines.server import answers
+from maskhand.pipelines.server_log import reason_in
 
 IDLE_S = 60.0
 """Timeout without an answer and without CPU use: on a busy machine the server may just be slow."""
@@ -50,15 +52,16 @@ class EmbeddedServerError(MaskhandError, RuntimeError):
 
 @contextmanager
 def embedded_server() -> Iterator[None]:
-    """A context with a server for this process's flows, or the one at PREFECT_API_URL. Raises EmbeddedServerError."""
+    """A context with a server for this process's flows, or the one at PREFECT_API_URL. Raises EmbeddedServerError, and
+    DatabaseError for the embedded one's."""
     if url := PREFECT_API_URL.value():
         if not answers(url):
             raise EmbeddedServerError(
-                f"no Prefect server answers at PREFECT_API_URL={without_passwords(url)}; start it, correct the address "
-                "(http://HOST:PORT/api), or unset the variable for an embedded one"
+                f"no Prefect server answers at PREFECT_API_URL={without_passwords(url)}{_advice()}"
             )
         yield
         return
+    check_database(PREFECT_HOME.value())
     server = SubprocessASGIServer()  # a singleton per process, which Prefect's clients then find running
     atexit.register(server.stop)
     log, done = PREFECT_HOME.value() / "embedded.log", threading.Event()
@@ -72,6 +75,16 @@ def embedded_server() -> Iterator[None]:
         raise EmbeddedServerError(f"{_LOST}; the same command goes on where it was") from error
     finally:
         done.set()
+
+
+def _advice() -> str:
+    """What to do about an address without a server, which may be one of the user's profiles."""
+    instead = "start it, correct the address (http://HOST:PORT/api), or"
+    if os.environ.get("PREFECT_API_URL"):
+        return f"; {instead} unset the variable for an embedded one"
+    profile = get_settings_context().profile
+    where = f", as the profile {profile.name!r} in {PREFECT_PROFILES_PATH.value()} says"
+    return f"{where}; {instead} set PREFECT_PROFILE=ephemeral for an embedded one"
 
 
 def _keep(server: SubprocessASGIServer, log: Path, done: threading.Event) -> None:
@@ -111,13 +124,13 @@ def _start(server: SubprocessASGIServer, log: Path, port: int | None = None) -> 
             server.stop()
             raise EmbeddedServerError(
                 f"the embedded Prefect server does not answer after {time.monotonic() - begin_s:.0f} s; end other "
-                f"programs, above all such that have its database open ({_database(log)}), or name a running server in "
-                f"PREFECT_API_URL; its log is {log}"
+                f"programs, above all such that have its database open ({described(log.parent)}), or name a running "
+                f"server in PREFECT_API_URL; its log is {log}"
             )
     server.stop()
     raise EmbeddedServerError(
-        f"the embedded Prefect server ended while it started (exit code {process.returncode}: {_reason(log)}); its log "
-        f"is {log}, and its database, which may be moved away for a new one, {_database(log)}"
+        f"the embedded Prefect server ended while it started (exit code {process.returncode}: {reason_in(log)}); its "
+        f"log is {log}, and its database, which may be moved away for a new one, {described(log.parent)}"
     )
 
 
@@ -151,10 +164,6 @@ def _cpu_s(process: subprocess.Popen[bytes]) -> float | None:
     return None if process.poll() is not None else times.user + times.system
 
 
-def _database(log: Path) -> Path:
-    return log.with_name("prefect.db")
-
-
 def _command(port: int) -> list[str]:
     app = ["--app-dir", str(prefect.__module_path__.parent), "--factory", "prefect.server.api.server:create_app"]
     place = ["--host", HOST, "--port", str(port)]
@@ -166,10 +175,3 @@ def _environment() -> dict[str, str]:
     settings = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     said = ("PREFECT_LOGGING_SERVER_LEVEL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL")
     return os.environ | settings | dict.fromkeys(said, "ERROR")
-
-
-def _reason(log: Path) -> str:
-    """The last line of a server's log that names an error, else its last line."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b|.*\[Errno", line)]
-    return without_passwords((errors or lines or ["it says nothing"])[-1])[:200]

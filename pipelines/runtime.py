@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from maskhand import machine
 from maskhand.disk import check_writable
@@ -50,7 +51,14 @@ def prepare(workspace: Workspace, debug: bool = False) -> None:
     for name, value in settings(workspace, debug).items():
         os.environ.setdefault(name, value)
     check_writable(workspace.root, DATABASES_MIB)
-    workspace.prefect_home.mkdir(parents=True, exist_ok=True)
+    home = prefect_home(workspace)
+    check_writable(home, DATABASES_MIB)  # a user's own may be elsewhere
+    home.mkdir(parents=True, exist_ok=True)
+
+
+def prefect_home(workspace: Workspace) -> Path:
+    """Where Prefect keeps its files: in the workspace, or in `$PREFECT_HOME`."""
+    return Path(os.environ.get("PREFECT_HOME") or workspace.prefect_home).expanduser()
 
 
 def workspace_for(parameter: str | None) -> Workspace:

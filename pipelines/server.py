@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from maskhand.errors import MaskhandError, without_passwords
+from maskhand.pipelines.database import check_database
 from maskhand.pipelines.lifeline import end_with_us
-from maskhand.pipelines.runtime import HOST, PORT, settings
+from maskhand.pipelines.runtime import HOST, PORT, prefect_home, settings
+from maskhand.pipelines.server_log import reason_in
 from maskhand.workspace import Workspace
 
 POOL = "maskhand"
@@ -124,7 +126,8 @@ def serve(workspace: Workspace, port: int = PORT) -> int:
 
 @contextmanager
 def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer]:
-    """A context with a Prefect server on 127.0.0.1 whose database is in the workspace."""
+    """A context with a Prefect server on 127.0.0.1 whose database is in the workspace. Raises ServerError, and
+    DatabaseError."""
     url = f"http://{HOST}:{port}/api"
     if answers(url):
         raise ServerError(f"port {port} is taken by another Prefect server; choose another one with --port")
@@ -138,14 +141,18 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer
             ) from None
     # The web pages fetch their data from this address; by default from port 4200.
     own = environment(workspace) | {"PREFECT_LOGGING_SERVER_LEVEL": "WARNING", "PREFECT_SERVER_UI_API_URL": url}
+    check_database(prefect_home(workspace))
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
+        said_before = output.tell()
         process = _start(_prefect("server", "start", "--host", HOST, "--port", str(port)), own, output)
         try:
             deadline_s = time.monotonic() + START_S
             while not answers(url):
                 if process.poll() is not None or time.monotonic() > deadline_s:
-                    raise ServerError(f"the Prefect server did not start; its log is {log}")
+                    raise ServerError(
+                        f"the Prefect server did not start ({reason_in(log, said_before)}); its log is {log}"
+                    )
                 time.sleep(0.3)
             yield RunningServer(url, process)
         finally:

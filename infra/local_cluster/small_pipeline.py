@@ -68,7 +68,8 @@ def stage(number: int) -> None:
 def results(workspace: Path, shards_uri: str) -> dict[str, str]:
     """Name -> sha256 of all that a run makes and another one must make alike: shards, weights, curves, errors."""
     from maskhand import storage
-    from maskhand.cluster.run_folder import read_metrics
+    from maskhand.cluster.run_folder import METRICS
+    from maskhand.kept_json import read_steps
 
     found = {
         f"shards/{uri.removeprefix(shards_uri)}": storage.sha256(uri)
@@ -80,7 +81,7 @@ def results(workspace: Path, shards_uri: str) -> dict[str, str]:
     for path in workspace.glob("reports/*/*/*/samples.parquet"):  # the report is named after the model's folder, too
         found["/".join(path.parts[-3:])] = storage.sha256(path)
     for run_dir in filter(Path.is_dir, (workspace / "runs").iterdir()):
-        rows = [{k: v for k, v in row.items() if not k.startswith(CLOCK)} for row in read_metrics(run_dir)]
+        rows = [{k: v for k, v in row.items() if not k.startswith(CLOCK)} for row in read_steps(run_dir / METRICS)]
         found[f"curves of {run_dir.name}"] = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from maskhand.config import Recipe
 from maskhand.device import accelerator
 from maskhand.evaluation.calibrate import FEWEST_HANDS, calibrate
 from maskhand.models.bundle import ModelBundle
-from maskhand.recipe_files import parse_recipe
+from maskhand.models.bundle_records import read_record
 from maskhand.steps import training_checks
+from maskhand.steps.models import exported_recipe
 from maskhand.steps.names import BUNDLE_FILE
 from maskhand.training.run_identity import inference_digest
 from maskhand.workspace import Workspace
@@ -20,7 +20,7 @@ from maskhand.workspace import Workspace
 def with_settings(export: Path, recipe: Recipe) -> Path:
     """The exported model; if the recipe has other inference settings than it, the same weights with these, in a folder
     beside it."""
-    held, wanted = parse_recipe(json.loads((export / "recipe.json").read_bytes())), inference_digest(recipe)
+    held, wanted = exported_recipe(export), inference_digest(recipe)
     if inference_digest(held) == wanted:
         return export
     stated_anew = export.with_name(f"{export.name}-{wanted}")
@@ -31,8 +31,7 @@ def with_settings(export: Path, recipe: Recipe) -> Path:
 
 def calibrate_export(export: Path, recipe: Recipe, workspace: Workspace) -> None:
     """Calibrate the model in `export` on the held-out hands of its training, unless it is calibrated."""
-    about = json.loads((export / BUNDLE_FILE).read_bytes())
-    if "calibration" in about:
+    if "calibration" in read_record(export):
         return
     bundle = ModelBundle.load(export, device=accelerator())
     found = calibrate(bundle, training_checks.training_sets(workspace, recipe))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from maskhand.config import SamplerConfig
 from maskhand.errors import without_passwords
 from maskhand.evaluation.result import MEAN_POSE
 from maskhand.evaluation.summary import SUBMISSION, EvaluationSummary
+from maskhand.kept_json import read_kept
 from maskhand.promotion import Score
 from maskhand.steps.compare import keep_against
 from maskhand.steps.models import exported_recipe, model_folder
@@ -45,7 +45,7 @@ def track(workspace: Workspace, evaluation: Receipt, run_id: str | None = None) 
     sampler that was asked for. Raises TrackingServerError where the server is gone, see `server_version`.
     """
     summary, tracker = EvaluationSummary.read(evaluation.uri), Tracker.of(workspace)
-    server_version(tracker.uri)  # MLflow's own client would ask again for four minutes, for each request
+    server_version(tracker.uri)  # the reason is told better than by the first request
     tags = {"model": summary.model, "model_digest": summary.model_digest}
     if run_id is not None:
         tracker.tag(run_id, tags)
@@ -82,7 +82,7 @@ def register(workspace: Workspace, model: str, evaluation_uri: str, run_id: str)
     uri = storage.join(evaluation.folder, "registered.json")
     inputs = {"evaluation_digest": evaluation.digest, "run_id": run_id}
     if storage.exists(uri):
-        facts = json.loads(storage.read_bytes(uri))
+        facts = read_kept(uri, "delete it to register the model again", model=str, reason=str)
         if inputs.items() <= facts.items() and _is_there(tracker, facts["model"]):
             return RegistrationReceipt.of(uri, **facts), False
     track(workspace, evaluation, run_id)

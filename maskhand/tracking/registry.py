@@ -10,6 +10,7 @@ from typing import Any
 
 from maskhand.errors import without_passwords
 from maskhand.promotion import Score, judge
+from maskhand.tracking.answering import answering
 from maskhand.tracking.moved import local_path
 from maskhand.tracking.records import BUNDLE, MODEL, ModelVersion, Promotion
 from maskhand.tracking.runs import Runs
@@ -37,7 +38,12 @@ class Tracker(Runs):
 
         server_version(self.uri)  # the server may be another one than the training's
         package = Path(__file__).parents[1]
-        with DefaultStore(self.uri), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        with (
+            answering(self.uri),
+            DefaultStore(self.uri),
+            mlflow.start_run(run_id=run_id),
+            warnings.catch_warnings(),
+        ):
             warnings.filterwarnings("ignore", message=".*input example")  # the signature is written, not guessed
             logged = mlflow.pyfunc.log_model(
                 name="model",
@@ -147,7 +153,11 @@ class Tracker(Runs):
                     "the exported folder instead: --model WORKSPACE/runs/RUN/export"
                 )
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with DefaultStore(self.uri), tempfile.TemporaryDirectory(dir=folder.parent) as part:
+            with (
+                answering(self.uri),
+                DefaultStore(self.uri),
+                tempfile.TemporaryDirectory(dir=folder.parent) as part,
+            ):
                 got = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{known.version}", dst_path=part)
                 Path(got).rename(folder)
         return next((folder / "artifacts").iterdir())

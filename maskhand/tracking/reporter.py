@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from maskhand.tracking.runs import Runs
 
 LONGEST_S = 60.0
 """Time that a training waits at its end for the last points."""
+AGAIN_S = 60.0
+"""Pause after a failure. The points of that time come into the record when the training has ended."""
 
 
 class RunReporter:
@@ -50,10 +53,12 @@ class RunReporter:
         )
 
     def _work(self) -> None:
-        runs = Runs(self._uri)
+        runs, next_s = Runs(self._uri), 0.0
         while (item := self._queue.get()) is not None:
+            if time.monotonic() < next_s:
+                continue
             try:
-                if self._lost is None:
-                    runs.log_metrics(self._run_id, item[1], item[0])
+                runs.log_metrics(self._run_id, item[1], item[0])
             except Exception as error:
                 self._lost = " ".join(str(error).split())[:200]
+                next_s = time.monotonic() + AGAIN_S

@@ -16,7 +16,9 @@ from typing import Any, Self
 from maskhand.config import Recipe
 from maskhand.errors import MaskhandError
 from maskhand.foreign_errors import explained
+from maskhand.kept_json import read_steps
 from maskhand.provenance import code_digest, git_sha
+from maskhand.tracking.answering import AnsweringClient
 from maskhand.tracking.moved import follow_workspace
 from maskhand.tracking.records import Lineage, RunStatus, TrackedRun
 from maskhand.tracking.server import server_version
@@ -147,7 +149,7 @@ class Runs:
         A store that does not answer any more must not hide the error: one warning.
         """
         try:
-            server_version(self.uri, retries=1)  # MLflow's own attempts would take minutes
+            server_version(self.uri, retries=1)  # the client's own attempts would hide the error for half a minute
             self.end_run(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         except Exception as lost:
             why = None if isinstance(lost, MaskhandError) else explained(lost)
@@ -188,12 +190,11 @@ class Runs:
         points the store lacked, as it did not answer in time, and has now."""
         from maskhand.tracking.curves import curves_png
 
-        rows = [json.loads(line) for line in Path(metrics_jsonl).read_text().splitlines()]
-        by_step = {row["step"]: row for row in rows}  # a restarted run reports some steps twice
+        rows = read_steps(Path(metrics_jsonl))
         self.log_file(run_id, metrics_jsonl)
-        if by_step:
-            self.log_image(run_id, "curves.png", curves_png([by_step[step] for step in sorted(by_step)]))
-        return self._fill(run_id, by_step)
+        if rows:
+            self.log_image(run_id, "curves.png", curves_png(rows))
+        return self._fill(run_id, {int(row["step"]): row for row in rows})
 
     def _fill(self, run_id: str, rows: Mapping[int, Mapping[str, float]]) -> int:
         """Log the points of rows by step that the store lacks; returns their number."""
@@ -213,13 +214,13 @@ class Runs:
 
     @functools.cached_property
     def _client(self) -> Any:
-        """Raises TrackingServerError for a server that does not answer; MLflow's own requests try for minutes."""
+        """Raises TrackingServerError for a server that does not answer; also its methods do, when it is lost later."""
         server_version(self.uri)
         mlflow = import_mlflow(self.uri)
         with opening(self.uri):
             if self._artifacts is not None:
                 follow_workspace(self.uri, self._artifacts, self._experiment)
-            return mlflow.MlflowClient(self.uri, self.uri)
+            return AnsweringClient(mlflow.MlflowClient(self.uri, self.uri), self.uri)
 
     @functools.cached_property
     def _experiment_id(self) -> str:

@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from maskhand.tracking.database import KINDS, check_database
+from maskhand.tracking.databricks import check_databricks
 from maskhand.tracking.errors import TrackingServerError
 from maskhand.tracking.store import import_mlflow
 
@@ -85,13 +86,15 @@ def _check_local(uri: str) -> None:
     plugins = {plugin.name for plugin in metadata.entry_points(group="mlflow.tracking_store")}
     if kind in KINDS:
         check_database(uri)
-    elif kind == "file" and not re.match(r"databricks|uc\b", uri):
+    elif uri.startswith("databricks"):
+        check_databricks(uri)
+    elif kind == "file" and not re.match(r"uc\b", uri):
         from mlflow import environment_variables
 
         allowed = getattr(environment_variables, "MLFLOW_ALLOW_FILE_STORE", None)  # other versions take all folders
         if allowed is not None and not allowed.get():
             raise TrackingServerError(f"MLFLOW_TRACKING_URI={uri}: MLflow keeps no runs in folders any more; {_WRITE}")
-    elif kind not in {"file", "databricks", *plugins}:
+    elif kind not in {"file", *plugins}:
         raise TrackingServerError(f"MLFLOW_TRACKING_URI={uri}: MLflow knows no {kind}://; {_WRITE}")
 
 

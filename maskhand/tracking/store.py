@@ -10,6 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+}
+"""Where the user has set none. With MLflow's own 7 retries of 120 s, each request to a server that is gone takes four
+minutes, and to one that is silent twenty; with these half a minute, and five."""
+
 
 class DefaultStore:
     """Makes a store the process's default for a block: MLflow's model functions know no other way."""
@@ -52,8 +61,8 @@ def opening(uri: str) -> Iterator[None]:
 
 def import_mlflow(uri: str) -> Any:
     """The package, with the folder of a database file made."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     import mlflow

@@ -64,7 +64,7 @@ LABELS = {
 
 
 @pytest.mark.parametrize("name", LABELS)
-@pytest.mark.parametrize("part", ["images", "annotations"])
+@pytest.mark.parametrize("part", ["images", "annotations", "annotations of other hands"])
 def test_an_id_that_is_there_twice(tmp_path: Path, name: str, part: str) -> None:
     split, file = LABELS[name]
     fixture = write(tmp_path, name, split, 6)
@@ -72,10 +72,14 @@ def test_an_id_that_is_there_twice(tmp_path: Path, name: str, part: str) -> None
     names: list[str] = []
 
     def join(data: dict[str, Any]) -> None:
-        first, second = data[part][0], data[part][-1]
+        first, second = data[part.split()[0]][0], data[part.split()[0]][-1]
         second["id"] = first["id"]
         if part == "annotations":  # of the same kind, as two files' are
             second |= {key: value for key, value in first.items() if key != "image_id"}
+        elif part != "images":
+            second["image_id"] = next(i["id"] for i in data["images"] if i["id"] != first["image_id"])
+            _one_hand(first, "left")
+            _one_hand(second, "right")
         names.extend(str(record.get("file_name", first["id"])) for record in (first, second))
 
     edit_json(path, join)
@@ -83,6 +87,19 @@ def test_an_id_that_is_there_twice(tmp_path: Path, name: str, part: str) -> None
         adapter_spec = catalog.load_spec(name)
         build_shards(adapter_spec, str(fixture.raw_dir), split, str(tmp_path / "set"))
     assert all(text in str(error.value) for text in names), "both pictures, or the id"
+
+
+def _one_hand(annotation: dict[str, Any], side: str) -> None:
+    """Leave a person or an image with this hand alone."""
+    if "hand_type" in annotation:
+        annotation["hand_type"] = side
+    elif "lefthand_valid" in annotation:
+        annotation |= {f"{one}hand_valid": one == side for one in ("left", "right")}
+    else:
+        left, right = slice(3 * 94, 3 * 115), slice(3 * 115, 3 * 136)
+        mine, other = (left, right) if side == "left" else (right, left)
+        points = annotation.setdefault("keypoints", [0] * 3 * 136)  # one person of the fixture has none
+        points[mine], points[other] = (100.0, 100.0, 2) * 21, (0, 0, 0) * 21
 
 
 def _hide(name: str, data: Any) -> None:

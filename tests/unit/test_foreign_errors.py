@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import cv2
 import httpx
 import numpy as np
+import pydantic
 import pytest
 import sqlalchemy.exc
 
@@ -27,6 +28,13 @@ def caused(error: Exception, by: Exception) -> Exception:
 def opencv() -> Exception:
     with pytest.raises(cv2.error) as error:
         cv2.resize(np.zeros((1, 3000), np.uint8), None, fx=0.01, fy=0.01)
+    return error.value
+
+
+def wrong_setting() -> Exception:
+    model = pydantic.create_model("APISettings", timeout=(int, 1))
+    with pytest.raises(pydantic.ValidationError) as error:
+        model(timeout="abc")
     return error.value
 
 
@@ -56,6 +64,15 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/data/ws/x.tar")
         (RuntimeError("Could not determine home directory."), "a path begins with ~ and the name of no user"),
         (MemoryError(), "out of memory; end other programs, or take a smaller batch"),
         (opencv(), "OpenCV could not work on an image ("),
+        (
+            DeprecationWarning("`x` is deprecated"),
+            "a warning of another package counts as an error here (`x` is deprecated)",
+        ),
+        (
+            wrong_setting(),
+            "a setting of Prefect is wrong (timeout='abc': input should be a valid integer, unable to parse string as "
+            "an integer); correct the PREFECT_ variable",
+        ),
     ],
 )
 def test_a_sentence_for_people(error: Exception, said: str) -> None:
@@ -104,3 +121,23 @@ def test_a_workspace_that_cannot_be_written_is_said_before_anything_starts(
         main([*command.split(), "-w", str(tmp_path / "file" / "ws")])
     said = capsys.readouterr().err
     assert "nothing can be written here (not a directory)" in said and str(tmp_path / "file" / "ws") in said, said
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"), [(EOFError, 1, "error: EOFError"), (KeyboardInterrupt, 130, "interrupted")]
+)
+def test_a_file_that_ends_early_is_no_interruption(
+    raised: type[BaseException],
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_folder: object) -> None:
+        raise raised("no data left")
+
+    monkeypatch.setattr("maskhand.commands.compare.workspace_at", fail)
+    with pytest.raises(SystemExit, match=str(code)):
+        main(["compare", "a", "b"])
+    found = capsys.readouterr().err
+    assert said in found and ("error:" in found) == ("error:" in said)

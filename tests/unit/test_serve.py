@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from maskhand.lock import held
 from maskhand.pipelines import server
 from maskhand.workspace import Workspace
 
@@ -48,3 +52,13 @@ def test_the_end_of_either_is_told(
     told = r"server ended by itself with exit code -9; its log is .*server\.log" if of_server == 3 else "worker ended"
     with pytest.raises(server.ServerError, match=told):
         server.serve(Workspace(tmp_path, str(tmp_path / "shards")))
+
+
+def test_a_second_one_of_a_workspace_is_told_who_is_first(tmp_path: Path) -> None:
+    """On another port, too: both would be servers of one database."""
+    with held(tmp_path, "serve", "the Prefect server"):
+        command = [sys.executable, "-m", "maskhand.cli", "serve", "-w", str(tmp_path), "--port", "4399"]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"error: the Prefect server of {tmp_path}: process {os.getpid()} on ")
+    assert second.stderr.endswith("is at it; wait for its end, or stop it\n")
