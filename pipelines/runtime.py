@@ -5,6 +5,7 @@ Prefect reads its settings once, on import. So this module must not import Prefe
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -39,8 +40,18 @@ def settings(workspace: Workspace, debug: bool = False) -> dict[str, str]:
         # Everything is still written to the server; the console is for our own progress and one-sentence errors.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG" if debug else "CRITICAL",
         "PREFECT_LOGGING_SERVER_LEVEL": "INFO" if debug else "CRITICAL",
+        **_folder_of_pages(workspace),
         **machine.proxy_exceptions(),
     }
+
+
+def _folder_of_pages(workspace: Workspace) -> dict[str, str]:
+    """Prefect's server copies its web pages beside its code; where another account installed it, to the workspace."""
+    code = importlib.util.find_spec("prefect")
+    folders = [Path(folder) / "server" for folder in (code and code.submodule_search_locations) or ()]
+    if all(os.access(folder, os.W_OK) for folder in folders):
+        return {}
+    return {"PREFECT_UI_STATIC_DIRECTORY": str(workspace.prefect_home / "pages")}
 
 
 def prepare(workspace: Workspace, debug: bool = False) -> None:

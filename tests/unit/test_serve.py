@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from maskhand.lock import held
-from maskhand.pipelines import server
+from maskhand.pipelines import runtime, server
 from maskhand.workspace import Workspace
 
 
@@ -62,3 +62,17 @@ def test_a_second_one_of_a_workspace_is_told_who_is_first(tmp_path: Path) -> Non
     assert second.returncode == 1
     assert second.stderr.startswith(f"error: the Prefect server of {tmp_path}: process {os.getpid()} on ")
     assert second.stderr.endswith("is at it; wait for its end, or stop it\n")
+
+
+@pytest.mark.parametrize("owner", [True, False])
+def test_pages_of_prefect_of_another_accounts_installation_are_in_the_workspace(
+    owner: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may = os.access
+
+    def access(path: Any, mode: int, **words: Any) -> bool:
+        return owner if str(path).endswith("prefect/server") else may(path, mode, **words)
+
+    monkeypatch.setattr(os, "access", access)
+    pages = runtime.settings(Workspace(tmp_path, str(tmp_path / "shards"))).get("PREFECT_UI_STATIC_DIRECTORY")
+    assert pages == (None if owner else str(tmp_path / "prefect" / "pages"))
