@@ -6,8 +6,10 @@ A file also survives a power cut.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -27,8 +29,9 @@ def is_unfinished(path: Path) -> bool:
 def replacement(path: Path) -> Iterator[IO[bytes]]:
     """A file to write into, which takes the place of `path` when the block ends, but not in an error.
 
-    Folders above are made. OSError as the system gives it.
+    Folders above are made. OSError as the system gives it, also for a path that is a pipe or a device.
     """
+    _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
     try:
@@ -43,11 +46,22 @@ def replacement(path: Path) -> Iterator[IO[bytes]]:
 
 
 def move(source: Path, path: Path) -> None:
-    """Put a file of the same file system in the place of `path`. OSError as the system gives it."""
+    """Put a file of the same file system in the place of `path`. OSError as for `replacement`."""
+    _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _to_disk(source)
     os.replace(source, path)
     _to_disk(path.parent)
+
+
+def _check_replaceable(path: Path) -> None:
+    """A rename would put a file in the place of /dev/stdout, or of the pipe that somebody reads from."""
+    try:
+        kind = path.stat().st_mode
+    except OSError:  # nothing is there, or the system says what is wrong when the file is made
+        return
+    if path.absolute().parent == Path("/dev") or not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise OSError(errno.ENOTSUP, "this is a pipe or a device, expected the name of a file", str(path))
 
 
 def _to_disk(path: Path) -> None:

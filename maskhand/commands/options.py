@@ -60,6 +60,24 @@ def writable_workspace_at(folder: Path | None, *, sets: bool = False) -> Workspa
     return home
 
 
+def output_file(given: str, *inputs: Path) -> str:
+    """The place of a result that an option names. Raises StorageError where no file can be written, or where an input
+    is, before anything is started."""
+    from maskhand import storage
+    from maskhand.disk import check_writable
+
+    uri = storage.absolute(given)
+    if storage.is_remote(uri):
+        return uri
+    path = Path(uri)
+    if path.exists() and not path.is_file():
+        raise storage.NotAFileError(f"{given}: this is {'a folder' if path.is_dir() else 'a device'}, expected a file")
+    if any(path.exists() and one.exists() and path.samefile(one) for one in inputs):
+        raise storage.StorageError(f"{given}: this file is read, so nothing is written over it; choose another name")
+    check_writable(path.parent)
+    return uri
+
+
 def each_set(sets: Sequence[str], title: str, step: Callable[[str, Progress], Receipt]) -> None:
     """Run a step on each set in one Ray session (alone, each would start its own), and print its receipt."""
     from maskhand.cluster.session import ray_session

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from maskhand.commands.options import examples
+from maskhand.commands.options import examples, output_file
 from maskhand.scoring.formats import FORMATS
 
 app = typer.Typer()
@@ -30,8 +30,10 @@ def score(
     pred: Annotated[Path, typer.Option(help="The predictions, in the benchmark's official format.")],
     split: Annotated[str, typer.Option(help="Split of DexYCB, if --gt is its original folder.")] = "s0_test",
     json: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Write all metrics to this file, also per joint."),
+        str | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="Write all metrics to this file or s3:// URI, also per joint."
+        ),
     ] = None,
 ) -> None:
     """Score a prediction file exactly as the benchmark's official program does; no model is needed."""
@@ -39,11 +41,12 @@ def score(
     from maskhand.progress import print_table
     from maskhand.scoring.benchmarks import score_files
 
+    out = None if json is None else output_file(json, pred, gt)
     found = score_files(benchmark, gt, pred, split)
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
     print_table(benchmark, ("metric", "value"), found.table())
     typer.echo(", ".join(f"{name} {value:,}" for name, value in found.counts.items()))
-    if json is not None:
-        storage.write_bytes_atomic(json, found.to_json())
-        typer.echo(str(json))
+    if out is not None:
+        storage.write_bytes_atomic(out, found.to_json())
+        typer.echo(out)

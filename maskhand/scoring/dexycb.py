@@ -6,11 +6,13 @@ each with its area under the curve from 0 to 50 mm: as predicted, relative to th
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
@@ -20,14 +22,16 @@ from maskhand.adapters.layouts.dexycb_label import NO_HAND, label_uri, read_labe
 from maskhand.adapters.layouts.dexycb_splits import SELECTIONS
 from maskhand.arrays import Array
 from maskhand.conventions import NUM_JOINTS, OPENPOSE_21
+from maskhand.json_text import why_not_json
 from maskhand.metrics.accumulate import Addable, PointErrors
 from maskhand.metrics.alignment import distances, procrustes_align, root_relative
 from maskhand.sample import SampleError
 from maskhand.scoring.diagnostics import Convention, diagnose
 from maskhand.scoring.format import Format, GroundTruth
+from maskhand.scoring.io.files import unpacked
 from maskhand.scoring.io.npz import Npz
 from maskhand.scoring.io.stream import total
-from maskhand.scoring.plausible import check_numbers, check_unit
+from maskhand.scoring.plausible import check_numbers, check_truth, check_unit
 from maskhand.scoring.predictions import Layout, Predictions
 from maskhand.scoring.scores import ScoreError, Scores, count_warning, failed_warning
 
@@ -80,6 +84,7 @@ def score_lines(labels: GroundTruth, pred: Path) -> Scores:
             if not len(rows):
                 continue
             if frames["scored"] == len(rows):  # the first of them
+                check_truth(f"{gt}: joint_3d_m", joints_m[hand], "meters")
                 check_unit(str(pred), joints_mm[rows], true_mm, CONVENTION.unit)
                 diagnoses.extend(diagnose(joints_mm[rows], true_mm, CONVENTION))
             yield joints_mm[rows], true_mm
@@ -179,13 +184,16 @@ def read_predictions(path: Path) -> tuple[Array, Array]:
     """(N,) ids in ascending order and (N, 21, 3) millimeters; of lines with the same id the last one counts."""
     blocks = []
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with (
+            unpacked(path, ".txt", "results.txt") as stream,
+            io.TextIOWrapper(cast(IO[bytes], stream), encoding="utf-8-sig") as file,
+        ):
             first = 1
             while lines := list(islice(file, _LINES)):
                 blocks.append(_parsed(lines, first, path))
                 first += len(lines)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScoreError(f"{path}: cannot be read as text ({error}); check the path") from None
+    except UnicodeDecodeError as error:
+        raise ScoreError(f"{path}: {why_not_json(error)}; expected lines of numbers") from None
     table = np.concatenate(blocks) if blocks else np.empty((0, 64))
     ids, last = np.unique(table[::-1, 0], return_index=True)
     return ids.astype(np.int64), table[::-1][last, 1:].reshape(-1, NUM_JOINTS, 3)
@@ -196,17 +204,29 @@ def _parsed(lines: list[str], first: int, path: Path) -> Array:
     rows = [(number, line.split(",")) for number, line in enumerate(lines, first) if line.strip()]
     for number, words in rows:
         if len(words) != 64:
-            raise ScoreError(f"{path}: line {number} has {len(words)} values, expected 64: id and 21 x 3 mm")
+            raise ScoreError(
+                f"{path}: line {number} has {len(words)} values between commas, expected 64: id and 21 x 3 mm, with "
+                f"decimal points; it begins with {','.join(words)[:30].strip()!r}"
+            )
     try:
         table = np.array([words for _, words in rows], np.float64).reshape(-1, 64)
-    except ValueError as error:
-        raise ScoreError(f"{path}: lines {first} to {first + len(lines) - 1}: {error}; expected numbers") from None
+    except ValueError:
+        number, word = next((n, word) for n, words in rows for word in words if not _is_number(word))
+        raise ScoreError(f"{path}: line {number}: {word.strip()!r} is no number; is it a header? Remove it") from None
     whole = (table[:, 0] == np.round(table[:, 0])) & (np.abs(table[:, 0]) < _LARGEST_ID)
     if not whole.all():
         number, words = rows[int(np.argmin(whole))]
         raise ScoreError(f"{path}: line {number} starts with {words[0]!r}, expected an image id")
     check_numbers(table[:, 1:, None], CONVENTION.unit, lambda row: f"{path}: line {rows[row][0]}")
     return table
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _rows_of(wanted: Array, ids: Array, pred: Path) -> Array:

@@ -1,4 +1,4 @@
-"""Diagnose why a prediction file fits badly: wrong joint order, axes, mirrored hands, no root position.
+"""Diagnose why a prediction file fits badly: wrong joint order, axes, mirrored hands, no root position, other hands.
 
 These are the mistakes that files in this field have, beside another unit (`plausible`). Nothing is converted, for the
 official programs convert nothing: each diagnosis is a warning, given only where undoing the mistake would at least
@@ -22,6 +22,12 @@ ENOUGH = 512
 """Samples that are looked at, spread over the file."""
 BETTER = 0.5
 """Fraction of the error that is left when the mistake is undone."""
+ENOUGH_TO_MOVE = 8
+"""Samples from which their order can be judged."""
+_FEW = 48
+"""Predictions that are laid on every true hand."""
+_NO_BETTER = 0.9
+"""Of the error at another position: a method that sees its images is below."""
 _FAR = 2.0
 """A wrist this many hand sizes from the camera is not a hand at the camera."""
 
@@ -58,7 +64,7 @@ def diagnose(points: Array, truth: Array, convention: Convention) -> list[str]:
     found += sentences
     moved = _reordered(points, order, convention.order)
     sentences = _axes(moved, truth, convention)
-    return found + (sentences or _mirrored(moved, truth, convention))
+    return found + (sentences or _mirrored(moved, truth, convention) or _other_hands(moved, truth, convention))
 
 
 def _root(points: Array, truth: Array, convention: Convention) -> list[str]:
@@ -104,6 +110,28 @@ def _mirrored(points: Array, truth: Array, convention: Convention) -> list[str]:
     return [
         "most predictions are mirror images of the hands, which the official alignment allows: without mirroring the "
         f"aligned error rises {_change(allowed, forbidden, convention)}"
+    ]
+
+
+def _other_hands(points: Array, truth: Array, convention: Convention) -> list[str]:
+    """Predictions that fit other hands far better than those at their own position, and these no better than any
+    other. A single hand for all is no mistake, nor is noise."""
+    if len(points) < ENOUGH_TO_MOVE:
+        return []
+    others = np.roll(np.arange(len(points)), len(points) // 3 + 1)
+    own, foreign = (_error(procrustes_align(points, y, reflection=False), y) for y in (truth, truth[others]))
+    if own < _NO_BETTER * foreign:
+        return []
+    few = points[:: -(-len(points) // _FEW)]
+    every = np.tile(truth, (len(few), 1, 1))
+    pairs = mpjpe(procrustes_align(np.repeat(few, len(truth), axis=0), every, reflection=False), every)
+    nearest = float(np.median(pairs.reshape(len(few), len(truth)).min(1)))
+    if nearest >= BETTER * own:
+        return []
+    return [
+        f"the predictions fit hands at other positions far better than those at their own (after alignment "
+        f"{_mm(nearest, convention):.1f} and {_mm(own, convention):.1f} mm): are they in another order, such as that "
+        "of file names sorted as text?"
     ]
 
 

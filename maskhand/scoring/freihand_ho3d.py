@@ -24,7 +24,7 @@ from maskhand.scoring.diagnostics import Convention, diagnose
 from maskhand.scoring.format import Format, GroundTruth
 from maskhand.scoring.io.json_lists import Samples, read_samples
 from maskhand.scoring.io.stream import total
-from maskhand.scoring.plausible import Unit, check_numbers, check_unit
+from maskhand.scoring.plausible import Unit, check_numbers, check_truth, check_unit
 from maskhand.scoring.predictions import Layout, Predictions
 from maskhand.scoring.scores import ScoreError, Scores, count_warning, failed_warning
 
@@ -76,9 +76,15 @@ def score_meshes(benchmark: MeshFormat, labels: GroundTruth, pred: Path) -> Scor
     Raises ScoreError for files that cannot be scored. An empty list of verts scores the joints alone.
     """
     gt = labels.path
+    if gt.exists() and not gt.is_dir():
+        raise ScoreError(
+            f"{gt}: expected a folder with evaluation_xyz.json and evaluation_verts.json; give their folder, of an "
+            "archive after unpacking it"
+        )
     truth = _joints(_truth(gt, "xyz", NUM_JOINTS))
     if not len(truth):
         raise ScoreError(f"{gt / 'evaluation_xyz.json'}: holds no samples")
+    check_truth(f"{gt / 'evaluation_xyz.json'}: xyz", truth, benchmark.convention.unit)
     prediction = _Prediction(_prediction_file(pred), len(truth), benchmark.convention.unit)
     check_unit(f"{prediction.path}: xyz", prediction.joints, truth, benchmark.convention.unit)
     joint_totals = joint_errors(prediction.joints, truth, benchmark.bone)
@@ -188,10 +194,11 @@ def _joints(pieces: Iterator[Samples]) -> Array:
 
 
 def _prediction_file(pred: Path) -> Path:
-    """The file itself; of a folder its pred.json, or its only .json."""
+    """The file itself; of a folder its pred.json, its pred.zip, or its only .json."""
     if not pred.is_dir():
         return pred
-    files = [pred / "pred.json"] if (pred / "pred.json").is_file() else sorted(pred.glob("*.json"))
+    named = [pred / name for name in ("pred.json", "pred.zip") if (pred / name).is_file()]
+    files = named[:1] or sorted(pred.glob("*.json"))
     if len(files) != 1:
         raise ScoreError(f"{pred}: expected a pred.json in this folder, found {len(files)} .json files; name the file")
     return files[0]

@@ -15,6 +15,7 @@ from maskhand.conventions import NUM_JOINTS, OPENPOSE_21
 from maskhand.metrics.pck import MIN_CONFIDENCE, PCK_THRESHOLDS, CorrectKeypoints
 from maskhand.scoring.format import Format, GroundTruth
 from maskhand.scoring.io.npz import Npz
+from maskhand.scoring.keypoint_diagnostics import diagnose_keypoints
 from maskhand.scoring.plausible import check_boxes, check_numbers
 from maskhand.scoring.predictions import Layout, Predictions, npz_bytes
 from maskhand.scoring.scores import ScoreError, Scores, count_warning, failed_warning
@@ -64,6 +65,7 @@ def score_keypoints(labels: GroundTruth, pred: Path) -> Scores:
         check_boxes(str(file.path), size_px, target[..., :2], seen)
         if state == "all":
             _check_unit(pred, points_px, size_px)
+            warnings += diagnose_keypoints(points_px, target[..., :2], seen, size_px)
         found = CorrectKeypoints.of(points_px, target[..., :2], target[..., 2], size_px)
         names = [f"pck_{round(100 * threshold):03d}_{state}" for threshold in PCK_THRESHOLDS]
         per_joint |= dict(zip(names, found.pck_by_joint, strict=True))

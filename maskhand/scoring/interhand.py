@@ -18,11 +18,11 @@ from maskhand.arrays import Array
 from maskhand.conventions import INTERHAND_HANDS, OPENPOSE_FROM_INTERHAND
 from maskhand.metrics.accumulate import Addable, Means
 from maskhand.metrics.alignment import distances
-from maskhand.scoring.diagnostics import Convention, diagnose
+from maskhand.scoring.diagnostics import BETTER, Convention, diagnose
 from maskhand.scoring.format import Format, GroundTruth
 from maskhand.scoring.io.npz import Npz
 from maskhand.scoring.io.stream import total
-from maskhand.scoring.plausible import check_numbers, check_unit
+from maskhand.scoring.plausible import check_numbers, check_truth, check_unit
 from maskhand.scoring.predictions import Layout, Predictions, npz_bytes, origin_of
 from maskhand.scoring.scores import ScoreError, Scores, count_warning, failed_warning, joint_warning
 
@@ -83,7 +83,7 @@ def score_arrays(labels: GroundTruth, pred: Path) -> Scores:
                     f"{gt}: joint_cam_mm of sample {first + broken[0]} is not finite where joint_valid says that it is "
                     "annotated; write it again"
                 )
-            diagnoses.extend([] if first else _diagnose(pred, mine, true, valid))
+            diagnoses.extend([] if first else _diagnose(gt, pred, mine, true, valid))
             yield mine, true, valid, types[first : first + len(true)] == "interacting"
             first += len(true)
 
@@ -154,14 +154,40 @@ def _with_wrist(valid: Array) -> Array:
     return valid
 
 
-def _diagnose(pred: Path, joints_mm: Array, truth_mm: Array, valid: Array) -> list[str]:
+def _diagnose(gt: Path, pred: Path, joints_mm: Array, truth_mm: Array, valid: Array) -> list[str]:
     """About the hands whose joints are all annotated; ScoreError for another unit."""
+    swapped = _swapped(*(x[valid.all(1)] for x in (joints_mm, truth_mm)))
     hands = [(joints_mm[whole, hand], truth_mm[whole, hand]) for hand in HANDS for whole in [valid[:, hand].all(1)]]
     mine, true = (np.concatenate(parts) for parts in zip(*hands, strict=True))
     finite = np.isfinite(mine).all((1, 2))
     mine, true = mine[finite].astype(np.float64), true[finite].astype(np.float64)
+    check_truth(f"{gt}: joint_cam_mm", true, CONVENTION.unit)
     check_unit(f"{pred}: joint_cam_mm", mine, true, CONVENTION.unit)
-    return diagnose(mine, true, CONVENTION)
+    return swapped or diagnose(mine, true, CONVENTION)
+
+
+def _swapped(joints_mm: Array, truth_mm: Array) -> list[str]:
+    """A sentence where the left hand was written first, given samples (n, 42, 3) with both hands."""
+    finite = np.isfinite(joints_mm).all((1, 2))
+    mine, true = joints_mm[finite].astype(np.float64), truth_mm[finite].astype(np.float64)
+    if not len(mine):
+        return []
+    now, exchanged = (
+        float(np.median(distances(_at_wrists(x), _at_wrists(true)))) for x in (mine, np.roll(mine, -HANDS[1].start, 1))
+    )
+    if exchanged >= BETTER * now:
+        return []
+    return [
+        f"read with the left hand first, the predictions fit far better (errors about the wrists fall from {now:.1f} "
+        f"to {exchanged:.1f} mm): the right hand is expected first"
+    ]
+
+
+def _at_wrists(joints_mm: Array) -> Array:
+    """(n, 42, 3), each hand relative to its own wrist."""
+    return np.concatenate(
+        [joints_mm[:, hand] - joints_mm[:, wrist, None] for hand, wrist in zip(HANDS, WRISTS, strict=True)], axis=1
+    )
 
 
 def _hand_types(truth: Npz) -> Array:
@@ -181,6 +207,8 @@ def _valid(truth: Npz) -> Iterator[Array]:
     """(n, 42) bool; the annotation files write (N, 42, 1), which is taken too."""
     row = truth.shape("joint_valid")[1:]
     for part in truth.rows("joint_valid", *((42, 1) if row == (42, 1) else (42,)), at_once=AT_ONCE):
+        if not np.isfinite(part).all():
+            raise ScoreError(f"{truth.path}: joint_valid holds a number that is not finite, expected 0 or 1")
         yield part.reshape(-1, 42) != 0
 
 

@@ -21,6 +21,8 @@ MOST_TIMES = 20.0
 """By how much the hands of a bad method may be larger than the true ones."""
 ENOUGH_JOINTS = 6
 """To tell a hand's extent from."""
+_HAND_M = (0.005, 3.0)
+"""Distances of a hand's points from their middle, in meters; beyond are other units."""
 _BOX_TO_HAND = (0.25, 20.0)
 """Sides of a box by the extent of the joints in it: of a part of the hand, and of a few joints of it."""
 
@@ -30,7 +32,7 @@ def check_numbers(values: Array, unit: str, place: Callable[[int], str], counts:
 
     place: row -> the file and the place in it; counts: (N, P) bool, points that are looked at; others may be anything.
     """
-    absurd = (np.abs(values) > LARGEST) & np.isfinite(values)
+    absurd = (np.abs(values.astype(np.float64, copy=False)) > LARGEST) & np.isfinite(values)
     if counts is not None:
         absurd &= counts[..., None]
     if absurd.any():
@@ -38,6 +40,17 @@ def check_numbers(values: Array, unit: str, place: Callable[[int], str], counts:
         raise ScoreError(
             f"{place(at[0])} holds {values[at]:g}, expected {unit}, at most {LARGEST:g} of them; is the file damaged, "
             "or did the method diverge? NaN stands for a hand without a prediction"
+        )
+
+
+def check_truth(where: str, truth: Array, unit: Unit) -> None:
+    """Raise ScoreError where labels (N, P, 3), finite, are no hands in this unit."""
+    found = sizes(truth.astype(np.float64, copy=False))
+    size = float(np.median(found[found > 0])) if (found > 0).any() else 0.0
+    if size and not _HAND_M[0] < size * METERS[unit] < _HAND_M[1]:
+        raise ScoreError(
+            f"{where}: the points of a true hand are {size:.3g} {unit} from their middle; are the labels in another "
+            f"unit? {unit[0].upper()}{unit[1:]} are expected; convert them, or get the file again"
         )
 
 

@@ -50,8 +50,9 @@ class Scores:
 
 
 def count_warning(samples: int, official: Mapping[str, int]) -> list[str]:
-    """A sentence when the number of samples is none of the official ones (name of the set -> number)."""
-    if samples in official.values():
+    """A sentence when the number of samples is none of the official ones (name of the set -> number), if any is
+    known."""
+    if not official or samples in official.values():
         return []
     known = " or ".join(f"{count:,} ({name})" for name, count in official.items())
     return [f"{samples:,} samples, while the official set has {known}: not comparable with published numbers"]

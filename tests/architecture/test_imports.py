@@ -131,7 +131,17 @@ MAY_USE = {
         "evaluation.held_out",
     ),
     "metrics": (),
-    "scoring": ("metrics", "conventions", "catalog", "adapters", "hand.array_pickle", "sample", "shards.read_ahead"),
+    "scoring": (
+        "metrics",
+        "conventions",
+        "catalog",
+        "adapters",
+        "hand.array_pickle",
+        "sample",
+        "shards.read_ahead",
+        "local_files",
+        "storage_errors",
+    ),
     "evaluation": (
         "geometry2d",
         "metrics",

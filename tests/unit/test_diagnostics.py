@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from maskhand.conventions import JOINT_ORDERS, NUM_JOINTS
 from maskhand.scoring.benchmarks import score_files as score
 from maskhand.scoring.diagnostics import Convention, diagnose
+from maskhand.scoring.keypoint_diagnostics import diagnose_keypoints
 from maskhand.scoring.plausible import check_unit
 from maskhand.scoring.scores import ScoreError
 
@@ -82,6 +83,63 @@ def test_mirrored_hands_which_the_official_alignment_hides() -> None:
     turn = Rotation.random(len(truth), random_state=2).as_matrix()
     (sentence,) = diagnose(guess * (-1, 1, 1) @ turn, truth, FREIHAND)
     assert sentence.startswith("most predictions are mirror images of the hands")
+
+
+def varied(count: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """(predictions, truth), meters: hands that differ in pose."""
+    rng = np.random.default_rng(5)
+    truth = rng.normal(0, 0.04, (count, NUM_JOINTS, 3)) + np.array([0, 0, 0.6])
+    return truth + rng.normal(0, 0.005, truth.shape), truth
+
+
+def test_another_order_of_the_hands() -> None:
+    guess, truth = varied()
+    as_text = sorted(range(60), key=str)
+    assert diagnose(guess, truth, FREIHAND) == []
+    for other in (guess[as_text], guess[::-1], np.roll(guess, 3, 0)):
+        (sentence,) = diagnose(other, truth, FREIHAND)
+        assert "are they in another order, such as that of file names sorted as text?" in sentence
+    assert diagnose(np.random.default_rng(6).permutation(guess.ravel()).reshape(guess.shape), truth, FREIHAND) == []
+
+
+def test_keypoints_that_are_not_in_the_picture() -> None:
+    """HInt: y before x, pixels of the crop, another order; nothing about keypoints that are merely bad."""
+    guess, truth = (x[..., :2] * 1000 for x in varied())
+    place = np.random.default_rng(7).uniform(100, 900, (60, 1, 2))
+    guess, truth, counts, size = guess + place, truth + place, np.ones((60, NUM_JOINTS), bool), np.full(60, 150.0)
+    for wrong, said in (
+        (guess, ""),
+        (guess + np.random.default_rng(8).normal(0, 80, guess.shape), ""),
+        (guess[..., ::-1], "x is first"),
+        (1.7 * (guess - place) + 112, "in pixels of the crop"),
+        (guess[::-1], "in another order"),
+    ):
+        sentences = diagnose_keypoints(wrong, truth, counts, size)
+        assert [said in one for one in sentences] == ([True] if said else [])
+
+
+def test_the_left_hand_written_first(tmp_path: Path) -> None:
+    gt, pred = write_interhand(tmp_path, *varied(), wrong="")
+    assert not [one for one in score("interhand", gt, pred).warnings if "first" in one]
+    arrays = np.random.default_rng(9).normal(0, 40, (60, 42, 3)) + np.array([0, 0, 700])
+    np.savez(gt, joint_cam_mm=arrays, joint_valid=np.ones((60, 42)), hand_type=np.array(["interacting"] * 60))
+    np.savez(pred, joint_cam_mm=np.roll(arrays, 21, 1))
+    assert "the right hand is expected first" in score("interhand", gt, pred).warnings[-1]
+
+
+@pytest.mark.parametrize("benchmark", ["freihand", "dexycb", "interhand"])
+def test_labels_in_another_unit_are_not_blamed_on_the_prediction(tmp_path: Path, benchmark: str) -> None:
+    guess, truth = hands()
+    gt, pred = WRITERS[benchmark](tmp_path, guess, truth, "")
+    if benchmark == "freihand":
+        (gt / "evaluation_xyz.json").write_text(json.dumps((1000 * truth).tolist()))
+    else:
+        with np.load(gt) as arrays:
+            name = "joint_3d_m" if benchmark == "dexycb" else "joint_cam_mm"
+            np.savez(gt, **{**arrays, name: arrays[name] * (1000 if benchmark == "dexycb" else 0.001)})
+    with pytest.raises(ScoreError, match="are the labels in another unit") as error:
+        score(benchmark, gt, pred)
+    assert str(pred) not in str(error.value)
 
 
 def test_hands_relative_to_the_wrist() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import zipfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from maskhand.cli import app
 from maskhand.scoring.benchmarks import score_files as score
 from maskhand.scoring.formats import FORMATS
 from maskhand.scoring.scores import ScoreError
+from maskhand.storage import StorageError, write_bytes_atomic
 from support import official_twins as twins
 from support.scoring_parts import hands, hint_files, interhand_files, write_json
 
@@ -217,12 +220,12 @@ def test_a_zip_as_the_servers_take_it(mesh_files) -> None:
     zipped, plain = (score("freihand", folder, path).to_json() for path in (sent, folder / "pred.json"))
     assert zipped == plain
     sent.write_bytes(sent.read_bytes()[:3000] + b"\0" * 500 + sent.read_bytes()[3500:])
-    with pytest.raises(ScoreError, match=r"pred\.zip: the \.zip is damaged"):
+    with pytest.raises(ScoreError, match=r"pred\.zip: the \.zip or \.gz is damaged"):
         score("freihand", folder, sent)
     with zipfile.ZipFile(sent, "w") as archive:
         archive.writestr("a.json", "[]")
         archive.writestr("b.json", "[]")
-    with pytest.raises(ScoreError, match=r"expected one \.json in this \.zip, found a\.json, b\.json"):
+    with pytest.raises(ScoreError, match=r"expected one \.json or a pred\.json in this \.zip, found a\.json, b\.json"):
         score("freihand", folder, sent)
 
 
@@ -246,6 +249,24 @@ def test_the_command_prints_a_table_and_writes_the_promised_keys(tmp_path: Path,
         assert HEADLINES[benchmark] <= set(values) and all(isinstance(values[k], float) for k in HEADLINES[benchmark])
         assert set(values) - HEADLINES[benchmark] == {"benchmark", "counts", "joints", "per_joint", "warnings"}
         assert all(name in run.output for name in HEADLINES[benchmark]) and "official set has" in run.output
+
+
+@pytest.mark.parametrize("place", ["pred.json", "link.json", "folder", "pipe", "s3:/bucket/x.json"])
+def test_a_place_where_no_result_can_be_is_refused_before_scoring(mesh_files, place: str) -> None:
+    """The predictions themselves among them."""
+    folder, _ = mesh_files
+    (folder / "link.json").symlink_to("pred.json")
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe")
+    before = (folder / "pred.json").read_bytes()
+    out = place if ":" in place else str(folder / place)
+    run = CliRunner().invoke(
+        app, ["score", "freihand", "--gt", str(folder), "--pred", str(folder / "pred.json"), "--json", out]
+    )
+    assert isinstance(run.exception, StorageError) and out in str(run.exception) and "mpjpe_mm" not in run.output
+    assert (folder / "pred.json").read_bytes() == before and stat.S_ISFIFO((folder / "pipe").stat().st_mode)
+    with pytest.raises(StorageError, match="pipe: this is a pipe or a device"):
+        write_bytes_atomic(folder / "pipe", b"x")
 
 
 def test_headline_keys_of_the_others(tmp_path: Path) -> None:

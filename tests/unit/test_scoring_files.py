@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -41,9 +47,9 @@ VERTS = np.zeros((3, 5, 3)).tolist()
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (None, "pred.json: cannot be read (No such file or directory); check the path"),
-        ("", "[xyz, verts]: expected 2 lists of samples, found 0"),
-        ('{"xyz": []}', "[xyz, verts]: expected JSON lists of numbers, found b'{\"xyz\": []}'"),
+        (None, "pred.json: there is no such file; check the path"),
+        ("", "pred.json: this file is empty: write it again"),
+        ('{"xyz": []}', "expected JSON lists of numbers, found an object with named fields ({\"xyz\": []} ...)"),
         (json.dumps([XYZ]), "[xyz, verts]: expected 2 lists of samples, found 1"),
         (json.dumps([XYZ, VERTS, VERTS]), "more than 2 lists of samples"),
         (json.dumps([XYZ, VERTS]) + "\n[1]", "found b'1' outside of them"),
@@ -76,17 +82,79 @@ def test_bad_dexycb_files_are_sentences(tmp_path: Path) -> None:
     good = ",".join(["0.5"] * 63)
     for text, sentence in (
         (f"0,{good}\n1,{good}\n", "no prediction for image_id 2"),
-        (f"0,{good}\n1,2,3\n", "line 2 has 3 values, expected 64"),
+        (f"0,{good}\n1,2,3\n", "line 2 has 3 values between commas, expected 64"),
         (f"0,{good}\n1.5,{good}\n", "line 2 starts with '1.5', expected an image id"),
-        (f"0,{good}\n1,{good.replace('0.5', 'a', 1)}\n", "could not convert string to float"),
-        ("", "no prediction for image_id 0"),
+        (f"0,{good}\n1,{good.replace('0.5', 'a', 1)}\n", "line 2: 'a' is no number"),
+        ("", "this file is empty"),
     ):
         pred.write_text(text)
         with pytest.raises(ScoreError, match=sentence):
             score("dexycb", gt, pred)
+    pred.write_text(f"0,{good}\n")
     np.savez(gt, image_id=np.arange(3), joint_3d_m=np.zeros((2, 21, 3)))
     with pytest.raises(ScoreError, match="joint_3d_m has 2 rows, image_id 3"):
         score("dexycb", gt, pred)
+
+
+def packed(name: str, content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for member in (name, f"__MACOSX/._{name}", f"._{name}", ".DS_Store"):
+            archive.writestr(member, content if member == name else b"\0\5\26\7")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("pack", "sentence"),
+    [
+        (lambda data: packed("PRED.json", data), None),
+        (lambda data: packed("results.TXT", data), None),
+        (gzip.compress, None),
+        (lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n"), None),
+        (lambda data: data.decode().encode("utf-16"), "text in UTF-16"),
+        (bz2.compress, r"a \.bz2 archive: unpack it"),
+        (lambda data: gzip.compress(b"".join([b"pred", bytes(253), b"ustar"])), r"in this \.gz is a \.tar archive"),
+        (lambda data: packed("pred.zip", packed("pred.json", data)), r"in this \.zip, found pred\.zip"),
+        (lambda data: packed("pred.json", data)[:200], "is damaged"),
+        (lambda data: b"<html>", "a web page"),
+        (lambda data: b" \n\n", "this file is empty"),
+        (pickle.dumps, "a Python pickle"),
+    ],
+)
+def test_predictions_as_people_pack_them(tmp_path: Path, pack: Callable[[bytes], bytes], sentence: str | None) -> None:
+    """As the servers take them, as macOS packs them, as Windows saves them; everything else is called by its name."""
+    truth, points = hands(8, 21, 0)
+    write_json(tmp_path / "evaluation_xyz.json", truth.tolist())
+    np.savez(tmp_path / "gt.npz", image_id=np.arange(8), joint_3d_m=truth)
+    lines = "\n".join(",".join(map(str, [k, *hand.ravel() * 1000])) for k, hand in enumerate(points))
+    for name, gt, content in (
+        ("freihand", tmp_path, json.dumps([points.tolist(), []])),
+        ("dexycb", tmp_path / "gt.npz", lines + "\n"),
+    ):
+        pred = tmp_path / f"{name}.pred"
+        pred.write_bytes(content.encode())
+        plain = score(name, gt, pred).to_json()
+        data = pack(content.encode())
+        if sentence is None and data.startswith(b"PK") and (b"TXT" in data) != (name == "dexycb"):
+            continue
+        pred.write_bytes(data)
+        if sentence is None:
+            assert score(name, gt, pred).to_json() == plain
+        else:
+            with pytest.raises(ScoreError, match=sentence) as error:
+                score(name, gt, pred)
+            assert str(pred) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["freihand", "dexycb", "hint", "interhand"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    write_json(tmp_path / "evaluation_xyz.json", hands(8, 21, 0)[0].tolist())
+    np.savez(tmp_path / "gt.npz", image_id=np.arange(8), joint_3d_m=hands(8, 21, 0)[0])
+    hint_files(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    gt = {"freihand": tmp_path, "dexycb": tmp_path / "gt.npz", "hint": tmp_path, "interhand": tmp_path / "pipe"}[name]
+    with pytest.raises(ScoreError, match="pipe: this is a pipe or a device, expected a file"):
+        score(name, gt, tmp_path / "pipe")
 
 
 def test_dexycb_is_scored_from_its_own_folder_as_from_an_npz(tmp_path: Path) -> None:

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import codecs
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import orjson
 
 from maskhand.arrays import Array
 from maskhand.json_text import why_not_json
+from maskhand.scoring.io.files import unpacked
 from maskhand.scoring.scores import ScoreError
 
 _BLOCK = 1 << 23
@@ -77,12 +75,12 @@ def _pieces(path: Path, field: str, sections: int) -> Iterator[tuple[int, list[A
     base = 1 if sections == 1 else 2  # depth outside of samples
     depth = section = 0
     carry, started = b"", False
-    with _opened(path) as stream:
+    with unpacked(path, ".json", "pred.json") as stream:
         while block := stream.read(_BLOCK):
             text = carry + (block if started else block.removeprefix(codecs.BOM_UTF8))
             marks, opening, after = _brackets(text, depth)
             if not (started or text.lstrip()[:1] in b"[") or after.min(initial=0) < 0:
-                raise ScoreError(f"{path}: {field}: expected JSON lists of numbers, found {text.lstrip()[:20]!r}")
+                raise ScoreError(f"{path}: {field}: expected JSON lists of numbers, found {_beginning(text)}")
             started = started or bool(text.strip())
             starts = marks[opening & (after == base + 1)]
             ends = marks[~opening & (after == base)] + 1
@@ -107,6 +105,14 @@ def _pieces(path: Path, field: str, sections: int) -> Iterator[tuple[int, list[A
         raise ScoreError(f"{path}: {field}: the file ends inside a list; it was cut short, write it again")
     if section != sections:
         raise ScoreError(f"{path}: {field}: expected {sections} lists of samples, found {section}")
+
+
+def _beginning(text: bytes) -> str:
+    """What stands where a list was expected."""
+    text = text.lstrip()
+    if text[:1] == b"{":
+        return f"an object with named fields ({text[:20].decode(errors='replace')} ...); write the lists alone"
+    return repr(text[:20])
 
 
 def _check_between(text: bytes, path: Path, field: str) -> None:
@@ -154,23 +160,3 @@ def _numbers(lists: Any) -> Array:
         return np.array(lists, np.float64)
     except (ValueError, TypeError, OverflowError):  # lists of different lengths, or something that is no number
         return np.empty(0)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file; of a .zip, which is what the official servers take, its only .json."""
-    try:
-        if not zipfile.is_zipfile(path):
-            with open(path, "rb") as stream:
-                yield stream
-            return
-        with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.endswith(".json") and not n.startswith("__MACOSX/")]
-            if len(names) != 1:
-                raise ScoreError(f"{path}: expected one .json in this .zip, found {', '.join(names) or 'none'}")
-            with archive.open(names[0]) as stream:
-                yield stream
-    except OSError as error:
-        raise ScoreError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last for one with a password
-        raise ScoreError(f"{path}: the .zip is damaged ({error}); write it again") from None

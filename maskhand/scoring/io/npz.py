@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,9 @@ from numpy.lib import format as npy
 
 from maskhand.arrays import Array
 from maskhand.hand.array_pickle import UnreadablePickleError, UnsafePickleError, read_array_pickle
+from maskhand.scoring.io.files import DAMAGE, regular_file, told
 from maskhand.scoring.scores import ScoreError
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
-"""The last of a file with a password."""
 _NUMBERS = "biuf"
 
 
@@ -46,7 +45,7 @@ class Npz:
                 return np.concatenate([*self.rows(field, kinds="biufUS"), np.empty(0, str)]).astype(str)
             try:  # numpy pickles arrays of objects; this reader executes nothing
                 return np.asarray(read_array_pickle(stream.read(), f"{self.path}: {field}")).astype(str)
-            except (UnsafePickleError, UnreadablePickleError, *_DAMAGE) as error:
+            except (UnsafePickleError, UnreadablePickleError, *DAMAGE) as error:
                 raise ScoreError(f"{error}; save it as an array of strings") from None
 
     def rows(self, field: str, *row: int | None, at_once: int = 1 << 14, kinds: str = _NUMBERS) -> Iterator[Array]:
@@ -73,13 +72,17 @@ class Npz:
                 count = min(at_once, shape[0] - start)
                 yield np.frombuffer(self._exactly(stream, field, count * width), dtype).reshape(count, *shape[1:])
 
-    def _archive(self) -> zipfile.ZipFile:
-        try:
-            return zipfile.ZipFile(self.path)
-        except OSError as error:
-            raise ScoreError(f"{self.path}: cannot be read ({error.strerror}); check the path") from None
-        except zipfile.BadZipFile:
-            raise ScoreError(f"{self.path}: not an .npz file; write it with numpy.savez") from None
+    @contextmanager
+    def _archive(self) -> Iterator[zipfile.ZipFile]:
+        with regular_file(self.path) as file:
+            try:
+                archive = zipfile.ZipFile(file)
+            except zipfile.BadZipFile:
+                file.seek(0)
+                found = told(file.read(512)) or "something else"
+                raise ScoreError(f"{self.path}: not an .npz file but {found}; numpy.savez writes one") from None
+            with archive:
+                yield archive
 
     def _member(self, archive: zipfile.ZipFile, field: str) -> zipfile.ZipExtFile:
         try:
@@ -95,14 +98,14 @@ class Npz:
             shape, fortran, dtype = read(stream)
         except ValueError as error:
             raise ScoreError(f"{self.path}: {field} is not a numpy array ({error})") from None
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._damaged(field, error) from None
         return tuple(shape), fortran, dtype
 
     def _exactly(self, stream: zipfile.ZipExtFile, field: str, size: int) -> bytes:
         try:
             data = stream.read(size)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._damaged(field, error) from None
         if len(data) != size:
             raise ScoreError(f"{self.path}: {field} ends early; the file was cut short, write it again")
