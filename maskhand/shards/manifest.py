@@ -122,7 +122,15 @@ def find_manifest(set_uri: str, part: str) -> Manifest | None:
     if version != FORMAT_VERSION:
         raise ShardError(f"{uri}: written in format {version}, this version reads {FORMAT_VERSION}; use --rebuild")
     if manifest.digest != digest or manifest.count != sum(entry.count for entry in shards):
-        raise ShardError(f"{uri}: its digest or its count does not fit its list of shards; it was edited or damaged")
+        raise ShardError(
+            f"{uri}: its digest or its count does not fit its list of shards; it was edited or damaged, build the part "
+            "again with --rebuild"
+        )
+    if manifest.planned > manifest.count + sum(manifest.rejects.values()):
+        raise ShardError(
+            f"{uri}: {manifest.planned} hands were planned, {manifest.count} are there and "
+            f"{sum(manifest.rejects.values())} left out; some were lost, build the part again with --rebuild"
+        )
     for name in (manifest.dataset, manifest.split, *(entry.name for entry in shards)):
         path_name(name, f"{uri}: name")
     return manifest

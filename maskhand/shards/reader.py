@@ -17,6 +17,7 @@ from maskhand.shards.codec import UNREADABLE, Members, decode_sample, not_ours
 from maskhand.shards.layout import IMAGES, MANO, ShardError, keypoint_part, tar_uri
 from maskhand.shards.manifest import Manifest, ShardEntry, read_manifest
 from maskhand.shards.npz import decode_all, decode_arrays
+from maskhand.shards.sidecar_checks import check_entries
 from maskhand.shards.sidecar_records import DetectedKeypoints, ManoTarget
 from maskhand.shards.untar import decode_tar, plain_places
 
@@ -113,6 +114,8 @@ class ShardSet:
         sides = {}
         for part, manifest in self.sidecar_manifests.items():
             sides[part] = dict(read_arrays(storage.join(self.uri, part), manifest.shards[shard]))
+            if foreign := sides[part].keys() - {key for key, _ in images}:
+                raise ShardError(_foreign_key(storage.join(self.uri, part), manifest.shards[shard], min(foreign)))
         uri = tar_uri(folder, entry.name)
         return LoadedShard(uri, int(self.shard_counts[:shard].sum()), images, _arrays_of(uri, images), sides)
 
@@ -148,9 +151,18 @@ def _last_loaded(shard_set: ShardSet, shard: int) -> LoadedShard:
 
 
 def read_arrays(part_uri: str, entry: ShardEntry) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """A sidecar tar's keys and arrays; ShardError as for `read_tar`."""
-    entries = read_tar(part_uri, entry)
-    return list(zip([key for key, _ in entries], _arrays_of(tar_uri(part_uri, entry.name), entries), strict=True))
+    """A sidecar tar's keys and arrays; ShardError as for `read_tar`, and for entries that are none of this part."""
+    uri, part = tar_uri(part_uri, entry.name), part_uri.rsplit("/", 1)[-1]
+    return sidecar_entries(uri, part, read_tar(part_uri, entry))
+
+
+def sidecar_entries(
+    uri: str, part: str, samples: Sequence[tuple[str, Members]]
+) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """The keys and arrays of a sidecar's tar at `uri`; ShardError for entries that are none of this part."""
+    entries = list(zip([key for key, _ in samples], _arrays_of(uri, samples), strict=True))
+    check_entries(uri, part, entries)
+    return entries
 
 
 def _arrays_of(uri: str, samples: Sequence[tuple[str, Members]]) -> list[dict[str, np.ndarray]]:
@@ -172,6 +184,10 @@ def _unreadable(samples: Sequence[tuple[str, Members]]) -> str:
         except UNREADABLE:
             return key
     return samples[0][0]
+
+
+def _foreign_key(part_uri: str, entry: ShardEntry, key: str) -> str:
+    return f"{tar_uri(part_uri, entry.name)}: key {key} is in no image tar; annotate again with --rebuild"
 
 
 def read_tar(part_uri: str, entry: ShardEntry) -> list[tuple[str, Members]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -99,6 +99,11 @@ class DetectedKeypoints:
 
     @classmethod
     def decode(cls, arrays: Mapping[str, Array]) -> Self:
-        """The keypoints that were encoded."""
-        values: dict[str, Any] = {name: value if value.ndim else value.item() for name, value in arrays.items()}
+        """The keypoints that were encoded; arrays of other names, which another program added, are passed over."""
+        values: dict[str, Any] = {
+            name: array if array.ndim else array.item() for name, array in arrays.items() if name in _DETECTED
+        }
         return cls(**values)
+
+
+_DETECTED = tuple(field.name for field in fields(DetectedKeypoints))

@@ -9,7 +9,7 @@ from maskhand import storage
 from maskhand.shards.layout import IMAGES, MANIFEST, ShardError, manifest_uri, record_uri, tar_uri
 from maskhand.shards.manifest import Manifest, ShardEntry, read_manifest
 from maskhand.shards.part import Mapper, serial_map
-from maskhand.shards.reader import check_sidecar, check_tar
+from maskhand.shards.reader import check_sidecar, check_tar, sidecar_entries
 
 _MEMBERS = {IMAGES: ({"json", "npz", "jpg"}, {"json", "npz", "png"})}
 _SIDECAR_MEMBERS = ({"npz"},)
@@ -79,6 +79,11 @@ def check_shard(part_uri: str, part: str, entry: ShardEntry) -> CheckedShard:
         if set(members) not in _MEMBERS.get(part, _SIDECAR_MEMBERS):
             message = f"{uri}: sample {key} has members {sorted(members)}; the tar was not written by this version"
             return CheckedShard((Problem(uri, "wrong_content", message),))
+    if part != IMAGES:
+        try:
+            sidecar_entries(uri, part, samples)
+        except ShardError as error:
+            return CheckedShard((Problem(uri, "wrong_content", str(error)),))
     return CheckedShard((), tuple(key for key, _ in samples))
 
 

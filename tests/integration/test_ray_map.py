@@ -130,9 +130,9 @@ def test_shards_and_sidecars_are_the_same_with_one_and_two_workers(tmp_path: Pat
     for workers in (1, 2):
         uri, mapper = str(tmp_path / f"workers{workers}"), partial(map_shards, concurrency=workers)
         build_shards(spec, str(raw.raw_dir), "training", uri, mapper=mapper)
-        build_sidecar(uri, "keypoints.center", Annotator("center", "1"), center, mapper=mapper)
+        build_sidecar(uri, "centers", Annotator("center", "1"), center, mapper=mapper)
         assert verify(uri, mapper=mapper) == []
-        assert sum(1 for _ in ShardSet.open(uri, ["keypoints.center"])) == 24
+        assert sum(1 for _ in ShardSet.open(uri, ["centers"])) == 24
     one, two = (
         {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
         for folder in (tmp_path / "workers1", tmp_path / "workers2")

@@ -28,7 +28,7 @@ from support.s3_server import s3_server
 
 pytestmark = pytest.mark.slow
 
-KEYPOINTS = "keypoints.test"
+KEYPOINTS = "test"
 
 
 @pytest.fixture(scope="module")

@@ -150,25 +150,32 @@ def test_sidecars_join_by_key_and_belong_to_their_images(raw: Fixture, tmp_path:
     build(raw, tmp_path)
     images = bytes_below(tmp_path)
     annotator = Annotator("mean", "1")
-    side = build_sidecar(str(tmp_path), "keypoints.mean", annotator, annotate, mapper=two_workers)
+    side = build_sidecar(str(tmp_path), "means", annotator, annotate, mapper=two_workers)
     assert {k: v for k, v in bytes_below(tmp_path).items() if k in images} == images, "image tars are never rewritten"
     assert side.rejects == {"odd": 9} and side.count == 12  # of 0..22, and 7 and 11 are no samples
     assert side.annotator == {"name": "mean", "version": "1", "settings": {}}
-    found = list(ShardSet.open(str(tmp_path), ["keypoints.mean"]))
+    found = list(ShardSet.open(str(tmp_path), ["means"]))
     for s in found:
-        entry = s.sidecars["keypoints.mean"]
+        entry = s.sidecars["means"]
         assert (entry is None) == bool(s.sample.origin["index"] % 2)
         if entry is not None:
             np.testing.assert_array_equal(entry["mean_cam_m"], s.sample.joints_cam_m.mean(0))  # type: ignore[union-attr]
     assert verify(str(tmp_path)) == []
-    assert build_sidecar(str(tmp_path), "keypoints.mean", annotator, _must_not_run) == side
+    assert build_sidecar(str(tmp_path), "means", annotator, _must_not_run) == side
     with pytest.raises(ShardError, match="another plan"):
-        build_sidecar(str(tmp_path), "keypoints.mean", Annotator("mean", "2"), annotate)
+        build_sidecar(str(tmp_path), "means", Annotator("mean", "2"), annotate)
+
+    manifest = tmp_path / "means" / "manifest.json"
+    whole = manifest.read_text()
+    manifest.write_text(whole.replace('"odd": 9', '"odd": 8'))
+    with pytest.raises(ShardError, match=r"21 hands were planned, 12 are there and 8 left out; some were lost"):
+        ShardSet.open(str(tmp_path), ["means"])
+    manifest.write_text(whole)
 
     build(raw, tmp_path, seed=3, rebuild=True)
     with pytest.raises(ShardError, match=r"was made from images .* annotate again"):
-        ShardSet.open(str(tmp_path), ["keypoints.mean"])
-    assert [(p.kind, Path(p.uri).name) for p in verify(str(tmp_path))] == [("foreign", "keypoints.mean")]
+        ShardSet.open(str(tmp_path), ["means"])
+    assert [(p.kind, Path(p.uri).name) for p in verify(str(tmp_path))] == [("foreign", "means")]
     with pytest.raises(ShardError, match=r"mano: no mano shards here"):
         ShardSet.open(str(tmp_path), ["mano"])
 

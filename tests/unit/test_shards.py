@@ -213,12 +213,12 @@ def test_rebuild_replaces_what_does_not_fit_and_nothing_else(raw: Fixture, tmp_p
         build(raw, tmp_path, rebuild=True)
         assert verify(str(tmp_path)) == []
 
-    build_sidecar(str(tmp_path), "keypoints.mean", Annotator("mean", "1"), annotate)
-    (tmp_path / "keypoints.mean" / "000004.json").unlink()
-    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "keypoints.mean").glob("00000[0-3].*")}
+    build_sidecar(str(tmp_path), "means", Annotator("mean", "1"), annotate)
+    (tmp_path / "means" / "000004.json").unlink()
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "means").glob("00000[0-3].*")}
     (images / "000004.tar").write_bytes(b"cut")
     with pytest.raises(ShardError, match="000004"):
-        build_sidecar(str(tmp_path), "keypoints.mean", Annotator("mean", "1"), annotate, rebuild=True)
+        build_sidecar(str(tmp_path), "means", Annotator("mean", "1"), annotate, rebuild=True)
     assert len(finished) == 8 and {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
