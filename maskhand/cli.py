@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
         machine_settings.check_python()
         _refuse_empty(words)
         with signals.by_exceptions():
-            _run([word for word in words if word != DEBUG])
+            _run([_at_home(word) for word in words if word != DEBUG])
     except Exception as error:
         if DEBUG in words:
             raise
@@ -104,6 +104,12 @@ def _refuse_empty(words: Sequence[str]) -> None:
         if (option or not word.strip()) and (name := option[1] if option else before) not in _MAY_BE_EMPTY:
             after = f" after {name}" if name else ""
             raise EmptyArgumentError(f"an argument{after} is empty, expected a text; is a variable of the shell unset?")
+
+
+def _at_home(word: str) -> str:
+    """An argument with ~ replaced by the home folder, as shells do not after `--out=`; one of `--set` stays."""
+    option, place = re.fullmatch("(--[a-z-]+=)?(.*)", word, re.DOTALL).groups()  # type: ignore[union-attr]
+    return (option or "") + (os.path.expanduser(place) if place.startswith("~") else place)
 
 
 def _written_into(words: Sequence[str]) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ def check_writable(folder: str | Path, room_mib: float = 0.0) -> None:
     """
     if is_remote(folder):
         return
+    if re.match("[A-Za-z][A-Za-z0-9+]+:/", str(folder)):  # also of s3://, where a path has made one slash of two
+        raise StorageError(f"{folder}: this is an address, expected a folder of this machine")
     nearest = Path(folder).absolute()
     while not nearest.exists():
         nearest = nearest.parent

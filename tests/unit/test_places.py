@@ -155,3 +155,32 @@ def test_a_server_s_credentials_leave_its_address(tmp_path: Path, monkeypatch: p
     assert home.mlflow_uri == without_passwords(home.mlflow_uri) == "http://host:5000/a@b"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hidden@host/db")
     assert home.mlflow_uri == "postgresql://me:hidden@host/db"  # databases have no such variables
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "s3://bucket/x"],
+        ["generate", "the letter A", "--out", "s3://bucket/x"],
+        ["score", "freihand", "--gt", "gt", "--pred", "p", "--json", "s3:/bucket/x.json"],
+    ],
+)
+def test_an_address_is_no_folder_called_s3(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 1 and not list(tmp_path.iterdir())
+    assert "expected a folder of this machine" in (said := capsys.readouterr().err) or "mind the two slashes" in said
+
+
+def test_home_is_found_behind_an_equals_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where shells leave it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["score", "freihand", "--gt=~/gt", "--pred", "~/pred.json", "--json=~/folder/scores.json"])
+    assert f"{tmp_path}/gt/evaluation_xyz.json" in capsys.readouterr().err
