@@ -18,6 +18,21 @@ _EXIF, _ORIENTATION = 0xE1, 0x0112
 _UPRIGHT = 1
 
 
+_OTHER_KINDS = (
+    (0, b"GIF8", "a GIF"),
+    (8, b"WEBP", "a WebP image"),
+    (4, b"ftyp", "an image or film of the kind of HEIC, AVIF or MP4"),
+    (0, b"II*\0", "a TIFF image"),
+    (0, b"MM\0*", "a TIFF image"),
+    (0, b"BM", "a BMP image"),
+    (4, b"jP  ", "a JPEG 2000 image"),
+    (0, b"PK", "a .zip archive"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS (run `git lfs pull`)"),
+    (0, b"<", "a web page or XML"),
+)
+"""(place, bytes there, what such a file is)."""
+
+
 class TooManyPixelsError(MaskhandError, ValueError):
     """An image that would take gigabytes when it is decoded."""
 
@@ -34,6 +49,13 @@ def size_px(data: bytes) -> tuple[int, int] | None:
             return None
         return width, height
     return None
+
+
+def kind_of(data: bytes) -> str:
+    """What a file is that is neither a JPEG nor a PNG."""
+    if not data:
+        return "empty"
+    return next((kind for place, mark, kind in _OTHER_KINDS if data.startswith(mark, place)), "something else")
 
 
 def check_pixels(data: bytes) -> None:

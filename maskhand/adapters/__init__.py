@@ -15,7 +15,8 @@ A layout of another package is named in the card as `package.module:Class`; docs
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from maskhand import storage
@@ -35,7 +36,9 @@ from maskhand.adapters.layouts.interhand26m import InterHandLayout
 from maskhand.adapters.layouts.mtc import MtcLayout
 from maskhand.adapters.layouts.photos import PhotosLayout
 from maskhand.adapters.layouts.rhd import RhdLayout
+from maskhand.adapters.raw_places import what_is_there
 from maskhand.catalog import CatalogError, DatasetSpec
+from maskhand.errors import MaskhandError
 from maskhand.outside import OutsideError, load_outside
 
 LAYOUTS: dict[str, type[Adapter]] = {
@@ -63,6 +66,7 @@ __all__ = [
     "Item",
     "RawDataError",
     "RawPlan",
+    "check_present",
     "layout_of",
     "open_adapter",
     "present_splits",
@@ -103,7 +107,8 @@ def present_splits(spec: DatasetSpec, raw_dir: str) -> list[str]:
     RawDataError when there is none; splits that share the images of the default ones are never chosen for the user.
     """
     if "://" not in raw_dir and not Path(raw_dir).is_dir():
-        raise RawDataError(f"{raw_dir}: there is no such folder. {spec.how_to_get}")
+        there = what_is_there(raw_dir, lambda folder: False)
+        raise RawDataError(f"{raw_dir}: {there or 'there is no such folder. '}{spec.how_to_get}")
     default = spec.default_splits or tuple(spec.splits)
     if found := _present(spec, raw_dir, default):
         return found
@@ -112,7 +117,24 @@ def present_splits(spec: DatasetSpec, raw_dir: str) -> list[str]:
             f"{raw_dir}: none of {spec.name}'s default splits ({', '.join(default)}) is here; name the split that you "
             f"want, there are files of {', '.join(others)}"
         )
-    raise RawDataError(f"{raw_dir}: none of {spec.name}'s splits ({', '.join(spec.splits)}) is here. {spec.how_to_get}")
+    there = what_is_there(raw_dir, partial(_holds_one, spec, tuple(spec.splits)))
+    raise RawDataError(
+        f"{raw_dir}: none of {spec.name}'s splits ({', '.join(spec.splits)}) is here. {there}{spec.how_to_get}"
+    )
+
+
+def check_present(spec: DatasetSpec, raw_dir: str, splits: Sequence[str]) -> None:
+    """RawDataError where no file of any of these splits is there."""
+    if not _present(spec, raw_dir, splits):
+        there = what_is_there(raw_dir, partial(_holds_one, spec, splits))
+        raise RawDataError(f"{raw_dir}: no label file of {spec.name}/{splits[0]} is here. {there}{spec.how_to_get}")
+
+
+def _holds_one(spec: DatasetSpec, splits: Sequence[str], folder: str) -> bool:
+    try:
+        return bool(_present(spec, folder, splits))
+    except (MaskhandError, OSError):  # what stands there is no such file, or nobody may look
+        return False
 
 
 def _present(spec: DatasetSpec, raw_dir: str, splits: Iterable[str]) -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from maskhand import storage
+from maskhand.adapters.raw_places import other_name
 from maskhand.adapters.readers.whole_images import EmptyImageError, whole_image
 from maskhand.catalog import DatasetSpec
-from maskhand.image_header import TooManyPixelsError, exif_orientation
+from maskhand.image_header import TooManyPixelsError, exif_orientation, kind_of
 from maskhand.sample import SampleError
 
 
@@ -23,7 +24,7 @@ def read_image(key: str, uri: str) -> Image:
     try:
         data = storage.read_bytes(uri)
     except storage.MissingFileError as error:
-        raise SampleError("missing_image", f"{key}: {error}") from None
+        raise SampleError("missing_image", f"{key}: {error}{other_name(uri)}") from None
     except storage.NotAFileError as error:
         raise SampleError("bad_image", f"{key}: {error}") from None
     return check_image(key, uri, data)
@@ -35,7 +36,7 @@ def check_image(key: str, uri: str, data: bytes) -> Image:
     try:
         return Image(data, *whole_image(data))
     except TypeError:
-        raise SampleError("bad_image", f"{key}: {uri} is neither a JPEG nor a PNG file") from None
+        raise SampleError("bad_image", f"{key}: {uri} is neither a JPEG nor a PNG file but {kind_of(data)}") from None
     except TooManyPixelsError as error:
         raise SampleError("bad_image", f"{key}: {uri} is {error}") from None
     except EmptyImageError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskhand import storage
-from maskhand.adapters import present_splits
+from maskhand.adapters import check_present, present_splits
 from maskhand.catalog import load_spec
 from maskhand.cluster.map import map_shards
 from maskhand.cluster.session import ray_session
@@ -66,10 +66,13 @@ def splits(workspace: Workspace, dataset: str, raw: str | None) -> list[str]:
 
 
 def checked_splits(workspace: Workspace, dataset: str, raw: str | None, wanted: Sequence[str]) -> list[str]:
-    """The wanted splits, else those whose files are there; CatalogError for a name that the card lacks."""
+    """The wanted splits, else those whose files are there; CatalogError for a name that the card lacks, RawDataError
+    where none of them is there."""
     spec = load_spec(dataset)
     for split in wanted:
         spec.check_split(split)
+    if wanted:
+        check_present(spec, raw_folder(workspace, dataset, raw), wanted)
     return list(wanted) or splits(workspace, dataset, raw)
 
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from maskhand import catalog, storage
-from maskhand.adapters import RawDataError, open_adapter, read_hand
+from maskhand.adapters import RawDataError, check_present, open_adapter, present_splits, read_hand
 from maskhand.sample import Camera, HandSample, SampleError
 from maskhand.shards.build import build_shards
 from maskhand.shards.codec import decode_sample, encode_sample
@@ -374,3 +374,52 @@ def test_names_in_any_letters(tmp_path: Path, name: str) -> None:
     sample = read_hand(adapter, adapter.plan().item(0))
     again = decode_sample(sample.key, encode_sample(sample))
     assert again.image == image and again.key.isascii() and again.origin["hand"] == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("freihand.zip", "freihand.zip is a file, expected a folder: unpack it"),
+        ("packed", "There are archives, raw.tgz: unpack them first"),
+        ("above", "They are in {}/above/deep/raw: give that folder"),
+        ("letters", "There are .*TRAINING_K.JSON.*in the same upper and lower case"),
+        ("empty", "The folder is empty"),
+        ("loop", "There are again: expected are the published names"),
+    ],
+)
+def test_published_files_that_are_not_where_they_belong(tmp_path: Path, place: str, said: str) -> None:
+    fixture = write(tmp_path, "freihand", "training")
+    (tmp_path / "freihand.zip").write_bytes(b"PK")
+    for name in ("packed", "above/deep", "letters", "empty", "loop"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "packed/raw.tgz").write_bytes(b"\x1f\x8b")
+    (tmp_path / "above/deep/raw").symlink_to(fixture.raw_dir)
+    for path in fixture.raw_dir.iterdir():
+        (tmp_path / "letters" / path.name.upper()).symlink_to(path)
+    (tmp_path / "loop/again").symlink_to(tmp_path / "loop")
+    spec = catalog.load_spec("freihand")
+    checks: list[Callable[[], object]] = [
+        lambda: present_splits(spec, str(tmp_path / place)),
+        lambda: check_present(spec, str(tmp_path / place), ["training"]),
+    ]
+    for check in checks:
+        with pytest.raises(RawDataError, match=said.format(tmp_path)) as error:
+            check()
+        assert str(tmp_path / place) in str(error.value) and spec.how_to_get in str(error.value)
+    check_present(spec, str(fixture.raw_dir), ["training"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("GIF", "a GIF"), ("WEBP", "a WebP image"), ("TIFF", "a TIFF image"), ("BMP", "a BMP image"), ("", "empty")],
+)
+def test_pictures_of_other_kinds_are_named(tmp_path: Path, kind: str, said: str) -> None:
+    fixture = write(tmp_path, "freihand", "training")
+    first, *_ = (truth.image_path for truth in fixture.truths.values())
+    first.write_bytes(encoded(np.zeros((9, 9, 3), np.uint8), kind) if kind else b"")
+    (error, *_) = (e for e in read(fixture, "freihand", "training").values() if isinstance(e, SampleError))
+    assert error.reason == "bad_image" and f"neither a JPEG nor a PNG file but {said}" in str(error)
+    first.unlink()
+    first.with_suffix(".JPG").write_bytes(b"")
+    (error, *_) = (e for e in read(fixture, "freihand", "training").values() if isinstance(e, SampleError))
+    assert error.reason == "missing_image" and f"there is {first.stem}.JPG, and names must agree" in str(error)
