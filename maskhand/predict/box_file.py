@@ -56,13 +56,13 @@ class BoxFile:
         """
         by_name: dict[str, list[GivenBoxes]] = {}
         for given in self.pictures:
-            by_name.setdefault(PurePath(given.name).name, []).append(given)
+            by_name.setdefault(_path(given.name).name, []).append(given)
         matched: list[GivenBoxes | None] = []
         taken: dict[str, str] = {}
         for picture in map(str, pictures):
             whole = picture if storage.is_remote(picture) else os.path.abspath(picture)
             shared = [(_shared_end(whole, given.name), given) for given in by_name.get(PurePath(picture).name, [])]
-            fitting = [(length, given) for length, given in shared if length >= min(2, len(PurePath(given.name).parts))]
+            fitting = [(length, given) for length, given in shared if length >= min(2, len(_path(given.name).parts))]
             best = [given for length, given in fitting if length == max(length for length, _ in fitting)]
             if len(best) > 1:
                 both = f"{best[0].name} and {best[1].name}"
@@ -77,14 +77,20 @@ class BoxFile:
     def why_none(self, given: GivenBoxes | None) -> str:
         """Why a picture has no boxes."""
         if given is None:
-            return f"{self.path} has no boxes for it (names there fit by their folders too)"
+            first = f", such as {self.pictures[0].name}" if self.pictures else ""
+            return f"{self.path} has no boxes for it: names there{first}, must fit by their folders too"
         return f"{given.place}: it is there without a box"
+
+
+def _path(name: str) -> PurePath:
+    """A name in the file, which may have been written on Windows."""
+    return PurePath(name if "/" in name else name.replace("\\", "/"))
 
 
 def _shared_end(path: str, name: str) -> int:
     """Number of trailing parts that two paths share."""
     count = 0
-    for a, b in zip(reversed(PurePath(path).parts), reversed(PurePath(name).parts), strict=False):
+    for a, b in zip(reversed(PurePath(path).parts), reversed(_path(name).parts), strict=False):
         if a != b:
             break
         count += 1

@@ -27,6 +27,8 @@ Intrinsics = tuple[float, float, float, float]
 FILM_DIAGONAL_MM: Final = math.hypot(36, 24)
 FILM_FOCALS_MM: Final = (5.0, 3000.0)
 """Range of real lenses; other values in EXIF are ignored."""
+FOCALS_TO_SIDE: Final = (0.1, 1000.0)
+"""Focal lengths in longer sides of a picture: a fisheye, and a tenth of the frame behind a telescope."""
 SAME_SHAPE: Final = 0.02
 """Largest relative difference between the picture's and EXIF's aspect ratios; rounding of sizes causes less."""
 
@@ -52,16 +54,37 @@ def photo_camera(
     From focal_px, or intrinsics fx, fy, cx, cy, in pixels if given; else from the EXIF 35 mm focal length in encoded,
     the bytes of the photo's file; else HaMeR's long focal length is assumed. Raises PredictError for impossible values.
     """
-    if focal_px is not None and intrinsics is not None:
-        raise PredictError("both a focal length and intrinsics are given; intrinsics hold the focal lengths, give one")
+    check_given(size_px, focal_px, intrinsics)
     if focal_px is not None:
-        if not (math.isfinite(focal_px) and focal_px > 0):
-            raise PredictError(f"focal length {focal_px!r}: expected a positive number of pixels")
+        _check_view(f"focal length {focal_px:g}", size_px, focal_px)
         return PhotoCamera(assumed_camera(size_px, focal_px), "focal")
     if intrinsics is not None:
-        return PhotoCamera(_given(size_px, intrinsics), "intrinsics")
+        fx, fy, cx, cy = intrinsics
+        for focal in (fx, fy):
+            _check_view(f"intrinsics {fx:g},{fy:g},{cx:g},{cy:g}", size_px, focal)
+        return PhotoCamera(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64), "intrinsics")
     focal_px = exif_focal_px(size_px, encoded) if encoded else None
     return PhotoCamera(assumed_camera(size_px, focal_px), "assumed" if focal_px is None else "exif")
+
+
+def check_given(size_px: tuple[int, int], focal_px: float | None, intrinsics: Intrinsics | None) -> None:
+    """PredictError for what no picture of at most (width, height) has."""
+    if focal_px is not None and intrinsics is not None:
+        raise PredictError("both a focal length and intrinsics are given; intrinsics hold the focal lengths, give one")
+    if focal_px is not None and not (math.isfinite(focal_px) and focal_px > 0):
+        raise PredictError(f"focal length {focal_px!r}: expected a positive number of pixels")
+    if intrinsics is not None:
+        _check_intrinsics(size_px, intrinsics)
+
+
+def _check_view(said: str, size_px: tuple[int, int], focal_px: float) -> None:
+    """PredictError for a focal length that no lens has before a picture of this size, even a part of a larger one."""
+    least, most = (times * max(size_px) for times in FOCALS_TO_SIDE)
+    if not least <= focal_px <= most:
+        raise PredictError(
+            f"{said}: expected {least:.0f} to {most:.0f} pixels for a {size_px[0]} x {size_px[1]} picture; is it in "
+            "millimeters, or of another picture?"
+        )
 
 
 def checked_camera(size_px: tuple[int, int], camera: PhotoCamera | Array | None) -> PhotoCamera:
@@ -97,7 +120,7 @@ def exif_focal_px(size_px: tuple[int, int], encoded: bytes) -> float | None:
     return film_mm / FILM_DIAGONAL_MM * math.hypot(*size_px)
 
 
-def _given(size_px: tuple[int, int], intrinsics: Intrinsics) -> Array:
+def _check_intrinsics(size_px: tuple[int, int], intrinsics: Intrinsics) -> None:
     fx, fy, cx, cy = intrinsics
     said = f"intrinsics {fx:g},{fy:g},{cx:g},{cy:g}"
     if not all(map(math.isfinite, intrinsics)) or fx <= 0 or fy <= 0:
@@ -107,7 +130,6 @@ def _given(size_px: tuple[int, int], intrinsics: Intrinsics) -> Array:
         raise PredictError(
             f"{said}: the principal point is far outside of the {width} x {height} photo; are they for another size?"
         )
-    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64)
 
 
 def _number(value: object) -> float | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from maskhand.arrays import Array
 from maskhand.conventions import Side
-from maskhand.predict.camera import PhotoCamera, photo_camera
+from maskhand.predict.camera import PhotoCamera, check_given, photo_camera
 from maskhand.predict.detect import DetectedHands, detect_hands
 from maskhand.predict.drawing import draw_hands
 from maskhand.predict.files import no_hand_found, write_picture_files
@@ -49,7 +49,7 @@ class PictureOptions:
 
     def __post_init__(self) -> None:
         """Raises PredictError for values that are invalid for any picture."""
-        photo_camera((1, 1), focal_px=self.focal_px)
+        check_given((1, 1), self.focal_px, None)
         if self.focal_px is not None and self.intrinsics is not None:
             raise PredictError("both focal_px and intrinsics are given; intrinsics hold the focal lengths, give one")
         for name, numbers, form in (("box", self.box, "x0, y0, x1, y1"), ("intrinsics", self.intrinsics, CAMERA_FORM)):

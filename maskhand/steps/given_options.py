@@ -10,7 +10,7 @@ from maskhand.conventions import Side
 from maskhand.image_header import LONGEST_SIDE_PX
 from maskhand.models.bundle_records import bundle_facts
 from maskhand.predict.box_file import BoxFile
-from maskhand.predict.camera import photo_camera
+from maskhand.predict.camera import check_given
 from maskhand.predict.default_method import default_method
 from maskhand.predict.inputs import Sources
 from maskhand.predict.options import ReconstructionSettings
@@ -52,7 +52,7 @@ class GivenOptions:
 
     def checked_method(self) -> Method:
         """PredictError for a model that would not be used, and for values that no camera has."""
-        photo_camera(LARGEST_PX, focal_px=self.camera.focal_px, intrinsics=self.camera.intrinsics)
+        check_given(LARGEST_PX, self.camera.focal_px, self.camera.intrinsics)
         method = self.method or default_method(self.model)
         if self.model is not None and not self._needs_network(method):
             raise PredictError(f"--model {self.model}: a fit uses no network; add --method model or --method refine")

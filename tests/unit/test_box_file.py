@@ -53,7 +53,7 @@ def test_both_forms_give_the_same_boxes_by_path(text: str, tmp_path: Path) -> No
     assert right == DetectedBox((59.5, 19.5, 89.5, 59.5), "right", None)
     assert night.of(IMAGE) == (DetectedBox((0.5, 1.5, 4.0, 5.5), None, None),)
     assert none.of(IMAGE) == () and "without a box" in file.why_none(none)
-    assert other is None and "boxes.json has no boxes for it (names there fit by" in file.why_none(other)
+    assert other is None and "boxes.json has no boxes for it: names there, such as" in file.why_none(other)
 
 
 def test_a_name_may_hold_what_some_take_for_the_end_of_a_line(tmp_path: Path) -> None:
@@ -116,6 +116,12 @@ def test_boxes_that_are_not_the_pictures_are_refused_with_their_place(tmp_path: 
         twice.match(["other/x/a.jpg"])
     with pytest.raises(PredictError, match=r"none.jpg fits x/none.jpg and y/none.jpg; write more"):
         sideways.match(["x/none.jpg", "y/none.jpg"])
+
+
+def test_names_that_were_written_on_windows(tmp_path: Path) -> None:
+    boxes = BoxFile.read(written(tmp_path, line(image="C:\\photos\\day\\a.jpg")))
+    assert boxes.match(["day/a.jpg"])[0] is not None and boxes.match(["evening/a.jpg"])[0] is None
+    assert "such as night/a.jpg, must fit by their folders" in boxes.why_none(None)
 
 
 class Keypoints:

@@ -80,6 +80,9 @@ def test_what_is_given_goes_before_exif() -> None:
     [
         ({"focal_px": 0.0}, r"focal length 0\.0: expected a positive number"),
         ({"focal_px": float("inf")}, "focal length inf"),
+        ({"focal_px": 28.0}, "focal length 28: expected 64 to 640000 pixels for a 640 x 480 picture; is it in millim"),
+        ({"focal_px": 1e12}, "of another picture"),
+        ({"intrinsics": (35, 700, 320, 240)}, "intrinsics 35,700,320,240: expected 64 to"),
         ({"intrinsics": (700, 0, 3, 4)}, "intrinsics 700,0,3,4: expected fx,fy,cx,cy in pixels, the first two above 0"),
         ({"intrinsics": (700, 700, float("nan"), 4)}, "intrinsics 700,700,nan,4"),
         ({"intrinsics": (7e3, 7e3, 1e4, 240)}, "far outside of the 640 x 480 photo; are they for another size"),
