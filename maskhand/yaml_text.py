@@ -16,6 +16,10 @@ class YamlError(MaskhandError, ValueError):
 
 def read_yaml(text: bytes | str) -> Any:
     """The value of a text. Raises YamlError, also for a key that is there twice, of which a parser takes the last."""
+    letters = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+    opened, closed = letters.count(b"[") + letters.count(b"{"), letters.count(b"]") + letters.count(b"}")
+    if opened - closed > _MOST_OPEN:  # for which the parser takes minutes
+        raise YamlError(f"not valid YAML ({opened - closed} brackets are not closed)")
     try:
         return yaml.load(text, Loader=_Loader)
     except _RepeatedKeyError as error:
@@ -24,6 +28,7 @@ def read_yaml(text: bytes | str) -> Any:
         raise YamlError(f"not valid YAML ({' '.join(str(error).split())})") from None
 
 
+_MOST_OPEN = 200
 _INTEGER = "tag:yaml.org,2002:int"
 
 

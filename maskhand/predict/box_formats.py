@@ -10,6 +10,7 @@ JSON Lines: an object per hand with `image`, `box_xyxy_px` (center of the top-le
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -166,7 +167,7 @@ def _four(values: Any, name: str, place: str) -> tuple[float, float, float, floa
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < np.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _side(row: dict[str, Any], place: str) -> Side | None:

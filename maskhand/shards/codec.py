@@ -6,6 +6,7 @@ import json
 import reprlib
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,7 +88,20 @@ def decode_sample(key: str, members: Members, arrays: Mapping[str, np.ndarray] |
         raise ShardError(f"sample {key}: {not_ours(error)}") from None
 
 
-UNREADABLE = (ValueError, KeyError, TypeError, IndexError, EOFError, struct.error, zipfile.BadZipFile)
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 """What reading bytes as json or npz raises that were not written as such."""
 
 

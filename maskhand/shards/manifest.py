@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
 from maskhand import storage
 from maskhand.digest import short_digest
+from maskhand.json_text import parse_json_object
 from maskhand.path_names import path_name
 from maskhand.shards.layout import FORMAT_VERSION, MANO, ShardError, manifest_uri, record_uri, subcommand_for
+
+R = TypeVar("R", "Reject", "ShardRecord", "ShardEntry", "Manifest")
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,9 @@ def read_record(part_uri: str, name: str) -> ShardRecord:
     """The record of a finished shard; MissingFileError when it was not finished, ShardError when it is unreadable."""
     uri = record_uri(part_uri, name)
     try:
-        values = json.loads(storage.read_bytes(uri))
-        return ShardRecord(**values | {"rejects": tuple(Reject(**r) for r in values["rejects"])})
+        values = parse_json_object(storage.read_bytes(uri))
+        record = ShardRecord(**values | {"rejects": tuple(_typed(Reject(**r)) for r in values["rejects"])})
+        return _typed(record)
     except (ValueError, TypeError, KeyError) as error:
         raise ShardError(f"{uri}: not a shard record ({error}); delete it and build again") from None
 
@@ -111,10 +116,10 @@ def find_manifest(set_uri: str, part: str) -> Manifest | None:
     """Like read_manifest, but None when there is no manifest yet."""
     uri = manifest_uri(storage.join(set_uri, part))
     try:
-        values = json.loads(storage.read_bytes(uri))
+        values = parse_json_object(storage.read_bytes(uri))
         version, digest = values["format_version"], values.pop("digest")
-        shards = tuple(ShardEntry(**entry) for entry in values.pop("shards"))
-        manifest = Manifest(**values | {"shards": shards, "notes": tuple(values["notes"])})
+        shards = tuple(_typed(ShardEntry(**entry)) for entry in values.pop("shards"))
+        manifest = _typed(Manifest(**values | {"shards": shards, "notes": tuple(values["notes"])}))
     except storage.MissingFileError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -134,6 +139,25 @@ def find_manifest(set_uri: str, part: str) -> Manifest | None:
     for name in (manifest.dataset, manifest.split, *(entry.name for entry in shards)):
         path_name(name, f"{uri}: name")
     return manifest
+
+
+def _typed(record: R) -> R:
+    """The same record; TypeError where a value is of another type than its field says."""
+    for one in fields(record):
+        kind, value = _KINDS.get(str(one.type).partition("[")[0]), getattr(record, one.name)
+        if value is None and "None" in str(one.type):
+            continue
+        if kind is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise TypeError(f"{one.name} is {reprlib.repr(value)}, expected {kind.__name__}")
+    if isinstance(record, Manifest):
+        counts = all(isinstance(count, int) for count in record.rejects.values())
+        named = all(isinstance(word, str) for word in (*record.inputs.values(), *record.notes))
+        if not (counts and named):
+            raise TypeError("rejects, inputs or notes hold other values than a manifest's")
+    return record
+
+
+_KINDS: dict[str, type] = {"str": str, "int": int, "dict": dict, "tuple": tuple}
 
 
 def check_hand_model(set_uri: str, digest: str, user: str) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from maskhand import catalog
 from maskhand.config import ConfigError, Recipe
 from maskhand.recipe_files import FREE_MAPPINGS, RECIPES, load_recipe, override_inference, parse_recipe, recipe_names
+from maskhand.yaml_text import YamlError, read_yaml
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -168,3 +169,10 @@ def test_a_recipe_replaces_the_sets_of_its_base(tmp_path) -> None:
     recipe = load_recipe(path)
     assert recipe.data.train == {"freihand/training": 1.0}
     assert recipe.data.pose_sets == recipe.data.train and recipe.data.box_scale == load_recipe("tiny").data.box_scale
+
+
+def test_brackets_that_are_never_closed_take_no_time() -> None:
+    """PyYAML looks at all open ones again with every further one."""
+    for text in ("a: " + "[" * 100_000, b"a: " + b"{x: " * 100_000):
+        with pytest.raises(YamlError, match="brackets are not closed"):
+            read_yaml(text)

@@ -90,6 +90,8 @@ class Npz:
         except KeyError:
             found = ", ".join(sorted(name.removesuffix(".npy") for name in archive.namelist())) or "nothing"
             raise ScoreError(f"{self.path}: has no array {field!r}; it holds {found}") from None
+        except DAMAGE as error:
+            raise self._damaged(field, error) from None
 
     def _header(self, stream: zipfile.ZipExtFile, field: str) -> tuple[tuple[int, ...], bool, np.dtype]:
         try:
