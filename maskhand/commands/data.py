@@ -184,7 +184,7 @@ def inspect(
     limit: Annotated[
         int | None, typer.Option(help="Maximum number of samples to read [default: all].", min=1, show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of hands on the sheet.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of hands on the sheet.")] = 0,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Show statistics of shard sets and write a contact sheet of each: keypoints, mesh, side and source."""

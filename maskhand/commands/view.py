@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from maskhand.commands.options import WorkspaceOption, examples, shown_progress, workspace_at
+from maskhand.commands.options import WorkspaceOption, examples, output_file, shown_progress, workspace_at
 
 app = typer.Typer()
 
@@ -41,6 +41,8 @@ def view(
     """
     from maskhand.steps import view as step
 
+    if out is not None:
+        output_file(str(out), what, *(what.glob("*.json*") if what.is_dir() else ()))
     with shown_progress("view") as progress:
         page = step.view(workspace_at(workspace), what, out, model, method, hypotheses, iterations, progress)
     typer.echo(str(page))

@@ -184,3 +184,14 @@ def test_home_is_found_behind_an_equals_sign(
     with pytest.raises(SystemExit):
         main(["score", "freihand", "--gt=~/gt", "--pred", "~/pred.json", "--json=~/folder/scores.json"])
     assert f"{tmp_path}/gt/evaluation_xyz.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["hands.jsonl", "link"])
+def test_a_page_is_not_written_over_its_result(out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "hands.jsonl").write_text("{}\n")
+    (tmp_path / "link").symlink_to("hands.jsonl")
+    for what in (tmp_path, tmp_path / "hands.jsonl"):
+        with pytest.raises(SystemExit, match="1"):
+            main(["view", str(what), "--out", str(tmp_path / out)])
+        assert "this file is read, so nothing is written over it" in capsys.readouterr().err
+    assert (tmp_path / "hands.jsonl").read_text() == "{}\n"
