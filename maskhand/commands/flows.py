@@ -92,7 +92,7 @@ def serve(
 
 @app.command(epilog=examples("worker", "worker -w /data"))
 def worker(workspace: WorkspaceOption = None) -> None:
-    """Execute the runs of a Prefect server, $PREFECT_API_URL, on this machine until Ctrl-C or SIGTERM, which end them."""
+    """Execute runs of the Prefect server at $PREFECT_API_URL until Ctrl-C or SIGTERM, which end them first."""
     _prepare(workspace)
     from maskhand.pipelines import server
 
