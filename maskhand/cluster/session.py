@@ -7,23 +7,18 @@ import logging
 import os
 import secrets
 import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any, NoReturn
+from collections.abc import Iterator
 
-from maskhand import machine
+from maskhand import machine, signals
+from maskhand.cluster.ending import end_with, ended_early, shut_down
 from maskhand.cluster.joining import join
+from maskhand.cluster.watch import watched
 from maskhand.errors import MaskhandError
 from maskhand.limits import check_limits
 
 LOCAL_CPUS = max(os.cpu_count() or 1, 4)
 """Logical CPUs of a local session. Ray counts but does not pin them; with only two, two training workers and a
 data task would deadlock."""
-
-Handler = Callable[[int, FrameType | None], Any] | int | None
-"""The return type of `signal.getsignal`."""
 
 _OBJECT_STORE_BYTES = 512 * 1024**2
 _SHARED_MEMORY = "/dev/shm"
@@ -67,7 +62,7 @@ def ensure_ray() -> bool:
                 _start_local(folder)
             break
         except SessionError as error:
-            ray.shutdown()
+            shut_down()
             if not left:
                 raise
             logging.getLogger(__name__).warning(f"{error}; it is tried again")
@@ -77,7 +72,7 @@ def ensure_ray() -> bool:
 def _start_local(folder: str) -> None:
     import ray
 
-    with _loopback_allowed():
+    with _loopback_allowed(), _without_pages():
         ray.init(
             address="local",
             num_cpus=LOCAL_CPUS,
@@ -125,56 +120,36 @@ def _loopback_allowed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _without_pages() -> Iterator[None]:
+    """A context in which Ray begins no thread that prints pages of its log on stdout when a part of the session ends:
+    `watched` says so."""
+    from ray._private import worker
+
+    before, worker.listen_error_messages = worker.listen_error_messages, lambda *_: None
+    try:
+        yield
+    finally:
+        worker.listen_error_messages = before
+
+
+@contextlib.contextmanager
 def ray_session() -> Iterator[None]:
-    """A context with a Ray session; an existing one is used and left running. SIGTERM ends the block."""
+    """A context with a Ray session; an existing one is used and left running. SIGTERM ends the block, and the loss of
+    the session, by LostSessionError."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         started = ensure_ray()
     except SystemExit as end:
         if end.code == signal.SIGTERM:  # from Ray's own handler, which is there while a session starts
-            _end_with(handler)
+            signals.is_first(signal.SIGTERM)
+            end_with(handler)
         raise
+    if not started:
+        with ended_early(handler):
+            yield
+        return
     try:
-        with _ended_by_sigterm(handler):
+        with watched(), ended_early(handler):
             yield
     finally:
-        if started:
-            import ray
-
-            ray.shutdown()
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm(handler: Handler) -> Iterator[None]:
-    """A context that SIGTERM ends with the exception of `handler` (the one before Ray's, such as Prefect's), else
-    SystemExit.
-
-    Ray's native handler would end the process at once, without cleanup; and only SystemExit and KeyboardInterrupt can
-    interrupt Ray's waits.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received = False
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        nonlocal received
-        received = True
-        sys.exit(128 + number)
-
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    except SystemExit:
-        if not received:
-            raise
-        _end_with(handler)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-
-
-def _end_with(handler: Handler) -> NoReturn:
-    """Raise the exception of a handler of SIGTERM, else SystemExit with the code of a shell: Ray's is another."""
-    if callable(handler):
-        handler(signal.SIGTERM, None)
-    sys.exit(128 + signal.SIGTERM)
+        shut_down()

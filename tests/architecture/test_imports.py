@@ -236,6 +236,7 @@ MAY_USE = {
     "kept_json": ("storage",),
     "cluster": (
         "kept_json",
+        "signals",
         "training",
         "config",
         "storage",

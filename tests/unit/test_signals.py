@@ -27,6 +27,9 @@ def app(args, prog_name):
     except KeyboardInterrupt:
         sys.exit(130)  # as typer does
     finally:
+        if how == "twice":
+            print("cleans up", flush=True)
+            sys.stdin.readline()
         print("ended", flush=True)
 
 cli.app = app
@@ -43,6 +46,7 @@ def _started(how: str, ignored: signal.Signals | None = None) -> subprocess.Pope
 
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, how],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,6 +65,18 @@ def test_a_signal_ends_the_command_with_a_sentence(how: str, number: signal.Sign
     output, said = process.communicate(timeout=20)
     assert output == "ended\n" and process.returncode == 128 + number
     assert said == f"{SAID[number]}; the same command goes on from the last checkpoint or shard that was finished\n"
+
+
+@pytest.mark.parametrize("second", SAID)
+@pytest.mark.parametrize("first", SAID)
+def test_a_further_signal_does_not_interrupt_the_clean_up(first: signal.Signals, second: signal.Signals) -> None:
+    process = _started("twice")
+    process.send_signal(first)
+    assert process.stdout is not None and process.stdout.readline() == "cleans up\n"
+    process.send_signal(second)
+    output, said = process.communicate("\n", timeout=20)
+    assert output == "ended\n" and process.returncode == 128 + first
+    assert said.startswith(SAID[first]) and len(said.splitlines()) == 1
 
 
 def test_a_terminal_that_is_gone_hides_no_exit_code() -> None:
