@@ -50,10 +50,13 @@ class Finding:
     """What to do; empty when nothing has to be done."""
 
 
-def examine(workspace: Workspace) -> list[Finding]:
-    """Every check, in the order in which a user would mend things."""
-    checks: tuple[Callable[[Workspace], Iterator[Finding]], ...] = (
-        check_python, check_packages, check_machine, check_accelerator, check_ray, check_prefect, check_mlflow,
+Check = Callable[[Workspace], Iterator[Finding]]
+
+
+def examine(workspace: Workspace, *further: Check) -> list[Finding]:
+    """Every check, in the order in which a user would mend things. further: of parts that are not imported here."""
+    checks: tuple[Check, ...] = (
+        check_python, check_packages, check_machine, check_accelerator, check_ray, *further, check_mlflow,
         check_storage, check_hand_model, check_hand_layer, check_detector,
     )  # fmt: skip
     findings: list[Finding] = []
@@ -142,17 +145,6 @@ def check_ray(workspace: Workspace) -> Iterator[Finding]:
         yield Finding("fail", "Ray", f"{type(error).__name__}: {str(error)[:120]}", advice)
 
 
-def check_prefect(workspace: Workspace) -> Iterator[Finding]:
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
-        yield Finding("ok", "Prefect", f"embedded server, database in {workspace.prefect_home}")
-        return
-    good = _answers(f"{url.rstrip('/')}/health")
-    instead = "start that server (its address is http://HOST:PORT/api), or unset PREFECT_API_URL for the embedded one"
-    advice = "" if good else instead
-    yield Finding("ok" if good else "fail", "Prefect", url, advice)
-
-
 def check_mlflow(workspace: Workspace) -> Iterator[Finding]:
     from maskhand.tracking import server_version
 
@@ -162,18 +154,6 @@ def check_mlflow(workspace: Workspace) -> Iterator[Finding]:
         yield _failed("MLflow", error)
     else:
         yield Finding("ok", "MLflow", " ".join(filter(None, (workspace.mlflow_uri, version and f"({version})"))))
-
-
-def _answers(url: str) -> bool:
-    """As Prefect's API does; its pages, and other web servers, answer to every path."""
-    import urllib.request
-    from http.client import HTTPException
-
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.read(64).strip() == b"true"
-    except (OSError, ValueError, HTTPException):  # the last two: no address, another program's answer
-        return False
 
 
 def check_storage(workspace: Workspace) -> Iterator[Finding]:

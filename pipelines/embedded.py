@@ -52,16 +52,12 @@ class EmbeddedServerError(MaskhandError, RuntimeError):
 
 @contextmanager
 def embedded_server() -> Iterator[None]:
-    """A context with a server for this process's flows, or the one at PREFECT_API_URL. Raises EmbeddedServerError, and
-    DatabaseError for the embedded one's."""
-    if url := PREFECT_API_URL.value():
-        if not answers(url):
-            raise EmbeddedServerError(
-                f"no Prefect server answers at PREFECT_API_URL={without_passwords(url)}{_advice()}"
-            )
+    """A context with a server for this process's flows, or the one at PREFECT_API_URL. Raises the errors of
+    `check_server`, and EmbeddedServerError where the embedded one does not start or is lost."""
+    check_server()
+    if PREFECT_API_URL.value():
         yield
         return
-    check_database(PREFECT_HOME.value())
     server = SubprocessASGIServer()  # a singleton per process, which Prefect's clients then find running
     atexit.register(server.stop)
     log, done = PREFECT_HOME.value() / "embedded.log", threading.Event()
@@ -75,6 +71,19 @@ def embedded_server() -> Iterator[None]:
         raise EmbeddedServerError(f"{_LOST}; the same command goes on where it was") from error
     finally:
         done.set()
+
+
+def check_server() -> str:
+    """Words for the server of this process's flows. Raises EmbeddedServerError where none answers at PREFECT_API_URL,
+    and DatabaseError for the embedded one's."""
+    if url := PREFECT_API_URL.value():
+        if not answers(url):
+            raise EmbeddedServerError(
+                f"no Prefect server answers at PREFECT_API_URL={without_passwords(url)}{_advice()}"
+            )
+        return without_passwords(url)
+    check_database(PREFECT_HOME.value())
+    return f"embedded server, database {described(PREFECT_HOME.value())}"
 
 
 def _advice() -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maskhand.commands.options import WorkspaceOption, examples, workspace_at
+from maskhand.workspace import Workspace
+
+if TYPE_CHECKING:
+    from maskhand.doctor import Finding
 
 app = typer.Typer()
 
@@ -37,7 +42,18 @@ def doctor(workspace: WorkspaceOption = None) -> None:
     from maskhand.doctor import examine
     from maskhand.progress import print_table
 
-    findings = examine(workspace_at(workspace))
+    findings = examine(workspace_at(workspace), check_prefect)
     print_table("doctor", ("", "what", "found", "what to do"), [(f.state, f.what, f.found, f.advice) for f in findings])
     if any(f.state == "fail" for f in findings):
         raise typer.Exit(1)
+
+
+def check_prefect(workspace: Workspace) -> Iterator[Finding]:
+    """What the start of a flow looks at: settings and profile, and the server's address or database."""
+    from maskhand.doctor import Finding
+    from maskhand.pipelines import runtime
+
+    runtime.prepare(workspace)
+    from maskhand.pipelines.embedded import check_server
+
+    yield Finding("ok", "Prefect", check_server())

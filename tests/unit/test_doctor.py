@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -73,7 +76,7 @@ def test_nothing_that_one_check_meets_hides_the_others(workspace, monkeypatch: p
     found = {f.what: f for f in doctor.examine(workspace)}
     assert found["MLflow"].state == "fail" and "write http://localhost:5000" in found["MLflow"].found
     assert found["broken"].state == "fail" and found["broken"].found.startswith("/a/b: the path is too long")
-    assert {"Python", "Prefect", "shards"} <= set(found)
+    assert {"Python", "shards"} <= set(found)
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +104,45 @@ def prefect() -> Iterator[str]:
         ("http://h:x", False), ("http://{}/ a", False),
     ],
 )  # fmt: skip
-def test_only_prefects_api_counts_as_it(
-    url: str, good: bool, prefect: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+def test_only_prefects_api_counts_as_it(url: str, good: bool, prefect: str) -> None:
+    assert answers(url.format(prefect)) is good
+
+
+PREFECT = """
+import sys
+from pathlib import Path
+from maskhand import doctor
+from maskhand.commands.machine import check_prefect
+from maskhand.workspace import Workspace
+
+for name in [one for one in vars(doctor) if one.startswith("check_")]:
+    setattr(doctor, name, lambda _: iter(()))
+print(*doctor.examine(Workspace(Path(sys.argv[1]), sys.argv[1]), check_prefect))
+"""
+
+
+@pytest.mark.parametrize(
+    ("profile", "database", "said"),
+    [
+        ('PREFECT_API_URL = "http://127.0.0.1:9/api"', "", "=http://127.0.0.1:9/api, as the profile 'own' in "),
+        ("", "no database" * 100, "prefect.db cannot be used (file is not a database)"),
+        ('PREFECT_API_URL = 5', "", "a setting of Prefect is wrong"),
+        ("", "", "Finding(state='ok', what='Prefect', found='embedded server, database "),
+    ],
+)  # fmt: skip
+def test_prefect_is_looked_at_as_at_the_start_of_a_flow(
+    profile: str, database: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", url.format(prefect))
-    finding = one(doctor.check_prefect, workspace, "Prefect")
-    assert (finding.state == "ok") is answers(url.format(prefect)) is good
-    assert ("http://HOST:PORT/api" in finding.advice) is not good
+    home = tmp_path / "prefect"
+    home.mkdir()
+    (home / "profiles.toml").write_text(f'active = "own"\n[profiles.own]\n{profile}\n')
+    if database:
+        (home / "prefect.db").write_text(database)
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    command = [sys.executable, "-c", PREFECT, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert said in found and found.count("Finding(") == 1
 
 
 @pytest.mark.parametrize(("gib", "state"), [(2, "fail"), (8, "warn"), (24, "ok")])
@@ -116,13 +151,10 @@ def test_memory(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, gib: int,
     assert one(doctor.check_machine, workspace, "memory").state == state
 
 
-def test_servers_that_do_not_answer(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert one(doctor.check_prefect, workspace, "Prefect").state == "ok"
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+def test_a_tracking_server_that_does_not_answer(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    for check, what in ((doctor.check_prefect, "Prefect"), (doctor.check_mlflow, "MLflow")):
-        finding = one(check, workspace, what)
-        assert finding.state == "fail" and "unset" in finding.advice
+    finding = one(doctor.check_mlflow, workspace, "MLflow")
+    assert finding.state == "fail" and "unset" in finding.advice
 
 
 def test_a_place_for_shards_that_cannot_be_written(tmp_path: Path) -> None:
