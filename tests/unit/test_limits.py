@@ -12,10 +12,13 @@ import ray
 from maskhand.cluster import session
 
 PROGRAM = """
-import os, resource, sys
+import os, resource, sys, threading, time
 kind, soft, hard = getattr(resource, sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 os.geteuid = lambda: 1000
 from maskhand.limits import check_limits
+threads = [threading.Thread(target=time.sleep, args=[2], daemon=True) for _ in range(8)]
+for thread in threads:
+    thread.start()
 resource.setrlimit(kind, (soft, hard))
 try:
     check_limits()
@@ -35,7 +38,18 @@ else:
         ("RLIMIT_AS", 4 << 30, 4 << 30, "a limit of 4 GiB for address space is set here, and Ray needs 6 GiB; raise "),
         ("RLIMIT_AS", 4 << 30, -1, "(-1, -1)"),
         ("RLIMIT_FSIZE", 1 << 28, 1 << 28, "a limit of 0.25 GiB for the size of a file is set here"),
-        ("RLIMIT_NPROC", 100, 100, "a limit of 100 for processes and threads is set here, and Ray needs 512"),
+        (
+            "RLIMIT_NPROC",
+            100,
+            100,
+            "a limit of 100 for processes and threads is set here, and Ray needs 384 beside this ",
+        ),
+        (
+            "RLIMIT_NPROC",
+            390,
+            390,
+            "a limit of 390 for processes and threads is set here, and Ray needs 384 beside this ",
+        ),
     ],
 )
 def test_limits_that_are_too_low_are_raised_or_told(kind: str, soft: int, hard: int, said: str) -> None:
