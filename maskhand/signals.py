@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -89,6 +90,7 @@ def by_exceptions() -> Iterator[None]:
         signal.signal(number, only_first(signal.default_int_handler if number == signal.SIGINT else _exit))
     sys.unraisablehook = send_again
     _Ending.number = None
+    atexit.register(_ignore_further)  # the first to be registered is the last to be called
     try:
         yield
     except BaseException as error:
@@ -109,6 +111,12 @@ def by_exceptions() -> Iterator[None]:
 
 def _exit(number: int, _frame: FrameType | None) -> None:
     sys.exit(_OF_A_SIGNAL + number)
+
+
+def _ignore_further() -> None:
+    """Python gives its handlers up at the end, but not this."""
+    for number in SENTENCES if _Ending.number is not None else ():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end_at_once(_number: int, _frame: FrameType | None) -> None:

@@ -75,12 +75,21 @@ def end_with(handler: Handler) -> NoReturn:
 
 
 def shut_down() -> None:
-    """End the session. SIGTERM has its handler again, in whose place Ray leaves the system's default."""
+    """End the session. SIGTERM keeps its handler, in whose place Ray leaves the system's default and then waits for its
+    processes."""
     import ray
+    from ray._private import worker
 
+    node: Any = worker._global_node
+    if node is not None and threading.current_thread() is threading.main_thread():
+        end_processes = node.kill_all_processes
+
+        def with_handler(*arguments: Any, **options: Any) -> None:
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+            end_processes(*arguments, **options)
+
+        node.kill_all_processes = with_handler
     ray.shutdown()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _tell_loss(part: str, cause: Exception | None = None) -> NoReturn:

@@ -19,6 +19,11 @@ class Lost:
         print("waits", flush=True)
         time.sleep(0.5 if how == "lost" else 0)
 
+class Last:  # as Ray's and torch's modules, it takes a while to be freed
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(1, b"nearly gone\\n")
+        sleep(1)
+
 def app(args, prog_name):
     try:
         one = Lost()
@@ -27,6 +32,8 @@ def app(args, prog_name):
     except KeyboardInterrupt:
         sys.exit(130)  # as typer does
     finally:
+        if how == "at the end":
+            sys.at_the_end = Last()
         if how == "twice":
             print("cleans up", flush=True)
             sys.stdin.readline()
@@ -77,6 +84,16 @@ def test_a_further_signal_does_not_interrupt_the_clean_up(first: signal.Signals,
     output, said = process.communicate("\n", timeout=20)
     assert output == "ended\n" and process.returncode == 128 + first
     assert said.startswith(SAID[first]) and len(said.splitlines()) == 1
+
+
+def test_a_further_signal_while_python_ends_changes_no_exit_code() -> None:
+    process = _started("at the end")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None and process.stdout.readline() == "ended\n"
+    assert process.stdout.readline() == "nearly gone\n"
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGINT and said.startswith(SAID[signal.SIGINT])
 
 
 def test_a_terminal_that_is_gone_hides_no_exit_code() -> None:
