@@ -4,6 +4,8 @@ export RAY_USAGE_STATS_ENABLED := 0
 export DO_NOT_TRACK := 1
 # A file at a time, so that what its tests share is made once; in the order of tests/conftest.py.
 BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
+# Runs a command, one at a time in this checkout: two would install into each other's half-made environment.
+ALONE := python3 -c 'import fcntl, subprocess as s, sys; f = open("Makefile", "r+"); fcntl.flock(f, 2); sys.exit(s.call(sys.argv[1:]))'
 
 .PHONY: quickstart test test-fast lint docs gpu-report clean
 
@@ -28,6 +30,10 @@ gpu-report: .venv/ready     ## what one GPU does with maskhand, a table, at most
 	$(PY) benchmarks/gpu_report.py
 
 .venv/ready: pyproject.toml constraints.txt
+	@$(ALONE) $(MAKE) --no-print-directory .venv/made
+	@touch $@
+
+.venv/made: pyproject.toml constraints.txt
 	python3 -m venv .venv
 	.venv/bin/pip install -q uv==0.13.9
 	.venv/bin/uv pip install --compile-bytecode --python $(PY) $(addprefix --find-links ,$(WHEELS)) -c constraints.txt -e '.[dev]'
