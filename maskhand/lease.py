@@ -6,6 +6,7 @@ Needs nothing of the store but that a listing shows what was written before it, 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from maskhand.lock import LockedError, described, held, this_process
 from maskhand.storage import StorageError
 
 Facts = dict[str, object]
-"""Who holds a claim, and `renewed_s`, its own clock's time."""
+"""Who holds a claim, and `renewals`, how often it was renewed: a time would be of a clock that may be wrong."""
 RENEWED_S = 10.0
 """How often a holder renews its claim."""
 STALE_S = 60.0
@@ -29,8 +30,6 @@ STALE_S = 60.0
 _WATCH_S = 1.0
 _ATTEMPTS = 8
 """Of processes that ask at the same moment, and step back from each other."""
-_FORGOTTEN_S = 3600.0
-"""By a clock that may be another machine's; nobody has to watch a claim that is so old."""
 
 
 @contextlib.contextmanager
@@ -72,7 +71,7 @@ def _claimed(uri: str, facts: Facts, what: str) -> str:
     for _ in range(_ATTEMPTS):
         for other in storage.list_uris(folder):
             _outlive(other, what)
-        _write(mine, facts)
+        storage.write_json_atomic(mine, facts | {"renewals": 0})
         if storage.list_uris(folder) == [mine]:
             return mine
         storage.delete(mine)
@@ -86,7 +85,7 @@ def _outlive(claim: str, what: str) -> None:
     if first is None:
         return
     since_s = time.monotonic()
-    if not _is_forgotten(first):
+    if not _has_ended(first):
         logging.getLogger(__name__).warning(
             f"{what}: {described(first)} was at it; whether it still is shows within {STALE_S:g} s"
         )
@@ -100,8 +99,8 @@ def _outlive(claim: str, what: str) -> None:
     storage.delete(claim)
 
 
-def _is_forgotten(facts: Facts) -> bool:
-    """Is this the claim of a process of this machine that has ended, or a very old one?"""
+def _has_ended(facts: Facts) -> bool:
+    """Is this the claim of a process of this machine that is not there any more?"""
     if facts.get("machine") == _machine() != "":
         try:
             os.kill(int(str(facts["process"])), 0)
@@ -109,24 +108,21 @@ def _is_forgotten(facts: Facts) -> bool:
             return True
         except (OSError, ValueError, KeyError):
             return False
-    renewed_s = facts.get("renewed_s")
-    return isinstance(renewed_s, float) and time.time() - renewed_s > _FORGOTTEN_S
+    return False
 
 
 def _renew(claim: str, facts: Facts, ended: threading.Event) -> None:
     """Until the block ends, or the claim is another's: then nothing of this run is written any more."""
-    while not ended.wait(RENEWED_S):
+    for renewals in itertools.count(1):
+        if ended.wait(RENEWED_S):
+            return
         with contextlib.suppress(StorageError):  # a store that does not answer has no news for others either
             if claim not in (present := storage.list_uris(claim.rpartition("/")[0])):
                 return
             if len(present) > 1:
                 storage.delete(claim)
                 return
-            _write(claim, facts)
-
-
-def _write(claim: str, facts: Facts) -> None:
-    storage.write_json_atomic(claim, facts | {"renewed_s": time.time()})
+            storage.write_json_atomic(claim, facts | {"renewals": renewals})
 
 
 def _read(claim: str) -> Facts | None:
