@@ -33,7 +33,8 @@ from maskhand.workspace import Workspace
 POOL = "maskhand"
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
 _POOL_EXISTS = f"Work pool named '{POOL}' already exists"
-START_S = 90.0
+START_S = 300.0
+"""Timeout of the server's start, which takes a minute or two on a busy machine."""
 STOP_S = 30.0
 _LOOK_S = 0.5
 """Interval between checks of whether server and worker are alive."""
@@ -164,10 +165,12 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer
         try:
             deadline_s = time.monotonic() + START_S
             while not answers(url):
-                if process.poll() is not None or time.monotonic() > deadline_s:
+                if process.poll() is not None:
                     raise ServerError(
                         f"the Prefect server did not start ({reason_in(log, said_before)}); its log is {log}"
                     )
+                if time.monotonic() > deadline_s:
+                    raise ServerError(f"the Prefect server does not answer after {START_S:g} s; its log is {log}")
                 time.sleep(0.3)
             yield RunningServer(url, process)
         finally:
