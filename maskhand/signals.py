@@ -99,7 +99,8 @@ def by_exceptions() -> Iterator[None]:
         )
         if _Ending.number is None and interrupted:  # by a handler of somebody else's
             is_first(signal.SIGINT)
-        if _Ending.number is None:
+        succeeded = isinstance(error, SystemExit) and not error.code  # such as a server, whose end is a signal
+        if _Ending.number is None or succeeded:
             raise
         _tell(_Ending.number)
         raise SystemExit(_OF_A_SIGNAL + _Ending.number) from None

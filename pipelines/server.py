@@ -1,29 +1,28 @@
-"""The Prefect server and worker of this machine, and short names for its deployments.
+"""The Prefect server and worker of this machine, as processes.
 
 Prefect is controlled through its command line, in subprocesses with the environment of `maskhand.pipelines.runtime`.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 
-from maskhand.errors import MaskhandError, without_passwords
+from maskhand.errors import MaskhandError
 from maskhand.pipelines.database import check_database
 from maskhand.pipelines.lifeline import end_with_us
 from maskhand.pipelines.runtime import HOST, PORT, prefect_home, settings
@@ -31,13 +30,11 @@ from maskhand.pipelines.server_log import reason_in
 from maskhand.workspace import Workspace
 
 POOL = "maskhand"
-PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
-_POOL_EXISTS = f"Work pool named '{POOL}' already exists"
 START_S = 300.0
 """Timeout of the server's start, which takes a minute or two on a busy machine."""
 STOP_S = 30.0
-_LOOK_S = 0.5
-"""Interval between checks of whether server and worker are alive."""
+_COPIED_S = 0.5
+"""Timeout of the last lines of a worker that has ended."""
 
 
 @dataclass(frozen=True)
@@ -63,83 +60,6 @@ def environment(workspace: Workspace, api_url: str | None = None) -> dict[str, s
     return variables if api_url is None else variables | {"PREFECT_API_URL": api_url}
 
 
-def run_deployment(workspace: Workspace, name: str, parameters: Sequence[str], watch: bool) -> int:
-    """Run `prefect deployment run NAME/NAME`, for example of `train-maskhand`; returns its exit code.
-
-    Raises ServerError for a parameter without a value and for a deployment that is not on the server.
-    """
-    if wrong := [parameter for parameter in parameters if "=" not in parameter]:
-        raise ServerError(f"parameter {wrong[0]!r}: expected KEY=VALUE, for example recipe=tiny")
-    url = _running_server()
-    deployment = name if "/" in name else f"{name}/{name}"
-    known = sorted(found["name"] for found in _ask(url, "/deployments/filter", {}) or [])
-    if known and deployment.partition("/")[2] not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ServerError(f"no deployment {name!r} at {url}; {hint}there are {', '.join(known)}")
-    options = [word for parameter in parameters for word in ("--param", parameter)]
-    command = _prefect("deployment", "run", deployment, *options, *(["--watch"] if watch else []))
-    run_id = ""
-    with subprocess.Popen(command, env=environment(workspace, url), stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-            run_id = run_id or line.partition("UUID: ")[2].strip()
-    if process.returncode and run_id and (run := _ask(url, f"/flow_runs/{run_id}")):
-        print(without_passwords(run["state"]["message"]), file=sys.stderr)
-    return process.returncode
-
-
-def deploy(workspace: Workspace) -> int:
-    """Create the work pool if it is missing, and all deployments of prefect.yaml. Returns Prefect's exit code.
-
-    The server is the one at `PREFECT_API_URL`, else a running `maskhand serve`, else a temporary one on the workspace's
-    database, which `maskhand serve` opens later.
-    """
-    try:
-        return _deploy(environment(workspace, _running_server()))
-    except ServerError:
-        if "PREFECT_API_URL" in os.environ:
-            raise
-    with server(workspace, _free_port(), workspace.prefect_home / "server.log") as running:
-        return _deploy(environment(workspace, running.url))
-
-
-def serve(workspace: Workspace, port: int = PORT) -> int:
-    """Run server, deployments and worker of this workspace until Ctrl-C, then return 0; ServerError if one dies."""
-    log = workspace.prefect_home / "server.log"
-    _end_by_interrupt()
-    with server(workspace, port, log) as running:
-        url = running.url
-        if code := _deploy(environment(workspace, url)):
-            return code
-        try:
-            with worker(environment(workspace, url)) as process:
-                print(f"Prefect: http://{HOST}:{port} (log: {log}); Ctrl-C ends it", flush=True)
-                print(f"for the prefect command in another terminal: export PREFECT_API_URL={url}", flush=True)
-                while process.poll() is None and running.process.poll() is None:
-                    time.sleep(_LOOK_S)
-        except KeyboardInterrupt:
-            return 0
-        if (ended := running.process.poll()) is not None:
-            raise ServerError(f"the Prefect server ended by itself with exit code {ended}; its log is {log}")
-    raise ServerError(f"the Prefect worker ended by itself with exit code {process.returncode}")
-
-
-def work(workspace: Workspace) -> int:
-    """Run a worker of the server at `PREFECT_API_URL`, else of a running `maskhand serve`, until Ctrl-C or SIGTERM.
-
-    Returns 0. A server that does not answer yet is waited for. Raises ServerError if there is none, or the worker dies.
-    """
-    url = os.environ.get("PREFECT_API_URL") or _running_server()
-    _end_by_interrupt()
-    try:
-        with worker(environment(workspace, url)) as process:
-            code = process.wait()
-    except KeyboardInterrupt:
-        return 0
-    raise ServerError(f"the Prefect worker ended by itself with exit code {code}")
-
-
 @contextmanager
 def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer]:
     """A context with a Prefect server on 127.0.0.1 whose database is in the workspace. Raises ServerError, and
@@ -161,7 +81,7 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         said_before = output.tell()
-        process = _start(_prefect("server", "start", "--host", HOST, "--port", str(port)), own, output)
+        process = _start(prefect_command("server", "start", "--host", HOST, "--port", str(port)), own, output)
         try:
             deadline_s = time.monotonic() + START_S
             while not answers(url):
@@ -178,23 +98,35 @@ def server(workspace: Workspace, port: int, log: Path) -> Iterator[RunningServer
 
 
 @contextmanager
-def worker(variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process worker of the pool. At the end its runs are terminated first, and write their last state.
+def worker(variables: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process worker of the pool, whose output is shown, and kept in `log`. At the end its runs are terminated first,
+    and write their last state; what Prefect says meanwhile, in pages, is only kept.
 
     Prefect's worker would kill them while they do, and they would stay `Running` for ever on the server.
     """
-    process = _start(_prefect("worker", "start", "--pool", POOL, "--type", "process"), variables, None)
+    command = prefect_command("worker", "start", "--pool", POOL, "--type", "process")
+    process = _start(command, {**variables, "PYTHONUNBUFFERED": "1"}, subprocess.PIPE)
+    stopping = threading.Event()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    copying = threading.Thread(target=_copy, args=(process.stdout, log, stopping), daemon=True)
+    copying.start()
     try:
         yield process
     finally:
+        stopping.set()
         _end_runs(process)
         _stop(process, signal.SIGINT)
+        copying.join(_COPIED_S)
 
 
-def _end_by_interrupt() -> None:
-    # Also when started with `&`: a shell makes background children ignore SIGINT, but the worker is stopped with it.
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, signal.default_int_handler)
+def _copy(lines: IO[bytes], log: Path, stopping: threading.Event) -> None:
+    with log.open("ab") as kept:
+        for line in lines:
+            kept.write(line)
+            kept.flush()
+            if not stopping.is_set():
+                with suppress(OSError):  # the terminal is gone
+                    print(line.decode(errors="replace"), end="", flush=True)
 
 
 def _end_runs(worker: subprocess.Popen[bytes]) -> None:
@@ -211,23 +143,7 @@ def _end_runs(worker: subprocess.Popen[bytes]) -> None:
             run.kill()
 
 
-def _deploy(variables: Mapping[str, str]) -> int:
-    steps = (
-        ("work-pool", "create", POOL, "--type", "process"),
-        ("deploy", "--all", "--prefect-file", str(PREFECT_FILE)),
-    )
-    for step in steps:
-        run = subprocess.run(_prefect(*step), env=dict(variables), capture_output=True, text=True, check=False)
-        said = f"{run.stdout} {run.stderr}"
-        # An existing pool may be of another type, with its own job template: it is not changed.
-        if run.returncode and not ("create" in step and _POOL_EXISTS in " ".join(said.split())):
-            print(without_passwords(said), file=sys.stderr)
-            return run.returncode
-    print(f"deployed every flow of {PREFECT_FILE.name} to the work pool {POOL!r}")
-    return 0
-
-
-def _running_server() -> str:
+def running_server() -> str:
     """URL of the running server; ServerError if there is none."""
     url = (os.environ.get("PREFECT_API_URL") or f"http://{HOST}:{PORT}/api").rstrip("/")
     if not answers(url):
@@ -238,7 +154,7 @@ def _running_server() -> str:
     return url
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]
@@ -253,28 +169,17 @@ def answers(url: str) -> bool:
         return False
 
 
-def _ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """The JSON response of the API at `url` to a GET, or with a body to a POST; None on failure, as behind a login."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-    except OSError:
-        return None
-
-
-def _prefect(*words: str) -> list[str]:
+def prefect_command(*words: str) -> list[str]:
     return [sys.executable, "-m", "prefect", "--no-prompt", *words]
 
 
-def _start(command: list[str], variables: Mapping[str, str], output: IO[bytes] | None) -> subprocess.Popen[bytes]:
+def _start(command: list[str], variables: Mapping[str, str], output: IO[bytes] | int) -> subprocess.Popen[bytes]:
     # In its own session: Ctrl-C reaches only us, and we stop the worker before its server.
     process = subprocess.Popen(
         command,
         env=dict(variables),
         stdout=output,
-        stderr=subprocess.STDOUT if output else None,
+        stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     end_with_us(process.pid, signal.SIGINT)

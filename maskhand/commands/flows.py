@@ -60,18 +60,18 @@ def run(
 ) -> None:
     """Schedule a run of a deployment on the Prefect server; a worker executes it (`maskhand serve`)."""
     _prepare(workspace)
-    from maskhand.pipelines import server
+    from maskhand.pipelines import deployments
 
-    raise typer.Exit(server.run_deployment(workspace_at(workspace), flow, param, watch))
+    raise typer.Exit(deployments.run_deployment(workspace_at(workspace), flow, param, watch))
 
 
 @app.command(epilog=examples("deploy"))
 def deploy(workspace: WorkspaceOption = None) -> None:
     """Create the work pool if it is missing, and every deployment of prefect.yaml, on the Prefect server."""
     _prepare(workspace)
-    from maskhand.pipelines import server
+    from maskhand.pipelines import deployments
 
-    raise typer.Exit(server.deploy(workspace_at(workspace)))
+    raise typer.Exit(deployments.deploy(workspace_at(workspace)))
 
 
 @app.command(epilog=examples("serve", "serve --port 4300"))
@@ -85,18 +85,18 @@ def serve(
     _prepare(workspace)
     home = workspace_at(workspace)
     with held(home.root, "serve", f"the Prefect server of {home.root}"):  # another port would not help: one database
-        from maskhand.pipelines import server
+        from maskhand.pipelines.serve import serve as run_both
 
-        raise typer.Exit(server.serve(home, port))
+        raise typer.Exit(run_both(home, port))
 
 
 @app.command(epilog=examples("worker", "worker -w /data"))
 def worker(workspace: WorkspaceOption = None) -> None:
     """Execute runs of the Prefect server at $PREFECT_API_URL until Ctrl-C or SIGTERM, which end them first."""
     _prepare(workspace)
-    from maskhand.pipelines import server
+    from maskhand.pipelines.serve import work
 
-    raise typer.Exit(server.work(workspace_at(workspace)))
+    raise typer.Exit(work(workspace_at(workspace)))
 
 
 def _prepare(workspace: Path | None) -> None:

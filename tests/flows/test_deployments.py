@@ -74,7 +74,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, assets: Path) -> Workspa
 @pytest.fixture(scope="module")
 def api(workspace: Workspace) -> Iterator[Api]:
     """A server with all deployments and a worker."""
-    from maskhand.pipelines import server
+    from maskhand.pipelines import deployments, server
 
     with socket.socket() as probe:
         probe.bind((server.HOST, 0))
@@ -86,9 +86,9 @@ def api(workspace: Workspace) -> Iterator[Api]:
         with server.server(workspace, port, workspace.root / "server.log") as running:
             url = running.url
             patch.setenv("PREFECT_API_URL", url)
-            assert server.deploy(workspace) == 0
+            assert deployments.deploy(workspace) == 0
             with ExitStack() as worker:
-                worker.enter_context(server.worker(server.environment(workspace, url)))
+                worker.enter_context(server.worker(server.environment(workspace, url), workspace.root / "worker.log"))
                 yield Api.at(url, worker.close)
 
 
@@ -117,7 +117,7 @@ def test_every_deployment_is_there(api: Api) -> None:
 
 def test_deploying_again_leaves_a_work_pool_as_it_is(api: Api, workspace: Workspace) -> None:
     """One for Kubernetes has a job template with secret, claim and image."""
-    from maskhand.pipelines import server
+    from maskhand.pipelines import deployments, server
 
     def pool() -> dict[str, Any]:
         return next(p for p in api.ask("/work_pools/filter", {}) if p["name"] == server.POOL)
@@ -125,7 +125,7 @@ def test_deploying_again_leaves_a_work_pool_as_it_is(api: Api, workspace: Worksp
     template = pool()["base_job_template"]
     template["variables"]["properties"]["env"]["default"] = {"SECRET_NAME": "maskhand-env"}
     api.ask(f"/work_pools/{server.POOL}", {"base_job_template": template}, method="PATCH")
-    assert server.deploy(workspace) == 0
+    assert deployments.deploy(workspace) == 0
     assert pool()["base_job_template"]["variables"]["properties"]["env"]["default"] == {"SECRET_NAME": "maskhand-env"}
 
 
@@ -136,10 +136,10 @@ def test_the_weekly_evaluation_really_is_scheduled(api: Api) -> None:
 
 
 def test_a_training_is_executed_and_its_model_evaluated(api: Api, workspace: Workspace) -> None:
-    from maskhand.pipelines import server
+    from maskhand.pipelines import deployments
 
     parameters = [f"overrides={json.dumps(TINY)}", "recipe=tiny"]
-    assert server.run_deployment(workspace, "train-maskhand", parameters, watch=True) == 0
+    assert deployments.run_deployment(workspace, "train-maskhand", parameters, watch=True) == 0
     (run,) = runs_of(api, "train-maskhand", "COMPLETED")
     assert run["parameters"]["overrides"] == TINY
     (bundle,) = workspace.runs.glob("transformer-tiny-*/export/bundle.json")
@@ -151,30 +151,30 @@ def test_a_training_is_executed_and_its_model_evaluated(api: Api, workspace: Wor
 
 
 def test_a_mistyped_parameter_is_refused(api: Api, workspace: Workspace) -> None:
-    from maskhand.pipelines import server
+    from maskhand.pipelines import deployments, server
 
-    assert server.run_deployment(workspace, "train-maskhand", ["recipie=tiny"], watch=False) != 0
+    assert deployments.run_deployment(workspace, "train-maskhand", ["recipie=tiny"], watch=False) != 0
     with pytest.raises(server.ServerError, match="parameter 'recipe': expected KEY=VALUE"):
-        server.run_deployment(workspace, "train-maskhand", ["recipe"], watch=False)
+        deployments.run_deployment(workspace, "train-maskhand", ["recipe"], watch=False)
     with pytest.raises(
         server.ServerError, match=r"'train-maskand' .* did you mean 'train-maskhand'. there are annotate-"
     ):
-        server.run_deployment(workspace, "train-maskand", [], watch=False)
+        deployments.run_deployment(workspace, "train-maskand", [], watch=False)
 
 
 def test_why_a_watched_run_failed_is_said(api: Api, workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    from maskhand.pipelines import server
+    from maskhand.pipelines import deployments
 
-    assert server.run_deployment(workspace, "train-vq-mano", ["recipe=tinny"], watch=True) == 1
+    assert deployments.run_deployment(workspace, "train-vq-mano", ["recipe=tinny"], watch=True) == 1
     assert "recipe 'tinny' not found; did you mean 'tiny'" in capsys.readouterr().err
 
 
 def test_a_run_that_ends_with_its_worker_is_marked(api: Api, workspace: Workspace) -> None:
     """Else it stays `Running`, and the next training waits minutes for its slot. The last one that has a worker."""
-    from maskhand.pipelines import server
+    from maskhand.pipelines import deployments
 
     long = json.dumps([*TINY, "tokenizer_training.optim.steps=100000"])
-    assert server.run_deployment(workspace, "train-vq-mano", [f"overrides={long}"], watch=False) == 0
+    assert deployments.run_deployment(workspace, "train-vq-mano", [f"overrides={long}"], watch=False) == 0
     assert wait_for(lambda: runs_of(api, "train-vq-mano", "RUNNING"), 90)
     api.end_worker()
     assert runs_of(api, "train-vq-mano", "CRASHED") and not runs_of(api, "train-vq-mano", "RUNNING")

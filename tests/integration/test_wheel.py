@@ -86,8 +86,8 @@ def test_no_general_name_is_taken(wheel: Path) -> None:
 def test_an_installation_knows_its_own_files_alone(commands: Path, tmp_path: Path) -> None:
     assert run(commands, tmp_path, "maskhand", "--version") == f"maskhand {__version__}\n"
     program = (
-        "import maskhand, maskhand.pipelines.server as server, maskhand.catalog as catalog\n"
-        "print(maskhand.__file__, server.PREFECT_FILE, *catalog.catalog_dirs())\n"
+        "import maskhand, maskhand.pipelines.deployments as deployments, maskhand.catalog as catalog\n"
+        "print(maskhand.__file__, deployments.PREFECT_FILE, *catalog.catalog_dirs())\n"
         "from maskhand.recipe_files import load_recipe, recipe_names\n"
         "print(len([load_recipe(name) for name in recipe_names()]), len(catalog.names()))"
     )
