@@ -5,6 +5,7 @@ Any number of workers gives the same numbers, to the last bit (see `worker`).
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -92,6 +93,11 @@ def evaluate(
     truths = (first.has_joints, first.has_mesh, ~first.placed.distance_px.isnan())
     if not any(bool(truth.any()) for truth in truths):
         raise EvaluationError(f"{set_uri}: no sample has 3D joints, a mesh or 2D joints to compare with")
+    without_pose = sum(part.without_pose for part in parts)
+    if without_pose == manifest.count and settings.data.keypoints.eval_source != "none":
+        logging.getLogger(__name__).warning(
+            f"{set_uri}: not one of its {manifest.count} hands has a 2D keypoint; this is the network without 2D pose"
+        )
     failures = Counter(reason for reason in tables[job.estimator.name].failure if reason)
     return EvaluationResult(
         set_uri=set_uri,
@@ -107,7 +113,7 @@ def evaluate(
         | {
             "rejected_in_shards": dict(manifest.rejects),
             "failed": dict(failures),
-            "without_2d_pose": sum(part.without_pose for part in parts),
+            "without_2d_pose": without_pose,
         },
         errors={name: table.errors for name, table in tables.items()},
         predictions=Predictions.concatenate([part.predictions for part in parts]),

@@ -285,6 +285,21 @@ def test_a_set_without_truth_is_refused(oracle, tmp_path):
         evaluate(oracle.bundle(), str(tmp_path / "set"))
 
 
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_set_without_a_single_keypoint_is_told(oracle, tmp_path, caplog, seen):
+    confidence = np.full(21, 1.0 if seen else 0.0, "f4")
+    first, *others = make_samples(3)
+    write_set(
+        str(tmp_path / "set"),
+        [dataclasses.replace(first, joints_2d_conf=confidence)]
+        + [dataclasses.replace(s, joints_2d_conf=0 * confidence) for s in others],
+    )
+    annotate_mano(str(tmp_path / "set"))
+    result = evaluate(oracle.bundle(), str(tmp_path / "set"), samplers=[asked(1)])
+    assert result.facts["without_2d_pose"] == 3 - seen
+    assert ("not one of its 3 hands has a 2D keypoint" in caplog.text) is not seen
+
+
 def test_the_data_sets_own_fingertips_are_compared(oracle, set_uri):
     """The oracle's joints are right for smplx's tips; FreiHAND's ring and little tips lie elsewhere on the mesh."""
     here = evaluate(oracle.bundle(), set_uri, samplers=[asked(1)])
