@@ -81,6 +81,14 @@ def create(variables: Mapping[str, str]) -> int:
     return 0
 
 
+def end_unsubmitted(url: str) -> None:
+    """Mark runs whose worker ended while it submitted them: pending for ever, they would hold the places of others."""
+    pending = {"state": {"type": {"any_": ["PENDING"]}}, "deployment_id": {"is_null_": False}}
+    state = {"type": "CRASHED", "name": "Crashed", "message": "its worker ended before it began; start it again"}
+    for run in _ask(url, "/flow_runs/filter", {"flow_runs": pending}) or []:
+        _ask(url, f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+
+
 def _ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
     """The JSON response of the API at `url` to a GET, or with a body to a POST; None on failure, as behind a login."""
     data = None if body is None else json.dumps(body).encode()

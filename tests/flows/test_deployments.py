@@ -88,8 +88,20 @@ def api(workspace: Workspace) -> Iterator[Api]:
             patch.setenv("PREFECT_API_URL", url)
             assert deployments.deploy(workspace) == 0
             with ExitStack() as worker:
+                api = Api.at(url, worker.close)
+                _leave_a_run_pending(api)
+                deployments.end_unsubmitted(url)
                 worker.enter_context(server.worker(server.environment(workspace, url), workspace.root / "worker.log"))
-                yield Api.at(url, worker.close)
+                yield api
+
+
+def _leave_a_run_pending(api: Api) -> None:
+    """As a worker does that is ended while it submits a run: it takes the only place of its deployment."""
+    (deployment,) = api.ask("/deployments/filter", {"deployments": {"name": {"any_": ["train-maskhand"]}}})
+    run = api.ask(f"/deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+    api.ask(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "PENDING"}})
+    (deployment,) = api.ask("/deployments/filter", {"deployments": {"name": {"any_": ["train-maskhand"]}}})
+    assert deployment["global_concurrency_limit"]["active_slots"] == 1
 
 
 def runs_of(api: Api, deployment: str, *states: str) -> list[dict[str, Any]]:
@@ -113,6 +125,13 @@ def test_every_deployment_is_there(api: Api) -> None:
     assert set(names) == flows | {"reproduce-table", "re-evaluate", "predict-photos"}
     assert names["train-maskhand"]["global_concurrency_limit"]["limit"] == 1
     assert names["train-maskhand"]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+
+
+def test_a_run_that_a_lost_worker_was_submitting_holds_no_place(api: Api) -> None:
+    assert not runs_of(api, "train-maskhand", "PENDING")
+    assert len(runs_of(api, "train-maskhand", "CRASHED")) == 1
+    (deployment,) = api.ask("/deployments/filter", {"deployments": {"name": {"any_": ["train-maskhand"]}}})
+    assert deployment["global_concurrency_limit"]["active_slots"] == 0
 
 
 def test_deploying_again_leaves_a_work_pool_as_it_is(api: Api, workspace: Workspace) -> None:
