@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from maskhand.errors import without_passwords
 from maskhand.pipelines.server import POOL, ServerError, environment, free_port, prefect_command, running_server, server
 from maskhand.workspace import Workspace
@@ -81,12 +83,20 @@ def create(variables: Mapping[str, str]) -> int:
     return 0
 
 
-def end_unsubmitted(url: str) -> None:
-    """Mark runs whose worker ended while it submitted them: pending for ever, they would hold the places of others."""
-    pending = {"state": {"type": {"any_": ["PENDING"]}}, "deployment_id": {"is_null_": False}}
-    state = {"type": "CRASHED", "name": "Crashed", "message": "its worker ended before it began; start it again"}
-    for run in _ask(url, "/flow_runs/filter", {"flow_runs": pending}) or []:
-        _ask(url, f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+def end_lost(url: str) -> None:
+    """Mark runs that no process of this machine executes, as after SIGKILL: they would hold the places of others.
+
+    For a server on a loopback address, whose workers are on this machine.
+    """
+    begun = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}, "deployment_id": {"is_null_": False}}
+    state = {"type": "CRASHED", "name": "Crashed", "message": "its process is gone; start it again, and it goes on"}
+    runs = _ask(url, "/flow_runs/filter", {"flow_runs": begun}) or []
+    living = {
+        (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") for process in psutil.process_iter(["environ"])
+    }
+    for run in runs:
+        if run["id"] not in living:
+            _ask(url, f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
 
 def _ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -7,7 +7,7 @@ import signal
 import time
 
 from maskhand import signals
-from maskhand.pipelines.deployments import create, end_unsubmitted
+from maskhand.pipelines.deployments import create, end_lost
 from maskhand.pipelines.runtime import HOST, PORT, prefect_home
 from maskhand.pipelines.server import ServerError, environment, running_server, server, worker
 from maskhand.workspace import Workspace
@@ -24,7 +24,7 @@ def serve(workspace: Workspace, port: int = PORT) -> int:
         url = running.url
         if code := create(environment(workspace, url)):
             return code
-        end_unsubmitted(url)
+        end_lost(url)
         try:
             with worker(environment(workspace, url), log.with_name("worker.log")) as process:
                 print(f"Prefect: http://{HOST}:{port} (logs: {log}, worker.log); Ctrl-C ends it", flush=True)
@@ -32,7 +32,7 @@ def serve(workspace: Workspace, port: int = PORT) -> int:
                 while process.poll() is None and running.process.poll() is None:
                     time.sleep(_LOOK_S)
         except KeyboardInterrupt:
-            end_unsubmitted(url)
+            end_lost(url)
             print("the worker and its runs have ended", flush=True)
             return 0
         if (ended := running.process.poll()) is not None:

@@ -89,19 +89,25 @@ def api(workspace: Workspace) -> Iterator[Api]:
             assert deployments.deploy(workspace) == 0
             with ExitStack() as worker:
                 api = Api.at(url, worker.close)
-                _leave_a_run_pending(api)
-                deployments.end_unsubmitted(url)
+                leave_run(api, "train-maskhand", "PENDING")
+                leave_run(api, "shard-datasets", "RUNNING")
+                assert active_slots(api, "train-maskhand") == active_slots(api, "shard-datasets") == 1
+                deployments.end_lost(url)
                 worker.enter_context(server.worker(server.environment(workspace, url), workspace.root / "worker.log"))
                 yield api
 
 
-def _leave_a_run_pending(api: Api) -> None:
-    """As a worker does that is ended while it submits a run: it takes the only place of its deployment."""
-    (deployment,) = api.ask("/deployments/filter", {"deployments": {"name": {"any_": ["train-maskhand"]}}})
-    run = api.ask(f"/deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
-    api.ask(f"/flow_runs/{run['id']}/set_state", {"state": {"type": "PENDING"}})
-    (deployment,) = api.ask("/deployments/filter", {"deployments": {"name": {"any_": ["train-maskhand"]}}})
-    assert deployment["global_concurrency_limit"]["active_slots"] == 1
+def leave_run(api: Api, deployment: str, state: str) -> None:
+    """As a worker does that is killed: the run takes a place of its deployment."""
+    (found,) = api.ask("/deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
+    run = api.ask(f"/deployments/{found['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+    for kind in dict.fromkeys(["PENDING", state]):
+        api.ask(f"/flow_runs/{run['id']}/set_state", {"state": {"type": kind}})
+
+
+def active_slots(api: Api, deployment: str) -> int:
+    (found,) = api.ask("/deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
+    return found["global_concurrency_limit"]["active_slots"]
 
 
 def runs_of(api: Api, deployment: str, *states: str) -> list[dict[str, Any]]:
@@ -127,11 +133,11 @@ def test_every_deployment_is_there(api: Api) -> None:
     assert names["train-maskhand"]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
 
 
-def test_a_run_that_a_lost_worker_was_submitting_holds_no_place(api: Api) -> None:
-    assert not runs_of(api, "train-maskhand", "PENDING")
-    assert len(runs_of(api, "train-maskhand", "CRASHED")) == 1
-    (deployment,) = api.ask("/deployments/filter", {"deployments": {"name": {"any_": ["train-maskhand"]}}})
-    assert deployment["global_concurrency_limit"]["active_slots"] == 0
+@pytest.mark.parametrize(("deployment", "state"), [("train-maskhand", "PENDING"), ("shard-datasets", "RUNNING")])
+def test_a_run_without_a_process_holds_no_place(api: Api, deployment: str, state: str) -> None:
+    assert not runs_of(api, deployment, state)
+    assert len(runs_of(api, deployment, "CRASHED")) == 1
+    assert active_slots(api, deployment) == 0
 
 
 def test_deploying_again_leaves_a_work_pool_as_it_is(api: Api, workspace: Workspace) -> None:
@@ -194,7 +200,7 @@ def test_a_run_that_ends_with_its_worker_is_marked(api: Api, workspace: Workspac
 
     long = json.dumps([*TINY, "tokenizer_training.optim.steps=100000"])
     assert deployments.run_deployment(workspace, "train-vq-mano", [f"overrides={long}"], watch=False) == 0
-    assert wait_for(lambda: runs_of(api, "train-vq-mano", "RUNNING"), 90)
+    assert wait_for(lambda: runs_of(api, "train-vq-mano", "RUNNING"), 300)
     api.end_worker()
     assert runs_of(api, "train-vq-mano", "CRASHED") and not runs_of(api, "train-vq-mano", "RUNNING")
 
