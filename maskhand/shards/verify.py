@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from maskhand import storage
+from maskhand.shards.checked_tar import check_tar
 from maskhand.shards.layout import IMAGES, MANIFEST, ShardError, manifest_uri, record_uri, tar_uri
 from maskhand.shards.manifest import Manifest, ShardEntry, read_manifest
 from maskhand.shards.part import Mapper, serial_map
-from maskhand.shards.reader import check_sidecar, check_tar, sidecar_entries
+from maskhand.shards.reader import check_sidecar, sidecar_entries
 
 _MEMBERS = {IMAGES: ({"json", "npz", "jpg"}, {"json", "npz", "png"})}
 _SIDECAR_MEMBERS = ({"npz"},)

@@ -16,7 +16,7 @@ import pytest
 
 from maskhand import storage
 from maskhand.catalog import load_spec
-from maskhand.shards import reader
+from maskhand.shards import checked_tar
 from maskhand.shards.build import build_shards
 from maskhand.shards.cached_tar import CachedTar
 from maskhand.shards.layout import IMAGES, ShardError, tar_uri
@@ -109,8 +109,8 @@ def test_a_shard_is_checked_once_and_again_when_it_was_written_to(
     shards: ShardSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[str] = []
-    check = reader._check_content
-    monkeypatch.setattr(reader, "_check_content", lambda uri, *rest: (checked.append(uri), check(uri, *rest)))
+    check = checked_tar._check_content
+    monkeypatch.setattr(checked_tar, "_check_content", lambda uri, *rest: (checked.append(uri), check(uri, *rest)))
     for _ in range(3):
         shards.load(0, in_memory=False)
     assert checked == [str(_tar(shards))]
