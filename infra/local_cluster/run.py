@@ -142,7 +142,7 @@ def cluster(place: Place) -> Iterator[tuple[dict[str, str], list[Part], Path]]:
         }  # fmt: skip
         deploy = [sys.executable, "-m", "maskhand.cli", "deploy"]
         subprocess.run(deploy, env=place.environment("driver", settings), check=True, cwd="/")
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "maskhand"]
+        command = [sys.executable, "-m", "maskhand.cli", "worker"]
         enter(place.part("worker", command, settings))
         yield settings, nodes, workspace
 
