@@ -69,7 +69,7 @@ def train_maskhand(
     root = str(home.root)
     tokenizer = tokenizer or load_recipe(recipe, overrides).tokenizer_training.checkpoint
     if tokenizer is None:
-        train.check_before_tokenizer(home, recipe, overrides)
+        train.check_before_tokenizer(home, recipe, overrides, label)
     folder = tokenizer or train_vq_mano(recipe, overrides, "", root).folder
     digests = train.input_digests(home, recipe, overrides, label, folder)
     model = run_cached(transformer, digests, root, recipe, overrides, folder, label)

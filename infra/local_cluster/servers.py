@@ -188,7 +188,7 @@ def lacking() -> list[str]:
     if os.geteuid() == 0 and _other_user() is None:
         found.append("an account `postgres` or `nobody`, as root may not run it")
     if importlib.util.find_spec("psycopg2") is None:
-        found.append("psycopg2 for MLflow (pip install psycopg2-binary)")
+        found.append("psycopg2 for MLflow (pip install 'maskhand[postgres]')")
     return found
 
 

@@ -73,7 +73,7 @@ def train_transformer(
 
     home, tokenizer = writable_workspace_at(workspace), tokenizer or wanted.tokenizer_training.checkpoint
     if tokenizer is None:
-        train.check_before_tokenizer(home, recipe, set_)
+        train.check_before_tokenizer(home, recipe, set_, label)
         with shown_progress("train VQ-MANO") as progress:
             tokenizer = train.train_tokenizer(home, recipe, set_, "", progress).folder
     with shown_progress("train masked transformer") as progress:

@@ -55,12 +55,14 @@ def train_tokenizer(
     return _train("tokenizer", tokenizer_loop.run, job, wanted, inputs, steps, TOKENIZER_FILE, workspace, progress)
 
 
-def check_before_tokenizer(workspace: Workspace, recipe: str, overrides: Sequence[str]) -> None:
+def check_before_tokenizer(workspace: Workspace, recipe: str, overrides: Sequence[str], label: str = "") -> None:
     """Raises now what would be found in days: that no transformer can be trained on the recipe's tokenizer.
 
     Nothing is looked at when the tokenizer is trained already: then `train_transformer` finds it out itself, at once.
     """
     wanted = load_recipe(recipe, overrides)
+    if label:
+        path_name(label, "label")
     if finished(workspace.runs / _run_name("tokenizer", wanted, _inputs(workspace, "tokenizer", wanted, ""))) is None:
         training_checks.check_transformer(workspace, wanted)
 

@@ -13,6 +13,7 @@ KINDS = ("sqlite", "postgresql", "mysql", "mssql")
 _LIMIT = {"sqlite": "timeout", "postgresql": "connect_timeout", "mysql": "connect_timeout"}
 """How the drivers of a kind call the time after which they give up."""
 _WAIT_S = 10
+_INSTALL = {"psycopg2": "pip install 'maskhand[postgres]'"}
 _ELSE = "or unset MLFLOW_TRACKING_URI for a database in the workspace"
 
 
@@ -34,7 +35,7 @@ def check_database(uri: str) -> None:
     except ImportError as error:
         raise TrackingServerError(
             f"MLFLOW_TRACKING_URI={uri}: the package that reaches such a database is not installed ({error.name}); "
-            f"install it, {_ELSE}"
+            f"{_INSTALL.get(error.name or '', 'install it')}, {_ELSE}"
         ) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())[:200]

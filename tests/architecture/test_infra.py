@@ -129,7 +129,7 @@ def test_the_image_has_rays_dashboard_and_its_versions_are_pinned() -> None:
     """KubeRay's probes ask the agent of ray[default], and jobs its dashboard."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert "ray[default]" in extras["kubernetes"]
-    assert "-e '.[kubernetes]'" in (INFRA / "docker" / "Dockerfile").read_text()
+    assert "-e '.[kubernetes,postgres]'" in (INFRA / "docker" / "Dockerfile").read_text()
     needs = [line for line in metadata.requires("ray") or [] if 'extra == "default"' in line]
     names = {re.split(r"[^\w.-]", line)[0].replace("_", "-").lower() for line in needs}
     assert {"aiohttp-cors", "opencensus", "grpcio"} <= names and names <= set(PINS)

@@ -213,6 +213,12 @@ def test_what_no_transformer_can_be_trained_with_is_found_before_its_tokenizer(
     assert not home.runs.exists()
 
 
+def test_a_label_that_is_no_part_of_a_path_is_refused_before_the_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"label '\.\./\.\./pwned': expected at most 120 letters"):
+        train.check_before_tokenizer(Workspace(tmp_path, str(tmp_path / "shards")), "tiny", [], "../../pwned")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("lacks", [0, 1])
 def test_held_out_hands_without_3d_joints_are_found_before_the_tokenizer(lacks: int, tmp_path: Path) -> None:
     home, samples = Workspace(tmp_path, str(tmp_path / "shards")), make_samples(2)
