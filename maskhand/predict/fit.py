@@ -19,7 +19,7 @@ from maskhand.arrays import Array
 from maskhand.batch import HandBatch, HandPrediction, PoseTokens
 from maskhand.conventions import NUM_MANO_JOINTS
 from maskhand.hand.camera import MIN_SEEN, crop_camera_on_points, project_crop
-from maskhand.hand.layer import ManoLayer
+from maskhand.hand.layer import HandMesh, ManoLayer
 from maskhand.hand.model_file import default_hand_path, load_hand_model
 from maskhand.hand.rotations import axis_angle_to_matrix
 from maskhand.models.bundle import ModelBundle
@@ -57,7 +57,7 @@ def fit_hands(
     fits = fitter.fit(observed)
     rotmats = axis_angle_to_matrix(torch.from_numpy(fits.pose_aa)).float()
     betas = torch.from_numpy(fits.betas).float()
-    mesh = layer(rotmats, betas)
+    mesh = _posed(layer, rotmats, betas)
     joints_in_crop_m = in_crop_axes(mesh.joints_m, batch)
     camera = _crop_camera(joints_in_crop_m, batch)
     no_tokens = rotmats.new_zeros(len(detected), 0)
@@ -74,6 +74,14 @@ def fit_hands(
         score=torch.zeros(len(detected)),
     )
     return FittedHands(hands, fit_features(observed, fits))
+
+
+def _posed(layer: ManoLayer, rotmats: torch.Tensor, betas: torch.Tensor) -> HandMesh:
+    """N posed hands, one by one (0.3 ms each): a hand is the same to the last bit whatever hands are beside it."""
+    if not len(betas):
+        return layer(rotmats, betas)
+    meshes = [layer(rotmats[k : k + 1], betas[k : k + 1]) for k in range(len(betas))]
+    return HandMesh(torch.cat([m.vertices_m for m in meshes]), torch.cat([m.joints_m for m in meshes]))
 
 
 @functools.cache

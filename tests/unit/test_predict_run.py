@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,9 +96,6 @@ def searched(truth, monkeypatch) -> list[int]:
 def run(folder: Path, out: Path, again: bool = False, progress=lambda *a: None, **options) -> RunResult:
     request = PredictRequest(Reconstruction(None, "fit"), Path("no-assets"), **({"every": 2, "saved": SAVED} | options))
     return predict_run(find_sources([folder], out), request, out, again, progress)
-
-
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -230,13 +226,7 @@ def test_other_files_with_the_same_options_are_added(folder, searched, tmp_path)
     assert predict(one, "two.png") == predict(one, *names) and len(searched) == 1
     for files in ((made := contents(one)), (wanted := contents(whole))):
         files.pop(RUN)
-    assert made.keys() == wanted.keys()
-    for name in (name for name in made if name.endswith((".obj", ".jsonl"))):
-        # Hands are fitted in one batch, and on some processors the last bit of a sum depends on its size.
-        found, expected_words = (NUMBER.split(files[name].decode()) for files in (made, wanted))
-        assert found == expected_words
-        values = [[float(x) for x in NUMBER.findall(files[name].decode())] for files in (made, wanted)]
-        np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-4)
+    assert made == wanted
     (same_name := tmp_path / "two.png").write_bytes((folder / "blank.png").read_bytes())
     with pytest.raises(PredictError, match=r"new: .*two\.png"):
         predict(one, str(same_name))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from maskhand.arrays import Array64
+from maskhand.arrays import Array64, times_each
 from maskhand.conventions import FINGERTIP_VERTICES, NUM_BETAS, NUM_MANO_JOINTS
 from maskhand.hand.anatomy import ABDUCTION, FLEXION, TWIST, anatomical_axes, pose_table
 from maskhand.hand.model_file import HandModel
@@ -153,7 +153,7 @@ class Skeleton:
             at[:, joints] = at[:, parents] + (world[:, parents] @ bones[..., None])[..., 0]
             world[:, joints] = world[:, parents] @ local[:, joints]
         bends = (local[:, 1:] - np.eye(3)).reshape(len(state), -1)
-        flesh = bends @ self.tip_posedirs.reshape(15, -1).T
+        flesh = times_each(bends, self.tip_posedirs.reshape(15, -1).T)
         tips = self.tips_m + _times(self.tip_shapedirs, state.betas) + flesh.reshape(-1, 5, 3)
         arms = tips[:, :, None] - rest[:, None]
         parts = at[:, None] + (world[:, None] @ arms[..., None])[..., 0]
@@ -220,7 +220,7 @@ class Skeleton:
 
 def _times(directions: Array64, betas: Array64) -> Array64:
     """(N, 3, 10) directions and (B, 10) coefficients -> (B, N, 3)."""
-    return (betas @ directions.reshape(-1, NUM_BETAS).T).reshape(len(betas), -1, 3)
+    return times_each(betas, directions.reshape(-1, NUM_BETAS).T).reshape(len(betas), -1, 3)
 
 
 def _cross_matrix(vectors: Array64) -> Array64:

@@ -13,7 +13,7 @@ import numpy as np
 from maskhand.annotate.fit.observed import Noise, Observed, misfit, normal_equations
 from maskhand.annotate.fit.prior import PosePrior
 from maskhand.annotate.fit.skeleton import ANGLES, BETAS, NUM_PARAMETERS, ORIENTATION, Skeleton, State
-from maskhand.arrays import Array64
+from maskhand.arrays import Array64, times_each
 
 START_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-7, 1e7
 LESS, MORE = 0.2, 5.0
@@ -55,7 +55,7 @@ def solve(
 def _cost(skeleton: Skeleton, prior: PosePrior, seen: Observed, noise: Noise, state: State) -> Array64:
     """(B,) negative log probability, up to a constant."""
     off = state.angles - prior.mean
-    unusual = 0.5 * ((off @ prior.precision) * off).sum(1) + 0.5 * (state.betas**2).sum(1)
+    unusual = 0.5 * (times_each(off, prior.precision) * off).sum(1) + 0.5 * (state.betas**2).sum(1)
     return misfit(skeleton.points(state), seen, noise) + unusual
 
 
@@ -65,7 +65,7 @@ def _step(
     """(B, 42) damped Gauss-Newton step, zero for angles that are pushed against a limit."""
     matrix, gradient = normal_equations(*skeleton.points_and_jacobian(state), seen, noise)
     matrix[:, ANGLES, ANGLES] += prior.precision
-    gradient[:, ANGLES] += (state.angles - prior.mean) @ prior.precision
+    gradient[:, ANGLES] += times_each(state.angles - prior.mean, prior.precision)
     matrix[:, BETAS, BETAS] += np.eye(state.betas.shape[1])
     gradient[:, BETAS] += state.betas
 

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from maskhand.annotate.fit.observed import Observed
 from maskhand.annotate.fit.prior import PosePrior
 from maskhand.annotate.fit.skeleton import DOF_JOINT, Skeleton, State
-from maskhand.arrays import Array64
+from maskhand.arrays import Array64, times_each
 from maskhand.conventions import NUM_BETAS
 
 PALM = (0, 1, 4, 7, 10, 13)
@@ -123,7 +123,7 @@ def _normalized(seen: Observed) -> Array64:
 def _align(template: Array64, target: Array64, weight: Array64) -> tuple[Array64, Array64]:
     """Rotations (B, 3, 3) and wrist positions (B, 3) that align points (21, 3) to (B, 21, 3) (weighted Kabsch)."""
     share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-9)
-    from_mean, to_mean = share @ template, (share[..., None] * target).sum(1)
+    from_mean, to_mean = times_each(share, template), (share[..., None] * target).sum(1)
     covariance = np.swapaxes(target - to_mean[:, None], 1, 2) @ (share[..., None] * (template - from_mean[:, None]))
     u, _, vt = np.linalg.svd(covariance)
     u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]
